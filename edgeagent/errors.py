@@ -1,0 +1,140 @@
+"""Every error that edgeagent raises on purpose, in one tree.
+
+    EdgeAgentError                      code
+    |- BadRequest                       bad_request              what the caller sent is wrong
+    |  |- InvalidParameter              invalid_parameter        one field is wrong; `param` names it
+    |  |- UnsupportedParameter          unsupported_parameter    a field we know and cannot honour
+    |  |- ContextLengthExceeded         context_length_exceeded  can never fit into a slot
+    |  |- BodyTooLarge                  body_too_large
+    |  |- UnsupportedMediaType          unsupported_media_type
+    |  |- Misdirected                   misdirected_request      the Host header is not ours
+    |  `- TemplateFailed                template_failed          the model's chat template refused or failed
+    |- Forbidden                        forbidden
+    |- NotFound                         not_found
+    |  `- ModelNotFound                 model_not_found
+    |- Unavailable                      unavailable              try again after `retry_after_s`
+    |  |- QueueFull                     queue_full
+    |  |- QueueTimeout                  queue_timeout
+    |  |- EngineDied                    engine_died              the worker ended under a running request
+    |  |- EngineStarting                engine_starting          a worker did not become ready in time
+    |  `- EngineBroken                  engine_broken            the breaker is open
+    |- EngineFailed                     engine_failed            llama.cpp refused or failed a step
+    |- ModelUnusable                    model_unusable           a model file that cannot be loaded
+    |  `- GGUFRefused                   gguf_refused             refused by our header reader
+    |- InstallFailed                    install_failed
+    |- SettingsError                    settings_error           a configuration value is wrong
+    `- StartFailed                      start_failed             the daemon cannot start: port, directory
+
+A message has four parts: what, the value, the bound, the way out. `api/errors.py` maps each
+code to an HTTP status; the CLI prints the message on one line and exits with 2.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class EdgeAgentError(Exception):
+    """The root. `message` is meant for the user; `param` names the field at fault, if one is."""
+
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+
+class BadRequest(EdgeAgentError):
+    code = "bad_request"
+
+
+class InvalidParameter(BadRequest):
+    code = "invalid_parameter"
+
+
+class UnsupportedParameter(BadRequest):
+    code = "unsupported_parameter"
+
+
+class ContextLengthExceeded(BadRequest):
+    code = "context_length_exceeded"
+
+
+class BodyTooLarge(BadRequest):
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(BadRequest):
+    code = "unsupported_media_type"
+
+
+class Misdirected(BadRequest):
+    code = "misdirected_request"
+
+
+class TemplateFailed(BadRequest):
+    code = "template_failed"
+
+
+class Forbidden(EdgeAgentError):
+    code = "forbidden"
+
+
+class NotFound(EdgeAgentError):
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class Unavailable(EdgeAgentError):
+    code = "unavailable"
+
+
+class QueueFull(Unavailable):
+    code = "queue_full"
+
+
+class QueueTimeout(Unavailable):
+    code = "queue_timeout"
+
+
+class EngineDied(Unavailable):
+    code = "engine_died"
+
+
+class EngineStarting(Unavailable):
+    code = "engine_starting"
+
+
+class EngineBroken(Unavailable):
+    code = "engine_broken"
+
+
+class EngineFailed(EdgeAgentError):
+    code = "engine_failed"
+
+
+class ModelUnusable(EdgeAgentError):
+    code = "model_unusable"
+
+
+class GGUFRefused(ModelUnusable):
+    code = "gguf_refused"
+
+
+class InstallFailed(EdgeAgentError):
+    code = "install_failed"
+
+
+class SettingsError(EdgeAgentError):
+    code = "settings_error"
+
+
+class StartFailed(EdgeAgentError):
+    code = "start_failed"

@@ -138,3 +138,20 @@ class SettingsError(EdgeAgentError):
 
 class StartFailed(EdgeAgentError):
     code = "start_failed"
+
+
+def by_code(
+    code: str, message: str, param: str | None = None, retry_after_s: float | None = None
+) -> EdgeAgentError:
+    """The error of the class that has `code`, as it crosses a process border."""
+    return _CLASSES.get(code, EdgeAgentError)(message, param=param, retry_after_s=retry_after_s)
+
+
+def _walk(root: type[EdgeAgentError]) -> dict[str, type[EdgeAgentError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found |= _walk(child)
+    return found
+
+
+_CLASSES = _walk(EdgeAgentError)

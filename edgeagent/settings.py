@@ -1,0 +1,248 @@
+"""The settings of one daemon: built once, frozen, passed down. The only place that reads `os.environ`.
+
+Layers, weakest first: defaults, device profile, configuration file, EDGEAGENT_* variables, flags.
+Every value remembers the layer it came from (`Resolved.origins`), which `edgeagent doctor` prints.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from edgeagent.errors import SettingsError
+
+ENV_PREFIX = "EDGEAGENT_"
+SYSTEM_CONFIG = Path("/etc/edgeagent/edgeagent.toml")
+
+NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _default_state_dir() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/edgeagent")
+    base = os.environ.get("XDG_STATE_HOME")
+    return Path(base or Path.home() / ".local" / "state") / "edgeagent"
+
+
+class Settings(BaseSettings):
+    """Every setting, with its unit in its name and its bounds in its type."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_ignore_empty=True
+    )
+
+    # where
+    host: NonEmpty = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8484, ge=0, le=65535, description="port to listen on; 0 picks a free one")
+    state_dir: Path = Field(
+        default_factory=_default_state_dir, description="what the daemon keeps between starts"
+    )
+    models_dir: Path | None = Field(
+        None, description="where installed models live; default: models/ in the state directory"
+    )
+    offline: bool = Field(False, description="refuse everything that would need a network")
+    profile: str | None = Field(
+        None, description="device profile by name; default: matched to the device"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least level that is logged"
+    )
+
+    # models
+    default_model: NonEmpty = Field(
+        "smollm2-135m-instruct", description="model behind the name `default`"
+    )
+    preload: bool = Field(True, description="load the default model at start")
+    max_resident_models: int = Field(
+        2, ge=1, le=16, description="models kept loaded at once; the least recently used goes first"
+    )
+    ram_budget_bytes: int | None = Field(
+        None, ge=1, description="memory all workers together may use; default: from the profile"
+    )
+
+    # engine
+    n_ctx: int = Field(4096, ge=256, le=1 << 20, description="KV cells of a model, all slots together")
+    n_seq: int = Field(8, ge=1, le=64, description="sequences decoded in one batch")
+    n_prefixes: int = Field(24, ge=0, le=128, description="idle prefixes kept in the KV cache")
+    n_batch: int = Field(512, ge=32, le=4096, description="most tokens of one step")
+    n_threads: int | None = Field(
+        None, ge=1, le=256, description="threads of one engine; default: usable cores"
+    )
+    kv_type: Literal["f16", "q8_0", "q4_0"] = Field("f16", description="type of stored keys and values")
+    flash_attention: Literal["auto", "on", "off"] = Field("auto", description="flash attention")
+    step_budget_ms: float = Field(
+        150.0, ge=5, le=10_000, description="longest a prompt chunk may hold up running answers"
+    )
+    default_max_tokens: int = Field(
+        1024, ge=1, le=1 << 20, description="answer length where a request names none"
+    )
+    queue_limit: int = Field(64, ge=0, le=10_000, description="requests that may wait for a model")
+    queue_timeout_s: float = Field(60.0, gt=0, le=3600, description="longest wait in the queue")
+    template_timeout_s: float = Field(
+        2.0, gt=0, le=60, description="longest a chat template may run"
+    )
+
+    # worker care
+    load_timeout_s: float = Field(180.0, gt=0, le=3600, description="longest a model may load")
+    hang_timeout_s: float = Field(
+        60.0, gt=1, le=3600, description="a worker silent for this long is ended and restarted"
+    )
+    breaker_deaths: int = Field(
+        5, ge=1, le=10_000, description="worker deaths without an answer between them that open the breaker"
+    )
+    breaker_window_s: float = Field(
+        60.0, gt=0, le=86_400, description="how long the breaker counts deaths and then stays open"
+    )
+
+    # HTTP
+    max_body_bytes: int = Field(
+        4 << 20, ge=1024, le=1 << 30, description="largest request body"
+    )
+    max_header_bytes: int = Field(
+        64 << 10, ge=4096, le=1 << 20, description="largest request head"
+    )
+    header_timeout_s: float = Field(
+        15.0, gt=0, le=600, description="longest a request head may take to arrive"
+    )
+    body_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="longest pause while a request body arrives"
+    )
+    write_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="longest a client may leave our answer unread"
+    )
+    max_connections: int = Field(512, ge=4, le=65_536, description="open connections")
+    allowed_hosts: list[str] = Field(
+        default_factory=list, description="host names accepted beside loopback and the bound address"
+    )
+    allowed_origins: list[str] = Field(
+        default_factory=list, description="browser origins that may call the API"
+    )
+    ping_interval_s: float = Field(
+        10.0, gt=0, le=600, description="pause after which a silent stream sends a comment"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The layers are merged by `resolve`, which also records where each value came from.
+        return (init_settings,)
+
+    @property
+    def effective_models_dir(self) -> Path:
+        return self.models_dir or self.state_dir / "models"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings with the origin of each value: "default", "profile NAME", a path, a variable or "flag"."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def resolve(
+    *,
+    flags: Mapping[str, Any] | None = None,
+    config: Path | None = None,
+    profile: tuple[str, Mapping[str, Any]] | None = None,
+) -> Resolved:
+    """Merge all layers and check the result.
+
+    `flags` with value None are absent. `config` None reads the system's file if there is one.
+    `profile` is a name and the values it sets.
+
+    Raises: SettingsError for an unknown key, a wrong value, an unreadable file.
+    """
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.model_fields, "default")
+    for origin, layer in _layers(flags or {}, config, profile):
+        _refuse_unknown(layer, origin)
+        for key, value in layer.items():
+            values[key] = value
+            origins[key] = f"{ENV_PREFIX}{key.upper()}" if origin == "environment" else origin
+    try:
+        settings = Settings(**values)
+    except ValidationError as exc:
+        raise SettingsError(_explain(exc, origins)) from exc
+    return Resolved(settings, origins)
+
+
+def _layers(
+    flags: Mapping[str, Any], config: Path | None, profile: tuple[str, Mapping[str, Any]] | None
+) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    if profile is not None:
+        yield f"profile {profile[0]}", profile[1]
+    if config is not None:
+        yield str(config), _read_toml(config)
+    elif SYSTEM_CONFIG.is_file():
+        yield str(SYSTEM_CONFIG), _read_toml(SYSTEM_CONFIG)
+    yield "environment", _environment()
+    yield "flag", {key: value for key, value in flags.items() if value is not None}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"Configuration {path} cannot be read: {exc}. Give a readable file with --config.") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise SettingsError(f"Configuration {path} is not valid TOML: {exc}. Correct that line.") from exc
+
+
+def _environment() -> dict[str, Any]:
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for name in os.environ:
+        if name.startswith(ENV_PREFIX) and name not in known:
+            raise SettingsError(f"Unknown variable {name}{_nearest(name, known)}. Unset or correct it.")
+    try:
+        return EnvSettingsSource(Settings)()
+    except ValueError as exc:
+        raise SettingsError(f"An {ENV_PREFIX}* variable cannot be read: {exc}. Lists are written as JSON.") from exc
+
+
+def _refuse_unknown(layer: Mapping[str, Any], origin: str) -> None:
+    for key in layer:
+        if key not in Settings.model_fields:
+            raise SettingsError(
+                f"Unknown setting {key!r} in {origin}{_nearest(key, Settings.model_fields)}. "
+                "`edgeagent doctor` lists them all."
+            )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+def _explain(exc: ValidationError, origins: Mapping[str, str]) -> str:
+    first = exc.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    origin = origins.get(name, "default")
+    return f"Setting {name} = {first['input']!r} (from {origin}): {first['msg'].lower()}. Change it there."
+
+
+def listen_fds(pid: int) -> int:
+    """How many sockets systemd handed to process `pid` (LISTEN_PID, LISTEN_FDS); 0 without it."""
+    if os.environ.get("LISTEN_PID") != str(pid):
+        return 0
+    count = os.environ.get("LISTEN_FDS", "0")
+    return int(count) if count.isdigit() else 0

@@ -1,0 +1,140 @@
+"""Plain data that more than one floor speaks of: what to generate, and what came out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next token is drawn.
+
+    Filters apply in this order: logit_bias, penalties, top_k, typical_p, top_p, min_p, temperature,
+    draw. `temperature` 0 takes the most probable token. `top_k` 0 means no cut by rank. `seed` None
+    draws a fresh one. Repetition is counted over the last `repeat_last_n` tokens, prompt included;
+    presence and frequency over the generated tokens, as OpenAI documents them.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = msgspec.field(default_factory=dict)
+    seed: int | None = None
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What to continue: exactly one of `messages` (rendered by the model's template), `text`, `tokens`."""
+
+    messages: list[dict[str, Any]] | None = None
+    text: str | None = None
+    tokens: list[int] | None = None
+
+
+class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One request to one engine: `n` answers to each prompt, numbered prompt by prompt.
+
+    Answer i draws with `seed + i`. `max_tokens` None means the engine's default; `scope` names whose
+    cached prefixes may be shared.
+    """
+
+    prompts: list[Prompt]
+    sampling: Sampling = Sampling()
+    max_tokens: int | None = None
+    stop: list[str] = msgspec.field(default_factory=list)
+    n: int = 1
+    scope: str = ""
+    ignore_eos: bool = False
+
+    @property
+    def n_answers(self) -> int:
+        return self.n * len(self.prompts)
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True):
+    """Token counts and times of one answer. `n_cached` of the `n_prompt` tokens came from the KV cache."""
+
+    n_prompt: int
+    n_cached: int
+    n_generated: int
+    queue_ms: float
+    ttft_ms: float
+    total_ms: float
+
+
+class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
+    """New text of answer `index`. The last chunk of an answer has `finish` and `usage`.
+
+    `finish` "error" comes with `error`, a (code, message) pair.
+    """
+
+    index: int
+    text: str
+    finish: FinishReason | None = None
+    usage: Usage | None = None
+    error: tuple[str, str] | None = None
+
+
+class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says of itself once its model is loaded. Sizes in bytes, `load_ms` from its start."""
+
+    pid: int
+    description: str
+    n_params: int
+    n_vocab: int
+    n_ctx: int
+    n_ctx_slot: int
+    n_ctx_train: int
+    n_seq: int
+    n_threads: int
+    weights_bytes: int
+    kv_bytes: int
+    has_chat_template: bool
+    can_share_prefix: bool
+    load_ms: float
+
+
+class EngineHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """The last heartbeat of a worker: cells of the KV cache in use, requests, memory."""
+
+    n_steps: int = 0
+    n_running: int = 0
+    n_waiting: int = 0
+    n_cells_used: int = 0
+    n_cells: int = 0
+    n_idle_prefixes: int = 0
+    n_preempted: int = 0
+    rss_bytes: int = 0
+
+
+class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How to load one model into a worker.
+
+    `n_ctx` cells are shared by `n_seq` running sequences; `n_prefixes` more sequences may stay cached
+    while idle. `step_budget_ms` bounds how long one prompt chunk may hold up running answers.
+    """
+
+    model_id: str
+    path: str
+    n_ctx: int = 4096
+    n_seq: int = 8
+    n_prefixes: int = 24
+    n_batch: int = 512
+    n_threads: int = 2
+    kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    step_budget_ms: float = 150.0
+    queue_limit: int = 64
+    queue_timeout_s: float = 60.0
+    default_max_tokens: int = 1024
+    template_timeout_s: float = 2.0
+    chat_template: str | None = None
+    use_mmap: bool = True

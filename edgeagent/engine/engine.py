@@ -1,0 +1,344 @@
+"""The loop's one step: sweep, admit, plan, run, then give every sequence its token.
+
+    arrives -> waiting -> prefill -> decode -> ends: stop | length | cancelled | error
+                  ^____________|________|   preempted: its cells were wanted by an older one
+
+The engine thread owns everything here. Others hand in sequences through the worker's inbox, mark a
+request as cancelled, and may read `prefilling`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from edgeagent.engine.kv_cache import KVCache, Match, common_prefix
+from edgeagent.engine.runner import Aborted, Row, Runner
+from edgeagent.engine.scheduler import (
+    Lane,
+    Pace,
+    StepPlan,
+    pick_victim,
+    plan_step,
+    waits_for_leader,
+)
+from edgeagent.engine.sequence import Request, Sequence
+from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
+from edgeagent.types import EngineConfig, EngineHealth, TokenChunk
+
+logger = logging.getLogger(__name__)
+
+# Cells kept free for each running sequence when another is let in, so that it is not thrown out again
+# after a few tokens.
+HEADROOM_CELLS = 32
+
+Emit = Callable[[list[tuple[int, TokenChunk]]], None]
+Refuse = Callable[[int, Exception], None]
+
+
+class Engine:
+    """Continuous batching over one context.
+
+    `emit` sends the chunks of a step, `refuse` ends a request that produced nothing. `forget` is told
+    of every request whose last answer has ended.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        runner: Runner,
+        n_cells: int,
+        *,
+        emit: Emit,
+        refuse: Refuse,
+        forget: Callable[[int], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._runner = runner
+        n_ids = config.n_seq + (config.n_prefixes if runner.can_trim else 0)
+        self._kv = KVCache(n_cells, n_ids, runner)
+        self._emit = emit
+        self._refuse = refuse
+        self._forget = forget
+        self._clock = clock
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []  # oldest admission first
+        self._open: dict[int, int] = {}  # answers still to end, by request
+        self._chunks: list[tuple[int, TokenChunk]] = []
+        self._pace = Pace()
+        self._n_admissions = 0
+        self._n_steps = 0
+        self._n_preempted = 0
+        self._service_s = 1.0
+        self.prefilling: frozenset[Request] = frozenset()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._running and not self._waiting
+
+    def health(self, rss_bytes: int) -> EngineHealth:
+        return EngineHealth(
+            n_steps=self._n_steps,
+            n_running=len(self._running),
+            n_waiting=len(self._waiting),
+            n_cells_used=self._kv.n_used,
+            n_cells=self._kv.n_cells,
+            n_idle_prefixes=self._kv.n_idle,
+            n_preempted=self._n_preempted,
+            rss_bytes=rss_bytes,
+        )
+
+    # --- arriving and leaving
+
+    def submit(self, sequences: list[Sequence]) -> None:
+        """Queue the answers of one request, or refuse it when the queue is full."""
+        request = sequences[0].request
+        n_waiting = len(self._waiting)
+        if n_waiting and n_waiting + len(sequences) > self._config.queue_limit:
+            self._close(sequences)
+            self._forget(request.request_id)
+            self._refuse(
+                request.request_id,
+                QueueFull(
+                    f"{n_waiting} requests wait for {self._config.model_id}, the bound is "
+                    f"{self._config.queue_limit}: try again later or raise queue_limit.",
+                    retry_after_s=self._retry_after_s(),
+                ),
+            )
+            return
+        self._open[request.request_id] = len(sequences)
+        self._waiting.extend(sequences)
+
+    def forget_prefixes(self, scope: str | None) -> int:
+        """Drop idle prefixes of one scope, or all."""
+        return self._kv.forget(scope)
+
+    def _retry_after_s(self) -> float:
+        ahead = len(self._waiting) / max(1, self._config.n_seq)
+        return min(120.0, max(1.0, ahead * self._service_s))
+
+    def _sweep(self, now: float) -> None:
+        """End what was cancelled or has waited too long."""
+        if any(seq.request.is_cancelled for seq in self._running):
+            for seq in [s for s in self._running if s.request.is_cancelled]:
+                self._end(seq, now, finish="cancelled")
+        if not self._waiting:
+            return
+        deadline = now - self._config.queue_timeout_s
+        for seq in list(self._waiting):
+            if seq.request.is_cancelled:
+                self._waiting.remove(seq)
+                self._end(seq, now, finish="cancelled")
+            elif seq.started_s is None and seq.request.arrived_s < deadline:
+                self._waiting.remove(seq)
+                self._time_out(seq, now)
+
+    def _time_out(self, seq: Sequence, now: float) -> None:
+        error = QueueTimeout(
+            f"The request waited {now - seq.request.arrived_s:.0f} s, the bound is "
+            f"{self._config.queue_timeout_s:g} s: try again later or raise queue_timeout_s.",
+            retry_after_s=self._retry_after_s(),
+        )
+        self._end(seq, now, finish="error", error=(error.code, error.message))
+
+    def _end(
+        self,
+        seq: Sequence,
+        now: float,
+        *,
+        finish: Any,
+        text: str = "",
+        error: tuple[str, str] | None = None,
+    ) -> None:
+        """The one way out of the engine for an answer."""
+        seq.finish = finish
+        seq.sampler.close()
+        if seq.seq_id is not None:
+            self._running.remove(seq)
+            if self._runner.can_trim and error is None:
+                self._kv.rest(seq.seq_id, seq.tokens[: seq.n_past], seq.request.spec.scope)
+            else:
+                self._kv.release(seq.seq_id)
+            seq.seq_id = None
+        chunk = TokenChunk(seq.index, text, finish, seq.usage(now), error)
+        request_id = seq.request.request_id
+        self._chunks.append((request_id, chunk))
+        self._open[request_id] -= 1
+        if self._open[request_id] == 0:
+            del self._open[request_id]
+            self._forget(request_id)
+            self._service_s += 0.1 * ((now - (seq.started_s or now)) - self._service_s)
+
+    @staticmethod
+    def _close(sequences: Iterable[Sequence]) -> None:
+        for seq in sequences:
+            seq.sampler.close()
+
+    # --- admission
+
+    def _admit(self, now: float) -> None:
+        """Give waiting requests a slot, first come first served.
+
+        A request whose beginning is being prefilled by a running one steps aside until it can share
+        it. One that lacks cells stops the line: overtaking it could keep it waiting for ever.
+        """
+        for seq in list(self._waiting):
+            if len(self._running) >= self._config.n_seq:
+                return
+            match, is_from_idle, leader_comes = self._best_match(seq)
+            if leader_comes:
+                continue
+            need = len(seq.tokens) - match.n + HEADROOM_CELLS * (1 + len(self._running))
+            room = self._kv.n_free + self._kv.n_evictable() - (match.n if is_from_idle else 0)
+            if room < need and self._running:
+                return
+            seq_id = self._kv.acquire(match)
+            if seq_id is None:
+                return
+            self._waiting.remove(seq)
+            self._start(seq, seq_id, match.n, now)
+
+    def _start(self, seq: Sequence, seq_id: int, n_shared: int, now: float) -> None:
+        seq.seq_id = seq_id
+        seq.n_past = n_shared
+        self._n_admissions += 1
+        seq.admission = self._n_admissions
+        if seq.started_s is None:
+            seq.started_s = now
+            seq.n_cached = n_shared
+        self._running.append(seq)
+
+    def _best_match(self, seq: Sequence) -> tuple[Match, bool, bool]:
+        """What `seq` can share now, whether that is an idle prefix, and whether to wait for more."""
+        if not self._runner.can_trim:
+            return Match(None, 0), False, False
+        bound = len(seq.tokens) - 1  # the last token must run, for its logits
+        scope = seq.request.spec.scope
+        idle = self._kv.best_idle(seq.tokens, scope)
+        best = Match(idle.seq_id, min(idle.n, bound))
+        is_from_idle = True
+        later, leader_past = 0, 0
+        for other in self._running:
+            if other.request.spec.scope != scope:
+                continue
+            common = min(common_prefix(other.tokens, seq.tokens), bound)
+            if min(common, other.n_past) > best.n:
+                best = Match(other.seq_id, min(common, other.n_past))
+                is_from_idle = False
+            if common > later and not other.is_decoding:
+                later, leader_past = common, other.n_past
+        return best, is_from_idle, waits_for_leader(best.n, later, leader_past)
+
+    # --- one step
+
+    def step(self) -> bool:
+        """Run one step. False when there was nothing to run."""
+        now = self._clock()
+        self._sweep(now)
+        self._admit(now)
+        plan = self._plan()
+        if plan.n_tokens:
+            self._run(plan)
+        self._flush()
+        return plan.n_tokens > 0
+
+    def _flush(self) -> None:
+        if self._chunks:
+            chunks, self._chunks = self._chunks, []
+            self._emit(chunks)
+
+    def _plan(self) -> StepPlan:
+        """The next step's plan, with cells for all its tokens; preempts the newest where needed."""
+        while True:
+            n_decode = sum(seq.is_decoding for seq in self._running)
+            limit = self._pace.chunk_limit(
+                self._config.step_budget_ms / 1e3, n_decode, self._config.n_batch
+            )
+            lanes = [Lane(seq.admission, seq.n_pending, seq.is_decoding) for seq in self._running]
+            plan = plan_step(lanes, self._config.n_batch, limit)
+            if self._kv.make_room(plan.n_tokens):
+                return plan
+            victim = pick_victim([(seq.admission, seq.admission) for seq in self._running])
+            assert victim is not None, "a sequence that is alone fits: checked before it was queued"
+            self._preempt(next(seq for seq in self._running if seq.admission == victim))
+
+    def _preempt(self, seq: Sequence) -> None:
+        assert seq.seq_id is not None
+        self._running.remove(seq)
+        self._kv.release(seq.seq_id)
+        seq.seq_id = None
+        seq.n_past = 0
+        self._waiting.appendleft(seq)
+        self._n_preempted += 1
+        logger.info("preempted request=%s n_tokens=%s", seq.request.request_id, len(seq.tokens))
+
+    def _run(self, plan: StepPlan) -> None:
+        by_key = {seq.admission: seq for seq in self._running}
+        work = [(by_key[key], 1) for key in plan.decode]
+        work += [(by_key[key], n) for key, n in plan.prefill]
+        rows = [
+            Row(seq.seq_id or 0, seq.tokens[seq.n_past : seq.n_past + n], seq.n_past, n == seq.n_pending)
+            for seq, n in work
+        ]
+        self._runner.arm()
+        self.prefilling = frozenset(by_key[key].request for key, _ in plan.prefill)
+        started = time.perf_counter()
+        try:
+            logits = self._runner.run(rows)
+        except Aborted:
+            self._undo(work)
+            return
+        except EngineFailed as exc:
+            now = self._clock()
+            for seq, _ in work:
+                self._end(seq, now, finish="error", error=(exc.code, exc.message))
+            return
+        finally:
+            self.prefilling = frozenset()
+        took = time.perf_counter() - started
+        self._n_steps += 1
+        self._pace.observe(len(plan.decode), plan.n_tokens - len(plan.decode), took)
+        self._advance(work, logits)
+
+    def _undo(self, work: list[tuple[Sequence, int]]) -> None:
+        """Take back the cells of an aborted step. State that cannot be cut is computed anew."""
+        for seq, _ in work:
+            assert seq.seq_id is not None
+            if not self._runner.can_trim:
+                seq.n_past = 0
+                self._kv.restart(seq.seq_id)
+            self._runner.trim(seq.seq_id, seq.n_past)
+
+    def _advance(self, work: list[tuple[Sequence, int]], logits: np.ndarray[Any, Any]) -> None:
+        """Count the step's cells, and draw a token for each sequence whose tokens are all through."""
+        now = self._clock()
+        row = 0
+        for seq, n in work:
+            assert seq.seq_id is not None
+            self._kv.append(seq.seq_id, n)
+            seq.n_past += n
+            if seq.n_pending == 0:
+                token = seq.sampler.pick(logits[row], self._runner.candidates)
+                row += 1
+                self._take(seq, token, now)
+
+    def _take(self, seq: Sequence, token: int, now: float) -> None:
+        if seq.first_token_s is None:
+            seq.first_token_s = now
+        if token in self._runner.end_tokens and not seq.request.spec.ignore_eos:
+            self._end(seq, now, finish="stop", text=seq.text.finish())
+            return
+        seq.tokens.append(token)
+        text = seq.text.push(self._runner.piece(token))
+        if seq.text.is_stopped:
+            self._end(seq, now, finish="stop", text=text)
+        elif seq.n_generated >= seq.max_new:
+            self._end(seq, now, finish="length", text=text + seq.text.finish())
+        elif text:
+            self._chunks.append((seq.request.request_id, TokenChunk(seq.index, text)))

@@ -1,0 +1,129 @@
+"""From a `Generate` frame to sequences the engine can queue: render, tokenize, check the fit."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from array import array
+from collections.abc import Callable
+
+from edgeagent.engine.llama import Llama
+from edgeagent.engine.prompt import PromptBuilder
+from edgeagent.engine.sampling import Sampler
+from edgeagent.engine.sequence import Request, Sequence
+from edgeagent.engine.text import TextStream
+from edgeagent.errors import ContextLengthExceeded, EdgeAgentError, EngineFailed, InvalidParameter
+from edgeagent.types import EngineConfig
+
+
+class Intake:
+    """A thread that prepares requests, so that templates and tokenizing never hold up the engine.
+
+    Prepared sequences go to `submit`, errors to `refuse`. `close()` may be called twice.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        llama: Llama,
+        template: str | None,
+        *,
+        submit: Callable[[list[Sequence]], None],
+        refuse: Callable[[int, Exception], None],
+    ) -> None:
+        self._config = config
+        self._llama = llama
+        self._n_slot = slot_tokens(config, llama)
+        self._prompts = PromptBuilder(llama, template, config.template_timeout_s, config.model_id)
+        self._submit = submit
+        self._refuse = refuse
+        self._queue: queue.Queue[Request | None] = queue.Queue(config.queue_limit + config.n_seq)
+        self._thread = threading.Thread(target=self._loop, name="intake", daemon=True)
+        self._thread.start()
+
+    def put(self, request: Request) -> bool:
+        """False when too many requests wait to be prepared."""
+        try:
+            self._queue.put_nowait(request)
+        except queue.Full:
+            return False
+        return True
+
+    def _loop(self) -> None:
+        while (request := self._queue.get()) is not None:
+            try:
+                self._submit(self.prepare(request))
+            except EdgeAgentError as exc:
+                self._refuse(request.request_id, exc)
+            except Exception as exc:  # one bad request must not end the thread
+                self._refuse(
+                    request.request_id,
+                    EngineFailed(f"Preparing the prompt failed: {type(exc).__name__}."),
+                )
+
+    def prepare(self, request: Request) -> list[Sequence]:
+        """The answers to be of one request.
+
+        Raises: ContextLengthExceeded, TemplateFailed, InvalidParameter.
+        """
+        spec = request.spec
+        for token in spec.sampling.logit_bias:
+            if not 0 <= token < self._llama.n_vocab:
+                raise InvalidParameter(
+                    f"logit_bias names token {token}, the vocabulary has ids 0 to "
+                    f"{self._llama.n_vocab - 1}: use ids of this model.",
+                    param="logit_bias",
+                )
+        prompts = [self._prompts.tokens(prompt) for prompt in spec.prompts]
+        limits = [self._max_new(len(tokens), spec.max_tokens) for tokens in prompts]
+        return [
+            self._sequence(request, prompts[index // spec.n], limits[index // spec.n], index)
+            for index in range(spec.n_answers)
+        ]
+
+    def _sequence(
+        self, request: Request, tokens: array[int], max_new: int, index: int
+    ) -> Sequence:
+        spec = request.spec
+        last_n = spec.sampling.repeat_last_n
+        tail = list(tokens[-last_n:]) if last_n else []
+        return Sequence(
+            request=request,
+            index=index,
+            tokens=array("i", tokens),
+            n_prompt=len(tokens),
+            max_new=max_new,
+            sampler=Sampler(spec.sampling, self._llama.n_vocab, tail, index),
+            text=TextStream(spec.stop),
+        )
+
+    def _max_new(self, n_prompt: int, asked: int | None) -> int:
+        """Tokens the answer may have, refused here when prompt and answer can never fit."""
+        room = self._n_slot - n_prompt
+        if room < 1:
+            raise ContextLengthExceeded(
+                f"The prompt has {n_prompt} tokens, a slot of {self._config.model_id} holds "
+                f"{self._n_slot} with the answer: shorten the history or raise n_ctx.",
+                param="messages",
+            )
+        if asked is None:
+            return min(self._config.default_max_tokens, room)
+        if asked > room:
+            raise ContextLengthExceeded(
+                f"The prompt has {n_prompt} tokens and the answer may have {asked}, together "
+                f"{n_prompt + asked}; a slot of {self._config.model_id} holds {self._n_slot}: "
+                f"ask for at most {room} tokens, shorten the history or raise n_ctx.",
+                param="max_tokens",
+            )
+        return asked
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._thread.join(timeout=5)
+        self._prompts.close()
+
+
+def slot_tokens(config: EngineConfig, llama: Llama) -> int:
+    """The most tokens one sequence may have. Never past the trained context: llama.cpp aborts there
+    when positions are learned."""
+    return min(llama.n_ctx, llama.n_ctx_train) if llama.n_ctx_train > 0 else llama.n_ctx

@@ -1,0 +1,364 @@
+"""llama.cpp behind names of our own: the only file that imports llama_cpp.
+
+Everything here is called by the engine thread, except `Llama.tokenize` (any thread: the vocabulary is
+read-only) and `Llama.abort` (any thread: it writes one byte).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import logging
+import sys
+import types
+from array import array
+from typing import Any
+
+import numpy as np
+
+from edgeagent.errors import EngineFailed, ModelUnusable
+from edgeagent.types import EngineConfig, Sampling
+
+logger = logging.getLogger(__name__)
+
+
+def _load_bindings() -> Any:
+    """The ctypes bindings without the package's high-level half, which costs 22 MB and 0.2 s.
+
+    `llama_cpp/__init__.py` imports chat handlers, a disk cache and their libraries. An empty parent
+    module with the package's path lets the low-level module and its siblings load alone.
+    """
+    if "llama_cpp" not in sys.modules:
+        spec = importlib.util.find_spec("llama_cpp")
+        if spec is None:
+            raise ModelUnusable("llama-cpp-python is not installed. Run scripts/run, or pip install llama-cpp-python.")
+        parent = types.ModuleType("llama_cpp")
+        parent.__path__ = list(spec.submodule_search_locations or [])
+        sys.modules["llama_cpp"] = parent
+    return importlib.import_module("llama_cpp.llama_cpp")
+
+
+lib: Any = _load_bindings()
+
+KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
+BITS_PER_VALUE = {"f16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
+FLASH = {"auto": -1, "off": 0, "on": 1}
+CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)], align=True)
+# top_p and typical sort what they get: 3.8 ms a token on 49k candidates, 0.4 ms on the first 1024
+# (EPYC Zen 5, 2026-11). What lies beyond rank 1024 has no weight worth a tenfold cost.
+TOP_K_BEFORE_SORTING = 1024
+_ABORTED = 2
+_NO_SLOT = 1
+
+
+@lib.llama_log_callback  # type: ignore[untyped-decorator]
+def _on_log(level: int, text: bytes, _data: object) -> None:
+    line = text.decode("utf-8", "replace").strip()
+    if not line:
+        return
+    if level == 4:
+        logger.error("llama %s", line)
+    elif level == 3:
+        logger.debug("llama %s", line)
+
+
+lib.llama_log_set(_on_log, None)
+
+
+class Aborted(Exception):
+    """`decode` was interrupted by `abort`; the batch's cells must be trimmed by the caller."""
+
+
+class Llama:
+    """One loaded model and its context. `close()` may be called twice."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        lib.llama_backend_init()
+        self._kv_type = config.kv_type
+        self._model = self._load_model(config)
+        self._context: Any = None
+        try:
+            self._vocab = lib.llama_model_get_vocab(self._model)
+            self.n_vocab = int(lib.llama_vocab_n_tokens(self._vocab))
+            self.n_ctx_train = int(lib.llama_model_n_ctx_train(self._model))
+            recurrent = lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model)
+            self.can_trim = not recurrent
+            self._context = self._create_context(config)
+        except BaseException:
+            self.close()
+            raise
+        self._memory = lib.llama_get_memory(self._context)
+        self.n_ctx = int(lib.llama_n_ctx(self._context))
+        self._pieces: dict[int, bytes] = {}
+        self._piece_buffer = ctypes.create_string_buffer(512)
+        self._special()
+        self._batch = Batch(config.n_batch)
+        self._views: dict[tuple[int, int], np.ndarray[Any, Any]] = {}
+
+    def _load_model(self, config: EngineConfig) -> Any:
+        params = lib.llama_model_default_params()
+        params.use_mmap = config.use_mmap
+        params.n_gpu_layers = 0
+        model = lib.llama_model_load_from_file(config.path.encode(), params)
+        if not model:
+            raise ModelUnusable(
+                f"llama.cpp cannot load {config.path}. Check it with `edgeagent models verify {config.model_id}`."
+            )
+        return model
+
+    def _create_context(self, config: EngineConfig) -> Any:
+        params = lib.llama_context_default_params()
+        params.n_ctx = config.n_ctx
+        params.n_seq_max = config.n_seq + config.n_prefixes if self.can_trim else config.n_seq
+        params.n_batch = params.n_ubatch = config.n_batch
+        # Logits are asked for once per sequence, never for a whole prompt.
+        params.n_outputs_max = min(config.n_batch, params.n_seq_max)
+        params.n_threads = params.n_threads_batch = config.n_threads
+        params.type_k = params.type_v = KV_TYPES[config.kv_type]
+        params.flash_attn_type = FLASH[config.flash_attention]
+        params.kv_unified = True
+        # A full-size cache for sliding-window layers, so that a prefix can be shared at any length.
+        params.swa_full = True
+        params.no_perf = True
+        # libc's atoi on a one-byte string: C code that reads the flag without taking the GIL.
+        self._flag = ctypes.create_string_buffer(b"0", 2)
+        libc = ctypes.CDLL(None)
+        params.abort_callback = ctypes.cast(libc.atoi, lib.ggml_abort_callback)
+        params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
+        context = lib.llama_init_from_model(self._model, params)
+        if not context:
+            raise ModelUnusable(
+                f"No context of {config.n_ctx} tokens ({config.kv_type}) could be made for {config.model_id}: "
+                "lower n_ctx or n_seq, or choose flash_attention auto with a quantized KV type."
+            )
+        return context
+
+    def _special(self) -> None:
+        self.bos = _token(lib.llama_vocab_bos(self._vocab))
+        self.eos = _token(lib.llama_vocab_eos(self._vocab))
+        self.adds_bos = bool(lib.llama_vocab_get_add_bos(self._vocab))
+        self.end_tokens = frozenset(
+            token for token in range(self.n_vocab) if lib.llama_vocab_is_eog(self._vocab, token)
+        )
+
+    # --- facts
+
+    @property
+    def description(self) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        lib.llama_model_desc(self._model, buffer, 256)
+        return buffer.value.decode("utf-8", "replace")
+
+    @property
+    def n_params(self) -> int:
+        return int(lib.llama_model_n_params(self._model))
+
+    @property
+    def weights_bytes(self) -> int:
+        return int(lib.llama_model_size(self._model))
+
+    def chat_template(self) -> str | None:
+        text = lib.llama_model_chat_template(self._model, None)
+        return text.decode("utf-8", "replace") if text else None
+
+    def meta(self, key: str) -> str | None:
+        """A metadata value of the GGUF as text; `{arch}` stands for the architecture's name."""
+        buffer = ctypes.create_string_buffer(256)
+        if "{arch}" in key:
+            key = key.replace("{arch}", self.meta("general.architecture") or "")
+        n = lib.llama_model_meta_val_str(self._model, key.encode(), buffer, 256)
+        return buffer.value.decode("utf-8", "replace") if n >= 0 else None
+
+    def kv_bytes(self) -> int:
+        """Size of keys and values of all cells, in the context's KV type."""
+        n_head = max(1, int(lib.llama_model_n_head(self._model)))
+        head_dim = int(lib.llama_model_n_embd(self._model)) // n_head
+        key = int(self.meta("{arch}.attention.key_length") or head_dim)
+        value = int(self.meta("{arch}.attention.value_length") or head_dim)
+        rows = int(lib.llama_model_n_layer(self._model)) * int(lib.llama_model_n_head_kv(self._model))
+        return int(rows * (key + value) * self.n_ctx * BITS_PER_VALUE[self._kv_type] / 8)
+
+    # --- vocabulary
+
+    def tokenize(self, text: str, *, add_special: bool) -> array[int]:
+        """Token ids, int32 [n]. Special tokens written in the text are recognised.
+
+        With `add_special` the model's own BOS is put first where its vocabulary asks for one, and not
+        twice if the text already begins with it; an EOS that a vocabulary would append is left away,
+        since the text is to be continued.
+        """
+        data = text.encode("utf-8", "surrogatepass")
+        capacity = len(data) + 8
+        buffer = (ctypes.c_int32 * capacity)()
+        n = int(lib.llama_tokenize(self._vocab, data, len(data), buffer, capacity, False, True))
+        if n < 0:
+            raise EngineFailed(f"A text of {len(data)} bytes gave more than {capacity} tokens; shorten it.")
+        tokens = array("i", bytes(memoryview(buffer).cast("B")[: 4 * n]))
+        if add_special and self.adds_bos and self.bos is not None and (not tokens or tokens[0] != self.bos):
+            tokens.insert(0, self.bos)
+        return tokens
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token adds to the text; control tokens add none."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            n = lib.llama_token_to_piece(self._vocab, token, self._piece_buffer, 512, 0, False)
+            piece = self._pieces[token] = self._piece_buffer.raw[: max(0, n)]
+        return piece
+
+    def text_of(self, token: int) -> str:
+        """A token as its own name, special ones included: for templates."""
+        n = lib.llama_token_to_piece(self._vocab, token, self._piece_buffer, 512, 0, True)
+        return self._piece_buffer.raw[: max(0, n)].decode("utf-8", "replace")
+
+    # --- KV cache
+
+    def copy(self, src: int, dst: int, n: int) -> None:
+        lib.llama_memory_seq_cp(self._memory, src, dst, 0, n)
+
+    def trim(self, seq_id: int, n: int) -> None:
+        if not lib.llama_memory_seq_rm(self._memory, seq_id, n, -1) and n > 0:
+            raise EngineFailed(f"Sequence {seq_id} could not be cut back to {n} tokens.")
+
+    # --- decoding
+
+    def abort(self) -> None:
+        """Interrupt a running `decode` within about 20 ms. Safe from any thread."""
+        self._flag[0] = b"1"
+
+    def arm(self) -> None:
+        """Forget an earlier `abort`. Called before the batch is made public as running."""
+        self._flag[0] = b"0"
+
+    @property
+    def batch(self) -> Batch:
+        return self._batch
+
+    def decode(self) -> np.ndarray[Any, Any]:
+        """Run the batch. Returns logits: float32 [n_outputs, n_vocab], valid until the next call.
+
+        Raises: Aborted; EngineFailed when llama.cpp reports an error.
+        """
+        status = lib.llama_decode(self._context, self._batch.struct)
+        if status == _ABORTED:
+            raise Aborted
+        if status == _NO_SLOT:
+            raise EngineFailed("The KV cache has no room for this step.")
+        if status != 0:
+            raise EngineFailed(f"llama.cpp failed a step with status {status}.")
+        n_outputs = self._batch.n_outputs
+        pointer = lib.llama_get_logits(self._context)
+        address = ctypes.addressof(pointer.contents)
+        view = self._views.get((address, n_outputs))
+        if view is None:
+            raw = (ctypes.c_float * (n_outputs * self.n_vocab)).from_address(address)
+            view = np.ctypeslib.as_array(raw).reshape(n_outputs, self.n_vocab)
+            self._views[address, n_outputs] = view
+        return view
+
+    def set_threads(self, n_threads: int) -> None:
+        lib.llama_set_n_threads(self._context, n_threads, n_threads)
+
+    def close(self) -> None:
+        if self._context:
+            lib.llama_free(self._context)
+            self._context = None
+        if self._model:
+            lib.llama_model_free(self._model)
+            self._model = None
+
+
+class Batch:
+    """A llama_batch whose arrays are numpy's: filled by slices instead of field by field."""
+
+    def __init__(self, capacity: int) -> None:
+        self.token = np.zeros(capacity, np.int32)
+        self.pos = np.zeros(capacity, np.int32)
+        self.seq_id = np.zeros(capacity, np.int32)
+        self.output = np.zeros(capacity, np.int8)
+        self._one = np.ones(capacity, np.int32)
+        self._rows = self.seq_id.ctypes.data + 4 * np.arange(capacity, dtype=np.uint64)
+        self.struct = lib.llama_batch()
+        pointers = {
+            "token": self.token, "pos": self.pos, "n_seq_id": self._one,
+            "seq_id": self._rows, "logits": self.output,
+        }  # fmt: skip
+        kinds = dict(lib.llama_batch._fields_)
+        for name, values in pointers.items():
+            setattr(self.struct, name, ctypes.cast(values.ctypes.data, kinds[name]))
+        self.struct.n_tokens = 0
+        self.n_outputs = 0
+
+    def clear(self) -> None:
+        self.struct.n_tokens = 0
+        self.n_outputs = 0
+
+    def add(self, seq_id: int, tokens: array[int], first_pos: int, *, output: bool) -> None:
+        """Append a run of tokens of one sequence; with `output`, logits after its last token."""
+        start = self.struct.n_tokens
+        end = start + len(tokens)
+        self.token[start:end] = tokens
+        self.pos[start:end] = np.arange(first_pos, first_pos + len(tokens), dtype=np.int32)
+        self.seq_id[start:end] = seq_id
+        self.output[start:end] = 0
+        if output:
+            self.output[end - 1] = 1
+            self.n_outputs += 1
+        self.struct.n_tokens = end
+
+
+class Candidates:
+    """The array that sampler chains work on. One for a whole worker, refilled for every draw."""
+
+    def __init__(self, n_vocab: int) -> None:
+        self.array = np.zeros(n_vocab, CANDIDATE)
+        self._ids = np.arange(n_vocab, dtype=np.int32)
+        self._struct = lib.llama_token_data_array()
+        pointer_type = dict(lib.llama_token_data_array._fields_)["data"]
+        self._data = ctypes.cast(self.array.ctypes.data, pointer_type)
+        self._reference = ctypes.byref(self._struct)
+
+    def draw(self, chain: Chain, logits: np.ndarray[Any, Any]) -> int:
+        """Fill from logits (float32 [n_vocab]), apply the chain, return the chosen token."""
+        self.array["id"] = self._ids
+        self.array["logit"] = logits
+        self._struct.data = self._data
+        self._struct.size = len(self.array)
+        self._struct.selected = -1
+        self._struct.sorted = False
+        lib.llama_sampler_apply(chain.pointer, self._reference)
+        assert self._struct.selected >= 0, "the chain ends with a draw"
+        return int(self._struct.data[self._struct.selected].id)
+
+
+class Chain:
+    """llama.cpp's samplers in our order: top_k first, since every later filter is slow on a whole
+    vocabulary. `close()` may be called twice."""
+
+    def __init__(self, sampling: Sampling, seed: int) -> None:
+        self.pointer = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        top_k = sampling.top_k
+        if top_k == 0 and (sampling.top_p < 1 or sampling.typical_p < 1):
+            top_k = TOP_K_BEFORE_SORTING
+        if top_k > 0:
+            self._add(lib.llama_sampler_init_top_k(top_k))
+        if sampling.typical_p < 1:
+            self._add(lib.llama_sampler_init_typical(sampling.typical_p, 1))
+        if sampling.top_p < 1:
+            self._add(lib.llama_sampler_init_top_p(sampling.top_p, 1))
+        if sampling.min_p > 0:
+            self._add(lib.llama_sampler_init_min_p(sampling.min_p, 1))
+        self._add(lib.llama_sampler_init_temp(sampling.temperature))
+        self._add(lib.llama_sampler_init_dist(seed))
+
+    def _add(self, sampler: Any) -> None:
+        lib.llama_sampler_chain_add(self.pointer, sampler)
+
+    def close(self) -> None:
+        if self.pointer is not None:
+            lib.llama_sampler_free(self.pointer)
+            self.pointer = None
+
+
+def _token(token: int) -> int | None:
+    return None if token < 0 else int(token)

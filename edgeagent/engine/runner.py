@@ -1,0 +1,70 @@
+"""Runs one step's rows on a model: the part of the engine that touches the device.
+
+`Runner` is what the engine needs of a model. `LlamaRunner` is llama.cpp; tests bring one without
+weights.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from edgeagent.engine.llama import Aborted, Candidates, Llama
+
+__all__ = ["Aborted", "LlamaRunner", "Row", "Runner"]
+
+
+class Row(NamedTuple):
+    """Tokens of one sequence in one step, at positions `first_pos` on; `output` asks for logits after
+    the last of them."""
+
+    seq_id: int
+    tokens: array[int]
+    first_pos: int
+    output: bool
+
+
+class Runner(Protocol):
+    n_vocab: int
+    end_tokens: frozenset[int]
+    can_trim: bool
+    candidates: Candidates
+
+    def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
+        """Logits: float32 [n_rows_with_output, n_vocab], in the order of the rows. Raises: Aborted."""
+        ...
+
+    def piece(self, token: int) -> bytes: ...
+
+    def copy(self, src: int, dst: int, n: int) -> None: ...
+
+    def trim(self, seq_id: int, n: int) -> None: ...
+
+    def arm(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class LlamaRunner:
+    """A `Runner` on llama.cpp. Engine thread only, except `abort`."""
+
+    def __init__(self, llama: Llama) -> None:
+        self._llama = llama
+        self.n_vocab = llama.n_vocab
+        self.end_tokens = llama.end_tokens
+        self.can_trim = llama.can_trim
+        self.candidates = Candidates(llama.n_vocab)
+        self.piece = llama.piece
+        self.copy = llama.copy
+        self.trim = llama.trim
+        self.arm = llama.arm
+        self.abort = llama.abort
+
+    def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
+        batch = self._llama.batch
+        batch.clear()
+        for row in rows:
+            batch.add(row.seq_id, row.tokens, row.first_pos, output=row.output)
+        return self._llama.decode()

@@ -1,0 +1,77 @@
+"""One answer in the making: its tokens, how far they are in the KV cache, and how it ends."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+from edgeagent.engine.sampling import Sampler
+from edgeagent.engine.text import TextStream
+from edgeagent.types import FinishReason, GenerateSpec, Usage
+
+
+@dataclass(eq=False)
+class Request:
+    """What a client asked for. `is_cancelled` is set by the receiving thread and read by the engine."""
+
+    request_id: int
+    spec: GenerateSpec
+    arrived_s: float
+    is_cancelled: bool = False
+
+
+@dataclass(eq=False)
+class Sequence:
+    """Tokens and state of one answer. Engine thread only.
+
+    `tokens` holds prompt and answer; the first `n_past` of them are in the KV cache under `seq_id`
+    (None while waiting). It is in prefill until only its newest token is outside the cache.
+    """
+
+    request: Request
+    index: int
+    tokens: array[int]
+    n_prompt: int
+    max_new: int
+    sampler: Sampler
+    text: TextStream
+    seq_id: int | None = None
+    n_past: int = 0
+    n_cached: int | None = None
+    started_s: float | None = None
+    first_token_s: float | None = None
+    admission: int = 0
+    finish: FinishReason | None = None
+    error: tuple[str, str] | None = None
+
+    @property
+    def n_pending(self) -> int:
+        return len(self.tokens) - self.n_past
+
+    @property
+    def n_generated(self) -> int:
+        return len(self.tokens) - self.n_prompt
+
+    @property
+    def is_decoding(self) -> bool:
+        """The prompt is in the cache and one generated token waits to follow it."""
+        return self.n_pending == 1 and self.n_generated > 0
+
+    def usage(self, now_s: float) -> Usage:
+        arrived = self.request.arrived_s
+        return Usage(
+            n_prompt=self.n_prompt,
+            n_cached=self.n_cached or 0,
+            n_generated=self.n_generated,
+            queue_ms=1e3 * ((self.started_s or now_s) - arrived),
+            ttft_ms=1e3 * ((self.first_token_s or now_s) - arrived),
+            total_ms=1e3 * (now_s - arrived),
+        )
+
+
+@dataclass(eq=False)
+class Group:
+    """The answers of one request; they share its prompt."""
+
+    request: Request
+    sequences: list[Sequence] = field(default_factory=list)

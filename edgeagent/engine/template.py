@@ -1,0 +1,100 @@
+"""The process that runs a model's chat template: `python -m edgeagent.engine.template`.
+
+A template is a program that came with somebody's weights. It runs in Jinja2's sandbox, in a process
+of its own that has little memory, no sockets, no model and nobody else's words; its parent ends it
+when the deadline passes. Requests and answers are MessagePack frames on standard input and output.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import struct
+from typing import Any, BinaryIO, NoReturn
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+import msgspec
+
+from edgeagent import sandbox
+
+ADDRESS_SPACE_BYTES = 384 << 20
+LENGTH = struct.Struct(">I")
+
+
+class RenderRequest(msgspec.Struct, frozen=True):
+    """`template` None means the one compiled last. `variables` hold messages, tools, bos_token, ..."""
+
+    template: str | None
+    variables: dict[str, Any]
+
+
+class RenderAnswer(msgspec.Struct, frozen=True):
+    """Either the prompt, or why the template refused or failed."""
+
+    text: str | None = None
+    error: str | None = None
+
+
+def write_frame(stream: BinaryIO, message: RenderRequest | RenderAnswer) -> None:
+    body = msgspec.msgpack.encode(message)
+    stream.write(LENGTH.pack(len(body)) + body)
+    stream.flush()
+
+
+def _raise_exception(message: object) -> NoReturn:
+    raise jinja2.TemplateError(str(message))
+
+
+def _strftime_now(format_: str) -> str:
+    return datetime.datetime.now().strftime(format_)
+
+
+def _to_json(value: object, indent: int | None = None, ensure_ascii: bool = False) -> str:
+    # Unlike Jinja's own filter this one leaves <, > and & alone: prompts are not HTML.
+    return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
+
+
+def environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
+    """Jinja2 as chat templates expect it, after Hugging Face's documented set of additions."""
+    env = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+    )
+    env.globals["raise_exception"] = _raise_exception
+    env.globals["strftime_now"] = _strftime_now
+    env.filters["tojson"] = _to_json
+    return env
+
+
+def serve(source: BinaryIO, sink: BinaryIO) -> None:
+    """Answer render requests until the other side closes."""
+    env = environment()
+    compiled: jinja2.Template | None = None
+    decode = msgspec.msgpack.Decoder(RenderRequest).decode
+    while len(head := source.read(LENGTH.size)) == LENGTH.size:
+        request = decode(source.read(LENGTH.unpack(head)[0]))
+        try:
+            if request.template is not None:
+                compiled = None
+                compiled = env.from_string(request.template)
+            if compiled is None:
+                raise jinja2.TemplateError("the template did not compile")
+            answer = RenderAnswer(text=compiled.render(**request.variables))
+        except MemoryError:
+            compiled = None
+            answer = RenderAnswer(error="it needs more memory than a template may have")
+        except Exception as exc:  # a template can raise whatever it likes
+            answer = RenderAnswer(error=f"{type(exc).__name__}: {exc}"[:500])
+        write_frame(sink, answer)
+
+
+def main() -> None:
+    with os.fdopen(os.dup(0), "rb") as source, os.fdopen(os.dup(1), "wb") as sink:
+        sandbox.enter(oom_score_adj=900, address_space_bytes=ADDRESS_SPACE_BYTES)
+        serve(source, sink)
+
+
+if __name__ == "__main__":
+    main()

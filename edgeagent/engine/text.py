@@ -1,0 +1,50 @@
+"""From token bytes to text a client may see: whole code points, and nothing of a stop string."""
+
+from __future__ import annotations
+
+import codecs
+
+
+class TextStream:
+    """The text of one sequence. One thread; no state is shared.
+
+    Bytes of an unfinished code point and text that may yet become a stop string are held back. The
+    cost of a token does not grow with the length of the answer.
+    """
+
+    def __init__(self, stop: list[str]) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._stop = [s for s in stop if s]
+        self._held = ""
+        self.is_stopped = False
+
+    def push(self, piece: bytes) -> str:
+        """Text that became certain with `piece`; sets `is_stopped` once a stop string is complete."""
+        text = self._decode(piece)
+        if not self._stop:
+            return text
+        if self.is_stopped:
+            return ""
+        self._held += text
+        cut = min((i for s in self._stop if (i := self._held.find(s)) >= 0), default=-1)
+        if cut >= 0:
+            self.is_stopped = True
+            out, self._held = self._held[:cut], ""
+            return out
+        keep = max((_overlap(self._held, s) for s in self._stop), default=0)
+        split = len(self._held) - keep
+        out, self._held = self._held[:split], self._held[split:]
+        return out
+
+    def finish(self) -> str:
+        """What was held back for a stop string that did not come. An unfinished code point is dropped."""
+        out, self._held = self._held, ""
+        return out
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a proper beginning of `stop`."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:size]):
+            return size
+    return 0

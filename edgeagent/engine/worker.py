@@ -1,0 +1,213 @@
+"""The engine worker process: `python -m edgeagent.engine.worker FD`.
+
+Three threads: the main one runs the engine and owns the llama.cpp context, `receiver` reads frames
+from the daemon, `intake` renders and tokenizes. The process ends when its socket does.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from edgeagent import sandbox
+from edgeagent.engine import protocol
+from edgeagent.engine.engine import Engine
+from edgeagent.engine.intake import Intake, slot_tokens
+from edgeagent.engine.llama import Llama
+from edgeagent.engine.runner import LlamaRunner
+from edgeagent.engine.sequence import Request, Sequence
+from edgeagent.errors import EdgeAgentError, QueueFull
+from edgeagent.types import EngineConfig, EngineFacts, TokenChunk
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_S = 0.5
+
+
+class Channel:
+    """The worker's end of the socketpair. Reading and writing may happen in different threads."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._splitter = protocol.FrameSplitter()
+        self._write_lock = threading.Lock()
+
+    def send(self, message: protocol.ToDaemon) -> None:
+        frame = protocol.encode(message)
+        with self._write_lock:
+            self._socket.sendall(frame)
+
+    def receive(self) -> list[protocol.ToWorker]:
+        """At least one message. Raises: EOFError when the daemon has gone."""
+        while True:
+            data = self._socket.recv(1 << 16)
+            if not data:
+                raise EOFError
+            if bodies := self._splitter.feed(data):
+                return [protocol.decode_to_worker(body) for body in bodies]
+
+
+class Worker:
+    """One loaded model, answering one daemon."""
+
+    def __init__(self, channel: Channel, config: EngineConfig, started_s: float) -> None:
+        self._channel = channel
+        self._config = config
+        self._requests: dict[int, Request] = {}
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._llama = Llama(config)
+        template = config.chat_template or self._llama.chat_template()
+        self._runner = LlamaRunner(self._llama)
+        self._engine = Engine(
+            config,
+            self._runner,
+            self._llama.n_ctx,
+            emit=self._emit,
+            refuse=self._refuse,
+            forget=self._forget,
+        )
+        self._intake = Intake(
+            config, self._llama, template, submit=self._submit, refuse=self._refuse
+        )
+        self._facts = self._describe(template is not None, started_s)
+
+    def _describe(self, has_template: bool, started_s: float) -> EngineFacts:
+        return EngineFacts(
+            pid=os.getpid(),
+            description=self._llama.description,
+            n_params=self._llama.n_params,
+            n_vocab=self._llama.n_vocab,
+            n_ctx=self._llama.n_ctx,
+            n_ctx_slot=slot_tokens(self._config, self._llama),
+            n_ctx_train=self._llama.n_ctx_train,
+            n_seq=self._config.n_seq,
+            n_threads=self._config.n_threads,
+            weights_bytes=self._llama.weights_bytes,
+            kv_bytes=self._llama.kv_bytes(),
+            has_chat_template=has_template,
+            can_share_prefix=self._llama.can_trim,
+            load_ms=1e3 * (time.monotonic() - started_s),
+        )
+
+    # --- engine thread
+
+    def run(self) -> None:
+        """Serve until the daemon goes or says so. Raises whatever the engine could not handle."""
+        threading.Thread(target=self._receive, name="receiver", daemon=True).start()
+        # What is loaded stays: keep the collector from walking it again and again.
+        gc.collect()
+        gc.freeze()
+        self._channel.send(protocol.Ready(self._facts))
+        last_beat = 0.0
+        while True:
+            self._drain(wait=self._engine.is_idle)
+            self._engine.step()
+            now = time.monotonic()
+            if now - last_beat >= HEARTBEAT_S:
+                last_beat = now
+                health = self._engine.health(sandbox.rss_bytes())
+                self._channel.send(protocol.Heartbeat(health))
+
+    def _drain(self, wait: bool) -> None:
+        try:
+            self._inbox.get(timeout=HEARTBEAT_S if wait else 0.0)()
+            while True:
+                self._inbox.get_nowait()()
+        except queue.Empty:
+            return
+
+    def _emit(self, chunks: list[tuple[int, TokenChunk]]) -> None:
+        self._channel.send(protocol.Step(chunks))
+
+    def _forget(self, request_id: int) -> None:
+        self._requests.pop(request_id, None)
+
+    # --- any thread
+
+    def _refuse(self, request_id: int, error: Exception) -> None:
+        self._requests.pop(request_id, None)
+        if not isinstance(error, EdgeAgentError):
+            error = EdgeAgentError(str(error))
+        self._channel.send(
+            protocol.Refused(
+                request_id, error.code, error.message, error.param, error.retry_after_s
+            )
+        )
+
+    # --- intake thread
+
+    def _submit(self, sequences: list[Sequence]) -> None:
+        self._inbox.put(lambda: self._engine.submit(sequences))
+
+    # --- receiver thread
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                for message in self._channel.receive():
+                    self._handle(message)
+        except (EOFError, OSError):
+            os._exit(0)
+        except Exception:
+            logger.exception("receiver_failed")
+            os._exit(1)
+
+    def _handle(self, message: protocol.ToWorker) -> None:
+        match message:
+            case protocol.Generate(request_id, spec):
+                request = Request(request_id, spec, time.monotonic())
+                self._requests[request_id] = request
+                if not self._intake.put(request):
+                    self._refuse(
+                        request_id,
+                        QueueFull(
+                            f"{self._config.queue_limit} requests wait for {self._config.model_id}: "
+                            "try again later or raise queue_limit.",
+                            retry_after_s=5.0,
+                        ),
+                    )
+            case protocol.Cancel(request_id):
+                cancelled = self._requests.get(request_id)
+                if cancelled is not None:
+                    cancelled.is_cancelled = True
+                    if cancelled in self._engine.prefilling:
+                        self._runner.abort()
+                    self._inbox.put(_nothing)  # wake an idle engine
+            case protocol.Shutdown():
+                os._exit(0)
+            case protocol.Load():
+                logger.error("unexpected_message kind=load")
+
+
+def _nothing() -> None:
+    return None
+
+
+def main(argv: list[str]) -> None:
+    started_s = time.monotonic()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle
+    level: Any = argv[2].upper() if len(argv) > 2 else "INFO"
+    logging.basicConfig(level=level, format="%(levelname)s worker %(name)s %(message)s")
+    channel = Channel(int(argv[1]))
+    sandbox.enter()
+    (first, *_) = channel.receive()
+    assert isinstance(first, protocol.Load), "the daemon's first message is Load"
+    try:
+        worker = Worker(channel, first.config, started_s)
+    except EdgeAgentError as exc:
+        channel.send(protocol.LoadFailed(exc.code, exc.message))
+        sys.exit(1)
+    worker.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,5 @@
+"""`python -m edgeagent`."""
+
+from edgeagent.cli.main import main
+
+main()

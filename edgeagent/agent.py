@@ -1,0 +1,201 @@
+"""The story of one request, on one page: which model, a place on it, its tokens, and what is noted.
+
+    route -> lease -> generate -> chunks -> note
+
+Whoever takes an `Answer` must `release` it; that cancels what still runs and gives the place back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from edgeagent.catalog.record import InstalledModel
+from edgeagent.engine.client import Generation
+from edgeagent.errors import EdgeAgentError, Unavailable, by_code
+from edgeagent.pool import Pool
+from edgeagent.types import EngineFacts, FinishReason, GenerateSpec, Sampling, TokenChunk, Usage
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_ALIASES = ("", "default")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which model answers, and why."""
+
+    model_id: str
+    reason: str
+
+
+class ModelSource(Protocol):
+    """What the agent asks of the installed models; `app` brings it."""
+
+    def default_id(self) -> str | None:
+        """The default model, or the only other one there is; None when none is installed."""
+        ...
+
+    def installed(self) -> list[InstalledModel]: ...
+
+    def sampling(self, model_id: str) -> Sampling: ...
+
+
+class Answer:
+    """A request that is being answered. `release()` may be called twice."""
+
+    def __init__(
+        self, decision: Decision, spec: GenerateSpec, pool: Pool, note: Callable[[Answer], None]
+    ) -> None:
+        self.decision = decision
+        self.spec = spec
+        self.started_s = time.monotonic()
+        self.usages: dict[int, Usage] = {}
+        self.finishes: dict[int, FinishReason] = {}
+        self._pool = pool
+        self._note = note
+        self._stack = AsyncExitStack()
+        self._generation: Generation | None = None
+        self._is_released = False
+
+    async def begin(self) -> None:
+        """Lease the model and send the request. Raises what `Pool.lease` raises."""
+        client = await self._stack.enter_async_context(self._pool.lease(self.decision.model_id))
+        self.facts: EngineFacts = client.facts
+        self._generation = client.generate(self.spec)
+
+    async def take(self) -> list[TokenChunk]:
+        """New chunks, at least one; empty at the end. Raises the error that ended the request."""
+        assert self._generation is not None, "begin comes first"
+        chunks = await self._generation.take()
+        for chunk in chunks:
+            if chunk.error is not None:
+                raise by_code(*chunk.error)
+            if chunk.finish is not None and chunk.usage is not None:
+                self.finishes[chunk.index] = chunk.finish
+                self.usages[chunk.index] = chunk.usage
+        if len(self.finishes) == self.spec.n_answers:
+            self._pool.record_answer(self.decision.model_id)
+        return chunks
+
+    async def release(self) -> None:
+        """Cancel what still runs, give the place back, note how it ended."""
+        if self._is_released:
+            return
+        self._is_released = True
+        if self._generation is not None:
+            self._generation.cancel()
+        await self._stack.aclose()
+        self._note(self)
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One installed model and whether it is loaded. `created` in Unix seconds."""
+
+    id: str
+    created: int
+    owner: str
+    size_bytes: int
+    state: Literal["loaded", "loading", "unloaded"]
+    is_default: bool
+    n_ctx: int | None
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether a request to the default model would be answered now, and if not, why."""
+
+    status: Literal["ready", "loading", "unavailable"]
+    model_id: str | None
+    reason: str | None = None
+
+
+class Agent:
+    """Answers requests with the models of a pool. Event loop's thread only."""
+
+    def __init__(self, pool: Pool, models: ModelSource) -> None:
+        self._pool = pool
+        self._models = models
+
+    def route(self, model: str | None) -> Decision:
+        """The model a request goes to. Raises: Unavailable when no model is installed."""
+        if model is not None and model not in DEFAULT_ALIASES:
+            return Decision(model, "named")
+        default = self._models.default_id()
+        if default is None:
+            raise Unavailable(
+                "No model is installed: `edgeagent models install smollm2-135m-instruct` gets a small one, "
+                "`edgeagent models list` shows the others.",
+                retry_after_s=30.0,
+            )
+        return Decision(default, "default")
+
+    def defaults(self, decision: Decision) -> Sampling:
+        """How the model likes to be sampled where a request does not say."""
+        return self._models.sampling(decision.model_id)
+
+    async def answer(self, decision: Decision, spec: GenerateSpec) -> Answer:
+        """Begin to answer. Raises: ModelNotFound and whatever keeps the model from being used."""
+        answer = Answer(decision, spec, self._pool, _log)
+        try:
+            await answer.begin()
+        except BaseException:
+            await answer.release()
+            raise
+        return answer
+
+    def models(self) -> list[ModelStatus]:
+        default = self._models.default_id()
+        return [self._status(model, default) for model in self._models.installed()]
+
+    def _status(self, model: InstalledModel, default: str | None) -> ModelStatus:
+        resident = self._pool.resident(model.id)
+        is_loaded = resident is not None and resident.state == "loaded"
+        facts = resident.client.facts if is_loaded and resident and resident.client else None
+        return ModelStatus(
+            id=model.id,
+            created=int(model.path.stat().st_mtime),
+            owner="local" if model.unmanaged else "edgeagent",
+            size_bytes=model.size_bytes,
+            state=resident.state if resident is not None else "unloaded",
+            is_default=model.id == default,
+            n_ctx=facts.n_ctx_slot if facts is not None else None,
+        )
+
+    def readiness(self) -> Readiness:
+        try:
+            model_id = self.route(None).model_id
+        except EdgeAgentError as exc:
+            return Readiness("unavailable", None, exc.message)
+        resident = self._pool.resident(model_id)
+        if resident is not None and resident.state == "loaded":
+            return Readiness("ready", model_id)
+        if resident is not None and resident.failure is not None:
+            return Readiness("unavailable", model_id, resident.failure)
+        if resident is not None and resident.state == "loading":
+            return Readiness("loading", model_id, "the model is being loaded")
+        return Readiness("loading", model_id, "the model is loaded at the first request")
+
+
+def _log(answer: Answer) -> None:
+    """One line for each request: counts and times, never content."""
+    usages = list(answer.usages.values())
+    first = usages[0] if usages else None
+    logger.info(
+        "request model=%s route=%s finish=%s n_prompt=%s n_cached=%s n_generated=%s queue_ms=%.0f "
+        "ttft_ms=%.0f total_ms=%.0f",
+        answer.decision.model_id,
+        answer.decision.reason,
+        ",".join(answer.finishes.get(i, "cancelled") for i in range(answer.spec.n_answers)),
+        first.n_prompt if first else 0,
+        first.n_cached if first else 0,
+        sum(usage.n_generated for usage in usages),
+        first.queue_ms if first else 0,
+        first.ttft_ms if first else 0,
+        1e3 * (time.monotonic() - answer.started_s),
+    )

@@ -1,0 +1,132 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+import msgspec
+from litestar import Request, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ASGIApp
+
+from edgeagent.agent import Agent, Answer
+from edgeagent.api.body import body_operation, read_body
+from edgeagent.api.schemas.chat import ChatAnswer, ChatRequest
+from edgeagent.api.schemas.common import ErrorBody
+from edgeagent.api.stream import AnswerResponse
+from edgeagent.api.usage import finish_reason, timings_of, usage_of
+from edgeagent.settings import Settings
+from edgeagent.types import GenerateSpec, Prompt, TokenChunk
+
+_encode = msgspec.json.encode
+
+
+class ChatWriter:
+    """Chunks as `chat.completion` and `chat.completion.chunk` objects.
+
+    The parts of a chunk that never change within a stream are encoded once.
+    """
+
+    def __init__(self, model: str, *, wants_usage: bool) -> None:
+        self._head = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "object": "chat.completion.chunk",
+            "created": int(time.time()),
+            "model": model,
+        }
+        opening = _encode(self._head)[:-1]
+        null_usage = b',"usage":null' if wants_usage else b""
+        self._before = b"data: " + opening + null_usage + b',"choices":[{"index":'
+        self._wants_usage = wants_usage
+        self._has_role: set[int] = set()
+        self._texts: dict[int, list[str]] = {}
+
+    def events(self, chunks: list[TokenChunk]) -> bytes:
+        out = []
+        for chunk in chunks:
+            if chunk.index not in self._has_role:
+                self._has_role.add(chunk.index)
+                out.append(self._event(chunk.index, b'{"role":"assistant","content":""}', b"null"))
+            if chunk.text:
+                out.append(self._event(chunk.index, b'{"content":' + _encode(chunk.text) + b"}", b"null"))
+            if chunk.finish is not None:
+                out.append(self._event(chunk.index, b"{}", _encode(finish_reason(chunk.finish))))
+        return b"".join(out)
+
+    def _event(self, index: int, delta: bytes, finish: bytes) -> bytes:
+        return (
+            self._before + str(index).encode() + b',"delta":' + delta
+            + b',"logprobs":null,"finish_reason":' + finish + b"}]}\n\n"
+        )  # fmt: skip
+
+    def last_events(self, answer: Answer) -> bytes:
+        if not self._wants_usage:
+            return b""
+        last = self._head | {"choices": [], "usage": usage_of(answer), "timings": timings_of(answer)}
+        return b"data: " + _encode(last) + b"\n\n"
+
+    def collect(self, chunks: list[TokenChunk]) -> None:
+        for chunk in chunks:
+            self._texts.setdefault(chunk.index, []).append(chunk.text)
+
+    def whole(self, answer: Answer) -> bytes:
+        choices = [
+            {
+                "index": index,
+                "message": {
+                    "role": "assistant",
+                    "content": "".join(self._texts.get(index, [])),
+                    "refusal": None,
+                },
+                "logprobs": None,
+                "finish_reason": finish_reason(answer.finishes[index]),
+            }
+            for index in range(answer.spec.n_answers)
+        ]
+        return _encode(
+            self._head
+            | {
+                "object": "chat.completion",
+                "choices": choices,
+                "usage": usage_of(answer),
+                "timings": timings_of(answer),
+            }
+        )
+
+
+@post(
+    "/v1/chat/completions",
+    operation_class=body_operation(ChatRequest),
+    operation_id="chat",
+    summary="Answer a conversation",
+    description="With `stream`, `chat.completion.chunk` objects as server-sent events, then `[DONE]`.",
+    tags=["chat"],
+    status_code=200,
+    responses={
+        200: ResponseSpec(ChatAnswer, description="The answer"),
+        400: ResponseSpec(ErrorBody, description="The request is not valid"),
+        404: ResponseSpec(ErrorBody, description="Unknown model"),
+        429: ResponseSpec(ErrorBody, description="The queue is full"),
+        503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+    },
+)
+async def chat(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
+    body = await read_body(request, ChatRequest)
+    decision = agent.route(body.model)
+    spec = GenerateSpec(
+        prompts=[Prompt(messages=[message.for_template() for message in body.messages])],
+        sampling=body.sampling(agent.defaults(decision)),
+        max_tokens=body.answer_limit,
+        stop=body.stops(),
+        n=body.n or 1,
+        ignore_eos=body.ignore_eos,
+    )
+    return AnswerResponse(
+        lambda: agent.answer(decision, spec),
+        ChatWriter(decision.model_id, wants_usage=body.wants_usage),
+        is_stream=bool(body.stream),
+        ping_interval_s=settings.ping_interval_s,
+        write_timeout_s=settings.write_timeout_s,
+    )

@@ -1,0 +1,112 @@
+"""`POST /v1/completions`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+import msgspec
+from litestar import Request, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ASGIApp
+
+from edgeagent.agent import Agent, Answer
+from edgeagent.api.body import body_operation, read_body
+from edgeagent.api.schemas.common import ErrorBody
+from edgeagent.api.schemas.completions import CompletionAnswer, CompletionRequest
+from edgeagent.api.stream import AnswerResponse
+from edgeagent.api.usage import finish_reason, timings_of, usage_of
+from edgeagent.settings import Settings
+from edgeagent.types import GenerateSpec, Prompt, TokenChunk
+
+_encode = msgspec.json.encode
+
+
+class CompletionWriter:
+    """Chunks as `text_completion` objects, streamed or whole."""
+
+    def __init__(self, model: str, *, wants_usage: bool) -> None:
+        self._head = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._wants_usage = wants_usage
+        self._texts: dict[int, list[str]] = {}
+
+    def events(self, chunks: list[TokenChunk]) -> bytes:
+        return b"".join(
+            b"data: " + _encode(self._head | {"choices": [_choice(c.index, c.text, c.finish)]}) + b"\n\n"
+            for c in chunks
+        )
+
+    def last_events(self, answer: Answer) -> bytes:
+        if not self._wants_usage:
+            return b""
+        last = self._head | {"choices": [], "usage": usage_of(answer), "timings": timings_of(answer)}
+        return b"data: " + _encode(last) + b"\n\n"
+
+    def collect(self, chunks: list[TokenChunk]) -> None:
+        for chunk in chunks:
+            self._texts.setdefault(chunk.index, []).append(chunk.text)
+
+    def whole(self, answer: Answer) -> bytes:
+        choices = [
+            _choice(index, "".join(self._texts.get(index, [])), answer.finishes[index])
+            for index in range(answer.spec.n_answers)
+        ]
+        return _encode(
+            self._head
+            | {"choices": choices, "usage": usage_of(answer), "timings": timings_of(answer)}
+        )
+
+
+def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
+    return {
+        "index": index,
+        "text": text,
+        "logprobs": None,
+        "finish_reason": finish_reason(finish) if finish is not None else None,
+    }
+
+
+@post(
+    "/v1/completions",
+    operation_class=body_operation(CompletionRequest),
+    operation_id="complete",
+    summary="Continue a text",
+    description="With `stream`, `text_completion` objects as server-sent events, then `[DONE]`.",
+    tags=["completions"],
+    status_code=200,
+    responses={
+        200: ResponseSpec(CompletionAnswer, description="The continuation"),
+        400: ResponseSpec(ErrorBody, description="The request is not valid"),
+        404: ResponseSpec(ErrorBody, description="Unknown model"),
+        429: ResponseSpec(ErrorBody, description="The queue is full"),
+        503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+    },
+)
+async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
+    body = await read_body(request, CompletionRequest)
+    decision = agent.route(body.model)
+    spec = GenerateSpec(
+        prompts=[
+            Prompt(text=prompt) if isinstance(prompt, str) else Prompt(tokens=prompt)
+            for prompt in body.prompts()
+        ],
+        sampling=body.sampling(agent.defaults(decision)),
+        # OpenAI's default for completions; a chat's answer ends by itself, a text need not.
+        max_tokens=body.max_tokens or 16,
+        stop=body.stops(),
+        n=body.n or 1,
+        ignore_eos=body.ignore_eos,
+    )
+    return AnswerResponse(
+        lambda: agent.answer(decision, spec),
+        CompletionWriter(decision.model_id, wants_usage=body.wants_usage),
+        is_stream=bool(body.stream),
+        ping_interval_s=settings.ping_interval_s,
+        write_timeout_s=settings.write_timeout_s,
+    )

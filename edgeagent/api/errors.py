@@ -1,0 +1,142 @@
+"""From any exception to OpenAI's error shape: the one border where status codes are chosen."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+from typing import Any
+
+import msgspec
+import pydantic
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+
+from edgeagent.errors import (
+    BadRequest,
+    EdgeAgentError,
+    InvalidParameter,
+    NotFound,
+    Unavailable,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_RETRY_AFTER_S = 120  # openai-python ignores a longer one
+
+STATUS = {
+    "body_too_large": 413,
+    "unsupported_media_type": 415,
+    "forbidden": 403,
+    "misdirected_request": 403,
+    "queue_full": 429,
+    "model_unusable": 503,
+    "gguf_refused": 503,
+    "engine_failed": 500,
+}
+
+
+def status_of(error: EdgeAgentError) -> int:
+    """The HTTP status of an error: by its code, else by the branch of the tree it sits on."""
+    if error.code in STATUS:
+        return STATUS[error.code]
+    if isinstance(error, BadRequest):
+        return 400
+    if isinstance(error, NotFound):
+        return 404
+    return 503 if isinstance(error, Unavailable) else 500
+
+
+def body_of(error: EdgeAgentError) -> dict[str, Any]:
+    """`{"error": {...}}`, as a body or as the last event of a stream."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": "invalid_request_error" if status_of(error) < 500 else "server_error",
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def encoded(error: EdgeAgentError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of an error answer. Transient errors say when to come again, the
+    others that it is of no use."""
+    status = status_of(error)
+    body = msgspec.json.encode(body_of(error))
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if isinstance(error, Unavailable):
+        wait = min(MAX_RETRY_AFTER_S, max(1, math.ceil(error.retry_after_s or 1)))
+        headers.append((b"retry-after", str(wait).encode()))
+    else:
+        headers.append((b"x-should-retry", b"false"))
+    return status, headers, body
+
+
+def translate(exc: Exception) -> EdgeAgentError:
+    """Our error for a foreign one. What nobody foresaw is logged with its traceback, and the client is
+    told nothing of it."""
+    if isinstance(exc, EdgeAgentError):
+        return exc
+    if isinstance(exc, pydantic.ValidationError):
+        return _from_validation(exc)
+    if isinstance(exc, MethodNotAllowedException):
+        return MethodNotAllowed(
+            "This path does not answer that method: /schema shows which ones it does."
+        )
+    if isinstance(exc, NotFoundException):
+        return NotFound("There is nothing at this path: /schema shows every path.")
+    if isinstance(exc, HTTPException) and exc.status_code < 500:
+        return BadRequest(exc.detail or "The request is not valid.")
+    logger.error("unforeseen %s", type(exc).__name__, exc_info=exc)
+    return EdgeAgentError("An error nobody foresaw happened; the log has its traceback.")
+
+
+class MethodNotAllowed(BadRequest):
+    code = "method_not_allowed"
+
+
+STATUS[MethodNotAllowed.code] = 405
+
+
+def _from_validation(exc: pydantic.ValidationError) -> EdgeAgentError:
+    """The first complaint about a body, with the name of the field at fault."""
+    errors = exc.errors(include_url=False, include_context=False)
+    first = min(errors, key=lambda error: error["type"] in ("model_type", "string_type"))
+    path = [part for part in first["loc"] if not str(part).startswith(("list[", "constrained-"))]
+    names = [str(part) for part in path if str(part) not in ("str", "int", "float")]
+    param = ".".join(names) or None
+    if first["type"] == "extra_forbidden":
+        known = [name for name in _fields(exc.title) if names]
+        match = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.6)
+        hint = f" did you mean `{match[0]}`?" if match else " leave it out."
+        return InvalidParameter(f"Unknown parameter `{param}`:{hint}", param=param)
+    message = first["msg"].removeprefix("Value error, ")
+    where = f"`{param}`: " if param else ""
+    return InvalidParameter(f"{where}{message[0].lower()}{message[1:]}{_shown(first)}.", param=param)
+
+
+def _shown(error: Any) -> str:
+    value = error["input"]
+    if error["type"] == "missing" or not isinstance(value, str | int | float | bool | None):
+        return ""
+    return f", got {str(value)[:80]!r}" if isinstance(value, str) else f", got {value}"
+
+
+_KNOWN_FIELDS: dict[str, list[str]] = {}
+
+
+def register_fields(model: type[pydantic.BaseModel]) -> None:
+    """Let errors about this body suggest its field names."""
+    _KNOWN_FIELDS[model.__name__] = list(model.model_fields)
+
+
+def _fields(title: str) -> list[str]:
+    return _KNOWN_FIELDS.get(title, [])
+
+
+def respond(_request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+    """Litestar's exception handler for every exception."""
+    status, headers, body = encoded(translate(exc))
+    extra = {name.decode(): value.decode() for name, value in headers[2:]}
+    return Response(body, status_code=status, media_type="application/json", headers=extra)

@@ -1,0 +1,108 @@
+"""Bodies of `POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from edgeagent.api.schemas.common import GenerationRequest, TimingsBody, UsageBody
+from edgeagent.errors import UnsupportedParameter
+
+
+class ChatMessage(BaseModel):
+    """One turn. `content` may be text or a list of text parts, which are joined."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | None = None
+    name: str | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _join_parts(cls, content: Any) -> Any:
+        return "".join(map(_part_text, content)) if isinstance(content, list) else content
+
+    def for_template(self) -> dict[str, Any]:
+        """As a chat template reads it: `developer` is what templates call `system`."""
+        message = self.model_dump(exclude_none=True)
+        message["role"] = "system" if self.role == "developer" else self.role
+        message.setdefault("content", "")
+        return message
+
+
+def _part_text(part: Any) -> str:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise ValueError("a content part is an object with a `type`")
+    if part["type"] == "refusal" and isinstance(part.get("refusal"), str):
+        return str(part["refusal"])
+    if part["type"] != "text":
+        raise UnsupportedParameter(
+            f"A content part of type {part['type'][:40]!r} needs a model that can read it, and this one reads "
+            "text only: send parts of type `text`.",
+            param="messages",
+        )
+    if not isinstance(part.get("text"), str):
+        raise ValueError("a content part of type `text` has a string `text`")
+    return str(part["text"])
+
+
+class ChatRequest(GenerationRequest):
+    """OpenAI's chat request. What is accepted and ignored says so."""
+
+    refused: ClassVar[dict[str, tuple[object, ...]]] = {
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "functions": ([],),
+        "function_call": ("none", "auto"),
+        "response_format": ({"type": "text"},),
+        "logprobs": (False,),
+        "top_logprobs": (0,),
+        "modalities": (["text"],),
+        "audio": (),
+        "web_search_options": (),
+        "prediction": (),
+    }
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
+    max_tokens: int | None = Field(None, ge=1, le=1 << 20)
+    max_completion_tokens: int | None = Field(None, ge=1, le=1 << 20)
+    metadata: dict[str, str] | None = Field(None, description="accepted and ignored")
+    store: bool | None = Field(None, description="accepted and ignored: nothing is stored")
+    reasoning_effort: str | None = Field(None, description="accepted and ignored")
+    verbosity: str | None = Field(None, description="accepted and ignored")
+    parallel_tool_calls: bool | None = Field(None, description="accepted and ignored without tools")
+    service_tier: str | None = Field(None, description="accepted and ignored")
+    safety_identifier: str | None = Field(None, description="accepted and ignored")
+    prompt_cache_key: str | None = Field(None, description="accepted and ignored: prefixes are found")
+    prompt_cache_retention: str | None = Field(None, description="accepted and ignored")
+
+    @property
+    def answer_limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+
+class AnswerMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: str | None = None
+
+
+class ChatChoice(BaseModel):
+    index: int
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class ChatAnswer(BaseModel):
+    """A whole answer; streams send `chat.completion.chunk` objects instead."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: UsageBody
+    timings: TimingsBody

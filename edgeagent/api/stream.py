@@ -1,0 +1,152 @@
+"""Sends one answer, streamed or whole, and lets go of it the moment the client does.
+
+Nothing is sent before the first tokens are there, so that what goes wrong until then is a status
+code and not an event. A stream that stays silent for longer, in a long prefill, sends comments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+from litestar.types import Receive, Scope, Send
+
+from edgeagent.agent import Answer
+from edgeagent.api.errors import body_of, encoded, translate
+from edgeagent.types import TokenChunk
+
+logger = logging.getLogger(__name__)
+
+DONE = b"data: [DONE]\n\n"
+PING = b": ping\n\n"
+
+
+class Writer(Protocol):
+    """Puts chunks into the words of one endpoint. One for each response."""
+
+    def events(self, chunks: list[TokenChunk]) -> bytes:
+        """The stream's events for some chunks."""
+        ...
+
+    def last_events(self, answer: Answer) -> bytes:
+        """What the stream ends with, before [DONE]."""
+        ...
+
+    def collect(self, chunks: list[TokenChunk]) -> None:
+        """Keep chunks for `whole`."""
+        ...
+
+    def whole(self, answer: Answer) -> bytes:
+        """The body of an answer that is not streamed."""
+        ...
+
+
+class AnswerResponse:
+    """An ASGI response around one answer, which `begin` starts."""
+
+    def __init__(
+        self,
+        begin: Callable[[], Awaitable[Answer]],
+        writer: Writer,
+        *,
+        is_stream: bool,
+        ping_interval_s: float,
+        write_timeout_s: float,
+    ) -> None:
+        self._begin = begin
+        self._writer = writer
+        self._is_stream = is_stream
+        self._ping_interval_s = ping_interval_s
+        self._write_timeout_s = write_timeout_s
+        self._answer: Answer | None = None
+        self._is_started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        produce = asyncio.create_task(self._produce(send), name="answer")
+        gone = asyncio.create_task(_client_gone(receive), name="answer-watch")
+        try:
+            await asyncio.wait({produce, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            produce.cancel()
+            gone.cancel()
+            # However this ended, what the answer holds is given back before the response is over.
+            await asyncio.gather(produce, gone, return_exceptions=True)
+            if self._answer is not None:
+                await self._answer.release()
+
+    async def _produce(self, send: Send) -> None:
+        try:
+            self._answer = await self._begin()
+            if self._is_stream:
+                await self._stream(send, self._answer)
+            else:
+                await self._whole(send, self._answer)
+        except Exception as exc:
+            await self._fail(send, exc)
+
+    async def _whole(self, send: Send, answer: Answer) -> None:
+        while chunks := await answer.take():
+            self._writer.collect(chunks)
+        body = self._writer.whole(answer)
+        length = (b"content-length", str(len(body)).encode())
+        await self._start(send, 200, [(b"content-type", b"application/json"), length])
+        await self._send(send, body, more=False)
+
+    async def _stream(self, send: Send, answer: Answer) -> None:
+        while chunks := await self._take(send, answer):
+            await self._start_stream(send)
+            await self._send(send, self._writer.events(chunks))
+        await self._send(send, self._writer.last_events(answer) + DONE, more=False)
+
+    async def _take(self, send: Send, answer: Answer) -> list[TokenChunk]:
+        """The next chunks; a comment for each interval that passes without any."""
+        while True:
+            try:
+                async with asyncio.timeout(self._ping_interval_s):
+                    return await answer.take()
+            except TimeoutError:
+                await self._start_stream(send)
+                await self._send(send, PING)
+
+    async def _start_stream(self, send: Send) -> None:
+        if not self._is_started:
+            await self._start(
+                send,
+                200,
+                [
+                    (b"content-type", b"text/event-stream; charset=utf-8"),
+                    (b"cache-control", b"no-cache"),
+                    (b"x-accel-buffering", b"no"),
+                ],
+            )
+
+    async def _start(self, send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self._is_started = True
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
+        # Blocks only while the client reads slower than the buffers allow.
+        async with asyncio.timeout(self._write_timeout_s):
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _fail(self, send: Send, exc: Exception) -> None:
+        """A status before the first byte, an event after it."""
+        if isinstance(exc, TimeoutError):
+            logger.info("client_dropped reason=reads_too_slowly")
+            return
+        error = translate(exc)
+        if self._is_started:
+            event = b"data: " + msgspec.json.encode(body_of(error)) + b"\n\n"
+            await self._send(send, event + DONE, more=False)
+            return
+        status, headers, body = encoded(error)
+        await self._start(send, status, headers)
+        await self._send(send, body, more=False)
+
+
+async def _client_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

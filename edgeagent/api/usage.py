@@ -1,0 +1,48 @@
+"""Token counts and times of an answer in OpenAI's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeagent.agent import Answer
+
+
+def usage_of(answer: Answer) -> dict[str, Any]:
+    """`usage`: each prompt counted once, the tokens of all answers summed."""
+    n = answer.spec.n
+    firsts = [usage for index, usage in answer.usages.items() if index % n == 0]
+    n_prompt = sum(usage.n_prompt for usage in firsts)
+    n_generated = sum(usage.n_generated for usage in answer.usages.values())
+    return {
+        "prompt_tokens": n_prompt,
+        "completion_tokens": n_generated,
+        "total_tokens": n_prompt + n_generated,
+        "prompt_tokens_details": {
+            "cached_tokens": sum(usage.n_cached for usage in firsts),
+            "audio_tokens": 0,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def timings_of(answer: Answer) -> dict[str, Any]:
+    """`timings`: of the answer that took longest."""
+    usage = max(answer.usages.values(), key=lambda usage: usage.total_ms)
+    decode_s = (usage.total_ms - usage.ttft_ms) / 1e3
+    rate = (usage.n_generated - 1) / decode_s if usage.n_generated > 1 and decode_s > 0 else None
+    return {
+        "queue_ms": round(usage.queue_ms, 3),
+        "ttft_ms": round(usage.ttft_ms, 3),
+        "total_ms": round(usage.total_ms, 3),
+        "tokens_per_second": round(rate, 3) if rate is not None else None,
+    }
+
+
+def finish_reason(finish: str) -> str:
+    """Ours in OpenAI's words: what was cancelled from outside simply stopped."""
+    return finish if finish in ("stop", "length", "tool_calls") else "stop"

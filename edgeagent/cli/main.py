@@ -1,0 +1,57 @@
+"""`edgeagent`: one command, a subcommand for each noun."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from edgeagent import __version__
+from edgeagent.errors import EdgeAgentError
+
+COMMANDS = {
+    "serve": "edgeagent.cli.serve",
+    "chat": "edgeagent.cli.chat",
+    "models": "edgeagent.cli.models",
+    "doctor": "edgeagent.cli.doctor",
+}
+
+
+class LazyGroup(click.Group):
+    """Loads a subcommand's module when it is asked for: `serve` keeps no terminal libraries in memory."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = __import__(COMMANDS[cmd_name], fromlist=[cmd_name])
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgeagent")
+def cli() -> None:
+    """Application server for small language models on edge devices.
+
+    Start with `edgeagent models install smollm2-135m-instruct`, then `edgeagent serve` in one
+    terminal and `edgeagent chat` in another.
+    """
+
+
+def main() -> None:
+    """The console script: errors of ours are one line on standard error, exit status 2."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except EdgeAgentError as exc:
+        click.echo(f"edgeagent: {exc.message}", err=True)
+        sys.exit(2)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo(err=True)
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,35 @@
+"""Options that several commands share, and the settings they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from edgeagent.settings import Resolved, resolve
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def settings_options(command: Command) -> Command:
+    """Where things are: for every command that needs the settings."""
+    options = [
+        click.option("--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+                     help="Configuration file (TOML). Default: /etc/edgeagent/edgeagent.toml if it is there."),
+        click.option("--profile", metavar="NAME", help="Device profile. Default: matched to the device."),
+        click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR",
+                     help="What the daemon keeps between starts."),
+        click.option("--models-dir", type=click.Path(path_type=Path), metavar="DIR",
+                     help="Where installed models live. Default: models in the state directory."),
+        click.option("--offline/--online", default=None, help="Refuse everything that needs a network."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def resolved(config: Path | None, **flags: Any) -> Resolved:
+    """Settings from all layers. Raises: SettingsError."""
+    return resolve(flags=flags, config=config)

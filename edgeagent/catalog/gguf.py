@@ -292,8 +292,9 @@ class _Reader:
 
     def _alignment(self, metadata: dict[str, Value]) -> int:
         value = metadata.get("general.alignment", 32)
-        if type(value) is not int or not 8 <= value <= 65536 or value & (value - 1):
-            raise self.refused(f"has alignment {value}, it must be a power of two of 8 to 65536")
+        # ggml ends the process on tensors that begin at less than 32 bytes' alignment.
+        if type(value) is not int or not 32 <= value <= 65536 or value & (value - 1):
+            raise self.refused(f"has alignment {value}, it must be a power of two of 32 to 65536")
         return value
 
     # -- tensors -------------------------------------------------------------------------------

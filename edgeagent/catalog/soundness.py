@@ -26,6 +26,11 @@ MAX_WIDTH = 1 << 20
 _LAYER = re.compile(r"(?P<stack>enc\.|dec\.)?blk\.(?P<index>\d{1,9})\.")
 _ATTENTION = re.compile(r"blk\.\d+\.attn_(q|qkv|q_a)\.weight")
 _NOT_MODELS = {"adapter": "a LoRA adapter", "mmproj": "a vision projector", "imatrix": "an imatrix"}
+# Whole numbers, and the formats that activations pass through, have no kernel for weights.
+_NOT_WEIGHTS = ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K")
+_WEIGHTS = re.compile(r"(token_embd|output|attn_\w+|ffn_(up|gate|down)\w*)\.weight$")
+# Norms and biases meet activations one by one, and that is written for F32 only.
+_ADDED = re.compile(r"(norm\.weight|\.bias)$")
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _TOKEN_ID = re.compile(r"tokenizer\.ggml\.\w+_token_id")
 # Keys that divide, or that size a state: zero is never meant.
@@ -56,6 +61,14 @@ def _check_kind(fields: Fields) -> None:
         )
     if not fields.header.tensors:
         raise fields.refused("holds no tensors", "name the file of a whole model")
+    for tensor in fields.header.tensors:
+        kind = tensor.type.name
+        norm = _ADDED.search(tensor.name) and kind != "F32"
+        if norm or (kind in _NOT_WEIGHTS and _WEIGHTS.search(tensor.name)):
+            raise fields.refused(
+                f"stores {tensor.name!r} as {kind}, which the engine cannot compute with",
+                "use another quantization of the model",
+            )
     fields.count("general.file_type", 0, 65535)
     fields.count("general.quantization_version", 0, 65535)
 
@@ -224,6 +237,12 @@ def _check_token_ids(fields: Fields, n_vocab: int) -> None:
         token = fields.count(key, 0, NO_TOKEN)
         if token is not None and token != NO_TOKEN and token >= n_vocab:
             raise fields.refused(f"has token {token} in {key!r}, of {n_vocab} tokens")
+    if fields.text("tokenizer.ggml.model") == "bert":
+        # The engine puts these around every text; the numbers are its defaults.
+        for name, default in (("bos", 101), ("seperator", 102)):
+            token = fields.count(f"tokenizer.ggml.{name}_token_id", 0, NO_TOKEN)
+            if (default if token is None else token) >= n_vocab:
+                raise fields.refused(f"has a bert tokenizer without a {name} token")
     for name in ("bos", "eos"):
         adds = fields.flag(f"tokenizer.ggml.add_{name}_token")
         if adds and fields.count(f"tokenizer.ggml.{name}_token_id", 0, NO_TOKEN) == NO_TOKEN:

@@ -1,0 +1,161 @@
+"""The installed models: what lies in the models directories, and how to find one by id.
+
+    <models_dir>/
+      smollm2-135m-instruct/          one folder per model, `/` in an id written as `__`
+        SmolLM2-135M-Instruct.gguf
+        installed.toml                written last; without it the folder does not count
+      my-own.gguf                     dropped in by hand: found, but `unmanaged`
+      catalog.toml                    the user's additions to the catalog
+      .staging/                       half-done installs; never read from here
+
+Shipped models lie the same way in the read-only folder that comes with the package, described by
+the same `installed.toml` (or `model.toml`); an installed model of the same id wins.
+
+Reading takes no lock: an install replaces a whole folder by renaming it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from edgeagent.catalog.digest import Progress, no_progress, sha256_of
+from edgeagent.catalog.facts import ModelFacts, inspect
+from edgeagent.catalog.ids import check_id, folder_name, id_of_file, nearest
+from edgeagent.catalog.record import RECORD_NAMES, InstalledModel, read_record
+from edgeagent.errors import InstallFailed, ModelNotFound, ModelUnusable
+
+STAGING = ".staging"
+
+
+def shipped_models_dir() -> Path:
+    """The folder of shipped models: `models/` of a checkout, `edgeagent/models/` of a wheel.
+
+    Never imports that folder; it holds data. The path may not exist if nothing is shipped.
+    """
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "models"
+    if installed.is_dir():
+        return installed
+    return package.parent / "models"
+
+
+class Library:
+    """The models of one writable and one shipped directory. Any thread may use it."""
+
+    def __init__(self, models_dir: Path, shipped_dir: Path | None = None) -> None:
+        self.models_dir = Path(models_dir)
+        self.shipped_dir = shipped_models_dir() if shipped_dir is None else Path(shipped_dir)
+
+    def folder(self, model_id: str) -> Path:
+        """Where `model_id` is or would be installed. Raises: ModelNotFound for a malformed id."""
+        return self.models_dir / folder_name(model_id)
+
+    def installed(self) -> list[InstalledModel]:
+        """Every usable model, sorted by id. A folder that cannot be read is left out.
+
+        Raises: InstallFailed if the models directory exists and cannot be listed.
+        """
+        found: dict[str, InstalledModel] = {}
+        for root in (self.shipped_dir, self.models_dir):
+            for path in _listed(root):
+                model = self._model_at(path)
+                if model is not None:
+                    found[model.id] = model
+        return [found[model_id] for model_id in sorted(found)]
+
+    def resolve(self, model_id: str) -> InstalledModel:
+        """The installed model called `model_id`.
+
+        Raises: ModelNotFound naming the nearest installed id and the command that installs it.
+        """
+        check_id(model_id)
+        models = {model.id: model for model in self.installed()}
+        if model_id in models:
+            return models[model_id]
+        near = nearest(model_id, models)
+        hint = f"did you mean {near!r}? If not, " if near else ""
+        raise ModelNotFound(
+            f"Model {model_id!r} is not among the {len(models)} installed in {self.models_dir}:"
+            f" {hint}'edgeagent models install {model_id}' installs it",
+            param="model",
+        )
+
+    def verify(self, model_id: str, progress: Progress = no_progress) -> ModelFacts | None:
+        """Hash the files of a model again and check its header.
+
+        Returns the facts of a GGUF model, None for a model of another format.
+
+        Raises: ModelUnusable with expected and found digest; GGUFRefused for a bad header.
+        """
+        model = self.resolve(model_id)
+        for name, expected in model.digests().items():
+            path = model.folder / name
+            found = _hashed(path, progress)
+            if found != expected:
+                raise ModelUnusable(
+                    f"{name!r} of model {model_id!r} has sha256 {found}, recorded is {expected}:"
+                    f" 'edgeagent models install {model_id}' fetches it again"
+                )
+        return inspect(model.path) if model.path.suffix == ".gguf" else None
+
+    def remove(self, model_id: str) -> None:
+        """Delete an installed model and its folder.
+
+        Raises: ModelNotFound if it is not installed, InstallFailed if it cannot be deleted.
+        """
+        model = self.resolve(model_id)
+        if self.models_dir.resolve() not in model.path.resolve().parents:
+            raise InstallFailed(
+                f"Model {model_id!r} is shipped with edgeagent in {self.shipped_dir}, which is"
+                " read-only: it cannot be removed"
+            )
+        try:
+            if model.unmanaged:
+                model.path.unlink()
+                return
+            # The record goes first: a folder without one is no model, whenever we are stopped.
+            for name in RECORD_NAMES:
+                (model.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(model.folder)
+        except OSError as error:
+            raise InstallFailed(
+                f"Model {model_id!r} cannot be removed from {model.folder} ({error}): check the"
+                " permissions of the folder"
+            ) from error
+
+    def _model_at(self, path: Path) -> InstalledModel | None:
+        """The model in a folder or bare file of a models directory, or None."""
+        if path.is_symlink():
+            # A link may lead anywhere, also out of the directory, also after we have looked.
+            return None
+        if path.is_dir():
+            model = read_record(path)
+            right = model is not None and folder_name(model.id) == path.name
+            return model if right else None
+        model_id = id_of_file(path.name) if path.suffix.lower() == ".gguf" else None
+        if model_id is None or not path.is_file():
+            return None
+        return InstalledModel.bare(model_id, path)
+
+
+def _listed(root: Path) -> list[Path]:
+    try:
+        paths = sorted(root.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InstallFailed(
+            f"The models directory {root} cannot be read ({error}): check that it is a directory"
+            " and its permissions, or set models_dir to another"
+        ) from error
+    return [path for path in paths if not path.name.startswith(".")]
+
+
+def _hashed(path: Path, progress: Progress) -> str:
+    try:
+        return sha256_of(path, progress)
+    except OSError as error:
+        raise ModelUnusable(
+            f"{path} cannot be read ({error}): check the disk, then install the model again"
+        ) from error

@@ -256,6 +256,13 @@ class Llama:
             self._views[address, n_outputs] = view
         return view
 
+    def warm_up(self) -> None:
+        """Run one token and forget it, so that the weights are in memory before the first request."""
+        self._batch.clear()
+        self._batch.add(0, array("i", [self.bos or 0]), 0, output=True)
+        self.decode()
+        lib.llama_memory_clear(self._memory, False)
+
     def set_threads(self, n_threads: int) -> None:
         lib.llama_set_n_threads(self._context, n_threads, n_threads)
 

@@ -65,6 +65,7 @@ class Worker:
         self._requests: dict[int, Request] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._llama = Llama(config)
+        self._llama.warm_up()
         template = config.chat_template or self._llama.chat_template()
         self._runner = LlamaRunner(self._llama)
         self._engine = Engine(
@@ -194,7 +195,10 @@ def _nothing() -> None:
 
 def main(argv: list[str]) -> None:
     started_s = time.monotonic()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to handle
+    # Ctrl-C and a service manager's SIGTERM reach the whole group, but stopping is the daemon's to
+    # order: running answers may end first. Without a daemon the socket closes, and that ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     level: Any = argv[2].upper() if len(argv) > 2 else "INFO"
     logging.basicConfig(level=level, format="%(levelname)s worker %(name)s %(message)s")
     channel = Channel(int(argv[1]))

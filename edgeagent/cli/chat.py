@@ -1,0 +1,197 @@
+"""`edgeagent chat`: talk to the daemon in the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+
+from edgeagent.cli.daemon import running_daemon
+from edgeagent.cli.options import resolved, settings_options
+from edgeagent.errors import EdgeAgentError
+from edgeagent.settings import Settings
+
+HELP = """\
+  /system TEXT   begin again with TEXT as the system prompt
+  /clear         forget the conversation
+  /history       show the conversation
+  /help          this list
+  /quit          leave (so does Ctrl-D)
+  Ctrl-C         stop the answer"""
+
+
+@click.command()
+@click.argument("message", required=False)
+@click.option("--model", default="default", show_default=True, help="Which installed model answers.")
+@click.option("--system", metavar="TEXT", help="System prompt.")
+@click.option("--temperature", type=click.FloatRange(0, 2), help="0 is always the likeliest word. Default: the model's.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the daemon's.")
+@click.option("--seed", type=int, help="The same seed gives the same answer.")
+@click.option("--host", metavar="ADDRESS", help="Where the daemon listens. Default: 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: 8484.")
+@settings_options
+def chat(
+    config: Path | None, message: str | None, model: str, system: str | None,
+    temperature: float | None, max_tokens: int | None, seed: int | None, **flags: Any,
+) -> None:  # fmt: skip
+    """Chat with a model. With MESSAGE, print one answer and end.
+
+    Talks to the daemon; where none is running, starts one that ends with the chat.
+    """
+    settings = resolved(config, **flags).settings
+    sampling = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    options = {"model": model} | {key: value for key, value in sampling.items() if value is not None}
+    with running_daemon(settings, _serve_arguments(config, settings)) as url:
+        conversation = Conversation(url, options, system)
+        if message is not None:
+            conversation.ask(message)
+        else:
+            _converse(conversation, settings)
+
+
+def _serve_arguments(config: Path | None, settings: Settings) -> list[str]:
+    arguments = ["--host", settings.host, "--port", str(settings.port), "--state-dir", str(settings.state_dir)]
+    arguments += ["--models-dir", str(settings.effective_models_dir)]
+    return arguments + (["--config", str(config)] if config is not None else [])
+
+
+def _converse(conversation: Conversation, settings: Settings) -> None:
+    click.echo("Type a message; /help shows the commands, Ctrl-D leaves.")
+    with _line_history(settings.state_dir / "chat_history"):
+        while True:
+            try:
+                line = input("> ").strip()
+            except EOFError:
+                click.echo()
+                return
+            except KeyboardInterrupt:
+                click.echo()
+                continue
+            if line in ("/quit", "/exit"):
+                return
+            try:
+                _obey(conversation, line)
+            except EdgeAgentError as exc:
+                click.echo(f"edgeagent: {exc.message}", err=True)
+
+
+def _obey(conversation: Conversation, line: str) -> None:
+    command, _, rest = line.partition(" ")
+    if not line:
+        return
+    if command == "/help":
+        click.echo(HELP)
+    elif command == "/clear":
+        conversation.begin_again(None)
+    elif command == "/system":
+        conversation.begin_again(rest or None)
+    elif command == "/history":
+        for message in conversation.messages:
+            click.echo(f"{message['role']}: {message['content']}")
+    elif command.startswith("/"):
+        click.echo(f"Unknown command {command}; /help shows the commands.")
+    else:
+        conversation.ask(line)
+
+
+class Conversation:
+    """The messages so far, and how to get the next one."""
+
+    def __init__(self, url: str, options: dict[str, Any], system: str | None) -> None:
+        self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(300, connect=5))
+        self._options = options
+        self._system = system
+        self.messages: list[dict[str, str]] = []
+        self.begin_again(None)
+
+    def begin_again(self, system: str | None) -> None:
+        self._system = system or self._system
+        self.messages = [{"role": "system", "content": self._system}] if self._system else []
+
+    def ask(self, text: str) -> None:
+        """Print the answer as it comes, then how fast it came. Ctrl-C ends the answer and keeps what
+        there is of it. Raises: EdgeAgentError with the daemon's own message."""
+        self.messages.append({"role": "user", "content": text})
+        pieces: list[str] = []
+        last: dict[str, Any] = {}
+        try:
+            for event in self._events():
+                for choice in event.get("choices", []):
+                    piece = choice["delta"].get("content") or ""
+                    pieces.append(piece)
+                    click.echo(piece, nl=False)
+                    sys.stdout.flush()
+                last = event if event.get("usage") else last
+            click.echo()
+        except KeyboardInterrupt:
+            click.echo(" [stopped]")
+        except EdgeAgentError:
+            self.messages.pop()
+            raise
+        self.messages.append({"role": "assistant", "content": "".join(pieces)})
+        if last:
+            click.echo(click.style(_speed(last), dim=True), err=True)
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        body = self._options | {
+            "messages": self.messages, "stream": True, "stream_options": {"include_usage": True},
+        }  # fmt: skip
+        try:
+            with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise EdgeAgentError(_message(response.text))
+                for line in response.iter_lines():
+                    if line.startswith("data: ") and line != "data: [DONE]":
+                        event = json.loads(line[6:])
+                        if "error" in event:
+                            raise EdgeAgentError(event["error"]["message"])
+                        yield event
+        except httpx.TransportError as exc:
+            raise EdgeAgentError(
+                f"The daemon stopped answering ({type(exc).__name__}): see its log, or start it with "
+                "`edgeagent serve`."
+            ) from exc
+
+
+def _message(text: str) -> str:
+    try:
+        return str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return text[:300]
+
+
+def _speed(last: dict[str, Any]) -> str:
+    usage, timings = last["usage"], last.get("timings", {})
+    rate = timings.get("tokens_per_second")
+    shown = f", {rate:.1f} tokens/s" if rate else ""
+    return (
+        f"[{usage['completion_tokens']} tokens{shown}, first after {timings.get('ttft_ms', 0):.0f} ms, "
+        f"{usage['prompt_tokens_details']['cached_tokens']} of {usage['prompt_tokens']} prompt tokens cached]"
+    )
+
+
+@contextlib.contextmanager
+def _line_history(path: Path) -> Iterator[None]:
+    """Arrow keys recall earlier lines, also of earlier chats, where there is a terminal."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import readline
+
+    with contextlib.suppress(OSError):
+        readline.read_history_file(path)
+    readline.set_history_length(500)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            readline.write_history_file(path)

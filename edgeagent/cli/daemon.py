@@ -1,0 +1,80 @@
+"""Finding the daemon, or starting one for as long as a command needs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+import httpx
+
+from edgeagent.errors import StartFailed
+from edgeagent.settings import Settings
+
+START_TIMEOUT_S = 120.0
+
+
+def base_url(settings: Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
+
+
+def is_running(url: str) -> bool:
+    """Whether an edgeagent answers there. Raises: StartFailed when something else does."""
+    try:
+        body = httpx.get(f"{url}/health", timeout=5).json()
+    except (httpx.TransportError, ValueError):
+        return False
+    if isinstance(body, dict) and "version" in body:
+        return True
+    raise StartFailed(f"Something at {url} is not edgeagent: choose another --port.")
+
+
+@contextmanager
+def running_daemon(settings: Settings, arguments: list[str]) -> Iterator[str]:
+    """The URL of a daemon that can answer: the one that runs, or one started with `arguments` that
+    ends with the block. Raises: StartFailed."""
+    url = base_url(settings)
+    if is_running(url):
+        _wait_until_ready(url, None)
+        yield url
+        return
+    click.echo("No daemon is running; starting one for this chat ...", err=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgeagent", "serve", "--log-level", "error", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C stops an answer here, not the daemon
+    )
+    try:
+        _wait_until_ready(url, process)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes] | None) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    reason = "it does not answer"
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            raise StartFailed("The daemon ended at start; its own message is above.")
+        try:
+            body = httpx.get(f"{url}/ready", timeout=5).json()
+        except (httpx.TransportError, ValueError):
+            body = {}
+        if body.get("status") == "ready":
+            return
+        reason = body.get("reason") or reason
+        if body.get("status") == "unavailable":
+            raise StartFailed(f"The daemon at {url} cannot answer: {reason}")
+        time.sleep(0.05)
+    raise StartFailed(f"The daemon at {url} was not ready after {START_TIMEOUT_S:g} s: {reason}")

@@ -1,0 +1,177 @@
+"""`edgeagent models`: what is installed, what could be, and getting it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from edgeagent.catalog import install as installing
+from edgeagent.catalog.library import Library, shipped_models_dir
+from edgeagent.catalog.manifest import Catalog, load_catalog
+from edgeagent.cli.options import resolved, settings_options
+from edgeagent.engine.client import EngineClient
+from edgeagent.settings import Settings
+from edgeagent.types import EngineConfig
+
+TRIAL_TIMEOUT_S = 180.0
+
+
+@click.group()
+def models() -> None:
+    """List, install, verify and remove models.
+
+    Models come from the catalog (`edgeagent models catalog`), from a file you bring, or are dropped
+    as *.gguf into the models directory.
+    """
+
+
+def library_of(settings: Settings) -> Library:
+    return Library(settings.effective_models_dir)
+
+
+def catalog_of(settings: Settings) -> Catalog:
+    return load_catalog(
+        shipped_models_dir() / "catalog.toml", settings.effective_models_dir / "catalog.toml"
+    )
+
+
+@models.command("list")
+@settings_options
+def list_(config: Path | None, **flags: Any) -> None:
+    """Show the installed models."""
+    settings = resolved(config, **flags).settings
+    found = library_of(settings).installed()
+    if not found:
+        click.echo(
+            f"No model is installed in {settings.effective_models_dir}. "
+            f"`edgeagent models install {settings.default_model}` installs the default one."
+        )
+        return
+    table = Table("id", "file", "quant", "size", "source", "state", box=None, pad_edge=False)
+    for model in found:
+        state = "not verified" if model.unmanaged else model.state
+        table.add_row(model.id, model.file, model.quant, megabytes(model.size_bytes), model.source, state)
+    Console().print(table)
+
+
+@models.command()
+@settings_options
+def catalog(config: Path | None, **flags: Any) -> None:
+    """Show the models that can be installed by name."""
+    settings = resolved(config, **flags).settings
+    table = Table("id", "task", "parameters", "licence", "quant", "size", box=None, pad_edge=False)
+    for entry in catalog_of(settings).entries.values():
+        for variant in entry.variants:
+            size = megabytes(variant.size_bytes) if variant.size_bytes else ""
+            table.add_row(
+                entry.id, entry.task, f"{entry.n_params / 1e6:,.0f} M", entry.licence, variant.quant, size
+            )
+    Console().print(table)
+
+
+@models.command()
+@click.argument("model")
+@click.option("--quant", metavar="NAME", help="Which variant, as `models catalog` names it. Default: the first.")
+@click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="PATH",
+              help="Take the bytes from this file (a USB stick) instead of the network.")  # fmt: skip
+@settings_options
+def install(config: Path | None, model: str, quant: str | None, file: Path | None, **flags: Any) -> None:
+    """Install MODEL: an id of the catalog, or the path of a GGUF file.
+
+    The file is hashed and checked, and loaded once on trial, before it takes the place of what was
+    there. Interrupted at any point, the old state still serves; run the command again.
+    """
+    settings = resolved(config, **flags).settings
+    library = library_of(settings)
+    with progress_bar() as progress:
+        if model.lower().endswith(".gguf"):
+            done = installing.install_file(Path(model), library, trial=trial_load, progress=progress)
+        else:
+            done = installing.install(
+                model, library, catalog_of(settings), quant=quant, offline=settings.offline,
+                file=file, trial=trial_load, progress=progress,
+            )  # fmt: skip
+    click.echo(f"Installed {done.id} ({done.quant}, {megabytes(done.size_bytes)}) in {done.folder}")
+    click.echo(f"sha256 {done.sha256}")
+
+
+@models.command()
+@click.argument("model", required=False)
+@settings_options
+def verify(config: Path | None, model: str | None, **flags: Any) -> None:
+    """Hash MODEL (default: every model) again and check its header."""
+    settings = resolved(config, **flags).settings
+    library = library_of(settings)
+    names = [model] if model else [found.id for found in library.installed()]
+    for name in names:
+        with progress_bar() as progress:
+            library.verify(name, progress)
+        click.echo(f"{name}: good")
+    if not names:
+        click.echo(f"No model is installed in {settings.effective_models_dir}.")
+
+
+@models.command()
+@click.argument("model")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@settings_options
+def remove(config: Path | None, model: str, yes: bool, **flags: Any) -> None:
+    """Delete MODEL from the models directory."""
+    settings = resolved(config, **flags).settings
+    library = library_of(settings)
+    found = library.resolve(model)
+    if not yes:
+        click.confirm(f"Delete {found.path} ({megabytes(found.size_bytes)})?", abort=True)
+    library.remove(model)
+    click.echo(f"Removed {model}")
+
+
+def trial_load(path: Path) -> None:
+    """Load a model once in a worker of its own. Raises: ModelUnusable, EngineDied."""
+
+    async def load() -> None:
+        config = EngineConfig(
+            model_id=path.name, path=str(path), n_ctx=256, n_seq=1, n_prefixes=0, n_batch=32, n_threads=1
+        )
+        client = await EngineClient.start(config, timeout_s=TRIAL_TIMEOUT_S, log_level="error")
+        await client.close()
+
+    asyncio.run(load())
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar on standard error for each stage that has bytes to count."""
+    columns = (
+        TextColumn("{task.description:<9}"), BarColumn(), DownloadColumn(binary_units=False),
+        TransferSpeedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+
+        def progress(stage: str, done_bytes: int, total_bytes: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total_bytes)
+            bar.update(tasks[stage], completed=done_bytes, total=total_bytes)
+
+        yield progress
+
+
+def megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:,.1f} MB"

@@ -1,0 +1,156 @@
+"""Real parts for the tests: models on disk, a daemon in a process of its own, the official client."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+STORIES = SHARED / "models" / "stories260K.gguf"
+SMOLLM = "smollm2-135m-instruct"
+# Models that the tests install stay here, so that a second run needs no network.
+CACHE = Path(os.environ.get("TEST_MODELS_DIR", ROOT / ".cache" / "models"))
+
+
+@pytest.fixture(scope="session")
+def stories() -> Path:
+    """A real model of 260,000 parameters: fast, no chat template."""
+    if not STORIES.is_file():
+        pytest.skip("stories260K.gguf is not beside this checkout")
+    return STORIES
+
+
+@pytest.fixture(scope="session")
+def smollm_dir() -> Path:
+    """A models directory with SmolLM2-135M-Instruct, installed as a user would."""
+    command = [sys.executable, "-m", "edgeagent", "models", "install", SMOLLM, "--models-dir", str(CACHE)]
+    if not (CACHE / SMOLLM / "installed.toml").is_file():
+        subprocess.run(command, check=True, timeout=300)
+    return CACHE
+
+
+@pytest.fixture(scope="session")
+def smollm(smollm_dir: Path) -> Path:
+    return next((smollm_dir / SMOLLM).glob("*.gguf"))
+
+
+@pytest.fixture
+def stories_dir(stories: Path, tmp_path: Path) -> Path:
+    """A models directory with nothing but a dropped-in stories260k.gguf."""
+    directory = tmp_path / "models"
+    directory.mkdir()
+    shutil.copy(stories, directory / "stories260k.gguf")
+    return directory
+
+
+class DaemonProcess:
+    """`edgeagent serve` in a process of its own, on a free port."""
+
+    def __init__(self, models_dir: Path, state_dir: Path, settings: dict[str, Any]) -> None:
+        self.log = state_dir / "daemon.log"
+        state_dir.mkdir(parents=True, exist_ok=True)
+        config = state_dir / "edgeagent.toml"
+        config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in settings.items()))
+        command = [
+            sys.executable, "-m", "edgeagent", "serve", "--port", "0", "--state-dir", str(state_dir),
+            "--models-dir", str(models_dir), "--config", str(config),
+        ]  # fmt: skip
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=_clean_environment()
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"http://\S+:\d+", line)
+        if found is None:
+            self.stop()
+            raise RuntimeError(f"the daemon said {line!r}; log: {self.log.read_text()}")
+        self.url = found.group()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_until_ready(self, timeout_s: float = 60) -> None:
+        wait_for(lambda: httpx.get(f"{self.url}/ready").status_code == 200, timeout_s)
+
+    def workers(self) -> list[psutil.Process]:
+        """The engine workers that are alive."""
+        found = []
+        for child in psutil.Process(self.pid).children():
+            try:
+                is_worker = "edgeagent.engine.worker" in child.cmdline()
+            except psutil.NoSuchProcess:
+                continue
+            if is_worker and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+        return found
+
+    def client(self, **kwargs: Any) -> openai.OpenAI:
+        options: dict[str, Any] = {"max_retries": 0, "timeout": 60, "_strict_response_validation": True}
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", **(options | kwargs))
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def _clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("EDGEAGENT_")}
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    """Until `condition()` is true. Fails the test when it does not become so in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not true after {timeout_s} s: {condition}")
+        time.sleep(0.01)
+
+
+@contextmanager
+def serving(models_dir: Path, state_dir: Path, **settings: Any) -> Iterator[DaemonProcess]:
+    """A daemon for the length of a block, ready to answer unless `preload` is off."""
+    daemon = DaemonProcess(models_dir, state_dir, settings)
+    try:
+        if settings.get("preload", True):
+            daemon.wait_until_ready()
+        yield daemon
+    finally:
+        daemon.stop()
+
+
+@pytest.fixture(scope="session")
+def smollm_daemon(smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """One daemon with SmolLM2 for every test that does not hurt it."""
+    with serving(smollm_dir, tmp_path_factory.mktemp("smollm-state")) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="session")
+def client(smollm_daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
+    with smollm_daemon.client() as client:
+        yield client

@@ -49,7 +49,9 @@ def enter(*, oom_score_adj: int = 500, address_space_bytes: int | None = None) -
         resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if not _deny_sockets(libc):
-        logger.warning("sandbox_incomplete part=seccomp errno=%s", errno.errorcode.get(ctypes.get_errno()))
+        logger.warning(
+            "sandbox_incomplete part=seccomp errno=%s", errno.errorcode.get(ctypes.get_errno())
+        )
 
 
 def _deny_sockets(libc: ctypes.CDLL) -> bool:
@@ -57,7 +59,12 @@ def _deny_sockets(libc: ctypes.CDLL) -> bool:
     if known is None:
         return False
     audit, calls = known
-    program = [(_LOAD, 0, 0, 4), (_JUMP_EQUAL, 1, 0, audit), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
+    program = [
+        (_LOAD, 0, 0, 4),
+        (_JUMP_EQUAL, 1, 0, audit),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, 0),
+    ]
     # The x32 calls of x86-64 are the same calls under other numbers.
     program += [(_JUMP_SET, len(calls) + 1, 0, _X32_BIT)]
     for i, call in enumerate(calls):

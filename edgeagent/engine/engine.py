@@ -283,7 +283,12 @@ class Engine:
         work = [(by_key[key], 1) for key in plan.decode]
         work += [(by_key[key], n) for key, n in plan.prefill]
         rows = [
-            Row(seq.seq_id or 0, seq.tokens[seq.n_past : seq.n_past + n], seq.n_past, n == seq.n_pending)
+            Row(
+                seq.seq_id or 0,
+                seq.tokens[seq.n_past : seq.n_past + n],
+                seq.n_past,
+                n == seq.n_pending,
+            )
             for seq, n in work
         ]
         self._runner.arm()

@@ -81,9 +81,7 @@ class Intake:
             for index in range(spec.n_answers)
         ]
 
-    def _sequence(
-        self, request: Request, tokens: array[int], max_new: int, index: int
-    ) -> Sequence:
+    def _sequence(self, request: Request, tokens: array[int], max_new: int, index: int) -> Sequence:
         spec = request.spec
         last_n = spec.sampling.repeat_last_n
         tail = list(tokens[-last_n:]) if last_n else []

@@ -31,7 +31,9 @@ def _load_bindings() -> Any:
     if "llama_cpp" not in sys.modules:
         spec = importlib.util.find_spec("llama_cpp")
         if spec is None:
-            raise ModelUnusable("llama-cpp-python is not installed. Run scripts/run, or pip install llama-cpp-python.")
+            raise ModelUnusable(
+                "llama-cpp-python is not installed: run scripts/run, or pip install it."
+            )
         parent = types.ModuleType("llama_cpp")
         parent.__path__ = list(spec.submodule_search_locations or [])
         sys.modules["llama_cpp"] = parent
@@ -81,7 +83,9 @@ class Llama:
             self._vocab = lib.llama_model_get_vocab(self._model)
             self.n_vocab = int(lib.llama_vocab_n_tokens(self._vocab))
             self.n_ctx_train = int(lib.llama_model_n_ctx_train(self._model))
-            recurrent = lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(self._model)
+            recurrent = lib.llama_model_is_recurrent(self._model) or lib.llama_model_is_hybrid(
+                self._model
+            )
             self.can_trim = not recurrent
             self._context = self._create_context(config)
         except BaseException:
@@ -102,7 +106,8 @@ class Llama:
         model = lib.llama_model_load_from_file(config.path.encode(), params)
         if not model:
             raise ModelUnusable(
-                f"llama.cpp cannot load {config.path}. Check it with `edgeagent models verify {config.model_id}`."
+                f"llama.cpp cannot load {config.path}: check the file with "
+                f"`edgeagent models verify {config.model_id}`."
             )
         return model
 
@@ -128,8 +133,8 @@ class Llama:
         context = lib.llama_init_from_model(self._model, params)
         if not context:
             raise ModelUnusable(
-                f"No context of {config.n_ctx} tokens ({config.kv_type}) could be made for {config.model_id}: "
-                "lower n_ctx or n_seq, or choose flash_attention auto with a quantized KV type."
+                f"No context of {config.n_ctx} tokens ({config.kv_type}) could be made for "
+                f"{config.model_id}: lower n_ctx or n_seq, or choose flash_attention auto with a quantized KV type."
             )
         return context
 
@@ -175,7 +180,9 @@ class Llama:
         head_dim = int(lib.llama_model_n_embd(self._model)) // n_head
         key = int(self.meta("{arch}.attention.key_length") or head_dim)
         value = int(self.meta("{arch}.attention.value_length") or head_dim)
-        rows = int(lib.llama_model_n_layer(self._model)) * int(lib.llama_model_n_head_kv(self._model))
+        rows = int(lib.llama_model_n_layer(self._model)) * int(
+            lib.llama_model_n_head_kv(self._model)
+        )
         return int(rows * (key + value) * self.n_ctx * BITS_PER_VALUE[self._kv_type] / 8)
 
     # --- vocabulary
@@ -192,9 +199,16 @@ class Llama:
         buffer = (ctypes.c_int32 * capacity)()
         n = int(lib.llama_tokenize(self._vocab, data, len(data), buffer, capacity, False, True))
         if n < 0:
-            raise EngineFailed(f"A text of {len(data)} bytes gave more than {capacity} tokens; shorten it.")
+            raise EngineFailed(
+                f"A text of {len(data)} bytes gave more than {capacity} tokens; shorten it."
+            )
         tokens = array("i", bytes(memoryview(buffer).cast("B")[: 4 * n]))
-        if add_special and self.adds_bos and self.bos is not None and (not tokens or tokens[0] != self.bos):
+        if (
+            add_special
+            and self.adds_bos
+            and self.bos is not None
+            and (not tokens or tokens[0] != self.bos)
+        ):
             tokens.insert(0, self.bos)
         return tokens
 
@@ -286,7 +300,7 @@ class Batch:
         self._one = np.ones(capacity, np.int32)
         self._rows = self.seq_id.ctypes.data + 4 * np.arange(capacity, dtype=np.uint64)
         self.struct = lib.llama_batch()
-        pointers = {
+        pointers: dict[str, np.ndarray[Any, Any]] = {
             "token": self.token, "pos": self.pos, "n_seq_id": self._one,
             "seq_id": self._rows, "logits": self.output,
         }  # fmt: skip

@@ -19,7 +19,9 @@ class Sampler:
     that occurred, not the vocabulary.
     """
 
-    def __init__(self, sampling: Sampling, n_vocab: int, prompt_tail: list[int], answer: int) -> None:
+    def __init__(
+        self, sampling: Sampling, n_vocab: int, prompt_tail: list[int], answer: int
+    ) -> None:
         seed = sampling.seed if sampling.seed is not None else secrets.randbits(32)
         self._sampling = sampling
         self._chain = None
@@ -41,10 +43,8 @@ class Sampler:
             self._penalize_repeats(logits)
         if self._counts and self._generated:
             self._penalize_counts(logits)
-        if self._chain is None:
-            token = int(logits.argmax())
-        else:
-            token = candidates.draw(self._chain, logits)
+        chain = self._chain
+        token = int(logits.argmax()) if chain is None else candidates.draw(chain, logits)
         self._accept(token)
         return token
 

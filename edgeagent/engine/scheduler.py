@@ -68,7 +68,9 @@ class Pace:
             self.decode_s = _blend(self.decode_s, took_s)
         elif n_prefill >= MIN_CHUNK:
             spent = took_s - (self.decode_s or 0.0 if n_decode else 0.0)
-            self.prefill_per_s = _blend(self.prefill_per_s, n_prefill / max(spent, took_s / 4, 1e-6))
+            self.prefill_per_s = _blend(
+                self.prefill_per_s, n_prefill / max(spent, took_s / 4, 1e-6)
+            )
 
     def chunk_limit(self, budget_s: float, n_decode: int, n_batch: int) -> int:
         """Prompt tokens that fit into the budget. Where nobody is decoding, the wait is for new

@@ -21,7 +21,9 @@ PROMPT = "<|im_start|>user\nTell me a long story about number {i} and a ferry in
 def main() -> None:
     path, n_seq, n_tokens, n_threads, n_ctx = sys.argv[1], *map(int, sys.argv[2:6])
     llama = Llama(
-        EngineConfig(model_id="raw", path=path, n_ctx=n_ctx, n_seq=8, n_prefixes=24, n_threads=n_threads)
+        EngineConfig(
+            model_id="raw", path=path, n_ctx=n_ctx, n_seq=8, n_prefixes=24, n_threads=n_threads
+        )
     )
     batch = llama.batch
     lengths, last = [], []

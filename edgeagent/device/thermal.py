@@ -86,7 +86,8 @@ def _zone(tree: Tree, name: str) -> Zone:
     for entry in tree.names(base, "trip_point_*_temp"):
         temp_c = _celsius(tree.number(f"{base}/{entry}"))
         kind = tree.text(f"{base}/{entry.removesuffix('_temp')}_type")
-        if temp_c is not None and kind is not None:
+        # A trip at 0 degrees or below is one that the driver has left unset.
+        if temp_c is not None and temp_c > 0 and kind is not None:
             trips.append(Trip(kind=kind, temp_c=temp_c))
     temp_c = _celsius(tree.number(f"{base}/temp"))
     return Zone(name, tree.text(f"{base}/type") or "unknown", temp_c, tuple(trips))
@@ -115,7 +116,7 @@ def read_throttling(tree: Tree) -> Throttling:
     if capped is not None and capped < 1:
         now.append("scaling_max_lowered")
     return Throttling(
-        is_known=any(fact is not None for fact in (register, events, capped)),
+        is_known=bool(now) or any(fact is not None for fact in (register, events, capped)),
         now=tuple(now),
         since_boot=tuple(history),
         n_thermal_events=events,

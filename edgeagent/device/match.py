@@ -48,7 +48,8 @@ def match(device: Device, extra_dirs: Iterable[Path] = ()) -> Match:
 
 def choose(device: Device, profiles: Iterable[Profile]) -> Match:
     """`match` among given profiles, later ones preferred among equally specific ones."""
-    ranked = sorted(reversed(list(profiles)), key=lambda profile: -specificity(profile.match))
+    newest_first = list(profiles)[::-1]  # the sort is stable
+    ranked = sorted(newest_first, key=lambda profile: -specificity(profile.match))
     verdicts = [(profile, list(check(profile.match, device))) for profile in ranked]
     best = next((profile for profile, checks in verdicts if all(ok for ok, _ in checks)), None)
     if best is None:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from edgeagent.device.tree import Tree, parse_cpulist
+from edgeagent.device.tree import Tree, parse_cpulist, parse_int
 
 # Version 1 writes "no limit" as the largest page-aligned long, which differs by page size.
 _UNLIMITED_BYTES = 1 << 60
@@ -127,7 +127,7 @@ def _memory(tree: Tree, hierarchy: Hierarchy | None) -> tuple[int | None, int | 
     frees: list[int] = []
     for folder in hierarchy.folders:
         for limit, used in read(tree, folder):
-            if limit < _UNLIMITED_BYTES:
+            if 0 <= limit < _UNLIMITED_BYTES:
                 limits.append(limit)
                 frees.append(max(0, limit - used))
     return min(limits, default=None), min(frees, default=None)
@@ -152,8 +152,13 @@ def _memory_level_v1(tree: Tree, folder: str) -> list[tuple[int, int]]:
 
 
 def _stat(tree: Tree, name: str) -> dict[str, int]:
-    pairs = (line.split() for line in tree.lines(name))
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
+    stat = {}
+    for line in tree.lines(name):
+        key, _, text = line.partition(" ")
+        value = parse_int(text)
+        if value is not None:
+            stat[key] = value
+    return stat
 
 
 def _is_swap_forbidden(tree: Tree, hierarchy: Hierarchy | None) -> bool:
@@ -172,7 +177,7 @@ def _quota(tree: Tree, hierarchy: Hierarchy | None) -> float | None:
             period = tree.number(f"{folder}/cpu.cfs_period_us")
         else:
             words = (tree.text(f"{folder}/cpu.max") or "").split()  # "max 100000": no limit
-            quota, period = (int(w) if w.isdecimal() else None for w in (*words, "", "")[:2])
+            quota, period = (parse_int(word) for word in (*words, "", "")[:2])
         if quota and period and quota > 0 and period > 0:
             quotas.append(quota / period)
     return min(quotas, default=None)

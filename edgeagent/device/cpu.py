@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edgeagent.device.tree import Tree
+from edgeagent.device.tree import Tree, parse_int
 
 # Names that llama.cpp's kernels are chosen by, and the flags of /proc/cpuinfo that must all be
 # present. Source: arch/arm64/kernel/cpuinfo.c and arch/x86/include/asm/cpufeatures.h
@@ -104,14 +104,14 @@ def read_processors(tree: Tree) -> list[Processor]:
         for line in paragraph.splitlines():
             key, _, value = line.partition(":")
             fields[key.strip()] = value.strip()
-        number = fields.get("processor", "")
-        if not number.isdecimal():
+        number = parse_int(fields.get("processor"))
+        if number is None:
             continue
         flags = fields.get("flags") or fields.get("Features") or ""
         code = (fields.get("CPU implementer", ""), fields.get("CPU part", ""))
         processors.append(
             Processor(
-                cpu=int(number),
+                cpu=number,
                 model=fields.get("model name"),
                 part=_ARM_PARTS.get(code) or (" ".join(code) if all(code) else None),
                 flags=frozenset(flags.split()),
@@ -148,7 +148,7 @@ def _llc_bytes(tree: Tree) -> int | None:
     sizes = []
     for index in tree.names(base, "index*"):
         text = tree.text(f"{base}/{index}/size") or ""
-        digits, suffix = text[:-1], text[-1:]
-        if digits.isdecimal() and suffix in _SUFFIXES:
-            sizes.append(int(digits) * _SUFFIXES[suffix])
+        number = parse_int(text[:-1])
+        if number is not None and text[-1:] in _SUFFIXES:
+            sizes.append(number * _SUFFIXES[text[-1:]])
     return max(sizes, default=None)

@@ -170,10 +170,10 @@ def _child(
                 assert child.stdout is not None
                 for text in child.stdout:
                     line = msgspec.json.decode(text, type=Line)
+                    share = (counts.index(line.n_threads) + line.share) / len(counts)
                     if line.result is not None:
                         rates.append(Rate(line.n_threads, round(line.result, 2)))
                     error = line.error or error
-                    share = (counts.index(line.n_threads) + line.share) / len(counts)
                     progress(f"{kind}, {line.n_threads} thread(s)", share)
             finally:
                 child.kill()  # done already, or talking nonsense: do not wait for the rest

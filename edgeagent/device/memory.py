@@ -8,7 +8,7 @@ import struct
 import msgspec
 
 from edgeagent.device.cgroup import Limits
-from edgeagent.device.tree import Tree, parse_fields
+from edgeagent.device.tree import Tree, parse_fields, parse_int
 
 _AT_PAGESZ = 6
 
@@ -63,8 +63,8 @@ def read_memory(tree: Tree, limits: Limits) -> Memory:
 
 def _kilobytes(value: str | None) -> int | None:
     """Bytes of "8245504 kB"; meminfo's kB has always been 1024."""
-    digits = (value or "").removesuffix("kB").strip()
-    return int(digits) * 1024 if digits.isdecimal() else None
+    number = parse_int((value or "").removesuffix("kB").strip())
+    return number * 1024 if number is not None and number >= 0 else None
 
 
 def _least(*values: int | None) -> int | None:
@@ -76,9 +76,9 @@ def _swap(tree: Tree) -> tuple[int, int]:
     disk = zram = 0
     for line in tree.lines("/proc/swaps")[1:]:
         words = line.split()
-        if len(words) < 3 or not words[2].isdecimal():
+        size = _kilobytes(words[2]) if len(words) > 2 else None
+        if size is None:
             continue
-        size = int(words[2]) * 1024
         if words[0].startswith("/dev/zram"):
             zram += size
         else:

@@ -75,13 +75,7 @@ class Tree:
 
     def number(self, name: str, base: int = 10) -> int | None:
         """A file that holds one integer; None when it is absent or holds anything else."""
-        text = self.text(name)
-        if text is None:
-            return None
-        try:
-            return int(text, base)
-        except ValueError:
-            return None
+        return parse_int(self.text(name), base)
 
     def names(self, folder: str, pattern: str = "*") -> list[str]:
         """Names in a folder matching a glob, in natural order (cpu2 before cpu10)."""
@@ -110,6 +104,19 @@ def _natural(name: str) -> list[str | int]:
     return [int(part) if part.isdigit() else part for part in _NUMBERS.split(name)]
 
 
+def parse_int(text: str | None, base: int = 10) -> int | None:
+    """An integer of at most 20 characters (64 bits), or None.
+
+    The bound matters: Python refuses to convert thousands of digits with an exception.
+    """
+    if text is None or len(text) > 20:
+        return None
+    try:
+        return int(text, base)
+    except ValueError:
+        return None
+
+
 def parse_cpulist(text: str | None) -> frozenset[int] | None:
     """The kernel's "0-3,8,10-11" as a set; None when absent or malformed.
 
@@ -120,11 +127,8 @@ def parse_cpulist(text: str | None) -> frozenset[int] | None:
     cpus: set[int] = set()
     for part in text.strip().split(","):
         first, _, last = part.partition("-")
-        try:
-            low, high = int(first), int(last or first)
-        except ValueError:
-            return None
-        if not 0 <= low <= high <= 65_535:
+        low, high = parse_int(first), parse_int(last or first)
+        if low is None or high is None or not 0 <= low <= high <= 65_535:
             return None
         cpus.update(range(low, high + 1))
     return frozenset(cpus)

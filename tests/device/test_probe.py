@@ -84,6 +84,7 @@ _FILES = [
     damage=st.dictionaries(
         st.sampled_from(_FILES),
         st.binary(max_size=80)
+        | st.sampled_from([b"9" * 5000, b"MemTotal: " + b"9" * 5000 + b" kB", b"-5", b"\n" * 9])
         | st.text("0123456789-,: kB/\n\0maxprocessor", max_size=80).map(str.encode),
         min_size=1,
         max_size=6,

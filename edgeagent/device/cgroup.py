@@ -45,7 +45,10 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """One line of /proc/self/mountinfo. `root` is the part of the filesystem that is mounted."""
+    """One line of /proc/self/mountinfo. `root` is the part of the filesystem that is mounted.
+
+    `options` are the filesystem's own; a mount point may be read-only over a writable one.
+    """
 
     device: str
     root: str
@@ -53,6 +56,7 @@ class Mount(msgspec.Struct, frozen=True):
     kind: str
     source: str
     options: str
+    is_read_only: bool
 
 
 def read_mounts(tree: Tree) -> list[Mount]:
@@ -63,9 +67,18 @@ def read_mounts(tree: Tree) -> list[Mount]:
         left, right = before.split(), after.split(" ", 2)
         if not found or len(left) < 6 or len(right) < 2:
             continue
-        root, point = _unescape(left[3]), _unescape(left[4])
         options = right[2] if len(right) == 3 else ""
-        mounts.append(Mount(left[2], root, point, right[0], _unescape(right[1]), options))
+        mounts.append(
+            Mount(
+                device=left[2],
+                root=_unescape(left[3]),
+                point=_unescape(left[4]),
+                kind=right[0],
+                source=_unescape(right[1]),
+                options=options,
+                is_read_only="ro" in left[5].split(",") or "ro" in options.split(","),
+            )
+        )
     return mounts
 
 

@@ -63,7 +63,7 @@ def read_storage(tree: Tree, mounts: list[Mount], directory: Path | None) -> Sto
         filesystem=mount.kind,
         disk=PurePosixPath(disk).name if disk else None,
         free_bytes=_free_bytes(tree, path),
-        is_read_only="ro" in mount.options.split(","),
+        is_read_only=mount.is_read_only,
     )
 
 

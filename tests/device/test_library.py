@@ -106,6 +106,7 @@ def test_later_directories_go_over_earlier_ones(tmp_path: Path) -> None:
         ('name = "x"\nbased_on = "pi5-8g"', "based_on = 'pi5-8g', .* use 'pi5-8gb'"),
         ('name = "x"\nbased_on = "x"', "based_on = 'x', which no earlier directory holds"),
         ('name = "x"\nbased_on = 7', "based_on = 7"),
+        ('based_on = "pi5-8gb"', "missing required field `name`"),
         (
             'name = "x"\nversion = 1\nkv_type = "q8_0"\nflash_attention = "off"',
             "only with flash attention",
@@ -127,6 +128,14 @@ def test_a_bad_profile_is_refused_with_its_place_and_the_way_out(
     with pytest.raises(SettingsError, match=wanted) as caught:
         load_all(dirs)
     assert "mine.toml" in caught.value.message
+
+
+def test_a_profile_is_not_based_on_its_neighbour_whatever_the_order_of_files(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path / "etc", 'name = "base-x"\nversion = 1', "a")
+    dirs = put(tmp_path / "etc", 'name = "y"\nbased_on = "base-x"', "b")
+    assert "based_on = 'base-x', which no earlier directory holds" in refusal(dirs)
 
 
 def test_two_files_of_one_directory_may_not_share_a_name(tmp_path: Path) -> None:

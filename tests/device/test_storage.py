@@ -75,6 +75,18 @@ def test_some_filesystems_tell_by_themselves(tmp_path: Path, filesystem: str, ki
     assert storage_of(tmp_path).kind == kind
 
 
+@pytest.mark.parametrize(
+    ("mount_options", "filesystem_options", "is_read_only"),
+    [("rw,noatime", "rw", False), ("ro,relatime", "rw", True), ("rw", "ro,errors=x", True)],
+)
+def test_a_read_only_mount_over_a_writable_disk_is_read_only(
+    tmp_path: Path, mount_options: str, filesystem_options: str, is_read_only: bool
+) -> None:
+    line = f"27 1 8:1 / / {mount_options} shared:1 - ext4 /dev/sda1 {filesystem_options}"
+    write(tmp_path, "/proc/self/mountinfo", line)
+    assert storage_of(tmp_path).is_read_only == is_read_only
+
+
 def test_only_cards_and_soldered_flash_ask_to_be_spared(tree_of: Callable[[str], Path]) -> None:
     assert storage_of(tree_of("pi4")).is_flash_card
     assert storage_of(tree_of("rk3588")).is_flash_card

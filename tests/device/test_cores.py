@@ -42,17 +42,17 @@ def test_kinds_of_cores_are_told_apart(
 
 
 def test_without_capacities_the_part_ids_tell_big_from_little(
-    tree_of: Callable[[str], Path],
+    own_tree_of: Callable[[str], Path],
 ) -> None:
-    root = tree_of("rk3588")
+    root = own_tree_of("rk3588")
     for cpu in range(8):
         (root / f"sys/devices/system/cpu/cpu{cpu}/cpu_capacity").unlink()
     cores = cores_of(root)
     assert (cores.performance_cpus, cores.split_by) == ((4, 5, 6, 7), "part_id")
 
 
-def test_without_pmus_the_frequencies_tell_them_apart(tree_of: Callable[[str], Path]) -> None:
-    root = tree_of("laptop-hybrid")
+def test_without_pmus_the_frequencies_tell_them_apart(own_tree_of: Callable[[str], Path]) -> None:
+    root = own_tree_of("laptop-hybrid")
     (root / "sys/devices/cpu_core/cpus").unlink()
     cores = cores_of(root)
     assert (cores.performance_cpus, cores.split_by) == (tuple(range(8)), "max_frequency")
@@ -83,8 +83,8 @@ def test_a_fractional_quota_stays_a_fraction_and_threads_are_whole(
     assert (cores.n_cores_usable, cores.n_threads_max) == (n_usable, n_threads)
 
 
-def test_affinity_and_cpuset_both_take_cores_away(tree_of: Callable[[str], Path]) -> None:
-    root = tree_of("rk3588")
+def test_affinity_and_cpuset_both_take_cores_away(own_tree_of: Callable[[str], Path]) -> None:
+    root = own_tree_of("rk3588")
     write(root, "/proc/self/status", "Name:\tx\nCpus_allowed_list:\t2-5")
     cores = cores_of(root, Limits(cpus=frozenset(range(4, 8))))
     assert cores.usable_cpus == (4, 5)

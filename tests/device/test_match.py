@@ -46,17 +46,17 @@ def test_every_recorded_device_gets_the_profile_made_for_it(
     ],
 )
 def test_the_same_board_with_other_ram_gets_another_profile(
-    tree_of: Callable[[str], Path], tree: str, total_kb: int, profile: str
+    own_tree_of: Callable[[str], Path], tree: str, total_kb: int, profile: str
 ) -> None:
-    root = tree_of(tree)
+    root = own_tree_of(tree)
     write(root, "/proc/meminfo", f"MemTotal: {total_kb} kB\nMemAvailable: {total_kb - 300_000} kB")
     assert match(probe(root)).profile.name == profile
 
 
 def test_a_small_container_on_a_large_board_gets_the_containers_profile(
-    tree_of: Callable[[str], Path],
+    own_tree_of: Callable[[str], Path],
 ) -> None:
-    root = tree_of("pi5")
+    root = own_tree_of("pi5")
     write(root, "/.dockerenv", "")
     assert match(probe(root)).profile.name == "pi5-8gb"
     write(root, "/sys/fs/cgroup/memory.max", str(1 << 30))

@@ -74,8 +74,8 @@ def test_library_versions_count_in_any_order(device: Device) -> None:
     assert fingerprint(device, {**VERSIONS, "numpy": "3"}) != fingerprint(device, VERSIONS)
 
 
-def test_two_looks_at_one_tree_have_one_fingerprint(tree_of: Callable[[str], Path]) -> None:
-    root = tree_of("pi4")
+def test_two_looks_at_one_tree_have_one_fingerprint(own_tree_of: Callable[[str], Path]) -> None:
+    root = own_tree_of("pi4")
     before = fingerprint(probe(root), VERSIONS)
     write(root, "/sys/class/thermal/thermal_zone0/temp", "40000")
     assert fingerprint(probe(root), VERSIONS) == before

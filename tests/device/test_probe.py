@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -16,9 +16,9 @@ from tests.device.recorded import NAMES, unpack
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recorded_device_is_known_well_enough_to_choose_a_model(
-    tmp_path: Path, name: str
+    tree_of: Callable[[str], Path], name: str
 ) -> None:
-    device = probe(unpack(name, tmp_path))
+    device = probe(tree_of(name))
     capacity = device.capacity
     assert device.cpu.model
     assert device.system.kernel
@@ -30,13 +30,15 @@ def test_every_recorded_device_is_known_well_enough_to_choose_a_model(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_device_survives_being_written_as_json(tmp_path: Path, name: str) -> None:
-    device = probe(unpack(name, tmp_path))
+def test_a_device_survives_being_written_as_json(tree_of: Callable[[str], Path], name: str) -> None:
+    device = probe(tree_of(name))
     assert msgspec.json.decode(msgspec.json.encode(device), type=Device) == device
 
 
-def test_the_state_directory_may_be_named_inside_or_outside_the_tree(tmp_path: Path) -> None:
-    root = unpack("container-v1", tmp_path)
+def test_the_state_directory_may_be_named_inside_or_outside_the_tree(
+    tree_of: Callable[[str], Path],
+) -> None:
+    root = tree_of("container-v1")
     inside = probe(root, state_dir=root / "var/lib/edgeagent data")
     outside = probe(root, state_dir=Path("/var/lib/edgeagent data"))
     assert inside.storage == outside.storage
@@ -54,6 +56,13 @@ def test_the_live_machine_can_be_probed() -> None:
     device = probe(Path("/"), state_dir=Path.cwd())
     assert device.cores.n_threads_max >= 1
     assert device.system.architecture
+
+
+@pytest.fixture(scope="module")
+def damaged_roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Trees of this module's own: each example damages one and puts it right again."""
+    folder = tmp_path_factory.mktemp("damaged")
+    return {name: unpack(name, folder) for name in ("pi5", "laptop-hybrid", "container-v2")}
 
 
 _FILES = [
@@ -91,18 +100,24 @@ _FILES = [
     ),
     name=st.sampled_from(["pi5", "laptop-hybrid", "container-v2"]),
 )
-def test_no_content_of_any_file_makes_the_probe_raise(damage: dict[str, bytes], name: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        root = unpack(name, Path(folder))
-        for path, blob in damage.items():
-            place = root / path.lstrip("/")
+def test_no_content_of_any_file_makes_the_probe_raise(
+    damaged_roots: dict[str, Path], damage: dict[str, bytes], name: str
+) -> None:
+    root = damaged_roots[name]
+    places = {root / path.lstrip("/"): blob for path, blob in damage.items()}
+    before = {place: place.read_bytes() if place.exists() else None for place in places}
+    try:
+        for place, blob in places.items():
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(blob)
         device = probe(root)
-        assert device.cores.n_threads_max >= 1
-        assert device.cores.n_cores_usable > 0
-        usable = device.memory.usable_bytes
-        assert usable is None or usable >= 0
+    finally:
+        for place, old in before.items():
+            place.unlink() if old is None else place.write_bytes(old)
+    assert device.cores.n_threads_max >= 1
+    assert device.cores.n_cores_usable > 0
+    usable = device.memory.usable_bytes
+    assert usable is None or usable >= 0
 
 
 def test_the_daemon_side_imports_neither_numpy_nor_an_engine() -> None:

@@ -35,8 +35,8 @@ def test_the_medium_below_a_directory_is_found(
     assert (storage.kind, storage.disk) == (kind, disk)
 
 
-def test_a_volume_mounted_deeper_is_what_counts(tree_of: Callable[[str], Path]) -> None:
-    root = tree_of("container-v1")
+def test_a_volume_mounted_deeper_is_what_counts(own_tree_of: Callable[[str], Path]) -> None:
+    root = own_tree_of("container-v1")
     assert storage_of(root, "/var/lib/edgeagent data/models").kind == "hdd"
     assert storage_of(root, "/var/lib/edgeagent").kind == "overlay"
 

@@ -1,0 +1,70 @@
+"""The RAM budget: how many bytes weights, KV cells, caches and speech may use together."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from edgeagent.device.capacity import HasCapacity
+
+# Where the kernel does not tell its RAM, a budget that the smallest supported board has too.
+_UNKNOWN_RAM_BYTES = 256 * 1024 * 1024
+
+# MemAvailable is the kernel's estimate; page tables, buffers and Python itself grow beside a model.
+_AVAILABLE_SHARE = 0.95
+
+
+class HasReserve(Protocol):
+    """The part of a profile that a budget needs."""
+
+    @property
+    def ram_reserved_bytes(self) -> int: ...
+    @property
+    def ram_share(self) -> float: ...
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """`n_bytes` is the least of `bounds`, (name, bytes) pairs; `bound_by` names it."""
+
+    n_bytes: int
+    bound_by: str
+    bounds: tuple[tuple[str, int], ...]
+
+    def explain(self) -> str:
+        """The arithmetic on one line: "3.1 GiB: least of share 6.3, reserve 7.1, ... GiB"."""
+        terms = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in self.bounds)
+        return f"{self.n_bytes / 2**30:.2f} GiB by {self.bound_by}: least of {terms} GiB"
+
+
+def budget(profile: HasReserve, target: HasCapacity) -> Budget:
+    """The budget of `profile` on `target`, with the arithmetic.
+
+    The least of three bounds, never below 0:
+    - share: `ram_share` of usable RAM. Usable is the machine's RAM or the control group's limit,
+      whichever is less, on any level: a 1 GiB container on a 256 GiB host has 1 GiB.
+    - reserve: usable RAM less `ram_reserved_bytes` for the system and other programs.
+    - available: what could be allocated at this moment without swapping, less 5%. It counts what
+      other programs hold now, so ask before our own workers have loaded anything; what they hold
+      would be subtracted from their own budget.
+
+    Swap counts nowhere (see `memory.Memory`). Nor does GPU memory: where it is shared it is this
+    same RAM, and where it is not, the engine counts it itself.
+    """
+    capacity = target.capacity
+    usable = capacity.ram_usable_bytes
+    if usable is None:
+        return Budget(_UNKNOWN_RAM_BYTES, "unknown RAM", (("unknown RAM", _UNKNOWN_RAM_BYTES),))
+    bounds = [
+        ("share", int(usable * profile.ram_share)),
+        ("reserve", max(0, usable - profile.ram_reserved_bytes)),
+    ]
+    if capacity.ram_available_bytes is not None:
+        bounds.append(("available", int(capacity.ram_available_bytes * _AVAILABLE_SHARE)))
+    name, least = min(bounds, key=lambda bound: bound[1])
+    return Budget(least, name, tuple(bounds))
+
+
+def budget_bytes(profile: HasReserve, target: HasCapacity) -> int:
+    """The bytes of `budget()`, without the arithmetic."""
+    return budget(profile, target).n_bytes

@@ -1,0 +1,76 @@
+"""The probe: everything that can be known about this device by reading, in a few milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from edgeagent.device.accelerators import Accelerator, read_accelerators
+from edgeagent.device.board import Board, read_board
+from edgeagent.device.capacity import Capacity
+from edgeagent.device.cgroup import read_limits, read_mounts
+from edgeagent.device.cores import Cores, read_cores
+from edgeagent.device.cpu import Cpu, read_cpu, read_processors
+from edgeagent.device.memory import Memory, read_memory
+from edgeagent.device.power import Power, read_power
+from edgeagent.device.storage import Storage, read_storage
+from edgeagent.device.system import System, read_system
+from edgeagent.device.thermal import Thermal, read_thermal
+from edgeagent.device.tree import Tree
+
+
+class Device(msgspec.Struct, frozen=True):
+    """What one look at the machine found; a value, safe to share and to write as JSON.
+
+    Whatever could not be found out is None, and where that matters `notes` says why.
+    """
+
+    board: Board
+    cpu: Cpu
+    cores: Cores
+    memory: Memory
+    storage: Storage
+    thermal: Thermal
+    power: Power
+    accelerators: tuple[Accelerator, ...]
+    system: System
+    notes: tuple[str, ...] = ()
+
+    @property
+    def capacity(self) -> Capacity:
+        """The few numbers that profiles are resolved by."""
+        return Capacity(
+            n_threads_max=self.cores.n_threads_max,
+            n_performance_cores=self.cores.n_performance_usable,
+            n_physical_cores=self.cores.n_physical_usable,
+            ram_usable_bytes=self.memory.usable_bytes,
+            ram_available_bytes=self.memory.available_bytes,
+        )
+
+
+def probe(root: Path = Path("/"), *, state_dir: Path | None = None) -> Device:
+    """Look at the machine whose /proc, /sys, /dev and /etc are under `root`.
+
+    `state_dir` is where models and data will lie; it need not exist. Never raises for what is
+    missing or malformed. Opens no device, starts no process, and takes milliseconds, so that it
+    may be called again to see what has changed (heat, power, memory).
+    """
+    tree = Tree(root)
+    mounts = read_mounts(tree)
+    limits = read_limits(tree, mounts)
+    board = read_board(tree)
+    processors = read_processors(tree)
+    cpu = read_cpu(tree, processors)
+    return Device(
+        board=board,
+        cpu=cpu,
+        cores=read_cores(tree, processors, limits),
+        memory=read_memory(tree, limits),
+        storage=read_storage(tree, mounts, state_dir),
+        thermal=read_thermal(tree),
+        power=read_power(tree),
+        accelerators=read_accelerators(tree, board.compatible),
+        system=read_system(tree, board, cpu, mounts),
+        notes=tuple(tree.notes),  # last: the readers above write them
+    )

@@ -1,0 +1,180 @@
+"""A profile: how models should be run on one kind of device, as written in profiles/*.toml.
+
+A profile says what cannot be measured in a moment (how much RAM to leave alone, which stall people
+still bear) and where to start with what can. `settings()` turns it into the plain dict that
+`settings.py` takes as its device layer: defaults < profile < file < environment < flags.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from edgeagent.device.budget import budget_bytes
+from edgeagent.device.capacity import Capacity, HasCapacity
+from edgeagent.errors import SettingsError
+
+_MIB = 1024 * 1024
+
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
+Celsius = Annotated[float, msgspec.Meta(ge=30, le=120)]
+KvType = Literal["f16", "q8_0"]
+ThreadRule = Literal["performance_cores", "usable_cores", "auto"]
+
+
+class MatchRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a device must be for a profile to fit; every rule given must hold.
+
+    `board` and `cpu` are lists of which one must occur, ignoring case, in what the firmware and the
+    kernel call the board and the processor. RAM is what we may use (container limit included),
+    in bytes as the kernel reports it: an "8 GB" board shows 7.8 to 8.5 thousand million.
+    `container`: whether we are in one. `battery`: whether the device has one, in use or not.
+    """
+
+    board: tuple[str, ...] = ()
+    cpu: tuple[str, ...] = ()
+    architecture: tuple[str, ...] = ()
+    ram_min_bytes: Bytes | None = None
+    ram_max_bytes: Bytes | None = None
+    n_cores_min: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    n_cores_max: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    container: bool | None = None
+    battery: bool | None = None
+
+
+class ThermalLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Degrees Celsius of the hottest zone: `warn_c` tells, `throttle_c` runs fewer threads."""
+
+    warn_c: Celsius = 75.0
+    throttle_c: Celsius = 82.0
+
+
+class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A typical machine of the profile, for advice about a device that is not at hand.
+
+    `memory_gb_per_s` is what reading weights reaches with all cores (10^9 bytes), and
+    `gemm_gflop_per_s` a float32 matrix product; `source` says where they come from, and begins
+    with "estimate" when nobody measured them. `ram_available_bytes` is free after a normal boot.
+    """
+
+    n_cores: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+    n_performance_cores: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+    ram_bytes: Bytes
+    ram_available_bytes: Bytes
+    memory_gb_per_s: Annotated[float, msgspec.Meta(gt=0)]
+    gemm_gflop_per_s: Annotated[float, msgspec.Meta(gt=0)]
+    source: str
+
+    @property
+    def capacity(self) -> Capacity:
+        """As a probed device has it, so that both can be asked the same questions."""
+        return Capacity(
+            n_threads_max=self.n_cores,
+            n_performance_cores=self.n_performance_cores,
+            n_physical_cores=self.n_cores,
+            ram_usable_bytes=self.ram_bytes,
+            ram_available_bytes=self.ram_available_bytes,
+        )
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One profile. "auto" is computed from cores and RAM when the profile is resolved.
+
+    `ram_reserved_bytes` stays with the operating system and other programs; `ram_share` is the
+    part of usable RAM that models, caches and speech may have in all. `n_ctx` counts the tokens of
+    the whole context, shared by `n_seq` sequences; `n_batch` the tokens of one step at most.
+    `latency_target_ms` bounds one step, hence the stall between two tokens of anybody's answer.
+    """
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    description: str = ""
+    based_on: str | None = None
+    match: MatchRules = MatchRules()
+    ram_reserved_bytes: Bytes = 512 * _MIB
+    ram_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.75
+    n_threads: Annotated[int, msgspec.Meta(ge=1, le=512)] | ThreadRule = "auto"
+    n_ctx: Annotated[int, msgspec.Meta(ge=128, le=1 << 22)] | Literal["auto"] = "auto"
+    kv_type: KvType | Literal["auto"] = "auto"
+    n_seq: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = "auto"
+    n_batch: Annotated[int, msgspec.Meta(ge=1, le=65_536)] | Literal["auto"] = "auto"
+    latency_target_ms: Annotated[int, msgspec.Meta(ge=10, le=60_000)] = 250
+    thermal: ThermalLimits = ThermalLimits()
+    speech_model: Literal["none", "tiny", "base", "small"] = "none"
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    reference: Reference | None = None
+
+    def settings(self, target: HasCapacity) -> dict[str, object]:
+        """The settings this profile gives on `target` (a Device, or a Reference).
+
+        Keys: n_threads, n_ctx, kv_type, n_seq, n_batch, step_budget_ms, ram_budget_bytes; all
+        resolved, none "auto". Not clipped to a model: the engine lowers n_ctx to what it was
+        trained for.
+        """
+        capacity = target.capacity
+        computed = compute(capacity)
+        chosen: dict[str, object] = {"n_threads": resolve_threads(self.n_threads, capacity)}
+        for name in ("n_ctx", "kv_type", "n_seq", "n_batch"):
+            value = getattr(self, name)
+            chosen[name] = getattr(computed, name) if value == "auto" else value
+        chosen["step_budget_ms"] = self.latency_target_ms
+        chosen["ram_budget_bytes"] = budget_bytes(self, target)
+        return chosen
+
+
+class Computed(msgspec.Struct, frozen=True):
+    """What "auto" means at a size of RAM."""
+
+    n_ctx: int
+    kv_type: KvType
+    n_seq: int
+    n_batch: int
+
+
+# By usable RAM, upper bounds. Small machines run short contexts with a KV cache of half the size
+# and small steps; n_batch only bounds a step, the engine's measured time budget fills it.
+_STEPS: tuple[tuple[int, Computed], ...] = (
+    (768 * _MIB, Computed(1024, "q8_0", 1, 64)),
+    (1536 * _MIB, Computed(2048, "q8_0", 1, 128)),
+    (3072 * _MIB, Computed(4096, "q8_0", 2, 256)),
+    (6144 * _MIB, Computed(8192, "q8_0", 2, 256)),
+    (12_288 * _MIB, Computed(8192, "f16", 4, 512)),
+)
+_LARGE = Computed(16_384, "f16", 8, 512)
+
+
+def compute(capacity: Capacity) -> Computed:
+    """Context, KV type, sequences and batch by usable RAM; unknown RAM counts as the smallest."""
+    usable = capacity.ram_usable_bytes or 0
+    return next((computed for bound, computed in _STEPS if usable < bound), _LARGE)
+
+
+def resolve_threads(rule: int | ThreadRule, capacity: Capacity) -> int:
+    """Threads for a rule, within affinity and quota, at least 1.
+
+    "performance_cores" (and "auto"): one per performance core, because a step waits for its
+    slowest thread. "usable_cores": one per physical core of any kind. A number is taken as an upper
+    bound: more threads than CPUs would spin at each other's barriers.
+    """
+    if isinstance(rule, int):
+        wanted = rule
+    elif rule == "usable_cores":
+        wanted = capacity.n_physical_cores
+    else:
+        wanted = capacity.n_performance_cores
+    return max(1, min(wanted or capacity.n_threads_max, capacity.n_threads_max))
+
+
+def reference_device(profile: Profile) -> Reference:
+    """The profile's typical machine, for questions about a device that is not this one.
+
+    Raises: SettingsError for a profile that describes no particular machine (generic).
+    """
+    if profile.reference is None:
+        raise SettingsError(
+            f"Profile {profile.name!r} has no reference machine, advice needs cores, RAM and"
+            " bandwidth: choose a profile of one device, or add a [reference] table to it",
+            param="profile",
+        )
+    return profile.reference

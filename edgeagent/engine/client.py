@@ -194,7 +194,9 @@ class EngineClient(asyncio.Protocol):
     def kill(self, reason: str) -> None:
         """End the process at once; open requests get EngineDied."""
         if self._process is not None and self._process.poll() is None:
-            logger.warning("worker_killed model=%s pid=%s reason=%s", self.config.model_id, self.pid, reason)
+            logger.warning(
+                "worker_killed model=%s pid=%s reason=%s", self.config.model_id, self.pid, reason
+            )
             self._process.kill()
 
     async def close(self, timeout_s: float = 5.0) -> None:
@@ -234,7 +236,10 @@ class EngineClient(asyncio.Protocol):
         self._gone.set()
         if not self._is_closing and not self._is_refused:
             logger.warning(
-                "worker_died model=%s pid=%s status=%s", self.config.model_id, self.pid, describe_exit(status)
+                "worker_died model=%s pid=%s status=%s",
+                self.config.model_id,
+                self.pid,
+                describe_exit(status),
             )
         if not self._loaded.done():
             self._loaded.set_exception(self._death())

@@ -21,6 +21,7 @@ from edgeagent.types import Prompt
 logger = logging.getLogger(__name__)
 
 MAX_PROMPT_BYTES = 16 << 20
+START_TIMEOUT_S = 20.0
 
 
 class TemplateHost:
@@ -39,6 +40,7 @@ class TemplateHost:
             stdout=subprocess.PIPE,
         )
         self._is_warm = False
+        self._is_greeted = False
 
     def render(self, variables: dict[str, Any]) -> str:
         """The prompt. Raises: TemplateFailed when the template refuses, fails or takes too long."""
@@ -47,12 +49,15 @@ class TemplateHost:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
+            if not self._is_greeted:
+                # The start of an interpreter is not the template's fault: it has a clock of its own.
+                self._read(START_TIMEOUT_S)
+                self._is_greeted = True
             write_frame(
                 self._process.stdin,  # type: ignore[arg-type]
                 RenderRequest(None if self._is_warm else self._template, variables),
             )
-            # The first answer includes the start of an interpreter, which is not the template's fault.
-            answer = self._read(self._timeout_s + (0 if self._is_warm else 10))
+            answer = self._read(self._timeout_s)
         except (OSError, EOFError) as exc:
             self.close()
             raise TemplateFailed(

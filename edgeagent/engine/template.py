@@ -73,6 +73,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
     env = environment()
     compiled: jinja2.Template | None = None
     decode = msgspec.msgpack.Decoder(RenderRequest).decode
+    write_frame(sink, RenderAnswer(text=""))  # imports are done: deadlines may begin
     while len(head := source.read(LENGTH.size)) == LENGTH.size:
         request = decode(source.read(LENGTH.unpack(head)[0]))
         try:

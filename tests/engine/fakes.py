@@ -1,0 +1,87 @@
+"""A model without weights: what it says next depends on every token before, so that a wrong cell,
+position or sequence changes the text."""
+
+from __future__ import annotations
+
+import zlib
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from edgeagent.engine.llama import Candidates
+from edgeagent.engine.runner import Aborted, Row
+
+N_VOCAB = 97
+END = 0
+
+
+def next_token(tokens: list[int]) -> int:
+    """The fake model: a hash of all tokens so far. Token 0 ends the text."""
+    return zlib.crc32(array("i", tokens).tobytes()) % N_VOCAB
+
+
+def reference(prompt: list[int], max_new: int) -> list[int]:
+    """What the fake model continues `prompt` with, computed alone."""
+    tokens = list(prompt)
+    while len(tokens) - len(prompt) < max_new:
+        token = next_token(tokens)
+        if token == END:
+            break
+        tokens.append(token)
+    return tokens[len(prompt) :]
+
+
+class FakeRunner:
+    """A `Runner` that keeps the tokens of every sequence, and checks each row against them."""
+
+    def __init__(self, n_cells: int, *, can_trim: bool = True) -> None:
+        self.n_vocab = N_VOCAB
+        self.end_tokens = frozenset({END})
+        self.can_trim = can_trim
+        self.candidates = Candidates(N_VOCAB)
+        self.n_cells = n_cells
+        self.held: dict[int, list[tuple[int, int]]] = {}  # (cell, token) by position
+        self.steps: list[list[Row]] = []
+        self.before_step: Callable[[list[Row]], None] = lambda rows: None
+        self._n_written = 0
+        self._is_aborted = False
+
+    def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
+        self.steps.append(rows)
+        self.before_step(rows)
+        outputs = []
+        for row in rows:
+            held = self.held.setdefault(row.seq_id, [])
+            assert len(held) == row.first_pos, "a row continues its sequence"
+            for token in row.tokens:
+                held.append((self._n_written, token))
+                self._n_written += 1
+            if self._is_aborted:
+                raise Aborted  # with some rows written, as llama.cpp may leave them
+            if row.output:
+                outputs.append(next_token([token for _, token in held]))
+        n_used = len({cell for held in self.held.values() for cell, _ in held})
+        assert n_used <= self.n_cells, "the cache is never overfilled"
+        logits = np.full((len(outputs), N_VOCAB), -10.0, np.float32)
+        for i, token in enumerate(outputs):
+            logits[i, token] = 10.0
+        return logits
+
+    def piece(self, token: int) -> bytes:
+        return b"%d " % token
+
+    def copy(self, src: int, dst: int, n: int) -> None:
+        assert not self.held.get(dst)
+        self.held[dst] = self.held[src][:n]
+
+    def trim(self, seq_id: int, n: int) -> None:
+        assert self.can_trim or n == 0, "recurrent state cannot be cut"
+        self.held[seq_id] = self.held.get(seq_id, [])[:n]
+
+    def arm(self) -> None:
+        self._is_aborted = False
+
+    def abort(self) -> None:
+        self._is_aborted = True

@@ -1,0 +1,287 @@
+"""The engine's loop on a model without weights, whose text any mistake in the cache would change."""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeagent.engine.engine import Engine
+from edgeagent.engine.sampling import Sampler
+from edgeagent.engine.scheduler import MIN_WORTH_WAITING
+from edgeagent.engine.sequence import Request, Sequence
+from edgeagent.engine.text import TextStream
+from edgeagent.errors import QueueFull
+from edgeagent.types import EngineConfig, GenerateSpec, Prompt, Sampling, TokenChunk
+from tests.engine.fakes import N_VOCAB, FakeRunner, reference
+
+
+class Harness:
+    """An engine, a clock that stands still, and what came out."""
+
+    def __init__(self, n_cells: int = 256, *, can_trim: bool = True, **config: Any) -> None:
+        options = {"n_seq": 4, "n_prefixes": 6, "n_batch": 32, "n_ctx": n_cells}
+        self.config = EngineConfig(model_id="fake", path="", **(options | config))
+        self.runner = FakeRunner(n_cells, can_trim=can_trim)
+        self.now = 0.0
+        self.texts: dict[tuple[int, int], str] = defaultdict(str)
+        self.ends: dict[tuple[int, int], TokenChunk] = {}
+        self.refused: dict[int, Exception] = {}
+        self.forgotten: list[int] = []
+        self.engine = Engine(
+            self.config,
+            self.runner,
+            n_cells,
+            emit=self._emit,
+            refuse=lambda request_id, error: self.refused.__setitem__(request_id, error),
+            forget=self.forgotten.append,
+            clock=lambda: self.now,
+        )
+
+    def _emit(self, chunks: list[tuple[int, TokenChunk]]) -> None:
+        for request_id, chunk in chunks:
+            key = (request_id, chunk.index)
+            assert key not in self.ends, "nothing comes after the end"
+            self.texts[key] += chunk.text
+            if chunk.finish is not None:
+                self.ends[key] = chunk
+
+    def submit(
+        self,
+        request_id: int,
+        prompt: list[int],
+        max_new: int = 8,
+        *,
+        n: int = 1,
+        scope: str = "",
+        **spec: Any,
+    ) -> Request:
+        spec = {"sampling": Sampling(temperature=0)} | spec
+        request = Request(
+            request_id,
+            GenerateSpec(prompts=[Prompt(tokens=prompt)], n=n, scope=scope, **spec),
+            self.now,
+        )
+        self.engine.submit(
+            [
+                Sequence(
+                    request=request,
+                    index=index,
+                    tokens=array("i", prompt),
+                    n_prompt=len(prompt),
+                    max_new=max_new,
+                    sampler=Sampler(request.spec.sampling, N_VOCAB, [], index),
+                    text=TextStream(request.spec.stop),
+                )
+                for index in range(n)
+            ]
+        )
+        return request
+
+    def finish(self, bound: int = 2000) -> None:
+        for _ in range(bound):
+            self.engine.step()
+            if self.engine.is_idle:
+                return
+        raise AssertionError(f"not idle after {bound} steps")
+
+    def tokens(self, request_id: int, index: int = 0) -> list[int]:
+        return [int(word) for word in self.texts[request_id, index].split()]
+
+
+def test_one_request_is_answered_as_the_model_alone_would():
+    harness = Harness()
+    harness.submit(1, [5, 6, 7], max_new=20)
+    harness.finish()
+    assert harness.tokens(1) == reference([5, 6, 7], 20)
+    end = harness.ends[1, 0]
+    assert end.finish == ("length" if len(reference([5, 6, 7], 20)) == 20 else "stop")
+    assert (end.usage.n_prompt, end.usage.n_cached) == (3, 0)
+    assert harness.forgotten == [1]
+
+
+prompts = st.lists(
+    st.tuples(
+        st.sampled_from([[], [1] * 40, [1] * 40 + [2] * 40, [3] * 10]),
+        st.lists(st.integers(1, N_VOCAB - 1), min_size=1, max_size=30),
+        st.integers(1, 30),
+        st.integers(1, 3),
+    ).map(lambda t: (t[0] + t[1], t[2], t[3])),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    work=prompts,
+    aborts=st.sets(st.integers(0, 30), max_size=4),
+    can_trim=st.booleans(),
+    n_cells=st.sampled_from([140, 200, 600]),
+    n_prefixes=st.sampled_from([0, 1, 6]),
+)
+def test_sharing_preemption_and_aborts_never_change_a_text(
+    work, aborts, can_trim, n_cells, n_prefixes
+):
+    harness = Harness(n_cells, can_trim=can_trim, n_prefixes=n_prefixes)
+
+    def maybe_abort(rows: list[Any]) -> None:
+        if len(harness.runner.steps) in aborts:
+            harness.runner.abort()
+
+    harness.runner.before_step = maybe_abort
+    for request_id, (prompt, max_new, n) in enumerate(work):
+        harness.submit(request_id, prompt, max_new, n=n)
+        if request_id % 3 == 2:
+            harness.engine.step()
+    harness.finish()
+    for request_id, (prompt, max_new, n) in enumerate(work):
+        for index in range(n):
+            assert harness.tokens(request_id, index) == reference(prompt, max_new)
+    assert sorted(harness.forgotten) == list(range(len(work)))
+
+
+def test_requests_that_arrive_together_prefill_their_common_beginning_once():
+    harness = Harness(n_cells=1024, n_batch=64)
+    shared = [1] * 200
+    for request_id in range(4):
+        harness.submit(request_id, [*shared, 10 + request_id], max_new=4)
+    harness.finish()
+    n_run = sum(len(row.tokens) for rows in harness.runner.steps for row in rows)
+    n_generated = sum(len(harness.tokens(i)) for i in range(4))
+    slack = MIN_WORTH_WAITING  # the last few tokens are not worth a wait
+    assert n_run <= len(shared) + n_generated + 4 + 3 * slack
+    first, *others = sorted(end.usage.n_cached for end in harness.ends.values())
+    assert first == 0
+    assert all(200 - slack < n <= 200 for n in others)
+
+
+def test_answers_to_one_request_share_its_whole_prompt_but_the_last_token():
+    harness = Harness(n_cells=512)
+    harness.submit(1, [1] * 100, max_new=3, n=3)
+    harness.finish()
+    first, *others = [harness.ends[1, i].usage.n_cached for i in range(3)]
+    assert first == 0
+    assert all(99 - MIN_WORTH_WAITING < n <= 99 for n in others)
+
+
+def test_an_ended_conversation_is_continued_from_its_cells():
+    harness = Harness()
+    harness.submit(1, [4] * 40, max_new=5)
+    harness.finish()
+    history = [4] * 40 + harness.tokens(1)
+    harness.submit(2, [*history, 9, 9], max_new=5)
+    harness.finish()
+    assert harness.ends[2, 0].usage.n_cached >= len(history) - 1
+    assert harness.tokens(2) == reference([*history, 9, 9], 5)
+
+
+def test_another_scope_shares_nothing_even_while_running():
+    harness = Harness(n_cells=512)
+    harness.submit(1, [1] * 100, scope="alice")
+    harness.engine.step()
+    harness.submit(2, [1] * 100, scope="bob")
+    harness.finish()
+    assert harness.ends[2, 0].usage.n_cached == 0
+
+
+def test_decoding_goes_on_while_a_long_prompt_is_prefilled():
+    harness = Harness(n_cells=1024, n_batch=64)
+    harness.submit(1, [7] * 4, max_new=60, ignore_eos=True)
+    harness.engine.step()
+    harness.submit(2, [8] * 400, max_new=2)
+    before = len(harness.runner.steps)
+    while (2, 0) not in harness.ends:
+        harness.engine.step()
+        rows = harness.runner.steps[-1]
+        if len(harness.tokens(1)) < 60:
+            assert any(len(row.tokens) == 1 for row in rows), "the running answer got its token"
+    assert len(harness.runner.steps) - before > 3
+
+
+@pytest.mark.parametrize("n_steps", [0, 1, 2, 5])
+def test_a_cancelled_request_ends_within_one_step_wherever_it_is(n_steps):
+    harness = Harness(n_batch=32, n_cells=600)
+    request = harness.submit(1, [3] * 100, max_new=50, ignore_eos=True)
+    for _ in range(n_steps):
+        harness.engine.step()
+    request.is_cancelled = True
+    harness.engine.step()
+    assert harness.ends[1, 0].finish == "cancelled"
+    assert harness.engine.is_idle
+
+
+def test_what_a_cancelled_prefill_left_is_a_prefix_for_the_next():
+    harness = Harness(n_batch=32, n_cells=600)
+    request = harness.submit(1, [3] * 100)
+    harness.engine.step()
+    request.is_cancelled = True
+    harness.engine.step()
+    harness.submit(2, [3] * 100)
+    harness.finish()
+    assert harness.ends[2, 0].usage.n_cached > 0
+
+
+def test_the_queue_is_bounded_and_says_when_to_come_again():
+    harness = Harness(queue_limit=2, n_seq=1)
+    for request_id in range(5):
+        harness.submit(request_id, [1, 2, 3])
+    assert sorted(harness.refused) == [2, 3, 4]
+    assert all(isinstance(e, QueueFull) and e.retry_after_s >= 1 for e in harness.refused.values())
+    harness.finish()
+    assert sorted(request_id for request_id, _ in harness.ends) == [0, 1]
+
+
+def test_waiting_too_long_ends_in_an_error_and_running_does_not():
+    harness = Harness(n_seq=1, queue_timeout_s=10)
+    harness.submit(1, [1, 2], max_new=40, ignore_eos=True)
+    harness.submit(2, [3, 4])
+    harness.engine.step()
+    harness.now = 11
+    harness.finish()
+    assert harness.ends[1, 0].finish == "length"
+    assert harness.ends[2, 0].finish == "error"
+    assert harness.ends[2, 0].error[0] == "queue_timeout"
+
+
+def test_a_stop_string_across_tokens_ends_the_text_before_it():
+    expected = reference([5, 6, 7], 20)
+    stop = f"{expected[1]} {expected[2]}"
+    harness = Harness()
+    harness.submit(1, [5, 6, 7], max_new=20, stop=[stop])
+    harness.finish()
+    assert harness.texts[1, 0] == f"{expected[0]} "
+    assert harness.ends[1, 0].finish == "stop"
+
+
+def test_cells_run_out_and_the_newest_is_put_off_not_lost():
+    harness = Harness(n_cells=120, n_seq=4, n_prefixes=0)
+    for request_id in range(3):
+        harness.submit(request_id, [request_id + 1] * 4, max_new=80, ignore_eos=True)
+    harness.finish()
+    assert harness.engine.health(0).n_preempted > 0
+    for request_id in range(3):
+        assert len(harness.tokens(request_id)) == 80
+
+
+def test_a_failed_step_ends_its_requests_with_an_error_and_the_next_is_served():
+    from edgeagent.errors import EngineFailed
+
+    harness = Harness()
+
+    def fail(rows: list[Any]) -> None:
+        raise EngineFailed("the step failed")
+
+    harness.runner.before_step = fail
+    harness.submit(1, [1, 2])
+    harness.finish()
+    assert harness.ends[1, 0].error == ("engine_failed", "the step failed")
+    harness.runner.before_step = lambda rows: None
+    harness.runner.held.clear()
+    harness.submit(2, [1, 2])
+    harness.finish()
+    assert harness.tokens(2) == reference([1, 2], 8)

@@ -1,0 +1,105 @@
+"""Step plans by table and property: no weights, no clock."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeagent.engine.scheduler import (
+    MIN_CHUNK,
+    Lane,
+    Pace,
+    pick_victim,
+    plan_step,
+    waits_for_leader,
+)
+
+lanes_strategy = st.lists(
+    st.tuples(st.integers(1, 2000), st.booleans()).map(
+        lambda pair: Lane(0, 1 if pair[1] else pair[0], pair[1])
+    ),
+    max_size=40,
+).map(lambda lanes: [Lane(key, lane.n_pending, lane.is_decoding) for key, lane in enumerate(lanes)])
+
+
+@given(lanes=lanes_strategy, n_batch=st.integers(32, 2048), chunk=st.integers(0, 4096))
+def test_a_plan_never_exceeds_the_batch_nor_a_prompt(lanes, n_batch, chunk):
+    plan = plan_step(lanes, n_batch, chunk)
+    by_key = {lane.key: lane for lane in lanes}
+    assert plan.n_tokens <= n_batch
+    assert sum(n for _, n in plan.prefill) <= max(chunk, MIN_CHUNK)
+    assert all(0 < n <= by_key[key].n_pending for key, n in plan.prefill)
+
+
+@given(lanes=lanes_strategy, n_batch=st.integers(64, 2048), chunk=st.integers(0, 4096))
+def test_every_decoding_sequence_gets_its_token_before_any_prompt(lanes, n_batch, chunk):
+    plan = plan_step(lanes, n_batch, chunk)
+    assert plan.decode == [lane.key for lane in lanes if lane.is_decoding][:n_batch]
+
+
+@given(lanes=lanes_strategy, n_batch=st.integers(64, 2048), chunk=st.integers(0, 4096))
+def test_something_runs_whenever_something_is_pending(lanes, n_batch, chunk):
+    assert bool(plan_step(lanes, n_batch, chunk).n_tokens) == bool(lanes)
+
+
+@pytest.mark.parametrize(
+    ("lanes", "chunk", "decode", "prefill"),
+    [
+        ([], 100, [], []),
+        ([Lane(1, 1, True)], 100, [1], []),
+        ([Lane(1, 500, False)], 100, [], [(1, 100)]),
+        ([Lane(1, 60, False), Lane(2, 60, False)], 100, [], [(1, 60), (2, 40)]),
+        ([Lane(1, 500, False), Lane(2, 1, True)], 100, [2], [(1, 100)]),
+        ([Lane(1, 500, False), Lane(2, 1, True)], 0, [2], [(1, MIN_CHUNK)]),
+    ],
+)
+def test_prompts_share_the_chunk_oldest_first(lanes, chunk, decode, prefill):
+    plan = plan_step(lanes, 512, chunk)
+    assert (plan.decode, plan.prefill) == (decode, prefill)
+
+
+def test_the_chunk_follows_the_measured_prefill_rate():
+    pace = Pace()
+    assert pace.chunk_limit(0.1, 0, 512) == 4 * MIN_CHUNK
+    pace.observe(n_decode=0, n_prefill=100, took_s=0.5)  # 200 tokens/s
+    assert pace.chunk_limit(0.5, n_decode=1, n_batch=512) == 100
+    assert pace.chunk_limit(0.5, n_decode=0, n_batch=512) == 400
+    assert pace.chunk_limit(0.001, n_decode=1, n_batch=512) == MIN_CHUNK
+    assert pace.chunk_limit(60, n_decode=1, n_batch=512) == 512
+
+
+def test_a_device_that_slows_down_gets_smaller_chunks_within_a_few_steps():
+    pace = Pace()
+    pace.observe(0, 100, 0.1)
+    before = pace.chunk_limit(0.1, 1, 4096)
+    for _ in range(8):
+        pace.observe(0, 100, 0.4)
+    assert pace.chunk_limit(0.1, 1, 4096) < 0.35 * before
+
+
+def test_the_share_of_decoding_is_taken_out_of_a_mixed_step():
+    pace = Pace()
+    pace.observe(n_decode=4, n_prefill=0, took_s=0.02)
+    pace.observe(n_decode=4, n_prefill=100, took_s=0.12)
+    assert pace.prefill_per_s == pytest.approx(1000)
+
+
+@pytest.mark.parametrize(
+    ("now", "later", "past", "waits"),
+    [
+        (0, 900, 100, True),
+        (0, 900, 900, False),  # the leader is through: share now
+        (0, 7, 0, False),  # too few tokens to wait for
+        (895, 900, 100, False),  # an idle prefix has almost as much
+        (0, 0, 0, False),
+    ],
+)
+def test_a_follower_waits_only_where_it_gains(now, later, past, waits):
+    assert waits_for_leader(now, later, past) is waits
+
+
+def test_the_newest_gives_way_and_the_last_one_never_does():
+    assert pick_victim([(7, 1), (3, 9), (5, 4)]) == 3
+    assert pick_victim([(7, 1)]) is None
+    assert pick_victim([]) is None

@@ -247,6 +247,9 @@ class _Install:
         parts = self.staging / "parts"
         shutil.rmtree(parts, ignore_errors=True)
         fetch.fetch_folder(source, parts, self.progress)
+        weights = parts / "model.safetensors"
+        if source.sha256 is not None and weights.is_file():
+            self._check_arrived(source, weights, sha256_of(weights), weights.stat().st_size)
         self.progress("convert", 0, None)
         convert(str(source.convert), parts, target)
         return sha256_of(target, self.progress), target.stat().st_size

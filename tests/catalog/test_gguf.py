@@ -54,6 +54,19 @@ def test_a_real_model_is_described(stories: Path) -> None:
     assert not facts.is_embedding
 
 
+def test_a_quantized_chat_model_is_described() -> None:
+    path = os.environ.get("EDGEAGENT_TEST_SMOLLM2")
+    if not path:
+        pytest.skip("EDGEAGENT_TEST_SMOLLM2 does not name SmolLM2-135M-Instruct.Q4_1.gguf")
+    facts = inspect(path)
+    assert (facts.n_layers, facts.n_vocab, facts.quant) == (30, 49_152, "Q4_1")
+    assert facts.n_params == 134_515_008
+    assert facts.bytes_by_type["Q4_1"] == 66_355_200
+    assert facts.rope["freq_base"] == 100_000.0
+    assert facts.template_sha256 is not None
+    assert facts.template_sha256.startswith("872be49d")
+
+
 def test_the_header_agrees_with_the_gguf_package(stories: Path) -> None:
     ours, theirs = read_header(stories), gguf.GGUFReader(stories)
     assert ours.data_offset == theirs.data_offset

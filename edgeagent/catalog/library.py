@@ -126,6 +126,13 @@ class Library:
 
     def _model_at(self, path: Path) -> InstalledModel | None:
         """The model in a folder or bare file of a models directory, or None."""
+        try:
+            return self._look_at(path)
+        except OSError:
+            # Removed or replaced between the listing and now, or not ours to read.
+            return None
+
+    def _look_at(self, path: Path) -> InstalledModel | None:
         if path.is_symlink():
             # A link may lead anywhere, also out of the directory, also after we have looked.
             return None

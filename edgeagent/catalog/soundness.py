@@ -25,6 +25,7 @@ MAX_WIDTH = 1 << 20
 
 _LAYER = re.compile(r"(?P<stack>enc\.|dec\.)?blk\.(?P<index>\d{1,9})\.")
 _ATTENTION = re.compile(r"blk\.\d+\.attn_(q|qkv|q_a)\.weight")
+_KEYS = re.compile(r"blk\.(\d{1,4})\.attn_k\.weight")
 _NOT_MODELS = {"adapter": "a LoRA adapter", "mmproj": "a vision projector", "imatrix": "an imatrix"}
 # Whole numbers, and the formats that activations pass through, have no kernel for weights.
 _NOT_WEIGHTS = ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K")
@@ -126,9 +127,28 @@ def _check_attention(fields: Fields, n_layers: int) -> None:
             )
         if n_head and key_length is None and n_embd % n_head:
             raise fields.refused(f"divides an embedding of {n_embd} by {n_head} heads")
+    _check_keys_fit(fields, heads_kv, key_length)
     scalar_kv = not isinstance(fields.metadata.get(fields.key(".attention.head_count_kv")), Array)
     if scalar_kv and not all(heads_kv):
         raise fields.refused(f"has 0 in {fields.key('.attention.head_count_kv')!r}")
+
+
+def _check_keys_fit(fields: Fields, heads_kv: tuple[int, ...], key_length: int | None) -> None:
+    """A stated head width must be that of the keys: some architectures assert instead of asking.
+
+    Left alone where a model has heads of several widths (sliding windows, linear attention).
+    """
+    several = any("_swa" in key or ".kda." in key for key in fields.metadata)
+    if key_length is None or several:
+        return
+    for tensor in fields.header.tensors:
+        match = _KEYS.fullmatch(tensor.name)
+        n_head_kv = heads_kv[int(match[1])] if match else 0
+        if n_head_kv and tensor.shape[1:2] != (n_head_kv * key_length,):
+            raise fields.refused(
+                f"has {n_head_kv} key-value heads of {key_length} numbers, but {tensor.name!r}"
+                f" is {tensor.shape}"
+            )
 
 
 def _check_experts(fields: Fields, n_layers: int) -> None:
@@ -237,9 +257,13 @@ def _check_token_ids(fields: Fields, n_vocab: int) -> None:
         token = fields.count(key, 0, NO_TOKEN)
         if token is not None and token != NO_TOKEN and token >= n_vocab:
             raise fields.refused(f"has token {token} in {key!r}, of {n_vocab} tokens")
-    if fields.text("tokenizer.ggml.model") == "bert":
+    tokenizer = fields.text("tokenizer.ggml.model")
+    if tokenizer == "rwkv" and "rwkv" not in fields.architecture:
+        # This tokenizer ends the process where the vocabulary was made for another.
+        raise fields.refused(f"has an rwkv tokenizer in a model of {fields.architecture}")
+    if tokenizer == "bert":
         # The engine puts these around every text; the numbers are its defaults.
-        for name, default in (("bos", 101), ("seperator", 102)):
+        for name, default in (("bos", 101), ("seperator", 102), ("unknown", 100)):
             token = fields.count(f"tokenizer.ggml.{name}_token_id", 0, NO_TOKEN)
             if (default if token is None else token) >= n_vocab:
                 raise fields.refused(f"has a bert tokenizer without a {name} token")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -52,6 +54,19 @@ def test_a_real_model_is_described(stories: Path) -> None:
     assert facts.weights_bytes == sum(facts.bytes_by_type.values()) == 1_171_200
     assert not facts.has_chat_template
     assert not facts.is_embedding
+
+
+def test_a_quantized_chat_model_is_described() -> None:
+    path = os.environ.get("EDGEAGENT_TEST_SMOLLM2")
+    if not path:
+        pytest.skip("EDGEAGENT_TEST_SMOLLM2 does not name SmolLM2-135M-Instruct.Q4_1.gguf")
+    facts = inspect(path)
+    assert (facts.n_layers, facts.n_vocab, facts.quant) == (30, 49_152, "Q4_1")
+    assert facts.n_params == 134_515_008
+    assert facts.bytes_by_type["Q4_1"] == 66_355_200
+    assert facts.rope["freq_base"] == 100_000.0
+    assert facts.template_sha256 is not None
+    assert facts.template_sha256.startswith("872be49d")
 
 
 def test_the_header_agrees_with_the_gguf_package(stories: Path) -> None:
@@ -127,6 +142,10 @@ DEADLY = [
     (Key(b"tokenizer.ggml.token_type", ARR, array(0, [1] * 512)), "array of i32"),
     (Key(b"tokenizer.ggml.tokens", ARR, array(STR, ["same"] * 512)), "only 1 differ"),
     (Key(b"tokenizer.ggml.tokens", ARR, array(STR, [])), "0 tokens"),
+    (u32("general.alignment", 16), "alignment 16"),
+    (Key(b"tokenizer.ggml.model", STR, scalar(STR, "bert")), "without a seperator token"),
+    (Key(b"tokenizer.ggml.model", STR, scalar(STR, "rwkv")), "rwkv tokenizer"),
+    (u32("llama.attention.key_length", 64), "key-value heads of 64"),
     (Key(b"general.type", STR, scalar(STR, "adapter")), "LoRA adapter"),
     (Key(b"general.architecture", STR, scalar(STR, "../etc")), "architecture"),
 ]
@@ -139,6 +158,20 @@ def test_a_deadly_value_is_refused_by_name(
     path = tmp_path / "deadly.gguf"
     path.write_bytes(with_keys(parts, key).encode())
     assert said in (lies(path) or "passed")
+
+
+def test_a_tensor_that_the_engine_has_no_kernel_for_is_refused(
+    parts: Parts, tmp_path: Path
+) -> None:
+    """Each of these ended the process of llama.cpp at the first decoded token."""
+    path = tmp_path / "deadly.gguf"
+    for name, kind in ((b"token_embd.weight", 26), (b"blk.4.ffn_norm.weight", 1)):
+        tensors = tuple(
+            replace(tensor, type=kind) if tensor.name == name else tensor
+            for tensor in parts.tensors
+        )
+        path.write_bytes(replace(parts, tensors=tensors).encode())
+        assert "cannot compute with" in (lies(path) or "passed")
 
 
 ORDINARY = [
@@ -184,8 +217,6 @@ def write_model(path: Path, architecture: str, **lengths: int | list[int]) -> No
             writer.add_uint32(key, value)
     writer.add_token_list([f"<{i}>" for i in range(16)])
     writer.add_tokenizer_model("gpt2")
-    import numpy as np
-
     writer.add_tensor("token_embd.weight", np.zeros((16, 32), np.float32))
     for layer in range(2):
         kind = "ssm_in" if architecture == "mamba" else "attn_qkv"
@@ -268,6 +299,22 @@ def test_a_count_is_never_believed(parts: Parts, tmp_path: Path, n: int) -> None
     ):
         path.write_bytes(lie.encode())
         assert str(n) in (lies(path) or "passed")
+
+
+def test_a_large_vocabulary_takes_little_memory(parts: Parts, tmp_path: Path) -> None:
+    tokens = Key(b"tokenizer.ggml.tokens", ARR, array(STR, [f"token{i}" for i in range(200_000)]))
+    scores = Key(b"tokenizer.ggml.scores", ARR, array(6, [0.0] * 200_000))
+    path = tmp_path / "large.gguf"
+    path.write_bytes(with_keys(parts, tokens, scores).encode())
+    tracemalloc.start()
+    try:
+        header = read_header(path)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert header.metadata["tokenizer.ggml.scores"] == Array("f32", 200_000)
+    # The strings as Python objects would take 20 MB.
+    assert peak_bytes < 6 * 1024 * 1024
 
 
 def test_a_header_beyond_the_bound_is_refused(parts: Parts, stories: Path) -> None:

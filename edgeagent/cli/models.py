@@ -111,6 +111,16 @@ def install(config: Path | None, model: str, quant: str | None, file: Path | Non
     click.echo(f"sha256 {done.sha256}")
 
 
+@models.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@settings_options
+@click.pass_context
+def ensure(ctx: click.Context, config: Path | None, **flags: Any) -> None:
+    """Install the default model unless some model is there. Options of `serve` are understood."""
+    settings = resolved(config, **flags).settings
+    if not library_of(settings).installed():
+        ctx.invoke(install, config=config, model=settings.default_model, quant=None, file=None, **flags)
+
+
 @models.command()
 @click.argument("model", required=False)
 @settings_options

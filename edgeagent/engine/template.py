@@ -92,9 +92,12 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 
 def main() -> None:
-    with os.fdopen(os.dup(0), "rb") as source, os.fdopen(os.dup(1), "wb") as sink:
-        sandbox.enter(oom_score_adj=900, address_space_bytes=ADDRESS_SPACE_BYTES)
+    source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    sandbox.enter(oom_score_adj=900, address_space_bytes=ADDRESS_SPACE_BYTES)
+    try:
         serve(source, sink)
+    except BrokenPipeError:
+        os._exit(0)  # the parent has gone: there is nobody to tell
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from edgeagent import sandbox
+from edgeagent.catalog.facts import inspect
 from edgeagent.engine import protocol
 from edgeagent.engine.engine import Engine
 from edgeagent.engine.intake import Intake, slot_tokens
@@ -64,6 +66,8 @@ class Worker:
         self._config = config
         self._requests: dict[int, Request] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        # Our own bounded reader first: some headers that are valid GGUF end the process in llama.cpp.
+        inspect(Path(config.path))
         self._llama = Llama(config)
         self._llama.warm_up()
         template = config.chat_template or self._llama.chat_template()

@@ -52,6 +52,7 @@ def main() -> None:
         "step_ms": 1e3 * took / n_tokens,
         "prefill_tok_s": n_prompt / prefill_s,
         "weights_bytes": llama.weights_bytes,
+        "kv_bytes": llama.kv_bytes(),
     }))  # fmt: skip
 
 

@@ -1,0 +1,54 @@
+"""A daemon of our own for the length of a measurement."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+
+@dataclass
+class Served:
+    url: str
+    process: subprocess.Popen[str]
+    started_s: float
+
+    def children(self, module: str) -> list[psutil.Process]:
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in found if module in child.cmdline()]
+
+    def wait_until_ready(self) -> float:
+        """Seconds from the start of the process until a request would be answered."""
+        while httpx.get(f"{self.url}/ready").status_code != 200:
+            if self.process.poll() is not None:
+                raise SystemExit("the daemon ended; see its messages above")
+            time.sleep(0.01)
+        return time.perf_counter() - self.started_s
+
+
+@contextmanager
+def serving(models_dir: Path, *options: str) -> Iterator[Served]:
+    with tempfile.TemporaryDirectory() as state:
+        command = [sys.executable, "-m", "edgeagent", "serve", "--port", "0", "--log-level", "warning"]
+        command += ["--state-dir", state, "--models-dir", str(models_dir), *options]
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        found = re.search(r"http://\S+:\d+", process.stdout.readline())
+        if found is None:
+            raise SystemExit("the daemon did not start")
+        try:
+            yield Served(found.group(), process, started)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=20)

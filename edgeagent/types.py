@@ -119,7 +119,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How to load one model into a worker.
 
     `n_ctx` cells are shared by `n_seq` running sequences; `n_prefixes` more sequences may stay cached
-    while idle. `step_budget_ms` bounds how long one prompt chunk may hold up running answers.
+    while idle. `step_budget_ms` bounds how long one prompt chunk may hold up running answers;
+    `prefill_tok_s` is what this device was measured to do, where it was.
     """
 
     model_id: str
@@ -138,3 +139,29 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     template_timeout_s: float = 2.0
     chat_template: str | None = None
     use_mmap: bool = True
+    repack: bool = True
+    prefill_tok_s: float | None = None
+
+
+class PrefillDecode(msgspec.Struct, frozen=True, array_like=True):
+    """Prompt tokens per second, and generated tokens per second, under one choice."""
+
+    prefill_tok_s: float
+    decode_tok_s: float
+
+
+class ModelMeasurement(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast one model ran on this device. Rates in tokens per second.
+
+    `decode_tok_s` by thread count, `n_threads` the best of them; `batch_curve` has T(k)/T(1) of a step
+    with k sequences; `prefill_tok_s` by chunk size; `options` by the name of a choice ("kv q8_0").
+    """
+
+    model: str
+    weights_bytes: int
+    n_params: int
+    n_threads: int
+    decode_tok_s: dict[int, float]
+    batch_curve: dict[int, float]
+    prefill_tok_s: dict[int, float]
+    options: dict[str, PrefillDecode]

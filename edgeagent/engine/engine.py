@@ -71,7 +71,7 @@ class Engine:
         self._running: list[Sequence] = []  # oldest admission first
         self._open: dict[int, int] = {}  # answers still to end, by request
         self._chunks: list[tuple[int, TokenChunk]] = []
-        self._pace = Pace()
+        self._pace = Pace(prefill_per_s=config.prefill_tok_s)
         self._n_admissions = 0
         self._n_steps = 0
         self._n_preempted = 0

@@ -103,6 +103,7 @@ class Llama:
         params = lib.llama_model_default_params()
         params.use_mmap = config.use_mmap
         params.n_gpu_layers = 0
+        params.use_extra_bufts = config.repack
         model = lib.llama_model_load_from_file(config.path.encode(), params)
         if not model:
             raise ModelUnusable(
@@ -276,6 +277,10 @@ class Llama:
         self._batch.clear()
         self._batch.add(0, array("i", [self.bos or 0]), 0, output=True)
         self.decode()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every sequence."""
         lib.llama_memory_clear(self._memory, False)
 
     def set_threads(self, n_threads: int) -> None:

@@ -39,7 +39,9 @@ def _json(command: list[str]) -> dict[str, Any]:
 
 def raw(model: Path, n_seq: int, n_tokens: int, n_threads: int) -> dict[str, Any]:
     script = str(Path(__file__).with_name("raw_loop.py"))
-    return _json([sys.executable, script, str(model), *map(str, (n_seq, n_tokens, n_threads, N_CTX))])
+    return _json(
+        [sys.executable, script, str(model), *map(str, (n_seq, n_tokens, n_threads, N_CTX))]
+    )
 
 
 def load(url: str, **options: Any) -> dict[str, Any]:
@@ -63,7 +65,9 @@ class Rounds:
             if quiet.others() <= self._busy:
                 return result
             self.n_repeated += 1
-        raise SystemExit("other processes keep this machine busy: measure when it is quiet, or raise --busy")
+        raise SystemExit(
+            "other processes keep this machine busy: measure when it is quiet, or raise --busy"
+        )
 
 
 def measure(args: argparse.Namespace, bar: Progress) -> dict[str, Any]:
@@ -84,7 +88,9 @@ def measure(args: argparse.Namespace, bar: Progress) -> dict[str, Any]:
                 )
                 rows.setdefault(f"served {n_seq}", []).append(
                     rounds.measure(
-                        lambda n_seq=n_seq, n=n, i=i: load(served.url, clients=n_seq, max_tokens=n, salt=10 * i)
+                        lambda n_seq=n_seq, n=n, i=i: load(
+                            served.url, clients=n_seq, max_tokens=n, salt=10 * i
+                        )
                     )
                 )
                 bar.advance(task)
@@ -144,7 +150,9 @@ def _memory(served: Served) -> dict[str, int]:
 
 def report(found: dict[str, Any]) -> None:
     console = Console(width=120)
-    console.print(f"{found['machine']}, {found['date']}, {found['n_repeated']} busy rounds repeated")
+    console.print(
+        f"{found['machine']}, {found['date']}, {found['n_repeated']} busy rounds repeated"
+    )
     table = Table("figure", "value", "bar", "ok", box=None)
     med = statistics.median
 
@@ -169,7 +177,12 @@ def report(found: dict[str, Any]) -> None:
     kv = found["rows"]["raw 1"][0]["kv_bytes"]
     extra = (found["after"]["worker"] - weights - kv) / 1e6
     row("worker RSS after the load", f"{found['after']['worker'] / 1e6:.1f} MB")
-    row(f"  over weights {weights / 1e6:.1f} + KV {kv / 1e6:.1f} MB", f"{extra:.1f} MB", "<= 80", extra <= 80)
+    row(
+        f"  over weights {weights / 1e6:.1f} + KV {kv / 1e6:.1f} MB",
+        f"{extra:.1f} MB",
+        "<= 80",
+        extra <= 80,
+    )
     row("template process RSS", f"{found['after']['template'] / 1e6:.1f} MB")
     row("start of process to ready", f"{found['ready_s']:.2f} s")
     first = found["first_token_s"]
@@ -187,7 +200,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=128, help="tokens of each answer")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--busy", type=float, default=0.05, help="share of the machine others may use")
+    parser.add_argument(
+        "--busy", type=float, default=0.05, help="share of the machine others may use"
+    )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with Progress(console=Console(stderr=True)) as bar:

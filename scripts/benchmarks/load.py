@@ -79,7 +79,8 @@ def decode_rate(results: list[dict[str, Any]]) -> float:
     begin = max(r["stamps"][0] for r in results)
     end = min(r["stamps"][-1] for r in results)
     n = sum(
-        sum(begin < stamp <= end for stamp in r["stamps"]) * r["n"] / len(r["stamps"]) for r in results
+        sum(begin < stamp <= end for stamp in r["stamps"]) * r["n"] / len(r["stamps"])
+        for r in results
     )
     return n / (end - begin)
 
@@ -92,7 +93,9 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
         wall = time.perf_counter() - started
     results = [result for group in groups for result in group]
     ttft = sorted(r["stamps"][0] - r["sent"] for r in results)
-    gaps = sorted(b - a for r in results for a, b in zip(r["stamps"], r["stamps"][1:], strict=False))
+    gaps = sorted(
+        b - a for r in results for a, b in zip(r["stamps"], r["stamps"][1:], strict=False)
+    )
     last_round = [group[-1] for group in groups]
     return {
         "requests": len(results),

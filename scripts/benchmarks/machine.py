@@ -47,7 +47,9 @@ class Quiet:
         self._start = (time.monotonic(), _busy_s(), _own_s())
 
     def others(self) -> float:
-        wall, busy, own = (a - b for a, b in zip((time.monotonic(), _busy_s(), _own_s()), self._start, strict=True))
+        wall, busy, own = (
+            a - b for a, b in zip((time.monotonic(), _busy_s(), _own_s()), self._start, strict=True)
+        )
         return max(0.0, busy - own) / (wall * (os.cpu_count() or 1))
 
 

@@ -39,7 +39,16 @@ class Served:
 @contextmanager
 def serving(models_dir: Path, *options: str) -> Iterator[Served]:
     with tempfile.TemporaryDirectory() as state:
-        command = [sys.executable, "-m", "edgeagent", "serve", "--port", "0", "--log-level", "warning"]
+        command = [
+            sys.executable,
+            "-m",
+            "edgeagent",
+            "serve",
+            "--port",
+            "0",
+            "--log-level",
+            "warning",
+        ]
         command += ["--state-dir", state, "--models-dir", str(models_dir), *options]
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -31,7 +31,7 @@ from edgeagent.errors import EdgeAgentError
 from edgeagent.types import EngineConfig, ModelMeasurement, PrefillDecode
 
 BATCH_SIZES = (2, 4, 8)
-CHUNKS = (32, 128, 512)
+CHUNKS = (32, 128, 384)
 DEPTH = 256
 STEPS = 16
 STEP_LIMIT_S = 0.8
@@ -99,21 +99,22 @@ class Plan:
             prefill = self._prefill(bench)
             weights, n_params = llama.weights_bytes, llama.n_params
         options: dict[str, PrefillDecode] = {}
-        for name, config in (
+        choices: tuple[tuple[str, dict[str, object]], ...] = (
             ("kv f16", {}),
             ("kv q8_0", {"kv_type": "q8_0", "flash_attention": "on"}),
             ("flash on", {"flash_attention": "on"}),
             ("flash off", {"flash_attention": "off"}),
             ("repack on", {}),
             ("repack off", {"repack": False}),
-        ):
+        )
+        for name, config in choices:
             if self.is_over:
                 break
-            if name in ("repack on",) and "kv f16" in options:
+            if not config and "kv f16" in options:
                 options[name] = options["kv f16"]  # the same configuration
                 continue
             self._report(name)
-            options[name] = self._option(**config)  # type: ignore[arg-type]
+            options[name] = self._option(**config)
         return ModelMeasurement(
             model=self._path.name,
             weights_bytes=weights,
@@ -162,7 +163,7 @@ class Plan:
         return curve
 
     def _prefill(self, bench: Bench) -> dict[int, float]:
-        rates = {}
+        rates: dict[int, float] = {}
         for n in CHUNKS:
             if self.is_over:
                 break

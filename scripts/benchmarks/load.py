@@ -16,10 +16,11 @@ from typing import Any
 
 import httpx
 
-WORDS = (
+TEXT = (
     "tide copper lamp orchard signal meadow ferry anchor violin bridge paper kettle harbour stone "
     "window basket morning engine thread silver pocket garden letter candle market river number"
-).split()
+)
+WORDS = TEXT.split()
 
 
 def prose(n_words: int, seed: int) -> str:

@@ -15,7 +15,10 @@ import time
 from edgeagent.engine.llama import Llama
 from edgeagent.types import EngineConfig
 
-PROMPT = "<|im_start|>user\nTell me a long story about number {i} and a ferry in the harbour.<|im_end|>\n<|im_start|>assistant\n"
+PROMPT = (
+    "<|im_start|>user\nTell me a long story about number {i} and a ferry in the harbour.<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from litestar.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeagent.api.errors import encoded
+from edgeagent.api.guard import request_id
 from edgeagent.errors import BadRequest, StartFailed
 from edgeagent.settings import Settings
 
@@ -76,7 +77,7 @@ class GuardedProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is answered in the same shape as everything else."""
         status, headers, body = encoded(BadRequest(f"{msg.rstrip('.')}: send HTTP/1.1 within the bounds."))
-        headers.append((b"connection", b"close"))
+        headers += [(b"connection", b"close"), request_id()]
         try:
             output = self.conn.send(h11.Response(status_code=status, headers=headers))
             output += self.conn.send(h11.Data(data=body)) + self.conn.send(h11.EndOfMessage())

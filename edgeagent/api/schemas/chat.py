@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgeagent.api.schemas.common import GenerationRequest, TimingsBody, UsageBody
 from edgeagent.errors import UnsupportedParameter
@@ -23,6 +24,15 @@ class ChatMessage(BaseModel):
     @classmethod
     def _join_parts(cls, content: Any) -> Any:
         return "".join(map(_part_text, content)) if isinstance(content, list) else content
+
+    @model_validator(mode="after")
+    def _reaches_the_worker(self) -> ChatMessage:
+        # What else a message holds is the template's to read, as far as a frame can carry it.
+        try:
+            msgspec.msgpack.encode(self.model_extra)
+        except (OverflowError, RecursionError):
+            raise ValueError("a message holds numbers of at most 64 bits and few nested levels") from None
+        return self
 
     def for_template(self) -> dict[str, Any]:
         """As a chat template reads it: `developer` is what templates call `system`."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edgeagent.errors import UnsupportedParameter
+from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.types import Sampling
 
 MAX_STOPS = 16
@@ -14,10 +14,12 @@ MAX_LOGIT_BIAS = 1024
 
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+# JSON writes the keys of an object as strings; larger numbers than this name no token anywhere.
+BiasedToken = Annotated[int, Field(ge=0, lt=1 << 31, strict=False)]
 
 
 class StreamOptions(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool = False
     include_obfuscation: bool | None = Field(None, description="accepted and ignored")
@@ -26,7 +28,8 @@ class StreamOptions(BaseModel):
 class GenerationRequest(BaseModel):
     """Sampling, length and stream fields. Unknown fields are refused with the nearest known name."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Strict: "2" is no number and 1 no boolean, as with OpenAI; a typo would else change the meaning.
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     # Known fields of OpenAI's API that we cannot honour yet, with the values that ask for nothing.
     refused: ClassVar[dict[str, tuple[object, ...]]] = {}
@@ -41,7 +44,7 @@ class GenerationRequest(BaseModel):
     top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
-    logit_bias: Annotated[dict[int, Bias], Field(max_length=MAX_LOGIT_BIAS)] | None = None
+    logit_bias: Annotated[dict[BiasedToken, Bias], Field(max_length=MAX_LOGIT_BIAS)] | None = None
     user: str | None = Field(None, description="accepted and ignored")
     # Beyond OpenAI's: the filters that llama.cpp has.
     top_k: int | None = Field(None, ge=0, le=1_000_000, description="extension; 0 is no cut by rank")
@@ -70,7 +73,10 @@ class GenerationRequest(BaseModel):
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> GenerationRequest:
         if self.stream_options is not None and not self.stream:
-            raise ValueError("`stream_options` is only allowed when `stream` is true")
+            raise InvalidParameter(
+                "`stream_options` is only allowed when `stream` is true: leave one out or add the other.",
+                param="stream_options",
+            )
         return self
 
     def stops(self) -> list[str]:

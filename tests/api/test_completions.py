@@ -1,0 +1,117 @@
+"""Completions as the official client sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import openai
+import pytest
+
+from tests.conftest import SMOLLM, DaemonProcess
+
+PROMPT = "Once upon a time"
+COUNT = "1, 2, 3, 4, 5, 6,"  # what follows is no close call, so greedy texts can be compared
+
+
+@pytest.fixture(scope="module")
+def lenient(smollm_daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
+    """The client as most people use it. Its strict mode wants a finish_reason in every piece of a
+    streamed completion, which OpenAI's own API leaves null until the last."""
+    with smollm_daemon.client(_strict_response_validation=False) as client:
+        yield client
+
+
+def create(client: openai.OpenAI, **kwargs):
+    options = {"model": SMOLLM, "prompt": PROMPT, "max_tokens": 10, "temperature": 0}
+    return client.completions.create(**(options | kwargs))
+
+
+def test_a_completion_has_id_model_one_choice_and_usage(client):
+    answer = create(client)
+    assert answer.id.startswith("cmpl-")
+    assert answer.object == "text_completion"
+    assert answer.model == SMOLLM
+    (choice,) = answer.choices
+    assert choice.index == 0 and choice.text and choice.finish_reason == "length"
+    assert answer.usage.completion_tokens == 10
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 10
+
+
+def test_a_completion_without_max_tokens_has_sixteen_as_openai_documents(client):
+    answer = create(client, max_tokens=None, extra_body={"ignore_eos": True})
+    assert answer.usage.completion_tokens == 16
+
+
+def test_a_stream_has_the_text_of_the_whole_completion(client, lenient):
+    whole = create(client, prompt=COUNT).choices[0].text
+    chunks = list(create(lenient, prompt=COUNT, stream=True))
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert "".join(chunk.choices[0].text for chunk in chunks) == whole
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks]
+    assert reasons == [None] * (len(chunks) - 1) + ["length"]
+    assert all(chunk.usage is None for chunk in chunks)
+
+
+def test_include_usage_adds_a_last_chunk_without_choices(lenient):
+    *chunks, last = create(lenient, stream=True, stream_options={"include_usage": True})
+    assert last.choices == []
+    assert last.usage.completion_tokens == 10
+    assert all(chunk.choices and chunk.usage is None for chunk in chunks)
+
+
+def test_several_prompts_with_several_answers_are_numbered_prompt_by_prompt(client):
+    prompts = [COUNT, "The capital of France is"]
+    answer = create(client, prompt=prompts, n=2)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    texts = [choice.text for choice in answer.choices]
+    assert ["7, 8" in text for text in texts] == [True, True, False, False]
+    assert ["Paris" in text for text in texts] == [False, False, True, True]
+    counts = [create(client, prompt=prompt).usage.prompt_tokens for prompt in prompts]
+    assert answer.usage.prompt_tokens == sum(counts)
+    assert answer.usage.completion_tokens == 40
+
+
+def test_a_stream_of_several_prompts_ends_each_of_them_once(lenient):
+    chunks = list(create(lenient, prompt=["One", "Two", "Three"], stream=True))
+    ends = [c.choices[0].index for c in chunks if c.choices[0].finish_reason is not None]
+    assert sorted(ends) == [0, 1, 2]
+
+
+def test_a_prompt_may_be_token_ids(client):
+    answer = create(client, prompt=[504, 3575, 282, 4649, 314])
+    assert answer.usage.prompt_tokens == 5
+    assert create(client, prompt=[[504, 3575], [504]]).usage.prompt_tokens == 3
+
+
+def test_a_token_id_outside_the_vocabulary_is_a_400_with_the_bound(client):
+    with pytest.raises(openai.BadRequestError, match=r"999999.*49152") as caught:
+        create(client, prompt=[504, 999999])
+    assert caught.value.param == "prompt"
+
+
+def test_an_empty_prompt_continues_from_the_beginning_of_text(client):
+    assert create(client, prompt="").usage.prompt_tokens == 1
+
+
+def test_a_stop_string_across_token_borders_ends_the_completion_and_is_not_in_it(client, lenient):
+    choice = create(client, prompt=COUNT, max_tokens=40, stop=["10, 1"]).choices[0]
+    assert choice.text.endswith("9, ")
+    assert choice.finish_reason == "stop"
+    chunks = list(create(lenient, prompt=COUNT, max_tokens=40, stop=["10, 1"], stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == choice.text
+
+
+def test_answers_to_one_prompt_draw_with_seeds_of_their_own(client):
+    answer = create(client, n=3, temperature=1.2, seed=3)
+    assert len({choice.text for choice in answer.choices}) == 3
+
+
+@pytest.mark.parametrize(
+    "field", [{"echo": True}, {"suffix": "end"}, {"logprobs": 1}, {"logprobs": 0}, {"best_of": 3}]
+)
+def test_what_is_not_supported_is_a_400_that_names_the_parameter(client, field):
+    (name,) = field
+    with pytest.raises(openai.BadRequestError, match=name) as caught:
+        create(client, **field)
+    assert caught.value.param == name
+    assert caught.value.code == "unsupported_parameter"

@@ -18,6 +18,7 @@
     |  |- EngineDied                    engine_died              the worker ended under a running request
     |  |- EngineStarting                engine_starting          a worker did not become ready in time
     |  `- EngineBroken                  engine_broken            the breaker is open
+    |- InsufficientMemory               insufficient_memory      a model that the budget cannot hold
     |- EngineFailed                     engine_failed            llama.cpp refused or failed a step
     |- ModelUnusable                    model_unusable           a model file that cannot be loaded
     |  `- GGUFRefused                   gguf_refused             refused by our header reader
@@ -114,6 +115,10 @@ class EngineStarting(Unavailable):
 
 class EngineBroken(Unavailable):
     code = "engine_broken"
+
+
+class InsufficientMemory(EdgeAgentError):
+    code = "insufficient_memory"
 
 
 class EngineFailed(EdgeAgentError):

@@ -77,6 +77,10 @@ def _deny_sockets(libc: ctypes.CDLL) -> bool:
     return bool(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, fprog, 0, 0) == 0)
 
 
-def rss_bytes() -> int:
-    """Resident memory of this process, from /proc/self/statm."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def rss_bytes(pid: int | None = None) -> int:
+    """Resident memory of a process (None: this one), from /proc; 0 for one that has ended."""
+    try:
+        statm = Path(f"/proc/{pid or 'self'}/statm").read_text()
+    except OSError:
+        return 0
+    return int(statm.split()[1]) * os.sysconf("SC_PAGE_SIZE")

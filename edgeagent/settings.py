@@ -66,8 +66,11 @@ class Settings(BaseSettings):
         "smollm2-135m-instruct", description="model behind the name `default`"
     )
     preload: bool = Field(True, description="load the default model at start")
-    max_resident_models: int = Field(
-        2, ge=1, le=16, description="models kept loaded at once; the least recently used goes first"
+    pinned_models: list[str] = Field(
+        default_factory=list, description="models that are never unloaded once loaded"
+    )
+    idle_unload_s: float = Field(
+        900.0, ge=0, le=1e9, description="idle models other than the default go after this; 0: never"
     )
     ram_budget_bytes: int | None = Field(
         None, ge=1, description="memory all workers together may use; default: from the profile"

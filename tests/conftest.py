@@ -39,7 +39,16 @@ def stories() -> Path:
 @pytest.fixture(scope="session")
 def smollm_dir() -> Path:
     """A models directory with SmolLM2-135M-Instruct, installed as a user would."""
-    command = [sys.executable, "-m", "edgeagent", "models", "install", SMOLLM, "--models-dir", str(CACHE)]
+    command = [
+        sys.executable,
+        "-m",
+        "edgeagent",
+        "models",
+        "install",
+        SMOLLM,
+        "--models-dir",
+        str(CACHE),
+    ]
     if not (CACHE / SMOLLM / "installed.toml").is_file():
         subprocess.run(command, check=True, timeout=300)
     return CACHE
@@ -103,7 +112,11 @@ class DaemonProcess:
         return found
 
     def client(self, **kwargs: Any) -> openai.OpenAI:
-        options: dict[str, Any] = {"max_retries": 0, "timeout": 60, "_strict_response_validation": True}
+        options: dict[str, Any] = {
+            "max_retries": 0,
+            "timeout": 60,
+            "_strict_response_validation": True,
+        }
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", **(options | kwargs))
 
     def stop(self) -> None:
@@ -144,7 +157,9 @@ def serving(models_dir: Path, state_dir: Path, **settings: Any) -> Iterator[Daem
 
 
 @pytest.fixture(scope="session")
-def smollm_daemon(smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+def smollm_daemon(
+    smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DaemonProcess]:
     """One daemon with SmolLM2 for every test that does not hurt it."""
     with serving(smollm_dir, tmp_path_factory.mktemp("smollm-state")) as daemon:
         yield daemon

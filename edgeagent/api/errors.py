@@ -33,6 +33,7 @@ STATUS = {
     "model_unusable": 503,
     "gguf_refused": 503,
     "engine_failed": 500,
+    "insufficient_memory": 507,
 }
 
 

@@ -21,7 +21,6 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 
 from edgeagent.catalog.cursor import Cursor, open_regular
 from edgeagent.catalog.ggml_types import GGML_TYPES, GGMLType
@@ -214,6 +213,8 @@ class _Reader(Cursor):
         Kept as 64-bit hashes in one numpy array (8 bytes a token, 2 MB for Gemma) because a set
         of the strings would take ten times that on a device with little memory.
         """
+        import numpy as np  # here, because the daemon knows this file's types and has no numpy
+
         hashes = np.empty(n_items, dtype=np.int64)
         n_empty = 0
         for i in range(n_items):

@@ -109,6 +109,7 @@ class EngineClient(asyncio.Protocol):
         self._generations: dict[int, Generation] = {}
         self._loaded: asyncio.Future[EngineFacts] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
+        self._n_threads = config.n_threads
         self._is_closing = False
         self._is_refused = False
 
@@ -190,6 +191,12 @@ class EngineClient(asyncio.Protocol):
     def cancel(self, request_id: int) -> None:
         if self._generations.pop(request_id, None) is not None and self.is_alive:
             self._send(protocol.Cancel(request_id))
+
+    def set_threads(self, n_threads: int) -> None:
+        """Compute with this many threads from the next step on."""
+        if n_threads != self._n_threads and self.is_alive:
+            self._n_threads = n_threads
+            self._send(protocol.SetThreads(n_threads))
 
     def kill(self, reason: str) -> None:
         """End the process at once; open requests get EngineDied."""

@@ -49,6 +49,10 @@ class Intake:
             return False
         return True
 
+    def rss_bytes(self) -> int:
+        """Resident memory of the template process."""
+        return self._prompts.rss_bytes()
+
     def _loop(self) -> None:
         while (request := self._queue.get()) is not None:
             try:

@@ -140,7 +140,7 @@ class Plan:
             llama.close()
 
     def _decode(self, bench: Bench, llama: Llama) -> dict[int, float]:
-        rates = {}
+        rates: dict[int, float] = {}
         for n in self._threads:
             if rates and self.is_over:
                 break

@@ -16,6 +16,7 @@ import msgspec
 from edgeagent.engine.llama import Llama
 from edgeagent.engine.template import LENGTH, RenderAnswer, RenderRequest, write_frame
 from edgeagent.errors import InvalidParameter, TemplateFailed
+from edgeagent.sandbox import rss_bytes
 from edgeagent.types import Prompt
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,11 @@ class TemplateHost:
         )
         self._is_warm = False
         self._is_greeted = False
+
+    @property
+    def pid(self) -> int | None:
+        process = self._process
+        return process.pid if process is not None else None
 
     def render(self, variables: dict[str, Any]) -> str:
         """The prompt. Raises: TemplateFailed when the template refuses, fails or takes too long."""
@@ -170,6 +176,11 @@ class PromptBuilder:
         return self._host.render(
             {"messages": messages, "add_generation_prompt": True, **self._special}
         )
+
+    def rss_bytes(self) -> int:
+        """Resident memory of the template process, 0 without one. Any thread may ask."""
+        pid = self._host.pid if self._host is not None else None
+        return rss_bytes(pid) if pid is not None else 0
 
     def close(self) -> None:
         if self._host is not None:

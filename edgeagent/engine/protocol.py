@@ -30,6 +30,10 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     request_id: int
 
 
+class SetThreads(msgspec.Struct, frozen=True, tag="set_threads"):
+    n_threads: int
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     pass
 
@@ -63,7 +67,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     health: EngineHealth
 
 
-ToWorker = Load | Generate | Cancel | Shutdown
+ToWorker = Load | Generate | Cancel | SetThreads | Shutdown
 ToDaemon = Ready | LoadFailed | Step | Refused | Heartbeat
 
 _encoder = msgspec.msgpack.Encoder()

@@ -119,7 +119,8 @@ class Worker:
             now = time.monotonic()
             if now - last_beat >= HEARTBEAT_S:
                 last_beat = now
-                health = self._engine.health(sandbox.rss_bytes())
+                rss = sandbox.rss_bytes() + self._intake.rss_bytes()
+                health = self._engine.health(rss)
                 self._channel.send(protocol.Heartbeat(health))
 
     def _drain(self, wait: bool) -> None:
@@ -187,6 +188,8 @@ class Worker:
                     if cancelled in self._engine.prefilling:
                         self._runner.abort()
                     self._inbox.put(_nothing)  # wake an idle engine
+            case protocol.SetThreads(n_threads):
+                self._inbox.put(lambda: self._llama.set_threads(n_threads))
             case protocol.Shutdown():
                 os._exit(0)
             case protocol.Load():

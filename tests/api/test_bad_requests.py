@@ -37,7 +37,9 @@ def test_an_unknown_model_is_a_404_with_its_own_code(client):
         error_of(caught.value.response.json())
 
 
-@pytest.mark.parametrize("model", ["../../etc/passwd", "a\x00b", "UPPER", "x" * 201, "/", "..", "né"])
+@pytest.mark.parametrize(
+    "model", ["../../etc/passwd", "a\x00b", "UPPER", "x" * 201, "/", "..", "né"]
+)
 def test_a_name_that_is_no_model_id_reaches_no_file(smollm_daemon: DaemonProcess, model):
     reply = exchange(smollm_daemon.url, post(CHAT, {"model": model, "messages": ASK}))
     assert reply.status in (400, 404)
@@ -138,7 +140,20 @@ def test_a_field_of_the_wrong_type_or_size_is_a_400_that_names_it(client, field)
 
 
 def test_a_prompt_of_the_wrong_type_is_a_400_that_names_it(smollm_daemon: DaemonProcess):
-    wrong = [None, 5, {}, [], [[]], [None], [5.5], ["a", 5], [-1], [[5, "a"]], [1 << 40], ["a"] * 65]
+    wrong = [
+        None,
+        5,
+        {},
+        [],
+        [[]],
+        [None],
+        [5.5],
+        ["a", 5],
+        [-1],
+        [[5, "a"]],
+        [1 << 40],
+        ["a"] * 65,
+    ]
     for prompt in wrong:
         reply = exchange(smollm_daemon.url, post("/v1/completions", {"prompt": prompt}))
         assert reply.status == 400, prompt
@@ -156,7 +171,9 @@ def test_what_a_message_nests_deeply_hurts_nobody(smollm_daemon: DaemonProcess):
     (worker,) = smollm_daemon.workers()
     for depth in (50, 200, 260, 900, 970, 2000):
         note = b"[" * depth + b"]" * depth
-        body = b'{"max_tokens": 1, "messages": [{"role": "user", "content": "Hi", "note": %s}]}' % note
+        body = (
+            b'{"max_tokens": 1, "messages": [{"role": "user", "content": "Hi", "note": %s}]}' % note
+        )
         reply = exchange(smollm_daemon.url, post(CHAT, body))
         assert reply.status in (200, 400)
         assert reply.status == 200 or reply.error["type"] == "invalid_request_error"
@@ -165,7 +182,12 @@ def test_what_a_message_nests_deeply_hurts_nobody(smollm_daemon: DaemonProcess):
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("temprature", "temperature"), ("max_token", "max_tokens"), ("Stream", "stream"), ("topp", "top_p")],
+    [
+        ("temprature", "temperature"),
+        ("max_token", "max_tokens"),
+        ("Stream", "stream"),
+        ("topp", "top_p"),
+    ],
 )
 def test_an_unknown_field_is_refused_with_the_nearest_name(client, wrong, right):
     error = refused(client, **{wrong: 1})
@@ -225,12 +247,16 @@ def test_after_a_refusal_the_next_request_is_answered(client):
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     field=st.sampled_from([*WRONG_TYPES, "prompt", "tools", "surprise"]),
     value=JSON_VALUES,
@@ -247,7 +273,9 @@ def test_no_value_of_any_field_is_a_500(smollm_daemon: DaemonProcess, field, val
         assert reply.error["message"]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(raw=st.binary(max_size=200))
 def test_no_bytes_are_a_500(smollm_daemon: DaemonProcess, raw):
     reply = exchange(smollm_daemon.url, post(CHAT, raw))
@@ -275,11 +303,18 @@ def test_no_bytes_are_a_500(smollm_daemon: DaemonProcess, raw):
         ("GET", "/v1/models?" + "a=" * 5000),
     ],
 )
-def test_every_path_and_method_answers_in_the_same_shape(smollm_daemon: DaemonProcess, method, path):
+def test_every_path_and_method_answers_in_the_same_shape(
+    smollm_daemon: DaemonProcess, method, path
+):
     reply = exchange(smollm_daemon.url, request(method, path, "Content-Type: application/json"))
     assert reply.status in (200, 400, 404, 405)
     assert reply.headers["x-request-id"].startswith("req_")
     assert "x-evil" not in reply.headers
     if reply.status != 200:
-        assert reply.error["code"] in ("not_found", "model_not_found", "method_not_allowed", "bad_request")
+        assert reply.error["code"] in (
+            "not_found",
+            "model_not_found",
+            "method_not_allowed",
+            "bad_request",
+        )
         assert reply.headers["x-should-retry"] == "false"

@@ -17,7 +17,11 @@ def test_eight_clients_at_once_all_get_their_whole_answer(smollm_daemon: DaemonP
                 model=SMOLLM, prompt=SENTENCE * LENGTHS[i] + f"Number {i}:", max_tokens=10 + 5 * i,
                 temperature=0, extra_body={"ignore_eos": True},
             )  # fmt: skip
-        return answer.usage.completion_tokens, answer.choices[0].text, answer.choices[0].finish_reason
+        return (
+            answer.usage.completion_tokens,
+            answer.choices[0].text,
+            answer.choices[0].finish_reason,
+        )
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(8)))

@@ -16,7 +16,9 @@ def create(client: openai.OpenAI, **kwargs):
     return client.chat.completions.create(**(options | kwargs))
 
 
-def is_same_prompt(usage: openai.types.CompletionUsage, first: openai.types.CompletionUsage) -> bool:
+def is_same_prompt(
+    usage: openai.types.CompletionUsage, first: openai.types.CompletionUsage
+) -> bool:
     """Whether a later prompt is the same tokens as an earlier one: all but its last come from the cache."""
     n_cached = usage.prompt_tokens_details.cached_tokens
     return usage.prompt_tokens == first.prompt_tokens and n_cached == first.prompt_tokens - 1
@@ -117,7 +119,9 @@ def test_a_stream_of_n_answers_gives_each_its_role_and_its_finish(client):
     for index in range(3):
         mine = [choice for choice in choices if choice.index == index]
         assert [c.delta.role for c in mine] == ["assistant"] + [None] * (len(mine) - 1)
-        assert [c.finish_reason for c in mine] == [None] * (len(mine) - 1) + [mine[-1].finish_reason]
+        assert [c.finish_reason for c in mine] == [None] * (len(mine) - 1) + [
+            mine[-1].finish_reason
+        ]
         assert mine[-1].finish_reason in ("length", "stop")
 
 
@@ -132,7 +136,9 @@ def test_a_stop_string_ends_the_answer_and_is_not_in_it(client):
 
 
 def test_another_seed_gives_another_text(client):
-    said = {create(client, temperature=1.2, seed=seed).choices[0].message.content for seed in range(4)}
+    said = {
+        create(client, temperature=1.2, seed=seed).choices[0].message.content for seed in range(4)
+    }
     assert len(said) > 1
 
 
@@ -163,7 +169,10 @@ def test_the_developer_role_is_the_system_role(client):
 
 
 def test_text_parts_are_joined(client):
-    parts = [{"type": "text", "text": "Name three tall "}, {"type": "text", "text": "trees of the north."}]
+    parts = [
+        {"type": "text", "text": "Name three tall "},
+        {"type": "text", "text": "trees of the north."},
+    ]
     whole = [{"role": "user", "content": "Name three tall trees of the north."}]
     first = create(client, messages=whole, max_tokens=1).usage
     again = create(client, messages=[{"role": "user", "content": parts}], max_tokens=1).usage

@@ -30,11 +30,22 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LOCALHOST", "127.0.0.1", "127.0.0.1:{port}", "localhost:1", "[::1]", "[::1]:{port}", "ward-7.local"],
+    [
+        "localhost",
+        "LOCALHOST",
+        "127.0.0.1",
+        "127.0.0.1:{port}",
+        "localhost:1",
+        "[::1]",
+        "[::1]:{port}",
+        "ward-7.local",
+    ],
 )
 def test_the_names_of_this_machine_are_hosts(daemon: DaemonProcess, host):
     port = daemon.url.rpartition(":")[2]
-    assert exchange(daemon.url, request("GET", "/health", host=host.format(port=port))).status == 200
+    assert (
+        exchange(daemon.url, request("GET", "/health", host=host.format(port=port))).status == 200
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +183,9 @@ def test_a_body_that_does_not_say_json_is_a_415(daemon: DaemonProcess, lines):
         assert reply.error["code"] == "unsupported_media_type"
 
 
-@pytest.mark.parametrize("kind", ["application/json", "Application/JSON", "application/json; charset=utf-8"])
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON", "application/json; charset=utf-8"]
+)
 def test_json_may_be_announced_in_any_spelling(daemon: DaemonProcess, kind):
     reply = exchange(daemon.url, request("POST", CHAT, f"Content-Type: {kind}", body=b"{}"))
     assert reply.status == 400, "the empty object gets as far as the route"
@@ -209,7 +222,9 @@ def test_a_length_that_is_a_lie_is_answered_without_the_bytes(daemon: DaemonProc
 
 def test_a_body_that_stops_arriving_is_given_up(daemon: DaemonProcess):
     with connect(daemon.url) as sock:
-        sock.sendall(post(CHAT, b'{"messages": ').replace(b"Content-Length: 13", b"Content-Length: 99"))
+        sock.sendall(
+            post(CHAT, b'{"messages": ').replace(b"Content-Length: 13", b"Content-Length: 99")
+        )
         reply = read_reply(sock)
     assert reply.status == 400
     assert "1 s" in reply.error["message"]

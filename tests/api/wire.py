@@ -59,7 +59,9 @@ def exchange(url: str, data: bytes) -> Reply:
         return read_reply(sock)
 
 
-def request(method: str, path: str, *headers: str, body: bytes = b"", host: str = "localhost") -> bytes:
+def request(
+    method: str, path: str, *headers: str, body: bytes = b"", host: str = "localhost"
+) -> bytes:
     """A request's bytes; a Host and a Content-Length are added."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body

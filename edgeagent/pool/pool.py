@@ -1,0 +1,338 @@
+"""The pool of engine workers: leases, starts on demand, evictions, restarts.
+
+A model is loaded when it is first asked for and leased for as long as a request runs. Before a load,
+`memory.decide` says who must go for it; one model loads at a time. A worker that dies is started
+again at once; after deaths with no answer between them ever later, and then not at all for a while
+(`engine.breaker`). Cores are divided among the models that have leases (`cores.share_cores`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from edgeagent import errors
+from edgeagent.engine.breaker import Breaker
+from edgeagent.engine.client import EngineClient
+from edgeagent.pool.cores import share_cores
+from edgeagent.pool.memory import Held, Placement, decide, in_words
+from edgeagent.pool.resident import Resident
+
+logger = logging.getLogger(__name__)
+
+WATCH_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True)
+class PoolLimits:
+    """The budget of all workers, and how patient to be with them. Bytes, seconds.
+
+    `idle_unload_s` None keeps idle models until their memory is wanted; `stays` is never unloaded for
+    idleness, `pinned` ones not for memory either.
+    """
+
+    budget_bytes: int | None
+    n_cores: int
+    load_timeout_s: float
+    hang_timeout_s: float
+    breaker_deaths: int
+    breaker_window_s: float
+    idle_unload_s: float | None = None
+    pinned: frozenset[str] = frozenset()
+    stays: frozenset[str] = field(default=frozenset())
+
+
+class Pool:
+    """All engine workers of the daemon. Event loop's thread only; `close()` may be called twice.
+
+    `check` raises ModelNotFound for a model that is not there; `place` says how one would be loaded
+    and what it needs, or why not.
+    """
+
+    def __init__(
+        self,
+        limits: PoolLimits,
+        *,
+        check: Callable[[str], object],
+        place: Callable[[str], Awaitable[Placement]],
+        log_level: str = "info",
+    ) -> None:
+        self._limits = limits
+        self._check = check
+        self._place = place
+        self._log_level = log_level
+        self._residents: dict[str, Resident] = {}
+        self._tasks: set[asyncio.Task[EngineClient]] = set()
+        self._watcher: asyncio.Task[None] | None = None
+        self._loading = asyncio.Lock()
+        self._changed = asyncio.Condition()
+        self._is_closing = False
+
+    async def open(self) -> None:
+        """Start watching for workers that hang and models that are idle."""
+        self._watcher = asyncio.create_task(self._watch(), name="pool-watch")
+
+    def resident(self, model_id: str) -> Resident | None:
+        return self._residents.get(model_id)
+
+    def residents(self) -> list[Resident]:
+        return list(self._residents.values())
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that all workers hold together."""
+        return sum(resident.n_bytes for resident in self._residents.values())
+
+    @asynccontextmanager
+    async def lease(self, model_id: str) -> AsyncIterator[EngineClient]:
+        """A loaded engine that is not unloaded while the lease lasts.
+
+        Raises: ModelNotFound, ModelUnusable, InsufficientMemory, EngineStarting, EngineDied,
+        EngineBroken, Unavailable.
+        """
+        resident = self._resident(model_id)
+        resident.n_leases += 1
+        try:
+            client = await self._client(resident)
+            self._share_cores()
+            yield client
+        finally:
+            resident.n_leases -= 1
+            resident.last_used_s = time.monotonic()
+            self._share_cores()
+            await self._notify()
+
+    def record_answer(self, model_id: str) -> None:
+        """A request was answered to its end: earlier deaths are forgiven."""
+        resident = self._residents.get(model_id)
+        if resident is not None:
+            resident.breaker.record_answer()
+
+    async def load(self, model_id: str) -> Resident:
+        """Load a model without asking it anything. Raises what `lease` raises."""
+        async with self.lease(model_id):
+            return self._residents[model_id]
+
+    async def unload(self, model_id: str, reason: str) -> bool:
+        """End a model's worker, whatever it is doing; all its memory comes back. False: not loaded."""
+        resident = self._residents.get(model_id)
+        if resident is None or resident.state == "unloaded":
+            return False
+        logger.info("unloaded model=%s n_bytes=%s reason=%s", model_id, resident.n_bytes, reason)
+        client, resident.client = resident.client, None
+        if resident.starting is not None:
+            resident.starting.cancel()
+        if client is not None:
+            await client.close()
+        await self._notify()
+        return True
+
+    async def close(self) -> None:
+        self._is_closing = True
+        if self._watcher is not None:
+            self._watcher.cancel()
+        for model_id in list(self._residents):
+            await self.unload(model_id, "shutdown")
+        for task in list(self._tasks):
+            task.cancel()
+
+    # --- starting
+
+    def _resident(self, model_id: str) -> Resident:
+        self._check(model_id)  # an unknown model gets no place
+        if model_id not in self._residents:
+            breaker = Breaker(self._limits.breaker_deaths, self._limits.breaker_window_s)
+            self._residents[model_id] = Resident(model_id, breaker)
+        return self._residents[model_id]
+
+    async def _client(self, resident: Resident) -> EngineClient:
+        if resident.client is not None and resident.client.is_alive:
+            return resident.client
+        return await asyncio.shield(self._start(resident))
+
+    def _start(self, resident: Resident) -> asyncio.Task[EngineClient]:
+        """The one running attempt to start this model's worker. Raises: EngineBroken."""
+        if resident.starting is not None:
+            return resident.starting
+        now = time.monotonic()
+        closes_in_s = resident.breaker.closes_in_s(now)
+        if closes_in_s is not None:
+            raise errors.EngineBroken(
+                f"The engine of {resident.model_id} died {self._limits.breaker_deaths} times in "
+                f"{self._limits.breaker_window_s:g} s without finishing an answer and is left alone for "
+                f"now: try again in {closes_in_s:.0f} s, or check it with "
+                f"`edgeagent models verify {resident.model_id}`.",
+                retry_after_s=closes_in_s,
+            )
+        delay_s = resident.breaker.delay_s(now)
+        task = asyncio.create_task(
+            self._bring_up(resident, delay_s), name=f"start-{resident.model_id}"
+        )
+        resident.starting = task
+        self._tasks.add(task)
+        task.add_done_callback(self._started)
+        return task
+
+    def _started(self, task: asyncio.Task[EngineClient]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            logger.error("load_failed %s", exc)
+
+    async def _bring_up(self, resident: Resident, delay_s: float) -> EngineClient:
+        try:
+            await asyncio.sleep(delay_s)
+            async with self._turn_to_load(resident.model_id):
+                resident.placement = await self._place(resident.model_id)
+                await self._make_room(resident.placement)
+                client = await EngineClient.start(
+                    resident.placement.config,
+                    timeout_s=self._limits.load_timeout_s,
+                    on_death=lambda client, status: self._on_death(resident, client),
+                    log_level=self._log_level,
+                )
+        except errors.EdgeAgentError as exc:
+            resident.failure = exc.message
+            raise
+        finally:
+            resident.starting = None
+        resident.client = client
+        resident.failure = None
+        logger.info(
+            "loaded model=%s pid=%s load_ms=%.0f n_bytes=%s need_bytes=%s",
+            resident.model_id,
+            client.pid,
+            client.facts.load_ms,
+            resident.n_bytes,
+            resident.placement.need_bytes,
+        )
+        return client
+
+    @asynccontextmanager
+    async def _turn_to_load(self, model_id: str) -> AsyncIterator[None]:
+        """One model loads at a time: two at once would both find the memory free."""
+        try:
+            async with asyncio.timeout(self._limits.load_timeout_s):
+                await self._loading.acquire()
+        except TimeoutError:
+            raise errors.Unavailable(
+                f"Model {model_id} waited {self._limits.load_timeout_s:g} s for another one to load: try "
+                "again later.",
+                retry_after_s=10.0,
+            ) from None
+        try:
+            yield
+        finally:
+            self._loading.release()
+
+    # --- memory
+
+    def _held(self, besides: str) -> list[Held]:
+        return [
+            resident.held(is_pinned=resident.model_id in self._limits.pinned)
+            for resident in self._residents.values()
+            if resident.state == "loaded" and resident.model_id != besides
+        ]
+
+    async def _make_room(self, need: Placement) -> None:
+        """Evict who must go, or wait for who is busy.
+
+        Raises: InsufficientMemory when the model can never have a place; Unavailable when nobody
+        became idle in time.
+        """
+        budget = self._limits.budget_bytes
+        deadline = time.monotonic() + self._limits.load_timeout_s
+        while True:
+            held = self._held(besides=need.config.model_id)
+            decision = decide(need.need_bytes, budget, held)
+            if decision.verdict == "never":
+                pinned = f" with {', '.join(decision.blockers)} pinned" if decision.blockers else ""
+                raise errors.InsufficientMemory(
+                    f"{in_words(need, budget or 0, held)}{pinned}: choose a smaller model or quantization, "
+                    "lower n_ctx, use a quantized kv_type, or raise ram_budget_bytes."
+                )
+            if decision.verdict == "load":
+                for model_id in decision.evict:
+                    await self.unload(model_id, f"memory wanted by {need.config.model_id}")
+                return
+            await self._wait_for_change(need, held, decision.blockers, deadline)
+
+    async def _wait_for_change(
+        self, need: Placement, held: list[Held], blockers: list[str], deadline: float
+    ) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._changed:
+                await self._changed.wait()
+        except TimeoutError:
+            raise errors.Unavailable(
+                f"{in_words(need, self._limits.budget_bytes or 0, held)}, and {', '.join(blockers)} would "
+                "have to go but is in use: try again later, unload it, or raise ram_budget_bytes.",
+                retry_after_s=10.0,
+            ) from None
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    # --- cores
+
+    def _share_cores(self) -> None:
+        """Give the leased models their threads; an idle one keeps its share until it works again."""
+        active = [
+            resident.client
+            for resident in self._residents.values()
+            if resident.n_leases and resident.client is not None and resident.client.is_alive
+        ]
+        shares = share_cores(self._limits.n_cores, [client.config.n_threads for client in active])
+        for client, n_threads in zip(active, shares, strict=True):
+            client.set_threads(n_threads)
+
+    # --- dying and idling
+
+    def _on_death(self, resident: Resident, client: EngineClient) -> None:
+        """Count a death nobody asked for, and bring the worker up again."""
+        if self._is_closing:
+            return
+        resident.n_deaths += 1
+        resident.breaker.record_death(time.monotonic())
+        if resident.client is client:
+            resident.client = None
+        if resident.starting is None and client.was_loaded:
+            try:
+                self._start(resident)
+            except errors.EngineBroken as exc:
+                resident.failure = exc.message
+                logger.error(
+                    "engine_broken model=%s n_deaths=%s", resident.model_id, resident.n_deaths
+                )
+
+    async def _watch(self) -> None:
+        """End workers that have been silent for too long, whose death does the rest; unload models
+        that nobody has asked for a while."""
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            now = time.monotonic()
+            slept, last = now - last, now
+            if slept > 5 * WATCH_INTERVAL_S:
+                continue  # it was this process that stood still: heartbeats wait in the socket
+            for resident in self.residents():
+                with suppress(errors.EdgeAgentError):
+                    await self._care(resident, now)
+
+    async def _care(self, resident: Resident, now: float) -> None:
+        client = resident.client
+        if client is None or not client.is_alive:
+            return
+        silent_s = now - client.last_beat_s
+        if silent_s > self._limits.hang_timeout_s:
+            client.kill(f"silent for {silent_s:.0f} s")
+            return
+        idle_s = now - resident.last_used_s
+        may_go = resident.model_id not in self._limits.stays | self._limits.pinned
+        wait_s = self._limits.idle_unload_s
+        if wait_s is not None and may_go and resident.n_leases == 0 and idle_s > wait_s:
+            await self.unload(resident.model_id, f"idle for {idle_s:.0f} s")

@@ -1,0 +1,247 @@
+"""The pool: pure decisions by table and property, then real workers under a real budget."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeagent.errors import InsufficientMemory, ModelNotFound, Unavailable
+from edgeagent.pool import Placement, Pool, PoolLimits
+from edgeagent.pool.cores import share_cores
+from edgeagent.pool.memory import Held, decide
+from edgeagent.types import EngineConfig, GenerateSpec, Prompt, Sampling
+from tests.conftest import wait_for
+
+
+def held(
+    name: str, n_bytes: int, *, idle: bool = True, pinned: bool = False, used: float = 0
+) -> Held:
+    return Held(name, n_bytes, idle, pinned, used)
+
+
+@pytest.mark.parametrize(
+    ("need", "budget", "loaded", "verdict", "evict", "blockers"),
+    [
+        (50, None, [held("a", 500)], "load", [], []),
+        (50, 100, [], "load", [], []),
+        (50, 100, [held("a", 50)], "load", [], []),
+        (50, 100, [held("a", 60)], "load", ["a"], []),
+        (50, 100, [held("a", 30, used=2), held("b", 30, used=1)], "load", ["b"], []),
+        (90, 100, [held("a", 30, used=2), held("b", 30, used=1)], "load", ["b", "a"], []),
+        (50, 100, [held("a", 60, idle=False)], "wait", [], ["a"]),
+        (90, 100, [held("a", 30), held("b", 30, idle=False)], "wait", [], ["b"]),
+        (101, 100, [], "never", [], []),
+        (50, 100, [held("a", 60, pinned=True)], "never", [], ["a"]),
+        (50, 100, [held("p", 40, pinned=True, used=0), held("a", 20, used=9)], "load", ["a"], []),
+    ],
+)  # fmt: skip
+def test_who_must_go_for_a_model(need, budget, loaded, verdict, evict, blockers):
+    decision = decide(need, budget, loaded)
+    assert (decision.verdict, decision.evict, decision.blockers) == (verdict, evict, blockers)
+
+
+models = st.lists(
+    st.builds(
+        Held,
+        st.uuids().map(str),
+        st.integers(1, 100),
+        st.booleans(),
+        st.booleans(),
+        st.floats(0, 100),
+    ),
+    max_size=8,
+)
+
+
+@given(need=st.integers(1, 300), budget=st.integers(1, 300), loaded=models)
+def test_no_decision_overruns_the_budget_or_evicts_what_may_not_go(need, budget, loaded):
+    decision = decide(need, budget, loaded)
+    by_id = {model.model_id: model for model in loaded}
+    assert all(by_id[i].is_idle and not by_id[i].is_pinned for i in decision.evict)
+    if decision.verdict == "load":
+        left = sum(model.n_bytes for model in loaded if model.model_id not in decision.evict)
+        assert left + need <= budget
+    if decision.verdict == "never":
+        assert need + sum(model.n_bytes for model in loaded if model.is_pinned) > budget
+
+
+@given(n_cores=st.integers(1, 64), wanted=st.lists(st.integers(1, 64), max_size=20))
+def test_cores_are_never_given_twice_and_never_left_over_in_vain(n_cores, wanted):
+    given_ = share_cores(n_cores, wanted)
+    assert all(1 <= got <= want for got, want in zip(given_, wanted, strict=True))
+    if len(wanted) <= n_cores:
+        assert sum(given_) <= n_cores
+        assert sum(given_) == min(n_cores, sum(wanted))
+    else:
+        assert given_ == [1] * len(wanted)
+
+
+class Shelf:
+    """Copies of one model under several names, each said to need `need_bytes`."""
+
+    def __init__(self, path: Path, need_bytes: int) -> None:
+        self.path = path
+        self.need_bytes = need_bytes
+
+    def check(self, model_id: str) -> None:
+        if not model_id.startswith("model-"):
+            raise ModelNotFound(f"{model_id} is not here")
+
+    async def place(self, model_id: str) -> Placement:
+        config = EngineConfig(
+            model_id=model_id, path=str(self.path), n_ctx=512, n_threads=2, n_seq=2
+        )
+        return Placement(config, self.need_bytes, "all told")
+
+
+@asynccontextmanager
+async def pool_of(path: Path, need_bytes: int = 100_000_000, **limits: Any) -> AsyncIterator[Pool]:
+    defaults: dict[str, Any] = {
+        "budget_bytes": None, "n_cores": 2, "load_timeout_s": 30, "hang_timeout_s": 30,
+        "breaker_deaths": 3, "breaker_window_s": 60,
+    }  # fmt: skip
+    shelf = Shelf(path, need_bytes)
+    pool = Pool(PoolLimits(**(defaults | limits)), check=shelf.check, place=shelf.place)
+    await pool.open()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def ask(pool: Pool, model_id: str, max_tokens: int = 8) -> str:
+    spec = GenerateSpec(
+        prompts=[Prompt(text="Once upon a time")],
+        max_tokens=max_tokens,
+        sampling=Sampling(temperature=0),
+    )
+    async with pool.lease(model_id) as client:
+        text = ""
+        async for chunk in client.generate(spec):
+            text += chunk.text
+        pool.record_answer(model_id)
+        return text
+
+
+async def test_a_model_is_loaded_when_asked_for_and_stays(stories):
+    async with pool_of(stories) as pool:
+        first = await ask(pool, "model-a")
+        pid = pool.resident("model-a").client.pid
+        assert await ask(pool, "model-a") == first
+        assert pool.resident("model-a").client.pid == pid
+        with pytest.raises(ModelNotFound):
+            await ask(pool, "other")
+        assert pool.resident("other") is None
+
+
+async def test_the_least_recently_used_model_goes_when_memory_is_wanted(stories):
+    async with pool_of(stories, need_bytes=100_000_000, budget_bytes=230_000_000) as pool:
+        await ask(pool, "model-a")
+        await ask(pool, "model-b")
+        wait_bytes = pool.n_bytes
+        assert wait_bytes > 0
+        await ask(pool, "model-a")
+        # Measured sizes have replaced the estimates; a budget for two of them forces one out.
+        sizes = [resident.n_bytes for resident in pool.residents()]
+        pool._limits = PoolLimits(**{**vars(pool._limits), "budget_bytes": sum(sizes) + 50_000_000})
+        await ask(pool, "model-c")
+        assert pool.resident("model-b").state == "unloaded"
+        assert pool.resident("model-a").state == "loaded"
+        assert pool.resident("model-c").state == "loaded"
+
+
+async def test_what_can_never_fit_is_refused_with_the_arithmetic(stories):
+    async with pool_of(stories, need_bytes=900_000_000, budget_bytes=600_000_000) as pool:
+        with pytest.raises(
+            InsufficientMemory, match=r"needs 900 MB \(all told\).*budget is 600 MB"
+        ):
+            await ask(pool, "model-a")
+        assert pool.resident("model-a").failure is not None
+
+
+async def test_a_busy_model_is_waited_for_and_the_wait_is_bounded(stories):
+    async with pool_of(
+        stories, need_bytes=100_000_000, budget_bytes=110_000_000, load_timeout_s=20
+    ) as pool:
+        async with pool.lease("model-a"):
+            waiting = asyncio.create_task(ask(pool, "model-b"))
+            done, _ = await asyncio.wait({waiting}, timeout=0.5)
+            assert not done
+        assert await waiting
+        assert pool.resident("model-a").state == "unloaded"
+        pool._limits = PoolLimits(**{**vars(pool._limits), "load_timeout_s": 0.3})
+        async with pool.lease("model-b"):
+            with pytest.raises(Unavailable, match="model-b would have to go but is in use"):
+                await ask(pool, "model-a")
+
+
+async def test_a_pinned_model_never_goes(stories):
+    async with pool_of(
+        stories, need_bytes=100_000_000, budget_bytes=120_000_000, pinned=frozenset({"model-a"})
+    ) as pool:
+        await ask(pool, "model-a")
+        with pytest.raises(InsufficientMemory, match="model-a pinned"):
+            await ask(pool, "model-b")
+        assert pool.resident("model-a").state == "loaded"
+
+
+async def test_an_idle_model_is_unloaded_after_its_time_and_the_default_stays(stories):
+    async with pool_of(stories, idle_unload_s=0.2, stays=frozenset({"model-a"})) as pool:
+        await ask(pool, "model-a")
+        await ask(pool, "model-b")
+        async with asyncio.timeout(20):
+            while pool.resident("model-b").state != "unloaded":
+                await asyncio.sleep(0.05)
+        assert pool.resident("model-a").state == "loaded"
+
+
+async def test_requests_that_arrive_while_a_model_loads_share_the_one_load(stories):
+    async with pool_of(stories) as pool:
+        texts = await asyncio.gather(*(ask(pool, "model-a") for _ in range(6)))
+        assert len(set(texts)) == 1
+        assert pool.resident("model-a").n_deaths == 0
+
+
+async def test_two_busy_models_divide_the_cores_and_one_gets_them_back(stories):
+    async with pool_of(stories) as pool, pool.lease("model-a") as first:
+        assert first._n_threads == 2
+        async with pool.lease("model-b") as second:
+            assert (first._n_threads, second._n_threads) == (1, 1)
+        await ask(pool, "model-a")
+        assert first._n_threads == 2
+
+
+async def test_a_killed_worker_is_brought_up_again_without_being_asked(stories):
+    async with pool_of(stories) as pool:
+        await ask(pool, "model-a")
+        pid = pool.resident("model-a").client.pid
+        pool.resident("model-a").client.kill("test")
+        async with asyncio.timeout(20):
+            while (
+                pool.resident("model-a").state != "loaded"
+                or pool.resident("model-a").client.pid == pid
+            ):
+                await asyncio.sleep(0.02)
+        assert await ask(pool, "model-a")
+
+
+def test_an_unloaded_models_memory_comes_back(stories):
+    import psutil
+
+    async def run() -> int:
+        async with pool_of(stories) as pool:
+            await ask(pool, "model-a")
+            pid = pool.resident("model-a").client.pid
+            assert await pool.unload("model-a", "test")
+            assert not await pool.unload("model-a", "test")
+            return pid
+
+    pid = asyncio.run(run())
+    wait_for(lambda: not psutil.pid_exists(pid), 5)

@@ -177,6 +177,12 @@ class Agent:
             return Readiness("ready", model_id)
         if resident is not None and resident.failure is not None:
             return Readiness("unavailable", model_id, resident.failure)
+        if (
+            resident is not None
+            and resident.state == "unloaded"
+            and (broken := self._pool.broken(resident))
+        ):
+            return Readiness("unavailable", model_id, broken.message)
         if resident is not None and resident.state == "loading":
             return Readiness("loading", model_id, "the model is being loaded")
         return Readiness("loading", model_id, "the model is loaded at the first request")

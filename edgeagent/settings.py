@@ -70,21 +70,28 @@ class Settings(BaseSettings):
         default_factory=list, description="models that are never unloaded once loaded"
     )
     idle_unload_s: float = Field(
-        900.0, ge=0, le=1e9, description="idle models other than the default go after this; 0: never"
+        900.0,
+        ge=0,
+        le=1e9,
+        description="idle models other than the default go after this; 0: never",
     )
     ram_budget_bytes: int | None = Field(
         None, ge=1, description="memory all workers together may use; default: from the profile"
     )
 
     # engine
-    n_ctx: int = Field(4096, ge=256, le=1 << 20, description="KV cells of a model, all slots together")
+    n_ctx: int = Field(
+        4096, ge=256, le=1 << 20, description="KV cells of a model, all slots together"
+    )
     n_seq: int = Field(8, ge=1, le=64, description="sequences decoded in one batch")
     n_prefixes: int = Field(24, ge=0, le=128, description="idle prefixes kept in the KV cache")
     n_batch: int = Field(512, ge=32, le=4096, description="most tokens of one step")
     n_threads: int | None = Field(
         None, ge=1, le=256, description="threads of one engine; default: usable cores"
     )
-    kv_type: Literal["f16", "q8_0", "q4_0"] = Field("f16", description="type of stored keys and values")
+    kv_type: Literal["f16", "q8_0", "q4_0"] = Field(
+        "f16", description="type of stored keys and values"
+    )
     flash_attention: Literal["auto", "on", "off"] = Field("auto", description="flash attention")
     step_budget_ms: float = Field(
         150.0, ge=5, le=10_000, description="longest a prompt chunk may hold up running answers"
@@ -104,19 +111,18 @@ class Settings(BaseSettings):
         60.0, gt=1, le=3600, description="a worker silent for this long is ended and restarted"
     )
     breaker_deaths: int = Field(
-        5, ge=1, le=10_000, description="worker deaths without an answer between them that open the breaker"
+        5,
+        ge=1,
+        le=10_000,
+        description="worker deaths without an answer between them that open the breaker",
     )
     breaker_window_s: float = Field(
         60.0, gt=0, le=86_400, description="how long the breaker counts deaths and then stays open"
     )
 
     # HTTP
-    max_body_bytes: int = Field(
-        4 << 20, ge=1024, le=1 << 30, description="largest request body"
-    )
-    max_header_bytes: int = Field(
-        64 << 10, ge=4096, le=1 << 20, description="largest request head"
-    )
+    max_body_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="largest request body")
+    max_header_bytes: int = Field(64 << 10, ge=4096, le=1 << 20, description="largest request head")
     header_timeout_s: float = Field(
         15.0, gt=0, le=600, description="longest a request head may take to arrive"
     )
@@ -128,7 +134,8 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(512, ge=4, le=65_536, description="open connections")
     allowed_hosts: list[str] = Field(
-        default_factory=list, description="host names accepted beside loopback and the bound address"
+        default_factory=list,
+        description="host names accepted beside loopback and the bound address",
     )
     allowed_origins: list[str] = Field(
         default_factory=list, description="browser origins that may call the API"
@@ -206,20 +213,28 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"Configuration {path} cannot be read: {exc}. Give a readable file with --config.") from exc
+        raise SettingsError(
+            f"Configuration {path} cannot be read: {exc}. Give a readable file with --config."
+        ) from exc
     except tomllib.TOMLDecodeError as exc:
-        raise SettingsError(f"Configuration {path} is not valid TOML: {exc}. Correct that line.") from exc
+        raise SettingsError(
+            f"Configuration {path} is not valid TOML: {exc}. Correct that line."
+        ) from exc
 
 
 def _environment() -> dict[str, Any]:
     known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
     for name in os.environ:
         if name.startswith(ENV_PREFIX) and name not in known:
-            raise SettingsError(f"Unknown variable {name}{_nearest(name, known)}. Unset or correct it.")
+            raise SettingsError(
+                f"Unknown variable {name}{_nearest(name, known)}. Unset or correct it."
+            )
     try:
         return EnvSettingsSource(Settings)()
     except ValueError as exc:
-        raise SettingsError(f"An {ENV_PREFIX}* variable cannot be read: {exc}. Lists are written as JSON.") from exc
+        raise SettingsError(
+            f"An {ENV_PREFIX}* variable cannot be read: {exc}. Lists are written as JSON."
+        ) from exc
 
 
 def _refuse_unknown(layer: Mapping[str, Any], origin: str) -> None:

@@ -50,7 +50,9 @@ class ChatWriter:
                 self._has_role.add(chunk.index)
                 out.append(self._event(chunk.index, b'{"role":"assistant","content":""}', b"null"))
             if chunk.text:
-                out.append(self._event(chunk.index, b'{"content":' + _encode(chunk.text) + b"}", b"null"))
+                out.append(
+                    self._event(chunk.index, b'{"content":' + _encode(chunk.text) + b"}", b"null")
+                )
             if chunk.finish is not None:
                 out.append(self._event(chunk.index, b"{}", _encode(finish_reason(chunk.finish))))
         return b"".join(out)
@@ -64,7 +66,11 @@ class ChatWriter:
     def last_events(self, answer: Answer) -> bytes:
         if not self._wants_usage:
             return b""
-        last = self._head | {"choices": [], "usage": usage_of(answer), "timings": timings_of(answer)}
+        last = self._head | {
+            "choices": [],
+            "usage": usage_of(answer),
+            "timings": timings_of(answer),
+        }
         return b"data: " + _encode(last) + b"\n\n"
 
     def collect(self, chunks: list[TokenChunk]) -> None:

@@ -38,14 +38,20 @@ class CompletionWriter:
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
         return b"".join(
-            b"data: " + _encode(self._head | {"choices": [_choice(c.index, c.text, c.finish)]}) + b"\n\n"
+            b"data: "
+            + _encode(self._head | {"choices": [_choice(c.index, c.text, c.finish)]})
+            + b"\n\n"
             for c in chunks
         )
 
     def last_events(self, answer: Answer) -> bytes:
         if not self._wants_usage:
             return b""
-        last = self._head | {"choices": [], "usage": usage_of(answer), "timings": timings_of(answer)}
+        last = self._head | {
+            "choices": [],
+            "usage": usage_of(answer),
+            "timings": timings_of(answer),
+        }
         return b"data: " + _encode(last) + b"\n\n"
 
     def collect(self, chunks: list[TokenChunk]) -> None:

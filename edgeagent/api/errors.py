@@ -114,7 +114,9 @@ def _from_validation(exc: pydantic.ValidationError) -> EdgeAgentError:
         return InvalidParameter(f"Unknown parameter `{param}`:{hint}", param=param)
     message = first["msg"].removeprefix("Value error, ")
     where = f"`{param}`: " if param else ""
-    return InvalidParameter(f"{where}{message[0].lower()}{message[1:]}{_shown(first)}.", param=param)
+    return InvalidParameter(
+        f"{where}{message[0].lower()}{message[1:]}{_shown(first)}.", param=param
+    )
 
 
 def _shown(error: Any) -> str:

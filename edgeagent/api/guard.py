@@ -51,7 +51,13 @@ def rules(
     max_body_bytes: int, body_timeout_s: float,
 ) -> GuardRules:  # fmt: skip
     """Loopback's names and the bound address, beside what the settings allow."""
-    names = {"localhost", "127.0.0.1", "::1", host.lower(), *(name.lower() for name in allowed_hosts)}
+    names = {
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        host.lower(),
+        *(name.lower() for name in allowed_hosts),
+    }
     return GuardRules(
         hosts=frozenset(names),
         is_wildcard=host in ("0.0.0.0", "::"),

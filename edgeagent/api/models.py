@@ -23,7 +23,13 @@ def _body(model: ModelStatus) -> ModelBody:
     )
 
 
-@get("/v1/models", operation_id="models", summary="List the installed models", tags=["models"], sync_to_thread=False)
+@get(
+    "/v1/models",
+    operation_id="models",
+    summary="List the installed models",
+    tags=["models"],
+    sync_to_thread=False,
+)
 def list_models(agent: Agent) -> ModelList:
     return ModelList(data=[_body(model) for model in agent.models()])
 

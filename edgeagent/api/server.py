@@ -76,7 +76,9 @@ class GuardedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is answered in the same shape as everything else."""
-        status, headers, body = encoded(BadRequest(f"{msg.rstrip('.')}: send HTTP/1.1 within the bounds."))
+        status, headers, body = encoded(
+            BadRequest(f"{msg.rstrip('.')}: send HTTP/1.1 within the bounds.")
+        )
         headers += [(b"connection", b"close"), request_id()]
         try:
             output = self.conn.send(h11.Response(status_code=status, headers=headers))

@@ -10,7 +10,13 @@ from edgeagent.agent import Agent
 from edgeagent.api.schemas.models import HealthBody, ReadyBody
 
 
-@get("/health", operation_id="health", summary="Is the daemon alive?", tags=["system"], sync_to_thread=False)
+@get(
+    "/health",
+    operation_id="health",
+    summary="Is the daemon alive?",
+    tags=["system"],
+    sync_to_thread=False,
+)
 def health() -> HealthBody:
     return HealthBody(version=__version__)
 

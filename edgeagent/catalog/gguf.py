@@ -21,7 +21,6 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-
 from edgeagent.catalog.cursor import Cursor, open_regular
 from edgeagent.catalog.ggml_types import GGML_TYPES, GGMLType
 from edgeagent.errors import GGUFRefused

@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeagent.catalog.digest import Progress, no_progress, sha256_of
-from edgeagent.catalog.facts import ModelFacts, inspect
 from edgeagent.catalog.ids import check_id, folder_name, id_of_file, nearest
 from edgeagent.catalog.record import RECORD_NAMES, InstalledModel, read_record
 from edgeagent.errors import InstallFailed, ModelNotFound, ModelUnusable
+
+if TYPE_CHECKING:
+    from edgeagent.catalog.facts import ModelFacts
 
 STAGING = ".staging"
 
@@ -88,6 +91,9 @@ class Library:
 
         Raises: ModelUnusable with expected and found digest; GGUFRefused for a bad header.
         """
+        # Here and not above: the header reader brings numpy, which the daemon has no other use for.
+        from edgeagent.catalog.facts import inspect
+
         model = self.resolve(model_id)
         for name, expected in model.digests().items():
             path = model.folder / name

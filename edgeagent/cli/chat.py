@@ -28,9 +28,15 @@ HELP = """\
 
 @click.command()
 @click.argument("message", required=False)
-@click.option("--model", default="default", show_default=True, help="Which installed model answers.")
+@click.option(
+    "--model", default="default", show_default=True, help="Which installed model answers."
+)
 @click.option("--system", metavar="TEXT", help="System prompt.")
-@click.option("--temperature", type=click.FloatRange(0, 2), help="0 is always the likeliest word. Default: the model's.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 2),
+    help="0 is always the likeliest word. Default: the model's.",
+)
 @click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the daemon's.")
 @click.option("--seed", type=int, help="The same seed gives the same answer.")
 @click.option("--host", metavar="ADDRESS", help="Where the daemon listens. Default: 127.0.0.1.")
@@ -46,7 +52,9 @@ def chat(
     """
     settings = resolved(config, **flags).settings
     sampling = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
-    options = {"model": model} | {key: value for key, value in sampling.items() if value is not None}
+    options = {"model": model} | {
+        key: value for key, value in sampling.items() if value is not None
+    }
     with running_daemon(settings, _serve_arguments(config, settings)) as url:
         conversation = Conversation(url, options, system)
         if message is not None:
@@ -56,7 +64,14 @@ def chat(
 
 
 def _serve_arguments(config: Path | None, settings: Settings) -> list[str]:
-    arguments = ["--host", settings.host, "--port", str(settings.port), "--state-dir", str(settings.state_dir)]
+    arguments = [
+        "--host",
+        settings.host,
+        "--port",
+        str(settings.port),
+        "--state-dir",
+        str(settings.state_dir),
+    ]
     arguments += ["--models-dir", str(settings.effective_models_dir)]
     return arguments + (["--config", str(config)] if config is not None else [])
 

@@ -16,7 +16,16 @@ from edgeagent import __version__
 from edgeagent.cli.options import resolved, settings_options
 from edgeagent.settings import Resolved
 
-LIBRARIES = ("llama-cpp-python", "litestar", "uvicorn", "h11", "msgspec", "pydantic", "numpy", "jinja2")
+LIBRARIES = (
+    "llama-cpp-python",
+    "litestar",
+    "uvicorn",
+    "h11",
+    "msgspec",
+    "pydantic",
+    "numpy",
+    "jinja2",
+)
 
 
 @click.command()
@@ -25,7 +34,9 @@ def doctor(config: Path | None, **flags: Any) -> None:
     """Show the settings with their origins, and check what the daemon needs."""
     state = resolved(config, **flags)
     console = Console()
-    console.print(f"edgeagent {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    console.print(
+        f"edgeagent {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    )
     console.print(f"usable cores: {len(os.sched_getaffinity(0))}")
     console.print(_settings_table(state))
     console.print(_libraries_table())
@@ -64,7 +75,9 @@ def _problems(state: Resolved) -> list[str]:
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        found.append(f"{directory} cannot be written: nothing can be installed. Set --models-dir or --state-dir.")
+        found.append(
+            f"{directory} cannot be written: nothing can be installed. Set --models-dir or --state-dir."
+        )
     from edgeagent.catalog.library import Library
 
     ids = [model.id for model in Library(directory).installed()]

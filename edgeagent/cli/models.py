@@ -66,7 +66,9 @@ def list_(config: Path | None, **flags: Any) -> None:
     table = Table("id", "file", "quant", "size", "source", "state", box=None, pad_edge=False)
     for model in found:
         state = "not verified" if model.unmanaged else model.state
-        table.add_row(model.id, model.file, model.quant, megabytes(model.size_bytes), model.source, state)
+        table.add_row(
+            model.id, model.file, model.quant, megabytes(model.size_bytes), model.source, state
+        )
     Console().print(table)
 
 
@@ -80,18 +82,29 @@ def catalog(config: Path | None, **flags: Any) -> None:
         for variant in entry.variants:
             size = megabytes(variant.size_bytes) if variant.size_bytes else ""
             table.add_row(
-                entry.id, entry.task, f"{entry.n_params / 1e6:,.0f} M", entry.licence, variant.quant, size
+                entry.id,
+                entry.task,
+                f"{entry.n_params / 1e6:,.0f} M",
+                entry.licence,
+                variant.quant,
+                size,
             )
     Console().print(table)
 
 
 @models.command()
 @click.argument("model")
-@click.option("--quant", metavar="NAME", help="Which variant, as `models catalog` names it. Default: the first.")
+@click.option(
+    "--quant",
+    metavar="NAME",
+    help="Which variant, as `models catalog` names it. Default: the first.",
+)
 @click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="PATH",
               help="Take the bytes from this file (a USB stick) instead of the network.")  # fmt: skip
 @settings_options
-def install(config: Path | None, model: str, quant: str | None, file: Path | None, **flags: Any) -> None:
+def install(
+    config: Path | None, model: str, quant: str | None, file: Path | None, **flags: Any
+) -> None:
     """Install MODEL: an id of the catalog, or the path of a GGUF file.
 
     The file is hashed and checked, and loaded once on trial, before it takes the place of what was
@@ -101,7 +114,9 @@ def install(config: Path | None, model: str, quant: str | None, file: Path | Non
     library = library_of(settings)
     with progress_bar() as progress:
         if model.lower().endswith(".gguf"):
-            done = installing.install_file(Path(model), library, trial=trial_load, progress=progress)
+            done = installing.install_file(
+                Path(model), library, trial=trial_load, progress=progress
+            )
         else:
             done = installing.install(
                 model, library, catalog_of(settings), quant=quant, offline=settings.offline,
@@ -118,7 +133,9 @@ def ensure(ctx: click.Context, config: Path | None, **flags: Any) -> None:
     """Install the default model unless some model is there. Options of `serve` are understood."""
     settings = resolved(config, **flags).settings
     if not library_of(settings).installed():
-        ctx.invoke(install, config=config, model=settings.default_model, quant=None, file=None, **flags)
+        ctx.invoke(
+            install, config=config, model=settings.default_model, quant=None, file=None, **flags
+        )
 
 
 @models.command()
@@ -157,7 +174,13 @@ def trial_load(path: Path) -> None:
 
     async def load() -> None:
         config = EngineConfig(
-            model_id=path.name, path=str(path), n_ctx=256, n_seq=1, n_prefixes=0, n_batch=32, n_threads=1
+            model_id=path.name,
+            path=str(path),
+            n_ctx=256,
+            n_seq=1,
+            n_prefixes=0,
+            n_batch=32,
+            n_threads=1,
         )
         client = await EngineClient.start(config, timeout_s=TRIAL_TIMEOUT_S, log_level="error")
         await client.close()

@@ -12,9 +12,10 @@ from typing import Any
 
 import click
 
-from edgeagent.app import Daemon
 from edgeagent.api.server import bind
+from edgeagent.app import Daemon, refuse_exposed_bind
 from edgeagent.cli.options import resolved, settings_options
+from edgeagent.errors import StartFailed
 
 logger = logging.getLogger(__name__)
 
@@ -23,9 +24,15 @@ FIRST_INHERITED_FD = 3
 
 @click.command()
 @click.option("--host", metavar="ADDRESS", help="Address to listen on. Default: 127.0.0.1.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one. Default: 8484.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 picks a free one. Default: 8484.",
+)
 @settings_options
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info.")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info."
+)
 def serve(config: Path | None, **flags: Any) -> None:
     """Run the daemon: an OpenAI-compatible API on this machine.
 
@@ -34,21 +41,42 @@ def serve(config: Path | None, **flags: Any) -> None:
     """
     settings = resolved(config, **flags).settings
     logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
     )
     daemon = Daemon(settings)
     sockets = inherited_sockets() or [bind(settings.host, settings.port)]
     for sock in sockets:
-        host, port = sock.getsockname()[:2]
-        shown = f"[{host}]" if ":" in host else host
-        click.echo(f"edgeagent listens on http://{shown}:{port} (API under /v1, documentation at /schema)")
+        click.echo(f"edgeagent listens on {_shown(sock)} (API under /v1, documentation at /schema)")
     sys.stdout.flush()
     asyncio.run(daemon.serve(sockets))
 
 
 def inherited_sockets() -> list[socket.socket]:
-    """Listening sockets that systemd opened for this process (sd_listen_fds(3)); none without it."""
+    """Listening sockets that systemd opened for this process (sd_listen_fds(3)); none without it.
+
+    Raises: StartFailed for what is no socket, and for an address that others can reach.
+    """
     from edgeagent.settings import listen_fds
 
-    count = listen_fds(os.getpid())
-    return [socket.socket(fileno=FIRST_INHERITED_FD + i) for i in range(count)]
+    sockets = []
+    for fd in range(FIRST_INHERITED_FD, FIRST_INHERITED_FD + listen_fds(os.getpid())):
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError as exc:
+            raise StartFailed(
+                f"LISTEN_FDS names descriptor {fd}, which is no socket ({exc.strerror}): unset it, or let systemd "
+                "set it."
+            ) from exc
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            refuse_exposed_bind(sock.getsockname()[0])
+        sockets.append(sock)
+    return sockets
+
+
+def _shown(sock: socket.socket) -> str:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return f"unix:{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

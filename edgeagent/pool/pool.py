@@ -158,17 +158,10 @@ class Pool:
         """The one running attempt to start this model's worker. Raises: EngineBroken."""
         if resident.starting is not None:
             return resident.starting
-        now = time.monotonic()
-        closes_in_s = resident.breaker.closes_in_s(now)
-        if closes_in_s is not None:
-            raise errors.EngineBroken(
-                f"The engine of {resident.model_id} died {self._limits.breaker_deaths} times in "
-                f"{self._limits.breaker_window_s:g} s without finishing an answer and is left alone for "
-                f"now: try again in {closes_in_s:.0f} s, or check it with "
-                f"`edgeagent models verify {resident.model_id}`.",
-                retry_after_s=closes_in_s,
-            )
-        delay_s = resident.breaker.delay_s(now)
+        broken = self.broken(resident)
+        if broken is not None:
+            raise broken
+        delay_s = resident.breaker.delay_s(time.monotonic())
         task = asyncio.create_task(
             self._bring_up(resident, delay_s), name=f"start-{resident.model_id}"
         )
@@ -176,6 +169,19 @@ class Pool:
         self._tasks.add(task)
         task.add_done_callback(self._started)
         return task
+
+    def broken(self, resident: Resident) -> errors.EngineBroken | None:
+        """Why a request would not even start this model's worker now; None when it would."""
+        closes_in_s = resident.breaker.closes_in_s(time.monotonic())
+        if closes_in_s is None:
+            return None
+        return errors.EngineBroken(
+            f"The engine of {resident.model_id} died {self._limits.breaker_deaths} times in "
+            f"{self._limits.breaker_window_s:g} s without finishing an answer and is left alone for "
+            f"now: try again in {closes_in_s:.0f} s, or check it with "
+            f"`edgeagent models verify {resident.model_id}`.",
+            retry_after_s=closes_in_s,
+        )
 
     def _started(self, task: asyncio.Task[EngineClient]) -> None:
         self._tasks.discard(task)

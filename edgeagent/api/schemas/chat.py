@@ -31,7 +31,9 @@ class ChatMessage(BaseModel):
         try:
             msgspec.msgpack.encode(self.model_extra)
         except (OverflowError, RecursionError):
-            raise ValueError("a message holds numbers of at most 64 bits and few nested levels") from None
+            raise ValueError(
+                "a message holds numbers of at most 64 bits and few nested levels"
+            ) from None
         return self
 
     def for_template(self) -> dict[str, Any]:
@@ -85,7 +87,9 @@ class ChatRequest(GenerationRequest):
     parallel_tool_calls: bool | None = Field(None, description="accepted and ignored without tools")
     service_tier: str | None = Field(None, description="accepted and ignored")
     safety_identifier: str | None = Field(None, description="accepted and ignored")
-    prompt_cache_key: str | None = Field(None, description="accepted and ignored: prefixes are found")
+    prompt_cache_key: str | None = Field(
+        None, description="accepted and ignored: prefixes are found"
+    )
     prompt_cache_retention: str | None = Field(None, description="accepted and ignored")
 
     @property

@@ -47,7 +47,9 @@ class GenerationRequest(BaseModel):
     logit_bias: Annotated[dict[BiasedToken, Bias], Field(max_length=MAX_LOGIT_BIAS)] | None = None
     user: str | None = Field(None, description="accepted and ignored")
     # Beyond OpenAI's: the filters that llama.cpp has.
-    top_k: int | None = Field(None, ge=0, le=1_000_000, description="extension; 0 is no cut by rank")
+    top_k: int | None = Field(
+        None, ge=0, le=1_000_000, description="extension; 0 is no cut by rank"
+    )
     min_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False, description="extension")
     typical_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False, description="extension")
     repeat_penalty: float | None = Field(

@@ -27,7 +27,8 @@ class CompletionRequest(GenerationRequest):
         | Annotated[list[TokenId], Field(min_length=1, max_length=1 << 20)]
         | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
         | Annotated[
-            list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)
+            list[Annotated[list[TokenId], Field(min_length=1)]],
+            Field(min_length=1, max_length=MAX_PROMPTS),
         ]
     )
     max_tokens: int | None = Field(None, ge=1, le=1 << 20)

@@ -16,7 +16,8 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Message, Receive, Scope, Send
 
 from edgeagent.api.errors import encoded
 from edgeagent.errors import (
@@ -75,21 +76,22 @@ class Guard:
         self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
+        http = cast(HTTPScope, scope)
         extra = [request_id()]
         sender = _with_headers(send, extra)
-        headers = scope["headers"]
+        headers = http["headers"]
         try:
             check_host(headers, self._rules)
             origin = check_origin(headers, self._rules)
             if origin is not None:
                 extra += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
-                if scope["method"] == "OPTIONS":
+                if http["method"] == "OPTIONS":
                     await _preflight(headers, sender)
                     return
-            if scope["method"] in ("POST", "PUT", "PATCH"):
+            if http["method"] in ("POST", "PUT", "PATCH"):
                 check_content_type(headers)
             length = content_length(headers)
             bounded = _BoundedBody(receive, self._rules, length)
@@ -115,8 +117,8 @@ def check_host(headers: Iterable[tuple[bytes, bytes]], rules: GuardRules) -> Non
     name = host_name(values[0])
     if name is None or not (name in rules.hosts or (rules.is_wildcard and _is_address(name))):
         raise Misdirected(
-            f"Host {values[0].decode('latin-1')[:100]!r} is not a name of this server: use its address, or add the "
-            "name to allowed_hosts."
+            f"Host {values[0].decode('latin-1')[:100]!r} is not a name of this server: use its address, "
+            "or add the name to allowed_hosts."
         )
 
 
@@ -196,21 +198,21 @@ class _BoundedBody:
         self._is_complete = length == 0
         self._deadline = asyncio.get_running_loop().time() + rules.body_timeout_s
 
-    async def __call__(self) -> Message:
+    async def __call__(self) -> HTTPReceiveMessage:
         if self._is_complete:
-            return await self._receive()
+            return cast(HTTPReceiveMessage, await self._receive())
         message = await self._next()
         if self._n_bytes > self._rules.max_body_bytes:
             await self.drain()
             raise _too_large(self._n_bytes, self._rules)
         return message
 
-    async def _next(self) -> Message:
+    async def _next(self) -> HTTPReceiveMessage:
         # Each byte that comes buys time: slow is allowed, a trickle is not.
         grace = self._n_bytes / MIN_BODY_BYTES_PER_S
         try:
             async with asyncio.timeout_at(self._deadline + grace):
-                message = await self._receive()
+                message = cast(HTTPReceiveMessage, await self._receive())
         except TimeoutError:
             raise BadRequest(
                 f"The body was not complete after {self._rules.body_timeout_s:g} s: send it faster."

@@ -100,8 +100,8 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as exc:
         sock.close()
         raise StartFailed(
-            f"Port {port} of {host} cannot be listened on: {exc.strerror or exc}. Is another edgeagent running? "
-            "Choose another with --port."
+            f"Port {port} of {host} cannot be listened on: {exc.strerror or exc}. Is another edgeagent "
+            "running? Choose another with --port."
         ) from exc
     return sock
 
@@ -117,7 +117,7 @@ def server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
         },
     )
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         http=protocol,
         ws="none",
         lifespan="on",

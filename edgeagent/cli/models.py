@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from edgeagent.catalog import digest
 from edgeagent.catalog import install as installing
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import Catalog, load_catalog
@@ -129,7 +130,7 @@ def install(
 @models.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @settings_options
 @click.pass_context
-def ensure(ctx: click.Context, config: Path | None, **flags: Any) -> None:
+def ensure(ctx: click.Context, /, config: Path | None, **flags: Any) -> None:
     """Install the default model unless some model is there. Options of `serve` are understood."""
     settings = resolved(config, **flags).settings
     if not library_of(settings).installed():
@@ -189,7 +190,7 @@ def trial_load(path: Path) -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+def progress_bar() -> Iterator[digest.Progress]:
     """A bar on standard error for each stage that has bytes to count."""
     columns = (
         TextColumn("{task.description:<9}"), BarColumn(), DownloadColumn(binary_units=False),
@@ -199,6 +200,8 @@ def progress_bar() -> Iterator[Callable[[str, int, int | None], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
 
         def progress(stage: str, done_bytes: int, total_bytes: int | None) -> None:
+            if total_bytes is None and stage != "download":
+                return  # a stage without bytes to count is over in a moment
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total_bytes)
             bar.update(tasks[stage], completed=done_bytes, total=total_bytes)

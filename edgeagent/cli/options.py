@@ -17,7 +17,7 @@ def settings_options(command: Command) -> Command:
     """Where things are: for every command that needs the settings."""
     options = [
         click.option("--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-                     help="Configuration file (TOML). Default: /etc/edgeagent/edgeagent.toml if it is there."),
+                     help="Configuration file (TOML). Default: /etc/edgeagent/edgeagent.toml, if there."),
         click.option("--profile", metavar="NAME", help="Device profile. Default: matched to the device."),
         click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR",
                      help="What the daemon keeps between starts."),

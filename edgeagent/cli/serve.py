@@ -66,8 +66,8 @@ def inherited_sockets() -> list[socket.socket]:
             sock = socket.socket(fileno=fd)
         except OSError as exc:
             raise StartFailed(
-                f"LISTEN_FDS names descriptor {fd}, which is no socket ({exc.strerror}): unset it, or let systemd "
-                "set it."
+                f"LISTEN_FDS names descriptor {fd}, which is no socket ({exc.strerror}): unset it, or let "
+                "systemd set it."
             ) from exc
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             refuse_exposed_bind(sock.getsockname()[0])

@@ -51,8 +51,8 @@ def _part_text(part: Any) -> str:
         return str(part["refusal"])
     if part["type"] != "text":
         raise UnsupportedParameter(
-            f"A content part of type {part['type'][:40]!r} needs a model that can read it, and this one reads "
-            "text only: send parts of type `text`.",
+            f"A content part of type {part['type'][:40]!r} needs a model that can read it, and this "
+            "one reads text only: send parts of type `text`.",
             param="messages",
         )
     if not isinstance(part.get("text"), str):

@@ -15,9 +15,10 @@ import ipaddress
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import cast
 
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPReceiveMessage, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPReceiveMessage, Message, Receive, Scope, Send
 
 from edgeagent.api.errors import encoded
 from edgeagent.errors import (
@@ -79,21 +80,21 @@ class Guard:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        http = cast(HTTPScope, scope)
         extra = [request_id()]
         sender = _with_headers(send, extra)
-        headers = http["headers"]
+        headers = scope["headers"]
         try:
             check_host(headers, self._rules)
             origin = check_origin(headers, self._rules)
             if origin is not None:
                 extra += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
-                if http["method"] == "OPTIONS":
+                if scope["method"] == "OPTIONS":
                     await _preflight(headers, sender)
                     return
-            if http["method"] in ("POST", "PUT", "PATCH"):
-                check_content_type(headers)
             length = content_length(headers)
+            has_body = length or any(name == b"transfer-encoding" for name, _ in headers)
+            if has_body or (length is None and scope["method"] in ("PUT", "PATCH")):
+                check_content_type(headers)
             bounded = _BoundedBody(receive, self._rules, length)
             if length is not None and length > self._rules.max_body_bytes:
                 await bounded.drain()

@@ -151,15 +151,20 @@ class Agent:
 
     def models(self) -> list[ModelStatus]:
         default = self._models.default_id()
-        return [self._status(model, default) for model in self._models.installed()]
+        # A listing is a moment old: a file that has gone since is not listed.
+        return [
+            self._status(model, default, created)
+            for model in self._models.installed()
+            if (created := _modified_s(model)) is not None
+        ]
 
-    def _status(self, model: InstalledModel, default: str | None) -> ModelStatus:
+    def _status(self, model: InstalledModel, default: str | None, created: int) -> ModelStatus:
         resident = self._pool.resident(model.id)
         is_loaded = resident is not None and resident.state == "loaded"
         facts = resident.client.facts if is_loaded and resident and resident.client else None
         return ModelStatus(
             id=model.id,
-            created=int(model.path.stat().st_mtime),
+            created=created,
             owner="local" if model.unmanaged else "edgeagent",
             size_bytes=model.size_bytes,
             state=resident.state if resident is not None else "unloaded",
@@ -186,6 +191,13 @@ class Agent:
         if resident is not None and resident.state == "loading":
             return Readiness("loading", model_id, "the model is being loaded")
         return Readiness("loading", model_id, "the model is loaded at the first request")
+
+
+def _modified_s(model: InstalledModel) -> int | None:
+    try:
+        return int(model.path.stat().st_mtime)
+    except OSError:
+        return None
 
 
 def _log(answer: Answer) -> None:

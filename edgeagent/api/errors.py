@@ -32,6 +32,7 @@ STATUS = {
     "queue_full": 429,
     "model_unusable": 503,
     "gguf_refused": 503,
+    "install_failed": 503,  # the models directory cannot be read
     "engine_failed": 500,
     "insufficient_memory": 507,
 }

@@ -119,7 +119,7 @@ class Conversation:
     """The messages so far, and how to get the next one."""
 
     def __init__(self, url: str, options: dict[str, Any], system: str | None) -> None:
-        self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(300, connect=5))
+        self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(300, connect=5), trust_env=False)
         self._options = options
         self._system = system
         self.messages: list[dict[str, str]] = []

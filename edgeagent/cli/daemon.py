@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 import httpx
@@ -25,12 +26,17 @@ def base_url(settings: Settings) -> str:
 def is_running(url: str) -> bool:
     """Whether an edgeagent answers there. Raises: StartFailed when something else does."""
     try:
-        body = httpx.get(f"{url}/health", timeout=5).json()
+        body = _get(f"{url}/health")
     except (httpx.TransportError, ValueError):
         return False
     if isinstance(body, dict) and "version" in body:
         return True
     raise StartFailed(f"Something at {url} is not edgeagent: choose another --port.")
+
+
+def _get(url: str) -> Any:
+    # A proxy from the environment does not know what listens on this machine.
+    return httpx.get(url, timeout=5, trust_env=False).json()
 
 
 @contextmanager
@@ -39,7 +45,7 @@ def running_daemon(settings: Settings, arguments: list[str]) -> Iterator[str]:
     ends with the block. Raises: StartFailed."""
     url = base_url(settings)
     if is_running(url):
-        _wait_until_ready(url, None)
+        # Its model may load with the first message, or be another than the default one.
         yield url
         return
     click.echo("No daemon is running; starting one for this chat ...", err=True)
@@ -50,7 +56,7 @@ def running_daemon(settings: Settings, arguments: list[str]) -> Iterator[str]:
         start_new_session=True,  # Ctrl-C stops an answer here, not the daemon
     )
     try:
-        _wait_until_ready(url, process)
+        _wait_until_up(url, process)
         yield url
     finally:
         process.terminate()
@@ -61,20 +67,19 @@ def running_daemon(settings: Settings, arguments: list[str]) -> Iterator[str]:
             process.wait()
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes] | None) -> None:
+def _wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Until the daemon answers; a model that still loads makes only the first answer wait."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    reason = "it does not answer"
     while time.monotonic() < deadline:
-        if process is not None and process.poll() is not None:
+        if process.poll() is not None:
             raise StartFailed("The daemon ended at start; its own message is above.")
         try:
-            body = httpx.get(f"{url}/ready", timeout=5).json()
+            body = _get(f"{url}/ready")
         except (httpx.TransportError, ValueError):
             body = {}
-        if body.get("status") == "ready":
+        if body.get("status") in ("ready", "loading"):
             return
-        reason = body.get("reason") or reason
         if body.get("status") == "unavailable":
-            raise StartFailed(f"The daemon at {url} cannot answer: {reason}")
+            raise StartFailed(f"The daemon at {url} cannot answer: {body.get('reason')}")
         time.sleep(0.05)
-    raise StartFailed(f"The daemon at {url} was not ready after {START_TIMEOUT_S:g} s: {reason}")
+    raise StartFailed(f"The daemon at {url} did not answer within {START_TIMEOUT_S:g} s: see what uses its port.")

@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edgeagent import __version__
 from edgeagent.cli.options import resolved, settings_options
+from edgeagent.errors import EdgeAgentError
 from edgeagent.settings import Resolved
 
 LIBRARIES = (
@@ -42,7 +44,7 @@ def doctor(config: Path | None, **flags: Any) -> None:
     console.print(_libraries_table())
     problems = list(_problems(state))
     for problem in problems:
-        console.print(f"[yellow]![/] {problem}")
+        console.print(f"[yellow]![/] {escape(problem)}")
     if not problems:
         console.print("Everything that was checked is in order.")
 
@@ -80,7 +82,10 @@ def _problems(state: Resolved) -> list[str]:
         )
     from edgeagent.catalog.library import Library
 
-    ids = [model.id for model in Library(directory).installed()]
+    try:
+        ids = [model.id for model in Library(directory).installed()]
+    except EdgeAgentError as exc:
+        return [*found, exc.message]
     if settings.default_model not in ids:
         found.append(
             f"The default model {settings.default_model} is not installed: "

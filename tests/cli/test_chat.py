@@ -1,0 +1,184 @@
+"""`edgeagent chat`, one-shot and in a real terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import one_line
+from tests.conftest import DaemonProcess, serving
+
+
+def port_of(daemon: DaemonProcess) -> str:
+    return daemon.url.rpartition(":")[2]
+
+
+@pytest.fixture(scope="module")
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+class Terminal:
+    """A program on a pseudo terminal, and what it has shown."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.shown = ""
+        ours, theirs = pty.openpty()
+        self.fd = ours
+        self.process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+            env=os.environ | {"TERM": "dumb"},
+        )  # fmt: skip
+        os.close(theirs)
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def wait_for(self, pattern: str, timeout_s: float = 60) -> str:
+        """Read until the pattern shows up; gives what was shown before it and forgets up to its end."""
+        deadline = time.monotonic() + timeout_s
+        while (found := re.search(pattern, self.shown)) is None:
+            left = deadline - time.monotonic()
+            assert left > 0 and select.select([self.fd], [], [], left)[0], (pattern, self.shown)
+            try:
+                self.shown += os.read(self.fd, 4096).decode(errors="replace")
+            except OSError as exc:
+                raise AssertionError(f"ended before {pattern!r}: {self.shown}") from exc
+        before, self.shown = self.shown[: found.start()], self.shown[found.end() :]
+        return before
+
+
+@contextmanager
+def chatting(daemon: DaemonProcess, state_dir: Path) -> Iterator[Terminal]:
+    terminal = Terminal(
+        [sys.executable, "-m", "edgeagent", "chat", "--port", port_of(daemon), "--temperature", "0",
+         "--state-dir", str(state_dir)]
+    )  # fmt: skip
+    try:
+        terminal.wait_for("> ")
+        yield terminal
+    finally:
+        terminal.process.kill()
+        terminal.process.wait()
+        os.close(terminal.fd)
+
+
+def test_one_message_prints_one_answer_and_its_speed(edgeagent, smollm_daemon: DaemonProcess):
+    done = edgeagent("chat", "Count to five.", "--port", port_of(smollm_daemon), "--max-tokens", 20)
+    assert done.returncode == 0
+    assert done.stdout.strip()
+    assert re.search(r"\[\d+ tokens, [\d.]+ tokens/s, first after \d+ ms", done.stderr)
+
+
+def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(edgeagent, smollm_daemon: DaemonProcess):
+    proxy = {name: "http://127.0.0.1:9" for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY")}
+    done = edgeagent("chat", "Hi", "--port", port_of(smollm_daemon), "--max-tokens", 2, env=proxy)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_error_of_the_daemon_is_one_line(edgeagent, smollm_daemon: DaemonProcess):
+    done = edgeagent("chat", "Hi", "--port", port_of(smollm_daemon), "--model", "nobody")
+    assert "nobody" in one_line(done)
+
+
+def test_a_daemon_that_loads_its_model_late_is_chatted_with(edgeagent, smollm_dir: Path, tmp_path: Path):
+    with serving(smollm_dir, tmp_path, preload=False) as daemon:
+        done = edgeagent("chat", "Hi", "--port", port_of(daemon), "--max-tokens", 2)
+    assert done.returncode == 0 and done.stdout.strip()
+
+
+def test_without_a_daemon_one_is_started_and_ended(edgeagent, smollm_dir: Path, tmp_path: Path, free_port):
+    where = ("--port", free_port, "--models-dir", smollm_dir, "--state-dir", tmp_path)
+    done = edgeagent("chat", "Hi", *where, "--max-tokens", 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert "starting one" in done.stderr
+    with socket.socket() as sock:
+        assert sock.connect_ex(("127.0.0.1", free_port)) != 0, "it ended with the chat"
+
+
+def test_without_a_daemon_and_without_a_model_the_way_out_is_named(edgeagent, tmp_path: Path, free_port):
+    done = edgeagent("chat", "Hi", "--port", free_port, "--models-dir", tmp_path, "--state-dir", tmp_path)
+    assert done.returncode == 2
+    assert "models install" in done.stderr
+
+
+def test_something_else_on_the_port_is_not_talked_to(edgeagent, tmp_path: Path):
+    import http.server
+    import threading
+
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: object) -> None:
+            return None
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        done = edgeagent("chat", "Hi", "--port", other.server_address[1], "--state-dir", tmp_path)
+        other.shutdown()
+        thread.join()
+    assert "not edgeagent" in one_line(done)
+
+
+def test_a_conversation_in_a_terminal(smollm_daemon: DaemonProcess, tmp_path: Path):
+    with chatting(smollm_daemon, tmp_path) as terminal:
+        terminal.type("/help\n")
+        assert "/clear" in terminal.wait_for("Ctrl-C +stop the answer")
+        terminal.wait_for("> ")
+
+        terminal.type("Say hi.\n")
+        terminal.wait_for(r"\d+ tokens")
+        terminal.wait_for("> ")
+        terminal.type("/history\n")
+        terminal.wait_for("user: Say hi.")
+        terminal.wait_for("assistant: ")
+        terminal.wait_for("> ")
+
+        terminal.type("/clear\n")
+        terminal.wait_for("> ")
+        terminal.type("/history\n")
+        assert "Say hi" not in terminal.wait_for("> ").replace("/history", "")
+
+        terminal.type("/nonsense\n")
+        terminal.wait_for("Unknown command /nonsense")
+        terminal.wait_for("> ")
+        terminal.type("\x04")
+        assert terminal.process.wait(timeout=20) == 0
+    history = tmp_path / "chat_history"
+    assert "Say hi." in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(smollm_daemon: DaemonProcess, tmp_path: Path):
+    with chatting(smollm_daemon, tmp_path) as terminal:
+        terminal.type("Write a very long story about a king and his three sons.\n")
+        terminal.wait_for(r"sons\.\s+\S+ \S+ \S+")
+        terminal.type("\x03")
+        terminal.wait_for(r"\[stopped\]")
+        terminal.wait_for("> ")
+        assert terminal.process.poll() is None
+        terminal.type("\x03")
+        terminal.wait_for("> ")
+        terminal.type("Say hi.\n")
+        terminal.wait_for(r"tokens/s|\d+ tokens")
+        terminal.wait_for("> ")
+        terminal.type("/quit\n")
+        assert terminal.process.wait(timeout=20) == 0

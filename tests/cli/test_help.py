@@ -1,0 +1,41 @@
+"""Help that a person can act on."""
+
+from __future__ import annotations
+
+import pytest
+
+COMMANDS = [
+    [], ["serve"], ["chat"], ["doctor"], ["models"], ["models", "list"], ["models", "catalog"],
+    ["models", "install"], ["models", "verify"], ["models", "remove"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_and_option_is_explained(edgeagent, command):
+    done = edgeagent(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+    lines = done.stdout.partition("Options:")[2].splitlines()
+    for number, line in enumerate(lines):
+        if line.strip().startswith("--"):
+            explained = len(line.split("  ")) > 2 or (number + 1 < len(lines) and lines[number + 1].startswith("   "))
+            assert explained, f"{line!r} has no explanation"
+
+
+def test_the_first_help_names_every_command_and_the_first_steps(edgeagent):
+    text = edgeagent("--help").stdout
+    for command in ("serve", "chat", "models", "doctor"):
+        assert command in text
+    assert "edgeagent models install" in text
+
+
+def test_short_help_and_version_work(edgeagent):
+    assert edgeagent("-h").returncode == 0
+    assert "edgeagent" in edgeagent("--version").stdout
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["serve", "--prot", "1"], ["models", "install"], ["serve", "--port", "x"]])
+def test_a_wrong_command_line_is_status_2_with_a_hint(edgeagent, arguments):
+    done = edgeagent(*arguments)
+    assert done.returncode == 2
+    assert "Usage" in done.stderr or "--help" in done.stderr or "help" in done.stderr.lower()

@@ -1,0 +1,66 @@
+"""`edgeagent models` on a real directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.conftest import one_line
+
+
+def test_an_empty_directory_says_how_to_get_a_model(edgeagent, tmp_path: Path):
+    done = edgeagent("models", "list", "--models-dir", tmp_path)
+    assert done.returncode == 0
+    assert "edgeagent models install smollm2-135m-instruct" in done.stdout
+    assert edgeagent("models", "verify", "--models-dir", tmp_path).returncode == 0
+
+
+def test_the_shipped_catalog_is_found_from_a_checkout(edgeagent, tmp_path: Path):
+    done = edgeagent("models", "catalog", "--models-dir", tmp_path)
+    assert done.returncode == 0
+    assert "smollm2-135m-instruct" in done.stdout
+
+
+def test_a_dropped_in_file_is_listed_as_not_verified(edgeagent, stories_dir: Path):
+    done = edgeagent("models", "list", "--models-dir", stories_dir)
+    (row,) = (line for line in done.stdout.splitlines() if "stories260k" in line)
+    assert "not verified" in row and "1.2 MB" in row
+
+
+def test_install_verify_damage_and_remove(edgeagent, stories: Path, tmp_path: Path):
+    where = ("--models-dir", tmp_path / "models")
+    done = edgeagent("models", "install", stories, *where)
+    assert done.returncode == 0, done.stderr
+    assert "sha256 " in done.stdout
+    (name,) = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("Installed")}
+    assert f"{name}: good" in edgeagent("models", "verify", *where).stdout
+
+    file = next((tmp_path / "models").rglob("*.gguf"))
+    raw = bytearray(file.read_bytes())
+    raw[-1] ^= 1
+    file.write_bytes(raw)
+    assert "sha256" in edgeagent("models", "verify", name, *where).stderr
+    assert edgeagent("models", "verify", name, *where).returncode == 2
+
+    assert edgeagent("models", "remove", name, *where).returncode == 130, "nobody said yes"
+    assert file.exists()
+    assert edgeagent("models", "remove", name, "--yes", *where).returncode == 0
+    assert not file.exists()
+    assert name in one_line(edgeagent("models", "remove", name, "--yes", *where))
+
+
+def test_an_unknown_model_is_named_with_what_is_near(edgeagent, stories_dir: Path):
+    for command in (["verify"], ["remove", "--yes"]):
+        line = one_line(edgeagent("models", *command, "stories260", "--models-dir", stories_dir))
+        assert "stories260k" in line
+
+
+def test_a_name_that_leads_out_of_the_directory_is_refused(edgeagent, stories_dir: Path):
+    for name in ("../stories260k", "/etc/passwd", "a/../../b", "", "UP"):
+        one_line(edgeagent("models", "remove", "--yes", name, "--models-dir", stories_dir))
+    assert (stories_dir / "stories260k.gguf").exists()
+
+
+def test_nothing_is_fetched_when_offline(edgeagent, tmp_path: Path):
+    done = edgeagent("models", "install", "smollm2-135m-instruct", "--offline", "--models-dir", tmp_path / "m")
+    assert done.returncode == 2
+    assert "offline" in done.stderr

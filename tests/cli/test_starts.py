@@ -1,0 +1,166 @@
+"""Starts that cannot work: one line on standard error that says why, exit status 2, no traceback."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.api.wire import exchange, post
+from tests.cli.conftest import one_line
+from tests.conftest import serving
+
+ASK = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+
+
+def test_a_port_in_use_is_named(edgeagent, tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = one_line(edgeagent("serve", "--port", port, "--state-dir", tmp_path))
+    assert str(port) in line and "--port" in line
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "8.8.8.8", "127.0.0.1.evil"])
+def test_an_address_that_others_reach_is_refused_without_keys(edgeagent, tmp_path: Path, host):
+    line = one_line(edgeagent("serve", "--host", host, "--port", 0, "--state-dir", tmp_path))
+    assert host in line and "127.0.0.1" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("prot = 8484", "did you mean port"),
+        ("port = 'many'", "port"),
+        ("port = 99999", "99999"),
+        ("port = ", "not valid TOML"),
+        ("[port", "not valid TOML"),
+        ("n_ctx = 1.5", "n_ctx"),
+        ("allowed_hosts = 'one'", "allowed_hosts"),
+        ("log_level = 'loud'", "log_level"),
+        ("\udcff\udcfe", "cannot be read"),
+    ],
+)
+def test_a_wrong_configuration_names_the_line_and_the_file(edgeagent, tmp_path: Path, text, said):
+    config = tmp_path / "my.toml"
+    config.write_bytes(text.encode(errors="surrogateescape"))
+    for command in (["serve", "--port", 0], ["doctor"], ["models", "list"]):
+        if command[0] == "serve" and "port" in text:
+            command = ["serve"]
+        line = one_line(edgeagent(*command, "--config", config, "--state-dir", tmp_path))
+        assert said in line and "my.toml" in line
+
+
+def test_a_configuration_that_is_not_there_is_an_error(edgeagent, tmp_path: Path):
+    assert "gone.toml" in one_line(edgeagent("serve", "--config", tmp_path / "gone.toml"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("EDGEAGENT_PROT", "1", "EDGEAGENT_PORT"),
+        ("EDGEAGENT_XYZZY", "1", "EDGEAGENT_XYZZY"),
+        ("EDGEAGENT_PORT", "many", "EDGEAGENT_PORT"),
+        ("EDGEAGENT_ALLOWED_HOSTS", "one", "allowed_hosts"),
+    ],
+)
+def test_a_wrong_variable_is_named(edgeagent, tmp_path: Path, name, value, said):
+    assert said in one_line(edgeagent("serve", "--state-dir", tmp_path, env={name: value}))
+
+
+def test_a_missing_models_directory_leaves_the_daemon_up(tmp_path: Path):
+    with serving(tmp_path / "gone", tmp_path / "state", preload=False) as daemon:
+        reply = exchange(daemon.url, post("/v1/chat/completions", ASK))
+        assert reply.status == 503 and "models install" in reply.error["message"]
+        assert httpx.get(f"{daemon.url}/health").status_code == 200
+        assert not (tmp_path / "gone").exists(), "nothing is made where somebody mistyped"
+
+
+def test_a_models_directory_that_is_a_file_leaves_the_daemon_up(tmp_path: Path):
+    file = tmp_path / "models"
+    file.write_text("no directory")
+    with serving(file, tmp_path / "state", preload=False) as daemon:
+        for body in (ASK, ASK | {"model": "smollm2-135m-instruct"}):
+            reply = exchange(daemon.url, post("/v1/chat/completions", body))
+            assert reply.status == 503
+            assert reply.error["message"]
+        assert httpx.get(f"{daemon.url}/v1/models").status_code == 200
+        assert httpx.get(f"{daemon.url}/ready").status_code == 503
+        assert httpx.get(f"{daemon.url}/health").status_code == 200
+
+
+def test_a_models_directory_that_is_a_file_is_a_clear_error_of_every_command(edgeagent, tmp_path: Path, stories):
+    file = tmp_path / "models"
+    file.write_text("no directory")
+    for command in (["list"], ["verify"], ["remove", "x", "--yes"], ["install", stories]):
+        assert str(file) in one_line(edgeagent("models", *command, "--models-dir", file))
+    done = edgeagent("doctor", "--models-dir", file)
+    assert done.returncode == 0 and str(file) in done.stdout.replace("\n", "")
+
+
+def test_a_directory_that_cannot_be_written_is_a_clear_error(edgeagent, stories: Path):
+    # Not even root can make anything in /proc.
+    done = edgeagent("models", "install", stories, "--models-dir", "/proc/edgeagent")
+    assert "/proc/edgeagent" in one_line(done)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:100],
+        lambda whole: b"this is no model",
+        lambda whole: b"",
+        lambda whole: b"GGUF" + b"\xff" * 4096,
+        lambda whole: whole[:4] + bytes(len(whole) - 4),
+    ],
+    ids=["cut in half", "cut in the header", "text", "empty", "magic and noise", "zeros"],
+)
+def test_a_file_that_is_no_sound_model_is_a_503_and_the_others_serve(stories: Path, tmp_path: Path, make):
+    models = tmp_path / "models"
+    models.mkdir()
+    whole = stories.read_bytes()
+    (models / "bad.gguf").write_bytes(make(whole))
+    (models / "good.gguf").write_bytes(whole)
+    with serving(models, tmp_path / "state", default_model="good") as daemon:
+        for _ in range(2):
+            reply = exchange(daemon.url, post("/v1/completions", {"model": "bad", "prompt": "Hi"}))
+            assert reply.status == 503
+            assert reply.error["code"] in ("gguf_refused", "model_unusable")
+            assert reply.headers["x-should-retry"] == "false"
+        body = {"model": "good", "prompt": "Once", "max_tokens": 2}
+        assert exchange(daemon.url, post("/v1/completions", body)).status == 200
+        assert daemon.process.poll() is None
+        log = daemon.log.read_text()
+    assert "Traceback" not in log
+
+
+def test_a_model_whose_file_goes_away_is_no_500(stories: Path, tmp_path: Path):
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "brief.gguf").write_bytes(stories.read_bytes())
+    with serving(models, tmp_path / "state", default_model="brief") as daemon:
+        assert [m["id"] for m in httpx.get(f"{daemon.url}/v1/models").json()["data"]] == ["brief"]
+        (models / "brief.gguf").unlink()
+        assert httpx.get(f"{daemon.url}/v1/models").status_code == 200
+        assert httpx.get(f"{daemon.url}/v1/models/brief").status_code in (200, 404)
+
+
+def test_a_broken_catalog_of_the_user_is_a_clear_error(edgeagent, tmp_path: Path):
+    (tmp_path / "catalog.toml").write_text("[[model]\n")
+    line = one_line(edgeagent("serve", "--port", 0, "--models-dir", tmp_path, "--state-dir", tmp_path))
+    assert "catalog.toml" in line
+
+
+def test_doctor_shows_each_value_with_its_origin(edgeagent, tmp_path: Path):
+    config = tmp_path / "my.toml"
+    config.write_text(f"n_seq = 3\nstate_dir = {json.dumps(str(tmp_path))}\n")
+    done = edgeagent("doctor", "--config", config, "--offline", env={"EDGEAGENT_N_CTX": "1024"})
+    rows = {line.split()[0]: line.rstrip() for line in done.stdout.splitlines() if line.strip()}
+    assert "3" in rows["n_seq"] and "my.toml" in rows["n_seq"]
+    assert "1024" in rows["n_ctx"] and rows["n_ctx"].endswith("EDGEAGENT_N_CTX")
+    assert "True" in rows["offline"] and rows["offline"].endswith("flag")
+    assert rows["n_batch"].endswith("default")
+    assert "is not installed" in done.stdout

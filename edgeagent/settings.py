@@ -105,6 +105,10 @@ class Settings(BaseSettings):
         2.0, gt=0, le=60, description="longest a chat template may run"
     )
 
+    measure_when_idle: bool = Field(
+        True, description="measure a device that has not been measured, once it has nothing to do"
+    )
+
     # worker care
     load_timeout_s: float = Field(180.0, gt=0, le=3600, description="longest a model may load")
     hang_timeout_s: float = Field(

@@ -13,7 +13,7 @@ import click
 import httpx
 
 from edgeagent.cli.daemon import running_daemon
-from edgeagent.cli.options import resolved, settings_options
+from edgeagent.cli.options import configured, settings_options
 from edgeagent.errors import EdgeAgentError
 from edgeagent.settings import Settings
 
@@ -50,7 +50,7 @@ def chat(
 
     Talks to the daemon; where none is running, starts one that ends with the chat.
     """
-    settings = resolved(config, **flags).settings
+    settings = configured(config, **flags).settings
     sampling = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
     options = {"model": model} | {
         key: value for key, value in sampling.items() if value is not None
@@ -119,7 +119,9 @@ class Conversation:
     """The messages so far, and how to get the next one."""
 
     def __init__(self, url: str, options: dict[str, Any], system: str | None) -> None:
-        self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(300, connect=5), trust_env=False)
+        self._http = httpx.Client(
+            base_url=url, timeout=httpx.Timeout(300, connect=5), trust_env=False
+        )
         self._options = options
         self._system = system
         self.messages: list[dict[str, str]] = []

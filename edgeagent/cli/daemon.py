@@ -82,4 +82,6 @@ def _wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:
         if body.get("status") == "unavailable":
             raise StartFailed(f"The daemon at {url} cannot answer: {body.get('reason')}")
         time.sleep(0.05)
-    raise StartFailed(f"The daemon at {url} did not answer within {START_TIMEOUT_S:g} s: see what uses its port.")
+    raise StartFailed(
+        f"The daemon at {url} did not answer within {START_TIMEOUT_S:g} s: see what uses its port."
+    )

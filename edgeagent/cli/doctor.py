@@ -1,66 +1,125 @@
-"""`edgeagent doctor`: every setting and where it came from, and whether the parts are in order."""
+"""`edgeagent doctor`: the device, its profile, every setting and its origin, and what is not in order."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from edgeagent import __version__
-from edgeagent.cli.options import resolved, settings_options
+from edgeagent.catalog.library import Library
+from edgeagent.cli.options import configured, settings_options
+from edgeagent.configuration import Configuration
+from edgeagent.device.measure import Measurement
 from edgeagent.errors import EdgeAgentError
-from edgeagent.settings import Resolved
+from edgeagent.measuring import Measuring
 
 LIBRARIES = (
-    "llama-cpp-python",
-    "litestar",
-    "uvicorn",
-    "h11",
-    "msgspec",
-    "pydantic",
-    "numpy",
-    "jinja2",
-)
+    "llama-cpp-python", "litestar", "uvicorn", "h11", "msgspec", "pydantic", "numpy", "jinja2",
+)  # fmt: skip
 
 
 @click.command()
+@click.option("--measure", is_flag=True, help="Measure this device now, in under 20 seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
 @settings_options
-def doctor(config: Path | None, **flags: Any) -> None:
-    """Show the settings with their origins, and check what the daemon needs."""
-    state = resolved(config, **flags)
-    console = Console()
+def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> None:
+    """Show the device, its profile, the settings with their origins, and check what is needed."""
+    found = configured(config, **flags)
+    measuring = Measuring(found.device, found.settings.state_dir)
+    figures = _measure(found, measuring) if measure else measuring.kept()
+    problems = _problems(found)
+    if as_json:
+        click.echo(json.dumps(_as_json(found, figures, problems), indent=1, default=str))
+        return
+    console = Console(width=None if os.isatty(1) else 160)
     console.print(
         f"edgeagent {__version__}, Python {platform.python_version()}, {platform.platform()}"
     )
-    console.print(f"usable cores: {len(os.sched_getaffinity(0))}")
-    console.print(_settings_table(state))
+    console.print(_device_table(found))
+    console.print(_settings_table(found))
     console.print(_libraries_table())
-    problems = list(_problems(state))
+    if figures is not None:
+        console.print(_figures_table(figures))
+    else:
+        console.print("Not measured yet: `edgeagent doctor --measure` takes 20 seconds.")
     for problem in problems:
         console.print(f"[yellow]![/] {escape(problem)}")
     if not problems:
         console.print("Everything that was checked is in order.")
 
 
-def _settings_table(state: Resolved) -> Table:
-    table = Table("setting", "value", "origin", box=None, pad_edge=False)
-    for name in type(state.settings).model_fields:
-        value = getattr(state.settings, name)
+def _measure(found: Configuration, measuring: Measuring) -> Measurement:
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("measuring", total=1.0)
+        return measuring.run(
+            model_to_measure(found),
+            lambda what, share: bar.update(task, completed=share, description=f"{what:<24}"),
+        )
+
+
+def model_to_measure(found: Configuration) -> Path | None:
+    """The default model if it is installed, else the smallest GGUF there is."""
+    try:
+        models = Library(found.settings.effective_models_dir).installed()
+    except EdgeAgentError:
+        return None
+    models = [model for model in models if model.path.suffix == ".gguf"]
+    models.sort(key=lambda model: (model.id != found.settings.default_model, model.size_bytes))
+    return models[0].path if models else None
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, pad_edge=False)
+
+
+def _device_table(found: Configuration) -> Table:
+    device = found.device
+    capacity = device.capacity
+    table = _table("device", "")
+    rows = {
+        "board": device.board.model,
+        "processor": f"{device.cpu.model} ({device.system.architecture})",
+        "cores": f"{capacity.n_threads_max} usable, {capacity.n_performance_cores} of them fast",
+        "features": ", ".join(device.cpu.features),
+        "memory": f"{_gib(capacity.ram_usable_bytes)} usable, {_gib(capacity.ram_available_bytes)} available",
+        "storage": f"{device.storage.kind}, {_gib(device.storage.free_bytes)} free",
+        "hottest": device.thermal.hottest_c,
+        "profile": f"{found.profile.name} v{found.profile.version}: {found.reason}",
+        "memory budget": found.budget.explain(),
+    }
+    for name, value in rows.items():
+        table.add_row(name, escape(str(value)) if value is not None else "not known")
+    for note in device.notes:
+        table.add_row("note", escape(note))
+    return table
+
+
+def _settings_table(found: Configuration) -> Table:
+    table = _table("setting", "value", "origin")
+    settings = found.settings
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
         if name == "models_dir" and value is None:
-            value = state.settings.effective_models_dir
-        table.add_row(name, "" if value is None else str(value), state.origins[name])
+            value = settings.effective_models_dir
+        table.add_row(
+            name, "" if value is None else escape(str(value)), found.resolved.origins[name]
+        )
     return table
 
 
 def _libraries_table() -> Table:
-    table = Table("library", "version", box=None, pad_edge=False)
+    table = _table("library", "version")
     for name in LIBRARIES:
         try:
             table.add_row(name, importlib.metadata.version(name))
@@ -69,26 +128,81 @@ def _libraries_table() -> Table:
     return table
 
 
-def _problems(state: Resolved) -> list[str]:
-    settings = state.settings
-    found = []
+def _figures_table(figures: Measurement) -> Table:
+    """What was measured; decode speed as a share of what memory bandwidth allows."""
+    table = _table("measured", "")
+    for rate in figures.memory_gb_per_s:
+        table.add_row(f"memory read, {rate.n_threads} threads", f"{rate.value:.1f} GB/s")
+    for rate in figures.gemm_gflop_per_s:
+        table.add_row(f"float32 products, {rate.n_threads} threads", f"{rate.value:.0f} GFLOP/s")
+    if figures.disk_read_mb_per_s is not None:
+        table.add_row("disk read", f"{figures.disk_read_mb_per_s:.0f} MB/s")
+    model = figures.model
+    if model is not None:
+        for n, tok_s in model.decode_tok_s.items():
+            table.add_row(f"decode, {n} threads ({model.model})", f"{tok_s:.1f} tokens/s")
+        best = figures.best_memory_gb_per_s
+        if best:
+            reached = max(model.decode_tok_s.values()) * model.weights_bytes / 1e9
+            table.add_row(
+                "decode reads", f"{reached:.1f} GB/s, {100 * reached / best:.0f}% of the bandwidth"
+            )
+        curve = ", ".join(f"{k}: {t:.2f}" for k, t in model.batch_curve.items())
+        table.add_row("step with k sequences over one", curve)
+        for n, tok_s in model.prefill_tok_s.items():
+            table.add_row(f"prefill, chunks of {n}", f"{tok_s:.0f} tokens/s")
+        for name, rates in model.options.items():
+            table.add_row(
+                name, f"prefill {rates.prefill_tok_s:.0f}, decode {rates.decode_tok_s:.1f} tokens/s"
+            )
+    for note in figures.notes:
+        table.add_row("note", escape(note))
+    return table
+
+
+def _problems(found: Configuration) -> list[str]:
+    settings = found.settings
+    problems = []
     directory = settings.effective_models_dir
     existing = directory
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        found.append(
+        problems.append(
             f"{directory} cannot be written: nothing can be installed. Set --models-dir or --state-dir."
         )
-    from edgeagent.catalog.library import Library
-
     try:
         ids = [model.id for model in Library(directory).installed()]
     except EdgeAgentError as exc:
-        return [*found, exc.message]
+        return [*problems, exc.message]
     if settings.default_model not in ids:
-        found.append(
+        problems.append(
             f"The default model {settings.default_model} is not installed: "
             f"`edgeagent models install {settings.default_model}`."
         )
-    return found
+    return problems
+
+
+def _as_json(
+    found: Configuration, figures: Measurement | None, problems: list[str]
+) -> dict[str, Any]:
+    settings = found.settings
+    return {
+        "version": __version__,
+        "device": msgspec.to_builtins(found.device),
+        "profile": {
+            "name": found.profile.name,
+            "reason": found.reason,
+            "considered": msgspec.to_builtins(found.considered),
+        },
+        "settings": {
+            name: {"value": getattr(settings, name), "origin": found.resolved.origins[name]}
+            for name in type(settings).model_fields
+        },
+        "measured": msgspec.to_builtins(figures, str_keys=True) if figures is not None else None,
+        "problems": problems,
+    }
+
+
+def _gib(n_bytes: int | None) -> str:
+    return "unknown" if n_bytes is None else f"{n_bytes / 2**30:.1f} GiB"

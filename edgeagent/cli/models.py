@@ -25,7 +25,7 @@ from edgeagent.catalog import digest
 from edgeagent.catalog import install as installing
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import Catalog, load_catalog
-from edgeagent.cli.options import resolved, settings_options
+from edgeagent.cli.options import configured, settings_options
 from edgeagent.engine.client import EngineClient
 from edgeagent.settings import Settings
 from edgeagent.types import EngineConfig
@@ -56,7 +56,7 @@ def catalog_of(settings: Settings) -> Catalog:
 @settings_options
 def list_(config: Path | None, **flags: Any) -> None:
     """Show the installed models."""
-    settings = resolved(config, **flags).settings
+    settings = configured(config, **flags).settings
     found = library_of(settings).installed()
     if not found:
         click.echo(
@@ -77,7 +77,7 @@ def list_(config: Path | None, **flags: Any) -> None:
 @settings_options
 def catalog(config: Path | None, **flags: Any) -> None:
     """Show the models that can be installed by name."""
-    settings = resolved(config, **flags).settings
+    settings = configured(config, **flags).settings
     table = Table("id", "task", "parameters", "licence", "quant", "size", box=None, pad_edge=False)
     for entry in catalog_of(settings).entries.values():
         for variant in entry.variants:
@@ -111,7 +111,7 @@ def install(
     The file is hashed and checked, and loaded once on trial, before it takes the place of what was
     there. Interrupted at any point, the old state still serves; run the command again.
     """
-    settings = resolved(config, **flags).settings
+    settings = configured(config, **flags).settings
     library = library_of(settings)
     with progress_bar() as progress:
         if model.lower().endswith(".gguf"):
@@ -132,7 +132,7 @@ def install(
 @click.pass_context
 def ensure(ctx: click.Context, /, config: Path | None, **flags: Any) -> None:
     """Install the default model unless some model is there. Options of `serve` are understood."""
-    settings = resolved(config, **flags).settings
+    settings = configured(config, **flags).settings
     if not library_of(settings).installed():
         ctx.invoke(
             install, config=config, model=settings.default_model, quant=None, file=None, **flags
@@ -144,7 +144,7 @@ def ensure(ctx: click.Context, /, config: Path | None, **flags: Any) -> None:
 @settings_options
 def verify(config: Path | None, model: str | None, **flags: Any) -> None:
     """Hash MODEL (default: every model) again and check its header."""
-    settings = resolved(config, **flags).settings
+    settings = configured(config, **flags).settings
     library = library_of(settings)
     names = [model] if model else [found.id for found in library.installed()]
     for name in names:
@@ -161,7 +161,7 @@ def verify(config: Path | None, model: str | None, **flags: Any) -> None:
 @settings_options
 def remove(config: Path | None, model: str, yes: bool, **flags: Any) -> None:
     """Delete MODEL from the models directory."""
-    settings = resolved(config, **flags).settings
+    settings = configured(config, **flags).settings
     library = library_of(settings)
     found = library.resolve(model)
     if not yes:

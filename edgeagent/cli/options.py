@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from edgeagent.settings import Resolved, resolve
+from edgeagent.configuration import Configuration, configure
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -30,6 +30,6 @@ def settings_options(command: Command) -> Command:
     return command
 
 
-def resolved(config: Path | None, **flags: Any) -> Resolved:
-    """Settings from all layers. Raises: SettingsError."""
-    return resolve(flags=flags, config=config)
+def configured(config: Path | None, **flags: Any) -> Configuration:
+    """Settings from all layers, the profile of this device among them. Raises: SettingsError."""
+    return configure(flags=flags, config=config)

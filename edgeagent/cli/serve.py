@@ -14,7 +14,7 @@ import click
 
 from edgeagent.api.server import bind
 from edgeagent.app import Daemon, refuse_exposed_bind
-from edgeagent.cli.options import resolved, settings_options
+from edgeagent.cli.options import configured, settings_options
 from edgeagent.errors import StartFailed
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     The API is at http://127.0.0.1:8484/v1, its documentation at /schema. Ctrl-C or SIGTERM stops it.
     A socket handed over by systemd is used instead of --host and --port.
     """
-    settings = resolved(config, **flags).settings
+    settings = configured(config, **flags).settings
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",

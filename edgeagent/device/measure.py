@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from edgeagent.device.probe import Device
+from edgeagent.types import ModelMeasurement
 
 Progress = Callable[[str, float], None]
 """Called with what is being measured and the share done so far, 0 to 1."""
@@ -47,7 +48,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     `memory_gb_per_s`: reading a buffer far larger than the caches. `gemm_gflop_per_s`: float32
     matrix products, by numpy's BLAS. `disk_read_mb_per_s` (10^6): sequential, cache dropped.
-    `notes` says what is missing because the time ran out or the child failed.
+    `model` is how fast a real model ran, where one was at hand. `notes` says what is missing because
+    the time ran out or the child failed.
     """
 
     measured_utc_ms: int
@@ -56,6 +58,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     memory_gb_per_s: tuple[Rate, ...] = ()
     gemm_gflop_per_s: tuple[Rate, ...] = ()
     disk_read_mb_per_s: float | None = None
+    model: ModelMeasurement | None = None
     notes: tuple[str, ...] = ()
 
     @property

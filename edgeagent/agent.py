@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 from edgeagent.catalog.record import InstalledModel
 from edgeagent.engine.client import Generation
-from edgeagent.errors import EdgeAgentError, Unavailable, by_code
+from edgeagent.errors import EdgeAgentError, ModelNotFound, Unavailable, by_code
 from edgeagent.pool import Pool
 from edgeagent.types import EngineFacts, FinishReason, GenerateSpec, Sampling, TokenChunk, Usage
 
@@ -41,6 +41,10 @@ class ModelSource(Protocol):
         ...
 
     def installed(self) -> list[InstalledModel]: ...
+
+    def find(self, model_id: str) -> InstalledModel:
+        """Raises: ModelNotFound."""
+        ...
 
     def sampling(self, model_id: str) -> Sampling: ...
 
@@ -157,6 +161,29 @@ class Agent:
             for model in self._models.installed()
             if (created := _modified_s(model)) is not None
         ]
+
+    def model(self, name: str) -> ModelStatus:
+        """One installed model, by id or `default`. Raises: ModelNotFound."""
+        wanted = self.route(name).model_id
+        for model in self.models():
+            if model.id == wanted:
+                return model
+        self._models.find(wanted)  # says what is near
+        raise ModelNotFound(
+            f"Model {wanted!r} cannot be read now: check its file, or GET /v1/models.",
+            param="model",
+        )
+
+    async def load(self, name: str) -> ModelStatus:
+        """Load a model before it is asked for. Raises what `Pool.lease` raises."""
+        await self._pool.load(self.route(name).model_id)
+        return self.model(name)
+
+    async def unload(self, name: str) -> ModelStatus:
+        """End a model's worker. Raises: ModelNotFound."""
+        found = self.model(name)
+        await self._pool.unload(found.id, "asked for")
+        return self.model(name)
 
     def _status(self, model: InstalledModel, default: str | None, created: int) -> ModelStatus:
         resident = self._pool.resident(model.id)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import os
 import socket
 from contextlib import suppress
+from pathlib import Path
 
 from litestar import Litestar
 from litestar.di import Provide
@@ -23,8 +23,11 @@ from edgeagent.agent import Agent
 from edgeagent.api import chat, completions, errors, guard, models, server, system
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
+from edgeagent.configuration import Configuration
 from edgeagent.errors import EdgeAgentError, StartFailed
+from edgeagent.idle import IdleMeasuring
 from edgeagent.installed import InstalledModels
+from edgeagent.measuring import Measuring
 from edgeagent.pool import Pool, PoolLimits
 from edgeagent.settings import Settings
 
@@ -34,14 +37,17 @@ logger = logging.getLogger(__name__)
 class Daemon:
     """Every part of one daemon. `app` is the ASGI application; `close()` may be called twice."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, configuration: Configuration) -> None:
+        self.settings = settings = configuration.settings
         refuse_exposed_bind(settings.host)
-        n_cores = settings.n_threads or len(os.sched_getaffinity(0))
+        n_cores = settings.n_threads or configuration.device.capacity.n_threads_max
+        measuring = Measuring(configuration.device, settings.state_dir)
         library = Library(settings.effective_models_dir)
         user_catalog = settings.effective_models_dir / "catalog.toml"
         catalog = load_catalog(shipped_models_dir() / "catalog.toml", user_catalog)
-        self.models = InstalledModels(settings, library, catalog, n_threads=n_cores)
+        self.models = InstalledModels(
+            settings, library, catalog, n_threads=n_cores, measured=measuring.kept
+        )
         self.pool = Pool(
             _limits(settings, n_cores),
             check=self.models.find,
@@ -50,6 +56,7 @@ class Daemon:
         )
         self.agent = Agent(self.pool, self.models)
         self._preloading: asyncio.Task[None] | None = None
+        self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
         self.app: ASGIApp = guard.Guard(
             self._api(),
             guard.rules(
@@ -68,6 +75,7 @@ class Daemon:
                 completions.complete,
                 models.list_models,
                 models.get_model,
+                models.change_model,
                 system.health,
                 system.ready,
             ],
@@ -92,6 +100,8 @@ class Daemon:
         await self.pool.open()
         if self.settings.preload:
             self._preloading = asyncio.create_task(self._preload(), name="preload")
+        if self.settings.measure_when_idle:
+            self._idle.start()
 
     async def _preload(self) -> None:
         """Load the default model; what keeps it from loading is logged and shown by /ready."""
@@ -99,9 +109,14 @@ class Daemon:
             async with self.pool.lease(self.agent.route(None).model_id):
                 logger.info("ready model=%s", self.agent.route(None).model_id)
 
+    def _default_path(self) -> Path | None:
+        default = self.models.default_id()
+        return self.models.find(default).path if default is not None else None
+
     async def close(self) -> None:
         if self._preloading is not None:
             self._preloading.cancel()
+        await self._idle.close()
         await self.pool.close()
 
     async def serve(self, sockets: list[socket.socket]) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from edgeagent.catalog.facts import ModelFacts
 from edgeagent.catalog.inspection import inspect_apart
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.manifest import Catalog
 from edgeagent.catalog.record import InstalledModel
+from edgeagent.device.measure import Measurement
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.pool import Placement
 from edgeagent.settings import Settings
@@ -28,15 +30,22 @@ BITS_PER_VALUE = {"f16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
 
 
 class InstalledModels:
-    """`n_threads` is what one engine may use; `prefill_tok_s` what was measured of the default model."""
+    """`n_threads` is what one engine may use; `measured` gives what is known of this device's speed."""
 
     def __init__(
-        self, settings: Settings, library: Library, catalog: Catalog, *, n_threads: int
+        self,
+        settings: Settings,
+        library: Library,
+        catalog: Catalog,
+        *,
+        n_threads: int,
+        measured: Callable[[], Measurement | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._library = library
         self._catalog = catalog
         self._n_threads = n_threads
+        self._measured = measured
         self._listing: dict[str, InstalledModel] = {}
         self._listed_s = float("-inf")
 
@@ -112,7 +121,16 @@ class InstalledModels:
             queue_timeout_s=settings.queue_timeout_s,
             default_max_tokens=settings.default_max_tokens,
             template_timeout_s=settings.template_timeout_s,
+            prefill_tok_s=self._prefill_tok_s(facts),
         )
+
+    def _prefill_tok_s(self, facts: ModelFacts) -> float | None:
+        """The measured prefill rate, scaled by size to this model: the scheduler's first guess."""
+        measured = self._measured()
+        if measured is None or measured.model is None or not measured.model.prefill_tok_s:
+            return None
+        rate = max(measured.model.prefill_tok_s.values())
+        return rate * measured.model.n_params / max(1, facts.n_params)
 
 
 def estimate(facts: ModelFacts, config: EngineConfig) -> tuple[int, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from litestar import get
+from litestar import get, post
 from litestar.openapi.datastructures import ResponseSpec
 
 from edgeagent.agent import Agent, ModelStatus
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.schemas.models import ModelBody, ModelList
-from edgeagent.errors import ModelNotFound
+from edgeagent.errors import NotFound
 
 
 def _body(model: ModelStatus) -> ModelBody:
@@ -44,11 +44,33 @@ def list_models(agent: Agent) -> ModelList:
     sync_to_thread=False,
 )
 def get_model(agent: Agent, model_id: str) -> ModelBody:
-    wanted = model_id.lstrip("/")
-    decision = agent.route(wanted)
-    for model in agent.models():
-        if model.id == decision.model_id:
-            return _body(model)
-    raise ModelNotFound(
-        f"Model {wanted!r} is not installed: GET /v1/models lists those that are.", param="model"
-    )
+    return _body(agent.model(model_id.lstrip("/")))
+
+
+_CHANGES = {
+    404: ResponseSpec(ErrorBody, description="Unknown model"),
+    503: ResponseSpec(ErrorBody, description="The model cannot be loaded now"),
+    507: ResponseSpec(ErrorBody, description="The memory budget cannot hold the model"),
+}
+
+
+@post(
+    "/v1/models/{path:path}",
+    operation_id="change_model",
+    summary="POST /v1/models/{id}/load or /v1/models/{id}/unload",
+    description=(
+        "`load` loads a model before it is asked for. `unload` ends its worker, and with it the requests "
+        "that run on it; all its memory comes back."
+    ),
+    tags=["models"],
+    status_code=200,
+    responses=_CHANGES,
+)
+async def change_model(agent: Agent, path: str) -> ModelBody:
+    # A path parameter of this kind takes the rest of the path, since ids may have slashes.
+    model_id, _, action = path.strip("/").rpartition("/")
+    if action == "load":
+        return _body(await agent.load(model_id))
+    if action == "unload":
+        return _body(await agent.unload(model_id))
+    raise NotFound(f"POST /v1/models{path} is nothing: end it with /load or /unload.")

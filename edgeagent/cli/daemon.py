@@ -12,7 +12,7 @@ from typing import Any
 import click
 import httpx
 
-from edgeagent.errors import StartFailed
+from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.settings import Settings
 
 START_TIMEOUT_S = 120.0
@@ -37,6 +37,24 @@ def is_running(url: str) -> bool:
 def _get(url: str) -> Any:
     # A proxy from the environment does not know what listens on this machine.
     return httpx.get(url, timeout=5, trust_env=False).json()
+
+
+def call(settings: Settings, method: str, path: str) -> dict[str, Any]:
+    """The body that the running daemon answers with.
+
+    Raises: StartFailed when none runs; EdgeAgentError with the daemon's own message.
+    """
+    url = base_url(settings)
+    try:
+        response = httpx.request(method, f"{url}{path}", timeout=300, trust_env=False)
+        body = response.json()
+    except (httpx.TransportError, ValueError) as exc:
+        raise StartFailed(
+            f"No daemon answers at {url}: start one with `edgeagent serve`, or name its --port."
+        ) from exc
+    if response.status_code != 200:
+        raise EdgeAgentError(body["error"]["message"])
+    return dict(body)
 
 
 @contextmanager

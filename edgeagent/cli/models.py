@@ -25,6 +25,7 @@ from edgeagent.catalog import digest
 from edgeagent.catalog import install as installing
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import Catalog, load_catalog
+from edgeagent.cli.daemon import call
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.engine.client import EngineClient
 from edgeagent.settings import Settings
@@ -168,6 +169,31 @@ def remove(config: Path | None, model: str, yes: bool, **flags: Any) -> None:
         click.confirm(f"Delete {found.path} ({megabytes(found.size_bytes)})?", abort=True)
     library.remove(model)
     click.echo(f"Removed {model}")
+
+
+@models.command()
+@click.argument("model")
+@click.option("--host", metavar="ADDRESS", help="Where the daemon listens. Default: 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: 8484.")
+@settings_options
+def load(config: Path | None, model: str, **flags: Any) -> None:
+    """Let the running daemon load MODEL before it is asked for."""
+    _change(configured(config, **flags).settings, model, "load")
+
+
+@models.command()
+@click.argument("model")
+@click.option("--host", metavar="ADDRESS", help="Where the daemon listens. Default: 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: 8484.")
+@settings_options
+def unload(config: Path | None, model: str, **flags: Any) -> None:
+    """Let the running daemon unload MODEL; all its memory comes back."""
+    _change(configured(config, **flags).settings, model, "unload")
+
+
+def _change(settings: Settings, model: str, action: str) -> None:
+    body = call(settings, "POST", f"/v1/models/{model}/{action}")
+    click.echo(f"{body['id']}: {body['state']}")
 
 
 def trial_load(path: Path) -> None:

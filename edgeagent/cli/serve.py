@@ -39,13 +39,14 @@ def serve(config: Path | None, **flags: Any) -> None:
     The API is at http://127.0.0.1:8484/v1, its documentation at /schema. Ctrl-C or SIGTERM stops it.
     A socket handed over by systemd is used instead of --host and --port.
     """
-    settings = configured(config, **flags).settings
+    configuration = configured(config, **flags)
+    settings = configuration.settings
     logging.basicConfig(
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
-    daemon = Daemon(settings)
+    daemon = Daemon(configuration)
     sockets = inherited_sockets() or [bind(settings.host, settings.port)]
     for sock in sockets:
         click.echo(f"edgeagent listens on {_shown(sock)} (API under /v1, documentation at /schema)")

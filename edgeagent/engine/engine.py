@@ -28,6 +28,7 @@ from edgeagent.engine.scheduler import (
     waits_for_leader,
 )
 from edgeagent.engine.sequence import Request, Sequence
+from edgeagent.engine.threads import ThreadChoice
 from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
 from edgeagent.types import EngineConfig, EngineHealth, TokenChunk
 
@@ -72,6 +73,7 @@ class Engine:
         self._open: dict[int, int] = {}  # answers still to end, by request
         self._chunks: list[tuple[int, TokenChunk]] = []
         self._pace = Pace(prefill_per_s=config.prefill_tok_s)
+        self._threads = ThreadChoice(config.n_threads)
         self._n_admissions = 0
         self._n_steps = 0
         self._n_preempted = 0
@@ -114,6 +116,10 @@ class Engine:
             return
         self._open[request.request_id] = len(sequences)
         self._waiting.extend(sequences)
+
+    def grant_threads(self, n_threads: int) -> None:
+        """What the daemon allows from the next step on."""
+        self._threads.grant(n_threads)
 
     def forget_prefixes(self, scope: str | None) -> int:
         """Drop idle prefixes of one scope, or all."""
@@ -291,6 +297,10 @@ class Engine:
             )
             for seq, n in work
         ]
+        # Prompts are bound by arithmetic and gain from every thread; the choice is about decoding.
+        is_decode = not plan.prefill
+        n_threads = self._threads.pick(len(plan.decode)) if is_decode else self._threads.granted
+        self._runner.set_threads(n_threads)
         self._runner.arm()
         self.prefilling = frozenset(by_key[key].request for key, _ in plan.prefill)
         started = time.perf_counter()
@@ -308,6 +318,8 @@ class Engine:
             self.prefilling = frozenset()
         took = time.perf_counter() - started
         self._n_steps += 1
+        if is_decode:
+            self._threads.observe(len(plan.decode), n_threads, took)
         self._pace.observe(len(plan.decode), plan.n_tokens - len(plan.decode), took)
         self._advance(work, logits)
 

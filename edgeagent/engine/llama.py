@@ -77,6 +77,7 @@ class Llama:
     def __init__(self, config: EngineConfig) -> None:
         lib.llama_backend_init()
         self._kv_type = config.kv_type
+        self._n_threads = config.n_threads
         self._model = self._load_model(config)
         self._context: Any = None
         try:
@@ -284,6 +285,10 @@ class Llama:
         lib.llama_memory_clear(self._memory, False)
 
     def set_threads(self, n_threads: int) -> None:
+        """Compute with this many threads from the next step on."""
+        if n_threads == self._n_threads:
+            return
+        self._n_threads = n_threads
         lib.llama_set_n_threads(self._context, n_threads, n_threads)
 
     def close(self) -> None:

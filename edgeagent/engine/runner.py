@@ -42,6 +42,8 @@ class Runner(Protocol):
 
     def trim(self, seq_id: int, n: int) -> None: ...
 
+    def set_threads(self, n_threads: int) -> None: ...
+
     def arm(self) -> None: ...
 
     def abort(self) -> None: ...
@@ -59,6 +61,7 @@ class LlamaRunner:
         self.piece = llama.piece
         self.copy = llama.copy
         self.trim = llama.trim
+        self.set_threads = llama.set_threads
         self.arm = llama.arm
         self.abort = llama.abort
 

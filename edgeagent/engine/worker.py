@@ -189,7 +189,7 @@ class Worker:
                         self._runner.abort()
                     self._inbox.put(_nothing)  # wake an idle engine
             case protocol.SetThreads(n_threads):
-                self._inbox.put(lambda: self._llama.set_threads(n_threads))
+                self._inbox.put(lambda: self._engine.grant_threads(n_threads))
             case protocol.Shutdown():
                 os._exit(0)
             case protocol.Load():

@@ -83,6 +83,11 @@ class Pool:
         return list(self._residents.values())
 
     @property
+    def is_busy(self) -> bool:
+        """Whether any model is leased or being loaded."""
+        return any(r.n_leases or r.starting is not None for r in self._residents.values())
+
+    @property
     def n_bytes(self) -> int:
         """Memory that all workers hold together."""
         return sum(resident.n_bytes for resident in self._residents.values())

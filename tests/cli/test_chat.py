@@ -83,8 +83,10 @@ def test_one_message_prints_one_answer_and_its_speed(edgeagent, smollm_daemon: D
     assert re.search(r"\[\d+ tokens, [\d.]+ tokens/s, first after \d+ ms", done.stderr)
 
 
-def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(edgeagent, smollm_daemon: DaemonProcess):
-    proxy = {name: "http://127.0.0.1:9" for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY")}
+def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
+    edgeagent, smollm_daemon: DaemonProcess
+):
+    proxy = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     done = edgeagent("chat", "Hi", "--port", port_of(smollm_daemon), "--max-tokens", 2, env=proxy)
     assert done.returncode == 0, done.stderr
 
@@ -94,13 +96,17 @@ def test_an_error_of_the_daemon_is_one_line(edgeagent, smollm_daemon: DaemonProc
     assert "nobody" in one_line(done)
 
 
-def test_a_daemon_that_loads_its_model_late_is_chatted_with(edgeagent, smollm_dir: Path, tmp_path: Path):
+def test_a_daemon_that_loads_its_model_late_is_chatted_with(
+    edgeagent, smollm_dir: Path, tmp_path: Path
+):
     with serving(smollm_dir, tmp_path, preload=False) as daemon:
         done = edgeagent("chat", "Hi", "--port", port_of(daemon), "--max-tokens", 2)
     assert done.returncode == 0 and done.stdout.strip()
 
 
-def test_without_a_daemon_one_is_started_and_ended(edgeagent, smollm_dir: Path, tmp_path: Path, free_port):
+def test_without_a_daemon_one_is_started_and_ended(
+    edgeagent, smollm_dir: Path, tmp_path: Path, free_port
+):
     where = ("--port", free_port, "--models-dir", smollm_dir, "--state-dir", tmp_path)
     done = edgeagent("chat", "Hi", *where, "--max-tokens", 2)
     assert done.returncode == 0, done.stderr
@@ -110,8 +116,12 @@ def test_without_a_daemon_one_is_started_and_ended(edgeagent, smollm_dir: Path, 
         assert sock.connect_ex(("127.0.0.1", free_port)) != 0, "it ended with the chat"
 
 
-def test_without_a_daemon_and_without_a_model_the_way_out_is_named(edgeagent, tmp_path: Path, free_port):
-    done = edgeagent("chat", "Hi", "--port", free_port, "--models-dir", tmp_path, "--state-dir", tmp_path)
+def test_without_a_daemon_and_without_a_model_the_way_out_is_named(
+    edgeagent, tmp_path: Path, free_port
+):
+    done = edgeagent(
+        "chat", "Hi", "--port", free_port, "--models-dir", tmp_path, "--state-dir", tmp_path
+    )
     assert done.returncode == 2
     assert "models install" in done.stderr
 

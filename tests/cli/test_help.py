@@ -18,7 +18,9 @@ def test_every_command_and_option_is_explained(edgeagent, command):
     lines = done.stdout.partition("Options:")[2].splitlines()
     for number, line in enumerate(lines):
         if line.strip().startswith("--"):
-            explained = len(line.split("  ")) > 2 or (number + 1 < len(lines) and lines[number + 1].startswith("   "))
+            explained = len(line.split("  ")) > 2 or (
+                number + 1 < len(lines) and lines[number + 1].startswith("   ")
+            )
             assert explained, f"{line!r} has no explanation"
 
 
@@ -34,7 +36,10 @@ def test_short_help_and_version_work(edgeagent):
     assert "edgeagent" in edgeagent("--version").stdout
 
 
-@pytest.mark.parametrize("arguments", [["nothing"], ["serve", "--prot", "1"], ["models", "install"], ["serve", "--port", "x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["nothing"], ["serve", "--prot", "1"], ["models", "install"], ["serve", "--port", "x"]],
+)
 def test_a_wrong_command_line_is_status_2_with_a_hint(edgeagent, arguments):
     done = edgeagent(*arguments)
     assert done.returncode == 2

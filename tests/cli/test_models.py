@@ -61,6 +61,8 @@ def test_a_name_that_leads_out_of_the_directory_is_refused(edgeagent, stories_di
 
 
 def test_nothing_is_fetched_when_offline(edgeagent, tmp_path: Path):
-    done = edgeagent("models", "install", "smollm2-135m-instruct", "--offline", "--models-dir", tmp_path / "m")
+    done = edgeagent(
+        "models", "install", "smollm2-135m-instruct", "--offline", "--models-dir", tmp_path / "m"
+    )
     assert done.returncode == 2
     assert "offline" in done.stderr

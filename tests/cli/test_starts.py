@@ -23,7 +23,9 @@ def test_a_port_in_use_is_named(edgeagent, tmp_path: Path):
     assert str(port) in line and "--port" in line
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "8.8.8.8", "127.0.0.1.evil"])
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "8.8.8.8", "127.0.0.1.evil"]
+)
 def test_an_address_that_others_reach_is_refused_without_keys(edgeagent, tmp_path: Path, host):
     line = one_line(edgeagent("serve", "--host", host, "--port", 0, "--state-dir", tmp_path))
     assert host in line and "127.0.0.1" in line
@@ -91,7 +93,9 @@ def test_a_models_directory_that_is_a_file_leaves_the_daemon_up(tmp_path: Path):
         assert httpx.get(f"{daemon.url}/health").status_code == 200
 
 
-def test_a_models_directory_that_is_a_file_is_a_clear_error_of_every_command(edgeagent, tmp_path: Path, stories):
+def test_a_models_directory_that_is_a_file_is_a_clear_error_of_every_command(
+    edgeagent, tmp_path: Path, stories
+):
     file = tmp_path / "models"
     file.write_text("no directory")
     for command in (["list"], ["verify"], ["remove", "x", "--yes"], ["install", stories]):
@@ -118,7 +122,9 @@ def test_a_directory_that_cannot_be_written_is_a_clear_error(edgeagent, stories:
     ],
     ids=["cut in half", "cut in the header", "text", "empty", "magic and noise", "zeros"],
 )
-def test_a_file_that_is_no_sound_model_is_a_503_and_the_others_serve(stories: Path, tmp_path: Path, make):
+def test_a_file_that_is_no_sound_model_is_a_503_and_the_others_serve(
+    stories: Path, tmp_path: Path, make
+):
     models = tmp_path / "models"
     models.mkdir()
     whole = stories.read_bytes()
@@ -150,7 +156,9 @@ def test_a_model_whose_file_goes_away_is_no_500(stories: Path, tmp_path: Path):
 
 def test_a_broken_catalog_of_the_user_is_a_clear_error(edgeagent, tmp_path: Path):
     (tmp_path / "catalog.toml").write_text("[[model]\n")
-    line = one_line(edgeagent("serve", "--port", 0, "--models-dir", tmp_path, "--state-dir", tmp_path))
+    line = one_line(
+        edgeagent("serve", "--port", 0, "--models-dir", tmp_path, "--state-dir", tmp_path)
+    )
     assert "catalog.toml" in line
 
 

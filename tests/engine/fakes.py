@@ -80,6 +80,9 @@ class FakeRunner:
         assert self.can_trim or n == 0, "recurrent state cannot be cut"
         self.held[seq_id] = self.held.get(seq_id, [])[:n]
 
+    def set_threads(self, n_threads: int) -> None:
+        assert n_threads >= 1
+
     def arm(self) -> None:
         self._is_aborted = False
 

@@ -29,15 +29,18 @@ logger = logging.getLogger(__name__)
 
 class GuardedProtocol(H11Protocol):
     """One connection. A request head must arrive whole within `header_timeout_s`; when all places are
-    taken, the connection that has waited longest without a request gives up its own."""
+    taken, the connection that has waited longest without a request gives up its own; one whose client
+    does not read is dropped, because closing it would wait for the client."""
 
     header_timeout_s = 15.0
     max_connections = 512
+    write_timeout_s = 30.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._waiting_since_s = self.loop.time()
         self._head_clock = self.loop.call_later(self.header_timeout_s, self._head_is_late)
+        self._write_clock: asyncio.TimerHandle | None = None
         if len(self.connections) > self.max_connections:
             self._make_place()
 
@@ -57,8 +60,23 @@ class GuardedProtocol(H11Protocol):
                 self.timeout_keep_alive + self.header_timeout_s, self._head_is_late
             )
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # A little later than the stream's own clock, which has the better word for the log.
+        self._write_clock = self.loop.call_later(self.write_timeout_s + 1, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_write_clock()
+
+    def _stop_write_clock(self) -> None:
+        if self._write_clock is not None:
+            self._write_clock.cancel()
+            self._write_clock = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_clock.cancel()
+        self._stop_write_clock()
         super().connection_lost(exc)
 
     @property
@@ -114,6 +132,7 @@ def server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
         {
             "header_timeout_s": settings.header_timeout_s,
             "max_connections": settings.max_connections,
+            "write_timeout_s": settings.write_timeout_s,
         },
     )
     config = uvicorn.Config(

@@ -1,0 +1,81 @@
+"""What the daemon and its workers are as processes."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
+
+
+@pytest.fixture
+def daemon(smollm_dir: Path, tmp_path: Path) -> Iterator[DaemonProcess]:
+    with serving(smollm_dir, tmp_path / "state") as daemon:
+        with daemon.client() as client:
+            client.chat.completions.create(
+                model=SMOLLM, messages=[{"role": "user", "content": "Hi"}], max_tokens=1
+            )
+        yield daemon
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def test_the_daemon_never_loads_what_belongs_in_a_worker(smollm_daemon: DaemonProcess):
+    maps = Path(f"/proc/{smollm_daemon.pid}/maps").read_text()
+    for library in ("libllama", "libggml", "numpy", "ctranslate2", "libav", ".gguf"):
+        assert library not in maps
+    (worker,) = smollm_daemon.workers()
+    assert "libllama" in Path(f"/proc/{worker.pid}/maps").read_text(), "the names are the right ones"
+
+
+def test_worker_and_template_are_confined_and_die_first(daemon: DaemonProcess):
+    (worker,) = daemon.workers()
+    (template,) = worker.children()
+    assert "edgeagent.engine.template" in template.cmdline()
+    own = int(Path(f"/proc/{daemon.pid}/oom_score_adj").read_text())
+    for process in (worker, template):
+        assert status(process.pid)["Seccomp"] == "2"
+        assert status(process.pid)["NoNewPrivs"] == "1"
+        assert int(Path(f"/proc/{process.pid}/oom_score_adj").read_text()) > own
+        assert process.net_connections(kind="inet") == []
+
+
+def test_a_killed_daemon_leaves_no_process_behind(daemon: DaemonProcess):
+    family = psutil.Process(daemon.pid).children(recursive=True)
+    assert len(family) == 2
+    daemon.process.kill()
+    daemon.process.wait(timeout=10)
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_daemon_that_is_told_to_stop_ends_its_workers_and_says_nothing_bad(
+    daemon: DaemonProcess, number
+):
+    family = psutil.Process(daemon.pid).children(recursive=True)
+    daemon.process.send_signal(number)
+    assert daemon.process.wait(timeout=15) in (0, -number, 128 + number)
+    wait_for(lambda: not any(process.is_running() for process in family))
+    log = daemon.log.read_text()
+    assert "Traceback" not in log
+    assert "ERROR" not in log
+
+
+def test_no_word_of_a_prompt_or_an_answer_is_logged(smollm_dir: Path, tmp_path: Path):
+    with serving(smollm_dir, tmp_path / "state", log_level="debug") as daemon:
+        with daemon.client() as client:
+            answer = client.chat.completions.create(
+                model=SMOLLM, messages=[{"role": "user", "content": "Say canaryword7731 twice."}],
+                stop=["canarystop"], user="canaryuser", max_tokens=20,
+            )  # fmt: skip
+        wait_for(lambda: "n_generated=" in daemon.log.read_text(), 10)
+        log = daemon.log.read_text()
+    assert "canary" not in log
+    assert (answer.choices[0].message.content or "x" * 99)[:30] not in log

@@ -1,0 +1,127 @@
+"""A worker that dies or hangs costs its own requests and nothing else.
+
+`TEST_KILLS=50` repeats the kill that often.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from tests.api.wire import error_of
+from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
+
+N_KILLS = int(os.environ.get("TEST_KILLS", "10"))
+ASK = [{"role": "user", "content": "Tell a long story."}]
+
+
+@pytest.fixture(scope="module")
+def daemon(smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    with serving(smollm_dir, tmp_path_factory.mktemp("mortal"), hang_timeout_s=8.0) as daemon:
+        yield daemon
+
+
+def the_worker(daemon: DaemonProcess) -> psutil.Process:
+    (worker,) = daemon.workers()
+    return worker
+
+
+def answer(daemon: DaemonProcess) -> str:
+    with daemon.client(timeout=60) as client:
+        reply = client.chat.completions.create(model=SMOLLM, messages=ASK, max_tokens=2)
+    return reply.choices[0].finish_reason
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_killed_worker_ends_the_stream_with_an_error_and_the_next_request_is_answered(
+    daemon: DaemonProcess, signal_number
+):
+    pid = daemon.pid
+    for _ in range(N_KILLS if signal_number == signal.SIGKILL else 1):
+        worker = the_worker(daemon)
+        with daemon.client() as client:
+            stream = client.chat.completions.create(
+                model=SMOLLM, messages=ASK, max_tokens=3000, stream=True, extra_body={"ignore_eos": True}
+            )
+            chunks = iter(stream)
+            assert next(chunks).choices
+            worker.send_signal(signal_number)
+            with pytest.raises(openai.APIError) as caught:
+                list(chunks)
+        assert error_of({"error": caught.value.body})["code"] == "engine_died"
+        assert answer(daemon) in ("stop", "length")
+        assert the_worker(daemon).pid != worker.pid
+    assert daemon.process.poll() is None and daemon.pid == pid
+    assert httpx.get(f"{daemon.url}/health").status_code == 200
+
+
+def test_a_killed_worker_makes_a_503_of_a_request_that_is_not_streamed(daemon: DaemonProcess):
+    from concurrent.futures import ThreadPoolExecutor
+
+    worker = the_worker(daemon)
+    spent = worker.cpu_times().user
+    with daemon.client() as client, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(
+            client.chat.completions.create, model=SMOLLM, messages=ASK, max_tokens=3000,
+            extra_body={"ignore_eos": True},
+        )  # fmt: skip
+        wait_for(lambda: worker.cpu_times().user > spent + 0.3)
+        worker.kill()
+        with pytest.raises(openai.InternalServerError) as caught:
+            asked.result(timeout=30)
+    assert caught.value.status_code == 503
+    assert caught.value.code == "engine_died"
+    assert 1 <= int(caught.value.response.headers["retry-after"]) <= 120
+    assert "x-should-retry" not in caught.value.response.headers
+    assert answer(daemon)
+
+
+def test_the_sdks_own_retry_hides_the_death_of_a_worker(daemon: DaemonProcess):
+    the_worker(daemon).kill()
+    with daemon.client(max_retries=2) as client:
+        reply = client.chat.completions.create(model=SMOLLM, messages=ASK, max_tokens=2)
+    assert reply.choices[0].finish_reason in ("stop", "length")
+
+
+def test_a_worker_that_hangs_is_ended_and_replaced(daemon: DaemonProcess):
+    assert answer(daemon)
+    worker = the_worker(daemon)
+    worker.suspend()
+    with daemon.client() as client, pytest.raises(openai.InternalServerError) as caught:
+        client.chat.completions.create(model=SMOLLM, messages=ASK, max_tokens=2)
+    assert caught.value.code == "engine_died"
+    assert not psutil.pid_exists(worker.pid)
+    assert answer(daemon)
+    assert daemon.process.poll() is None
+
+
+def test_a_worker_that_only_dies_is_left_alone_for_a_while(smollm_dir: Path, tmp_path: Path):
+    with serving(
+        smollm_dir, tmp_path / "state", breaker_deaths=2, breaker_window_s=6.0
+    ) as daemon:
+        first = the_worker(daemon)
+        first.kill()
+        wait_for(lambda: any(worker.pid != first.pid for worker in daemon.workers()))
+        daemon.wait_until_ready()
+        the_worker(daemon).kill()
+        wait_for(lambda: not daemon.workers())
+        with daemon.client() as client, pytest.raises(openai.InternalServerError) as caught:
+            client.chat.completions.create(model=SMOLLM, messages=ASK, max_tokens=2)
+        assert caught.value.status_code == 503
+        assert caught.value.code == "engine_broken"
+        assert 1 <= int(caught.value.response.headers["retry-after"]) <= 6
+        ready = httpx.get(f"{daemon.url}/ready")
+        assert ready.status_code == 503
+        assert ready.json()["status"] == "unavailable"
+        assert "died" in ready.json()["reason"]
+        assert httpx.get(f"{daemon.url}/health").status_code == 200
+        with daemon.client(max_retries=5) as client:
+            reply = client.chat.completions.create(model=SMOLLM, messages=ASK, max_tokens=2)
+        assert reply.choices[0].finish_reason in ("stop", "length")

@@ -25,10 +25,11 @@ class Anatomy:
     """Counts are numbers of values, sizes are bytes.
 
     `kv_width`: key and value numbers of one cell, all layers together. `head_dim`: the width of one
-    head's keys, which quantized KV types must divide. `n_caches`: 2 where some layers look through
+    head's keys, which quantized KV types must divide. `attention_width`: as `kv_width`, but for
+    each query head. `n_caches`: 2 where some layers look through
     a sliding window and are kept apart, else 1. `state_width`: float32 numbers of recurrent
-    state, per sequence. `embedding_bytes` is part of `bytes_by_type`; `is_tied` says that the token
-    table is the output matrix too. `expert_bytes` and `expert_params` are of all experts, of which
+    state, per sequence. `embedding_bytes` is part of `bytes_by_type`; `output_type` None says that
+    the token table is the output matrix too. `expert_bytes` and `expert_params` are of all experts, of which
     a token uses `expert_share`.
     """
 
@@ -38,6 +39,7 @@ class Anatomy:
     n_head: int
     head_dim: int
     kv_width: int
+    attention_width: int
     n_caches: int
     state_width: int
     n_vocab: int
@@ -46,7 +48,8 @@ class Anatomy:
     bytes_by_type: Mapping[str, int]
     embedding_type: str
     embedding_bytes: int
-    is_tied: bool
+    output_type: str | None = None
+    output_bytes: int = 0
     expert_bytes: int = 0
     expert_params: int = 0
     expert_share: float = 1.0
@@ -57,6 +60,23 @@ class Anatomy:
     def weights_bytes(self) -> int:
         """All tensors, as they lie in the file."""
         return sum(self.bytes_by_type.values())
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether the token table is the output matrix too."""
+        return self.output_type is None
+
+    @property
+    def layer_params_by_type(self) -> dict[str, float]:
+        """Parameters of the layers' matrices by tensor type: no token table, no output, no F32
+        norms unless all is F32."""
+        left = dict(self.bytes_by_type)
+        left[self.embedding_type] = left.get(self.embedding_type, 0) - self.embedding_bytes
+        if self.output_type is not None:
+            left[self.output_type] = left.get(self.output_type, 0) - self.output_bytes
+        if any(size > 0 for kind, size in left.items() if kind != "F32"):
+            left.pop("F32", None)
+        return {kind: size / BYTES_PER_WEIGHT[kind] for kind, size in left.items() if size > 0}
 
     @property
     def active_bytes(self) -> int:
@@ -85,6 +105,8 @@ def from_facts(facts: ModelFacts) -> Anatomy:
         n_head=max(facts.n_head),
         head_dim=head_dim,
         kv_width=width * sum(facts.n_head_kv),
+        attention_width=width
+        * sum(q for q, kv in zip(facts.n_head, facts.n_head_kv, strict=True) if kv),
         n_caches=2 if facts.sliding_window else 1,
         state_width=facts.state_width,
         n_vocab=facts.n_vocab or 0,
@@ -93,7 +115,8 @@ def from_facts(facts: ModelFacts) -> Anatomy:
         bytes_by_type=facts.bytes_by_type,
         embedding_type=facts.embedding_type or "F32",
         embedding_bytes=facts.embedding_bytes,
-        is_tied=facts.is_tied,
+        output_type=facts.output_type,
+        output_bytes=facts.output_bytes,
         expert_bytes=facts.expert_bytes,
         expert_params=facts.expert_params,
         expert_share=experts,
@@ -135,6 +158,7 @@ def from_entry(entry: Entry, variant: Variant) -> Anatomy | None:
         n_head=shape.n_head,
         head_dim=shape.head_dim,
         kv_width=2 * shape.n_head_kv * shape.head_dim * n_layers_kv,
+        attention_width=2 * shape.n_head * shape.head_dim * n_layers_kv,
         n_caches=2 if shape.sliding_window else 1,
         state_width=(shape.n_layers - n_layers_kv) * shape.n_embd * _SHORT_CONVOLUTION,
         n_vocab=n_vocab,
@@ -143,7 +167,6 @@ def from_entry(entry: Entry, variant: Variant) -> Anatomy | None:
         bytes_by_type=by_type,
         embedding_type=table_type,
         embedding_bytes=table_bytes,
-        is_tied=True,
         is_estimated=True,
     )
 

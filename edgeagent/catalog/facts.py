@@ -27,8 +27,8 @@ class ModelFacts:
     """A model as its file describes it. Lengths in numbers, sizes in bytes.
 
     `n_head` and `n_head_kv` have one value per layer, 0 where a layer has no attention.
-    `key_length` and `value_length` are the width of one head. `is_tied`: the token table
-    (`embedding_bytes`) is the output matrix too. `expert_*` count the experts of all layers.
+    `key_length` and `value_length` are the width of one head. `output_type` None: the token table
+    (`embedding_*`) is the output matrix too. `expert_*` count the experts of all layers.
     `state_width` counts the float32 numbers that recurrent layers keep for each sequence.
     """
 
@@ -53,7 +53,8 @@ class ModelFacts:
     bytes_by_type: dict[str, int]
     embedding_type: str | None
     embedding_bytes: int
-    is_tied: bool
+    output_type: str | None
+    output_bytes: int
     expert_params: int
     expert_bytes: int
     state_width: int
@@ -93,7 +94,8 @@ def describe(header: Header) -> ModelFacts:
     n_used = fields.per_layer(".expert_used_count", n_layers, 0, MAX_EXPERTS) or (0,)
     head_dim = n_embd // max(n_head) if max(n_head) else None
     template = fields.text("tokenizer.chat_template")
-    table = next((t for t in header.tensors if t.name == "token_embd.weight"), None)
+    named = {tensor.name: tensor for tensor in header.tensors}
+    table, output = named.get("token_embd.weight"), named.get("output.weight")
     experts = [tensor for tensor in header.tensors if "_exps." in tensor.name]
     bytes_by_type: Counter[str] = Counter()
     for tensor in header.tensors:
@@ -120,7 +122,8 @@ def describe(header: Header) -> ModelFacts:
         bytes_by_type=dict(bytes_by_type),
         embedding_type=table.type.name if table else None,
         embedding_bytes=table.n_bytes if table else 0,
-        is_tied=all(tensor.name != "output.weight" for tensor in header.tensors),
+        output_type=output.type.name if output else None,
+        output_bytes=output.n_bytes if output else 0,
         expert_params=sum(tensor.n_elements for tensor in experts),
         expert_bytes=sum(tensor.n_bytes for tensor in experts),
         state_width=_state_width(fields, n_embd) * sum(not n for n in n_head_kv),

@@ -42,7 +42,15 @@ _FLOATS = ("F32", "F16", "BF16", "Q8_0")
 # Of a model's capability what is left, by bits per weight of its layers: from the perplexities that
 # llama.cpp publishes for 7B models (+0.1% Q8_0, +0.4% Q6_K, +1% Q5_K_M, +2% Q4_K_M, +6% Q3_K_M,
 # +15% Q2_K), smaller models losing more. An order, not a score.
-_QUALITY = ((8.0, 1.0), (6.5, 0.99), (5.4, 0.97), (4.8, 0.95), (4.4, 0.92), (3.8, 0.85), (3.2, 0.75))
+_QUALITY = (
+    (8.0, 1.0),
+    (6.5, 0.99),
+    (5.4, 0.97),
+    (4.8, 0.95),
+    (4.4, 0.92),
+    (3.8, 0.85),
+    (3.2, 0.75),
+)
 _LEAST_QUALITY = 0.6
 
 

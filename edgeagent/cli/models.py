@@ -25,6 +25,7 @@ from edgeagent.catalog import install as installing
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import Catalog, load_catalog
 from edgeagent.cli.options import resolved, settings_options
+from edgeagent.cli.recommend import recommend
 from edgeagent.engine.client import EngineClient
 from edgeagent.settings import Settings
 from edgeagent.types import EngineConfig
@@ -39,6 +40,9 @@ def models() -> None:
     Models come from the catalog (`edgeagent models catalog`), from a file you bring, or are dropped
     as *.gguf into the models directory.
     """
+
+
+models.add_command(recommend)
 
 
 def library_of(settings: Settings) -> Library:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import psutil
@@ -46,4 +45,4 @@ async def _template(client: EngineClient) -> None:
         message = [{"role": "user", "content": "Hello"}]
         generation = client.generate(GenerateSpec(prompts=[Prompt(messages=message)], max_tokens=2))
         while await generation.take():
-            await asyncio.sleep(0)
+            pass

@@ -62,8 +62,9 @@ def mixture(quant: str, n_embd: int) -> dict[str, float] | None:
     name = quant.upper()
     shares = _MIXTURES.get(name)
     if shares is None:
-        plain = next((kind for kind in (name, name.rsplit("_", 1)[0], f"{name}_K")
-                      if kind in BYTES_PER_WEIGHT), None)  # fmt: skip
+        stem = name.rsplit("_", 1)[0]
+        names = (name, f"{name}_K", stem, f"{stem}_S")
+        plain = next((kind for kind in names if kind in BYTES_PER_WEIGHT), None)
         shares = {plain: 1.0} if plain else None
     if shares is None or n_embd % 256 == 0:
         return shares

@@ -13,7 +13,9 @@ from edgeagent.types import EngineConfig, GenerateSpec, Prompt, Sampling
 async def measured_rss(path: Path, **options: object) -> tuple[int, int]:
     """RSS in bytes of (worker, its template process) after a prompt of more than a step and a batch
     of all its sequences."""
-    config = EngineConfig(**({"model_id": path.stem, "path": str(path)} | options))
+    # One thread: two that share cores with another program wait for each other at every barrier.
+    own = {"model_id": path.stem, "path": str(path), "n_threads": 1}
+    config = EngineConfig(**(own | options))
     client = await EngineClient.start(config, timeout_s=120)
     try:
         n_long = min(config.n_batch + 40, client.facts.n_ctx_slot - 24)

@@ -27,7 +27,9 @@ class ModelFacts:
     """A model as its file describes it. Lengths in numbers, sizes in bytes.
 
     `n_head` and `n_head_kv` have one value per layer, 0 where a layer has no attention.
-    `key_length` and `value_length` are the width of one head.
+    `key_length` and `value_length` are the width of one head. `output_type` None: the token table
+    (`embedding_*`) is the output matrix too. `expert_*` count the experts of all layers.
+    `state_width` counts the float32 numbers that recurrent layers keep for each sequence.
     """
 
     architecture: str
@@ -49,6 +51,13 @@ class ModelFacts:
     n_params: int
     weights_bytes: int
     bytes_by_type: dict[str, int]
+    embedding_type: str | None
+    embedding_bytes: int
+    output_type: str | None
+    output_bytes: int
+    expert_params: int
+    expert_bytes: int
+    state_width: int
     file_bytes: int
     tokenizer: str | None
     pre_tokenizer: str | None
@@ -85,6 +94,9 @@ def describe(header: Header) -> ModelFacts:
     n_used = fields.per_layer(".expert_used_count", n_layers, 0, MAX_EXPERTS) or (0,)
     head_dim = n_embd // max(n_head) if max(n_head) else None
     template = fields.text("tokenizer.chat_template")
+    named = {tensor.name: tensor for tensor in header.tensors}
+    table, output = named.get("token_embd.weight"), named.get("output.weight")
+    experts = [tensor for tensor in header.tensors if "_exps." in tensor.name]
     bytes_by_type: Counter[str] = Counter()
     for tensor in header.tensors:
         bytes_by_type[tensor.type.name] += tensor.n_bytes
@@ -108,6 +120,13 @@ def describe(header: Header) -> ModelFacts:
         n_params=sum(tensor.n_elements for tensor in header.tensors),
         weights_bytes=sum(bytes_by_type.values()),
         bytes_by_type=dict(bytes_by_type),
+        embedding_type=table.type.name if table else None,
+        embedding_bytes=table.n_bytes if table else 0,
+        output_type=output.type.name if output else None,
+        output_bytes=output.n_bytes if output else 0,
+        expert_params=sum(tensor.n_elements for tensor in experts),
+        expert_bytes=sum(tensor.n_bytes for tensor in experts),
+        state_width=_state_width(fields, n_embd) * sum(not n for n in n_head_kv),
         file_bytes=header.file_bytes,
         tokenizer=fields.text("tokenizer.ggml.model"),
         pre_tokenizer=fields.text("tokenizer.ggml.pre"),
@@ -122,6 +141,19 @@ def describe(header: Header) -> ModelFacts:
 def _n_vocab(fields: Fields) -> int | None:
     tokens = fields.array(TOKENS_KEY, ("string",))
     return tokens.n_items if tokens else fields.count(".vocab_size", 0, 1 << 24)
+
+
+def _state_width(fields: Fields, n_embd: int) -> int:
+    """Numbers of recurrent state in one layer: a short convolution's (LFM2), or a state-space
+    model's convolution and state (Mamba, Granite hybrids). 0 for kinds not known here."""
+    short = fields.count(".shortconv.l_cache", 1, MAX_WIDTH)
+    if short is not None:
+        return n_embd * (short - 1)
+    kernel = fields.count(".ssm.conv_kernel", 0, MAX_WIDTH) or 0
+    inner = fields.count(".ssm.inner_size", 0, MAX_WIDTH * 64) or 0
+    size = fields.count(".ssm.state_size", 0, MAX_WIDTH) or 0
+    groups = fields.count(".ssm.group_count", 0, MAX_WIDTH) or 0
+    return max(0, kernel - 1) * (inner + 2 * groups * size) + inner * size
 
 
 def _rope(fields: Fields) -> dict[str, Scalar]:

@@ -27,6 +27,7 @@ from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import Catalog, load_catalog
 from edgeagent.cli.daemon import call
 from edgeagent.cli.options import configured, settings_options
+from edgeagent.cli.recommend import recommend
 from edgeagent.engine.client import EngineClient
 from edgeagent.settings import Settings
 from edgeagent.types import EngineConfig
@@ -41,6 +42,9 @@ def models() -> None:
     Models come from the catalog (`edgeagent models catalog`), from a file you bring, or are dropped
     as *.gguf into the models directory.
     """
+
+
+models.add_command(recommend)
 
 
 def library_of(settings: Settings) -> Library:

@@ -56,6 +56,7 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `memory_gb_per_s` is what reading weights reaches with all cores (10^9 bytes), and
     `gemm_gflop_per_s` a float32 matrix product; `source` says where they come from, and begins
     with "estimate" when nobody measured them. `ram_available_bytes` is free after a normal boot.
+    `architecture` and `features` are the processor's, as a probe names them.
     """
 
     n_cores: Annotated[int, msgspec.Meta(ge=1, le=1024)]
@@ -65,6 +66,8 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_gb_per_s: Annotated[float, msgspec.Meta(gt=0)]
     gemm_gflop_per_s: Annotated[float, msgspec.Meta(gt=0)]
     source: str
+    architecture: Literal["x86_64", "aarch64"] = "x86_64"
+    features: tuple[str, ...] = ()
 
     @property
     def capacity(self) -> Capacity:

@@ -102,7 +102,9 @@ class Llama:
 
     def _load_model(self, config: EngineConfig) -> Any:
         params = lib.llama_model_default_params()
-        params.use_mmap = config.use_mmap
+        # A name that a ctypes structure lacks is set without an error and without effect, so it is
+        # load_mode that counts; what is repacked lies in memory twice while the file is mapped.
+        params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if config.use_mmap else lib.LLAMA_LOAD_MODE_NONE
         params.n_gpu_layers = 0
         params.use_extra_bufts = config.repack
         model = lib.llama_model_load_from_file(config.path.encode(), params)

@@ -1,0 +1,227 @@
+"""`edgeagent models recommend`: what to run on this device or on another, before any download."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from edgeagent.catalog.library import shipped_models_dir
+from edgeagent.catalog.manifest import load_catalog
+from edgeagent.catalog.memory import KvType
+from edgeagent.catalog.repack import repacked_types
+from edgeagent.catalog.select import Choice, Needs, Ranking, Target, select
+from edgeagent.catalog.speed import Rates
+from edgeagent.cli.options import resolved, settings_options
+from edgeagent.cli.sizes import Size
+from edgeagent.device.budget import budget
+from edgeagent.device.capacity import HasCapacity
+from edgeagent.device.library import load_all
+from edgeagent.device.match import match
+from edgeagent.device.measure import measure
+from edgeagent.device.probe import Device, probe
+from edgeagent.device.profile import Profile, Reference, reference_device
+from edgeagent.errors import SettingsError
+
+MEASURE_LIMIT_S = 3.0
+SHOWN_REFUSALS = 5
+TABLE_WIDTH = 112
+# The daemon beside its workers: 45 MB of its own, measured, and some for its clients. The libraries
+# that it shares with a worker are counted there.
+DAEMON_BYTES = 50_000_000
+# faster-whisper in int8 with its libraries. Estimates: 150 MB and a byte and a half a parameter.
+SPEECH_BYTES = {"none": 0, "tiny": 210_000_000, "base": 260_000_000, "small": 520_000_000}
+_KV_TYPES: tuple[KvType, ...] = ("f16", "q8_0")
+_MB = 1e6
+
+
+@click.command()
+@click.option(
+    "--task", default="chat", show_default=True, help="chat, assistant, embedding or rerank."
+)
+@click.option("--domain", metavar="NAME", help="Prefer models made for it.")
+@click.option("--language", metavar="CODE", help="Only models that speak it, as en or de.")
+@click.option(
+    "--n-ctx", type=click.IntRange(128, 1 << 20), metavar="N", help="Least context in tokens."
+)
+@click.option(
+    "--budget",
+    "budget_",
+    type=Size(),
+    metavar="SIZE",
+    help="Memory for the model, as 600MB or 1.5GiB. Default: from the profile.",
+)
+@click.option("--with-speech", is_flag=True, help="Leave room for the profile's speech model.")
+@click.option("--all", "all_", is_flag=True, help="Every variant and every refusal.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@settings_options
+def recommend(
+    config: Path | None,
+    task: str,
+    domain: str | None,
+    language: str | None,
+    n_ctx: int | None,
+    budget_: int | None,
+    with_speech: bool,
+    all_: bool,
+    as_json: bool,
+    profile: str | None,
+    **flags: Any,
+) -> None:
+    """Show which models fit, how fast they will be, and why others do not fit.
+
+    For this device, or with --profile for a typical machine of that profile. Rates are predicted
+    from memory bandwidth and matrix throughput: measured here (some seconds), or as published for
+    the profile.
+    """
+    settings = resolved(config, **flags).settings
+    catalog = load_catalog(
+        shipped_models_dir() / "catalog.toml", settings.effective_models_dir / "catalog.toml"
+    )
+    if profile is None:
+        device = probe(state_dir=settings.state_dir)
+        chosen = match(device).profile
+        rates, source = measured_rates(device, chosen)
+        target = target_of(chosen, device, rates, budget_bytes=budget_, with_speech=with_speech)
+    else:
+        chosen = profile_named(profile)
+        reference = reference_device(chosen)
+        source = reference.source
+        rates = rates_of(reference)
+        target = target_of(chosen, reference, rates, budget_bytes=budget_, with_speech=with_speech)
+    ranking = select(catalog.entries.values(), target, Needs(task, domain, language, n_ctx))
+    if as_json:
+        click.echo(as_text(chosen, target, source, ranking))
+    else:
+        show(chosen, target, source, ranking, all_)
+
+
+def profile_named(name: str) -> Profile:
+    """The shipped profile `name`. Raises: SettingsError listing those there are."""
+    profiles = load_all()
+    if name not in profiles:
+        raise SettingsError(
+            f"Profile {name[:80]!r} is not among the {len(profiles)} there are: choose one of"
+            f" {', '.join(sorted(profiles))}",
+            param="profile",
+        )
+    return profiles[name]
+
+
+def rates_of(reference: Reference) -> Rates:
+    """The published rates of a profile's typical machine."""
+    return Rates(reference.memory_gb_per_s * 1e9, reference.gemm_gflop_per_s)
+
+
+def measured_rates(device: Device, profile: Profile) -> tuple[Rates, str]:
+    """Rates of this machine with the threads of its profile, and where they come from.
+
+    Falls back to the profile's typical machine if a measure brings nothing.
+    """
+    n_threads = profile.settings(device)["n_threads"]
+    found = measure(device, limit_s=MEASURE_LIMIT_S)
+    bandwidth = {rate.n_threads: rate.value for rate in found.memory_gb_per_s}
+    gflops = {rate.n_threads: rate.value for rate in found.gemm_gflop_per_s}
+    best = found.best_memory_gb_per_s, found.best_gemm_gflop_per_s
+    if best[0] is None or best[1] is None:
+        return rates_of(reference_device(profile)), "the profile: measuring brought no result"
+    memory_rate = bandwidth.get(int(str(n_threads)), best[0])
+    return Rates(memory_rate * 1e9, gflops.get(int(str(n_threads)), best[1])), "measured now"
+
+
+def target_of(
+    profile: Profile,
+    machine: HasCapacity,
+    rates: Rates,
+    *,
+    budget_bytes: int | None = None,
+    with_speech: bool = False,
+) -> Target:
+    """What selection wants to know of a probed device or a profile's typical machine.
+
+    The budget is the profile's less the daemon itself and, if asked for, speech; or as given.
+    """
+    chosen = profile.settings(machine)
+    if budget_bytes is None:
+        speech = SPEECH_BYTES[profile.speech_model] if with_speech else 0
+        budget_bytes = max(0, budget(profile, machine).n_bytes - DAEMON_BYTES - speech)
+    if isinstance(machine, Device):
+        architecture = machine.system.architecture or ""
+        features, free = machine.cpu.features, machine.storage.free_bytes
+    else:
+        assert isinstance(machine, Reference)
+        architecture, features, free = machine.architecture, machine.features, None
+    first = _KV_TYPES.index("q8_0" if chosen["kv_type"] == "q8_0" else "f16")
+    return Target(
+        budget_bytes=budget_bytes,
+        n_threads=int(str(chosen["n_threads"])),
+        rates=rates,
+        n_ctx=int(str(chosen["n_ctx"])),
+        n_seq=int(str(chosen["n_seq"])),
+        n_batch=int(str(chosen["n_batch"])),
+        kv_types=_KV_TYPES[first:],
+        latency_target_ms=float(profile.latency_target_ms),
+        repacked=repacked_types(architecture, features),
+        storage_free_bytes=free,
+    )
+
+
+def as_text(profile: Profile, target: Target, source: str, ranking: Ranking) -> str:
+    """The ranking as one JSON object."""
+    return msgspec.json.encode(
+        {
+            "profile": profile.name,
+            "budget_bytes": target.budget_bytes,
+            "rates_source": source,
+            "choices": [
+                asdict(choice) | {"total_bytes": choice.memory.total_bytes}
+                for choice in ranking.choices
+            ],
+            "refusals": [asdict(refusal) for refusal in ranking.refusals],
+        }
+    ).decode()
+
+
+def show(profile: Profile, target: Target, source: str, ranking: Ranking, all_: bool) -> None:
+    """Print the table of choices and the nearest refusals."""
+    console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(
+        f"Profile {profile.name}: {target.budget_bytes / _MB:,.0f} MB for a model,"
+        f" {target.n_threads} threads, {target.rates.bandwidth_bytes_per_s / 1e9:.1f} GB/s,"
+        f" {target.rates.gflops:.0f} GFLOP/s ({source})"
+    )
+    table = Table(box=None, pad_edge=False)
+    for name in ("model", "quant", "n_ctx", "KV", "seqs"):
+        table.add_column(name, no_wrap=True)
+    for name in ("MB", "weights", "KV MB", "other", "tok/s", "prefill"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for choice in ranking.choices if all_ else ranking.one_per_model():
+        table.add_row(*_row(choice))
+    console.print(table if ranking.choices else "Nothing fits.")
+    refusals = [r for r in ranking.refusals if all_ or r.n_missing_bytes is not None]
+    shown = refusals if all_ else refusals[:SHOWN_REFUSALS]
+    for refusal in shown:
+        console.print(f"not {refusal.model_id} {refusal.quant}: {refusal.reason}", soft_wrap=True)
+    if len(ranking.refusals) > len(shown):
+        click.echo(f"{len(ranking.refusals) - len(shown)} more are refused; --all shows why.")
+    if ranking.best is not None:
+        click.echo(f"edgeagent models install {ranking.best.model_id} --quant {ranking.best.quant}")
+
+
+def _row(choice: Choice) -> tuple[str, ...]:
+    memory = choice.memory
+    other = memory.compute_bytes + memory.overhead_bytes + memory.template_bytes
+    return (
+        choice.model_id, choice.quant, str(choice.n_ctx), choice.kv_type, str(choice.n_seq),
+        f"{memory.total_bytes / _MB:,.0f}", f"{memory.weights_bytes / _MB:,.0f}",
+        f"{memory.kv_bytes / _MB:,.0f}", f"{other / _MB:,.0f}",
+        f"{choice.decode_tokens_per_s:.1f}", f"{choice.prefill_tokens_per_s:.0f}",
+        "" if choice.is_fast_enough else "slow",
+    )  # fmt: skip

@@ -1,0 +1,94 @@
+"""Decode and prefill rates, predicted and measured. Prints one line for each model and KV type.
+
+    speed.py SMOLLM2.gguf [N_THREADS]      SmolLM2 lends its vocabulary to the synthetic models
+
+Bandwidth and matrix throughput are measured right before each model. One thread by default: on a
+machine that others use too, a second one waits for them at every barrier. Of 30 single steps the
+fifth fastest counts, as the rates count their best pass.
+"""
+
+from __future__ import annotations
+
+import array
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from edgeagent.catalog.anatomy import from_facts
+from edgeagent.catalog.facts import inspect
+from edgeagent.catalog.speed import Rates, decode_tokens_per_s, error_of, prefill_tokens_per_s
+from edgeagent.device.measure import measure
+from edgeagent.device.probe import probe
+from edgeagent.engine.llama import Llama
+from edgeagent.types import EngineConfig
+from tests.catalog.synthetic import DESIGNS, write_model
+
+NAMES = ("llama-q4_0", "qwen2-q8_0", "gemma3-f16", "llama-q4_k")
+DEPTH = 64
+PROMPT = 512
+
+
+def main() -> None:
+    donor = Path(sys.argv[1])
+    n_threads = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [donor]
+        for name in NAMES:
+            paths.append(write_model(Path(folder) / f"{name}.gguf", DESIGNS[name], donor))
+        for path in paths:
+            report(path, n_threads)
+
+
+def report(path: Path, n_threads: int) -> None:
+    rates = rates_now(n_threads)
+    model = from_facts(inspect(path))
+    decode, prefill = run(path, n_threads)
+    foretold = decode_tokens_per_s(model, rates, depth=DEPTH)
+    foretold_prefill = prefill_tokens_per_s(model, rates, n_prompt=PROMPT)
+    print(
+        f"{path.stem:28} {rates.bandwidth_bytes_per_s / 1e9:5.1f} GB/s {rates.gflops:5.0f} GFLOP/s"
+        f"  decode {foretold:6.1f} / {decode:6.1f} tok/s {error_of(foretold, decode):+6.1%}"
+        f"  prefill {foretold_prefill:6.0f} / {prefill:6.0f} {error_of(foretold_prefill, prefill):+6.1%}",
+        flush=True,
+    )
+
+
+def rates_now(n_threads: int) -> Rates:
+    """Rates with `n_threads`. Other load can make a measure run out of time: tried three times."""
+    for _ in range(3):
+        found = measure(probe(), limit_s=6.0)
+        bandwidth = {rate.n_threads: rate.value for rate in found.memory_gb_per_s}
+        gflops = {rate.n_threads: rate.value for rate in found.gemm_gflop_per_s}
+        if n_threads in bandwidth and n_threads in gflops:
+            return Rates(bandwidth[n_threads] * 1e9, gflops[n_threads])
+    raise SystemExit(f"No rates with {n_threads} thread(s): {'; '.join(found.notes)}")
+
+
+def run(path: Path, n_threads: int) -> tuple[float, float]:
+    """Measured (decode, prefill) tokens per second of one sequence in f16."""
+    config = EngineConfig(model_id="bench", path=str(path), n_ctx=2048, n_threads=n_threads)
+    llama = Llama(config)
+    llama.warm_up()
+
+    def step_s(tokens: list[int], first: int) -> float:
+        llama.batch.clear()
+        llama.batch.add(0, array.array("i", tokens), first, output=True)
+        started = time.perf_counter()
+        llama.decode()
+        return time.perf_counter() - started
+
+    prompt = [20 + i % 400 for i in range(PROMPT)]
+    prefills = []
+    for _ in range(3):
+        llama.trim(0, 0)
+        prefills.append(step_s(prompt, 0))
+    llama.trim(0, DEPTH)
+    steps = sorted(step_s([30 + i], DEPTH + i) for i in range(30))
+    llama.close()
+    return 1 / steps[4], PROMPT / min(prefills)
+
+
+main()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from edgeagent.catalog import digest
 from edgeagent.catalog import install as installing
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import Catalog, load_catalog
@@ -166,7 +167,7 @@ def trial_load(path: Path) -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int | None], None]]:
+def progress_bar() -> Iterator[digest.Progress]:
     """A bar on standard error for each stage that has bytes to count."""
     columns = (
         TextColumn("{task.description:<9}"), BarColumn(), DownloadColumn(binary_units=False),

@@ -197,9 +197,9 @@ def _check_models(manifest: Manifest) -> None:
     if bad or len(set(manifest.models)) != len(manifest.models):
         raise refused(MANIFEST, f"lists the models {manifest.models}, one of them wrongly")
     wanted = {folder_name(model_id) for model_id in manifest.models}
-    found = {part.name.split("/")[1] for part in manifest.parts if part.name.startswith("models/")}
-    for folder in sorted(found - wanted):
-        raise refused(f"models/{folder}", "belongs to no model that is listed")
+    for part in manifest.parts:
+        if part.name.startswith("models/") and part.name.split("/")[1] not in wanted:
+            raise refused(part.name, "belongs to no model that is listed")
     names = {part.name for part in manifest.parts}
     for folder in sorted(wanted):
         if f"models/{folder}/{RECORD}" not in names:

@@ -172,9 +172,10 @@ def open_bundle(path: Path, trust: TrustList) -> Iterator[Bundle]:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise BundleRefused(f"{path} cannot be read ({error}): check the path") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise BundleRefused(f"{path} is not a regular file: give a bundle (*.eab)")
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise BundleRefused(f"{path} is not a regular file: give a bundle (*.eab)")
         yield Bundle(path, file, trust)
 
 

@@ -225,6 +225,8 @@ class _Install:
     def commit(self, ready: InstalledModel | _Staged) -> InstalledModel:
         """Put what `prepare` gave in its place, and serve it from now on."""
         if isinstance(ready, InstalledModel):
+            # It may be here because we were stopped after the record and before the tidying.
+            self._tidy(ready)
             return ready
         model = self._place(ready.source, ready.parts, ready.facts)
         self.progress("tidy", 0, None)

@@ -19,7 +19,9 @@ def to_toml(tree: Mapping[str, Any]) -> str:
 def _tables(tree: Mapping[str, Any], path: str, head: str) -> list[str]:
     """The text of one table, then of the tables in it: values must come before the next header."""
     lines = [f"{_key(k)} = {_value(v)}" for k, v in tree.items() if not _is_nested(v)]
-    parts = ["\n".join([*([head] if head else []), *lines]) + "\n"] if lines else []
+    # A table that only holds tables is there without a header of its own; a list's item is not.
+    is_needed = lines or not tree or head.startswith("[[")
+    parts = ["\n".join([*([head] if head else []), *lines]) + "\n"] if is_needed else []
     for key, value in tree.items():
         inner = f"{path}.{_key(key)}" if path else _key(key)
         if isinstance(value, Mapping):

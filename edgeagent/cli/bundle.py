@@ -141,20 +141,18 @@ def show(config: Path | None, file: Path, key: Path | None, quick: bool, **flags
         manifest, key_id = opened.manifest, opened.key.id
     last = BundleFolder(settings.effective_models_dir).last(manifest.name)
     here = f"version {last.version} is installed here" if last else "not installed here"
-    console = Console()
-    console.print(
-        f"{manifest.title}, made {manifest.created} by {manifest.made_by}; {here}", highlight=False
+    click.echo(f"{manifest.title}, made {manifest.created} by {manifest.made_by}; {here}")
+    click.echo(
+        f"signed with key {key_id}; {'parts not hashed' if quick else 'every part is as signed'}"
     )
-    console.print(
-        f"signed with key {key_id}; {'parts not hashed' if quick else 'every part as signed'}"
-    )
-    console.print(_table(manifest))
+    Console().print(_table(manifest))
 
 
 def _table(manifest: Manifest) -> Table:
-    table = Table("part", "size", "sha256", box=None, pad_edge=False)
+    table = Table("size", "sha256", "part", box=None, pad_edge=False)
+    table.columns[2].overflow = "fold"
     for part in manifest.parts:
-        table.add_row(part.name, megabytes(part.size_bytes), part.sha256[:16])
+        table.add_row(megabytes(part.size_bytes), part.sha256[:16], part.name)
     return table
 
 

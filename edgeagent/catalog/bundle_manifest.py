@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterator
 from typing import Annotated
 
 import msgspec
@@ -66,10 +65,6 @@ class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sha256: Sha256
 
     @property
-    def n_padding(self) -> int:
-        return -self.size_bytes % BLOCK
-
-    @property
     def is_text(self) -> bool:
         """Whether it is read into memory: catalog, profile and records, never weights or wheels."""
         return self.name.endswith(".toml")
@@ -108,13 +103,6 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         found = [part for part in self.parts if part.name.startswith(prefix)]
         return sorted(found, key=lambda part: (part.name != prefix + RECORD, part.name))
 
-    def offsets(self, start: int) -> Iterator[tuple[Part, int, int]]:
-        """(part, offset of its tar header, offset of its content) when the first is at `start`."""
-        for part in self.parts:
-            content = start + len(tar_header(part.name, part.size_bytes))
-            yield part, start, content
-            start = content + part.size_bytes + part.n_padding
-
     def encode(self) -> bytes:
         """The one right form of this list: sorted keys, no spaces."""
         return msgspec.json.encode(self, order="deterministic")
@@ -128,6 +116,7 @@ def tar_header(name: str, size_bytes: int) -> bytes:
 
 
 def padding(size_bytes: int) -> bytes:
+    """What follows the content of a part up to the next whole block."""
     return bytes(-size_bytes % BLOCK)
 
 

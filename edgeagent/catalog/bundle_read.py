@@ -51,12 +51,11 @@ class Bundle:
         self.key: PublicKey = verify(data, line, trust)
         self.manifest: Manifest = decode(data)
         self.manifest_sha256 = hashlib.sha256(data).hexdigest()
-        self._start = file.tell()
-        self._check_container()
+        self._offsets = self._check_container(file.tell())
 
     def offset(self, part: Part) -> int:
         """Where the content of a part begins, in bytes."""
-        return next(at for found, _, at in self.manifest.offsets(self._start) if found == part)
+        return self._offsets[part.name]
 
     def check_parts(self, progress: Progress = no_progress) -> None:
         """Hash every part. Raises: BundleRefused naming the first that is not as listed."""
@@ -113,16 +112,22 @@ class Bundle:
         self._check_padding(name, size)
         return data
 
-    def _check_container(self) -> None:
-        """Every byte that is not content is as the list demands."""
-        for part, header_at, content_at in self.manifest.offsets(self._start):
-            self._file.seek(header_at)
+    def _check_container(self, at: int) -> dict[str, int]:
+        """See that every byte from `at` on that is not content is as the list demands.
+
+        Returns where the content of each part begins.
+        """
+        offsets: dict[str, int] = {}
+        for part in self.manifest.parts:
+            self._file.seek(at)
             self._check_header(part.name, part.size_bytes)
-            end = content_at + part.size_bytes
-            if end > self.file_bytes:
+            offsets[part.name] = self._file.tell()
+            at = offsets[part.name] + part.size_bytes
+            if at > self.file_bytes:
                 raise self._cut(part.name)
-            self._file.seek(end)
+            self._file.seek(at)
             self._check_padding(part.name, part.size_bytes)
+            at += len(padding(part.size_bytes))
         tail = self._file.read(len(END) + 1)
         if len(tail) > BLOCK and (name := _member_name(tail[:BLOCK])) is not None:
             known = name in {part.name for part in self.manifest.parts}
@@ -130,6 +135,7 @@ class Bundle:
         if tail != END:
             what = "is cut off" if END.startswith(tail) else "holds what is not in the list"
             raise refused("end of file", what)
+        return offsets
 
     def _check_header(self, name: str, size: int) -> None:
         expected = tar_header(name, size)

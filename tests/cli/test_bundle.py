@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from edgeagent.cli.bundle import profile_name, profile_text
+from edgeagent.device.library import load, load_all, parse
+from edgeagent.settings import Settings
 
 
 def edgeagent(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -16,6 +21,13 @@ def edgeagent(*arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "edgeagent", *map(str, arguments)],
         capture_output=True, text=True, timeout=120, check=False, env=environment,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(load_all()))
+def test_every_shipped_profile_travels_unchanged(name: str, tmp_path: Path) -> None:
+    text = profile_text(Settings(state_dir=tmp_path), name)
+    assert parse(text, "profile.toml") == msgspec.structs.replace(load(name), based_on=None)
+    assert profile_name(text, "profile.toml") == name
 
 
 @pytest.fixture

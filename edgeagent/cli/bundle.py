@@ -164,6 +164,10 @@ def _tell(done: InstalledBundle) -> None:
         click.echo(
             f"model {model.id} ({model.quant}, {megabytes(model.size_bytes)}) in {model.folder}"
         )
+    if done.models:
+        click.echo(
+            "A running daemon finds new models by itself; restart it to replace loaded ones."
+        )
     if done.profile is not None:
         name, path = done.profile
         click.echo(f"profile {name} in {path}")

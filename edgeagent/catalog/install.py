@@ -19,20 +19,29 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from edgeagent.catalog import fetch
 from edgeagent.catalog.digest import Progress, no_progress, sha256_of
+from edgeagent.catalog.durable import sync_file as _sync_file
+from edgeagent.catalog.durable import sync_folder as _sync_folder
 from edgeagent.catalog.facts import ModelFacts, inspect
 from edgeagent.catalog.ids import check_id, folder_name, id_of_file
 from edgeagent.catalog.library import STAGING, Library
-from edgeagent.catalog.manifest import Catalog, Entry, LocalPath, PyPI, Source, Variant
+from edgeagent.catalog.manifest import (
+    Bundled,
+    Catalog,
+    Entry,
+    LocalPath,
+    PyPI,
+    Source,
+    Variant,
+)
 from edgeagent.catalog.record import RECORD, InstalledModel, read_record
 from edgeagent.catalog.wheel import FetchFailed
 from edgeagent.errors import EdgeAgentError, InstallFailed, ModelUnusable
@@ -91,11 +100,46 @@ def install_file(
     file = f"{folder_name(model_id)}.gguf"
     source = LocalPath(path=str(path))
     variant = Variant(quant=UNKNOWN, file=file, sources=(source,))
-    entry = Entry(
-        id=model_id, name=path.stem, family=UNKNOWN, n_params=0, task="chat",
+    entry = unknown_entry(model_id, path.stem, variant)
+    return _Install(library, entry, variant, (source,), trial, progress).run()
+
+
+def unknown_entry(model_id: str, name: str, variant: Variant) -> Entry:
+    """The entry of a model that no catalog knows."""
+    return Entry(
+        id=model_id, name=name, family=UNKNOWN, n_params=0, task="chat",
         licence=UNKNOWN, variants=(variant,),
     )  # fmt: skip
-    return _Install(library, entry, variant, (source,), trial, progress).run()
+
+
+def install_together(
+    wanted: Sequence[tuple[Entry, Variant, Bundled]],
+    library: Library,
+    *,
+    trial: Trial | None = None,
+    progress: Progress = no_progress,
+) -> list[InstalledModel]:
+    """Install several models; the first takes its place when all are fetched, checked and tried.
+
+    So one that fails leaves every old model as it was, and what is left to be interrupted is a few
+    renames. It takes room for all of them at once.
+
+    Raises: InstallFailed.
+    """
+    installs = [
+        _Install(library, entry, variant, (source,), trial, progress)
+        for entry, variant, source in wanted
+    ]
+    with ExitStack() as locks:
+        for one in installs:
+            locks.enter_context(one.locked())
+        try:
+            ready = [one.prepare() for one in installs]
+        except Exception:
+            for one in installs:
+                shutil.rmtree(one.staging, ignore_errors=True)
+            raise
+        return [one.commit(model) for one, model in zip(installs, ready, strict=True)]
 
 
 def _without_network(
@@ -112,6 +156,15 @@ def _without_network(
 
 
 @dataclass(frozen=True, slots=True)
+class _Staged:
+    """A model that is fetched, checked and tried, and not yet in its place."""
+
+    source: Source | Bundled
+    parts: list[_Part]
+    facts: ModelFacts | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
     """One staged file: the name it will have, and what arrived."""
 
@@ -122,14 +175,14 @@ class _Part:
 
 
 class _Install:
-    """One install, on one thread. `run` may be called once."""
+    """One install, on one thread: `run`, or within `locked` first `prepare` and then `commit`."""
 
     def __init__(
         self,
         library: Library,
         entry: Entry,
         variant: Variant,
-        sources: tuple[Source, ...],
+        sources: tuple[Source | Bundled, ...],
         trial: Trial | None,
         progress: Progress,
     ) -> None:
@@ -142,13 +195,23 @@ class _Install:
         self.staging = self.staging_root / f"{self.folder.name}@{key}"
 
     def run(self) -> InstalledModel:
+        with self.locked():
+            return self.commit(self.prepare())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else installs this model; a disk that fails meanwhile is told as InstallFailed."""
         try:
             with self._lock():
-                return self._already() or self._install()
+                yield
         except OSError as error:
             raise self._disk_failed(error) from error
 
-    def _install(self) -> InstalledModel:
+    def prepare(self) -> InstalledModel | _Staged:
+        """Everything up to the trial, or the model itself where it already is what is wanted."""
+        return self._already() or self._stage()
+
+    def _stage(self) -> _Staged:
         self._check_space()
         self._clear_stale()
         source, parts = self._fetch()
@@ -157,7 +220,15 @@ class _Install:
         if self.trial is not None:
             self.progress("trial", 0, None)
             self._try(parts[0].path)
-        model = self._place(source, parts, facts)
+        return _Staged(source, parts, facts)
+
+    def commit(self, ready: InstalledModel | _Staged) -> InstalledModel:
+        """Put what `prepare` gave in its place, and serve it from now on."""
+        if isinstance(ready, InstalledModel):
+            # It may be here because we were stopped after the record and before the tidying.
+            self._tidy(ready)
+            return ready
+        model = self._place(ready.source, ready.parts, ready.facts)
         self.progress("tidy", 0, None)
         self._tidy(model)
         self.progress("done", model.size_bytes, model.size_bytes)
@@ -213,7 +284,7 @@ class _Install:
 
     # -- fetch and check -----------------------------------------------------------------------
 
-    def _fetch(self) -> tuple[Source, list[_Part]]:
+    def _fetch(self) -> tuple[Source | Bundled, list[_Part]]:
         """The parts from the first source that delivers."""
         failures: list[EdgeAgentError] = []
         for source in self.sources:
@@ -224,7 +295,7 @@ class _Install:
         told = "; ".join(error.message for error in failures)
         raise InstallFailed(f"Model {self.entry.id!r} could not be fetched: {told}")
 
-    def _fetch_from(self, source: Source) -> list[_Part]:
+    def _fetch_from(self, source: Source | Bundled) -> list[_Part]:
         self.progress("fetch", 0, self.variant.size_bytes)
         variant = self.variant
         target = self.staging / f"{self.sources.index(source)}-{variant.file}"
@@ -241,7 +312,7 @@ class _Install:
             parts.append(_Part(name, path, *fetch.fetch_beside(source, name, path, self.progress)))
         return parts
 
-    def _convert(self, source: Source, target: Path) -> tuple[str, int]:
+    def _convert(self, source: Source | Bundled, target: Path) -> tuple[str, int]:
         # Imported here: it needs the `convert` extra, and only models that ask for it do.
         from edgeagent.catalog.convert import convert
 
@@ -255,7 +326,9 @@ class _Install:
         convert(str(source.convert), parts, target)
         return sha256_of(target, self.progress), target.stat().st_size
 
-    def _check_arrived(self, source: Source, target: Path, sha256: str, size: int) -> None:
+    def _check_arrived(
+        self, source: Source | Bundled, target: Path, sha256: str, size: int
+    ) -> None:
         """Compare with what is pinned; what differs is deleted, so that it is never continued."""
         for what, found, wanted in (
             ("bytes", size, source.size_bytes or self.variant.size_bytes),
@@ -293,7 +366,7 @@ class _Install:
     # -- commit --------------------------------------------------------------------------------
 
     def _place(
-        self, source: Source, parts: list[_Part], facts: ModelFacts | None
+        self, source: Source | Bundled, parts: list[_Part], facts: ModelFacts | None
     ) -> InstalledModel:
         """Move the parts to their names, then commit by renaming the record into place."""
         self.folder.mkdir(exist_ok=True)
@@ -329,7 +402,7 @@ class _Install:
         stated = facts.quant if facts else None
         return stated or UNKNOWN if self.variant.quant == UNKNOWN else self.variant.quant
 
-    def _check_pinned(self, source: Source, part: _Part) -> None:
+    def _check_pinned(self, source: Source | Bundled, part: _Part) -> None:
         """Refuse another file under an old name: weights or chat template may be anyone's."""
         old = read_record(self.folder)
         if self.variant.sha256 is not None or old is None or old.sha256 is None:
@@ -376,16 +449,3 @@ class _Install:
         return InstallFailed(
             f"Model {self.entry.id!r} cannot be installed in {where} ({error}): {why}"
         )
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -19,6 +19,8 @@ from msgspec import Struct
 from edgeagent.catalog.ids import RULE, is_id, nearest
 from edgeagent.errors import ModelNotFound, SettingsError
 
+# Below the models directory: what installed bundles brought beside models (`bundle_state`).
+BUNDLES = ".bundles"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -94,6 +96,19 @@ class LocalPath(_Source, frozen=True, kw_only=True, tag="path"):
     """A file on this machine: a USB stick, a network share, a download made elsewhere."""
 
     path: str
+
+
+class Bundled(_Source, frozen=True, kw_only=True, tag="bundle"):
+    """A part of a verified bundle: `size_bytes` bytes at `offset` of the file at `path`.
+
+    Made by the install of a bundle; a catalog file cannot name one. `origin` is what the record
+    says of it; `beside` are the model's other files, by name.
+    """
+
+    path: str
+    offset: int
+    origin: str
+    beside: dict[str, Bundled] = {}
 
 
 Source = Shipped | PyPI | HuggingFace | URL | LocalPath
@@ -217,13 +232,17 @@ class Catalog:
 
 
 def load_catalog(shipped: Path, user: Path | None = None) -> Catalog:
-    """Read the shipped catalog file and, where it exists, the user's, whose entries win.
+    """Read the shipped catalog file, those of installed bundles, and the user's; later entries win.
+
+    The bundles' lie in .bundles/catalog beside the user's file. Either may be absent.
 
     Raises: SettingsError naming file, key and the nearest known key.
     """
     entries = parse_catalog(_read(shipped), str(shipped))
-    if user is not None and user.is_file():
-        entries |= parse_catalog(_read(user), str(user))
+    if user is not None:
+        bundled = sorted((user.parent / BUNDLES / "catalog").glob("*.toml"))
+        for path in [*bundled, *([user] if user.is_file() else [])]:
+            entries |= parse_catalog(_read(path), str(path))
     for entry in entries.values():
         if entry.larger is not None and entry.larger not in entries:
             raise SettingsError(

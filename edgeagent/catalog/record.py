@@ -85,14 +85,21 @@ def read_record(folder: Path) -> InstalledModel | None:
         try:
             if path.stat().st_size > _MAX_RECORD_BYTES:
                 continue
-            tree = tomllib.loads(path.read_text(encoding="utf-8"))
-            tree = {k: v for k, v in tree.items() if k not in ("folder", "unmanaged")}
-            model = msgspec.convert(tree | {"folder": folder}, InstalledModel, strict=True)
+            model = parse_record(path.read_text(encoding="utf-8"), folder)
         except (OSError, ValueError, RecursionError, msgspec.ValidationError):
             continue
         if _is_whole(model):
             return model
     return None
+
+
+def parse_record(text: str, folder: Path) -> InstalledModel:
+    """The record that is written in `text`, of a model in `folder`, nothing of it checked on disk.
+
+    Raises: ValueError (which includes TOML's and msgspec's errors), RecursionError.
+    """
+    tree = {k: v for k, v in tomllib.loads(text).items() if k not in ("folder", "unmanaged")}
+    return msgspec.convert(tree | {"folder": folder}, InstalledModel, strict=True)
 
 
 def _is_whole(model: InstalledModel) -> bool:

@@ -13,6 +13,8 @@ COMMANDS = {
     "serve": "edgeagent.cli.serve",
     "chat": "edgeagent.cli.chat",
     "models": "edgeagent.cli.models",
+    "bundle": "edgeagent.cli.bundle",
+    "keys": "edgeagent.cli.keys",
     "doctor": "edgeagent.cli.doctor",
 }
 

@@ -60,6 +60,11 @@ def load(name: str, extra_dirs: Iterable[Path] = ()) -> Profile:
     return profiles[name]
 
 
+def parse(text: str, place: str) -> Profile:
+    """The profile in `text`, which stands alone. `place` names it in errors. Raises: SettingsError."""
+    return _decode(_inherit(_parse(place, text), place, {}), place)
+
+
 def _shipped() -> list[tuple[str, str]]:
     folder = resources.files("edgeagent.device") / "profiles"
     entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
@@ -98,7 +103,8 @@ def _inherit(
     if base is None:
         return table
     if not isinstance(base, str) or base not in lower:
-        hint = _nearest(str(base), lower) or f"one of {', '.join(sorted(lower))}"
+        known = f"one of {', '.join(sorted(lower))}" if lower else "no based_on"
+        hint = _nearest(str(base), lower) or known
         raise SettingsError(
             f"Profile {place} has based_on = {base!r}, which no earlier directory holds: use {hint}"
         )

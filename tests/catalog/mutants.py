@@ -60,6 +60,10 @@ class Parts:
 
     def encode(self) -> bytes:
         """The file."""
+        return self.head() + self.data
+
+    def head(self) -> bytes:
+        """The file up to its data."""
         n_keys = len(self.keys) if self.n_keys is None else self.n_keys
         n_tensors = len(self.tensors) if self.n_tensors is None else self.n_tensors
         out = [self.magic, struct.pack("<IQQ", self.version, n_tensors, n_keys)]
@@ -70,7 +74,7 @@ class Parts:
             out += [struct.pack(f"<{len(tensor.dims)}Q", *tensor.dims)]
             out += [struct.pack("<IQ", tensor.type, tensor.offset)]
         head = b"".join(out)
-        return head + bytes(-len(head) % 32) + self.data
+        return head + bytes(-len(head) % 32)
 
 
 def text(value: bytes) -> bytes:
@@ -113,30 +117,35 @@ def take_apart(path: Path) -> Parts:
 
 def mutants(parts: Parts) -> Iterator[tuple[str, bytes]]:
     """(name of the lie, bytes of the file), several hundred, in a fixed order."""
+    return ((name, lie.encode()) for name, lie in lies(parts))
+
+
+def lies(parts: Parts) -> Iterator[tuple[str, Parts]]:
+    """The mutants, each still apart: of a large model nobody wants hundreds of copies of its data."""
     yield from _of_counts(parts)
     for i, key in enumerate(parts.keys):
         for label, changed in _of_key(key):
             keys = (*parts.keys[:i], *changed, *parts.keys[i + 1 :])
-            yield f"{key.name.decode()}: {label}", replace(parts, keys=keys).encode()
+            yield f"{key.name.decode()}: {label}", replace(parts, keys=keys)
     for label, added in _added(parts):
         kept = tuple(key for key in parts.keys if key.name != added.name)
-        yield f"added {label}", replace(parts, keys=(*kept, added)).encode()
+        yield f"added {label}", replace(parts, keys=(*kept, added))
     for i in (0, 1, len(parts.tensors) // 2, len(parts.tensors) - 1):
         for label, changed in _of_tensor(parts, i):
             tensors = (*parts.tensors[:i], *changed, *parts.tensors[i + 1 :])
             name = parts.tensors[i].name.decode()
-            yield f"tensor {name}: {label}", replace(parts, tensors=tensors).encode()
+            yield f"tensor {name}: {label}", replace(parts, tensors=tensors)
 
 
-def _of_counts(parts: Parts) -> Iterator[tuple[str, bytes]]:
+def _of_counts(parts: Parts) -> Iterator[tuple[str, Parts]]:
     for magic in (b"GGML", b"FUGG", b"\0\0\0\0"):
-        yield f"magic {magic!r}", replace(parts, magic=magic).encode()
+        yield f"magic {magic!r}", replace(parts, magic=magic)
     for version in (0, 1, 4, 3 << 24, 2**32 - 1):
-        yield f"version {version}", replace(parts, version=version).encode()
+        yield f"version {version}", replace(parts, version=version)
     for n in (0, 1, len(parts.keys) - 1, len(parts.keys) + 1, *_HUGE):
-        yield f"{n} keys", replace(parts, n_keys=n).encode()
+        yield f"{n} keys", replace(parts, n_keys=n)
     for n in (0, 1, len(parts.tensors) - 1, len(parts.tensors) + 1, *_HUGE):
-        yield f"{n} tensors", replace(parts, n_tensors=n).encode()
+        yield f"{n} tensors", replace(parts, n_tensors=n)
 
 
 def _of_key(key: Key) -> Iterator[tuple[str, tuple[Key, ...]]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeagent.catalog.manifest import Catalog, load_catalog, parse_catalog
+from edgeagent.catalog.toml_text import to_toml
 from edgeagent.errors import ModelNotFound, SettingsError
 
 SHIPPED = Path(__file__).parents[2] / "models" / "catalog.toml"
@@ -99,6 +101,24 @@ def test_a_users_catalog_adds_and_replaces(tmp_path: Path) -> None:
     assert catalog.entry("tiny").name == "Tiny"
     assert catalog.entry("qwen3-4b").n_params == 1
     assert "smollm2-135m-instruct" in catalog
+
+
+def test_a_bundles_catalog_goes_before_the_shipped_and_after_the_users(tmp_path: Path) -> None:
+    bundled = tmp_path / ".bundles" / "catalog"
+    bundled.mkdir(parents=True)
+    both = GOOD + GOOD.replace("models.tiny", "models.qwen3-4b")
+    (bundled / "garden.toml").write_text(both.replace("n_params = 1", "n_params = 2"))
+    user = tmp_path / "catalog.toml"
+    assert load_catalog(SHIPPED, user).entry("tiny").n_params == 2
+    user.write_text(GOOD)
+    catalog = load_catalog(SHIPPED, user)
+    assert catalog.entry("tiny").n_params == 1
+    assert catalog.entry("qwen3-4b").n_params == 2
+
+
+def test_every_shipped_entry_survives_being_written(catalog: Catalog) -> None:
+    tree = {name: msgspec.to_builtins(entry) for name, entry in catalog.entries.items()}
+    assert parse_catalog(to_toml({"models": tree}), "test") == catalog.entries
 
 
 def test_a_larger_model_must_exist(tmp_path: Path) -> None:

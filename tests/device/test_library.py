@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.device.library import MAX_FILE_BYTES, load, load_all
+from edgeagent.device.library import MAX_FILE_BYTES, load, load_all, parse
 from edgeagent.device.profile import Profile
 from edgeagent.errors import SettingsError
 
@@ -144,6 +144,18 @@ def test_two_files_of_one_directory_may_not_share_a_name(tmp_path: Path) -> None
     message = refusal(dirs)
     assert "one.toml" in message
     assert "two.toml" in message
+
+
+def test_a_profile_that_travels_alone_is_parsed_and_may_lean_on_no_other() -> None:
+    assert parse('name = "x"\nversion = 3', "profile.toml") == Profile(name="x", version=3)
+    for text, said in (
+        ("version = 1", "name"),
+        ('name = "x"\nversion = 1\nn_ctxx = 1', "n_ctx"),
+        ('name = "x"\nbased_on = "pi5-8gb"', "based_on"),
+        ("name", "not TOML"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            parse(text, "profile.toml")
 
 
 def test_a_file_beyond_the_bound_is_not_read(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""Files that are on the disk, not only in memory, before the next step relies on them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file's bytes to the disk. Raises: OSError."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Flush the names in a folder to the disk. Raises: OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Make `text` the content of `path` by one rename: readers see the old file or the new one.
+
+    Its folder is made if it is not there. Raises: OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(text, encoding="utf-8")
+    sync_file(draft)
+    draft.replace(path)
+    sync_folder(path.parent)

@@ -1,0 +1,215 @@
+"""Ed25519 keys as small files, and signatures with them.
+
+    <out>/NAME.key     private, PEM (PKCS #8), readable by its owner only; stays where bundles are made
+    <out>/NAME.pub     public, one line: edgeagent-ed25519 <key id> <64 hexadecimal digits>
+
+A device trusts the public keys in its trust folder, and for one command the one given with --key.
+The key id is short and for people: it says which key is meant, the signature says whether.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from edgeagent.errors import KeyUnusable
+
+SIGNATURE_BYTES = 64
+TRUSTED_KEYS = "trusted_keys"
+KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PUBLIC = re.compile(r"edgeagent-ed25519 ([0-9a-f]{16}) ([0-9a-f]{64})\n?")
+_MAX_KEY_FILE_BYTES = 4096
+_MAX_TRUSTED = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """The half that verifies. `raw` is the 32 bytes of RFC 8032."""
+
+    raw: bytes
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits that name the key."""
+        return hashlib.sha256(self.raw).hexdigest()[:16]
+
+    @property
+    def line(self) -> str:
+        """The key as its file holds it."""
+        return f"edgeagent-ed25519 {self.id} {self.raw.hex()}\n"
+
+    def is_signed(self, message: bytes, signature: bytes) -> bool:
+        """Whether `signature` over `message` was made with the other half of this key."""
+        try:
+            Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+
+class SigningKey:
+    """The half that signs. Lives as long as one command."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.public = PublicKey(private.public_key().public_bytes_raw())
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature over `message`, SIGNATURE_BYTES long, the same every time."""
+        return self._private.sign(message)
+
+
+def make_key_pair(folder: Path, name: str) -> tuple[Path, Path, PublicKey]:
+    """Make a key pair in `folder`: (private file, public file, public key).
+
+    Raises: KeyUnusable if either file exists (a key is never overwritten) or cannot be written.
+    """
+    if not KEY_NAME.fullmatch(name):
+        raise KeyUnusable(
+            f"{name[:80]!r} is not a key name: letters, digits, '.', '_' and '-', up to 64"
+        )
+    private = Ed25519PrivateKey.generate()
+    public = PublicKey(private.public_key().public_bytes_raw())
+    pem = private.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    key_path, public_path = folder / f"{name}.key", folder / f"{name}.pub"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if public_path.exists():
+            raise FileExistsError(public_path)
+        write_new(key_path, pem, 0o600)
+        write_new(public_path, public.line.encode(), 0o644)
+    except FileExistsError as error:
+        raise KeyUnusable(
+            f"There is a key {name!r} in {folder} and keys are never overwritten, bundles may be"
+            " signed with it: give another --name or --out"
+        ) from error
+    except OSError as error:
+        raise KeyUnusable(
+            f"No key can be written to {folder} ({error}): give a folder of your own with --out"
+        ) from error
+    return key_path, public_path, public
+
+
+def load_signing_key(path: Path) -> SigningKey:
+    """The private key in a file. Raises: KeyUnusable, also where others may read the file."""
+    data = _read(path)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise KeyUnusable(
+            f"Signing key {path} has mode {mode:04o}, others may read it, 0600 is the bound:"
+            f" 'chmod 600 {path}', and make a new key if somebody has"
+        )
+    try:
+        key = serialization.load_pem_private_key(data, password=None)
+    except (ValueError, TypeError) as error:
+        raise KeyUnusable(
+            f"{path} is not a private key without a password ({error}): give the .key file that"
+            " 'edgeagent keys signing' made"
+        ) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyUnusable(f"{path} is a {type(key).__name__}, Ed25519 is needed: make one with"
+                          " 'edgeagent keys signing'")  # fmt: skip
+    return SigningKey(key)
+
+
+def load_public_key(path: Path) -> PublicKey:
+    """The public key in a file. Raises: KeyUnusable if it is not one, or its id is another's."""
+    found = _PUBLIC.fullmatch(_read(path).decode("ascii", "replace"))
+    if found is None:
+        raise KeyUnusable(
+            f"{path} is not a public key, one line 'edgeagent-ed25519 ID KEY' is expected: give"
+            " the .pub file that 'edgeagent keys signing' made"
+        )
+    key = PublicKey(bytes.fromhex(found[2]))
+    if key.id != found[1]:
+        raise KeyUnusable(
+            f"{path} holds key {key.id} and calls it {found[1]}: it was damaged or edited, copy"
+            " the .pub file again"
+        )
+    return key
+
+
+class TrustList:
+    """The public keys that bundles are accepted from. Frozen after it is built."""
+
+    def __init__(self, keys: Iterable[PublicKey], where: str) -> None:
+        self.keys = {key.id: key for key in keys}
+        self.where = where
+
+    def key(self, key_id: str) -> PublicKey:
+        """The trusted key of that id. Raises: KeyUnusable saying how to trust one."""
+        if key_id not in self.keys:
+            have = ", ".join(sorted(self.keys)) or "none"
+            raise KeyUnusable(
+                f"Key {key_id} is not trusted here, {self.where} holds {have}: if its owner"
+                " confirms that id, give the .pub file with --key or 'edgeagent keys trust FILE'"
+            )
+        return self.keys[key_id]
+
+
+def load_trust(folder: Path, key_file: Path | None = None) -> TrustList:
+    """The keys of `folder` (*.pub; it may be absent), or only that of `key_file` where one is given.
+
+    Raises: KeyUnusable for a file that is not a public key, or more than 64 of them.
+    """
+    if key_file is not None:
+        return TrustList([load_public_key(key_file)], str(key_file))
+    paths = sorted(folder.glob("*.pub"))
+    if len(paths) > _MAX_TRUSTED:
+        raise KeyUnusable(f"{folder} has {len(paths)} keys, {_MAX_TRUSTED} is the bound: remove"
+                          " those no longer in use")  # fmt: skip
+    return TrustList((load_public_key(path) for path in paths), str(folder))
+
+
+def trust(path: Path, folder: Path) -> PublicKey:
+    """Add the public key in `path` to the trust folder. Twice is once. Raises: KeyUnusable."""
+    key = load_public_key(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_new(folder / f"{key.id}.pub", key.line.encode(), 0o644)
+    except FileExistsError:
+        if load_public_key(folder / f"{key.id}.pub") != key:
+            raise KeyUnusable(f"{folder / key.id}.pub holds another key: remove it") from None
+    except OSError as error:
+        raise KeyUnusable(
+            f"{folder} cannot be written ({error}): run as the user that owns it"
+        ) from error
+    return key
+
+
+def write_new(path: Path, data: bytes, mode: int) -> None:
+    """Write a file that does not exist yet, with `mode` from its first byte. Raises: OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        # Not blocking: opening a named pipe would wait for a writer for ever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            data = file.read(_MAX_KEY_FILE_BYTES + 1)
+    except OSError as error:
+        raise KeyUnusable(
+            f"Key file {path} cannot be read ({error}): check the path and its permissions"
+        ) from error
+    if len(data) > _MAX_KEY_FILE_BYTES:
+        raise KeyUnusable(
+            f"{path} has more than {_MAX_KEY_FILE_BYTES} bytes, no key has: give a key file"
+        )
+    return data

@@ -1,0 +1,194 @@
+"""`edgeagent bundle`: models, profile and wheels as one signed file for devices without a network."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from edgeagent.catalog.bundle import InstalledBundle, install_bundle
+from edgeagent.catalog.bundle_manifest import Manifest
+from edgeagent.catalog.bundle_read import open_bundle
+from edgeagent.catalog.bundle_state import BundleFolder
+from edgeagent.catalog.bundle_write import Contents, write_bundle
+from edgeagent.catalog.signing import TrustList, load_signing_key, load_trust
+from edgeagent.catalog.toml_text import to_toml
+from edgeagent.cli.keys import trusted_keys_dir
+from edgeagent.cli.models import catalog_of, library_of, megabytes, progress_bar, trial_load
+from edgeagent.cli.options import resolved, settings_options
+from edgeagent.device import library as profiles
+from edgeagent.settings import Settings
+
+KEY_HELP = "Public key to verify with. Default: the keys that `edgeagent keys trust` accepted."
+
+
+@click.group()
+def bundle() -> None:
+    """Carry models to devices without a network: one signed file, on a USB stick.
+
+    \b
+    Where there is a network:   edgeagent keys signing --out keys
+                                edgeagent bundle create --models smollm2-135m-instruct \\
+                                    --profile pi5-8gb --sign-key keys/bundle.key clinic.eab
+    On the device:              edgeagent keys trust bundle.pub
+                                edgeagent bundle install clinic.eab
+    """
+
+
+@bundle.command()
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--models", metavar="ID,ID", default="", help="Installed models to put in, separated by commas."
+)
+@click.option(
+    "--sign-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="Private key, from `edgeagent keys signing`.",
+)
+@click.option(
+    "--wheels",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Put in all *.whl of DIR, to install edgeagent itself without a network.",
+)
+@click.option(
+    "--name", metavar="NAME", help="What devices know the bundle by. Default: the name of OUT."
+)
+@click.option(
+    "--counter",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Version; a device takes only a higher one of a name. Default: the time, YYYYMMDDhhmmss.",
+)
+@settings_options
+def create(
+    config: Path | None, out: Path, models: str, sign_key: Path, wheels: Path | None, name: str | None,
+    counter: int | None, profile: str | None, **flags: Any,
+) -> None:  # fmt: skip
+    """Write OUT (*.eab) from models that are installed here, and sign it.
+
+    The models go in as they are, with their catalog entries; --profile adds a device profile (it
+    need not be that of this machine). Nothing on this machine changes but OUT.
+    """
+    settings = resolved(config, **flags).settings
+    ids = tuple(dict.fromkeys(part.strip() for part in models.split(",") if part.strip()))
+    if not ids and profile is None and wheels is None:
+        raise click.UsageError("The bundle would be empty: give --models, --profile or --wheels.")
+    contents = Contents(
+        name=name or out.stem.lower(),
+        version=counter or int(datetime.now(UTC).strftime("%Y%m%d%H%M%S")),
+        models=ids,
+        profile=(profile, profile_text(settings, profile)) if profile else None,
+        wheels=wheels,
+    )
+    key = load_signing_key(sign_key)
+    with progress_bar() as progress:
+        manifest = write_bundle(
+            out, contents, library_of(settings), catalog_of(settings), key, progress
+        )
+    click.echo(
+        f"Wrote {out} ({megabytes(out.stat().st_size)}): {manifest.title}, {len(manifest.parts)} parts"
+    )
+    click.echo(f"Signed with key {key.public.id}")
+
+
+@bundle.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--key", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help=KEY_HELP
+)
+@settings_options
+def install(config: Path | None, file: Path, key: Path | None, **flags: Any) -> None:
+    """Verify the bundle FILE and install what it holds.
+
+    Every byte is verified before anything is written. All models are loaded once on trial before
+    the first takes its place; if one does not load, nothing changes. Interrupted at any point, the
+    old models still serve; run the command again. Wheels are unpacked, not installed.
+    """
+    settings = resolved(config, **flags).settings
+    with progress_bar() as progress:
+        done = install_bundle(
+            file, library_of(settings), trust_of(settings, key), check_profile=profile_name,
+            trial=trial_load, progress=progress,
+        )  # fmt: skip
+    _tell(done)
+
+
+@bundle.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--key", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help=KEY_HELP
+)
+@click.option(
+    "--quick", is_flag=True, help="Verify signature and structure, do not hash the parts."
+)
+@settings_options
+def show(config: Path | None, file: Path, key: Path | None, quick: bool, **flags: Any) -> None:
+    """Verify the bundle FILE and list what it holds. Nothing is written."""
+    settings = resolved(config, **flags).settings
+    with open_bundle(file, trust_of(settings, key)) as opened:
+        if not quick:
+            with progress_bar() as progress:
+                opened.check_parts(progress)
+        manifest, key_id = opened.manifest, opened.key.id
+    last = BundleFolder(settings.effective_models_dir).last(manifest.name)
+    here = f"version {last.version} is installed here" if last else "not installed here"
+    click.echo(f"{manifest.title}, made {manifest.created} by {manifest.made_by}; {here}")
+    click.echo(
+        f"signed with key {key_id}; {'parts not hashed' if quick else 'every part is as signed'}"
+    )
+    Console().print(_table(manifest))
+
+
+def _table(manifest: Manifest) -> Table:
+    table = Table("size", "sha256", "part", box=None, pad_edge=False)
+    table.columns[2].overflow = "fold"
+    for part in manifest.parts:
+        table.add_row(megabytes(part.size_bytes), part.sha256[:16], part.name)
+    return table
+
+
+def _tell(done: InstalledBundle) -> None:
+    click.echo(
+        f"Installed bundle {done.name} version {done.version}, signed with key {done.key_id}"
+    )
+    for model in done.models:
+        click.echo(
+            f"model {model.id} ({model.quant}, {megabytes(model.size_bytes)}) in {model.folder}"
+        )
+    if done.models:
+        click.echo(
+            "A running daemon finds new models by itself; restart it to replace loaded ones."
+        )
+    if done.profile is not None:
+        name, path = done.profile
+        click.echo(f"profile {name} in {path}")
+    if done.wheels is not None:
+        click.echo("wheels were unpacked and not installed; to install edgeagent from them:")
+        click.echo(
+            f"  pip install --no-index --find-links {shlex.quote(str(done.wheels))} edgeagent"
+        )
+
+
+def trust_of(settings: Settings, key: Path | None) -> TrustList:
+    return load_trust(trusted_keys_dir(settings), key)
+
+
+def profile_text(settings: Settings, name: str) -> str:
+    """A profile as TOML that stands alone: what it was based on is in it."""
+    found = profiles.load(name, [BundleFolder(settings.effective_models_dir).profiles])
+    tree = msgspec.to_builtins(found) | {"based_on": None}
+    return f"# Written by edgeagent: device profile {name} of a bundle.\n\n{to_toml(tree)}"
+
+
+def profile_name(text: str, place: str) -> str:
+    """The name of the profile in `text`. Raises: SettingsError if it is not one."""
+    return profiles.parse(text, place).name

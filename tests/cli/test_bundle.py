@@ -1,0 +1,105 @@
+"""From the key to the device, with the commands that a person types."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgeagent.cli.bundle import profile_name, profile_text
+from edgeagent.device.library import load, load_all, parse
+from edgeagent.settings import Settings
+
+
+def edgeagent(*arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("EDGEAGENT_")}
+    return subprocess.run(
+        [sys.executable, "-m", "edgeagent", *map(str, arguments)],
+        capture_output=True, text=True, timeout=120, check=False, env=environment,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(load_all()))
+def test_every_shipped_profile_travels_unchanged(name: str, tmp_path: Path) -> None:
+    text = profile_text(Settings(state_dir=tmp_path), name)
+    assert parse(text, "profile.toml") == msgspec.structs.replace(load(name), based_on=None)
+    assert profile_name(text, "profile.toml") == name
+
+
+@pytest.fixture
+def made(stories_dir: Path, tmp_path: Path) -> Path:
+    """out.eab with stories260k, the profile of a Pi 5 and a wheel; its keys beside it."""
+    assert edgeagent("keys", "signing", "--out", tmp_path / "keys").returncode == 0
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    (wheels / "agent-1.0-py3-none-any.whl").write_bytes(b"a wheel")
+    done = edgeagent(
+        "bundle", "create", "--profile", "pi5-8gb", "--models", "stories260k", "--wheels", wheels,
+        "--models-dir", stories_dir, "--sign-key", tmp_path / "keys" / "bundle.key",
+        tmp_path / "out.eab",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "out.eab"
+
+
+def test_a_bundle_travels_from_one_machine_to_another(made: Path, tmp_path: Path) -> None:
+    state = tmp_path / "device"
+    public = tmp_path / "keys" / "bundle.pub"
+    refused = edgeagent("bundle", "install", made, "--state-dir", state)
+    assert refused.returncode == 2
+    assert "is not trusted here" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not state.exists()
+
+    assert edgeagent("keys", "trust", public, "--state-dir", state).returncode == 0
+    assert public.read_text().split()[1] in edgeagent("keys", "list", "--state-dir", state).stdout
+    shown = edgeagent("bundle", "show", made, "--state-dir", state).stdout
+    assert "not installed here" in shown
+    assert "models/stories260k/stories260k.gguf" in shown
+    done = edgeagent("bundle", "install", made, "--state-dir", state)
+    assert done.returncode == 0, done.stderr
+    assert "model stories260k" in done.stdout
+    assert "profile pi5-8gb in" in done.stdout
+    assert "pip install --no-index --find-links" in done.stdout
+    assert "is installed here" in edgeagent("bundle", "show", made, "--state-dir", state).stdout
+    assert "stories260k: good" in edgeagent("models", "verify", "--state-dir", state).stdout
+
+
+def test_a_changed_bundle_is_one_line_that_names_the_part(made: Path, tmp_path: Path) -> None:
+    data = bytearray(made.read_bytes())
+    data[data.index(b"GGUF") + 600_000] ^= 1
+    made.write_bytes(data)
+    key = tmp_path / "keys" / "bundle.pub"
+    for command in ("install", "show"):
+        done = edgeagent("bundle", command, made, "--key", key, "--state-dir", tmp_path / "device")
+        assert done.returncode == 2
+        assert "Part 'models/stories260k/stories260k.gguf' of the bundle was changed" in done.stderr
+    assert not (tmp_path / "device").exists()
+
+
+def test_an_empty_bundle_and_an_unknown_profile_are_refused(made: Path, tmp_path: Path) -> None:
+    key = tmp_path / "keys" / "bundle.key"
+    for options, said in (
+        ((), "would be empty"),
+        (("--profile", "pi5-8g"), "use 'pi5-8gb'"),
+        (("--models", "absent"), "is not among the"),
+    ):
+        done = edgeagent(
+            "bundle", "create", "--sign-key", key, "--state-dir", tmp_path / "none", *options,
+            tmp_path / "x.eab",
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert said in done.stderr
+    assert not (tmp_path / "x.eab").exists()
+
+
+def test_every_command_explains_itself() -> None:
+    for words in (("bundle",), ("bundle", "create"), ("bundle", "install"), ("bundle", "show"),
+                  ("keys",), ("keys", "signing"), ("keys", "trust"), ("keys", "list")):  # fmt: skip
+        done = edgeagent(*words, "--help")
+        assert done.returncode == 0
+        assert "Usage:" in done.stdout

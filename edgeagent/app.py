@@ -23,7 +23,9 @@ from edgeagent.agent import Agent
 from edgeagent.api import chat, completions, errors, guard, models, server, system
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
+from edgeagent.catalog.repack import repacked_types
 from edgeagent.configuration import Configuration
+from edgeagent.device.probe import Device
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.idle import IdleMeasuring
 from edgeagent.installed import InstalledModels
@@ -46,7 +48,12 @@ class Daemon:
         user_catalog = settings.effective_models_dir / "catalog.toml"
         catalog = load_catalog(shipped_models_dir() / "catalog.toml", user_catalog)
         self.models = InstalledModels(
-            settings, library, catalog, n_threads=n_cores, measured=measuring.kept
+            settings,
+            library,
+            catalog,
+            n_threads=n_cores,
+            repacked=repacked_here(configuration.device),
+            measured=measuring.kept,
         )
         self.pool = Pool(
             _limits(settings, n_cores),
@@ -135,6 +142,11 @@ def refuse_exposed_bind(host: str) -> None:
         f"Host {host} can be reached by others and no API key protects it: use 127.0.0.1 or ::1, and a "
         "tunnel or a proxy that checks who calls."
     )
+
+
+def repacked_here(device: Device) -> frozenset[str]:
+    """Names of the tensor types that llama.cpp rearranges on this processor."""
+    return repacked_types(device.system.architecture or "", device.cpu.features)
 
 
 def _limits(settings: Settings, n_cores: int) -> PoolLimits:

@@ -1,7 +1,8 @@
 """Settings for the device they find themselves on: the probe picks a profile, the profile is a layer.
 
 A profile sets threads, context, KV type, sequences, batch, latency target and memory budget. User
-profiles are TOML files in /etc/edgeagent/profiles and in `profiles` of the state directory.
+profiles are TOML files in /etc/edgeagent/profiles and in `profiles` of the state directory; bundles
+bring theirs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeagent.catalog.bundle_state import BundleFolder
 from edgeagent.device.budget import Budget, budget
 from edgeagent.device.library import load
 from edgeagent.device.match import Considered, match
@@ -60,4 +62,5 @@ def configure(
 
 def profile_folders(settings: Settings) -> tuple[Path, ...]:
     """Where user profiles are looked for, the strongest last."""
-    return (SYSTEM_PROFILES, settings.state_dir / "profiles")
+    bundled = BundleFolder(settings.effective_models_dir).profiles
+    return (bundled, SYSTEM_PROFILES, settings.state_dir / "profiles")

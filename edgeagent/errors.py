@@ -23,8 +23,8 @@
     |- ModelUnusable                    model_unusable           a model file that cannot be loaded
     |  `- GGUFRefused                   gguf_refused             refused by our header reader
     |- InstallFailed                    install_failed
-    |  `- BundleRefused                 bundle_refused           altered, unsigned or replayed; `param` names the part
-    |- KeyUnusable                      key_unusable             a key file that cannot be used, or is not trusted
+    |  `- BundleRefused                 bundle_refused           altered, unsigned or replayed
+    |- KeyUnusable                      key_unusable             a key file that is not usable or trusted
     |- SettingsError                    settings_error           a configuration value is wrong
     `- StartFailed                      start_failed             the daemon cannot start: port, directory
 

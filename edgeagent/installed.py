@@ -11,10 +11,12 @@ import logging
 import time
 from collections.abc import Callable
 
+from edgeagent.catalog.anatomy import from_facts
 from edgeagent.catalog.facts import ModelFacts
 from edgeagent.catalog.inspection import inspect_apart
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.manifest import Catalog
+from edgeagent.catalog.memory import Setup, worker_memory
 from edgeagent.catalog.record import InstalledModel
 from edgeagent.device.measure import Measurement
 from edgeagent.errors import EdgeAgentError, ModelNotFound
@@ -26,11 +28,13 @@ logger = logging.getLogger(__name__)
 
 LISTING_AGE_S = 2.0
 GENERATING_TASKS = ("chat", "assistant")
-BITS_PER_VALUE = {"f16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
+# More idle prefixes than this for each running sequence cost logits buffers and are seldom found.
+PREFIXES_PER_SEQ = 4
 
 
 class InstalledModels:
-    """`n_threads` is what one engine may use; `measured` gives what is known of this device's speed."""
+    """`n_threads` is what one engine may use; `repacked` names the tensor types that
+    llama.cpp rearranges here; `measured` gives what is known of this device's speed."""
 
     def __init__(
         self,
@@ -39,12 +43,14 @@ class InstalledModels:
         catalog: Catalog,
         *,
         n_threads: int,
+        repacked: frozenset[str] = frozenset(),
         measured: Callable[[], Measurement | None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._library = library
         self._catalog = catalog
         self._n_threads = n_threads
+        self._repacked = repacked
         self._measured = measured
         self._listing: dict[str, InstalledModel] = {}
         self._listed_s = float("-inf")
@@ -101,7 +107,8 @@ class InstalledModels:
         model = self.find(model_id)
         facts = await asyncio.to_thread(inspect_apart, model.path)
         config = self._config(model, facts)
-        return Placement(config, *estimate(facts, config))
+        memory = worker_memory(from_facts(facts), Setup.of(config, self._repacked))
+        return Placement(config, memory.total_bytes, memory.explain())
 
     def _config(self, model: InstalledModel, facts: ModelFacts) -> EngineConfig:
         settings = self._settings
@@ -111,7 +118,7 @@ class InstalledModels:
             # Cells beyond what all slots may use together are never touched.
             n_ctx=min(settings.n_ctx, max(256, facts.n_ctx_train * settings.n_seq)),
             n_seq=settings.n_seq,
-            n_prefixes=settings.n_prefixes,
+            n_prefixes=min(settings.n_prefixes, PREFIXES_PER_SEQ * settings.n_seq),
             n_batch=settings.n_batch,
             n_threads=self._n_threads,
             kv_type=settings.kv_type,
@@ -122,6 +129,9 @@ class InstalledModels:
             default_max_tokens=settings.default_max_tokens,
             template_timeout_s=settings.template_timeout_s,
             prefill_tok_s=self._prefill_tok_s(facts),
+            # Weights that llama.cpp rearranges would lie in memory twice, mapped and rearranged.
+            use_mmap=not self._repacked & facts.bytes_by_type.keys(),
+            reproducible=settings.reproducible,
         )
 
     def _prefill_tok_s(self, facts: ModelFacts) -> float | None:
@@ -131,15 +141,3 @@ class InstalledModels:
             return None
         rate = max(measured.model.prefill_tok_s.values())
         return rate * measured.model.n_params / max(1, facts.n_params)
-
-
-def estimate(facts: ModelFacts, config: EngineConfig) -> tuple[int, str]:
-    """Bytes that a worker needs for the model, and the arithmetic in words."""
-    head = facts.n_embd // max(facts.n_head)
-    width = (facts.key_length or head) + (facts.value_length or head)
-    kv = int(sum(facts.n_head_kv) * width * config.n_ctx * BITS_PER_VALUE[config.kv_type] / 8)
-    compute = 4 * config.n_batch * (3 * facts.n_embd + 2 * max(facts.n_ff, default=0))
-    fixed = 75_000_000
-    total = facts.weights_bytes + kv + compute + fixed
-    parts = {"weights": facts.weights_bytes, "KV": kv, "compute": compute, "process": fixed}
-    return total, " + ".join(f"{name} {n / 1e6:,.0f}" for name, n in parts.items())

@@ -93,6 +93,9 @@ class Settings(BaseSettings):
         "f16", description="type of stored keys and values"
     )
     flash_attention: Literal["auto", "on", "off"] = Field("auto", description="flash attention")
+    reproducible: bool = Field(
+        False, description="the same text whatever runs beside it; about a tenth slower"
+    )
     step_budget_ms: float = Field(
         150.0, ge=5, le=10_000, description="longest a prompt chunk may hold up running answers"
     )

@@ -120,7 +120,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     `n_ctx` cells are shared by `n_seq` running sequences; `n_prefixes` more sequences may stay cached
     while idle. `step_budget_ms` bounds how long one prompt chunk may hold up running answers;
-    `prefill_tok_s` is what this device was measured to do, where it was.
+    `prefill_tok_s` is what this device was measured to do, where it was. `reproducible` stores values
+    in bf16: see `engine.llama.BF16`.
     """
 
     model_id: str
@@ -140,6 +141,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: str | None = None
     use_mmap: bool = True
     repack: bool = True
+    reproducible: bool = False
     prefill_tok_s: float | None = None
 
 

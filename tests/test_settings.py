@@ -93,13 +93,16 @@ def test_settings_cannot_be_changed():
 
 
 def test_models_live_in_the_state_directory_unless_told_otherwise(tmp_path: Path):
-    assert resolve(flags={"state_dir": tmp_path}).settings.effective_models_dir == tmp_path / "models"
+    assert (
+        resolve(flags={"state_dir": tmp_path}).settings.effective_models_dir == tmp_path / "models"
+    )
     flags = {"state_dir": tmp_path, "models_dir": tmp_path / "other"}
     assert resolve(flags=flags).settings.effective_models_dir == tmp_path / "other"
 
 
 @pytest.mark.parametrize(
-    ("pid", "fds", "count"), [("7", "2", 2), ("8", "2", 0), ("7", "x", 0), ("7", "-1", 0), ("", "1", 0)]
+    ("pid", "fds", "count"),
+    [("7", "2", 2), ("8", "2", 0), ("7", "x", 0), ("7", "-1", 0), ("", "1", 0)],
 )
 def test_inherited_sockets_are_for_the_process_they_name(monkeypatch, pid, fds, count):
     monkeypatch.setenv("LISTEN_PID", pid)

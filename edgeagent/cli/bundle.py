@@ -21,7 +21,7 @@ from edgeagent.catalog.signing import TrustList, load_signing_key, load_trust
 from edgeagent.catalog.toml_text import to_toml
 from edgeagent.cli.keys import trusted_keys_dir
 from edgeagent.cli.models import catalog_of, library_of, megabytes, progress_bar, trial_load
-from edgeagent.cli.options import resolved, settings_options
+from edgeagent.cli.options import configured, settings_options
 from edgeagent.device import library as profiles
 from edgeagent.settings import Settings
 
@@ -78,7 +78,7 @@ def create(
     The models go in as they are, with their catalog entries; --profile adds a device profile (it
     need not be that of this machine). Nothing on this machine changes but OUT.
     """
-    settings = resolved(config, **flags).settings
+    settings = configured(config, **flags).settings
     ids = tuple(dict.fromkeys(part.strip() for part in models.split(",") if part.strip()))
     if not ids and profile is None and wheels is None:
         raise click.UsageError("The bundle would be empty: give --models, --profile or --wheels.")
@@ -113,7 +113,7 @@ def install(config: Path | None, file: Path, key: Path | None, **flags: Any) -> 
     the first takes its place; if one does not load, nothing changes. Interrupted at any point, the
     old models still serve; run the command again. Wheels are unpacked, not installed.
     """
-    settings = resolved(config, **flags).settings
+    settings = configured(config, **flags).settings
     with progress_bar() as progress:
         done = install_bundle(
             file, library_of(settings), trust_of(settings, key), check_profile=profile_name,
@@ -133,7 +133,7 @@ def install(config: Path | None, file: Path, key: Path | None, **flags: Any) -> 
 @settings_options
 def show(config: Path | None, file: Path, key: Path | None, quick: bool, **flags: Any) -> None:
     """Verify the bundle FILE and list what it holds. Nothing is written."""
-    settings = resolved(config, **flags).settings
+    settings = configured(config, **flags).settings
     with open_bundle(file, trust_of(settings, key)) as opened:
         if not quick:
             with progress_bar() as progress:

@@ -17,7 +17,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edgeagent import __version__
+from edgeagent.catalog.anatomy import from_facts
+from edgeagent.catalog.inspection import inspect_apart
 from edgeagent.catalog.library import Library
+from edgeagent.catalog.speed import Rates, decode_tokens_per_s, error_of, prefill_tokens_per_s
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.configuration import Configuration
 from edgeagent.device.measure import Measurement
@@ -51,6 +54,8 @@ def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> N
     console.print(_libraries_table())
     if figures is not None:
         console.print(_figures_table(figures))
+        if (prediction := _prediction_table(found, figures)) is not None:
+            console.print(prediction)
     else:
         console.print("Not measured yet: `edgeagent doctor --measure` takes 20 seconds.")
     for problem in problems:
@@ -157,6 +162,30 @@ def _figures_table(figures: Measurement) -> Table:
             )
     for note in figures.notes:
         table.add_row("note", escape(note))
+    return table
+
+
+def _prediction_table(found: Configuration, figures: Measurement) -> Table | None:
+    """What selection would have predicted of the measured model, against what was measured."""
+    path = model_to_measure(found)
+    model = figures.model
+    bandwidth, gflops = figures.best_memory_gb_per_s, figures.best_gemm_gflop_per_s
+    if path is None or model is None or path.name != model.model or not bandwidth or not gflops:
+        return None
+    anatomy = from_facts(inspect_apart(path))
+    rates = Rates(bandwidth_bytes_per_s=bandwidth * 1e9, gflops=gflops)
+    rows = {
+        "decode": (decode_tokens_per_s(anatomy, rates, depth=16), max(model.decode_tok_s.values())),
+        "prefill": (
+            prefill_tokens_per_s(anatomy, rates),
+            max(model.prefill_tok_s.values(), default=0),
+        ),
+    }
+    table = _table("predicted against measured", "predicted", "measured", "error")
+    for name, (predicted, measured) in rows.items():
+        if measured:
+            error = f"{100 * error_of(predicted, measured):+.0f}%"
+            table.add_row(f"{name}, tokens/s", f"{predicted:.0f}", f"{measured:.0f}", error)
     return table
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from edgeagent.catalog import signing as signatures
-from edgeagent.cli.options import resolved, settings_options
+from edgeagent.cli.options import configured, settings_options
 from edgeagent.settings import Settings
 
 
@@ -47,7 +47,7 @@ def trust(config: Path | None, file: Path, **flags: Any) -> None:
 
     Compare the printed id with the one its owner tells you.
     """
-    folder = trusted_keys_dir(resolved(config, **flags).settings)
+    folder = trusted_keys_dir(configured(config, **flags).settings)
     key = signatures.trust(file, folder)
     click.echo(f"Key {key.id} is trusted; remove {folder / key.id}.pub to end that.")
 
@@ -56,7 +56,7 @@ def trust(config: Path | None, file: Path, **flags: Any) -> None:
 @settings_options
 def list_(config: Path | None, **flags: Any) -> None:
     """Show the keys whose bundles are accepted."""
-    folder = trusted_keys_dir(resolved(config, **flags).settings)
+    folder = trusted_keys_dir(configured(config, **flags).settings)
     found = signatures.load_trust(folder).keys
     for key_id in sorted(found):
         click.echo(key_id)

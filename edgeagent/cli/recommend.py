@@ -17,7 +17,7 @@ from edgeagent.catalog.memory import KvType
 from edgeagent.catalog.repack import repacked_types
 from edgeagent.catalog.select import Choice, Needs, Ranking, Target, select
 from edgeagent.catalog.speed import Rates
-from edgeagent.cli.options import resolved, settings_options
+from edgeagent.cli.options import configured, settings_options
 from edgeagent.cli.sizes import Size
 from edgeagent.device.budget import budget
 from edgeagent.device.capacity import HasCapacity
@@ -79,7 +79,7 @@ def recommend(
     from memory bandwidth and matrix throughput: measured here (some seconds), or as published for
     the profile.
     """
-    settings = resolved(config, **flags).settings
+    settings = configured(config, **flags).settings
     catalog = load_catalog(
         shipped_models_dir() / "catalog.toml", settings.effective_models_dir / "catalog.toml"
     )

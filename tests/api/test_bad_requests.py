@@ -1,5 +1,6 @@
 """Requests that are wrong: each a clear 4xx in OpenAI's shape, and never a 5xx."""
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import json

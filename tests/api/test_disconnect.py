@@ -99,7 +99,9 @@ def test_closing_the_sdks_stream_frees_the_slot(daemon: DaemonProcess):
 def test_a_long_prompt_sends_comments_that_the_sdk_does_not_see(daemon: DaemonProcess):
     with daemon.client(_strict_response_validation=False, timeout=60) as client:
         chunks = list(
-            client.completions.create(model=SMOLLM, prompt="Wait. " + LONG[: len(LONG) // 5], max_tokens=2, stream=True)
+            client.completions.create(
+                model=SMOLLM, prompt="Wait. " + LONG[: len(LONG) // 5], max_tokens=2, stream=True
+            )
         )
     assert chunks[-1].choices[0].finish_reason in ("stop", "length")
     assert json.loads(chunks[0].model_dump_json())["object"] == "text_completion"

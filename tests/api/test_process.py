@@ -32,7 +32,9 @@ def test_the_daemon_never_loads_what_belongs_in_a_worker(smollm_daemon: DaemonPr
     for library in ("libllama", "libggml", "numpy", "ctranslate2", "libav", ".gguf"):
         assert library not in maps
     (worker,) = smollm_daemon.workers()
-    assert "libllama" in Path(f"/proc/{worker.pid}/maps").read_text(), "the names are the right ones"
+    assert "libllama" in Path(f"/proc/{worker.pid}/maps").read_text(), (
+        "the names are the right ones"
+    )
 
 
 def test_worker_and_template_are_confined_and_die_first(daemon: DaemonProcess):

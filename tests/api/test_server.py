@@ -29,7 +29,11 @@ PIECE = 64 << 10
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     directory: Path = tmp_path_factory.mktemp("server")
     with serving(
-        directory / "models", directory / "state", preload=False, header_timeout_s=2.0, max_connections=60
+        directory / "models",
+        directory / "state",
+        preload=False,
+        header_timeout_s=2.0,
+        max_connections=60,
     ) as daemon:
         yield daemon
 
@@ -159,7 +163,9 @@ def test_when_all_connections_are_taken_an_idle_one_makes_place(daemon: DaemonPr
 
 def test_a_client_that_does_not_read_is_dropped_and_hurts_nobody_else(tmp_path: Path):
     with (
-        serving(tmp_path / "models", tmp_path / "state", preload=False, write_timeout_s=1.0) as daemon,
+        serving(
+            tmp_path / "models", tmp_path / "state", preload=False, write_timeout_s=1.0
+        ) as daemon,
         socket.socket() as deaf,
     ):
         size = len(httpx.get(f"{daemon.url}/schema/openapi.json").content)
@@ -238,7 +244,9 @@ def test_something_inherited_that_is_no_socket_is_a_clear_error(tmp_path: Path):
 
 def test_the_openapi_page_describes_the_endpoints(daemon: DaemonProcess):
     schema = httpx.get(f"{daemon.url}/schema/openapi.json").json()
-    assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/ready"} <= set(schema["paths"])
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/ready"} <= set(
+        schema["paths"]
+    )
     body = schema["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]
     assert "messages" in json.dumps(body)
     assert httpx.get(f"{daemon.url}/schema").status_code == 200
@@ -247,11 +255,11 @@ def test_the_openapi_page_describes_the_endpoints(daemon: DaemonProcess):
 def test_without_a_model_the_daemon_is_up_and_says_what_to_do(daemon: DaemonProcess):
     ready = httpx.get(f"{daemon.url}/ready")
     assert ready.status_code == 503 and "models install" in ready.json()["reason"]
-    reply = exchange(daemon.url, post("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}))
+    reply = exchange(
+        daemon.url, post("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]})
+    )
     assert reply.status == 503
     assert "models install" in reply.error["message"]
     assert int(reply.headers["retry-after"]) > 0
     assert httpx.get(f"{daemon.url}/v1/models").json() == {"object": "list", "data": []}
     assert error_of(httpx.get(f"{daemon.url}/v1/models/x").json())["code"] in ("model_not_found",)
-
-

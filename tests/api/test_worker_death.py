@@ -48,7 +48,11 @@ def test_a_killed_worker_ends_the_stream_with_an_error_and_the_next_request_is_a
         worker = the_worker(daemon)
         with daemon.client() as client:
             stream = client.chat.completions.create(
-                model=SMOLLM, messages=ASK, max_tokens=3000, stream=True, extra_body={"ignore_eos": True}
+                model=SMOLLM,
+                messages=ASK,
+                max_tokens=3000,
+                stream=True,
+                extra_body={"ignore_eos": True},
             )
             chunks = iter(stream)
             assert next(chunks).choices
@@ -103,9 +107,7 @@ def test_a_worker_that_hangs_is_ended_and_replaced(daemon: DaemonProcess):
 
 
 def test_a_worker_that_only_dies_is_left_alone_for_a_while(smollm_dir: Path, tmp_path: Path):
-    with serving(
-        smollm_dir, tmp_path / "state", breaker_deaths=2, breaker_window_s=6.0
-    ) as daemon:
+    with serving(smollm_dir, tmp_path / "state", breaker_deaths=2, breaker_window_s=6.0) as daemon:
         first = the_worker(daemon)
         first.kill()
         wait_for(lambda: any(worker.pid != first.pid for worker in daemon.workers()))

@@ -1,0 +1,63 @@
+"""The floors: imports go down only, and the daemon has no engine in it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "edgeagent"
+
+# Each outside library has one home.
+HOMES = {
+    "llama_cpp": {"engine/llama.py"},
+    "faster_whisper": {"speech/whisper.py"},
+    "av": {"speech/formats.py"},
+    "huggingface_hub": {"catalog/fetch.py"},
+    "cryptography": {"catalog/signing.py"},
+    "jinja2": {"engine/template.py"},
+    "uvicorn": {"api/server.py"},
+    "h11": {"api/server.py"},
+    "gguf": {"catalog/convert.py"},
+}
+
+
+def test_import_linter_finds_every_contract_kept():
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [str(lint)], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("library", sorted(HOMES))
+def test_each_outside_library_is_imported_in_its_home_only(library):
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if library in imports(path)
+    }
+    assert users <= HOMES[library]
+
+
+def test_the_environment_is_read_in_the_settings_only():
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if "os.environ" in path.read_text(encoding="utf-8")
+    }
+    assert users == {"settings.py"}

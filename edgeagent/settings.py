@@ -271,3 +271,8 @@ def listen_fds(pid: int) -> int:
         return 0
     count = os.environ.get("LISTEN_FDS", "0")
     return int(count) if count.isdigit() else 0
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """The environment of this process with `extra` over it, for a program that we start."""
+    return dict(os.environ) | extra

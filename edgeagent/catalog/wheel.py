@@ -6,7 +6,6 @@ the wheel is installed or executed.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import IO
 from edgeagent.catalog.digest import CHUNK_BYTES, Progress, write_hashed
 from edgeagent.catalog.manifest import PyPI
 from edgeagent.errors import InstallFailed
+from edgeagent.settings import child_environment
 
 PIP_POLL_S = 0.5
 
@@ -37,7 +37,7 @@ def download_wheel(source: PyPI, folder: Path, progress: Progress) -> Path:
         "--dest", str(download), f"{source.package}=={source.version}",
     ]  # fmt: skip
     # pip's temporary files go to the same disk: /tmp may be a small RAM disk.
-    environment = dict(os.environ) | {"TMPDIR": str(download)}
+    environment = child_environment(TMPDIR=str(download))
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -101,8 +101,8 @@ class Engine:
     def submit(self, sequences: list[Sequence]) -> None:
         """Queue the answers of one request, or refuse it when the queue is full."""
         request = sequences[0].request
-        n_waiting = len(self._waiting)
-        if n_waiting and n_waiting + len(sequences) > self._config.queue_limit:
+        n_waiting = len({seq.request.request_id for seq in self._waiting})
+        if n_waiting and n_waiting >= self._config.queue_limit:
             self._close(sequences)
             self._forget(request.request_id)
             self._refuse(
@@ -189,14 +189,17 @@ class Engine:
     # --- admission
 
     def _admit(self, now: float) -> None:
-        """Give waiting requests a slot, first come first served.
+        """Give waiting requests a slot: those with the fewest answers running first, so that a request
+        for many answers does not keep out one for few; among equals, first come first served.
 
         A request whose beginning is being prefilled by a running one steps aside until it can share
         it. One that lacks cells stops the line: overtaking it could keep it waiting for ever.
         """
-        for seq in list(self._waiting):
-            if len(self._running) >= self._config.n_seq:
-                return
+        served = Counter(seq.request.request_id for seq in self._running)
+        candidates = list(self._waiting)
+        while candidates and len(self._running) < self._config.n_seq:
+            seq = min(candidates, key=lambda seq: served[seq.request.request_id])
+            candidates.remove(seq)
             match, is_from_idle, leader_comes = self._best_match(seq)
             if leader_comes:
                 continue
@@ -208,6 +211,7 @@ class Engine:
             if seq_id is None:
                 return
             self._waiting.remove(seq)
+            served[seq.request.request_id] += 1
             self._start(seq, seq_id, match.n, now)
 
     def _start(self, seq: Sequence, seq_id: int, n_shared: int, now: float) -> None:

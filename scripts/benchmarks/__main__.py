@@ -5,7 +5,14 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = {"engine": "the served path against a bare llama.cpp loop, prefixes, memory, start"}
+NAMES = {
+    "engine": "the served path against a bare llama.cpp loop, prefixes, memory, start",
+    "recovery": "kill -9 of the worker in mid-stream, again and again",
+    "pool": "three models in turn within a memory budget, then two at once on the cores",
+    "memory": "estimated against measured memory of workers",
+    "speed": "predicted against measured decode and prefill rates",
+    "recommendations": "what is recommended for each profile",
+}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -22,6 +23,7 @@ class Served:
     url: str
     process: subprocess.Popen[str]
     started_s: float
+    log: Path
 
     def children(self, module: str) -> list[psutil.Process]:
         found = psutil.Process(self.process.pid).children(recursive=True)
@@ -37,8 +39,15 @@ class Served:
 
 
 @contextmanager
-def serving(models_dir: Path, *options: str) -> Iterator[Served]:
+def serving(models_dir: Path, *options: str, **settings: object) -> Iterator[Served]:
+    """`settings` go into a configuration file; the log is `Served.log`."""
     with tempfile.TemporaryDirectory() as state:
+        config = Path(state, "bench.toml")
+        settings = {"measure_when_idle": False} | settings
+        config.write_text(
+            "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+        )
+        log = Path(state, "log")
         command = [
             sys.executable,
             "-m",
@@ -47,17 +56,26 @@ def serving(models_dir: Path, *options: str) -> Iterator[Served]:
             "--port",
             "0",
             "--log-level",
-            "warning",
+            "info",
         ]
-        command += ["--state-dir", state, "--models-dir", str(models_dir), *options]
+        command += [
+            "--config",
+            str(config),
+            "--state-dir",
+            state,
+            "--models-dir",
+            str(models_dir),
+            *options,
+        ]
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        with log.open("w") as file:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
         assert process.stdout is not None
         found = re.search(r"http://\S+:\d+", process.stdout.readline())
         if found is None:
-            raise SystemExit("the daemon did not start")
+            raise SystemExit(f"the daemon did not start: {log.read_text()[-2000:]}")
         try:
-            yield Served(found.group(), process, started)
+            yield Served(found.group(), process, started, log)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=20)

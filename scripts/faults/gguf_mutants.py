@@ -45,7 +45,13 @@ COUNTS = (
     "other answers", "daemon exits",
 )  # fmt: skip
 BAD = ("header failed", "registered although failed", "other answers", "daemon exits")
-SETTINGS = {"preload": False, "max_resident_models": 1, "n_ctx": 256, "n_seq": 1, "n_threads": 1}
+SETTINGS = {
+    "preload": False,
+    "ram_budget_bytes": 300_000_000,
+    "n_ctx": 256,
+    "n_seq": 1,
+    "n_threads": 1,
+}
 REQUEST_TIMEOUT_S = 120.0
 
 

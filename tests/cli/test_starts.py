@@ -170,5 +170,6 @@ def test_doctor_shows_each_value_with_its_origin(edgeagent, tmp_path: Path):
     assert "3" in rows["n_seq"] and "my.toml" in rows["n_seq"]
     assert "1024" in rows["n_ctx"] and rows["n_ctx"].endswith("EDGEAGENT_N_CTX")
     assert "True" in rows["offline"] and rows["offline"].endswith("flag")
-    assert rows["n_batch"].endswith("default")
+    assert rows["queue_limit"].endswith("default")
+    assert "profile" in rows["n_batch"]
     assert "is not installed" in done.stdout

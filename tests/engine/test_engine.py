@@ -236,6 +236,18 @@ def test_the_queue_is_bounded_and_says_when_to_come_again():
     assert sorted(request_id for request_id, _ in harness.ends) == [0, 1]
 
 
+def test_a_request_for_many_answers_does_not_keep_out_one_for_few():
+    harness = Harness(n_seq=2, n_cells=600)
+    harness.submit(1, [5, 6], max_new=20, n=12, ignore_eos=True)
+    harness.engine.step()
+    harness.submit(2, [7, 8], max_new=3, ignore_eos=True)
+    while (2, 0) not in harness.ends:
+        harness.engine.step()
+    assert sum(request_id == 1 for request_id, _ in harness.ends) <= 3
+    harness.finish()
+    assert len(harness.ends) == 13
+
+
 def test_waiting_too_long_ends_in_an_error_and_running_does_not():
     harness = Harness(n_seq=1, queue_timeout_s=10)
     harness.submit(1, [1, 2], max_new=40, ignore_eos=True)

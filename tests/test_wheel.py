@@ -1,0 +1,43 @@
+"""An installed wheel finds what a checkout finds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = """
+from edgeagent.catalog.library import shipped_models_dir
+from edgeagent.catalog.manifest import load_catalog
+from edgeagent.device.library import load_all
+import edgeagent
+print(edgeagent.__file__)
+print("smollm2-135m-instruct" in load_catalog(shipped_models_dir() / "catalog.toml"))
+print("pi5-8gb" in load_all())
+"""
+
+
+def test_the_catalog_and_the_profiles_are_found_in_an_installed_wheel(tmp_path):
+    build = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "-t",
+        "wheel",
+        "-d",
+        str(tmp_path / "dist"),
+    ]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=tmp_path, env={"PYTHONPATH": str(site)},
+        check=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    origin, *found = done.stdout.splitlines()
+    assert Path(origin).is_relative_to(site)
+    assert found == ["True", "True"]

@@ -124,6 +124,7 @@ class InstalledModels:
             kv_type=settings.kv_type,
             flash_attention=settings.flash_attention,
             step_budget_ms=settings.step_budget_ms,
+            stream_interval_ms=settings.stream_interval_ms,
             queue_limit=settings.queue_limit,
             queue_timeout_s=settings.queue_timeout_s,
             default_max_tokens=settings.default_max_tokens,

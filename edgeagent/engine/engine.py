@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from edgeagent.engine.kv_cache import KVCache, Match, common_prefix
@@ -78,6 +79,8 @@ class Engine:
         self._n_steps = 0
         self._n_preempted = 0
         self._service_s = 1.0
+        self._sent_s = float("-inf")
+        self._is_urgent = False  # a first or last piece waits to be sent
         self.prefilling: frozenset[Request] = frozenset()
 
     @property
@@ -175,6 +178,7 @@ class Engine:
         chunk = TokenChunk(seq.index, text, finish, seq.usage(now), error)
         request_id = seq.request.request_id
         self._chunks.append((request_id, chunk))
+        self._is_urgent = True
         self._open[request_id] -= 1
         if self._open[request_id] == 0:
             del self._open[request_id]
@@ -195,6 +199,8 @@ class Engine:
         A request whose beginning is being prefilled by a running one steps aside until it can share
         it. One that lacks cells stops the line: overtaking it could keep it waiting for ever.
         """
+        if not self._waiting or len(self._running) >= self._config.n_seq:
+            return
         served = Counter(seq.request.request_id for seq in self._running)
         candidates = list(self._waiting)
         while candidates and len(self._running) < self._config.n_seq:
@@ -259,8 +265,18 @@ class Engine:
         return plan.n_tokens > 0
 
     def _flush(self) -> None:
-        if self._chunks:
-            chunks, self._chunks = self._chunks, []
+        """Send the new pieces: first ones and last ones at once, others at most every interval.
+
+        A model that makes a token every few milliseconds would wake daemon and client as often, on
+        the cores it computes on, for text that nobody reads that fast.
+        """
+        if not self._chunks:
+            return
+        now = time.perf_counter()
+        is_due = now - self._sent_s >= self._config.stream_interval_ms / 1e3
+        if is_due or self._is_urgent or self.is_idle:
+            chunks, self._chunks = merged(self._chunks), []
+            self._sent_s, self._is_urgent = now, False
             self._emit(chunks)
 
     def _plan(self) -> StepPlan:
@@ -322,9 +338,11 @@ class Engine:
             self.prefilling = frozenset()
         took = time.perf_counter() - started
         self._n_steps += 1
+        if len(plan.decode) > 1:
+            self._kv.expire(len(plan.decode))
         if is_decode:
             self._threads.observe(len(plan.decode), n_threads, took)
-        self._pace.observe(len(plan.decode), plan.n_tokens - len(plan.decode), took)
+        self._pace.observe(len(plan.decode), plan.n_prefill, took)
         self._advance(work, logits)
 
     def _undo(self, work: list[tuple[Sequence, int]]) -> None:
@@ -352,6 +370,7 @@ class Engine:
     def _take(self, seq: Sequence, token: int, now: float) -> None:
         if seq.first_token_s is None:
             seq.first_token_s = now
+            self._is_urgent = True
         if token in self._runner.end_tokens and not seq.request.spec.ignore_eos:
             self._end(seq, now, finish="stop", text=seq.text.finish())
             return
@@ -363,3 +382,16 @@ class Engine:
             self._end(seq, now, finish="length", text=text + seq.text.finish())
         elif text:
             self._chunks.append((seq.request.request_id, TokenChunk(seq.index, text)))
+
+
+def merged(chunks: list[tuple[int, TokenChunk]]) -> list[tuple[int, TokenChunk]]:
+    """One chunk for each answer, in the order of their first pieces."""
+    if len(chunks) == 1:
+        return chunks
+    found: dict[tuple[int, int], TokenChunk] = {}
+    for request_id, chunk in chunks:
+        key = (request_id, chunk.index)
+        if (earlier := found.get(key)) is not None:
+            chunk = msgspec.structs.replace(chunk, text=earlier.text + chunk.text)
+        found[key] = chunk
+    return [(request_id, chunk) for (request_id, _), chunk in found.items()]

@@ -16,6 +16,11 @@ from typing import Protocol
 
 Tokens = array  # array("i"): token ids
 
+# A cell costs 0.75 us for each token that is generated beside it in a batch, and 2.5 ms to compute
+# anew (135M Q4_1, 2 cores of an EPYC Zen 5): as much after 3,300 tokens. Alone it costs nothing.
+CREDIT_TOKENS = 3300
+CREDIT_UNUSED_TOKENS = 400
+
 
 class Memory(Protocol):
     """llama.cpp's side: `copy` shares cells [0, n) of `src` with `dst`; `trim` drops cells from n on."""
@@ -38,6 +43,8 @@ class Idle:
     seq_id: int
     tokens: Tokens[int]
     scope: str
+    used_at: int = 0  # on the clock of `KVCache.expire`
+    n_hits: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class KVCache:
     n_ids: int
     memory: Memory
     n_used: int = 0
+    clock: int = 0
     _chains: dict[int, list[Segment]] = field(default_factory=dict)
     _idle: dict[int, Idle] = field(default_factory=dict)  # oldest use first
     _free_ids: list[int] = field(default_factory=list)
@@ -105,6 +113,8 @@ class KVCache:
                 self._truncate(source, match.n)
                 return source
             self._idle[source] = idle  # used just now: last to go
+            idle.used_at = self.clock
+            idle.n_hits += 1
         if not self._free_ids and not self._evict_oldest(spare=source):
             if source is None or idle is None:
                 return None
@@ -143,7 +153,7 @@ class KVCache:
         if len(tokens) == 0:
             self.release(seq_id)
             return
-        self._idle[seq_id] = Idle(seq_id, tokens, scope)
+        self._idle[seq_id] = Idle(seq_id, tokens, scope, self.clock)
 
     def release(self, seq_id: int) -> None:
         """Drop a sequence and give back its id and the cells that no other holds."""
@@ -151,6 +161,19 @@ class KVCache:
         self._idle.pop(seq_id, None)
         del self._chains[seq_id]
         self._free_ids.append(seq_id)
+
+    def expire(self, n_tokens: int) -> None:
+        """Move the clock by tokens that were generated beside the idle prefixes; the dear ones go.
+
+        Attention walks over every cell up to the last one in use, also over those of others. What an
+        idle prefix has cost since its last use is compared with what computing it anew would cost;
+        one that nobody has come back to yet is given less credit.
+        """
+        self.clock += n_tokens
+        for idle in list(self._idle.values()):
+            credit = CREDIT_TOKENS * idle.n_hits or CREDIT_UNUSED_TOKENS
+            if self.clock - idle.used_at > credit:
+                self.release(idle.seq_id)
 
     def restart(self, seq_id: int) -> None:
         """Take back all cells of a running sequence, which keeps its id."""

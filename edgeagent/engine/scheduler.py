@@ -29,8 +29,12 @@ class StepPlan:
     prefill: list[tuple[int, int]] = field(default_factory=list)
 
     @property
+    def n_prefill(self) -> int:
+        return sum(n for _, n in self.prefill) if self.prefill else 0
+
+    @property
     def n_tokens(self) -> int:
-        return len(self.decode) + sum(n for _, n in self.prefill)
+        return len(self.decode) + self.n_prefill
 
 
 def plan_step(lanes: Sequence[Lane], n_batch: int, chunk_limit: int) -> StepPlan:

@@ -15,9 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 PROBE_EVERY = 24
+PROBE_SELDOM = 1536
 WEIGHT = 0.3
 # How much better another count must look before it is taken: two counts that are alike stay put.
 MARGIN = 0.95
+# A probe this much slower says that others need not be tried so soon again; a step this much slower
+# than usual says that something has changed.
+CLEARLY = 1.15
+TROUBLE = 1.4
 
 
 @dataclass
@@ -25,13 +30,16 @@ class ThreadChoice:
     """Picks the thread count of decode steps. Engine thread only.
 
     `granted` is what the daemon allows. Times are kept by batch size, since a step with eight
-    sequences gains more from threads than one with one.
+    sequences gains more from threads than one with one. Other counts are tried every 24 steps at
+    first, ever more seldom while they lose clearly, and soon again when steps get slower.
     """
 
     granted: int
     _times: dict[tuple[int, int], float] = field(default_factory=dict)  # (n_seq, n_threads) -> s
     _best: dict[int, int] = field(default_factory=dict)  # n_seq -> n_threads
-    _n_steps: int = 0
+    _interval: int = PROBE_EVERY
+    _since_probe: int = 0
+    _n_slow: int = 0
     _n_probes: int = 0
 
     def grant(self, n_threads: int) -> None:
@@ -47,8 +55,9 @@ class ThreadChoice:
     def pick(self, n_seq: int) -> int:
         """The thread count of the next decode step with `n_seq` sequences."""
         best = self._best.get(n_seq, self.granted)
-        self._n_steps += 1
-        if self._n_steps % PROBE_EVERY == 0:
+        self._since_probe += 1
+        if self._since_probe >= self._interval:
+            self._since_probe = 0
             others = [n for n in self.counts() if n != best]
             if others:
                 self._n_probes += 1
@@ -58,14 +67,33 @@ class ThreadChoice:
     def observe(self, n_seq: int, n_threads: int, took_s: float) -> None:
         """What a decode step took."""
         key = (n_seq, n_threads)
-        old = self._times.get(key)
-        self._times[key] = took_s if old is None else old + WEIGHT * (took_s - old)
         best = self._best.get(n_seq, self.granted)
-        current = self._times.get((n_seq, best))
-        if current is None:
+        usual = self._times.get((n_seq, best))
+        if usual is not None:
+            self._pace_probes(took_s / usual, is_probe=n_threads != best)
+        old = self._times.get(key)
+        # Bounded, so that one step that something else delayed does not decide.
+        self._times[key] = took_s if old is None else old + WEIGHT * (min(took_s, 2 * old) - old)
+        self._best[n_seq] = self._fastest(n_seq, best)
+        if self._best[n_seq] != best:
+            self._interval = PROBE_EVERY
+
+    def _pace_probes(self, ratio: float, *, is_probe: bool) -> None:
+        if is_probe:
+            lost = ratio > CLEARLY
+            self._interval = min(PROBE_SELDOM, 2 * self._interval) if lost else PROBE_EVERY
             return
+        # One slow step is noise, three in a row are somebody else on our cores.
+        self._n_slow = self._n_slow + 1 if ratio > TROUBLE else 0
+        if self._n_slow == 3:
+            self._n_slow = 0
+            self._interval = PROBE_EVERY
+            self._since_probe = PROBE_EVERY
+
+    def _fastest(self, n_seq: int, best: int) -> int:
+        current = self._times.get((n_seq, best))
         for n in self.counts():
             time = self._times.get((n_seq, n))
-            if time is not None and time < MARGIN * current:
+            if current is not None and time is not None and time < MARGIN * current:
                 best, current = n, time
-        self._best[n_seq] = best
+        return best

@@ -36,22 +36,30 @@ def messages(workload: str, client: int, request: int) -> list[dict[str, str]]:
 
 
 async def one(http: httpx.AsyncClient, body: dict[str, Any]) -> dict[str, Any]:
-    """Send a request; when its tokens came, in seconds of the monotonic clock."""
+    """Send a request; when its tokens came, in seconds of the monotonic clock.
+
+    Events are stamped as they arrive and parsed when the stream has ended: the client runs on the
+    cores that it measures.
+    """
     sent = time.perf_counter()
-    stamps: list[float] = []
-    usage: dict[str, Any] = {}
+    arrived: list[tuple[float, bytes]] = []
     async with http.stream("POST", "/v1/chat/completions", json=body) as response:
         if response.status_code != 200:
             raise SystemExit(f"{response.status_code}: {(await response.aread())[:300]!r}")
-        async for line in response.aiter_lines():
-            if not line.startswith("data: ") or line == "data: [DONE]":
+        async for data in response.aiter_raw():
+            arrived.append((time.perf_counter(), data))
+    stamps: list[float] = []
+    usage: dict[str, Any] = {}
+    for stamp, data in arrived:
+        for line in data.split(b"\n\n"):
+            if not line.startswith(b"data: {"):
                 continue
             event = json.loads(line[6:])
             if "error" in event:
                 raise SystemExit(event["error"])
             usage = event.get("usage") or usage
             if event["choices"] and event["choices"][0]["delta"].get("content"):
-                stamps.append(time.perf_counter())
+                stamps.append(stamp)
     return {"sent": sent, "stamps": stamps, "n": usage["completion_tokens"], "usage": usage}
 
 
@@ -75,12 +83,12 @@ async def client(http: httpx.AsyncClient, args: argparse.Namespace, k: int) -> l
 def decode_rate(results: list[dict[str, Any]]) -> float:
     """Tokens per second while every stream was decoding: from the last first token to the first end.
 
-    A token may be silent (part of a code point), so pieces are scaled by the server's own count.
+    Pieces after the first may hold several tokens: each counts as the server's own count says on average.
     """
     begin = max(r["stamps"][0] for r in results)
     end = min(r["stamps"][-1] for r in results)
     n = sum(
-        sum(begin < stamp <= end for stamp in r["stamps"]) * r["n"] / len(r["stamps"])
+        sum(begin < stamp <= end for stamp in r["stamps"]) * (r["n"] - 1) / (len(r["stamps"]) - 1)
         for r in results
     )
     return n / (end - begin)

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edgeagent.engine.kv_cache import KVCache, Match, common_prefix
+from edgeagent.engine.kv_cache import (
+    CREDIT_TOKENS,
+    CREDIT_UNUSED_TOKENS,
+    KVCache,
+    Match,
+    common_prefix,
+)
 
 N_CELLS = 64
 N_IDS = 6
@@ -170,3 +176,19 @@ def test_no_id_is_left_when_all_are_running(cells):
     cache = KVCache(30, 1, cells)
     assert cache.acquire(Match(None, 0)) == 0
     assert cache.acquire(Match(None, 0)) is None
+
+
+def test_a_prefix_nobody_came_back_to_goes_when_it_has_cost_its_credit(cells):
+    cache = KVCache(60, 6, cells)
+    _ended(cache, cells, [1] * 10)
+    used = _ended(cache, cells, [2] * 10)
+    sharer = cache.acquire(Match(used, 5))
+    assert sharer is not None
+    cache.expire(CREDIT_UNUSED_TOKENS)
+    assert cache.n_idle == 2
+    cache.expire(1)
+    assert cache.best_idle(array("i", [1] * 10), "").n == 0
+    assert cache.best_idle(array("i", [2] * 10), "").n == 10
+    cache.expire(CREDIT_TOKENS)
+    assert cache.n_idle == 0
+    assert cache.length(sharer) == 5, "what a running sequence shares stays"

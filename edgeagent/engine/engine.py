@@ -338,7 +338,7 @@ class Engine:
             self.prefilling = frozenset()
         took = time.perf_counter() - started
         self._n_steps += 1
-        if len(plan.decode) > 1:
+        if len(plan.decode) > 1 and not self._config.reproducible:  # freed cells change their order
             self._kv.expire(len(plan.decode))
         if is_decode:
             self._threads.observe(len(plan.decode), n_threads, took)

@@ -18,8 +18,9 @@ Tokens = array  # array("i"): token ids
 
 # A cell costs 0.75 us for each token that is generated beside it in a batch, and 2.5 ms to compute
 # anew (135M Q4_1, 2 cores of an EPYC Zen 5): as much after 3,300 tokens. Alone it costs nothing.
+# Who comes back, in a loop or with the next turn of a script, mostly comes back at once.
 CREDIT_TOKENS = 3300
-CREDIT_UNUSED_TOKENS = 400
+CREDIT_UNUSED_TOKENS = 128
 
 
 class Memory(Protocol):

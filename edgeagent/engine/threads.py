@@ -2,51 +2,66 @@
 
 Threads wait for each other at barriers, spinning. Beside another busy process two threads on two
 cores can be several times slower than one. So what each thread count costs now is measured while
-decoding: mostly with the best one, now and then with another.
+decoding: mostly with the best one, now and then a few steps with another.
 
     2 threads alone 131-179 tokens/s, beside a busy process 50; 1 thread 110-126 and 129
     (190M Q4_0, 2 cores of a Zen 4 server)
 
-Pure bookkeeping: the caller brings the times.
+Pure bookkeeping: the caller brings the times. Medians, because single steps are delayed by anything.
 """
 
 from __future__ import annotations
 
+import statistics
+from collections import deque
 from dataclasses import dataclass, field
 
-PROBE_EVERY = 24
-PROBE_SELDOM = 1536
-WEIGHT = 0.3
-# How much better another count must look before it is taken: two counts that are alike stay put.
-MARGIN = 0.95
-# A probe this much slower says that others need not be tried so soon again; a step this much slower
-# than usual says that something has changed.
-CLEARLY = 1.15
+PROBE_EVERY = 256
+PROBE_SELDOM = 4096
+PROBE_STEPS = 3
+WINDOW = 7
+# How much better another count must be before it is taken: two counts that are alike stay put.
+MARGIN = 0.93
+# Three steps in a row this much slower than usual say that something has changed.
 TROUBLE = 1.4
+TROUBLE_STEPS = 3
+
+
+@dataclass
+class Lane:
+    """What is known of steps with one number of sequences."""
+
+    best: int
+    times: dict[int, deque[float]] = field(default_factory=dict)  # by thread count, newest last
+    usual_s: float | None = None
+    interval: int = PROBE_EVERY
+    n_steps: int = 0
+    n_slow: int = 0
+    n_probes: int = 0
+    probe: int | None = None
+
+    def median(self, n_threads: int) -> float | None:
+        times = self.times.get(n_threads, ())
+        return statistics.median(times) if len(times) >= PROBE_STEPS else None
 
 
 @dataclass
 class ThreadChoice:
     """Picks the thread count of decode steps. Engine thread only.
 
-    `granted` is what the daemon allows. Times are kept by batch size, since a step with eight
-    sequences gains more from threads than one with one. Other counts are tried every 24 steps at
-    first, ever more seldom while they lose clearly, and soon again when steps get slower.
+    `granted` is what the daemon allows. Each batch size is judged for itself, since a step with eight
+    sequences gains more from threads than one with one. Other counts are tried for three steps now and
+    then, ever more seldom while they lose, and at once when steps get slower.
     """
 
     granted: int
-    _times: dict[tuple[int, int], float] = field(default_factory=dict)  # (n_seq, n_threads) -> s
-    _best: dict[int, int] = field(default_factory=dict)  # n_seq -> n_threads
-    _interval: int = PROBE_EVERY
-    _since_probe: int = 0
-    _n_slow: int = 0
-    _n_probes: int = 0
+    _lanes: dict[int, Lane] = field(default_factory=dict)  # by number of sequences
 
     def grant(self, n_threads: int) -> None:
-        """Another number is allowed from now on; what was learnt of it stays."""
+        """Another number is allowed from now on."""
         if n_threads != self.granted:
             self.granted = n_threads
-            self._best.clear()
+            self._lanes.clear()
 
     def counts(self) -> list[int]:
         """The counts worth trying: all, one less, half, one."""
@@ -54,46 +69,54 @@ class ThreadChoice:
 
     def pick(self, n_seq: int) -> int:
         """The thread count of the next decode step with `n_seq` sequences."""
-        best = self._best.get(n_seq, self.granted)
-        self._since_probe += 1
-        if self._since_probe >= self._interval:
-            self._since_probe = 0
-            others = [n for n in self.counts() if n != best]
-            if others:
-                self._n_probes += 1
-                return others[self._n_probes % len(others)]
-        return best
+        if self.granted == 1:
+            return 1
+        lane = self._lanes.setdefault(n_seq, Lane(self.granted))
+        if lane.probe is not None:
+            return lane.probe
+        lane.n_steps += 1
+        if lane.n_steps < lane.interval:
+            return lane.best
+        lane.n_steps = 0
+        others = [n for n in self.counts() if n != lane.best]
+        lane.n_probes += 1
+        lane.probe = others[lane.n_probes % len(others)]
+        lane.times.pop(lane.probe, None)  # what it took long ago says nothing of now
+        return lane.probe
 
     def observe(self, n_seq: int, n_threads: int, took_s: float) -> None:
         """What a decode step took."""
-        key = (n_seq, n_threads)
-        best = self._best.get(n_seq, self.granted)
-        usual = self._times.get((n_seq, best))
-        if usual is not None:
-            self._pace_probes(took_s / usual, is_probe=n_threads != best)
-        old = self._times.get(key)
-        # Bounded, so that one step that something else delayed does not decide.
-        self._times[key] = took_s if old is None else old + WEIGHT * (min(took_s, 2 * old) - old)
-        self._best[n_seq] = self._fastest(n_seq, best)
-        if self._best[n_seq] != best:
-            self._interval = PROBE_EVERY
-
-    def _pace_probes(self, ratio: float, *, is_probe: bool) -> None:
-        if is_probe:
-            lost = ratio > CLEARLY
-            self._interval = min(PROBE_SELDOM, 2 * self._interval) if lost else PROBE_EVERY
+        lane = self._lanes.get(n_seq)
+        if lane is None:
             return
-        # One slow step is noise, three in a row are somebody else on our cores.
-        self._n_slow = self._n_slow + 1 if ratio > TROUBLE else 0
-        if self._n_slow == 3:
-            self._n_slow = 0
-            self._interval = PROBE_EVERY
-            self._since_probe = PROBE_EVERY
+        lane.times.setdefault(n_threads, deque(maxlen=WINDOW)).append(took_s)
+        if n_threads == lane.probe:
+            if len(lane.times[n_threads]) >= PROBE_STEPS:
+                _judge(lane)
+        elif n_threads == lane.best:
+            _watch(lane, took_s)
 
-    def _fastest(self, n_seq: int, best: int) -> int:
-        current = self._times.get((n_seq, best))
-        for n in self.counts():
-            time = self._times.get((n_seq, n))
-            if current is not None and time is not None and time < MARGIN * current:
-                best, current = n, time
-        return best
+
+def _judge(lane: Lane) -> None:
+    """End a probe: keep the better of the two counts."""
+    assert lane.probe is not None
+    probed, current = lane.median(lane.probe), lane.median(lane.best)
+    if probed is not None and current is not None and probed < MARGIN * current:
+        lane.best = lane.probe
+        lane.interval = PROBE_EVERY
+        lane.usual_s = probed
+    else:
+        lane.interval = min(PROBE_SELDOM, 2 * lane.interval)
+        lane.usual_s = current
+    lane.probe = None
+
+
+def _watch(lane: Lane, took_s: float) -> None:
+    """Notice when the count in use has become slow."""
+    if lane.usual_s is None:
+        lane.usual_s = lane.median(lane.best)
+        return
+    lane.n_slow = lane.n_slow + 1 if took_s > TROUBLE * lane.usual_s else 0
+    if lane.n_slow == TROUBLE_STEPS:
+        lane.n_slow = 0
+        lane.n_steps = lane.interval = PROBE_EVERY

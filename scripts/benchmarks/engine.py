@@ -2,13 +2,16 @@
 
 Rounds alternate between the bare loop and the served path, so that a machine whose speed drifts
 changes both. A round in which other processes used more than `--busy` of the machine is repeated.
-Figures are medians over the rounds; ratios are taken round by round.
+Figures are medians over the rounds; each served round is compared with the mean of the bare loop just
+before and just after it.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import functools
+import itertools
 import json
 import statistics
 import subprocess
@@ -82,19 +85,17 @@ def measure(args: argparse.Namespace, bar: Progress) -> dict[str, Any]:
         idle = _memory(served)
         first = load(served.url, max_tokens=2)
         bar.advance(task)
-        for i in range(args.rounds):
-            for n_seq in (1, 8):
-                n = args.tokens
-                rows.setdefault(f"raw {n_seq}", []).append(
-                    rounds.measure(lambda n_seq=n_seq, n=n: raw(model, n_seq, n, args.threads))
+        for n_seq in (1, 8):
+            bare: list[dict[str, Any]] = rows.setdefault(f"raw {n_seq}", [])
+            ours: list[dict[str, Any]] = rows.setdefault(f"served {n_seq}", [])
+            run_raw = functools.partial(raw, model, n_seq, args.tokens, args.threads)
+            bare.append(rounds.measure(run_raw))
+            for i in range(args.rounds):
+                run_served = functools.partial(
+                    load, served.url, clients=n_seq, max_tokens=args.tokens, salt=10 * i
                 )
-                rows.setdefault(f"served {n_seq}", []).append(
-                    rounds.measure(
-                        lambda n_seq=n_seq, n=n, i=i: load(
-                            served.url, clients=n_seq, max_tokens=n, salt=10 * i
-                        )
-                    )
-                )
+                ours.append(rounds.measure(run_served))
+                bare.append(rounds.measure(run_raw))
                 bar.advance(task)
         after = _memory(served)
     cold, shared = _prefix(args, rounds)
@@ -164,7 +165,9 @@ def report(found: dict[str, Any]) -> None:
     for n_seq, bar in ((1, 0.90), (8, 0.88)):
         raws = [r["decode_tok_s"] for r in found["rows"][f"raw {n_seq}"]]
         ours = [r["decode_tok_s"] for r in found["rows"][f"served {n_seq}"]]
-        ratios = [b / a for a, b in zip(raws, ours, strict=True)]
+        # Each served round against the mean of the bare loop just before and just after it.
+        around = [(a + b) / 2 for a, b in itertools.pairwise(raws)]
+        ratios = [b / a for a, b in zip(around, ours, strict=True)]
         row(f"raw decode tokens/s, {n_seq} seq", f"{med(raws):.1f}")
         row(f"served decode tokens/s, {n_seq} clients", f"{med(ours):.1f}")
         spread = f"{min(ratios):.3f} to {max(ratios):.3f}"

@@ -125,9 +125,8 @@ def main() -> None:
         with console.status("two models at once"), serving(Path(folder), **settings) as served:
             sums = asyncio.run(together(served, args.rounds))
     print(machine.describe())
-    print(
-        f"budget {args.budget / 1e6:.0f} MB, workers at most {max(samples) / 1e6:.0f} MB in {len(samples)} samples"
-    )
+    most = f"{max(samples) / 1e6:.0f} MB in {len(samples)} samples"
+    print(f"budget {args.budget / 1e6:.0f} MB, workers at most {most}")
     print(f"requests answered {answered}, lost {lost}, evictions {evictions}")
     spread = f"{min(sums):.2f} to {max(sums):.2f}"
     print(

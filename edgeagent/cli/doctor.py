@@ -45,7 +45,8 @@ def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> N
     if as_json:
         click.echo(json.dumps(_as_json(found, figures, problems), indent=1, default=str))
         return
-    console = Console(width=None if os.isatty(1) else 160)
+    # Nothing is cut where no terminal sets a width: paths are long, and scripts read this.
+    console = Console(width=None if os.isatty(1) else 500)
     console.print(
         f"edgeagent {__version__}, Python {platform.python_version()}, {platform.platform()}"
     )

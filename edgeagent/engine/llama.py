@@ -35,6 +35,7 @@ def _load_bindings() -> Any:
                 "llama-cpp-python is not installed: run scripts/run, or pip install it."
             )
         parent = types.ModuleType("llama_cpp")
+        parent.__spec__ = spec
         parent.__path__ = list(spec.submodule_search_locations or [])
         sys.modules["llama_cpp"] = parent
     return importlib.import_module("llama_cpp.llama_cpp")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from typing import Any
 
 import msgspec
@@ -16,32 +14,26 @@ from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.schemas.chat import ChatAnswer, ChatRequest
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.stream import AnswerResponse
-from edgeagent.api.usage import finish_reason, timings_of, usage_of
+from edgeagent.api.usage import finish_reason
+from edgeagent.api.writer import AnswerWriter, totals
 from edgeagent.settings import Settings
 from edgeagent.types import GenerateSpec, Prompt, TokenChunk
 
 _encode = msgspec.json.encode
 
 
-class ChatWriter:
+class ChatWriter(AnswerWriter):
     """Chunks as `chat.completion` and `chat.completion.chunk` objects.
 
     The parts of a chunk that never change within a stream are encoded once.
     """
 
     def __init__(self, model: str, *, wants_usage: bool) -> None:
-        self._head = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": model,
-        }
-        opening = _encode(self._head)[:-1]
+        super().__init__("chatcmpl", "chat.completion.chunk", model, wants_usage=wants_usage)
+        opening = _encode(self.head)[:-1]
         null_usage = b',"usage":null' if wants_usage else b""
         self._before = b"data: " + opening + null_usage + b',"choices":[{"index":'
-        self._wants_usage = wants_usage
         self._has_role: set[int] = set()
-        self._texts: dict[int, list[str]] = {}
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
         out = []
@@ -63,27 +55,13 @@ class ChatWriter:
             + b',"logprobs":null,"finish_reason":' + finish + b"}]}\n\n"
         )  # fmt: skip
 
-    def last_events(self, answer: Answer) -> bytes:
-        if not self._wants_usage:
-            return b""
-        last = self._head | {
-            "choices": [],
-            "usage": usage_of(answer),
-            "timings": timings_of(answer),
-        }
-        return b"data: " + _encode(last) + b"\n\n"
-
-    def collect(self, chunks: list[TokenChunk]) -> None:
-        for chunk in chunks:
-            self._texts.setdefault(chunk.index, []).append(chunk.text)
-
     def whole(self, answer: Answer) -> bytes:
         choices = [
             {
                 "index": index,
                 "message": {
                     "role": "assistant",
-                    "content": "".join(self._texts.get(index, [])),
+                    "content": self.text(index),
                     "refusal": None,
                 },
                 "logprobs": None,
@@ -91,15 +69,8 @@ class ChatWriter:
             }
             for index in range(answer.spec.n_answers)
         ]
-        return _encode(
-            self._head
-            | {
-                "object": "chat.completion",
-                "choices": choices,
-                "usage": usage_of(answer),
-                "timings": timings_of(answer),
-            }
-        )
+        last = {"object": "chat.completion", "choices": choices} | totals(answer)
+        return _encode(self.head | last)
 
 
 @post(

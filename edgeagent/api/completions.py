@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from typing import Any
 
 import msgspec
@@ -16,57 +14,34 @@ from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.schemas.completions import CompletionAnswer, CompletionRequest
 from edgeagent.api.stream import AnswerResponse
-from edgeagent.api.usage import finish_reason, timings_of, usage_of
+from edgeagent.api.usage import finish_reason
+from edgeagent.api.writer import AnswerWriter, totals
 from edgeagent.settings import Settings
 from edgeagent.types import GenerateSpec, Prompt, TokenChunk
 
 _encode = msgspec.json.encode
 
 
-class CompletionWriter:
+class CompletionWriter(AnswerWriter):
     """Chunks as `text_completion` objects, streamed or whole."""
 
     def __init__(self, model: str, *, wants_usage: bool) -> None:
-        self._head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": model,
-        }
-        self._wants_usage = wants_usage
-        self._texts: dict[int, list[str]] = {}
+        super().__init__("cmpl", "text_completion", model, wants_usage=wants_usage)
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
         return b"".join(
             b"data: "
-            + _encode(self._head | {"choices": [_choice(c.index, c.text, c.finish)]})
+            + _encode(self.head | {"choices": [_choice(c.index, c.text, c.finish)]})
             + b"\n\n"
             for c in chunks
         )
 
-    def last_events(self, answer: Answer) -> bytes:
-        if not self._wants_usage:
-            return b""
-        last = self._head | {
-            "choices": [],
-            "usage": usage_of(answer),
-            "timings": timings_of(answer),
-        }
-        return b"data: " + _encode(last) + b"\n\n"
-
-    def collect(self, chunks: list[TokenChunk]) -> None:
-        for chunk in chunks:
-            self._texts.setdefault(chunk.index, []).append(chunk.text)
-
     def whole(self, answer: Answer) -> bytes:
         choices = [
-            _choice(index, "".join(self._texts.get(index, [])), answer.finishes[index])
+            _choice(index, self.text(index), answer.finishes[index])
             for index in range(answer.spec.n_answers)
         ]
-        return _encode(
-            self._head
-            | {"choices": choices, "usage": usage_of(answer), "timings": timings_of(answer)}
-        )
+        return _encode(self.head | {"choices": choices} | totals(answer))
 
 
 def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.text import TextStream
@@ -67,11 +67,3 @@ class Sequence:
             ttft_ms=1e3 * ((self.first_token_s or now_s) - arrived),
             total_ms=1e3 * (now_s - arrived),
         )
-
-
-@dataclass(eq=False)
-class Group:
-    """The answers of one request; they share its prompt."""
-
-    request: Request
-    sequences: list[Sequence] = field(default_factory=list)

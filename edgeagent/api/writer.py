@@ -1,0 +1,52 @@
+"""What the writers of chat and completions have in common: the texts so far, and the end of a stream."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Any
+
+import msgspec
+
+from edgeagent.agent import Answer
+from edgeagent.api.usage import timings_of, usage_of
+from edgeagent.types import TokenChunk
+
+
+class AnswerWriter:
+    """The half of a `stream.Writer` that does not differ between endpoints. One for each response.
+
+    `head` is what every object of the response begins with.
+    """
+
+    def __init__(self, prefix: str, kind: str, model: str, *, wants_usage: bool) -> None:
+        self.head: dict[str, Any] = {
+            "id": f"{prefix}-{secrets.token_hex(12)}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._wants_usage = wants_usage
+        self._texts: dict[int, list[str]] = {}
+
+    def collect(self, chunks: list[TokenChunk]) -> None:
+        """Keep chunks for an answer that is not streamed."""
+        for chunk in chunks:
+            self._texts.setdefault(chunk.index, []).append(chunk.text)
+
+    def text(self, index: int) -> str:
+        """The whole text of answer `index`, of the chunks collected."""
+        return "".join(self._texts.get(index, []))
+
+    def last_events(self, answer: Answer) -> bytes:
+        """The usage that ends a stream, where it was asked for."""
+        if not self._wants_usage:
+            return b""
+        return (
+            b"data: " + msgspec.json.encode(self.head | {"choices": []} | totals(answer)) + b"\n\n"
+        )
+
+
+def totals(answer: Answer) -> dict[str, Any]:
+    """Token counts and times, as they end a whole answer and a stream."""
+    return {"usage": usage_of(answer), "timings": timings_of(answer)}

@@ -72,7 +72,7 @@ class Setup:
     @property
     def n_outputs(self) -> int:
         """Rows of logits that llama.cpp keeps room for."""
-        return min(self.n_batch, self.n_seq + self.n_prefixes)
+        return min(self.n_batch, self.n_seq + self.n_prefixes + 1)  # one id is spare, to move cells
 
 
 @dataclass(frozen=True, slots=True)

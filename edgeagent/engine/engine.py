@@ -338,12 +338,19 @@ class Engine:
             self.prefilling = frozenset()
         took = time.perf_counter() - started
         self._n_steps += 1
-        if len(plan.decode) > 1 and not self._config.reproducible:  # freed cells change their order
-            self._kv.expire(len(plan.decode))
         if is_decode:
             self._threads.observe(len(plan.decode), n_threads, took)
         self._pace.observe(len(plan.decode), plan.n_prefill, took)
         self._advance(work, logits)
+        if len(plan.decode) > 1 and not self._config.reproducible:  # freed cells change their order
+            self._tidy(len(plan.decode))
+
+    def _tidy(self, n_tokens: int) -> None:
+        self._kv.expire(n_tokens)
+        started = time.perf_counter()
+        if self._kv.pack(n_tokens):
+            took_ms = 1e3 * (time.perf_counter() - started)
+            logger.debug("kv_packed n_cells=%s took_ms=%.1f", self._kv.n_used, took_ms)
 
     def _undo(self, work: list[tuple[Sequence, int]]) -> None:
         """Take back the cells of an aborted step. State that cannot be cut is computed anew."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgeagent.errors import EngineFailed, ModelUnusable
-from edgeagent.types import EngineConfig, Sampling
+from edgeagent.types import EngineConfig
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +51,6 @@ KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
 BF16 = 30
 BITS_PER_VALUE = {"f16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
 FLASH = {"auto": -1, "off": 0, "on": 1}
-CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)], align=True)
-# top_p and typical sort what they get: 3.8 ms a token on 49k candidates, 0.4 ms on the first 1024
-# (EPYC Zen 5, 2026-11). What lies beyond rank 1024 has no weight worth a tenfold cost.
-TOP_K_BEFORE_SORTING = 1024
 _ABORTED = 2
 _NO_SLOT = 1
 
@@ -85,7 +81,7 @@ class Llama:
         self._kv_type = config.kv_type
         self._n_threads = config.n_threads
         self._model = self._load_model(config)
-        self._context: Any = None
+        self.context: Any = None
         try:
             self._vocab = lib.llama_model_get_vocab(self._model)
             self.n_vocab = int(lib.llama_vocab_n_tokens(self._vocab))
@@ -94,12 +90,12 @@ class Llama:
                 self._model
             )
             self.can_trim = not recurrent
-            self._context = self._create_context(config)
+            self.context = self._create_context(config)
         except BaseException:
             self.close()
             raise
-        self._memory = lib.llama_get_memory(self._context)
-        self.n_ctx = int(lib.llama_n_ctx(self._context))
+        self.memory = lib.llama_get_memory(self.context)
+        self.n_ctx = int(lib.llama_n_ctx(self.context))
         self._pieces: dict[int, bytes] = {}
         self._piece_buffer = ctypes.create_string_buffer(512)
         self._special()
@@ -124,7 +120,8 @@ class Llama:
     def _create_context(self, config: EngineConfig) -> Any:
         params = lib.llama_context_default_params()
         params.n_ctx = config.n_ctx
-        params.n_seq_max = config.n_seq + config.n_prefixes if self.can_trim else config.n_seq
+        self.spare_id = config.n_seq + (config.n_prefixes if self.can_trim else 0)
+        params.n_seq_max = self.spare_id + self.can_trim
         params.n_batch = params.n_ubatch = config.n_batch
         # Logits are asked for once per sequence, never for a whole prompt.
         params.n_outputs_max = min(config.n_batch, params.n_seq_max)
@@ -241,11 +238,15 @@ class Llama:
     # --- KV cache
 
     def copy(self, src: int, dst: int, n: int) -> None:
-        lib.llama_memory_seq_cp(self._memory, src, dst, 0, n)
+        lib.llama_memory_seq_cp(self.memory, src, dst, 0, n)
 
     def trim(self, seq_id: int, n: int) -> None:
-        if not lib.llama_memory_seq_rm(self._memory, seq_id, n, -1) and n > 0:
+        if not lib.llama_memory_seq_rm(self.memory, seq_id, n, -1) and n > 0:
             raise EngineFailed(f"Sequence {seq_id} could not be cut back to {n} tokens.")
+
+    @property
+    def has_sliding_window(self) -> bool:
+        return int(lib.llama_model_n_swa(self._model)) > 0
 
     # --- decoding
 
@@ -266,7 +267,7 @@ class Llama:
 
         Raises: Aborted; EngineFailed when llama.cpp reports an error.
         """
-        status = lib.llama_decode(self._context, self._batch.struct)
+        status = lib.llama_decode(self.context, self._batch.struct)
         if status == _ABORTED:
             raise Aborted
         if status == _NO_SLOT:
@@ -274,7 +275,7 @@ class Llama:
         if status != 0:
             raise EngineFailed(f"llama.cpp failed a step with status {status}.")
         n_outputs = self._batch.n_outputs
-        pointer = lib.llama_get_logits(self._context)
+        pointer = lib.llama_get_logits(self.context)
         address = ctypes.addressof(pointer.contents)
         view = self._views.get((address, n_outputs))
         if view is None:
@@ -292,19 +293,19 @@ class Llama:
 
     def clear(self) -> None:
         """Forget every sequence."""
-        lib.llama_memory_clear(self._memory, False)
+        lib.llama_memory_clear(self.memory, False)
 
     def set_threads(self, n_threads: int) -> None:
         """Compute with this many threads from the next step on."""
         if n_threads == self._n_threads:
             return
         self._n_threads = n_threads
-        lib.llama_set_n_threads(self._context, n_threads, n_threads)
+        lib.llama_set_n_threads(self.context, n_threads, n_threads)
 
     def close(self) -> None:
-        if self._context:
-            lib.llama_free(self._context)
-            self._context = None
+        if self.context:
+            lib.llama_free(self.context)
+            self.context = None
         if self._model:
             lib.llama_model_free(self._model)
             self._model = None
@@ -347,59 +348,6 @@ class Batch:
             self.output[end - 1] = 1
             self.n_outputs += 1
         self.struct.n_tokens = end
-
-
-class Candidates:
-    """The array that sampler chains work on. One for a whole worker, refilled for every draw."""
-
-    def __init__(self, n_vocab: int) -> None:
-        self.array = np.zeros(n_vocab, CANDIDATE)
-        self._ids = np.arange(n_vocab, dtype=np.int32)
-        self._struct = lib.llama_token_data_array()
-        pointer_type = dict(lib.llama_token_data_array._fields_)["data"]
-        self._data = ctypes.cast(self.array.ctypes.data, pointer_type)
-        self._reference = ctypes.byref(self._struct)
-
-    def draw(self, chain: Chain, logits: np.ndarray[Any, Any]) -> int:
-        """Fill from logits (float32 [n_vocab]), apply the chain, return the chosen token."""
-        self.array["id"] = self._ids
-        self.array["logit"] = logits
-        self._struct.data = self._data
-        self._struct.size = len(self.array)
-        self._struct.selected = -1
-        self._struct.sorted = False
-        lib.llama_sampler_apply(chain.pointer, self._reference)
-        assert self._struct.selected >= 0, "the chain ends with a draw"
-        return int(self._struct.data[self._struct.selected].id)
-
-
-class Chain:
-    """llama.cpp's samplers in our order: top_k first, since every later filter is slow on a whole
-    vocabulary. `close()` may be called twice."""
-
-    def __init__(self, sampling: Sampling, seed: int) -> None:
-        self.pointer = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        top_k = sampling.top_k
-        if top_k == 0 and (sampling.top_p < 1 or sampling.typical_p < 1):
-            top_k = TOP_K_BEFORE_SORTING
-        if top_k > 0:
-            self._add(lib.llama_sampler_init_top_k(top_k))
-        if sampling.typical_p < 1:
-            self._add(lib.llama_sampler_init_typical(sampling.typical_p, 1))
-        if sampling.top_p < 1:
-            self._add(lib.llama_sampler_init_top_p(sampling.top_p, 1))
-        if sampling.min_p > 0:
-            self._add(lib.llama_sampler_init_min_p(sampling.min_p, 1))
-        self._add(lib.llama_sampler_init_temp(sampling.temperature))
-        self._add(lib.llama_sampler_init_dist(seed))
-
-    def _add(self, sampler: Any) -> None:
-        lib.llama_sampler_chain_add(self.pointer, sampler)
-
-    def close(self) -> None:
-        if self.pointer is not None:
-            lib.llama_sampler_free(self.pointer)
-            self.pointer = None
 
 
 def _token(token: int) -> int | None:

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from edgeagent.engine.llama import Aborted, Candidates, Llama
+from edgeagent.engine import packing
+from edgeagent.engine.chain import Candidates
+from edgeagent.engine.kv_cache import Run
+from edgeagent.engine.llama import Aborted, Llama
 
 __all__ = ["Aborted", "LlamaRunner", "Row", "Runner"]
 
@@ -30,6 +33,7 @@ class Runner(Protocol):
     n_vocab: int
     end_tokens: frozenset[int]
     can_trim: bool
+    n_movable: int
     candidates: Candidates
 
     def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
@@ -41,6 +45,8 @@ class Runner(Protocol):
     def copy(self, src: int, dst: int, n: int) -> None: ...
 
     def trim(self, seq_id: int, n: int) -> None: ...
+
+    def pack(self, runs: list[Run]) -> None: ...
 
     def set_threads(self, n_threads: int) -> None: ...
 
@@ -61,9 +67,13 @@ class LlamaRunner:
         self.piece = llama.piece
         self.copy = llama.copy
         self.trim = llama.trim
+        self.n_movable = packing.n_movable(llama)
         self.set_threads = llama.set_threads
         self.arm = llama.arm
         self.abort = llama.abort
+
+    def pack(self, runs: list[Run]) -> None:
+        packing.pack(self._llama, runs)
 
     def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
         batch = self._llama.batch

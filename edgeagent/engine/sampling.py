@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.engine.llama import Candidates, Chain
+from edgeagent.engine.chain import Candidates, Chain
 from edgeagent.types import Sampling
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from edgeagent.engine.llama import Candidates
+from edgeagent.engine.chain import Candidates
+from edgeagent.engine.kv_cache import Run
 from edgeagent.engine.runner import Aborted, Row
 
 N_VOCAB = 97
@@ -46,6 +47,8 @@ class FakeRunner:
         self.steps: list[list[Row]] = []
         self.before_step: Callable[[list[Row]], None] = lambda rows: None
         self._n_written = 0
+        self.n_movable = n_cells
+        self.n_packed = 0
         self._is_aborted = False
 
     def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
@@ -80,6 +83,10 @@ class FakeRunner:
         assert self.can_trim or n == 0, "recurrent state cannot be cut"
         self.held[seq_id] = self.held.get(seq_id, [])[:n]
 
+    def pack(self, runs: list[Run]) -> None:
+        assert_covers(runs, self.held)
+        self.n_packed += 1
+
     def set_threads(self, n_threads: int) -> None:
         assert n_threads >= 1
 
@@ -88,3 +95,18 @@ class FakeRunner:
 
     def abort(self) -> None:
         self._is_aborted = True
+
+
+def assert_covers(runs: list[Run], held: Mapping[int, Sequence[object]]) -> None:
+    """The runs are every position of every sequence, once, and shared where the sequences share."""
+    found: dict[int, dict[int, object]] = {}
+    for run in runs:
+        for position in range(run.first_pos, run.first_pos + run.n):
+            cells = {owner: held[owner][position] for owner in run.owners}
+            assert len(set(cells.values())) == 1, "owners of a run hold the same cells"
+            for owner, cell in cells.items():
+                assert position not in found.setdefault(owner, {}), "no cell is moved twice"
+                found[owner][position] = cell
+    assert found == {owner: dict(enumerate(cells)) for owner, cells in held.items() if cells}
+    n_cells = len({cell for cells in held.values() for cell in cells})
+    assert sum(run.n for run in runs) == n_cells, "what is shared is moved once"

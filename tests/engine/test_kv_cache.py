@@ -13,10 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edgeagent.engine.kv_cache import (
     CREDIT_TOKENS,
     CREDIT_UNUSED_TOKENS,
+    PACK_RENT,
     KVCache,
     Match,
+    Run,
     common_prefix,
 )
+from tests.engine.fakes import assert_covers
 
 N_CELLS = 64
 N_IDS = 6
@@ -28,6 +31,8 @@ class Cells:
     def __init__(self) -> None:
         self.held: dict[int, list[int]] = {}
         self._fresh = itertools.count()
+        self.n_movable = N_CELLS
+        self.n_packed = 0
 
     def copy(self, src: int, dst: int, n: int) -> None:
         assert not self.held.get(dst)
@@ -35,6 +40,10 @@ class Cells:
 
     def trim(self, seq_id: int, n: int) -> None:
         self.held[seq_id] = self.held.get(seq_id, [])[:n]
+
+    def pack(self, runs: list[Run]) -> None:
+        assert_covers(runs, self.held)
+        self.n_packed += 1
 
     def write(self, seq_id: int, n: int) -> None:
         self.held.setdefault(seq_id, []).extend(next(self._fresh) for _ in range(n))
@@ -102,6 +111,13 @@ class CacheMachine(RuleBasedStateMachine):
     def forget(self) -> None:
         self.cache.forget()
         assert self.cache.n_idle == 0
+
+    @rule(n=st.integers(1, 100 * PACK_RENT))
+    def pack(self, n: int) -> None:
+        holes = self.cache.n_holes
+        if self.cache.pack(n):
+            assert holes > 0
+            assert self.cache.n_holes == 0
 
     @invariant()
     def counts_agree_with_the_cells(self) -> None:
@@ -192,3 +208,34 @@ def test_a_prefix_nobody_came_back_to_goes_when_it_has_cost_its_credit(cells):
     cache.expire(CREDIT_TOKENS)
     assert cache.n_idle == 0
     assert cache.length(sharer) == 5, "what a running sequence shares stays"
+
+
+def test_holes_are_closed_once_they_have_cost_as_much_as_closing_them(cells):
+    cache = KVCache(N_CELLS, N_IDS, cells)
+    first = _ended(cache, cells, list(range(20)))
+    _ended(cache, cells, list(range(20, 30)))
+    cache.release(first)
+    assert cache.n_holes == 20
+    assert not cache.pack(PACK_RENT // 2)  # 20 holes for 24 tokens: as much as 10 cells for 48
+    assert cache.pack(1)
+    assert (cells.n_packed, cache.n_holes) == (1, 0)
+    assert not cache.pack(1000), "nothing is left to close"
+
+
+def test_cells_that_are_taken_again_are_no_holes(cells):
+    cache = KVCache(N_CELLS, N_IDS, cells)
+    first = _ended(cache, cells, list(range(20)))
+    _ended(cache, cells, list(range(20, 30)))
+    cache.release(first)
+    _ended(cache, cells, list(range(40, 65)))
+    assert cache.n_holes == 0
+
+
+def test_more_than_can_be_moved_stays_where_it_is(cells):
+    cache = KVCache(N_CELLS, N_IDS, cells)
+    cells.n_movable = 9
+    first = _ended(cache, cells, list(range(20)))
+    _ended(cache, cells, list(range(20, 30)))
+    cache.release(first)
+    assert not cache.pack(1000)
+    assert cells.n_packed == 0

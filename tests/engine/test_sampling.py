@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.engine.llama import Candidates
+from edgeagent.engine.chain import Candidates
 from edgeagent.engine.sampling import Sampler
 from edgeagent.types import Sampling
 

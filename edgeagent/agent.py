@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 from edgeagent.catalog.record import InstalledModel
 from edgeagent.engine.client import Generation
-from edgeagent.errors import EdgeAgentError, ModelNotFound, Unavailable, by_code
+from edgeagent.errors import EdgeAgentError, EngineDied, ModelNotFound, Unavailable, by_code
 from edgeagent.pool import Pool
 from edgeagent.types import EngineFacts, FinishReason, GenerateSpec, Sampling, TokenChunk, Usage
 
@@ -65,6 +65,7 @@ class Answer:
         self._stack = AsyncExitStack()
         self._generation: Generation | None = None
         self._is_released = False
+        self._may_repeat = True
 
     async def begin(self) -> None:
         """Lease the model and send the request. Raises what `Pool.lease` raises."""
@@ -74,8 +75,8 @@ class Answer:
 
     async def take(self) -> list[TokenChunk]:
         """New chunks, at least one; empty at the end. Raises the error that ended the request."""
-        assert self._generation is not None, "begin comes first"
-        chunks = await self._generation.take()
+        chunks = await self._take()
+        self._may_repeat = False
         for chunk in chunks:
             if chunk.error is not None:
                 raise by_code(*chunk.error)
@@ -85,6 +86,21 @@ class Answer:
         if len(self.finishes) == self.spec.n_answers:
             self._pool.record_answer(self.decision.model_id)
         return chunks
+
+    async def _take(self) -> list[TokenChunk]:
+        """What the engine has made. A worker that dies before the first piece is asked again once, in
+        its next life: nobody has seen anything yet. Once, because the request may be what killed it."""
+        assert self._generation is not None, "begin comes first"
+        try:
+            return await self._generation.take()
+        except EngineDied:
+            if not self._may_repeat:
+                raise
+        self._may_repeat = False
+        logger.info("request_repeated model=%s reason=engine_died", self.decision.model_id)
+        await self._stack.aclose()
+        await self.begin()
+        return await self._generation.take()
 
     async def release(self) -> None:
         """Cancel what still runs, give the place back, note how it ended."""

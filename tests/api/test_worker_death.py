@@ -87,22 +87,49 @@ def test_a_killed_worker_makes_a_503_of_a_request_that_is_not_streamed(daemon: D
     assert answer(daemon)
 
 
-def test_the_sdks_own_retry_hides_the_death_of_a_worker(daemon: DaemonProcess):
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_request_that_has_got_nothing_yet_is_answered_by_the_next_worker(
+    daemon: DaemonProcess, is_stream: bool
+):
+    assert answer(daemon)
     the_worker(daemon).kill()
-    with daemon.client(max_retries=2) as client:
-        reply = client.chat.completions.create(model=SMOLLM, messages=ASK, max_tokens=2)
-    assert reply.choices[0].finish_reason in ("stop", "length")
+    with daemon.client(max_retries=0) as client:
+        reply = client.chat.completions.create(
+            model=SMOLLM, messages=ASK, max_tokens=2, stream=is_stream
+        )
+        last = list(reply)[-1] if is_stream else reply
+    assert last.choices[0].finish_reason in ("stop", "length")
 
 
-def test_a_worker_that_hangs_is_ended_and_replaced(daemon: DaemonProcess):
+def test_a_worker_that_hangs_is_ended_and_its_successor_answers(daemon: DaemonProcess):
     assert answer(daemon)
     worker = the_worker(daemon)
     worker.suspend()
-    with daemon.client() as client, pytest.raises(openai.InternalServerError) as caught:
-        client.chat.completions.create(model=SMOLLM, messages=ASK, max_tokens=2)
-    assert caught.value.code == "engine_died"
-    assert not psutil.pid_exists(worker.pid)
     assert answer(daemon)
+    assert not psutil.pid_exists(worker.pid)
+    assert daemon.process.poll() is None
+
+
+def test_a_worker_killed_while_it_loads_costs_the_waiting_request_and_the_next_one_starts_another(
+    daemon: DaemonProcess,
+):
+    from concurrent.futures import ThreadPoolExecutor
+
+    assert answer(daemon)
+    httpx.post(f"{daemon.url}/v1/models/{SMOLLM}/unload").raise_for_status()
+    assert not daemon.workers()
+    with daemon.client(max_retries=0) as client, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(
+            client.chat.completions.create, model=SMOLLM, messages=ASK, max_tokens=2
+        )
+        wait_for(lambda: bool(daemon.workers()))
+        loading = the_worker(daemon)
+        loading.kill()
+        with pytest.raises(openai.InternalServerError) as caught:
+            asked.result(timeout=30)
+    assert caught.value.code == "engine_died"
+    assert answer(daemon)
+    assert the_worker(daemon).pid != loading.pid
     assert daemon.process.poll() is None
 
 

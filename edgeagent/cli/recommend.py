@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,14 @@ from edgeagent.catalog.select import Choice, Needs, Ranking, Target, select
 from edgeagent.catalog.speed import Rates
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.cli.sizes import Size
+from edgeagent.configuration import Configuration, profile_folders
 from edgeagent.device.budget import budget
 from edgeagent.device.capacity import HasCapacity
-from edgeagent.device.library import load_all
-from edgeagent.device.match import match
+from edgeagent.device.library import load
 from edgeagent.device.measure import measure
-from edgeagent.device.probe import Device, probe
+from edgeagent.device.probe import Device
 from edgeagent.device.profile import Profile, Reference, reference_device
-from edgeagent.errors import SettingsError
+from edgeagent.measuring import Measuring
 
 MEASURE_LIMIT_S = 3.0
 SHOWN_REFUSALS = 5
@@ -76,20 +77,22 @@ def recommend(
     """Show which models fit, how fast they will be, and why others do not fit.
 
     For this device, or with --profile for a typical machine of that profile. Rates are predicted
-    from memory bandwidth and matrix throughput: measured here (some seconds), or as published for
-    the profile.
+    from memory bandwidth and matrix throughput: as `doctor --measure` has kept them, else measured
+    now (some seconds), or as published for the profile.
     """
-    settings = configured(config, **flags).settings
+    here = configured(config, **flags)
+    settings = here.settings
     catalog = load_catalog(
         shipped_models_dir() / "catalog.toml", settings.effective_models_dir / "catalog.toml"
     )
     if profile is None:
-        device = probe(state_dir=settings.state_dir)
-        chosen = match(device).profile
-        rates, source = measured_rates(device, chosen)
-        target = target_of(chosen, device, rates, budget_bytes=budget_, with_speech=with_speech)
+        chosen = here.profile
+        rates, source = rates_here(here)
+        target = target_of(
+            chosen, here.device, rates, budget_bytes=budget_, with_speech=with_speech
+        )
     else:
-        chosen = profile_named(profile)
+        chosen = load(profile, profile_folders(settings))
         reference = reference_device(chosen)
         source = reference.source
         rates = rates_of(reference)
@@ -101,37 +104,33 @@ def recommend(
         show(chosen, target, source, ranking, all_)
 
 
-def profile_named(name: str) -> Profile:
-    """The shipped profile `name`. Raises: SettingsError listing those there are."""
-    profiles = load_all()
-    if name not in profiles:
-        raise SettingsError(
-            f"Profile {name[:80]!r} is not among the {len(profiles)} there are: choose one of"
-            f" {', '.join(sorted(profiles))}",
-            param="profile",
-        )
-    return profiles[name]
-
-
 def rates_of(reference: Reference) -> Rates:
     """The published rates of a profile's typical machine."""
     return Rates(reference.memory_gb_per_s * 1e9, reference.gemm_gflop_per_s)
 
 
-def measured_rates(device: Device, profile: Profile) -> tuple[Rates, str]:
+def rates_here(here: Configuration) -> tuple[Rates, str]:
     """Rates of this machine with the threads of its profile, and where they come from.
 
-    Falls back to the profile's typical machine if a measure brings nothing.
+    What `doctor --measure` or the daemon's first idle minute has kept; else the machine alone is
+    measured now, for some seconds. The profile's typical machine where measuring brings nothing.
     """
-    n_threads = profile.settings(device)["n_threads"]
-    found = measure(device, limit_s=MEASURE_LIMIT_S)
-    bandwidth = {rate.n_threads: rate.value for rate in found.memory_gb_per_s}
+    kept = Measuring(here.device, here.settings.state_dir).kept()
+    found = kept or measure(here.device, limit_s=MEASURE_LIMIT_S)
+    n_threads = int(str(here.profile.settings(here.device)["n_threads"]))
+    memory = {rate.n_threads: rate.value for rate in found.memory_gb_per_s}
     gflops = {rate.n_threads: rate.value for rate in found.gemm_gflop_per_s}
     best = found.best_memory_gb_per_s, found.best_gemm_gflop_per_s
     if best[0] is None or best[1] is None:
-        return rates_of(reference_device(profile)), "the profile: measuring brought no result"
-    memory_rate = bandwidth.get(int(str(n_threads)), best[0])
-    return Rates(memory_rate * 1e9, gflops.get(int(str(n_threads)), best[1])), "measured now"
+        return rates_of(reference_device(here.profile)), "the profile: measuring brought no result"
+    curve = found.model.batch_curve if found.model is not None else {}
+    rates = Rates(
+        memory.get(n_threads, best[0]) * 1e9, gflops.get(n_threads, best[1]), batch_curve=curve
+    )
+    if kept is None:
+        return rates, "measured now"
+    day = datetime.datetime.fromtimestamp(kept.measured_utc_ms / 1e3, datetime.UTC).date()
+    return rates, f"measured on {day}"
 
 
 def target_of(

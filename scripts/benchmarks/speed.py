@@ -10,6 +10,7 @@ fifth fastest counts, as the rates count their best pass.
 from __future__ import annotations
 
 import array
+import os
 import sys
 import tempfile
 import time
@@ -26,9 +27,14 @@ from edgeagent.engine.llama import Llama
 from edgeagent.types import EngineConfig
 from tests.catalog.synthetic import DESIGNS, write_model
 
-NAMES = ("llama-q4_0", "qwen2-q8_0", "gemma3-f16", "llama-q4_k")
+# The last two were not among those that the shares in `catalog/speed.py` were fitted on.
+NAMES = (
+    "llama-q4_0", "qwen2-q8_0", "gemma3-f16", "llama-q4_k", "llama-wide-q8_0", "qwen2-deep-q4_k",
+)  # fmt: skip
 DEPTH = 64
 PROMPT = 512
+MAX_DRIFT = 0.12
+MAX_REPEATS = 8
 
 
 def main() -> None:
@@ -43,9 +49,9 @@ def main() -> None:
 
 
 def report(path: Path, n_threads: int) -> None:
-    rates = rates_now(n_threads)
+    os.sync()  # writing a model back to the disk would take a core from the measure
+    rates, (decode, prefill) = steadily(path, n_threads)
     model = from_facts(inspect(path))
-    decode, prefill = run(path, n_threads)
     foretold = decode_tokens_per_s(model, rates, depth=DEPTH)
     foretold_prefill = prefill_tokens_per_s(model, rates, n_prompt=PROMPT)
     print(
@@ -54,6 +60,25 @@ def report(path: Path, n_threads: int) -> None:
         f"  prefill {foretold_prefill:6.0f} / {prefill:6.0f} {error_of(foretold_prefill, prefill):+6.1%}",
         flush=True,
     )
+
+
+def steadily(path: Path, n_threads: int) -> tuple[Rates, tuple[float, float]]:
+    """The machine's rates and the model's, from a time in which the machine's did not change.
+
+    A virtual machine may lose a core for seconds: then both sides are measured again.
+    """
+    before = rates_now(n_threads)
+    for _ in range(MAX_REPEATS):
+        found = run(path, n_threads)
+        after = rates_now(n_threads)
+        drift = max(
+            abs(error_of(after.bandwidth_bytes_per_s, before.bandwidth_bytes_per_s)),
+            abs(error_of(after.gflops, before.gflops)),
+        )
+        if drift <= MAX_DRIFT:
+            return after, found
+        before = after
+    raise SystemExit(f"The machine's rates change by {drift:.0%}: measure when it is quiet.")
 
 
 def rates_now(n_threads: int) -> Rates:

@@ -162,5 +162,7 @@ DESIGNS = {
     "llama-q4_0-output": Design(
         "llama", 8, 768, 12, 12, 64, 2048, "Q4_0", embedding="Q4_0", output="Q6_K"
     ),
+    "llama-wide-q8_0": Design("llama", 6, 1536, 24, 8, 64, 4096, "Q8_0"),
+    "qwen2-deep-q4_k": Design("qwen2", 28, 768, 12, 2, 64, 2048, "Q4_K", embedding="Q6_K"),
     "llama-q4_0-tied": Design("llama", 8, 768, 12, 12, 64, 2048, "Q4_0", embedding="Q4_0"),
 }

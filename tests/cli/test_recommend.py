@@ -13,14 +13,17 @@ from edgeagent.catalog.library import shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
 from edgeagent.catalog.select import Needs, select
 from edgeagent.cli.main import cli
-from edgeagent.cli.recommend import profile_named, rates_of, target_of
+from edgeagent.cli.recommend import rates_of, target_of
 from edgeagent.cli.sizes import Size
+from edgeagent.configuration import configure
 from edgeagent.device.budget import budget
-from edgeagent.device.library import load_all
+from edgeagent.device.library import load, load_all
 from edgeagent.device.match import match
+from edgeagent.device.measure import Measurement, Rate
 from edgeagent.device.probe import probe
 from edgeagent.device.profile import reference_device
 from edgeagent.errors import SettingsError
+from edgeagent.measuring import Measuring
 from tests.device.recorded import NAMES, unpack
 
 ENTRIES = load_catalog(shipped_models_dir() / "catalog.toml").entries
@@ -31,7 +34,7 @@ PROFILES = sorted(name for name, profile in load_all().items() if profile.refere
 def test_every_recorded_device_is_offered_a_model_that_fits_it(tree: str, tmp_path: Path) -> None:
     device = probe(unpack(tree, tmp_path))
     profile = match(device).profile
-    rates = rates_of(profile.reference or reference_device(profile_named("container-1gb")))
+    rates = rates_of(profile.reference or reference_device(load("container-1gb")))
     ranking = select(ENTRIES.values(), target_of(profile, device, rates), Needs())
     assert ranking.best is not None, ranking.refusals[0].reason
     total = ranking.best.memory.total_bytes
@@ -45,7 +48,7 @@ def test_every_recorded_device_is_offered_a_model_that_fits_it(tree: str, tmp_pa
 def test_every_profile_is_advised_on_any_machine_within_its_own_budget(
     name: str, tmp_path: Path
 ) -> None:
-    profile = profile_named(name)
+    profile = load(name)
     body = json.loads(_run("--profile", name, "--json", state=tmp_path))
     best = body["choices"][0]
     assert body["profile"] == name
@@ -63,7 +66,7 @@ def test_a_container_of_1_gb_is_offered_what_fits_1_gb(tmp_path: Path) -> None:
 
 
 def test_room_for_speech_leaves_less_for_the_model() -> None:
-    profile = profile_named("pi5-8gb")
+    profile = load("pi5-8gb")
     machine = reference_device(profile)
     plain, less = (
         target_of(profile, machine, rates_of(machine), with_speech=speech)
@@ -89,13 +92,39 @@ def test_where_nothing_fits_that_is_said_with_the_numbers(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("profile", "message"),
-    [("pi9", r"'pi9' is not among the \d+"), ("generic", "has no reference machine")],
+    [("pi9", r"'pi9' is not one of the \d+"), ("generic", "has no reference machine")],
 )
 def test_a_profile_that_cannot_be_advised_on_is_an_error(
     profile: str, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         _run("--profile", profile, state=tmp_path)
+
+
+def test_rates_that_were_measured_before_are_used_and_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Measurement(
+        measured_utc_ms=1_790_000_000_000,
+        wall_s=1.0,
+        buffer_bytes=1,
+        memory_gb_per_s=(Rate(1, 3.5),),
+        gemm_gflop_per_s=(Rate(1, 17.0),),
+    )
+    device = configure(flags={"state_dir": tmp_path}).device
+    measuring = Measuring(device, tmp_path)
+    measuring._store.save(measuring._key, found)
+    monkeypatch.setattr("edgeagent.cli.recommend.measure", None)
+    text = _run(state=tmp_path)
+    assert "3.5 GB/s, 17 GFLOP/s (measured on 2026-09-21)" in text
+
+
+def test_a_profile_of_the_user_is_advised_on(tmp_path: Path) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "my-board.toml").write_text(
+        'name = "my-board"\nversion = 1\nbased_on = "pi5-8gb"\n'
+    )
+    assert "Profile my-board: " in _run("--profile", "my-board", state=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from edgeagent.catalog.bundle_read import Bundle, open_bundle
 from edgeagent.catalog.bundle_state import BundleFolder
 from edgeagent.catalog.digest import Progress, no_progress
 from edgeagent.catalog.durable import replace_text, sync_file, sync_folder
-from edgeagent.catalog.install import RESERVE_BYTES, Trial
+from edgeagent.catalog.installation import RESERVE_BYTES, UNKNOWN, Trial
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.manifest import Bundled, Entry, LocalPath, Variant, parse_catalog
 from edgeagent.catalog.record import InstalledModel, parse_record, read_record
@@ -128,7 +128,7 @@ def _models(bundle: Bundle) -> list[tuple[Entry, Variant, Bundled]]:
         sources = {name: _source(bundle, part) for name, part in by_name.items()}
         main = sources.pop(record.file)
         variant = Variant(
-            quant=record.quant or installing.UNKNOWN,
+            quant=record.quant or UNKNOWN,
             file=record.file,
             sources=(LocalPath(path=str(bundle.path)),),
             size_bytes=main.size_bytes,

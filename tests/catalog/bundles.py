@@ -16,7 +16,8 @@ from edgeagent.catalog.bundle_manifest import (
     tar_header,
 )
 from edgeagent.catalog.bundle_write import Contents, write_bundle
-from edgeagent.catalog.install import Trial, install_file
+from edgeagent.catalog.install import install_file
+from edgeagent.catalog.installation import Trial
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.manifest import Catalog, parse_catalog
 from edgeagent.catalog.signing import SigningKey, TrustList, load_signing_key, make_key_pair

@@ -20,7 +20,7 @@ import json, os, shutil, signal, sys
 from pathlib import Path
 import edgeagent.catalog.bundle as module
 import edgeagent.catalog.durable as durable
-import edgeagent.catalog.install as install
+import edgeagent.catalog.installation as install
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.signing import load_trust
 

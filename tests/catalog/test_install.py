@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.catalog import install as install_module
+from edgeagent.catalog import installation as install_module
 from edgeagent.catalog.install import install, install_file
 from edgeagent.catalog.library import STAGING, Library
 from edgeagent.catalog.manifest import Catalog, parse_catalog

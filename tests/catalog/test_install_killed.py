@@ -20,7 +20,8 @@ from edgeagent.errors import ModelNotFound
 SCRIPT = """
 import os, shutil, signal, sys
 from pathlib import Path
-import edgeagent.catalog.install as module
+import edgeagent.catalog.installation as module
+from edgeagent.catalog.install import install
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.manifest import load_catalog
 
@@ -44,7 +45,7 @@ def counted(function):
 for owner, name in ((Path, "replace"), (Path, "mkdir"), (Path, "unlink"), (Path, "write_text"),
                     (shutil, "rmtree"), (module, "_sync_file"), (module, "_sync_folder")):
     setattr(owner, name, counted(getattr(owner, name)))
-module.install("tiny", Library(models, Path("absent")), load_catalog(catalog), progress=step)
+install("tiny", Library(models, Path("absent")), load_catalog(catalog), progress=step)
 print(n)
 """
 

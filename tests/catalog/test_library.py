@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgeagent.catalog.install import install_file
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.record import RECORD, InstalledModel
 from edgeagent.errors import InstallFailed, ModelNotFound, ModelUnusable
@@ -184,3 +185,13 @@ def test_no_id_reaches_outside(library: Library, model_id: str) -> None:
         assert isinstance(result, Path)
         assert result.parent == library.models_dir
     assert secret.exists()
+
+
+def test_a_dropped_in_file_does_not_take_the_place_of_an_installed_model(
+    library: Library, stories: Path
+):
+    installed = install_file(stories, library, model_id="story")
+    (library.models_dir / "story.gguf").write_bytes(stories.read_bytes())
+    assert library.resolve("story") == installed
+    library.remove("story")
+    assert library.resolve("story").unmanaged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from tests.cli.conftest import one_line
@@ -66,3 +67,16 @@ def test_nothing_is_fetched_when_offline(edgeagent, tmp_path: Path):
     )
     assert done.returncode == 2
     assert "offline" in done.stderr
+
+
+def test_install_without_a_model_takes_the_recommended_one(edgeagent, tmp_path: Path):
+    where = ("--models-dir", tmp_path / "models", "--state-dir", tmp_path / "state")
+    best = json.loads(edgeagent("models", "recommend", "--json", *where).stdout)["choices"][0]
+    done = edgeagent("models", "install", "--offline", *where)
+    assert f": {best['model_id']} {best['quant']}, " in done.stdout
+    assert f"Model {best['model_id']!r} comes from " in done.stderr, "there is no network to use"
+    assert "tokens/s" in done.stdout and done.returncode == 2
+    done = edgeagent("models", "install", "--task", "gardening", "--offline", *where)
+    assert "No model for 'gardening' fits" in done.stderr and done.returncode == 2
+    done = edgeagent("models", "install", "--quant", "Q4_0", *where)
+    assert "need a MODEL" in done.stderr and done.returncode == 2

@@ -1,0 +1,181 @@
+"""What is kept, as SQL: one entry of `MIGRATIONS` for each published change, never edited afterwards.
+
+Content and what is known about it have tables of their own, so that each can be kept for its own
+time: deleting a row of `*_content` leaves the row beside it, without content. Every row that a client
+made names its `owner`, the owner of the API key that made it. `subject` is whom a row is about (a
+patient, a customer), where the client said so. Times are UTC in milliseconds.
+"""
+
+from __future__ import annotations
+
+FIRST = """
+create table key (
+    id text primary key,                -- "key_" and 24 hex digits; shown, logged, audited
+    name text not null,
+    owner text not null,
+    digest blob not null unique,        -- SHA-256 of the secret
+    hint text not null,                 -- its last four characters
+    scopes text not null,               -- JSON array
+    limits text not null,               -- JSON object
+    tools text,                         -- JSON array of tool names it may use; null: any
+    is_break_glass integer not null default 0,
+    created_ms integer not null,
+    expires_ms integer,
+    revoked_ms integer,
+    replaced_by text references key (id)
+) strict;
+
+create table conversation (
+    id text primary key,
+    owner text not null,
+    subject text,
+    metadata text not null default '{}',
+    created_ms integer not null,
+    updated_ms integer not null,
+    is_held integer not null default 0  -- legal hold: neither retention nor erasure touches it
+) strict;
+create index conversation_owner on conversation (owner, updated_ms);
+create index conversation_subject on conversation (subject) where subject is not null;
+
+create table response (
+    id text primary key,
+    owner text not null,
+    subject text,
+    conversation_id text references conversation (id) on delete cascade,
+    previous_id text,
+    model text not null,
+    status text not null,               -- in_progress | completed | incomplete | failed | cancelled
+    created_ms integer not null,
+    is_held integer not null default 0
+) strict;
+create index response_owner on response (owner, created_ms);
+create index response_subject on response (subject) where subject is not null;
+create index response_conversation on response (conversation_id) where conversation_id is not null;
+
+create table response_content (
+    response_id text primary key references response (id) on delete cascade,
+    body text not null                  -- JSON: the response object without its items
+) strict, without rowid;
+
+create table item (
+    rowid integer primary key,
+    id text not null unique,
+    owner text not null,
+    conversation_id text references conversation (id) on delete cascade,
+    response_id text references response (id) on delete cascade,
+    position integer not null,
+    kind text not null,                 -- message | function_call | function_call_output | reasoning
+    role text,                          -- of a message
+    is_input integer not null default 0,
+    created_ms integer not null
+) strict;
+create index item_conversation on item (conversation_id, position) where conversation_id is not null;
+create index item_response on item (response_id, position) where response_id is not null;
+create index item_owner on item (owner, created_ms);
+
+create table item_content (
+    item_rowid integer primary key references item (rowid) on delete cascade,
+    body text not null,                 -- JSON of the item's content
+    plain text not null default ''      -- its text, for search
+) strict;
+
+create table request (
+    rowid integer primary key,
+    id text not null unique,            -- "req_...", the response's x-request-id
+    owner text not null,
+    key_id text,
+    endpoint text not null,
+    model text not null,
+    route text not null,                -- why this model
+    status integer not null,            -- HTTP status, or that of the final error event
+    finish text,                        -- of the first answer
+    n_prompt integer not null default 0,
+    n_cached integer not null default 0,
+    n_generated integer not null default 0,
+    queue_ms real,
+    ttft_ms real,
+    tpot_ms real,
+    total_ms real not null,
+    energy_j real,
+    audio_s real,
+    created_ms integer not null
+) strict;
+create index request_owner on request (owner, created_ms);
+create index request_created on request (created_ms);
+
+create table transcript (
+    id text primary key,
+    owner text not null,
+    subject text,
+    model text not null,
+    language text,
+    audio_s real not null,
+    audio_digest text,                  -- SHA-256 of what was sent
+    created_ms integer not null,
+    is_held integer not null default 0
+) strict;
+create index transcript_owner on transcript (owner, created_ms);
+create index transcript_subject on transcript (subject) where subject is not null;
+
+create table segment (
+    rowid integer primary key,
+    transcript_id text not null references transcript (id) on delete cascade,
+    position integer not null,
+    start_s real not null,
+    end_s real not null,
+    confidence real,
+    unique (transcript_id, position)
+) strict;
+
+create table segment_content (
+    segment_rowid integer primary key references segment (rowid) on delete cascade,
+    body text not null,                 -- JSON: words, alternatives
+    plain text not null
+) strict;
+
+create table feedback (
+    rowid integer primary key,
+    owner text not null,
+    target_id text not null,            -- a request, response, item or transcript
+    rating integer not null,            -- -1, 0, 1
+    created_ms integer not null
+) strict;
+create index feedback_owner on feedback (owner, created_ms);
+
+create table feedback_content (
+    feedback_rowid integer primary key references feedback (rowid) on delete cascade,
+    body text not null
+) strict;
+
+create table measurement (
+    fingerprint text primary key,
+    body text not null,
+    created_ms integer not null
+) strict, without rowid;
+
+create table audit (
+    seq integer primary key,            -- 1, 2, 3, ... without a gap
+    utc_ms integer not null,
+    boot_id text not null,
+    actor text not null,                -- a key id, "local", "cli:USER", "system"
+    action text not null,
+    object text not null,
+    digest text,                        -- SHA-256 of the object where it has content
+    mac blob not null                   -- HMAC over this row and the mac before it
+) strict;
+
+create table checkpoint (
+    name text primary key,              -- what must be remembered between starts: sweeper, clock
+    body text not null
+) strict, without rowid;
+
+-- Search over content; rows are there only while the setting `search` allows. Tokens are content.
+create virtual table item_fts using fts5 (
+    plain, content = '', contentless_delete = 1, tokenize = 'unicode61'
+);
+create virtual table segment_fts using fts5 (
+    plain, content = '', contentless_delete = 1, tokenize = 'unicode61'
+);
+"""
+
+MIGRATIONS: tuple[tuple[str, str], ...] = (("first", FIRST),)

@@ -176,6 +176,12 @@ create virtual table item_fts using fts5 (
 create virtual table segment_fts using fts5 (
     plain, content = '', contentless_delete = 1, tokenize = 'unicode61'
 );
+create trigger item_content_gone after delete on item_content begin
+    delete from item_fts where rowid = old.item_rowid;
+end;
+create trigger segment_content_gone after delete on segment_content begin
+    delete from segment_fts where rowid = old.segment_rowid;
+end;
 """
 
 MIGRATIONS: tuple[tuple[str, str], ...] = (("first", FIRST),)

@@ -10,6 +10,8 @@
     |  |- Misdirected                   misdirected_request      the Host header is not ours
     |  `- TemplateFailed                template_failed          the model's chat template refused or failed
     |- Forbidden                        forbidden
+    |- Conflict                         conflict                 not in the state that this needs
+    |  `- StoreOff                      store_off                this daemon stores nothing
     |- NotFound                         not_found
     |  `- ModelNotFound                 model_not_found
     |- Unavailable                      unavailable              try again after `retry_after_s`
@@ -156,6 +158,14 @@ class BundleRefused(InstallFailed):
 
 class KeyUnusable(EdgeAgentError):
     code = "key_unusable"
+
+
+class Conflict(EdgeAgentError):
+    code = "conflict"
+
+
+class StoreOff(Conflict):
+    code = "store_off"
 
 
 class StoreError(EdgeAgentError):

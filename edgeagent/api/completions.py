@@ -10,6 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.agent import Agent, Answer
+from edgeagent.api.auth import asked_by
 from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.schemas.completions import CompletionAnswer, CompletionRequest
@@ -72,6 +73,7 @@ def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
 async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
     body = await read_body(request, CompletionRequest)
     decision = agent.route(body.model)
+    asked = asked_by(request)
     spec = GenerateSpec(
         prompts=[
             Prompt(text=prompt) if isinstance(prompt, str) else Prompt(tokens=prompt)
@@ -82,10 +84,11 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
         max_tokens=body.max_tokens or 16,
         stop=body.stops(),
         n=body.n or 1,
+        scope=asked.key_id or asked.owner,
         ignore_eos=body.ignore_eos,
     )
     return AnswerResponse(
-        lambda: agent.answer(decision, spec),
+        agent.ask(asked, decision, spec),
         CompletionWriter(decision.model_id, wants_usage=body.wants_usage),
         is_stream=bool(body.stream),
         ping_interval_s=settings.ping_interval_s,

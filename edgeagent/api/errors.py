@@ -30,6 +30,8 @@ STATUS = {
     "forbidden": 403,
     "misdirected_request": 403,
     "queue_full": 429,
+    "conflict": 409,
+    "store_off": 409,
     "model_unusable": 503,
     "gguf_refused": 503,
     "install_failed": 503,  # the models directory cannot be read

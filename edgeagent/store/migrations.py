@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeagent.errors import StoreUnusable
+from edgeagent.store import schema
 from edgeagent.store.connection import Tables, scalar
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,10 @@ def _properties(db: Tables) -> None:
     db.execute("INSERT INTO properties VALUES ('store_id', ?)", (uuid.uuid4().hex,))
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "properties", _properties),)
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "properties", _properties),
+    Migration(2, "tables", schema.first),
+)
 
 
 def version(db: Tables) -> int:

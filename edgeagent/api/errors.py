@@ -38,6 +38,7 @@ STATUS = {
     "install_failed": 503,  # the models directory cannot be read
     "engine_failed": 500,
     "insufficient_memory": 507,
+    "storage_full": 507,
 }
 
 

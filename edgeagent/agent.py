@@ -30,12 +30,12 @@ CLIENT_GONE = 499
 
 @dataclass(frozen=True)
 class Asked:
-    """Who asks, by which way. `owner` is whose rows these are, `key_id` None without a key."""
+    """Who asks, by which way: `owner` has the rows, requests of one `key_id` share prefixes."""
 
     endpoint: str
     request_id: str
     owner: str
-    key_id: str | None = None
+    key_id: str
 
 
 @dataclass(frozen=True)

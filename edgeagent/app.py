@@ -1,6 +1,6 @@
 """The composition root: builds every part of the daemon, and starts and stops them in order.
 
-settings -> library -> models -> pool -> agent -> API -> guard -> server
+settings -> library -> models -> pool, store -> agent, archive -> API -> guard -> server
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from litestar.types import ASGIApp
 
 from edgeagent import __version__
 from edgeagent.agent import Agent
-from edgeagent.api import chat, completions, errors, guard, models, server, system
+from edgeagent.api import chat, completions, errors, guard, models, server, stored, system
+from edgeagent.archive import Archive
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
 from edgeagent.catalog.repack import repacked_types
@@ -32,6 +33,8 @@ from edgeagent.installed import InstalledModels
 from edgeagent.measuring import Measuring
 from edgeagent.pool import Pool, PoolLimits
 from edgeagent.settings import Settings
+from edgeagent.store.database import open_store
+from edgeagent.store.requests import RequestLog, RequestRow
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +64,12 @@ class Daemon:
             place=self.models.place,
             log_level=settings.log_level,
         )
-        self.agent = Agent(self.pool, self.models)
+        self.database = open_store(settings) if settings.store == "on" else None
+        self.archive = Archive(self.database, is_searchable=settings.search)
+        self._requests = (
+            RequestLog(self.database, settings.request_flush_s) if self.database else None
+        )
+        self.agent = Agent(self.pool, self.models, self._note)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
         self.app: ASGIApp = guard.Guard(
@@ -85,9 +93,11 @@ class Daemon:
                 models.change_model,
                 system.health,
                 system.ready,
+                *stored.HANDLERS,
             ],
             dependencies={
                 "agent": Provide(lambda: self.agent, sync_to_thread=False),
+                "archive": Provide(lambda: self.archive, sync_to_thread=False),
                 "settings": Provide(lambda: self.settings, sync_to_thread=False),
             },
             exception_handlers={Exception: errors.respond},
@@ -105,6 +115,8 @@ class Daemon:
 
     async def _start(self) -> None:
         await self.pool.open()
+        if self._requests is not None:
+            self._requests.start()
         if self.settings.preload:
             self._preloading = asyncio.create_task(self._preload(), name="preload")
         if self.settings.measure_when_idle:
@@ -125,6 +137,14 @@ class Daemon:
             self._preloading.cancel()
         await self._idle.close()
         await self.pool.close()
+        if self._requests is not None:
+            await self._requests.close()
+        if self.database is not None:
+            await asyncio.to_thread(self.database.close)
+
+    def _note(self, row: RequestRow) -> None:
+        if self._requests is not None:
+            self._requests.add(row)
 
     async def serve(self, sockets: list[socket.socket]) -> None:
         """Answer on these sockets until told to stop by SIGINT or SIGTERM."""

@@ -98,9 +98,7 @@ class Archive:
         def add(db: Any) -> bool:
             if not feedback.has_target(db, owner, target_id):
                 return False
-            feedback.add(
-                db, owner, target_id, rating=rating, comment=comment, now_ms=now_ms()
-            )
+            feedback.add(db, owner, target_id, rating=rating, comment=comment, now_ms=now_ms())
             return True
 
         if not await self.database.write_async(add):

@@ -10,8 +10,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.agent import Agent, Answer
-from edgeagent.api.auth import asked_by
 from edgeagent.api.body import body_operation, read_body
+from edgeagent.api.caller import asked_by
 from edgeagent.api.schemas.chat import ChatAnswer, ChatRequest
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.stream import AnswerResponse
@@ -110,7 +110,7 @@ async def chat(
         max_tokens=body.answer_limit,
         stop=body.stops(),
         n=body.n or 1,
-        scope=asked.key_id or asked.owner,
+        scope=asked.key_id,
         ignore_eos=body.ignore_eos,
     )
     writer = ChatWriter(decision.model_id, wants_usage=body.wants_usage)

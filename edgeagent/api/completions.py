@@ -10,8 +10,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.agent import Agent, Answer
-from edgeagent.api.auth import asked_by
 from edgeagent.api.body import body_operation, read_body
+from edgeagent.api.caller import asked_by
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.schemas.completions import CompletionAnswer, CompletionRequest
 from edgeagent.api.stream import AnswerResponse
@@ -84,7 +84,7 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
         max_tokens=body.max_tokens or 16,
         stop=body.stops(),
         n=body.n or 1,
-        scope=asked.key_id or asked.owner,
+        scope=asked.key_id,
         ignore_eos=body.ignore_eos,
     )
     return AnswerResponse(

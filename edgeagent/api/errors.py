@@ -27,11 +27,14 @@ MAX_RETRY_AFTER_S = 120  # openai-python ignores a longer one
 STATUS = {
     "body_too_large": 413,
     "unsupported_media_type": 415,
+    "invalid_api_key": 401,
     "forbidden": 403,
+    "insufficient_scope": 403,
     "misdirected_request": 403,
     "queue_full": 429,
     "conflict": 409,
     "store_off": 409,
+    "rate_limit_exceeded": 429,
     "model_unusable": 503,
     "gguf_refused": 503,
     "install_failed": 503,  # the models directory cannot be read
@@ -75,6 +78,8 @@ def encoded(error: EdgeAgentError) -> tuple[int, list[tuple[bytes, bytes]], byte
         headers.append((b"retry-after", str(wait).encode()))
     else:
         headers.append((b"x-should-retry", b"false"))
+    if status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="edgeagent"'))
     return status, headers, body
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from litestar import Request, delete, get, post
 from litestar.params import Parameter
 
-from edgeagent.api.auth import caller_of
 from edgeagent.api.body import body_operation, read_body
+from edgeagent.api.caller import caller_of
 from edgeagent.api.schemas.stored import (
     Deleted,
     FeedbackRequest,
@@ -52,7 +52,9 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 async def _chat(archive: Archive, request: Call, completion_id: str) -> dict[str, Any]:
     if not completion_id.startswith(PREFIX):
-        raise NotFound(f"{completion_id[:80]!r} is no chat completion: its id begins with {PREFIX}.")
+        raise NotFound(
+            f"{completion_id[:80]!r} is no chat completion: its id begins with {PREFIX}."
+        )
     return await archive.response(caller_of(request).owner, completion_id)
 
 

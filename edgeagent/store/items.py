@@ -17,7 +17,12 @@ from edgeagent.store.rows import Listed, Page, fetch, new_id, paged
 
 Parent = Literal["conversation_id", "response_id"]
 
-PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+}
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +84,9 @@ def listed(db: Tables, owner: str, parent: Parent, parent_id: str, page: Page) -
     return Listed([_with_body(db, row) for row in found.rows], found.has_more)
 
 
-def get(db: Tables, owner: str, parent: Parent, parent_id: str, item_id: str) -> dict[str, Any] | None:
+def get(
+    db: Tables, owner: str, parent: Parent, parent_id: str, item_id: str
+) -> dict[str, Any] | None:
     rows = fetch(
         db,
         f"select * from item where owner = :owner and {parent} = :parent and id = :id",

@@ -59,9 +59,7 @@ def insert(db: Tables, rows: list[RequestRow]) -> None:
         db.execute(_INSERT, msgspec.structs.asdict(row))
 
 
-def usage(
-    db: Tables, owner: str | None, *, since_ms: int, until_ms: int
-) -> list[dict[str, Any]]:
+def usage(db: Tables, owner: str | None, *, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
     """Requests and tokens by day (UTC) and model, of one owner or of all.
 
     `ttft_ms` is the mean over those that had a first token; failed ones have a status of 400 and over.

@@ -173,16 +173,16 @@ async def give_feedback(request: Call, archive: Archive) -> dict[str, Any]:
     "/v1/search",
     operation_id="search",
     summary="Search what is stored",
-    description="Items that have all the words of `query`; the last word may be only begun.",
+    description="Items that have all the words of `q`; the last word may be only begun.",
     tags=_TAGS,
 )
 async def find(
     request: Call,
     archive: Archive,
-    query: Annotated[str, Parameter(min_length=1, max_length=1000)],
+    q: Annotated[str, Parameter(min_length=1, max_length=1000)],
     limit: Limit = PAGE,
 ) -> StoredList:
-    return _list(await archive.find(caller_of(request).owner, query, limit), False)
+    return _list(await archive.find(caller_of(request).owner, q, limit), False)
 
 
 HANDLERS = [

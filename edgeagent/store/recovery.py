@@ -12,6 +12,7 @@ The log moves first: beside another database SQLite would replay it into that.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
@@ -25,6 +26,7 @@ from edgeagent.store.backup import Backups
 from edgeagent.store.connection import (
     PLAIN_HEADER,
     SqliteError,
+    Tables,
     complaints,
     connect,
     from_os,
@@ -52,11 +54,14 @@ def prepare(
     secret: Secret | None,
     backups: Backups,
     migrations: Sequence[Migration] = MIGRATIONS,
-) -> list[Notice]:
+) -> tuple[list[Notice], Tables | None]:
     """Bring the database file into a state that can be opened. Only while nobody else has it open.
 
-    Raises: KeyUnusable, StoreUnusable, StorageFull, StorageFailed. Never sets a file aside because of
-    its key: that is decided before, by the seal.
+    Gives what there is to say, and the connection that found the file sound, if there was one: closing
+    it would copy the log into the file, which a full disk has no room for. Never sets a file aside
+    because of its key: that is decided before, by the seal.
+
+    Raises: KeyUnusable, StoreUnusable, StorageFull, StorageFailed.
     """
     key = secret.raw if secret else None
     backups.sweep()
@@ -70,18 +75,17 @@ def prepare(
         seal.refuse_other(secret, files.folder)
     elif not is_new:
         _refuse_unsealed(files, secret)
-    if not is_new:
-        what = _damage(files, key, migrations)
-        if what is not None:
-            if seal is None:
-                raise KeyUnusable(
-                    f"Database {files.database} does not open ({what}), and without seal.json nobody "
-                    "can tell a wrong key from damage: restore that file or give the right key."
-                )
-            notices.append(_replace(files, backups, what))
+    db, what = (None, None) if is_new else _examine(files, key, migrations)
+    if what is not None:
+        if seal is None:
+            raise KeyUnusable(
+                f"Database {files.database} does not open ({what}), and without seal.json nobody "
+                "can tell a wrong key from damage: restore that file or give the right key."
+            )
+        notices.append(_replace(files, backups, what))
     if seal is None:
         Seal.of(secret).write(files.seal)
-    return notices
+    return notices, db
 
 
 def restore(files: StoreFiles, backups: Backups, backup: Path) -> Notice:
@@ -105,24 +109,42 @@ def _refuse_unsealed(files: StoreFiles, secret: Secret | None) -> None:
         )
 
 
-def _damage(
-    files: StoreFiles, key: bytes | None, migrations: Sequence[Migration] = MIGRATIONS
-) -> str | None:
-    """What is wrong with the database, or None. Raises: StoreUnusable, StorageFull, StorageFailed."""
+def _examine(
+    files: StoreFiles, key: bytes | None, migrations: Sequence[Migration]
+) -> tuple[Tables | None, str | None]:
+    """A connection to a sound database, or what is wrong with it.
+
+    Raises: StoreUnusable, StorageFull, StorageFailed.
+    """
     db = connect(files.database, key, role="writer")
-    try:
-        set_wal(db, "FULL")
-        # Pages that the log replaces may be torn in the file after a power cut: bring them in first.
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        refuse_newer(db, migrations)
-        wrong = complaints(db)
-        return wrong[0] if wrong else None
-    except SqliteError as exc:
-        if is_damage(exc):
-            return str(exc)
-        raise translate(exc, files.database) from exc
-    finally:
-        db.close()
+    with contextlib.ExitStack() as undo:
+        undo.callback(db.close)
+        try:
+            set_wal(db, "FULL")
+            is_whole = _bring_in(db, files)
+            refuse_newer(db, migrations)
+            wrong = complaints(db, is_whole=is_whole)
+        except SqliteError as exc:
+            if is_damage(exc):
+                return None, str(exc)
+            raise translate(exc, files.database) from exc
+        if wrong:
+            return None, wrong[0]
+        undo.pop_all()
+        return db, None
+
+
+def _bring_in(db: Tables, files: StoreFiles) -> bool:
+    """Empty the log into the file: pages that it replaces may be torn there after a power cut.
+
+    False on a full disk: trying would use up what room the readers need. Raises: SqliteError.
+    """
+    log, _ = beside(files.database)
+    if log.exists() and shutil.disk_usage(files.folder).free < log.stat().st_size:
+        logger.warning("store_checked_in_part reason=no_room")
+        return False
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return True
 
 
 def _replace(files: StoreFiles, backups: Backups, what: str) -> Notice:

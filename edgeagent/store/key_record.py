@@ -83,7 +83,8 @@ def scopes_from(names: Iterable[str]) -> frozenset[KeyScope]:
     except msgspec.ValidationError:
         unknown = sorted(set(names) - ALL_SCOPES)
         raise InvalidParameter(
-            f"Unknown scope {unknown[0][:40]!r}: use {', '.join(sorted(ALL_SCOPES))}.", param="scopes"
+            f"Unknown scope {unknown[0][:40]!r}: use {', '.join(sorted(ALL_SCOPES))}.",
+            param="scopes",
         ) from None
     if not found:
         raise InvalidParameter(

@@ -12,6 +12,8 @@
     |- Unauthorized                     invalid_api_key          no key, or none that is good here
     |- Forbidden                        forbidden
     |  `- InsufficientScope             insufficient_scope       a good key that may not do this
+    |- Conflict                         conflict                 not in the state that this needs
+    |  `- StoreOff                      store_off                this daemon stores nothing
     |- NotFound                         not_found
     |  |- ModelNotFound                 model_not_found
     |  `- KeyNotFound                   key_not_found
@@ -176,6 +178,14 @@ class BundleRefused(InstallFailed):
 
 class KeyUnusable(EdgeAgentError):
     code = "key_unusable"
+
+
+class Conflict(EdgeAgentError):
+    code = "conflict"
+
+
+class StoreOff(Conflict):
+    code = "store_off"
 
 
 class StoreError(EdgeAgentError):

@@ -17,14 +17,21 @@
     |  |- QueueTimeout                  queue_timeout
     |  |- EngineDied                    engine_died              the worker ended under a running request
     |  |- EngineStarting                engine_starting          a worker did not become ready in time
-    |  `- EngineBroken                  engine_broken            the breaker is open
+    |  |- EngineBroken                  engine_broken            the breaker is open
+    |  `- StoreBusy                     store_busy               too many writes wait for the disk
     |- InsufficientMemory               insufficient_memory      a model that the budget cannot hold
     |- EngineFailed                     engine_failed            llama.cpp refused or failed a step
     |- ModelUnusable                    model_unusable           a model file that cannot be loaded
     |  `- GGUFRefused                   gguf_refused             refused by our header reader
     |- InstallFailed                    install_failed
     |  `- BundleRefused                 bundle_refused           altered, unsigned or replayed
-    |- KeyUnusable                      key_unusable             a key file that is not usable or trusted
+    |- KeyUnusable                      key_unusable             a key that is not usable, trusted or right
+    |- StoreError                       store_error              the database of this device
+    |  |- StoreUnusable                 store_unusable           cannot be opened: too new, in use, wrong mode
+    |  |- StoreDamaged                  store_damaged            the file is not what was written
+    |  |- StorageFull                   storage_full             no room on the disk; reads go on
+    |  |- StorageFailed                 storage_failed           the disk refused a read or a write
+    |  `- BackupFailed                  backup_failed            a backup that is not sound or cannot be made
     |- SettingsError                    settings_error           a configuration value is wrong
     `- StartFailed                      start_failed             the daemon cannot start: port, directory
 
@@ -119,6 +126,10 @@ class EngineBroken(Unavailable):
     code = "engine_broken"
 
 
+class StoreBusy(Unavailable):
+    code = "store_busy"
+
+
 class InsufficientMemory(EdgeAgentError):
     code = "insufficient_memory"
 
@@ -145,6 +156,30 @@ class BundleRefused(InstallFailed):
 
 class KeyUnusable(EdgeAgentError):
     code = "key_unusable"
+
+
+class StoreError(EdgeAgentError):
+    code = "store_error"
+
+
+class StoreUnusable(StoreError):
+    code = "store_unusable"
+
+
+class StoreDamaged(StoreError):
+    code = "store_damaged"
+
+
+class StorageFull(StoreError):
+    code = "storage_full"
+
+
+class StorageFailed(StoreError):
+    code = "storage_failed"
+
+
+class BackupFailed(StoreError):
+    code = "backup_failed"
 
 
 class SettingsError(EdgeAgentError):

@@ -37,6 +37,13 @@ def _default_state_dir() -> Path:
     return Path(base or Path.home() / ".local" / "state") / "edgeagent"
 
 
+def _default_key_file() -> Path:
+    if os.geteuid() == 0:
+        return Path("/etc/edgeagent/store.key")
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return Path(base or Path.home() / ".config") / "edgeagent" / "store.key"
+
+
 class Settings(BaseSettings):
     """Every setting, with its unit in its name and its bounds in its type."""
 
@@ -130,6 +137,31 @@ class Settings(BaseSettings):
         60.0, gt=0, le=86_400, description="how long the breaker counts deaths and then stays open"
     )
 
+    # store
+    store_encryption: Literal["on", "off"] = Field(
+        "on", description="encrypt the database and its backups; chosen before the first start"
+    )
+    store_key_file: Path | None = Field(
+        None,
+        description="key of the store, made at the first start; default: outside the state directory",
+    )
+    store_passphrase_file: Path | None = Field(
+        None, description="derive the key of the store from the passphrase in this file"
+    )
+    store_group_window_ms: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="how long a write waits for others to share its commit: spares flash",
+    )
+    store_reserve_bytes: int = Field(
+        32 << 20,
+        ge=0,
+        le=1 << 40,
+        description="room on the disk that ordinary writes leave free",
+    )
+    store_backups: int = Field(3, ge=1, le=1000, description="verified backups that are kept")
+
     # how long things are kept
     retention_content_days: float = Field(
         90.0, ge=0, le=36_500, description="what items and responses say; 0: for ever"
@@ -198,6 +230,13 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @property
+    def store_dir(self) -> Path:
+        return self.state_dir / "store"
+
+    @property
+    def effective_store_key_file(self) -> Path:
+        return self.store_key_file or _default_key_file()
+
     def retention_days(self) -> dict[str, float]:
         """How long each class of rows is kept."""
         return {
@@ -321,6 +360,13 @@ def listen_fds(pid: int) -> int:
         return 0
     count = os.environ.get("LISTEN_FDS", "0")
     return int(count) if count.isdigit() else 0
+
+
+def credential(name: str) -> Path | None:
+    """The file of a systemd credential (LoadCredential=, LoadCredentialEncrypted=), if we were given it."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder) / name if folder else None
+    return path if path is not None and path.is_file() else None
 
 
 def child_environment(**extra: str) -> dict[str, str]:

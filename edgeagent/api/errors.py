@@ -35,6 +35,7 @@ STATUS = {
     "install_failed": 503,  # the models directory cannot be read
     "engine_failed": 500,
     "insufficient_memory": 507,
+    "storage_full": 507,
 }
 
 

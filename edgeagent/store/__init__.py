@@ -1,0 +1,20 @@
+"""The encrypted database of this device.
+
+    from edgeagent.store.database import Database, open_store
+    from edgeagent.store.connection import IntegrityError, Tables, scalar
+
+    db = open_store(settings)                          # blocks; Database(folder, secret, options) beneath
+    await db.write_async(fn, essential=False) -> T     # fn(tables) -> T; on the disk when it returns
+    db.write(fn, essential=False) -> Future[T]         # the same for threads; never blocks
+    await db.read_async(fn) -> T; db.read(fn) -> T     # one read transaction
+    db.maintain(fn) -> Future[T]                       # outside of transactions: VACUUM, FTS optimize
+    db.checkpoint() -> Future[bool]                    # bring the log in and empty it
+    db.backups.take() | listed() | verify(path)        # blocking: use a thread
+    db.secret.subkey("audit") -> bytes | None          # 32 bytes; db.secret is None in plain-text mode
+    db.notices, db.refusal, db.counts(), db.files      # what an owner, /health and doctor want to know
+    db.close()
+
+Closures return plain data, touch the database only, may run twice, and cannot end their transaction.
+What they raise reaches their caller as it is; troubles of the disk arrive as StorageFull (507),
+StorageFailed, StoreDamaged. A new table is a new step at the end of `migrations.MIGRATIONS`.
+"""

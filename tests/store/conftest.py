@@ -1,54 +1,66 @@
-"""A real SQLCipher file with the tables of the store, filled as the daemon fills it."""
+"""A store in a folder of its own, with a key that only the test has."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlcipher3.dbapi2 as sqlcipher
 
+from edgeagent.store.connection import connect, set_wal
+from edgeagent.store.database import Database, Options
+from edgeagent.store.migrations import MIGRATIONS, Migration
 from edgeagent.store.schema import FIRST
+from edgeagent.store.secret import Secret
 
-KEY = bytes(range(32))
+
+def notes(db: Any) -> None:
+    db.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE) STRICT")
 
 
-def connect(path: Path, key: bytes | None = KEY) -> Any:
-    conn = sqlcipher.connect(str(path), isolation_level=None, check_same_thread=False, timeout=10)
-    if key is not None:
-        conn.set_key(f"x'{key.hex()}'")
-    for pragma in ("journal_mode = wal", "foreign_keys = on", "secure_delete = on"):
-        conn.execute(f"pragma {pragma}")
-    return conn
+SCHEMA = (*MIGRATIONS, Migration(len(MIGRATIONS) + 1, "notes", notes))
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    (tmp_path / "store").mkdir()
-    return tmp_path / "store" / "edgeagent.db"
+def secret() -> Secret:
+    return Secret(os.urandom(32), "the test")
 
 
 @pytest.fixture
-def conn(path: Path) -> Iterator[Any]:
-    conn = connect(path)
-    conn.executescript(FIRST)
-    yield conn
-    conn.close()
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "store"
 
 
 @pytest.fixture
-def run(conn: Any) -> Callable[[Callable[[Any], Any]], Any]:
-    """What `Database.write` does, on this thread."""
+def opened(folder: Path, secret: Secret) -> Iterator[Callable[..., Database]]:
+    """Open the store of this test, again and again; what is left open is closed at the end."""
+    stores: list[Database] = []
 
-    def run(fn: Callable[[Any], Any]) -> Any:
-        conn.execute("begin immediate")
-        try:
-            result = fn(conn)
-        except BaseException:
-            conn.execute("rollback")
-            raise
-        conn.execute("commit")
-        return result
+    def opened(key: Secret | None = secret, **options: Any) -> Database:
+        store = Database(folder, key, Options(**{"reserve_bytes": 0} | options), SCHEMA)
+        stores.append(store)
+        return store
 
-    return run
+    yield opened
+    for store in stores:
+        store.close()
+
+
+def insert(text: str) -> Callable[[Any], int]:
+    return lambda db: db.execute("INSERT INTO notes (text) VALUES (?)", (text,)).lastrowid
+
+
+def texts(db: Any) -> list[str]:
+    return [row[0] for row in db.execute("SELECT text FROM notes ORDER BY id")]
+
+
+@pytest.fixture
+def conn(tmp_path: Path) -> Iterator[Any]:
+    """A connection to a file with the tables of the store, for what needs no threads."""
+    db = connect(tmp_path / "rows.db", os.urandom(32), role="writer")
+    set_wal(db, "FULL")
+    db.executescript(FIRST)
+    yield db
+    db.close()

@@ -1,0 +1,193 @@
+"""One connection to the encrypted file. The only place that knows SQLCipher and sqlite-utils.
+
+`Tables` is sqlite-utils' Database over such a connection; the closures of `Database.write` and `read`
+get one. Its `query()` cannot run INSERT ... RETURNING here (it looks for errors of another sqlite
+module): use `execute(sql, values).fetchall()`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlcipher3.dbapi2 as sqlcipher
+import sqlite_utils
+
+from edgeagent.errors import (
+    EdgeAgentError,
+    StorageFailed,
+    StorageFull,
+    StoreDamaged,
+    StoreUnusable,
+)
+
+Tables = sqlite_utils.Database
+SqliteError: type[Exception] = sqlcipher.Error
+IntegrityError: type[Exception] = sqlcipher.IntegrityError
+
+# Before it, two connections of one process could corrupt a WAL database (sqlite.org/wal.html,
+# "The WAL-reset bug", 3.7.0 to 3.51.2).
+LEAST_SQLITE = (3, 51, 3)
+PLAIN_HEADER = b"SQLite format 3\x00"
+
+# SQLCipher's cipher_memory_security stays off: it wipes and locks each allocation of SQLite, which made
+# small inserts 6 times slower (74k/s -> 12k/s, x86-64 VM, 2026-11). Swap and dumps are the unit's task.
+_EVERY = (
+    "PRAGMA cipher_log_level = NONE",  # it would write to our stderr
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA cell_size_check = ON",
+    "PRAGMA temp_store = MEMORY",  # no spilled content in /tmp
+    "PRAGMA mmap_size = 0",  # an I/O error must be an error and not SIGBUS
+)
+_WRITER = (
+    "PRAGMA secure_delete = ON",
+    "PRAGMA journal_size_limit = 8388608",
+    "PRAGMA wal_autocheckpoint = 1000",
+)
+_READER = ("PRAGMA query_only = ON", "PRAGMA cache_size = -2000")
+
+_FULL, _IOERR, _READONLY, _CANTOPEN, _CORRUPT, _NOTADB, _BUSY = 13, 10, 8, 14, 11, 26, 5
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+def check_sqlite(version: tuple[int, ...] = sqlcipher.sqlite_version_info) -> None:
+    """Raises: StoreUnusable for an SQLite that is known to lose data."""
+    if tuple(version) < LEAST_SQLITE:
+        raise StoreUnusable(
+            f"SQLite {'.'.join(map(str, version))} can corrupt a database that it keeps in WAL mode, "
+            f"the least that does not is {'.'.join(map(str, LEAST_SQLITE))}: upgrade sqlcipher3."
+        )
+
+
+def connect(
+    path: Path,
+    key: bytes | None,
+    *,
+    role: Literal["writer", "reader", "copy"],
+    busy_timeout_s: float = 10.0,
+) -> Tables:
+    """Open `path` with a raw 32-byte key, or in plain text with None. "copy" is neither tuned nor WAL.
+
+    Wrong keys and damage show at the first read, not here. Raises: what `translate` gives.
+    """
+    check_sqlite()
+    try:
+        # Autocommit: transactions begin and end where this package says so and nowhere else.
+        conn = sqlcipher.connect(
+            str(path), timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
+        )
+    except SqliteError as exc:
+        raise translate(exc, path) from exc
+    try:
+        conn.execute(_EVERY[0])
+        if key is not None:
+            # Not by PRAGMA: the text of statements is cached.
+            conn.set_key(f"x'{key.hex()}'")
+        for pragma in (*_EVERY, *{"writer": _WRITER, "reader": _READER, "copy": ()}[role]):
+            conn.execute(pragma)
+        return Tables(conn, execute_plugins=False)
+    except SqliteError as exc:
+        conn.close()
+        raise translate(exc, path) from exc
+
+
+def set_wal(db: Tables, synchronous: Literal["FULL", "NORMAL"]) -> None:
+    """Turn on the write-ahead log and see that it is on. Raises: StoreUnusable, or SqliteError."""
+    mode = scalar(db, "PRAGMA journal_mode = WAL")
+    if mode != "wal":
+        raise StoreUnusable(
+            f"The disk of the store allows journal mode {mode}, wal is needed: "
+            "put state_dir on a local disk."
+        )
+    db.execute(f"PRAGMA synchronous = {synchronous}")
+
+
+def scalar(db: Tables, sql: str, values: tuple[Any, ...] = ()) -> Any:
+    """The first column of the first row, or None."""
+    row = db.execute(sql, values).fetchone()
+    return None if row is None else row[0]
+
+
+def complaints(db: Tables) -> list[str]:
+    """What is wrong with the file: each page's authentication code, then the shape of the trees.
+
+    The write-ahead log must have been checkpointed: pages that it replaces may be torn in the file.
+    Reads the whole file. Raises: SqliteError where SQLite cannot go on.
+    """
+    found = [str(row[0]) for row in db.execute("PRAGMA cipher_integrity_check").fetchall()]
+    found += [str(row[0]) for row in db.execute("PRAGMA quick_check").fetchall()]
+    return [line for line in found if line != "ok"][:20]
+
+
+def is_damage(exc: BaseException) -> bool:
+    return getattr(exc, "sqlite_errorcode", None) in (_CORRUPT, _NOTADB)
+
+
+def is_storage(exc: BaseException) -> bool:
+    """Whether the disk, and not the statement, is at fault."""
+    return getattr(exc, "sqlite_errorcode", None) in (_FULL, _IOERR, _READONLY, _CANTOPEN)
+
+
+def translate(exc: Exception, path: Path) -> EdgeAgentError:
+    """Our error for one of SQLite's on the database `path`."""
+    code = getattr(exc, "sqlite_errorcode", None)
+    if code in (_CORRUPT, _NOTADB):
+        return StoreDamaged(
+            f"Database {path} is damaged ({exc}): restart edgeagent, which sets it aside and restores "
+            "the last verified backup."
+        )
+    if code == _FULL:
+        return full(path)
+    if is_storage(exc):
+        return _from_disk(exc, path)
+    if code == _BUSY:
+        return StoreUnusable(
+            f"Database {path} is locked by another process: end that process, then try again."
+        )
+    return StorageFailed(f"Database {path} refused: {exc}. The log has the details.")
+
+
+def full(path: Path, reserve_bytes: int = 0) -> StorageFull:
+    kept = f" of which {reserve_bytes >> 20} MiB are kept in reserve" if reserve_bytes else ""
+    try:
+        room = f"{shutil.disk_usage(path.parent).free >> 20} MiB"
+    except OSError:
+        room = "unknown room"
+    return StorageFull(
+        f"The disk of {path.parent} has {room} left,{kept or ' too little'}: nothing is stored until "
+        "room is made; reads go on."
+    )
+
+
+def from_os(exc: OSError, path: Path) -> EdgeAgentError:
+    """Our error for the operating system's about the disk of `path`."""
+    folder = path.parent
+    if exc.errno == errno.EROFS:
+        return StorageFull(
+            f"The disk of {folder} is mounted read-only, writes need it writable: check the disk and "
+            "remount it; reads go on."
+        )
+    if exc.errno in _NO_ROOM:
+        return full(path)
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        return StoreUnusable(
+            f"{exc.filename or folder} is not ours to write ({exc.strerror}): give it to the user that "
+            "runs edgeagent, or change state_dir."
+        )
+    return StorageFailed(f"The disk of {folder} refuses: {exc.strerror}. Check the disk.")
+
+
+def _from_disk(exc: Exception, path: Path) -> EdgeAgentError:
+    """SQLite does not say why the disk refused: ask the disk."""
+    try:
+        with tempfile.TemporaryFile(dir=path.parent) as probe:
+            probe.write(bytes(65536))
+            os.fsync(probe.fileno())
+    except OSError as refusal:
+        return from_os(refusal, path)
+    return StorageFailed(f"The disk of {path} failed a request ({exc}): check the disk.")

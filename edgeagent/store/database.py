@@ -1,0 +1,205 @@
+"""The database of one daemon: one writer, a few readers, opened only when it is sound."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from edgeagent.catalog.durable import sync_folder
+from edgeagent.errors import EdgeAgentError, StoreUnusable
+from edgeagent.settings import Settings
+from edgeagent.store.backup import Backups
+from edgeagent.store.connection import (
+    SqliteError,
+    Tables,
+    check_sqlite,
+    connect,
+    from_os,
+    set_wal,
+    translate,
+)
+from edgeagent.store.files import StoreFiles, StoreLock
+from edgeagent.store.migrations import MIGRATIONS, Migration, migrate, refuse_newer, version
+from edgeagent.store.reader import Readers
+from edgeagent.store.recovery import Notice, prepare
+from edgeagent.store.secret import Secret, obtain
+from edgeagent.store.writer import Job, Writer
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a store is used. `synchronous` other than FULL loses acknowledged writes: for measurements."""
+
+    group_window_ms: float = 0.0
+    reserve_bytes: int = 32 << 20
+    n_readers: int = 3
+    n_backups: int = 3
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+
+
+def open_store(settings: Settings) -> Database:
+    """The store that the settings describe; its key is made at the first start.
+
+    Blocks: reads the whole database once to check it. Raises: KeyUnusable, StoreUnusable, StorageFull,
+    StorageFailed.
+    """
+    options = Options(
+        group_window_ms=settings.store_group_window_ms,
+        reserve_bytes=settings.store_reserve_bytes,
+        n_backups=settings.store_backups,
+    )
+    return Database(settings.store_dir, obtain(settings), options)
+
+
+class Database:
+    """Any thread or task may read and write; `close` may be called twice.
+
+    Several processes may have one store open; it is checked, migrated and repaired by the one that
+    finds nobody else there.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        secret: Secret | None,
+        options: Options = Options(),
+        migrations: Sequence[Migration] = MIGRATIONS,
+    ) -> None:
+        check_sqlite()
+        self.files = StoreFiles(folder)
+        self.secret = secret
+        self._options = options
+        self._key = secret.raw if secret else None
+        self.backups = Backups(self.files, self._key, options.n_backups)
+        self.notices: list[Notice] = []
+        with contextlib.ExitStack() as undo:
+            try:
+                self._db = self._open(undo, migrations)
+            except OSError as exc:
+                raise from_os(exc, self.files.database) from exc
+            undo.pop_all()
+        self._writer = Writer(
+            self._db,
+            self.files.database,
+            group_window_ms=options.group_window_ms,
+            reserve_bytes=options.reserve_bytes,
+        )
+        self._readers = Readers(
+            lambda: connect(self.files.database, self._key, role="reader"),
+            self.files.database,
+            options.n_readers,
+        )
+        self._pool = ThreadPoolExecutor(options.n_readers, thread_name_prefix="store-reader")
+
+    # ---- writing
+
+    def write(self, fn: Callable[[Tables], T], *, essential: bool = False) -> Future[T]:
+        """Run `fn` in the next commit; the future has its result once that is on the disk.
+
+        `fn` returns plain data, touches the database only, and may run twice. `essential` writes
+        (erasure, audit) may use the reserve of the disk. Never blocks.
+
+        Raises: StoreBusy, StoreUnusable; in the future: StorageFull, StorageFailed, StoreDamaged, what
+        `fn` raises.
+        """
+        return self._writer.submit(Job(fn, essential=essential))
+
+    async def write_async(self, fn: Callable[[Tables], T], *, essential: bool = False) -> T:
+        """`write` for the event loop. Cancelled before it begins, nothing is written."""
+        return await asyncio.wrap_future(self.write(fn, essential=essential))
+
+    def maintain(self, fn: Callable[[Tables], T]) -> Future[T]:
+        """Run `fn` between commits and outside of any transaction: VACUUM, checkpoints, `db.atomic()`."""
+        return self._writer.submit(Job(fn, alone=True))
+
+    def checkpoint(self) -> Future[bool]:
+        """Bring the log into the file and empty it. False if a reader kept that from happening."""
+        return self.maintain(_truncate)
+
+    # ---- reading
+
+    def read(self, fn: Callable[[Tables], T]) -> T:
+        """What `fn` returns, in one read transaction: it sees everything acknowledged before.
+
+        `fn` returns plain data (no cursor or generator). Blocks; on the event loop use `read_async`.
+        Raises: StoreBusy, StoreDamaged, StorageFailed, StoreUnusable, what `fn` raises.
+        """
+        return self._readers.read(fn)
+
+    async def read_async(self, fn: Callable[[Tables], T]) -> T:
+        """`read` on a thread of the store."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self.read, fn)
+
+    # ---- state
+
+    @property
+    def refusal(self) -> EdgeAgentError | None:
+        """Why writes fail at present; None after the last one went through."""
+        return self._writer.refusal
+
+    def counts(self) -> dict[str, int]:
+        """Commits and writes since the start: their ratio says what the group window spares."""
+        return {"n_commits": self._writer.n_commits, "n_writes": self._writer.n_writes}
+
+    def close(self) -> None:
+        """Finish what was submitted, then let go of every file."""
+        self._writer.close()
+        self._pool.shutdown()
+        self._readers.close()
+        self._db.close()
+        self._lock.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    # ---- opening
+
+    def _open(self, undo: contextlib.ExitStack, migrations: Sequence[Migration]) -> Tables:
+        self.files.make()
+        self._lock = StoreLock(self.files.lock)
+        undo.callback(self._lock.close)
+        if self._lock.take():
+            self.notices += prepare(self.files, self.secret, self.backups, migrations)
+            self.files.database.touch(mode=0o600)  # its log and index will have the same mode
+        db = connect(self.files.database, self._key, role="writer")
+        undo.callback(db.close)
+        try:
+            self._begin(db, migrations)
+        except SqliteError as exc:
+            raise translate(exc, self.files.database) from exc
+        self._lock.share()
+        return db
+
+    def _begin(self, db: Tables, migrations: Sequence[Migration]) -> None:
+        if self._lock.is_alone:
+            # So that erased pages can go back to the disk; has its effect on an empty file only.
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            set_wal(db, self._options.synchronous)
+            migrate(db, migrations)
+            sync_folder(self.files.folder)  # SQLite does not sync the name of a new database
+            return
+        set_wal(db, self._options.synchronous)
+        refuse_newer(db, migrations)
+        if version(db) < len(migrations):
+            raise StoreUnusable(
+                f"Another process has the store open at version {version(db)}, this edgeagent needs "
+                f"{len(migrations)}: stop that process first."
+            )
+
+
+def _truncate(db: Tables) -> bool:
+    row: Any = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return bool(row[0] == 0)

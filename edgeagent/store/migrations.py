@@ -1,0 +1,77 @@
+"""The shape of the database, as numbered steps that each store takes once.
+
+A step and its record are one transaction. A published step is left as it is; a change is a new step
+at the end. Steps are plain functions over `Tables`; they must not end the transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgeagent.errors import StoreUnusable
+from edgeagent.store.connection import Tables, scalar
+
+logger = logging.getLogger(__name__)
+
+APPLICATION_ID = 0x45444741  # "EDGA", what `file` shows for a plain-text store
+
+
+@dataclass(frozen=True)
+class Migration:
+    number: int
+    name: str
+    apply: Callable[[Tables], object]
+
+
+def _properties(db: Tables) -> None:
+    """Facts about this store itself, such as the id that its backups share."""
+    db.execute("CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT")
+    db.execute("INSERT INTO properties VALUES ('store_id', ?)", (uuid.uuid4().hex,))
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(1, "properties", _properties),)
+
+
+def version(db: Tables) -> int:
+    """The number of the last step taken; 0 for an empty file. Raises: SqliteError."""
+    return int(scalar(db, "PRAGMA user_version"))
+
+
+def refuse_newer(db: Tables, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Raises: StoreUnusable for a database of a later edgeagent."""
+    known = migrations[-1].number if migrations else 0
+    if version(db) > known:
+        raise StoreUnusable(
+            f"The database has version {version(db)}, this edgeagent knows {known}: "
+            "install the newer edgeagent again, or restore a backup from before it."
+        )
+
+
+def migrate(db: Tables, migrations: Sequence[Migration] = MIGRATIONS) -> list[int]:
+    """Take the steps that this database has not taken. Gives their numbers. Raises: StoreUnusable."""
+    assert [step.number for step in migrations] == list(range(1, len(migrations) + 1))
+    refuse_newer(db, migrations)
+    taken = []
+    for step in migrations[version(db) :]:
+        with db.atomic():
+            _take(db, step)
+        logger.info("store_migrated number=%d name=%s", step.number, step.name)
+        taken.append(step.number)
+    return taken
+
+
+def _take(db: Tables, step: Migration) -> None:
+    db.execute(
+        "CREATE TABLE IF NOT EXISTS migrations "
+        "(number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_ms INTEGER NOT NULL) STRICT"
+    )
+    step.apply(db)
+    db.execute(
+        "INSERT INTO migrations VALUES (?, ?, ?)", (step.number, step.name, time.time_ns() // 10**6)
+    )
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {step.number}")

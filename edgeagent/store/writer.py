@@ -1,0 +1,249 @@
+"""The one thread that writes: closures in, futures out, one commit for all that wait together.
+
+    wait for a write, and up to the group window for more
+    BEGIN; each closure in a savepoint of its own; COMMIT, which syncs the disk
+    only then every future gets its result
+
+A closure that raises loses its own changes and nobody else's. If one ends the whole transaction (a full
+disk, a RAISE(ROLLBACK)), the others run again, each in a transaction of its own: closures touch the
+database and nothing else. Idea: datasette's write thread; group commit after DeWitt et al. 1984.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeagent.errors import EdgeAgentError, StoreBusy, StoreUnusable
+from edgeagent.store.connection import SqliteError, Tables, full, is_damage, is_storage, translate
+
+logger = logging.getLogger(__name__)
+
+BATCH = 256  # closures of one commit
+INBOX = 8192  # closures that may wait
+RETRY_AFTER_S = 1.0
+
+# The authorizer is asked once for each text: with these texts the statements of the writer are never
+# those of a closure.
+_BEGIN, _COMMIT, _ROLLBACK = (
+    f"{word} /* group */" for word in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
+)
+_SQLITE_TRANSACTION, _DENY, _OK = 22, 1, 0
+
+
+@dataclass
+class Job:
+    """One closure and where its result goes. `alone`: outside of any transaction."""
+
+    run: Callable[[Tables], Any]
+    essential: bool = False
+    alone: bool = False
+    future: Future[Any] = field(default_factory=Future)
+
+    def fail(self, exc: BaseException) -> None:
+        self.future.set_exception(exc)
+
+
+class Writer:
+    """Owns the writing connection. `submit` from any thread; `close` once or more, from any other."""
+
+    def __init__(
+        self, db: Tables, path: Path, *, group_window_ms: float = 0.0, reserve_bytes: int = 0
+    ) -> None:
+        self._db = db
+        self._path = path
+        self._window_s = group_window_ms / 1000
+        self._reserve_bytes = reserve_bytes
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()
+        self._is_closed = False
+        self._may_end = False
+        self.refusal: EdgeAgentError | None = None
+        self.n_commits = 0
+        self.n_writes = 0
+        db.conn.set_authorizer(self._authorize)
+        self._thread = threading.Thread(target=self._loop, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Raises: StoreBusy when too many wait, StoreUnusable after `close`."""
+        with self._gate:  # nothing may enter behind the last word of `close`
+            if self._is_closed:
+                raise StoreUnusable("The store is closed: start edgeagent again.")
+            if self._inbox.qsize() >= INBOX:
+                raise StoreBusy(
+                    f"{INBOX} writes wait for the disk, the most that may: try again later.",
+                    retry_after_s=RETRY_AFTER_S,
+                )
+            self._inbox.put(job)
+        return job.future
+
+    def close(self) -> None:
+        """Finish what was submitted, then end the thread. The connection stays the caller's."""
+        with self._gate:
+            if not self._is_closed:
+                self._is_closed = True
+                self._inbox.put(None)
+        self._thread.join()
+
+    # ---- on the writer's thread
+
+    def _loop(self) -> None:
+        while (job := self._inbox.get()) is not None:
+            batch = [job]
+            is_last = self._gather(batch)
+            try:
+                self._run(batch)
+            except BaseException as exc:
+                logger.error("store_writer_failed", exc_info=exc)
+                for left in batch:
+                    if not left.future.done():
+                        left.fail(exc)
+            if is_last:
+                return
+
+    def _gather(self, batch: list[Job]) -> bool:
+        """Add what waits already, or arrives within the window. True: the inbox has been closed."""
+        deadline = time.monotonic() + self._window_s
+        while len(batch) < BATCH:
+            left_s = deadline - time.monotonic()
+            try:
+                job = self._inbox.get(timeout=left_s) if left_s > 0 else self._inbox.get_nowait()
+            except queue.Empty:
+                return False
+            if job is None:
+                return True
+            batch.append(job)
+        return False
+
+    def _run(self, batch: list[Job]) -> None:
+        """Run closures in their order; those that want no transaction stand between the groups."""
+        group: list[Job] = []
+        for job in batch:
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            if job.alone:
+                self._commit_group(group)
+                group = []
+                self._run_alone(job)
+            else:
+                group.append(job)
+        self._commit_group(group)
+
+    def _commit_group(self, group: list[Job]) -> None:
+        todo = self._with_room(group)
+        if not todo:
+            return
+        for job in self._transaction(todo):
+            self._transaction([job])
+
+    def _with_room(self, group: list[Job]) -> list[Job]:
+        """Refuse ordinary writes while the disk has only its reserve left: erasing needs room too."""
+        if not group or not self._reserve_bytes:
+            return group
+        try:
+            if shutil.disk_usage(self._path.parent).free >= self._reserve_bytes:
+                return group
+        except OSError:
+            return group  # the write itself will say what is wrong
+        for job in group:
+            if not job.essential:
+                job.fail(self._refused(full(self._path, self._reserve_bytes)))
+        return [job for job in group if job.essential]
+
+    def _transaction(self, group: list[Job]) -> list[Job]:
+        """Run and commit a group; answer every job but those to be run again, which are returned."""
+        results: list[tuple[Job, Any]] = []
+        try:
+            self._control(_BEGIN)
+            for n, job in enumerate(group):
+                try:
+                    results.append((job, self._in_savepoint(job)))
+                except BaseException as exc:
+                    job.fail(self._outward(exc))
+                    if not self._db.conn.in_transaction:
+                        return [done for done, _ in results] + group[n + 1 :]
+            self._control(_COMMIT)
+        except SqliteError as exc:
+            self._end_transaction()
+            for job in group:
+                if not job.future.done():
+                    job.fail(self._refused(translate(exc, self._path)))
+            return []
+        self._committed(len(results))
+        for job, result in results:
+            job.future.set_result(result)
+        return []
+
+    def _in_savepoint(self, job: Job) -> Any:
+        self._db.conn.execute("SAVEPOINT one_write")
+        try:
+            result = job.run(self._db)
+            self._db.conn.execute("RELEASE one_write")
+        except BaseException:
+            if self._db.conn.in_transaction:
+                self._db.conn.execute("ROLLBACK TO one_write")
+                self._db.conn.execute("RELEASE one_write")
+            raise
+        return result
+
+    def _run_alone(self, job: Job) -> None:
+        self._may_end = True
+        try:
+            result = job.run(self._db)
+        except BaseException as exc:
+            self._end_transaction()
+            job.fail(self._outward(exc))
+            return
+        finally:
+            self._may_end = False
+        self._end_transaction()
+        job.future.set_result(result)
+
+    # ---- small parts
+
+    def _control(self, sql: str) -> None:
+        self._may_end = True
+        try:
+            self._db.conn.execute(sql)
+        finally:
+            self._may_end = False
+
+    def _end_transaction(self) -> None:
+        if self._db.conn.in_transaction:
+            with contextlib.suppress(SqliteError):
+                self._control(_ROLLBACK)
+
+    def _authorize(self, action: int, *_rest: Any) -> int:
+        """A closure may not end the transaction it shares with others."""
+        return _DENY if action == _SQLITE_TRANSACTION and not self._may_end else _OK
+
+    def _outward(self, exc: BaseException) -> BaseException:
+        """What a closure's caller gets: the disk's and the file's troubles as ours, the rest as it is."""
+        if isinstance(exc, SqliteError) and (is_storage(exc) or is_damage(exc)):
+            ours = self._refused(translate(exc, self._path))
+            ours.__cause__ = exc
+            return ours
+        return exc
+
+    def _refused(self, refusal: EdgeAgentError) -> EdgeAgentError:
+        if self.refusal is None or self.refusal.code != refusal.code:
+            logger.warning("store_refuses_writes code=%s", refusal.code)
+        self.refusal = refusal
+        return refusal
+
+    def _committed(self, n_writes: int) -> None:
+        if n_writes and self.refusal is not None:
+            logger.warning("store_writes_again after=%s", self.refusal.code)
+            self.refusal = None
+        self.n_commits += 1
+        self.n_writes += n_writes

@@ -60,6 +60,7 @@ class Answer:
         self.started_s = time.monotonic()
         self.usages: dict[int, Usage] = {}
         self.finishes: dict[int, FinishReason] = {}
+        self.n_pieces: dict[int, int] = {}
         self._pool = pool
         self._note = note
         self._stack = AsyncExitStack()
@@ -80,6 +81,8 @@ class Answer:
         for chunk in chunks:
             if chunk.error is not None:
                 raise by_code(*chunk.error)
+            if chunk.text:
+                self.n_pieces[chunk.index] = self.n_pieces.get(chunk.index, 0) + 1
             if chunk.finish is not None and chunk.usage is not None:
                 self.finishes[chunk.index] = chunk.finish
                 self.usages[chunk.index] = chunk.usage

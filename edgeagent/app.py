@@ -1,6 +1,6 @@
 """The composition root: builds every part of the daemon, and starts and stops them in order.
 
-settings -> library -> models -> pool -> agent -> API -> guard -> server
+settings -> store -> keys -> library -> models -> pool -> agent -> API -> auth -> guard -> server
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import logging
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Scope
 
 from edgeagent import __version__
 from edgeagent.agent import Agent
-from edgeagent.api import chat, completions, errors, guard, models, server, system
+from edgeagent.api import auth, chat, completions, errors, guard, keys, models, server, system
+from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
 from edgeagent.catalog.repack import repacked_types
@@ -29,19 +31,35 @@ from edgeagent.device.probe import Device
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.idle import IdleMeasuring
 from edgeagent.installed import InstalledModels
+from edgeagent.keyring import Keyring
 from edgeagent.measuring import Measuring
 from edgeagent.pool import Pool, PoolLimits
 from edgeagent.settings import Settings
+from edgeagent.store.database import open_store
+from edgeagent.types import Caller
 
 logger = logging.getLogger(__name__)
 
 
 class Daemon:
-    """Every part of one daemon. `app` is the ASGI application; `close()` may be called twice."""
+    """Every part of one daemon. `app` is the ASGI application; `close()` may be called twice.
 
-    def __init__(self, configuration: Configuration) -> None:
+    `addresses` are those it will listen on; default: the one in the settings.
+    """
+
+    def __init__(
+        self, configuration: Configuration, addresses: Sequence[str] | None = None
+    ) -> None:
         self.settings = settings = configuration.settings
-        refuse_exposed_bind(settings.host)
+        self.store = open_store(settings)
+        self.keyring = Keyring(self.store)
+        exposed = [a for a in addresses or (settings.host,) if not is_loopback(a)]
+        for address in exposed:
+            refuse_open_bind(
+                address,
+                has_key=self.keyring.is_any_usable(),
+                allow_plain_http=settings.allow_plain_http,
+            )
         n_cores = settings.n_threads or configuration.device.capacity.n_threads_max
         measuring = Measuring(configuration.device, settings.state_dir)
         library = Library(settings.effective_models_dir)
@@ -64,8 +82,12 @@ class Daemon:
         self.agent = Agent(self.pool, self.models)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
+        self.api = self._api()
+        authentication = auth.Authentication(
+            self.api, self.keyring, Limiter(), FailureThrottle(), is_exposed=bool(exposed)
+        )
         self.app: ASGIApp = guard.Guard(
-            self._api(),
+            authentication,
             guard.rules(
                 settings.host,
                 settings.allowed_hosts,
@@ -83,12 +105,18 @@ class Daemon:
                 models.list_models,
                 models.get_model,
                 models.change_model,
+                keys.create_key,
+                keys.list_keys,
+                keys.revoke_key,
+                keys.rotate_key,
                 system.health,
                 system.ready,
             ],
             dependencies={
                 "agent": Provide(lambda: self.agent, sync_to_thread=False),
                 "settings": Provide(lambda: self.settings, sync_to_thread=False),
+                "keyring": Provide(lambda: self.keyring, sync_to_thread=False),
+                "caller": Provide(caller_of, sync_to_thread=False),
             },
             exception_handlers={Exception: errors.respond},
             on_startup=[self._start],
@@ -125,23 +153,42 @@ class Daemon:
             self._preloading.cancel()
         await self._idle.close()
         await self.pool.close()
+        self.keyring.close()
+        self.store.close()
 
     async def serve(self, sockets: list[socket.socket]) -> None:
         """Answer on these sockets until told to stop by SIGINT or SIGTERM."""
         await server.server(self.app, self.settings).serve(sockets=sockets)
 
 
-def refuse_exposed_bind(host: str) -> None:
-    """Raises: StartFailed for an address that others can reach, as long as there are no API keys."""
+def caller_of(scope: Scope) -> Caller:
+    """Who makes the request that a route answers."""
+    found: Caller = scope["state"]["caller"]
+    return found
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
     if host == "localhost":
-        return
+        return True
     with suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return
-    raise StartFailed(
-        f"Host {host} can be reached by others and no API key protects it: use 127.0.0.1 or ::1, and a "
-        "tunnel or a proxy that checks who calls."
-    )
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def refuse_open_bind(host: str, *, has_key: bool, allow_plain_http: bool) -> None:
+    """Raises: StartFailed for an address that others can reach, without keys or in the clear."""
+    if not has_key:
+        raise StartFailed(
+            f"Host {host} can be reached by others and no live API key protects it: make one with "
+            "`edgeagent keys create`, or use 127.0.0.1."
+        )
+    if not allow_plain_http:
+        raise StartFailed(
+            f"Host {host} can be reached by others, and this daemon speaks plain HTTP, in which keys "
+            "can be read on the way: put a TLS proxy before it and keep 127.0.0.1, or, where the "
+            "network itself is trusted, set allow_plain_http = true."
+        )
 
 
 def repacked_here(device: Device) -> frozenset[str]:

@@ -9,12 +9,16 @@
     |  |- UnsupportedMediaType          unsupported_media_type
     |  |- Misdirected                   misdirected_request      the Host header is not ours
     |  `- TemplateFailed                template_failed          the model's chat template refused or failed
+    |- Unauthorized                     invalid_api_key          no key, or none that is good here
     |- Forbidden                        forbidden
+    |  `- InsufficientScope             insufficient_scope       a good key that may not do this
     |- NotFound                         not_found
-    |  `- ModelNotFound                 model_not_found
+    |  |- ModelNotFound                 model_not_found
+    |  `- KeyNotFound                   key_not_found
     |- Unavailable                      unavailable              try again after `retry_after_s`
     |  |- QueueFull                     queue_full
     |  |- QueueTimeout                  queue_timeout
+    |  |- RateLimited                   rate_limit_exceeded      a bound of the caller's own key
     |  |- EngineDied                    engine_died              the worker ended under a running request
     |  |- EngineStarting                engine_starting          a worker did not become ready in time
     |  |- EngineBroken                  engine_broken            the breaker is open
@@ -90,8 +94,16 @@ class TemplateFailed(BadRequest):
     code = "template_failed"
 
 
+class Unauthorized(EdgeAgentError):
+    code = "invalid_api_key"
+
+
 class Forbidden(EdgeAgentError):
     code = "forbidden"
+
+
+class InsufficientScope(Forbidden):
+    code = "insufficient_scope"
 
 
 class NotFound(EdgeAgentError):
@@ -100,6 +112,10 @@ class NotFound(EdgeAgentError):
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+
+class KeyNotFound(NotFound):
+    code = "key_not_found"
 
 
 class Unavailable(EdgeAgentError):
@@ -112,6 +128,10 @@ class QueueFull(Unavailable):
 
 class QueueTimeout(Unavailable):
     code = "queue_timeout"
+
+
+class RateLimited(Unavailable):
+    code = "rate_limit_exceeded"
 
 
 class EngineDied(Unavailable):

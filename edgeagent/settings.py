@@ -25,6 +25,7 @@ from pydantic_settings import (
 from edgeagent.errors import SettingsError
 
 ENV_PREFIX = "EDGEAGENT_"
+API_KEY = ENV_PREFIX + "API_KEY"  # no setting: it is a secret, and belongs to who calls
 SYSTEM_CONFIG = Path("/etc/edgeagent/edgeagent.toml")
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
@@ -213,6 +214,9 @@ class Settings(BaseSettings):
     allowed_origins: list[str] = Field(
         default_factory=list, description="browser origins that may call the API"
     )
+    allow_plain_http: bool = Field(
+        False, description="listen beyond loopback: a TLS proxy before it keeps keys secret"
+    )
     ping_interval_s: float = Field(
         10.0, gt=0, le=600, description="pause after which a silent stream sends a comment"
     )
@@ -319,7 +323,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, Any]:
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {API_KEY}
     for name in os.environ:
         if name.startswith(ENV_PREFIX) and name not in known:
             raise SettingsError(
@@ -369,6 +373,12 @@ def credential(name: str) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
+def client_api_key() -> str | None:
+    """The API key that our own commands send to the daemon (EDGEAGENT_API_KEY)."""
+    return os.environ.get(API_KEY) or None
+
+
 def child_environment(**extra: str) -> dict[str, str]:
-    """The environment of this process with `extra` over it, for a program that we start."""
-    return dict(os.environ) | extra
+    """The environment of this process with `extra` over it, for a program that we start. It makes no
+    requests of its own, so it gets no API key."""
+    return {name: value for name, value in os.environ.items() if name != API_KEY} | extra

@@ -28,6 +28,12 @@ SMOLLM = "smollm2-135m-instruct"
 CACHE = Path(os.environ.get("TEST_MODELS_DIR", ROOT / ".cache" / "models"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _key_of_the_store(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The key file that stores are encrypted with by default is made here and not in the home."""
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+
+
 @pytest.fixture(scope="session")
 def stories() -> Path:
     """A real model of 260,000 parameters: fast, no chat template."""
@@ -72,11 +78,12 @@ class DaemonProcess:
     """`edgeagent serve` in a process of its own, on a free port."""
 
     def __init__(self, models_dir: Path, state_dir: Path, settings: dict[str, Any]) -> None:
+        self.state_dir = state_dir
         self.log = state_dir / "daemon.log"
         state_dir.mkdir(parents=True, exist_ok=True)
         # What a profile would set is set here, so that tests mean the same on every machine.
         settings = {"n_ctx": 4096, "n_seq": 8, "measure_when_idle": False} | settings
-        config = state_dir / "edgeagent.toml"
+        self.config = config = state_dir / "edgeagent.toml"
         config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in settings.items()))
         command = [
             sys.executable, "-m", "edgeagent", "serve", "--port", "0", "--state-dir", str(state_dir),

@@ -17,7 +17,7 @@ from edgeagent.api.stream import AnswerResponse
 from edgeagent.api.usage import finish_reason
 from edgeagent.api.writer import AnswerWriter, totals
 from edgeagent.settings import Settings
-from edgeagent.types import GenerateSpec, Prompt, TokenChunk
+from edgeagent.types import Caller, GenerateSpec, Prompt, TokenChunk
 
 _encode = msgspec.json.encode
 
@@ -85,11 +85,15 @@ class ChatWriter(AnswerWriter):
         200: ResponseSpec(ChatAnswer, description="The answer"),
         400: ResponseSpec(ErrorBody, description="The request is not valid"),
         404: ResponseSpec(ErrorBody, description="Unknown model"),
-        429: ResponseSpec(ErrorBody, description="The queue is full"),
+        429: ResponseSpec(
+            ErrorBody, description="The queue is full, or a bound of the key is reached"
+        ),
         503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
     },
 )
-async def chat(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
+async def chat(
+    request: Request[Any, Any, Any], agent: Agent, settings: Settings, caller: Caller
+) -> ASGIApp:
     body = await read_body(request, ChatRequest)
     decision = agent.route(body.model)
     spec = GenerateSpec(
@@ -98,6 +102,7 @@ async def chat(request: Request[Any, Any, Any], agent: Agent, settings: Settings
         max_tokens=body.answer_limit,
         stop=body.stops(),
         n=body.n or 1,
+        scope=caller.key_id,
         ignore_eos=body.ignore_eos,
     )
     return AnswerResponse(

@@ -17,7 +17,7 @@ from edgeagent.api.stream import AnswerResponse
 from edgeagent.api.usage import finish_reason
 from edgeagent.api.writer import AnswerWriter, totals
 from edgeagent.settings import Settings
-from edgeagent.types import GenerateSpec, Prompt, TokenChunk
+from edgeagent.types import Caller, GenerateSpec, Prompt, TokenChunk
 
 _encode = msgspec.json.encode
 
@@ -65,11 +65,15 @@ def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
         200: ResponseSpec(CompletionAnswer, description="The continuation"),
         400: ResponseSpec(ErrorBody, description="The request is not valid"),
         404: ResponseSpec(ErrorBody, description="Unknown model"),
-        429: ResponseSpec(ErrorBody, description="The queue is full"),
+        429: ResponseSpec(
+            ErrorBody, description="The queue is full, or a bound of the key is reached"
+        ),
         503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
     },
 )
-async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
+async def complete(
+    request: Request[Any, Any, Any], agent: Agent, settings: Settings, caller: Caller
+) -> ASGIApp:
     body = await read_body(request, CompletionRequest)
     decision = agent.route(body.model)
     spec = GenerateSpec(
@@ -82,6 +86,7 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
         max_tokens=body.max_tokens or 16,
         stop=body.stops(),
         n=body.n or 1,
+        scope=caller.key_id,
         ignore_eos=body.ignore_eos,
     )
     return AnswerResponse(

@@ -27,9 +27,12 @@ MAX_RETRY_AFTER_S = 120  # openai-python ignores a longer one
 STATUS = {
     "body_too_large": 413,
     "unsupported_media_type": 415,
+    "invalid_api_key": 401,
     "forbidden": 403,
+    "insufficient_scope": 403,
     "misdirected_request": 403,
     "queue_full": 429,
+    "rate_limit_exceeded": 429,
     "model_unusable": 503,
     "gguf_refused": 503,
     "install_failed": 503,  # the models directory cannot be read
@@ -73,6 +76,8 @@ def encoded(error: EdgeAgentError) -> tuple[int, list[tuple[bytes, bytes]], byte
         headers.append((b"retry-after", str(wait).encode()))
     else:
         headers.append((b"x-should-retry", b"false"))
+    if status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="edgeagent"'))
     return status, headers, body
 
 
@@ -84,11 +89,9 @@ def translate(exc: Exception) -> EdgeAgentError:
     if isinstance(exc, pydantic.ValidationError):
         return _from_validation(exc)
     if isinstance(exc, MethodNotAllowedException):
-        return MethodNotAllowed(
-            "This path does not answer that method: /schema shows which ones it does."
-        )
+        return no_such_method()
     if isinstance(exc, NotFoundException):
-        return NotFound("There is nothing at this path: /schema shows every path.")
+        return nothing_here()
     if isinstance(exc, HTTPException) and exc.status_code < 500:
         return BadRequest(exc.detail or "The request is not valid.")
     logger.error("unforeseen %s", type(exc).__name__, exc_info=exc)
@@ -100,6 +103,16 @@ class MethodNotAllowed(BadRequest):
 
 
 STATUS[MethodNotAllowed.code] = 405
+
+
+def no_such_method() -> MethodNotAllowed:
+    return MethodNotAllowed(
+        "This path does not answer that method: /schema shows which ones it does."
+    )
+
+
+def nothing_here() -> NotFound:
+    return NotFound("There is nothing at this path: /schema shows every path.")
 
 
 def _from_validation(exc: pydantic.ValidationError) -> EdgeAgentError:

@@ -16,6 +16,7 @@ from litestar.types import Receive, Scope, Send
 
 from edgeagent.agent import Answer
 from edgeagent.api.errors import body_of, encoded, translate
+from edgeagent.api.usage import tokens_of
 from edgeagent.types import TokenChunk
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class AnswerResponse:
             await asyncio.gather(produce, gone, return_exceptions=True)
             if self._answer is not None:
                 await self._answer.release()
+                scope["state"]["charge"](tokens_of(self._answer))
 
     async def _produce(self, send: Send) -> None:
         try:

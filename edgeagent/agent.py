@@ -80,6 +80,7 @@ class Answer:
         self.status = CLIENT_GONE  # until it is known better
         self.usages: dict[int, Usage] = {}
         self.finishes: dict[int, FinishReason] = {}
+        self.n_pieces: dict[int, int] = {}
         self._pool = pool
         self._note = note
         self._stack = AsyncExitStack()
@@ -100,6 +101,8 @@ class Answer:
         for chunk in chunks:
             if chunk.error is not None:
                 raise by_code(*chunk.error)
+            if chunk.text:
+                self.n_pieces[chunk.index] = self.n_pieces.get(chunk.index, 0) + 1
             if chunk.finish is not None and chunk.usage is not None:
                 self.finishes[chunk.index] = chunk.finish
                 self.usages[chunk.index] = chunk.usage

@@ -1,6 +1,6 @@
 """The composition root: builds every part of the daemon, and starts and stops them in order.
 
-settings -> library -> models -> pool, store -> agent, archive -> API -> guard -> server
+settings -> store, keys -> library -> models -> pool -> agent, archive -> API -> auth -> guard -> server
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import logging
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +21,19 @@ from litestar.types import ASGIApp
 
 from edgeagent import __version__
 from edgeagent.agent import Agent
-from edgeagent.api import chat, completions, errors, guard, models, server, stored, system
+from edgeagent.api import (
+    auth,
+    chat,
+    completions,
+    errors,
+    guard,
+    keys,
+    models,
+    server,
+    stored,
+    system,
+)
+from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.archive import Archive
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
@@ -30,6 +43,7 @@ from edgeagent.device.probe import Device
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.idle import IdleMeasuring
 from edgeagent.installed import InstalledModels
+from edgeagent.keyring import Keyring
 from edgeagent.measuring import Measuring
 from edgeagent.pool import Pool, PoolLimits
 from edgeagent.settings import Settings
@@ -40,11 +54,25 @@ logger = logging.getLogger(__name__)
 
 
 class Daemon:
-    """Every part of one daemon. `app` is the ASGI application; `close()` may be called twice."""
+    """Every part of one daemon. `app` is the ASGI application; `close()` may be called twice.
 
-    def __init__(self, configuration: Configuration) -> None:
+    `addresses` are those it will listen on; default: the one in the settings.
+    """
+
+    def __init__(
+        self, configuration: Configuration, addresses: Sequence[str] | None = None
+    ) -> None:
         self.settings = settings = configuration.settings
-        refuse_exposed_bind(settings.host)
+        # Keys are kept also where nothing of a request is.
+        self.database = open_store(settings)
+        self.keyring = Keyring(self.database)
+        exposed = [a for a in addresses or (settings.host,) if not is_loopback(a)]
+        for address in exposed:
+            refuse_open_bind(
+                address,
+                has_key=self.keyring.is_any_usable(),
+                allow_plain_http=settings.allow_plain_http,
+            )
         n_cores = settings.n_threads or configuration.device.capacity.n_threads_max
         measuring = Measuring(configuration.device, settings.state_dir)
         library = Library(settings.effective_models_dir)
@@ -64,16 +92,18 @@ class Daemon:
             place=self.models.place,
             log_level=settings.log_level,
         )
-        self.database = open_store(settings) if settings.store == "on" else None
-        self.archive = Archive(self.database, is_searchable=settings.search)
-        self._requests = (
-            RequestLog(self.database, settings.request_flush_s) if self.database else None
-        )
+        kept = self.database if settings.store == "on" else None
+        self.archive = Archive(kept, is_searchable=settings.search)
+        self._requests = RequestLog(kept, settings.request_flush_s) if kept else None
         self.agent = Agent(self.pool, self.models, self._note)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
+        self.api = self._api()
+        authentication = auth.Authentication(
+            self.api, self.keyring, Limiter(), FailureThrottle(), is_exposed=bool(exposed)
+        )
         self.app: ASGIApp = guard.Guard(
-            self._api(),
+            authentication,
             guard.rules(
                 settings.host,
                 settings.allowed_hosts,
@@ -91,6 +121,10 @@ class Daemon:
                 models.list_models,
                 models.get_model,
                 models.change_model,
+                keys.create_key,
+                keys.list_keys,
+                keys.revoke_key,
+                keys.rotate_key,
                 system.health,
                 system.ready,
                 *stored.HANDLERS,
@@ -99,6 +133,7 @@ class Daemon:
                 "agent": Provide(lambda: self.agent, sync_to_thread=False),
                 "archive": Provide(lambda: self.archive, sync_to_thread=False),
                 "settings": Provide(lambda: self.settings, sync_to_thread=False),
+                "keyring": Provide(lambda: self.keyring, sync_to_thread=False),
             },
             exception_handlers={Exception: errors.respond},
             on_startup=[self._start],
@@ -139,8 +174,8 @@ class Daemon:
         await self.pool.close()
         if self._requests is not None:
             await self._requests.close()
-        if self.database is not None:
-            await asyncio.to_thread(self.database.close)
+        self.keyring.close()
+        await asyncio.to_thread(self.database.close)
 
     def _note(self, row: RequestRow) -> None:
         if self._requests is not None:
@@ -153,17 +188,28 @@ class Daemon:
         await server.server(self.app, self.settings).serve(sockets=sockets)
 
 
-def refuse_exposed_bind(host: str) -> None:
-    """Raises: StartFailed for an address that others can reach, as long as there are no API keys."""
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
     if host == "localhost":
-        return
+        return True
     with suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return
-    raise StartFailed(
-        f"Host {host} can be reached by others and no API key protects it: use 127.0.0.1 or ::1, and a "
-        "tunnel or a proxy that checks who calls."
-    )
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def refuse_open_bind(host: str, *, has_key: bool, allow_plain_http: bool) -> None:
+    """Raises: StartFailed for an address that others can reach, without keys or in the clear."""
+    if not has_key:
+        raise StartFailed(
+            f"Host {host} can be reached by others and no live API key protects it: make one with "
+            "`edgeagent keys create`, or use 127.0.0.1."
+        )
+    if not allow_plain_http:
+        raise StartFailed(
+            f"Host {host} can be reached by others, and this daemon speaks plain HTTP, in which keys "
+            "can be read on the way: put a TLS proxy before it and keep 127.0.0.1, or, where the "
+            "network itself is trusted, set allow_plain_http = true."
+        )
 
 
 def repacked_here(device: Device) -> frozenset[str]:

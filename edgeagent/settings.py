@@ -25,6 +25,7 @@ from pydantic_settings import (
 from edgeagent.errors import SettingsError
 
 ENV_PREFIX = "EDGEAGENT_"
+API_KEY = ENV_PREFIX + "API_KEY"  # no setting: it is a secret, and belongs to who calls
 SYSTEM_CONFIG = Path("/etc/edgeagent/edgeagent.toml")
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
@@ -169,6 +170,37 @@ class Settings(BaseSettings):
     )
     store_backups: int = Field(3, ge=1, le=1000, description="verified backups that are kept")
 
+    # how long things are kept
+    retention_content_days: float = Field(
+        90.0, ge=0, le=36_500, description="what items and responses say; 0: for ever"
+    )
+    retention_responses_days: float = Field(
+        365.0,
+        ge=0,
+        le=36_500,
+        description="stored responses and conversations, from their last change; 0: for ever",
+    )
+    retention_transcripts_days: float = Field(
+        90.0, ge=0, le=36_500, description="transcripts with their segments; 0: for ever"
+    )
+    retention_feedback_days: float = Field(
+        365.0, ge=0, le=36_500, description="feedback; 0: for ever"
+    )
+    retention_requests_days: float = Field(
+        90.0, ge=0, le=36_500, description="route, times and token counts of requests; 0: for ever"
+    )
+    retention_audit_days: float = Field(
+        2_192.0,
+        ge=0,
+        le=36_500,
+        description="the audit; six years, as 45 CFR 164.316 asks; 0: for ever",
+    )
+    audit_anchor: Path | None = Field(
+        None,
+        description="file outside the database with the head of the audit, best on another disk; "
+        "default: audit.anchor in the state directory",
+    )
+
     # HTTP
     max_body_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="largest request body")
     max_header_bytes: int = Field(64 << 10, ge=4096, le=1 << 20, description="largest request head")
@@ -188,6 +220,9 @@ class Settings(BaseSettings):
     )
     allowed_origins: list[str] = Field(
         default_factory=list, description="browser origins that may call the API"
+    )
+    allow_plain_http: bool = Field(
+        False, description="listen beyond loopback: a TLS proxy before it keeps keys secret"
     )
     ping_interval_s: float = Field(
         10.0, gt=0, le=600, description="pause after which a silent stream sends a comment"
@@ -212,6 +247,21 @@ class Settings(BaseSettings):
     @property
     def effective_store_key_file(self) -> Path:
         return self.store_key_file or _default_key_file()
+
+    def retention_days(self) -> dict[str, float]:
+        """How long each class of rows is kept."""
+        return {
+            "content": self.retention_content_days,
+            "responses": self.retention_responses_days,
+            "transcripts": self.retention_transcripts_days,
+            "feedback": self.retention_feedback_days,
+            "requests": self.retention_requests_days,
+            "audit": self.retention_audit_days,
+        }
+
+    @property
+    def effective_audit_anchor(self) -> Path:
+        return self.audit_anchor or self.state_dir / "audit.anchor"
 
     @property
     def effective_models_dir(self) -> Path:
@@ -280,7 +330,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, Any]:
-    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {API_KEY}
     for name in os.environ:
         if name.startswith(ENV_PREFIX) and name not in known:
             raise SettingsError(
@@ -330,6 +380,12 @@ def credential(name: str) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
+def client_api_key() -> str | None:
+    """The API key that our own commands send to the daemon (EDGEAGENT_API_KEY)."""
+    return os.environ.get(API_KEY) or None
+
+
 def child_environment(**extra: str) -> dict[str, str]:
-    """The environment of this process with `extra` over it, for a program that we start."""
-    return dict(os.environ) | extra
+    """The environment of this process with `extra` over it, for a program that we start. It makes no
+    requests of its own, so it gets no API key."""
+    return {name: value for name, value in os.environ.items() if name != API_KEY} | extra

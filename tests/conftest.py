@@ -76,11 +76,12 @@ class DaemonProcess:
     """`edgeagent serve` in a process of its own, on a free port."""
 
     def __init__(self, models_dir: Path, state_dir: Path, settings: dict[str, Any]) -> None:
+        self.state_dir = state_dir
         self.log = state_dir / "daemon.log"
         state_dir.mkdir(parents=True, exist_ok=True)
         # What a profile would set is set here, so that tests mean the same on every machine.
         settings = {"n_ctx": 4096, "n_seq": 8, "measure_when_idle": False} | settings
-        config = state_dir / "edgeagent.toml"
+        self.config = config = state_dir / "edgeagent.toml"
         config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in settings.items()))
         command = [
             sys.executable, "-m", "edgeagent", "serve", "--port", "0", "--state-dir", str(state_dir),

@@ -7,12 +7,12 @@ from typing import Any
 from litestar import Request
 
 from edgeagent.agent import Asked
-from edgeagent.types import LOCAL, Caller
+from edgeagent.types import Caller
 
 
 def caller_of(request: Request[Any, Any, Any]) -> Caller:
     """The key's holder; without keys, whoever is on this machine."""
-    found = request.scope["state"].get("caller", LOCAL)
+    found = request.scope["state"]["caller"]  # api/auth.py has put it there, or nothing got here
     assert isinstance(found, Caller)
     return found
 

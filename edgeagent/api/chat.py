@@ -92,7 +92,9 @@ class ChatWriter(AnswerWriter):
         200: ResponseSpec(ChatAnswer, description="The answer"),
         400: ResponseSpec(ErrorBody, description="The request is not valid"),
         404: ResponseSpec(ErrorBody, description="Unknown model"),
-        429: ResponseSpec(ErrorBody, description="The queue is full"),
+        429: ResponseSpec(
+            ErrorBody, description="The queue is full, or a bound of the key is reached"
+        ),
         503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
     },
 )

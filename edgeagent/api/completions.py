@@ -66,7 +66,9 @@ def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
         200: ResponseSpec(CompletionAnswer, description="The continuation"),
         400: ResponseSpec(ErrorBody, description="The request is not valid"),
         404: ResponseSpec(ErrorBody, description="Unknown model"),
-        429: ResponseSpec(ErrorBody, description="The queue is full"),
+        429: ResponseSpec(
+            ErrorBody, description="The queue is full, or a bound of the key is reached"
+        ),
         503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
     },
 )

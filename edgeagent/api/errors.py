@@ -96,11 +96,9 @@ def translate(exc: Exception) -> EdgeAgentError:
     if isinstance(exc, pydantic.ValidationError):
         return _from_validation(exc)
     if isinstance(exc, MethodNotAllowedException):
-        return MethodNotAllowed(
-            "This path does not answer that method: /schema shows which ones it does."
-        )
+        return no_such_method()
     if isinstance(exc, NotFoundException):
-        return NotFound("There is nothing at this path: /schema shows every path.")
+        return nothing_here()
     if isinstance(exc, ValidationException):
         return _from_query(exc)
     if isinstance(exc, HTTPException) and exc.status_code < 500:
@@ -114,6 +112,16 @@ class MethodNotAllowed(BadRequest):
 
 
 STATUS[MethodNotAllowed.code] = 405
+
+
+def no_such_method() -> MethodNotAllowed:
+    return MethodNotAllowed(
+        "This path does not answer that method: /schema shows which ones it does."
+    )
+
+
+def nothing_here() -> NotFound:
+    return NotFound("There is nothing at this path: /schema shows every path.")
 
 
 def _from_validation(exc: pydantic.ValidationError) -> EdgeAgentError:

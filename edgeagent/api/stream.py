@@ -16,6 +16,7 @@ from litestar.types import Receive, Scope, Send
 
 from edgeagent.agent import Answer
 from edgeagent.api.errors import body_of, encoded, status_of, translate
+from edgeagent.api.usage import tokens_of
 from edgeagent.types import TokenChunk
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class AnswerResponse:
             # However this ended, what the answer holds is given back before the response is over.
             await asyncio.gather(produce, gone, return_exceptions=True)
             await self._answer.release()
+            scope["state"]["charge"](tokens_of(self._answer))
 
     async def _produce(self, send: Send) -> None:
         try:

@@ -30,6 +30,13 @@ def usage_of(answer: Answer) -> dict[str, Any]:
     }
 
 
+def tokens_of(answer: Answer) -> int:
+    """Tokens read and made, for the key's bound. An answer that was broken off has no counts: each
+    piece that came of it was a token at least."""
+    n_broken_off = sum(n for index, n in answer.n_pieces.items() if index not in answer.usages)
+    return int(usage_of(answer)["total_tokens"]) + n_broken_off
+
+
 def timings_of(answer: Answer) -> dict[str, Any]:
     """`timings`: of the answer that took longest."""
     usage = max(answer.usages.values(), key=lambda usage: usage.total_ms)

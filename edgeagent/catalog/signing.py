@@ -117,11 +117,11 @@ def load_signing_key(path: Path) -> SigningKey:
     except (ValueError, TypeError) as error:
         raise KeyUnusable(
             f"{path} is not a private key without a password ({error}): give the .key file that"
-            " 'edgeagent keys signing' made"
+            " 'edgeagent bundle keys signing' made"
         ) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyUnusable(f"{path} is a {type(key).__name__}, Ed25519 is needed: make one with"
-                          " 'edgeagent keys signing'")  # fmt: skip
+                          " 'edgeagent bundle keys signing'")  # fmt: skip
     return SigningKey(key)
 
 
@@ -131,7 +131,7 @@ def load_public_key(path: Path) -> PublicKey:
     if found is None:
         raise KeyUnusable(
             f"{path} is not a public key, one line 'edgeagent-ed25519 ID KEY' is expected: give"
-            " the .pub file that 'edgeagent keys signing' made"
+            " the .pub file that 'edgeagent bundle keys signing' made"
         )
     key = PublicKey(bytes.fromhex(found[2]))
     if key.id != found[1]:
@@ -155,7 +155,7 @@ class TrustList:
             have = ", ".join(sorted(self.keys)) or "none"
             raise KeyUnusable(
                 f"Key {key_id} is not trusted here, {self.where} holds {have}: if its owner"
-                " confirms that id, give the .pub file with --key or 'edgeagent keys trust FILE'"
+                " confirms that id, give the .pub file with --key or 'edgeagent bundle keys trust FILE'"
             )
         return self.keys[key_id]
 

@@ -19,13 +19,15 @@ from edgeagent.catalog.bundle_state import BundleFolder
 from edgeagent.catalog.bundle_write import Contents, write_bundle
 from edgeagent.catalog.signing import TrustList, load_signing_key, load_trust
 from edgeagent.catalog.toml_text import to_toml
-from edgeagent.cli.keys import trusted_keys_dir
+from edgeagent.cli.bundle_keys import keys, trusted_keys_dir
 from edgeagent.cli.models import catalog_of, library_of, megabytes, progress_bar, trial_load
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.device import library as profiles
 from edgeagent.settings import Settings
 
-KEY_HELP = "Public key to verify with. Default: the keys that `edgeagent keys trust` accepted."
+KEY_HELP = (
+    "Public key to verify with. Default: the keys that `edgeagent bundle keys trust` accepted."
+)
 
 
 @click.group()
@@ -33,12 +35,15 @@ def bundle() -> None:
     """Carry models to devices without a network: one signed file, on a USB stick.
 
     \b
-    Where there is a network:   edgeagent keys signing --out keys
+    Where there is a network:   edgeagent bundle keys signing --out keys
                                 edgeagent bundle create --models smollm2-135m-instruct \\
                                     --profile pi5-8gb --sign-key keys/bundle.key clinic.eab
-    On the device:              edgeagent keys trust bundle.pub
+    On the device:              edgeagent bundle keys trust bundle.pub
                                 edgeagent bundle install clinic.eab
     """
+
+
+bundle.add_command(keys)
 
 
 @bundle.command()
@@ -51,7 +56,7 @@ def bundle() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
     metavar="FILE",
-    help="Private key, from `edgeagent keys signing`.",
+    help="Private key, from `edgeagent bundle keys signing`.",
 )
 @click.option(
     "--wheels",

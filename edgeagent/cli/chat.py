@@ -12,7 +12,7 @@ from typing import Any
 import click
 import httpx
 
-from edgeagent.cli.daemon import running_daemon
+from edgeagent.cli.daemon import authorization, explained, running_daemon
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.errors import EdgeAgentError
 from edgeagent.settings import Settings
@@ -120,7 +120,10 @@ class Conversation:
 
     def __init__(self, url: str, options: dict[str, Any], system: str | None) -> None:
         self._http = httpx.Client(
-            base_url=url, timeout=httpx.Timeout(300, connect=5), trust_env=False
+            base_url=url,
+            timeout=httpx.Timeout(300, connect=5),
+            trust_env=False,
+            headers=authorization(),
         )
         self._options = options
         self._system = system
@@ -163,7 +166,7 @@ class Conversation:
             with self._http.stream("POST", "/v1/chat/completions", json=body) as response:
                 if response.status_code != 200:
                     response.read()
-                    raise EdgeAgentError(_message(response.text))
+                    raise EdgeAgentError(explained(response.status_code, _message(response.text)))
                 for line in response.iter_lines():
                     if line.startswith("data: ") and line != "data: [DONE]":
                         event = json.loads(line[6:])

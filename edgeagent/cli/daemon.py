@@ -13,7 +13,7 @@ import click
 import httpx
 
 from edgeagent.errors import EdgeAgentError, StartFailed
-from edgeagent.settings import Settings
+from edgeagent.settings import Settings, child_environment, client_api_key
 
 START_TIMEOUT_S = 120.0
 
@@ -36,7 +36,19 @@ def is_running(url: str) -> bool:
 
 def _get(url: str) -> Any:
     # A proxy from the environment does not know what listens on this machine.
-    return httpx.get(url, timeout=5, trust_env=False).json()
+    return httpx.get(url, timeout=5, trust_env=False, headers=authorization()).json()
+
+
+def authorization() -> dict[str, str]:
+    """The header that names us to the daemon, where the environment has a key."""
+    key = client_api_key()
+    return {"Authorization": f"Bearer {key}"} if key is not None else {}
+
+
+def explained(status: int, message: str) -> str:
+    """The daemon's message, with what it means for a command of ours."""
+    hint = " Put a key into EDGEAGENT_API_KEY for this command." if status == 401 else ""
+    return f"{message}{hint}"
 
 
 def call(settings: Settings, method: str, path: str) -> dict[str, Any]:
@@ -46,14 +58,16 @@ def call(settings: Settings, method: str, path: str) -> dict[str, Any]:
     """
     url = base_url(settings)
     try:
-        response = httpx.request(method, f"{url}{path}", timeout=300, trust_env=False)
+        response = httpx.request(
+            method, f"{url}{path}", timeout=300, trust_env=False, headers=authorization()
+        )
         body = response.json()
     except (httpx.TransportError, ValueError) as exc:
         raise StartFailed(
             f"No daemon answers at {url}: start one with `edgeagent serve`, or name its --port."
         ) from exc
     if response.status_code != 200:
-        raise EdgeAgentError(body["error"]["message"])
+        raise EdgeAgentError(explained(response.status_code, body["error"]["message"]))
     return dict(body)
 
 
@@ -71,6 +85,7 @@ def running_daemon(settings: Settings, arguments: list[str]) -> Iterator[str]:
         [sys.executable, "-m", "edgeagent", "serve", "--log-level", "error", *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        env=child_environment(),
         start_new_session=True,  # Ctrl-C stops an answer here, not the daemon
     )
     try:
@@ -96,6 +111,8 @@ def _wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:
         except (httpx.TransportError, ValueError):
             body = {}
         if body.get("status") in ("ready", "loading"):
+            return
+        if "error" in body:  # it is up, and tells the first question that it wants a key
             return
         if body.get("status") == "unavailable":
             raise StartFailed(f"The daemon at {url} cannot answer: {body.get('reason')}")

@@ -1,64 +1,234 @@
-"""`edgeagent keys`: the keys that bundles are signed with and accepted from."""
+"""`edgeagent keys`: the API keys of the daemon. Works beside a running one, and counts there at once."""
 
 from __future__ import annotations
 
+import getpass
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+from rich.console import Console
+from rich.table import Table
 
-from edgeagent.catalog import signing as signatures
+from edgeagent.api.schemas.keys import key_fields
 from edgeagent.cli.options import configured, settings_options
-from edgeagent.settings import Settings
+from edgeagent.keyring import Keyring, now_ms
+from edgeagent.store.database import open_store
+from edgeagent.store.key_record import Key, KeySpec, NewKey, scopes_from
+from edgeagent.types import ALL_SCOPES, KeyLimits
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULT_SCOPES = "chat,embeddings,transcribe"
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
+MAX_DURATION_S = 10 * _UNITS_S["y"]
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Duration(click.ParamType[int]):
+    """`90d`, `12h`, `30m` as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        found = re.fullmatch(r"([0-9]{1,9})([smhdwy])", str(value))
+        seconds = int(found[1]) * _UNITS_S[found[2]] if found else 0
+        if not 0 < seconds <= MAX_DURATION_S:
+            self.fail(
+                f"{value!r} is no duration up to 10y: write a number and s, m, h, d, w or y, as in 90d."
+            )
+        return seconds
 
 
 @click.group()
 def keys() -> None:
-    """Make the key that signs bundles, and choose whose bundles this device accepts."""
+    """Make, list, replace and end the API keys that the daemon asks for.
+
+    Without any key the daemon answers whoever is on this machine, and listens nowhere else. From the
+    first key on, every request needs one. A running daemon follows at once. Our own commands send
+    the key in EDGEAGENT_API_KEY. The keys that bundles are signed with: edgeagent bundle keys.
+    """
 
 
-def trusted_keys_dir(settings: Settings) -> Path:
-    return settings.state_dir / signatures.TRUSTED_KEYS
+@contextmanager
+def opened(config: Path | None, flags: dict[str, Any]) -> Iterator[Keyring]:
+    """The keys of the state directory. Raises: StoreUnusable and what else opening the store raises."""
+    with open_store(configured(config, **flags).settings) as store:
+        keyring = Keyring(store)
+        try:
+            yield keyring
+        finally:
+            keyring.close()
+
+
+def actor() -> str:
+    """Who acts, for the audit."""
+    return f"cli:{getpass.getuser()}"
 
 
 @keys.command()
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR",
-              help="Folder for the two files; made if it is not there.")  # fmt: skip
+@click.option("--name", required=True, metavar="TEXT", help="What the key is for: `ward 7 tablet`.")
+@click.option("--scopes", metavar="LIST", show_default=True, default=DEFAULT_SCOPES,
+              help="What it may do, by commas: " + ", ".join(sorted(ALL_SCOPES)) + ".")  # fmt: skip
+@click.option("--owner", metavar="NAME",
+              help="Whose data it sees; keys of one owner share. `local` has what was kept before there "
+              "were keys. Default: data of its own.")  # fmt: skip
 @click.option(
-    "--name", default="bundle", show_default=True, metavar="NAME", help="What the files are called."
+    "--expires", type=Duration(), metavar="TIME", help="End it after 90d, 12h, ... Default: never."
 )
-def signing(out: Path, name: str) -> None:
-    """Make an Ed25519 key pair for signing bundles.
-
-    NAME.key signs: keep it where bundles are made, and back it up. NAME.pub verifies: bring it to
-    every device, there `edgeagent keys trust NAME.pub`. An existing key is never overwritten.
-    """
-    private, public, key = signatures.make_key_pair(out, name)
-    click.echo(f"Key {key.id}")
-    click.echo(f"{private}  signs bundles (--sign-key); keep it to yourself")
-    click.echo(f"{public}  verifies them; on a device: edgeagent keys trust {public.name}")
-
-
-@keys.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--requests-per-minute",
+    type=click.IntRange(1, 1_000_000),
+    metavar="N",
+    help="Default: no bound.",
+)
+@click.option("--concurrency", type=click.IntRange(1, 10_000), metavar="N",
+              help="Requests at once. Default: no bound.")  # fmt: skip
+@click.option("--tokens-per-minute", type=click.IntRange(1, 1_000_000_000), metavar="N",
+              help="Tokens read and made. Default: no bound.")  # fmt: skip
+@click.option("--tool", "tools", multiple=True, metavar="NAME",
+              help="Allow only this tool; may be repeated. Default: any.")  # fmt: skip
+@click.option("--break-glass", is_flag=True,
+              help="A sealed key for emergencies: every scope, every use audited and logged.")  # fmt: skip
+@as_json_option
 @settings_options
-def trust(config: Path | None, file: Path, **flags: Any) -> None:
-    """Accept bundles signed with the key whose public half is FILE (*.pub), from now on.
+def create(
+    config: Path | None, name: str, scopes: str, owner: str | None, expires: int | None,
+    requests_per_minute: int | None, concurrency: int | None, tokens_per_minute: int | None,
+    tools: tuple[str, ...], break_glass: bool, as_json: bool, **flags: Any,
+) -> None:  # fmt: skip
+    """Make a key and print its secret, this once.
 
-    Compare the printed id with the one its owner tells you.
+    A sealed key (--break-glass) belongs into an envelope: it has every scope, and is no key for daily
+    work, so the daemon does not listen beyond this machine with a sealed key alone.
     """
-    folder = trusted_keys_dir(configured(config, **flags).settings)
-    key = signatures.trust(file, folder)
-    click.echo(f"Key {key.id} is trusted; remove {folder / key.id}.pub to end that.")
+    now = now_ms()
+    spec = KeySpec(
+        name=name,
+        scopes=ALL_SCOPES if break_glass else scopes_from(_names(scopes)),
+        owner=owner,
+        limits=KeyLimits(
+            requests_per_minute=requests_per_minute,
+            concurrency=concurrency,
+            tokens_per_minute=tokens_per_minute,
+        ),
+        tools=frozenset(tools) or None,
+        expires_ms=now + 1000 * expires if expires is not None else None,
+        is_break_glass=break_glass,
+    )
+    with opened(config, flags) as keyring:
+        is_first = not keyring.is_any_made()
+        made = keyring.create(spec, actor()).result()
+    _tell_new(made, as_json)
+    if is_first:
+        click.echo("This is the first key: from now on every request needs one.", err=True)
 
 
 @keys.command("list")
+@as_json_option
 @settings_options
-def list_(config: Path | None, **flags: Any) -> None:
-    """Show the keys whose bundles are accepted."""
-    folder = trusted_keys_dir(configured(config, **flags).settings)
-    found = signatures.load_trust(folder).keys
-    for key_id in sorted(found):
-        click.echo(key_id)
-    if not found:
-        click.echo(f"No key is trusted: `edgeagent keys trust FILE` puts one into {folder}.")
+def list_(config: Path | None, as_json: bool, **flags: Any) -> None:
+    """Show every key, dead ones too, without secrets."""
+    with opened(config, flags) as keyring:
+        found = keyring.all()
+    if as_json:
+        click.echo(json.dumps([key_fields(key, now_ms()) for key in found], indent=1))
+    elif found:
+        Console(width=None if Console().is_terminal else 500).print(_table(found))
+    else:
+        click.echo(
+            "No key was made: whoever is on this machine may call. `edgeagent keys create` ends that."
+        )
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@settings_options
+def revoke(config: Path | None, key_id: str, **flags: Any) -> None:
+    """End the key ID, at once and for good.
+
+    A running answer ends by itself. Ending the last key opens nothing: requests go on needing one,
+    until `edgeagent keys forget` has dropped every record.
+    """
+    with opened(config, flags) as keyring:
+        key = keyring.revoke(key_id, actor()).result()
+    click.echo(f"Key {key.id} ({key.name}) is revoked since {_when(key.revoked_ms)}.")
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@click.option("--grace", type=Duration(), default=None, metavar="TIME",
+              help="Let the old secret live for 1h, 7d, ... Default: it ends now.")  # fmt: skip
+@as_json_option
+@settings_options
+def rotate(
+    config: Path | None, key_id: str, grace: int | None, as_json: bool, **flags: Any
+) -> None:
+    """Replace the key ID: a new id and secret, the same owner, scopes, limits and lifetime."""
+    with opened(config, flags) as keyring:
+        made = keyring.rotate(key_id, actor(), grace or 0).result()
+        old = keyring.get(key_id)
+    _tell_new(made, as_json)
+    ends = "is revoked" if old.revoked_ms is not None else f"ends {_when(old.expires_ms)}"
+    click.echo(f"The old key {key_id} {ends}.", err=True)
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@settings_options
+def forget(config: Path | None, key_id: str, **flags: Any) -> None:
+    """Drop the record of the revoked or expired key ID. Data of its owner stays.
+
+    When the last record is gone, whoever is on this machine may call without a key again.
+    """
+    with opened(config, flags) as keyring:
+        key = keyring.forget(key_id, actor()).result()
+        is_any_left = keyring.is_any_made()
+    click.echo(f"Key {key.id} ({key.name}) is forgotten.")
+    if not is_any_left:
+        click.echo("It was the last: on this machine, requests need no key now.", err=True)
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _tell_new(made: NewKey, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(key_fields(made.key, now_ms()) | {"secret": made.secret}, indent=1))
+        return
+    click.echo(made.secret)
+    click.echo(f"Key {made.key.id} ({made.key.name}), owner {made.key.owner}.", err=True)
+    if made.key.is_break_glass:
+        click.echo("Print the secret, seal it in an envelope, and keep no copy.", err=True)
+    else:
+        click.echo("The secret is not shown again; keep it now.", err=True)
+
+
+def _table(found: list[Key]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("id", "secret", "state", "name", "owner", "scopes", "limits", "made", "expires"):
+        table.add_column(column, no_wrap=column in ("id", "secret", "state"))
+    now = now_ms()
+    for key in found:
+        limits = key_fields(key, now)["limits"]
+        assert isinstance(limits, dict)
+        bounds = [f"{n} {name.replace('_', ' ')}" for name, n in limits.items() if n is not None]
+        state = key.state(now) + (" sealed" if key.is_break_glass else "")
+        table.add_row(
+            key.id, f"...{key.hint}", state, key.name, key.owner, ",".join(sorted(key.scopes)),
+            ", ".join(bounds) or "none", _when(key.created_ms), _when(key.expires_ms),
+        )  # fmt: skip
+    return table
+
+
+def _when(utc_ms: int | None) -> str:
+    if utc_ms is None:
+        return "never"
+    return datetime.fromtimestamp(utc_ms / 1000, UTC).strftime("%Y-%m-%d %H:%MZ")

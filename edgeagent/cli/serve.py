@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from edgeagent.api.server import bind
-from edgeagent.app import Daemon, refuse_exposed_bind
+from edgeagent.app import Daemon
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.errors import StartFailed
 
@@ -46,8 +46,9 @@ def serve(config: Path | None, **flags: Any) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
-    daemon = Daemon(configuration)
-    sockets = inherited_sockets() or [bind(settings.host, settings.port)]
+    inherited = inherited_sockets()
+    daemon = Daemon(configuration, addresses(inherited))
+    sockets = inherited or [bind(settings.host, settings.port)]
     for sock in sockets:
         click.echo(f"edgeagent listens on {_shown(sock)} (API under /v1, documentation at /schema)")
     sys.stdout.flush()
@@ -57,7 +58,7 @@ def serve(config: Path | None, **flags: Any) -> None:
 def inherited_sockets() -> list[socket.socket]:
     """Listening sockets that systemd opened for this process (sd_listen_fds(3)); none without it.
 
-    Raises: StartFailed for what is no socket, and for an address that others can reach.
+    Raises: StartFailed for what is no socket.
     """
     from edgeagent.settings import listen_fds
 
@@ -70,10 +71,18 @@ def inherited_sockets() -> list[socket.socket]:
                 f"LISTEN_FDS names descriptor {fd}, which is no socket ({exc.strerror}): unset it, or let "
                 "systemd set it."
             ) from exc
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            refuse_exposed_bind(sock.getsockname()[0])
         sockets.append(sock)
     return sockets
+
+
+def addresses(sockets: list[socket.socket]) -> list[str] | None:
+    """What these sockets listen on; None without any. A Unix socket is as near as loopback."""
+    if not sockets:
+        return None
+    return [
+        sock.getsockname()[0] if sock.family in (socket.AF_INET, socket.AF_INET6) else "localhost"
+        for sock in sockets
+    ]
 
 
 def _shown(sock: socket.socket) -> str:

@@ -10,10 +10,9 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
-from typing import Any, Protocol
 
 from edgeagent.errors import InvalidParameter, KeyNotFound
+from edgeagent.store.connection import Tables
 from edgeagent.store.key_record import COLUMNS, Key, KeySpec, NewKey, check, from_row, to_row
 
 PREFIX = "ea_"
@@ -21,13 +20,7 @@ _SECRET = re.compile(r"ea_[A-Za-z0-9_-]{43}")
 _NO_DIGEST = bytes(32)
 
 
-class Connection(Protocol):
-    """What is needed of a database connection."""
-
-    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Any: ...
-
-
-def create(conn: Connection, spec: KeySpec, now_ms: int) -> NewKey:
+def create(conn: Tables, spec: KeySpec, now_ms: int) -> NewKey:
     """Make a key. Raises: InvalidParameter."""
     check(spec, now_ms)
     secret = PREFIX + secrets.token_urlsafe(32)
@@ -52,7 +45,7 @@ def create(conn: Connection, spec: KeySpec, now_ms: int) -> NewKey:
     return NewKey(key, secret)
 
 
-def find(conn: Connection, secret: str, now_ms: int) -> Key | None:
+def find(conn: Tables, secret: str, now_ms: int) -> Key | None:
     """The live key of this secret. What is not found, expired and revoked takes the same way."""
     digest = _digest(secret)
     row = conn.execute(f"select digest, {COLUMNS} from key where digest = ?", (digest,)).fetchone()
@@ -69,7 +62,7 @@ def looks_like_one(secret: str) -> bool:
     return _SECRET.fullmatch(secret) is not None
 
 
-def get(conn: Connection, key_id: str) -> Key:
+def get(conn: Tables, key_id: str) -> Key:
     """Raises: KeyNotFound."""
     row = conn.execute(f"select {COLUMNS} from key where id = ?", (key_id,)).fetchone()
     if row is None:
@@ -79,18 +72,18 @@ def get(conn: Connection, key_id: str) -> Key:
     return from_row(row)
 
 
-def all_keys(conn: Connection) -> list[Key]:
+def all_keys(conn: Tables) -> list[Key]:
     """Every key that was made and not forgotten, oldest first."""
     rows = conn.execute(f"select {COLUMNS} from key order by created_ms, id").fetchall()
     return [from_row(row) for row in rows]
 
 
-def is_any_made(conn: Connection) -> bool:
+def is_any_made(conn: Tables) -> bool:
     """Whether a key is needed at all. Dead keys count: a key that expires opens no door."""
     return conn.execute("select 1 from key limit 1").fetchone() is not None
 
 
-def is_any_usable(conn: Connection, now_ms: int) -> bool:
+def is_any_usable(conn: Tables, now_ms: int) -> bool:
     """Whether a live key for daily work exists; a sealed one is none."""
     sql = (
         "select 1 from key where revoked_ms is null and is_break_glass = 0 "
@@ -99,7 +92,7 @@ def is_any_usable(conn: Connection, now_ms: int) -> bool:
     return conn.execute(sql, (now_ms,)).fetchone() is not None
 
 
-def revoke(conn: Connection, key_id: str, now_ms: int) -> Key:
+def revoke(conn: Tables, key_id: str, now_ms: int) -> Key:
     """End a key now; what ended before keeps its time. Raises: KeyNotFound."""
     get(conn, key_id)
     conn.execute(
@@ -108,7 +101,7 @@ def revoke(conn: Connection, key_id: str, now_ms: int) -> Key:
     return get(conn, key_id)
 
 
-def rotate(conn: Connection, key_id: str, now_ms: int, grace_ms: int = 0) -> NewKey:
+def rotate(conn: Tables, key_id: str, now_ms: int, grace_ms: int = 0) -> NewKey:
     """A new key with the same owner, scopes, limits and lifetime; the old one lives `grace_ms` longer.
 
     Raises: KeyNotFound; InvalidParameter for a key that is not live.
@@ -141,7 +134,7 @@ def rotate(conn: Connection, key_id: str, now_ms: int, grace_ms: int = 0) -> New
     return made
 
 
-def forget(conn: Connection, key_id: str, now_ms: int) -> Key:
+def forget(conn: Tables, key_id: str, now_ms: int) -> Key:
     """Delete the record of a dead key. Raises: KeyNotFound; InvalidParameter for a live one."""
     key = get(conn, key_id)
     if key.is_live(now_ms):

@@ -33,7 +33,7 @@ def test_every_shipped_profile_travels_unchanged(name: str, tmp_path: Path) -> N
 @pytest.fixture
 def made(stories_dir: Path, tmp_path: Path) -> Path:
     """out.eab with stories260k, the profile of a Pi 5 and a wheel; its keys beside it."""
-    assert edgeagent("keys", "signing", "--out", tmp_path / "keys").returncode == 0
+    assert edgeagent("bundle", "keys", "signing", "--out", tmp_path / "keys").returncode == 0
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     (wheels / "agent-1.0-py3-none-any.whl").write_bytes(b"a wheel")
@@ -55,8 +55,11 @@ def test_a_bundle_travels_from_one_machine_to_another(made: Path, tmp_path: Path
     assert "Traceback" not in refused.stderr
     assert not state.exists()
 
-    assert edgeagent("keys", "trust", public, "--state-dir", state).returncode == 0
-    assert public.read_text().split()[1] in edgeagent("keys", "list", "--state-dir", state).stdout
+    assert edgeagent("bundle", "keys", "trust", public, "--state-dir", state).returncode == 0
+    assert (
+        public.read_text().split()[1]
+        in edgeagent("bundle", "keys", "list", "--state-dir", state).stdout
+    )
     shown = edgeagent("bundle", "show", made, "--state-dir", state).stdout
     assert "not installed here" in shown
     assert "models/stories260k/stories260k.gguf" in shown
@@ -99,7 +102,8 @@ def test_an_empty_bundle_and_an_unknown_profile_are_refused(made: Path, tmp_path
 
 def test_every_command_explains_itself() -> None:
     for words in (("bundle",), ("bundle", "create"), ("bundle", "install"), ("bundle", "show"),
-                  ("keys",), ("keys", "signing"), ("keys", "trust"), ("keys", "list")):  # fmt: skip
+                  ("bundle", "keys"), ("bundle", "keys", "signing"), ("bundle", "keys", "trust"),
+                  ("bundle", "keys", "list")):  # fmt: skip
         done = edgeagent(*words, "--help")
         assert done.returncode == 0
         assert "Usage:" in done.stdout

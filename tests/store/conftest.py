@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from edgeagent.store.connection import connect, set_wal
 from edgeagent.store.database import Database, Options
 from edgeagent.store.migrations import MIGRATIONS, Migration
+from edgeagent.store.schema import FIRST
 from edgeagent.store.secret import Secret
 
 
@@ -52,3 +54,13 @@ def insert(text: str) -> Callable[[Any], int]:
 
 def texts(db: Any) -> list[str]:
     return [row[0] for row in db.execute("SELECT text FROM notes ORDER BY id")]
+
+
+@pytest.fixture
+def conn(tmp_path: Path) -> Iterator[Any]:
+    """A connection to a file with the tables of the store, for what needs no threads."""
+    db = connect(tmp_path / "rows.db", os.urandom(32), role="writer")
+    set_wal(db, "FULL")
+    db.executescript(FIRST)
+    yield db
+    db.close()

@@ -1,0 +1,58 @@
+"""What a path needs of its caller. A path without a rule is not answered at all."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from edgeagent.types import KeyScope
+
+Need = KeyScope | Literal["open", "any key"]
+
+
+class Rule(NamedTuple):
+    """`need` holds for `path` and for all below it. Method "*" is every method."""
+
+    method: str
+    path: str
+    need: Need
+
+
+# The first rule that fits counts.
+RULES = (
+    Rule("GET", "/health", "open"),
+    Rule("GET", "/ready", "any key"),
+    Rule("GET", "/schema", "any key"),
+    Rule("*", "/v1/chat/completions", "chat"),  # stored answers too: those of its owner
+    Rule("POST", "/v1/completions", "chat"),
+    Rule("GET", "/v1/models", "any key"),  # every SDK lists them
+    Rule("POST", "/v1/models", "models"),
+    Rule("GET", "/v1/usage", "any key"),
+    Rule("POST", "/v1/feedback", "any key"),
+    Rule("GET", "/v1/search", "chat"),
+    Rule("*", "/admin/keys", "admin"),
+)
+
+
+def need_of(method: str, path: str) -> Need | None:
+    """What a request needs; None where no rule fits, which is to be refused."""
+    wanted = parts(path)
+    for rule in RULES:
+        if rule.method in ("*", method) and is_below(wanted, rule):
+            return rule.need
+    return "any key" if method == "OPTIONS" and is_known(path) else None
+
+
+def is_known(path: str) -> bool:
+    """Whether any method is answered there."""
+    wanted = parts(path)
+    return any(is_below(wanted, rule) for rule in RULES)
+
+
+def is_below(path: list[str], rule: Rule) -> bool:
+    own = parts(rule.path)
+    return path[: len(own)] == own
+
+
+def parts(path: str) -> list[str]:
+    """A path as Litestar's router sees it: empty parts count for nothing, so //admin is /admin."""
+    return [part for part in path.split("/") if part]

@@ -1,0 +1,265 @@
+"""Who did what to which object, as rows that can be added and not changed unnoticed.
+
+Each row's mac covers the row and the mac before it, keyed with a subkey of the store's key:
+
+    mac[n] = HMAC-SHA256(key, seq, utc_ms, boot_id, actor, action, object, digest, mac[n-1])
+
+An edited, swapped or missing row breaks the chain behind it. Two sealed records in `checkpoint` guard its
+ends: `audit_base`, where retention has cut the old end off, and `audit_head`, the newest row. Whoever can
+put back an older copy of the whole file defeats both; `store/anchor.py` keeps the head outside for that.
+Rows name objects and never hold their content. Source: forward integrity, Bellare and Yee 1997, less
+its evolving keys: the daemon must be able to verify, so whoever has the key can forge.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from edgeagent.store.sql import Connection, boot_id, now_ms, scalar
+
+GENESIS = bytes(32)
+MOST_PROBLEMS = 20
+_COLUMNS = "seq, utc_ms, boot_id, actor, action, object, digest, mac"
+# A store in plain text has no key: its chain then finds accidents and no intent.
+NO_KEY = sha256(b"edgeagent: a store without a key").digest()
+
+
+@dataclass(frozen=True)
+class Head:
+    """A place in the chain: what is exported as an anchor."""
+
+    seq: int
+    mac: bytes
+
+
+START = Head(0, GENESIS)
+
+
+@dataclass(frozen=True)
+class Row:
+    seq: int
+    utc_ms: int
+    boot_id: str
+    actor: str
+    action: str
+    object: str
+    digest: str | None
+    mac: bytes
+
+    def shown(self) -> dict[str, Any]:
+        """The row as JSON can hold it."""
+        return self.__dict__ | {"mac": self.mac.hex()}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`kind`: edited | missing | cut | base | head. `seq`: the row where it shows."""
+
+    seq: int
+    kind: str
+    message: str
+
+
+@dataclass
+class Verification:
+    n_rows: int = 0
+    first_seq: int | None = None
+    head: Head = START
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def is_sound(self) -> bool:
+        return not self.problems
+
+    def found(self, seq: int, kind: str, message: str) -> None:
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(Problem(seq, kind, message))
+
+
+def append(
+    conn: Connection, key: bytes, *, actor: str, action: str, object: str, digest: str | None = None,
+    utc_ms: int | None = None, boot: str | None = None,
+) -> Head:  # fmt: skip
+    """Add a row in the caller's transaction, the one that makes the audited change.
+
+    `actor`: a key id, "local", "cli:USER" or "system". `object`: "conversation:conv_..." and the like;
+    name people with `pseudonym`. `digest`: SHA-256 of the object, in hexadecimal digits.
+    """
+    last, sealed = _last(conn), _sealed(conn, key, "audit_head")
+    # After a cut the chain goes on from the sealed head, so that the gap stays for `verify` to see.
+    before = sealed if sealed is not None and sealed.seq > last.seq else last
+    row = Row(
+        before.seq + 1, now_ms() if utc_ms is None else utc_ms, boot or boot_id(), actor, action,
+        object, digest, b"",
+    )  # fmt: skip
+    mac = _mac(key, row, before.mac)
+    conn.execute(
+        f"insert into audit ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?)",
+        (row.seq, row.utc_ms, row.boot_id, actor, action, object, digest, mac),
+    )
+    head = Head(row.seq, mac)
+    if sealed is not None or last.seq == 0:  # a head that was taken away stays missing: evidence
+        _seal(conn, key, "audit_head", head)
+    return head
+
+
+def head(conn: Connection, key: bytes) -> Head:
+    """The newest place of the chain, for an anchor."""
+    return _sealed(conn, key, "audit_head") or _last(conn)
+
+
+def page(conn: Connection, after_seq: int, limit: int) -> list[Row]:
+    """At most `limit` rows behind `after_seq`, oldest first."""
+    sql = f"select {_COLUMNS} from audit where seq > ? order by seq limit ?"
+    return [Row(*row) for row in conn.execute(sql, (after_seq, limit)).fetchall()]
+
+
+def rows(conn: Connection, after_seq: int = 0) -> Iterator[Row]:
+    """Every row behind `after_seq`, read in pages."""
+    while found := page(conn, after_seq, 1000):
+        yield from found
+        after_seq = found[-1].seq
+
+
+def verify(conn: Connection, key: bytes, anchors: Iterable[Head] = ()) -> Verification:
+    """Walk the whole chain. `anchors`: heads that were kept outside of the database.
+
+    Finds rows that were edited, deleted or reordered anywhere, and a tail that was cut off before an
+    anchor or before the sealed head. Reads every row once.
+    """
+    result = Verification()
+    wanted: dict[int, set[bytes]] = {}
+    for anchor in anchors:
+        wanted.setdefault(anchor.seq, set()).add(anchor.mac)
+    before = base = _checked_base(conn, key, result)
+    for row in rows(conn):
+        _check_row(key, row, before, result)
+        _check_anchor(row.seq, row.mac, wanted, result)
+        before = Head(row.seq, row.mac)
+        result.n_rows += 1
+        if result.first_seq is None:
+            result.first_seq = row.seq
+    result.head = before
+    _check_anchor(base.seq, base.mac, wanted, result)
+    _check_end(conn, key, base, wanted, result)
+    return result
+
+
+def purge(
+    conn: Connection, key: bytes, before_ms: int, limit: int, *, actor: str = "system"
+) -> int:
+    """Cut off at most `limit` rows at the old end that are all older than `before_ms`. Gives their number.
+
+    The new beginning is sealed and the cut itself is a row, so that `verify` accepts this cut only.
+    """
+    first_kept = scalar(conn, "select min(seq) from audit where utc_ms >= ?", (before_ms,))
+    sql = "select seq, mac from audit where (? is null or seq < ?) order by seq limit ?"
+    gone = conn.execute(sql, (first_kept, first_kept, limit)).fetchall()
+    # The newest row stays: an empty table says nothing of what was there.
+    gone = [row for row in gone if row[0] < _last(conn).seq]
+    if not gone:
+        return 0
+    _seal(conn, key, "audit_base", Head(*gone[-1]))
+    conn.execute("delete from audit where seq <= ?", (gone[-1][0],))
+    cut = f"audit:{gone[0][0]}-{gone[-1][0]}"
+    append(conn, key, actor=actor, action="audit.purge", object=cut)
+    return len(gone)
+
+
+def pseudonym(key: bytes, kind: str, name: str) -> str:
+    """A name for a person that audit rows may keep after the person's data is erased: the same for the
+    same name, and of no use without the key."""
+    tag = hmac.digest(key, msgspec.msgpack.encode(["name", kind, name]), "sha256")
+    return f"{kind}:{tag[:12].hex()}"
+
+
+def _check_row(key: bytes, row: Row, before: Head, result: Verification) -> None:
+    if row.seq != before.seq + 1:
+        gap = f"{before.seq + 1}" + (f"-{row.seq - 1}" if row.seq > before.seq + 2 else "")
+        result.found(row.seq, "missing", f"Rows {gap} are missing before row {row.seq}.")
+    elif not hmac.compare_digest(row.mac, _mac(key, row, before.mac)):
+        result.found(
+            row.seq,
+            "edited",
+            f"Row {row.seq} is not what was written there: it or the row before was changed or moved.",
+        )
+
+
+def _check_anchor(
+    seq: int, mac: bytes, wanted: dict[int, set[bytes]], result: Verification
+) -> None:
+    if wanted.pop(seq, {mac}) != {mac}:
+        result.found(
+            seq, "edited", f"Row {seq} differs from its anchor: the chain was written anew."
+        )
+
+
+def _checked_base(conn: Connection, key: bytes, result: Verification) -> Head:
+    """Where the chain begins: at the start, or behind what retention has cut off."""
+    if scalar(conn, "select 1 from checkpoint where name = 'audit_base'") is None:
+        return START
+    base = _sealed(conn, key, "audit_base")
+    if base is None:
+        result.found(0, "base", "The record of where retention cut the chain is forged or damaged.")
+    return base or START
+
+
+def _check_end(
+    conn: Connection, key: bytes, base: Head, wanted: dict[int, set[bytes]], result: Verification
+) -> None:
+    last = result.head
+    sealed = _sealed(conn, key, "audit_head")
+    if sealed is None and (result.n_rows or base.seq):
+        result.found(last.seq, "head", "The record of the newest row is missing or forged.")
+    elif sealed is not None and sealed != last:
+        result.found(
+            last.seq,
+            "cut",
+            f"The newest row is {last.seq}, the sealed head says {sealed.seq}: the tail was cut off.",
+        )
+    beyond = [seq for seq in wanted if seq > last.seq]
+    if beyond:
+        result.found(
+            last.seq,
+            "cut",
+            f"The newest row is {last.seq}, an anchor says {max(beyond)}: the tail was cut off, or an "
+            "older copy of the database was put back.",
+        )
+
+
+def _mac(key: bytes, row: Row, before: bytes) -> bytes:
+    # msgpack writes every length, so no two rows have the same bytes.
+    fields = (row.seq, row.utc_ms, row.boot_id, row.actor, row.action, row.object, row.digest)
+    return hmac.digest(key, msgspec.msgpack.encode(["row", *fields, before]), "sha256")
+
+
+def _last(conn: Connection) -> Head:
+    found = conn.execute("select seq, mac from audit order by seq desc limit 1").fetchone()
+    return Head(*found) if found else START
+
+
+def _tag(key: bytes, name: str, head: Head) -> str:
+    return hmac.digest(key, msgspec.msgpack.encode([name, head.seq, head.mac]), "sha256").hex()
+
+
+def _seal(conn: Connection, key: bytes, name: str, head: Head) -> None:
+    body = {"seq": head.seq, "mac": head.mac.hex(), "tag": _tag(key, name, head)}
+    conn.execute("insert or replace into checkpoint values (?, ?)", (name, json.dumps(body)))
+
+
+def _sealed(conn: Connection, key: bytes, name: str) -> Head | None:
+    """A sealed record, or None where it is missing or not ours."""
+    body = scalar(conn, "select body from checkpoint where name = ?", (name,))
+    try:
+        found = json.loads(body or "")
+        head, tag = Head(int(found["seq"]), bytes.fromhex(found["mac"])), str(found["tag"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return head if hmac.compare_digest(tag.encode(), _tag(key, name, head).encode()) else None

@@ -1,0 +1,172 @@
+"""May the device's clock be believed? Retention deletes by age, and a clock that jumps makes everything old.
+
+Many devices have no clock that runs while they are off: they boot in 1970, or at the time of the last
+shutdown, and jump when a network or a user sets them right. A clock that is behind only deletes later.
+One that is ahead deletes too early, so a jump ahead is believed when NTP vouches for it, or when the
+clock has then gone evenly for `confirm_s` of running time, counted over restarts by the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+from edgeagent.store import sql
+
+# No device runs this code before it was written. Moved forward with each release.
+BUILD_MS = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 1000)
+CHECKPOINT = "clock"
+_STA_UNSYNC, _STATUS_OFFSET = 0x40, 40
+
+Doubt = Literal["before_build", "before_newest_row", "jumped", "first_start"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`since_boot_s`: monotonic, goes on while the device sleeps. `is_synchronised`: NTP vouches."""
+
+    wall_ms: int
+    since_boot_s: float
+    boot_id: str
+    is_synchronised: bool
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """`jump_s`: within one boot; NTP slews and leap seconds are far below. `off_s`: how long a device
+    may have been off without a doubt. `ahead_s`: how far rows may be ahead of the clock."""
+
+    jump_s: float = 600.0
+    off_s: float = 7 * 86_400.0
+    ahead_s: float = 600.0
+    confirm_s: float = 24 * 3600.0
+
+
+EVERYDAY = Bounds()
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What the last look at the clock saw. `doubt`: why it was not believed; `even_s`: for how much
+    running time it has gone evenly since."""
+
+    wall_ms: int
+    since_boot_s: float
+    boot_id: str
+    doubt: Doubt | None = None
+    even_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """`doubt` None: ages may be taken from this clock. `may_redate`: NTP vouches for it, so rows that
+    are dated ahead of it are wrong. `wait_s`: running time until the doubt ends by itself, if it does."""
+
+    doubt: Doubt | None
+    may_redate: bool
+    wait_s: float | None
+    remember: Remembered
+
+
+class Clock(Protocol):
+    def read(self) -> Reading: ...
+
+
+def judge(
+    now: Reading, last: Remembered | None, newest_row_ms: int | None, bounds: Bounds = EVERYDAY
+) -> Judgement:
+    """Decide whether this clock can be believed. Pure.
+
+    1. before the build date: never, whoever vouches
+    2. synchronised by NTP: believed
+    3. behind the newest row, off its course since the last look, or new to a store that has rows:
+       doubted until it has gone evenly for long enough
+    """
+    if now.wall_ms < BUILD_MS:
+        return _judged(now, "before_build", 0.0, wait_s=None)
+    if now.is_synchronised:
+        return _judged(now, None, 0.0, may_redate=True)
+    is_behind = newest_row_ms is not None and newest_row_ms > now.wall_ms + bounds.ahead_s * 1000
+    if last is None:
+        return _judged(now, "first_start" if newest_row_ms is not None else None, 0.0, bounds)
+    ran_s = _even_since(now, last, bounds)
+    if ran_s is None:
+        return _judged(now, "jumped", 0.0, bounds)
+    if last.doubt is None:
+        return _judged(now, "before_newest_row" if is_behind else None, 0.0, bounds)
+    even_s = last.even_s + ran_s
+    is_over = even_s >= bounds.confirm_s and not is_behind
+    return _judged(now, None if is_over else last.doubt, even_s, bounds)
+
+
+def _judged(
+    now: Reading, doubt: Doubt | None, even_s: float, bounds: Bounds | None = None,
+    *, wait_s: float | None = None, may_redate: bool = False,
+) -> Judgement:  # fmt: skip
+    """A doubt that has been lived with for long enough is remembered and no longer acted on."""
+    seen = Remembered(now.wall_ms, now.since_boot_s, now.boot_id, doubt, even_s if doubt else 0.0)
+    if bounds is not None and doubt is not None:
+        wait_s = max(0.0, bounds.confirm_s - even_s)
+    is_believed = doubt is None or wait_s == 0.0
+    return Judgement(
+        None if is_believed else doubt, may_redate, None if is_believed else wait_s, seen
+    )
+
+
+def _even_since(now: Reading, last: Remembered, bounds: Bounds) -> float | None:
+    """Running time since the last look; None where the wall clock went another way than time does."""
+    wall_s = (now.wall_ms - last.wall_ms) / 1000
+    if now.boot_id == last.boot_id:
+        ran_s = now.since_boot_s - last.since_boot_s
+        return ran_s if ran_s >= 0 and abs(wall_s - ran_s) <= bounds.jump_s else None
+    off_s = wall_s - now.since_boot_s
+    return now.since_boot_s if -bounds.jump_s <= off_s <= bounds.off_s else None
+
+
+def remembered(conn: sql.Connection) -> Remembered | None:
+    """What the last look saw; None before the first, or if the note is not readable."""
+    body = sql.scalar(conn, "select body from checkpoint where name = ?", (CHECKPOINT,))
+    try:
+        return Remembered(**json.loads(body)) if body else None
+    except (ValueError, TypeError):
+        return None
+
+
+def remember(conn: sql.Connection, seen: Remembered) -> None:
+    conn.execute(
+        "insert or replace into checkpoint values (?, ?)", (CHECKPOINT, json.dumps(asdict(seen)))
+    )
+
+
+class DeviceClock:
+    """The clock of this device. Any thread."""
+
+    def read(self) -> Reading:
+        return Reading(
+            wall_ms=sql.now_ms(),
+            since_boot_s=time.clock_gettime(time.CLOCK_BOOTTIME),
+            boot_id=sql.boot_id(),
+            is_synchronised=_is_synchronised(),
+        )
+
+
+def _is_synchronised() -> bool:
+    """Whether the kernel says that NTP disciplines the clock (adjtimex), or systemd-timesyncd does."""
+    if Path("/run/systemd/timesync/synchronized").exists():
+        return True
+    buffer = ctypes.create_string_buffer(512)  # struct timex, all zero: asks and changes nothing
+    try:
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(buffer)
+    except (OSError, AttributeError):
+        return False
+    if (
+        state < 0 or ctypes.sizeof(ctypes.c_long) != 8
+    ):  # forbidden by a sandbox, or laid out otherwise
+        return False
+    status = int.from_bytes(buffer.raw[_STATUS_OFFSET : _STATUS_OFFSET + 4], "little")
+    return state != 5 and not status & _STA_UNSYNC

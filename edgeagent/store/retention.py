@@ -1,0 +1,255 @@
+"""How long things are kept, and the sweep that deletes what is older, a few rows at a time.
+
+    look at the clock; while it is doubted nothing is deleted (store/clock.py)
+    for each class with an age: delete what is older and not under legal hold, in short transactions
+    clean up what deleting leaves behind (store/removal.py)
+
+Classes: `content` is what items and responses say, and leaves the rows about them; `responses` are
+stored responses and conversations with everything in them, counted from a conversation's last change;
+`transcripts` go with their segments; `requests`, `feedback` and `audit` are rows on their own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from edgeagent.store import audit, clock, removal
+from edgeagent.store.clock import EVERYDAY, Bounds, Clock, Doubt, Judgement
+from edgeagent.store.removal import BATCH, Store, key_of
+from edgeagent.store.selection import HELD
+from edgeagent.store.sql import Connection, scalar
+
+logger = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+INTERVAL_S = 3600.0
+AUDIT_BATCH = 10_000  # each cut of the chain costs a row
+CLASSES = ("content", "transcripts", "responses", "feedback", "requests", "audit")
+_DATED = {
+    "conversation": ("created_ms", "updated_ms"),
+    "response": ("created_ms",),
+    "item": ("created_ms",),
+    "transcript": ("created_ms",),
+    "feedback": ("created_ms",),
+    "request": ("created_ms",),
+}
+
+_OLD_CONVERSATIONS = (
+    f"select id from conversation where updated_ms < :before and not {HELD['conversation']}"
+)
+_OLD_RESPONSES = f"""select id from response where not {HELD["response"]} and (
+    (conversation_id is null and created_ms < :before)
+    or conversation_id in ({_OLD_CONVERSATIONS}))"""
+_OLD_TRANSCRIPTS = "select id from transcript where created_ms < :before and not is_held"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Rows of one table that a class deletes. `is_content`: what they say, and not the rows."""
+
+    table: str
+    where: str
+    is_content: bool = False
+
+
+STEPS: Mapping[str, tuple[Step, ...]] = {
+    "content": (
+        Step(
+            "item",
+            f"""created_ms < :before and not {HELD["item"]} and exists
+            (select 1 from item_content where item_rowid = item.rowid)""",
+            is_content=True,
+        ),
+        Step(
+            "response",
+            f"""created_ms < :before and not {HELD["response"]} and exists
+            (select 1 from response_content where response_id = response.id)""",
+            is_content=True,
+        ),
+    ),
+    "transcripts": (
+        Step("segment", f"transcript_id in ({_OLD_TRANSCRIPTS})"),
+        Step("transcript", f"id in ({_OLD_TRANSCRIPTS})"),
+    ),
+    "responses": (
+        Step(
+            "item",
+            f"""not {HELD["item"]} and (conversation_id in ({_OLD_CONVERSATIONS})
+            or response_id in ({_OLD_RESPONSES})
+            or (conversation_id is null and response_id is null and created_ms < :before))""",
+        ),
+        Step("response", f"id in ({_OLD_RESPONSES})"),
+        Step("conversation", f"id in ({_OLD_CONVERSATIONS})"),
+    ),
+    "feedback": (Step("feedback", f"created_ms < :before and not {HELD['feedback']}"),),
+    "requests": (Step("request", "created_ms < :before"),),
+}
+
+
+@dataclass(frozen=True)
+class Purge:
+    """Delete what a class has from before a time."""
+
+    kind: str
+    before_ms: int
+
+
+@dataclass
+class Swept:
+    """What a sweep did. `doubt`: why it deleted nothing."""
+
+    doubt: Doubt | None = None
+    wait_s: float | None = None
+    deleted: Counter[str] = field(default_factory=Counter)
+    n_redated: int = 0
+    is_clean: bool = True
+
+
+def plan(now_ms: int, days: Mapping[str, float]) -> list[Purge]:
+    """What is due at `now_ms`. Pure. `days`: age of each class; 0 keeps it for ever."""
+    return [
+        Purge(kind, now_ms - int(days[kind] * DAY_MS)) for kind in CLASSES if days.get(kind, 0) > 0
+    ]
+
+
+class Sweeper:
+    """Keeps a store's ages. One thread at a time; `due_in_s` counts on the monotonic clock."""
+
+    def __init__(
+        self, store: Store, key: bytes, days: Mapping[str, float], clock: Clock,
+        *, bounds: Bounds = EVERYDAY, monotonic: Callable[[], float] = time.monotonic,
+        interval_s: float = INTERVAL_S, should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._key = key
+        self._days = days
+        self._clock = clock
+        self._bounds = bounds
+        self._monotonic = monotonic
+        self._interval_s = interval_s
+        self._should_stop = should_stop
+        self._due = monotonic()
+        self._told: Doubt | None = None
+
+    def due_in_s(self) -> float:
+        """Seconds until the next sweep; 0 when one is due."""
+        return max(0.0, self._due - self._monotonic())
+
+    def sweep(self) -> Swept:
+        """Look at the clock and delete what is due. Blocks, in steps that other writers come between.
+
+        Raises: what the store raises; the next sweep goes on where this one ended.
+        """
+        self._due = self._monotonic() + self._interval_s
+        judgement = self._look()
+        swept = Swept(judgement.doubt, judgement.wait_s)
+        now_ms = judgement.remember.wall_ms
+        if judgement.doubt is None:
+            if judgement.may_redate:
+                latest = now_ms + int(self._bounds.ahead_s * 1000)
+                swept.n_redated = self._write(partial(redate, now_ms=now_ms, latest_ms=latest))
+            for purge in plan(now_ms, self._days):
+                self._carry_out(purge, swept.deleted)
+        if not self._should_stop() and self._store.read(removal.marked):
+            swept.is_clean = removal.clean(self._store)
+        if swept.deleted or swept.n_redated:
+            told = " ".join(f"{kind}={n}" for kind, n in sorted(swept.deleted.items()))
+            logger.info("retention_swept redated=%d %s", swept.n_redated, told)
+        return swept
+
+    def _look(self) -> Judgement:
+        # Read before the rows: one that is written in between is not from the future.
+        newest = self._store.read(newest_row_ms)
+        reading = self._clock.read()
+        last = self._store.read(clock.remembered)
+        found = clock.judge(reading, last, newest, self._bounds)
+        self._write(partial(clock.remember, seen=found.remember))
+        if found.doubt != self._told:
+            self._told = found.doubt
+            if found.doubt is not None:
+                wait_s = -1 if found.wait_s is None else found.wait_s
+                logger.warning("retention_waits doubt=%s wait_s=%.0f", found.doubt, wait_s)
+        return found
+
+    def _carry_out(self, purge: Purge, deleted: Counter[str]) -> None:
+        is_first = True
+        for batch in _batches(purge, self._key):
+            after: Any = None
+            while not self._should_stop():
+                done, after = self._write(partial(batch, after=after, is_first=is_first))
+                if not done:
+                    break
+                is_first = False
+                deleted.update(done)
+
+    def _write(self, fn: Callable[[Any], Any]) -> Any:
+        return self._store.write(fn, essential=True).result()
+
+
+def newest_row_ms(conn: Connection) -> int | None:
+    """The latest time on any row that a client or the audit made."""
+    found = [
+        scalar(conn, f"select max({columns[-1]}) from {table}") for table, columns in _DATED.items()
+    ]
+    found.append(scalar(conn, "select utc_ms from audit order by seq desc limit 1"))
+    return max((ms for ms in found if ms is not None), default=None)
+
+
+def redate(conn: Connection, *, now_ms: int, latest_ms: int) -> int:
+    """Date rows from the future to now: a wrong clock made them, and they would be kept for years.
+
+    The audit stays as it is; its rows cannot be changed. Gives how many rows were dated anew.
+    """
+    n_rows = 0
+    for table, columns in _DATED.items():
+        for column in columns:
+            sql = f"update {table} set {column} = ? where {column} > ?"
+            n_rows += int(conn.execute(sql, (now_ms, latest_ms)).rowcount)
+    return n_rows
+
+
+Batch = Callable[..., tuple[Counter[str], Any]]
+
+
+def _batches(purge: Purge, key: bytes) -> Iterator[Batch]:
+    if purge.kind == "audit":
+        yield partial(_purge_audit, purge=purge, key=key)
+    for step in STEPS.get(purge.kind, ()):
+        yield partial(_purge_step, purge=purge, key=key, step=step)
+
+
+def _purge_audit(
+    conn: Connection, *, purge: Purge, key: bytes, after: Any, is_first: bool
+) -> tuple[Counter[str], Any]:
+    n_rows = audit.purge(conn, key, purge.before_ms, AUDIT_BATCH)
+    return Counter({"audit": n_rows}) if n_rows else Counter(), None
+
+
+def _purge_step(
+    conn: Connection, *, purge: Purge, key: bytes, step: Step, after: Any, is_first: bool
+) -> tuple[Counter[str], Any]:
+    """Delete the next rows of a step, those with a key after `after`. The first deletion of a class in a
+    sweep is audited with it."""
+    row_key = key_of(step.table)
+    behind = "" if after is None else f"and {row_key} > :after"
+    found = conn.execute(
+        f"select {row_key} from {step.table} where ({step.where}) {behind} "
+        f"order by {row_key} limit {BATCH}",
+        {"before": purge.before_ms} | ({} if after is None else {"after": after}),
+    ).fetchall()
+    ids = [row[0] for row in found]
+    if not ids:
+        return Counter(), None
+    remove = removal.delete_content if step.is_content else removal.delete
+    done = remove(conn, step.table, ids)
+    removal.mark(conn)
+    if is_first:
+        what = f"{purge.kind} before {purge.before_ms}"
+        audit.append(conn, key, actor="system", action="retention.purge", object=what)
+    return done, ids[-1]

@@ -1,0 +1,174 @@
+"""Which rows belong to an owner, a conversation or a subject, as conditions for SQL.
+
+Export, erasure and hold ask here, so that they cannot disagree about what a person's data is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgeagent.errors import BadRequest
+from edgeagent.store.sql import Connection, scalar
+
+# True for a row that a legal hold protects: its own, its parent's, or that of a row which could not
+# stay without it. Retention and erasure leave such rows alone.
+HELD = {
+    "conversation": """(is_held or exists (select 1 from response r
+        where r.conversation_id = conversation.id and r.is_held))""",
+    "response": """(is_held or exists (select 1 from conversation c
+        where c.id = response.conversation_id and c.is_held))""",
+    "item": """(exists (select 1 from conversation c where c.id = item.conversation_id and c.is_held)
+        or exists (select 1 from response r where r.id = item.response_id and (r.is_held
+            or exists (select 1 from conversation c where c.id = r.conversation_id and c.is_held))))""",
+    "transcript": "is_held",
+    "segment": """exists (select 1 from transcript t
+        where t.id = segment.transcript_id and t.is_held)""",
+    "feedback": """(exists (select 1 from conversation c
+            where c.id = feedback.target_id and c.is_held)
+        or exists (select 1 from transcript t where t.id = feedback.target_id and t.is_held)
+        or exists (select 1 from response r where r.id = feedback.target_id and (r.is_held
+            or exists (select 1 from conversation c where c.id = r.conversation_id and c.is_held)))
+        or exists (select 1 from item where item.id = feedback.target_id and {item}))""",
+    "request": "false",
+}
+HELD["feedback"] = HELD["feedback"].format(item=HELD["item"])
+# In the order in which they can be deleted: what refers to others first.
+TABLES = ("feedback", "item", "segment", "transcript", "response", "conversation", "request")
+HOLDABLE = ("conversation", "response", "transcript")
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Rows that match everything that is given. Raises: BadRequest if nothing is."""
+
+    owner: str | None = None
+    conversation: str | None = None
+    subject: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.values():
+            raise BadRequest(
+                "Nothing says whose data is meant: give an owner, a conversation or a subject."
+            )
+
+    def values(self) -> dict[str, str]:
+        """The given fields, as SQL binds them and receipts show them."""
+        return {name: value for name, value in self.__dict__.items() if value is not None}
+
+    def within(self, owner: str) -> Selector:
+        """The same, of this owner only."""
+        if self.owner not in (None, owner):
+            raise BadRequest(
+                f"Owner {self.owner!r} is not yours, {owner!r} is: leave `owner` out.",
+                param="owner",
+            )
+        return replace(self, owner=owner)
+
+    def where(self, table: str) -> str:
+        """A condition on `table`'s rows; bind `values()` with it."""
+        return {
+            "conversation": self._conversations,
+            "response": self._responses,
+            "item": self._items,
+            "transcript": self._transcripts,
+            "segment": self._segments,
+            "feedback": self._feedback,
+            "request": self._requests,
+        }[table]()
+
+    @property
+    def is_whole_owner(self) -> bool:
+        """Whether everything of an owner is meant, also what belongs to no conversation or subject."""
+        return self.conversation is None and self.subject is None
+
+    def _owned(self) -> list[str]:
+        return ["owner = :owner"] if self.owner is not None else []
+
+    def _conversations(self) -> str:
+        terms = self._owned()
+        if self.subject is not None:
+            terms.append("subject = :subject")
+        if self.conversation is not None:
+            terms.append("id = :conversation")
+        return " and ".join(terms)
+
+    def _responses(self) -> str:
+        terms = self._owned()
+        if self.subject is not None:
+            terms.append(
+                "(subject = :subject or conversation_id in "
+                f"(select id from conversation where {self._conversations()}))"
+            )
+        if self.conversation is not None:
+            terms.append("conversation_id = :conversation")
+        return " and ".join(terms)
+
+    def _items(self) -> str:
+        if self.is_whole_owner:
+            return "owner = :owner"
+        terms = [
+            *self._owned(),
+            f"(conversation_id in (select id from conversation where {self._conversations()})"
+            f" or response_id in (select id from response where {self._responses()}))",
+        ]
+        return " and ".join(terms)
+
+    def _transcripts(self) -> str:
+        if self.conversation is not None:
+            return "false"
+        terms = self._owned()
+        if self.subject is not None:
+            terms.append("subject = :subject")
+        return " and ".join(terms)
+
+    def _segments(self) -> str:
+        return f"transcript_id in (select id from transcript where {self._transcripts()})"
+
+    def _feedback(self) -> str:
+        if self.is_whole_owner:
+            return "owner = :owner"
+        targets = " union all ".join(
+            f"select id from {table} where {self.where(table)}"
+            for table in ("conversation", "response", "item", "transcript")
+        )
+        return " and ".join([*self._owned(), f"target_id in ({targets})"])
+
+    def _requests(self) -> str:
+        # Rows about requests have an owner and neither subject nor conversation.
+        return "owner = :owner" if self.is_whole_owner else "false"
+
+
+def counts(conn: Connection, selector: Selector) -> dict[str, int]:
+    """How many rows of each table are meant."""
+    return {
+        table: int(_count(conn, table, selector.where(table), selector.values()))
+        for table in TABLES
+    }
+
+
+def held_counts(conn: Connection, selector: Selector) -> dict[str, int]:
+    """How many of them are under legal hold; tables without any are left out."""
+    found = {
+        table: int(
+            _count(conn, table, f"({selector.where(table)}) and {HELD[table]}", selector.values())
+        )
+        for table in TABLES
+    }
+    return {table: n for table, n in found.items() if n}
+
+
+def set_hold(conn: Connection, selector: Selector, is_held: bool) -> dict[str, int]:
+    """Put what is there now under legal hold, or end that. Gives how many rows changed."""
+    changed = {}
+    for table in HOLDABLE:
+        cursor = conn.execute(
+            f"update {table} set is_held = :hold where ({selector.where(table)}) and is_held != :hold",
+            selector.values() | {"hold": int(is_held)},
+        )
+        changed[table] = int(cursor.rowcount)
+    return changed
+
+
+def _count(conn: Connection, table: str, where: str, values: dict[str, str]) -> Any:
+    return scalar(conn, f"select count(*) from {table} where {where}", values)

@@ -1,0 +1,223 @@
+"""The audit chain over a real SQLCipher file: whatever is done to its rows behind its back shows."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from edgeagent.errors import BadRequest
+from edgeagent.store import anchor, audit
+from edgeagent.store.audit import Head
+
+MAC_KEY = b"k" * 32
+N_CASES = 200
+N_ROWS = 40
+
+
+def fill(conn, n=N_ROWS, start=0):
+    heads = []
+    conn.execute("begin")
+    for i in range(start, start + n):
+        heads.append(
+            audit.append(
+                conn, MAC_KEY, actor=f"key_{i % 5}", action="data.erase", utc_ms=1000 + i,
+                object=f"conversation:conv_{i}", digest=None if i % 3 else f"{i:064x}", boot="b",
+            )
+        )  # fmt: skip
+    conn.execute("commit")
+    return heads
+
+
+@pytest.fixture
+def chain(conn):
+    """A filled chain whose damage is undone after each use."""
+    heads = fill(conn)
+    assert audit.verify(conn, MAC_KEY, heads).is_sound
+
+    def damaged(*statements, anchors=()):
+        conn.execute("begin")
+        try:
+            for sql, values in statements:
+                conn.execute(sql, values)
+            return audit.verify(conn, MAC_KEY, anchors)
+        finally:
+            conn.execute("rollback")
+
+    return damaged, heads
+
+
+def test_an_untouched_chain_is_sound_and_counts_its_rows(conn):
+    heads = fill(conn)
+    result = audit.verify(conn, MAC_KEY, [heads[3], heads[-1]])
+    assert result.is_sound
+    assert (result.n_rows, result.head) == (N_ROWS, heads[-1])
+    assert audit.head(conn, MAC_KEY) == heads[-1]
+
+
+def test_an_empty_chain_is_sound(conn):
+    assert audit.verify(conn, MAC_KEY).is_sound
+
+
+def test_every_edit_of_any_column_is_found(chain):
+    damaged, _ = chain
+    rng = random.Random(1)
+    changes = {
+        "utc_ms": "utc_ms + 1", "boot_id": "'c'", "actor": "actor || 'x'", "action": "'data.read'",
+        "object": "'conversation:conv_other'", "digest": "coalesce(digest || '0', '')",
+        "mac": "randomblob(32)",
+    }  # fmt: skip
+    for case in range(N_CASES):
+        column = list(changes)[case % len(changes)]
+        seq = rng.randint(1, N_ROWS)
+        sql = f"update audit set {column} = {changes[column]} where seq = ?"
+        assert not damaged((sql, (seq,))).is_sound, (column, seq)
+
+
+def test_every_deletion_is_found_renumbered_or_not(chain):
+    damaged, _ = chain
+    rng = random.Random(2)
+    for case in range(N_CASES):
+        n = rng.randint(1, 5)
+        first = rng.randint(1, N_ROWS - n)
+        statements = [("delete from audit where seq between ? and ?", (first, first + n - 1))]
+        if case % 2:  # close the gap; negative numbers on the way keep them unique
+            statements += [
+                ("update audit set seq = -(seq - ?) where seq > ?", (n, first)),
+                ("update audit set seq = -seq where seq < 0", ()),
+            ]
+        assert not damaged(*statements).is_sound, (first, n)
+
+
+def test_every_reordering_is_found(chain):
+    damaged, _ = chain
+    rng = random.Random(3)
+    for _ in range(N_CASES):
+        a, b = rng.sample(range(1, N_ROWS + 1), 2)
+        assert not damaged(
+            ("update audit set seq = -1 where seq = ?", (a,)),
+            ("update audit set seq = ? where seq = ?", (a, b)),
+            ("update audit set seq = ? where seq = -1", (b,)),
+        ).is_sound, (a, b)
+
+
+def test_every_cut_tail_is_found_by_the_sealed_head(chain):
+    damaged, _ = chain
+    rng = random.Random(4)
+    for _ in range(N_CASES):
+        left = rng.randint(0, N_ROWS - 1)
+        found = damaged(("delete from audit where seq > ?", (left,)))
+        assert [problem.kind for problem in found.problems] == ["cut"]
+
+
+def test_every_cut_tail_is_found_by_an_anchor_where_an_older_head_was_put_back(conn):
+    heads, records = [], []
+    for i in range(N_ROWS):
+        heads += fill(conn, 1, i)
+        records.append(conn.execute("select * from checkpoint where name='audit_head'").fetchone())
+    rng = random.Random(5)
+    for _ in range(N_CASES):
+        left = rng.randint(1, N_ROWS - 1)
+        kept_outside = heads[rng.randint(left, N_ROWS - 1)]
+        conn.execute("begin")
+        conn.execute("delete from audit where seq > ?", (left,))
+        conn.execute("insert or replace into checkpoint values (?, ?)", records[left - 1])
+        assert audit.verify(conn, MAC_KEY).is_sound  # the copy of an old state is a sound old state
+        found = audit.verify(conn, MAC_KEY, [kept_outside])
+        conn.execute("rollback")
+        assert [problem.kind for problem in found.problems] == ["cut"]
+
+
+def test_rows_added_after_a_cut_do_not_hide_it(conn):
+    fill(conn)
+    conn.execute("delete from audit where seq > 30")
+    fill(conn, 15, 100)
+    found = audit.verify(conn, MAC_KEY)
+    assert found.problems[0].message == "Rows 31-40 are missing before row 41."
+
+
+def test_a_head_that_was_taken_away_stays_missing(conn):
+    fill(conn)
+    conn.execute("delete from audit where seq > 30")
+    conn.execute("delete from checkpoint where name = 'audit_head'")
+    fill(conn, 3, 100)
+    assert [problem.kind for problem in audit.verify(conn, MAC_KEY).problems] == ["head"]
+
+
+def test_a_chain_written_anew_with_another_key_is_found(conn):
+    heads = fill(conn)
+    conn.execute("delete from audit")
+    conn.execute("delete from checkpoint")
+    for _ in range(N_ROWS):
+        audit.append(conn, b"other" * 8, actor="a", action="b", object="c")
+    assert not audit.verify(conn, MAC_KEY).is_sound
+    # Even one who has the key cannot meet the anchor.
+    conn.execute("delete from audit")
+    conn.execute("delete from checkpoint")
+    for _ in range(N_ROWS):
+        audit.append(conn, MAC_KEY, actor="a", action="b", object="c")
+    assert audit.verify(conn, MAC_KEY).is_sound
+    assert not audit.verify(conn, MAC_KEY, [heads[10]]).is_sound
+
+
+def test_what_retention_cuts_off_is_accepted_and_any_other_beginning_is_not(conn):
+    heads = fill(conn)
+    assert audit.purge(conn, MAC_KEY, before_ms=1010, limit=4) == 4
+    assert audit.purge(conn, MAC_KEY, before_ms=1010, limit=100) == 6
+    result = audit.verify(conn, MAC_KEY, [heads[2], heads[9], heads[-1]])
+    assert result.is_sound
+    assert result.first_seq == 11
+    last = audit.page(conn, 40, 10)
+    assert [(row.action, row.object) for row in last] == [
+        ("audit.purge", "audit:1-4"),
+        ("audit.purge", "audit:5-10"),
+    ]
+    conn.execute("delete from audit where seq = 11")
+    assert not audit.verify(conn, MAC_KEY).is_sound
+    conn.execute("delete from checkpoint where name = 'audit_base'")
+    assert not audit.verify(conn, MAC_KEY).is_sound
+
+
+def test_the_newest_row_is_never_purged(conn):
+    fill(conn)
+    assert audit.purge(conn, MAC_KEY, before_ms=10**12, limit=1000) == N_ROWS - 1
+    assert audit.verify(conn, MAC_KEY).is_sound
+
+
+def test_a_row_and_its_change_are_one_transaction(conn):
+    conn.execute("begin")
+    audit.append(conn, MAC_KEY, actor="a", action="b", object="c")
+    conn.execute("rollback")
+    assert audit.page(conn, 0, 10) == []
+    assert audit.append(conn, MAC_KEY, actor="a", action="b", object="c").seq == 1
+
+
+def test_names_of_people_become_pseudonyms_that_need_the_key():
+    one = audit.pseudonym(MAC_KEY, "subject", "patient-17")
+    assert one == audit.pseudonym(MAC_KEY, "subject", "patient-17")
+    assert one != audit.pseudonym(MAC_KEY, "owner", "patient-17").replace("owner", "subject")
+    assert one != audit.pseudonym(b"x" * 32, "subject", "patient-17")
+    assert "patient" not in one
+
+
+def test_the_anchor_file_only_goes_forward_unless_a_backup_was_restored(tmp_path, caplog):
+    path = tmp_path / "elsewhere" / "anchor"
+    assert anchor.read(path) is None
+    with caplog.at_level("INFO"):
+        anchor.publish(path, Head(7, b"7" * 32))
+    assert f"audit_head seq=7 mac={(b'7' * 32).hex()}" in caplog.text
+    anchor.publish(path, Head(5, b"5" * 32))
+    assert anchor.read(path) == Head(7, b"7" * 32)
+    anchor.publish(path, Head(5, b"5" * 32), is_restored=True)
+    assert anchor.read(path) == Head(5, b"5" * 32)
+
+
+@pytest.mark.parametrize("text", ["", "7", "7:", "x:" + "0" * 64, "7:00", "-1:" + "0" * 64])
+def test_what_is_no_anchor_is_refused(text):
+    with pytest.raises(BadRequest, match="is not SEQ:MAC"):
+        anchor.parse(text)
+
+
+def test_an_anchor_reads_as_it_was_shown():
+    head = Head(12, b"m" * 32)
+    assert anchor.parse(anchor.shown(head)) == head

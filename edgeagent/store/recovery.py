@@ -29,7 +29,6 @@ from edgeagent.store.connection import (
     Tables,
     complaints,
     connect,
-    from_os,
     is_damage,
     set_wal,
     translate,
@@ -39,6 +38,8 @@ from edgeagent.store.migrations import MIGRATIONS, Migration, refuse_newer
 from edgeagent.store.secret import Seal, Secret
 
 logger = logging.getLogger(__name__)
+
+WHY = "why.txt"
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ def prepare(
     backups.sweep()
     notices = []
     if files.restoring.exists():
-        aside = _swap(files)
-        notices.append(_said("store_restored", f"An interrupted restore was finished; {aside}."))
+        notices.append(_swap(files, "store_restored", "An interrupted restore was finished"))
     is_new = not files.database.exists() or files.database.stat().st_size == 0
     seal = Seal.read(files.seal)
     if seal is not None:
@@ -95,7 +95,16 @@ def restore(files: StoreFiles, backups: Backups, backup: Path) -> Notice:
     """
     backups.verify(backup)
     _stage(files, backup)
-    return _said("store_restored", f"{backup.name} has become the database; {_swap(files)}.")
+    return _swap(files, "store_restored", f"{backup.name} has become the database on request")
+
+
+def earlier(files: StoreFiles) -> list[Notice]:
+    """What was said at earlier starts, oldest first, for as long as the files set aside are kept."""
+    found = []
+    for why in sorted(files.quarantine.glob(f"*/{WHY}")):
+        message = why.read_text(encoding="utf-8", errors="replace").strip()
+        found.append(Notice(why.parent.name.split("-")[-1], message))
+    return found
 
 
 def _refuse_unsealed(files: StoreFiles, secret: Secret | None) -> None:
@@ -149,23 +158,17 @@ def _bring_in(db: Tables, files: StoreFiles) -> bool:
 
 def _replace(files: StoreFiles, backups: Backups, what: str) -> Notice:
     backup = backups.newest_sound()
-    try:
-        if backup is not None:
-            _stage(files, backup.path)
-        aside = _swap(files, what)
-    except OSError as exc:
-        raise from_os(exc, files.database) from exc
-    if backup is None:
-        return _said(
-            "store_lost",
-            f"The database was damaged ({what}) and there is no sound backup: an empty one was begun; "
-            f"{aside}.",
+    if backup is not None:
+        _stage(files, backup.path)
+        code, then = (
+            "store_restored",
+            (
+                f"the backup of {backup.taken} has been restored, what was stored after it is missing"
+            ),
         )
-    return _said(
-        "store_restored",
-        f"The database was damaged ({what}): the backup of {backup.taken} has been restored, what was "
-        f"stored after it is missing; {aside}.",
-    )
+    else:
+        code, then = "store_lost", "there is no sound backup, an empty database was begun"
+    return _swap(files, code, f"The database was damaged ({what}): {then}")
 
 
 def _stage(files: StoreFiles, backup: Path) -> None:
@@ -181,18 +184,18 @@ def _stage(files: StoreFiles, backup: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _swap(files: StoreFiles, what: str = "replaced on request") -> str:
-    """Set the database aside and let restoring.db, if any, take its place. Says where the old one is."""
+def _swap(files: StoreFiles, code: str, message: str) -> Notice:
+    """Set the database aside and let restoring.db, if any, take its place."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = files.quarantine / stamp
-    n = 1
-    while aside.exists():
-        n += 1
-        aside = files.quarantine / f"{stamp}-{n}"
+    n_before = sum(1 for _ in files.quarantine.iterdir())
+    aside = files.quarantine / f"{n_before + 1:04d}-{stamp}-{code}"
     old = [path for path in (*beside(files.database), files.database) if path.exists()]
     if old:
-        aside.mkdir(parents=True, mode=0o700)
-        (aside / "why.txt").write_text(f"{what}\n", encoding="utf-8")
+        aside.mkdir(mode=0o700)
+        message += f"; the former file is kept in {aside}"
+    notice = Notice(code, f"{message}.")
+    if old:
+        (aside / WHY).write_text(notice.message + "\n", encoding="utf-8")
     for path in old:
         path.rename(aside / path.name)
         sync_folder(files.folder)
@@ -200,9 +203,5 @@ def _swap(files: StoreFiles, what: str = "replaced on request") -> str:
     if files.restoring.exists():
         files.restoring.rename(files.database)
         sync_folder(files.folder)
-    return f"the former file is kept in {aside}" if old else "there was no former file"
-
-
-def _said(code: str, message: str) -> Notice:
-    logger.warning("%s %s", code, message)
-    return Notice(code, message)
+    logger.warning("%s %s", notice.code, notice.message)
+    return notice

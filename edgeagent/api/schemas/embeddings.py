@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 from edgeagent.api.schemas.completions import TokenId
 from edgeagent.errors import InvalidParameter
@@ -46,9 +53,9 @@ class EmbeddingRequest(BaseModel):
         False, description="extension: leave away the end of a text that is too long for the model"
     )
 
-    @field_validator("input", mode="before")
+    @field_validator("input", mode="wrap")
     @classmethod
-    def _say_what_is_wrong(cls, value: Any) -> Any:
+    def _say_what_is_wrong(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         """A union's own complaint would be about the first of its four types."""
         items = value if isinstance(value, list) else [value]
         kinds = {type(item) for item in items}
@@ -70,7 +77,14 @@ class EmbeddingRequest(BaseModel):
                 f"`input` has {len(items)} texts, one request may have {MAX_INPUTS}: send several.",
                 param="input",
             )
-        return value
+        try:
+            return handler(value)
+        except ValidationError:
+            raise InvalidParameter(
+                "`input` has something that is no text and no token id (0 to 2147483647): correct it "
+                "there.",
+                param="input",
+            ) from None
 
     def inputs(self) -> list[str | list[int]]:
         if isinstance(self.input, str):

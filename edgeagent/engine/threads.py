@@ -51,10 +51,12 @@ class ThreadChoice:
 
     `granted` is what the daemon allows. Each batch size is judged for itself, since a step with eight
     sequences gains more from threads than one with one. Other counts are tried for three steps now and
-    then, ever more seldom while they lose, and at once when steps get slower.
+    then, ever more seldom while they lose, and at once when steps get slower. `first_probe` is how many
+    steps of a size go by before the first trial.
     """
 
     granted: int
+    first_probe: int = PROBE_EVERY
     _lanes: dict[int, Lane] = field(default_factory=dict)  # by number of sequences
 
     def grant(self, n_threads: int) -> None:
@@ -71,7 +73,7 @@ class ThreadChoice:
         """The thread count of the next decode step with `n_seq` sequences."""
         if self.granted == 1:
             return 1
-        lane = self._lanes.setdefault(n_seq, Lane(self.granted))
+        lane = self._lanes.setdefault(n_seq, Lane(self.granted, interval=self.first_probe))
         if lane.probe is not None:
             return lane.probe
         lane.n_steps += 1

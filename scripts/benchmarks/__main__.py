@@ -7,6 +7,7 @@ import sys
 
 NAMES = {
     "engine": "the served path against a bare llama.cpp loop, prefixes, memory, start",
+    "embed": "embeddings over HTTP against a bare llama.cpp loop",
     "recovery": "kill -9 of the worker in mid-stream, again and again",
     "pool": "three models in turn within a memory budget, then two at once on the cores",
     "memory": "estimated against measured memory of workers",

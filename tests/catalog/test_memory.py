@@ -51,6 +51,32 @@ async def test_the_estimate_is_within_a_tenth_of_what_a_worker_takes(
     assert estimate.total_bytes == pytest.approx(worker + template, rel=0.10), estimate.explain()
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("minilm", {"n_ctx": 512, "n_batch": 512}),
+        ("minilm", {"n_ctx": 256, "n_batch": 128}),
+        ("qwen2-pooled", {"n_ctx": 256, "n_batch": 128}),
+    ],
+)
+async def test_the_estimate_of_a_worker_that_embeds_is_within_a_tenth(
+    minilm: Path, smollm: Path, tmp_path: Path, name: str, options: dict[str, object]
+) -> None:
+    path = minilm
+    if name != "minilm":
+        design = replace(DESIGNS["qwen2-q8_0"], n_vocab=49_152, n_layers=4, pooling=3)
+        path = write_model(tmp_path / "pooled.gguf", design, smollm)
+    device = probe()
+    repacked = repacked_types(device.system.architecture or "", device.cpu.features)
+    options |= {"task": "embed", "n_seq": 64, "n_prefixes": 0}
+    setup = Setup(repacked=repacked, **options)  # type: ignore[arg-type]
+    estimate = worker_memory(from_facts(inspect(path)), setup)
+    worker, template = await measured_rss(path, **options)
+    print(f"estimate {estimate.explain()}, measured {worker / 1e6:.1f} MB")
+    assert template == 0
+    assert estimate.total_bytes == pytest.approx(worker, rel=0.10), estimate.explain()
+
+
 def test_the_parts_are_the_files_own(made: dict[str, Path]) -> None:
     model = from_facts(inspect(made["llama-q4_0-tied"]))
     assert (model.is_tied, model.embedding_type, model.n_vocab) == (True, "Q4_0", 49_152)

@@ -60,3 +60,12 @@ def test_a_smaller_grant_is_kept_at_once():
     decode(choice, {1: 9.0, 2: 8.0, 3: 7.0, 4: 6.0}, 50)
     choice.grant(2)
     assert set(decode(choice, {1: 9.0, 2: 8.0}, 2 * PROBE_EVERY)) == {1, 2}
+
+
+def test_the_first_trial_comes_as_early_as_is_asked():
+    choice = ThreadChoice(2, first_probe=5)
+    picks = []
+    for _ in range(12):
+        picks.append(choice.pick(1))
+        choice.observe(1, picks[-1], 1.0 if picks[-1] == 2 else 0.1)
+    assert picks[:4] == [2] * 4 and picks[4:] == [1] * 8

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 MIN_STEP_TOKENS = 64
 # A step of embedding is long, and a machine that is busy is so from the first one on: two threads that
 # wait for each other beside other programs made 7 texts/s, one thread 82 (2 cores, load 6).
-FIRST_PROBE_STEPS = 8
+FIRST_PROBE_STEPS = 4
 
 
 class Encodes(Protocol):

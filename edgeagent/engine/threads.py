@@ -25,6 +25,9 @@ MARGIN = 0.93
 # Three steps in a row this much slower than usual say that something has changed.
 TROUBLE = 1.4
 TROUBLE_STEPS = 3
+# A trial whose step takes this much longer than usual is over: threads that wait for each other beside
+# another program can take ten times as long.
+HOPELESS = 4.0
 
 
 @dataclass
@@ -93,10 +96,16 @@ class ThreadChoice:
             return
         lane.times.setdefault(n_threads, deque(maxlen=WINDOW)).append(took_s)
         if n_threads == lane.probe:
-            if len(lane.times[n_threads]) >= PROBE_STEPS:
+            if len(lane.times[n_threads]) >= PROBE_STEPS or _is_hopeless(lane, took_s):
                 _judge(lane)
         elif n_threads == lane.best:
             _watch(lane, took_s)
+
+
+def _is_hopeless(lane: Lane, took_s: float) -> bool:
+    """Whether one step of a trial says enough."""
+    current = lane.median(lane.best)
+    return current is not None and took_s > HOPELESS * current
 
 
 def _judge(lane: Lane) -> None:

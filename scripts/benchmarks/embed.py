@@ -79,7 +79,7 @@ def measure(args: argparse.Namespace, bar: Progress) -> dict[int, Any]:
     task = bar.add_task("rounds", total=len(BATCHES) * args.rounds)
     found: dict[int, Any] = {}
     with (
-        serving(args.models_dir, preload=False) as daemon,
+        serving(args.models_dir, preload=False, n_threads=args.threads) as daemon,
         httpx.Client(base_url=daemon.url, timeout=120) as http,
     ):
         for n_batch in BATCHES:

@@ -69,3 +69,12 @@ def test_the_first_trial_comes_as_early_as_is_asked():
         picks.append(choice.pick(1))
         choice.observe(1, picks[-1], 1.0 if picks[-1] == 2 else 0.1)
     assert picks[:4] == [2] * 4 and picks[4:] == [1] * 8
+
+
+def test_a_trial_that_is_hopeless_is_over_after_one_step():
+    choice = ThreadChoice(2, first_probe=5)
+    picks = []
+    for _ in range(12):
+        picks.append(choice.pick(1))
+        choice.observe(1, picks[-1], 1.0 if picks[-1] == 2 else 9.0)
+    assert picks[4] == 1 and picks.count(1) == 1

@@ -12,6 +12,7 @@
     |- Unauthorized                     invalid_api_key          no key, or none that is good here
     |- Forbidden                        forbidden
     |  `- InsufficientScope             insufficient_scope       a good key that may not do this
+    |- LegalHold                        legal_hold               rows that must not be erased now
     |- NotFound                         not_found
     |  |- ModelNotFound                 model_not_found
     |  `- KeyNotFound                   key_not_found
@@ -104,6 +105,10 @@ class Forbidden(EdgeAgentError):
 
 class InsufficientScope(Forbidden):
     code = "insufficient_scope"
+
+
+class LegalHold(EdgeAgentError):
+    code = "legal_hold"
 
 
 class NotFound(EdgeAgentError):

@@ -31,6 +31,7 @@ STATUS = {
     "forbidden": 403,
     "insufficient_scope": 403,
     "misdirected_request": 403,
+    "legal_hold": 409,
     "queue_full": 429,
     "rate_limit_exceeded": 429,
     "model_unusable": 503,

@@ -8,13 +8,16 @@ A probe that also occurs in rows that were kept is no trace of the erased ones; 
 
 from __future__ import annotations
 
+import json
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeagent.errors import StoreDamaged
 from edgeagent.store.files import StoreFiles, beside
 from edgeagent.store.pages import decrypted
 from edgeagent.store.sql import Connection, scalar
@@ -23,11 +26,8 @@ MOST_PROBES = 64
 PROBE_BYTES = 24
 LEAST_BYTES = 8  # shorter pieces would be found anywhere
 _CHUNK = 1 << 20
-_WORD = re.compile(r"\w{8,}")
-_CONTENT = (
-    ("item_content", "body"), ("item_content", "plain"), ("response_content", "body"),
-    ("segment_content", "body"), ("segment_content", "plain"), ("feedback_content", "body"),
-)  # fmt: skip
+_STRINGS = 3
+_WORD = re.compile(r"[A-Za-z0-9]{8,}")  # the search folds other letters
 
 
 class Probes:
@@ -38,13 +38,17 @@ class Probes:
         self._kept: list[bytes] = []
         self._n_offered = 0
 
-    def add(self, text: str) -> None:
-        """Two places of a text as it is stored, and its longest word as the search stores it."""
-        raw = text.encode()
-        for _ in range(2):
-            at = self._random.randrange(max(1, len(raw) - PROBE_BYTES + 1))
-            self._offer(raw[at : at + PROBE_BYTES])
-        self._offer(max(_WORD.findall(text), key=len, default="").lower().encode())
+    def add(self, *texts: str | None) -> None:
+        """Two places of each text as it is stored, and its longest word as the search stores it. Of JSON,
+        the same of its longest strings: its braces and names are everywhere."""
+        for text in texts:
+            for part in _strings(text or ""):
+                raw = part.encode()
+                for _ in range(2):
+                    at = self._random.randrange(max(1, len(raw) - PROBE_BYTES + 1))
+                    self._offer(raw[at : at + PROBE_BYTES])
+                word = max(_WORD.findall(part), key=len, default="")
+                self._offer(word.lower().encode()[:PROBE_BYTES])
 
     def all(self) -> list[bytes]:
         return sorted(set(self._kept))
@@ -60,17 +64,37 @@ class Probes:
             self._kept[at] = piece
 
 
+def _strings(text: str) -> list[str]:
+    """The longest strings in JSON, spelled as they are there; another text as it is."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return [text]
+    found: list[str] = []
+    todo = [value]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, str):
+            found.append(node)
+        elif isinstance(node, dict | list):
+            todo += node.values() if isinstance(node, dict) else node
+    longest = sorted(found, key=len, reverse=True)[:_STRINGS]
+    spellings = [(json.dumps(s)[1:-1], json.dumps(s, ensure_ascii=False)[1:-1]) for s in longest]
+    return [next((each for each in both if each in text), "") for both in spellings]
+
+
 @dataclass
 class Proof:
     """What was searched and found. `residue`, `backups`: file names with the number of probes in them;
-    `n_shared`: probes that also occur in rows that were kept."""
+    `shared`: probes that rows of these tables hold too, which were kept; `unreadable`: damaged copies set aside."""
 
     n_probes: int = 0
     n_files: int = 0
     n_bytes: int = 0
-    n_shared: int = 0
+    shared: dict[str, int] = field(default_factory=dict)
     residue: dict[str, int] = field(default_factory=dict)
     backups: dict[str, int] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
@@ -78,10 +102,12 @@ class Proof:
 
 
 def search(
-    files: StoreFiles, key: bytes | None, probes: Iterable[bytes], kept: Callable[[bytes], bool],
+    files: StoreFiles, key: bytes | None, probes: Iterable[bytes],
+    kept_in: Callable[[bytes], str | None],
     *, state_dir: Path, leave_out: Iterable[Path] = (), tell: Callable[[int], object] = lambda _n: None,
 ) -> Proof:  # fmt: skip
-    """Search the whole state directory. `kept`: whether a row that stays holds a probe. `leave_out`:
+    """Search the whole state directory. `kept_in`: the table of a row that stays and
+    holds a probe. `leave_out`:
     folders that hold no data of clients, such as that of the models. `tell` hears the bytes searched."""
     wanted = list(probes)
     found = Proof(n_probes=len(wanted))
@@ -91,29 +117,56 @@ def search(
             hits[path] = _search_file(path, files, key, wanted, found, tell)
         except FileNotFoundError:
             continue  # rotated or checkpointed away meanwhile
-    shared = {probe for probe in set().union(*hits.values()) if kept(probe)}
-    found.n_shared = len(shared)
+        except StoreDamaged:
+            if not _is_old_copy(path, files):
+                raise
+            found.unreadable.append(str(path))
+    shared = {
+        probe: table
+        for probe in set().union(*hits.values())
+        if (table := kept_in(probe)) is not None
+    }
+    found.shared = dict(Counter(shared.values()))
     for path, pieces in hits.items():
-        if left := pieces - shared:
-            is_old_copy = path.is_relative_to(files.backups) or path.is_relative_to(
-                files.quarantine
-            )
-            (found.backups if is_old_copy else found.residue)[str(path)] = len(left)
+        if left := pieces - shared.keys():
+            where = found.backups if _is_old_copy(path, files) else found.residue
+            where[str(path)] = len(left)
     return found
 
 
-def is_kept(conn: Connection, probe: bytes) -> bool:
-    """Whether any row that is still there holds this piece of text."""
-    # Bytes against bytes: a piece may begin or end within a character.
-    return any(
-        scalar(
-            conn,
-            f"select 1 from {table} where instr(cast({column} as blob), ?) or "
-            f"instr(cast(lower({column}) as blob), ?) limit 1",
-            (probe, probe),
+def _is_old_copy(path: Path, files: StoreFiles) -> bool:
+    return path.is_relative_to(files.backups) or path.is_relative_to(files.quarantine)
+
+
+def kept_in(conn: Connection, probe: bytes) -> str | None:
+    """The table of a row that is still there and holds this piece of text; None if none does.
+
+    Asks every table that SQL shows, and the statements of the schema itself: "feedback" is a word of
+    clients and a name of ours. Reads the whole database where nothing has it.
+    """
+    for table, columns in _text_columns(conn):
+        # Bytes against bytes: a piece may begin or end within a character.
+        terms = (
+            f"instr(cast({column} as blob), :probe) or instr(cast(lower({column}) as blob), :probe)"
+            for column in columns
         )
-        for table, column in _CONTENT
-    )
+        sql = f"select 1 from {table} where {' or '.join(terms)} limit 1"
+        if scalar(conn, sql, {"probe": probe}) is not None:
+            return table
+    return None
+
+
+def _text_columns(conn: Connection) -> list[tuple[str, list[str]]]:
+    """Every table but those of the search, which hold words in a form of their own."""
+    found = [("sqlite_schema", ["sql"])]
+    sql = "select name from pragma_table_list where schema = 'main' and type = 'table'"
+    for (table,) in conn.execute(sql).fetchall():
+        columns = conn.execute(
+            "select name from pragma_table_info(?) where type = 'TEXT'", (table,)
+        ).fetchall()
+        if columns and not table.startswith("sqlite_"):
+            found.append((table, [row[0] for row in columns]))
+    return found
 
 
 def total_bytes(state_dir: Path, folder: Path, leave_out: Iterable[Path] = ()) -> int:

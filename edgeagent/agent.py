@@ -18,11 +18,24 @@ from edgeagent.catalog.record import InstalledModel
 from edgeagent.engine.client import Generation
 from edgeagent.errors import EdgeAgentError, EngineDied, ModelNotFound, Unavailable, by_code
 from edgeagent.pool import Pool
+from edgeagent.store.requests import RequestRow
 from edgeagent.types import EngineFacts, FinishReason, GenerateSpec, Sampling, TokenChunk, Usage
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_ALIASES = ("", "default")
+# As nginx notes it: the client left before its answer was whole.
+CLIENT_GONE = 499
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who asks, by which way: `owner` has the rows, requests of one `key_id` share prefixes."""
+
+    endpoint: str
+    request_id: str
+    owner: str
+    key_id: str
 
 
 @dataclass(frozen=True)
@@ -53,11 +66,18 @@ class Answer:
     """A request that is being answered. `release()` may be called twice."""
 
     def __init__(
-        self, decision: Decision, spec: GenerateSpec, pool: Pool, note: Callable[[Answer], None]
+        self,
+        asked: Asked,
+        decision: Decision,
+        spec: GenerateSpec,
+        pool: Pool,
+        note: Callable[[Answer], None],
     ) -> None:
+        self.asked = asked
         self.decision = decision
         self.spec = spec
         self.started_s = time.monotonic()
+        self.status = CLIENT_GONE  # until it is known better
         self.usages: dict[int, Usage] = {}
         self.finishes: dict[int, FinishReason] = {}
         self.n_pieces: dict[int, int] = {}
@@ -87,6 +107,7 @@ class Answer:
                 self.finishes[chunk.index] = chunk.finish
                 self.usages[chunk.index] = chunk.usage
         if len(self.finishes) == self.spec.n_answers:
+            self.status = 200
             self._pool.record_answer(self.decision.model_id)
         return chunks
 
@@ -141,9 +162,15 @@ class Readiness:
 class Agent:
     """Answers requests with the models of a pool. Event loop's thread only."""
 
-    def __init__(self, pool: Pool, models: ModelSource) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        models: ModelSource,
+        note: Callable[[RequestRow], None] = lambda row: None,
+    ) -> None:
         self._pool = pool
         self._models = models
+        self._note = note
 
     def route(self, model: str | None) -> Decision:
         """The model a request goes to. Raises: Unavailable when no model is installed."""
@@ -162,15 +189,14 @@ class Agent:
         """How the model likes to be sampled where a request does not say."""
         return self._models.sampling(decision.model_id)
 
-    async def answer(self, decision: Decision, spec: GenerateSpec) -> Answer:
-        """Begin to answer. Raises: ModelNotFound and whatever keeps the model from being used."""
-        answer = Answer(decision, spec, self._pool, _log)
-        try:
-            await answer.begin()
-        except BaseException:
-            await answer.release()
-            raise
-        return answer
+    def ask(self, asked: Asked, decision: Decision, spec: GenerateSpec) -> Answer:
+        """An answer that waits for `begin`. Whoever asks must `release` it."""
+        return Answer(asked, decision, spec, self._pool, self._noted)
+
+    def _noted(self, answer: Answer) -> None:
+        row = row_of(answer)
+        _log(row)
+        self._note(row)
 
     def models(self) -> list[ModelStatus]:
         default = self._models.default_id()
@@ -246,20 +272,50 @@ def _modified_s(model: InstalledModel) -> int | None:
         return None
 
 
-def _log(answer: Answer) -> None:
-    """One line for each request: counts and times, never content."""
+def row_of(answer: Answer) -> RequestRow:
+    """What is noted of a request: counts and times, never content."""
     usages = list(answer.usages.values())
-    first = usages[0] if usages else None
+    slowest = max(usages, key=lambda usage: usage.total_ms, default=None)
+    n = answer.spec.n
+    firsts = [usage for index, usage in answer.usages.items() if index % n == 0]
+    tpot_ms = None
+    if slowest is not None and slowest.n_generated > 1:
+        tpot_ms = (slowest.total_ms - slowest.ttft_ms) / (slowest.n_generated - 1)
+    finishes = [answer.finishes.get(i, "cancelled") for i in range(answer.spec.n_answers)]
+    return RequestRow(
+        id=answer.asked.request_id,
+        owner=answer.asked.owner,
+        key_id=answer.asked.key_id,
+        endpoint=answer.asked.endpoint,
+        model=answer.decision.model_id,
+        route=answer.decision.reason,
+        status=answer.status,
+        finish=",".join(dict.fromkeys(finishes)),
+        n_prompt=sum(usage.n_prompt for usage in firsts),
+        n_cached=sum(usage.n_cached for usage in firsts),
+        n_generated=sum(usage.n_generated for usage in usages),
+        queue_ms=slowest.queue_ms if slowest else None,
+        ttft_ms=slowest.ttft_ms if slowest else None,
+        tpot_ms=tpot_ms,
+        total_ms=1e3 * (time.monotonic() - answer.started_s),
+        created_ms=int(1e3 * time.time()),
+    )
+
+
+def _log(row: RequestRow) -> None:
     logger.info(
-        "request model=%s route=%s finish=%s n_prompt=%s n_cached=%s n_generated=%s queue_ms=%.0f "
-        "ttft_ms=%.0f total_ms=%.0f",
-        answer.decision.model_id,
-        answer.decision.reason,
-        ",".join(answer.finishes.get(i, "cancelled") for i in range(answer.spec.n_answers)),
-        first.n_prompt if first else 0,
-        first.n_cached if first else 0,
-        sum(usage.n_generated for usage in usages),
-        first.queue_ms if first else 0,
-        first.ttft_ms if first else 0,
-        1e3 * (time.monotonic() - answer.started_s),
+        "request id=%s endpoint=%s model=%s route=%s status=%s finish=%s n_prompt=%s n_cached=%s "
+        "n_generated=%s queue_ms=%.0f ttft_ms=%.0f total_ms=%.0f",
+        row.id,
+        row.endpoint,
+        row.model,
+        row.route,
+        row.status,
+        row.finish,
+        row.n_prompt,
+        row.n_cached,
+        row.n_generated,
+        row.queue_ms or 0,
+        row.ttft_ms or 0,
+        row.total_ms,
     )

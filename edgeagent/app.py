@@ -1,6 +1,6 @@
 """The composition root: builds every part of the daemon, and starts and stops them in order.
 
-settings -> store -> keys -> library -> models -> pool -> agent -> API -> auth -> guard -> server
+settings -> store, keys -> library -> models -> pool -> agent, archive -> API -> auth -> guard -> server
 """
 
 from __future__ import annotations
@@ -17,12 +17,24 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
-from litestar.types import ASGIApp, Scope
+from litestar.types import ASGIApp
 
 from edgeagent import __version__
 from edgeagent.agent import Agent
-from edgeagent.api import auth, chat, completions, errors, guard, keys, models, server, system
+from edgeagent.api import (
+    auth,
+    chat,
+    completions,
+    errors,
+    guard,
+    keys,
+    models,
+    server,
+    stored,
+    system,
+)
 from edgeagent.api.limits import FailureThrottle, Limiter
+from edgeagent.archive import Archive
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
 from edgeagent.catalog.repack import repacked_types
@@ -36,7 +48,8 @@ from edgeagent.measuring import Measuring
 from edgeagent.pool import Pool, PoolLimits
 from edgeagent.settings import Settings
 from edgeagent.store.database import open_store
-from edgeagent.types import Caller
+from edgeagent.store.files import StoreFiles
+from edgeagent.store.requests import RequestLog, RequestRow
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +64,9 @@ class Daemon:
         self, configuration: Configuration, addresses: Sequence[str] | None = None
     ) -> None:
         self.settings = settings = configuration.settings
-        self.store = open_store(settings)
-        self.keyring = Keyring(self.store)
+        self.database = open_store(settings) if settings.store == "on" else None
+        files = StoreFiles(settings.store_dir)
+        self.keyring = Keyring(self.database, files.database, lambda: open_store(settings))
         exposed = [a for a in addresses or (settings.host,) if not is_loopback(a)]
         for address in exposed:
             refuse_open_bind(
@@ -79,7 +93,11 @@ class Daemon:
             place=self.models.place,
             log_level=settings.log_level,
         )
-        self.agent = Agent(self.pool, self.models)
+        self.archive = Archive(self.database, is_searchable=settings.search)
+        self._requests = (
+            RequestLog(self.database, settings.request_flush_s) if self.database else None
+        )
+        self.agent = Agent(self.pool, self.models, self._note)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
@@ -111,12 +129,13 @@ class Daemon:
                 keys.rotate_key,
                 system.health,
                 system.ready,
+                *stored.HANDLERS,
             ],
             dependencies={
                 "agent": Provide(lambda: self.agent, sync_to_thread=False),
+                "archive": Provide(lambda: self.archive, sync_to_thread=False),
                 "settings": Provide(lambda: self.settings, sync_to_thread=False),
                 "keyring": Provide(lambda: self.keyring, sync_to_thread=False),
-                "caller": Provide(caller_of, sync_to_thread=False),
             },
             exception_handlers={Exception: errors.respond},
             on_startup=[self._start],
@@ -133,6 +152,8 @@ class Daemon:
 
     async def _start(self) -> None:
         await self.pool.open()
+        if self._requests is not None:
+            self._requests.start()
         if self.settings.preload:
             self._preloading = asyncio.create_task(self._preload(), name="preload")
         if self.settings.measure_when_idle:
@@ -153,18 +174,19 @@ class Daemon:
             self._preloading.cancel()
         await self._idle.close()
         await self.pool.close()
+        if self._requests is not None:
+            await self._requests.close()
         self.keyring.close()
-        self.store.close()
+        if self.database is not None:
+            await asyncio.to_thread(self.database.close)
+
+    def _note(self, row: RequestRow) -> None:
+        if self._requests is not None:
+            self._requests.add(row)
 
     async def serve(self, sockets: list[socket.socket]) -> None:
         """Answer on these sockets until told to stop by SIGINT or SIGTERM."""
         await server.server(self.app, self.settings).serve(sockets=sockets)
-
-
-def caller_of(scope: Scope) -> Caller:
-    """Who makes the request that a route answers."""
-    found: Caller = scope["state"]["caller"]
-    return found
 
 
 def is_loopback(host: str) -> bool:

@@ -12,7 +12,9 @@
     |- Unauthorized                     invalid_api_key          no key, or none that is good here
     |- Forbidden                        forbidden
     |  `- InsufficientScope             insufficient_scope       a good key that may not do this
-    |- LegalHold                        legal_hold               rows that must not be erased now
+    |- Conflict                         conflict                 not in the state that this needs
+    |  |- StoreOff                      store_off                this daemon stores nothing
+    |  `- LegalHold                     legal_hold               rows that must not be erased now
     |- NotFound                         not_found
     |  |- ModelNotFound                 model_not_found
     |  `- KeyNotFound                   key_not_found
@@ -107,10 +109,6 @@ class InsufficientScope(Forbidden):
     code = "insufficient_scope"
 
 
-class LegalHold(EdgeAgentError):
-    code = "legal_hold"
-
-
 class NotFound(EdgeAgentError):
     code = "not_found"
 
@@ -181,6 +179,18 @@ class BundleRefused(InstallFailed):
 
 class KeyUnusable(EdgeAgentError):
     code = "key_unusable"
+
+
+class Conflict(EdgeAgentError):
+    code = "conflict"
+
+
+class StoreOff(Conflict):
+    code = "store_off"
+
+
+class LegalHold(Conflict):
+    code = "legal_hold"
 
 
 class StoreError(EdgeAgentError):

@@ -139,6 +139,13 @@ class Settings(BaseSettings):
     )
 
     # store
+    store: Literal["on", "off"] = Field(
+        "on", description='"off": nothing of any request is kept, neither content nor counts'
+    )
+    search: bool = Field(False, description="index stored content for search")
+    request_flush_s: float = Field(
+        10.0, ge=0, le=3600, description="counts and times of requests are written this often"
+    )
     store_encryption: Literal["on", "off"] = Field(
         "on", description="encrypt the database and its backups; chosen before the first start"
     )

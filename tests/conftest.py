@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,12 +27,9 @@ STORIES = SHARED / "models" / "stories260K.gguf"
 SMOLLM = "smollm2-135m-instruct"
 # Models that the tests install stay here, so that a second run needs no network.
 CACHE = Path(os.environ.get("TEST_MODELS_DIR", ROOT / ".cache" / "models"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _key_of_the_store(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The key file that stores are encrypted with by default is made here and not in the home."""
-    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+KEY_FILE = "EDGEAGENT_STORE_KEY_FILE"
+_KEYS = tempfile.TemporaryDirectory(prefix="edgeagent-tests-")
+os.environ[KEY_FILE] = str(Path(_KEYS.name, "store.key"))
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +89,7 @@ class DaemonProcess:
         ]  # fmt: skip
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, env=_clean_environment()
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=clean_environment()
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -140,8 +138,10 @@ class DaemonProcess:
             self.process.stdout.close()
 
 
-def _clean_environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("EDGEAGENT_")}
+def clean_environment() -> dict[str, str]:
+    """Ours without its settings; stores made by tests keep their key away from the system's."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("EDGEAGENT_")}
+    return kept | {KEY_FILE: os.environ[KEY_FILE]}
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:

@@ -22,10 +22,13 @@ RULES = (
     Rule("GET", "/health", "open"),
     Rule("GET", "/ready", "any key"),
     Rule("GET", "/schema", "any key"),
-    Rule("POST", "/v1/chat/completions", "chat"),
+    Rule("*", "/v1/chat/completions", "chat"),  # stored answers too: those of its owner
     Rule("POST", "/v1/completions", "chat"),
     Rule("GET", "/v1/models", "any key"),  # every SDK lists them
     Rule("POST", "/v1/models", "models"),
+    Rule("GET", "/v1/usage", "any key"),
+    Rule("POST", "/v1/feedback", "any key"),
+    Rule("GET", "/v1/search", "chat"),
     Rule("*", "/admin/keys", "admin"),
 )
 

@@ -11,13 +11,17 @@ from litestar.types import ASGIApp
 
 from edgeagent.agent import Agent, Answer
 from edgeagent.api.body import body_operation, read_body
+from edgeagent.api.caller import asked_by
 from edgeagent.api.schemas.chat import ChatAnswer, ChatRequest
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.stream import AnswerResponse
 from edgeagent.api.usage import finish_reason
 from edgeagent.api.writer import AnswerWriter, totals
+from edgeagent.archive import Archive
 from edgeagent.settings import Settings
-from edgeagent.types import Caller, GenerateSpec, Prompt, TokenChunk
+from edgeagent.store.items import Item
+from edgeagent.store.responses import StoredResponse
+from edgeagent.types import GenerateSpec, Prompt, TokenChunk
 
 _encode = msgspec.json.encode
 
@@ -56,6 +60,10 @@ class ChatWriter(AnswerWriter):
         )  # fmt: skip
 
     def whole(self, answer: Answer) -> bytes:
+        return _encode(self.whole_object(answer))
+
+    def whole_object(self, answer: Answer) -> dict[str, Any]:
+        """The `chat.completion` of what was collected."""
         choices = [
             {
                 "index": index,
@@ -69,8 +77,7 @@ class ChatWriter(AnswerWriter):
             }
             for index in range(answer.spec.n_answers)
         ]
-        last = {"object": "chat.completion", "choices": choices} | totals(answer)
-        return _encode(self.head | last)
+        return self.head | {"object": "chat.completion", "choices": choices} | totals(answer)
 
 
 @post(
@@ -92,23 +99,65 @@ class ChatWriter(AnswerWriter):
     },
 )
 async def chat(
-    request: Request[Any, Any, Any], agent: Agent, settings: Settings, caller: Caller
+    request: Request[Any, Any, Any], agent: Agent, archive: Archive, settings: Settings
 ) -> ASGIApp:
     body = await read_body(request, ChatRequest)
+    if body.store:
+        await archive.check()
     decision = agent.route(body.model)
+    asked = asked_by(request)
     spec = GenerateSpec(
         prompts=[Prompt(messages=[message.for_template() for message in body.messages])],
         sampling=body.sampling(agent.defaults(decision)),
         max_tokens=body.answer_limit,
         stop=body.stops(),
         n=body.n or 1,
-        scope=caller.key_id,
+        scope=asked.key_id,
         ignore_eos=body.ignore_eos,
     )
+    writer = ChatWriter(decision.model_id, wants_usage=body.wants_usage)
+
+    async def keep(answer: Answer) -> None:
+        await archive.keep(stored_chat(asked.owner, body, writer.whole_object(answer)))
+
     return AnswerResponse(
-        lambda: agent.answer(decision, spec),
-        ChatWriter(decision.model_id, wants_usage=body.wants_usage),
+        agent.ask(asked, decision, spec),
+        writer,
+        keep=keep if body.store else None,
         is_stream=bool(body.stream),
         ping_interval_s=settings.ping_interval_s,
         write_timeout_s=settings.write_timeout_s,
+    )
+
+
+def stored_chat(owner: str, body: ChatRequest, whole: dict[str, Any]) -> StoredResponse:
+    """Question and answers as they are kept."""
+    metadata = body.metadata or {}
+    asked = [
+        Item(
+            kind="message",
+            role=message.role,
+            body=message.model_dump(exclude_none=True),
+            plain=message.content or "",
+            is_input=True,
+        )
+        for message in body.messages
+    ]
+    answered = [
+        Item(
+            kind="message",
+            role="assistant",
+            body=choice["message"],
+            plain=choice["message"]["content"] or "",
+        )
+        for choice in whole["choices"]
+    ]
+    return StoredResponse(
+        id=whole["id"],
+        owner=owner,
+        subject=metadata.get("subject"),
+        model=whole["model"],
+        status="completed",
+        body=whole | {"metadata": metadata},
+        items=[*asked, *answered],
     )

@@ -11,13 +11,14 @@ from litestar.types import ASGIApp
 
 from edgeagent.agent import Agent, Answer
 from edgeagent.api.body import body_operation, read_body
+from edgeagent.api.caller import asked_by
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.schemas.completions import CompletionAnswer, CompletionRequest
 from edgeagent.api.stream import AnswerResponse
 from edgeagent.api.usage import finish_reason
 from edgeagent.api.writer import AnswerWriter, totals
 from edgeagent.settings import Settings
-from edgeagent.types import Caller, GenerateSpec, Prompt, TokenChunk
+from edgeagent.types import GenerateSpec, Prompt, TokenChunk
 
 _encode = msgspec.json.encode
 
@@ -71,11 +72,10 @@ def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
         503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
     },
 )
-async def complete(
-    request: Request[Any, Any, Any], agent: Agent, settings: Settings, caller: Caller
-) -> ASGIApp:
+async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
     body = await read_body(request, CompletionRequest)
     decision = agent.route(body.model)
+    asked = asked_by(request)
     spec = GenerateSpec(
         prompts=[
             Prompt(text=prompt) if isinstance(prompt, str) else Prompt(tokens=prompt)
@@ -86,11 +86,11 @@ async def complete(
         max_tokens=body.max_tokens or 16,
         stop=body.stops(),
         n=body.n or 1,
-        scope=caller.key_id,
+        scope=asked.key_id,
         ignore_eos=body.ignore_eos,
     )
     return AnswerResponse(
-        lambda: agent.answer(decision, spec),
+        agent.ask(asked, decision, spec),
         CompletionWriter(decision.model_id, wants_usage=body.wants_usage),
         is_stream=bool(body.stream),
         ping_interval_s=settings.ping_interval_s,

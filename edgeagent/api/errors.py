@@ -10,7 +10,12 @@ from typing import Any
 import msgspec
 import pydantic
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import (
+    HTTPException,
+    MethodNotAllowedException,
+    NotFoundException,
+    ValidationException,
+)
 
 from edgeagent.errors import (
     BadRequest,
@@ -31,8 +36,9 @@ STATUS = {
     "forbidden": 403,
     "insufficient_scope": 403,
     "misdirected_request": 403,
-    "legal_hold": 409,
     "queue_full": 429,
+    "conflict": 409,
+    "store_off": 409,
     "rate_limit_exceeded": 429,
     "model_unusable": 503,
     "gguf_refused": 503,
@@ -93,6 +99,8 @@ def translate(exc: Exception) -> EdgeAgentError:
         return no_such_method()
     if isinstance(exc, NotFoundException):
         return nothing_here()
+    if isinstance(exc, ValidationException):
+        return _from_query(exc)
     if isinstance(exc, HTTPException) and exc.status_code < 500:
         return BadRequest(exc.detail or "The request is not valid.")
     logger.error("unforeseen %s", type(exc).__name__, exc_info=exc)
@@ -133,6 +141,17 @@ def _from_validation(exc: pydantic.ValidationError) -> EdgeAgentError:
     return InvalidParameter(
         f"{where}{message[0].lower()}{message[1:]}{_shown(first)}.", param=param
     )
+
+
+def _from_query(exc: ValidationException) -> EdgeAgentError:
+    """The first complaint about a parameter in the URL."""
+    extra: Any = exc.extra
+    first = extra[0] if isinstance(extra, list) and extra and isinstance(extra[0], dict) else {}
+    param = first.get("key")
+    if param is None:
+        return BadRequest(exc.detail or "The request is not valid.")
+    message = str(first.get("message", "is not valid"))
+    return InvalidParameter(f"`{param}`: {message[0].lower()}{message[1:]}.", param=str(param))
 
 
 def _shown(error: Any) -> str:

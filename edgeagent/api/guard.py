@@ -80,7 +80,9 @@ class Guard:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
-        extra = [request_id()]
+        name = request_id()
+        extra = [name]
+        scope.setdefault("state", {})["request_id"] = name[1].decode()
         sender = _with_headers(send, extra)
         headers = scope["headers"]
         try:

@@ -9,6 +9,7 @@ from litestar import Request, Response, delete, get, post
 from litestar.openapi.datastructures import ResponseSpec
 
 from edgeagent.api.body import body_operation, read_body
+from edgeagent.api.caller import caller_of
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.schemas.keys import (
     KeyBody,
@@ -18,9 +19,9 @@ from edgeagent.api.schemas.keys import (
     RotateRequest,
     key_fields,
 )
-from edgeagent.keyring import Keyring, now_ms
+from edgeagent.keyring import Keyring
 from edgeagent.store.key_record import Key, NewKey
-from edgeagent.types import Caller
+from edgeagent.store.sql import now_ms
 
 _UNKNOWN = ResponseSpec(ErrorBody, description="Unknown key")
 _INVALID = ResponseSpec(ErrorBody, description="The request is not valid")
@@ -38,12 +39,10 @@ _INVALID = ResponseSpec(ErrorBody, description="The request is not valid")
         400: _INVALID,
     },
 )
-async def create_key(
-    request: Request[Any, Any, Any], keyring: Keyring, caller: Caller
-) -> Response[NewKeyBody]:
+async def create_key(request: Request[Any, Any, Any], keyring: Keyring) -> Response[NewKeyBody]:
     body = await read_body(request, KeyRequest)
     spec = body.spec(now_ms())
-    return _secret(await asyncio.wrap_future(keyring.create(spec, caller.key_id)))
+    return _secret(await asyncio.wrap_future(keyring.create(spec, caller_of(request).key_id)))
 
 
 @get(
@@ -67,8 +66,8 @@ async def list_keys(keyring: Keyring) -> KeyList:
     status_code=200,
     responses={404: _UNKNOWN},
 )
-async def revoke_key(keyring: Keyring, caller: Caller, key_id: str) -> KeyBody:
-    return _body(await asyncio.wrap_future(keyring.revoke(key_id, caller.key_id)))
+async def revoke_key(request: Request[Any, Any, Any], keyring: Keyring, key_id: str) -> KeyBody:
+    return _body(await asyncio.wrap_future(keyring.revoke(key_id, caller_of(request).key_id)))
 
 
 @post(
@@ -88,10 +87,10 @@ async def revoke_key(keyring: Keyring, caller: Caller, key_id: str) -> KeyBody:
     },
 )
 async def rotate_key(
-    request: Request[Any, Any, Any], keyring: Keyring, caller: Caller, key_id: str
+    request: Request[Any, Any, Any], keyring: Keyring, key_id: str
 ) -> Response[NewKeyBody]:
     body = await read_body(request, RotateRequest)
-    made = keyring.rotate(key_id, caller.key_id, body.grace_s, may_be_sealed=False)
+    made = keyring.rotate(key_id, caller_of(request).key_id, body.grace_s, may_be_sealed=False)
     return _secret(await asyncio.wrap_future(made))
 
 

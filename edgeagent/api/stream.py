@@ -15,7 +15,7 @@ import msgspec
 from litestar.types import Receive, Scope, Send
 
 from edgeagent.agent import Answer
-from edgeagent.api.errors import body_of, encoded, translate
+from edgeagent.api.errors import body_of, encoded, status_of, translate
 from edgeagent.api.usage import tokens_of
 from edgeagent.types import TokenChunk
 
@@ -46,23 +46,25 @@ class Writer(Protocol):
 
 
 class AnswerResponse:
-    """An ASGI response around one answer, which `begin` starts."""
+    """An ASGI response around one answer. `keep` stores it, before its end is sent: an answer that says
+    it is stored is on disk."""
 
     def __init__(
         self,
-        begin: Callable[[], Awaitable[Answer]],
+        answer: Answer,
         writer: Writer,
         *,
+        keep: Callable[[Answer], Awaitable[None]] | None = None,
         is_stream: bool,
         ping_interval_s: float,
         write_timeout_s: float,
     ) -> None:
-        self._begin = begin
+        self._answer = answer
         self._writer = writer
+        self._keep = keep
         self._is_stream = is_stream
         self._ping_interval_s = ping_interval_s
         self._write_timeout_s = write_timeout_s
-        self._answer: Answer | None = None
         self._is_started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,13 +77,12 @@ class AnswerResponse:
             gone.cancel()
             # However this ended, what the answer holds is given back before the response is over.
             await asyncio.gather(produce, gone, return_exceptions=True)
-            if self._answer is not None:
-                await self._answer.release()
-                scope["state"]["charge"](tokens_of(self._answer))
+            await self._answer.release()
+            scope["state"]["charge"](tokens_of(self._answer))
 
     async def _produce(self, send: Send) -> None:
         try:
-            self._answer = await self._begin()
+            await self._answer.begin()
             if self._is_stream:
                 await self._stream(send, self._answer)
             else:
@@ -92,6 +93,8 @@ class AnswerResponse:
     async def _whole(self, send: Send, answer: Answer) -> None:
         while chunks := await answer.take():
             self._writer.collect(chunks)
+        if self._keep is not None:
+            await self._keep(answer)
         body = self._writer.whole(answer)
         length = (b"content-length", str(len(body)).encode())
         await self._start(send, 200, [(b"content-type", b"application/json"), length])
@@ -99,8 +102,12 @@ class AnswerResponse:
 
     async def _stream(self, send: Send, answer: Answer) -> None:
         while chunks := await self._take(send, answer):
+            if self._keep is not None:
+                self._writer.collect(chunks)
             await self._start_stream(send)
             await self._send(send, self._writer.events(chunks))
+        if self._keep is not None:
+            await self._keep(answer)
         await self._send(send, self._writer.last_events(answer) + DONE, more=False)
 
     async def _take(self, send: Send, answer: Answer) -> list[TokenChunk]:
@@ -140,6 +147,7 @@ class AnswerResponse:
             logger.info("client_dropped reason=reads_too_slowly")
             return
         error = translate(exc)
+        self._answer.status = status_of(error)
         if self._is_started:
             event = b"data: " + msgspec.json.encode(body_of(error)) + b"\n\n"
             await self._send(send, event + DONE, more=False)

@@ -198,6 +198,11 @@ class EngineClient(asyncio.Protocol):
             self._n_threads = n_threads
             self._send(protocol.SetThreads(n_threads))
 
+    def forget_prefixes(self, scope: str | None) -> None:
+        """Drop what is cached of ended requests of one scope, or of all."""
+        if self.is_alive:
+            self._send(protocol.ForgetPrefixes(scope))
+
     def kill(self, reason: str) -> None:
         """End the process at once; open requests get EngineDied."""
         if self._process is not None and self._process.poll() is None:

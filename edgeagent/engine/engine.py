@@ -124,9 +124,10 @@ class Engine:
         """What the daemon allows from the next step on."""
         self._threads.grant(n_threads)
 
-    def forget_prefixes(self, scope: str | None) -> int:
+    def forget_prefixes(self, scope: str | None) -> None:
         """Drop idle prefixes of one scope, or all."""
-        return self._kv.forget(scope)
+        n_gone = self._kv.forget(scope)
+        logger.info("prefixes_forgotten n=%s", n_gone)
 
     def _retry_after_s(self) -> float:
         ahead = len(self._waiting) / max(1, self._config.n_seq)

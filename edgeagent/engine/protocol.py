@@ -34,6 +34,12 @@ class SetThreads(msgspec.Struct, frozen=True, tag="set_threads"):
     n_threads: int
 
 
+class ForgetPrefixes(msgspec.Struct, frozen=True, tag="forget_prefixes"):
+    """Drop what is cached of ended requests of one scope, or of all (None)."""
+
+    scope: str | None = None
+
+
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):
     pass
 
@@ -67,7 +73,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     health: EngineHealth
 
 
-ToWorker = Load | Generate | Cancel | SetThreads | Shutdown
+ToWorker = Load | Generate | Cancel | SetThreads | ForgetPrefixes | Shutdown
 ToDaemon = Ready | LoadFailed | Step | Refused | Heartbeat
 
 _encoder = msgspec.msgpack.Encoder()

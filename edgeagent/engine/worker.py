@@ -190,6 +190,8 @@ class Worker:
                     self._inbox.put(_nothing)  # wake an idle engine
             case protocol.SetThreads(n_threads):
                 self._inbox.put(lambda: self._engine.grant_threads(n_threads))
+            case protocol.ForgetPrefixes(scope):
+                self._inbox.put(lambda: self._engine.forget_prefixes(scope))
             case protocol.Shutdown():
                 os._exit(0)
             case protocol.Load():

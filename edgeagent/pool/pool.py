@@ -136,6 +136,12 @@ class Pool:
         await self._notify()
         return True
 
+    def forget_prefixes(self, scope: str | None = None) -> None:
+        """Let every loaded model drop what it has cached of one scope's ended requests, or of all."""
+        for resident in self._residents.values():
+            if resident.client is not None:
+                resident.client.forget_prefixes(scope)
+
     async def close(self) -> None:
         self._is_closing = True
         if self._watcher is not None:

@@ -7,10 +7,9 @@ at the end. Steps are plain functions over `Tables`; they must not end the trans
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeagent.errors import StoreUnusable
@@ -35,24 +34,9 @@ def _properties(db: Tables) -> None:
     db.execute("INSERT INTO properties VALUES ('store_id', ?)", (uuid.uuid4().hex,))
 
 
-def _tables(db: Tables) -> None:
-    for statement in statements(schema.FIRST):
-        db.execute(statement)
-
-
-def statements(script: str) -> Iterator[str]:
-    """The statements of a script, one by one: `executescript` would end the transaction."""
-    pending = ""
-    for piece in script.split(";"):
-        pending += piece + ";"
-        if pending.strip() != ";" and sqlite3.complete_statement(pending):
-            yield pending
-            pending = ""
-
-
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "properties", _properties),
-    Migration(2, "tables", _tables),
+    Migration(2, "tables", schema.first),
 )
 
 

@@ -86,7 +86,7 @@ def _strings(text: str) -> list[str]:
 @dataclass
 class Proof:
     """What was searched and found. `residue`, `backups`: file names with the number of probes in them;
-    `shared`: probes that rows of these tables hold too, which were kept; `unreadable`: damaged copies set aside."""
+    `shared`: tables whose kept rows hold probes too; `unreadable`: damaged copies that were set aside."""
 
     n_probes: int = 0
     n_files: int = 0

@@ -1,4 +1,4 @@
-"""What is kept, as SQL: one entry of `MIGRATIONS` for each published change, never edited afterwards.
+"""What is kept, as SQL. A published step is left as it is; see `migrations.py`.
 
 Content and what is known about it have tables of their own, so that each can be kept for its own
 time: deleting a row of `*_content` leaves the row beside it, without content. Every row that a client
@@ -7,6 +7,11 @@ patient, a customer), where the client said so. Times are UTC in milliseconds.
 """
 
 from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from edgeagent.store.connection import Tables
 
 FIRST = """
 create table key (
@@ -176,6 +181,26 @@ create virtual table item_fts using fts5 (
 create virtual table segment_fts using fts5 (
     plain, content = '', contentless_delete = 1, tokenize = 'unicode61'
 );
+create trigger item_content_gone after delete on item_content begin
+    delete from item_fts where rowid = old.item_rowid;
+end;
+create trigger segment_content_gone after delete on segment_content begin
+    delete from segment_fts where rowid = old.segment_rowid;
+end;
 """
 
-MIGRATIONS: tuple[tuple[str, str], ...] = (("first", FIRST),)
+
+def first(db: Tables) -> None:
+    """Make all tables. Statement by statement: a script would end the transaction."""
+    for statement in _statements(FIRST):
+        db.execute(statement)
+
+
+def _statements(script: str) -> Iterator[str]:
+    gathered = ""
+    for line in script.splitlines(keepends=True):
+        gathered += line
+        if sqlite3.complete_statement(gathered):
+            yield gathered
+            gathered = ""
+    assert not gathered.strip(), "the script ends with a whole statement"

@@ -61,7 +61,7 @@ def test_an_unknown_model_object_is_a_404(client):
 
 def test_a_method_that_the_path_lacks_is_a_405(client):
     with pytest.raises(openai.APIStatusError) as caught:
-        client.get("/chat/completions", cast_to=object)
+        client.get("/completions", cast_to=object)
     assert caught.value.status_code == 405
     assert caught.value.code == "method_not_allowed"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,13 +9,15 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import clean_environment
+
 Edgeagent = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
 def edgeagent() -> Edgeagent:
     def run(*arguments: object, env: dict[str, str] | None = None, **kwargs: Any) -> Any:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("EDGEAGENT_")}
+        clean = clean_environment()
         done = subprocess.run(
             [sys.executable, "-m", "edgeagent", *map(str, arguments)], capture_output=True, text=True,
             timeout=60, env=clean | {"COLUMNS": "200"} | (env or {}), stdin=subprocess.DEVNULL, **kwargs,

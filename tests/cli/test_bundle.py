@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +12,11 @@ import pytest
 from edgeagent.cli.bundle import profile_name, profile_text
 from edgeagent.device.library import load, load_all, parse
 from edgeagent.settings import Settings
+from tests.conftest import clean_environment
 
 
 def edgeagent(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("EDGEAGENT_")}
+    environment = clean_environment()
     return subprocess.run(
         [sys.executable, "-m", "edgeagent", *map(str, arguments)],
         capture_output=True, text=True, timeout=120, check=False, env=environment,

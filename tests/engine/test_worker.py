@@ -62,6 +62,21 @@ async def test_a_story_is_told_and_told_again_the_same(engine):
     assert last.usage.n_cached == last.usage.n_prompt - 1
 
 
+async def test_what_one_scope_has_cached_is_forgotten_and_what_another_has_is_kept(engine):
+    text = "Lily and Tom went to the park to play with their big red ball"
+    for scope in ("a", "b"):
+        await collect(engine.generate(spec(text, scope=scope)))
+    engine.forget_prefixes("a")
+    cached = {}
+    for scope in ("a", "b"):
+        _, last = await collect(engine.generate(spec(text, scope=scope)))
+        cached[scope] = last.usage.n_cached
+    assert cached["a"] == 0 < cached["b"]
+    engine.forget_prefixes(None)
+    _, last = await collect(engine.generate(spec(text, scope="b")))
+    assert last.usage.n_cached == 0
+
+
 async def test_the_facts_are_the_models_own(engine):
     facts = engine.facts
     assert facts.n_params == 292_800 or 200_000 < facts.n_params < 400_000

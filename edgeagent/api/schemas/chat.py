@@ -8,6 +8,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgeagent.api.schemas.common import GenerationRequest, TimingsBody, UsageBody
+from edgeagent.api.schemas.stored import Metadata
 from edgeagent.errors import UnsupportedParameter
 
 
@@ -80,8 +81,10 @@ class ChatRequest(GenerationRequest):
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
     max_tokens: int | None = Field(None, ge=1, le=1 << 20)
     max_completion_tokens: int | None = Field(None, ge=1, le=1 << 20)
-    metadata: dict[str, str] | None = Field(None, description="accepted and ignored")
-    store: bool | None = Field(None, description="accepted and ignored: nothing is stored")
+    metadata: Metadata | None = Field(
+        None, description="kept with a stored answer; `subject` names whom it is about"
+    )
+    store: bool | None = Field(None, description="keep question and answer on this device")
     reasoning_effort: str | None = Field(None, description="accepted and ignored")
     verbosity: str | None = Field(None, description="accepted and ignored")
     parallel_tool_calls: bool | None = Field(None, description="accepted and ignored without tools")

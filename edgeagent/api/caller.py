@@ -1,0 +1,28 @@
+"""Who makes this request, as the layers before the routes have found out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request
+
+from edgeagent.agent import Asked
+from edgeagent.types import Caller
+
+
+def caller_of(request: Request[Any, Any, Any]) -> Caller:
+    """The key's holder; without keys, whoever is on this machine."""
+    found = request.scope["state"]["caller"]  # api/auth.py has put it there, or nothing got here
+    assert isinstance(found, Caller)
+    return found
+
+
+def asked_by(request: Request[Any, Any, Any]) -> Asked:
+    """What the agent notes of a request."""
+    caller = caller_of(request)
+    return Asked(
+        endpoint=str(request.scope["path"]),
+        request_id=str(request.scope["state"]["request_id"]),
+        owner=caller.owner,
+        key_id=caller.key_id,
+    )

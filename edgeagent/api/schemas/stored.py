@@ -1,0 +1,69 @@
+"""Bodies and answers of what is stored."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+# As OpenAI bounds it. `subject` names whom the content is about: export and erasure go by it.
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+
+
+class MetadataRequest(BaseModel):
+    """Replaces the metadata of something stored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    metadata: Metadata | None
+
+
+class FeedbackRequest(BaseModel):
+    """What somebody thought of a request, a stored answer, an item or a transcript."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    target_id: str = Field(min_length=1, max_length=100)
+    rating: Literal[-1, 0, 1]
+    comment: str | None = Field(None, max_length=10_000)
+
+
+class StoredList(BaseModel):
+    """A page; `after=last_id` gives the next one while `has_more`."""
+
+    object: Literal["list"] = "list"
+    data: list[dict[str, Any]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Deleted(BaseModel):
+    id: str
+    object: str
+    deleted: Literal[True] = True
+
+
+class UsageDay(BaseModel):
+    """One model on one day (UTC). Times are means in milliseconds."""
+
+    day: str
+    model: str
+    n_requests: int
+    n_failed: int
+    n_prompt: int
+    n_cached: int
+    n_generated: int
+    audio_s: float
+    ttft_ms: float | None
+    tpot_ms: float | None
+    energy_j: float | None
+
+
+class UsageReport(BaseModel):
+    object: Literal["usage"] = "usage"
+    since: int
+    until: int
+    data: list[UsageDay]

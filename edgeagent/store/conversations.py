@@ -1,0 +1,84 @@
+"""Conversations: a name under which items gather. Functions run inside `Database.write` or `read`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from edgeagent.store.connection import Tables
+from edgeagent.store.rows import Listed, Page, fetch, new_id, paged
+
+
+def create(
+    db: Tables, owner: str, *, metadata: dict[str, str], subject: str | None, now_ms: int
+) -> dict[str, Any]:
+    """Begin a conversation. Returns its row."""
+    row = {
+        "id": new_id("conv"),
+        "owner": owner,
+        "subject": subject,
+        "metadata": json.dumps(metadata),
+        "created_ms": now_ms,
+        "updated_ms": now_ms,
+    }
+    db.execute(
+        "insert into conversation (id, owner, subject, metadata, created_ms, updated_ms) "
+        "values (:id, :owner, :subject, :metadata, :created_ms, :updated_ms)",
+        row,
+    )
+    return row | {"metadata": metadata, "is_held": 0}
+
+
+def get(db: Tables, owner: str, conversation_id: str) -> dict[str, Any] | None:
+    """A conversation of this owner; None for what is not there and what is another's."""
+    rows = fetch(
+        db,
+        "select * from conversation where id = :id and owner = :owner",
+        {"id": conversation_id, "owner": owner},
+    )
+    return _decoded(rows[0]) if rows else None
+
+
+def listed(db: Tables, owner: str, page: Page) -> Listed:
+    """The owner's conversations, the last used first."""
+    found = paged(db, "conversation", "owner = :owner", {"owner": owner}, page, order="updated_ms")
+    return Listed([_decoded(row) for row in found.rows], found.has_more)
+
+
+def update(
+    db: Tables, owner: str, conversation_id: str, *, metadata: dict[str, str], now_ms: int
+) -> dict[str, Any] | None:
+    """Replace the metadata. None when there is no such conversation."""
+    db.execute(
+        "update conversation set metadata = :metadata, updated_ms = :now "
+        "where id = :id and owner = :owner",
+        {"metadata": json.dumps(metadata), "now": now_ms, "id": conversation_id, "owner": owner},
+    )
+    return get(db, owner, conversation_id)
+
+
+def touch(db: Tables, owner: str, conversation_id: str, now_ms: int) -> bool:
+    """Note that a conversation goes on. False when there is none."""
+    cursor = db.execute(
+        "update conversation set updated_ms = :now where id = :id and owner = :owner",
+        {"now": now_ms, "id": conversation_id, "owner": owner},
+    )
+    return bool(cursor.rowcount)
+
+
+def delete(db: Tables, owner: str, conversation_id: str) -> bool | None:
+    """Delete a conversation with its items. False: there is none. None: it is on legal hold."""
+    found = get(db, owner, conversation_id)
+    if found is None:
+        return False
+    if found["is_held"]:
+        return None
+    db.execute(
+        "delete from conversation where id = :id and owner = :owner",
+        {"id": conversation_id, "owner": owner},
+    )
+    return True
+
+
+def _decoded(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"metadata": json.loads(row["metadata"])}

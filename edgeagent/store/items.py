@@ -1,0 +1,110 @@
+"""The items of conversations and responses: messages, calls and their results, in their order.
+
+An item's row says that it was there; its content has a row of its own. Functions here run inside
+`Database.write` or `read`; whoever asks names the owner, and sees nothing of others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import msgspec
+
+from edgeagent.store.connection import Tables
+from edgeagent.store.rows import Listed, Page, fetch, new_id, paged
+
+Parent = Literal["conversation_id", "response_id"]
+
+PREFIXES = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+}
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One item to keep: `body` is its content as the API shows it, `plain` its text for search."""
+
+    kind: str
+    body: dict[str, Any]
+    role: str | None = None
+    plain: str = ""
+    is_input: bool = False
+    id: str | None = None
+
+
+def add(
+    db: Tables,
+    owner: str,
+    items: Iterable[Item],
+    *,
+    conversation_id: str | None = None,
+    response_id: str | None = None,
+    now_ms: int,
+    is_searchable: bool,
+) -> list[str]:
+    """Append items behind those that their parents have. Returns their ids."""
+    first = db.execute(
+        "select coalesce(max(position) + 1, 0) from item "
+        "where (conversation_id = :conversation_id or response_id = :response_id) and owner = :owner",
+        {"conversation_id": conversation_id, "response_id": response_id, "owner": owner},
+    ).fetchone()[0]
+    ids = []
+    for position, item in enumerate(items, first):
+        item_id = item.id or new_id(PREFIXES.get(item.kind, "item"))
+        (rowid,) = db.execute(
+            "insert into item (id, owner, conversation_id, response_id, position, kind, role, "
+            "is_input, created_ms) values (?, ?, ?, ?, ?, ?, ?, ?, ?) returning rowid",
+            (item_id, owner, conversation_id, response_id, position, item.kind, item.role,
+             int(item.is_input), now_ms),
+        ).fetchone()  # fmt: skip
+        db.execute(
+            "insert into item_content (item_rowid, body, plain) values (?, ?, ?)",
+            (rowid, json.dumps(item.body, ensure_ascii=False), item.plain),
+        )
+        if is_searchable and item.plain:
+            db.execute("insert into item_fts (rowid, plain) values (?, ?)", (rowid, item.plain))
+        ids.append(item_id)
+    return ids
+
+
+def listed(db: Tables, owner: str, parent: Parent, parent_id: str, page: Page) -> Listed:
+    """A page of the items of one parent. Content that has been purged is None."""
+    found = paged(
+        db,
+        "item",
+        f"owner = :owner and {parent} = :parent",
+        {"owner": owner, "parent": parent_id},
+        page,
+        order="position",
+    )
+    return Listed([_with_body(db, row) for row in found.rows], found.has_more)
+
+
+def get(
+    db: Tables, owner: str, parent: Parent, parent_id: str, item_id: str
+) -> dict[str, Any] | None:
+    rows = fetch(
+        db,
+        f"select * from item where owner = :owner and {parent} = :parent and id = :id",
+        {"owner": owner, "parent": parent_id, "id": item_id},
+    )
+    return _with_body(db, rows[0]) if rows else None
+
+
+def delete(db: Tables, owner: str, parent: Parent, parent_id: str, item_id: str) -> bool:
+    cursor = db.execute(
+        f"delete from item where owner = :owner and {parent} = :parent and id = :id",
+        {"owner": owner, "parent": parent_id, "id": item_id},
+    )
+    return bool(cursor.rowcount > 0)
+
+
+def _with_body(db: Tables, row: dict[str, Any]) -> dict[str, Any]:
+    content = db.execute(
+        "select body from item_content where item_rowid = ?", (row["rowid"],)
+    ).fetchone()
+    return row | {"body": json.loads(content[0]) if content else None}

@@ -1,0 +1,127 @@
+"""What was asked of which model and how it went: counts and times, never content.
+
+Rows gather in memory and are written together: a line about a request that is lost in a crash costs
+nobody anything, a commit of its own for each would wear the card.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+
+from edgeagent.errors import EdgeAgentError
+from edgeagent.store.connection import Tables
+from edgeagent.store.database import Database
+from edgeagent.store.rows import fetch
+
+logger = logging.getLogger(__name__)
+
+# Rows that wait at most, for a disk that is full for long.
+MAX_WAITING = 4096
+ENOUGH = 256
+
+
+class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One request as it ended. Times in milliseconds, `created_ms` UTC; None: not known."""
+
+    id: str
+    owner: str
+    key_id: str | None
+    endpoint: str
+    model: str
+    route: str
+    status: int
+    finish: str | None
+    n_prompt: int
+    n_cached: int
+    n_generated: int
+    queue_ms: float | None
+    ttft_ms: float | None
+    tpot_ms: float | None
+    total_ms: float
+    created_ms: int
+    energy_j: float | None = None
+    audio_s: float | None = None
+
+
+_COLUMNS = RequestRow.__struct_fields__
+_INSERT = (
+    f"insert or ignore into request ({', '.join(_COLUMNS)}) "
+    f"values ({', '.join(':' + name for name in _COLUMNS)})"
+)
+
+
+def insert(db: Tables, rows: list[RequestRow]) -> None:
+    for row in rows:
+        db.execute(_INSERT, msgspec.structs.asdict(row))
+
+
+def usage(db: Tables, owner: str | None, *, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
+    """Requests and tokens by day (UTC) and model, of one owner or of all.
+
+    `ttft_ms` is the mean over those that had a first token; failed ones have a status of 400 and over.
+    """
+    whose = "and owner = :owner" if owner is not None else ""
+    return fetch(
+        db,
+        "select strftime('%Y-%m-%d', created_ms / 1000, 'unixepoch') as day, model, "
+        "count(*) as n_requests, sum(status >= 400) as n_failed, sum(n_prompt) as n_prompt, "
+        "sum(n_cached) as n_cached, sum(n_generated) as n_generated, "
+        "coalesce(sum(audio_s), 0.0) as audio_s, avg(ttft_ms) as ttft_ms, avg(tpot_ms) as tpot_ms, "
+        "sum(energy_j) as energy_j "
+        f"from request where created_ms >= :since and created_ms < :until {whose} "
+        "group by day, model order by day, model",
+        {"owner": owner, "since": since_ms, "until": until_ms},
+    )
+
+
+class RequestLog:
+    """Takes rows at once and writes them every `flush_s`. Event loop's thread only."""
+
+    def __init__(self, database: Database, flush_s: float) -> None:
+        self._database = database
+        self._flush_s = flush_s
+        self._rows: list[RequestRow] = []
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._loop(), name="request-log")
+
+    def add(self, row: RequestRow) -> None:
+        """Keep a row. When the disk has been full for long, the oldest are given up."""
+        self._rows.append(row)
+        del self._rows[:-MAX_WAITING]
+        if len(self._rows) >= ENOUGH or self._flush_s == 0:
+            self._wake.set()
+
+    async def flush(self) -> None:
+        """Write what waits. What cannot be written now stays."""
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        try:
+            await self._database.write_async(lambda db: insert(db, rows))
+        except EdgeAgentError as exc:
+            self._rows = rows + self._rows
+            logger.debug("requests_not_written n=%s code=%s", len(rows), exc.code)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        await self.flush()
+
+    async def _loop(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._flush_s or None):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            await self.flush()

@@ -1,0 +1,111 @@
+"""Stored answers, of the stateful API and of chat with `store`: what was asked, what came, and how.
+
+Functions run inside `Database.write` or `read`; whoever asks names the owner, and sees nothing of
+others. The items of an answer are in `items.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from edgeagent.store import items
+from edgeagent.store.connection import Tables
+from edgeagent.store.items import Item
+from edgeagent.store.rows import Listed, Page, fetch, paged
+
+
+class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer to keep. `body` is the API's object without its items."""
+
+    id: str
+    owner: str
+    model: str
+    status: str
+    body: dict[str, Any]
+    items: Sequence[Item]
+    subject: str | None = None
+    conversation_id: str | None = None
+    previous_id: str | None = None
+
+
+def put(db: Tables, response: StoredResponse, *, now_ms: int, is_searchable: bool) -> None:
+    """Keep an answer, its content and its items."""
+    db.execute(
+        "insert into response (id, owner, subject, conversation_id, previous_id, model, status, "
+        "created_ms) values (?, ?, ?, ?, ?, ?, ?, ?)",
+        (response.id, response.owner, response.subject, response.conversation_id,
+         response.previous_id, response.model, response.status, now_ms),
+    )  # fmt: skip
+    db.execute(
+        "insert into response_content (response_id, body) values (?, ?)",
+        (response.id, json.dumps(response.body, ensure_ascii=False)),
+    )
+    items.add(
+        db,
+        response.owner,
+        response.items,
+        response_id=response.id,
+        conversation_id=response.conversation_id,
+        now_ms=now_ms,
+        is_searchable=is_searchable,
+    )
+
+
+def get(db: Tables, owner: str, response_id: str) -> dict[str, Any] | None:
+    """An answer of this owner, `body` None where its content has been purged."""
+    rows = fetch(
+        db,
+        "select * from response where id = :id and owner = :owner",
+        {"id": response_id, "owner": owner},
+    )
+    return _with_body(db, rows[0]) if rows else None
+
+
+def listed(
+    db: Tables, owner: str, page: Page, *, prefix: str = "", model: str | None = None
+) -> Listed:
+    """The owner's answers whose id begins with `prefix`, by age."""
+    where = "owner = :owner and substr(id, 1, length(:prefix)) = :prefix"
+    if model is not None:
+        where += " and model = :model"
+    values = {"owner": owner, "prefix": prefix, "model": model}
+    found = paged(db, "response", where, values, page, order="created_ms")
+    return Listed([_with_body(db, row) for row in found.rows], found.has_more)
+
+
+def update_body(db: Tables, owner: str, response_id: str, body: dict[str, Any]) -> None:
+    """Replace the stored object, as for new metadata."""
+    db.execute(
+        "update response_content set body = :body where response_id = "
+        "(select id from response where id = :id and owner = :owner)",
+        {"body": json.dumps(body, ensure_ascii=False), "id": response_id, "owner": owner},
+    )
+
+
+def delete(db: Tables, owner: str, response_id: str) -> bool | None:
+    """Delete an answer with its items. False: there is none. None: it is on legal hold."""
+    rows = fetch(
+        db,
+        "select is_held from response where id = :id and owner = :owner",
+        {"id": response_id, "owner": owner},
+    )
+    if not rows:
+        return False
+    if rows[0]["is_held"]:
+        return None
+    db.execute(
+        "delete from response where id = :id and owner = :owner",
+        {"id": response_id, "owner": owner},
+    )
+    return True
+
+
+def _with_body(db: Tables, row: dict[str, Any]) -> dict[str, Any]:
+    content = db.execute(
+        "select body from response_content where response_id = ?", (row["id"],)
+    ).fetchone()
+    return row | {"body": json.loads(content[0]) if content else None}

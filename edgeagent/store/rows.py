@@ -1,0 +1,71 @@
+"""What the modules of rows share: identifiers, the clock of stored times, pages."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from edgeagent.store.connection import Tables
+
+PAGE = 20
+MAX_PAGE = 100
+
+
+def new_id(prefix: str) -> str:
+    """An identifier that nobody guesses: "conv_" and 24 hex digits."""
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+def now_ms() -> int:
+    """UTC in milliseconds, as stored."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True)
+class Page:
+    """Which part of a list: `limit` rows behind the row with id `after`."""
+
+    after: str | None = None
+    limit: int = PAGE
+    is_descending: bool = True
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One page of rows, and whether there are more."""
+
+    rows: list[dict[str, Any]]
+    has_more: bool
+
+
+def fetch(db: Tables, sql: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a query by column name."""
+    cursor = db.execute(sql, values)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def paged(
+    db: Tables, table: str, where: str, values: dict[str, Any], page: Page, *, order: str
+) -> Listed:
+    """A page of `table` by `order`, an integer column, with rowid or id to part equals.
+
+    `table`, `where` and `order` are our own text; what a client sent is in `values`. An `after` that
+    is not among the rows gives the first page of none: an empty list.
+    """
+    compare, direction = ("<", "desc") if page.is_descending else (">", "asc")
+    after = ""
+    if page.after is not None:
+        after = (
+            f" and ({order}, id) {compare} (select {order}, id from {table} "
+            f"where id = :after and {where})"
+        )
+    rows = fetch(
+        db,
+        f"select * from {table} where {where}{after} order by {order} {direction}, id {direction} "
+        "limit :limit",
+        values | {"after": page.after, "limit": page.limit + 1},
+    )
+    return Listed(rows[: page.limit], len(rows) > page.limit)

@@ -1,0 +1,53 @@
+"""Full-text search over an owner's content, where the setting `search` has it indexed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeagent.store.connection import Tables
+from edgeagent.store.rows import fetch
+
+MAX_WORDS = 32
+
+
+def matching(text: str) -> str | None:
+    """An FTS5 query for rows that have all the words of `text`; the last may be only begun.
+
+    Words are quoted, so that nothing a user types is an operator. None when there is no word.
+    """
+    words = ["".join(c for c in word if c.isalnum() or c == "_") for word in text.split()]
+    words = [word for word in words if word][:MAX_WORDS]
+    if not words:
+        return None
+    return " ".join(f'"{word}"' for word in words) + "*"
+
+
+def find_items(db: Tables, owner: str, text: str, *, limit: int = 20) -> list[dict[str, Any]]:
+    """Items of this owner with all the words, the best first."""
+    query = matching(text)
+    if query is None:
+        return []
+    return fetch(
+        db,
+        "select item.id, item.conversation_id, item.response_id, item.role, item.created_ms, "
+        "item_content.plain from item_fts join item on item.rowid = item_fts.rowid "
+        "join item_content on item_content.item_rowid = item.rowid "
+        "where item_fts match :query and item.owner = :owner order by rank limit :limit",
+        {"query": query, "owner": owner, "limit": limit},
+    )
+
+
+def find_segments(db: Tables, owner: str, text: str, *, limit: int = 20) -> list[dict[str, Any]]:
+    """Segments of this owner's transcripts with all the words, the best first."""
+    query = matching(text)
+    if query is None:
+        return []
+    return fetch(
+        db,
+        "select segment.transcript_id, segment.position, segment.start_s, segment.end_s, "
+        "segment_content.plain from segment_fts join segment on segment.rowid = segment_fts.rowid "
+        "join segment_content on segment_content.segment_rowid = segment.rowid "
+        "join transcript on transcript.id = segment.transcript_id "
+        "where segment_fts match :query and transcript.owner = :owner order by rank limit :limit",
+        {"query": query, "owner": owner, "limit": limit},
+    )

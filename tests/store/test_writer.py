@@ -142,7 +142,7 @@ def test_maintenance_that_fails_leaves_no_transaction_open(opened):
     store = opened()
 
     def begin_and_fail(db):
-        db.begin()
+        db.execute("BEGIN")
         insert("lost")(db)
         raise Failed
 

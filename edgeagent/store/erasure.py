@@ -165,22 +165,18 @@ def _write(store: Database, fn: Callable[[Any], Any]) -> Any:
 def _begin(conn: Connection, *, key: bytes, request: Request) -> dict[str, int]:
     """Refuse, or audit the beginning. Gives how many rows a hold keeps."""
     if not any(selection.counts(conn, request.selector).values()):
-        raise NotFound(f"Nothing is stored of {_named(request.selector)}: check the spelling.")
+        raise NotFound(f"Nothing is stored of {request.selector.named()}: check the spelling.")
     held = selection.held_counts(conn, request.selector)
     if held and not request.except_held:
         told = ", ".join(f"{n} of {table}" for table, n in held.items())
         raise LegalHold(
-            f"Rows of {_named(request.selector)} are under legal hold ({told}), none may be: end the "
+            f"Rows of {request.selector.named()} are under legal hold ({told}), none may be: end the "
             "hold with `edgeagent data release`, or erase the rest with --except-held."
         )
     audit.append(
         conn, key, actor=request.actor, action="data.erase.begin", object=label(key, request.selector)
     )  # fmt: skip
     return held
-
-
-def _named(selector: Selector) -> str:
-    return " and ".join(f"{name} {value!r}" for name, value in selector.values().items())
 
 
 def _erase_batch(conn: Connection, *, table: str, selector: Selector) -> _Batch:

@@ -56,6 +56,10 @@ class Selector:
         """The given fields, as SQL binds them and receipts show them."""
         return {name: value for name, value in self.__dict__.items() if value is not None}
 
+    def named(self) -> str:
+        """For messages: owner 'ann' and subject 'x'."""
+        return " and ".join(f"{name} {value!r}" for name, value in self.values().items())
+
     def within(self, owner: str) -> Selector:
         """The same, of this owner only."""
         if self.owner not in (None, owner):

@@ -7,11 +7,14 @@ from collections import Counter
 
 import pytest
 
-from edgeagent.errors import BadRequest, LegalHold, NotFound
+from edgeagent.errors import BadRequest, Forbidden, LegalHold, NotFound, StoreDamaged
 from edgeagent.store import audit, erasure, export, proof, removal, selection
-from edgeagent.store.clock import BUILD_MS
+from edgeagent.store.clock import BUILD_MS, DeviceClock
+from edgeagent.store.database import Database, Options
 from edgeagent.store.erasure import Places, Request
+from edgeagent.store.files import beside
 from edgeagent.store.pages import decrypted
+from edgeagent.store.retention import Sweeper
 from edgeagent.store.selection import Selector
 from tests.store.rows import conversation, feedback, item, n_rows, request, transcript
 
@@ -247,7 +250,7 @@ def test_nothing_to_erase_and_nothing_meant_are_errors(store, places):
         erase(store, places, Selector(owner="nobody"))
     with pytest.raises(BadRequest, match="whose data"):
         Selector()
-    with pytest.raises(BadRequest, match="is not yours"):
+    with pytest.raises(Forbidden, match="is not yours"):
         Selector(owner="bob").within("ann")
     assert Selector(subject="s").within("ann") == Selector(owner="ann", subject="s")
 
@@ -307,3 +310,43 @@ def test_an_erased_owner_exports_nothing(store, places):
     pieces: list[bytes] = []
     assert store.read(lambda db: export.write(db, Selector(owner="ann"), 1, pieces.append)) == 0
     assert all(json.loads(b"".join(pieces))[name] == [] for name in export.SECTIONS)
+
+
+def test_an_erasure_that_was_cut_short_is_cleaned_up_by_the_next_sweep(store, places):
+    store.write(seed).result()
+    store.checkpoint().result()
+
+    def delete_all(db):
+        for table in selection.TABLES:
+            erasure._erase_batch(db, table=table, selector=Selector(owner="ann"))
+
+    store.write(delete_all).result()  # and here the power went
+    assert page_hits(store)
+    assert store.read(removal.marked) is not None
+    Sweeper(store, KEY, {}, DeviceClock()).sweep()
+    assert page_hits(store) == {}
+    assert store.read(removal.marked) is None
+
+
+def test_a_store_in_plain_text_is_searched_as_well(folder):
+    with Database(folder, None, Options(0.0, 0)) as store:
+        store.write(seed).result()
+        store.checkpoint().result()
+        assert raw_hits(folder)
+        receipt = erase(store, Places(folder.parent), Selector(owner="ann"))
+        assert receipt.is_gone
+        assert raw_hits(folder) == {}
+
+
+def test_pages_do_not_open_with_another_key(store):
+    store.write(seed).result()
+    store.checkpoint().result()
+    with pytest.raises(StoreDamaged, match="does not decrypt"):
+        list(decrypted(store.files.database, b"x" * 32))
+
+
+def test_the_log_is_looked_into_before_it_is_emptied(store):
+    store.write(seed).result()
+    log, _ = beside(store.files.database)
+    pages = b"".join(decrypted(log, store.secret.raw))
+    assert all(canary.encode() in pages for canary in CANARIES.values())

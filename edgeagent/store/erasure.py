@@ -173,6 +173,7 @@ def _begin(conn: Connection, *, key: bytes, request: Request) -> dict[str, int]:
             f"Rows of {request.selector.named()} are under legal hold ({told}), none may be: end the "
             "hold with `edgeagent data release`, or erase the rest with --except-held."
         )
+    removal.prepare(conn)
     audit.append(
         conn, key, actor=request.actor, action="data.erase.begin", object=label(key, request.selector)
     )  # fmt: skip

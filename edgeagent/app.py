@@ -17,6 +17,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from edgeagent import __version__
@@ -145,6 +146,14 @@ class Daemon:
                 version=__version__,
                 description="OpenAI-compatible API of small language models on this device.",
                 render_plugins=[SwaggerRenderPlugin()],
+                components=Components(
+                    security_schemes={
+                        "key": SecurityScheme(
+                            type="http", scheme="bearer", description="An API key, `ea_...`."
+                        )
+                    }
+                ),
+                security=[{"key": []}],
             ),
             logging_config=None,
             request_max_body_size=None,  # the guard's bound holds, with its own error

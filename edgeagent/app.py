@@ -48,6 +48,7 @@ from edgeagent.measuring import Measuring
 from edgeagent.pool import Pool, PoolLimits
 from edgeagent.settings import Settings
 from edgeagent.store.database import open_store
+from edgeagent.store.files import StoreFiles
 from edgeagent.store.requests import RequestLog, RequestRow
 
 logger = logging.getLogger(__name__)
@@ -63,9 +64,9 @@ class Daemon:
         self, configuration: Configuration, addresses: Sequence[str] | None = None
     ) -> None:
         self.settings = settings = configuration.settings
-        # Keys are kept also where nothing of a request is.
-        self.database = open_store(settings)
-        self.keyring = Keyring(self.database)
+        self.database = open_store(settings) if settings.store == "on" else None
+        files = StoreFiles(settings.store_dir)
+        self.keyring = Keyring(self.database, files.database, lambda: open_store(settings))
         exposed = [a for a in addresses or (settings.host,) if not is_loopback(a)]
         for address in exposed:
             refuse_open_bind(
@@ -92,9 +93,10 @@ class Daemon:
             place=self.models.place,
             log_level=settings.log_level,
         )
-        kept = self.database if settings.store == "on" else None
-        self.archive = Archive(kept, is_searchable=settings.search)
-        self._requests = RequestLog(kept, settings.request_flush_s) if kept else None
+        self.archive = Archive(self.database, is_searchable=settings.search)
+        self._requests = (
+            RequestLog(self.database, settings.request_flush_s) if self.database else None
+        )
         self.agent = Agent(self.pool, self.models, self._note)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
@@ -175,7 +177,8 @@ class Daemon:
         if self._requests is not None:
             await self._requests.close()
         self.keyring.close()
-        await asyncio.to_thread(self.database.close)
+        if self.database is not None:
+            await asyncio.to_thread(self.database.close)
 
     def _note(self, row: RequestRow) -> None:
         if self._requests is not None:

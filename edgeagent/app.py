@@ -193,6 +193,8 @@ class Daemon:
 
     async def serve(self, sockets: list[socket.socket]) -> None:
         """Answer on these sockets until told to stop by SIGINT or SIGTERM."""
+        for sock in sockets:
+            server.send_at_once(sock)
         await server.server(self.app, self.settings).serve(sockets=sockets)
 
 

@@ -21,7 +21,6 @@ HOMES = {
     "cryptography": {"catalog/signing.py", "store/secret.py"},
     "argon2": {"store/secret.py"},
     "sqlcipher3": {"store/connection.py"},
-    "sqlite_utils": {"store/connection.py"},
     "jinja2": {"engine/template.py"},
     "uvicorn": {"api/server.py"},
     "h11": {"api/server.py"},

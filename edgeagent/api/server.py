@@ -124,6 +124,16 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def send_at_once(sock: socket.socket) -> None:
+    """Let connections that this socket accepts send small pieces without waiting for a confirmation.
+
+    An answer is written head first, then body: without this the body waits for the client's delayed
+    confirmation of the head, 40 ms on Linux. asyncio sets it only for sockets that name their protocol.
+    """
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 def server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
     """A server for sockets that are listened on already, by `bind` or by systemd."""
     protocol: Any = type(

@@ -12,6 +12,8 @@
     db.backups.take() | listed() | verify(path)        # blocking: use a thread
     db.secret.subkey("audit") -> bytes | None          # 32 bytes; db.secret is None in plain-text mode
     db.notices, db.refusal, db.counts(), db.files      # what an owner, /health and doctor want to know
+    recovery.earlier(db.files) -> list[Notice]         # what earlier starts said of damage and restores
+    recovery.restore(files, backups, path) -> Notice   # while nobody has the store open
     db.close()
 
 Closures return plain data, touch the database only, may run twice, and cannot end their transaction.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from edgeagent.catalog.durable import sync_folder
-from edgeagent.errors import EdgeAgentError, StoreUnusable
+from edgeagent.errors import EdgeAgentError, StorageFull, StoreUnusable
 from edgeagent.settings import Settings
 from edgeagent.store.backup import Backups
 from edgeagent.store.connection import (
@@ -82,12 +82,12 @@ class Database:
         self._key = secret.raw if secret else None
         self.backups = Backups(self.files, self._key, options.n_backups)
         self.notices: list[Notice] = []
-        with contextlib.ExitStack() as undo:
-            try:
-                self._db = self._open(undo, migrations)
-            except OSError as exc:
-                raise from_os(exc, self.files.database) from exc
-            undo.pop_all()
+        try:
+            self._db = self._open(migrations)
+        except StorageFull:
+            if not self.files.throw_ballast():
+                raise
+            self._db = self._open(migrations)
         self._writer = Writer(
             self._db,
             self.files.database,
@@ -156,6 +156,7 @@ class Database:
         self._writer.close()
         self._pool.shutdown()
         self._readers.close()
+        self.files.take_ballast()  # before closing copies the log into the file
         self._db.close()
         self._lock.close()
 
@@ -167,26 +168,35 @@ class Database:
 
     # ---- opening
 
-    def _open(self, undo: contextlib.ExitStack, migrations: Sequence[Migration]) -> Tables:
-        self.files.make()
-        self._lock = StoreLock(self.files.lock)
-        undo.callback(self._lock.close)
-        if self._lock.take():
-            self.notices += prepare(self.files, self.secret, self.backups, migrations)
-            self.files.database.touch(mode=0o600)  # its log and index will have the same mode
-        db = connect(self.files.database, self._key, role="writer")
-        undo.callback(db.close)
-        try:
-            self._begin(db, migrations)
-        except SqliteError as exc:
-            raise translate(exc, self.files.database) from exc
-        self._lock.share()
-        return db
+    def _open(self, migrations: Sequence[Migration]) -> Tables:
+        """The writing connection to a database that is sound and up to date."""
+        with contextlib.ExitStack() as undo:
+            try:
+                self.files.make()
+                self._lock = StoreLock(self.files.lock)
+                undo.callback(self._lock.close)
+                db = None
+                if self._lock.take():
+                    self.notices, db = prepare(self.files, self.secret, self.backups, migrations)
+                    # Its log and its index will have the mode of the file.
+                    self.files.database.touch(mode=0o600)
+                db = db or connect(self.files.database, self._key, role="writer")
+                undo.callback(db.close)
+                self._begin(db, migrations)
+                self.files.take_ballast()
+            except SqliteError as exc:
+                raise translate(exc, self.files.database) from exc
+            except OSError as exc:
+                raise from_os(exc, self.files.database) from exc
+            self._lock.share()
+            undo.pop_all()
+            return db
 
     def _begin(self, db: Tables, migrations: Sequence[Migration]) -> None:
         if self._lock.is_alone:
-            # So that erased pages can go back to the disk; has its effect on an empty file only.
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            if version(db) == 0:
+                # So that erased pages can go back to the disk; only an empty file takes it.
+                db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             set_wal(db, self._options.synchronous)
             migrate(db, migrations)
             sync_folder(self.files.folder)  # SQLite does not sync the name of a new database

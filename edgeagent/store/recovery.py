@@ -12,6 +12,7 @@ The log moves first: beside another database SQLite would replay it into that.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import time
@@ -25,9 +26,9 @@ from edgeagent.store.backup import Backups
 from edgeagent.store.connection import (
     PLAIN_HEADER,
     SqliteError,
+    Tables,
     complaints,
     connect,
-    from_os,
     is_damage,
     set_wal,
     translate,
@@ -37,6 +38,8 @@ from edgeagent.store.migrations import MIGRATIONS, Migration, refuse_newer
 from edgeagent.store.secret import Seal, Secret
 
 logger = logging.getLogger(__name__)
+
+WHY = "why.txt"
 
 
 @dataclass(frozen=True)
@@ -52,36 +55,37 @@ def prepare(
     secret: Secret | None,
     backups: Backups,
     migrations: Sequence[Migration] = MIGRATIONS,
-) -> list[Notice]:
+) -> tuple[list[Notice], Tables | None]:
     """Bring the database file into a state that can be opened. Only while nobody else has it open.
 
-    Raises: KeyUnusable, StoreUnusable, StorageFull, StorageFailed. Never sets a file aside because of
-    its key: that is decided before, by the seal.
+    Gives what there is to say, and the connection that found the file sound, if there was one: closing
+    it would copy the log into the file, which a full disk has no room for. Never sets a file aside
+    because of its key: that is decided before, by the seal.
+
+    Raises: KeyUnusable, StoreUnusable, StorageFull, StorageFailed.
     """
     key = secret.raw if secret else None
     backups.sweep()
     notices = []
     if files.restoring.exists():
-        aside = _swap(files)
-        notices.append(_said("store_restored", f"An interrupted restore was finished; {aside}."))
+        notices.append(_swap(files, "store_restored", "An interrupted restore was finished"))
     is_new = not files.database.exists() or files.database.stat().st_size == 0
     seal = Seal.read(files.seal)
     if seal is not None:
         seal.refuse_other(secret, files.folder)
     elif not is_new:
         _refuse_unsealed(files, secret)
-    if not is_new:
-        what = _damage(files, key, migrations)
-        if what is not None:
-            if seal is None:
-                raise KeyUnusable(
-                    f"Database {files.database} does not open ({what}), and without seal.json nobody "
-                    "can tell a wrong key from damage: restore that file or give the right key."
-                )
-            notices.append(_replace(files, backups, what))
+    db, what = (None, None) if is_new else _examine(files, key, migrations)
+    if what is not None:
+        if seal is None:
+            raise KeyUnusable(
+                f"Database {files.database} does not open ({what}), and without seal.json nobody "
+                "can tell a wrong key from damage: restore that file or give the right key."
+            )
+        notices.append(_replace(files, backups, what))
     if seal is None:
         Seal.of(secret).write(files.seal)
-    return notices
+    return notices, db
 
 
 def restore(files: StoreFiles, backups: Backups, backup: Path) -> Notice:
@@ -91,7 +95,16 @@ def restore(files: StoreFiles, backups: Backups, backup: Path) -> Notice:
     """
     backups.verify(backup)
     _stage(files, backup)
-    return _said("store_restored", f"{backup.name} has become the database; {_swap(files)}.")
+    return _swap(files, "store_restored", f"{backup.name} has become the database on request")
+
+
+def earlier(files: StoreFiles) -> list[Notice]:
+    """What was said at earlier starts, oldest first, for as long as the files set aside are kept."""
+    found = []
+    for why in sorted(files.quarantine.glob(f"*/{WHY}")):
+        message = why.read_text(encoding="utf-8", errors="replace").strip()
+        found.append(Notice(why.parent.name.split("-")[-1], message))
+    return found
 
 
 def _refuse_unsealed(files: StoreFiles, secret: Secret | None) -> None:
@@ -105,45 +118,57 @@ def _refuse_unsealed(files: StoreFiles, secret: Secret | None) -> None:
         )
 
 
-def _damage(
-    files: StoreFiles, key: bytes | None, migrations: Sequence[Migration] = MIGRATIONS
-) -> str | None:
-    """What is wrong with the database, or None. Raises: StoreUnusable, StorageFull, StorageFailed."""
+def _examine(
+    files: StoreFiles, key: bytes | None, migrations: Sequence[Migration]
+) -> tuple[Tables | None, str | None]:
+    """A connection to a sound database, or what is wrong with it.
+
+    Raises: StoreUnusable, StorageFull, StorageFailed.
+    """
     db = connect(files.database, key, role="writer")
-    try:
-        set_wal(db, "FULL")
-        # Pages that the log replaces may be torn in the file after a power cut: bring them in first.
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        refuse_newer(db, migrations)
-        wrong = complaints(db)
-        return wrong[0] if wrong else None
-    except SqliteError as exc:
-        if is_damage(exc):
-            return str(exc)
-        raise translate(exc, files.database) from exc
-    finally:
-        db.close()
+    with contextlib.ExitStack() as undo:
+        undo.callback(db.close)
+        try:
+            set_wal(db, "FULL")
+            is_whole = _bring_in(db, files)
+            refuse_newer(db, migrations)
+            wrong = complaints(db, is_whole=is_whole)
+        except SqliteError as exc:
+            if is_damage(exc):
+                return None, str(exc)
+            raise translate(exc, files.database) from exc
+        if wrong:
+            return None, wrong[0]
+        undo.pop_all()
+        return db, None
+
+
+def _bring_in(db: Tables, files: StoreFiles) -> bool:
+    """Empty the log into the file: pages that it replaces may be torn there after a power cut.
+
+    False on a full disk: trying would use up what room the readers need. Raises: SqliteError.
+    """
+    log, _ = beside(files.database)
+    if log.exists() and shutil.disk_usage(files.folder).free < log.stat().st_size:
+        logger.warning("store_checked_in_part reason=no_room")
+        return False
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    return True
 
 
 def _replace(files: StoreFiles, backups: Backups, what: str) -> Notice:
     backup = backups.newest_sound()
-    try:
-        if backup is not None:
-            _stage(files, backup.path)
-        aside = _swap(files, what)
-    except OSError as exc:
-        raise from_os(exc, files.database) from exc
-    if backup is None:
-        return _said(
-            "store_lost",
-            f"The database was damaged ({what}) and there is no sound backup: an empty one was begun; "
-            f"{aside}.",
+    if backup is not None:
+        _stage(files, backup.path)
+        code, then = (
+            "store_restored",
+            (
+                f"the backup of {backup.taken} has been restored, what was stored after it is missing"
+            ),
         )
-    return _said(
-        "store_restored",
-        f"The database was damaged ({what}): the backup of {backup.taken} has been restored, what was "
-        f"stored after it is missing; {aside}.",
-    )
+    else:
+        code, then = "store_lost", "there is no sound backup, an empty database was begun"
+    return _swap(files, code, f"The database was damaged ({what}): {then}")
 
 
 def _stage(files: StoreFiles, backup: Path) -> None:
@@ -159,18 +184,18 @@ def _stage(files: StoreFiles, backup: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _swap(files: StoreFiles, what: str = "replaced on request") -> str:
-    """Set the database aside and let restoring.db, if any, take its place. Says where the old one is."""
+def _swap(files: StoreFiles, code: str, message: str) -> Notice:
+    """Set the database aside and let restoring.db, if any, take its place."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    aside = files.quarantine / stamp
-    n = 1
-    while aside.exists():
-        n += 1
-        aside = files.quarantine / f"{stamp}-{n}"
+    n_before = sum(1 for _ in files.quarantine.iterdir())
+    aside = files.quarantine / f"{n_before + 1:04d}-{stamp}-{code}"
     old = [path for path in (*beside(files.database), files.database) if path.exists()]
     if old:
-        aside.mkdir(parents=True, mode=0o700)
-        (aside / "why.txt").write_text(f"{what}\n", encoding="utf-8")
+        aside.mkdir(mode=0o700)
+        message += f"; the former file is kept in {aside}"
+    notice = Notice(code, f"{message}.")
+    if old:
+        (aside / WHY).write_text(notice.message + "\n", encoding="utf-8")
     for path in old:
         path.rename(aside / path.name)
         sync_folder(files.folder)
@@ -178,9 +203,5 @@ def _swap(files: StoreFiles, what: str = "replaced on request") -> str:
     if files.restoring.exists():
         files.restoring.rename(files.database)
         sync_folder(files.folder)
-    return f"the former file is kept in {aside}" if old else "there was no former file"
-
-
-def _said(code: str, message: str) -> Notice:
-    logger.warning("%s %s", code, message)
-    return Notice(code, message)
+    logger.warning("%s %s", notice.code, notice.message)
+    return notice

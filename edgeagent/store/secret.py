@@ -90,14 +90,18 @@ class Seal:
         """Raises: OSError."""
         replace_text(path, json.dumps(self.__dict__, indent=1) + "\n")
 
-    def refuse_other(self, secret: Secret | None, folder: Path) -> None:
-        """Raises: KeyUnusable if the store was sealed with another key, or another mode."""
-        if self.is_encrypted != (secret is not None):
+    def refuse_other_mode(self, is_encrypted: bool, folder: Path) -> None:
+        """Raises: KeyUnusable if the store was made with the other store_encryption."""
+        if self.is_encrypted != is_encrypted:
             was, now = ("on", "off") if self.is_encrypted else ("off", "on")
             raise KeyUnusable(
                 f"Store {folder} was made with store_encryption = {was}, the setting is {now}: "
                 "set it back, or move that folder away to begin anew."
             )
+
+    def refuse_other(self, secret: Secret | None, folder: Path) -> None:
+        """Raises: KeyUnusable if the store was sealed with another key, or another mode."""
+        self.refuse_other_mode(secret is not None, folder)
         if secret and not hmac.compare_digest(self.check, _check(secret, self.salt)):
             raise KeyUnusable(
                 f"The key from {secret.source} does not open store {folder}, which was sealed with a key "
@@ -114,10 +118,13 @@ def obtain(settings: Settings) -> Secret | None:
 
     Raises: KeyUnusable.
     """
-    if settings.store_encryption == "off":
-        return None
     files = StoreFiles(settings.store_dir)
     seal = Seal.read(files.seal)
+    is_encrypted = settings.store_encryption == "on"
+    if seal is not None:
+        seal.refuse_other_mode(is_encrypted, files.folder)
+    if not is_encrypted:
+        return None
     given = credential(CREDENTIAL)
     if given is not None:
         return Secret(_parse(_read(given), given), f"credential {CREDENTIAL}")

@@ -11,6 +11,8 @@ NAMES = {
     "pool": "three models in turn within a memory budget, then two at once on the cores",
     "memory": "estimated against measured memory of workers",
     "speed": "predicted against measured decode and prefill rates",
+    "turns": "bytes written per conversation turn, and how long a stored write takes",
+    "store": "acknowledged writes per second beside what the disk can sync",
     "recommendations": "what is recommended for each profile",
 }
 

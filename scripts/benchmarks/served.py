@@ -41,9 +41,10 @@ class Served:
 @contextmanager
 def serving(models_dir: Path, *options: str, **settings: object) -> Iterator[Served]:
     """`settings` go into a configuration file; the log is `Served.log`."""
-    with tempfile.TemporaryDirectory() as state:
+    with tempfile.TemporaryDirectory() as state, tempfile.TemporaryDirectory() as keys:
         config = Path(state, "bench.toml")
-        settings = {"measure_when_idle": False} | settings
+        key = str(Path(keys, "store.key"))
+        settings = {"measure_when_idle": False, "store_key_file": key} | settings
         config.write_text(
             "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
         )

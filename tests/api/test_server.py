@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from edgeagent.api.server import bind, send_at_once
 from tests.api.wire import connect, error_of, exchange, post, read_reply, request
 from tests.conftest import DaemonProcess, serving, wait_for
 
@@ -263,3 +264,12 @@ def test_without_a_model_the_daemon_is_up_and_says_what_to_do(daemon: DaemonProc
     assert int(reply.headers["retry-after"]) > 0
     assert httpx.get(f"{daemon.url}/v1/models").json() == {"object": "list", "data": []}
     assert error_of(httpx.get(f"{daemon.url}/v1/models/x").json())["code"] in ("model_not_found",)
+
+
+def test_connections_do_not_hold_back_small_pieces():
+    with bind("127.0.0.1", 0) as listening:
+        send_at_once(listening)
+        with socket.create_connection(listening.getsockname()):
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1

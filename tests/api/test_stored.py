@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,9 @@ import httpx
 import openai
 import pytest
 
+from edgeagent.settings import resolve
+from edgeagent.store.connection import scalar
+from edgeagent.store.database import open_store
 from tests.api.wire import error_of
 from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
 
@@ -191,9 +196,11 @@ def test_a_daemon_that_stores_nothing_says_so_and_answers(smollm_dir: Path, tmp_
             ask(client, store=True)
         assert caught.value.code == "store_off"
         assert httpx.get(f"{daemon.url}/v1/usage").status_code == 409
-        assert not list((tmp_path / "state").rglob("*.db*"))
-        left = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
-        assert {path.name for path in left} <= {"daemon.log", "edgeagent.toml"}
+    # Keys have their place in the database all the same.
+    with open_store(resolve(flags={"state_dir": tmp_path / "state"}).settings) as store:
+        for table in ("request", "response", "response_content", "item", "item_content"):
+            n = store.read(lambda db, t=table: scalar(db, f"select count(*) from {t}"))
+            assert n == 0, table
 
 
 def test_what_was_stored_is_there_after_a_kill(smollm_dir: Path, tmp_path: Path):
@@ -207,3 +214,30 @@ def test_what_was_stored_is_there_after_a_kill(smollm_dir: Path, tmp_path: Path)
         daemon.client() as client,
     ):
         assert client.chat.completions.retrieve(made.id).usage == made.usage
+
+
+def test_a_full_disk_refuses_what_is_to_be_stored_and_nothing_else(
+    smollm_dir: Path, tmp_path: Path
+):
+    # The reserve is what is free now, less a little, and a file takes that little: to the store the
+    # disk is full. A file of zeros would do, but must not be sparse.
+    slack = 256 << 20
+    reserve = shutil.disk_usage(tmp_path).free - slack
+    ballast = tmp_path / "ballast"
+    with (
+        serving(smollm_dir, tmp_path / "state", store_reserve_bytes=reserve) as daemon,
+        daemon.client() as client,
+    ):
+        kept = ask(client, store=True)
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 2 * slack)
+        for stream in (False, True):
+            with pytest.raises(openai.InternalServerError) as caught:
+                ask(client, store=True, stream=stream)
+            assert caught.value.status_code == 507 and caught.value.code == "storage_full"
+        assert ask(client).choices, "who stores nothing is answered"
+        assert client.chat.completions.retrieve(kept.id).id == kept.id, "reads go on"
+        assert httpx.get(f"{daemon.url}/health").status_code == 200
+        ballast.unlink()
+        wait_for(lambda: shutil.disk_usage(tmp_path).free > reserve)
+        assert client.chat.completions.retrieve(ask(client, store=True).id)

@@ -12,7 +12,7 @@ import pytest
 from edgeagent.store.connection import connect, set_wal
 from edgeagent.store.database import Database, Options
 from edgeagent.store.migrations import MIGRATIONS, Migration
-from edgeagent.store.schema import FIRST
+from edgeagent.store.schema import first
 from edgeagent.store.secret import Secret
 
 
@@ -61,6 +61,6 @@ def conn(tmp_path: Path) -> Iterator[Any]:
     """A connection to a file with the tables of the store, for what needs no threads."""
     db = connect(tmp_path / "rows.db", os.urandom(32), role="writer")
     set_wal(db, "FULL")
-    db.executescript(FIRST)
+    first(db)
     yield db
     db.close()

@@ -17,6 +17,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
 from edgeagent import __version__
@@ -64,16 +65,14 @@ class Daemon:
         self, configuration: Configuration, addresses: Sequence[str] | None = None
     ) -> None:
         self.settings = settings = configuration.settings
-        self.database = open_store(settings) if settings.store == "on" else None
-        files = StoreFiles(settings.store_dir)
-        self.keyring = Keyring(self.database, files.database, lambda: open_store(settings))
         exposed = [a for a in addresses or (settings.host,) if not is_loopback(a)]
-        for address in exposed:
-            refuse_open_bind(
-                address,
-                has_key=self.keyring.is_any_usable(),
-                allow_plain_http=settings.allow_plain_http,
-            )
+        path = StoreFiles(settings.store_dir).database
+        if exposed and not path.exists():
+            refuse_open_bind(exposed[0], settings, has_key=False)  # and nothing has been made
+        self.database = open_store(settings) if settings.store == "on" else None
+        self.keyring = Keyring(self.database, path, lambda: open_store(settings))
+        if exposed:
+            refuse_open_bind(exposed[0], settings, has_key=self.keyring.is_any_usable())
         n_cores = settings.n_threads or configuration.device.capacity.n_threads_max
         measuring = Measuring(configuration.device, settings.state_dir)
         library = Library(settings.effective_models_dir)
@@ -145,6 +144,14 @@ class Daemon:
                 version=__version__,
                 description="OpenAI-compatible API of small language models on this device.",
                 render_plugins=[SwaggerRenderPlugin()],
+                components=Components(
+                    security_schemes={
+                        "key": SecurityScheme(
+                            type="http", scheme="bearer", description="An API key, `ea_...`."
+                        )
+                    }
+                ),
+                security=[{"key": []}],
             ),
             logging_config=None,
             request_max_body_size=None,  # the guard's bound holds, with its own error
@@ -200,14 +207,14 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def refuse_open_bind(host: str, *, has_key: bool, allow_plain_http: bool) -> None:
+def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:
     """Raises: StartFailed for an address that others can reach, without keys or in the clear."""
     if not has_key:
         raise StartFailed(
             f"Host {host} can be reached by others and no live API key protects it: make one with "
             "`edgeagent keys create`, or use 127.0.0.1."
         )
-    if not allow_plain_http:
+    if not settings.allow_plain_http:
         raise StartFailed(
             f"Host {host} can be reached by others, and this daemon speaks plain HTTP, in which keys "
             "can be read on the way: put a TLS proxy before it and keep 127.0.0.1, or, where the "

@@ -10,7 +10,7 @@ Need = KeyScope | Literal["open", "any key"]
 
 
 class Rule(NamedTuple):
-    """`need` holds for `path` and for all below it. Method "*" is every method."""
+    """`need` holds for `path` and for all below it; "open" for `path` alone. Method "*" is every one."""
 
     method: str
     path: str
@@ -50,7 +50,7 @@ def is_known(path: str) -> bool:
 
 def is_below(path: list[str], rule: Rule) -> bool:
     own = parts(rule.path)
-    return path[: len(own)] == own
+    return path == own if rule.need == "open" else path[: len(own)] == own
 
 
 def parts(path: str) -> list[str]:

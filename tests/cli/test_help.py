@@ -6,7 +6,9 @@ import pytest
 
 COMMANDS = [
     [], ["serve"], ["chat"], ["doctor"], ["models"], ["models", "list"], ["models", "catalog"],
-    ["models", "install"], ["models", "verify"], ["models", "remove"],
+    ["models", "install"], ["models", "verify"], ["models", "remove"], ["data"], ["data", "stats"],
+    ["data", "export"], ["data", "erase"], ["data", "backup"], ["data", "restore"], ["data", "hold"],
+    ["data", "release"], ["audit"], ["audit", "show"], ["audit", "verify"], ["audit", "export"],
 ]  # fmt: skip
 
 

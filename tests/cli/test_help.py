@@ -7,6 +7,8 @@ import pytest
 COMMANDS = [
     [], ["serve"], ["chat"], ["doctor"], ["models"], ["models", "list"], ["models", "catalog"],
     ["models", "install"], ["models", "verify"], ["models", "remove"],
+    ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["keys", "rotate"],
+    ["keys", "forget"], ["bundle", "keys"],
 ]  # fmt: skip
 
 
@@ -38,7 +40,7 @@ def test_short_help_and_version_work(edgeagent):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nothing"], ["serve", "--prot", "1"], ["models", "install"], ["serve", "--port", "x"]],
+    [["nothing"], ["serve", "--prot", "1"], ["models", "remove"], ["serve", "--port", "x"]],
 )
 def test_a_wrong_command_line_is_status_2_with_a_hint(edgeagent, arguments):
     done = edgeagent(*arguments)

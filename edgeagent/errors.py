@@ -13,7 +13,8 @@
     |- Forbidden                        forbidden
     |  `- InsufficientScope             insufficient_scope       a good key that may not do this
     |- Conflict                         conflict                 not in the state that this needs
-    |  `- StoreOff                      store_off                this daemon stores nothing
+    |  |- StoreOff                      store_off                this daemon stores nothing
+    |  `- LegalHold                     legal_hold               rows that must not be erased now
     |- NotFound                         not_found
     |  |- ModelNotFound                 model_not_found
     |  `- KeyNotFound                   key_not_found
@@ -186,6 +187,10 @@ class Conflict(EdgeAgentError):
 
 class StoreOff(Conflict):
     code = "store_off"
+
+
+class LegalHold(Conflict):
+    code = "legal_hold"
 
 
 class StoreError(EdgeAgentError):

@@ -248,6 +248,7 @@ class Settings(BaseSettings):
     def effective_store_key_file(self) -> Path:
         return self.store_key_file or _default_key_file()
 
+    @property
     def retention_days(self) -> dict[str, float]:
         """How long each class of rows is kept."""
         return {

@@ -26,6 +26,7 @@ from edgeagent.api import (
     auth,
     chat,
     completions,
+    data,
     errors,
     guard,
     keys,
@@ -40,6 +41,7 @@ from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
 from edgeagent.catalog.repack import repacked_types
 from edgeagent.configuration import Configuration
+from edgeagent.custody import Custody
 from edgeagent.device.probe import Device
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.idle import IdleMeasuring
@@ -97,6 +99,13 @@ class Daemon:
             RequestLog(self.database, settings.request_flush_s) if self.database else None
         )
         self.agent = Agent(self.pool, self.models, self._note)
+        self.custody = Custody(
+            self.database,
+            settings,
+            forget={"cached prefixes": self._forget_prefixes},
+            settle=self._settle,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
@@ -129,9 +138,11 @@ class Daemon:
                 system.health,
                 system.ready,
                 *stored.HANDLERS,
+                *data.HANDLERS,
             ],
             dependencies={
                 "agent": Provide(lambda: self.agent, sync_to_thread=False),
+                "custody": Provide(lambda: self.custody, sync_to_thread=False),
                 "archive": Provide(lambda: self.archive, sync_to_thread=False),
                 "settings": Provide(lambda: self.settings, sync_to_thread=False),
                 "keyring": Provide(lambda: self.keyring, sync_to_thread=False),
@@ -158,7 +169,9 @@ class Daemon:
         )
 
     async def _start(self) -> None:
+        self._loop = asyncio.get_running_loop()
         await self.pool.open()
+        self.custody.start()
         if self._requests is not None:
             self._requests.start()
         if self.settings.preload:
@@ -183,9 +196,20 @@ class Daemon:
         await self.pool.close()
         if self._requests is not None:
             await self._requests.close()
+        await self.custody.close()
         self.keyring.close()
         if self.database is not None:
             await asyncio.to_thread(self.database.close)
+
+    async def _settle(self) -> None:
+        """Write down what is still in memory."""
+        if self._requests is not None:
+            await self._requests.flush()
+
+    def _forget_prefixes(self, _: object) -> None:
+        """From any thread: what is cached of prompts goes, whoever's it was."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.pool.forget_prefixes)
 
     def _note(self, row: RequestRow) -> None:
         if self._requests is not None:

@@ -1,6 +1,7 @@
 """What happens to stored data apart from requests: ages, exports, erasure, and the audit's head.
 
-sweep    each hour: delete what is over its age, then export the head of the audit
+sweep    each hour: delete what is over its age, then export the head of the audit, then a backup if due
+watch    an erasure by the command line: what is cached outside the database is forgotten too
 erase    one at a time, on a thread; caches elsewhere are told to forget
 export   page after page, so that nobody waits for it
 """
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from edgeagent.errors import EdgeAgentError, NotFound, StoreOff
@@ -27,6 +30,7 @@ from edgeagent.store.sql import now_ms
 logger = logging.getLogger(__name__)
 
 FIRST_SWEEP_S = 60.0  # a start has better things to do
+WATCH_INTERVAL_S = 2.0
 
 
 async def _nothing() -> None:
@@ -56,7 +60,7 @@ class Custody:
         self._first_sweep_s = first_sweep_s
         self._one = asyncio.Lock()
         self._stopping = threading.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def _database(self) -> Database:
@@ -71,16 +75,22 @@ class Custody:
 
     def start(self) -> None:
         """Begin to sweep; nothing to do where nothing is stored."""
-        if self._given is not None:
-            self._task = asyncio.create_task(self._keep_sweeping(self._given), name="retention")
+        if self._given is None:
+            return
+        for work, name in (
+            (self._keep_sweeping(self._given), "retention"),
+            (self._watch(self._given.files.erased), "erasure-watch"),
+        ):
+            self._tasks.add(asyncio.create_task(work, name=name))
 
     async def close(self) -> None:
         """End the sweep between two of its steps."""
         self._stopping.set()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
-            self._task = None
+        if self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+            self._tasks.clear()
             async with self._one:  # a step that still runs on its thread
                 pass
 
@@ -94,11 +104,30 @@ class Custody:
             try:
                 await self._alone(sweeper.sweep)
                 await self._alone(self._anchor)
+                await self._alone(self._back_up)
             except EdgeAgentError as exc:
                 logger.warning("retention_failed code=%s", exc.code)
             except Exception as exc:
                 logger.error("retention_failed", exc_info=exc)
             await asyncio.sleep(max(1.0, sweeper.due_in_s()))
+
+    def _back_up(self) -> None:
+        """Take a backup if the newest is older than it may be, or from the future of this clock."""
+        interval_s = 3600 * self._settings.store_backup_hours
+        backups = self._database.backups
+        newest = max((b.path.stat().st_mtime for b in backups.listed()), default=None)
+        if interval_s and (newest is None or not 0 <= time.time() - newest < interval_s):
+            taken = backups.take()
+            logger.info("backup_taken name=%s", taken.path.name)
+
+    async def _watch(self, erased: Path) -> None:
+        seen = _touched_ns(erased)
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            if (now := _touched_ns(erased)) != seen:
+                seen = now
+                for forget in self._places.forget.values():
+                    forget(None)
 
     # ---- whose data it is
 
@@ -148,6 +177,13 @@ class Custody:
                 return await asyncio.to_thread(work)
 
         return await asyncio.shield(asyncio.create_task(run()))
+
+
+def _touched_ns(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 async def _on_threads(pieces: Any) -> AsyncIterator[bytes]:

@@ -168,6 +168,9 @@ class Settings(BaseSettings):
         le=1 << 40,
         description="room on the disk that ordinary writes leave free",
     )
+    store_backup_hours: float = Field(
+        24.0, ge=0, le=10_000, description="a verified backup is taken this often; 0: never"
+    )
     store_backups: int = Field(3, ge=1, le=1000, description="verified backups that are kept")
 
     # how long things are kept

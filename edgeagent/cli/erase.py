@@ -11,9 +11,8 @@ from typing import Any
 import click
 
 from edgeagent.cli.keys import actor
-from edgeagent.cli.options import configured, settings_options
+from edgeagent.cli.options import settings_options
 from edgeagent.cli.store import (
-    is_in_use,
     opened,
     progress_bars,
     selected,
@@ -24,11 +23,8 @@ from edgeagent.errors import BadRequest
 from edgeagent.settings import Settings
 from edgeagent.store import anchor, erasure, proof, selection
 from edgeagent.store.erasure import Places, Receipt
+from edgeagent.store.files import StoreFiles
 from edgeagent.store.selection import Selector
-
-CACHES = (
-    "prefix caches in the memory of the running daemon: restart it, or erase by POST /admin/erase"
-)
 
 
 @click.command()
@@ -50,12 +46,11 @@ def erase(
     Exit status 1: a trace was found. Rows under legal hold refuse the whole; API keys and the audit stay.
     """
     selector = selected(owner, conversation, subject)
-    is_daemon_there = is_in_use(configured(config, **flags).settings)
     with opened(config, flags) as here:
         if not yes:
             _ask(selector, here.database.read(partial(selection.counts, selector=selector)))
         request = erasure.Request(selector, actor(), except_held, backups)
-        places = places_of(here.settings)
+        places = places_of(here.settings, here.database.files)
         size = proof.total_bytes(places.state_dir, here.database.files.folder, places.leave_out)
         n_rows = here.database.read(partial(erasure.n_rows, selector=selector))
         totals = {"delete": n_rows, "search": size}
@@ -66,16 +61,21 @@ def erase(
                 tell=lambda stage, n: tell(stage, n, totals.get(stage)),
             )  # fmt: skip
         anchor.publish_head(here.database, here.audit_key, here.anchor)
-    body = done.shown() | {"not_reached": [CACHES] if is_daemon_there else []}
+    body = done.shown()
     with sink(receipt) as write:
         write(json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
-    _tell(done, body["not_reached"])
+    _tell(done)
     return 0 if done.is_gone else 1
 
 
-def places_of(settings: Settings) -> Places:
-    """Where an erasure looks: everything the daemon keeps but models, which come from elsewhere."""
-    return Places(settings.state_dir, leave_out=(settings.effective_models_dir,))
+def places_of(settings: Settings, files: StoreFiles) -> Places:
+    """Where an erasure looks: everything the daemon keeps but models, which come from elsewhere. A
+    daemon that runs lets its engines forget cached prefixes within seconds of the touch."""
+    return Places(
+        settings.state_dir,
+        leave_out=(settings.effective_models_dir,),
+        forget={"cached prefixes": lambda _: files.erased.touch()},
+    )
 
 
 def _ask(selector: Selector, counts: dict[str, int]) -> None:
@@ -86,7 +86,7 @@ def _ask(selector: Selector, counts: dict[str, int]) -> None:
     click.confirm("Erase it for good?", abort=True, err=True)
 
 
-def _tell(done: Receipt, not_reached: list[str]) -> None:
+def _tell(done: Receipt) -> None:
     """The receipt for people, on standard error."""
     where = f"{done.proof.n_files} files"
     if done.is_gone:
@@ -105,5 +105,3 @@ def _tell(done: Receipt, not_reached: list[str]) -> None:
             "--backups deletes it now.",
             err=True,
         )
-    for place in not_reached:
-        click.echo(f"Not reached: {place}.", err=True)

@@ -40,11 +40,14 @@ _TEXTS = {
     "item": "select body, plain from item_content where item_rowid = ?",
     "segment": "select body, plain from segment_content where segment_rowid = ?",
     "feedback": "select body from feedback_content where feedback_rowid = ?",
-    "response": "select body from response_content where response_id = ?",
+    # Without what is no content: the names of models are in logs, and may be.
+    "response": "select json_remove(body, '$.id', '$.model', '$.object') from response_content "
+    "where response_id = ?",
     "conversation": "select metadata from conversation where id = ?",
 }
 
-Forget = Callable[[Selector], object]
+# None: everything, whoever it was.
+Forget = Callable[[Selector | None], object]
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,10 @@ RULES = (
     Rule("POST", "/v1/feedback", "any key"),
     Rule("GET", "/v1/search", "chat"),
     Rule("*", "/admin/keys", "admin"),
+    Rule("GET", "/admin/audit", "admin"),
+    # "data" for one's own, "admin" for all: the routes look at whose it is.
+    Rule("POST", "/admin/export", "any key"),
+    Rule("POST", "/admin/erase", "any key"),
 )
 
 

@@ -26,6 +26,7 @@ from edgeagent.store.key_record import KeySpec, NewKey
 from edgeagent.store.sql import now_ms
 from edgeagent.types import ALL_SCOPES, KeyLimits
 from tests.api.wire import error_of
+from tests.conftest import wait_for
 
 # Handlers name their parameters as Litestar 2 has it; only a Litestar in this process says so here.
 pytestmark = pytest.mark.filterwarnings(
@@ -114,7 +115,7 @@ async def test_every_rule_has_a_route(keyed: Calls):
 
 async def test_every_route_against_every_kind_of_key(keyed: Calls):
     every = keyed.make()
-    expired = keyed.make(expires_ms=now_ms() + 1)
+    expired = keyed.make(expires_ms=now_ms() + 500)
     revoked = keyed.make()
     keyed.daemon.keyring.revoke(revoked.key.id, "test").result()
     bad = {
@@ -230,8 +231,9 @@ async def test_a_key_comes_in_one_authorization_header_and_nowhere_else(
 
 
 async def test_what_is_wrong_with_a_key_is_not_told(keyed: Calls):
-    revoked, expired = keyed.make(), keyed.make(expires_ms=now_ms() + 1)
+    revoked, expired = keyed.make(), keyed.make(expires_ms=now_ms() + 500)
     keyed.daemon.keyring.revoke(revoked.key.id, "test").result()
+    wait_for(lambda: now_ms() > expired.key.expires_ms)
     replies = [
         await keyed("GET", "/v1/models", secret)
         for secret in (revoked.secret, expired.secret, "ea_" + "x" * 43, "x", "ea_", "é")

@@ -118,6 +118,7 @@ async def test_every_route_against_every_kind_of_key(keyed: Calls):
     expired = keyed.make(expires_ms=now_ms() + 500)
     revoked = keyed.make()
     keyed.daemon.keyring.revoke(revoked.key.id, "test").result()
+    wait_for(lambda: now_ms() > expired.key.expires_ms)
     bad = {
         "none": None, "wrong": "ea_" + "x" * 43, "no shape": "none", "empty": "",
         "expired": expired.secret, "revoked": revoked.secret,

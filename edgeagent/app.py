@@ -14,27 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from litestar import Litestar
-from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import SwaggerRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp
 
-from edgeagent import __version__
 from edgeagent.agent import Agent
-from edgeagent.api import (
-    auth,
-    chat,
-    completions,
-    data,
-    errors,
-    guard,
-    keys,
-    models,
-    server,
-    stored,
-    system,
-)
+from edgeagent.api import auth, guard, server
+from edgeagent.api.application import application
 from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.archive import Archive
 from edgeagent.catalog.library import Library, shipped_models_dir
@@ -124,49 +108,14 @@ class Daemon:
         )
 
     def _api(self) -> Litestar:
-        return Litestar(
-            route_handlers=[
-                chat.chat,
-                completions.complete,
-                models.list_models,
-                models.get_model,
-                models.change_model,
-                keys.create_key,
-                keys.list_keys,
-                keys.revoke_key,
-                keys.rotate_key,
-                system.health,
-                system.ready,
-                *stored.HANDLERS,
-                *data.HANDLERS,
-            ],
-            dependencies={
-                "agent": Provide(lambda: self.agent, sync_to_thread=False),
-                "custody": Provide(lambda: self.custody, sync_to_thread=False),
-                "archive": Provide(lambda: self.archive, sync_to_thread=False),
-                "settings": Provide(lambda: self.settings, sync_to_thread=False),
-                "keyring": Provide(lambda: self.keyring, sync_to_thread=False),
-            },
-            exception_handlers={Exception: errors.respond},
-            on_startup=[self._start],
-            on_shutdown=[self.close],
-            openapi_config=OpenAPIConfig(
-                title="edgeagent",
-                version=__version__,
-                description="OpenAI-compatible API of small language models on this device.",
-                render_plugins=[SwaggerRenderPlugin()],
-                components=Components(
-                    security_schemes={
-                        "key": SecurityScheme(
-                            type="http", scheme="bearer", description="An API key, `ea_...`."
-                        )
-                    }
-                ),
-                security=[{"key": []}],
-            ),
-            logging_config=None,
-            request_max_body_size=None,  # the guard's bound holds, with its own error
-        )
+        parts = {
+            "agent": self.agent,
+            "archive": self.archive,
+            "custody": self.custody,
+            "keyring": self.keyring,
+            "settings": self.settings,
+        }
+        return application(parts, on_startup=[self._start], on_shutdown=[self.close])
 
     async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -247,6 +247,8 @@ class Constraint:
     @staticmethod
     def _stuck(why: str) -> SchemaUnsatisfiable:
         brief = " ".join(why.replace("<non-verbose/>", "").split())[:200].rstrip(". ")
+        if brief in ("NoExtensionBias", "NoExtension"):  # llguidance's names for it
+            brief = "there is no value that it could have"
         return SchemaUnsatisfiable(
             f"The answer cannot go on within the form asked for: {brief}. Simplify the schema.",
             param=PARAM,

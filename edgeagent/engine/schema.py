@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from edgeagent.engine.narrow import HARMLESS, LISTS, MAPS, SINGLES, narrowed
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
 PARAM = "response_format"
@@ -30,8 +31,6 @@ UNSUPPORTED = frozenset({
     "unevaluatedItems", "propertyNames", "dependentRequired", "dependentSchemas", "dependencies",
     "$dynamicRef", "$recursiveRef", "x-guidance",
 })  # fmt: skip
-# Asking for nothing, these are no more than an annotation; llguidance would refuse them all the same.
-HARMLESS: dict[str, object] = {"uniqueItems": False, "nullable": False}
 # "unknown" is no format that says anything.
 FORMATS = frozenset({
     "date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri",
@@ -40,9 +39,6 @@ FORMATS = frozenset({
 DRAFTS = re.compile(
     r"https?://json-schema\.org/(draft-0[467]/schema|draft/(2019-09|2020-12)/schema)#?"
 )
-MAPS = ("properties", "patternProperties", "$defs", "definitions")
-LISTS = ("prefixItems", "anyOf", "oneOf", "allOf")
-SINGLES = ("items", "additionalProperties", "additionalItems")
 # What says nothing of a value's form: a reference with only these beside it stands for itself.
 ANNOTATIONS = frozenset({
     "title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly",
@@ -52,7 +48,7 @@ ANNOTATIONS = frozenset({
 
 @dataclass(frozen=True)
 class Checked:
-    """A schema within bounds. `narrowed` is what masks are made of: see `_closed`.
+    """A schema within bounds. `narrowed` is what masks are made of.
 
     `is_plain` when it lacks what compiling is known to take long for: intersections.
     """
@@ -86,7 +82,7 @@ def checked(text: str) -> Checked:
         _check_keywords(node, path)
     _check_sizes(nodes)
     is_plain = not any(_intersects(node) for node, _ in nodes)
-    return Checked(schema, _narrowed(schema, is_closed=is_plain), is_plain)
+    return Checked(schema, narrowed(schema, is_closed=is_plain), is_plain)
 
 
 def _json_depth(text: str) -> int:
@@ -151,8 +147,8 @@ def _check_keywords(node: dict[str, Any], path: str) -> None:
             "are known: leave it out.",
             param=PARAM,
         )
-    kind = node.get("format")
-    is_text = node.get("type") in ("string", None) or "string" in (node.get("type") or ())
+    kind, types = node.get("format"), node.get("type", "string")
+    is_text = "string" in types if isinstance(types, list) else types == "string"
     if isinstance(kind, str) and is_text and kind not in FORMATS:
         raise UnsupportedParameter(
             f"The schema's `format` at {path} is {kind[:40]!r}, known are {', '.join(sorted(FORMATS))}: "
@@ -239,42 +235,6 @@ def _intersects(node: dict[str, Any]) -> bool:
     if len(choices) > 1 or ("allOf" in node and _size(node["allOf"]) > 1):
         return True
     return not (node.keys() - set(choices)) <= ANNOTATIONS
-
-
-def _narrowed(value: Any, *, is_closed: bool) -> Any:
-    """The schema without what asks for nothing and, where `is_closed`, with its objects closed.
-
-    An object that names its properties and does not say whether there may be others gets none: valid
-    all the same, and a small model that may invent keys does not stop inventing. Where schemas
-    intersect, closing one would forbid what another asks for.
-    """
-    if isinstance(value, list):
-        return [_narrowed(item, is_closed=is_closed) for item in value]
-    if not isinstance(value, dict):
-        return value
-    node = dict(value)
-    for key in MAPS:
-        if isinstance(node.get(key), dict):
-            node[key] = {k: _narrowed(v, is_closed=is_closed) for k, v in node[key].items()}
-    for key in (*LISTS, *SINGLES):
-        if key in node:
-            node[key] = _narrowed(node[key], is_closed=is_closed)
-    for key in HARMLESS:
-        node.pop(key, None)
-    if is_closed and _may_close(node):
-        node["additionalProperties"] = False
-    return node
-
-
-def _may_close(node: dict[str, Any]) -> bool:
-    named = _names(node.get("properties"))
-    required = node.get("required", [])
-    return (
-        bool(named)
-        and not node.keys() & {"additionalProperties", "patternProperties", "minProperties"}
-        and isinstance(required, list)
-        and all(name in named for name in required)
-    )
 
 
 def first_path(checked: Checked, keyword: str) -> str:

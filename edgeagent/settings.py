@@ -118,6 +118,12 @@ class Settings(BaseSettings):
     template_timeout_s: float = Field(
         2.0, gt=0, le=60, description="longest a chat template may run"
     )
+    grammar_timeout_s: float = Field(
+        2.0, gt=0, le=60, description="longest that compiling a schema that is not plain may take"
+    )
+    allow_grammars: bool = Field(
+        False, description="clients may ask for answers by a regular expression or a Lark grammar"
+    )
 
     measure_when_idle: bool = Field(
         True, description="measure a device that has not been measured, once it has nothing to do"

@@ -25,6 +25,8 @@ HOMES = {
     "uvicorn": {"api/server.py"},
     "h11": {"api/server.py"},
     "gguf": {"catalog/convert.py"},
+    "llguidance": {"engine/constrain.py"},
+    "jsonschema_rs": {"engine/constrain.py"},
 }
 
 

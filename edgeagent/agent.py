@@ -16,10 +16,25 @@ from typing import Literal, Protocol
 
 from edgeagent.catalog.record import InstalledModel
 from edgeagent.engine.client import Generation
-from edgeagent.errors import EdgeAgentError, EngineDied, ModelNotFound, Unavailable, by_code
+from edgeagent.errors import (
+    EdgeAgentError,
+    EngineDied,
+    InvalidParameter,
+    ModelNotFound,
+    Unavailable,
+    by_code,
+)
 from edgeagent.pool import Pool
 from edgeagent.store.requests import RequestRow
-from edgeagent.types import EngineFacts, FinishReason, GenerateSpec, Sampling, TokenChunk, Usage
+from edgeagent.types import (
+    EngineFacts,
+    FinishReason,
+    GenerateSpec,
+    Sampling,
+    Task,
+    TokenChunk,
+    Usage,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +66,14 @@ class ModelSource(Protocol):
 
     def default_id(self) -> str | None:
         """The default model, or the only other one there is; None when none is installed."""
+        ...
+
+    def with_task(self, task: Task) -> list[str]: ...
+
+    def task(self, model: InstalledModel) -> Task: ...
+
+    async def examine(self) -> None:
+        """Make sure of the tasks of models that nobody knows."""
         ...
 
     def installed(self) -> list[InstalledModel]: ...
@@ -148,6 +171,7 @@ class ModelStatus:
     state: Literal["loaded", "loading", "unloaded"]
     is_default: bool
     n_ctx: int | None
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -173,14 +197,24 @@ class Agent:
         self._note = note
 
     def route(self, model: str | None) -> Decision:
-        """The model a request goes to. Raises: Unavailable when no model is installed."""
+        """The model a request for text goes to.
+
+        Raises: InvalidParameter for one that generates none; Unavailable when no model is installed.
+        """
         if model is not None and model not in DEFAULT_ALIASES:
+            if model in self._models.with_task("embed"):
+                others = ", ".join(self._models.with_task("generate")) or "none is installed"
+                raise InvalidParameter(
+                    f"Model {model!r} makes embeddings and generates no text: choose one that does "
+                    f"({others}), or POST /v1/embeddings.",
+                    param="model",
+                )
             return Decision(model, "named")
         default = self._models.default_id()
         if default is None:
             raise Unavailable(
-                "No model is installed: `edgeagent models install smollm2-135m-instruct` gets a small one, "
-                "`edgeagent models list` shows the others.",
+                "No model that generates text is installed: `edgeagent models install "
+                "smollm2-135m-instruct` gets a small one, `edgeagent models list` shows the others.",
                 retry_after_s=30.0,
             )
         return Decision(default, "default")
@@ -195,8 +229,13 @@ class Agent:
 
     def _noted(self, answer: Answer) -> None:
         row = row_of(answer)
-        _log(row)
+        log(row)
         self._note(row)
+
+    async def listing(self) -> list[ModelStatus]:
+        """The installed models, each with a task that is known for sure."""
+        await self._models.examine()
+        return self.models()
 
     def models(self) -> list[ModelStatus]:
         default = self._models.default_id()
@@ -209,7 +248,7 @@ class Agent:
 
     def model(self, name: str) -> ModelStatus:
         """One installed model, by id or `default`. Raises: ModelNotFound."""
-        wanted = self.route(name).model_id
+        wanted = self._named(name)
         for model in self.models():
             if model.id == wanted:
                 return model
@@ -219,9 +258,12 @@ class Agent:
             param="model",
         )
 
+    def _named(self, name: str) -> str:
+        return self.route(None).model_id if name in DEFAULT_ALIASES else name
+
     async def load(self, name: str) -> ModelStatus:
         """Load a model before it is asked for. Raises what `Pool.lease` raises."""
-        await self._pool.load(self.route(name).model_id)
+        await self._pool.load(self._named(name))
         return self.model(name)
 
     async def unload(self, name: str) -> ModelStatus:
@@ -242,6 +284,7 @@ class Agent:
             state=resident.state if resident is not None else "unloaded",
             is_default=model.id == default,
             n_ctx=facts.n_ctx_slot if facts is not None else None,
+            task=self._models.task(model),
         )
 
     def readiness(self) -> Readiness:
@@ -302,7 +345,7 @@ def row_of(answer: Answer) -> RequestRow:
     )
 
 
-def _log(row: RequestRow) -> None:
+def log(row: RequestRow) -> None:
     logger.info(
         "request id=%s endpoint=%s model=%s route=%s status=%s finish=%s n_prompt=%s n_cached=%s "
         "n_generated=%s queue_ms=%.0f ttft_ms=%.0f total_ms=%.0f",

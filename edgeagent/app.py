@@ -1,6 +1,7 @@
 """The composition root: builds every part of the daemon, and starts and stops them in order.
 
-settings -> store, keys -> library -> models -> pool -> agent, archive -> API -> auth -> guard -> server
+settings -> store, keys -> library -> models -> pool -> agent, calls, archive -> API -> auth -> guard ->
+server
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from edgeagent.api import auth, guard, server
 from edgeagent.api.application import application
 from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.archive import Archive
+from edgeagent.calls import Calls
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
 from edgeagent.catalog.repack import repacked_types
@@ -90,6 +92,7 @@ class Daemon:
             settle=self._settle,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.calls = Calls(self.pool, self.models, self._note)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
@@ -111,6 +114,7 @@ class Daemon:
         parts = {
             "agent": self.agent,
             "archive": self.archive,
+            "calls": self.calls,
             "custody": self.custody,
             "keyring": self.keyring,
             "settings": self.settings,
@@ -131,6 +135,7 @@ class Daemon:
     async def _preload(self) -> None:
         """Load the default model; what keeps it from loading is logged and shown by /ready."""
         with suppress(EdgeAgentError):
+            await self.models.examine()
             async with self.pool.lease(self.agent.route(None).model_id):
                 logger.info("ready model=%s", self.agent.route(None).model_id)
 

@@ -10,6 +10,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
 
 from edgeagent.catalog.anatomy import from_facts
 from edgeagent.catalog.facts import ModelFacts
@@ -22,12 +25,17 @@ from edgeagent.device.measure import Measurement
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.pool import Placement
 from edgeagent.settings import Settings
-from edgeagent.types import EngineConfig, Sampling
+from edgeagent.types import EngineConfig, Sampling, Task
 
 logger = logging.getLogger(__name__)
 
 LISTING_AGE_S = 2.0
-GENERATING_TASKS = ("chat", "assistant")
+# What a worker can do for the catalog's tasks; it knows others.
+TASKS: dict[str, Task] = {"chat": "generate", "assistant": "generate", "embedding": "embed"}
+# Sequences of one step of an embedding model: more of the shortest texts than a step has tokens for.
+TEXTS_PER_STEP = 64
+# llama.cpp keeps a row of logits for every token of a text that it embeds, though nobody reads them.
+LOGITS_BYTES = 256 << 20
 # More idle prefixes than this for each running sequence cost logits buffers and are seldom found.
 PREFIXES_PER_SEQ = 4
 
@@ -54,9 +62,10 @@ class InstalledModels:
         self._measured = measured
         self._listing: dict[str, InstalledModel] = {}
         self._listed_s = float("-inf")
+        self._learned: dict[tuple[Path, int], Task] = {}
 
     def installed(self) -> list[InstalledModel]:
-        """Every model that generates text, by id. A directory that cannot be read has none."""
+        """Every model that a worker can run, by id. A directory that cannot be read has none."""
         now = time.monotonic()
         if now - self._listed_s > LISTING_AGE_S:
             self._listed_s = now
@@ -65,17 +74,39 @@ class InstalledModels:
             except EdgeAgentError as exc:
                 logger.error("models_dir_unreadable %s", exc.message)
                 found = []
-            self._listing = {model.id: model for model in found if self._generates(model)}
+            self._listing = {model.id: model for model in found if self._is_for_workers(model)}
         return list(self._listing.values())
 
-    def _generates(self, model: InstalledModel) -> bool:
-        return (
-            model.id not in self._catalog or self._catalog.entry(model.id).task in GENERATING_TASKS
-        )
+    def _is_for_workers(self, model: InstalledModel) -> bool:
+        return model.id not in self._catalog or self._catalog.entry(model.id).task in TASKS
+
+    def task(self, model: InstalledModel) -> Task:
+        """By the catalog, else by the file's header once `examine` has read it, until then "generate"."""
+        if model.id in self._catalog:
+            return TASKS[self._catalog.entry(model.id).task]
+        return self._learned.get((model.path, model.size_bytes), "generate")
+
+    def with_task(self, task: Task) -> list[str]:
+        """Ids of the installed models that do this."""
+        return [model.id for model in self.installed() if self.task(model) == task]
+
+    async def examine(self) -> None:
+        """Learn the tasks of models that the catalog does not know, from their headers."""
+        for model in self.installed():
+            key = (model.path, model.size_bytes)
+            if model.id in self._catalog or key in self._learned:
+                continue
+            try:
+                facts = await asyncio.to_thread(inspect_apart, model.path)
+            except EdgeAgentError as exc:  # said again when somebody asks for it
+                logger.warning("model_unreadable model=%s %s", model.id, exc.message)
+                self._learned[key] = "generate"
+            else:
+                self._learned[key] = "embed" if facts.is_embedding else "generate"
 
     def default_id(self) -> str | None:
-        """The default model, or the first there is; None when none is installed."""
-        ids = [model.id for model in self.installed()]
+        """The default model, or the first that generates text; None when none is installed."""
+        ids = self.with_task("generate")
         if self._settings.default_model in ids:
             return self._settings.default_model
         return ids[0] if ids else None
@@ -98,15 +129,19 @@ class InstalledModels:
             return self._listing[model_id]
         self._library.resolve(model_id)  # says what is near, or that it is not installed
         raise ModelNotFound(
-            f"Model {model_id!r} does not generate text: GET /v1/models lists those that do.",
+            f"Model {model_id!r} neither generates text nor makes embeddings: GET /v1/models lists "
+            "those that do.",
             param="model",
         )
 
     async def place(self, model_id: str) -> Placement:
         """How to load a model, and what that needs. Raises: ModelNotFound, GGUFRefused."""
         model = self.find(model_id)
+        await self.examine()
         facts = await asyncio.to_thread(inspect_apart, model.path)
         config = self._config(model, facts)
+        if self.task(model) == "embed":
+            config = self._for_embedding(config, facts)
         memory = worker_memory(from_facts(facts), Setup.of(config, self._repacked))
         return Placement(config, memory.total_bytes, memory.explain())
 
@@ -134,6 +169,17 @@ class InstalledModels:
             # Weights that llama.cpp rearranges would lie in memory twice, mapped and rearranged.
             use_mmap=not self._repacked & facts.bytes_by_type.keys(),
             reproducible=settings.reproducible,
+        )
+
+    def _for_embedding(self, config: EngineConfig, facts: ModelFacts) -> EngineConfig:
+        """As the same model that generated would be loaded, but for one text or many in a step."""
+        n_rows = LOGITS_BYTES // (4 * (facts.n_vocab or 1))
+        return msgspec.structs.replace(
+            config,
+            task="embed",
+            n_ctx=min(self._settings.n_ctx, facts.n_ctx_train, max(512, n_rows)),
+            n_seq=TEXTS_PER_STEP,
+            n_prefixes=0,
         )
 
     def _prefill_tok_s(self, facts: ModelFacts) -> float | None:

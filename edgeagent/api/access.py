@@ -24,6 +24,9 @@ RULES = (
     Rule("GET", "/schema", "any key"),
     Rule("*", "/v1/chat/completions", "chat"),  # stored answers too: those of its owner
     Rule("POST", "/v1/completions", "chat"),
+    Rule("POST", "/v1/embeddings", "embeddings"),
+    Rule("POST", "/tokenize", "any key"),
+    Rule("POST", "/detokenize", "any key"),
     Rule("GET", "/v1/models", "any key"),  # every SDK lists them
     Rule("POST", "/v1/models", "models"),
     Rule("GET", "/v1/usage", "any key"),

@@ -12,11 +12,25 @@ from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from edgeagent import __version__
-from edgeagent.api import chat, completions, data, errors, keys, models, stored, system
+from edgeagent.api import (
+    chat,
+    completions,
+    data,
+    embeddings,
+    errors,
+    keys,
+    models,
+    stored,
+    system,
+    tokens,
+)
 
 ROUTES = [
     chat.chat,
     completions.complete,
+    embeddings.embed,
+    tokens.tokenize,
+    tokens.detokenize,
     models.list_models,
     models.get_model,
     models.change_model,

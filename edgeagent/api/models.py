@@ -20,6 +20,7 @@ def _body(model: ModelStatus) -> ModelBody:
         is_default=model.is_default,
         size_bytes=model.size_bytes,
         n_ctx=model.n_ctx,
+        task=model.task,
     )
 
 
@@ -27,11 +28,11 @@ def _body(model: ModelStatus) -> ModelBody:
     "/v1/models",
     operation_id="models",
     summary="List the installed models",
+    description="`task` says whether a model generates text or makes embeddings.",
     tags=["models"],
-    sync_to_thread=False,
 )
-def list_models(agent: Agent) -> ModelList:
-    return ModelList(data=[_body(model) for model in agent.models()])
+async def list_models(agent: Agent) -> ModelList:
+    return ModelList(data=[_body(model) for model in await agent.listing()])
 
 
 @get(

@@ -69,7 +69,7 @@ class AnswerResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         produce = asyncio.create_task(self._produce(send), name="answer")
-        gone = asyncio.create_task(_client_gone(receive), name="answer-watch")
+        gone = asyncio.create_task(client_gone(receive), name="answer-watch")
         try:
             await asyncio.wait({produce, gone}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -157,6 +157,7 @@ class AnswerResponse:
         await self._send(send, body, more=False)
 
 
-async def _client_gone(receive: Receive) -> None:
+async def client_gone(receive: Receive) -> None:
+    """Returns once the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -18,6 +18,11 @@ from edgeagent.catalog.quants import BYTES_PER_WEIGHT, bytes_per_weight, mixture
 _N_VOCAB_UNKNOWN = 152_000
 # Hybrids of the LFM2 kind keep the last inputs of a short convolution (a kernel of 3) per layer.
 _SHORT_CONVOLUTION = 2
+# Architectures for which llama.cpp makes no KV cache. One that is missing here is estimated too large.
+_ENCODERS = frozenset(
+    ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert",
+     "gemma-embedding")
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class Anatomy:
     a sliding window and are kept apart, else 1. `state_width`: float32 numbers of recurrent
     state, per sequence. `embedding_bytes` is part of `bytes_by_type`; `output_type` None says that
     the token table is the output matrix too. `expert_bytes` and `expert_params` are of all experts, of which
-    a token uses `expert_share`.
+    a token uses `expert_share`. `has_cache` is False for encoders, which keep nothing between steps.
     """
 
     n_layers: int
@@ -54,6 +59,7 @@ class Anatomy:
     expert_params: int = 0
     expert_share: float = 1.0
     has_template: bool = True
+    has_cache: bool = True
     is_estimated: bool = False
 
     @property
@@ -121,6 +127,7 @@ def from_facts(facts: ModelFacts) -> Anatomy:
         expert_params=facts.expert_params,
         expert_share=experts,
         has_template=facts.has_chat_template,
+        has_cache=facts.architecture not in _ENCODERS,
     )
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeagent.catalog.anatomy import Anatomy
-from edgeagent.types import EngineConfig
+from edgeagent.types import EngineConfig, Task
 
 KvType = Literal["f16", "q8_0", "q4_0"]
 
@@ -54,6 +54,7 @@ class Setup:
     flash_attention: bool = True
     use_mmap: bool = True
     repacked: frozenset[str] = frozenset()
+    task: Task = "generate"
 
     @classmethod
     def of(cls, config: EngineConfig, repacked: frozenset[str]) -> Setup:
@@ -67,11 +68,25 @@ class Setup:
             flash_attention=config.flash_attention != "off",
             use_mmap=config.use_mmap,
             repacked=repacked,
+            task=config.task,
         )
 
     @property
+    def n_step(self) -> int:
+        """Tokens of the largest step: a text that is embedded is computed in one piece."""
+        return max(self.n_batch, self.n_ctx) if self.task == "embed" else self.n_batch
+
+    @property
+    def n_cells(self) -> int:
+        """Cells that a step may look at; where texts are embedded, only those of the step itself."""
+        return self.n_step if self.task == "embed" else self.n_ctx
+
+    @property
     def n_outputs(self) -> int:
-        """Rows of logits that llama.cpp keeps room for."""
+        """Rows of logits that llama.cpp keeps room for: of every token where texts are embedded, though
+        an encoder never fills them."""
+        if self.task == "embed":
+            return self.n_step
         return min(self.n_batch, self.n_seq + self.n_prefixes + 1)  # one id is spare, to move cells
 
 
@@ -121,7 +136,7 @@ def worker_memory(model: Anatomy, setup: Setup) -> WorkerMemory:
         kv_bytes=kv_bytes(model, setup),
         compute_bytes=compute_bytes(model, setup),
         overhead_bytes=BASE_BYTES + VOCABULARY_BYTES_PER_TOKEN * model.n_vocab,
-        template_bytes=TEMPLATE_BYTES if model.has_template else 0,
+        template_bytes=TEMPLATE_BYTES if model.has_template and setup.task == "generate" else 0,
         repacked_bytes=copies + once,
     )
 
@@ -148,6 +163,8 @@ def kv_bytes_per_cell(model: Anatomy, kv_type: str) -> float:
 
 def kv_bytes(model: Anatomy, setup: Setup) -> int:
     """All cells, and the recurrent state of the sequences that have one (no idle prefixes then)."""
+    if setup.task == "embed":  # llama.cpp's own default type, for the cells of one step
+        return int(setup.n_cells * kv_bytes_per_cell(model, "f16")) if model.has_cache else 0
     cells = setup.n_ctx * kv_bytes_per_cell(model, setup.kv_type)
     return int(cells) + 4 * model.state_width * setup.n_seq
 
@@ -161,11 +178,13 @@ def compute_bytes(model: Anatomy, setup: Setup) -> int:
     For small steps the logits of all outputs exceed both.
     """
     per_token = 4 * (4 * model.n_embd + 3 * model.n_ff)
-    masks = 2 * model.n_caches * setup.n_ctx
-    widest = setup.n_batch * (per_token + masks)
+    masks = 2 * model.n_caches * setup.n_cells
+    widest = setup.n_step * (per_token + masks)
     if not setup.flash_attention:
-        scores = 4 * setup.n_ctx * (model.n_head + model.n_caches)
-        widest = max(widest, setup.n_batch * (scores + 4 * 6 * model.n_embd))
+        scores = 4 * setup.n_cells * (model.n_head + model.n_caches)
+        widest = max(widest, setup.n_step * (scores + 4 * 6 * model.n_embd))
     logits = 4 * setup.n_outputs * model.n_vocab
-    inputs = 4 * setup.n_batch * model.n_embd
+    inputs = 4 * setup.n_step * model.n_embd
+    if not model.has_cache:  # an encoder has no output matrix
+        return widest + logits
     return max(widest, logits + inputs) + logits

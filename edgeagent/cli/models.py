@@ -23,6 +23,7 @@ from rich.table import Table
 
 from edgeagent.catalog import digest
 from edgeagent.catalog import install as installing
+from edgeagent.catalog.inspection import inspect_apart
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import Catalog, load_catalog
 from edgeagent.catalog.select import Needs
@@ -229,6 +230,7 @@ def trial_load(path: Path) -> None:
         config = EngineConfig(
             model_id=path.name,
             path=str(path),
+            task="embed" if inspect_apart(path).is_embedding else "generate",
             n_ctx=256,
             n_seq=1,
             n_prefixes=0,

@@ -16,10 +16,18 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from edgeagent import errors
 from edgeagent.engine import protocol
-from edgeagent.types import EngineConfig, EngineFacts, EngineHealth, GenerateSpec, TokenChunk
+from edgeagent.types import (
+    EngineConfig,
+    EngineFacts,
+    EngineHealth,
+    GenerateSpec,
+    Question,
+    TokenChunk,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +115,7 @@ class EngineClient(asyncio.Protocol):
         self._splitter = protocol.FrameSplitter()
         self._ids = itertools.count(1)
         self._generations: dict[int, Generation] = {}
+        self._results: dict[int, asyncio.Future[Any]] = {}
         self._loaded: asyncio.Future[EngineFacts] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
         self._n_threads = config.n_threads
@@ -176,7 +185,7 @@ class EngineClient(asyncio.Protocol):
 
     @property
     def n_open(self) -> int:
-        return len(self._generations)
+        return len(self._generations) + len(self._results)
 
     def generate(self, spec: GenerateSpec) -> Generation:
         """Send a request. Raises: EngineDied when the worker has gone."""
@@ -187,6 +196,23 @@ class EngineClient(asyncio.Protocol):
         self._generations[request_id] = generation
         self._send(protocol.Generate(request_id, spec))
         return generation
+
+    async def ask(self, question: Question) -> Any:
+        """What the worker answers in one piece: Vectors, list[int] or str, by the question.
+
+        Cancelling the task that waits here cancels the work. Raises: EngineDied, or what the worker
+        refused the question with.
+        """
+        if not self.is_alive:
+            raise self._death()
+        request_id = next(self._ids)
+        result = self._results[request_id] = asyncio.get_running_loop().create_future()
+        self._send(protocol.Ask(request_id, question))
+        try:
+            return await result
+        finally:
+            if self._results.pop(request_id, None) is not None and self.is_alive:
+                self._send(protocol.Cancel(request_id))
 
     def cancel(self, request_id: int) -> None:
         if self._generations.pop(request_id, None) is not None and self.is_alive:
@@ -259,6 +285,9 @@ class EngineClient(asyncio.Protocol):
         generations, self._generations = self._generations, {}
         for generation in generations.values():
             generation.fail(self._death())
+        results, self._results = self._results, {}
+        for result in results.values():
+            _fail(result, self._death())
         if not self._is_closing and not self._is_refused:
             self._on_death(self, status)
 
@@ -279,13 +308,19 @@ class EngineClient(asyncio.Protocol):
             case protocol.Step(chunks):
                 for request_id, chunk in chunks:
                     self._deliver(request_id, chunk)
+            case protocol.Result(request_id, value):
+                result = self._results.pop(request_id, None)
+                if result is not None and not result.done():
+                    result.set_result(value)
             case protocol.Heartbeat(health):
                 self.health = health
                 self.last_beat_s = time.monotonic()
             case protocol.Refused(request_id, code, text, param, retry_after_s):
-                generation = self._generations.pop(request_id, None)
-                if generation is not None:
-                    generation.fail(errors.by_code(code, text, param, retry_after_s))
+                error = errors.by_code(code, text, param, retry_after_s)
+                if (generation := self._generations.pop(request_id, None)) is not None:
+                    generation.fail(error)
+                elif (result := self._results.pop(request_id, None)) is not None:
+                    _fail(result, error)
             case protocol.Ready(facts):
                 self.last_beat_s = time.monotonic()
                 if not self._loaded.done():
@@ -307,6 +342,11 @@ class EngineClient(asyncio.Protocol):
             generation.fail(
                 errors.Unavailable("The answer was not read: read the stream as it comes.")
             )
+
+
+def _fail(result: asyncio.Future[Any], error: errors.EdgeAgentError) -> None:
+    if not result.done():
+        result.set_exception(error)
 
 
 def describe_exit(status: int | None) -> str:

@@ -98,7 +98,7 @@ class Llama:
         self.n_ctx = int(lib.llama_n_ctx(self.context))
         self._pieces: dict[int, bytes] = {}
         self._special()
-        self._batch = Batch(config.n_batch)
+        self._batch = Batch(int(lib.llama_n_batch(self.context)))
         self._views: dict[tuple[int, int], np.ndarray[Any, Any]] = {}
 
     def _load_model(self, config: EngineConfig) -> Any:
@@ -133,11 +133,7 @@ class Llama:
         # A full-size cache for sliding-window layers, so that a prefix can be shared at any length.
         params.swa_full = True
         params.no_perf = True
-        # libc's atoi on a one-byte string: C code that reads the flag without taking the GIL.
-        self._flag = ctypes.create_string_buffer(b"0", 2)
-        libc = ctypes.CDLL(None)
-        params.abort_callback = ctypes.cast(libc.atoi, lib.ggml_abort_callback)
-        params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
+        self._make_abortable(params)
         context = lib.llama_init_from_model(self._model, params)
         if not context:
             raise ModelUnusable(
@@ -146,6 +142,13 @@ class Llama:
                 "quantized KV type."
             )
         return context
+
+    def _make_abortable(self, params: Any) -> None:
+        # libc's atoi on a one-byte string: C code that reads the flag without taking the GIL.
+        self._flag = ctypes.create_string_buffer(b"0", 2)
+        libc = ctypes.CDLL(None)
+        params.abort_callback = ctypes.cast(libc.atoi, lib.ggml_abort_callback)
+        params.abort_callback_data = ctypes.cast(self._flag, ctypes.c_void_p)
 
     def _special(self) -> None:
         self.bos = _token(lib.llama_vocab_bos(self._vocab))
@@ -203,15 +206,7 @@ class Llama:
         twice if the text already begins with it; an EOS that a vocabulary would append is left away,
         since the text is to be continued.
         """
-        data = text.encode("utf-8", "surrogatepass")
-        capacity = len(data) + 8
-        buffer = (ctypes.c_int32 * capacity)()
-        n = int(lib.llama_tokenize(self._vocab, data, len(data), buffer, capacity, False, True))
-        if n < 0:
-            raise EngineFailed(
-                f"A text of {len(data)} bytes gave more than {capacity} tokens; shorten it."
-            )
-        tokens = array("i", bytes(memoryview(buffer).cast("B")[: 4 * n]))
+        tokens = self.tokens_of(text, add_special=False, parse_special=True)
         if (
             add_special
             and self.adds_bos
@@ -220,6 +215,35 @@ class Llama:
         ):
             tokens.insert(0, self.bos)
         return tokens
+
+    def tokens_of(self, text: str, *, add_special: bool, parse_special: bool) -> array[int]:
+        """Token ids, int32 [n], with all that the model puts around a text, or without."""
+        data = text.encode("utf-8", "surrogatepass")
+        capacity = len(data) + 8
+        buffer = (ctypes.c_int32 * capacity)()
+        n = int(
+            lib.llama_tokenize(
+                self._vocab, data, len(data), buffer, capacity, add_special, parse_special
+            )
+        )
+        if n < 0:
+            raise EngineFailed(
+                f"A text of {len(data)} bytes gave more than {capacity} tokens; shorten it."
+            )
+        return array("i", bytes(memoryview(buffer).cast("B")[: 4 * n]))
+
+    def detokenize(self, tokens: list[int]) -> str:
+        """The text of token ids, special ones by their names. Any thread."""
+        ids = (ctypes.c_int32 * len(tokens))(*tokens)
+        capacity = 16 * len(tokens) + 64
+        while True:
+            buffer = ctypes.create_string_buffer(capacity)
+            n = int(
+                lib.llama_detokenize(self._vocab, ids, len(tokens), buffer, capacity, False, True)
+            )
+            if n >= 0:
+                return buffer.raw[:n].decode("utf-8", "replace")
+            capacity = -n
 
     def piece(self, token: int) -> bytes:
         """The bytes a token adds to the text; control tokens add none."""

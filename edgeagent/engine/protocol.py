@@ -1,8 +1,9 @@
 """What the daemon and an engine worker say to each other.
 
 Frames travel over a socketpair: four bytes of length (big-endian), then one MessagePack value, a
-tagged struct of this file. The daemon sends `Load` first, then `Generate` and `Cancel`; the worker
-answers `Ready` or `LoadFailed`, then `Step` and `Heartbeat` until it is told to end or dies.
+tagged struct of this file. The daemon sends `Load` first, then `Generate`, `Ask` and `Cancel`; the
+worker answers `Ready` or `LoadFailed`, then `Step`, `Result` and `Heartbeat` until it is told to end
+or dies.
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ import struct
 
 import msgspec
 
-from edgeagent.types import EngineConfig, EngineFacts, EngineHealth, GenerateSpec, TokenChunk
+from edgeagent.types import (
+    EngineConfig,
+    EngineFacts,
+    EngineHealth,
+    GenerateSpec,
+    Question,
+    TokenChunk,
+    Vectors,
+)
 
 LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 256 << 20
@@ -24,6 +33,13 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
 class Generate(msgspec.Struct, frozen=True, tag="generate"):
     request_id: int
     spec: GenerateSpec
+
+
+class Ask(msgspec.Struct, frozen=True, tag="ask"):
+    """A question that one `Result` answers, or one `Refused`."""
+
+    request_id: int
+    question: Question
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -59,6 +75,13 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
     chunks: list[tuple[int, TokenChunk]]
 
 
+class Result(msgspec.Struct, frozen=True, tag="result"):
+    """Vectors, the tokens of a text, or the text of tokens."""
+
+    request_id: int
+    value: Vectors | list[int] | str
+
+
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """A request that ended before its first token: an error of `errors.py` by its code."""
 
@@ -73,8 +96,8 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
     health: EngineHealth
 
 
-ToWorker = Load | Generate | Cancel | SetThreads | ForgetPrefixes | Shutdown
-ToDaemon = Ready | LoadFailed | Step | Refused | Heartbeat
+ToWorker = Load | Generate | Ask | Cancel | SetThreads | ForgetPrefixes | Shutdown
+ToDaemon = Ready | LoadFailed | Step | Result | Refused | Heartbeat
 
 _encoder = msgspec.msgpack.Encoder()
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

@@ -1,61 +1,42 @@
 """The engine worker process: `python -m edgeagent.engine.worker FD`.
 
-Three threads: the main one runs the engine and owns the llama.cpp context, `receiver` reads frames
-from the daemon, `intake` renders and tokenizes. The process ends when its socket does.
+Four threads: the main one runs the engine and owns the llama.cpp context, `receiver` reads frames
+from the daemon, `intake` renders and tokenizes, `clerk` answers what needs the vocabulary only. The
+process ends when its socket does. A model that embeds has `embed_worker` in place of this one.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
-import queue
 import signal
-import socket
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edgeagent import sandbox
 from edgeagent.catalog.facts import inspect
 from edgeagent.engine import protocol
+from edgeagent.engine.clerk import Clerk
+from edgeagent.engine.embed_worker import EmbedWorker
 from edgeagent.engine.engine import Engine
 from edgeagent.engine.intake import Intake, slot_tokens
 from edgeagent.engine.llama import Llama
+from edgeagent.engine.loop import Channel, Loop
 from edgeagent.engine.runner import LlamaRunner
 from edgeagent.engine.sequence import Request, Sequence
-from edgeagent.errors import EdgeAgentError, QueueFull
-from edgeagent.types import EngineConfig, EngineFacts, TokenChunk
+from edgeagent.errors import EdgeAgentError, InvalidParameter, QueueFull
+from edgeagent.types import (
+    DetokenizeSpec,
+    EmbedSpec,
+    EngineConfig,
+    EngineFacts,
+    TokenChunk,
+    TokenizeSpec,
+)
 
 logger = logging.getLogger(__name__)
-
-HEARTBEAT_S = 0.5
-
-
-class Channel:
-    """The worker's end of the socketpair. Reading and writing may happen in different threads."""
-
-    def __init__(self, fd: int) -> None:
-        self._socket = socket.socket(fileno=fd)
-        self._splitter = protocol.FrameSplitter()
-        self._write_lock = threading.Lock()
-
-    def send(self, message: protocol.ToDaemon) -> None:
-        frame = protocol.encode(message)
-        with self._write_lock:
-            self._socket.sendall(frame)
-
-    def receive(self) -> list[protocol.ToWorker]:
-        """At least one message. Raises: EOFError when the daemon has gone."""
-        while True:
-            data = self._socket.recv(1 << 16)
-            if not data:
-                raise EOFError
-            if bodies := self._splitter.feed(data):
-                return [protocol.decode_to_worker(body) for body in bodies]
 
 
 class Worker:
@@ -65,7 +46,7 @@ class Worker:
         self._channel = channel
         self._config = config
         self._requests: dict[int, Request] = {}
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._loop = Loop(channel)
         # Our own bounded reader first: some headers that are valid GGUF end the process in llama.cpp.
         inspect(Path(config.path))
         self._llama = Llama(config)
@@ -83,6 +64,7 @@ class Worker:
         self._intake = Intake(
             config, self._llama, template, submit=self._submit, refuse=self._refuse
         )
+        self._clerk = Clerk(config, self._llama, channel)
         self._facts = self._describe(template is not None, started_s)
 
     def _describe(self, has_template: bool, started_s: float) -> EngineFacts:
@@ -107,29 +89,10 @@ class Worker:
 
     def run(self) -> None:
         """Serve until the daemon goes or says so. Raises whatever the engine could not handle."""
-        threading.Thread(target=self._receive, name="receiver", daemon=True).start()
-        # What is loaded stays: keep the collector from walking it again and again.
-        gc.collect()
-        gc.freeze()
-        self._channel.send(protocol.Ready(self._facts))
-        last_beat = 0.0
-        while True:
-            self._drain(wait=self._engine.is_idle)
-            self._engine.step()
-            now = time.monotonic()
-            if now - last_beat >= HEARTBEAT_S:
-                last_beat = now
-                rss = sandbox.rss_bytes() + self._intake.rss_bytes()
-                health = self._engine.health(rss)
-                self._channel.send(protocol.Heartbeat(health))
+        self._loop.run(self._facts, self._engine, self._handle, self._rss_bytes)
 
-    def _drain(self, wait: bool) -> None:
-        try:
-            self._inbox.get(timeout=HEARTBEAT_S if wait else 0.0)()
-            while True:
-                self._inbox.get_nowait()()
-        except queue.Empty:
-            return
+    def _rss_bytes(self) -> int:
+        return sandbox.rss_bytes() + self._intake.rss_bytes()
 
     def _emit(self, chunks: list[tuple[int, TokenChunk]]) -> None:
         self._channel.send(protocol.Step(chunks))
@@ -141,31 +104,14 @@ class Worker:
 
     def _refuse(self, request_id: int, error: Exception) -> None:
         self._requests.pop(request_id, None)
-        if not isinstance(error, EdgeAgentError):
-            error = EdgeAgentError(str(error))
-        self._channel.send(
-            protocol.Refused(
-                request_id, error.code, error.message, error.param, error.retry_after_s
-            )
-        )
+        self._channel.refuse(request_id, error)
 
     # --- intake thread
 
     def _submit(self, sequences: list[Sequence]) -> None:
-        self._inbox.put(lambda: self._engine.submit(sequences))
+        self._loop.post(lambda: self._engine.submit(sequences))
 
     # --- receiver thread
-
-    def _receive(self) -> None:
-        try:
-            while True:
-                for message in self._channel.receive():
-                    self._handle(message)
-        except (EOFError, OSError):
-            os._exit(0)
-        except Exception:
-            logger.exception("receiver_failed")
-            os._exit(1)
 
     def _handle(self, message: protocol.ToWorker) -> None:
         match message:
@@ -181,25 +127,32 @@ class Worker:
                             retry_after_s=5.0,
                         ),
                     )
+            case protocol.Ask(request_id, EmbedSpec()):
+                self._refuse(
+                    request_id,
+                    InvalidParameter(
+                        f"Model {self._config.model_id} generates text and makes no embeddings: GET "
+                        "/v1/models lists those that do.",
+                        param="model",
+                    ),
+                )
+            case protocol.Ask(request_id, TokenizeSpec() | DetokenizeSpec() as question):
+                self._clerk.answer(request_id, question)
             case protocol.Cancel(request_id):
                 cancelled = self._requests.get(request_id)
                 if cancelled is not None:
                     cancelled.is_cancelled = True
                     if cancelled in self._engine.prefilling:
                         self._runner.abort()
-                    self._inbox.put(_nothing)  # wake an idle engine
+                    self._loop.wake()
             case protocol.SetThreads(n_threads):
-                self._inbox.put(lambda: self._engine.grant_threads(n_threads))
+                self._loop.post(lambda: self._engine.grant_threads(n_threads))
             case protocol.ForgetPrefixes(scope):
-                self._inbox.put(lambda: self._engine.forget_prefixes(scope))
+                self._loop.post(lambda: self._engine.forget_prefixes(scope))
             case protocol.Shutdown():
                 os._exit(0)
             case protocol.Load():
                 logger.error("unexpected_message kind=load")
-
-
-def _nothing() -> None:
-    return None
 
 
 def main(argv: list[str]) -> None:
@@ -215,7 +168,8 @@ def main(argv: list[str]) -> None:
     (first, *_) = channel.receive()
     assert isinstance(first, protocol.Load), "the daemon's first message is Load"
     try:
-        worker = Worker(channel, first.config, started_s)
+        kind = EmbedWorker if first.config.task == "embed" else Worker
+        worker = kind(channel, first.config, started_s)
     except EdgeAgentError as exc:
         channel.send(protocol.LoadFailed(exc.code, exc.message))
         sys.exit(1)

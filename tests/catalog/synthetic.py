@@ -21,7 +21,8 @@ _CHUNK_BLOCKS = 1 << 18
 
 @dataclass(frozen=True)
 class Design:
-    """What to build. `n_vocab` None keeps the donor's vocabulary; `output` None ties the output."""
+    """What to build. `n_vocab` None keeps the donor's vocabulary; `output` None ties the output;
+    `pooling` is llama.h's number, of a model that embeds."""
 
     architecture: str
     n_layers: int
@@ -36,6 +37,7 @@ class Design:
     n_vocab: int | None = None
     sliding_window: int | None = None
     n_ctx_train: int = 8192
+    pooling: int | None = None
 
 
 def write_model(path: Path, design: Design, donor: Path, seed: int = 1) -> Path:
@@ -54,6 +56,8 @@ def write_model(path: Path, design: Design, donor: Path, seed: int = 1) -> Path:
     writer.add_layer_norm_rms_eps(1e-5)
     if design.sliding_window is not None:
         writer.add_sliding_window(design.sliding_window)
+    if design.pooling is not None:
+        writer.add_uint32(f"{design.architecture}.pooling_type", design.pooling)
     n_vocab = _add_vocabulary(writer, donor, design.n_vocab)
     random = np.random.default_rng(seed)
     for name, shape, kind in _tensors(design, n_vocab):

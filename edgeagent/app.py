@@ -15,27 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from litestar import Litestar
-from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.types import ASGIApp
 
-from edgeagent import __version__
 from edgeagent.agent import Agent
-from edgeagent.api import (
-    auth,
-    chat,
-    completions,
-    embeddings,
-    errors,
-    guard,
-    keys,
-    models,
-    server,
-    stored,
-    system,
-    tokens,
-)
+from edgeagent.api import auth, guard, server
+from edgeagent.api.application import application
 from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.archive import Archive
 from edgeagent.calls import Calls
@@ -43,6 +27,7 @@ from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
 from edgeagent.catalog.repack import repacked_types
 from edgeagent.configuration import Configuration
+from edgeagent.custody import Custody
 from edgeagent.device.probe import Device
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.idle import IdleMeasuring
@@ -52,6 +37,7 @@ from edgeagent.measuring import Measuring
 from edgeagent.pool import Pool, PoolLimits
 from edgeagent.settings import Settings
 from edgeagent.store.database import open_store
+from edgeagent.store.files import StoreFiles
 from edgeagent.store.requests import RequestLog, RequestRow
 
 logger = logging.getLogger(__name__)
@@ -67,16 +53,14 @@ class Daemon:
         self, configuration: Configuration, addresses: Sequence[str] | None = None
     ) -> None:
         self.settings = settings = configuration.settings
-        # Keys are kept also where nothing of a request is.
-        self.database = open_store(settings)
-        self.keyring = Keyring(self.database)
         exposed = [a for a in addresses or (settings.host,) if not is_loopback(a)]
-        for address in exposed:
-            refuse_open_bind(
-                address,
-                has_key=self.keyring.is_any_usable(),
-                allow_plain_http=settings.allow_plain_http,
-            )
+        path = StoreFiles(settings.store_dir).database
+        if exposed and not path.exists():
+            refuse_open_bind(exposed[0], settings, has_key=False)  # and nothing has been made
+        self.database = open_store(settings) if settings.store == "on" else None
+        self.keyring = Keyring(self.database, path, lambda: open_store(settings))
+        if exposed:
+            refuse_open_bind(exposed[0], settings, has_key=self.keyring.is_any_usable())
         n_cores = settings.n_threads or configuration.device.capacity.n_threads_max
         measuring = Measuring(configuration.device, settings.state_dir)
         library = Library(settings.effective_models_dir)
@@ -96,10 +80,18 @@ class Daemon:
             place=self.models.place,
             log_level=settings.log_level,
         )
-        kept = self.database if settings.store == "on" else None
-        self.archive = Archive(kept, is_searchable=settings.search)
-        self._requests = RequestLog(kept, settings.request_flush_s) if kept else None
+        self.archive = Archive(self.database, is_searchable=settings.search)
+        self._requests = (
+            RequestLog(self.database, settings.request_flush_s) if self.database else None
+        )
         self.agent = Agent(self.pool, self.models, self._note)
+        self.custody = Custody(
+            self.database,
+            settings,
+            forget={"cached prefixes": self._forget_prefixes},
+            settle=self._settle,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.calls = Calls(self.pool, self.models, self._note)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
@@ -119,46 +111,20 @@ class Daemon:
         )
 
     def _api(self) -> Litestar:
-        return Litestar(
-            route_handlers=[
-                chat.chat,
-                completions.complete,
-                embeddings.embed,
-                tokens.tokenize,
-                tokens.detokenize,
-                models.list_models,
-                models.get_model,
-                models.change_model,
-                keys.create_key,
-                keys.list_keys,
-                keys.revoke_key,
-                keys.rotate_key,
-                system.health,
-                system.ready,
-                *stored.HANDLERS,
-            ],
-            dependencies={
-                "agent": Provide(lambda: self.agent, sync_to_thread=False),
-                "calls": Provide(lambda: self.calls, sync_to_thread=False),
-                "archive": Provide(lambda: self.archive, sync_to_thread=False),
-                "settings": Provide(lambda: self.settings, sync_to_thread=False),
-                "keyring": Provide(lambda: self.keyring, sync_to_thread=False),
-            },
-            exception_handlers={Exception: errors.respond},
-            on_startup=[self._start],
-            on_shutdown=[self.close],
-            openapi_config=OpenAPIConfig(
-                title="edgeagent",
-                version=__version__,
-                description="OpenAI-compatible API of small language models on this device.",
-                render_plugins=[SwaggerRenderPlugin()],
-            ),
-            logging_config=None,
-            request_max_body_size=None,  # the guard's bound holds, with its own error
-        )
+        parts = {
+            "agent": self.agent,
+            "archive": self.archive,
+            "calls": self.calls,
+            "custody": self.custody,
+            "keyring": self.keyring,
+            "settings": self.settings,
+        }
+        return application(parts, on_startup=[self._start], on_shutdown=[self.close])
 
     async def _start(self) -> None:
+        self._loop = asyncio.get_running_loop()
         await self.pool.open()
+        self.custody.start()
         if self._requests is not None:
             self._requests.start()
         if self.settings.preload:
@@ -184,8 +150,20 @@ class Daemon:
         await self.pool.close()
         if self._requests is not None:
             await self._requests.close()
+        await self.custody.close()
         self.keyring.close()
-        await asyncio.to_thread(self.database.close)
+        if self.database is not None:
+            await asyncio.to_thread(self.database.close)
+
+    async def _settle(self) -> None:
+        """Write down what is still in memory."""
+        if self._requests is not None:
+            await self._requests.flush()
+
+    def _forget_prefixes(self, _: object) -> None:
+        """From any thread: what is cached of prompts goes, whoever's it was."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self.pool.forget_prefixes)
 
     def _note(self, row: RequestRow) -> None:
         if self._requests is not None:
@@ -207,14 +185,14 @@ def is_loopback(host: str) -> bool:
     return False
 
 
-def refuse_open_bind(host: str, *, has_key: bool, allow_plain_http: bool) -> None:
+def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:
     """Raises: StartFailed for an address that others can reach, without keys or in the clear."""
     if not has_key:
         raise StartFailed(
             f"Host {host} can be reached by others and no live API key protects it: make one with "
             "`edgeagent keys create`, or use 127.0.0.1."
         )
-    if not allow_plain_http:
+    if not settings.allow_plain_http:
         raise StartFailed(
             f"Host {host} can be reached by others, and this daemon speaks plain HTTP, in which keys "
             "can be read on the way: put a TLS proxy before it and keep 127.0.0.1, or, where the "

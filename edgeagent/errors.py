@@ -8,12 +8,14 @@
     |  |- BodyTooLarge                  body_too_large
     |  |- UnsupportedMediaType          unsupported_media_type
     |  |- Misdirected                   misdirected_request      the Host header is not ours
+    |  |- SchemaUnsatisfiable           schema_unsatisfiable     no answer can have the form asked for
     |  `- TemplateFailed                template_failed          the model's chat template refused or failed
     |- Unauthorized                     invalid_api_key          no key, or none that is good here
     |- Forbidden                        forbidden
     |  `- InsufficientScope             insufficient_scope       a good key that may not do this
     |- Conflict                         conflict                 not in the state that this needs
-    |  `- StoreOff                      store_off                this daemon stores nothing
+    |  |- StoreOff                      store_off                this daemon stores nothing
+    |  `- LegalHold                     legal_hold               rows that must not be erased now
     |- NotFound                         not_found
     |  |- ModelNotFound                 model_not_found
     |  `- KeyNotFound                   key_not_found
@@ -27,6 +29,7 @@
     |  `- StoreBusy                     store_busy               too many writes wait for the disk
     |- InsufficientMemory               insufficient_memory      a model that the budget cannot hold
     |- EngineFailed                     engine_failed            llama.cpp refused or failed a step
+    |- SchemaViolated                   schema_violated          an answer without the form it was held to
     |- ModelUnusable                    model_unusable           a model file that cannot be loaded
     |  `- GGUFRefused                   gguf_refused             refused by our header reader
     |- InstallFailed                    install_failed
@@ -90,6 +93,10 @@ class UnsupportedMediaType(BadRequest):
 
 class Misdirected(BadRequest):
     code = "misdirected_request"
+
+
+class SchemaUnsatisfiable(BadRequest):
+    code = "schema_unsatisfiable"
 
 
 class TemplateFailed(BadRequest):
@@ -160,6 +167,10 @@ class EngineFailed(EdgeAgentError):
     code = "engine_failed"
 
 
+class SchemaViolated(EdgeAgentError):
+    code = "schema_violated"
+
+
 class ModelUnusable(EdgeAgentError):
     code = "model_unusable"
 
@@ -186,6 +197,10 @@ class Conflict(EdgeAgentError):
 
 class StoreOff(Conflict):
     code = "store_off"
+
+
+class LegalHold(Conflict):
+    code = "legal_hold"
 
 
 class StoreError(EdgeAgentError):

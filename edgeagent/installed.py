@@ -164,6 +164,7 @@ class InstalledModels:
             queue_timeout_s=settings.queue_timeout_s,
             default_max_tokens=settings.default_max_tokens,
             template_timeout_s=settings.template_timeout_s,
+            grammar_timeout_s=settings.grammar_timeout_s,
             prefill_tok_s=self._prefill_tok_s(facts),
             # Weights that llama.cpp rearranges would lie in memory twice, mapped and rearranged.
             use_mmap=not self._repacked & facts.bytes_by_type.keys(),

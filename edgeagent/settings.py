@@ -118,6 +118,12 @@ class Settings(BaseSettings):
     template_timeout_s: float = Field(
         2.0, gt=0, le=60, description="longest a chat template may run"
     )
+    grammar_timeout_s: float = Field(
+        2.0, gt=0, le=60, description="longest that compiling a schema that is not plain may take"
+    )
+    allow_grammars: bool = Field(
+        False, description="clients may ask for answers by a regular expression or a Lark grammar"
+    )
 
     measure_when_idle: bool = Field(
         True, description="measure a device that has not been measured, once it has nothing to do"
@@ -167,6 +173,9 @@ class Settings(BaseSettings):
         ge=0,
         le=1 << 40,
         description="room on the disk that ordinary writes leave free",
+    )
+    store_backup_hours: float = Field(
+        24.0, ge=0, le=10_000, description="a verified backup is taken this often; 0: never"
     )
     store_backups: int = Field(3, ge=1, le=1000, description="verified backups that are kept")
 
@@ -248,6 +257,7 @@ class Settings(BaseSettings):
     def effective_store_key_file(self) -> Path:
         return self.store_key_file or _default_key_file()
 
+    @property
     def retention_days(self) -> dict[str, float]:
         """How long each class of rows is kept."""
         return {

@@ -67,11 +67,19 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     tokens: list[int] | None = None
 
 
+class Form(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer must look like. `text` is a JSON schema as JSON, a regular expression or a Lark
+    grammar."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str
+
+
 class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One request to one engine: `n` answers to each prompt, numbered prompt by prompt.
 
     Answer i draws with `seed + i`. `max_tokens` None means the engine's default; `scope` names whose
-    cached prefixes may be shared.
+    cached prefixes may be shared. With a `form` an answer ends when it is whole, `ignore_eos` or not.
     """
 
     prompts: list[Prompt]
@@ -81,6 +89,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     n: int = 1
     scope: str = ""
     ignore_eos: bool = False
+    form: Form | None = None
 
     @property
     def n_answers(self) -> int:
@@ -211,6 +220,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     queue_timeout_s: float = 60.0
     default_max_tokens: int = 1024
     template_timeout_s: float = 2.0
+    grammar_timeout_s: float = 2.0
     chat_template: str | None = None
     use_mmap: bool = True
     repack: bool = True

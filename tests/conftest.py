@@ -146,11 +146,12 @@ class DaemonProcess:
 
     def client(self, **kwargs: Any) -> openai.OpenAI:
         options: dict[str, Any] = {
+            "api_key": "none",
             "max_retries": 0,
             "timeout": 60,
             "_strict_response_validation": True,
         }
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", **(options | kwargs))
+        return openai.OpenAI(base_url=f"{self.url}/v1", **(options | kwargs))
 
     def stop(self) -> None:
         if self.process.poll() is None:

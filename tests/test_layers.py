@@ -18,13 +18,15 @@ HOMES = {
     "faster_whisper": {"speech/whisper.py"},
     "av": {"speech/formats.py"},
     "huggingface_hub": {"catalog/fetch.py"},
-    "cryptography": {"catalog/signing.py", "store/secret.py"},
+    "cryptography": {"catalog/signing.py", "store/secret.py", "store/pages.py"},
     "argon2": {"store/secret.py"},
     "sqlcipher3": {"store/connection.py"},
     "jinja2": {"engine/template.py"},
     "uvicorn": {"api/server.py"},
     "h11": {"api/server.py"},
     "gguf": {"catalog/convert.py"},
+    "llguidance": {"engine/constrain.py"},
+    "jsonschema_rs": {"engine/constrain.py"},
 }
 
 

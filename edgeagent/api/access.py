@@ -10,7 +10,7 @@ Need = KeyScope | Literal["open", "any key"]
 
 
 class Rule(NamedTuple):
-    """`need` holds for `path` and for all below it. Method "*" is every method."""
+    """`need` holds for `path` and for all below it; "open" for `path` alone. Method "*" is every one."""
 
     method: str
     path: str
@@ -33,6 +33,10 @@ RULES = (
     Rule("POST", "/v1/feedback", "any key"),
     Rule("GET", "/v1/search", "chat"),
     Rule("*", "/admin/keys", "admin"),
+    Rule("GET", "/admin/audit", "admin"),
+    # "data" for one's own, "admin" for all: the routes look at whose it is.
+    Rule("POST", "/admin/export", "any key"),
+    Rule("POST", "/admin/erase", "any key"),
 )
 
 
@@ -53,7 +57,7 @@ def is_known(path: str) -> bool:
 
 def is_below(path: list[str], rule: Rule) -> bool:
     own = parts(rule.path)
-    return path[: len(own)] == own
+    return path == own if rule.need == "open" else path[: len(own)] == own
 
 
 def parts(path: str) -> list[str]:

@@ -114,6 +114,7 @@ async def chat(
         n=body.n or 1,
         scope=asked.key_id,
         ignore_eos=body.ignore_eos,
+        form=body.form(allow_grammars=settings.allow_grammars),
     )
     writer = ChatWriter(decision.model_id, wants_usage=body.wants_usage)
 

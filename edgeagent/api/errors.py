@@ -39,6 +39,7 @@ STATUS = {
     "queue_full": 429,
     "conflict": 409,
     "store_off": 409,
+    "legal_hold": 409,
     "rate_limit_exceeded": 429,
     "model_unusable": 503,
     "gguf_refused": 503,

@@ -19,8 +19,9 @@ from edgeagent.api.schemas.keys import (
     RotateRequest,
     key_fields,
 )
-from edgeagent.keyring import Keyring, now_ms
+from edgeagent.keyring import Keyring
 from edgeagent.store.key_record import Key, NewKey
+from edgeagent.store.sql import now_ms
 
 _UNKNOWN = ResponseSpec(ErrorBody, description="Unknown key")
 _INVALID = ResponseSpec(ErrorBody, description="The request is not valid")

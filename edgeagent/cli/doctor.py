@@ -26,6 +26,8 @@ from edgeagent.configuration import Configuration
 from edgeagent.device.measure import Measurement
 from edgeagent.errors import EdgeAgentError
 from edgeagent.measuring import Measuring
+from edgeagent.store.files import StoreFiles
+from edgeagent.store.recovery import earlier
 
 LIBRARIES = (
     "llama-cpp-python", "litestar", "uvicorn", "h11", "msgspec", "pydantic", "numpy", "jinja2",
@@ -201,6 +203,7 @@ def _problems(found: Configuration) -> list[str]:
         problems.append(
             f"{directory} cannot be written: nothing can be installed. Set --models-dir or --state-dir."
         )
+    problems += [notice.message for notice in earlier(StoreFiles(settings.store_dir))]
     try:
         ids = [model.id for model in Library(directory).installed()]
     except EdgeAgentError as exc:

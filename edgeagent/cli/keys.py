@@ -17,9 +17,11 @@ from rich.table import Table
 
 from edgeagent.api.schemas.keys import key_fields
 from edgeagent.cli.options import configured, settings_options
-from edgeagent.keyring import Keyring, now_ms
+from edgeagent.keyring import Keyring
 from edgeagent.store.database import open_store
+from edgeagent.store.files import StoreFiles
 from edgeagent.store.key_record import Key, KeySpec, NewKey, scopes_from
+from edgeagent.store.sql import now_ms
 from edgeagent.types import ALL_SCOPES, KeyLimits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -59,12 +61,13 @@ def keys() -> None:
 @contextmanager
 def opened(config: Path | None, flags: dict[str, Any]) -> Iterator[Keyring]:
     """The keys of the state directory. Raises: StoreUnusable and what else opening the store raises."""
-    with open_store(configured(config, **flags).settings) as store:
-        keyring = Keyring(store)
-        try:
-            yield keyring
-        finally:
-            keyring.close()
+    settings = configured(config, **flags).settings
+    path = StoreFiles(settings.store_dir).database
+    keyring = Keyring(None, path, lambda: open_store(settings))
+    try:
+        yield keyring
+    finally:
+        keyring.close()
 
 
 def actor() -> str:

@@ -15,6 +15,8 @@ COMMANDS = {
     "models": "edgeagent.cli.models",
     "bundle": "edgeagent.cli.bundle",
     "keys": "edgeagent.cli.keys",
+    "data": "edgeagent.cli.data",
+    "audit": "edgeagent.cli.audit",
     "doctor": "edgeagent.cli.doctor",
 }
 

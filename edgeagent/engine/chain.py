@@ -27,12 +27,19 @@ class Candidates:
         self._data = ctypes.cast(self.array.ctypes.data, pointer_type)
         self._reference = ctypes.byref(self._struct)
 
-    def draw(self, chain: Chain, logits: np.ndarray[Any, Any]) -> int:
-        """Fill from logits (float32 [n_vocab]), apply the chain, return the chosen token."""
-        self.array["id"] = self._ids
-        self.array["logit"] = logits
+    def draw(
+        self,
+        chain: Chain,
+        logits: np.ndarray[Any, Any],
+        ids: np.ndarray[Any, Any] | None = None,
+    ) -> int:
+        """Fill from logits (float32 [n_vocab], or one for each of `ids`), apply the chain, return the
+        chosen token."""
+        n = len(logits)
+        self.array["id"][:n] = self._ids if ids is None else ids
+        self.array["logit"][:n] = logits
         self._struct.data = self._data
-        self._struct.size = len(self.array)
+        self._struct.size = n
         self._struct.selected = -1
         self._struct.sorted = False
         lib.llama_sampler_apply(chain.pointer, self._reference)

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from edgeagent.engine.draw import draw
 from edgeagent.engine.kv_cache import KVCache, Match, common_prefix
 from edgeagent.engine.runner import Aborted, Row, Runner
 from edgeagent.engine.scheduler import (
@@ -287,7 +288,10 @@ class Engine:
             limit = self._pace.chunk_limit(
                 self._config.step_budget_ms / 1e3, n_decode, self._config.n_batch
             )
-            lanes = [Lane(seq.admission, seq.n_pending, seq.is_decoding) for seq in self._running]
+            lanes = [
+                Lane(seq.admission, seq.n_pending, seq.is_decoding, seq.is_answering)
+                for seq in self._running
+            ]
             plan = plan_step(lanes, self._config.n_batch, limit)
             if self._kv.make_room(plan.n_tokens):
                 return plan
@@ -318,9 +322,13 @@ class Engine:
             )
             for seq, n in work
         ]
-        # Prompts are bound by arithmetic and gain from every thread; the choice is about decoding.
         is_decode = not plan.prefill
-        n_threads = self._threads.pick(len(plan.decode)) if is_decode else self._threads.granted
+        has_prompts = any(not by_key[key].is_answering for key, _ in plan.prefill)
+        # Prompts are bound by arithmetic and gain from every thread; the choice is about decoding.
+        if is_decode:
+            n_threads = self._threads.pick(len(plan.decode))
+        else:
+            n_threads = self._threads.granted if has_prompts else self._threads.usual(len(work))
         self._runner.set_threads(n_threads)
         self._runner.arm()
         self.prefilling = frozenset(by_key[key].request for key, _ in plan.prefill)
@@ -341,7 +349,8 @@ class Engine:
         self._n_steps += 1
         if is_decode:
             self._threads.observe(len(plan.decode), n_threads, took)
-        self._pace.observe(len(plan.decode), plan.n_prefill, took)
+        if is_decode or has_prompts:  # a few forced tokens say nothing of the pace of prompts
+            self._pace.observe(len(plan.decode), plan.n_prefill, took)
         self._advance(work, logits)
         if len(plan.decode) > 1 and not self._config.reproducible:  # freed cells change their order
             self._tidy(len(plan.decode))
@@ -371,9 +380,23 @@ class Engine:
             self._kv.append(seq.seq_id, n)
             seq.n_past += n
             if seq.n_pending == 0:
-                token = seq.sampler.pick(logits[row], self._runner.candidates)
+                if seq.constraint is None:
+                    token = seq.sampler.pick(logits[row], self._runner.candidates)
+                    self._take(seq, token, now)
+                else:
+                    self._draw(seq, logits[row], now)
                 row += 1
-                self._take(seq, token, now)
+
+    def _draw(self, seq: Sequence, logits: np.ndarray[Any, Any], now: float) -> None:
+        """As `_take`, for an answer that must have a form."""
+        if seq.first_token_s is None:
+            seq.first_token_s = now
+            self._is_urgent = True
+        text, finish, error = draw(seq, logits, self._runner)
+        if finish is not None:
+            self._end(seq, now, finish=finish, text=text, error=error)
+        elif text:
+            self._chunks.append((seq.request.request_id, TokenChunk(seq.index, text)))
 
     def _take(self, seq: Sequence, token: int, now: float) -> None:
         if seq.first_token_s is None:

@@ -7,12 +7,20 @@ import threading
 from array import array
 from collections.abc import Callable
 
+from edgeagent.engine.constrain import Constraint, Vocabulary
+from edgeagent.engine.grammars import Grammars
 from edgeagent.engine.llama import Llama
 from edgeagent.engine.prompt import PromptBuilder
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.sequence import Request, Sequence
 from edgeagent.engine.text import TextStream
-from edgeagent.errors import ContextLengthExceeded, EdgeAgentError, EngineFailed, InvalidParameter
+from edgeagent.errors import (
+    ContextLengthExceeded,
+    EdgeAgentError,
+    EngineFailed,
+    InvalidParameter,
+    QueueFull,
+)
 from edgeagent.types import EngineConfig
 
 
@@ -37,6 +45,13 @@ class Intake:
         self._prompts = PromptBuilder(llama, template, config.template_timeout_s, config.model_id)
         self._submit = submit
         self._refuse = refuse
+        self._grammars = Grammars(
+            lambda: vocabulary_of(llama),
+            config.grammar_timeout_s,
+            config.queue_limit,
+            ready=self._put_again,
+            refuse=refuse,
+        )
         self._queue: queue.Queue[Request | None] = queue.Queue(config.queue_limit + config.n_seq)
         self._thread = threading.Thread(target=self._loop, name="intake", daemon=True)
         self._thread.start()
@@ -56,7 +71,8 @@ class Intake:
     def _loop(self) -> None:
         while (request := self._queue.get()) is not None:
             try:
-                self._submit(self.prepare(request))
+                if self._has_grammar(request):
+                    self._submit(self.prepare(request))
             except EdgeAgentError as exc:
                 self._refuse(request.request_id, exc)
             except Exception as exc:  # one bad request must not end the thread
@@ -64,6 +80,29 @@ class Intake:
                     request.request_id,
                     EngineFailed(f"Preparing the prompt failed: {type(exc).__name__}."),
                 )
+
+    def _has_grammar(self, request: Request) -> bool:
+        """False where it is being compiled: the request comes again. Raises: the form's refusal."""
+        form = request.spec.form
+        if form is None or request.grammar is not None:
+            return True
+        request.grammar = self._grammars.find(form)
+        if request.grammar is not None:
+            return True
+        if not self._grammars.put(request):
+            raise self._too_many()
+        return False
+
+    def _put_again(self, request: Request) -> None:
+        if not self.put(request):
+            self._refuse(request.request_id, self._too_many())
+
+    def _too_many(self) -> QueueFull:
+        return QueueFull(
+            f"{self._config.queue_limit} requests wait for {self._config.model_id}: try again later or "
+            "raise queue_limit.",
+            retry_after_s=5.0,
+        )
 
     def prepare(self, request: Request) -> list[Sequence]:
         """The answers to be of one request.
@@ -88,15 +127,22 @@ class Intake:
     def _sequence(self, request: Request, tokens: array[int], max_new: int, index: int) -> Sequence:
         spec = request.spec
         last_n = spec.sampling.repeat_last_n
+        constraint = Constraint(request.grammar) if request.grammar is not None else None
+        # What an answer must begin with is prefilled with its prompt.
+        opening = constraint.opening[:max_new] if constraint is not None else []
         tail = list(tokens[-last_n:]) if last_n else []
+        sampler = Sampler(spec.sampling, self._llama.n_vocab, tail, index)
+        for token in opening:
+            sampler.accept(token)
         return Sequence(
             request=request,
             index=index,
-            tokens=array("i", tokens),
+            tokens=tokens + array("i", opening),
             n_prompt=len(tokens),
             max_new=max_new,
-            sampler=Sampler(spec.sampling, self._llama.n_vocab, tail, index),
+            sampler=sampler,
             text=TextStream(spec.stop),
+            constraint=constraint,
         )
 
     def _max_new(self, n_prompt: int, asked: int | None) -> int:
@@ -122,7 +168,15 @@ class Intake:
     def close(self) -> None:
         self._queue.put(None)
         self._thread.join(timeout=5)
+        self._grammars.close()
         self._prompts.close()
+
+
+def vocabulary_of(llama: Llama) -> Vocabulary:
+    """The model's tokens, for masks."""
+    return Vocabulary(
+        llama.vocabulary(), sorted(llama.end_tokens), llama.vocab_address, llama.tokenize_address
+    )
 
 
 def slot_tokens(config: EngineConfig, llama: Llama) -> int:

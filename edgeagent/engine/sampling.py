@@ -8,8 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.engine.chain import Candidates, Chain
+from edgeagent.engine.chain import TOP_K_BEFORE_SORTING, Candidates, Chain
 from edgeagent.types import Sampling
+
+# With more than these allowed, filters that cannot bear a logit of minus infinity never meet one: they
+# work on the first so many only.
+FEW = TOP_K_BEFORE_SORTING
 
 
 class Sampler:
@@ -35,8 +39,13 @@ class Sampler:
         self._repeats = sampling.repeat_penalty != 1.0 and sampling.repeat_last_n > 0
         self._counts = sampling.presence_penalty != 0.0 or sampling.frequency_penalty != 0.0
 
-    def pick(self, logits: np.ndarray[Any, Any], candidates: Candidates) -> int:
-        """The next token from logits: float32 [n_vocab], changed in place by bias and penalties."""
+    def pick(
+        self, logits: np.ndarray[Any, Any], candidates: Candidates, mask: bytes | None = None
+    ) -> int:
+        """The next token from logits: float32 [n_vocab], changed in place by bias, penalties and mask.
+
+        With a `mask` (one bit each, lowest first, not all zero) one of its tokens.
+        """
         if self._bias_ids.size:
             logits[self._bias_ids] += self._bias
         if self._repeats:
@@ -44,11 +53,36 @@ class Sampler:
         if self._counts and self._generated:
             self._penalize_counts(logits)
         chain = self._chain
-        token = int(logits.argmax()) if chain is None else candidates.draw(chain, logits)
-        self._accept(token)
+        if mask is not None:
+            token = self._pick_within(logits, candidates, mask)
+        else:
+            token = int(logits.argmax()) if chain is None else candidates.draw(chain, logits)
+        self.accept(token)
         return token
 
-    def _accept(self, token: int) -> None:
+    def _pick_within(
+        self, logits: np.ndarray[Any, Any], candidates: Candidates, mask: bytes
+    ) -> int:
+        """Few allowed tokens are taken out, which is faster than to blot out the others."""
+        chain = self._chain
+        packed = np.frombuffer(mask, np.uint8)
+        is_allowed = np.unpackbits(packed, count=len(logits), bitorder="little").view(np.bool_)
+        n_allowed = int(np.count_nonzero(is_allowed))
+        if n_allowed <= FEW:
+            ids = np.flatnonzero(is_allowed)
+            values = logits[ids]
+            if chain is None or n_allowed == 1:
+                return int(ids[values.argmax()])
+            return candidates.draw(chain, values, ids)
+        np.copyto(logits, -np.inf, where=~is_allowed)
+        if chain is None:
+            return int(logits.argmax())
+        token = candidates.draw(chain, logits)
+        # A draw that rounding carries to its end could take what has no weight.
+        return token if is_allowed[token] else int(logits.argmax())
+
+    def accept(self, token: int) -> None:
+        """Count a token that was drawn, or that came without a draw."""
         if self._repeats:
             self._recent.append(token)
         if self._counts:

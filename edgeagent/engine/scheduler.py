@@ -13,17 +13,18 @@ MIN_WORTH_WAITING = 8
 @dataclass(frozen=True)
 class Lane:
     """A running sequence as the scheduler sees it: `key` names it, `n_pending` tokens lie outside
-    the cache; a decoding one has exactly its newest token pending."""
+    the cache; a decoding one has exactly its newest token pending. One that `is_answering` has a
+    reader who waits: more tokens than one are pending where its grammar forced them."""
 
     key: int
     n_pending: int
     is_decoding: bool
+    is_answering: bool = False
 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One token for each key in `decode`; the next n tokens of the prompt for each (key, n) in
-    `prefill`."""
+    """One token for each key in `decode`; the next n tokens for each (key, n) in `prefill`."""
 
     decode: list[int] = field(default_factory=list)
     prefill: list[tuple[int, int]] = field(default_factory=list)
@@ -40,17 +41,19 @@ class StepPlan:
 def plan_step(lanes: Sequence[Lane], n_batch: int, chunk_limit: int) -> StepPlan:
     """Pick the tokens of the next step.
 
-    Each decoding sequence gets its one token first; prompts share the rest, oldest first, in chunks
-    of at most `chunk_limit` tokens in all. The plan holds 0..n_batch tokens.
+    Each decoding sequence gets its one token first; the others share the rest in chunks of at most
+    `chunk_limit` tokens in all: answers with forced tokens first, then prompts, oldest first. The plan
+    holds 0..n_batch tokens.
 
     Source: chunked prefill, Agrawal et al. 2023, arXiv:2308.16369.
     """
     decode = [lane.key for lane in lanes if lane.is_decoding][:n_batch]
     room = min(n_batch - len(decode), max(chunk_limit, MIN_CHUNK))
     prefill = []
-    for lane in lanes:
-        if lane.is_decoding or room <= 0:
-            continue
+    rest = [lane for lane in lanes if not lane.is_decoding]
+    for lane in sorted(rest, key=lambda lane: not lane.is_answering) if len(rest) > 1 else rest:
+        if room <= 0:
+            break
         n = min(lane.n_pending, room)
         prefill.append((lane.key, n))
         room -= n

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from edgeagent.engine.constrain import Constraint, Grammar
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.text import TextStream
 from edgeagent.types import FinishReason, GenerateSpec, Usage
@@ -18,6 +19,7 @@ class Request:
     spec: GenerateSpec
     arrived_s: float
     is_cancelled: bool = False
+    grammar: Grammar | None = None  # the compiled `spec.form`, once it is
 
 
 @dataclass(eq=False)
@@ -26,6 +28,9 @@ class Sequence:
 
     `tokens` holds prompt and answer; the first `n_past` of them are in the KV cache under `seq_id`
     (None while waiting). It is in prefill until only its newest token is outside the cache.
+
+    An answer with a `constraint` may have more than one token outside: those that its grammar forced.
+    Its text is in `told` so far, of `n_told` tokens; those it must begin with are there from the start.
     """
 
     request: Request
@@ -35,6 +40,9 @@ class Sequence:
     max_new: int
     sampler: Sampler
     text: TextStream
+    constraint: Constraint | None = None
+    n_told: int = 0
+    told: list[str] = field(default_factory=list)
     seq_id: int | None = None
     n_past: int = 0
     n_cached: int | None = None
@@ -56,6 +64,12 @@ class Sequence:
     def is_decoding(self) -> bool:
         """The prompt is in the cache and one generated token waits to follow it."""
         return self.n_pending == 1 and self.n_generated > 0
+
+    @property
+    def is_answering(self) -> bool:
+        """Its client has begun to read: what is pending is an answer's, be it forced or to be computed
+        again, and no prompt."""
+        return self.first_token_s is not None
 
     def usage(self, now_s: float) -> Usage:
         arrived = self.request.arrived_s

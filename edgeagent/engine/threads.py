@@ -89,6 +89,11 @@ class ThreadChoice:
         lane.times.pop(lane.probe, None)  # what it took long ago says nothing of now
         return lane.probe
 
+    def usual(self, n_seq: int) -> int:
+        """What decode steps with `n_seq` sequences mostly take, for a step that is not measured."""
+        lane = self._lanes.get(n_seq)
+        return self.granted if lane is None else lane.best
+
     def observe(self, n_seq: int, n_threads: int, took_s: float) -> None:
         """What a decode step took."""
         lane = self._lanes.get(n_seq)

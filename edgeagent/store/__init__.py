@@ -19,4 +19,14 @@
 Closures return plain data, touch the database only, may run twice, and cannot end their transaction.
 What they raise reaches their caller as it is; troubles of the disk arrive as StorageFull (507),
 StorageFailed, StoreDamaged. A new table is a new step at the end of `migrations.MIGRATIONS`.
+
+What is done to rows apart from requests, as functions over a connection or the whole store:
+
+    audit.append(conn, key, actor=, action=, object=)  # in the transaction of what it audits
+    audit.verify(conn, key, anchors); anchor.publish_head(store, key, path)
+    selection.Selector(owner=, conversation=, subject=).where(table); HELD[table]; set_hold(...)
+    removal.mark(conn)                                 # whoever deletes content: the sweep cleans up
+    retention.Sweeper(store, key, days, clock).sweep() # ages; waits while the clock is doubted
+    export.page(conn, selector, start); erasure.erase(store, key, request, places) -> Receipt
+    proof.search(...), pages.decrypted(path, key)      # every byte, free pages included
 """

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from edgeagent.catalog.durable import replace_text
 from edgeagent.errors import BadRequest, SettingsError
+from edgeagent.store import audit
 from edgeagent.store.audit import Head
+from edgeagent.store.removal import Store
 
 logger = logging.getLogger(__name__)
 
@@ -68,3 +70,10 @@ def publish(path: Path, head: Head, *, is_restored: bool = False) -> None:
             f"Audit anchor {path} cannot be written: {exc.strerror}. Make its folder writable, or set "
             "audit_anchor to another path."
         ) from exc
+
+
+def publish_head(store: Store, key: bytes, path: Path, *, is_restored: bool = False) -> Head:
+    """Export the committed head of a store. Blocks. Raises: SettingsError, what the store raises."""
+    found = store.read(lambda conn: audit.head(conn, key))
+    publish(path, found, is_restored=is_restored)
+    return found

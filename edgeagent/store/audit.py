@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
+from edgeagent.store.secret import Secret
 from edgeagent.store.sql import Connection, boot_id, now_ms, scalar
 
 GENESIS = bytes(32)
@@ -108,6 +109,20 @@ def append(
     if sealed is not None or last.seq == 0:  # a head that was taken away stays missing: evidence
         _seal(conn, key, "audit_head", head)
     return head
+
+
+def appender(key: bytes) -> Callable[[Connection, str, str, str], Head]:
+    """`append` for those who are handed how to audit and not the key: connection, actor, action, object."""
+
+    def note(conn: Connection, actor: str, action: str, object: str) -> Head:
+        return append(conn, key, actor=actor, action=action, object=object)
+
+    return note
+
+
+def key_of(secret: Secret | None) -> bytes:
+    """The key of the chain, from the store's secret."""
+    return NO_KEY if secret is None else secret.subkey("audit")
 
 
 def head(conn: Connection, key: bytes) -> Head:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from edgeagent.store.connection import Tables
-from edgeagent.store.rows import Listed, Page, fetch, new_id, paged
+from edgeagent.store.rows import Listed, Page, fetch, new_id, paged, remove
 
 
 def create(
@@ -68,16 +68,9 @@ def touch(db: Tables, owner: str, conversation_id: str, now_ms: int) -> bool:
 
 def delete(db: Tables, owner: str, conversation_id: str) -> bool | None:
     """Delete a conversation with its items. False: there is none. None: it is on legal hold."""
-    found = get(db, owner, conversation_id)
-    if found is None:
-        return False
-    if found["is_held"]:
-        return None
-    db.execute(
-        "delete from conversation where id = :id and owner = :owner",
-        {"id": conversation_id, "owner": owner},
+    return remove(
+        db, "conversation", "id = :id and owner = :owner", {"id": conversation_id, "owner": owner}
     )
-    return True
 
 
 def _decoded(row: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,11 @@ class StoreFiles:
         return self.folder / "ballast"
 
     @property
+    def erased(self) -> Path:
+        """Touched by an erasure from outside the daemon, whose caches are to forget then."""
+        return self.folder / "erased"
+
+    @property
     def backups(self) -> Path:
         return self.folder / "backups"
 

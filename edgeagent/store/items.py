@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgeagent.store.connection import Tables
-from edgeagent.store.rows import Listed, Page, fetch, new_id, paged
+from edgeagent.store.rows import Listed, Page, fetch, new_id, paged, remove
 
 Parent = Literal["conversation_id", "response_id"]
 
@@ -95,12 +95,14 @@ def get(
     return _with_body(db, rows[0]) if rows else None
 
 
-def delete(db: Tables, owner: str, parent: Parent, parent_id: str, item_id: str) -> bool:
-    cursor = db.execute(
-        f"delete from item where owner = :owner and {parent} = :parent and id = :id",
+def delete(db: Tables, owner: str, parent: Parent, parent_id: str, item_id: str) -> bool | None:
+    """Delete one item. False: there is none. None: it is on legal hold."""
+    return remove(
+        db,
+        "item",
+        f"owner = :owner and {parent} = :parent and id = :id",
         {"owner": owner, "parent": parent_id, "id": item_id},
     )
-    return bool(cursor.rowcount > 0)
 
 
 def _with_body(db: Tables, row: dict[str, Any]) -> dict[str, Any]:

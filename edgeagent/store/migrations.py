@@ -60,10 +60,13 @@ def migrate(db: Tables, migrations: Sequence[Migration] = MIGRATIONS) -> list[in
     assert [step.number for step in migrations] == list(range(1, len(migrations) + 1))
     refuse_newer(db, migrations)
     taken = []
+    is_new = version(db) == 0
     for step in migrations[version(db) :]:
         with db.atomic():
             _take(db, step)
-        logger.info("store_migrated number=%d name=%s", step.number, step.name)
+        # A new store takes every step: no event for the log.
+        level = logging.DEBUG if is_new else logging.INFO
+        logger.log(level, "store_migrated number=%d name=%s", step.number, step.name)
         taken.append(step.number)
     return taken
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeagent.catalog.durable import sync_file, sync_folder
-from edgeagent.errors import KeyUnusable
+from edgeagent.errors import KeyUnusable, StoreDamaged
+from edgeagent.store import wal
 from edgeagent.store.backup import Backups
 from edgeagent.store.connection import (
     PLAIN_HEADER,
@@ -67,22 +68,26 @@ def prepare(
     key = secret.raw if secret else None
     backups.sweep()
     notices = []
-    if files.restoring.exists():
-        notices.append(_swap(files, "store_restored", "An interrupted restore was finished"))
-    is_new = not files.database.exists() or files.database.stat().st_size == 0
     seal = Seal.read(files.seal)
     if seal is not None:
         seal.refuse_other(secret, files.folder)
-    elif not is_new:
+    if files.restoring.exists():
+        notices.append(_swap(files, "store_restored", "An interrupted restore was finished"))
+    is_new = not files.database.exists() or files.database.stat().st_size == 0
+    if seal is None and not is_new:
         _refuse_unsealed(files, secret)
-    db, what = (None, None) if is_new else _examine(files, key, migrations)
-    if what is not None:
-        if seal is None:
-            raise KeyUnusable(
-                f"Database {files.database} does not open ({what}), and without seal.json nobody "
-                "can tell a wrong key from damage: restore that file or give the right key."
-            )
-        notices.append(_replace(files, backups, what))
+    db = None
+    if not is_new:
+        try:
+            db, said = _examine(files, key, migrations)
+            notices += said
+        except StoreDamaged as exc:
+            if seal is None:
+                raise KeyUnusable(
+                    f"Database {files.database} does not open ({exc}), and without seal.json nobody "
+                    "can tell a wrong key from damage: restore that file or give the right key."
+                ) from exc
+            notices.append(_replace(files, backups, exc.message))
     if seal is None:
         Seal.of(secret).write(files.seal)
     return notices, db
@@ -120,55 +125,65 @@ def _refuse_unsealed(files: StoreFiles, secret: Secret | None) -> None:
 
 def _examine(
     files: StoreFiles, key: bytes | None, migrations: Sequence[Migration]
-) -> tuple[Tables | None, str | None]:
-    """A connection to a sound database, or what is wrong with it.
+) -> tuple[Tables, list[Notice]]:
+    """A connection to a sound database, and what its log had to say.
 
-    Raises: StoreUnusable, StorageFull, StorageFailed.
+    Raises: StoreDamaged with the damage only, StoreUnusable, StorageFull, StorageFailed.
     """
+    log = wal.read(beside(files.database)[0])
     db = connect(files.database, key, role="writer")
     with contextlib.ExitStack() as undo:
         undo.callback(db.close)
         try:
             set_wal(db, "FULL")
-            is_whole = _bring_in(db, files)
+            said = _bring_in(db, files, log)
             refuse_newer(db, migrations)
-            wrong = complaints(db, is_whole=is_whole)
+            wrong = complaints(db, is_whole=said is not None)
         except SqliteError as exc:
             if is_damage(exc):
-                return None, str(exc)
+                raise StoreDamaged(str(exc)) from exc
             raise translate(exc, files.database) from exc
         if wrong:
-            return None, wrong[0]
+            raise StoreDamaged(wrong[0])
         undo.pop_all()
-        return db, None
+        return db, said or []
 
 
-def _bring_in(db: Tables, files: StoreFiles) -> bool:
+def _bring_in(db: Tables, files: StoreFiles, log: wal.Log) -> list[Notice] | None:
     """Empty the log into the file: pages that it replaces may be torn there after a power cut.
 
-    False on a full disk: trying would use up what room the readers need. Raises: SqliteError.
+    None on a full disk: trying would use up what room the readers need. Raises: SqliteError.
     """
-    log, _ = beside(files.database)
-    if log.exists() and shutil.disk_usage(files.folder).free < log.stat().st_size:
+    path, _ = beside(files.database)
+    if path.exists() and shutil.disk_usage(files.folder).free < path.stat().st_size:
         logger.warning("store_checked_in_part reason=no_room")
-        return False
+        return None
+    _busy, n_recovered, _n_brought_in = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    said = []
+    if what := log.lost(n_recovered):
+        said.append(_keep_log(files, what))
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    return True
+    return said
+
+
+def _keep_log(files: StoreFiles, what: str) -> Notice:
+    """Keep a copy of a damaged log; the database before the damage is sound and newer than a backup."""
+    aside = _new_aside(files, "store_log_damaged")
+    shutil.copyfile(beside(files.database)[0], aside / beside(files.database)[0].name)
+    message = f"After an unclean end {what}: the last acknowledged writes are missing"
+    return _said(Notice("store_log_damaged", f"{message}; the log is kept in {aside}."), aside)
 
 
 def _replace(files: StoreFiles, backups: Backups, what: str) -> Notice:
     backup = backups.newest_sound()
-    if backup is not None:
-        _stage(files, backup.path)
-        code, then = (
-            "store_restored",
-            (
-                f"the backup of {backup.taken} has been restored, what was stored after it is missing"
-            ),
+    damage = f"The database was damaged ({what})"
+    if backup is None:
+        return _swap(
+            files, "store_lost", f"{damage}, there is no sound backup: an empty one was begun"
         )
-    else:
-        code, then = "store_lost", "there is no sound backup, an empty database was begun"
-    return _swap(files, code, f"The database was damaged ({what}): {then}")
+    _stage(files, backup.path)
+    then = f"the backup of {backup.taken} has been restored, what was stored after it is missing"
+    return _swap(files, "store_restored", f"{damage}: {then}")
 
 
 def _stage(files: StoreFiles, backup: Path) -> None:
@@ -186,22 +201,34 @@ def _stage(files: StoreFiles, backup: Path) -> None:
 
 def _swap(files: StoreFiles, code: str, message: str) -> Notice:
     """Set the database aside and let restoring.db, if any, take its place."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    n_before = sum(1 for _ in files.quarantine.iterdir())
-    aside = files.quarantine / f"{n_before + 1:04d}-{stamp}-{code}"
     old = [path for path in (*beside(files.database), files.database) if path.exists()]
-    if old:
-        aside.mkdir(mode=0o700)
+    aside = _new_aside(files, code) if old else None
+    if aside is not None:
         message += f"; the former file is kept in {aside}"
-    notice = Notice(code, f"{message}.")
-    if old:
-        (aside / WHY).write_text(notice.message + "\n", encoding="utf-8")
+    notice = _said(Notice(code, f"{message}."), aside)
     for path in old:
+        assert aside is not None
         path.rename(aside / path.name)
         sync_folder(files.folder)
         sync_folder(aside)
     if files.restoring.exists():
         files.restoring.rename(files.database)
         sync_folder(files.folder)
+    return notice
+
+
+def _new_aside(files: StoreFiles, code: str) -> Path:
+    """A folder for what is set aside; numbered, because clocks jump."""
+    numbers = [int(path.name[:4]) for path in files.quarantine.glob("[0-9][0-9][0-9][0-9]-*")]
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = files.quarantine / f"{max(numbers, default=0) + 1:04d}-{stamp}-{code}"
+    aside.mkdir(mode=0o700)
+    return aside
+
+
+def _said(notice: Notice, aside: Path | None) -> Notice:
+    """Say it now, and for later starts beside the files it is about."""
     logger.warning("%s %s", notice.code, notice.message)
+    if aside is not None:
+        (aside / WHY).write_text(notice.message + "\n", encoding="utf-8")
     return notice

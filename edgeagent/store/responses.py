@@ -15,7 +15,7 @@ import msgspec
 from edgeagent.store import items
 from edgeagent.store.connection import Tables
 from edgeagent.store.items import Item
-from edgeagent.store.rows import Listed, Page, fetch, paged
+from edgeagent.store.rows import Listed, Page, fetch, paged, remove
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,20 +88,9 @@ def update_body(db: Tables, owner: str, response_id: str, body: dict[str, Any]) 
 
 def delete(db: Tables, owner: str, response_id: str) -> bool | None:
     """Delete an answer with its items. False: there is none. None: it is on legal hold."""
-    rows = fetch(
-        db,
-        "select is_held from response where id = :id and owner = :owner",
-        {"id": response_id, "owner": owner},
+    return remove(
+        db, "response", "id = :id and owner = :owner", {"id": response_id, "owner": owner}
     )
-    if not rows:
-        return False
-    if rows[0]["is_held"]:
-        return None
-    db.execute(
-        "delete from response where id = :id and owner = :owner",
-        {"id": response_id, "owner": owner},
-    )
-    return True
 
 
 def _with_body(db: Tables, row: dict[str, Any]) -> dict[str, Any]:

@@ -151,6 +151,7 @@ class Sweeper:
         swept = Swept(judgement.doubt, judgement.wait_s)
         now_ms = judgement.remember.wall_ms
         if judgement.doubt is None:
+            self._write(removal.prepare)
             if judgement.may_redate:
                 latest = now_ms + int(self._bounds.ahead_s * 1000)
                 swept.n_redated = self._write(partial(redate, now_ms=now_ms, latest_ms=latest))

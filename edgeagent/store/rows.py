@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from edgeagent.store import removal
 from edgeagent.store.connection import Tables
+from edgeagent.store.selection import HELD
 
 PAGE = 20
 MAX_PAGE = 100
@@ -45,6 +47,22 @@ def fetch(db: Tables, sql: str, values: dict[str, Any]) -> list[dict[str, Any]]:
     cursor = db.execute(sql, values)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def remove(db: Tables, table: str, where: str, values: dict[str, Any]) -> bool | None:
+    """Delete one row with all that belongs to it. False: there is none. None: it is on legal hold.
+
+    `table` and `where` are our own text. What is left of it in the log and in the search is cleaned up
+    by the next sweep.
+    """
+    rows = fetch(db, f"select {HELD[table]} as is_held from {table} where {where}", values)
+    if not rows:
+        return False
+    if rows[0]["is_held"]:
+        return None
+    removal.mark(db)
+    db.execute(f"delete from {table} where {where}", values)
+    return True
 
 
 def paged(

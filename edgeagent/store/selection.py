@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgeagent.errors import BadRequest
+from edgeagent.errors import BadRequest, Forbidden
 from edgeagent.store.sql import Connection, scalar
 
 # True for a row that a legal hold protects: its own, its parent's, or that of a row which could not
@@ -56,10 +56,14 @@ class Selector:
         """The given fields, as SQL binds them and receipts show them."""
         return {name: value for name, value in self.__dict__.items() if value is not None}
 
+    def named(self) -> str:
+        """For messages: owner 'ann' and subject 'x'."""
+        return " and ".join(f"{name} {value!r}" for name, value in self.values().items())
+
     def within(self, owner: str) -> Selector:
-        """The same, of this owner only."""
+        """The same, of this owner only. Raises: Forbidden for another's."""
         if self.owner not in (None, owner):
-            raise BadRequest(
+            raise Forbidden(
                 f"Owner {self.owner!r} is not yours, {owner!r} is: leave `owner` out.",
                 param="owner",
             )

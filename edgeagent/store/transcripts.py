@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from edgeagent.store.connection import Tables
-from edgeagent.store.rows import Listed, Page, fetch, new_id, paged
+from edgeagent.store.rows import Listed, Page, fetch, new_id, paged, remove
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,14 +87,6 @@ def listed(db: Tables, owner: str, page: Page) -> Listed:
 
 def delete(db: Tables, owner: str, transcript_id: str) -> bool | None:
     """Delete a transcript. False: there is none. None: it is on legal hold."""
-    rows = fetch(
-        db,
-        "select is_held from transcript where id = :id and owner = :owner",
-        {"id": transcript_id, "owner": owner},
+    return remove(
+        db, "transcript", "id = :id and owner = :owner", {"id": transcript_id, "owner": owner}
     )
-    if not rows:
-        return False
-    if rows[0]["is_held"]:
-        return None
-    db.execute("delete from transcript where id = ? and owner = ?", (transcript_id, owner))
-    return True

@@ -63,7 +63,7 @@ def serving(models_dir: Path, *options: str, **settings: object) -> Iterator[Ser
             "--config",
             str(config),
             "--state-dir",
-            state,
+            str(settings.pop("state_dir", state)),
             "--models-dir",
             str(models_dir),
             *options,

@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     table = Table(
         "synchronous", "disk requests", "rows acknowledged", "cuts", "cuts that lost rows",
-        "rows lost", "damaged",
+        "rows lost", "damaged", "log called damaged",
     )  # fmt: skip
     is_broken, shm = False, Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shm if shm.is_dir() else None) as scratch:
@@ -40,12 +40,14 @@ def main() -> None:
             ops = record(folder, mode, args.rounds)
             tally = cut_power(ops, folder, args.cuts, args.seed, Path(scratch) / "image")
             row = [len(ops) - tally.acknowledged, tally.acknowledged, tally.cuts]
-            row += [tally.cuts_that_lost, tally.rows_lost, tally.damaged]
+            row += [tally.cuts_that_lost, tally.rows_lost, tally.damaged, tally.said_of_log]
             table.add_row(mode, *map(str, row))
-            is_broken |= mode == "FULL" and bool(tally.rows_lost or tally.damaged)
+            is_broken |= mode == "FULL" and bool(
+                tally.rows_lost or tally.damaged or tally.said_of_log
+            )
             for complaint in tally.complaints[:5]:
                 print(complaint, file=sys.stderr)
-    Console().print(table)
+    Console(width=110).print(table)
     sys.exit(is_broken)
 
 

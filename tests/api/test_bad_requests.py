@@ -206,7 +206,6 @@ def test_an_unknown_field_like_no_other_is_refused_by_name(client):
         ("tools", [{"type": "function", "function": {"name": "f", "parameters": {}}}]),
         ("tool_choice", "required"),
         ("functions", [{"name": "f"}]),
-        ("response_format", {"type": "json_object"}),
         ("logprobs", True),
         ("top_logprobs", 3),
         ("modalities", ["text", "audio"]),

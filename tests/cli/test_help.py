@@ -6,7 +6,11 @@ import pytest
 
 COMMANDS = [
     [], ["serve"], ["chat"], ["doctor"], ["models"], ["models", "list"], ["models", "catalog"],
-    ["models", "install"], ["models", "verify"], ["models", "remove"],
+    ["models", "install"], ["models", "verify"], ["models", "remove"], ["data"], ["data", "stats"],
+    ["data", "export"], ["data", "erase"], ["data", "backup"], ["data", "restore"], ["data", "hold"],
+    ["data", "release"], ["audit"], ["audit", "show"], ["audit", "verify"], ["audit", "export"],
+    ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["keys", "rotate"],
+    ["keys", "forget"], ["bundle", "keys"],
 ]  # fmt: skip
 
 
@@ -38,7 +42,7 @@ def test_short_help_and_version_work(edgeagent):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nothing"], ["serve", "--prot", "1"], ["models", "install"], ["serve", "--port", "x"]],
+    [["nothing"], ["serve", "--prot", "1"], ["models", "remove"], ["serve", "--port", "x"]],
 )
 def test_a_wrong_command_line_is_status_2_with_a_hint(edgeagent, arguments):
     done = edgeagent(*arguments)

@@ -224,6 +224,7 @@ class Tally:
     cuts_that_lost: int = 0
     rows_lost: int = 0
     damaged: int = 0
+    said_of_log: int = 0
     complaints: list[str] = field(default_factory=list)
 
 
@@ -258,7 +259,8 @@ def _look(
         secret = Secret(bytes.fromhex(KEY), "the test")
         with contextlib.closing(Database(place, secret, Options(reserve_bytes=0), SCHEMA)) as store:
             found = set(store.read(texts))
-            said = [notice.message for notice in store.notices]
+            tally.said_of_log += any(n.code == "store_log_damaged" for n in store.notices)
+            said = [n.message for n in store.notices if n.code != "store_log_damaged"]
     except Exception as exc:
         found, said = set(), [f"{type(exc).__name__}: {exc}"]
     tally.damaged += bool(said)

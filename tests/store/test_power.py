@@ -18,6 +18,7 @@ def test_no_power_cut_loses_an_acknowledged_row(tmp_path):
     tally = cut_power(ops, folder, 200, 1, tmp_path / "scratch")
     assert tally.acknowledged > 80
     assert (tally.cuts, tally.cuts_that_lost, tally.complaints) == (200, 0, [])
+    assert tally.said_of_log == 0
 
 
 @needs_strace

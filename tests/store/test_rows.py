@@ -11,6 +11,7 @@ from edgeagent.store import (
     conversations,
     feedback,
     items,
+    removal,
     requests,
     responses,
     search,
@@ -111,6 +112,28 @@ def test_a_conversation_takes_its_items_and_their_search_entries_with_it(store):
     for table in ("item", "item_content", "item_fts"):
         left = store.read(lambda db, t=table: db.execute(f"select count(*) from {t}").fetchone()[0])
         assert left == 0, table
+
+
+def test_a_hold_protects_what_belongs_to_what_is_held(store):
+    name = conversation(store)
+    (item,) = add(store, "a", name, "evidence")
+    kept = response(conversation_id=name)
+    do(store, lambda db: responses.put(db, kept, now_ms=NOW, is_searchable=True))
+    for table, row in (("conversation", name), ("response", "resp_1")):
+        do(store, lambda db, t=table, r=row: hold(db, t, r, 1))
+        assert do(store, lambda db: conversations.delete(db, "a", name)) is None
+        assert do(store, lambda db: responses.delete(db, "a", "resp_1")) is None
+        do(store, lambda db, t=table, r=row: hold(db, t, r, 0))
+    do(store, lambda db: hold(db, "conversation", name, 1))
+    assert do(store, lambda db: items.delete(db, "a", "conversation_id", name, item)) is None
+    do(store, lambda db: hold(db, "conversation", name, 0))
+    assert do(store, lambda db: items.delete(db, "a", "conversation_id", name, item)) is True
+    assert do(store, lambda db: items.delete(db, "a", "conversation_id", name, item)) is False
+    assert store.read(removal.marked) is not None, "the sweep has something to clean up"
+
+
+def hold(db, table: str, row: str, is_held: int) -> None:
+    db.execute(f"update {table} set is_held = ? where id = ?", (is_held, row))
 
 
 def response(owner: str = "a", **options) -> StoredResponse:

@@ -8,8 +8,10 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgeagent.api.schemas.common import GenerationRequest, TimingsBody, UsageBody
+from edgeagent.api.schemas.response_format import ResponseFormat
 from edgeagent.api.schemas.stored import Metadata
 from edgeagent.errors import UnsupportedParameter
+from edgeagent.types import Form
 
 
 class ChatMessage(BaseModel):
@@ -69,7 +71,6 @@ class ChatRequest(GenerationRequest):
         "tool_choice": ("none", "auto"),
         "functions": ([],),
         "function_call": ("none", "auto"),
-        "response_format": ({"type": "text"},),
         "logprobs": (False,),
         "top_logprobs": (0,),
         "modalities": (["text"],),
@@ -81,6 +82,7 @@ class ChatRequest(GenerationRequest):
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
     max_tokens: int | None = Field(None, ge=1, le=1 << 20)
     max_completion_tokens: int | None = Field(None, ge=1, le=1 << 20)
+    response_format: ResponseFormat | None = None
     metadata: Metadata | None = Field(
         None, description="kept with a stored answer; `subject` names whom it is about"
     )
@@ -94,6 +96,11 @@ class ChatRequest(GenerationRequest):
         None, description="accepted and ignored: prefixes are found"
     )
     prompt_cache_retention: str | None = Field(None, description="accepted and ignored")
+
+    def form(self, *, allow_grammars: bool) -> Form | None:
+        """What the answer must look like. Raises: InvalidParameter for what is not allowed here."""
+        chosen = self.response_format
+        return chosen.form(allow_grammars=allow_grammars) if chosen is not None else None
 
     @property
     def answer_limit(self) -> int | None:

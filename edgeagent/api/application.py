@@ -1,0 +1,80 @@
+"""The Litestar application: every route, what they are given, and the OpenAPI page."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+
+from edgeagent import __version__
+from edgeagent.api import (
+    chat,
+    completions,
+    data,
+    embeddings,
+    errors,
+    keys,
+    models,
+    stored,
+    system,
+    tokens,
+)
+
+ROUTES = [
+    chat.chat,
+    completions.complete,
+    embeddings.embed,
+    tokens.tokenize,
+    tokens.detokenize,
+    models.list_models,
+    models.get_model,
+    models.change_model,
+    keys.create_key,
+    keys.list_keys,
+    keys.revoke_key,
+    keys.rotate_key,
+    system.health,
+    system.ready,
+    *stored.HANDLERS,
+    *data.HANDLERS,
+]
+
+Hook = Callable[[], Awaitable[None]]
+
+
+def application(
+    parts: Mapping[str, Any], *, on_startup: Sequence[Hook], on_shutdown: Sequence[Hook]
+) -> Litestar:
+    """The routes over the parts of one daemon, which handlers ask for by name."""
+    return Litestar(
+        route_handlers=ROUTES,
+        dependencies={name: _provide(part) for name, part in parts.items()},
+        exception_handlers={Exception: errors.respond},
+        on_startup=list(on_startup),
+        on_shutdown=list(on_shutdown),
+        openapi_config=OpenAPIConfig(
+            title="edgeagent",
+            version=__version__,
+            description="OpenAI-compatible API of small language models on this device.",
+            render_plugins=[SwaggerRenderPlugin()],
+            components=Components(
+                security_schemes={
+                    "key": SecurityScheme(
+                        type="http", scheme="bearer", description="An API key, `ea_...`."
+                    )
+                }
+            ),
+            security=[{"key": []}],
+        ),
+        logging_config=None,
+        request_max_body_size=None,  # the guard's bound holds, with its own error
+    )
+
+
+def _provide(part: Any) -> Provide:
+    return Provide(lambda: part, sync_to_thread=False)

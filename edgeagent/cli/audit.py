@@ -1,0 +1,94 @@
+"""`edgeagent audit`: who did what, and whether anybody has changed that record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from edgeagent.cli.options import settings_options
+from edgeagent.cli.store import opened, sink, when
+from edgeagent.store import anchor
+from edgeagent.store import audit as chain
+
+
+@click.group()
+def audit() -> None:
+    """Show, export and verify the audit: a chain of rows that cannot be changed unnoticed.
+
+    Rows name objects and never hold content. Works while the daemon runs.
+    """
+
+
+@audit.command()
+@click.option("-n", "n_rows", type=click.IntRange(1, 10_000), default=20, show_default=True,
+              metavar="N", help="How many of the newest rows.")  # fmt: skip
+@settings_options
+def show(config: Path | None, n_rows: int, **flags: Any) -> None:
+    """Show the newest rows."""
+    with opened(config, flags) as here:
+        found = here.database.read(
+            lambda conn: chain.page(
+                conn, max(0, chain.head(conn, here.audit_key).seq - n_rows), n_rows
+            )
+        )
+    table = Table("seq", "when", "who", "what", "object", box=None, pad_edge=False)
+    for row in found:
+        table.add_row(str(row.seq), when(row.utc_ms), row.actor, row.action, row.object)
+    Console(width=None if Console().is_terminal else 500).print(table)
+
+
+@audit.command()
+@click.option("--anchor", "anchors", multiple=True, metavar="SEQ:MAC",
+              help="A head that you kept elsewhere; may be repeated.")  # fmt: skip
+@settings_options
+def verify(config: Path | None, anchors: tuple[str, ...], **flags: Any) -> int:
+    """Find rows that were edited, deleted, reordered or cut off the end. Exit status 1: some were.
+
+    Compared with the anchor file (setting audit_anchor) and with each --anchor: an `audit_head` line
+    of the log, or the last line of an export. Without any of them, an older copy of the whole
+    database in the place of this one is not noticed.
+    """
+    given = [anchor.parse(text) for text in anchors]
+    with opened(config, flags) as here:
+        kept = anchor.read(here.anchor)
+        known = given + ([kept] if kept is not None else [])
+        result = here.database.read(lambda conn: chain.verify(conn, here.audit_key, known))
+    for problem in result.problems:
+        click.echo(f"{problem.kind}: {problem.message}", err=True)
+    if not result.is_sound:
+        click.echo(f"The audit is NOT sound: {len(result.problems)} problems.", err=True)
+        return 1
+    span = f"{result.first_seq}-{result.head.seq}" if result.n_rows else "none"
+    against = f"{len(known)} anchors" if len(known) != 1 else f"the anchor at row {known[0].seq}"
+    click.echo(f"The audit is sound: {result.n_rows} rows ({span}), compared with {against}.")
+    click.echo(f"head {anchor.shown(result.head)}")
+    return 0
+
+
+@audit.command()
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write a new file instead of standard output.")  # fmt: skip
+@click.option("--after", type=click.IntRange(0), default=0, metavar="SEQ",
+              help="Only rows behind this one.")  # fmt: skip
+@settings_options
+def export(config: Path | None, out: Path | None, after: int, **flags: Any) -> None:
+    """Write the rows as JSON lines; the last line is the head, an anchor for `audit verify`."""
+    with opened(config, flags) as here:
+        with sink(out) as write:
+            head = here.database.read(lambda conn: _export(conn, here.audit_key, after, write))
+        anchor.publish(here.anchor, head)
+    if out is not None:
+        click.echo(f"Wrote {out}; head {anchor.shown(head)}")
+
+
+def _export(conn: Any, key: bytes, after: int, write: Any) -> chain.Head:
+    for row in chain.rows(conn, after):
+        write(json.dumps(row.shown(), ensure_ascii=False).encode() + b"\n")
+    head = chain.head(conn, key)
+    write(json.dumps({"head": anchor.shown(head)}).encode() + b"\n")
+    return head

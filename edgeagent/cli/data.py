@@ -1,0 +1,225 @@
+"""`edgeagent data`: what is stored on this device, and everything its owner may want done with it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from edgeagent.cli.erase import erase
+from edgeagent.cli.keys import actor
+from edgeagent.cli.models import megabytes
+from edgeagent.cli.options import configured, settings_options
+from edgeagent.cli.store import (
+    is_in_use,
+    opened,
+    progress_bars,
+    selected,
+    selector_options,
+    sink,
+    when,
+)
+from edgeagent.errors import BackupFailed, NotFound, StoreUnusable
+from edgeagent.settings import Settings
+from edgeagent.store import anchor, audit, export, recovery, selection, stats
+from edgeagent.store.backup import Backups
+from edgeagent.store.erasure import label, n_rows
+from edgeagent.store.files import StoreFiles, StoreLock
+from edgeagent.store.secret import Seal, obtain
+from edgeagent.store.selection import Selector
+from edgeagent.store.sql import Connection, now_ms
+
+
+@click.group()
+def data() -> None:
+    """Show, export, erase, hold, back up and restore what is stored on this device.
+
+    All but `restore` work while the daemon runs. Whose data is meant is said by --owner,
+    --conversation or --subject; of several, what matches all of them.
+    """
+
+
+data.add_command(erase)
+
+
+@data.command("stats")
+@settings_options
+def stats_(config: Path | None, **flags: Any) -> None:
+    """Show sizes, counts and ages of what is stored, by class of retention."""
+    with opened(config, flags) as here:
+        found = here.database.read(stats.classes)
+        facts = here.database.read(stats.database)
+        files = stats.files(here.database.files, here.database.backups)
+        days = here.settings.retention_days
+    table = Table(
+        "class", "rows", "text", "oldest", "newest", "held", "kept", box=None, pad_edge=False
+    )
+    for one in found:
+        kept = f"{days[one.kind]:g} days" if days[one.kind] else "for ever"
+        text = megabytes(one.text_bytes) if one.text_bytes else ""
+        table.add_row(
+            one.kind, str(one.n_rows), text, when(one.oldest_ms), when(one.newest_ms),
+            str(one.n_held or ""), kept,
+        )  # fmt: skip
+    Console().print(table)
+    click.echo(
+        f"database {megabytes(files.database_bytes)} ({megabytes(facts['free_bytes'])} free inside), "
+        f"log {megabytes(files.log_bytes)}, owners {facts['n_owners']}"
+    )
+    newest = f", the newest of {files.newest_backup}" if files.newest_backup else ""
+    click.echo(f"backups {files.n_backups} ({megabytes(files.backup_bytes)}){newest}")
+    if files.quarantine_bytes:
+        click.echo(f"set aside as damaged: {megabytes(files.quarantine_bytes)}")
+    if facts["clock_doubt"]:
+        click.echo(f"retention waits: the clock is doubted ({facts['clock_doubt']})")
+
+
+@data.command("export")
+@selector_options
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write a new file instead of standard output.")  # fmt: skip
+@settings_options
+def export_(
+    config: Path | None, owner: str | None, conversation: str | None, subject: str | None,
+    out: Path | None, **flags: Any,
+) -> None:  # fmt: skip
+    """Write everything that is kept of somebody as one JSON document, facts about it included."""
+    selector = selected(owner, conversation, subject)
+    with opened(config, flags) as here, progress_bars() as tell:
+        total = here.database.read(partial(n_rows, selector=selector))
+        if not total:
+            raise NotFound(f"Nothing is stored of {selector.named()}: check the spelling.")
+        with sink(out) as write:
+            # One read: the document is one state of the database.
+            here.database.read(
+                lambda conn: export.write(
+                    conn, selector, now_ms(), write, lambda n: tell("export", n, total)
+                )
+            )
+        _audit(here.database, here.audit_key, "data.export", selector)
+        anchor.publish_head(here.database, here.audit_key, here.anchor)
+    if out is not None:
+        click.echo(f"Wrote {out} ({megabytes(out.stat().st_size)}, {total} rows)")
+
+
+@data.command()
+@selector_options
+@settings_options
+def hold(
+    config: Path | None, owner: str | None, conversation: str | None, subject: str | None,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Put what is stored of somebody now under legal hold: neither retention nor erasure touches it."""
+    _set_hold(config, flags, selected(owner, conversation, subject), is_held=True)
+
+
+@data.command()
+@selector_options
+@settings_options
+def release(
+    config: Path | None, owner: str | None, conversation: str | None, subject: str | None,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """End a legal hold. What is over its age goes with the next sweep."""
+    _set_hold(config, flags, selected(owner, conversation, subject), is_held=False)
+
+
+@data.command()
+@settings_options
+def backup(config: Path | None, **flags: Any) -> None:
+    """Make a backup of the database, encrypted with its key, and verify it. The oldest one goes.
+
+    A backup opens only with the key that made it: keep that key elsewhere, too.
+    """
+    with opened(config, flags) as here, progress_bars() as tell:
+        tell("backup", 0, None)
+        made = here.database.backups.take()
+        size = made.path.stat().st_size
+    click.echo(f"Backup {made.path} ({megabytes(size)}) is made and verified.")
+
+
+@data.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@settings_options
+def restore(config: Path | None, file: Path | None, yes: bool, **flags: Any) -> None:
+    """Put the backup FILE in the database's place. Default: the newest one that is sound.
+
+    The daemon must not run. What was there is kept in the store's quarantine folder; what was stored
+    after the backup is not in it.
+    """
+    settings = configured(config, **flags).settings
+    if is_in_use(settings):
+        raise StoreUnusable(
+            f"Store {settings.store_dir} is in use, restoring needs it alone: stop the daemon first."
+        )
+    if not yes:
+        click.confirm("What was stored after the backup will be set aside. Restore?", abort=True)
+    click.echo(_restore(settings, file))
+    with opened(config, flags) as here:
+        _audit(here.database, here.audit_key, "data.restore", None)
+        # The backup's audit is older than the anchor, and this is on purpose.
+        anchor.publish_head(here.database, here.audit_key, here.anchor, is_restored=True)
+
+
+def _restore(settings: Settings, file: Path | None) -> str:
+    """Raises: BackupFailed, StoreUnusable, KeyUnusable."""
+    files = StoreFiles(settings.store_dir)
+    try:
+        files.make()
+        secret = obtain(settings)
+        seal = Seal.read(files.seal)
+        if seal is not None:
+            seal.refuse_other(secret, files.folder)
+        backups = Backups(files, secret.raw if secret else None, settings.store_backups)
+        lock = StoreLock(files.lock)
+        try:
+            if not lock.take():
+                raise StoreUnusable(f"Store {files.folder} is in use: stop the daemon first.")
+            newest = None if file is not None else backups.newest_sound()
+            chosen = file or (newest.path if newest else None)
+            if chosen is None:
+                raise BackupFailed(
+                    f"No backup in {files.backups} is sound: name a FILE from elsewhere."
+                )
+            return recovery.restore(files, backups, chosen).message
+        finally:
+            lock.close()
+    except OSError as exc:
+        raise BackupFailed(f"The backup cannot be restored: {exc}. Check the disk.") from exc
+
+
+def _set_hold(
+    config: Path | None, flags: dict[str, Any], selector: Selector, *, is_held: bool
+) -> None:
+    action = "data.hold" if is_held else "data.release"
+    with opened(config, flags) as here:
+
+        def change(conn: Connection) -> dict[str, int]:
+            if not any(selection.counts(conn, selector)[table] for table in selection.HOLDABLE):
+                raise NotFound(
+                    f"Nothing that can be held is stored of {selector.named()}: check the spelling."
+                )
+            changed = selection.set_hold(conn, selector, is_held)
+            audit.append(
+                conn, here.audit_key, actor=actor(), action=action,
+                object=label(here.audit_key, selector),
+            )  # fmt: skip
+            return changed
+
+        changed = here.database.write(change, essential=True).result()
+        anchor.publish_head(here.database, here.audit_key, here.anchor)
+    told = ", ".join(f"{n} of {table}" for table, n in changed.items() if n) or "nothing new"
+    click.echo(f"{'Held' if is_held else 'Released'}: {told}.")
+
+
+def _audit(database: Any, key: bytes, action: str, selector: Selector | None) -> None:
+    what = "store" if selector is None else label(key, selector)
+    database.write(
+        lambda conn: audit.append(conn, key, actor=actor(), action=action, object=what),
+        essential=True,
+    ).result()

@@ -1,0 +1,191 @@
+"""What happens to stored data apart from requests: ages, exports, erasure, and the audit's head.
+
+sweep    each hour: delete what is over its age, then export the head of the audit, then a backup if due
+watch    an erasure by the command line: what is cached outside the database is forgotten too
+erase    one at a time, on a thread; caches elsewhere are told to forget
+export   page after page, so that nobody waits for it
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edgeagent.errors import EdgeAgentError, NotFound, StoreOff
+from edgeagent.settings import Settings
+from edgeagent.store import anchor, audit, erasure, export
+from edgeagent.store.clock import Clock, DeviceClock
+from edgeagent.store.database import Database
+from edgeagent.store.erasure import Forget, Places, Receipt, Request
+from edgeagent.store.retention import Sweeper
+from edgeagent.store.selection import Selector
+from edgeagent.store.sql import now_ms
+
+logger = logging.getLogger(__name__)
+
+FIRST_SWEEP_S = 60.0  # a start has better things to do
+WATCH_INTERVAL_S = 2.0
+
+
+async def _nothing() -> None:
+    return None
+
+
+class Custody:
+    """Event loop's thread only; the work is done on threads. `close` may be called twice.
+
+    `forget`: caches outside of the database, by a name for receipts. `settle`: writes down what is
+    still in memory, awaited before an erasure and an export.
+    """
+
+    def __init__(
+        self, database: Database | None, settings: Settings, *, forget: Mapping[str, Forget] | None = None,
+        settle: Callable[[], Awaitable[None]] = _nothing, clock: Clock | None = None,
+        first_sweep_s: float = FIRST_SWEEP_S,
+    ) -> None:  # fmt: skip
+        self._given = database
+        self._settings = settings
+        self._key = audit.key_of(database.secret if database else None)
+        self._places = Places(
+            settings.state_dir, (settings.effective_models_dir,), dict(forget or {})
+        )
+        self._settle = settle
+        self._clock = clock or DeviceClock()
+        self._first_sweep_s = first_sweep_s
+        self._one = asyncio.Lock()
+        self._stopping = threading.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def _database(self) -> Database:
+        """Raises: StoreOff."""
+        if self._given is None:
+            raise StoreOff(
+                'This daemon stores nothing (store = "off"): there is nothing of it here.'
+            )
+        return self._given
+
+    # ---- ages
+
+    def start(self) -> None:
+        """Begin to sweep; nothing to do where nothing is stored."""
+        if self._given is None:
+            return
+        for work, name in (
+            (self._keep_sweeping(self._given), "retention"),
+            (self._watch(self._given.files.erased), "erasure-watch"),
+        ):
+            self._tasks.add(asyncio.create_task(work, name=name))
+
+    async def close(self) -> None:
+        """End the sweep between two of its steps."""
+        self._stopping.set()
+        if self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+            self._tasks.clear()
+            async with self._one:  # a step that still runs on its thread
+                pass
+
+    async def _keep_sweeping(self, database: Database) -> None:
+        sweeper = Sweeper(
+            database, self._key, self._settings.retention_days, self._clock,
+            should_stop=self._stopping.is_set,
+        )  # fmt: skip
+        await asyncio.sleep(self._first_sweep_s)
+        while True:
+            try:
+                await self._alone(sweeper.sweep)
+                await self._alone(self._anchor)
+                await self._alone(self._back_up)
+            except EdgeAgentError as exc:
+                logger.warning("retention_failed code=%s", exc.code)
+            except Exception as exc:
+                logger.error("retention_failed", exc_info=exc)
+            await asyncio.sleep(max(1.0, sweeper.due_in_s()))
+
+    def _back_up(self) -> None:
+        """Take a backup if the newest is older than it may be, or from the future of this clock."""
+        interval_s = 3600 * self._settings.store_backup_hours
+        backups = self._database.backups
+        newest = max((b.path.stat().st_mtime for b in backups.listed()), default=None)
+        if interval_s and (newest is None or not 0 <= time.time() - newest < interval_s):
+            taken = backups.take()
+            logger.info("backup_taken name=%s", taken.path.name)
+
+    async def _watch(self, erased: Path) -> None:
+        seen = _touched_ns(erased)
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            if (now := _touched_ns(erased)) != seen:
+                seen = now
+                for forget in self._places.forget.values():
+                    forget(None)
+
+    # ---- whose data it is
+
+    async def erase(self, request: Request) -> Receipt:
+        """Raises: LegalHold, NotFound, StoreOff, what the store raises."""
+        await self._settle()
+        work = partial(
+            erasure.erase, self._database, self._key, request, self._places,
+            keep_backups=self._settings.store_backups,
+        )  # fmt: skip
+        receipt: Receipt = await self._alone(work)
+        await self._alone(self._anchor)
+        return receipt
+
+    async def export(self, selector: Selector, actor: str) -> AsyncIterator[bytes]:
+        """The document in pieces; it is audited before the first. Raises: NotFound, StoreOff."""
+        await self._settle()
+        database = self._database
+
+        def begin(conn: Any) -> None:
+            if not erasure.n_rows(conn, selector):
+                raise NotFound(f"Nothing is stored of {selector.named()}: check the spelling.")
+            what = erasure.label(self._key, selector)
+            audit.append(conn, self._key, actor=actor, action="data.export", object=what)
+
+        await database.write_async(begin, essential=True)
+
+        def read(at: tuple[str, Any] | None) -> export.Page:
+            return database.read(lambda conn: export.page(conn, selector, at))
+
+        return _on_threads(export.document(selector, now_ms(), read))
+
+    async def audit_page(self, after: int, limit: int) -> tuple[list[audit.Row], audit.Head]:
+        """Rows behind `after`, and the head of the whole chain."""
+        return await self._database.read_async(
+            lambda conn: (audit.page(conn, after, limit), audit.head(conn, self._key))
+        )
+
+    def _anchor(self) -> None:
+        anchor.publish_head(self._database, self._key, self._settings.effective_audit_anchor)
+
+    async def _alone(self, work: Callable[[], Any]) -> Any:
+        """Run `work` on a thread, nothing else of ours beside it, to its end even if nobody waits."""
+
+        async def run() -> Any:
+            async with self._one:
+                return await asyncio.to_thread(work)
+
+        return await asyncio.shield(asyncio.create_task(run()))
+
+
+def _touched_ns(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+async def _on_threads(pieces: Any) -> AsyncIterator[bytes]:
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece

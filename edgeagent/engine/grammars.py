@@ -1,0 +1,182 @@
+"""Compiles what answers must look like, beside intake and the engine, and keeps what was compiled.
+
+A schema can be written so that compiling it takes for ever, and native code cannot be interrupted.
+What is not plainly harmless is first compiled in a process of its own, which is ended when its time
+is over. What was refused is remembered too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import queue
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from edgeagent.engine.constrain import (
+    PARAM,
+    Grammar,
+    Source,
+    Vocabulary,
+    compile_source,
+    complaint,
+    source_of,
+    tokenizer_of,
+)
+from edgeagent.engine.sequence import Request
+from edgeagent.errors import EdgeAgentError, EngineFailed, InvalidParameter
+from edgeagent.types import Form
+
+logger = logging.getLogger(__name__)
+
+MAX_KEPT = 32
+# The lexer of a grammar is shared by its answers and learns states, up to a bound: compile it anew
+# before that.
+MAX_USES = 256
+# The start of an interpreter is not the schema's fault.
+TRIAL_START_S = 10.0
+
+
+class Grammars:
+    """A thread that compiles forms for one vocabulary. `close()` may be called twice.
+
+    A request comes by `put` and goes on by `ready`, with `request.grammar` set, or by `refuse`.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Callable[[], Vocabulary],
+        timeout_s: float,
+        queue_limit: int,
+        *,
+        ready: Callable[[Request], None],
+        refuse: Callable[[int, Exception], None],
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._timeout_s = timeout_s
+        self._ready = ready
+        self._refuse = refuse
+        self._tokenizer: Any = None
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[bytes, Grammar | EdgeAgentError] = OrderedDict()
+        self._uses: dict[bytes, int] = {}
+        self._queue: queue.Queue[Request | None] = queue.Queue(queue_limit)
+        self._thread: threading.Thread | None = None  # from the first request on
+
+    def find(self, form: Form) -> Grammar | None:
+        """What is compiled already. Raises: the error that such a form was refused with."""
+        key = _key(form)
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                return None
+            self._kept.move_to_end(key)
+            if isinstance(found, EdgeAgentError):
+                raise found
+            self._uses[key] = self._uses.get(key, 0) + 1
+            if self._uses[key] >= MAX_USES:
+                del self._kept[key], self._uses[key]
+            return found
+
+    def put(self, request: Request) -> bool:
+        """Have its form compiled. False when too many wait for that."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="grammars", daemon=True)
+            self._thread.start()
+        try:
+            self._queue.put_nowait(request)
+        except queue.Full:
+            return False
+        return True
+
+    def _loop(self) -> None:
+        while (request := self._queue.get()) is not None:
+            form = request.spec.form
+            assert form is not None
+            try:
+                request.grammar = self.find(form) or self._compile(form)
+            except EdgeAgentError as exc:
+                self._refuse(request.request_id, exc)
+            # Native code that panics raises what is no Exception.
+            except BaseException as exc:
+                logger.exception("grammar_failed")
+                self._refuse(
+                    request.request_id,
+                    EngineFailed(f"Compiling the schema failed: {type(exc).__name__}."),
+                )
+            else:
+                self._ready(request)
+
+    def _compile(self, form: Form) -> Grammar:
+        try:
+            made = self._compiled(source_of(form))
+        except EdgeAgentError as exc:
+            self._keep(_key(form), exc)
+            raise
+        self._keep(_key(form), made)
+        logger.debug("grammar_compiled kind=%s took_ms=%.1f", form.kind, made.compile_ms)
+        return made
+
+    def _compiled(self, source: Source) -> Grammar:
+        if not source.is_plain:
+            try_out(source, self._timeout_s)
+        if self._tokenizer is None:
+            self._tokenizer = tokenizer_of(self._vocabulary())
+        return compile_source(source, self._tokenizer)
+
+    def _keep(self, key: bytes, made: Grammar | EdgeAgentError) -> None:
+        with self._lock:
+            self._kept[key] = made
+            while len(self._kept) > MAX_KEPT:
+                oldest, _ = self._kept.popitem(last=False)
+                self._uses.pop(oldest, None)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(timeout=5)
+
+
+def _key(form: Form) -> bytes:
+    return hashlib.sha256(f"{form.kind}\n{form.text}".encode("utf-8", "surrogatepass")).digest()
+
+
+def try_out(source: Source, timeout_s: float) -> None:
+    """Compile in a process of its own. Raises: InvalidParameter when that takes too long or fails."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgeagent.engine.trial"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        watchdog = threading.Timer(TRIAL_START_S, process.kill)
+        watchdog.start()
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            is_started = process.stdout.readline() == b"ready\n"
+            watchdog.cancel()
+            watchdog = threading.Timer(timeout_s, process.kill)
+            watchdog.start()
+            process.stdin.write(source.grammar.encode("utf-8", "surrogatepass"))
+            process.stdin.close()
+            said = process.stdout.read().decode("utf-8", "replace")
+            status = process.wait()
+        except BrokenPipeError:
+            is_started, said, status = True, "", process.wait()
+        finally:
+            watchdog.cancel()
+            process.kill()
+    if not is_started:
+        raise EngineFailed("The process that tries schemas did not start: try again.")
+    if status != 0:
+        raise InvalidParameter(
+            f"Compiling the form asked for takes more than {timeout_s:g} s or too much memory: ask for a "
+            "simpler one, with fewer patterns that must hold together.",
+            param=PARAM,
+        )
+    if said:
+        raise complaint(said, source.checked)

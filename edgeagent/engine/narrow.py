@@ -1,0 +1,129 @@
+"""The schema that masks are made of: as strict as the one that was sent, or stricter.
+
+It says nothing that asks for nothing, its choices are told apart where they can be, and its objects
+are closed. Pure functions over plain values.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+MAPS = ("properties", "patternProperties", "$defs", "definitions")
+LISTS = ("prefixItems", "anyOf", "oneOf", "allOf")
+SINGLES = ("items", "additionalProperties", "additionalItems")
+# Asking for nothing, these are no more than an annotation; llguidance would refuse them all the same.
+HARMLESS: dict[str, object] = {"uniqueItems": False, "nullable": False}
+MAX_HOPS = 16  # from reference to reference
+
+
+def narrowed(schema: dict[str, Any], *, is_closed: bool) -> dict[str, Any]:
+    """The schema for masks.
+
+    Where `is_closed`, an object that names its properties and does not say whether there may be others
+    gets none: valid all the same, and a small model that may invent keys does not stop inventing.
+    Where schemas intersect, closing one would forbid what another asks for.
+    """
+    found: dict[str, Any] = _narrowed(schema, schema, is_closed)
+    return found
+
+
+def _narrowed(value: Any, root: Any, is_closed: bool) -> Any:
+    if isinstance(value, list):
+        return [_narrowed(item, root, is_closed) for item in value]
+    if not isinstance(value, dict):
+        return value
+    node = dict(value)
+    for key in MAPS:
+        if isinstance(node.get(key), dict):
+            node[key] = {k: _narrowed(v, root, is_closed) for k, v in node[key].items()}
+    for key in (*LISTS, *SINGLES):
+        if key in node:
+            node[key] = _narrowed(node[key], root, is_closed)
+    for key in HARMLESS:
+        node.pop(key, None)
+    if "oneOf" in node and "anyOf" not in node and is_exclusive(node["oneOf"], root):
+        node["anyOf"] = node.pop("oneOf")
+    if is_closed and _may_close(node):
+        node["additionalProperties"] = False
+    return node
+
+
+def _may_close(node: dict[str, Any]) -> bool:
+    named = node.get("properties")
+    required = node.get("required", [])
+    return (
+        isinstance(named, dict)
+        and bool(named)
+        and not node.keys() & {"additionalProperties", "patternProperties", "minProperties"}
+        and isinstance(required, list)
+        and all(name in named for name in required)
+    )
+
+
+def is_exclusive(choices: Any, root: Any) -> bool:
+    """Whether no value fits two of the choices, so that `oneOf` means `anyOf`: by their types, or by
+    the constants that a property has in each."""
+    if not isinstance(choices, list):
+        return False
+    nodes = [_resolved(choice, root) for choice in choices]
+    return all(_differ(a, b, root) for a, b in itertools.combinations(nodes, 2))
+
+
+def _differ(a: Any, b: Any, root: Any) -> bool:
+    if not isinstance(a, dict) or not isinstance(b, dict):
+        return False
+    types_a, types_b = _types(a), _types(b)
+    if types_a and types_b and not types_a & types_b:
+        return True
+    if types_a != {"object"} or types_b != {"object"}:
+        return False
+    shared = set(_required(a)) & set(_required(b))
+    return any(
+        (values_a := _values(a, name, root)) is not None
+        and (values_b := _values(b, name, root)) is not None
+        and not values_a & values_b
+        for name in shared
+    )
+
+
+def _resolved(node: Any, root: Any) -> Any:
+    for _ in range(MAX_HOPS):
+        reference = node.get("$ref") if isinstance(node, dict) else None
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            return node
+        node = root
+        for part in reference[2:].split("/"):
+            name = part.replace("~1", "/").replace("~0", "~")
+            node = node.get(name) if isinstance(node, dict) else None
+    return None
+
+
+def _types(node: dict[str, Any]) -> set[str]:
+    kind = node.get("type")
+    names = {kind} if isinstance(kind, str) else set(kind or ()) if _is_names(kind) else set()
+    # Every integer is a number.
+    return names | {"integer"} if "number" in names else names
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _required(node: dict[str, Any]) -> list[str]:
+    names = node.get("required")
+    return list(names) if isinstance(names, list) and _is_names(names) else []
+
+
+def _values(node: dict[str, Any], name: str, root: Any) -> set[str] | None:
+    """The values that a property may have, as JSON; None where there is no end of them."""
+    properties = node.get("properties")
+    child = _resolved(properties.get(name), root) if isinstance(properties, dict) else None
+    if not isinstance(child, dict):
+        return None
+    values = [child["const"]] if "const" in child else child.get("enum")
+    if not isinstance(values, list):
+        return None
+    # 1 and 1.0 are one value; what is no text is left to llguidance.
+    return {json.dumps(v) for v in values} if all(isinstance(v, str) for v in values) else None

@@ -1,0 +1,276 @@
+"""Erasing what is kept of an owner, a conversation or a subject, and proving that it is gone.
+
+    1. refuse while something of it is under legal hold; else audit that erasing begins
+    2. delete in short transactions: search entries, content, rows; take probes of the texts before
+    3. audit the end, with the digest of what was erased
+    4. clean up: merge the searches, empty the log; caches outside the database are told to forget
+    5. a new backup in place of the old ones, where that is wanted
+    6. search every byte of the state directory for the probes; if a database page still holds one,
+       VACUUM and search again
+
+A crash in between leaves a note (`removal.mark`) by which the next sweep cleans up; erasing again
+finishes the rest. Freed flash cells are the device's affair: what is on them is encrypted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from edgeagent.errors import LegalHold, NotFound
+from edgeagent.store import audit, proof, removal, selection
+from edgeagent.store.backup import Backup
+from edgeagent.store.database import Database
+from edgeagent.store.proof import Probes, Proof
+from edgeagent.store.removal import BATCH, key_of
+from edgeagent.store.selection import HELD, TABLES, Selector
+from edgeagent.store.sql import Connection, now_ms
+
+logger = logging.getLogger(__name__)
+
+CLEAN_TIMEOUT_S = 60.0
+_TEXTS = {
+    "item": "select body, plain from item_content where item_rowid = ?",
+    "segment": "select body, plain from segment_content where segment_rowid = ?",
+    "feedback": "select body from feedback_content where feedback_rowid = ?",
+    # Without what is no content: the names of models are in logs, and may be.
+    "response": "select json_remove(body, '$.id', '$.model', '$.object') from response_content "
+    "where response_id = ?",
+    "conversation": "select metadata from conversation where id = ?",
+}
+
+# None: everything, whoever it was.
+Forget = Callable[[Selector | None], object]
+
+
+@dataclass(frozen=True)
+class Request:
+    """`except_held`: erase the rest where some is under legal hold. `drop_backups`: make a new backup
+    and delete those from before, and what was set aside as damaged."""
+
+    selector: Selector
+    actor: str
+    except_held: bool = False
+    drop_backups: bool = False
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where to look, and who else must forget. `leave_out`: folders without data of clients."""
+
+    state_dir: Path
+    leave_out: Sequence[Path] = ()
+    forget: Mapping[str, Forget] = field(default_factory=dict)
+
+
+@dataclass
+class Receipt:
+    """What was erased, and what was found to be left of it."""
+
+    what: dict[str, str]
+    actor: str
+    began_ms: int
+    done_ms: int = 0
+    erased: Counter[str] = field(default_factory=Counter)
+    held_back: dict[str, int] = field(default_factory=dict)
+    digest: str = ""
+    audit_seq: int = 0
+    audit_mac: str = ""
+    forgotten: list[str] = field(default_factory=list)
+    is_log_empty: bool = False
+    is_vacuumed: bool = False
+    backups_removed: list[str] = field(default_factory=list)
+    backups_holding: list[dict[str, Any]] = field(default_factory=list)
+    proof: Proof = field(default_factory=Proof)
+
+    @property
+    def is_gone(self) -> bool:
+        return self.proof.is_clean and self.is_log_empty
+
+    def shown(self) -> dict[str, Any]:
+        """The receipt as JSON can hold it."""
+        return {
+            "edgeagent_erasure": 1,
+            **self.__dict__,
+            "erased": {table: n for table, n in self.erased.items() if n},
+            "is_gone": self.is_gone,
+            "proof": self.proof.__dict__,
+        }
+
+
+def label(key: bytes, selector: Selector) -> str:
+    """The selector for the audit: a subject's name would outlive its data there."""
+    given = selector.values()
+    if "subject" in given:
+        given["subject"] = audit.pseudonym(key, "subject", given["subject"]).partition(":")[2]
+    return " ".join(f"{name}:{value}" for name, value in sorted(given.items()))
+
+
+def erase(
+    store: Database, key: bytes, request: Request, places: Places, *, keep_backups: int = 3,
+    tell: Callable[[str, int], object] = lambda _what, _n: None,
+) -> Receipt:  # fmt: skip
+    """Erase and prove it. Blocks for as long as reading the state directory takes; writers go on.
+
+    `key`: that of the audit. `tell` hears what is being done and how much of it more is done: "delete"
+    rows, "clean" steps, "search" bytes. Raises: LegalHold, NotFound, what the store raises.
+    """
+    receipt = Receipt(request.selector.values(), request.actor, now_ms())
+    receipt.held_back = _write(store, partial(_begin, key=key, request=request))
+    probes, digest = Probes(), sha256()
+    for table in TABLES:
+        step = partial(_erase_batch, table=table, selector=request.selector)
+        while (batch := _write(store, step)).ids:
+            receipt.erased.update(batch.deleted)
+            probes.add(*batch.texts)
+            for one in (*batch.ids, *batch.texts):
+                digest.update(f"{table} {len(str(one))} {one}\n".encode())
+            tell("delete", len(batch.ids))
+    receipt.digest = digest.hexdigest()
+    head = _write(store, partial(_end, key=key, request=request, digest=receipt.digest))
+    receipt.audit_seq, receipt.audit_mac = head.seq, head.mac.hex()
+    receipt.is_log_empty = _clean(store, tell)
+    for name, forget in places.forget.items():
+        forget(request.selector)
+        receipt.forgotten.append(name)
+    older = store.backups.listed()
+    if request.drop_backups:
+        receipt.backups_removed, older = _replace_backups(store, older), []
+    _prove(store, receipt, probes.all(), places, tell)
+    receipt.backups_holding = _holding(older, keep_backups, receipt)
+    receipt.done_ms = now_ms()
+    logger.info(
+        "data_erased rows=%d held_back=%d is_gone=%s backups_holding=%d",
+        sum(receipt.erased.values()), sum(receipt.held_back.values()), receipt.is_gone,
+        len(receipt.backups_holding),
+    )  # fmt: skip
+    return receipt
+
+
+@dataclass(frozen=True)
+class _Batch:
+    ids: list[Any]
+    texts: list[str]
+    deleted: Counter[str]
+
+
+def _write(store: Database, fn: Callable[[Any], Any]) -> Any:
+    return store.write(fn, essential=True).result()
+
+
+def _begin(conn: Connection, *, key: bytes, request: Request) -> dict[str, int]:
+    """Refuse, or audit the beginning. Gives how many rows a hold keeps."""
+    if not any(selection.counts(conn, request.selector).values()):
+        raise NotFound(f"Nothing is stored of {request.selector.named()}: check the spelling.")
+    held = selection.held_counts(conn, request.selector)
+    if held and not request.except_held:
+        told = ", ".join(f"{n} of {table}" for table, n in held.items())
+        raise LegalHold(
+            f"Rows of {request.selector.named()} are under legal hold ({told}), none may be: end the "
+            "hold with `edgeagent data release`, or erase the rest with --except-held."
+        )
+    removal.prepare(conn)
+    audit.append(
+        conn, key, actor=request.actor, action="data.erase.begin", object=label(key, request.selector)
+    )  # fmt: skip
+    return held
+
+
+def _erase_batch(conn: Connection, *, table: str, selector: Selector) -> _Batch:
+    row_key = key_of(table)
+    sql = (
+        f"select {row_key} from {table} where ({selector.where(table)}) and not {HELD[table]} "
+        f"order by {row_key} limit {BATCH}"
+    )
+    ids = [row[0] for row in conn.execute(sql, selector.values()).fetchall()]
+    if not ids:
+        return _Batch([], [], Counter())
+    texts: list[str] = []
+    if table in _TEXTS:
+        for one in ids:
+            for row in conn.execute(_TEXTS[table], (one,)).fetchall():
+                texts += [text for text in row if text]
+    deleted = removal.delete(conn, table, ids)
+    removal.mark(conn)
+    return _Batch(ids, texts, deleted)
+
+
+def _end(conn: Connection, *, key: bytes, request: Request, digest: str) -> audit.Head:
+    return audit.append(
+        conn, key, actor=request.actor, action="data.erase", object=label(key, request.selector),
+        digest=digest,
+    )  # fmt: skip
+
+
+def _clean(store: Database, tell: Callable[[str, int], object]) -> bool:
+    """Clean up, and again while a reader holds the log."""
+    deadline = time.monotonic() + CLEAN_TIMEOUT_S
+    while not removal.clean(store, lambda _n: tell("clean", 1)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _replace_backups(store: Database, older: list[Backup]) -> list[str]:
+    """A new backup, then none from before; nor what was set aside as damaged, which nobody may want."""
+    store.backups.take()
+    aside = sorted(path for path in store.files.quarantine.rglob("*") if path.is_file())
+    for path in (*(backup.path for backup in older), *aside):
+        path.unlink(missing_ok=True)
+    return [backup.path.name for backup in older] + [path.name for path in aside]
+
+
+def _prove(
+    store: Database, receipt: Receipt, probes: list[bytes], places: Places,
+    tell: Callable[[str, int], object],
+) -> None:  # fmt: skip
+    def look() -> Proof:
+        return proof.search(
+            store.files, store.secret.raw if store.secret else None, probes,
+            lambda probe: store.read(lambda conn: proof.kept_in(conn, probe)),
+            state_dir=places.state_dir, leave_out=places.leave_out,
+            tell=lambda n: tell("search", n),
+        )  # fmt: skip
+
+    receipt.proof = look()
+    database = str(store.files.database)
+    if any(name.startswith(database) for name in receipt.proof.residue):
+        logger.warning("erasure_residue files=%d", len(receipt.proof.residue))
+        store.maintain(_vacuum).result()
+        receipt.is_log_empty = store.checkpoint().result()
+        receipt.is_vacuumed = True
+        receipt.proof = look()
+
+
+def _vacuum(conn: Connection) -> None:
+    conn.execute("vacuum")
+
+
+def _holding(older: list[Backup], keep: int, receipt: Receipt) -> list[dict[str, Any]]:
+    """Backups from before, which may hold what was erased, and when rotation drops them: by number,
+    since a device's clock may be wrong. `texts_found`: probes in it; short rows leave none to find."""
+    found = []
+    for n, backup in enumerate(older):
+        n_more = max(1, keep - (len(older) - 1 - n))
+        found.append(
+            {
+                "file": backup.path.name,
+                "taken": backup.taken,
+                "texts_found": receipt.proof.backups.get(str(backup.path), 0),
+                "dropped_after": f"{n_more} more backup{'s' if n_more > 1 else ''}",
+            }
+        )
+    return found
+
+
+def n_rows(conn: Connection, selector: Selector) -> int:
+    """How many rows an export or an erasure will pass, for a progress bar."""
+    return sum(selection.counts(conn, selector).values())

@@ -1,0 +1,135 @@
+"""Everything that is kept of an owner, a conversation or a subject, as one JSON document.
+
+    {"edgeagent_export": 1, "what": {...}, "exported_ms": ..., "conversation": [{...}, ...], ...}
+
+A section for each table, each row with its content; rows are read in pages, so that memory stays small
+whatever there is. Within one read transaction the document is one state of the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from edgeagent.store.removal import key_of
+from edgeagent.store.selection import Selector
+from edgeagent.store.sql import Connection
+
+PAGE_ROWS = 200
+FORMAT = 1
+# Columns that hold JSON, shown as such.
+_JSON = {"metadata", "body", "scopes", "limits", "tools"}
+# What a row says lies in a table of its own; a row whose content retention has deleted has null there.
+_CONTENT = {
+    "response": "(select body from response_content where response_id = response.id) as body",
+    "item": """(select body from item_content where item_rowid = item.rowid) as body,
+        (select plain from item_content where item_rowid = item.rowid) as plain""",
+    "segment": """(select body from segment_content where segment_rowid = segment.rowid) as body,
+        (select plain from segment_content where segment_rowid = segment.rowid) as plain""",
+    "feedback": "(select body from feedback_content where feedback_rowid = feedback.rowid) as body",
+}
+_KEY_COLUMNS = "id, name, owner, scopes, limits, tools, created_ms, expires_ms, revoked_ms"
+SECTIONS = (
+    "conversation", "response", "item", "transcript", "segment", "feedback", "request", "key",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows of one section, and where the next page begins; `next` None: the export is complete."""
+
+    section: str
+    rows: list[dict[str, Any]]
+    next: tuple[str, Any] | None
+
+
+def page(
+    conn: Connection, selector: Selector, start: tuple[str, Any] | None = None,
+    limit: int = PAGE_ROWS,
+) -> Page:  # fmt: skip
+    """The rows behind `start`, which is a section and the key of its last row seen (None: from its
+    beginning). A page holds rows of one section and may be empty."""
+    section, after = start or (SECTIONS[0], None)
+    where, key = _where(section, selector), key_of(section)
+    behind = "" if after is None else f"and {section}.{key} > :after"
+    cursor = conn.execute(
+        f"select {section}.{key}, {_columns(section)} from {section} where ({where}) {behind} "
+        f"order by {section}.{key} limit :limit",
+        selector.values() | {"limit": limit} | ({} if after is None else {"after": after}),
+    )
+    names = [column[0] for column in cursor.description][1:]
+    found = cursor.fetchall()
+    rows = [_shown(dict(zip(names, row[1:], strict=True))) for row in found]
+    if len(found) == limit:
+        return Page(section, rows, (section, found[-1][0]))
+    later = SECTIONS[SECTIONS.index(section) + 1 :]
+    return Page(section, rows, (later[0], None) if later else None)
+
+
+def document(
+    selector: Selector, exported_ms: int, read: Callable[[tuple[str, Any] | None], Page],
+    tell: Callable[[int], object] = lambda _n: None,
+) -> Iterator[bytes]:  # fmt: skip
+    """The document in pieces, `read` giving page after page. `tell` hears how many rows each brought."""
+    head = {"edgeagent_export": FORMAT, "what": selector.values(), "exported_ms": exported_ms}
+    yield json.dumps(head, ensure_ascii=False).removesuffix("}").encode()
+    start: tuple[str, Any] | None = None
+    section, n_rows = None, 0
+    while True:
+        found = read(start)
+        if found.section != section:
+            yield b"%s\n%s: [\n" % (b"," if section is None else b"],", _line(found.section))
+            section, n_rows = found.section, 0
+        if found.rows:
+            yield (b",\n" if n_rows else b"") + b",\n".join(map(_line, found.rows))
+            n_rows += len(found.rows)
+            tell(len(found.rows))
+        if found.next is None:
+            break
+        start = found.next
+    yield b"]}\n"
+
+
+def write(
+    conn: Connection, selector: Selector, exported_ms: int, sink: Callable[[bytes], object],
+    tell: Callable[[int], object] = lambda _n: None,
+) -> int:  # fmt: skip
+    """Hand the document to `sink` in pieces. Gives the number of rows."""
+    n_rows = 0
+
+    def count(n: int) -> None:
+        nonlocal n_rows
+        n_rows += n
+        tell(n)
+
+    for piece in document(selector, exported_ms, lambda at: page(conn, selector, at), count):
+        sink(piece)
+    return n_rows
+
+
+def _line(row: dict[str, Any] | str) -> bytes:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _where(section: str, selector: Selector) -> str:
+    if section == "key":  # credentials are the owner's and of no conversation or subject
+        return "owner = :owner" if selector.is_whole_owner else "false"
+    return selector.where(section)
+
+
+def _columns(section: str) -> str:
+    if section == "key":
+        return _KEY_COLUMNS
+    content = _CONTENT.get(section)
+    return f"{section}.*" + (f", {content}" if content else "")
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    for name in _JSON & row.keys():
+        if row[name] is not None:
+            with contextlib.suppress(ValueError):  # then it is shown as the text it is
+                row[name] = json.loads(row[name])
+    return row

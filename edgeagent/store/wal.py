@@ -1,0 +1,72 @@
+"""Damage in the write-ahead log, which SQLite takes for its end.
+
+Recovery stops at the first frame whose checksum is wrong, as after a power cut, and drops the rest without
+a word. But with synchronous=FULL a commit is synced before the next one begins, so a power cut can spoil
+one commit only: two commits of the same log behind the place where recovery stopped mean damage.
+Format: sqlite.org/fileformat2.html, section 4.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import SEEK_CUR
+from pathlib import Path
+from typing import BinaryIO
+
+_HEADER = 32
+_FRAME = 24
+_BIG_ENDIAN_SUMS = 0x377F0683
+
+
+@dataclass(frozen=True)
+class Log:
+    """What a log file says of itself. `commits`: frames, from 1, that end a transaction of this log."""
+
+    is_header_sound: bool
+    commits: tuple[int, ...]
+
+    def lost(self, n_recovered: int) -> str | None:
+        """What is wrong, given the number of frames that SQLite recovered; None after a mere power cut."""
+        if not self.is_header_sound:
+            return "the head of the write-ahead log is damaged"
+        behind = [frame for frame in self.commits if frame > n_recovered]
+        if len(behind) < 2:
+            return None
+        return f"the write-ahead log is damaged after frame {n_recovered}, {len(behind)} commits follow"
+
+
+def read(path: Path) -> Log:
+    """Look at the heads of all frames. A missing or empty log is sound. Raises: OSError."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER)
+            if len(header) < _HEADER or not any(header):
+                return Log(True, ())
+            magic, _version, page_bytes, _count, *salts, sum1, sum2 = struct.unpack(">8I", header)
+            order = ">" if magic == _BIG_ENDIAN_SUMS else "<"
+            if _sums(struct.unpack(f"{order}6I", header[:24])) != (sum1, sum2):
+                return Log(False, ())
+            return Log(True, tuple(_commits(file, page_bytes, salts)))
+    except FileNotFoundError:
+        return Log(True, ())
+
+
+def _commits(file: BinaryIO, page_bytes: int, salts: list[int]) -> Iterator[int]:
+    """Frames with the salts of this log (a log is written over from its start) that end a commit."""
+    number = 0
+    while len(head := file.read(_FRAME)) == _FRAME:
+        number += 1
+        _page, n_pages_after, salt1, salt2, _sum1, _sum2 = struct.unpack(">6I", head)
+        if n_pages_after and [salt1, salt2] == salts:
+            yield number
+        file.seek(page_bytes, SEEK_CUR)
+
+
+def _sums(words: tuple[int, ...]) -> tuple[int, int]:
+    one = two = 0
+    for first, second in zip(words[::2], words[1::2], strict=True):
+        one = (one + first + two) & 0xFFFFFFFF
+        two = (two + second + one) & 0xFFFFFFFF
+    return one, two

@@ -1,0 +1,193 @@
+"""Audit, export and erasure over HTTP: each key reaches its owner's data and no other's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+
+import pytest
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.testing import TestClient
+
+from edgeagent.api import data, errors
+from edgeagent.custody import Custody
+from edgeagent.settings import Settings
+from edgeagent.store import anchor, audit
+from edgeagent.store.database import Database, Options
+from edgeagent.store.secret import Secret
+from edgeagent.types import ALL_SCOPES, Caller
+from tests.conftest import wait_for
+from tests.store.rows import conversation, n_rows, request, transcript
+
+CALLERS = {
+    "ann": Caller(key_id="key_ann", owner="ann", scopes=frozenset({"data"})),
+    "bob": Caller(key_id="key_bob", owner="bob", scopes=frozenset({"data", "chat"})),
+    "chat": Caller(key_id="key_chat", owner="ann", scopes=frozenset({"chat"})),
+    "root": Caller(key_id="key_root", owner="root", scopes=ALL_SCOPES),
+}
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(state_dir=tmp_path / "state")
+
+
+@pytest.fixture
+def store(settings):
+    with Database(settings.store_dir, Secret(os.urandom(32), "test"), Options(0.0, 0)) as store:
+
+        def fill(db):
+            conversation(db, "a", subject="s", text="the words of ann about her subject")
+            transcript(db, "a", subject="s", text="ann dictated some of this")
+            conversation(db, "b", owner="bob", subject="s", text="bob spoke about somebody else")
+            request(db, "b", owner="bob")
+
+        store.write(fill).result()
+        yield store
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+@pytest.fixture
+def post(settings, store, told):
+    """POST as one of the callers; the layer that finds them is tested elsewhere."""
+    custody = Custody(store, settings, forget={"prefix caches": told.append})
+    with TestClient(serving(custody)) as client:
+
+        def post(who, path, **body):
+            return client.post(path, json=body, headers={"x-who": who})
+
+        post.get = lambda who, path: client.get(path, headers={"x-who": who})
+        yield post
+
+
+def serving(custody):
+    def identify(app):
+        async def layer(scope, receive, send):
+            if scope["type"] == "http":
+                who = dict(scope["headers"])[b"x-who"].decode()
+                scope.setdefault("state", {})["caller"] = CALLERS[who]
+            await app(scope, receive, send)
+
+        return layer
+
+    return Litestar(
+        data.HANDLERS,
+        middleware=[identify],
+        dependencies={"custody": Provide(lambda: custody, sync_to_thread=False)},
+        exception_handlers={Exception: errors.respond},
+    )
+
+
+def test_an_owner_exports_what_is_hers(post):
+    response = post("ann", "/admin/export")
+    assert response.status_code == 200
+    document = response.json()
+    assert document["what"] == {"owner": "ann"}
+    assert [row["id"] for row in document["conversation"]] == ["conv_a"]
+    assert "bob" not in json.dumps(document)
+    assert post("root", "/admin/export", subject="s").json()["conversation"][1]["owner"] == "bob"
+
+
+@pytest.mark.parametrize("path", ["/admin/export", "/admin/erase"])
+@pytest.mark.parametrize(
+    ("who", "body", "status"),
+    [
+        ("ann", {"owner": "bob"}, 403),
+        ("ann", {"conversation": "conv_b"}, 404),
+        ("ann", {"conversation": "conv_none"}, 404),
+        ("bob", {"conversation": "conv_a"}, 404),
+        ("bob", {"owner": "ann", "subject": "s"}, 403),
+        ("chat", {"conversation": "conv_a"}, 403),
+        ("root", {}, 400),
+        ("root", {"owner": "nobody"}, 404),
+        ("root", {"owner": ""}, 400),
+        ("root", {"patient": "x"}, 400),
+    ],
+)
+def test_nobody_reaches_what_is_not_theirs(post, store, path, who, body, status):
+    before = store.read(n_rows)
+    response = post(who, path, **body)
+    assert response.status_code == status
+    assert response.json()["error"]["message"]
+    assert store.read(n_rows) == before
+    assert store.read(lambda db: audit.page(db, 0, 1)) == []
+
+
+def test_a_subject_is_erased_for_its_owner_only(post, store, told, settings):
+    response = post("ann", "/admin/erase", subject="s")
+    assert response.status_code == 200
+    receipt = response.json()
+    assert receipt["is_gone"] is True
+    assert receipt["what"] == {"subject": "s", "owner": "ann"}
+    assert receipt["forgotten"] == ["prefix caches"]
+    assert told[0].owner == "ann"
+    assert str(settings.state_dir) not in response.text
+    assert store.read(n_rows)["conversation"] == 1
+    assert "transcript" not in store.read(n_rows)
+    rows = store.read(lambda db: audit.page(db, 0, 10))
+    assert {row.actor for row in rows} == {"key_ann"}
+    kept = anchor.read(settings.effective_audit_anchor)
+    assert kept.seq == rows[-1].seq
+
+
+def test_backups_are_dropped_by_an_admin_only(post, store):
+    store.backups.take()
+    assert post("ann", "/admin/erase", drop_backups=True).status_code == 403
+    receipt = post("root", "/admin/erase", owner="ann", drop_backups=True).json()
+    assert len(receipt["backups_removed"]) == 1
+    assert receipt["backups_holding"] == []
+
+
+def test_legal_hold_is_a_conflict(post, store):
+    store.write(lambda db: db.execute("update conversation set is_held = 1").rowcount).result()
+    response = post("ann", "/admin/erase")
+    assert response.status_code == 409
+    assert response.json()["error"]["code"] == "legal_hold"
+    assert post("ann", "/admin/erase", except_held=True).json()["erased"]["transcript"] == 1
+
+
+def test_the_audit_is_read_page_by_page(post, store):
+    for _ in range(5):
+        post("ann", "/admin/export")
+    seen, after = [], 0
+    while after is not None:
+        page = post.get("root", f"/admin/audit?after={after}&limit=2").json()
+        seen += page["data"]
+        after = page["next_after"]
+    assert [row["seq"] for row in seen] == [1, 2, 3, 4, 5]
+    assert {row["action"] for row in seen} == {"data.export"}
+    head = anchor.parse(page["head"])
+    key = audit.key_of(store.secret)
+    assert store.read(lambda db: audit.verify(db, key, [head])).is_sound
+    assert post.get("root", "/admin/audit?limit=0").status_code == 400
+
+
+def test_a_daemon_that_stores_nothing_says_so(settings):
+    with TestClient(serving(Custody(None, settings))) as client:
+        response = client.post("/admin/erase", json={}, headers={"x-who": "ann"})
+    assert response.status_code == 409
+    assert response.json()["error"]["code"] == "store_off"
+
+
+def test_every_route_is_described(settings):
+    paths = serving(Custody(None, settings)).openapi_schema.to_schema()["paths"]
+    assert set(paths) == {"/admin/audit", "/admin/export", "/admin/erase"}
+    body = paths["/admin/erase"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(body["properties"]) >= {"owner", "subject", "conversation", "except_held"}
+
+
+async def test_sweeps_run_by_themselves_and_end_with_the_daemon(settings, store, caplog):
+    store.write(lambda db: request(db, "old", at=1)).result()
+    custody = Custody(store, settings, first_sweep_s=0.0)
+    with caplog.at_level("INFO"):
+        custody.start()
+        await asyncio.to_thread(wait_for, lambda: settings.effective_audit_anchor.exists())
+        await custody.close()
+        await custody.close()
+    assert "audit_head seq=" in caplog.text

@@ -1,0 +1,116 @@
+"""What one key has made does not exist for another: every route that takes an id."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from litestar.routes import HTTPRoute
+
+from edgeagent.app import Daemon
+from edgeagent.configuration import configure
+from tests.conftest import SMOLLM, DaemonProcess, clean_environment, serving
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning"
+)
+
+# Paths whose parts name no row of an owner: models are everyone's, keys the administrator's, the last
+# is the OpenAPI page's.
+SHARED = {
+    "/v1/models/{model_id:path}", "/v1/models/{path:path}", "/admin/keys/{key_id:str}",
+    "/admin/keys/{key_id:str}/rotate", "/{path:str}",
+}  # fmt: skip
+ASK = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "store": True}
+
+
+class Holder:
+    """One key and what it has stored."""
+
+    def __init__(self, daemon: DaemonProcess, state: Path, name: str) -> None:
+        command = [sys.executable, "-m", "edgeagent", "keys", "create", "--name", name, "--json"]
+        done = subprocess.run(
+            [*command, "--scopes", "chat,data", "--state-dir", str(state)],
+            capture_output=True, text=True, check=True, env=clean_environment(),
+        )  # fmt: skip
+        self._url = daemon.url
+        self.secret = json.loads(done.stdout)["secret"]
+
+    def call(self, method: str, path: str, body: object = None) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {self.secret}"}
+        return httpx.request(method, self._url + path, headers=headers, json=body, timeout=60)
+
+    def store(self) -> str:
+        answer = self.call("POST", "/v1/chat/completions", ASK | {"model": SMOLLM})
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["id"])
+
+
+@pytest.fixture(scope="module")
+def holders(
+    smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Holder, Holder]]:
+    state = tmp_path_factory.mktemp("owners") / "state"
+    with serving(smollm_dir, state, search=True, request_flush_s=0) as daemon:
+        yield Holder(daemon, state, "a"), Holder(daemon, state, "b")
+
+
+# By path and method: the body that an owner would send.
+CALLS: dict[tuple[str, str], object] = {
+    ("GET", "/v1/chat/completions/{completion_id:str}"): None,
+    ("GET", "/v1/chat/completions/{completion_id:str}/messages"): None,
+    ("POST", "/v1/chat/completions/{completion_id:str}"): {"metadata": {"k": "v"}},
+    ("DELETE", "/v1/chat/completions/{completion_id:str}"): None,
+}
+
+
+def test_every_route_that_takes_an_id_is_in_this_matrix(tmp_path: Path):
+    """A new route must be told whose its ids are."""
+    daemon = Daemon(configure(flags={"state_dir": tmp_path, "models_dir": tmp_path}))
+    found = set()
+    for route in daemon.api.routes:
+        if isinstance(route, HTTPRoute) and "{" in route.path_format:
+            for handler in route.route_handlers:
+                found |= {(str(m), path) for m in handler.http_methods for path in handler.paths}
+    daemon.database.close()
+    found = {(method, path) for method, path in found if method != "OPTIONS" and path not in SHARED}
+    assert found == set(CALLS)
+
+
+@pytest.mark.parametrize(("method", "path"), list(CALLS))
+def test_what_is_another_s_is_a_404(holders: tuple[Holder, Holder], method: str, path: str):
+    owner, other = holders
+    mine = owner.store()
+    at = path.replace("{completion_id:str}", mine)
+    body = CALLS[method, path]
+    strange = other.call(method, at, body)
+    missing = other.call(method, at.replace(mine, "chatcmpl-" + 24 * "0"), body)
+    assert strange.status_code == missing.status_code == 404
+    told = [answer.json()["error"]["message"] for answer in (strange, missing)]
+    assert told[0].replace(mine, "") == told[1].replace("chatcmpl-" + 24 * "0", ""), "no oracle"
+    assert owner.call(method, at, body).status_code == 200, "nothing happened to it"
+
+
+def test_lists_usage_search_and_feedback_are_each_owner_s_own(holders: tuple[Holder, Holder]):
+    owner, other = holders
+    mine = owner.store()
+    theirs = other.store()
+    for holder, own, foreign in ((owner, mine, theirs), (other, theirs, mine)):
+        listed = holder.call("GET", "/v1/chat/completions?limit=100").json()["data"]
+        ids = {row["id"] for row in listed}
+        assert own in ids and foreign not in ids
+        found = holder.call("GET", "/v1/search?q=hello&limit=100").json()["data"]
+        assert own in {row["response_id"] for row in found}
+        assert foreign not in {row["response_id"] for row in found}
+        rate = {"target_id": foreign, "rating": 1}
+        assert holder.call("POST", "/v1/feedback", rate).status_code == 404
+        assert holder.call("POST", "/v1/feedback", rate | {"target_id": own}).status_code == 201
+        page = holder.call("GET", f"/v1/chat/completions?after={foreign}").json()["data"]
+        assert page == [], "a cursor of another's shows nothing"
+    used = other.call("GET", "/v1/usage").json()["data"]
+    assert sum(day["n_requests"] for day in used) < 10, "the other's requests are not counted"

@@ -1,0 +1,105 @@
+"""Rows as the daemon will write them, for tests that care what becomes of rows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from edgeagent.store.clock import BUILD_MS
+
+NOW = BUILD_MS + 30 * 86_400_000
+DAY = 86_400_000
+
+
+def conversation(
+    db: Any, n: int | str, *, owner: str = "ann", subject: str | None = None, text: str = "hello",
+    at: int = NOW, held: bool = False, n_items: int = 2, response: bool = True,
+) -> str:  # fmt: skip
+    """A conversation with a response and items in it; gives its id."""
+    conv, resp = f"conv_{n}", f"resp_{n}" if response else None
+    db.execute(
+        "insert into conversation values (?, ?, ?, '{}', ?, ?, ?)",
+        (conv, owner, subject, at, at, int(held)),
+    )
+    if resp:
+        db.execute(
+            "insert into response values (?, ?, ?, ?, null, 'm', 'completed', ?, 0)",
+            (resp, owner, None, conv, at),
+        )
+        db.execute(
+            "insert into response_content values (?, ?)",
+            (resp, json.dumps({"instructions": f"{text} instructions"})),
+        )
+    for i in range(n_items):
+        item(
+            db, f"{n}_{i}", owner=owner, conversation=conv, response=resp, text=f"{text} {i}", at=at
+        )
+    return conv
+
+
+def item(
+    db: Any, n: int | str, *, owner: str = "ann", conversation: str | None = None,
+    response: str | None = None, text: str = "hello", at: int = NOW,
+) -> int:  # fmt: skip
+    db.execute(
+        "insert into item (id, owner, conversation_id, response_id, position, kind, role, created_ms)"
+        " values (?, ?, ?, ?, 0, 'message', 'user', ?)",
+        (f"msg_{n}", owner, conversation, response, at),
+    )
+    rowid = db.execute("select last_insert_rowid()").fetchone()[0]
+    body = json.dumps({"content": [{"type": "text", "text": text}]}, ensure_ascii=False)
+    db.execute("insert into item_content values (?, ?, ?)", (rowid, body, text))
+    db.execute("insert into item_fts (rowid, plain) values (?, ?)", (rowid, text))
+    return int(rowid)
+
+
+def transcript(
+    db: Any, n: int | str, *, owner: str = "ann", subject: str | None = None, text: str = "spoken",
+    at: int = NOW, held: bool = False, n_segments: int = 2,
+) -> str:  # fmt: skip
+    name = f"trans_{n}"
+    db.execute(
+        "insert into transcript values (?, ?, ?, 'whisper', 'en', 1.5, ?, ?, ?)",
+        (name, owner, subject, f"{hash(name) & 0xFFFFFFFF:064x}", at, int(held)),
+    )
+    for i in range(n_segments):
+        db.execute(
+            "insert into segment (transcript_id, position, start_s, end_s) values (?, ?, ?, ?)",
+            (name, i, i * 1.0, i + 1.0),
+        )
+        rowid = db.execute("select last_insert_rowid()").fetchone()[0]
+        said = f"{text} {i}"
+        body = json.dumps({"words": said.split()}, ensure_ascii=False)
+        db.execute("insert into segment_content values (?, ?, ?)", (rowid, body, said))
+        db.execute("insert into segment_fts (rowid, plain) values (?, ?)", (rowid, said))
+    return name
+
+
+def feedback(
+    db: Any, target: str, *, owner: str = "ann", text: str = "good", at: int = NOW
+) -> None:
+    db.execute(
+        "insert into feedback (owner, target_id, rating, created_ms) values (?, ?, 1, ?)",
+        (owner, target, at),
+    )
+    rowid = db.execute("select last_insert_rowid()").fetchone()[0]
+    db.execute("insert into feedback_content values (?, ?)", (rowid, json.dumps({"text": text})))
+
+
+def request(db: Any, n: int | str, *, owner: str = "ann", at: int = NOW) -> None:
+    db.execute(
+        "insert into request (id, owner, endpoint, model, route, status, total_ms, created_ms)"
+        " values (?, ?, 'chat', 'm', 'named', 200, 12.5, ?)",
+        (f"req_{n}", owner, at),
+    )
+
+
+def n_rows(db: Any) -> dict[str, int]:
+    """Rows of every table that clients fill; those without any are left out."""
+    tables = (
+        "conversation", "response", "response_content", "item", "item_content", "item_fts",
+        "transcript", "segment", "segment_content", "segment_fts", "feedback", "feedback_content",
+        "request",
+    )  # fmt: skip
+    found = {table: db.execute(f"select count(*) from {table}").fetchone()[0] for table in tables}
+    return {table: n for table, n in found.items() if n}

@@ -21,6 +21,7 @@ from edgeagent.catalog.anatomy import from_facts
 from edgeagent.catalog.inspection import inspect_apart
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.speed import Rates, decode_tokens_per_s, error_of, prefill_tokens_per_s
+from edgeagent.cli.models import catalog_of
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.configuration import Configuration
 from edgeagent.device.measure import Measurement
@@ -77,12 +78,14 @@ def _measure(found: Configuration, measuring: Measuring) -> Measurement:
 
 
 def model_to_measure(found: Configuration) -> Path | None:
-    """The default model if it is installed, else the smallest GGUF there is."""
+    """The default model if it is installed, else the smallest GGUF that generates text."""
     try:
         models = Library(found.settings.effective_models_dir).installed()
+        entries = catalog_of(found.settings).entries
     except EdgeAgentError:
         return None
-    models = [model for model in models if model.path.suffix == ".gguf"]
+    others = {entry.id for entry in entries.values() if entry.task in ("embedding", "rerank")}
+    models = [model for model in models if model.path.suffix == ".gguf" and model.id not in others]
     models.sort(key=lambda model: (model.id != found.settings.default_model, model.size_bytes))
     return models[0].path if models else None
 

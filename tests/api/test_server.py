@@ -250,6 +250,10 @@ def test_the_openapi_page_describes_the_endpoints(daemon: DaemonProcess):
     )
     body = schema["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]
     assert "messages" in json.dumps(body)
+    embeddings = schema["paths"]["/v1/embeddings"]["post"]
+    assert "encoding_format" in json.dumps(embeddings["requestBody"])
+    assert "EmbeddingAnswer" in json.dumps(embeddings["responses"]["200"])
+    assert {"/tokenize", "/detokenize"} <= set(schema["paths"])
     assert httpx.get(f"{daemon.url}/schema").status_code == 200
 
 

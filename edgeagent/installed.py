@@ -93,16 +93,17 @@ class InstalledModels:
     async def examine(self) -> None:
         """Learn the tasks of models that the catalog does not know, from their headers."""
         for model in self.installed():
-            key = (model.path, model.size_bytes)
-            if model.id in self._catalog or key in self._learned:
+            if model.id in self._catalog or (model.path, model.size_bytes) in self._learned:
                 continue
             try:
-                facts = await asyncio.to_thread(inspect_apart, model.path)
+                self._learn(model, await asyncio.to_thread(inspect_apart, model.path))
             except EdgeAgentError as exc:  # said again when somebody asks for it
                 logger.warning("model_unreadable model=%s %s", model.id, exc.message)
-                self._learned[key] = "generate"
-            else:
-                self._learned[key] = "embed" if facts.is_embedding else "generate"
+                self._learned[model.path, model.size_bytes] = "generate"
+
+    def _learn(self, model: InstalledModel, facts: ModelFacts) -> None:
+        task: Task = "embed" if facts.is_embedding else "generate"
+        self._learned[model.path, model.size_bytes] = task
 
     def default_id(self) -> str | None:
         """The default model, or the first that generates text; None when none is installed."""
@@ -137,8 +138,8 @@ class InstalledModels:
     async def place(self, model_id: str) -> Placement:
         """How to load a model, and what that needs. Raises: ModelNotFound, GGUFRefused."""
         model = self.find(model_id)
-        await self.examine()
         facts = await asyncio.to_thread(inspect_apart, model.path)
+        self._learn(model, facts)
         config = self._config(model, facts)
         if self.task(model) == "embed":
             config = self._for_embedding(config, facts)

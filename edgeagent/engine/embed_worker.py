@@ -24,6 +24,9 @@ from edgeagent.types import (
     Vectors,
 )
 
+# Characters for each token of the longest text that are looked at first; English has 4.
+LOOK_CHARS = 16
+
 
 class EmbedWorker:
     """One loaded embedding model, answering one daemon."""
@@ -101,9 +104,20 @@ class EmbedWorker:
 
     def _tokens(self, given: str | list[int]) -> array[int]:
         if isinstance(given, str):
-            return self._encoder.tokens_of(given, add_special=True, parse_special=False)
+            return self._tokens_of(given)
         check_ids(given, self._encoder.n_vocab, "input")
         return array("i", given)
+
+    def _tokens_of(self, text: str) -> array[int]:
+        """All tokens of a text, or of its beginning if that is far too long already: 4 MB take seconds,
+        in which nobody else's texts are prepared."""
+        bound = self._encoder.n_text
+        if len(text) > LOOK_CHARS * bound:
+            start = text[: LOOK_CHARS * bound]
+            tokens = self._encoder.tokens_of(start, add_special=True, parse_special=False)
+            if len(tokens) > 2 * bound:
+                return tokens
+        return self._encoder.tokens_of(text, add_special=True, parse_special=False)
 
     def _fitting(self, tokens: array[int], index: int, spec: EmbedSpec) -> array[int]:
         """A text within the model's context, cut to it where that was asked for."""
@@ -117,8 +131,8 @@ class EmbedWorker:
             return tokens
         if not spec.truncate:
             raise ContextLengthExceeded(
-                f"Input {index} has {len(tokens)} tokens, {self._config.model_id} takes at most {bound}: "
-                "shorten or split it, or send `truncate: true` to have its end left away.",
+                f"Input {index} has at least {len(tokens)} tokens, {self._config.model_id} takes "
+                f"{bound}: shorten or split it, or send `truncate: true` to have its end left away.",
                 param="input",
             )
         # What the model puts after every text, like [SEP], stays after a cut one.

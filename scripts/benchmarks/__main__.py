@@ -9,11 +9,14 @@ NAMES = {
     "engine": "the served path against a bare llama.cpp loop, prefixes, memory, start",
     "recovery": "kill -9 of the worker in mid-stream, again and again",
     "pool": "three models in turn within a memory budget, then two at once on the cores",
+    "json": "answers held to a JSON schema against free ones, and what a mask costs",
     "memory": "estimated against measured memory of workers",
     "speed": "predicted against measured decode and prefill rates",
     "turns": "bytes written per conversation turn, and how long a stored write takes",
     "recommendations": "what is recommended for each profile",
 }
+
+MODULES = {"json": "structured"}  # a module of that name would hide the library's
 
 
 def main() -> None:
@@ -23,7 +26,7 @@ def main() -> None:
             print(f"  {name:<10} {what}")
         sys.exit(0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2)
     name = sys.argv.pop(1)
-    importlib.import_module(f"scripts.benchmarks.{name}").main()
+    importlib.import_module(f"scripts.benchmarks.{MODULES.get(name, name)}").main()
 
 
 main()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from tests.conftest import SMOLLM, DaemonProcess, serving
 ASK = [{"role": "user", "content": "My laptop is broken and I want my money back. Fill the form."}]
 
 
-class Intent(str, Enum):
+class Intent(StrEnum):
     refund = "refund"
     schedule = "schedule"
     other = "other"

@@ -33,7 +33,7 @@ from edgeagent.types import Form
 
 logger = logging.getLogger(__name__)
 
-MAX_KEPT = 32
+MAX_KEPT = 16
 # The lexer of a grammar is shared by its answers and learns states, up to a bound: compile it anew
 # before that.
 MAX_USES = 256
@@ -64,7 +64,7 @@ class Grammars:
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, Grammar | EdgeAgentError] = OrderedDict()
         self._uses: dict[bytes, int] = {}
-        self._queue: queue.Queue[Request | None] = queue.Queue(queue_limit)
+        self._queue: queue.Queue[Request | None] = queue.Queue(max(1, queue_limit))
         self._thread: threading.Thread | None = None  # from the first request on
 
     def find(self, form: Form) -> Grammar | None:
@@ -78,9 +78,9 @@ class Grammars:
             if isinstance(found, EdgeAgentError):
                 raise found
             self._uses[key] = self._uses.get(key, 0) + 1
-            if self._uses[key] >= MAX_USES:
+            if found.is_spoiled or self._uses[key] >= MAX_USES:
                 del self._kept[key], self._uses[key]
-            return found
+            return None if found.is_spoiled else found
 
     def put(self, request: Request) -> bool:
         """Have its form compiled. False when too many wait for that."""

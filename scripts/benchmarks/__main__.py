@@ -10,6 +10,7 @@ NAMES = {
     "embed": "embeddings over HTTP against a bare llama.cpp loop",
     "recovery": "kill -9 of the worker in mid-stream, again and again",
     "pool": "three models in turn within a memory budget, then two at once on the cores",
+    "json": "answers held to a JSON schema against free ones, and what a mask costs",
     "memory": "estimated against measured memory of workers",
     "speed": "predicted against measured decode and prefill rates",
     "turns": "bytes written per conversation turn, and how long a stored write takes",
@@ -17,6 +18,8 @@ NAMES = {
     "custody": "how long writes wait beside a sweep and an erasure, and what searching takes",
     "recommendations": "what is recommended for each profile",
 }
+
+MODULES = {"json": "structured"}  # a module of that name would hide the library's
 
 
 def main() -> None:
@@ -26,7 +29,7 @@ def main() -> None:
             print(f"  {name:<10} {what}")
         sys.exit(0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2)
     name = sys.argv.pop(1)
-    importlib.import_module(f"scripts.benchmarks.{name}").main()
+    importlib.import_module(f"scripts.benchmarks.{MODULES.get(name, name)}").main()
 
 
 main()

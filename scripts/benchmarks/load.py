@@ -21,6 +21,17 @@ TEXT = (
     "window basket morning engine thread silver pocket garden letter candle market river number"
 )
 WORDS = TEXT.split()
+TICKET: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "intent": {"type": "string", "enum": ["refund", "schedule", "complaint", "other"]},
+        "customer_reference_number": {"type": "string", "pattern": "^[A-Z]{3}-[0-9]{4}$"},
+        "urgent": {"type": "boolean"},
+        "preferred_contact_channel": {"type": "string", "enum": ["telephone", "electronic_mail"]},
+    },
+    "required": ["intent", "customer_reference_number", "urgent", "preferred_contact_channel"],
+    "additionalProperties": False,
+}
 
 
 def prose(n_words: int, seed: int) -> str:
@@ -81,6 +92,7 @@ def answer_of(arrived: list[tuple[float, bytes]]) -> dict[str, Any]:
         raise SystemExit(b"".join(data for _, data in arrived)[:600].decode("utf-8", "replace"))
     stamps: list[float] = []
     usage: dict[str, Any] = {}
+    text: list[str] = []
     rest = b""
     for stamp, data in arrived:
         # A piece counts when its end is there; an event may be cut by the network anywhere.
@@ -92,12 +104,18 @@ def answer_of(arrived: list[tuple[float, bytes]]) -> dict[str, Any]:
             if "error" in event:
                 raise SystemExit(event["error"])
             usage = event.get("usage") or usage
-            if event["choices"] and event["choices"][0]["delta"].get("content"):
+            if event["choices"] and (piece := event["choices"][0]["delta"].get("content")):
                 stamps.append(stamp)
-    return {"stamps": stamps, "n": usage["completion_tokens"], "usage": usage}
+                text.append(piece)
+    text_whole = "".join(text)
+    return {"stamps": stamps, "n": usage["completion_tokens"], "usage": usage, "text": text_whole}
 
 
 async def client(url: httpx.URL, args: argparse.Namespace, k: int) -> list[dict[str, Any]]:
+    shape = {}
+    if args.workload == "json":
+        ticket = {"name": "ticket", "strict": True, "schema": TICKET}
+        shape = {"response_format": {"type": "json_schema", "json_schema": ticket}}
     return [
         await one(
             url,
@@ -108,24 +126,28 @@ async def client(url: httpx.URL, args: argparse.Namespace, k: int) -> list[dict[
                 "ignore_eos": True,
                 "stream": True,
                 "stream_options": {"include_usage": True},
-            },
+            }
+            | shape,
         )
         for request in range(args.requests)
     ]
 
 
-def decode_rate(results: list[dict[str, Any]]) -> float:
+def decode_rate(results: list[dict[str, Any]]) -> float | None:
     """Tokens per second while every stream was decoding: from the last first token to the first end.
 
     Pieces after the first may hold several tokens: each counts as the server's own count says on average.
+    None where an answer came in one piece.
     """
+    if any(len(r["stamps"]) < 2 for r in results):
+        return None
     begin = max(r["stamps"][0] for r in results)
     end = min(r["stamps"][-1] for r in results)
     n = sum(
         sum(begin < stamp <= end for stamp in r["stamps"]) * (r["n"] - 1) / (len(r["stamps"]) - 1)
         for r in results
     )
-    return n / (end - begin)
+    return n / (end - begin) if end > begin else None
 
 
 async def run(args: argparse.Namespace) -> dict[str, Any]:
@@ -145,8 +167,10 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
         "decode_tok_s": decode_rate(last_round),
         "ttft_p50_s": statistics.median(ttft),
         "ttft_p95_s": ttft[min(len(ttft) - 1, int(0.95 * len(ttft)))],
-        "itl_p50_s": statistics.median(gaps),
-        "itl_p95_s": gaps[int(0.95 * len(gaps))],
+        "itl_p50_s": statistics.median(gaps) if gaps else None,
+        "itl_p95_s": gaps[int(0.95 * len(gaps))] if gaps else None,
+        "out_tokens": sum(r["n"] for r in results),
+        "texts": [r["text"] for r in results] if args.workload == "json" else [],
         "prompt_tokens": results[0]["usage"]["prompt_tokens"],
         "cached_tokens": sum(r["usage"]["prompt_tokens_details"]["cached_tokens"] for r in results),
     }
@@ -155,7 +179,7 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
-    parser.add_argument("--workload", choices=["chat", "prefix"], default="chat")
+    parser.add_argument("--workload", choices=["chat", "prefix", "json"], default="chat")
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--requests", type=int, default=1)
     parser.add_argument("--max-tokens", type=int, default=64)

@@ -52,9 +52,11 @@ def test_something_runs_whenever_something_is_pending(lanes, n_batch, chunk):
         ([Lane(1, 60, False), Lane(2, 60, False)], 100, [], [(1, 60), (2, 40)]),
         ([Lane(1, 500, False), Lane(2, 1, True)], 100, [2], [(1, 100)]),
         ([Lane(1, 500, False), Lane(2, 1, True)], 0, [2], [(1, MIN_CHUNK)]),
+        # What a grammar forced comes before a prompt, however old: somebody is reading.
+        ([Lane(1, 500, False), Lane(2, 7, False, True)], 100, [], [(2, 7), (1, 93)]),
     ],
 )
-def test_prompts_share_the_chunk_oldest_first(lanes, chunk, decode, prefill):
+def test_prompts_share_the_chunk_oldest_first_after_forced_tokens(lanes, chunk, decode, prefill):
     plan = plan_step(lanes, 512, chunk)
     assert (plan.decode, plan.prefill) == (decode, prefill)
 

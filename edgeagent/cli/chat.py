@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,7 +142,7 @@ class Conversation:
         pieces: list[str] = []
         last: dict[str, Any] = {}
         try:
-            for event in self._events():
+            for event in _until_ctrl_c(self._events()):
                 for choice in event.get("choices", []):
                     piece = choice["delta"].get("content") or ""
                     pieces.append(piece)
@@ -178,6 +179,26 @@ class Conversation:
                 f"The daemon stopped answering ({type(exc).__name__}): see its log, or start it with "
                 "`edgeagent serve`."
             ) from exc
+
+
+def _until_ctrl_c(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The events, up to Ctrl-C: raises KeyboardInterrupt, also where the interpreter had to ignore the
+    one at the keystroke because a finalizer was running."""
+    was_pressed = False
+
+    def pressed(*_: object) -> None:
+        nonlocal was_pressed
+        was_pressed = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, pressed)
+    try:
+        for event in events:
+            if was_pressed:
+                raise KeyboardInterrupt
+            yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _message(text: str) -> str:

@@ -325,14 +325,8 @@ def row_of(answer: Answer) -> RequestRow:
     if slowest is not None and slowest.n_generated > 1:
         tpot_ms = (slowest.total_ms - slowest.ttft_ms) / (slowest.n_generated - 1)
     finishes = [answer.finishes.get(i, "cancelled") for i in range(answer.spec.n_answers)]
-    return RequestRow(
-        id=answer.asked.request_id,
-        owner=answer.asked.owner,
-        key_id=answer.asked.key_id,
-        endpoint=answer.asked.endpoint,
-        model=answer.decision.model_id,
-        route=answer.decision.reason,
-        status=answer.status,
+    return noted(
+        answer,
         finish=",".join(dict.fromkeys(finishes)),
         n_prompt=sum(usage.n_prompt for usage in firsts),
         n_cached=sum(usage.n_cached for usage in firsts),
@@ -340,7 +334,46 @@ def row_of(answer: Answer) -> RequestRow:
         queue_ms=slowest.queue_ms if slowest else None,
         ttft_ms=slowest.ttft_ms if slowest else None,
         tpot_ms=tpot_ms,
-        total_ms=1e3 * (time.monotonic() - answer.started_s),
+    )
+
+
+class Noted(Protocol):
+    """What a row tells of any request, however it is answered."""
+
+    asked: Asked
+    decision: Decision
+    status: int
+    started_s: float
+
+
+def noted(
+    request: Noted,
+    *,
+    n_prompt: int,
+    queue_ms: float | None,
+    n_cached: int = 0,
+    n_generated: int = 0,
+    ttft_ms: float | None = None,
+    tpot_ms: float | None = None,
+    finish: str | None = None,
+) -> RequestRow:
+    """The row of a request that ends now."""
+    return RequestRow(
+        id=request.asked.request_id,
+        owner=request.asked.owner,
+        key_id=request.asked.key_id,
+        endpoint=request.asked.endpoint,
+        model=request.decision.model_id,
+        route=request.decision.reason,
+        status=request.status,
+        finish=finish,
+        n_prompt=n_prompt,
+        n_cached=n_cached,
+        n_generated=n_generated,
+        queue_ms=queue_ms,
+        ttft_ms=ttft_ms,
+        tpot_ms=tpot_ms,
+        total_ms=1e3 * (time.monotonic() - request.started_s),
         created_ms=int(1e3 * time.time()),
     )
 

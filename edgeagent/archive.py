@@ -16,7 +16,8 @@ from edgeagent.store import feedback, items, requests, responses, search
 from edgeagent.store.database import Database
 from edgeagent.store.items import Parent
 from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import Listed, Page, now_ms
+from edgeagent.store.rows import Listed, Page
+from edgeagent.store.sql import now_ms
 
 
 class Archive:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edgeagent.agent import CLIENT_GONE, DEFAULT_ALIASES, Asked, Decision, ModelSource, log
+from edgeagent.agent import CLIENT_GONE, DEFAULT_ALIASES, Asked, Decision, ModelSource, log, noted
 from edgeagent.errors import EngineDied, InvalidParameter, ModelNotFound
 from edgeagent.pool import Pool
 from edgeagent.store.requests import RequestRow
@@ -72,29 +72,10 @@ class Call:
         """Note how it ended."""
         if not self._is_released:
             self._is_released = True
-            row = self._row()
+            queue_ms = self.vectors.queue_ms if self.vectors is not None else None
+            row = noted(self, n_prompt=self.n_tokens, queue_ms=queue_ms)
             log(row)
             self._note(row)
-
-    def _row(self) -> RequestRow:
-        return RequestRow(
-            id=self.asked.request_id,
-            owner=self.asked.owner,
-            key_id=self.asked.key_id,
-            endpoint=self.asked.endpoint,
-            model=self.decision.model_id,
-            route=self.decision.reason,
-            status=self.status,
-            finish=None,
-            n_prompt=self.n_tokens,
-            n_cached=0,
-            n_generated=0,
-            queue_ms=self.vectors.queue_ms if self.vectors is not None else None,
-            ttft_ms=None,
-            tpot_ms=None,
-            total_ms=1e3 * (time.monotonic() - self.started_s),
-            created_ms=int(1e3 * time.time()),
-        )
 
 
 class Calls:

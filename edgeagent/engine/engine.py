@@ -15,11 +15,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from edgeagent.engine.draw import draw
 from edgeagent.engine.kv_cache import KVCache, Match, common_prefix
+from edgeagent.engine.outbox import Emit, Outbox
 from edgeagent.engine.runner import Aborted, Row, Runner
 from edgeagent.engine.scheduler import (
     Lane,
@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 # after a few tokens.
 HEADROOM_CELLS = 32
 
-Emit = Callable[[list[tuple[int, TokenChunk]]], None]
 Refuse = Callable[[int, Exception], None]
 
 
@@ -66,22 +65,19 @@ class Engine:
         self._runner = runner
         n_ids = config.n_seq + (config.n_prefixes if runner.can_trim else 0)
         self._kv = KVCache(n_cells, n_ids, runner)
-        self._emit = emit
+        self._outbox = Outbox(emit, config.stream_interval_ms / 1e3)
         self._refuse = refuse
         self._forget = forget
         self._clock = clock
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []  # oldest admission first
         self._open: dict[int, int] = {}  # answers still to end, by request
-        self._chunks: list[tuple[int, TokenChunk]] = []
         self._pace = Pace(prefill_per_s=config.prefill_tok_s)
         self._threads = ThreadChoice(config.n_threads)
         self._n_admissions = 0
         self._n_steps = 0
         self._n_preempted = 0
         self._service_s = 1.0
-        self._sent_s = float("-inf")
-        self._is_urgent = False  # a first or last piece waits to be sent
         self.prefilling: frozenset[Request] = frozenset()
 
     @property
@@ -179,8 +175,7 @@ class Engine:
             seq.seq_id = None
         chunk = TokenChunk(seq.index, text, finish, seq.usage(now), error)
         request_id = seq.request.request_id
-        self._chunks.append((request_id, chunk))
-        self._is_urgent = True
+        self._outbox.put(request_id, chunk)
         self._open[request_id] -= 1
         if self._open[request_id] == 0:
             del self._open[request_id]
@@ -263,23 +258,8 @@ class Engine:
         plan = self._plan()
         if plan.n_tokens:
             self._run(plan)
-        self._flush()
+        self._outbox.flush(is_idle=self.is_idle)
         return plan.n_tokens > 0
-
-    def _flush(self) -> None:
-        """Send the new pieces: first ones and last ones at once, others at most every interval.
-
-        A model that makes a token every few milliseconds would wake daemon and client as often, on
-        the cores it computes on, for text that nobody reads that fast.
-        """
-        if not self._chunks:
-            return
-        now = time.perf_counter()
-        is_due = now - self._sent_s >= self._config.stream_interval_ms / 1e3
-        if is_due or self._is_urgent or self.is_idle:
-            chunks, self._chunks = merged(self._chunks), []
-            self._sent_s, self._is_urgent = now, False
-            self._emit(chunks)
 
     def _plan(self) -> StepPlan:
         """The next step's plan, with cells for all its tokens; preempts the newest where needed."""
@@ -391,17 +371,17 @@ class Engine:
         """As `_take`, for an answer that must have a form."""
         if seq.first_token_s is None:
             seq.first_token_s = now
-            self._is_urgent = True
+            self._outbox.hurry()
         text, finish, error = draw(seq, logits, self._runner)
         if finish is not None:
             self._end(seq, now, finish=finish, text=text, error=error)
         elif text:
-            self._chunks.append((seq.request.request_id, TokenChunk(seq.index, text)))
+            self._outbox.put(seq.request.request_id, TokenChunk(seq.index, text))
 
     def _take(self, seq: Sequence, token: int, now: float) -> None:
         if seq.first_token_s is None:
             seq.first_token_s = now
-            self._is_urgent = True
+            self._outbox.hurry()
         if token in self._runner.end_tokens and not seq.request.spec.ignore_eos:
             self._end(seq, now, finish="stop", text=seq.text.finish())
             return
@@ -412,17 +392,4 @@ class Engine:
         elif seq.n_generated >= seq.max_new:
             self._end(seq, now, finish="length", text=text + seq.text.finish())
         elif text:
-            self._chunks.append((seq.request.request_id, TokenChunk(seq.index, text)))
-
-
-def merged(chunks: list[tuple[int, TokenChunk]]) -> list[tuple[int, TokenChunk]]:
-    """One chunk for each answer, in the order of their first pieces."""
-    if len(chunks) == 1:
-        return chunks
-    found: dict[tuple[int, int], TokenChunk] = {}
-    for request_id, chunk in chunks:
-        key = (request_id, chunk.index)
-        if (earlier := found.get(key)) is not None:
-            chunk = msgspec.structs.replace(chunk, text=earlier.text + chunk.text)
-        found[key] = chunk
-    return [(request_id, chunk) for (request_id, _), chunk in found.items()]
+            self._outbox.put(seq.request.request_id, TokenChunk(seq.index, text))

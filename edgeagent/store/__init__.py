@@ -1,7 +1,8 @@
 """The encrypted database of this device.
 
     from edgeagent.store.database import Database, open_store
-    from edgeagent.store.connection import IntegrityError, Tables, scalar
+    from edgeagent.store.connection import IntegrityError, Tables
+    from edgeagent.store.sql import now_ms, scalar
 
     db = open_store(settings)                          # blocks; Database(folder, secret, options) beneath
     await db.write_async(fn, essential=False) -> T     # fn(tables) -> T; on the disk when it returns

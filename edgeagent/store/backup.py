@@ -16,9 +16,10 @@ from pathlib import Path
 
 from edgeagent.catalog.durable import sync_file, sync_folder
 from edgeagent.errors import BackupFailed, EdgeAgentError
-from edgeagent.store.connection import SqliteError, Tables, complaints, connect, scalar, translate
+from edgeagent.store.connection import SqliteError, Tables, complaints, connect, translate
 from edgeagent.store.files import StoreFiles, beside
 from edgeagent.store.migrations import version
+from edgeagent.store.sql import scalar
 
 logger = logging.getLogger(__name__)
 

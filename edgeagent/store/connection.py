@@ -25,6 +25,7 @@ from edgeagent.errors import (
     StoreDamaged,
     StoreUnusable,
 )
+from edgeagent.store.sql import scalar
 
 
 class Tables:
@@ -137,12 +138,6 @@ def set_wal(db: Tables, synchronous: Literal["FULL", "NORMAL"]) -> None:
             "put state_dir on a local disk."
         )
     db.execute(f"PRAGMA synchronous = {synchronous}")
-
-
-def scalar(db: Tables, sql: str, values: tuple[Any, ...] = ()) -> Any:
-    """The first column of the first row, or None."""
-    row = db.execute(sql, values).fetchone()
-    return None if row is None else row[0]
 
 
 def complaints(db: Tables, *, is_whole: bool = True) -> list[str]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from edgeagent.errors import StoreUnusable
 from edgeagent.store import schema
-from edgeagent.store.connection import Tables, scalar
+from edgeagent.store.connection import Tables
+from edgeagent.store.sql import scalar
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,8 @@
-"""What the modules of rows share: identifiers, the clock of stored times, pages."""
+"""What the modules of rows share: identifiers, deletion, pages."""
 
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +17,6 @@ MAX_PAGE = 100
 def new_id(prefix: str) -> str:
     """An identifier that nobody guesses: "conv_" and 24 hex digits."""
     return f"{prefix}_{secrets.token_hex(12)}"
-
-
-def now_ms() -> int:
-    """UTC in milliseconds, as stored."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ Values = Sequence[Any] | dict[str, Any]
 
 
 class Connection(Protocol):
-    """A connection of sqlite3's shape, or sqlite-utils' Database over one. Nothing here commits: the
+    """A connection of sqlite3's shape, or `Tables` over one. Nothing here commits: the
     transaction is the caller's, which is how an audited change and its audit row stay together."""
 
     def execute(self, sql: str, parameters: Values = ..., /) -> Any: ...

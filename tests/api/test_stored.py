@@ -13,8 +13,8 @@ import openai
 import pytest
 
 from edgeagent.settings import resolve
-from edgeagent.store.connection import scalar
 from edgeagent.store.database import open_store
+from edgeagent.store.sql import scalar
 from tests.api.wire import error_of
 from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
 

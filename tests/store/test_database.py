@@ -9,8 +9,9 @@ import threading
 import pytest
 
 from edgeagent.errors import KeyUnusable, StoreUnusable
-from edgeagent.store.connection import IntegrityError, check_sqlite, scalar
+from edgeagent.store.connection import IntegrityError, check_sqlite
 from edgeagent.store.secret import Secret
+from edgeagent.store.sql import scalar
 from tests.store.conftest import insert, texts
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.errors import StorageFailed, StoreUnusable
-from edgeagent.store.connection import scalar
 from edgeagent.store.database import Database
 from edgeagent.store.migrations import MIGRATIONS, Migration
+from edgeagent.store.sql import scalar
 from tests.store.conftest import SCHEMA, insert, texts
 
 

@@ -1,0 +1,60 @@
+"""New pieces on their way to the daemon: first ones and last ones at once, others at most every interval.
+
+A model that makes a token every few milliseconds would wake daemon and client as often, on the cores
+it computes on, for text that nobody reads that fast.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from edgeagent.types import TokenChunk
+
+Chunks = list[tuple[int, TokenChunk]]
+Emit = Callable[[Chunks], None]
+
+
+class Outbox:
+    """Gathers the chunks of some steps by request id, and sends them as one frame. Engine thread only."""
+
+    def __init__(self, emit: Emit, interval_s: float) -> None:
+        self._emit = emit
+        self._interval_s = interval_s
+        self._chunks: Chunks = []
+        self._sent_s = float("-inf")
+        self._is_urgent = False
+
+    def put(self, request_id: int, chunk: TokenChunk) -> None:
+        """A chunk to send when it is time; a last one makes it time."""
+        self._chunks.append((request_id, chunk))
+        self._is_urgent |= chunk.finish is not None
+
+    def hurry(self) -> None:
+        """A first piece is among them: send with this step."""
+        self._is_urgent = True
+
+    def flush(self, *, is_idle: bool) -> None:
+        """Send what is due; everything when nothing more will come."""
+        if not self._chunks:
+            return
+        now = time.perf_counter()
+        if is_idle or self._is_urgent or now - self._sent_s >= self._interval_s:
+            chunks, self._chunks = merged(self._chunks), []
+            self._sent_s, self._is_urgent = now, False
+            self._emit(chunks)
+
+
+def merged(chunks: Chunks) -> Chunks:
+    """One chunk for each answer, in the order of their first pieces."""
+    if len(chunks) == 1:
+        return chunks
+    found: dict[tuple[int, int], TokenChunk] = {}
+    for request_id, chunk in chunks:
+        key = (request_id, chunk.index)
+        if (earlier := found.get(key)) is not None:
+            chunk = msgspec.structs.replace(chunk, text=earlier.text + chunk.text)
+        found[key] = chunk
+    return [(request_id, chunk) for (request_id, _), chunk in found.items()]

@@ -60,11 +60,15 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """What to continue: exactly one of `messages` (rendered by the model's template), `text`, `tokens`."""
+    """What to continue: exactly one of `messages` (rendered by the model's template), `text`, `tokens`.
+
+    With a `suffix` the answer is what stands between `text` and it, where the vocabulary can say so.
+    """
 
     messages: list[dict[str, Any]] | None = None
     text: str | None = None
     tokens: list[int] | None = None
+    suffix: str | None = None
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,11 +79,31 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """A function that a model may ask to be called; `parameters` is the JSON schema of its arguments."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
+    """The tools of one request. `choice` "required" makes the answer a call, `name` one of that tool;
+    without `is_parallel` there is one call at most."""
+
+    tools: list[Tool]
+    choice: Literal["auto", "required"] = "auto"
+    name: str | None = None
+    is_parallel: bool = True
+
+
 class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One request to one engine: `n` answers to each prompt, numbered prompt by prompt.
 
     Answer i draws with `seed + i`. `max_tokens` None means the engine's default; `scope` names whose
     cached prefixes may be shared. With a `form` an answer ends when it is whole, `ignore_eos` or not.
+    `logprobs` asks for the log-probability of each token and that many of the most probable beside it.
+    `echo` puts the prompt before the answer. Of waiting requests a higher `priority` is served first.
     """
 
     prompts: list[Prompt]
@@ -90,6 +114,10 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     scope: str = ""
     ignore_eos: bool = False
     form: Form | None = None
+    tools: ToolUse | None = None
+    logprobs: int | None = None
+    echo: bool = False
+    priority: int = 0
 
     @property
     def n_answers(self) -> int:
@@ -148,10 +176,35 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     total_ms: float
 
 
+class CallDelta(msgspec.Struct, frozen=True, array_like=True):
+    """A piece of tool call number `call` of an answer. The first piece of each has its `name`; all
+    `arguments` of one call together are a JSON object."""
+
+    call: int
+    arguments: str = ""
+    name: str | None = None
+
+
+class TopLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """A token, as the bytes it stands for, and its natural log-probability."""
+
+    piece: bytes
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """A drawn token, and the most probable ones in its place, falling."""
+
+    piece: bytes
+    logprob: float
+    top: list[TopLogprob] = []
+
+
 class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     """New text of answer `index`. The last chunk of an answer has `finish` and `usage`.
 
-    `finish` "error" comes with `error`, a (code, message) pair.
+    `finish` "error" comes with `error`, a (code, message) pair. `reasoning` is text of a reasoning
+    section, which comes before `text`; `calls` are pieces of tool calls, which come after it.
     """
 
     index: int
@@ -159,6 +212,9 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     finish: FinishReason | None = None
     usage: Usage | None = None
     error: tuple[str, str] | None = None
+    reasoning: str = ""
+    calls: list[CallDelta] = []
+    logprobs: list[TokenLogprob] = []
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,6 +55,12 @@ def merged(chunks: Chunks) -> Chunks:
     for request_id, chunk in chunks:
         key = (request_id, chunk.index)
         if (earlier := found.get(key)) is not None:
-            chunk = msgspec.structs.replace(chunk, text=earlier.text + chunk.text)
+            chunk = msgspec.structs.replace(
+                chunk,
+                text=earlier.text + chunk.text,
+                reasoning=earlier.reasoning + chunk.reasoning,
+                calls=earlier.calls + chunk.calls,
+                logprobs=earlier.logprobs + chunk.logprobs,
+            )
         found[key] = chunk
     return [(request_id, chunk) for (request_id, _), chunk in found.items()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import click
 import httpx
 
 from edgeagent.cli.daemon import authorization, explained, running_daemon
+from edgeagent.cli.interrupts import Interrupts
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.errors import EdgeAgentError
 from edgeagent.settings import Settings
@@ -56,12 +56,15 @@ def chat(
     options = {"model": model} | {
         key: value for key, value in sampling.items() if value is not None
     }
-    with running_daemon(settings, _serve_arguments(config, settings)) as url:
-        conversation = Conversation(url, options, system)
-        if message is not None:
-            conversation.ask(message)
-        else:
-            _converse(conversation, settings)
+    with (
+        running_daemon(settings, _serve_arguments(config, settings)) as url,
+        Interrupts() as interrupts,
+    ):
+        conversation = Conversation(url, options, system, interrupts)
+        if message is None:
+            _converse(conversation, interrupts, settings)
+        elif not conversation.ask(message):
+            raise click.exceptions.Exit(130)
 
 
 def _serve_arguments(config: Path | None, settings: Settings) -> list[str]:
@@ -77,12 +80,12 @@ def _serve_arguments(config: Path | None, settings: Settings) -> list[str]:
     return arguments + (["--config", str(config)] if config is not None else [])
 
 
-def _converse(conversation: Conversation, settings: Settings) -> None:
+def _converse(conversation: Conversation, interrupts: Interrupts, settings: Settings) -> None:
     click.echo("Type a message; /help shows the commands, Ctrl-D leaves.")
     with _line_history(settings.state_dir / "chat_history"):
         while True:
             try:
-                line = input("> ").strip()
+                line = interrupts.read_line("> ").strip()
             except EOFError:
                 click.echo()
                 return
@@ -119,13 +122,16 @@ def _obey(conversation: Conversation, line: str) -> None:
 class Conversation:
     """The messages so far, and how to get the next one."""
 
-    def __init__(self, url: str, options: dict[str, Any], system: str | None) -> None:
+    def __init__(
+        self, url: str, options: dict[str, Any], system: str | None, interrupts: Interrupts
+    ) -> None:
         self._http = httpx.Client(
             base_url=url,
             timeout=httpx.Timeout(300, connect=5),
             trust_env=False,
             headers=authorization(),
         )
+        self._interrupts = interrupts
         self._options = options
         self._system = system
         self.messages: list[dict[str, str]] = []
@@ -135,20 +141,24 @@ class Conversation:
         self._system = system or self._system
         self.messages = [{"role": "system", "content": self._system}] if self._system else []
 
-    def ask(self, text: str) -> None:
-        """Print the answer as it comes, then how fast it came. Ctrl-C ends the answer and keeps what
-        there is of it. Raises: EdgeAgentError with the daemon's own message."""
+    def ask(self, text: str) -> bool:
+        """Print the answer as it comes, then how fast it came; gives whether it came to its end. Ctrl-C
+        stops it and keeps what there is of it. Raises: EdgeAgentError with the daemon's own message."""
         self.messages.append({"role": "user", "content": text})
         pieces: list[str] = []
         last: dict[str, Any] = {}
+        is_whole = False
         try:
-            for event in _until_ctrl_c(self._events()):
-                for choice in event.get("choices", []):
-                    piece = choice["delta"].get("content") or ""
-                    pieces.append(piece)
-                    click.echo(piece, nl=False)
-                    sys.stdout.flush()
-                last = event if event.get("usage") else last
+            with self._interrupts.stoppable():
+                for event in self._events():
+                    self._interrupts.check()
+                    for choice in event.get("choices", []):
+                        piece = choice["delta"].get("content") or ""
+                        pieces.append(piece)
+                        click.echo(piece, nl=False)
+                        sys.stdout.flush()
+                    last = event if event.get("usage") else last
+                is_whole = True
             click.echo()
         except KeyboardInterrupt:
             click.echo(" [stopped]")
@@ -158,6 +168,7 @@ class Conversation:
         self.messages.append({"role": "assistant", "content": "".join(pieces)})
         if last:
             click.echo(click.style(_speed(last), dim=True), err=True)
+        return is_whole
 
     def _events(self) -> Iterator[dict[str, Any]]:
         body = self._options | {
@@ -179,26 +190,6 @@ class Conversation:
                 f"The daemon stopped answering ({type(exc).__name__}): see its log, or start it with "
                 "`edgeagent serve`."
             ) from exc
-
-
-def _until_ctrl_c(events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The events, up to Ctrl-C: raises KeyboardInterrupt, also where the interpreter had to ignore the
-    one at the keystroke because a finalizer was running."""
-    was_pressed = False
-
-    def pressed(*_: object) -> None:
-        nonlocal was_pressed
-        was_pressed = True
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, pressed)
-    try:
-        for event in events:
-            if was_pressed:
-                raise KeyboardInterrupt
-            yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _message(text: str) -> str:

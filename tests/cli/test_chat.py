@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
-import select
+import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import one_line
+from tests.cli.terminal import Terminal
 from tests.conftest import DaemonProcess, serving
 
 
@@ -30,50 +28,15 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-class Terminal:
-    """A program on a pseudo terminal, and what it has shown."""
-
-    def __init__(self, command: list[str]) -> None:
-        self.shown = ""
-        ours, theirs = pty.openpty()
-        self.fd = ours
-        self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-            preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-            env=os.environ | {"TERM": "dumb"},
-        )  # fmt: skip
-        os.close(theirs)
-
-    def type(self, text: str) -> None:
-        os.write(self.fd, text.encode())
-
-    def wait_for(self, pattern: str, timeout_s: float = 60) -> str:
-        """Read until the pattern shows up; gives what was shown before it and forgets up to its end."""
-        deadline = time.monotonic() + timeout_s
-        while (found := re.search(pattern, self.shown)) is None:
-            left = deadline - time.monotonic()
-            assert left > 0 and select.select([self.fd], [], [], left)[0], (pattern, self.shown)
-            try:
-                self.shown += os.read(self.fd, 4096).decode(errors="replace")
-            except OSError as exc:
-                raise AssertionError(f"ended before {pattern!r}: {self.shown}") from exc
-        before, self.shown = self.shown[: found.start()], self.shown[found.end() :]
-        return before
-
-
 @contextmanager
 def chatting(daemon: DaemonProcess, state_dir: Path) -> Iterator[Terminal]:
     terminal = Terminal(
         [sys.executable, "-m", "edgeagent", "chat", "--port", port_of(daemon), "--temperature", "0",
          "--state-dir", str(state_dir)]
     )  # fmt: skip
-    try:
+    with terminal:
         terminal.wait_for("> ")
         yield terminal
-    finally:
-        terminal.process.kill()
-        terminal.process.wait()
-        os.close(terminal.fd)
 
 
 def test_one_message_prints_one_answer_and_its_speed(edgeagent, smollm_daemon: DaemonProcess):
@@ -177,6 +140,23 @@ def test_a_conversation_in_a_terminal(smollm_daemon: DaemonProcess, tmp_path: Pa
     assert history.stat().st_mode & 0o077 == 0
 
 
+def test_an_answer_to_one_message_that_was_stopped_is_no_success(smollm_daemon: DaemonProcess):
+    command = [
+        sys.executable,
+        "-m",
+        "edgeagent",
+        "chat",
+        "Write a very long story.",
+        "--port",
+        port_of(smollm_daemon),
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as chat:
+        assert chat.stdout is not None and chat.stdout.read(1)
+        chat.send_signal(signal.SIGINT)
+        assert chat.stdout.read().endswith(b" [stopped]\n")
+    assert chat.returncode == 130
+
+
 def test_ctrl_c_stops_the_answer_and_not_the_program(smollm_daemon: DaemonProcess, tmp_path: Path):
     with chatting(smollm_daemon, tmp_path) as terminal:
         terminal.type("Write a very long story about a king and his three sons.\n")
@@ -186,6 +166,13 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(smollm_daemon: DaemonProces
         terminal.wait_for("> ")
         assert terminal.process.poll() is None
         terminal.type("\x03")
+        terminal.wait_for("> ")
+        terminal.type("/history\n")
+        terminal.wait_for(r"assistant: \S+")
+        terminal.wait_for("> ")
+        terminal.type(
+            "/clear\n"
+        )  # a small model goes on with its story when it is asked for something else
         terminal.wait_for("> ")
         terminal.type("Say hi.\n")
         terminal.wait_for(r"tokens/s|\d+ tokens")

@@ -136,6 +136,9 @@ class Daemon:
         """Load the default model; what keeps it from loading is logged and shown by /ready."""
         with suppress(EdgeAgentError):
             await self.models.examine()
+            if self.models.default_id() is None:
+                folder = self.settings.effective_models_dir
+                logger.warning("no_model models_dir=%s hint='edgeagent models install'", folder)
             async with self.pool.lease(self.agent.route(None).model_id):
                 logger.info("ready model=%s", self.agent.route(None).model_id)
 

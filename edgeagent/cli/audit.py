@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from edgeagent.cli.options import settings_options
 from edgeagent.cli.store import opened, sink, when
+from edgeagent.cli.terminal import show_table
 from edgeagent.store import anchor
 from edgeagent.store import audit as chain
 
@@ -39,7 +39,7 @@ def show(config: Path | None, n_rows: int, **flags: Any) -> None:
     table = Table("seq", "when", "who", "what", "object", box=None, pad_edge=False)
     for row in found:
         table.add_row(str(row.seq), when(row.utc_ms), row.actor, row.action, row.object)
-    Console(width=None if Console().is_terminal else 500).print(table)
+    show_table(table)
 
 
 @audit.command()

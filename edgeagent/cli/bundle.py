@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from edgeagent.catalog.bundle import InstalledBundle, install_bundle
@@ -22,6 +21,7 @@ from edgeagent.catalog.toml_text import to_toml
 from edgeagent.cli.bundle_keys import keys, trusted_keys_dir
 from edgeagent.cli.models import catalog_of, library_of, megabytes, progress_bar, trial_load
 from edgeagent.cli.options import configured, settings_options
+from edgeagent.cli.terminal import show_table
 from edgeagent.device import library as profiles
 from edgeagent.settings import Settings
 
@@ -150,12 +150,11 @@ def show(config: Path | None, file: Path, key: Path | None, quick: bool, **flags
     click.echo(
         f"signed with key {key_id}; {'parts not hashed' if quick else 'every part is as signed'}"
     )
-    Console().print(_table(manifest))
+    show_table(_table(manifest))
 
 
 def _table(manifest: Manifest) -> Table:
     table = Table("size", "sha256", "part", box=None, pad_edge=False)
-    table.columns[2].overflow = "fold"
     for part in manifest.parts:
         table.add_row(megabytes(part.size_bytes), part.sha256[:16], part.name)
     return table

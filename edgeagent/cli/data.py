@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from edgeagent.cli.erase import erase
@@ -23,6 +22,7 @@ from edgeagent.cli.store import (
     sink,
     when,
 )
+from edgeagent.cli.terminal import confirm, show_table
 from edgeagent.errors import BackupFailed, NotFound, StoreUnusable
 from edgeagent.settings import Settings
 from edgeagent.store import anchor, audit, export, recovery, selection, stats
@@ -65,7 +65,7 @@ def stats_(config: Path | None, **flags: Any) -> None:
             one.kind, str(one.n_rows), text, when(one.oldest_ms), when(one.newest_ms),
             str(one.n_held or ""), kept,
         )  # fmt: skip
-    Console().print(table)
+    show_table(table)
     click.echo(
         f"database {megabytes(files.database_bytes)} ({megabytes(facts['free_bytes'])} free inside), "
         f"log {megabytes(files.log_bytes)}, owners {facts['n_owners']}"
@@ -157,8 +157,11 @@ def restore(config: Path | None, file: Path | None, yes: bool, **flags: Any) -> 
         raise StoreUnusable(
             f"Store {settings.store_dir} is in use, restoring needs it alone: stop the daemon first."
         )
-    if not yes:
-        click.confirm("What was stored after the backup will be set aside. Restore?", abort=True)
+    if file is not None and not file.is_file():
+        raise BackupFailed(
+            f"There is no file {file}: `edgeagent data stats` counts the backups here."
+        )
+    confirm("What was stored after the backup will be set aside. Restore?", yes=yes)
     click.echo(_restore(settings, file))
     with opened(config, flags) as here:
         _audit(here.database, here.audit_key, "data.restore", None)

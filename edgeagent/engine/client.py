@@ -293,9 +293,13 @@ class EngineClient(asyncio.Protocol):
 
     def _death(self) -> errors.EngineDied:
         status = self._process.poll() if self._process is not None else None
+        told = (
+            "the request was not finished, send it again; a new engine is being started."
+            if self.was_loaded
+            else "the model was still being loaded; the next request loads it again."
+        )
         return errors.EngineDied(
-            f"The engine of {self.config.model_id} ended ({describe_exit(status)}): the request was "
-            "not finished, send it again; a new engine is being started.",
+            f"The engine of {self.config.model_id} ended ({describe_exit(status)}): {told}",
             retry_after_s=1.0,
         )
 

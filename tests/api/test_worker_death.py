@@ -18,7 +18,7 @@ import pytest
 from tests.api.wire import error_of
 from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
 
-N_KILLS = int(os.environ.get("TEST_KILLS", "10"))
+N_KILLS = int(os.environ.get("TEST_KILLS", "4"))
 ASK = [{"role": "user", "content": "Tell a long story."}]
 
 
@@ -128,24 +128,25 @@ def test_a_worker_killed_while_it_loads_costs_the_waiting_request_and_the_next_o
         with pytest.raises(openai.InternalServerError) as caught:
             asked.result(timeout=30)
     assert caught.value.code == "engine_died"
+    assert "the next request loads it again" in httpx.get(f"{daemon.url}/ready").json()["reason"]
     assert answer(daemon)
     assert the_worker(daemon).pid != loading.pid
     assert daemon.process.poll() is None
 
 
 def test_a_worker_that_only_dies_is_left_alone_for_a_while(smollm_dir: Path, tmp_path: Path):
-    with serving(smollm_dir, tmp_path / "state", breaker_deaths=2, breaker_window_s=6.0) as daemon:
+    # The second one dies while it loads: however busy the machine, both deaths are within the window.
+    with serving(smollm_dir, tmp_path / "state", breaker_deaths=2, breaker_window_s=8.0) as daemon:
         first = the_worker(daemon)
         first.kill()
         wait_for(lambda: any(worker.pid != first.pid for worker in daemon.workers()))
-        daemon.wait_until_ready()
         the_worker(daemon).kill()
         wait_for(lambda: not daemon.workers())
         with daemon.client() as client, pytest.raises(openai.InternalServerError) as caught:
             client.chat.completions.create(model=SMOLLM, messages=ASK, max_tokens=2)
         assert caught.value.status_code == 503
         assert caught.value.code == "engine_broken"
-        assert 1 <= int(caught.value.response.headers["retry-after"]) <= 6
+        assert 1 <= int(caught.value.response.headers["retry-after"]) <= 8
         ready = httpx.get(f"{daemon.url}/ready")
         assert ready.status_code == 503
         assert ready.json()["status"] == "unavailable"

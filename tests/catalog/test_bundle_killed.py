@@ -13,8 +13,9 @@ from edgeagent.catalog.library import STAGING, Library
 from edgeagent.catalog.manifest import load_catalog
 from tests.catalog.bundles import Home, take
 
-# Forks a child for each step, which counts every call that changes the disk, before and after it,
-# and kills itself at the step that is asked for. Prints how each child ended.
+# Forks a child for each step, which counts every call that changes the disk, and kills itself before
+# the one that is asked for: what is there after a call is what is there before the next. Prints how
+# each child ended.
 SCRIPT = """
 import json, os, shutil, signal, sys
 from pathlib import Path
@@ -36,9 +37,7 @@ def child(models, at):
     def counted(function):
         def call(*args, **kwargs):
             step()
-            result = function(*args, **kwargs)
-            step()
-            return result
+            return function(*args, **kwargs)
         return call
     for owner, name in ((Path, "replace"), (Path, "mkdir"), (Path, "unlink"), (Path, "write_text"),
                         (shutil, "rmtree"), (install, "_sync_file"), (install, "_sync_folder"),
@@ -65,16 +64,16 @@ print(json.dumps(ends))
 
 
 def test_killed_at_any_step_every_model_is_the_old_or_the_new_one(
-    stories: Path, tmp_path: Path
+    stories: Path, quick_path: Path
 ) -> None:
-    home = Home.make(tmp_path / "home", stories)
-    first = home.bundle(tmp_path / "1.eab", 1)
+    home = Home.make(quick_path / "home", stories)
+    first = home.bundle(quick_path / "1.eab", 1)
     home.change("ant", stories, 8)
     home.change("bee", stories, 9)
-    second = home.bundle(tmp_path / "2.eab", 2)
-    before = tmp_path / "before"
-    take(first, Library(before, tmp_path / "absent"), home.trust)
-    runs = tmp_path / "runs"
+    second = home.bundle(quick_path / "2.eab", 2)
+    before = quick_path / "before"
+    take(first, Library(before, quick_path / "absent"), home.trust)
+    runs = quick_path / "runs"
     runs.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, second, home.folder / "keys" / "home.pub", before, runs],
@@ -86,18 +85,18 @@ def test_killed_at_any_step_every_model_is_the_old_or_the_new_one(
     assert len(ends) >= 60
 
     new = {model.id: model.sha256 for model in home.library.installed()}
-    old = {model.id: model.sha256 for model in Library(before, tmp_path / "x").installed()}
+    old = {model.id: model.sha256 for model in Library(before, quick_path / "x").installed()}
     assert not set(new.values()) & set(old.values())
-    (tmp_path / "shipped.toml").write_text("")
+    (quick_path / "shipped.toml").write_text("")
     seen = []
     for at in range(len(ends)):
-        library = Library(runs / str(at), tmp_path / "absent")
+        library = Library(runs / str(at), quick_path / "absent")
         found = {model.id: model.sha256 for model in library.installed()}
         assert set(found) == set(old)
         assert all(found[name] in (old[name], new[name]) for name in found)
         # The record names files that are whole, and what a daemon reads at start can be read.
         assert all(library.verify(name) is not None for name in found)
-        catalog = load_catalog(tmp_path / "shipped.toml", library.models_dir / "catalog.toml")
+        catalog = load_catalog(quick_path / "shipped.toml", library.models_dir / "catalog.toml")
         assert catalog.entries == home.catalog.entries
         last = BundleFolder(library.models_dir).last("garden")
         assert last is not None

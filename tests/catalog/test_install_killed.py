@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,38 +15,48 @@ from edgeagent.catalog.library import STAGING, Library
 from edgeagent.catalog.manifest import Catalog, parse_catalog
 from edgeagent.errors import ModelNotFound
 
-# Counts every system call of the install that changes the disk, besides its own progress, and
-# kills the process at the one that is asked for.
+# Forks a child for each step, which counts every system call of the install that changes the disk,
+# besides its own progress, and kills itself before the one that is asked for: what is there after a call
+# is what is there before the next. Prints how each child ended.
 SCRIPT = """
-import os, shutil, signal, sys
+import json, os, shutil, signal, sys
 from pathlib import Path
 import edgeagent.catalog.installation as module
 from edgeagent.catalog.install import install
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.manifest import load_catalog
 
-models, catalog, at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-n = 0
+before, runs, catalog = map(Path, sys.argv[1:4])
 
-def step(*_):
-    global n
-    if n == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    n += 1
+def child(models, at):
+    n = 0
+    def step(*_):
+        nonlocal n
+        if n == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        n += 1
+    def counted(function):
+        def call(*args, **kwargs):
+            step()
+            return function(*args, **kwargs)
+        return call
+    for owner, name in ((Path, "replace"), (Path, "mkdir"), (Path, "unlink"), (Path, "write_text"),
+                        (shutil, "rmtree"), (module, "_sync_file"), (module, "_sync_folder")):
+        setattr(owner, name, counted(getattr(owner, name)))
+    install("tiny", Library(models, Path("absent")), load_catalog(catalog), progress=step)
 
-def counted(function):
-    def call(*args, **kwargs):
-        step()
-        result = function(*args, **kwargs)
-        step()
-        return result
-    return call
-
-for owner, name in ((Path, "replace"), (Path, "mkdir"), (Path, "unlink"), (Path, "write_text"),
-                    (shutil, "rmtree"), (module, "_sync_file"), (module, "_sync_folder")):
-    setattr(owner, name, counted(getattr(owner, name)))
-install("tiny", Library(models, Path("absent")), load_catalog(catalog), progress=step)
-print(n)
+ends = []
+while True:
+    models = runs / str(len(ends))
+    shutil.copytree(before, models)
+    pid = os.fork()
+    if pid == 0:
+        child(models, len(ends))
+        os._exit(0)
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    if ends[-1] != -signal.SIGKILL:
+        break
+print(json.dumps(ends))
 """
 
 
@@ -65,44 +75,41 @@ sources = [{{ kind = "path", path = "{path}" }}]
 """
 
 
-def run_until(step: int, models: Path, catalog: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, models, catalog, str(step)],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-
-
 @pytest.fixture
-def new(stories: Path, tmp_path: Path) -> Path:
+def new(stories: Path, quick_path: Path) -> Path:
     """Another good model: the last weight differs."""
     data = bytearray(stories.read_bytes())
     data[-1] ^= 1
-    path = tmp_path / "new.gguf"
+    path = quick_path / "new.gguf"
     path.write_bytes(data)
     return path
 
 
 @pytest.mark.parametrize("has_old", [True, False], ids=["over an old model", "for the first time"])
 def test_killed_at_any_step_the_old_or_the_new_model_serves(
-    stories: Path, new: Path, tmp_path: Path, has_old: bool
+    stories: Path, new: Path, quick_path: Path, has_old: bool
 ) -> None:
-    catalog = tmp_path / "catalog.toml"
+    catalog = quick_path / "catalog.toml"
     catalog.write_text(catalog_text(new))
-    before = tmp_path / "before"
+    before = quick_path / "before"
     before.mkdir()
     old_sha256 = None
     if has_old:
         old_catalog = Catalog(parse_catalog(catalog_text(stories), "test"))
-        old_sha256 = install("tiny", Library(before, tmp_path / "absent"), old_catalog).sha256
+        old_sha256 = install("tiny", Library(before, quick_path / "absent"), old_catalog).sha256
+    runs = quick_path / "runs"
+    runs.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, before, runs, catalog],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ends = json.loads(done.stdout)
+    assert ends[-1] == 0, done.stderr
     found = []
-    for step in range(200):
-        models = tmp_path / f"models-{step}"
-        shutil.copytree(before, models)
-        done = run_until(step, models, catalog)
-        library = Library(models, tmp_path / "absent")
-        if done.returncode == 0:
-            break
-        assert done.returncode == -signal.SIGKILL, done.stderr
+    for step in range(len(ends) - 1):
+        models = runs / str(step)
+        library = Library(models, quick_path / "absent")
         try:
             found.append(library.resolve("tiny").sha256)
             # The record names a file that is whole: every byte is read.

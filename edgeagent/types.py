@@ -63,12 +63,14 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What to continue: exactly one of `messages` (rendered by the model's template), `text`, `tokens`.
 
     With a `suffix` the answer is what stands between `text` and it, where the vocabulary can say so.
+    `variables` are what else the template is told, beside messages and tools.
     """
 
     messages: list[dict[str, Any]] | None = None
     text: str | None = None
     tokens: list[int] | None = None
     suffix: str | None = None
+    variables: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +82,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that a model may ask to be called; `parameters` is the JSON schema of its arguments."""
+    """A function that a model may ask to be called; `parameters` is the JSON schema of its arguments, an
+    empty one that of a function without any."""
 
     name: str
     description: str | None = None
@@ -88,8 +91,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
-    """The tools of one request. `choice` "required" makes the answer a call, `name` one of that tool;
-    without `is_parallel` there is one call at most."""
+    """The tools of one request. `choice` "required" makes the answer a call, `name` one call of that
+    tool; without `is_parallel` there is one call at most. Where none may be called, there is no `ToolUse`."""
 
     tools: list[Tool]
     choice: Literal["auto", "required"] = "auto"
@@ -166,7 +169,8 @@ class Vectors(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """Token counts and times of one answer. `n_cached` of the `n_prompt` tokens came from the KV cache."""
+    """Token counts and times of one answer. `n_cached` of the `n_prompt` tokens came from the KV cache,
+    `n_reasoning` of the `n_generated` were a reasoning section."""
 
     n_prompt: int
     n_cached: int
@@ -174,6 +178,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     queue_ms: float
     ttft_ms: float
     total_ms: float
+    n_reasoning: int = 0
 
 
 class CallDelta(msgspec.Struct, frozen=True, array_like=True):

@@ -33,6 +33,7 @@ class GenerationRequest(BaseModel):
 
     # Known fields of OpenAI's API that we cannot honour yet, with the values that ask for nothing.
     refused: ClassVar[dict[str, tuple[object, ...]]] = {}
+    instead: ClassVar[dict[str, str]] = {}
 
     model: str | None = Field(None, max_length=200, description="a model id, or `default`")
     stream: bool | None = False
@@ -66,8 +67,9 @@ class GenerationRequest(BaseModel):
         for name, harmless in cls.refused.items():
             if name in data:
                 if not any(data[name] == value for value in (None, *harmless)):
+                    way_out = cls.instead.get(name, "leave it out")
                     raise UnsupportedParameter(
-                        f"`{name}` is not supported by this version: leave it out.", param=name
+                        f"`{name}` is not supported by this version: {way_out}.", param=name
                     )
                 data = {key: value for key, value in data.items() if key != name}
         return data

@@ -11,29 +11,36 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-import msgspec
 from litestar.types import Receive, Scope, Send
 
 from edgeagent.agent import Answer
-from edgeagent.api.errors import body_of, encoded, status_of, translate
+from edgeagent.api.errors import encoded, status_of, translate
 from edgeagent.api.usage import tokens_of
+from edgeagent.errors import EdgeAgentError
 from edgeagent.types import TokenChunk
 
 logger = logging.getLogger(__name__)
 
-DONE = b"data: [DONE]\n\n"
-PING = b": ping\n\n"
-
 
 class Writer(Protocol):
-    """Puts chunks into the words of one endpoint. One for each response."""
+    """Puts chunks into the words of one endpoint. One for each response. `ending` ends every stream."""
+
+    ending: bytes
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
         """The stream's events for some chunks."""
         ...
 
+    def silence(self) -> bytes:
+        """What a stream sends when nothing has come for a while."""
+        ...
+
     def last_events(self, answer: Answer) -> bytes:
-        """What the stream ends with, before [DONE]."""
+        """What the stream of a whole answer ends with, before `ending`."""
+        ...
+
+    def failure(self, error: EdgeAgentError) -> bytes:
+        """What a stream that fails ends with, before `ending`."""
         ...
 
     def collect(self, chunks: list[TokenChunk]) -> None:
@@ -47,7 +54,7 @@ class Writer(Protocol):
 
 class AnswerResponse:
     """An ASGI response around one answer. `keep` stores it, before its end is sent: an answer that says
-    it is stored is on disk."""
+    it is stored is on disk. `ended` is told however it ended, once the answer holds nothing any more."""
 
     def __init__(
         self,
@@ -55,6 +62,7 @@ class AnswerResponse:
         writer: Writer,
         *,
         keep: Callable[[Answer], Awaitable[None]] | None = None,
+        ended: Callable[[Answer], None] = lambda answer: None,
         is_stream: bool,
         ping_interval_s: float,
         write_timeout_s: float,
@@ -62,6 +70,7 @@ class AnswerResponse:
         self._answer = answer
         self._writer = writer
         self._keep = keep
+        self._ended = ended
         self._is_stream = is_stream
         self._ping_interval_s = ping_interval_s
         self._write_timeout_s = write_timeout_s
@@ -78,6 +87,7 @@ class AnswerResponse:
             # However this ended, what the answer holds is given back before the response is over.
             await asyncio.gather(produce, gone, return_exceptions=True)
             await self._answer.release()
+            self._ended(self._answer)
             scope["state"]["charge"](tokens_of(self._answer))
 
     async def _produce(self, send: Send) -> None:
@@ -108,7 +118,7 @@ class AnswerResponse:
             await self._send(send, self._writer.events(chunks))
         if self._keep is not None:
             await self._keep(answer)
-        await self._send(send, self._writer.last_events(answer) + DONE, more=False)
+        await self._send(send, self._writer.last_events(answer) + self._writer.ending, more=False)
 
     async def _take(self, send: Send, answer: Answer) -> list[TokenChunk]:
         """The next chunks; a comment for each interval that passes without any."""
@@ -118,7 +128,7 @@ class AnswerResponse:
                     return await answer.take()
             except TimeoutError:
                 await self._start_stream(send)
-                await self._send(send, PING)
+                await self._send(send, self._writer.silence())
 
     async def _start_stream(self, send: Send) -> None:
         if not self._is_started:
@@ -149,8 +159,7 @@ class AnswerResponse:
         error = translate(exc)
         self._answer.status = status_of(error)
         if self._is_started:
-            event = b"data: " + msgspec.json.encode(body_of(error)) + b"\n\n"
-            await self._send(send, event + DONE, more=False)
+            await self._send(send, self._writer.failure(error) + self._writer.ending, more=False)
             return
         status, headers, body = encoded(error)
         await self._start(send, status, headers)

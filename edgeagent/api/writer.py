@@ -9,8 +9,13 @@ from typing import Any
 import msgspec
 
 from edgeagent.agent import Answer
+from edgeagent.api.errors import body_of
 from edgeagent.api.usage import timings_of, usage_of
+from edgeagent.errors import EdgeAgentError
 from edgeagent.types import TokenChunk
+
+DONE = b"data: [DONE]\n\n"
+PING = b": ping\n\n"
 
 
 class AnswerWriter:
@@ -18,6 +23,8 @@ class AnswerWriter:
 
     `head` is what every object of the response begins with.
     """
+
+    ending = DONE
 
     def __init__(self, prefix: str, kind: str, model: str, *, wants_usage: bool) -> None:
         self.head: dict[str, Any] = {
@@ -33,6 +40,13 @@ class AnswerWriter:
         """Keep chunks for an answer that is not streamed."""
         for chunk in chunks:
             self._texts.setdefault(chunk.index, []).append(chunk.text)
+
+    def silence(self) -> bytes:
+        return PING
+
+    def failure(self, error: EdgeAgentError) -> bytes:
+        """An event with the error where its choices would be."""
+        return b"data: " + msgspec.json.encode(body_of(error)) + b"\n\n"
 
     def text(self, index: int) -> str:
         """The whole text of answer `index`, of the chunks collected."""

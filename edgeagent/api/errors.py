@@ -38,6 +38,7 @@ STATUS = {
     "misdirected_request": 403,
     "queue_full": 429,
     "conflict": 409,
+    "conversation_locked": 409,
     "store_off": 409,
     "legal_hold": 409,
     "rate_limit_exceeded": 429,

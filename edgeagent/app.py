@@ -29,12 +29,14 @@ from edgeagent.catalog.repack import repacked_types
 from edgeagent.configuration import Configuration
 from edgeagent.custody import Custody
 from edgeagent.device.probe import Device
+from edgeagent.dialogues import Dialogues
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.idle import IdleMeasuring
 from edgeagent.installed import InstalledModels
 from edgeagent.keyring import Keyring
 from edgeagent.measuring import Measuring
 from edgeagent.pool import Pool, PoolLimits
+from edgeagent.runs import Runs
 from edgeagent.settings import Settings
 from edgeagent.store.database import open_store
 from edgeagent.store.files import StoreFiles
@@ -80,7 +82,11 @@ class Daemon:
             place=self.models.place,
             log_level=settings.log_level,
         )
-        self.archive = Archive(self.database, is_searchable=settings.search)
+        self.archive = Archive(
+            self.database, is_searchable=settings.search, forget=self._forget_owner
+        )
+        self.dialogues = Dialogues(self.archive, self._forget_owner)
+        self.runs = Runs()
         self._requests = (
             RequestLog(self.database, settings.request_flush_s) if self.database else None
         )
@@ -116,7 +122,9 @@ class Daemon:
             "archive": self.archive,
             "calls": self.calls,
             "custody": self.custody,
+            "dialogues": self.dialogues,
             "keyring": self.keyring,
+            "runs": self.runs,
             "settings": self.settings,
         }
         return application(parts, on_startup=[self._start], on_shutdown=[self.close])
@@ -125,6 +133,7 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         await self.pool.open()
         self.custody.start()
+        await self._fail_open()
         if self._requests is not None:
             self._requests.start()
         if self.settings.preload:
@@ -147,6 +156,7 @@ class Daemon:
         if self._preloading is not None:
             self._preloading.cancel()
         await self._idle.close()
+        await self.runs.close()
         await self.pool.close()
         if self._requests is not None:
             await self._requests.close()
@@ -164,6 +174,23 @@ class Daemon:
         """From any thread: what is cached of prompts goes, whoever's it was."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self.pool.forget_prefixes)
+
+    def _forget_owner(self, owner: str) -> None:
+        """Some of what this owner has stored was deleted: what is cached of its prompts goes."""
+        for scope in self.keyring.key_ids(owner):
+            self.pool.forget_prefixes(scope)
+
+    async def _fail_open(self) -> None:
+        """Responses that an earlier daemon was stopped in are not in progress any more."""
+        if self.database is None:
+            return
+        try:
+            n_failed = await self.dialogues.fail_open()
+        except EdgeAgentError as exc:  # they are shown as failed all the same
+            logger.warning("responses_not_marked code=%s", exc.code)
+        else:
+            if n_failed:
+                logger.info("responses_interrupted n=%d", n_failed)
 
     def _note(self, row: RequestRow) -> None:
         if self._requests is not None:

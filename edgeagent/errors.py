@@ -30,6 +30,7 @@
     |  |- EngineBroken                  engine_broken            the breaker is open
     |  `- StoreBusy                     store_busy               too many writes wait for the disk
     |- InsufficientMemory               insufficient_memory      a model that the budget cannot hold
+    |- Interrupted                      interrupted              the daemon was stopped before the end
     |- EngineFailed                     engine_failed            llama.cpp refused or failed a step
     |- SchemaViolated                   schema_violated          an answer without the form it was held to
     |- ModelUnusable                    model_unusable           a model file that cannot be loaded
@@ -171,6 +172,10 @@ class StoreBusy(Unavailable):
 
 class InsufficientMemory(EdgeAgentError):
     code = "insufficient_memory"
+
+
+class Interrupted(EdgeAgentError):
+    code = "interrupted"
 
 
 class EngineFailed(EdgeAgentError):

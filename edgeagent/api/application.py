@@ -15,11 +15,14 @@ from edgeagent import __version__
 from edgeagent.api import (
     chat,
     completions,
+    conversations,
     data,
     embeddings,
     errors,
     keys,
     models,
+    responses,
+    responses_stored,
     stored,
     system,
     tokens,
@@ -41,6 +44,9 @@ ROUTES = [
     system.health,
     system.ready,
     *stored.HANDLERS,
+    *responses.HANDLERS,
+    *responses_stored.HANDLERS,
+    *conversations.HANDLERS,
     *data.HANDLERS,
 ]
 

@@ -5,7 +5,8 @@
     3. the scope that the rule names
     4. the bounds of the key (limits.py); the place is given back when the response has ended
 
-A route finds its caller in `scope["state"]["caller"]`, and calls `scope["state"]["charge"](n_tokens)`.
+A route finds its caller in `scope["state"]["caller"]`, and calls `scope["state"]["charge"](n_tokens)`;
+what goes on after the response takes a place of its own from `scope["state"]["place"]`.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Authentication:
             return
         try:
             state: dict[str, Any] = http.setdefault("state", {})
-            state |= {"caller": caller, "charge": place.charge}
+            state |= {"caller": caller, "charge": place.charge, "place": place}
             await self._app(scope, receive, _with_headers(send, place.headers()))
         finally:
             place.release()

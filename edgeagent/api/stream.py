@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import ClassVar, Protocol
 
 from litestar.types import Receive, Scope, Send
 
@@ -23,9 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
-    """Puts chunks into the words of one endpoint. One for each response. `ending` ends every stream."""
+    """Puts chunks into the words of one endpoint. One for each response. `ending` ends every stream;
+    `params` has this endpoint's names for fields that have others in a chat."""
 
     ending: bytes
+    params: ClassVar[Mapping[str, str]]
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
         """The stream's events for some chunks."""
@@ -157,6 +159,7 @@ class AnswerResponse:
             logger.info("client_dropped reason=reads_too_slowly")
             return
         error = translate(exc)
+        error.param = self._writer.params.get(error.param or "", error.param)
         self._answer.status = status_of(error)
         if self._is_started:
             await self._send(send, self._writer.failure(error) + self._writer.ending, more=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -25,6 +26,7 @@ class AnswerWriter:
     """
 
     ending = DONE
+    params: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, prefix: str, kind: str, model: str, *, wants_usage: bool) -> None:
         self.head: dict[str, Any] = {

@@ -1,0 +1,165 @@
+"""`POST /v1/responses`: answer a turn, streamed, whole or in the background, and keep it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from litestar import Request, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ASGIApp
+
+from edgeagent.agent import Agent, Answer
+from edgeagent.api.body import body_operation, read_body
+from edgeagent.api.caller import asked_by
+from edgeagent.api.errors import translate
+from edgeagent.api.follow import FollowResponse, JsonResponse
+from edgeagent.api.limits import Place
+from edgeagent.api.schemas.common import ErrorBody
+from edgeagent.api.schemas.items import kept
+from edgeagent.api.schemas.responses import ResponseAnswer, ResponseRequest
+from edgeagent.api.stream import AnswerResponse
+from edgeagent.api.turn import Turn, prepare
+from edgeagent.api.usage import tokens_of
+from edgeagent.archive import Archive
+from edgeagent.dialogues import WHY_INTERRUPTED, Dialogues
+from edgeagent.errors import EdgeAgentError, Interrupted
+from edgeagent.runs import Run, Runs
+from edgeagent.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_REFUSED = {
+    400: ResponseSpec(
+        ErrorBody, description="The request is not valid, or its history is not whole"
+    ),
+    404: ResponseSpec(ErrorBody, description="Unknown model, conversation or item"),
+    409: ResponseSpec(
+        ErrorBody, description="The conversation is being answered in, or nothing is kept"
+    ),
+    429: ResponseSpec(ErrorBody, description="The queue is full, or a bound of the key is reached"),
+    503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+}
+
+
+@post(
+    "/v1/responses",
+    operation_class=body_operation(ResponseRequest),
+    operation_id="respond",
+    summary="Answer a turn, and keep it",
+    description=(
+        "With `stream`, `response.*` events. What stood before comes from `previous_response_id` or "
+        "`conversation`. With `background` the answer goes on without its client: GET it, or cancel it."
+    ),
+    tags=["responses"],
+    status_code=200,
+    responses={200: ResponseSpec(ResponseAnswer, description="The answer")} | _REFUSED,
+)
+async def respond(
+    request: Request[Any, Any, Any],
+    agent: Agent,
+    archive: Archive,
+    dialogues: Dialogues,
+    runs: Runs,
+    settings: Settings,
+) -> ASGIApp:
+    body = await read_body(request, ResponseRequest)
+    turn = await prepare(body, asked_by(request), agent, archive, dialogues)
+    answer = agent.ask(turn.asked, turn.decision, turn.spec)
+    if body.background:
+        place = request.scope["state"]["place"].extended()
+        try:
+            run = await begin(turn, answer, dialogues, runs, place)
+        except BaseException:
+            place.release()
+            turn.release()
+            await answer.release()
+            raise
+        if body.stream:
+            return FollowResponse(run, 0, settings.ping_interval_s, settings.write_timeout_s)
+        return JsonResponse(run.show())
+
+    async def keep(answer: Answer) -> None:
+        turn.writer.settle(answer)
+        await _keep(turn, dialogues)
+
+    return AnswerResponse(
+        answer,
+        turn.writer,
+        keep=keep if turn.is_stored or turn.conversation_id is not None else None,
+        ended=lambda _: turn.release(),
+        is_stream=bool(body.stream),
+        ping_interval_s=settings.ping_interval_s,
+        write_timeout_s=settings.write_timeout_s,
+    )
+
+
+async def _keep(turn: Turn, dialogues: Dialogues) -> None:
+    """Store a whole turn; of one that is not stored, what belongs to its conversation."""
+    if turn.is_stored:
+        await dialogues.keep(turn.stored())
+        return
+    assert turn.conversation_id is not None
+    items = [
+        *(kept(item, is_input=True) for item in turn.inputs),
+        *(kept(item, is_input=False) for item in turn.writer.response["output"]),
+    ]
+    await dialogues.add(turn.asked.owner, turn.conversation_id, items)
+
+
+async def begin(turn: Turn, answer: Answer, dialogues: Dialogues, runs: Runs, place: Place) -> Run:
+    """Store an answer that is open, and go on with it in a task of its own."""
+    run = Run(turn.id, turn.asked.owner, turn.writer.now)
+    await dialogues.begin(turn.stored(with_outputs=False))
+    run.publish(turn.writer.opening())
+
+    async def work() -> None:
+        try:
+            await _answer(turn, answer, dialogues, run)
+        finally:
+            turn.release()
+            place.charge(tokens_of(answer))
+            place.release()
+
+    runs.start(run, work)
+    return run
+
+
+async def _answer(turn: Turn, answer: Answer, dialogues: Dialogues, run: Run) -> None:
+    """A background answer to its end, whichever that is."""
+    writer = turn.writer
+    try:
+        try:
+            await answer.begin()
+            while chunks := await answer.take():
+                run.publish(writer.listed(chunks))
+        finally:
+            await answer.release()
+        writer.settle(answer)
+        await _finish(turn, dialogues)
+        run.publish(writer.finish(answer))
+    except asyncio.CancelledError:
+        stopped = Interrupted(WHY_INTERRUPTED)
+        events = writer.fail(stopped) if run.is_stopping else writer.cancel()
+        await _end_badly(turn, dialogues, run, events)
+    except Exception as exc:
+        error = translate(exc)
+        error.param = writer.params.get(error.param or "", error.param)
+        await _end_badly(turn, dialogues, run, writer.fail(error))
+
+
+async def _end_badly(turn: Turn, dialogues: Dialogues, run: Run, events: list[bytes]) -> None:
+    """Keep how it ended, if that is possible; if not, the next start finds that it did not."""
+    try:
+        await _finish(turn, dialogues)
+    except EdgeAgentError as exc:
+        logger.warning("response_not_kept id=%s code=%s", turn.id, exc.code)
+    run.publish(events)
+
+
+async def _finish(turn: Turn, dialogues: Dialogues) -> None:
+    await dialogues.finish(turn.stored(with_inputs=False))
+
+
+HANDLERS = [respond]

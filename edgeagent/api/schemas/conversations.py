@@ -1,0 +1,40 @@
+"""Bodies of `/v1/conversations`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgeagent.api.schemas.items import InputItem
+from edgeagent.api.schemas.responses import Includable
+from edgeagent.api.schemas.stored import Metadata
+
+MAX_ITEMS = 20  # of one request, as OpenAI bounds it
+
+
+class ConversationRequest(BaseModel):
+    """A conversation, with some items in it or none."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    items: list[InputItem] | None = Field(None, max_length=MAX_ITEMS)
+    metadata: Metadata | None = Field(
+        None, description="`subject` names whom the conversation is about"
+    )
+
+
+class ItemsRequest(BaseModel):
+    """Items to append."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    items: list[InputItem] = Field(min_length=1, max_length=MAX_ITEMS)
+    include: list[Includable] | None = Field(None, description="accepted: everything is shown")
+
+
+class ConversationBody(BaseModel):
+    id: str
+    object: Literal["conversation"] = "conversation"
+    created_at: int
+    metadata: dict[str, str]

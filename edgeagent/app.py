@@ -36,6 +36,7 @@ from edgeagent.installed import InstalledModels
 from edgeagent.keyring import Keyring
 from edgeagent.measuring import Measuring
 from edgeagent.pool import Pool, PoolLimits
+from edgeagent.prefixes import Limits, Prefixes
 from edgeagent.runs import Runs
 from edgeagent.settings import Settings
 from edgeagent.store.database import open_store
@@ -87,6 +88,7 @@ class Daemon:
         )
         self.dialogues = Dialogues(self.archive, self._forget_owner)
         self.runs = Runs()
+        self.prefixes = Prefixes(self.database, _prefix_limits(settings), self.models.identity)
         self._requests = (
             RequestLog(self.database, settings.request_flush_s) if self.database else None
         )
@@ -94,7 +96,10 @@ class Daemon:
         self.custody = Custody(
             self.database,
             settings,
-            forget={"cached prefixes": self._forget_prefixes},
+            forget={
+                "cached prefixes": self._forget_prefixes,
+                "kept prefixes": lambda _: self.prefixes.erased(),
+            },
             settle=self._settle,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -124,6 +129,7 @@ class Daemon:
             "custody": self.custody,
             "dialogues": self.dialogues,
             "keyring": self.keyring,
+            "prefixes": self.prefixes,
             "runs": self.runs,
             "settings": self.settings,
         }
@@ -134,6 +140,7 @@ class Daemon:
         await self.pool.open()
         self.custody.start()
         await self._fail_open()
+        self.prefixes.start()
         if self._requests is not None:
             self._requests.start()
         if self.settings.preload:
@@ -157,6 +164,7 @@ class Daemon:
             self._preloading.cancel()
         await self._idle.close()
         await self.runs.close()
+        await self.prefixes.close()
         await self.pool.close()
         if self._requests is not None:
             await self._requests.close()
@@ -179,6 +187,7 @@ class Daemon:
         """Some of what this owner has stored was deleted: what is cached of its prompts goes."""
         for scope in self.keyring.key_ids(owner):
             self.pool.forget_prefixes(scope)
+        self.prefixes.forget(owner)
 
     async def _fail_open(self) -> None:
         """Responses that an earlier daemon was stopped in are not in progress any more."""
@@ -230,6 +239,14 @@ def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:
 def repacked_here(device: Device) -> frozenset[str]:
     """Names of the tensor types that llama.cpp rearranges on this processor."""
     return repacked_types(device.system.architecture or "", device.cpu.features)
+
+
+def _prefix_limits(settings: Settings) -> Limits:
+    return Limits(
+        most_bytes=settings.prefix_store_bytes,
+        reserve_bytes=settings.store_reserve_bytes,
+        min_tokens=settings.prefix_min_tokens,
+    )
 
 
 def _limits(settings: Settings, n_cores: int) -> PoolLimits:

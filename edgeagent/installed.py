@@ -135,6 +135,20 @@ class InstalledModels:
             param="model",
         )
 
+    def identity(self, model_id: str) -> str:
+        """What the model's file is: by its digest; one that was dropped in, by size and time.
+
+        Raises: ModelNotFound.
+        """
+        model = self.find(model_id)
+        if model.sha256:
+            return model.sha256
+        try:
+            found = model.path.stat()
+        except OSError as exc:
+            raise ModelNotFound(f"Model {model_id!r} cannot be read now: check its file.") from exc
+        return f"{model.path} {found.st_size} {found.st_mtime_ns}"
+
     async def place(self, model_id: str) -> Placement:
         """How to load a model, and what that needs. Raises: ModelNotFound, GGUFRefused."""
         model = self.find(model_id)

@@ -148,11 +148,51 @@ class DetokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="detokenize"
     tokens: list[int]
 
 
+class HeldSpec(msgspec.Struct, frozen=True, tag="held"):
+    """Which tokens of an ended request are cached."""
+
+    request_id: int
+
+
+class LiftSpec(msgspec.Struct, frozen=True, tag="lift"):
+    """The state of its positions [first, last)."""
+
+    request_id: int
+    first: int
+    last: int
+
+
+class CachedSpec(msgspec.Struct, frozen=True, tag="cached"):
+    """How many of these tokens, from the first on, are cached for a scope: int32 [n]."""
+
+    scope: str
+    tokens: bytes
+
+
+class PlaceSpec(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
+    """A state to cache for a scope: `data` is that of the positions of `tokens` (int32 [n]) from
+    `first` on; those before must be cached."""
+
+    scope: str
+    tokens: bytes
+    first: int
+    data: bytes
+
+
 # What is asked of a worker and answered at once, in one piece.
-Question = EmbedSpec | TokenizeSpec | DetokenizeSpec
+StateQuestion = HeldSpec | LiftSpec | CachedSpec | PlaceSpec
+Question = EmbedSpec | TokenizeSpec | DetokenizeSpec | StateQuestion
 
 
-class Vectors(msgspec.Struct, frozen=True, kw_only=True):
+class Cells(msgspec.Struct, frozen=True, kw_only=True, tag="cells"):
+    """An answer about cached tokens, by the question: `n` of them are cached, or `n` bytes hold one."""
+
+    n: int
+    tokens: bytes = b""
+    data: bytes = b""
+
+
+class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
     """One vector of length 1 for each input: float32 little-endian [n_inputs, n_dimensions] in `data`.
 
     `n_prompt` counts the tokens that were computed, those that the model adds included.
@@ -218,7 +258,10 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of itself once its model is loaded. Sizes in bytes, `load_ms` from its start."""
+    """What a worker says of itself once its model is loaded. Sizes in bytes, `load_ms` from its start.
+
+    `state_kind`: what the state of cached tokens depends on beside the model; None: it cannot be had.
+    """
 
     pid: int
     description: str
@@ -235,6 +278,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     can_share_prefix: bool
     load_ms: float
     task: Task = "generate"
+    state_kind: str | None = None
 
 
 class EngineHealth(msgspec.Struct, frozen=True, kw_only=True):

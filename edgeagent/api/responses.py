@@ -24,7 +24,9 @@ from edgeagent.api.turn import Turn, prepare
 from edgeagent.api.usage import tokens_of
 from edgeagent.archive import Archive
 from edgeagent.dialogues import WHY_INTERRUPTED, Dialogues
+from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, Interrupted
+from edgeagent.prefixes import Prefixes
 from edgeagent.runs import Run, Runs
 from edgeagent.settings import Settings
 
@@ -61,16 +63,22 @@ async def respond(
     agent: Agent,
     archive: Archive,
     dialogues: Dialogues,
+    prefixes: Prefixes,
     runs: Runs,
     settings: Settings,
 ) -> ASGIApp:
     body = await read_body(request, ResponseRequest)
-    turn = await prepare(body, asked_by(request), agent, archive, dialogues)
-    answer = agent.ask(turn.asked, turn.decision, turn.spec)
+    turn = await prepare(body, asked_by(request), agent, archive, dialogues, prefixes)
+
+    async def recall(client: EngineClient) -> None:
+        if turn.history is not None:
+            await prefixes.recall(client, turn.place)
+
+    answer = agent.ask(turn.asked, turn.decision, turn.spec, recall)
     if body.background:
         place = request.scope["state"]["place"].extended()
         try:
-            run = await begin(turn, answer, dialogues, runs, place)
+            run = await begin(turn, answer, dialogues, prefixes, runs, place)
         except BaseException:
             place.release()
             turn.release()
@@ -83,6 +91,7 @@ async def respond(
     async def keep(answer: Answer) -> None:
         turn.writer.settle(answer)
         await _keep(turn, dialogues)
+        remember(turn, answer, prefixes)
 
     return AnswerResponse(
         answer,
@@ -108,7 +117,16 @@ async def _keep(turn: Turn, dialogues: Dialogues) -> None:
     await dialogues.add(turn.asked.owner, turn.conversation_id, items)
 
 
-async def begin(turn: Turn, answer: Answer, dialogues: Dialogues, runs: Runs, place: Place) -> Run:
+def remember(turn: Turn, answer: Answer, prefixes: Prefixes) -> None:
+    """Have kept what was computed of a turn that is on disk."""
+    prefixes.observe(turn.decision.model_id, answer.usages[0])
+    if turn.is_stored and answer.origin is not None:
+        prefixes.remember(*answer.origin, turn.place)
+
+
+async def begin(
+    turn: Turn, answer: Answer, dialogues: Dialogues, prefixes: Prefixes, runs: Runs, place: Place
+) -> Run:
     """Store an answer that is open, and go on with it in a task of its own."""
     run = Run(turn.id, turn.asked.owner, turn.writer.now)
     await dialogues.begin(turn.stored(with_outputs=False))
@@ -117,6 +135,8 @@ async def begin(turn: Turn, answer: Answer, dialogues: Dialogues, runs: Runs, pl
     async def work() -> None:
         try:
             await _answer(turn, answer, dialogues, run)
+            if turn.writer.response["status"] in ("completed", "incomplete"):
+                remember(turn, answer, prefixes)
         finally:
             turn.release()
             place.charge(tokens_of(answer))

@@ -16,6 +16,7 @@ from edgeagent.api.schemas.responses import Asked as AskedBody
 from edgeagent.archive import Archive
 from edgeagent.dialogues import Dialogues
 from edgeagent.errors import InvalidParameter
+from edgeagent.prefixes import Place, Prefixes
 from edgeagent.store.history import PREFIX, History
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import new_id
@@ -34,6 +35,7 @@ class Turn:
     spec: GenerateSpec
     writer: ResponseWriter
     is_stored: bool
+    place: Place
     release: Callable[[], None] = field(default=lambda: None)
 
     @property
@@ -43,10 +45,6 @@ class Turn:
     @property
     def conversation_id(self) -> str | None:
         return self.body.conversation.id if self.body.conversation is not None else None
-
-    @property
-    def thread(self) -> str:
-        return self.history.thread if self.history is not None else self.id
 
     def stored(self, *, with_inputs: bool = True, with_outputs: bool = True) -> StoredResponse:
         """The response as it is now, for the store."""
@@ -63,7 +61,7 @@ class Turn:
             subject=subject,
             conversation_id=self.conversation_id,
             previous_id=self.body.previous_response_id,
-            thread=self.thread,
+            thread=self.place.thread,
             model=self.decision.model_id,
             status=response["status"],
             body={key: value for key, value in response.items() if key != "output"},
@@ -75,8 +73,9 @@ class Turn:
 
 
 async def prepare(
-    body: ResponseRequest, asked: Asked, agent: Agent, archive: Archive, dialogues: Dialogues
-) -> Turn:
+    body: ResponseRequest, asked: Asked, agent: Agent, archive: Archive, dialogues: Dialogues,
+    prefixes: Prefixes,
+) -> Turn:  # fmt: skip
     """Look up what was said before and put the question together.
 
     Raises: InvalidParameter, PreviousNotFound, NotFound, ConversationLocked, StoreOff, StorageFull, ...
@@ -91,6 +90,7 @@ async def prepare(
             param="background",
         )
     decision = agent.route(body.model)
+    epoch = prefixes.epoch(asked.owner)
     release: Callable[[], None] = lambda: None  # noqa: E731
     if body.conversation is not None:
         await dialogues.conversation(asked.owner, body.conversation.id)
@@ -116,7 +116,15 @@ async def prepare(
     writer = ResponseWriter(
         head, is_stream=bool(body.stream), wants_logprobs=body.n_logprobs is not None
     )
-    return Turn(asked, decision, body, history, inputs, spec, writer, is_stored, release)
+    place = Place(
+        owner=asked.owner,
+        scope=asked.key_id,
+        thread=history.thread if history is not None else head["id"],
+        response_id=head["id"],
+        previous_id=body.previous_response_id,
+        epoch=epoch,
+    )
+    return Turn(asked, decision, body, history, inputs, spec, writer, is_stored, place, release)
 
 
 async def question(

@@ -21,9 +21,9 @@ from edgeagent.cli.store import (
 )
 from edgeagent.errors import BadRequest
 from edgeagent.settings import Settings
-from edgeagent.store import anchor, erasure, proof, selection
+from edgeagent.store import anchor, erasure, prefix_files, proof, selection
+from edgeagent.store.database import Database
 from edgeagent.store.erasure import Places, Receipt
-from edgeagent.store.files import StoreFiles
 from edgeagent.store.selection import Selector
 
 
@@ -50,7 +50,7 @@ def erase(
         if not yes:
             _ask(selector, here.database.read(partial(selection.counts, selector=selector)))
         request = erasure.Request(selector, actor(), except_held, backups)
-        places = places_of(here.settings, here.database.files)
+        places = places_of(here.settings, here.database)
         size = proof.total_bytes(places.state_dir, here.database.files.folder, places.leave_out)
         n_rows = here.database.read(partial(erasure.n_rows, selector=selector))
         totals = {"delete": n_rows, "search": size}
@@ -68,13 +68,17 @@ def erase(
     return 0 if done.is_gone else 1
 
 
-def places_of(settings: Settings, files: StoreFiles) -> Places:
+def places_of(settings: Settings, database: Database) -> Places:
     """Where an erasure looks: everything the daemon keeps but models, which come from elsewhere. A
     daemon that runs lets its engines forget cached prefixes within seconds of the touch."""
+    files = database.files
     return Places(
         settings.state_dir,
         leave_out=(settings.effective_models_dir,),
-        forget={"cached prefixes": lambda _: files.erased.touch()},
+        forget={
+            "cached prefixes": lambda _: files.erased.touch(),
+            "kept prefixes": lambda _: prefix_files.tidy(files.prefixes, database),
+        },
     )
 
 

@@ -28,10 +28,15 @@ from edgeagent.engine.runner import LlamaRunner
 from edgeagent.engine.sequence import Request, Sequence
 from edgeagent.errors import EdgeAgentError, InvalidParameter, QueueFull
 from edgeagent.types import (
+    CachedSpec,
     DetokenizeSpec,
     EmbedSpec,
     EngineConfig,
     EngineFacts,
+    HeldSpec,
+    LiftSpec,
+    PlaceSpec,
+    StateQuestion,
     TokenChunk,
     TokenizeSpec,
 )
@@ -52,7 +57,7 @@ class Worker:
         self._llama = Llama(config)
         self._llama.warm_up()
         template = config.chat_template or self._llama.chat_template()
-        self._runner = LlamaRunner(self._llama)
+        self._runner = LlamaRunner(self._llama, config)
         self._engine = Engine(
             config,
             self._runner,
@@ -82,6 +87,7 @@ class Worker:
             kv_bytes=self._llama.kv_bytes(),
             has_chat_template=has_template,
             can_share_prefix=self._llama.can_trim,
+            state_kind=self._runner.state_kind,
             load_ms=1e3 * (time.monotonic() - started_s),
         )
 
@@ -99,6 +105,12 @@ class Worker:
 
     def _forget(self, request_id: int) -> None:
         self._requests.pop(request_id, None)
+
+    def _answer(self, request_id: int, question: StateQuestion) -> None:
+        try:
+            self._channel.send(protocol.Result(request_id, self._engine.states.answer(question)))
+        except EdgeAgentError as exc:
+            self._channel.refuse(request_id, exc)
 
     # --- any thread
 
@@ -138,6 +150,10 @@ class Worker:
                 )
             case protocol.Ask(request_id, TokenizeSpec() | DetokenizeSpec() as question):
                 self._clerk.answer(request_id, question)
+            case protocol.Ask(
+                request_id, (HeldSpec() | LiftSpec() | CachedSpec() | PlaceSpec()) as about
+            ):
+                self._loop.post(lambda: self._answer(request_id, about))
             case protocol.Cancel(request_id):
                 cancelled = self._requests.get(request_id)
                 if cancelled is not None:

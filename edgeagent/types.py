@@ -63,12 +63,15 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What to continue: exactly one of `messages` (rendered by the model's template), `text`, `tokens`.
 
     With a `suffix` the answer is what stands between `text` and it, where the vocabulary can say so.
+    A `text` beside `messages` is for a model without a template. `prefill` is how the answer to
+    `messages` begins: it is continued, and not said again.
     """
 
     messages: list[dict[str, Any]] | None = None
     text: str | None = None
     tokens: list[int] | None = None
     suffix: str | None = None
+    prefill: str = ""
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,7 +207,8 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     """New text of answer `index`. The last chunk of an answer has `finish` and `usage`.
 
     `finish` "error" comes with `error`, a (code, message) pair. `reasoning` is text of a reasoning
-    section, which comes before `text`; `calls` are pieces of tool calls, which come after it.
+    section, which comes before `text`; `calls` are pieces of tool calls, which come after it. `stop` is
+    the stop string that ended the answer.
     """
 
     index: int
@@ -215,6 +219,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     reasoning: str = ""
     calls: list[CallDelta] = []
     logprobs: list[TokenLogprob] = []
+    stop: str | None = None
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ RULES = (
     Rule("POST", "/detokenize", "any key"),
     Rule("GET", "/v1/models", "any key"),  # every SDK lists them
     Rule("POST", "/v1/models", "models"),
+    Rule("GET", "/v1/conformance", "any key"),
     Rule("GET", "/v1/usage", "any key"),
     Rule("POST", "/v1/feedback", "any key"),
     Rule("GET", "/v1/search", "chat"),

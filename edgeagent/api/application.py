@@ -15,6 +15,7 @@ from edgeagent import __version__
 from edgeagent.api import (
     chat,
     completions,
+    conformance,
     data,
     embeddings,
     errors,
@@ -40,6 +41,7 @@ ROUTES = [
     keys.rotate_key,
     system.health,
     system.ready,
+    conformance.show_conformance,
     *stored.HANDLERS,
     *data.HANDLERS,
 ]

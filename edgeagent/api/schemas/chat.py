@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgeagent.api.schemas.common import GenerationRequest, TimingsBody, UsageBody
+from edgeagent.api.schemas.marks import Ignored
 from edgeagent.api.schemas.response_format import ResponseFormat
 from edgeagent.api.schemas.stored import Metadata
 from edgeagent.errors import UnsupportedParameter
@@ -87,15 +88,13 @@ class ChatRequest(GenerationRequest):
         None, description="kept with a stored answer; `subject` names whom it is about"
     )
     store: bool | None = Field(None, description="keep question and answer on this device")
-    reasoning_effort: str | None = Field(None, description="accepted and ignored")
-    verbosity: str | None = Field(None, description="accepted and ignored")
-    parallel_tool_calls: bool | None = Field(None, description="accepted and ignored without tools")
-    service_tier: str | None = Field(None, description="accepted and ignored")
-    safety_identifier: str | None = Field(None, description="accepted and ignored")
-    prompt_cache_key: str | None = Field(
-        None, description="accepted and ignored: prefixes are found"
-    )
-    prompt_cache_retention: str | None = Field(None, description="accepted and ignored")
+    reasoning_effort: Annotated[str | None, Ignored()] = None
+    verbosity: Annotated[str | None, Ignored()] = None
+    parallel_tool_calls: Annotated[bool | None, Ignored("without tools")] = None
+    service_tier: Annotated[str | None, Ignored()] = None
+    safety_identifier: Annotated[str | None, Ignored()] = None
+    prompt_cache_key: Annotated[str | None, Ignored("prefixes are found by themselves")] = None
+    prompt_cache_retention: Annotated[str | None, Ignored()] = None
 
     def form(self, *, allow_grammars: bool) -> Form | None:
         """What the answer must look like. Raises: InvalidParameter for what is not allowed here."""

@@ -151,8 +151,14 @@ class DetokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="detokenize"
     tokens: list[int]
 
 
+class CountSpec(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
+    """A request whose prompts are made as they would be for an answer, and counted in tokens."""
+
+    request: GenerateSpec
+
+
 # What is asked of a worker and answered at once, in one piece.
-Question = EmbedSpec | TokenizeSpec | DetokenizeSpec
+Question = EmbedSpec | TokenizeSpec | DetokenizeSpec | CountSpec
 
 
 class Vectors(msgspec.Struct, frozen=True, kw_only=True):

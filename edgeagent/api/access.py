@@ -24,6 +24,7 @@ RULES = (
     Rule("GET", "/schema", "any key"),
     Rule("*", "/v1/chat/completions", "chat"),  # stored answers too: those of its owner
     Rule("POST", "/v1/completions", "chat"),
+    Rule("POST", "/v1/messages", "chat"),  # and counting their tokens
     Rule("POST", "/v1/embeddings", "embeddings"),
     Rule("POST", "/tokenize", "any key"),
     Rule("POST", "/detokenize", "any key"),

@@ -13,6 +13,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from edgeagent import __version__
 from edgeagent.api import (
+    anthropic,
     chat,
     completions,
     conformance,
@@ -42,6 +43,7 @@ ROUTES = [
     system.health,
     system.ready,
     conformance.show_conformance,
+    *anthropic.HANDLERS,
     *stored.HANDLERS,
     *data.HANDLERS,
 ]

@@ -57,7 +57,7 @@ class ResponseFormat(BaseModel):
         if self.type == "text":
             return None
         if self.json_schema is not None:
-            return Form(kind="json_schema", text=_written(self.json_schema.content))
+            return schema_form(self.json_schema.content, "response_format")
         if self.type == "json_object":
             return ANY_OBJECT
         if not allow_grammars:
@@ -70,12 +70,12 @@ class ResponseFormat(BaseModel):
         return Form(kind=self.type, text=self.regex or self.lark or "")
 
 
-def _written(schema: dict[str, Any]) -> str:
-    """The schema as JSON in ASCII, its properties in their order."""
+def schema_form(schema: dict[str, Any], param: str) -> Form:
+    """JSON by a schema, whose properties keep their order. Raises: InvalidParameter."""
     try:
-        return json.dumps(schema)
+        return Form(kind="json_schema", text=json.dumps(schema))
     except (RecursionError, ValueError):
         raise InvalidParameter(
             "The schema is nested too deeply or holds a number that is too long: send a flatter one.",
-            param="response_format",
+            param=param,
         ) from None

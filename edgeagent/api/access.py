@@ -20,12 +20,27 @@ class Rule(NamedTuple):
 # The first rule that fits counts.
 RULES = (
     Rule("GET", "/health", "open"),
+    Rule("GET", "/", "open"),  # what Ollama's clients ask first, and /api/version
+    Rule("HEAD", "/", "open"),
+    Rule("GET", "/api/version", "open"),
     Rule("GET", "/ready", "any key"),
     Rule("GET", "/schema", "any key"),
     Rule("*", "/v1/chat/completions", "chat"),  # stored answers too: those of its owner
     Rule("POST", "/v1/completions", "chat"),
     Rule("POST", "/v1/messages", "chat"),  # and counting their tokens
+    Rule("POST", "/api/chat", "chat"),
+    Rule("POST", "/api/generate", "chat"),
     Rule("POST", "/v1/embeddings", "embeddings"),
+    Rule("POST", "/api/embed", "embeddings"),
+    Rule("POST", "/api/embeddings", "embeddings"),
+    Rule("GET", "/api/tags", "any key"),
+    Rule("GET", "/api/ps", "any key"),
+    Rule("POST", "/api/show", "any key"),
+    *(  # refused, with the command that does it
+        Rule(method, f"/api/{name}", "models")
+        for name in ("pull", "push", "create", "copy", "delete", "blobs")
+        for method in ("POST", "DELETE")
+    ),
     Rule("POST", "/tokenize", "any key"),
     Rule("POST", "/detokenize", "any key"),
     Rule("GET", "/v1/models", "any key"),  # every SDK lists them

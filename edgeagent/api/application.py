@@ -22,6 +22,8 @@ from edgeagent.api import (
     errors,
     keys,
     models,
+    ollama,
+    ollama_models,
     stored,
     system,
     tokens,
@@ -44,6 +46,8 @@ ROUTES = [
     system.ready,
     conformance.show_conformance,
     *anthropic.HANDLERS,
+    *ollama.HANDLERS,
+    *ollama_models.HANDLERS,
     *stored.HANDLERS,
     *data.HANDLERS,
 ]

@@ -65,6 +65,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     With a `suffix` the answer is what stands between `text` and it, where the vocabulary can say so.
     A `text` beside `messages` is for a model without a template. `prefill` is how the answer to
     `messages` begins: it is continued, and not said again.
+    `variables` are what else the template is told, beside messages and tools.
     """
 
     messages: list[dict[str, Any]] | None = None
@@ -72,6 +73,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     tokens: list[int] | None = None
     suffix: str | None = None
     prefill: str = ""
+    variables: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +85,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that a model may ask to be called; `parameters` is the JSON schema of its arguments."""
+    """A function that a model may ask to be called; `parameters` is the JSON schema of its arguments, an
+    empty one that of a function without any."""
 
     name: str
     description: str | None = None
@@ -92,7 +95,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
     """The tools of one request. `choice` "required" makes the answer a call, `name` one of that tool;
-    without `is_parallel` there is one call at most."""
+    without `is_parallel` there is one call at most. Where none may be called, there is no `ToolUse`."""
 
     tools: list[Tool]
     choice: Literal["auto", "required"] = "auto"
@@ -175,7 +178,8 @@ class Vectors(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """Token counts and times of one answer. `n_cached` of the `n_prompt` tokens came from the KV cache."""
+    """Token counts and times of one answer. `n_cached` of the `n_prompt` tokens came from the KV cache,
+    `n_reasoning` of the `n_generated` were a reasoning section."""
 
     n_prompt: int
     n_cached: int
@@ -183,6 +187,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     queue_ms: float
     ttft_ms: float
     total_ms: float
+    n_reasoning: int = 0
 
 
 class CallDelta(msgspec.Struct, frozen=True, array_like=True):

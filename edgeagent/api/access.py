@@ -36,11 +36,12 @@ RULES = (
     Rule("GET", "/api/tags", "any key"),
     Rule("GET", "/api/ps", "any key"),
     Rule("POST", "/api/show", "any key"),
-    *(  # refused, with the command that does it
-        Rule(method, f"/api/{name}", "models")
-        for name in ("pull", "push", "create", "copy", "delete", "blobs")
-        for method in ("POST", "DELETE")
+    # These are refused, with the command that does it.
+    *(
+        Rule("POST", f"/api/{name}", "models")
+        for name in ("pull", "push", "create", "copy", "blobs")
     ),
+    Rule("DELETE", "/api/delete", "models"),
     Rule("POST", "/tokenize", "any key"),
     Rule("POST", "/detokenize", "any key"),
     Rule("GET", "/v1/models", "any key"),  # every SDK lists them

@@ -13,7 +13,7 @@ from litestar.types import ASGIApp
 
 from edgeagent.agent import Agent, Answer
 from edgeagent.api.body import body_operation, read_body
-from edgeagent.api.caller import asked_by
+from edgeagent.api.caller import asked_by, caller_of
 from edgeagent.api.dialects import anthropic_error
 from edgeagent.api.errors import status_of
 from edgeagent.api.once import OnceResponse
@@ -226,6 +226,7 @@ async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Sett
         stop=body.stop_sequences or [],
         scope=asked.key_id,
         form=body.form(),
+        tools=body.tool_use(caller_of(request)),
     )
     return AnswerResponse(
         agent.ask(asked, decision, spec),
@@ -248,7 +249,8 @@ async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Sett
 )
 async def count_tokens(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
     body = await read_body(request, CountRequest)
-    spec = CountSpec(request=GenerateSpec(prompts=[body.prompt()]))
+    tools = body.tool_use(caller_of(request))
+    spec = CountSpec(request=GenerateSpec(prompts=[body.prompt()], tools=tools))
     return OnceResponse(
         calls.ask(asked_by(request), agent.route(body.model), spec),
         lambda n_tokens: _encode({"input_tokens": n_tokens}),

@@ -223,6 +223,7 @@ def _answer(
         stop=options.stops(),
         scope=asked.key_id,
         form=body.form(),
+        tools=body.tool_use(caller_of(request)),
     )
     return AnswerResponse(
         agent.ask(asked, decision, spec),

@@ -10,7 +10,8 @@ from array import array
 from typing import Any
 
 import msgspec
-from litestar import HttpMethod, MediaType, Request, Response, get, post, route
+from litestar import HttpMethod, MediaType, Request, Response, get, head, post, route
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
@@ -147,46 +148,64 @@ def version() -> VersionBody:
     return VersionBody(version=API_VERSION, edgeagent=__version__)
 
 
-@route(
+_WHO = "edgeagent is running"
+
+
+@get(
     "/",
-    http_method=[HttpMethod.GET, HttpMethod.HEAD],
     operation_id="root",
     summary="Does anybody answer here?",
     description="What Ollama's clients ask first.",
     tags=["system"],
-    media_type=MediaType.TEXT,
     sync_to_thread=False,
 )
 def root() -> Response[str]:
-    return Response("edgeagent is running", media_type=MediaType.TEXT)
+    return Response(_WHO, media_type=MediaType.TEXT)
 
 
-_COMMANDS = {
-    "pull": "`edgeagent models install MODEL`",
-    "push": "nothing here publishes models; `edgeagent bundle create` packs them into a file",
-    "create": "`edgeagent models install FILE.gguf`",
-    "copy": "`edgeagent models install FILE.gguf` with another name for the file",
-    "delete": "`edgeagent models remove MODEL`",
-    "blobs": "`edgeagent models install FILE.gguf`",
-}
-
-
-@route(
-    [f"/api/{name}" for name in _COMMANDS] + ["/api/blobs/{digest:str}"],
-    http_method=[HttpMethod.POST, HttpMethod.DELETE],
-    operation_id="ollama_refused",
-    summary="Models are installed and removed on the device, not over HTTP",
-    tags=_TAGS,
-    status_code=400,
-    responses={400: ResponseSpec(OllamaError, description="The command that does it")},
+@head(
+    "/",
+    operation_id="root_head",
+    summary="Does anybody answer here?",
+    tags=["system"],
     sync_to_thread=False,
 )
-def refuse(request: Request[Any, Any, Any]) -> None:
-    name = request.url.path.strip("/").split("/")[1]
-    raise BadRequest(
-        f"/api/{name} changes which models are installed, and over HTTP nothing does: on the device, "
-        f"{_COMMANDS[name]}."
+def root_head() -> None:
+    return None
+
+
+# What changes which models are installed: method, path below /api, and the command that does it here.
+_REFUSED: tuple[tuple[HttpMethod, str, str], ...] = (
+    (HttpMethod.POST, "pull", "`edgeagent models install MODEL`"),
+    (HttpMethod.POST, "push", "`edgeagent bundle create`, which packs models into a file"),
+    (HttpMethod.POST, "create", "`edgeagent models install FILE.gguf`"),
+    (HttpMethod.POST, "copy", "`edgeagent models install FILE.gguf` with the other name"),
+    (HttpMethod.DELETE, "delete", "`edgeagent models remove MODEL`"),
+    (HttpMethod.POST, "blobs/{digest:str}", "`edgeagent models install FILE.gguf`"),
+)
+
+
+def _refusal(method: HttpMethod, path: str, command: str) -> HTTPRouteHandler:
+    name = path.split("/")[0]
+
+    @route(
+        f"/api/{path}",
+        http_method=method,
+        operation_id=f"ollama_{name}",
+        summary=f"Refused: {command} on the device does it",
+        description="Models are installed and removed on the device, not over HTTP.",
+        tags=_TAGS,
+        status_code=400,
+        responses={400: ResponseSpec(OllamaError, description="The command that does it")},
+        sync_to_thread=False,
     )
+    def refuse() -> None:
+        raise BadRequest(
+            f"/api/{name} changes which models are installed, and nothing does over HTTP: on the device, "
+            f"use {command}."
+        )
+
+    return refuse
 
 
 def _json(value: Any) -> ASGIResponse:
@@ -268,4 +287,7 @@ def _info(facts: ModelFacts) -> dict[str, str | int | float | None]:
     }
 
 
-HANDLERS = [tags, ps, show, embed, embeddings, version, root, refuse]
+HANDLERS = [
+    tags, ps, show, embed, embeddings, version, root, root_head,
+    *(_refusal(*refused) for refused in _REFUSED),
+]  # fmt: skip

@@ -11,6 +11,7 @@ import msgspec
 from edgeagent.agent import Answer
 from edgeagent.api.dialects import openai_error
 from edgeagent.api.errors import status_of
+from edgeagent.api.tools import Calls
 from edgeagent.api.usage import timings_of, usage_of
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types import TokenChunk
@@ -36,11 +37,17 @@ class AnswerWriter:
         }
         self._wants_usage = wants_usage
         self._texts: dict[int, list[str]] = {}
+        self._reasoning: dict[int, list[str]] = {}
+        self.calls = Calls()
 
     def collect(self, chunks: list[TokenChunk]) -> None:
         """Keep chunks for an answer that is not streamed."""
         for chunk in chunks:
             self._texts.setdefault(chunk.index, []).append(chunk.text)
+            if chunk.reasoning:
+                self._reasoning.setdefault(chunk.index, []).append(chunk.reasoning)
+            if chunk.calls:
+                self.calls.add(chunk.index, chunk.calls)
 
     def text(self, index: int) -> str:
         """The whole text of answer `index`, of the chunks collected."""
@@ -48,6 +55,10 @@ class AnswerWriter:
 
     def opening(self) -> bytes:
         return b""
+
+    def reasoning(self, index: int) -> str:
+        """The reasoning section of answer `index`; empty without one."""
+        return "".join(self._reasoning.get(index, []))
 
     def last_events(self, answer: Answer) -> bytes:
         """The usage that ends a stream, where it was asked for, and [DONE]."""

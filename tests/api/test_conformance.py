@@ -15,7 +15,11 @@ from tests.api.wire import exchange, post
 from tests.conftest import DaemonProcess
 
 # Routes that change something and take no body.
-BODILESS = {"change_model"}
+BODILESS = {"change_model"} | {
+    # Refused, whatever they say.
+    f"ollama_{name}"
+    for name in ("pull", "push", "create", "copy", "blobs")
+}
 
 Parameters = dict[str, dict[str, Any]]
 

@@ -54,7 +54,7 @@ def test_a_stream_gives_the_text_of_the_whole_answer(llama):
 
 
 def test_lines_of_json_are_the_default(smollm_daemon: DaemonProcess):
-    body = {"model": SMOLLM, "messages": ASK, "options": COLD}
+    body = {"model": SMOLLM, "options": COLD}
     for path, key in (("/api/chat", "message"), ("/api/generate", "response")):
         reply = httpx.post(f"{smollm_daemon.url}{path}", json=body | asked(path), timeout=60)
         assert reply.headers["content-type"] == "application/x-ndjson"
@@ -67,7 +67,7 @@ def test_lines_of_json_are_the_default(smollm_daemon: DaemonProcess):
 
 
 def asked(path: str) -> dict[str, Any]:
-    return {"prompt": "Hi"} if path == "/api/generate" else {}
+    return {"prompt": "Name three colours."} if path == "/api/generate" else {"messages": ASK}
 
 
 def test_generate_puts_a_prompt_into_the_template_and_raw_does_not(llama):
@@ -77,7 +77,7 @@ def test_generate_puts_a_prompt_into_the_template_and_raw_does_not(llama):
     assert templated.prompt_eval_count == said.prompt_eval_count
     raw = llama.generate(SMOLLM, text, options=COLD, raw=True)
     assert raw.prompt_eval_count < templated.prompt_eval_count
-    longer = llama.generate(SMOLLM, text, options=COLD, system="You are a pirate.")
+    longer = llama.generate(SMOLLM, text, options=COLD, system="You are a pirate. " * 9)
     assert longer.prompt_eval_count > templated.prompt_eval_count
 
 
@@ -90,7 +90,7 @@ def test_a_model_without_a_template_continues_the_prompt(stories_dir: Path, tmp_
         with pytest.raises(ollama.ResponseError, match="no chat template"):
             client.chat("stories260k", ASK)
         (model,) = client.list().models
-        assert model.details.family == "llama" and model.details.parameter_size == "0.26M"
+        assert model.details.family == "llama" and model.details.parameter_size == "0.2928M"
 
 
 def test_an_answer_holds_to_a_format(llama):
@@ -137,7 +137,7 @@ def test_models_are_listed_shown_and_seen_in_memory(llama, smollm_daemon: Daemon
         shown = llama.show(name)
         assert shown.capabilities == ["completion", "tools"]
         assert shown.modelinfo["general.architecture"] == "llama"
-        assert shown.modelinfo["llama.context_length"] == 2048
+        assert shown.modelinfo["llama.context_length"] == 8192
         assert "temperature" in shown.parameters and shown.details.family == found.details.family
     old = httpx.post(f"{smollm_daemon.url}/api/show", json={"name": SMOLLM})
     assert old.json()["details"] == shown.details.model_dump()
@@ -157,39 +157,40 @@ def test_who_probes_finds_somebody(smollm_daemon: DaemonProcess):
 
 
 def test_without_a_question_a_model_is_loaded_or_unloaded(smollm_dir: Path, tmp_path: Path):
-    with serving(smollm_dir, tmp_path / "state", preload=False) as daemon:
-        with ollama.Client(daemon.url) as client:
-            assert client.ps().models == []
-            assert client.generate(SMOLLM).done_reason == "load"
-            assert len(client.ps().models) == 1
-            assert client.chat(SMOLLM, keep_alive=0).done_reason == "unload"
-            assert client.ps().models == []
-            (line,) = client.chat(SMOLLM, [], stream=True, keep_alive="5m")
-            assert line.done_reason == "load" and line.message.content == ""
-            assert len(client.ps().models) == 1
+    state = tmp_path / "state"
+    with serving(smollm_dir, state, preload=False) as daemon, ollama.Client(daemon.url) as client:
+        assert client.ps().models == []
+        assert client.generate(SMOLLM).done_reason == "load"
+        assert len(client.ps().models) == 1
+        assert client.chat(SMOLLM, keep_alive=0).done_reason == "unload"
+        assert client.ps().models == []
+        (line,) = client.chat(SMOLLM, [], stream=True, keep_alive="5m")
+        assert line.done_reason == "load" and line.message.content == ""
+        assert len(client.ps().models) == 1
 
 
 def test_embeddings_are_those_of_the_other_api(minilm_dir: Path, tmp_path: Path):
-    with serving(minilm_dir, tmp_path / "state", preload=False) as daemon:
-        with ollama.Client(daemon.url) as client, daemon.client() as other:
+    state = tmp_path / "state"
+    with serving(minilm_dir, state, preload=False) as daemon, ollama.Client(daemon.url) as client:
+        with daemon.client() as other:
             texts = ["rain", "the weather in Rome"]
-            found = client.embed(f"{MINILM}:latest", texts)
             wanted = other.embeddings.create(model=MINILM, input=texts, encoding_format="float")
-            assert [list(v) for v in found.embeddings] == [
-                pytest.approx(row.embedding, abs=1e-5) for row in wanted.data
-            ]
-            assert found.prompt_eval_count == wanted.usage.prompt_tokens
-            one = client.embeddings(MINILM, "rain").embedding
-            assert list(one) == pytest.approx(found.embeddings[0], abs=1e-5)
-            assert len(client.embed(MINILM, "rain", dimensions=64).embeddings[0]) == 64
-            assert len(client.embed(MINILM, "rain " * 2000).embeddings) == 1, "cut, as Ollama does"
-            with pytest.raises(ollama.ResponseError, match="at least"):
-                client.embed(MINILM, "rain " * 2000, truncate=False)
-            assert client.embed(MINILM, []).embeddings == []
-            assert client.embeddings(MINILM).embedding == []
-            with pytest.raises(ollama.ResponseError, match="generates text"):
-                client.embed(SMOLLM, "rain")
-            assert client.show(MINILM).capabilities == ["embedding"]
+        found = client.embed(f"{MINILM}:latest", texts)
+        assert [list(v) for v in found.embeddings] == [
+            pytest.approx(row.embedding, abs=1e-5) for row in wanted.data
+        ]
+        assert found.prompt_eval_count == wanted.usage.prompt_tokens
+        one = client.embeddings(MINILM, "rain").embedding
+        assert list(one) == pytest.approx(found.embeddings[0], abs=1e-5)
+        assert len(client.embed(MINILM, "rain", dimensions=64).embeddings[0]) == 64
+        assert len(client.embed(MINILM, "rain " * 2000).embeddings) == 1, "cut, as Ollama does"
+        with pytest.raises(ollama.ResponseError, match="at least"):
+            client.embed(MINILM, "rain " * 2000, truncate=False)
+        assert client.embed(MINILM, []).embeddings == []
+        assert client.embeddings(MINILM).embedding == []
+        with pytest.raises(ollama.ResponseError, match="generates text"):
+            client.embed(SMOLLM, "rain")
+        assert client.show(MINILM).capabilities == ["embedding"]
 
 
 # --- errors

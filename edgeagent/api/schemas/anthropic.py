@@ -11,8 +11,9 @@ from edgeagent.api.schemas.anthropic_content import Blocks, TextBlock, Texts, tu
 from edgeagent.api.schemas.common import StopText
 from edgeagent.api.schemas.marks import Extension, Ignored, RequestModel
 from edgeagent.api.schemas.response_format import schema_form
+from edgeagent.api.tools import tool_use
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
-from edgeagent.types import Form, Prompt, Sampling, Tool
+from edgeagent.types import Caller, Form, Prompt, Sampling, Tool, ToolUse
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
@@ -116,6 +117,11 @@ class ToolChoice(BaseModel):
         return self
 
 
+_CHOICES: dict[str, Literal["none", "auto", "required"]] = {
+    "none": "none", "auto": "auto", "any": "required", "tool": "required",
+}  # fmt: skip
+
+
 class Conversation(RequestModel):
     """What is said to the model: counted, or answered."""
 
@@ -158,7 +164,18 @@ class Conversation(RequestModel):
                     "`messages` has only the beginning of an answer: add what it answers.",
                     param="messages",
                 )
-        return Prompt(messages=messages, prefill=prefill)
+        return Prompt(messages=messages, prefill=prefill, variables=self.template_variables())
+
+    def tool_use(self, caller: Caller) -> ToolUse | None:
+        """The tools that the answer may call. Raises: InvalidParameter, Forbidden."""
+        chosen = self.tool_choice or ToolChoice(type="auto")
+        return tool_use(
+            [tool.tool() for tool in self.tools or ()],
+            caller,
+            choice=_CHOICES[chosen.type],
+            name=chosen.name,
+            is_parallel=not chosen.disable_parallel_tool_use,
+        )
 
     def template_variables(self) -> dict[str, Any]:
         told: dict[str, Any] = {}

@@ -59,6 +59,8 @@ class RequestModel(BaseModel):
     # Fields of the API that we know and cannot honour, with the values that ask for nothing; null does
     # not either.
     refused: ClassVar[dict[str, tuple[object, ...]]] = {}
+    # What to do where leaving one of them out is not all.
+    instead: ClassVar[dict[str, str]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -68,8 +70,9 @@ class RequestModel(BaseModel):
         for name, harmless in cls.refused.items():
             if name in data:
                 if not any(data[name] == value for value in (None, *harmless)):
+                    way_out = cls.instead.get(name, "leave it out")
                     raise UnsupportedParameter(
-                        f"`{name}` is not supported by this version: leave it out.", param=name
+                        f"`{name}` is not supported by this version: {way_out}.", param=name
                     )
                 data = {key: value for key, value in data.items() if key != name}
         return data

@@ -7,10 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from edgeagent.api.schemas.marks import Ignored, RequestModel
-from edgeagent.api.schemas.ollama_messages import OllamaMessage, no_images, turns
+from edgeagent.api.schemas.ollama_messages import OllamaMessage, OllamaTool, no_images, turns
 from edgeagent.api.schemas.ollama_options import OllamaOptions
 from edgeagent.api.schemas.response_format import ANY_OBJECT, schema_form
-from edgeagent.types import Form, Prompt
+from edgeagent.api.tools import MAX_TOOLS, tool_use
+from edgeagent.types import Caller, Form, Prompt, ToolUse
 
 MAX_MESSAGES = 4096
 
@@ -52,6 +53,10 @@ class OllamaRequest(RequestModel):
             return schema_form(self.format, "format")
         return ANY_OBJECT if self.format == "json" else None
 
+    def tool_use(self, caller: Caller) -> ToolUse | None:
+        """The tools that the answer may call. Raises: InvalidParameter, Forbidden."""
+        return None
+
     @property
     def shows_thinking(self) -> bool:
         return self.think is not False
@@ -73,6 +78,9 @@ class OllamaChatRequest(OllamaRequest):
     """Ollama's chat. Without messages the model is only loaded, or with `keep_alive` 0 unloaded."""
 
     messages: Annotated[list[OllamaMessage], Field(max_length=MAX_MESSAGES)] | None = None
+    tools: Annotated[list[OllamaTool], Field(max_length=MAX_TOOLS)] | None = Field(
+        None, description="functions that the model may ask to be called"
+    )
 
     def prompt(self) -> Prompt:
         """What the model's template is given. A last turn of the assistant is how the answer begins."""
@@ -81,7 +89,10 @@ class OllamaChatRequest(OllamaRequest):
         if len(messages) > 1 and last["role"] == "assistant" and "tool_calls" not in last:
             prefill = str(last["content"])
             messages.pop()
-        return Prompt(messages=messages, prefill=prefill)
+        return Prompt(messages=messages, prefill=prefill, variables=self.template_variables())
+
+    def tool_use(self, caller: Caller) -> ToolUse | None:
+        return tool_use([tool.tool() for tool in self.tools or ()], caller)
 
 
 class OllamaGenerateRequest(OllamaRequest):
@@ -113,7 +124,7 @@ class OllamaGenerateRequest(OllamaRequest):
         if self.system:
             messages.insert(0, {"role": "system", "content": self.system})
         plain = f"{self.system}\n\n{text}" if self.system else text
-        return Prompt(messages=messages, text=plain)
+        return Prompt(messages=messages, text=plain, variables=self.template_variables())
 
 
 class OllamaError(BaseModel):

@@ -8,8 +8,36 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
+from edgeagent.types import Tool
 
 Template = dict[str, Any]
+
+
+class ToolFunction(BaseModel):
+    """What a model is told of a function."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    name: str = Field(min_length=1, max_length=256)
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(
+        None, description="a JSON schema of the arguments, which binds"
+    )
+
+
+class OllamaTool(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    type: Literal["function"] | None = None
+    function: ToolFunction
+
+    def tool(self) -> Tool:
+        function = self.function
+        return Tool(
+            name=function.name,
+            description=function.description,
+            parameters=function.parameters or {},
+        )
 
 
 class CalledFunction(BaseModel):

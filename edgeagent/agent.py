@@ -135,7 +135,7 @@ class Answer:
         for chunk in chunks:
             if chunk.error is not None:
                 raise by_code(*chunk.error)
-            if chunk.text:
+            if chunk.text or chunk.reasoning or chunk.calls:
                 self.n_pieces[chunk.index] = self.n_pieces.get(chunk.index, 0) + 1
             if chunk.finish is not None and chunk.usage is not None:
                 self.finishes[chunk.index] = chunk.finish

@@ -1,7 +1,7 @@
 """The composition root: builds every part of the daemon, and starts and stops them in order.
 
-settings -> store, keys -> library -> models -> pool -> agent, calls, archive -> API -> auth -> guard ->
-server
+settings -> store, keys -> library -> models -> pool -> agent, calls, cards, archive -> API -> auth ->
+guard -> server
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from edgeagent.api.application import application
 from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.archive import Archive
 from edgeagent.calls import Calls
+from edgeagent.cards import Cards
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
 from edgeagent.catalog.repack import repacked_types
@@ -104,6 +105,7 @@ class Daemon:
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self.calls = Calls(self.pool, self.models, self._note)
+        self.cards = Cards(self.pool, self.models, settings.idle_unload_s or None)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
@@ -126,6 +128,7 @@ class Daemon:
             "agent": self.agent,
             "archive": self.archive,
             "calls": self.calls,
+            "cards": self.cards,
             "custody": self.custody,
             "dialogues": self.dialogues,
             "keyring": self.keyring,

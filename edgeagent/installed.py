@@ -10,11 +10,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from edgeagent.catalog.anatomy import from_facts
+from edgeagent.catalog.card import Card
 from edgeagent.catalog.facts import ModelFacts
 from edgeagent.catalog.inspection import inspect_apart
 from edgeagent.catalog.library import Library
@@ -104,6 +106,37 @@ class InstalledModels:
     def _learn(self, model: InstalledModel, facts: ModelFacts) -> None:
         task: Task = "embed" if facts.is_embedding else "generate"
         self._learned[model.path, model.size_bytes] = task
+
+    async def card(self, model: InstalledModel) -> Card:
+        """What the catalog says of a model, else its own header. A model that cannot be read has little
+        to say."""
+        family, n_params, quant, licence = "", 0, model.quant, ""
+        if model.id in self._catalog:
+            entry = self._catalog.entry(model.id)
+            family, n_params, licence = entry.family, entry.n_params, entry.licence
+        else:
+            with suppress(EdgeAgentError):
+                facts = await self.facts(model)
+                family, n_params = facts.architecture, facts.n_params
+                quant = quant or facts.quant or ""
+        modified_s = 0.0
+        with suppress(OSError):
+            modified_s = model.path.stat().st_mtime
+        return Card(
+            id=model.id,
+            modified_s=modified_s,
+            size_bytes=model.size_bytes,
+            sha256=model.sha256 or "",
+            family=family,
+            quant=quant,
+            n_params=n_params,
+            licence=licence,
+            task=self.task(model),
+        )
+
+    async def facts(self, model: InstalledModel) -> ModelFacts:
+        """What a model's header says, read by a process of its own and remembered. Raises: GGUFRefused."""
+        return await asyncio.to_thread(inspect_apart, model.path)
 
     def default_id(self) -> str | None:
         """The default model, or the first that generates text; None when none is installed."""

@@ -63,12 +63,17 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What to continue: exactly one of `messages` (rendered by the model's template), `text`, `tokens`.
 
     With a `suffix` the answer is what stands between `text` and it, where the vocabulary can say so.
+    A `text` beside `messages` is for a model without a template. `prefill` is how the answer to
+    `messages` begins: it is continued, and not said again.
+    `variables` are what else the template is told, beside messages and tools.
     """
 
     messages: list[dict[str, Any]] | None = None
     text: str | None = None
     tokens: list[int] | None = None
     suffix: str | None = None
+    prefill: str = ""
+    variables: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +85,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that a model may ask to be called; `parameters` is the JSON schema of its arguments."""
+    """A function that a model may ask to be called; `parameters` is the JSON schema of its arguments, an
+    empty one that of a function without any."""
 
     name: str
     description: str | None = None
@@ -89,7 +95,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
     """The tools of one request. `choice` "required" makes the answer a call, `name` one of that tool;
-    without `is_parallel` there is one call at most."""
+    without `is_parallel` there is one call at most. Where none may be called, there is no `ToolUse`."""
 
     tools: list[Tool]
     choice: Literal["auto", "required"] = "auto"
@@ -148,6 +154,12 @@ class DetokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="detokenize"
     tokens: list[int]
 
 
+class CountSpec(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
+    """A request whose prompts are made as they would be for an answer, and counted in tokens."""
+
+    request: GenerateSpec
+
+
 class HeldSpec(msgspec.Struct, frozen=True, tag="held"):
     """Which tokens of an ended request are cached."""
 
@@ -181,7 +193,7 @@ class PlaceSpec(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
 
 # What is asked of a worker and answered at once, in one piece.
 StateQuestion = HeldSpec | LiftSpec | CachedSpec | PlaceSpec
-Question = EmbedSpec | TokenizeSpec | DetokenizeSpec | StateQuestion
+Question = EmbedSpec | TokenizeSpec | DetokenizeSpec | CountSpec | StateQuestion
 
 
 class Cells(msgspec.Struct, frozen=True, kw_only=True, tag="cells"):
@@ -206,7 +218,8 @@ class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """Token counts and times of one answer. `n_cached` of the `n_prompt` tokens came from the KV cache."""
+    """Token counts and times of one answer. `n_cached` of the `n_prompt` tokens came from the KV cache,
+    `n_reasoning` of the `n_generated` were a reasoning section."""
 
     n_prompt: int
     n_cached: int
@@ -214,6 +227,7 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     queue_ms: float
     ttft_ms: float
     total_ms: float
+    n_reasoning: int = 0
 
 
 class CallDelta(msgspec.Struct, frozen=True, array_like=True):
@@ -244,7 +258,8 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     """New text of answer `index`. The last chunk of an answer has `finish` and `usage`.
 
     `finish` "error" comes with `error`, a (code, message) pair. `reasoning` is text of a reasoning
-    section, which comes before `text`; `calls` are pieces of tool calls, which come after it.
+    section, which comes before `text`; `calls` are pieces of tool calls, which come after it. `stop` is
+    the stop string that ended the answer.
     """
 
     index: int
@@ -255,6 +270,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     reasoning: str = ""
     calls: list[CallDelta] = []
     logprobs: list[TokenLogprob] = []
+    stop: str | None = None
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

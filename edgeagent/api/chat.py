@@ -11,17 +11,18 @@ from litestar.types import ASGIApp
 
 from edgeagent.agent import Agent, Answer
 from edgeagent.api.body import body_operation, read_body
-from edgeagent.api.caller import asked_by
-from edgeagent.api.schemas.chat import ChatAnswer, ChatRequest
+from edgeagent.api.caller import asked_by, caller_of
+from edgeagent.api.schemas.chat import ChatAnswer, ChatMessage, ChatRequest
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.stream import AnswerResponse
+from edgeagent.api.tools import merged
 from edgeagent.api.usage import finish_reason
 from edgeagent.api.writer import AnswerWriter, totals
 from edgeagent.archive import Archive
 from edgeagent.settings import Settings
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
-from edgeagent.types import GenerateSpec, Prompt, TokenChunk
+from edgeagent.types import CallDelta, GenerateSpec, Prompt, TokenChunk
 
 _encode = msgspec.json.encode
 
@@ -44,14 +45,39 @@ class ChatWriter(AnswerWriter):
         for chunk in chunks:
             if chunk.index not in self._has_role:
                 self._has_role.add(chunk.index)
-                out.append(self._event(chunk.index, b'{"role":"assistant","content":""}', b"null"))
+                # What begins otherwise than with text may have none at all.
+                content = b"null" if chunk.reasoning or chunk.calls else b'""'
+                role = b'{"role":"assistant","content":' + content + b"}"
+                out.append(self._event(chunk.index, role, b"null"))
+            if chunk.reasoning:
+                delta = b'{"reasoning_content":' + _encode(chunk.reasoning) + b"}"
+                out.append(self._event(chunk.index, delta, b"null"))
             if chunk.text:
                 out.append(
                     self._event(chunk.index, b'{"content":' + _encode(chunk.text) + b"}", b"null")
                 )
+            for piece in merged(chunk.calls):
+                out += [
+                    self._event(chunk.index, b'{"tool_calls":[' + _encode(delta) + b"]}", b"null")
+                    for delta in self._call_deltas(chunk.index, piece)
+                ]
             if chunk.finish is not None:
                 out.append(self._event(chunk.index, b"{}", _encode(finish_reason(chunk.finish))))
         return b"".join(out)
+
+    def _call_deltas(self, index: int, piece: CallDelta) -> list[dict[str, Any]]:
+        """First who is called, then arguments alone: the SDK adds up what it is sent."""
+        deltas: list[dict[str, Any]] = []
+        if piece.name is not None:
+            deltas.append({
+                "index": piece.call,
+                "id": self.calls.id_of(index, piece.call),
+                "type": "function",
+                "function": {"name": piece.name, "arguments": ""},
+            })  # fmt: skip
+        if piece.arguments:
+            deltas.append({"index": piece.call, "function": {"arguments": piece.arguments}})
+        return deltas
 
     def _event(self, index: int, delta: bytes, finish: bytes) -> bytes:
         return (
@@ -67,17 +93,33 @@ class ChatWriter(AnswerWriter):
         choices = [
             {
                 "index": index,
-                "message": {
-                    "role": "assistant",
-                    "content": self.text(index),
-                    "refusal": None,
-                },
+                "message": self._message(index),
                 "logprobs": None,
                 "finish_reason": finish_reason(answer.finishes[index]),
             }
             for index in range(answer.spec.n_answers)
         ]
         return self.head | {"object": "chat.completion", "choices": choices} | totals(answer)
+
+    def _message(self, index: int) -> dict[str, Any]:
+        calls, reasoning, text = self.calls.of(index), self.reasoning(index), self.text(index)
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text if text or not calls else None,
+            "refusal": None,
+        }
+        if reasoning:
+            message["reasoning_content"] = reasoning
+        if calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in calls
+            ]
+        return message
 
 
 @post(
@@ -107,7 +149,12 @@ async def chat(
     decision = agent.route(body.model)
     asked = asked_by(request)
     spec = GenerateSpec(
-        prompts=[Prompt(messages=[message.for_template() for message in body.messages])],
+        prompts=[
+            Prompt(
+                messages=[message.for_template() for message in body.messages],
+                variables=body.template_variables(),
+            )
+        ],
         sampling=body.sampling(agent.defaults(decision)),
         max_tokens=body.answer_limit,
         stop=body.stops(),
@@ -115,6 +162,7 @@ async def chat(
         scope=asked.key_id,
         ignore_eos=body.ignore_eos,
         form=body.form(allow_grammars=settings.allow_grammars),
+        tools=body.tool_use(caller_of(request)),
     )
     writer = ChatWriter(decision.model_id, wants_usage=body.wants_usage)
 
@@ -134,25 +182,8 @@ async def chat(
 def stored_chat(owner: str, body: ChatRequest, whole: dict[str, Any]) -> StoredResponse:
     """Question and answers as they are kept."""
     metadata = body.metadata or {}
-    asked = [
-        Item(
-            kind="message",
-            role=message.role,
-            body=message.model_dump(exclude_none=True),
-            plain=message.content or "",
-            is_input=True,
-        )
-        for message in body.messages
-    ]
-    answered = [
-        Item(
-            kind="message",
-            role="assistant",
-            body=choice["message"],
-            plain=choice["message"]["content"] or "",
-        )
-        for choice in whole["choices"]
-    ]
+    asked = [item for message in body.messages for item in _asked(message)]
+    answered = [item for choice in whole["choices"] for item in _items(choice["message"])]
     return StoredResponse(
         id=whole["id"],
         owner=owner,
@@ -162,3 +193,33 @@ def stored_chat(owner: str, body: ChatRequest, whole: dict[str, Any]) -> StoredR
         body=whole | {"metadata": metadata},
         items=[*asked, *answered],
     )
+
+
+def _asked(message: ChatMessage) -> list[Item]:
+    return _items(message.model_dump(exclude_none=True), is_input=True)
+
+
+def _items(message: dict[str, Any], *, is_input: bool = False) -> list[Item]:
+    """A message, and each of its calls beside it: by these, calls are found and counted. The result of
+    a call is an item of its own kind."""
+    is_result = message["role"] == "tool"
+    plain = message.get("content") or ""
+    items = [
+        Item(
+            kind="function_call_output" if is_result else "message",
+            role=message["role"],
+            body=message,
+            plain=plain,
+            is_input=is_input,
+        )
+    ]
+    for call in message.get("tool_calls") or ():
+        called = {
+            "type": "function_call",
+            "call_id": call["id"],
+            "name": call["function"]["name"],
+            "arguments": call["function"]["arguments"],
+        }
+        plain = f"{called['name']} {called['arguments']}"
+        items.append(Item(kind="function_call", body=called, plain=plain, is_input=is_input))
+    return items

@@ -10,10 +10,11 @@ import msgspec
 from litestar.types import Receive, Scope, Send
 
 from edgeagent.api.stream import client_gone
-from edgeagent.api.writer import PING
 from edgeagent.runs import Run
 
 logger = logging.getLogger(__name__)
+
+PING = b": ping\n\n"
 
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),

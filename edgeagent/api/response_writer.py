@@ -11,10 +11,8 @@ response.
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
@@ -27,12 +25,13 @@ from edgeagent.api.schemas.items import (
     shown_message,
     shown_reasoning,
 )
+from edgeagent.api.tools import new_call_id
 from edgeagent.api.usage import usage_of
-from edgeagent.api.writer import PING
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types import CallDelta, TokenChunk, TokenLogprob
 
 _encode = msgspec.json.encode
+PING = b": ping\n\n"
 # OpenAI's codes of a failed response are few; ours is in `type`.
 CODES = {429: "rate_limit_exceeded", 400: "invalid_prompt", 404: "invalid_prompt"}
 
@@ -40,10 +39,8 @@ CODES = {429: "rate_limit_exceeded", 400: "invalid_prompt", 404: "invalid_prompt
 class ResponseWriter:
     """`head` is the response object as it was asked for; its status and output are kept up to date."""
 
-    ending = b""  # other than a chat's, these streams end with their last event
-    params: ClassVar[Mapping[str, str]] = {
-        "messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format",
-    }  # fmt: skip
+    content_type = b"text/event-stream; charset=utf-8"
+    ping: bytes | None = PING
 
     def __init__(self, head: Body, *, is_stream: bool, wants_logprobs: bool) -> None:
         self.response = head
@@ -61,12 +58,11 @@ class ResponseWriter:
 
     # ---- what `stream.AnswerResponse` asks for
 
+    def opening(self) -> bytes:
+        return b"".join(self.begin() + self._progress())
+
     def events(self, chunks: list[TokenChunk]) -> bytes:
         return b"".join(self.listed(chunks))
-
-    def silence(self) -> bytes:
-        """Instead of the first comment, the beginning: a client learns the id of what it waits for."""
-        return b"".join(self.opening() + self._progress()) or PING
 
     def collect(self, chunks: list[TokenChunk]) -> None:
         """Keep chunks for an answer that is not streamed; `events` keeps those of one that is."""
@@ -80,12 +76,12 @@ class ResponseWriter:
         self.finish(answer)
         return _encode(self.response)
 
-    def failure(self, error: EdgeAgentError) -> bytes:
+    def error_events(self, error: EdgeAgentError) -> bytes:
         return b"".join(self.fail(error))
 
     # ---- the story
 
-    def opening(self) -> list[bytes]:
+    def begin(self) -> list[bytes]:
         """That there will be an answer; once."""
         if self._has_begun:
             return []
@@ -105,7 +101,7 @@ class ResponseWriter:
 
     def listed(self, chunks: list[TokenChunk]) -> list[bytes]:
         """The events of some chunks, one by one."""
-        return self.opening() + self._progress() + self._told(chunks)
+        return self.begin() + self._progress() + self._told(chunks)
 
     def _told(self, chunks: list[TokenChunk]) -> list[bytes]:
         out: list[bytes] = []
@@ -138,13 +134,13 @@ class ResponseWriter:
 
     def fail(self, error: EdgeAgentError) -> list[bytes]:
         """The last event of an answer that could not be finished."""
-        out = self.opening() + self._progress() + self._close("incomplete")
+        out = self.begin() + self._progress() + self._close("incomplete")
         self.response |= {"status": "failed", "error": error_of(error), "output": self._output}
         return [*out, self._event("response.failed", response=self.response)]
 
     def cancel(self) -> list[bytes]:
         """The end of an answer that nobody wants any more, with what is there of it."""
-        out = self.opening() + self._close("incomplete")
+        out = self.begin() + self._close("incomplete")
         self.response |= {"status": "cancelled", "output": self._output}
         return [*out, self._event("response.incomplete", response=self.response)]
 
@@ -167,7 +163,7 @@ class ResponseWriter:
             else:
                 item = shown_reasoning("", "in_progress")
                 part = {"type": "reasoning_text", "text": ""}
-            out += self._begin(item)
+            out += self._begin_item(item)
             out.append(self._event("response.content_part.added", **self._place(), part=part))
         self._text.append(text)
         if kind == "message":
@@ -188,8 +184,8 @@ class ResponseWriter:
         if self._open is None or delta.call != self._call or self._open["type"] != "function_call":
             out += self._close("completed")
             self._call = delta.call
-            call_id = f"call_{secrets.token_hex(12)}"
-            out += self._begin(shown_call(call_id, delta.name or "", "", "in_progress"))
+            call = shown_call(new_call_id(), delta.name or "", "", "in_progress")
+            out += self._begin_item(call)
         if delta.arguments:
             self._text.append(delta.arguments)
             out.append(
@@ -202,7 +198,7 @@ class ResponseWriter:
             )
         return out
 
-    def _begin(self, item: Body) -> list[bytes]:
+    def _begin_item(self, item: Body) -> list[bytes]:
         self._open = item
         self._text, self._logprobs = [], []
         self._output.append(item)

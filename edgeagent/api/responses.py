@@ -6,31 +6,48 @@ import asyncio
 import logging
 from typing import Any
 
+import msgspec
 from litestar import Request, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.agent import Agent, Answer
 from edgeagent.api.body import body_operation, read_body
-from edgeagent.api.caller import asked_by
+from edgeagent.api.caller import asked_by, caller_of
 from edgeagent.api.errors import translate
 from edgeagent.api.follow import FollowResponse, JsonResponse
 from edgeagent.api.limits import Place
+from edgeagent.api.once import OnceResponse
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.schemas.items import kept
-from edgeagent.api.schemas.responses import ResponseAnswer, ResponseRequest
+from edgeagent.api.schemas.responses import (
+    ResponseAnswer,
+    ResponseRequest,
+    TokenCount,
+    TokenCountRequest,
+)
 from edgeagent.api.stream import AnswerResponse
-from edgeagent.api.turn import Turn, prepare
+from edgeagent.api.turn import Turn, prepare, question
 from edgeagent.api.usage import tokens_of
 from edgeagent.archive import Archive
+from edgeagent.calls import Calls
 from edgeagent.dialogues import WHY_INTERRUPTED, Dialogues
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, Interrupted
 from edgeagent.prefixes import Prefixes
 from edgeagent.runs import Run, Runs
 from edgeagent.settings import Settings
+from edgeagent.types import CountSpec, GenerateSpec
 
 logger = logging.getLogger(__name__)
+
+_encode = msgspec.json.encode
+
+PARAMS = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "response_format": "text.format",
+}
 
 _REFUSED = {
     400: ResponseSpec(
@@ -68,7 +85,9 @@ async def respond(
     settings: Settings,
 ) -> ASGIApp:
     body = await read_body(request, ResponseRequest)
-    turn = await prepare(body, asked_by(request), agent, archive, dialogues, prefixes)
+    turn = await prepare(
+        body, asked_by(request), caller_of(request), agent, archive, dialogues, prefixes
+    )
 
     async def recall(client: EngineClient) -> None:
         if turn.history is not None:
@@ -98,9 +117,36 @@ async def respond(
         turn.writer,
         keep=keep if turn.is_stored or turn.conversation_id is not None else None,
         ended=lambda _: turn.release(),
+        params=PARAMS,
         is_stream=bool(body.stream),
         ping_interval_s=settings.ping_interval_s,
         write_timeout_s=settings.write_timeout_s,
+    )
+
+
+@post(
+    "/v1/responses/input_tokens",
+    operation_class=body_operation(TokenCountRequest),
+    operation_id="count_input_tokens",
+    summary="Count the tokens of what would be asked",
+    description="With the history, and all that the model's template puts around it, tools included.",
+    tags=["responses"],
+    status_code=200,
+    responses={200: ResponseSpec(TokenCount, description="The count")} | _REFUSED,
+)
+async def count_input_tokens(
+    request: Request[Any, Any, Any], agent: Agent, calls: Calls, dialogues: Dialogues
+) -> ASGIApp:
+    body = await read_body(request, TokenCountRequest)
+    asked = asked_by(request)
+    decision = agent.route(body.model)
+    _, _, prompt = await question(body, asked.owner, dialogues)
+    spec = CountSpec(
+        request=GenerateSpec(prompts=[prompt], tools=body.tool_use(caller_of(request)))
+    )
+    return OnceResponse(
+        calls.ask(asked, decision, spec),
+        lambda n_tokens: _encode({"object": "response.input_tokens", "input_tokens": n_tokens}),
     )
 
 
@@ -130,7 +176,7 @@ async def begin(
     """Store an answer that is open, and go on with it in a task of its own."""
     run = Run(turn.id, turn.asked.owner, turn.writer.now)
     await dialogues.begin(turn.stored(with_outputs=False))
-    run.publish(turn.writer.opening())
+    run.publish(turn.writer.begin())
 
     async def work() -> None:
         try:
@@ -165,7 +211,7 @@ async def _answer(turn: Turn, answer: Answer, dialogues: Dialogues, run: Run) ->
         await _end_badly(turn, dialogues, run, events)
     except Exception as exc:
         error = translate(exc)
-        error.param = writer.params.get(error.param or "", error.param)
+        error.param = PARAMS.get(error.param or "", error.param)
         await _end_badly(turn, dialogues, run, writer.fail(error))
 
 
@@ -182,4 +228,4 @@ async def _finish(turn: Turn, dialogues: Dialogues) -> None:
     await dialogues.finish(turn.stored(with_inputs=False))
 
 
-HANDLERS = [respond]
+HANDLERS = [respond, count_input_tokens]

@@ -130,7 +130,11 @@ async def list_messages(
     owner = caller_of(request).owner
     page = Page(after, limit, order == "desc")
     found = await archive.items(owner, "response_id", completion_id, page)
-    rows = [{"id": row["id"]} | (row["body"] or {}) for row in found.rows if row["is_input"]]
+    rows = [
+        {"id": row["id"]} | (row["body"] or {})
+        for row in found.rows
+        if row["is_input"] and row["kind"] != "function_call"  # its message has it
+    ]
     return as_list(rows, found.has_more)
 
 

@@ -1,7 +1,7 @@
 """Sends one answer, streamed or whole, and lets go of it the moment the client does.
 
 Nothing is sent before the first tokens are there, so that what goes wrong until then is a status
-code and not an event. A stream that stays silent for longer, in a long prefill, sends comments.
+code and not an event. A stream that stays silent for longer, in a long prefill, says that it lives.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import ClassVar, Protocol
+from types import MappingProxyType
+from typing import Protocol
 
 from litestar.types import Receive, Scope, Send
 
@@ -23,26 +24,28 @@ logger = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
-    """Puts chunks into the words of one endpoint. One for each response. `ending` ends every stream;
-    `params` has this endpoint's names for fields that have others in a chat."""
+    """Puts chunks into the words of one endpoint. One for each response.
 
-    ending: bytes
-    params: ClassVar[Mapping[str, str]]
+    `content_type` is a stream's. A stream that has long been silent sends `ping`; None: it stays so.
+    """
+
+    content_type: bytes
+    ping: bytes | None
+
+    def opening(self) -> bytes:
+        """What a stream begins with, before any chunk or ping."""
+        ...
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
         """The stream's events for some chunks."""
         ...
 
-    def silence(self) -> bytes:
-        """What a stream sends when nothing has come for a while."""
-        ...
-
     def last_events(self, answer: Answer) -> bytes:
-        """What the stream of a whole answer ends with, before `ending`."""
+        """What the stream ends with."""
         ...
 
-    def failure(self, error: EdgeAgentError) -> bytes:
-        """What a stream that fails ends with, before `ending`."""
+    def error_events(self, error: EdgeAgentError) -> bytes:
+        """What a stream ends with that fails after its beginning."""
         ...
 
     def collect(self, chunks: list[TokenChunk]) -> None:
@@ -56,7 +59,8 @@ class Writer(Protocol):
 
 class AnswerResponse:
     """An ASGI response around one answer. `keep` stores it, before its end is sent: an answer that says
-    it is stored is on disk. `ended` is told however it ended, once the answer holds nothing any more."""
+    it is stored is on disk. `ended` is told however it ended, once the answer holds nothing any more.
+    `params` has this endpoint's names for fields that have others in a chat."""
 
     def __init__(
         self,
@@ -65,6 +69,7 @@ class AnswerResponse:
         *,
         keep: Callable[[Answer], Awaitable[None]] | None = None,
         ended: Callable[[Answer], None] = lambda answer: None,
+        params: Mapping[str, str] = MappingProxyType({}),
         is_stream: bool,
         ping_interval_s: float,
         write_timeout_s: float,
@@ -73,12 +78,15 @@ class AnswerResponse:
         self._writer = writer
         self._keep = keep
         self._ended = ended
+        self._params = params
         self._is_stream = is_stream
         self._ping_interval_s = ping_interval_s
         self._write_timeout_s = write_timeout_s
+        self._scope: Scope | None = None
         self._is_started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
         produce = asyncio.create_task(self._produce(send), name="answer")
         gone = asyncio.create_task(client_gone(receive), name="answer-watch")
         try:
@@ -120,17 +128,18 @@ class AnswerResponse:
             await self._send(send, self._writer.events(chunks))
         if self._keep is not None:
             await self._keep(answer)
-        await self._send(send, self._writer.last_events(answer) + self._writer.ending, more=False)
+        await self._send(send, self._writer.last_events(answer), more=False)
 
     async def _take(self, send: Send, answer: Answer) -> list[TokenChunk]:
-        """The next chunks; a comment for each interval that passes without any."""
+        """The next chunks; a sign of life for each interval that passes without any."""
         while True:
             try:
                 async with asyncio.timeout(self._ping_interval_s):
                     return await answer.take()
             except TimeoutError:
-                await self._start_stream(send)
-                await self._send(send, self._writer.silence())
+                if self._writer.ping is not None:
+                    await self._start_stream(send)
+                    await self._send(send, self._writer.ping)
 
     async def _start_stream(self, send: Send) -> None:
         if not self._is_started:
@@ -138,11 +147,13 @@ class AnswerResponse:
                 send,
                 200,
                 [
-                    (b"content-type", b"text/event-stream; charset=utf-8"),
+                    (b"content-type", self._writer.content_type),
                     (b"cache-control", b"no-cache"),
                     (b"x-accel-buffering", b"no"),
                 ],
             )
+            if opening := self._writer.opening():
+                await self._send(send, opening)
 
     async def _start(self, send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._is_started = True
@@ -159,12 +170,12 @@ class AnswerResponse:
             logger.info("client_dropped reason=reads_too_slowly")
             return
         error = translate(exc)
-        error.param = self._writer.params.get(error.param or "", error.param)
+        error.param = self._params.get(error.param or "", error.param)
         self._answer.status = status_of(error)
         if self._is_started:
-            await self._send(send, self._writer.failure(error) + self._writer.ending, more=False)
+            await self._send(send, self._writer.error_events(error), more=False)
             return
-        status, headers, body = encoded(error)
+        status, headers, body = encoded(error, self._scope)
         await self._start(send, status, headers)
         await self._send(send, body, more=False)
 

@@ -11,8 +11,8 @@ from edgeagent.agent import Agent, Asked, Decision
 from edgeagent.api.messages import messages_of
 from edgeagent.api.response_writer import ResponseWriter
 from edgeagent.api.schemas.items import Body, InputItem, ItemReference, kept
-from edgeagent.api.schemas.responses import AllowedTools, NamedTool, ResponseRequest
 from edgeagent.api.schemas.responses import Asked as AskedBody
+from edgeagent.api.schemas.responses import ResponseRequest
 from edgeagent.archive import Archive
 from edgeagent.dialogues import Dialogues
 from edgeagent.errors import InvalidParameter
@@ -20,7 +20,7 @@ from edgeagent.prefixes import Place, Prefixes
 from edgeagent.store.history import PREFIX, History
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import new_id
-from edgeagent.types import GenerateSpec, Prompt, Sampling, ToolUse
+from edgeagent.types import Caller, GenerateSpec, Prompt, Sampling
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Turn:
 
 
 async def prepare(
-    body: ResponseRequest, asked: Asked, agent: Agent, archive: Archive, dialogues: Dialogues,
+    body: ResponseRequest, asked: Asked, caller: Caller, agent: Agent, archive: Archive, dialogues: Dialogues,
     prefixes: Prefixes,
 ) -> Turn:  # fmt: skip
     """Look up what was said before and put the question together.
@@ -106,7 +106,7 @@ async def prepare(
             scope=asked.key_id,
             ignore_eos=body.ignore_eos,
             form=body.form(),
-            tools=tool_use(body),
+            tools=body.tool_use(caller),
             logprobs=body.n_logprobs,
         )
     except BaseException:
@@ -147,7 +147,7 @@ async def question(
         raise InvalidParameter(
             "There is nothing to answer: send `input`, a text or a list of items.", param="input"
         )
-    return history, inputs, Prompt(messages=messages)
+    return history, inputs, Prompt(messages=messages, variables=body.variables())
 
 
 async def bodies_of(items: Sequence[InputItem], owner: str, dialogues: Dialogues) -> list[Body]:
@@ -177,41 +177,6 @@ def _check_calls(items: list[Body]) -> None:
             )
 
 
-def tool_use(body: AskedBody) -> ToolUse | None:
-    """The tools that may be called; None where none may. Raises: InvalidParameter."""
-    tools = [tool.tool() for tool in body.tools or []]
-    choice = body.tool_choice or "auto"
-    names = {tool.name for tool in tools}
-    wanted: list[NamedTool] = []
-    if isinstance(choice, NamedTool):
-        wanted = [choice]
-    elif isinstance(choice, AllowedTools):
-        wanted = choice.tools
-    for one in wanted:
-        if one.name not in names:
-            raise InvalidParameter(
-                f"`tool_choice` names {one.name!r}, `tools` has "
-                f"{', '.join(sorted(names)) or 'none'}: name one of those.",
-                param="tool_choice",
-            )
-    if choice == "required" and not tools:
-        raise InvalidParameter(
-            "`tool_choice` requires a call and `tools` is empty: offer a tool.", param="tool_choice"
-        )
-    if not tools or choice == "none":
-        return None
-    if isinstance(choice, AllowedTools):
-        allowed = {one.name for one in choice.tools}
-        tools = [tool for tool in tools if tool.name in allowed]
-    mode = choice.mode if isinstance(choice, AllowedTools) else choice
-    return ToolUse(
-        tools=tools,
-        choice="auto" if mode == "auto" else "required",
-        name=choice.name if isinstance(choice, NamedTool) else None,
-        is_parallel=body.parallel_tool_calls is not False,
-    )
-
-
 def head_of(
     body: ResponseRequest, decision: Decision, sampling: Sampling, *, is_stored: bool
 ) -> dict[str, Any]:
@@ -237,8 +202,8 @@ def head_of(
         "conversation": body.conversation.model_dump() if body.conversation else None,
         "prompt_cache_key": body.prompt_cache_key,
         "reasoning": {
-            "effort": (body.reasoning or {}).get("effort"),
-            "summary": (body.reasoning or {}).get("summary"),
+            "effort": body.reasoning.effort if body.reasoning else None,
+            "summary": body.reasoning.summary if body.reasoning else None,
         },
         "safety_identifier": body.safety_identifier,
         "service_tier": "default",

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
 from edgeagent.agent import Answer
-from edgeagent.api.errors import body_of
+from edgeagent.api.dialects import openai_error
+from edgeagent.api.errors import status_of
+from edgeagent.api.tools import Calls
 from edgeagent.api.usage import timings_of, usage_of
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types import TokenChunk
 
 DONE = b"data: [DONE]\n\n"
-PING = b": ping\n\n"
 
 
 class AnswerWriter:
@@ -25,8 +25,8 @@ class AnswerWriter:
     `head` is what every object of the response begins with.
     """
 
-    ending = DONE
-    params: ClassVar[Mapping[str, str]] = {}
+    content_type = b"text/event-stream; charset=utf-8"
+    ping: bytes | None = b": ping\n\n"
 
     def __init__(self, prefix: str, kind: str, model: str, *, wants_usage: bool) -> None:
         self.head: dict[str, Any] = {
@@ -37,30 +37,39 @@ class AnswerWriter:
         }
         self._wants_usage = wants_usage
         self._texts: dict[int, list[str]] = {}
+        self._reasoning: dict[int, list[str]] = {}
+        self.calls = Calls()
 
     def collect(self, chunks: list[TokenChunk]) -> None:
         """Keep chunks for an answer that is not streamed."""
         for chunk in chunks:
             self._texts.setdefault(chunk.index, []).append(chunk.text)
-
-    def silence(self) -> bytes:
-        return PING
-
-    def failure(self, error: EdgeAgentError) -> bytes:
-        """An event with the error where its choices would be."""
-        return b"data: " + msgspec.json.encode(body_of(error)) + b"\n\n"
+            if chunk.reasoning:
+                self._reasoning.setdefault(chunk.index, []).append(chunk.reasoning)
+            if chunk.calls:
+                self.calls.add(chunk.index, chunk.calls)
 
     def text(self, index: int) -> str:
         """The whole text of answer `index`, of the chunks collected."""
         return "".join(self._texts.get(index, []))
 
+    def opening(self) -> bytes:
+        return b""
+
+    def reasoning(self, index: int) -> str:
+        """The reasoning section of answer `index`; empty without one."""
+        return "".join(self._reasoning.get(index, []))
+
     def last_events(self, answer: Answer) -> bytes:
-        """The usage that ends a stream, where it was asked for."""
+        """The usage that ends a stream, where it was asked for, and [DONE]."""
         if not self._wants_usage:
-            return b""
-        return (
-            b"data: " + msgspec.json.encode(self.head | {"choices": []} | totals(answer)) + b"\n\n"
-        )
+            return DONE
+        usage = msgspec.json.encode(self.head | {"choices": []} | totals(answer))
+        return b"data: " + usage + b"\n\n" + DONE
+
+    def error_events(self, error: EdgeAgentError) -> bytes:
+        body = msgspec.json.encode(openai_error(error, status_of(error)))
+        return b"data: " + body + b"\n\n" + DONE
 
 
 def totals(answer: Answer) -> dict[str, Any]:

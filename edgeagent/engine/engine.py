@@ -176,7 +176,9 @@ class Engine:
             else:
                 self._kv.release(seq.seq_id)
             seq.seq_id = None
-        chunk = TokenChunk(seq.index, text, finish, seq.usage(now), error)
+        usage = seq.usage(now)
+        stop = seq.text.stopped_by if finish == "stop" else None
+        chunk = TokenChunk(seq.index, text, finish, usage, error, stop=stop)
         request_id = seq.request.request_id
         self._outbox.put(request_id, chunk)
         self._open[request_id] -= 1

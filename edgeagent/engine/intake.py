@@ -27,7 +27,8 @@ from edgeagent.types import EngineConfig
 class Intake:
     """A thread that prepares requests, so that templates and tokenizing never hold up the engine.
 
-    Prepared sequences go to `submit`, errors to `refuse`. `close()` may be called twice.
+    Prepared sequences go to `submit`, errors to `refuse`, tokens that are only counted to `count`.
+    `close()` may be called twice.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Intake:
         *,
         submit: Callable[[list[Sequence]], None],
         refuse: Callable[[int, Exception], None],
+        count: Callable[[int, int], None],
     ) -> None:
         self._config = config
         self._llama = llama
@@ -45,6 +47,7 @@ class Intake:
         self._prompts = PromptBuilder(llama, template, config.template_timeout_s, config.model_id)
         self._submit = submit
         self._refuse = refuse
+        self._count = count
         self._grammars = Grammars(
             lambda: vocabulary_of(llama),
             config.grammar_timeout_s,
@@ -71,7 +74,11 @@ class Intake:
     def _loop(self) -> None:
         while (request := self._queue.get()) is not None:
             try:
-                if self._has_grammar(request):
+                if request.is_counted:
+                    prompts = request.spec.prompts
+                    n_tokens = sum(len(self._prompts.tokens(prompt)) for prompt in prompts)
+                    self._count(request.request_id, n_tokens)
+                elif self._has_grammar(request):
                     self._submit(self.prepare(request))
             except EdgeAgentError as exc:
                 self._refuse(request.request_id, exc)

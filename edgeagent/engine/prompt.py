@@ -144,8 +144,9 @@ class PromptBuilder:
         """
         if prompt.tokens is not None:
             tokens = self._checked(prompt.tokens)
-        elif prompt.messages is not None:
-            tokens = self._llama.tokenize(self._render(prompt.messages), add_special=True)
+        elif prompt.messages is not None and (self._host is not None or prompt.text is None):
+            text = self._render(prompt.messages) + prompt.prefill
+            tokens = self._llama.tokenize(text, add_special=True)
         else:
             tokens = self._llama.tokenize(prompt.text or "", add_special=True)
         if not tokens:

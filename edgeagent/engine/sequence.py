@@ -13,13 +13,15 @@ from edgeagent.types import FinishReason, GenerateSpec, Usage
 
 @dataclass(eq=False)
 class Request:
-    """What a client asked for. `is_cancelled` is set by the receiving thread and read by the engine."""
+    """What a client asked for. `is_cancelled` is set by the receiving thread and read by the engine. With
+    `is_counted` its prompts are made and counted, and that is all."""
 
     request_id: int
     spec: GenerateSpec
     arrived_s: float
     is_cancelled: bool = False
     grammar: Grammar | None = None  # the compiled `spec.form`, once it is
+    is_counted: bool = False
 
 
 @dataclass(eq=False)

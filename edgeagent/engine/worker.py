@@ -29,6 +29,7 @@ from edgeagent.engine.sequence import Request, Sequence
 from edgeagent.errors import EdgeAgentError, InvalidParameter, QueueFull
 from edgeagent.types import (
     CachedSpec,
+    CountSpec,
     DetokenizeSpec,
     EmbedSpec,
     EngineConfig,
@@ -67,7 +68,12 @@ class Worker:
             forget=self._forget,
         )
         self._intake = Intake(
-            config, self._llama, template, submit=self._submit, refuse=self._refuse
+            config,
+            self._llama,
+            template,
+            submit=self._submit,
+            refuse=self._refuse,
+            count=self._tell_count,
         )
         self._clerk = Clerk(config, self._llama, channel)
         self._facts = self._describe(template is not None, started_s)
@@ -123,22 +129,30 @@ class Worker:
     def _submit(self, sequences: list[Sequence]) -> None:
         self._loop.post(lambda: self._engine.submit(sequences))
 
+    def _tell_count(self, request_id: int, n_tokens: int) -> None:
+        self._forget(request_id)
+        self._channel.send(protocol.Result(request_id, n_tokens))
+
     # --- receiver thread
+
+    def _take(self, request: Request) -> None:
+        self._requests[request.request_id] = request
+        if not self._intake.put(request):
+            self._refuse(
+                request.request_id,
+                QueueFull(
+                    f"{self._config.queue_limit} requests wait for {self._config.model_id}: try again "
+                    "later or raise queue_limit.",
+                    retry_after_s=5.0,
+                ),
+            )
 
     def _handle(self, message: protocol.ToWorker) -> None:
         match message:
             case protocol.Generate(request_id, spec):
-                request = Request(request_id, spec, time.monotonic())
-                self._requests[request_id] = request
-                if not self._intake.put(request):
-                    self._refuse(
-                        request_id,
-                        QueueFull(
-                            f"{self._config.queue_limit} requests wait for {self._config.model_id}: "
-                            "try again later or raise queue_limit.",
-                            retry_after_s=5.0,
-                        ),
-                    )
+                self._take(Request(request_id, spec, time.monotonic()))
+            case protocol.Ask(request_id, CountSpec(request=spec)):
+                self._take(Request(request_id, spec, time.monotonic(), is_counted=True))
             case protocol.Ask(request_id, EmbedSpec()):
                 self._refuse(
                     request_id,

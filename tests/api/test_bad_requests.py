@@ -203,9 +203,8 @@ def test_an_unknown_field_like_no_other_is_refused_by_name(client):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("tools", [{"type": "function", "function": {"name": "f", "parameters": {}}}]),
-        ("tool_choice", "required"),
         ("functions", [{"name": "f"}]),
+        ("function_call", {"name": "f"}),
         ("logprobs", True),
         ("top_logprobs", 3),
         ("modalities", ["text", "audio"]),

@@ -199,6 +199,16 @@ def test_an_answer_that_was_not_stored_cannot_be_continued(client: openai.OpenAI
     )
 
 
+def test_tokens_are_counted_as_they_would_be_read(client: openai.OpenAI):
+    given = {"instructions": INSTRUCTIONS, "input": "What is my name?", "model": SMOLLM}
+    before = client.responses.create(**given, max_output_tokens=4)
+    for more in ({}, {"previous_response_id": before.id}, {"tools": [FUNCTION]}):
+        counted = client.responses.input_tokens.count(**given, **more)
+        made = client.responses.create(**given, **more, max_output_tokens=1)
+        assert counted.input_tokens == made.usage.input_tokens
+        assert (counted.object, counted.input_tokens > 20) == ("response.input_tokens", True)
+
+
 # ---- in the background
 
 

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgeagent.api.schemas.common import GenerationRequest, TimingsBody, UsageBody
+from edgeagent.api.schemas.marks import Extension, Ignored
 from edgeagent.api.schemas.response_format import ResponseFormat
 from edgeagent.api.schemas.stored import Metadata
-from edgeagent.errors import UnsupportedParameter
-from edgeagent.types import Form
+from edgeagent.api.schemas.tools import (
+    MAX_CALLS,
+    MAX_TOOLS,
+    AllowedToolsChoice,
+    AnswerCall,
+    CallId,
+    FunctionChoice,
+    FunctionTool,
+    ToolCall,
+    ToolChoice,
+)
+from edgeagent.api.tools import tool_use
+from edgeagent.errors import InvalidParameter, UnsupportedParameter
+from edgeagent.types import Caller, Form, ToolUse
+
+MAX_TEMPLATE_VARIABLES = 16
+MAX_TEMPLATE_BYTES = 16 << 10
+# What we tell a template ourselves.
+RESERVED = frozenset({
+    "messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "continue_final_message",
+})  # fmt: skip
 
 
 class ChatMessage(BaseModel):
@@ -22,6 +42,10 @@ class ChatMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | None = None
     name: str | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS)] | None = Field(
+        None, description="what an answer asked to be called"
+    )
+    tool_call_id: CallId | None = Field(None, description="the call whose result `content` is")
 
     @field_validator("content", mode="before")
     @classmethod
@@ -29,7 +53,11 @@ class ChatMessage(BaseModel):
         return "".join(map(_part_text, content)) if isinstance(content, list) else content
 
     @model_validator(mode="after")
-    def _reaches_the_worker(self) -> ChatMessage:
+    def _fits_its_role(self) -> ChatMessage:
+        if self.role == "tool" and self.tool_call_id is None:
+            raise ValueError("a message of the role `tool` needs the `tool_call_id` of its call")
+        if self.role != "assistant" and self.tool_calls:
+            raise ValueError("`tool_calls` go with the role `assistant`")
         # What else a message holds is the template's to read, as far as a frame can carry it.
         try:
             msgspec.msgpack.encode(self.model_extra)
@@ -44,6 +72,8 @@ class ChatMessage(BaseModel):
         message = self.model_dump(exclude_none=True)
         message["role"] = "system" if self.role == "developer" else self.role
         message.setdefault("content", "")
+        if not self.tool_calls:
+            message.pop("tool_calls", None)
         return message
 
 
@@ -67,8 +97,7 @@ class ChatRequest(GenerationRequest):
     """OpenAI's chat request. What is accepted and ignored says so."""
 
     refused: ClassVar[dict[str, tuple[object, ...]]] = {
-        "tools": ([],),
-        "tool_choice": ("none", "auto"),
+        # What `tools` and `tool_choice` were called before; every client of today sends those.
         "functions": ([],),
         "function_call": ("none", "auto"),
         "logprobs": (False,),
@@ -79,6 +108,11 @@ class ChatRequest(GenerationRequest):
         "prediction": (),
     }
 
+    instead: ClassVar[dict[str, str]] = {
+        "functions": "send `tools`",
+        "function_call": "send `tool_choice`",
+    }
+
     messages: list[ChatMessage] = Field(min_length=1, max_length=4096)
     max_tokens: int | None = Field(None, ge=1, le=1 << 20)
     max_completion_tokens: int | None = Field(None, ge=1, le=1 << 20)
@@ -87,15 +121,85 @@ class ChatRequest(GenerationRequest):
         None, description="kept with a stored answer; `subject` names whom it is about"
     )
     store: bool | None = Field(None, description="keep question and answer on this device")
-    reasoning_effort: str | None = Field(None, description="accepted and ignored")
-    verbosity: str | None = Field(None, description="accepted and ignored")
-    parallel_tool_calls: bool | None = Field(None, description="accepted and ignored without tools")
-    service_tier: str | None = Field(None, description="accepted and ignored")
-    safety_identifier: str | None = Field(None, description="accepted and ignored")
-    prompt_cache_key: str | None = Field(
-        None, description="accepted and ignored: prefixes are found"
+    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = Field(
+        None, description="functions that the model may ask to be called"
     )
-    prompt_cache_retention: str | None = Field(None, description="accepted and ignored")
+    tool_choice: ToolChoice | None = Field(
+        None, description="default: `auto` with tools; what is required is enforced"
+    )
+    parallel_tool_calls: bool | None = Field(
+        None, description="whether an answer may have more than one call; default: true"
+    )
+    reasoning_effort: str | None = Field(
+        None,
+        max_length=20,
+        description="told to the model's template; `none` also turns `enable_thinking` off",
+    )
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None,
+        Extension("what else the model's template is told, such as `enable_thinking`"),
+    ] = Field(None, max_length=MAX_TEMPLATE_VARIABLES)
+    verbosity: Annotated[str | None, Ignored()] = None
+    service_tier: Annotated[str | None, Ignored()] = None
+    safety_identifier: Annotated[str | None, Ignored()] = None
+    prompt_cache_key: Annotated[str | None, Ignored("prefixes are found by themselves")] = None
+    prompt_cache_retention: Annotated[str | None, Ignored()] = None
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _is_small(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
+        for name in given or ():
+            if name in RESERVED or not name.isidentifier():
+                raise ValueError(f"{name[:40]!r} is not for a request to set: leave it out")
+        try:
+            n_bytes = len(msgspec.msgpack.encode(given))
+        except (OverflowError, RecursionError):
+            raise ValueError(
+                "numbers of at most 64 bits and few nested levels are allowed"
+            ) from None
+        if n_bytes > MAX_TEMPLATE_BYTES:
+            raise ValueError(f"{n_bytes} bytes, the bound is {MAX_TEMPLATE_BYTES}: say less")
+        return given
+
+    @model_validator(mode="after")
+    def _results_have_calls(self) -> ChatRequest:
+        called: set[str] = set()
+        for i, message in enumerate(self.messages):
+            called.update(call.id for call in message.tool_calls or ())
+            if message.role == "tool" and message.tool_call_id not in called:
+                raise InvalidParameter(
+                    f"`messages.{i}.tool_call_id` names the call {str(message.tool_call_id)[:80]!r}, which "
+                    "no message before it has: send the assistant's message with its `tool_calls` first.",
+                    param=f"messages.{i}.tool_call_id",
+                )
+        return self
+
+    def tool_use(self, caller: Caller) -> ToolUse | None:
+        """The tools that the answer may call. Raises: InvalidParameter, Forbidden."""
+        tools = [tool.tool() for tool in self.tools or ()]
+        is_parallel = self.parallel_tool_calls is not False
+        chosen = self.tool_choice
+        if isinstance(chosen, FunctionChoice):
+            return tool_use(tools, caller, name=chosen.function.name, is_parallel=is_parallel)
+        if isinstance(chosen, AllowedToolsChoice):
+            names = [choice.function.name for choice in chosen.allowed_tools.tools]
+            return tool_use(
+                tools,
+                caller,
+                choice=chosen.allowed_tools.mode,
+                only=names,
+                is_parallel=is_parallel,
+            )
+        return tool_use(tools, caller, choice=chosen or "auto", is_parallel=is_parallel)
+
+    def template_variables(self) -> dict[str, Any]:
+        """What the model's template is told beside the messages."""
+        told: dict[str, Any] = {}
+        if self.reasoning_effort is not None:
+            told["reasoning_effort"] = self.reasoning_effort
+            if self.reasoning_effort == "none":
+                told["enable_thinking"] = False
+        return told | (self.chat_template_kwargs or {})
 
     def form(self, *, allow_grammars: bool) -> Form | None:
         """What the answer must look like. Raises: InvalidParameter for what is not allowed here."""
@@ -108,9 +212,15 @@ class ChatRequest(GenerationRequest):
 
 
 class AnswerMessage(BaseModel):
+    """`content` is null where there are calls and no text."""
+
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: str | None = None
+    reasoning_content: str | None = Field(
+        None, description="what the model thought before it answered"
+    )
+    tool_calls: list[AnswerCall] | None = None
 
 
 class ChatChoice(BaseModel):

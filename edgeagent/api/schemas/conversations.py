@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from edgeagent.api.schemas.items import InputItem
+from edgeagent.api.schemas.marks import Ignored, RequestModel
 from edgeagent.api.schemas.responses import Includable
 from edgeagent.api.schemas.stored import Metadata
 
 MAX_ITEMS = 20  # of one request, as OpenAI bounds it
 
 
-class ConversationRequest(BaseModel):
+class ConversationRequest(RequestModel):
     """A conversation, with some items in it or none."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     items: list[InputItem] | None = Field(None, max_length=MAX_ITEMS)
     metadata: Metadata | None = Field(
@@ -24,13 +23,11 @@ class ConversationRequest(BaseModel):
     )
 
 
-class ItemsRequest(BaseModel):
+class ItemsRequest(RequestModel):
     """Items to append."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
     items: list[InputItem] = Field(min_length=1, max_length=MAX_ITEMS)
-    include: list[Includable] | None = Field(None, description="accepted: everything is shown")
+    include: Annotated[list[Includable] | None, Ignored("everything is shown")] = None
 
 
 class ConversationBody(BaseModel):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    AliasChoices,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -15,14 +14,16 @@ from pydantic import (
 )
 
 from edgeagent.api.schemas.common import GenerationRequest
-from edgeagent.api.schemas.items import InputItem, MessageItem
-from edgeagent.api.schemas.response_format import JsonSchemaFormat, ResponseFormat
+from edgeagent.api.schemas.items import InputItem
+from edgeagent.api.schemas.marks import Extension, Ignored, RequestModel
+from edgeagent.api.schemas.response_format import ANY_OBJECT, schema_form
 from edgeagent.api.schemas.stored import Metadata
+from edgeagent.api.schemas.tools import MAX_TOOLS, ToolName
+from edgeagent.api.tools import tool_use
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
-from edgeagent.types import Form, Tool
+from edgeagent.types import Caller, Form, Tool, ToolUse
 
 MAX_ITEMS = 4096
-MAX_TOOLS = 128
 LOGPROBS = "message.output_text.logprobs"
 # What else OpenAI can include concerns tools that run there, and pictures: there is none of it here.
 Includable = Literal[
@@ -62,10 +63,12 @@ class FunctionTool(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["function"]
-    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    name: ToolName
     description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = Field(None, description="accepted and ignored: a schema always binds")
+    parameters: dict[str, Any] | None = Field(
+        None, description="a JSON schema of the arguments; without one there are none"
+    )
+    strict: Annotated[bool | None, Ignored("a schema always binds")] = None
 
     def tool(self) -> Tool:
         return Tool(name=self.name, description=self.description, parameters=self.parameters or {})
@@ -134,12 +137,11 @@ class TextFormat(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["text", "json_object", "json_schema"] = "text"
-    name: str | None = None
-    description: str | None = Field(None, description="accepted and ignored")
-    content: dict[str, Any] | None = Field(
-        None, validation_alias=AliasChoices("schema"), serialization_alias="schema"
-    )
-    strict: bool | None = Field(None, description="accepted and ignored: a schema always binds")
+    name: str | None = Field(None, pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    description: Annotated[str | None, Ignored()] = None
+    # `schema` is a method of every BaseModel.
+    content: dict[str, Any] | None = Field(None, alias="schema", description="a JSON schema")
+    strict: Annotated[bool | None, Ignored("a schema always binds")] = None
 
     @model_validator(mode="after")
     def _has_what_its_type_needs(self) -> TextFormat:
@@ -150,14 +152,10 @@ class TextFormat(BaseModel):
         return self
 
     def form(self) -> Form | None:
-        """What the engine is told. Raises: InvalidParameter."""
-        schema = None
-        if self.type == "json_schema":
-            schema = JsonSchemaFormat.model_validate(
-                {"name": self.name or "answer", "schema": self.content}
-            )
-        chosen = ResponseFormat(type=self.type, json_schema=schema, regex=None, lark=None)
-        return chosen.form(allow_grammars=False)
+        """What the engine is told; None for free text. Raises: InvalidParameter."""
+        if self.content is not None:
+            return schema_form(self.content, "text.format")
+        return ANY_OBJECT if self.type == "json_object" else None
 
     def shown(self) -> dict[str, Any]:
         if self.type != "json_schema":
@@ -175,12 +173,26 @@ class TextOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format: TextFormat | None = None
-    verbosity: Literal["low", "medium", "high"] | None = Field(
-        None, description="accepted and ignored"
+    verbosity: Annotated[Literal["low", "medium", "high"] | None, Ignored()] = None
+
+
+class Reasoning(BaseModel):
+    """How much a model should think."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    effort: str | None = Field(
+        None,
+        max_length=20,
+        description="told to the model's template; `none` also turns `enable_thinking` off",
     )
+    summary: Annotated[str | None, Ignored("reasoning is shown as it is")] = None
+    generate_summary: Annotated[str | None, Ignored()] = None
+    context: Annotated[str | None, Ignored()] = None
+    mode: Annotated[str | None, Ignored()] = None
 
 
-class Asked(BaseModel):
+class Asked(RequestModel):
     """What `POST /v1/responses` and the counting of its tokens have in common."""
 
     input: Input | None = None
@@ -196,7 +208,7 @@ class Asked(BaseModel):
     truncation: Literal["auto", "disabled"] | None = Field(
         None, description="`auto` leaves out the oldest turns where all do not fit"
     )
-    reasoning: dict[str, Any] | None = Field(None, description="accepted and ignored")
+    reasoning: Reasoning | None = None
 
     @model_validator(mode="after")
     def _one_history(self) -> Asked:
@@ -217,16 +229,32 @@ class Asked(BaseModel):
     def items(self) -> list[InputItem]:
         return self.input or []
 
-    @property
-    def has_messages(self) -> bool:
-        return any(isinstance(item, MessageItem) for item in self.items)
+    def tool_use(self, caller: Caller) -> ToolUse | None:
+        """The tools that the answer may call. Raises: InvalidParameter, Forbidden."""
+        tools = [tool.tool() for tool in self.tools or ()]
+        is_parallel = self.parallel_tool_calls is not False
+        chosen = self.tool_choice
+        if isinstance(chosen, NamedTool):
+            return tool_use(tools, caller, name=chosen.name, is_parallel=is_parallel)
+        if isinstance(chosen, AllowedTools):
+            names = [one.name for one in chosen.tools]
+            return tool_use(tools, caller, choice=chosen.mode, only=names, is_parallel=is_parallel)
+        return tool_use(tools, caller, choice=chosen or "auto", is_parallel=is_parallel)
+
+    def variables(self) -> dict[str, Any]:
+        """What the model's template is told of reasoning."""
+        effort = self.reasoning.effort if self.reasoning is not None else None
+        if effort is None:
+            return {}
+        return {"reasoning_effort": effort} | (
+            {"enable_thinking": False} if effort == "none" else {}
+        )
 
 
 class ResponseRequest(GenerationRequest, Asked):
     """OpenAI's request for a response. What is accepted and ignored says so."""
 
     refused: ClassVar[dict[str, tuple[object, ...]]] = {
-        "n": (1,),
         "prompt": (),
         "context_management": ([],),
         "moderation": (),
@@ -235,6 +263,7 @@ class ResponseRequest(GenerationRequest, Asked):
         "access_programs": ({},),
     }
 
+    n: Annotated[int | None, Extension("a response is one answer")] = Field(None, ge=1, le=1)
     max_output_tokens: int | None = Field(None, ge=1, le=1 << 20)
     top_logprobs: int | None = Field(None, ge=0, le=20)
     include: list[Includable] | None = Field(
@@ -251,16 +280,12 @@ class ResponseRequest(GenerationRequest, Asked):
     background: bool | None = Field(
         None, description="answer at once and go on without the client; needs `store`"
     )
-    max_tool_calls: int | None = Field(
-        None, ge=1, description="accepted and ignored: it bounds tools that run at OpenAI"
-    )
-    service_tier: str | None = Field(None, description="accepted and ignored")
-    safety_identifier: str | None = Field(None, description="accepted and ignored")
-    prompt_cache_key: str | None = Field(
-        None, description="accepted and ignored: prefixes are found"
-    )
-    prompt_cache_retention: str | None = Field(None, description="accepted and ignored")
-    prompt_cache_options: dict[str, Any] | None = Field(None, description="accepted and ignored")
+    max_tool_calls: Annotated[int | None, Ignored("it bounds tools that run at OpenAI")] = None
+    service_tier: Annotated[str | None, Ignored()] = None
+    safety_identifier: Annotated[str | None, Ignored()] = None
+    prompt_cache_key: Annotated[str | None, Ignored("prefixes are found")] = None
+    prompt_cache_retention: Annotated[str | None, Ignored()] = None
+    prompt_cache_options: Annotated[dict[str, Any] | None, Ignored()] = None
 
     @property
     def n_logprobs(self) -> int | None:
@@ -278,10 +303,8 @@ class ResponseRequest(GenerationRequest, Asked):
 class TokenCountRequest(Asked):
     """What would be asked, to be counted."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
     model: str | None = Field(None, max_length=200, description="a model id, or `default`")
-    personality: str | None = Field(None, description="accepted and ignored")
+    personality: Annotated[str | None, Ignored()] = None
 
 
 class TokenCount(BaseModel):

@@ -44,6 +44,7 @@
     |  |- StorageFull                   storage_full             no room on the disk; reads go on
     |  |- StorageFailed                 storage_failed           the disk refused a read or a write
     |  `- BackupFailed                  backup_failed            a backup that is not sound or cannot be made
+    |- ForgeFailed                      forge_failed             training: a recipe, a data set, a checkpoint
     |- SettingsError                    settings_error           a configuration value is wrong
     `- StartFailed                      start_failed             the daemon cannot start: port, directory
 
@@ -240,6 +241,10 @@ class StorageFailed(StoreError):
 
 class BackupFailed(StoreError):
     code = "backup_failed"
+
+
+class ForgeFailed(EdgeAgentError):
+    code = "forge_failed"
 
 
 class SettingsError(EdgeAgentError):

@@ -94,8 +94,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
-    """The tools of one request. `choice` "required" makes the answer a call, `name` one of that tool;
-    without `is_parallel` there is one call at most. Where none may be called, there is no `ToolUse`."""
+    """The tools of one request. `choice` "required" makes the answer a call, `name` one call of that
+    tool; without `is_parallel` there is one call at most. Where none may be called, there is no `ToolUse`."""
 
     tools: list[Tool]
     choice: Literal["auto", "required"] = "auto"

@@ -24,7 +24,8 @@ HOMES = {
     "jinja2": {"engine/template.py"},
     "uvicorn": {"api/server.py"},
     "h11": {"api/server.py"},
-    "gguf": {"catalog/convert.py"},
+    "gguf": {"catalog/convert.py", "forge/export.py", "forge/pretrained.py"},
+    "tokenizers": {"forge/vocabulary.py", "forge/encoder.py", "forge/pretrained.py"},
     "llguidance": {"engine/constrain.py"},
     "jsonschema_rs": {"engine/constrain.py"},
 }

@@ -17,6 +17,7 @@ COMMANDS = {
     "keys": "edgeagent.cli.keys",
     "data": "edgeagent.cli.data",
     "audit": "edgeagent.cli.audit",
+    "forge": "edgeagent.cli.forge",
     "doctor": "edgeagent.cli.doctor",
 }
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from edgeagent.engine import schema as schemas
@@ -73,15 +74,50 @@ def tokenizer_of(vocabulary: Vocabulary) -> Any:
 
 
 class Source(NamedTuple):
-    """What llguidance compiles, and the checked schema if it is one."""
+    """What llguidance compiles, the checked schema of the answer if there is one, those of the tools it
+    may call, and the special tokens that stand around calls."""
 
     grammar: str
     checked: schemas.Checked | None
+    tools: Mapping[str, schemas.Checked] = {}
+    markers: Mapping[str, int] = {}
 
     @property
     def is_plain(self) -> bool:
         """Whether it may be compiled without a trial in a process of its own."""
-        return self.checked is not None and self.checked.is_plain
+        if self.checked is None and not self.tools:
+            return False
+        return all(found.is_plain for found in self._schemas())
+
+    def _schemas(self) -> list[schemas.Checked]:
+        return [*self.tools.values(), *([self.checked] if self.checked is not None else [])]
+
+    def trial(self) -> str:
+        """What is to be tried: without special tokens, which belong to one vocabulary."""
+        if not self.tools:
+            return self.grammar
+        grammars = [
+            f"v{i}: %json {json.dumps({'x-guidance': JSON_STYLE} | found.narrowed)}"
+            for i, found in enumerate(self._schemas())
+            if not found.is_plain
+        ]
+        names = " | ".join(rule.partition(":")[0] for rule in grammars)
+        return "\n".join([f"start: {names}", *grammars])
+
+    def complaint(self, message: str) -> EdgeAgentError:
+        """A refusal of the whole as an error of ours, with the name of the tool that is at fault."""
+        if self.tools:
+            for name, found in self.tools.items():
+                if said := tried(_json_grammar(found)):
+                    error = complaint(said, found)
+                    return type(error)(f"Tool {name!r}: {error.message}", param="tools")
+            if self.checked is None or not tried(_json_grammar(self.checked)):
+                brief = " ".join(message.replace("<non-verbose/>", "").split())[:300].rstrip(". ")
+                return InvalidParameter(
+                    f"The tools cannot be enforced together: {brief}. Send fewer, or simpler ones.",
+                    param="tools",
+                )
+        return complaint(message, self.checked)
 
 
 def source_of(form: Form) -> Source:
@@ -93,17 +129,23 @@ def source_of(form: Form) -> Source:
     if form.kind == "lark":
         return Source(LLMatcher.grammar_from_lark(form.text), None)
     checked = schemas.checked(form.text)
-    _check_meta(checked.schema)
+    check_meta(checked.schema)
+    return Source(_json_grammar(checked), checked)
+
+
+def _json_grammar(checked: schemas.Checked) -> str:
+    from llguidance import LLMatcher
+
     try:
-        grammar = LLMatcher.grammar_from_json_schema(
+        grammar: str = LLMatcher.grammar_from_json_schema(
             json.dumps(checked.narrowed), overrides=JSON_STYLE
         )
     except (ValueError, UnicodeError) as exc:
         raise InvalidParameter(f"The schema cannot be read: {exc}.", param=PARAM) from exc
-    return Source(grammar, checked)
+    return grammar
 
 
-def _check_meta(schema: dict[str, Any]) -> None:
+def check_meta(schema: dict[str, Any]) -> None:
     """Every keyword's value is of the kind that it must be."""
     import jsonschema_rs
 
@@ -145,10 +187,13 @@ def complaint(message: str, checked: schemas.Checked | None) -> EdgeAgentError:
 @dataclass(eq=False)
 class Grammar:
     """A compiled form, shared by the answers that must have it. `is_spoiled` once one of them could
-    not go on: its bounds may be used up for all of them."""
+    not go on: its bounds may be used up for all of them. `validators` are those of calls, by tool."""
 
     matcher: Any
     validator: Any | None
+    validators: dict[str, Any] = field(default_factory=dict)
+    tokenizer: Any = None
+    markers: Mapping[str, int] = field(default_factory=dict)
     compile_ms: float = 0.0
     is_spoiled: bool = False
 
@@ -158,11 +203,17 @@ def compile_source(source: Source, tokenizer: Any) -> Grammar:
     from llguidance import LLMatcher, LLParserLimits
 
     started = time.perf_counter()
-    matcher = LLMatcher(tokenizer, source.grammar, log_level=0, limits=LLParserLimits(**LIMITS))
+    limits = LIMITS | {"max_grammar_size": LIMITS["max_grammar_size"] * (1 + len(source.tools))}
+    matcher = LLMatcher(tokenizer, source.grammar, log_level=0, limits=LLParserLimits(**limits))
     if matcher.is_error():
-        raise complaint(matcher.get_error(), source.checked)
-    validator = _validator(source.checked.schema) if source.checked is not None else None
-    grammar = Grammar(matcher, validator)
+        raise source.complaint(matcher.get_error())
+    grammar = Grammar(
+        matcher,
+        _validator(source.checked.schema) if source.checked is not None else None,
+        {name: _validator(found.schema) for name, found in source.tools.items()},
+        tokenizer,
+        source.markers,
+    )
     constraint = Constraint(grammar)  # what fails at once fails before it is queued
     if not constraint.is_complete:
         constraint.allowed()
@@ -191,14 +242,39 @@ def _validator(schema: dict[str, Any]) -> Any:
 class Constraint:
     """Where one answer is in its grammar. Made by intake, used by the engine thread.
 
-    `opening` are the tokens that it must begin with; `n_tokens` counts what was accepted, those too.
+    `opening` are the tokens that it must begin with, none where it will `begin` later; `n_tokens` counts
+    what was accepted, those too.
     """
 
-    def __init__(self, grammar: Grammar) -> None:
+    def __init__(self, grammar: Grammar, *, is_later: bool = False) -> None:
         self._grammar = grammar
         self._matcher = grammar.matcher.deep_copy()
         self.n_tokens = 0
-        self.opening: list[int] = self._forced()
+        self.opening: list[int] = [] if is_later else self._forced()
+
+    def begin(self, head: str, rest: str) -> bool:
+        """Take over behind what was written: its opening, then the rest of the last token. False where
+        the grammar takes the opening alone."""
+        if not self._matcher.consume_tokens(self.spelled(head)):
+            raise self._stuck(self._matcher.get_error())
+        tokens = self.spelled(rest)
+        if self._matcher.validate_tokens(tokens) < len(tokens):
+            return False
+        if tokens and not self._matcher.consume_tokens(tokens):
+            raise self._stuck(self._matcher.get_error())
+        return True
+
+    def go_on(self, n_tokens: int) -> list[int]:
+        """The tokens that must follow, after the `n_tokens` that the answer has."""
+        self.n_tokens = n_tokens
+        return [] if self._matcher.is_stopped() else self._forced()
+
+    def spelled(self, text: str) -> list[int]:
+        """Tokens that add up to a text, a marker by its own."""
+        if text in self._grammar.markers:
+            return [self._grammar.markers[text]]
+        tokens: list[int] = self._grammar.tokenizer.greedy_tokenize(text) if text else []
+        return tokens
 
     @property
     def is_complete(self) -> bool:
@@ -232,19 +308,30 @@ class Constraint:
 
     def check(self, text: str) -> None:
         """The whole answer against the schema. Raises: SchemaViolated."""
-        validator = self._grammar.validator
+        self._check("answer", text, self._grammar.validator)
+
+    def check_call(self, name: str, arguments: str) -> None:
+        """A whole call against its tool's schema. Raises: SchemaViolated."""
+        if name not in self._grammar.validators:
+            raise SchemaViolated(
+                f"The answer calls {name[:80]!r}, which is none of the tools: send the request again."
+            )
+        self._check(f"call of {name!r}", arguments, self._grammar.validators[name])
+
+    @staticmethod
+    def _check(what: str, text: str, validator: Any | None) -> None:
         if validator is None:
             return
         try:
             is_valid = validator.is_valid(json.loads(text))
         except (ValueError, RecursionError) as exc:
             raise SchemaViolated(
-                f"The answer is no JSON that can be checked ({type(exc).__name__}): send the request "
+                f"The {what} is no JSON that can be checked ({type(exc).__name__}): send the request "
                 "again, or simplify the schema."
             ) from exc
         if not is_valid:
             raise SchemaViolated(
-                "The answer does not satisfy the schema, although it was held to it: send the request "
+                f"The {what} does not satisfy its schema, although it was held to it: send the request "
                 "again, or simplify the schema."
             )
 

@@ -1,8 +1,10 @@
-"""One draw for an answer that must have a form, and the tokens that its grammar forces after it.
+"""One draw for an answer that is taken apart or must have a form, and the tokens that are forced after it.
 
 Forced tokens are appended as they are and computed together in the next step, as a small prefill,
 instead of being drawn one by one: "jump-forward". They count as generated.
 Source: Zheng et al. 2023, SGLang, arXiv:2312.07104, section 4.
+
+Where a grammar is to take over later, tokens are drawn freely until then and cost no mask.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgeagent.engine.constrain import Constraint
+from edgeagent.engine.reader import Said
 from edgeagent.engine.runner import Runner
 from edgeagent.engine.sequence import Sequence
 from edgeagent.errors import EdgeAgentError, InvalidParameter
@@ -19,30 +22,38 @@ from edgeagent.types import FinishReason
 
 
 class Drawn(NamedTuple):
-    """New text, and how the answer ends if it does."""
+    """What is new, and how the answer ends if it does."""
 
-    text: str
+    said: Said = Said()
     finish: FinishReason | None = None
     error: tuple[str, str] | None = None
 
 
 def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
-    """The next tokens of a constrained answer, from logits (float32 [n_vocab], changed in place)."""
-    constraint = seq.constraint
-    assert constraint is not None
+    """The next tokens of an answer, from logits (float32 [n_vocab], changed in place)."""
     try:
-        opening = _tell(seq, runner)
-        drawn = _ended(seq, constraint, opening)
+        said = _tell(seq, runner)  # what it must begin with
+        drawn = _ended(seq, said)
         if drawn is None:
-            token = seq.sampler.pick(logits, runner.candidates, constraint.allowed())
-            if token in runner.end_tokens:
-                return _whole(seq, constraint, opening)
-            _append(seq, token, constraint.accept(token))
-            text = opening + _tell(seq, runner)
-            drawn = _ended(seq, constraint, text) or Drawn(text)
+            constraint = seq.constraint
+            mask = constraint.allowed() if constraint is not None else None
+            token = seq.sampler.pick(logits, runner.candidates, mask)
+            if token in runner.end_tokens and not _goes_on(seq):
+                return _whole(seq, said)
+            if token in runner.end_tokens and seq.must_form:
+                _close_reasoning(seq)
+            else:
+                _append(seq, token, constraint.accept(token) if constraint is not None else [])
+            said = said.and_then(_tell(seq, runner)).and_then(_take_over(seq, runner))
+            drawn = _ended(seq, said) or Drawn(said)
     except EdgeAgentError as exc:
-        return Drawn("", "error", (exc.code, exc.message))
+        return Drawn(Said(), "error", (exc.code, exc.message))
     return drawn
+
+
+def _goes_on(seq: Sequence) -> bool:
+    """Whether the answer has to go on where the model would end it."""
+    return seq.constraint is None and (seq.must_form or seq.request.spec.ignore_eos)
 
 
 def _append(seq: Sequence, token: int, forced: list[int]) -> None:
@@ -54,41 +65,91 @@ def _append(seq: Sequence, token: int, forced: list[int]) -> None:
         seq.sampler.accept(following)
 
 
-def _tell(seq: Sequence, runner: Runner) -> str:
-    """The text of the tokens since the last call. What follows a stop string is taken back."""
-    text = ""
-    while seq.n_told < seq.n_generated and not seq.text.is_stopped:
-        text += seq.text.push(runner.piece(seq.tokens[seq.n_prompt + seq.n_told]))
+def _close_reasoning(seq: Sequence) -> None:
+    """A model that ends within its reasoning has yet to give the answer that was asked for."""
+    assert seq.later is not None
+    assert seq.reader is not None
+    first, *others = seq.later.spelled(seq.reader.closing)
+    _append(seq, first, others)
+
+
+def _take_over(seq: Sequence, runner: Runner) -> Said:
+    """Let the grammar go on from here, if the last token says so."""
+    began = seq.reader.began() if seq.reader is not None else None
+    if began is None or seq.later is None:
+        return Said()
+    assert seq.reader is not None
+    seq.constraint, seq.later = seq.later, None
+    said = Said()
+    if seq.constraint.begin(began.head, "" if began.is_torn else began.rest) and not began.is_torn:
+        said = seq.reader.go_on(began.rest)
+    else:  # the grammar cannot bear how the last token ends: it is spelled anew, without that
+        seq.reader.forget_rest()
+        del seq.tokens[-1:]
+        for token in seq.constraint.spelled(began.kept):
+            seq.tokens.append(token)
+        seq.n_told = seq.n_generated
+    for token in seq.constraint.go_on(seq.n_generated)[: seq.max_new - seq.n_generated]:
+        seq.tokens.append(token)
+        seq.sampler.accept(token)
+    return said.and_then(_tell(seq, runner))
+
+
+def _tell(seq: Sequence, runner: Runner) -> Said:
+    """What the tokens since the last call say. What follows a stop string is taken back."""
+    said = Said()
+    while seq.n_told < seq.n_generated and not seq.is_stopped:
+        token = seq.tokens[seq.n_prompt + seq.n_told]
+        piece = runner.piece(token)
         seq.n_told += 1
-    if seq.text.is_stopped:
+        if seq.reader is None:
+            said = said.and_then(Said(seq.text.push(piece)))
+            continue
+        said = said.and_then(seq.reader.push(token, piece))
+        for name, arguments in seq.reader.finished_calls():
+            constraint = seq.constraint or seq.later
+            assert constraint is not None, "only a grammar makes calls"
+            constraint.check_call(name, arguments)
+    if seq.is_stopped:
         del seq.tokens[seq.n_prompt + seq.n_told :]
         seq.n_past = min(seq.n_past, len(seq.tokens))
-    if text:
-        seq.told.append(text)
-    return text
+    if said.text:
+        seq.told.append(said.text)
+    return said
 
 
-def _ended(seq: Sequence, constraint: Constraint, text: str) -> Drawn | None:
+def _ended(seq: Sequence, said: Said) -> Drawn | None:
     """How the answer ends with the tokens it has now, or None."""
-    if seq.text.is_stopped:
-        return _cut_by_stop(seq, constraint, text)
+    constraint = seq.constraint
+    if seq.is_stopped:
+        return _cut_by_stop(seq, constraint, said)
     # Tokens that there was no room for were accepted all the same.
-    if constraint.is_complete and constraint.n_tokens == seq.n_generated:
-        return _whole(seq, constraint, text)
+    if constraint is not None and constraint.is_complete and constraint.n_tokens == seq.n_generated:
+        return _whole(seq, said)
+    if seq.reader is not None and seq.reader.is_repeating:
+        return _whole(seq, said)
     if seq.n_generated >= seq.max_new:
-        return Drawn(text + seq.text.finish(), "length")
+        return Drawn(said.and_then(_rest(seq)), "length")
     return None
 
 
-def _whole(seq: Sequence, constraint: Constraint, text: str) -> Drawn:
+def _rest(seq: Sequence) -> Said:
+    return seq.reader.finish() if seq.reader is not None else Said(seq.text.finish())
+
+
+def _whole(seq: Sequence, said: Said) -> Drawn:
     """The end of an answer, after a check. Raises: SchemaViolated."""
-    rest = seq.text.finish()
-    constraint.check("".join(seq.told) + rest)
-    return Drawn(text + rest, "stop")
+    rest = _rest(seq)
+    has_calls = seq.reader is not None and seq.reader.n_calls > 0
+    if seq.constraint is not None and not has_calls:
+        seq.constraint.check("".join(seq.told) + rest.text)
+    return Drawn(said.and_then(rest), "tool_calls" if has_calls else "stop")
 
 
-def _cut_by_stop(seq: Sequence, constraint: Constraint, text: str) -> Drawn:
+def _cut_by_stop(seq: Sequence, constraint: Constraint | None, said: Said) -> Drawn:
     """A stop string may end an answer that is whole without it. Raises: InvalidParameter."""
+    if constraint is None:
+        return Drawn(said, "stop")
     try:
         constraint.check("".join(seq.told))
     except EdgeAgentError:
@@ -96,4 +157,4 @@ def _cut_by_stop(seq: Sequence, constraint: Constraint, text: str) -> Drawn:
             "A stop string ended the answer before it had the form asked for: leave out `stop`.",
             param="stop",
         ) from None
-    return Drawn(text, "stop")
+    return Drawn(said, "stop")

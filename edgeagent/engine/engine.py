@@ -20,6 +20,7 @@ import numpy as np
 from edgeagent.engine.draw import draw
 from edgeagent.engine.kv_cache import KVCache, Match, common_prefix
 from edgeagent.engine.outbox import Emit, Outbox
+from edgeagent.engine.reader import NOTHING, Said
 from edgeagent.engine.runner import Aborted, Row, Runner
 from edgeagent.engine.scheduler import (
     Lane,
@@ -162,7 +163,7 @@ class Engine:
         now: float,
         *,
         finish: Any,
-        text: str = "",
+        said: Said = NOTHING,
         error: tuple[str, str] | None = None,
     ) -> None:
         """The one way out of the engine for an answer."""
@@ -176,9 +177,11 @@ class Engine:
             else:
                 self._kv.release(seq.seq_id)
             seq.seq_id = None
-        usage = seq.usage(now)
-        stop = seq.text.stopped_by if finish == "stop" else None
-        chunk = TokenChunk(seq.index, text, finish, usage, error, stop=stop)
+        stop = seq.stopped_by if finish == "stop" else None
+        chunk = TokenChunk(
+            seq.index, said.text, finish, seq.usage(now), error, said.reasoning, [*said.calls],
+            stop=stop,
+        )  # fmt: skip
         request_id = seq.request.request_id
         self._outbox.put(request_id, chunk)
         self._open[request_id] -= 1
@@ -365,7 +368,7 @@ class Engine:
             self._kv.append(seq.seq_id, n)
             seq.n_past += n
             if seq.n_pending == 0:
-                if seq.constraint is None:
+                if not seq.is_taken_apart:
                     token = seq.sampler.pick(logits[row], self._runner.candidates)
                     self._take(seq, token, now)
                 else:
@@ -373,28 +376,29 @@ class Engine:
                 row += 1
 
     def _draw(self, seq: Sequence, logits: np.ndarray[Any, Any], now: float) -> None:
-        """As `_take`, for an answer that must have a form."""
+        """As `_take`, for an answer that is taken apart or must have a form."""
         if seq.first_token_s is None:
             seq.first_token_s = now
             self._outbox.hurry()
-        text, finish, error = draw(seq, logits, self._runner)
+        said, finish, error = draw(seq, logits, self._runner)
         if finish is not None:
-            self._end(seq, now, finish=finish, text=text, error=error)
-        elif text:
-            self._outbox.put(seq.request.request_id, TokenChunk(seq.index, text))
+            self._end(seq, now, finish=finish, said=said, error=error)
+        elif any(said):
+            chunk = TokenChunk(seq.index, said.text, reasoning=said.reasoning, calls=[*said.calls])
+            self._outbox.put(seq.request.request_id, chunk)
 
     def _take(self, seq: Sequence, token: int, now: float) -> None:
         if seq.first_token_s is None:
             seq.first_token_s = now
             self._outbox.hurry()
         if token in self._runner.end_tokens and not seq.request.spec.ignore_eos:
-            self._end(seq, now, finish="stop", text=seq.text.finish())
+            self._end(seq, now, finish="stop", said=Said(seq.text.finish()))
             return
         seq.tokens.append(token)
         text = seq.text.push(self._runner.piece(token))
         if seq.text.is_stopped:
-            self._end(seq, now, finish="stop", text=text)
+            self._end(seq, now, finish="stop", said=Said(text))
         elif seq.n_generated >= seq.max_new:
-            self._end(seq, now, finish="length", text=text + seq.text.finish())
+            self._end(seq, now, finish="length", said=Said(text + seq.text.finish()))
         elif text:
             self._outbox.put(seq.request.request_id, TokenChunk(seq.index, text))

@@ -7,7 +7,6 @@ is over. What was refused is remembered too.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import queue
 import subprocess
@@ -23,13 +22,11 @@ from edgeagent.engine.constrain import (
     Source,
     Vocabulary,
     compile_source,
-    complaint,
-    source_of,
     tokenizer_of,
 )
 from edgeagent.engine.sequence import Request
+from edgeagent.engine.wanted import Wanted
 from edgeagent.errors import EdgeAgentError, EngineFailed, InvalidParameter
-from edgeagent.types import Form
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +64,9 @@ class Grammars:
         self._queue: queue.Queue[Request | None] = queue.Queue(max(1, queue_limit))
         self._thread: threading.Thread | None = None  # from the first request on
 
-    def find(self, form: Form) -> Grammar | None:
+    def find(self, wanted: Wanted) -> Grammar | None:
         """What is compiled already. Raises: the error that such a form was refused with."""
-        key = _key(form)
+        key = wanted.key()
         with self._lock:
             found = self._kept.get(key)
             if found is None:
@@ -95,10 +92,10 @@ class Grammars:
 
     def _loop(self) -> None:
         while (request := self._queue.get()) is not None:
-            form = request.spec.form
-            assert form is not None
+            wanted = request.wanted
+            assert wanted is not None
             try:
-                request.grammar = self.find(form) or self._compile(form)
+                request.grammar = self.find(wanted) or self._compile(wanted)
             except EdgeAgentError as exc:
                 self._refuse(request.request_id, exc)
             # Native code that panics raises what is no Exception.
@@ -111,14 +108,16 @@ class Grammars:
             else:
                 self._ready(request)
 
-    def _compile(self, form: Form) -> Grammar:
+    def _compile(self, wanted: Wanted) -> Grammar:
+        key = wanted.key()
         try:
-            made = self._compiled(source_of(form))
+            made = self._compiled(wanted.source())
         except EdgeAgentError as exc:
-            self._keep(_key(form), exc)
+            self._keep(key, exc)
             raise
-        self._keep(_key(form), made)
-        logger.debug("grammar_compiled kind=%s took_ms=%.1f", form.kind, made.compile_ms)
+        self._keep(key, made)
+        kind = wanted.family.name if wanted.family else wanted.form and wanted.form.kind
+        logger.debug("grammar_compiled kind=%s took_ms=%.1f", kind, made.compile_ms)
         return made
 
     def _compiled(self, source: Source) -> Grammar:
@@ -141,10 +140,6 @@ class Grammars:
             self._thread.join(timeout=5)
 
 
-def _key(form: Form) -> bytes:
-    return hashlib.sha256(f"{form.kind}\n{form.text}".encode("utf-8", "surrogatepass")).digest()
-
-
 def try_out(source: Source, timeout_s: float) -> None:
     """Compile in a process of its own. Raises: InvalidParameter when that takes too long or fails."""
     with subprocess.Popen(
@@ -161,7 +156,7 @@ def try_out(source: Source, timeout_s: float) -> None:
             watchdog.cancel()
             watchdog = threading.Timer(timeout_s, process.kill)
             watchdog.start()
-            process.stdin.write(source.grammar.encode("utf-8", "surrogatepass"))
+            process.stdin.write(source.trial().encode("utf-8", "surrogatepass"))
             process.stdin.close()
             said = process.stdout.read().decode("utf-8", "replace")
             status = process.wait()
@@ -176,7 +171,7 @@ def try_out(source: Source, timeout_s: float) -> None:
         raise InvalidParameter(
             f"Compiling the form asked for takes more than {timeout_s:g} s or too much memory: ask for a "
             "simpler one, with fewer patterns that must hold together.",
-            param=PARAM,
+            param="tools" if source.tools else PARAM,
         )
     if said:
-        raise complaint(said, source.checked)
+        raise source.complaint(said)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import queue
 import threading
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from edgeagent.engine.constrain import Constraint, Vocabulary
 from edgeagent.engine.grammars import Grammars
 from edgeagent.engine.llama import Llama
-from edgeagent.engine.prompt import PromptBuilder
+from edgeagent.engine.prompt import Built, PromptBuilder, token_of
+from edgeagent.engine.reader import Calling, Reader, Takeover
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.sequence import Request, Sequence
 from edgeagent.engine.text import TextStream
+from edgeagent.engine.wanted import Wanted
 from edgeagent.errors import (
     ContextLengthExceeded,
     EdgeAgentError,
@@ -21,7 +23,7 @@ from edgeagent.errors import (
     InvalidParameter,
     QueueFull,
 )
-from edgeagent.types import EngineConfig
+from edgeagent.types import EngineConfig, GenerateSpec
 
 
 class Intake:
@@ -75,8 +77,9 @@ class Intake:
         while (request := self._queue.get()) is not None:
             try:
                 if request.is_counted:
-                    prompts = request.spec.prompts
-                    n_tokens = sum(len(self._prompts.tokens(prompt)) for prompt in prompts)
+                    spec = request.spec
+                    built = [self._prompts.build(prompt, spec.tools) for prompt in spec.prompts]
+                    n_tokens = sum(len(prompt.tokens) for prompt in built)
                     self._count(request.request_id, n_tokens)
                 elif self._has_grammar(request):
                     self._submit(self.prepare(request))
@@ -90,15 +93,31 @@ class Intake:
 
     def _has_grammar(self, request: Request) -> bool:
         """False where it is being compiled: the request comes again. Raises: the form's refusal."""
-        form = request.spec.form
-        if form is None or request.grammar is not None:
+        spec = request.spec
+        if (spec.form is None and spec.tools is None) or request.grammar is not None:
             return True
-        request.grammar = self._grammars.find(form)
+        request.wanted = self._wanted(spec)
+        request.grammar = self._grammars.find(request.wanted)
         if request.grammar is not None:
             return True
         if not self._grammars.put(request):
             raise self._too_many()
         return False
+
+    def _wanted(self, spec: GenerateSpec) -> Wanted:
+        if spec.tools is None:
+            return Wanted(spec.form)
+        family = self._prompts.family
+        return Wanted(spec.form, spec.tools, family, self._marker_tokens(family.markers))
+
+    def _marker_tokens(self, names: Iterable[str]) -> dict[str, int]:
+        """Those of the markers that are tokens which add no text of their own."""
+        found = {name: token_of(self._llama, name) for name in names}
+        return {
+            name: token
+            for name, token in found.items()
+            if token is not None and not self._llama.piece(token)
+        }
 
     def _put_again(self, request: Request) -> None:
         if not self.put(request):
@@ -124,17 +143,21 @@ class Intake:
                     f"{self._llama.n_vocab - 1}: use ids of this model.",
                     param="logit_bias",
                 )
-        prompts = [self._prompts.tokens(prompt) for prompt in spec.prompts]
-        limits = [self._max_new(len(tokens), spec.max_tokens) for tokens in prompts]
+        prompts = [self._prompts.build(prompt, spec.tools) for prompt in spec.prompts]
+        limits = [self._max_new(len(prompt.tokens), spec.max_tokens) for prompt in prompts]
         return [
             self._sequence(request, prompts[index // spec.n], limits[index // spec.n], index)
             for index in range(spec.n_answers)
         ]
 
-    def _sequence(self, request: Request, tokens: array[int], max_new: int, index: int) -> Sequence:
-        spec = request.spec
+    def _sequence(self, request: Request, built: Built, max_new: int, index: int) -> Sequence:
+        spec, tokens = request.spec, built.tokens
         last_n = spec.sampling.repeat_last_n
-        constraint = Constraint(request.grammar) if request.grammar is not None else None
+        takeover = _takeover(request, built.is_reasoning)
+        constraint = later = None
+        if request.grammar is not None:
+            made = Constraint(request.grammar, is_later=takeover != "at once")
+            constraint, later = (made, None) if takeover == "at once" else (None, made)
         # What an answer must begin with is prefilled with its prompt.
         opening = constraint.opening[:max_new] if constraint is not None else []
         tail = list(tokens[-last_n:]) if last_n else []
@@ -150,6 +173,32 @@ class Intake:
             sampler=sampler,
             text=TextStream(spec.stop),
             constraint=constraint,
+            later=later,
+            must_form=takeover == "after reasoning",
+            reader=self._reader(request, built.is_reasoning, takeover),
+        )
+
+    def _reader(self, request: Request, is_reasoning: bool, takeover: Takeover) -> Reader | None:
+        """What takes the answer apart, where it can have more parts than text."""
+        spec, reasoning = request.spec, self._prompts.reasoning
+        is_chat = spec.prompts[0].messages is not None
+        if not is_chat or (spec.tools is None and reasoning is None):
+            return None
+        family = request.wanted.family if request.wanted is not None else None
+        calling = None
+        names: list[str] = [*(reasoning or ())]
+        if spec.tools is not None and family is not None:
+            tools = frozenset(tool.name for tool in spec.tools.tools)
+            calling = Calling(family, tools, may_repeat=self._prompts.is_taught)
+            names += family.markers
+        return Reader(
+            spec.stop,
+            markers={token: name for name, token in self._marker_tokens(names).items()},
+            reasoning=reasoning,
+            is_reasoning=is_reasoning,
+            calling=calling,
+            is_call=spec.tools is not None and spec.tools.choice == "required",
+            takeover=takeover,
         )
 
     def _max_new(self, n_prompt: int, asked: int | None) -> int:
@@ -177,6 +226,16 @@ class Intake:
         self._thread.join(timeout=5)
         self._grammars.close()
         self._prompts.close()
+
+
+def _takeover(request: Request, is_reasoning: bool) -> Takeover:
+    """When the grammar of an answer takes over."""
+    spec = request.spec
+    if spec.form is None and spec.tools is None:
+        return "never"
+    if spec.form is None and spec.tools is not None and spec.tools.choice == "auto":
+        return "with a call"
+    return "after reasoning" if is_reasoning else "at once"
 
 
 def vocabulary_of(llama: Llama) -> Vocabulary:

@@ -9,15 +9,19 @@ import subprocess
 import sys
 import time
 from array import array
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from edgeagent.engine.dialogue import Dialogue
 from edgeagent.engine.llama import Llama
+from edgeagent.engine.syntax import PLAIN
+from edgeagent.engine.syntax.family import Family
+from edgeagent.engine.syntax.reasoning import Reasoning, reasoning_of
 from edgeagent.engine.template import LENGTH, RenderAnswer, RenderRequest, write_frame
 from edgeagent.errors import InvalidParameter, TemplateFailed
 from edgeagent.sandbox import rss_bytes
-from edgeagent.types import Prompt
+from edgeagent.types import Prompt, ToolUse
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +126,24 @@ class TemplateHost:
                     logger.debug("template_pipe_broken")
 
 
+def token_of(llama: Llama, name: str) -> int | None:
+    """The one token that a name stands for; None where it is spelled by several."""
+    tokens = llama.tokens_of(name, add_special=False, parse_special=True)
+    return tokens[0] if len(tokens) == 1 and llama.text_of(tokens[0]) == name else None
+
+
+class Built(NamedTuple):
+    """A prompt's tokens, and whether it ends with the opening of a reasoning section."""
+
+    tokens: array[int]
+    is_reasoning: bool = False
+
+
 class PromptBuilder:
-    """Makes prompts for one model. Used by the intake thread only."""
+    """Makes prompts for one model. Used by the intake thread only.
+
+    `reasoning` are the markers of the section that the model thinks in, if it does.
+    """
 
     def __init__(self, llama: Llama, template: str | None, timeout_s: float, model_id: str) -> None:
         self._llama = llama
@@ -131,24 +151,47 @@ class PromptBuilder:
         self._host = TemplateHost(template, timeout_s) if template is not None else None
         if self._host is not None:
             self._host.start()
+        self._dialogue = Dialogue(self._run, template) if template is not None else None
+        self.reasoning: Reasoning | None = None
+        if template is not None:
+            self.reasoning = reasoning_of(template, lambda name: token_of(llama, name) is not None)
         self._special = {
             "bos_token": llama.text_of(llama.bos) if llama.bos is not None else "",
             "eos_token": llama.text_of(llama.eos) if llama.eos is not None else "",
         }
 
-    def tokens(self, prompt: Prompt) -> array[int]:
-        """Token ids of the prompt, at least one.
+    @property
+    def family(self) -> Family:
+        """How the model writes calls. Raises nothing: a model without a template fails elsewhere."""
+        return self._dialogue.abilities.family if self._dialogue is not None else PLAIN
 
-        Raises: TemplateFailed; InvalidParameter for ids outside the vocabulary or an empty prompt
-        that the vocabulary gives no beginning to.
+    @property
+    def is_taught(self) -> bool:
+        """Whether the model knows tools from its training, as far as its template tells."""
+        return self._dialogue is not None and self._dialogue.abilities.has_tools
+
+    def build(self, prompt: Prompt, tools: ToolUse | None) -> Built:
+        """A prompt, told of tools. Raises: as `tokens`."""
+        if prompt.messages is None or (self._host is None and prompt.text is not None):
+            return Built(self.tokens(prompt))
+        text = self._render(prompt, tools) + prompt.prefill
+        is_reasoning = self.reasoning is not None and self.reasoning.is_opened_by(text)
+        return Built(self._begun(self._llama.tokenize(text, add_special=True)), is_reasoning)
+
+    def tokens(self, prompt: Prompt) -> array[int]:
+        """Token ids of a prompt that is text or tokens, at least one.
+
+        Raises: InvalidParameter for ids outside the vocabulary or an empty prompt that the vocabulary
+        gives no beginning to.
         """
         if prompt.tokens is not None:
             tokens = self._checked(prompt.tokens)
-        elif prompt.messages is not None and (self._host is not None or prompt.text is None):
-            text = self._render(prompt.messages) + prompt.prefill
-            tokens = self._llama.tokenize(text, add_special=True)
         else:
             tokens = self._llama.tokenize(prompt.text or "", add_special=True)
+        return self._begun(tokens)
+
+    def _begun(self, tokens: array[int]) -> array[int]:
+        """At least one token."""
         if not tokens:
             first = self._llama.bos if self._llama.bos is not None else self._llama.eos
             if first is None:
@@ -168,15 +211,17 @@ class PromptBuilder:
                 )
         return array("i", ids)
 
-    def _render(self, messages: list[dict[str, Any]]) -> str:
-        if self._host is None:
+    def _render(self, prompt: Prompt, tools: ToolUse | None) -> str:
+        if self._dialogue is None:
             raise TemplateFailed(
                 f"Model {self._model_id} has no chat template: send a plain prompt to /v1/completions, "
                 "or give the model a `chat_template` in the catalog."
             )
-        return self._host.render(
-            {"messages": messages, "add_generation_prompt": True, **self._special}
-        )
+        return self._run(prompt.variables | self._dialogue.variables(prompt.messages or [], tools))
+
+    def _run(self, variables: dict[str, Any]) -> str:
+        assert self._host is not None
+        return self._host.render(variables | {"add_generation_prompt": True, **self._special})
 
     def rss_bytes(self) -> int:
         """Resident memory of the template process, 0 without one. Any thread may ask."""

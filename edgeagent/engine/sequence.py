@@ -6,8 +6,10 @@ from array import array
 from dataclasses import dataclass, field
 
 from edgeagent.engine.constrain import Constraint, Grammar
+from edgeagent.engine.reader import Reader
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.text import TextStream
+from edgeagent.engine.wanted import Wanted
 from edgeagent.types import FinishReason, GenerateSpec, Usage
 
 
@@ -20,7 +22,8 @@ class Request:
     spec: GenerateSpec
     arrived_s: float
     is_cancelled: bool = False
-    grammar: Grammar | None = None  # the compiled `spec.form`, once it is
+    wanted: Wanted | None = None  # what its answers must look like, if it matters
+    grammar: Grammar | None = None  # what is wanted, once it is compiled
     is_counted: bool = False
 
 
@@ -33,6 +36,8 @@ class Sequence:
 
     An answer with a `constraint` may have more than one token outside: those that its grammar forced.
     Its text is in `told` so far, of `n_told` tokens; those it must begin with are there from the start.
+    A constraint for `later` takes over when the `reader` says so, which takes the answer apart; with
+    `must_form` the answer does not end before that.
     """
 
     request: Request
@@ -43,6 +48,9 @@ class Sequence:
     sampler: Sampler
     text: TextStream
     constraint: Constraint | None = None
+    later: Constraint | None = None
+    must_form: bool = False
+    reader: Reader | None = None
     n_told: int = 0
     told: list[str] = field(default_factory=list)
     seq_id: int | None = None
@@ -53,6 +61,21 @@ class Sequence:
     admission: int = 0
     finish: FinishReason | None = None
     error: tuple[str, str] | None = None
+
+    @property
+    def is_taken_apart(self) -> bool:
+        """Its tokens are more than text, or not free."""
+        return self.constraint is not None or self.reader is not None
+
+    @property
+    def is_stopped(self) -> bool:
+        """A stop string has come."""
+        return self.reader.is_stopped if self.reader is not None else self.text.is_stopped
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The stop string that has come."""
+        return self.reader.stopped_by if self.reader is not None else self.text.stopped_by
 
     @property
     def n_pending(self) -> int:
@@ -82,4 +105,5 @@ class Sequence:
             queue_ms=1e3 * ((self.started_s or now_s) - arrived),
             ttft_ms=1e3 * ((self.first_token_s or now_s) - arrived),
             total_ms=1e3 * (now_s - arrived),
+            n_reasoning=self.reader.n_reasoning if self.reader is not None else 0,
         )

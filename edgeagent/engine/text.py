@@ -5,15 +5,10 @@ from __future__ import annotations
 import codecs
 
 
-class TextStream:
-    """The text of one sequence. One thread; no state is shared.
-
-    Bytes of an unfinished code point and text that may yet become a stop string are held back. The
-    cost of a token does not grow with the length of the answer.
-    """
+class StopFilter:
+    """Passes text on up to the first stop string. Text that may yet become one is held back."""
 
     def __init__(self, stop: list[str]) -> None:
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._stop = [s for s in stop if s]
         self._held = ""
         self.stopped_by: str | None = None
@@ -22,9 +17,8 @@ class TextStream:
     def is_stopped(self) -> bool:
         return self.stopped_by is not None
 
-    def push(self, piece: bytes) -> str:
-        """Text that became certain with `piece`; sets `stopped_by` once a stop string is complete."""
-        text = self._decode(piece)
+    def push(self, text: str) -> str:
+        """Text that became certain; sets `stopped_by` once a stop string is complete."""
         if not self._stop:
             return text
         if self.is_stopped:
@@ -41,9 +35,38 @@ class TextStream:
         return out
 
     def finish(self) -> str:
-        """What was held back for a stop string that did not come. An unfinished code point is dropped."""
+        """What was held back for a stop string that did not come."""
         out, self._held = self._held, ""
         return out
+
+
+class TextStream:
+    """The text of one sequence. One thread; no state is shared.
+
+    Bytes of an unfinished code point and text that may yet become a stop string are held back. The
+    cost of a token does not grow with the length of the answer.
+    """
+
+    def __init__(self, stop: list[str]) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._filter = StopFilter(stop)
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._filter.is_stopped
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The stop string that has come."""
+        return self._filter.stopped_by
+
+    def push(self, piece: bytes) -> str:
+        """Text that became certain with `piece`; sets `is_stopped` once a stop string is complete."""
+        return self._filter.push(self._decode(piece))
+
+    def finish(self) -> str:
+        """What was held back for a stop string that did not come. An unfinished code point is dropped."""
+        return self._filter.finish()
 
 
 def _overlap(text: str, stop: str) -> int:

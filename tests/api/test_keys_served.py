@@ -176,6 +176,17 @@ def test_two_keys_do_not_share_prefixes(daemon: DaemonProcess, make):
     assert n_cached(theirs) > 30
 
 
+def test_a_key_that_lists_tools_may_use_no_others(daemon: DaemonProcess, make):
+    tools = [{"type": "function", "function": {"name": name}} for name in ("lamp", "door")]
+    with daemon.client(api_key=make(tools=["lamp"])["secret"]) as client:
+        with pytest.raises(openai.PermissionDeniedError, match="'door'") as refused:
+            ask(client, tools=tools)
+        assert (refused.value.code, refused.value.param) == ("forbidden", "tools")
+        ask(client, tools=tools[:1], n=1)
+    with daemon.client(api_key=make()["secret"]) as client:
+        ask(client, tools=tools, n=1)
+
+
 def test_a_revoked_key_ends_its_answer_and_begins_no_other(daemon: DaemonProcess, make):
     key = make()
     with daemon.client(api_key=key["secret"]) as client:

@@ -66,6 +66,31 @@ def test_a_stored_chat_is_shown_changed_and_deleted(daemon: DaemonProcess, clien
             call(made.id)
 
 
+def test_stored_calls_and_results_are_items_of_their_own(
+    daemon: DaemonProcess, client: openai.OpenAI
+):
+    tools = [{"type": "function", "function": {"name": "dim_the_zoetrope"}}]
+    options = {"tools": tools, "tool_choice": "required", "parallel_tool_calls": False}
+    made = client.chat.completions.create(
+        model=SMOLLM, messages=ASK, max_tokens=40, store=True, stream=True, **options
+    )
+    chunks = list(made)
+    shown = client.chat.completions.retrieve(chunks[0].id).choices[0].message
+    (call,) = shown.tool_calls
+    ids = [c.choices[0].delta.tool_calls[0].id for c in chunks if c.choices[0].delta.tool_calls]
+    assert call.id == ids[0] and shown.content is None
+    result = {"role": "tool", "tool_call_id": call.id, "content": "It is dimmed."}
+    history = [*ASK, shown.model_dump(exclude_none=True), result]
+    again = client.chat.completions.create(
+        model=SMOLLM, messages=history, max_tokens=2, tools=tools, store=True
+    )
+    messages = httpx.get(f"{daemon.url}/v1/chat/completions/{again.id}/messages").json()["data"]
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool"]
+    assert messages[2]["tool_calls"][0]["id"] == messages[3]["tool_call_id"] == call.id
+    found = httpx.get(f"{daemon.url}/v1/search", params={"q": "zoetrope"}).json()["data"]
+    assert {row["response_id"] for row in found} == {chunks[0].id, again.id}
+
+
 def test_a_streamed_chat_is_stored_before_its_end_is_sent(client: openai.OpenAI):
     chunks = list(ask(client, store=True, stream=True))
     shown = client.chat.completions.retrieve(chunks[0].id)

@@ -209,17 +209,17 @@ def bfcl(folder: Path) -> dict[str, Schema]:
     for name in ("simple_python", "multiple", "parallel"):
         for line in (folder / f"BFCL_v4_{name}.json").read_text(encoding="utf-8").splitlines():
             for function in json.loads(line)["function"]:
-                schema = _translated(function["parameters"])
+                schema = translated(function["parameters"])
                 found.setdefault(json.dumps(schema), schema)
     return {f"bfcl {i}": schema for i, schema in enumerate(found.values())}
 
 
-def _translated(value: Any) -> Any:
+def translated(value: Any) -> Any:
     if isinstance(value, list):
-        return [_translated(item) for item in value]
+        return [translated(item) for item in value]
     if not isinstance(value, dict):
         return value
-    node = {key: _translated(item) for key, item in value.items()}
+    node = {key: translated(item) for key, item in value.items()}
     if isinstance(node.get("type"), str):
         node["type"] = BFCL_TYPES.get(node["type"], node["type"])
     node.pop("optional", None)

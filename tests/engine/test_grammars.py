@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
 from edgeagent.engine.constrain import Grammar, source_of
-from edgeagent.engine.grammars import MAX_KEPT, MAX_USES, Grammars, _key, try_out
+from edgeagent.engine.grammars import MAX_KEPT, MAX_USES, Grammars, try_out
+from edgeagent.engine.syntax import FAMILIES, PLAIN
+from edgeagent.engine.wanted import Wanted
 from edgeagent.errors import InvalidParameter, SchemaUnsatisfiable
-from edgeagent.types import Form
+from edgeagent.types import Form, Tool, ToolUse
 
 
-def form(text: str) -> Form:
-    return Form(kind="json_schema", text=text)
+def form(text: str) -> Wanted:
+    return Wanted(Form(kind="json_schema", text=text))
 
 
 @pytest.fixture
@@ -26,40 +29,73 @@ def grammars() -> Grammars:
 
 def test_a_grammar_is_found_again_until_it_has_served_often(grammars):
     grammar = Grammar(None, None)
-    grammars._keep(_key(form("{}")), grammar)
+    grammars._keep(form("{}").key(), grammar)
     assert [grammars.find(form("{}")) for _ in range(MAX_USES)] == [grammar] * MAX_USES
     assert grammars.find(form("{}")) is None
 
 
 def test_one_that_an_answer_got_stuck_in_is_compiled_anew(grammars):
     grammar = Grammar(None, None)
-    grammars._keep(_key(form("{}")), grammar)
+    grammars._keep(form("{}").key(), grammar)
     grammar.is_spoiled = True
     assert grammars.find(form("{}")) is None
 
 
 def test_a_refusal_is_remembered_and_the_oldest_goes_first(grammars):
-    grammars._keep(_key(form("bad")), SchemaUnsatisfiable("no"))
+    grammars._keep(form("bad").key(), SchemaUnsatisfiable("no"))
     with pytest.raises(SchemaUnsatisfiable):
         grammars.find(form("bad"))
     for i in range(MAX_KEPT):
-        grammars._keep(_key(form(str(i))), Grammar(None, None))
+        grammars._keep(form(str(i)).key(), Grammar(None, None))
     assert grammars.find(form("bad")) is None
-    assert grammars.find(Form(kind="regex", text="0")) is None, "the kind is part of the key"
+    assert grammars.find(Wanted(Form(kind="regex", text="0"))) is None, (
+        "the kind is part of the key"
+    )
 
 
 def test_a_trial_passes_what_compiles_and_says_what_does_not():
     try_out(source_of(Form(kind="regex", text="[a-z]+")), 5)
     with pytest.raises(InvalidParameter, match="`pattern` at #"):
-        source = source_of(form('{"type": "string", "pattern": "(?=a)"}'))
-        try_out(source, 5)
+        try_out(form('{"type": "string", "pattern": "(?=a)"}').source(), 5)
 
 
 def test_a_trial_ends_at_its_deadline():
     patterns = ",".join(f'{{"type": "string", "pattern": ".*a{{{i}}}b.*"}}' for i in range(1, 20))
-    source = source_of(form(f'{{"allOf": [{patterns}]}}'))
+    source = form(f'{{"allOf": [{patterns}]}}').source()
     assert not source.is_plain
     started = time.monotonic()
     with pytest.raises(InvalidParameter, match=r"more than 0\.2 s"):
         try_out(source, 0.2)
     assert time.monotonic() - started < 30
+
+
+def using(parameters: dict[str, Any], **more: Any) -> Wanted:
+    tools = [Tool(name="good"), Tool(name="lamp", parameters=parameters)]
+    return Wanted(None, ToolUse(tools=tools, **more), PLAIN)
+
+
+def test_what_calls_may_look_like_is_part_of_the_key():
+    wanted = [
+        form("{}"),
+        using({}),
+        using({"properties": {"a": {}}}),
+        using({}, is_parallel=False),
+        using({}, name="lamp"),
+        using({})._replace(form=Form(kind="json_schema", text="{}")),
+        using({})._replace(family=FAMILIES[0]),
+    ]
+    assert len({one.key() for one in wanted}) == len(wanted)
+    assert using({}).key() == using({}).key()
+
+
+def test_a_trial_of_tools_names_the_one_that_is_at_fault():
+    pattern = {"type": "string", "pattern": "(?=a)"}
+    with pytest.raises(InvalidParameter, match=r"Tool 'lamp'.*`pattern` at #/properties/room") as e:
+        try_out(using({"properties": {"room": {"allOf": [pattern, {"minLength": 1}]}}}).source(), 5)
+    assert e.value.param == "tools"
+    patterns = [{"type": "string", "pattern": f".*a{{{i}}}b.*"} for i in range(1, 20)]
+    source = using({"properties": {"room": {"allOf": patterns}}}).source()
+    assert not source.is_plain
+    with pytest.raises(InvalidParameter, match=r"more than 0\.2 s") as e:
+        try_out(source, 0.2)
+    assert e.value.param == "tools"

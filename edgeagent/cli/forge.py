@@ -1,0 +1,238 @@
+"""`edgeagent forge`: train small domain models, teach smaller ones, export, evaluate."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from edgeagent.errors import ForgeFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgeagent.forge.recipe import Recipe
+    from edgeagent.forge.runs import Runs
+
+
+def forge_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option(
+            "--data",
+            type=click.Path(path_type=Path, file_okay=False),
+            default=Path("data"),
+            show_default=True,
+            help="Folder of the public data sets: clinc150/, banking77/, snips/, bfcl/. What is missing is "
+            "named with its origin.",
+        ),
+        click.option(
+            "--runs",
+            type=click.Path(path_type=Path, file_okay=False),
+            default=Path("runs"),
+            show_default=True,
+            help="Folder of trainings: vocabulary, checkpoints, logs.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1, 256),
+            default=None,
+            help="Threads to compute with. Default: one for each core.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def forge() -> None:
+    """Train small domain models and make GGUF files of them (needs `pip install edgeagent[forge]`).
+
+    \b
+    A teacher, a model, a smaller one that learns from both, a file to serve:
+        edgeagent forge train sentence-teacher --data data --runs runs
+        edgeagent forge distill edge-assistant-m --data data --runs runs
+        edgeagent forge distill edge-assistant-s --data data --runs runs
+        edgeagent forge export edge-assistant-s --data data --runs runs --out models
+
+    Interrupted with Ctrl-C, a training is kept; the same command goes on with it.
+    """
+
+
+@forge.command()
+@click.argument("recipe")
+@forge_options
+def train(recipe: str, data: Path, runs: Path, threads: int | None) -> None:
+    """Train by a recipe, from the labels alone.
+
+    RECIPE is a TOML file, or the name of one that comes with edgeagent.
+    """
+    _train(recipe, data, runs, threads, with_teachers=False)
+
+
+@forge.command()
+@click.argument("recipe")
+@forge_options
+def distill(recipe: str, data: Path, runs: Path, threads: int | None) -> None:
+    """Train by a recipe, from the labels and from what its teachers think of each text.
+
+    RECIPE is a TOML file, or the name of one that comes with edgeagent. Its teachers are trained first.
+    """
+    _train(recipe, data, runs, threads, with_teachers=True)
+
+
+def _train(
+    recipe: str, data: Path, runs: Path, threads: int | None, *, with_teachers: bool
+) -> None:
+    opened, wanted = _opened(recipe, data, runs, threads)
+    with _interruptible() as is_interrupted:
+        figures = opened.train(wanted, with_teachers=with_teachers, until=is_interrupted)
+        if is_interrupted():
+            raise ForgeFailed(
+                f"Interrupted: {runs / wanted.name} has all that was learnt; the same command goes on."
+            )
+    _show(wanted.name, figures)
+
+
+@forge.command()
+@click.argument("run")
+@forge_options
+@click.option(
+    "--quant", default="Q8_0", show_default=True, help="Type of the weights; F16 leaves them."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("models"),
+    show_default=True,
+    help="Folder that gets RUN/RUN.QUANT.gguf, and edge-assistant.json with the intents.",
+)
+def export(run: str, data: Path, runs: Path, threads: int | None, quant: str, out: Path) -> None:
+    """Make a GGUF file of a trained RUN, check it against torch, and quantize it."""
+    opened = _runs(data, runs, threads)
+    from edgeagent.forge.evaluate import sample
+    from edgeagent.forge.export import About, write_gguf, write_tools
+    from edgeagent.forge.parity import compare
+    from edgeagent.forge.quantize import quantize
+
+    recipe = opened.recipe_of(run)
+    vocabulary, decoder = opened.decoder_of(run)
+    plain = opened.folder / run / f"{run}.F16.gguf"
+    write_gguf(decoder, vocabulary, About(run, recipe.description), plain)
+    texts = [item.text for item in sample(opened.corpus.validation, 50)]
+    parity = compare(decoder, vocabulary, plain, texts)
+    click.echo(
+        f"llama.cpp against torch on {parity.n_prompts} prompts: largest difference of a logit "
+        f"{parity.largest_difference:.4f}, {parity.n_equal} greedy answers equal"
+    )
+    if parity.n_equal < parity.n_prompts or parity.n_same_ids < parity.n_prompts:
+        raise ForgeFailed(
+            f"{plain} does not compute what was trained: {parity.n_prompts - parity.n_equal} answers differ."
+        )
+    target = out / run / f"{run}.{quant}.gguf"
+    if quant == "F16":
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(plain.read_bytes())
+    else:
+        quantize(plain, target, quant, threads or 0)
+    write_tools(opened.corpus, out / "edge-assistant.json")
+    click.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+
+
+@forge.command()
+@click.argument("model")
+@forge_options
+@click.option("--every", type=click.IntRange(1), default=1, help="Take every so-manieth item only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def evaluate(
+    model: str, data: Path, runs: Path, threads: int | None, every: int, as_json: bool
+) -> None:
+    """Measure a GGUF file on the validation splits, as llama.cpp runs it.
+
+    MODEL is a file, or the name of a run that has been exported.
+    """
+    opened = _runs(data, runs, threads)
+    from edgeagent.forge.evaluate import evaluate as measure
+    from edgeagent.forge.vocabulary import Vocabulary
+
+    path = Path(model)
+    if not path.suffix:
+        path = opened.folder / model / f"{model}.F16.gguf"
+    if not path.is_file():
+        raise ForgeFailed(f"{path} is missing: name a GGUF file, or export the run first.")
+    vocabulary = Vocabulary.read(opened.folder / "vocabulary.json")
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task(path.name, total=len(opened.corpus.validation[::every]))
+        figures = measure(
+            path,
+            vocabulary,
+            opened.corpus,
+            every=every,
+            say=lambda n: progress.update(bar, advance=n),
+        )
+    if as_json:
+        click.echo(json.dumps(figures.as_dict()))
+    else:
+        _show(path.name, figures.as_dict())
+
+
+def _runs(data: Path, runs: Path, threads: int | None) -> Runs:
+    """Everything that training needs. Raises: ForgeFailed, also where the extra is not installed."""
+    missing = [
+        name for name in ("torch", "tokenizers", "gguf") if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise ForgeFailed(
+            f"Training needs {', '.join(missing)}: pip install 'edgeagent[forge]' brings it."
+        )
+    import torch
+
+    from edgeagent.forge import published
+    from edgeagent.forge.datasets import load
+    from edgeagent.forge.runs import Runs
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    corpus = load(data)
+    published.fetch(runs / "published", lambda text: click.echo(text, err=True))
+    return Runs(runs, corpus, runs / "published")
+
+
+def _opened(recipe: str, data: Path, runs: Path, threads: int | None) -> tuple[Runs, Recipe]:
+    from edgeagent.forge.recipe import read_recipe
+
+    # A wrong recipe is said before anything is read or fetched.
+    wanted = read_recipe(Path(recipe))
+    return _runs(data, runs, threads), wanted
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks for an end at the next step; a second one ends at once."""
+    asked = False
+
+    def ask(signum: int, frame: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _show(name: str, figures: dict[str, float]) -> None:
+    table = Table("figure", "value", title=name, title_justify="left")
+    for key, value in figures.items():
+        table.add_row(key, f"{value:.4f}")
+    Console().print(table)

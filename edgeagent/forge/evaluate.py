@@ -1,0 +1,141 @@
+"""What an exported file answers, as llama.cpp runs it: intents, slots, and what is out of scope.
+
+The intent is the most probable one of the domain, from one pass; slots are decoded greedily after it.
+The same figures through the daemon's API come from `scripts/bench assistant`.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from edgeagent.engine.llama import Llama
+from edgeagent.forge.classes import Classes
+from edgeagent.forge.datasets import Corpus, Item
+from edgeagent.forge.teaching import intent_figures
+from edgeagent.forge.vocabulary import END, Vocabulary, first_values, intent_text
+from edgeagent.types import EngineConfig
+
+MAX_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Shares of validation items. `assistant`, `service`, `skills`: intents that are right; `oos_*`: what
+    the threshold does on CLINC150; `slot_f1`: exact pairs of slot and value on SNIPS."""
+
+    assistant: float
+    service: float
+    skills: float
+    oos_recall: float
+    oos_cost: float
+    oos_threshold: float
+    slot_f1: float
+    calls: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+class Evaluator:
+    """One GGUF file and its vocabulary. `close()` may be called twice."""
+
+    def __init__(self, path: Path, vocabulary: Vocabulary, n_threads: int = 1) -> None:
+        self.vocabulary = vocabulary
+        config = EngineConfig(
+            model_id=path.stem,
+            path=str(path),
+            n_ctx=512,
+            n_seq=1,
+            n_prefixes=0,
+            n_threads=n_threads,
+        )
+        self._llama = Llama(config)
+        self._end = vocabulary.id_of(END)
+
+    def logits(self, fed: Sequence[int], at: int) -> torch.Tensor:
+        """Of the next token, float32 [n_vocab]; `at` tokens have been fed before."""
+        self._llama.batch.clear()
+        self._llama.batch.add(0, array("i", fed), at, output=True)
+        return torch.from_numpy(self._llama.decode()[0].copy())
+
+    def intent_logits(self, text: str) -> tuple[torch.Tensor, int]:
+        """Over all intents, and the length of the prompt, which stays in the cache."""
+        self._llama.clear()
+        prompt = self.vocabulary.prompt_ids(text)
+        first = self.vocabulary.first_intent
+        return self.logits(prompt, 0)[first : first + len(self.vocabulary.intents)], len(prompt)
+
+    def slots(self, intent: str, at: int) -> dict[str, str]:
+        """Decode the slots of an intent after its prompt; what is no JSON has none."""
+        has_slots = intent in self.vocabulary.slot_names
+        ids = [self.vocabulary.id_of(intent_text(intent, has_slots))]
+        if not has_slots:
+            return {}
+        for _ in range(MAX_TOKENS):
+            token = int(self.logits(ids[-1:], at).argmax())
+            at += 1
+            if token == self._end:
+                break
+            ids.append(token)
+        try:
+            arguments = json.loads(self.vocabulary.decode(ids))["arguments"]
+        except (ValueError, KeyError, TypeError):
+            return {}
+        return {name: value for name, value in arguments.items() if isinstance(value, str)}
+
+    def close(self) -> None:
+        self._llama.close()
+
+
+def evaluate(
+    path: Path,
+    vocabulary: Vocabulary,
+    corpus: Corpus,
+    *,
+    every: int = 1,
+    say: Callable[[int], None] = lambda n: None,
+) -> Figures:
+    """Figures of a file on every `every`-th validation item. `say` hears how many more are done."""
+    items = corpus.validation[::every]
+    classes = Classes.of(corpus)
+    found_logits, pairs, calls = [], [], []
+    evaluator = Evaluator(path, vocabulary)
+    try:
+        for item in items:
+            logits, at = evaluator.intent_logits(item.text)
+            found_logits.append(logits)
+            if item.domain == "skills" and item.intent in vocabulary.slot_names:
+                _, domains = classes.labels([item])
+                best = int(classes.narrowed(logits[None], domains)[0, :-1].argmax())
+                slots = evaluator.slots(vocabulary.intents[best], at)
+                wanted = dict(first_values(item))
+                pairs.append((wanted, slots))
+                calls.append(vocabulary.intents[best] == item.intent and wanted == slots)
+            say(1)
+    finally:
+        evaluator.close()
+    figures = intent_figures(torch.stack(found_logits), items, classes)
+    figures.pop("score")
+    return Figures(**figures, slot_f1=slot_f1(pairs), calls=sum(calls) / max(1, len(calls)))
+
+
+def slot_f1(pairs: Iterable[tuple[dict[str, str], dict[str, str]]]) -> float:
+    """F1 over all (slot, value) pairs that are wanted and that were found, exact ones only."""
+    counts: Counter[str] = Counter()
+    for wanted, found in pairs:
+        right = sum(found.get(name) == value for name, value in wanted.items())
+        counts.update(right=right, wanted=len(wanted), found=len(found))
+    total = counts["wanted"] + counts["found"]
+    return 2 * counts["right"] / total if total else 1.0
+
+
+def sample(items: Sequence[Item], n: int) -> list[Item]:
+    """About `n` items, evenly spread."""
+    return list(items[:: max(1, len(items) // n)])[:n]

@@ -1,0 +1,180 @@
+"""The assistants' tokens: a byte-level BPE of our own, and one token for each call they can make.
+
+    <|user|> TEXT <|assistant|> {"name":"GetWeather","arguments":{ "city":" Rome "}} <|end|>
+
+An intent is one token that holds the whole beginning of its call, so that choosing among them is one
+softmax at one position. The texts are ordinary JSON in the compact form that constrained calls have
+(`engine.constrain.JSON_STYLE`); nobody needs to know of the tokens to read them.
+The only home of the `tokenizers` library.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from edgeagent.errors import ForgeFailed
+from edgeagent.forge.datasets import Corpus, Item
+
+USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
+CONTROL = (USER, ASSISTANT, END)
+NO_SLOTS, LAST_SLOT = "}}", '"}}'
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Text to token ids and back. `intents` are in the order of the classes, out-of-scope last.
+
+    Ids: control tokens, intents (contiguous, `n_control` on), slots, then the BPE's.
+    """
+
+    bpe: Tokenizer = field(repr=False)
+    intents: tuple[str, ...]
+    slot_names: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def train(cls, corpus: Corpus, n_tokens: int) -> Vocabulary:
+        """Learn merges from the training texts until there are `n_tokens` tokens in all.
+
+        Source: Sennrich et al. 2016, arXiv:1508.07909; bytes as in GPT-2.
+        """
+        calls = call_texts(corpus.all_names, corpus.slot_names)
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=n_tokens,
+            min_frequency=2,
+            special_tokens=[*CONTROL, *calls],
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(_texts(corpus.train), trainer)
+        return cls(tokenizer, corpus.all_names, corpus.slot_names)
+
+    @classmethod
+    def read(cls, path: Path) -> Vocabulary:
+        """Raises: ForgeFailed."""
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                Tokenizer.from_str(json.dumps(stored["bpe"])),
+                tuple(stored["intents"]),
+                {name: tuple(slots) for name, slots in stored["slot_names"].items()},
+            )
+        except (OSError, ValueError, KeyError) as exc:
+            raise ForgeFailed(f"{path} is no vocabulary ({exc}): train it again.") from exc
+
+    def write(self, path: Path) -> None:
+        body = {
+            "intents": self.intents,
+            "slot_names": self.slot_names,
+            "bpe": json.loads(self.bpe.to_str()),
+        }
+        path.write_text(json.dumps(body, ensure_ascii=False), encoding="utf-8")
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.bpe.get_vocab_size())
+
+    @property
+    def first_intent(self) -> int:
+        """The token id of class 0."""
+        return len(CONTROL)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return dict(self.bpe.get_vocab())
+
+    def id_of(self, token: str) -> int:
+        return self._ids[token]
+
+    @cached_property
+    def special(self) -> tuple[str, ...]:
+        """Control and call tokens, by id."""
+        return (*CONTROL, *call_texts(self.intents, self.slot_names))
+
+    def text_ids(self, text: str) -> list[int]:
+        """Ordinary text; a call that is spelled out in it is no call."""
+        return list(self._plain.encode(text, add_special_tokens=False).ids)
+
+    @cached_property
+    def _plain(self) -> Tokenizer:
+        """The BPE without the special tokens, so that no text can bring one in."""
+        stored = json.loads(self.bpe.to_str())
+        stored["added_tokens"] = []
+        return Tokenizer.from_str(json.dumps(stored))
+
+    def prompt_ids(self, text: str) -> list[int]:
+        return [self.id_of(USER), *self.text_ids(text), self.id_of(ASSISTANT)]
+
+    def answer_ids(self, item: Item) -> list[int]:
+        """The call that the item asks for, and its end."""
+        return [self._ids[token] if is_special else i
+                for token, is_special, i in self._answer(item)]  # fmt: skip
+
+    def _answer(self, item: Item) -> list[tuple[str, bool, int]]:
+        pieces: list[tuple[str, bool, int]] = [
+            (intent_text(item.intent, item.intent in self.slot_names), True, 0)
+        ]
+        if item.intent in self.slot_names:
+            for n, (name, value) in enumerate(first_values(item)):
+                pieces.append((slot_text(name, is_first=n == 0), True, 0))
+                escaped = json.dumps(value, ensure_ascii=False)[1:-1]
+                pieces += [("", False, i) for i in self.text_ids(escaped)]
+            pieces.append((LAST_SLOT if item.slots else NO_SLOTS, True, 0))
+        pieces.append((END, True, 0))
+        return pieces
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens, calls included."""
+        return str(self.bpe.decode(list(ids), skip_special_tokens=False))
+
+    def pieces(self) -> tuple[list[str], list[str]]:
+        """For a GGUF file: the tokens by id in GPT-2's spelling of bytes, and the merges by rank."""
+        model: dict[str, Any] = json.loads(self.bpe.to_str())["model"]
+        by_id = sorted(model["vocab"].items(), key=lambda pair: pair[1])
+        merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+        return [token for token, _ in by_id], merges
+
+
+def intent_text(name: str, has_slots: bool) -> str:
+    """The token of an intent: all of its call, or all up to its slots."""
+    return f'{{"name":"{name}","arguments":{{' + ("" if has_slots else "}}")
+
+
+def slot_text(name: str, *, is_first: bool) -> str:
+    return f'"{name}":"' if is_first else f'","{name}":"'
+
+
+def call_texts(intents: Iterable[str], slot_names: dict[str, tuple[str, ...]]) -> list[str]:
+    """Every token that is part of a call, intents first and in their order."""
+    slots = sorted({name for names in slot_names.values() for name in names})
+    return [
+        *(intent_text(name, name in slot_names) for name in intents),
+        *(slot_text(name, is_first=True) for name in slots),
+        *(slot_text(name, is_first=False) for name in slots),
+        NO_SLOTS,
+        LAST_SLOT,
+    ]
+
+
+def first_values(item: Item) -> list[tuple[str, str]]:
+    """The slots as a call has them, in the order of the text: of a name that comes twice the first."""
+    found: dict[str, str] = {}
+    for slot in item.slots:
+        found.setdefault(slot.name, slot.value)
+    return list(found.items())
+
+
+def _texts(items: Iterable[Item]) -> Iterable[str]:
+    for item in items:
+        yield item.text
+        for slot in item.slots:
+            yield slot.value

@@ -69,7 +69,8 @@ def test_events_come_in_their_order_each_with_the_next_number(daemon: DaemonProc
     body = {"model": SMOLLM, "input": "Is a ferry a boat?", "max_output_tokens": 6, "stream": True}
     answer = httpx.post(f"{daemon.url}/v1/responses", json=body | {"temperature": 0}, timeout=60)
     assert answer.headers["content-type"].startswith("text/event-stream")
-    blocks = [block.split("\n") for block in answer.text.strip().split("\n\n")]
+    parts = answer.text.strip().split("\n\n")
+    blocks = [part.split("\n") for part in parts if not part.startswith(":")]
     events = [json.loads(data.removeprefix("data: ")) for _, data in blocks]
     assert [name for name, _ in blocks] == [f"event: {event['type']}" for event in events]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))

@@ -13,7 +13,6 @@ from edgeagent.api.schemas.response_format import ResponseFormat
 from edgeagent.api.schemas.stored import Metadata
 from edgeagent.api.schemas.tools import (
     MAX_CALLS,
-    MAX_TOOLS,
     AllowedToolsChoice,
     AnswerCall,
     CallId,
@@ -22,7 +21,7 @@ from edgeagent.api.schemas.tools import (
     ToolCall,
     ToolChoice,
 )
-from edgeagent.api.tools import tool_use
+from edgeagent.api.tools import MAX_TOOLS, tool_use
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.types import Caller, Form, ToolUse
 

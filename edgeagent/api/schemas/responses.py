@@ -18,8 +18,8 @@ from edgeagent.api.schemas.items import InputItem
 from edgeagent.api.schemas.marks import Extension, Ignored, RequestModel
 from edgeagent.api.schemas.response_format import ANY_OBJECT, schema_form
 from edgeagent.api.schemas.stored import Metadata
-from edgeagent.api.schemas.tools import MAX_TOOLS, ToolName
-from edgeagent.api.tools import tool_use
+from edgeagent.api.schemas.tools import ToolName
+from edgeagent.api.tools import MAX_TOOLS, tool_use
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.types import Caller, Form, Tool, ToolUse
 

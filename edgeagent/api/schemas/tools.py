@@ -8,12 +8,12 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from edgeagent.api.schemas.marks import Ignored
+from edgeagent.api.tools import MAX_TOOLS, NAME
 from edgeagent.types import Tool
 
-MAX_TOOLS = 128
 MAX_CALLS = 128
 
-ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+ToolName = Annotated[str, StringConstraints(pattern=NAME)]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from edgeagent.catalog.record import InstalledModel
-from edgeagent.engine.client import Generation
+from edgeagent.engine.client import EngineClient, Generation
 from edgeagent.errors import (
     EdgeAgentError,
     EngineDied,
@@ -37,6 +37,8 @@ from edgeagent.types import (
 )
 
 logger = logging.getLogger(__name__)
+
+Prepare = Callable[[EngineClient], Awaitable[object]]
 
 DEFAULT_ALIASES = ("", "default")
 # As nginx notes it: the client left before its answer was whole.
@@ -95,6 +97,7 @@ class Answer:
         spec: GenerateSpec,
         pool: Pool,
         note: Callable[[Answer], None],
+        prepare: Prepare | None = None,
     ) -> None:
         self.asked = asked
         self.decision = decision
@@ -106,6 +109,7 @@ class Answer:
         self.n_pieces: dict[int, int] = {}
         self._pool = pool
         self._note = note
+        self._prepare = prepare
         self._stack = AsyncExitStack()
         self._generation: Generation | None = None
         self._is_released = False
@@ -115,7 +119,14 @@ class Answer:
         """Lease the model and send the request. Raises what `Pool.lease` raises."""
         client = await self._stack.enter_async_context(self._pool.lease(self.decision.model_id))
         self.facts: EngineFacts = client.facts
+        if self._prepare is not None:
+            await self._prepare(client)
         self._generation = client.generate(self.spec)
+
+    @property
+    def origin(self) -> tuple[EngineClient, int] | None:
+        """The engine that answers, and by what number it knows the request; None before `begin`."""
+        return self._generation.origin if self._generation is not None else None
 
     async def take(self) -> list[TokenChunk]:
         """New chunks, at least one; empty at the end. Raises the error that ended the request."""
@@ -223,9 +234,12 @@ class Agent:
         """How the model likes to be sampled where a request does not say."""
         return self._models.sampling(decision.model_id)
 
-    def ask(self, asked: Asked, decision: Decision, spec: GenerateSpec) -> Answer:
-        """An answer that waits for `begin`. Whoever asks must `release` it."""
-        return Answer(asked, decision, spec, self._pool, self._noted)
+    def ask(
+        self, asked: Asked, decision: Decision, spec: GenerateSpec, prepare: Prepare | None = None
+    ) -> Answer:
+        """An answer that waits for `begin`. Whoever asks must `release` it. `prepare` is done with the
+        engine before it is asked, once in each of its lives."""
+        return Answer(asked, decision, spec, self._pool, self._noted, prepare)
 
     def _noted(self, answer: Answer) -> None:
         row = row_of(answer)

@@ -1,7 +1,7 @@
 """The composition root: builds every part of the daemon, and starts and stops them in order.
 
-settings -> store, keys -> library -> models -> pool -> agent, calls, archive -> API -> auth -> guard ->
-server
+settings -> store, keys -> library -> models -> pool -> agent, calls, cards, archive -> API -> auth ->
+guard -> server
 """
 
 from __future__ import annotations
@@ -23,18 +23,22 @@ from edgeagent.api.application import application
 from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.archive import Archive
 from edgeagent.calls import Calls
+from edgeagent.cards import Cards
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
 from edgeagent.catalog.repack import repacked_types
 from edgeagent.configuration import Configuration
 from edgeagent.custody import Custody
 from edgeagent.device.probe import Device
+from edgeagent.dialogues import Dialogues
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.idle import IdleMeasuring
 from edgeagent.installed import InstalledModels
 from edgeagent.keyring import Keyring
 from edgeagent.measuring import Measuring
 from edgeagent.pool import Pool, PoolLimits
+from edgeagent.prefixes import Limits, Prefixes
+from edgeagent.runs import Runs
 from edgeagent.settings import Settings
 from edgeagent.store.database import open_store
 from edgeagent.store.files import StoreFiles
@@ -80,7 +84,12 @@ class Daemon:
             place=self.models.place,
             log_level=settings.log_level,
         )
-        self.archive = Archive(self.database, is_searchable=settings.search)
+        self.archive = Archive(
+            self.database, is_searchable=settings.search, forget=self._forget_owner
+        )
+        self.dialogues = Dialogues(self.archive, self._forget_owner)
+        self.runs = Runs()
+        self.prefixes = Prefixes(self.database, _prefix_limits(settings), self.models.identity)
         self._requests = (
             RequestLog(self.database, settings.request_flush_s) if self.database else None
         )
@@ -88,11 +97,15 @@ class Daemon:
         self.custody = Custody(
             self.database,
             settings,
-            forget={"cached prefixes": self._forget_prefixes},
+            forget={
+                "cached prefixes": self._forget_prefixes,
+                "kept prefixes": lambda _: self.prefixes.erased(),
+            },
             settle=self._settle,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self.calls = Calls(self.pool, self.models, self._note)
+        self.cards = Cards(self.pool, self.models, settings.idle_unload_s or None)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
@@ -115,8 +128,12 @@ class Daemon:
             "agent": self.agent,
             "archive": self.archive,
             "calls": self.calls,
+            "cards": self.cards,
             "custody": self.custody,
+            "dialogues": self.dialogues,
             "keyring": self.keyring,
+            "prefixes": self.prefixes,
+            "runs": self.runs,
             "settings": self.settings,
         }
         return application(parts, on_startup=[self._start], on_shutdown=[self.close])
@@ -125,6 +142,8 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         await self.pool.open()
         self.custody.start()
+        await self._fail_open()
+        self.prefixes.start()
         if self._requests is not None:
             self._requests.start()
         if self.settings.preload:
@@ -150,6 +169,8 @@ class Daemon:
         if self._preloading is not None:
             self._preloading.cancel()
         await self._idle.close()
+        await self.runs.close()
+        await self.prefixes.close()
         await self.pool.close()
         if self._requests is not None:
             await self._requests.close()
@@ -167,6 +188,24 @@ class Daemon:
         """From any thread: what is cached of prompts goes, whoever's it was."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self.pool.forget_prefixes)
+
+    def _forget_owner(self, owner: str) -> None:
+        """Some of what this owner has stored was deleted: what is cached of its prompts goes."""
+        for scope in self.keyring.key_ids(owner):
+            self.pool.forget_prefixes(scope)
+        self.prefixes.forget(owner)
+
+    async def _fail_open(self) -> None:
+        """Responses that an earlier daemon was stopped in are not in progress any more."""
+        if self.database is None:
+            return
+        try:
+            n_failed = await self.dialogues.fail_open()
+        except EdgeAgentError as exc:  # they are shown as failed all the same
+            logger.warning("responses_not_marked code=%s", exc.code)
+        else:
+            if n_failed:
+                logger.info("responses_interrupted n=%d", n_failed)
 
     def _note(self, row: RequestRow) -> None:
         if self._requests is not None:
@@ -206,6 +245,14 @@ def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:
 def repacked_here(device: Device) -> frozenset[str]:
     """Names of the tensor types that llama.cpp rearranges on this processor."""
     return repacked_types(device.system.architecture or "", device.cpu.features)
+
+
+def _prefix_limits(settings: Settings) -> Limits:
+    return Limits(
+        most_bytes=settings.prefix_store_bytes,
+        reserve_bytes=settings.store_reserve_bytes,
+        min_tokens=settings.prefix_min_tokens,
+    )
 
 
 def _limits(settings: Settings, n_cores: int) -> PoolLimits:

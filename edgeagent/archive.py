@@ -2,13 +2,14 @@
 
     keep    before the answer's end is sent, committed
     show    by owner; what is another's does not exist
-    delete  unless it is on legal hold
+    delete  unless it is on legal hold; `forget` is told whose it was
 
 With `store = "off"` there is nothing behind it, and whoever asks to store is told so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from edgeagent.errors import Conflict, NotFound, StoreOff
@@ -23,9 +24,20 @@ from edgeagent.store.sql import now_ms
 class Archive:
     """The kept content of all owners. Event loop's thread; the work is done by the database's."""
 
-    def __init__(self, database: Database | None, *, is_searchable: bool) -> None:
+    def __init__(
+        self,
+        database: Database | None,
+        *,
+        is_searchable: bool,
+        forget: Callable[[str], None] = lambda owner: None,
+    ) -> None:
         self._database = database
-        self._is_searchable = is_searchable
+        self.is_searchable = is_searchable
+        self._forget = forget
+
+    @property
+    def is_on(self) -> bool:
+        return self._database is not None
 
     @property
     def database(self) -> Database:
@@ -47,7 +59,7 @@ class Archive:
         """Store an answer; it is on disk when this returns. Raises: StorageFull."""
         await self.database.write_async(
             lambda db: responses.put(
-                db, response, now_ms=now_ms(), is_searchable=self._is_searchable
+                db, response, now_ms=now_ms(), is_searchable=self.is_searchable
             )
         )
 
@@ -55,7 +67,7 @@ class Archive:
         """Raises: NotFound."""
         found = await self.database.read_async(lambda db: responses.get(db, owner, response_id))
         if found is None:
-            raise _absent(response_id)
+            raise absent(response_id)
         return found
 
     async def responses(
@@ -78,7 +90,8 @@ class Archive:
                 f"{response_id} is on legal hold and cannot be deleted: have it released first."
             )
         if not done:
-            raise _absent(response_id)
+            raise absent(response_id)
+        self._forget(owner)
 
     async def items(self, owner: str, parent: Parent, parent_id: str, page: Page) -> Listed:
         return await self.database.read_async(
@@ -103,11 +116,11 @@ class Archive:
             return True
 
         if not await self.database.write_async(add):
-            raise _absent(target_id)
+            raise absent(target_id)
 
     async def find(self, owner: str, text: str, limit: int) -> list[dict[str, Any]]:
         """Items of this owner that have all the words. Raises: Conflict where nothing is indexed."""
-        if not self._is_searchable:
+        if not self.is_searchable:
             raise Conflict(
                 "Content is not indexed on this device: turn `search` on in its settings. What was stored "
                 "before is not found then either."
@@ -117,5 +130,6 @@ class Archive:
         )
 
 
-def _absent(what: str) -> NotFound:
+def absent(what: str) -> NotFound:
+    """One text for what is not there and what is another's: who tries ids learns nothing."""
     return NotFound(f"{what[:80]!r} is not among what is stored for this key: check the id.")

@@ -1,4 +1,4 @@
-"""Requests that are answered in one piece: embeddings, and texts to tokens and back.
+"""Requests that are answered in one piece: embeddings, texts to tokens and back, tokens counted.
 
     which model -> lease -> ask -> result -> note
 
@@ -43,7 +43,7 @@ class Call:
         self._is_released = False
 
     async def result(self) -> Any:
-        """Vectors, list[int] or str, by the question. Raises what `Pool.lease` and the worker raise.
+        """Vectors, list[int], str or int, by the question. Raises what `Pool.lease` and the worker raise.
 
         A worker that dies is asked again once, in its next life; once, because the question may be
         what killed it. Cancelling the task that waits here cancels the work.

@@ -127,7 +127,7 @@ class Custody:
             if (now := _touched_ns(erased)) != seen:
                 seen = now
                 for forget in self._places.forget.values():
-                    forget(None)
+                    await asyncio.to_thread(forget, None)
 
     # ---- whose data it is
 

@@ -9,6 +9,7 @@
     |  |- UnsupportedMediaType          unsupported_media_type
     |  |- Misdirected                   misdirected_request      the Host header is not ours
     |  |- SchemaUnsatisfiable           schema_unsatisfiable     no answer can have the form asked for
+    |  |- PreviousNotFound              previous_response_not_found  nothing that could be continued
     |  `- TemplateFailed                template_failed          the model's chat template refused or failed
     |- Unauthorized                     invalid_api_key          no key, or none that is good here
     |- Forbidden                        forbidden
@@ -23,11 +24,13 @@
     |  |- QueueFull                     queue_full
     |  |- QueueTimeout                  queue_timeout
     |  |- RateLimited                   rate_limit_exceeded      a bound of the caller's own key
+    |  |- ConversationLocked            conversation_locked      another answer of it is being made
     |  |- EngineDied                    engine_died              the worker ended under a running request
     |  |- EngineStarting                engine_starting          a worker did not become ready in time
     |  |- EngineBroken                  engine_broken            the breaker is open
     |  `- StoreBusy                     store_busy               too many writes wait for the disk
     |- InsufficientMemory               insufficient_memory      a model that the budget cannot hold
+    |- Interrupted                      interrupted              the daemon was stopped before the end
     |- EngineFailed                     engine_failed            llama.cpp refused or failed a step
     |- SchemaViolated                   schema_violated          an answer without the form it was held to
     |- ModelUnusable                    model_unusable           a model file that cannot be loaded
@@ -100,6 +103,10 @@ class SchemaUnsatisfiable(BadRequest):
     code = "schema_unsatisfiable"
 
 
+class PreviousNotFound(BadRequest):
+    code = "previous_response_not_found"
+
+
 class TemplateFailed(BadRequest):
     code = "template_failed"
 
@@ -144,6 +151,10 @@ class RateLimited(Unavailable):
     code = "rate_limit_exceeded"
 
 
+class ConversationLocked(Unavailable):
+    code = "conversation_locked"
+
+
 class EngineDied(Unavailable):
     code = "engine_died"
 
@@ -162,6 +173,10 @@ class StoreBusy(Unavailable):
 
 class InsufficientMemory(EdgeAgentError):
     code = "insufficient_memory"
+
+
+class Interrupted(EdgeAgentError):
+    code = "interrupted"
 
 
 class EngineFailed(EdgeAgentError):

@@ -10,11 +10,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from edgeagent.catalog.anatomy import from_facts
+from edgeagent.catalog.card import Card
 from edgeagent.catalog.facts import ModelFacts
 from edgeagent.catalog.inspection import inspect_apart
 from edgeagent.catalog.library import Library
@@ -105,6 +107,37 @@ class InstalledModels:
         task: Task = "embed" if facts.is_embedding else "generate"
         self._learned[model.path, model.size_bytes] = task
 
+    async def card(self, model: InstalledModel) -> Card:
+        """What the catalog says of a model, else its own header. A model that cannot be read has little
+        to say."""
+        family, n_params, quant, licence = "", 0, model.quant, ""
+        if model.id in self._catalog:
+            entry = self._catalog.entry(model.id)
+            family, n_params, licence = entry.family, entry.n_params, entry.licence
+        else:
+            with suppress(EdgeAgentError):
+                facts = await self.facts(model)
+                family, n_params = facts.architecture, facts.n_params
+                quant = quant or facts.quant or ""
+        modified_s = 0.0
+        with suppress(OSError):
+            modified_s = model.path.stat().st_mtime
+        return Card(
+            id=model.id,
+            modified_s=modified_s,
+            size_bytes=model.size_bytes,
+            sha256=model.sha256 or "",
+            family=family,
+            quant=quant,
+            n_params=n_params,
+            licence=licence,
+            task=self.task(model),
+        )
+
+    async def facts(self, model: InstalledModel) -> ModelFacts:
+        """What a model's header says, read by a process of its own and remembered. Raises: GGUFRefused."""
+        return await asyncio.to_thread(inspect_apart, model.path)
+
     def default_id(self) -> str | None:
         """The default model, or the first that generates text; None when none is installed."""
         ids = self.with_task("generate")
@@ -134,6 +167,20 @@ class InstalledModels:
             "those that do.",
             param="model",
         )
+
+    def identity(self, model_id: str) -> str:
+        """What the model's file is: by its digest; one that was dropped in, by size and time.
+
+        Raises: ModelNotFound.
+        """
+        model = self.find(model_id)
+        if model.sha256:
+            return model.sha256
+        try:
+            found = model.path.stat()
+        except OSError as exc:
+            raise ModelNotFound(f"Model {model_id!r} cannot be read now: check its file.") from exc
+        return f"{model.path} {found.st_size} {found.st_mtime_ns}"
 
     async def place(self, model_id: str) -> Placement:
         """How to load a model, and what that needs. Raises: ModelNotFound, GGUFRefused."""

@@ -81,6 +81,12 @@ class Keyring:
             self._reader = Readers(lambda: connect(path, raw, role="reader"), path, n_readers=1)
         return self._reader
 
+    def key_ids(self, owner: str) -> list[str]:
+        """The ids under which this owner's requests come."""
+        known = self._own_reader().read(keys.all_keys) if self._is_there else []
+        made = [key.id for key in known if key.owner == owner]
+        return [*made, LOCAL.key_id] if owner == LOCAL.owner else made
+
     def is_any_made(self) -> bool:
         """Whether a key is needed also on loopback."""
         return self._is_there and self._store.read(keys.is_any_made)

@@ -179,6 +179,17 @@ class Settings(BaseSettings):
     )
     store_backups: int = Field(3, ge=1, le=1000, description="verified backups that are kept")
 
+    prefix_store_bytes: int = Field(
+        512 << 20,
+        ge=0,
+        le=1 << 44,
+        description="what models have computed of stored responses may take this much of the disk, so "
+        "that they go on at once after a restart; 0: it is not kept",
+    )
+    prefix_min_tokens: int = Field(
+        256, ge=1, le=1 << 20, description="shorter dialogues are computed anew instead"
+    )
+
     # how long things are kept
     retention_content_days: float = Field(
         90.0, ge=0, le=36_500, description="what items and responses say; 0: for ever"

@@ -63,6 +63,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What to continue: exactly one of `messages` (rendered by the model's template), `text`, `tokens`.
 
     With a `suffix` the answer is what stands between `text` and it, where the vocabulary can say so.
+    A `text` beside `messages` is for a model without a template. `prefill` is how the answer to
+    `messages` begins: it is continued, and not said again.
     `variables` are what else the template is told, beside messages and tools.
     """
 
@@ -70,6 +72,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None = None
     tokens: list[int] | None = None
     suffix: str | None = None
+    prefill: str = ""
     variables: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
@@ -151,11 +154,57 @@ class DetokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="detokenize"
     tokens: list[int]
 
 
+class CountSpec(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
+    """A request whose prompts are made as they would be for an answer, and counted in tokens."""
+
+    request: GenerateSpec
+
+
+class HeldSpec(msgspec.Struct, frozen=True, tag="held"):
+    """Which tokens of an ended request are cached."""
+
+    request_id: int
+
+
+class LiftSpec(msgspec.Struct, frozen=True, tag="lift"):
+    """The state of its positions [first, last)."""
+
+    request_id: int
+    first: int
+    last: int
+
+
+class CachedSpec(msgspec.Struct, frozen=True, tag="cached"):
+    """How many of these tokens, from the first on, are cached for a scope: int32 [n]."""
+
+    scope: str
+    tokens: bytes
+
+
+class PlaceSpec(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
+    """A state to cache for a scope: `data` is that of the positions of `tokens` (int32 [n]) from
+    `first` on; those before must be cached."""
+
+    scope: str
+    tokens: bytes
+    first: int
+    data: bytes
+
+
 # What is asked of a worker and answered at once, in one piece.
-Question = EmbedSpec | TokenizeSpec | DetokenizeSpec
+StateQuestion = HeldSpec | LiftSpec | CachedSpec | PlaceSpec
+Question = EmbedSpec | TokenizeSpec | DetokenizeSpec | CountSpec | StateQuestion
 
 
-class Vectors(msgspec.Struct, frozen=True, kw_only=True):
+class Cells(msgspec.Struct, frozen=True, kw_only=True, tag="cells"):
+    """An answer about cached tokens, by the question: `n` of them are cached, or `n` bytes hold one."""
+
+    n: int
+    tokens: bytes = b""
+    data: bytes = b""
+
+
+class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
     """One vector of length 1 for each input: float32 little-endian [n_inputs, n_dimensions] in `data`.
 
     `n_prompt` counts the tokens that were computed, those that the model adds included.
@@ -209,7 +258,8 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     """New text of answer `index`. The last chunk of an answer has `finish` and `usage`.
 
     `finish` "error" comes with `error`, a (code, message) pair. `reasoning` is text of a reasoning
-    section, which comes before `text`; `calls` are pieces of tool calls, which come after it.
+    section, which comes before `text`; `calls` are pieces of tool calls, which come after it. `stop` is
+    the stop string that ended the answer.
     """
 
     index: int
@@ -220,10 +270,14 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     reasoning: str = ""
     calls: list[CallDelta] = []
     logprobs: list[TokenLogprob] = []
+    stop: str | None = None
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of itself once its model is loaded. Sizes in bytes, `load_ms` from its start."""
+    """What a worker says of itself once its model is loaded. Sizes in bytes, `load_ms` from its start.
+
+    `state_kind`: what the state of cached tokens depends on beside the model; None: it cannot be had.
+    """
 
     pid: int
     description: str
@@ -240,6 +294,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     can_share_prefix: bool
     load_ms: float
     task: Task = "generate"
+    state_kind: str | None = None
 
 
 class EngineHealth(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,15 +20,35 @@ class Rule(NamedTuple):
 # The first rule that fits counts.
 RULES = (
     Rule("GET", "/health", "open"),
+    Rule("GET", "/", "open"),  # what Ollama's clients ask first, and /api/version
+    Rule("HEAD", "/", "open"),
+    Rule("GET", "/api/version", "open"),
     Rule("GET", "/ready", "any key"),
     Rule("GET", "/schema", "any key"),
     Rule("*", "/v1/chat/completions", "chat"),  # stored answers too: those of its owner
     Rule("POST", "/v1/completions", "chat"),
+    Rule("*", "/v1/responses", "chat"),
+    Rule("*", "/v1/conversations", "chat"),
+    Rule("POST", "/v1/messages", "chat"),  # and counting their tokens
+    Rule("POST", "/api/chat", "chat"),
+    Rule("POST", "/api/generate", "chat"),
     Rule("POST", "/v1/embeddings", "embeddings"),
+    Rule("POST", "/api/embed", "embeddings"),
+    Rule("POST", "/api/embeddings", "embeddings"),
+    Rule("GET", "/api/tags", "any key"),
+    Rule("GET", "/api/ps", "any key"),
+    Rule("POST", "/api/show", "any key"),
+    # These are refused, with the command that does it.
+    *(
+        Rule("POST", f"/api/{name}", "models")
+        for name in ("pull", "push", "create", "copy", "blobs")
+    ),
+    Rule("DELETE", "/api/delete", "models"),
     Rule("POST", "/tokenize", "any key"),
     Rule("POST", "/detokenize", "any key"),
     Rule("GET", "/v1/models", "any key"),  # every SDK lists them
     Rule("POST", "/v1/models", "models"),
+    Rule("GET", "/v1/conformance", "any key"),
     Rule("GET", "/v1/usage", "any key"),
     Rule("POST", "/v1/feedback", "any key"),
     Rule("GET", "/v1/search", "chat"),

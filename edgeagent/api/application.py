@@ -12,13 +12,20 @@ from litestar.openapi.spec import Components, SecurityScheme
 
 from edgeagent import __version__
 from edgeagent.api import (
+    anthropic,
     chat,
     completions,
+    conformance,
+    conversations,
     data,
     embeddings,
     errors,
     keys,
     models,
+    ollama,
+    ollama_models,
+    responses,
+    responses_stored,
     stored,
     system,
     tokens,
@@ -40,7 +47,14 @@ ROUTES = [
     keys.rotate_key,
     system.health,
     system.ready,
+    conformance.show_conformance,
+    *anthropic.HANDLERS,
+    *ollama.HANDLERS,
+    *ollama_models.HANDLERS,
     *stored.HANDLERS,
+    *responses.HANDLERS,
+    *responses_stored.HANDLERS,
+    *conversations.HANDLERS,
     *data.HANDLERS,
 ]
 

@@ -1,11 +1,13 @@
 """Who calls, and whether they may: an ASGI layer between the guard and the routes.
 
     1. the rule of the path (access.py); without one there is nothing
-    2. the caller, by `Authorization: Bearer` and nothing else; on loopback without keys, the local owner
+    2. the caller, by `Authorization: Bearer` and nothing else (on Anthropic's paths `x-api-key` too); on
+       loopback without keys, the local owner
     3. the scope that the rule names
     4. the bounds of the key (limits.py); the place is given back when the response has ended
 
-A route finds its caller in `scope["state"]["caller"]`, and calls `scope["state"]["charge"](n_tokens)`.
+A route finds its caller in `scope["state"]["caller"]`, and calls `scope["state"]["charge"](n_tokens)`;
+what goes on after the response takes a place of its own from `scope["state"]["place"]`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any, cast
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from edgeagent.api.access import Need, is_known, need_of
+from edgeagent.api.dialects import dialect_of
 from edgeagent.api.errors import encoded, no_such_method, nothing_here, translate
 from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.errors import EdgeAgentError, InsufficientScope, Unauthorized
@@ -70,11 +73,11 @@ class Authentication:
                 extra = self._limiter.headers(caller)
             place = self._limiter.admit(caller)
         except Exception as exc:
-            await _refuse(translate(exc), extra, send)
+            await _refuse(translate(exc), extra, http, send)
             return
         try:
             state: dict[str, Any] = http.setdefault("state", {})
-            state |= {"caller": caller, "charge": place.charge}
+            state |= {"caller": caller, "charge": place.charge, "place": place}
             await self._app(scope, receive, _with_headers(send, place.headers()))
         finally:
             place.release()
@@ -99,12 +102,23 @@ class Authentication:
         return caller
 
     def _caller(self, scope: HTTPScope) -> Caller:
-        secret = bearer(scope["headers"])
+        secret = secret_of(scope["headers"], scope["path"])
         is_plausible = secret is not None and looks_like_one(secret)
         caller = self._keyring.caller(secret if is_plausible else None, is_exposed=self._is_exposed)
         if caller is None:
             raise Unauthorized(NO_KEY if secret is None else BAD_KEY)
         return caller
+
+
+def secret_of(headers: Any, path: str) -> str | None:
+    """The key that a request brings; None without one. Two that differ are an empty one."""
+    found = bearer(headers)
+    if not dialect_of(path).has_key_header:
+        return found
+    keys = {value.decode("latin-1").strip() for name, value in headers if name == b"x-api-key"}
+    if found is not None:
+        keys.add(found)
+    return (keys.pop() if len(keys) == 1 else "") if keys else None
 
 
 def bearer(headers: Any) -> str | None:
@@ -145,7 +159,9 @@ def _with_headers(send: Send, extra: list[tuple[bytes, bytes]]) -> Send:
     return sender
 
 
-async def _refuse(error: EdgeAgentError, extra: list[tuple[bytes, bytes]], send: Send) -> None:
-    status, headers, body = encoded(error)
+async def _refuse(
+    error: EdgeAgentError, extra: list[tuple[bytes, bytes]], scope: HTTPScope, send: Send
+) -> None:
+    status, headers, body = encoded(error, scope)
     await send({"type": "http.response.start", "status": status, "headers": [*headers, *extra]})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -58,14 +58,21 @@ def body_operation(model: type[pydantic.BaseModel]) -> type[Operation]:
 
 
 def _inlined(schema: dict[str, Any]) -> Any:
-    """The schema with its `$defs` put in place of the references to them."""
+    """The schema with its `$defs` put in place of the references to them; what stands beside a reference
+    says more of it. A type within itself is shown once."""
     definitions = schema.pop("$defs", {})
 
-    def walk(node: Any) -> Any:
-        if isinstance(node, dict):
-            if "$ref" in node:
-                return walk(definitions[node["$ref"].rsplit("/", 1)[1]])
-            return {key: walk(value) for key, value in node.items()}
-        return [walk(item) for item in node] if isinstance(node, list) else node
+    def walk(node: Any, within: tuple[str, ...]) -> Any:
+        if isinstance(node, list):
+            return [walk(item, within) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" not in node:
+            return {key: walk(value, within) for key, value in node.items()}
+        name = node["$ref"].rsplit("/", 1)[1]
+        beside = {key: walk(value, within) for key, value in node.items() if key != "$ref"}
+        if name in within:
+            return {"type": "object"} | beside
+        return walk(definitions[name], (*within, name)) | beside
 
-    return walk(schema)
+    return walk(schema, ())

@@ -1,4 +1,4 @@
-"""From any exception to OpenAI's error shape: the one border where status codes are chosen."""
+"""From any exception to an answer in the shape of its path: the one border where status codes are chosen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from litestar.exceptions import (
     NotFoundException,
     ValidationException,
 )
+from litestar.types import Scope
 
+from edgeagent.api.dialects import OPENAI, dialect_of
 from edgeagent.errors import (
     BadRequest,
     EdgeAgentError,
@@ -38,6 +40,7 @@ STATUS = {
     "misdirected_request": 403,
     "queue_full": 429,
     "conflict": 409,
+    "conversation_locked": 409,
     "store_off": 409,
     "legal_hold": 409,
     "rate_limit_exceeded": 429,
@@ -61,23 +64,15 @@ def status_of(error: EdgeAgentError) -> int:
     return 503 if isinstance(error, Unavailable) else 500
 
 
-def body_of(error: EdgeAgentError) -> dict[str, Any]:
-    """`{"error": {...}}`, as a body or as the last event of a stream."""
-    return {
-        "error": {
-            "message": error.message,
-            "type": "invalid_request_error" if status_of(error) < 500 else "server_error",
-            "param": error.param,
-            "code": error.code,
-        }
-    }
-
-
-def encoded(error: EdgeAgentError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, headers and body of an error answer. Transient errors say when to come again, the
-    others that it is of no use."""
+def encoded(
+    error: EdgeAgentError, scope: Scope | None = None
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """Status, headers and body of an error answer to the request of `scope`, in the words of its path.
+    Transient errors say when to come again, the others that it is of no use."""
     status = status_of(error)
-    body = msgspec.json.encode(body_of(error))
+    dialect = dialect_of(str(scope["path"])) if scope is not None else OPENAI
+    state: dict[str, Any] = scope.get("state") or {} if scope is not None else {}
+    body = msgspec.json.encode(dialect.error(error, status, str(state.get("request_id", ""))))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if isinstance(error, Unavailable):
         wait = min(MAX_RETRY_AFTER_S, max(1, math.ceil(error.retry_after_s or 1)))
@@ -174,8 +169,8 @@ def _fields(title: str) -> list[str]:
     return _KNOWN_FIELDS.get(title, [])
 
 
-def respond(_request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+def respond(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
     """Litestar's exception handler for every exception."""
-    status, headers, body = encoded(translate(exc))
+    status, headers, body = encoded(translate(exc), request.scope)
     extra = {name.decode(): value.decode() for name, value in headers[2:]}
     return Response(body, status_code=status, media_type="application/json", headers=extra)

@@ -20,6 +20,7 @@ from typing import cast
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPReceiveMessage, Message, Receive, Scope, Send
 
+from edgeagent.api.dialects import ANTHROPIC, dialect_of
 from edgeagent.api.errors import encoded
 from edgeagent.errors import (
     BadRequest,
@@ -82,6 +83,8 @@ class Guard:
             return
         name = request_id()
         extra = [name]
+        if dialect_of(scope["path"]) is ANTHROPIC:
+            extra.append((b"request-id", name[1]))  # where its SDK looks
         scope.setdefault("state", {})["request_id"] = name[1].decode()
         sender = _with_headers(send, extra)
         headers = scope["headers"]
@@ -102,7 +105,7 @@ class Guard:
                 await bounded.drain()
                 raise _too_large(length, self._rules)
         except EdgeAgentError as exc:
-            await _answer_error(exc, sender)
+            await _answer_error(exc, scope, sender)
             return
         await self._app(scope, bounded, sender)
 
@@ -259,7 +262,7 @@ async def _preflight(headers: Iterable[tuple[bytes, bytes]], send: Send) -> None
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _answer_error(error: EdgeAgentError, send: Send) -> None:
-    status, headers, body = encoded(error)
+async def _answer_error(error: EdgeAgentError, scope: Scope, send: Send) -> None:
+    status, headers, body = encoded(error, scope)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -92,6 +92,10 @@ class Place:
         if self._usage.tokens is not None and n_tokens > 0:
             self._usage.tokens.take(n_tokens)
 
+    def extended(self) -> Place:
+        """A place of the same key, for what goes on when this request is over. Nobody is refused it."""
+        return Place(self._usage)
+
     def release(self) -> None:
         if not self._is_released:
             self._is_released = True

@@ -24,7 +24,7 @@ class OnceResponse:
         self._encode = encode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        produce = asyncio.create_task(self._produce(), name="call")
+        produce = asyncio.create_task(self._produce(scope), name="call")
         gone = asyncio.create_task(client_gone(receive), name="call-watch")
         try:
             await asyncio.wait({produce, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -40,7 +40,7 @@ class OnceResponse:
             self._call.release()
             scope["state"]["charge"](self._call.n_tokens)
 
-    async def _produce(self) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    async def _produce(self, scope: Scope) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         try:
             value = await self._call.result()
             if self._call.vectors is not None and len(self._call.vectors.data) > MUCH_BYTES:
@@ -50,6 +50,6 @@ class OnceResponse:
         except Exception as exc:
             error = translate(exc)
             self._call.status = status_of(error)
-            return encoded(error)
+            return encoded(error, scope)
         length = (b"content-length", str(len(body)).encode())
         return 200, [(b"content-type", b"application/json"), length], body

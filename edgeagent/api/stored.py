@@ -31,7 +31,8 @@ Order = Literal["asc", "desc"]
 Call = Request[Any, Any, Any]
 
 
-def _list(rows: list[dict[str, Any]], has_more: bool) -> StoredList:
+def as_list(rows: list[dict[str, Any]], has_more: bool) -> StoredList:
+    """A page as the API shows it."""
     return StoredList(
         data=rows,
         first_id=rows[0]["id"] if rows else None,
@@ -69,7 +70,7 @@ async def list_chats(
 ) -> StoredList:
     page = Page(after, limit, order == "desc")
     found = await archive.responses(caller_of(request).owner, page, prefix=PREFIX, model=model)
-    return _list([_shown(row) for row in found.rows], found.has_more)
+    return as_list([_shown(row) for row in found.rows], found.has_more)
 
 
 @get(
@@ -134,7 +135,7 @@ async def list_messages(
         for row in found.rows
         if row["is_input"] and row["kind"] != "function_call"  # its message has it
     ]
-    return _list(rows, found.has_more)
+    return as_list(rows, found.has_more)
 
 
 @get(
@@ -186,7 +187,7 @@ async def find(
     q: Annotated[str, Parameter(min_length=1, max_length=1000)],
     limit: Limit = PAGE,
 ) -> StoredList:
-    return _list(await archive.find(caller_of(request).owner, q, limit), False)
+    return as_list(await archive.find(caller_of(request).owner, q, limit), False)
 
 
 HANDLERS = [

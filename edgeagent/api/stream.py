@@ -1,39 +1,51 @@
 """Sends one answer, streamed or whole, and lets go of it the moment the client does.
 
 Nothing is sent before the first tokens are there, so that what goes wrong until then is a status
-code and not an event. A stream that stays silent for longer, in a long prefill, sends comments.
+code and not an event. A stream that stays silent for longer, in a long prefill, says that it lives.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
-import msgspec
 from litestar.types import Receive, Scope, Send
 
 from edgeagent.agent import Answer
-from edgeagent.api.errors import body_of, encoded, status_of, translate
+from edgeagent.api.errors import encoded, status_of, translate
 from edgeagent.api.usage import tokens_of
+from edgeagent.errors import EdgeAgentError
 from edgeagent.types import TokenChunk
 
 logger = logging.getLogger(__name__)
 
-DONE = b"data: [DONE]\n\n"
-PING = b": ping\n\n"
-
 
 class Writer(Protocol):
-    """Puts chunks into the words of one endpoint. One for each response."""
+    """Puts chunks into the words of one endpoint. One for each response.
+
+    `content_type` is a stream's. A stream that has long been silent sends `ping`; None: it stays so.
+    """
+
+    content_type: bytes
+    ping: bytes | None
+
+    def opening(self) -> bytes:
+        """What a stream begins with, before any chunk or ping."""
+        ...
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
         """The stream's events for some chunks."""
         ...
 
     def last_events(self, answer: Answer) -> bytes:
-        """What the stream ends with, before [DONE]."""
+        """What the stream ends with."""
+        ...
+
+    def error_events(self, error: EdgeAgentError) -> bytes:
+        """What a stream ends with that fails after its beginning."""
         ...
 
     def collect(self, chunks: list[TokenChunk]) -> None:
@@ -47,7 +59,8 @@ class Writer(Protocol):
 
 class AnswerResponse:
     """An ASGI response around one answer. `keep` stores it, before its end is sent: an answer that says
-    it is stored is on disk."""
+    it is stored is on disk. `ended` is told however it ended, once the answer holds nothing any more.
+    `params` has this endpoint's names for fields that have others in a chat."""
 
     def __init__(
         self,
@@ -55,6 +68,8 @@ class AnswerResponse:
         writer: Writer,
         *,
         keep: Callable[[Answer], Awaitable[None]] | None = None,
+        ended: Callable[[Answer], None] = lambda answer: None,
+        params: Mapping[str, str] = MappingProxyType({}),
         is_stream: bool,
         ping_interval_s: float,
         write_timeout_s: float,
@@ -62,12 +77,16 @@ class AnswerResponse:
         self._answer = answer
         self._writer = writer
         self._keep = keep
+        self._ended = ended
+        self._params = params
         self._is_stream = is_stream
         self._ping_interval_s = ping_interval_s
         self._write_timeout_s = write_timeout_s
+        self._scope: Scope | None = None
         self._is_started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
         produce = asyncio.create_task(self._produce(send), name="answer")
         gone = asyncio.create_task(client_gone(receive), name="answer-watch")
         try:
@@ -78,6 +97,7 @@ class AnswerResponse:
             # However this ended, what the answer holds is given back before the response is over.
             await asyncio.gather(produce, gone, return_exceptions=True)
             await self._answer.release()
+            self._ended(self._answer)
             scope["state"]["charge"](tokens_of(self._answer))
 
     async def _produce(self, send: Send) -> None:
@@ -108,17 +128,18 @@ class AnswerResponse:
             await self._send(send, self._writer.events(chunks))
         if self._keep is not None:
             await self._keep(answer)
-        await self._send(send, self._writer.last_events(answer) + DONE, more=False)
+        await self._send(send, self._writer.last_events(answer), more=False)
 
     async def _take(self, send: Send, answer: Answer) -> list[TokenChunk]:
-        """The next chunks; a comment for each interval that passes without any."""
+        """The next chunks; a sign of life for each interval that passes without any."""
         while True:
             try:
                 async with asyncio.timeout(self._ping_interval_s):
                     return await answer.take()
             except TimeoutError:
-                await self._start_stream(send)
-                await self._send(send, PING)
+                if self._writer.ping is not None:
+                    await self._start_stream(send)
+                    await self._send(send, self._writer.ping)
 
     async def _start_stream(self, send: Send) -> None:
         if not self._is_started:
@@ -126,11 +147,13 @@ class AnswerResponse:
                 send,
                 200,
                 [
-                    (b"content-type", b"text/event-stream; charset=utf-8"),
+                    (b"content-type", self._writer.content_type),
                     (b"cache-control", b"no-cache"),
                     (b"x-accel-buffering", b"no"),
                 ],
             )
+            if opening := self._writer.opening():
+                await self._send(send, opening)
 
     async def _start(self, send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._is_started = True
@@ -147,12 +170,12 @@ class AnswerResponse:
             logger.info("client_dropped reason=reads_too_slowly")
             return
         error = translate(exc)
+        error.param = self._params.get(error.param or "", error.param)
         self._answer.status = status_of(error)
         if self._is_started:
-            event = b"data: " + msgspec.json.encode(body_of(error)) + b"\n\n"
-            await self._send(send, event + DONE, more=False)
+            await self._send(send, self._writer.error_events(error), more=False)
             return
-        status, headers, body = encoded(error)
+        status, headers, body = encoded(error, self._scope)
         await self._start(send, status, headers)
         await self._send(send, body, more=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from edgeagent.errors import Forbidden, InvalidParameter
 from edgeagent.types import CallDelta, Caller, Tool, ToolUse
 
 MAX_TOOLS = 128
+NAME = r"^[a-zA-Z0-9_-]{1,64}$"
 PARAM = "tools"
 
 
@@ -71,6 +73,11 @@ def _check(tools: list[Tool]) -> None:
         )
     seen: set[str] = set()
     for tool in tools:
+        if not re.fullmatch(NAME, tool.name):
+            raise InvalidParameter(
+                f"The tool's name {tool.name[:80]!r} is not 1 to 64 letters, digits, _ and -: correct it.",
+                param=PARAM,
+            )
         if tool.name in seen:
             raise InvalidParameter(
                 f"Two tools have the name {tool.name!r}: give each a name of its own.", param=PARAM

@@ -9,9 +9,14 @@ from typing import Any
 import msgspec
 
 from edgeagent.agent import Answer
+from edgeagent.api.dialects import openai_error
+from edgeagent.api.errors import status_of
 from edgeagent.api.tools import Calls
 from edgeagent.api.usage import timings_of, usage_of
+from edgeagent.errors import EdgeAgentError
 from edgeagent.types import TokenChunk
+
+DONE = b"data: [DONE]\n\n"
 
 
 class AnswerWriter:
@@ -19,6 +24,9 @@ class AnswerWriter:
 
     `head` is what every object of the response begins with.
     """
+
+    content_type = b"text/event-stream; charset=utf-8"
+    ping: bytes | None = b": ping\n\n"
 
     def __init__(self, prefix: str, kind: str, model: str, *, wants_usage: bool) -> None:
         self.head: dict[str, Any] = {
@@ -45,17 +53,23 @@ class AnswerWriter:
         """The whole text of answer `index`, of the chunks collected."""
         return "".join(self._texts.get(index, []))
 
+    def opening(self) -> bytes:
+        return b""
+
     def reasoning(self, index: int) -> str:
         """The reasoning section of answer `index`; empty without one."""
         return "".join(self._reasoning.get(index, []))
 
     def last_events(self, answer: Answer) -> bytes:
-        """The usage that ends a stream, where it was asked for."""
+        """The usage that ends a stream, where it was asked for, and [DONE]."""
         if not self._wants_usage:
-            return b""
-        return (
-            b"data: " + msgspec.json.encode(self.head | {"choices": []} | totals(answer)) + b"\n\n"
-        )
+            return DONE
+        usage = msgspec.json.encode(self.head | {"choices": []} | totals(answer))
+        return b"data: " + usage + b"\n\n" + DONE
+
+    def error_events(self, error: EdgeAgentError) -> bytes:
+        body = msgspec.json.encode(openai_error(error, status_of(error)))
+        return b"data: " + body + b"\n\n" + DONE
 
 
 def totals(answer: Answer) -> dict[str, Any]:

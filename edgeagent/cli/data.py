@@ -72,6 +72,10 @@ def stats_(config: Path | None, **flags: Any) -> None:
     )
     newest = f", the newest of {files.newest_backup}" if files.newest_backup else ""
     click.echo(f"backups {files.n_backups} ({megabytes(files.backup_bytes)}){newest}")
+    if files.n_prefixes:
+        click.echo(
+            f"computed of dialogues: {files.n_prefixes} pieces ({megabytes(files.prefix_bytes)})"
+        )
     if files.quarantine_bytes:
         click.echo(f"set aside as damaged: {megabytes(files.quarantine_bytes)}")
     if facts["clock_doubt"]:

@@ -20,9 +20,9 @@ from edgeagent.cli.store import (
 )
 from edgeagent.cli.terminal import confirm
 from edgeagent.settings import Settings
-from edgeagent.store import anchor, erasure, proof, selection
+from edgeagent.store import anchor, erasure, prefix_files, proof, selection
+from edgeagent.store.database import Database
 from edgeagent.store.erasure import Places, Receipt
-from edgeagent.store.files import StoreFiles
 
 
 @click.command()
@@ -49,7 +49,7 @@ def erase(
         if told := ", ".join(f"{n} of {table}" for table, n in counts.items() if n):
             confirm(f"Of {selector.named()} there is: {told}. Erase it for good?", yes=yes)
         request = erasure.Request(selector, actor(), except_held, backups)
-        places = places_of(here.settings, here.database.files)
+        places = places_of(here.settings, here.database)
         size = proof.total_bytes(places.state_dir, here.database.files.folder, places.leave_out)
         n_rows = here.database.read(partial(erasure.n_rows, selector=selector))
         totals = {"delete": n_rows, "search": size}
@@ -67,13 +67,17 @@ def erase(
     return 0 if done.is_gone else 1
 
 
-def places_of(settings: Settings, files: StoreFiles) -> Places:
+def places_of(settings: Settings, database: Database) -> Places:
     """Where an erasure looks: everything the daemon keeps but models, which come from elsewhere. A
     daemon that runs lets its engines forget cached prefixes within seconds of the touch."""
+    files = database.files
     return Places(
         settings.state_dir,
         leave_out=(settings.effective_models_dir,),
-        forget={"cached prefixes": lambda _: files.erased.touch()},
+        forget={
+            "cached prefixes": lambda _: files.erased.touch(),
+            "kept prefixes": lambda _: prefix_files.tidy(files.prefixes, database),
+        },
     )
 
 

@@ -47,6 +47,11 @@ class Generation:
         self._error: errors.EdgeAgentError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def origin(self) -> tuple[EngineClient, int]:
+        """Which engine, and by what number it knows the request."""
+        return self._client, self._request_id
+
     async def take(self) -> list[TokenChunk]:
         """All chunks that have come since the last call, at least one; empty once every answer has
         ended.
@@ -198,7 +203,7 @@ class EngineClient(asyncio.Protocol):
         return generation
 
     async def ask(self, question: Question) -> Any:
-        """What the worker answers in one piece: Vectors, list[int] or str, by the question.
+        """What the worker answers in one piece: Vectors, list[int], str or int, by the question.
 
         Cancelling the task that waits here cancels the work. Raises: EngineDied, or what the worker
         refused the question with.

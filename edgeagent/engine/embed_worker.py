@@ -16,6 +16,7 @@ from edgeagent.engine.encoder import Encoder
 from edgeagent.engine.loop import Channel, Loop
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
 from edgeagent.types import (
+    CountSpec,
     DetokenizeSpec,
     EmbedSpec,
     EngineConfig,
@@ -150,7 +151,7 @@ class EmbedWorker:
                     self._forget(request_id)
             case protocol.Ask(request_id, TokenizeSpec() | DetokenizeSpec() as question):
                 self._clerk.answer(request_id, question)
-            case protocol.Generate(request_id, _):
+            case protocol.Generate(request_id, _) | protocol.Ask(request_id, CountSpec()):
                 self._channel.refuse(
                     request_id,
                     InvalidParameter(

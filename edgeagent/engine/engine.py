@@ -31,6 +31,7 @@ from edgeagent.engine.scheduler import (
     waits_for_leader,
 )
 from edgeagent.engine.sequence import Request, Sequence
+from edgeagent.engine.states import States
 from edgeagent.engine.threads import ThreadChoice
 from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
 from edgeagent.types import EngineConfig, EngineHealth, TokenChunk
@@ -66,6 +67,7 @@ class Engine:
         self._runner = runner
         n_ids = config.n_seq + (config.n_prefixes if runner.can_trim else 0)
         self._kv = KVCache(n_cells, n_ids, runner)
+        self.states = States(self._kv, runner)
         self._outbox = Outbox(emit, config.stream_interval_ms / 1e3)
         self._refuse = refuse
         self._forget = forget
@@ -170,13 +172,16 @@ class Engine:
         if seq.seq_id is not None:
             self._running.remove(seq)
             if self._runner.can_trim and error is None:
-                self._kv.rest(seq.seq_id, seq.tokens[: seq.n_past], seq.request.spec.scope)
+                done, scope = seq.tokens[: seq.n_past], seq.request.spec.scope
+                self._kv.rest(seq.seq_id, done, scope, seq.request.request_id)
             else:
                 self._kv.release(seq.seq_id)
             seq.seq_id = None
+        stop = seq.stopped_by if finish == "stop" else None
         chunk = TokenChunk(
-            seq.index, said.text, finish, seq.usage(now), error, said.reasoning, [*said.calls]
-        )
+            seq.index, said.text, finish, seq.usage(now), error, said.reasoning, [*said.calls],
+            stop=stop,
+        )  # fmt: skip
         request_id = seq.request.request_id
         self._outbox.put(request_id, chunk)
         self._open[request_id] -= 1

@@ -29,7 +29,8 @@ from edgeagent.types import EngineConfig, GenerateSpec
 class Intake:
     """A thread that prepares requests, so that templates and tokenizing never hold up the engine.
 
-    Prepared sequences go to `submit`, errors to `refuse`. `close()` may be called twice.
+    Prepared sequences go to `submit`, errors to `refuse`, tokens that are only counted to `count`.
+    `close()` may be called twice.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Intake:
         *,
         submit: Callable[[list[Sequence]], None],
         refuse: Callable[[int, Exception], None],
+        count: Callable[[int, int], None],
     ) -> None:
         self._config = config
         self._llama = llama
@@ -47,6 +49,7 @@ class Intake:
         self._prompts = PromptBuilder(llama, template, config.template_timeout_s, config.model_id)
         self._submit = submit
         self._refuse = refuse
+        self._count = count
         self._grammars = Grammars(
             lambda: vocabulary_of(llama),
             config.grammar_timeout_s,
@@ -73,7 +76,12 @@ class Intake:
     def _loop(self) -> None:
         while (request := self._queue.get()) is not None:
             try:
-                if self._has_grammar(request):
+                if request.is_counted:
+                    spec = request.spec
+                    built = [self._prompts.build(prompt, spec.tools) for prompt in spec.prompts]
+                    n_tokens = sum(len(prompt.tokens) for prompt in built)
+                    self._count(request.request_id, n_tokens)
+                elif self._has_grammar(request):
                     self._submit(self.prepare(request))
             except EdgeAgentError as exc:
                 self._refuse(request.request_id, exc)

@@ -64,6 +64,7 @@ class Idle:
     seq_id: int
     tokens: Tokens[int]
     scope: str
+    request_id: int | None = None  # whose answer it was
     used_at: int = 0  # on the clock of `KVCache.expire`
     n_hits: int = 0
 
@@ -122,6 +123,11 @@ class KVCache:
                 best = Match(idle.seq_id, n)
         return best
 
+    def idle_of(self, request_id: int) -> Idle | None:
+        """What is cached of an ended request, until somebody goes on with it."""
+        found = [idle for idle in self._idle.values() if idle.request_id == request_id]
+        return found[-1] if found else None
+
     def acquire(self, match: Match) -> int | None:
         """An id for a new sequence, holding the matched cells; None when every id is running.
 
@@ -171,13 +177,15 @@ class KVCache:
         self.n_used += n
         self.n_holes = max(0, self.n_holes - n)
 
-    def rest(self, seq_id: int, tokens: Tokens[int], scope: str) -> None:
+    def rest(
+        self, seq_id: int, tokens: Tokens[int], scope: str, request_id: int | None = None
+    ) -> None:
         """Keep an ended sequence as an idle prefix of `tokens`, all of them in the cache."""
         self._truncate(seq_id, len(tokens))
         if len(tokens) == 0:
             self.release(seq_id)
             return
-        self._idle[seq_id] = Idle(seq_id, tokens, scope, self.clock)
+        self._idle[seq_id] = Idle(seq_id, tokens, scope, request_id, self.clock)
 
     def release(self, seq_id: int) -> None:
         """Drop a sequence and give back its id and the cells that no other holds."""
@@ -207,7 +215,11 @@ class KVCache:
         """
         self._rent += n_tokens * self.n_holes
         is_worth = self._rent > PACK_RENT * self.n_used > 0
-        if not is_worth or self.n_used > self.memory.n_movable:
+        return is_worth and self.pack_now()
+
+    def pack_now(self) -> bool:
+        """Close the holes. False where that is too much to move, or cannot be."""
+        if self.n_used > self.memory.n_movable:
             return False
         self.memory.pack(self._runs())
         self.n_holes = self._rent = 0

@@ -172,9 +172,9 @@ class PromptBuilder:
 
     def build(self, prompt: Prompt, tools: ToolUse | None) -> Built:
         """A prompt, told of tools. Raises: as `tokens`."""
-        if prompt.messages is None:
+        if prompt.messages is None or (self._host is None and prompt.text is not None):
             return Built(self.tokens(prompt))
-        text = self._render(prompt, tools)
+        text = self._render(prompt, tools) + prompt.prefill
         is_reasoning = self.reasoning is not None and self.reasoning.is_opened_by(text)
         return Built(self._begun(self._llama.tokenize(text, add_special=True)), is_reasoning)
 

@@ -13,6 +13,7 @@ import struct
 import msgspec
 
 from edgeagent.types import (
+    Cells,
     EngineConfig,
     EngineFacts,
     EngineHealth,
@@ -76,10 +77,10 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
 
 
 class Result(msgspec.Struct, frozen=True, tag="result"):
-    """Vectors, the tokens of a text, or the text of tokens."""
+    """Vectors, cells, the tokens of a text, the text of tokens, or a count of them."""
 
     request_id: int
-    value: Vectors | list[int] | str
+    value: Vectors | Cells | list[int] | str | int
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):

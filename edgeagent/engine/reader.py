@@ -105,6 +105,11 @@ class Reader:
         return self._filter.is_stopped
 
     @property
+    def stopped_by(self) -> str | None:
+        """The stop string that has come."""
+        return self._filter.stopped_by
+
+    @property
     def closing(self) -> str:
         """What ends the reasoning."""
         assert self._reasoning is not None

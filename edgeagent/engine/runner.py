@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from edgeagent.engine import packing
+from edgeagent.engine import cells, packing
 from edgeagent.engine.chain import Candidates
 from edgeagent.engine.kv_cache import Run
 from edgeagent.engine.llama import Aborted, Llama
+from edgeagent.types import EngineConfig
 
 __all__ = ["Aborted", "LlamaRunner", "Row", "Runner"]
 
@@ -34,6 +35,7 @@ class Runner(Protocol):
     end_tokens: frozenset[int]
     can_trim: bool
     n_movable: int
+    cell_bytes: int
     candidates: Candidates
 
     def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
@@ -48,6 +50,12 @@ class Runner(Protocol):
 
     def pack(self, runs: list[Run]) -> None: ...
 
+    def lift(self, seq_id: int, first: int, last: int) -> bytes:
+        """What the cells of some positions hold; `cell_bytes` for each, 0 where that cannot be had."""
+        ...
+
+    def place(self, seq_id: int, first: int, last: int, data: bytes) -> bool: ...
+
     def set_threads(self, n_threads: int) -> None: ...
 
     def arm(self) -> None: ...
@@ -58,8 +66,10 @@ class Runner(Protocol):
 class LlamaRunner:
     """A `Runner` on llama.cpp. Engine thread only, except `abort`."""
 
-    def __init__(self, llama: Llama) -> None:
+    def __init__(self, llama: Llama, config: EngineConfig) -> None:
         self._llama = llama
+        self.state_kind = cells.kind(llama, config)
+        self.cell_bytes = cells.cell_bytes(llama) if self.state_kind is not None else 0
         self.n_vocab = llama.n_vocab
         self.end_tokens = llama.end_tokens
         self.can_trim = llama.can_trim
@@ -74,6 +84,12 @@ class LlamaRunner:
 
     def pack(self, runs: list[Run]) -> None:
         packing.pack(self._llama, runs)
+
+    def lift(self, seq_id: int, first: int, last: int) -> bytes:
+        return cells.lift(self._llama, seq_id, first, last)
+
+    def place(self, seq_id: int, first: int, last: int, data: bytes) -> bool:
+        return cells.place(self._llama, seq_id, first, last, data)
 
     def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
         batch = self._llama.batch

@@ -15,7 +15,8 @@ from edgeagent.types import FinishReason, GenerateSpec, Usage
 
 @dataclass(eq=False)
 class Request:
-    """What a client asked for. `is_cancelled` is set by the receiving thread and read by the engine."""
+    """What a client asked for. `is_cancelled` is set by the receiving thread and read by the engine. With
+    `is_counted` its prompts are made and counted, and that is all."""
 
     request_id: int
     spec: GenerateSpec
@@ -23,6 +24,7 @@ class Request:
     is_cancelled: bool = False
     wanted: Wanted | None = None  # what its answers must look like, if it matters
     grammar: Grammar | None = None  # what is wanted, once it is compiled
+    is_counted: bool = False
 
 
 @dataclass(eq=False)
@@ -69,6 +71,11 @@ class Sequence:
     def is_stopped(self) -> bool:
         """A stop string has come."""
         return self.reader.is_stopped if self.reader is not None else self.text.is_stopped
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The stop string that has come."""
+        return self.reader.stopped_by if self.reader is not None else self.text.stopped_by
 
     @property
     def n_pending(self) -> int:

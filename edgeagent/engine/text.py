@@ -11,18 +11,22 @@ class StopFilter:
     def __init__(self, stop: list[str]) -> None:
         self._stop = [s for s in stop if s]
         self._held = ""
-        self.is_stopped = False
+        self.stopped_by: str | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.stopped_by is not None
 
     def push(self, text: str) -> str:
-        """Text that became certain; sets `is_stopped` once a stop string is complete."""
+        """Text that became certain; sets `stopped_by` once a stop string is complete."""
         if not self._stop:
             return text
         if self.is_stopped:
             return ""
         self._held += text
-        cut = min((i for s in self._stop if (i := self._held.find(s)) >= 0), default=-1)
-        if cut >= 0:
-            self.is_stopped = True
+        found = [(i, s) for s in self._stop if (i := self._held.find(s)) >= 0]
+        if found:
+            cut, self.stopped_by = min(found)
             out, self._held = self._held[:cut], ""
             return out
         keep = max((_overlap(self._held, s) for s in self._stop), default=0)
@@ -50,6 +54,11 @@ class TextStream:
     @property
     def is_stopped(self) -> bool:
         return self._filter.is_stopped
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The stop string that has come."""
+        return self._filter.stopped_by
 
     def push(self, piece: bytes) -> str:
         """Text that became certain with `piece`; sets `is_stopped` once a stop string is complete."""

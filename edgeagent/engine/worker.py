@@ -28,10 +28,16 @@ from edgeagent.engine.runner import LlamaRunner
 from edgeagent.engine.sequence import Request, Sequence
 from edgeagent.errors import EdgeAgentError, InvalidParameter, QueueFull
 from edgeagent.types import (
+    CachedSpec,
+    CountSpec,
     DetokenizeSpec,
     EmbedSpec,
     EngineConfig,
     EngineFacts,
+    HeldSpec,
+    LiftSpec,
+    PlaceSpec,
+    StateQuestion,
     TokenChunk,
     TokenizeSpec,
 )
@@ -52,7 +58,7 @@ class Worker:
         self._llama = Llama(config)
         self._llama.warm_up()
         template = config.chat_template or self._llama.chat_template()
-        self._runner = LlamaRunner(self._llama)
+        self._runner = LlamaRunner(self._llama, config)
         self._engine = Engine(
             config,
             self._runner,
@@ -62,7 +68,12 @@ class Worker:
             forget=self._forget,
         )
         self._intake = Intake(
-            config, self._llama, template, submit=self._submit, refuse=self._refuse
+            config,
+            self._llama,
+            template,
+            submit=self._submit,
+            refuse=self._refuse,
+            count=self._tell_count,
         )
         self._clerk = Clerk(config, self._llama, channel)
         self._facts = self._describe(template is not None, started_s)
@@ -82,6 +93,7 @@ class Worker:
             kv_bytes=self._llama.kv_bytes(),
             has_chat_template=has_template,
             can_share_prefix=self._llama.can_trim,
+            state_kind=self._runner.state_kind,
             load_ms=1e3 * (time.monotonic() - started_s),
         )
 
@@ -100,6 +112,12 @@ class Worker:
     def _forget(self, request_id: int) -> None:
         self._requests.pop(request_id, None)
 
+    def _answer(self, request_id: int, question: StateQuestion) -> None:
+        try:
+            self._channel.send(protocol.Result(request_id, self._engine.states.answer(question)))
+        except EdgeAgentError as exc:
+            self._channel.refuse(request_id, exc)
+
     # --- any thread
 
     def _refuse(self, request_id: int, error: Exception) -> None:
@@ -111,22 +129,30 @@ class Worker:
     def _submit(self, sequences: list[Sequence]) -> None:
         self._loop.post(lambda: self._engine.submit(sequences))
 
+    def _tell_count(self, request_id: int, n_tokens: int) -> None:
+        self._forget(request_id)
+        self._channel.send(protocol.Result(request_id, n_tokens))
+
     # --- receiver thread
+
+    def _take(self, request: Request) -> None:
+        self._requests[request.request_id] = request
+        if not self._intake.put(request):
+            self._refuse(
+                request.request_id,
+                QueueFull(
+                    f"{self._config.queue_limit} requests wait for {self._config.model_id}: try again "
+                    "later or raise queue_limit.",
+                    retry_after_s=5.0,
+                ),
+            )
 
     def _handle(self, message: protocol.ToWorker) -> None:
         match message:
             case protocol.Generate(request_id, spec):
-                request = Request(request_id, spec, time.monotonic())
-                self._requests[request_id] = request
-                if not self._intake.put(request):
-                    self._refuse(
-                        request_id,
-                        QueueFull(
-                            f"{self._config.queue_limit} requests wait for {self._config.model_id}: "
-                            "try again later or raise queue_limit.",
-                            retry_after_s=5.0,
-                        ),
-                    )
+                self._take(Request(request_id, spec, time.monotonic()))
+            case protocol.Ask(request_id, CountSpec(request=spec)):
+                self._take(Request(request_id, spec, time.monotonic(), is_counted=True))
             case protocol.Ask(request_id, EmbedSpec()):
                 self._refuse(
                     request_id,
@@ -138,6 +164,10 @@ class Worker:
                 )
             case protocol.Ask(request_id, TokenizeSpec() | DetokenizeSpec() as question):
                 self._clerk.answer(request_id, question)
+            case protocol.Ask(
+                request_id, (HeldSpec() | LiftSpec() | CachedSpec() | PlaceSpec()) as about
+            ):
+                self._loop.post(lambda: self._answer(request_id, about))
             case protocol.Cancel(request_id):
                 cancelled = self._requests.get(request_id)
                 if cancelled is not None:

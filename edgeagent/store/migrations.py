@@ -38,6 +38,7 @@ def _properties(db: Tables) -> None:
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "properties", _properties),
     Migration(2, "tables", schema.first),
+    Migration(3, "threads", schema.second),
 )
 
 

@@ -19,7 +19,8 @@ from edgeagent.store.rows import Listed, Page, fetch, paged, remove
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer to keep. `body` is the API's object without its items."""
+    """One answer to keep. `body` is the API's object without its items; `thread` what it belongs to,
+    a conversation or the first response of its chain: itself, where nothing is named."""
 
     id: str
     owner: str
@@ -30,15 +31,21 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
     subject: str | None = None
     conversation_id: str | None = None
     previous_id: str | None = None
+    thread: str | None = None
+
+
+# What has not ended. A daemon that starts finds such rows only where an earlier one was stopped.
+OPEN = ("queued", "in_progress")
 
 
 def put(db: Tables, response: StoredResponse, *, now_ms: int, is_searchable: bool) -> None:
     """Keep an answer, its content and its items."""
+    thread = response.thread or response.conversation_id or response.id
     db.execute(
         "insert into response (id, owner, subject, conversation_id, previous_id, model, status, "
-        "created_ms) values (?, ?, ?, ?, ?, ?, ?, ?)",
+        "created_ms, thread) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (response.id, response.owner, response.subject, response.conversation_id,
-         response.previous_id, response.model, response.status, now_ms),
+         response.previous_id, response.model, response.status, now_ms, thread),
     )  # fmt: skip
     db.execute(
         "insert into response_content (response_id, body) values (?, ?)",
@@ -53,6 +60,39 @@ def put(db: Tables, response: StoredResponse, *, now_ms: int, is_searchable: boo
         now_ms=now_ms,
         is_searchable=is_searchable,
     )
+
+
+def finish(db: Tables, response: StoredResponse, *, now_ms: int, is_searchable: bool) -> bool:
+    """End an answer that was put while it was open: `items` are those that are new. False, and nothing
+    written, where it has been deleted or has ended meanwhile."""
+    found = db.execute(
+        f"update response set status = ? where id = ? and owner = ? and status in {OPEN}",
+        (response.status, response.id, response.owner),
+    )
+    if not found.rowcount:
+        return False
+    update_body(db, response.owner, response.id, response.body)
+    items.add(
+        db,
+        response.owner,
+        response.items,
+        response_id=response.id,
+        conversation_id=response.conversation_id,
+        now_ms=now_ms,
+        is_searchable=is_searchable,
+    )
+    return True
+
+
+def fail_open(db: Tables, error: dict[str, Any]) -> int:
+    """Mark every answer that is open as failed. Gives how many there were."""
+    db.execute(
+        "update response_content set body = json_set(body, '$.status', 'failed', '$.error', json(?)) "
+        f"where response_id in (select id from response where status in {OPEN})",
+        (json.dumps(error),),
+    )
+    found = db.execute(f"update response set status = 'failed' where status in {OPEN}")
+    return int(found.rowcount)
 
 
 def get(db: Tables, owner: str, response_id: str) -> dict[str, Any] | None:

@@ -189,10 +189,61 @@ create trigger segment_content_gone after delete on segment_content begin
 end;
 """
 
+# `thread` names what belongs together: a conversation, or the first response of a chain. A row of
+# `prefix` is a piece of what a model has computed of a thread: the tokens from `first` on, whose state
+# lies encrypted in a file of the row's name. Whatever of a thread is deleted, by whatever way, takes
+# its prefixes along; a file without its row, which has the key, is noise.
+SECOND = """
+alter table response add column thread text;
+update response set thread = coalesce(conversation_id, id);
+create index response_thread on response (thread);
+
+create table prefix (
+    id text primary key,
+    owner text not null,
+    scope text not null,                -- the API key whose requests may share it
+    thread text not null,
+    response_id text not null references response (id) on delete cascade,
+    fits text not null,                 -- digest of model file, context and llama.cpp
+    base_id text,                       -- the piece before it, of which it follows `first` tokens
+    first integer not null,
+    tokens blob not null,               -- int32, little-endian
+    key blob not null,                  -- of the file
+    n_bytes integer not null,           -- of the file
+    used_ms integer not null
+) strict;
+create index prefix_thread on prefix (thread);
+create index prefix_response on prefix (response_id);
+
+create trigger response_gone after delete on response begin
+    delete from prefix where thread = old.thread;
+end;
+create trigger item_gone after delete on item begin
+    delete from prefix where thread = old.conversation_id
+        or thread = (select thread from response where id = old.response_id);
+end;
+create trigger item_content_purged after delete on item_content begin
+    delete from prefix where thread in (
+        select conversation_id from item where rowid = old.item_rowid
+        union select thread from response where id =
+            (select response_id from item where rowid = old.item_rowid));
+end;
+"""
+
 
 def first(db: Tables) -> None:
-    """Make all tables. Statement by statement: a script would end the transaction."""
-    for statement in _statements(FIRST):
+    """Make all tables."""
+    _run(db, FIRST)
+
+
+def second(db: Tables) -> None:
+    """Threads of responses, and what models have computed of them."""
+    _run(db, SECOND)
+
+
+def _run(db: Tables, script: str) -> None:
+    """Statement by statement: a script would end the transaction."""
+    for statement in _statements(script):
         db.execute(statement)
 
 

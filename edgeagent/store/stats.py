@@ -52,6 +52,8 @@ class FileStats:
     backup_bytes: int
     newest_backup: str | None
     quarantine_bytes: int
+    n_prefixes: int
+    prefix_bytes: int
 
 
 def classes(conn: Connection) -> list[ClassStats]:
@@ -73,6 +75,8 @@ def files(places: StoreFiles, backups: Backups) -> FileStats:
         backup_bytes=sum(_size(backup.path) for backup in listed),
         newest_backup=listed[-1].taken if listed else None,
         quarantine_bytes=sum(_size(path) for path in places.quarantine.rglob("*")),
+        n_prefixes=sum(1 for path in places.prefixes.glob("*")),
+        prefix_bytes=sum(_size(path) for path in places.prefixes.glob("*")),
     )
 
 

@@ -46,9 +46,26 @@ class Holder:
         return httpx.request(method, self._url + path, headers=headers, json=body, timeout=60)
 
     def store(self) -> str:
-        answer = self.call("POST", "/v1/chat/completions", ASK | {"model": SMOLLM})
+        return str(self._made("/v1/chat/completions", ASK | {"model": SMOLLM})["id"])
+
+    def ids(self) -> dict[str, str]:
+        """One of everything that a path can name, by the name of its place there."""
+        words = [{"role": "user", "content": "Hello"}]
+        conversation = self._made("/v1/conversations", {"items": words})["id"]
+        items = self.call("GET", f"/v1/conversations/{conversation}/items").json()["data"]
+        # In the background, so that it can be cancelled too.
+        response = self._made(
+            "/v1/responses", {"input": "Hello", "max_output_tokens": 2, "background": True}
+        )["id"]
+        return {
+            "completion_id": self.store(), "response_id": response,
+            "conversation_id": conversation, "item_id": items[0]["id"],
+        }  # fmt: skip
+
+    def _made(self, path: str, body: object) -> dict:
+        answer = self.call("POST", path, body)
         assert answer.status_code == 200, answer.text
-        return str(answer.json()["id"])
+        return answer.json()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +83,21 @@ CALLS: dict[tuple[str, str], object] = {
     ("GET", "/v1/chat/completions/{completion_id:str}/messages"): None,
     ("POST", "/v1/chat/completions/{completion_id:str}"): {"metadata": {"k": "v"}},
     ("DELETE", "/v1/chat/completions/{completion_id:str}"): None,
+    ("GET", "/v1/responses/{response_id:str}"): None,
+    ("GET", "/v1/responses/{response_id:str}/input_items"): None,
+    ("POST", "/v1/responses/{response_id:str}/cancel"): None,
+    ("DELETE", "/v1/responses/{response_id:str}"): None,
+    ("GET", "/v1/conversations/{conversation_id:str}"): None,
+    ("POST", "/v1/conversations/{conversation_id:str}"): {"metadata": {"k": "v"}},
+    ("GET", "/v1/conversations/{conversation_id:str}/items"): None,
+    ("POST", "/v1/conversations/{conversation_id:str}/items"): {
+        "items": [{"role": "user", "content": "x"}]
+    },
+    ("GET", "/v1/conversations/{conversation_id:str}/items/{item_id:str}"): None,
+    ("DELETE", "/v1/conversations/{conversation_id:str}/items/{item_id:str}"): None,
+    ("DELETE", "/v1/conversations/{conversation_id:str}"): None,
 }
+NAUGHT = 24 * "0"
 
 
 def test_every_route_that_takes_an_id_is_in_this_matrix(tmp_path: Path):
@@ -82,18 +113,55 @@ def test_every_route_that_takes_an_id_is_in_this_matrix(tmp_path: Path):
     assert found == set(CALLS)
 
 
+@pytest.fixture(scope="module")
+def mine(holders: tuple[Holder, Holder]) -> dict[str, str]:
+    return holders[0].ids()
+
+
+def filled(path: str, ids: dict[str, str]) -> str:
+    for name, value in ids.items():
+        path = path.replace(f"{{{name}:str}}", value)
+    return path
+
+
 @pytest.mark.parametrize(("method", "path"), list(CALLS))
-def test_what_is_another_s_is_a_404(holders: tuple[Holder, Holder], method: str, path: str):
+def test_what_is_another_s_is_a_404(
+    holders: tuple[Holder, Holder], mine: dict[str, str], method: str, path: str
+):
     owner, other = holders
-    mine = owner.store()
-    at = path.replace("{completion_id:str}", mine)
+    # Deleting comes after reading, in the order of the matrix: each id is there until then.
+    missing = {name: value.rpartition(value[-24:])[0] + NAUGHT for name, value in mine.items()}
     body = CALLS[method, path]
-    strange = other.call(method, at, body)
-    missing = other.call(method, at.replace(mine, "chatcmpl-" + 24 * "0"), body)
-    assert strange.status_code == missing.status_code == 404
-    told = [answer.json()["error"]["message"] for answer in (strange, missing)]
-    assert told[0].replace(mine, "") == told[1].replace("chatcmpl-" + 24 * "0", ""), "no oracle"
-    assert owner.call(method, at, body).status_code == 200, "nothing happened to it"
+    answers = [other.call(method, filled(path, ids), body) for ids in (mine, missing)]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    told = [answer.json()["error"]["message"] for answer in answers]
+    for name, value in mine.items():
+        told = [text.replace(value, "").replace(missing[name], "") for text in told]
+    assert told[0] == told[1], "no oracle"
+    assert owner.call(method, filled(path, mine), body).status_code == 200, "nothing happened to it"
+
+
+def test_another_s_ids_in_a_body_are_not_there_either(holders: tuple[Holder, Holder]):
+    owner, other = holders
+    ids = owner.ids()
+    missing = {name: value.rpartition(value[-24:])[0] + NAUGHT for name, value in ids.items()}
+    for body, status in (
+        ({"previous_response_id": "response_id"}, 400),
+        ({"conversation": "conversation_id"}, 404),
+        ({"input": [{"type": "item_reference", "id": "item_id"}]}, 404),
+    ):
+        told = []
+        for known in (ids, missing):
+            text = json.dumps({"input": "x"} | body)
+            for name, value in known.items():
+                text = text.replace(f'"{name}"', f'"{value}"')
+            answer = other.call("POST", "/v1/responses", json.loads(text))
+            assert answer.status_code == status, answer.text
+            message = answer.json()["error"]["message"]
+            for value in known.values():
+                message = message.replace(value, "")
+            told.append(message)
+        assert told[0] == told[1], "no oracle"
 
 
 def test_lists_usage_search_and_feedback_are_each_owner_s_own(holders: tuple[Holder, Holder]):

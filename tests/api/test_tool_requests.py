@@ -140,6 +140,12 @@ def replace_tools(tools: set[str]) -> Any:
     return msgspec.structs.replace(LOCAL, tools=frozenset(tools))
 
 
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65, "a.b", "é", 'a"', "a\n"])
+def test_a_name_is_checked_whichever_way_it_comes(name):
+    with pytest.raises(InvalidParameter, match="name"):
+        tool_use([Tool(name=name)], LOCAL)
+
+
 def test_a_choice_says_what_the_engine_is_told():
     tools = [Tool(name="lamp"), Tool(name="door")]
     auto, required = tool_use(tools, LOCAL), tool_use(tools, LOCAL, choice="required")

@@ -37,6 +37,28 @@ def error_of(body: Any) -> dict[str, Any]:
     return dict(error)
 
 
+def anthropic_error_of(body: Any) -> dict[str, Any]:
+    """What an error of Anthropic's shape holds; fails the test for any other."""
+    assert list(body) == ["type", "error", "request_id"] and body["type"] == "error", body
+    assert set(body["error"]) == {"type", "message"}, body
+    assert body["error"]["message"] and "Traceback" not in body["error"]["message"]
+    return dict(body["error"])
+
+
+def ollama_error_of(body: Any) -> str:
+    """The text of an error of Ollama's shape; fails the test for any other."""
+    assert list(body) == ["error"] and isinstance(body["error"], str) and body["error"], body
+    return str(body["error"])
+
+
+def message_at(path: str, body: Any) -> str:
+    """What an error says, which must have the shape that its path has."""
+    parts = [part for part in path.split("/") if part]
+    if parts[:2] == ["v1", "messages"]:
+        return str(anthropic_error_of(body)["message"])
+    return ollama_error_of(body) if parts[:1] == ["api"] else str(error_of(body)["message"])
+
+
 def connect(url: str) -> socket.socket:
     parts = urlsplit(url)
     return socket.create_connection((parts.hostname, parts.port), timeout=TIMEOUT_S)

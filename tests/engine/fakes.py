@@ -48,6 +48,8 @@ class FakeRunner:
         self.before_step: Callable[[list[Row]], None] = lambda rows: None
         self._n_written = 0
         self.n_movable = n_cells
+        self.cell_bytes = 4
+        self.refuses_state = False
         self.n_packed = 0
         self._is_aborted = False
 
@@ -86,6 +88,21 @@ class FakeRunner:
     def pack(self, runs: list[Run]) -> None:
         assert_covers(runs, self.held)
         self.n_packed += 1
+
+    def lift(self, seq_id: int, first: int, last: int) -> bytes:
+        return array("i", [token for _, token in self.held[seq_id][first:last]]).tobytes()
+
+    def place(self, seq_id: int, first: int, last: int, data: bytes) -> bool:
+        tokens = array("i")
+        tokens.frombytes(data)
+        if self.refuses_state or len(tokens) != last - first:
+            return False
+        held = self.held.setdefault(seq_id, [])
+        assert len(held) == first, "a piece continues its sequence"
+        for token in tokens:
+            held.append((self._n_written, token))
+            self._n_written += 1
+        return True
 
     def set_threads(self, n_threads: int) -> None:
         assert n_threads >= 1

@@ -12,7 +12,7 @@ import pytest
 from edgeagent.store.connection import connect, set_wal
 from edgeagent.store.database import Database, Options
 from edgeagent.store.migrations import MIGRATIONS, Migration
-from edgeagent.store.schema import first
+from edgeagent.store.schema import first, second
 from edgeagent.store.secret import Secret
 
 
@@ -62,5 +62,6 @@ def conn(tmp_path: Path) -> Iterator[Any]:
     db = connect(tmp_path / "rows.db", os.urandom(32), role="writer")
     set_wal(db, "FULL")
     first(db)
+    second(db)
     yield db
     db.close()

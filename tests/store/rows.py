@@ -23,8 +23,9 @@ def conversation(
     )
     if resp:
         db.execute(
-            "insert into response values (?, ?, ?, ?, null, 'm', 'completed', ?, 0)",
-            (resp, owner, None, conv, at),
+            "insert into response (id, owner, conversation_id, model, status, created_ms, thread) "
+            "values (?, ?, ?, 'm', 'completed', ?, ?)",
+            (resp, owner, conv, at, conv),
         )
         db.execute(
             "insert into response_content values (?, ?)",

@@ -8,11 +8,11 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgeagent.api.schemas.common import GenerationRequest, TimingsBody, UsageBody
+from edgeagent.api.schemas.marks import Extension, Ignored
 from edgeagent.api.schemas.response_format import ResponseFormat
 from edgeagent.api.schemas.stored import Metadata
 from edgeagent.api.schemas.tools import (
     MAX_CALLS,
-    MAX_TOOLS,
     AllowedToolsChoice,
     AnswerCall,
     CallId,
@@ -21,7 +21,7 @@ from edgeagent.api.schemas.tools import (
     ToolCall,
     ToolChoice,
 )
-from edgeagent.api.tools import tool_use
+from edgeagent.api.tools import MAX_TOOLS, tool_use
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.types import Caller, Form, ToolUse
 
@@ -134,18 +134,15 @@ class ChatRequest(GenerationRequest):
         max_length=20,
         description="told to the model's template; `none` also turns `enable_thinking` off",
     )
-    chat_template_kwargs: dict[str, Any] | None = Field(
-        None,
-        max_length=MAX_TEMPLATE_VARIABLES,
-        description="extension: what else the model's template is told, such as `enable_thinking`",
-    )
-    verbosity: str | None = Field(None, description="accepted and ignored")
-    service_tier: str | None = Field(None, description="accepted and ignored")
-    safety_identifier: str | None = Field(None, description="accepted and ignored")
-    prompt_cache_key: str | None = Field(
-        None, description="accepted and ignored: prefixes are found"
-    )
-    prompt_cache_retention: str | None = Field(None, description="accepted and ignored")
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None,
+        Extension("what else the model's template is told, such as `enable_thinking`"),
+    ] = Field(None, max_length=MAX_TEMPLATE_VARIABLES)
+    verbosity: Annotated[str | None, Ignored()] = None
+    service_tier: Annotated[str | None, Ignored()] = None
+    safety_identifier: Annotated[str | None, Ignored()] = None
+    prompt_cache_key: Annotated[str | None, Ignored("prefixes are found by themselves")] = None
+    prompt_cache_retention: Annotated[str | None, Ignored()] = None
 
     @field_validator("chat_template_kwargs")
     @classmethod

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edgeagent.errors import InvalidParameter, UnsupportedParameter
+from edgeagent.api.schemas.marks import Extension, Ignored, RequestModel
+from edgeagent.errors import InvalidParameter
 from edgeagent.types import Sampling
 
 MAX_STOPS = 16
@@ -22,18 +23,11 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool = False
-    include_obfuscation: bool | None = Field(None, description="accepted and ignored")
+    include_obfuscation: Annotated[bool | None, Ignored()] = None
 
 
-class GenerationRequest(BaseModel):
+class GenerationRequest(RequestModel):
     """Sampling, length and stream fields. Unknown fields are refused with the nearest known name."""
-
-    # Strict: "2" is no number and 1 no boolean, as with OpenAI; a typo would else change the meaning.
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    # Known fields of OpenAI's API that we cannot honour yet, with the values that ask for nothing.
-    refused: ClassVar[dict[str, tuple[object, ...]]] = {}
-    instead: ClassVar[dict[str, str]] = {}
 
     model: str | None = Field(None, max_length=200, description="a model id, or `default`")
     stream: bool | None = False
@@ -46,33 +40,16 @@ class GenerationRequest(BaseModel):
     presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     logit_bias: Annotated[dict[BiasedToken, Bias], Field(max_length=MAX_LOGIT_BIAS)] | None = None
-    user: str | None = Field(None, description="accepted and ignored")
+    user: Annotated[str | None, Ignored()] = None
     # Beyond OpenAI's: the filters that llama.cpp has.
-    top_k: int | None = Field(
-        None, ge=0, le=1_000_000, description="extension; 0 is no cut by rank"
+    top_k: Annotated[int | None, Extension("0 is no cut by rank")] = Field(None, ge=0, le=1_000_000)
+    min_p: Annotated[float | None, Extension()] = Field(None, ge=0, le=1, allow_inf_nan=False)
+    typical_p: Annotated[float | None, Extension()] = Field(None, gt=0, le=1, allow_inf_nan=False)
+    repeat_penalty: Annotated[float | None, Extension()] = Field(
+        None, gt=0, le=10, allow_inf_nan=False
     )
-    min_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False, description="extension")
-    typical_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False, description="extension")
-    repeat_penalty: float | None = Field(
-        None, gt=0, le=10, allow_inf_nan=False, description="extension"
-    )
-    repeat_last_n: int | None = Field(None, ge=0, le=4096, description="extension")
-    ignore_eos: bool = Field(False, description="extension, for measurements: go on after the end")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_what_we_cannot_do(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        for name, harmless in cls.refused.items():
-            if name in data:
-                if not any(data[name] == value for value in (None, *harmless)):
-                    way_out = cls.instead.get(name, "leave it out")
-                    raise UnsupportedParameter(
-                        f"`{name}` is not supported by this version: {way_out}.", param=name
-                    )
-                data = {key: value for key, value in data.items() if key != name}
-        return data
+    repeat_last_n: Annotated[int | None, Extension()] = Field(None, ge=0, le=4096)
+    ignore_eos: Annotated[bool, Extension("for measurements, go on after the end")] = False
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> GenerationRequest:

@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 from edgeagent.api.schemas.completions import TokenId
+from edgeagent.api.schemas.marks import Extension, Ignored
 from edgeagent.errors import InvalidParameter
 
 # As OpenAI's.
@@ -48,10 +49,10 @@ class EmbeddingRequest(BaseModel):
         description="keep that many numbers of each vector, scaled to length 1 again; a model that was "
         "not trained for it loses more than one that was",
     )
-    user: str | None = Field(None, description="accepted and ignored")
-    truncate: bool = Field(
-        False, description="extension: leave away the end of a text that is too long for the model"
-    )
+    user: Annotated[str | None, Ignored()] = None
+    truncate: Annotated[
+        bool, Extension("leave away the end of a text that is too long for the model")
+    ] = False
 
     @field_validator("input", mode="wrap")
     @classmethod

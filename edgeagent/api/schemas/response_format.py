@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from edgeagent.api.schemas.marks import Extension, Ignored
 from edgeagent.errors import InvalidParameter
 from edgeagent.types import Form
 
@@ -23,10 +24,10 @@ class JsonSchemaFormat(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    description: str | None = Field(None, description="accepted and ignored")
+    description: Annotated[str | None, Ignored()] = None
     # `schema` is a method of every BaseModel.
     content: dict[str, Any] = Field(alias="schema", description="a JSON schema; /schema has more")
-    strict: bool | None = Field(None, description="accepted and ignored: a schema always binds")
+    strict: Annotated[bool | None, Ignored("a schema always binds")] = None
 
 
 class ResponseFormat(BaseModel):
@@ -37,8 +38,8 @@ class ResponseFormat(BaseModel):
 
     type: Literal["text", "json_object", "json_schema", "regex", "lark"]
     json_schema: JsonSchemaFormat | None = Field(None, description="with type `json_schema`")
-    regex: Grammar | None = Field(None, description="extension, with type `regex`")
-    lark: Grammar | None = Field(None, description="extension, with type `lark`")
+    regex: Annotated[Grammar | None, Extension("with type `regex`")] = None
+    lark: Annotated[Grammar | None, Extension("with type `lark`")] = None
 
     @model_validator(mode="after")
     def _has_what_its_type_needs(self) -> ResponseFormat:
@@ -56,7 +57,7 @@ class ResponseFormat(BaseModel):
         if self.type == "text":
             return None
         if self.json_schema is not None:
-            return Form(kind="json_schema", text=_written(self.json_schema.content))
+            return schema_form(self.json_schema.content, "response_format")
         if self.type == "json_object":
             return ANY_OBJECT
         if not allow_grammars:
@@ -69,12 +70,12 @@ class ResponseFormat(BaseModel):
         return Form(kind=self.type, text=self.regex or self.lark or "")
 
 
-def _written(schema: dict[str, Any]) -> str:
-    """The schema as JSON in ASCII, its properties in their order."""
+def schema_form(schema: dict[str, Any], param: str) -> Form:
+    """JSON by a schema, whose properties keep their order. Raises: InvalidParameter."""
     try:
-        return json.dumps(schema)
+        return Form(kind="json_schema", text=json.dumps(schema))
     except (RecursionError, ValueError):
         raise InvalidParameter(
             "The schema is nested too deeply or holds a number that is too long: send a flatter one.",
-            param="response_format",
+            param=param,
         ) from None

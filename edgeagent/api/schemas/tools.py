@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from edgeagent.api.schemas.marks import Ignored
+from edgeagent.api.tools import MAX_TOOLS, NAME
 from edgeagent.types import Tool
 
-MAX_TOOLS = 128
 MAX_CALLS = 128
 
-ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+ToolName = Annotated[str, StringConstraints(pattern=NAME)]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
@@ -26,7 +27,7 @@ class FunctionDefinition(BaseModel):
     parameters: dict[str, Any] | None = Field(
         None, description="a JSON schema of the arguments; without one there are none"
     )
-    strict: bool | None = Field(None, description="accepted and ignored: a schema always binds")
+    strict: Annotated[bool | None, Ignored("a schema always binds")] = None
 
 
 class FunctionTool(BaseModel):

@@ -309,6 +309,7 @@ GEMMA_SCHEMAS: list[tuple[dict[str, Any], list[Any], list[Any]]] = [
     ({"type": "string", "format": "date"}, ["2026-01-31"], ["soon"]),
     ({"enum": ["x", 1, None, True]}, ["x", 1, None, True], ["y", 2, False]),
     ({"const": "only"}, ["only"], ["other"]),
+    ({"enum": ["é\n\"q\" \\", "日本"]}, ["é\n\"q\" \\", "日本"], ["e"]),
     ({"type": "string", "enum": ["", "a<b"]}, ["", "a<b"], ["c"]),
     ({"type": ["string", "null"]}, ["s", None], [1]),
     ({"anyOf": [{"type": "integer"}, {"type": "string"}]}, [1, "s"], [True]),

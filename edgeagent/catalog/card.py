@@ -1,0 +1,22 @@
+"""What there is to say of an installed model in a line or two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeagent.types import Task
+
+
+@dataclass(frozen=True)
+class Card:
+    """One installed model. `modified_s` in Unix seconds; 0 and "" where nobody knows."""
+
+    id: str
+    modified_s: float
+    size_bytes: int
+    sha256: str
+    family: str
+    quant: str
+    n_params: int
+    licence: str
+    task: Task

@@ -1,0 +1,353 @@
+"""What models have computed of stored dialogues, kept on disk, so that they go on at once after a restart.
+
+    remember    after an answer: what is new of it leaves the engine in pieces, each encrypted and written
+    recall      before the next one: pieces that the engine has not got (any more) go back
+    forget      something was deleted: its rows have gone by the store's triggers, its files go here
+
+Each token's state is written once. Keys never leave the daemon: the engine gives and takes plain pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeagent.engine.client import EngineClient
+from edgeagent.errors import EdgeAgentError, StoreDamaged
+from edgeagent.store import prefix_files, prefixes
+from edgeagent.store.database import Database
+from edgeagent.store.prefixes import Chain, Piece
+from edgeagent.store.sql import now_ms
+from edgeagent.types import CachedSpec, Cells, HeldSpec, LiftSpec, PlaceSpec, Usage
+
+logger = logging.getLogger(__name__)
+
+RECORD_BYTES = 2 << 20  # what leaves the engine between two of its steps
+WINDOW = 3  # records on their way to the engine at once
+LEAST_NEW = 48  # tokens that are worth a write, or a read
+MAX_WAITING = 16  # answers to be remembered; beyond, the newest are not
+TIDY_INTERVAL_S = 3600.0
+FIRST_READ_BYTES_S = 50e6  # until it is measured: an SD card
+FIRST_PREFILL_S = 1000.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Whose dialogue, which one, and where in it: `response_id` is to be remembered, `previous_id` was
+    before. `epoch`: what had been forgotten when it was looked up."""
+
+    owner: str
+    scope: str
+    thread: str
+    response_id: str
+    previous_id: str | None
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes on disk in all and those left free there; tokens from which a dialogue is worth it."""
+
+    most_bytes: int
+    reserve_bytes: int
+    min_tokens: int
+
+
+class Prefixes:
+    """Event loop's thread only, but `tidy`; reading and writing happen on threads. `identity` names a
+    model file by its content. Without a database, or with 0 bytes, nothing is done."""
+
+    def __init__(
+        self, database: Database | None, limits: Limits, identity: Callable[[str], str]
+    ) -> None:
+        self._database = database if limits.most_bytes else None
+        self._limits = limits
+        self._least = min(LEAST_NEW, limits.min_tokens)
+        self._identity = identity
+        self._folder = database.files.prefixes if database is not None else Path()
+        self._epochs: Counter[str] = Counter()
+        self._n_erased = 0
+        self._waiting: deque[tuple[EngineClient, int, Place]] = deque()
+        self._writing: set[str] = set()
+        self._lock = threading.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._worker: asyncio.Task[None] | None = None
+        self._is_closing = False
+        self._read_bytes_s = FIRST_READ_BYTES_S
+        self._prefill_s: dict[str, float] = {}
+        self.n_bytes_written = 0
+
+    def epoch(self, owner: str) -> int:
+        """How often something of this owner has been deleted. Asked before a history is read."""
+        return self._epochs[owner] + self._n_erased
+
+    # ---- back into the engine
+
+    async def recall(self, client: EngineClient, place: Place) -> int:
+        """Give the engine what it lacks of a dialogue. Gives how many tokens went back; whatever is in
+        the way, the answer goes on without."""
+        if self._database is None or client.facts.state_kind is None:
+            return 0
+        started = time.monotonic()
+        try:
+            chain = await self._chain(client, place)
+            if chain is None:
+                return 0
+            n_cached = (await self._ask(client, CachedSpec(place.scope, chain.tokens.tobytes()))).n
+            if not self._is_worth(client, chain, n_cached):
+                return 0
+            n_now, n_bytes = await self._put_back(client, place.scope, chain, n_cached)
+        except (StoreDamaged, OSError) as exc:
+            logger.warning("prefix_unusable thread=%s reason=%s", place.thread, type(exc).__name__)
+            await self._drop(place.thread)
+            return 0
+        except EdgeAgentError as exc:
+            logger.info("prefix_not_recalled code=%s", exc.code)
+            return 0
+        took_s = time.monotonic() - started
+        self._read_bytes_s = n_bytes / max(took_s, 1e-3)
+        self._later(self._touch(place.thread))
+        logger.info(
+            "prefix_recalled thread=%s n_tokens=%s n_bytes=%s took_ms=%.0f",
+            place.thread, n_now - n_cached, n_bytes, 1e3 * took_s,
+        )  # fmt: skip
+        return n_now - n_cached
+
+    async def _chain(self, client: EngineClient, place: Place) -> Chain | None:
+        """The pieces up to the response before this one; if it has none, the newest of its dialogue."""
+        assert self._database is not None
+        fits = self._fits(client)
+        rows = await self._database.read_async(
+            lambda db: prefixes.of_thread(db, place.owner, place.scope, place.thread, fits)
+        )
+        found = list(prefixes.chains(rows).values())
+        for chain in found:
+            if chain.pieces[-1].response_id == place.previous_id:
+                return chain
+        return found[-1] if found else None
+
+    def _is_worth(self, client: EngineClient, chain: Chain, n_cached: int) -> bool:
+        """Whether reading is faster than computing what is missing, as far as both have been measured."""
+        n_missing = len(chain.tokens) - n_cached
+        size = sum(piece.n_bytes for piece in chain.pieces)
+        n_bytes = size * n_missing / max(1, len(chain.tokens))
+        prefill_s = self._prefill_s.get(client.config.model_id, FIRST_PREFILL_S)
+        return n_missing >= self._least and n_bytes / self._read_bytes_s < n_missing / prefill_s
+
+    async def _put_back(
+        self, client: EngineClient, scope: str, chain: Chain, n_cached: int
+    ) -> tuple[int, int]:
+        """Send record after record, a few ahead of what the engine has taken. Gives the tokens it then
+        has, and the bytes sent."""
+        n_now, n_bytes = n_cached, 0
+        sent: deque[asyncio.Task[Cells]] = deque()
+        try:
+            for record in await asyncio.to_thread(
+                prefix_files.records, self._folder, chain, n_cached
+            ):
+                if len(sent) == WINDOW:
+                    n_now = (await sent.popleft()).n
+                    if n_now <= n_cached:
+                        break  # it has no room
+                data = await asyncio.to_thread(record.read)
+                n_bytes += len(data)
+                spec = PlaceSpec(
+                    scope=scope, tokens=record.tokens.tobytes(), first=record.first, data=data
+                )
+                sent.append(asyncio.create_task(self._ask(client, spec), name="prefix-record"))
+            while sent:
+                n_now = (await sent.popleft()).n
+        finally:
+            for task in sent:
+                task.cancel()
+        return n_now, n_bytes
+
+    # ---- out of the engine
+
+    def remember(self, client: EngineClient, request_id: int, place: Place) -> None:
+        """Keep, when there is time, what is new of an answer that has ended and is stored."""
+        if self._database is None or self._is_closing or client.facts.state_kind is None:
+            return
+        if len(self._waiting) >= MAX_WAITING:
+            logger.info("prefix_not_kept reason=too_many_wait")
+            return
+        self._waiting.append((client, request_id, place))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work_off(), name="prefixes")
+
+    async def _work_off(self) -> None:
+        while self._waiting:
+            client, request_id, place = self._waiting.popleft()
+            try:
+                await self._keep(client, request_id, place)
+            except (EdgeAgentError, OSError) as exc:
+                logger.info("prefix_not_kept reason=%s", type(exc).__name__)
+            except Exception:
+                logger.exception("prefix_failed")
+
+    async def _keep(self, client: EngineClient, request_id: int, place: Place) -> None:
+        assert self._database is not None
+        held = await self._ask(client, HeldSpec(request_id))
+        tokens = prefixes.ids(held.tokens)
+        if len(tokens) < self._limits.min_tokens:
+            return
+        fits = self._fits(client)
+        rows = await self._database.read_async(
+            lambda db: prefixes.of_thread(db, place.owner, place.scope, place.thread, fits)
+        )
+        base, first = prefixes.best(prefixes.chains(rows), tokens)
+        n_bytes = (len(tokens) - first) * held.n
+        is_long = len(rows) >= prefixes.MOST_PIECES
+        if len(tokens) - first < self._least or is_long or not await self._has_room(n_bytes):
+            return
+        piece = Piece(
+            id=prefixes.new_name(), owner=place.owner, scope=place.scope, thread=place.thread,
+            response_id=place.response_id, fits=fits, base_id=base.id if base else None, first=first,
+            tokens=tokens[first:].tobytes(), key=prefixes.new_key(), n_bytes=0, used_ms=now_ms(),
+        )  # fmt: skip
+        with self._lock:
+            self._writing.add(piece.id)
+        try:
+            is_kept = await self._write(client, request_id, piece, len(tokens), held.n)
+            if is_kept and self.epoch(place.owner) != place.epoch:
+                # Something was deleted since the history was read: this may have been of it.
+                await self._database.write_async(lambda db: prefixes.forget(db, [piece.id]))
+        finally:
+            with self._lock:
+                self._writing.discard(piece.id)
+        await asyncio.to_thread(self.tidy)
+
+    async def _write(
+        self, client: EngineClient, request_id: int, piece: Piece, n_tokens: int, cell_bytes: int
+    ) -> bool:
+        """Write the records of a piece, then its row. False: the answer is gone, here or there."""
+        assert self._database is not None
+        step = max(1, RECORD_BYTES // cell_bytes)
+        n_bytes = 0
+        for number, first in enumerate(range(piece.first, n_tokens, step)):
+            last = min(first + step, n_tokens)
+            lifted = await self._ask(client, LiftSpec(request_id, first, last))
+            if not lifted.data:
+                return False
+            n_bytes += await asyncio.to_thread(
+                prefix_files.append, self._folder, piece, number, first, last, lifted.data
+            )
+        whole = msgspec.structs.replace(piece, n_bytes=n_bytes)
+        most = self._limits.most_bytes
+
+        def keep(db: Any) -> bool:
+            is_kept = prefixes.insert(db, whole)
+            prefixes.touch(db, whole.thread, now_ms())
+            prefixes.shrink(db, most)
+            return is_kept
+
+        is_kept = await self._database.write_async(keep)
+        self.n_bytes_written += n_bytes
+        logger.info(
+            "prefix_kept thread=%s first=%s n_tokens=%s n_bytes=%s",
+            piece.thread, piece.first, n_tokens, n_bytes,
+        )  # fmt: skip
+        return is_kept
+
+    async def _has_room(self, n_bytes: int) -> bool:
+        """Whether a write leaves the disk its reserve, and is not by itself more than is allowed."""
+        if n_bytes > self._limits.most_bytes:
+            return False
+        usage = await asyncio.to_thread(shutil.disk_usage, self._folder.parent)
+        return usage.free - n_bytes > self._limits.reserve_bytes
+
+    # ---- forgetting
+
+    def forget(self, owner: str) -> None:
+        """Something of this owner was deleted: answers that may have read it are not kept, and files
+        without rows go."""
+        self._epochs[owner] += 1
+        if self._database is not None:
+            self._later(asyncio.to_thread(self.tidy))
+
+    def erased(self) -> None:
+        """Something was erased, whoever's it was: its files have gone when this returns. Any thread."""
+        self._n_erased += 1
+        self.tidy()
+
+    def tidy(self) -> int:
+        """Remove files that no row knows. Blocks; any thread."""
+        if self._database is None:
+            return 0
+        with self._lock:
+            spare = frozenset(self._writing)
+        return prefix_files.tidy(self._folder, self._database, spare)
+
+    async def keep_tidy(self) -> None:
+        """Now and then: what retention has deleted."""
+        while self._database is not None:
+            try:
+                await asyncio.to_thread(self.tidy)
+            except (EdgeAgentError, OSError) as exc:
+                logger.warning("prefixes_not_tidied reason=%s", type(exc).__name__)
+            await asyncio.sleep(TIDY_INTERVAL_S)
+
+    def start(self) -> None:
+        if self._database is not None:
+            self._later(self.keep_tidy())
+
+    async def close(self) -> None:
+        """Finish the piece that is being written, no other."""
+        self._is_closing = True
+        self._waiting.clear()
+        if self._worker is not None:
+            await asyncio.wait({self._worker}, timeout=5.0)
+            self._worker.cancel()
+        tasks = [task for task in (*self._tasks, self._worker) if task is not None]
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- helpers
+
+    def observe(self, model_id: str, usage: Usage) -> None:
+        """Learn how fast a model reads a prompt."""
+        n_new = usage.n_prompt - usage.n_cached
+        took_s = (usage.ttft_ms - usage.queue_ms) / 1e3
+        if n_new >= LEAST_NEW and took_s > 0:
+            self._prefill_s[model_id] = n_new / took_s
+
+    def _fits(self, client: EngineClient) -> str:
+        """Which engine can take a state: the same file, loaded the same way by the same library."""
+        what = f"{self._identity(client.config.model_id)} {client.facts.state_kind}"
+        return sha256(what.encode()).hexdigest()
+
+    async def _ask(self, client: EngineClient, question: Any) -> Cells:
+        answer = await client.ask(question)
+        assert isinstance(answer, Cells)
+        return answer
+
+    async def _drop(self, thread: str) -> None:
+        assert self._database is not None
+        try:
+            await self._database.write_async(lambda db: prefixes.forget_thread(db, thread))
+        except EdgeAgentError as exc:
+            logger.warning("prefix_not_dropped code=%s", exc.code)
+
+    async def _touch(self, thread: str) -> None:
+        assert self._database is not None
+        try:
+            await self._database.write_async(lambda db: prefixes.touch(db, thread, now_ms()))
+        except EdgeAgentError as exc:
+            logger.debug("prefix_not_touched code=%s", exc.code)
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

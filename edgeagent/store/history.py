@@ -1,0 +1,154 @@
+"""What was said before a new answer: the items of a conversation, or of a chain of responses.
+
+A chain goes back by `previous_id`; a response that belongs to a conversation stands behind everything
+that was in it then. Functions run inside `Database.read`; whoever asks names the owner, and sees nothing
+of others. A history that is no longer whole is an error: an answer to half of it would be wrong without
+anybody noticing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from edgeagent.errors import ContextLengthExceeded, NotFound, PreviousNotFound
+from edgeagent.store import conversations
+from edgeagent.store.connection import Tables
+from edgeagent.store.responses import OPEN
+from edgeagent.store.rows import fetch
+
+# Far beyond what fits into any context here; a chain that drops its beginning may grow for ever.
+MAX_BYTES = 8 << 20
+MAX_ITEMS = 4096
+# Ids of the stateful API; a stored chat cannot be continued by its id.
+PREFIX = "resp_"
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """`items` are bodies as the API shows them, oldest first. `subject`: whom it is about."""
+
+    thread: str
+    subject: str | None
+    items: list[dict[str, Any]]
+
+
+def of_conversation(db: Tables, owner: str, conversation_id: str) -> History:
+    """Raises: NotFound; ContextLengthExceeded for one that is far too long."""
+    found = conversations.get(db, owner, conversation_id)
+    if found is None:
+        raise NotFound(
+            f"Conversation {conversation_id[:80]!r} is not among what is stored for this key: check the "
+            "id.",
+            param="conversation",
+        )
+    where = "conversation_id = :id"
+    values = {"owner": owner, "id": conversation_id}
+    items = _contents(db, where, values, MAX_BYTES, "conversation")
+    return History(thread=conversation_id, subject=found["subject"], items=items)
+
+
+def of_response(db: Tables, owner: str, response_id: str) -> History:
+    """What `response_id` was asked and answered, and everything before it.
+
+    Raises: PreviousNotFound for one that is not there, has not ended, or whose history has gone;
+    ContextLengthExceeded.
+    """
+    links = _chain(db, owner, response_id)
+    if links[-1]["status"] in OPEN:
+        raise PreviousNotFound(
+            f"Response {response_id!r} has not ended: wait until its status is `completed`, then "
+            "continue it.",
+            param="previous_response_id",
+        )
+    items: list[dict[str, Any]] = []
+    n_left = MAX_BYTES
+    for link in links:
+        values = {"owner": owner, "id": link["id"]}
+        where = "response_id = :id"
+        if link["conversation_id"] is not None:
+            where = (
+                "conversation_id = :conversation and position <= "
+                "(select max(position) from item where response_id = :id)"
+            )
+            values["conversation"] = link["conversation_id"]
+        found = _contents(db, where, values, n_left, "previous_response_id")
+        if not found:
+            raise _broken(response_id)
+        n_left -= sum(len(json.dumps(item, ensure_ascii=False)) for item in found)
+        items += found
+    if len(items) > MAX_ITEMS or n_left < 0:
+        raise _too_long("previous_response_id")
+    subjects = [link["subject"] for link in links if link["subject"] is not None]
+    last = links[-1]
+    return History(
+        thread=last["thread"] or last["id"],
+        subject=subjects[-1] if subjects else None,
+        items=items,
+    )
+
+
+def _chain(db: Tables, owner: str, response_id: str) -> list[dict[str, Any]]:
+    """The responses from the first, or from the last that belongs to a conversation, to this one."""
+    links: list[dict[str, Any]] = []
+    at: str | None = response_id
+    while at is not None:
+        rows = fetch(
+            db,
+            "select id, previous_id, conversation_id, status, thread, coalesce(subject, (select "
+            "subject from conversation where conversation.id = conversation_id)) as subject "
+            "from response where id = :id and owner = :owner",
+            {"id": at, "owner": owner},
+        )
+        if not rows or not at.startswith(PREFIX):
+            raise _absent(response_id) if at == response_id else _broken(response_id)
+        links.append(rows[0])
+        if len(links) > MAX_ITEMS:
+            raise _too_long("previous_response_id")
+        at = rows[0]["previous_id"] if rows[0]["conversation_id"] is None else None
+    return links[::-1]
+
+
+def _contents(
+    db: Tables, where: str, values: dict[str, Any], n_bytes: int, param: str
+) -> list[dict[str, Any]]:
+    """The bodies of some items, oldest first. Looks at their size before it reads them."""
+    where = f"item.owner = :owner and {where}"
+    joined = "item left join item_content on item_rowid = item.rowid"
+    n_items, n_purged, size = fetch(
+        db,
+        "select count(*) as n, coalesce(sum(body is null), 0) as purged, "
+        f"coalesce(sum(octet_length(body)), 0) as size from {joined} where {where}",
+        values,
+    )[0].values()
+    if n_purged:
+        raise _broken(values["id"])
+    if size > n_bytes or n_items > MAX_ITEMS:
+        raise _too_long(param)
+    rows = fetch(db, f"select body from {joined} where {where} order by position", values)
+    return [json.loads(row["body"]) for row in rows]
+
+
+def _absent(response_id: str) -> PreviousNotFound:
+    return PreviousNotFound(
+        f"Previous response with id {response_id[:80]!r} not found: it is not among what is stored for "
+        "this key; check the id, and whether it was asked with `store`.",
+        param="previous_response_id",
+    )
+
+
+def _broken(what: str) -> PreviousNotFound:
+    return PreviousNotFound(
+        f"What was said before {what[:80]!r} is no longer whole, since a part of it was deleted or is "
+        "over its age: begin anew, or send the history as `input`.",
+        param="previous_response_id",
+    )
+
+
+def _too_long(param: str) -> ContextLengthExceeded:
+    return ContextLengthExceeded(
+        f"The history has more than {MAX_BYTES >> 20} MiB or {MAX_ITEMS} items, which no model here can "
+        "read: begin anew, or send a shorter history as `input`.",
+        param=param,
+    )

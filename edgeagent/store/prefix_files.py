@@ -1,0 +1,116 @@
+"""The files of what models have computed: records that only who has the piece's key can read.
+
+A record is a head (length of what follows, first and last position), then AES-256-GCM with the piece's
+own key, which lies in the database, and the record's number as nonce; name and head are authenticated.
+Files are not synced: what a power cut tears is computed anew.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from edgeagent.errors import StoreDamaged
+from edgeagent.store.prefixes import Chain, Piece, ids, known
+
+HEAD = struct.Struct(">III")
+TAG_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Record:
+    """The state of `tokens` from position `first` on, and where it lies."""
+
+    path: Path
+    piece: Piece
+    number: int
+    at: int
+    first: int
+    tokens: array[int]
+
+    def read(self) -> bytes:
+        """Raises: StoreDamaged, OSError."""
+        with self.path.open("rb") as file:
+            file.seek(self.at)
+            head = file.read(HEAD.size)
+            sealed = file.read(HEAD.unpack(head)[0])
+        try:
+            return AESGCM(self.piece.key).decrypt(
+                _nonce(self.number), sealed, self.piece.id.encode() + head
+            )
+        except InvalidTag as exc:
+            raise _torn(self.path) from exc
+
+
+def append(folder: Path, piece: Piece, number: int, first: int, last: int, data: bytes) -> int:
+    """Encrypt a record and write it behind the others. Each number is used once. Gives its bytes.
+
+    Raises: OSError.
+    """
+    head = HEAD.pack(len(data) + TAG_BYTES, first, last)
+    sealed = AESGCM(piece.key).encrypt(_nonce(number), data, piece.id.encode() + head)
+    fd = os.open(folder / piece.id, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        return file.write(head + sealed)
+
+
+def records(folder: Path, chain: Chain, n_cached: int) -> list[Record]:
+    """What lies on disk behind the first `n_cached` tokens, in order. Raises: StoreDamaged, OSError."""
+    found = []
+    tokens = array("i")
+    for piece, end in zip(chain.pieces, chain.ends(), strict=True):
+        tokens = tokens[: piece.first] + ids(piece.tokens)
+        path = folder / piece.id
+        for number, (at, first, last) in enumerate(_heads(path, piece.n_bytes)):
+            if last > n_cached and first < end:
+                found.append(Record(path, piece, number, at, first, tokens[:last]))
+    return found
+
+
+def _heads(path: Path, size: int) -> list[tuple[int, int, int]]:
+    """Where each record begins in a file of that size, and its positions."""
+    found = []
+    at = 0
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size != size:
+            raise _torn(path)
+        while at < size:
+            file.seek(at)
+            head = file.read(HEAD.size)
+            if len(head) < HEAD.size:
+                raise _torn(path)
+            length, first, last = HEAD.unpack(head)
+            found.append((at, first, last))
+            at += HEAD.size + length
+    if at != size:
+        raise _torn(path)
+    return found
+
+
+def tidy(folder: Path, database: Any, spare: frozenset[str] = frozenset()) -> int:
+    """Remove the files of what is not kept (any more): without its row each is noise. Blocks. Gives how
+    many went.
+
+    `spare`: those that are being written, whose rows come later. Raises: OSError, what the store raises.
+    """
+    there = [path for path in folder.glob("*") if path.name not in spare]
+    kept = database.read(known)
+    gone = [path for path in there if path.name not in kept]
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return len(gone)
+
+
+def _nonce(number: int) -> bytes:
+    return number.to_bytes(12, "big")
+
+
+def _torn(path: Path) -> StoreDamaged:
+    return StoreDamaged(f"Prefix {path.name} is torn or altered: it is computed anew.")

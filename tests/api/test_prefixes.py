@@ -1,0 +1,119 @@
+"""What was computed of a stored dialogue outlives the daemon, and nothing that is deleted does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import openai
+
+from tests.conftest import SMOLLM, DaemonProcess, clean_environment, serving, wait_for
+
+SETTINGS = {"prefix_min_tokens": 16}
+INSTRUCTIONS = (
+    "You are the harbour master of a small island. Answer what guests ask about boats, tides and the "
+    "weather, in one short sentence, and never promise that a ferry sails when there is a storm."
+)
+TURNS = (
+    "My name is Wilhelmina and I travel with two dogs.",
+    "When is the next ferry?",
+    "Who am I?",
+)
+
+
+def ask(client: openai.OpenAI, text: str, previous=None, **options):
+    return client.responses.create(
+        model=SMOLLM, input=text, instructions=INSTRUCTIONS, temperature=0, max_output_tokens=10,
+        previous_response_id=previous.id if previous is not None else None, **options,
+    )  # fmt: skip
+
+
+def files(state: Path) -> list[Path]:
+    return sorted((state / "store" / "prefixes").iterdir())
+
+
+def n_kept(daemon: DaemonProcess) -> int:
+    return daemon.log.read_text().count("prefix_kept")
+
+
+def two_turns(daemon: DaemonProcess, client: openai.OpenAI):
+    first = ask(client, TURNS[0])
+    wait_for(lambda: n_kept(daemon) == 1)
+    second = ask(client, TURNS[1], first)
+    wait_for(lambda: n_kept(daemon) == 2)
+    return second
+
+
+def test_a_chain_goes_on_after_a_kill_from_what_was_computed_before(
+    smollm_dir: Path, tmp_path: Path
+):
+    state = tmp_path / "state"
+    with serving(smollm_dir, state, **SETTINGS) as daemon:
+        with daemon.client() as client:
+            second = two_turns(daemon, client)
+            third = ask(client, TURNS[2], second)
+        daemon.process.kill()
+        daemon.process.wait()
+    sizes = [path.stat().st_size for path in files(state)]
+    assert 2 <= len(sizes) <= 3 and INSTRUCTIONS.encode() not in files(state)[0].read_bytes()
+    assert max(path.stat().st_mode & 0o777 for path in files(state)) == 0o600
+    with serving(smollm_dir, state, **SETTINGS) as daemon, daemon.client() as client:
+        again = ask(client, TURNS[2], second)
+        read = second.usage.input_tokens + second.usage.output_tokens
+        assert again.usage.input_tokens_details.cached_tokens >= read - 1
+        assert again.output_text == third.output_text
+        log = daemon.log.read_text()
+        assert log.count("prefix_recalled") == 1 and "prefix_unusable" not in log
+        # What is in the engine is not read again.
+        ask(client, "And my dogs?", again)
+        assert daemon.log.read_text().count("prefix_recalled") == 1
+        stats = subprocess.run(
+            [sys.executable, "-m", "edgeagent", "data", "stats", "--state-dir", str(state)],
+            capture_output=True, text=True, check=True, env=clean_environment(),
+        )  # fmt: skip
+        assert "computed of dialogues: " in stats.stdout
+        client.responses.delete(second.id)
+        wait_for(lambda: files(state) == [])
+
+
+def test_torn_files_cost_time_and_nothing_else(smollm_dir: Path, tmp_path: Path):
+    state = tmp_path / "state"
+    with serving(smollm_dir, state, **SETTINGS) as daemon, daemon.client() as client:
+        second = two_turns(daemon, client)
+    first, *others = files(state)
+    content = bytearray(first.read_bytes())
+    content[len(content) // 2] ^= 1
+    first.write_bytes(content)
+    with serving(smollm_dir, state, **SETTINGS) as daemon, daemon.client() as client:
+        third = ask(client, TURNS[2], second)
+        assert third.output_text and third.usage.input_tokens_details.cached_tokens == 0
+        assert "prefix_unusable" in daemon.log.read_text()
+        wait_for(lambda: n_kept(daemon) == 1)
+        assert not {*others, first} & set(files(state)), "it is kept anew"
+        command = [sys.executable, "-m", "edgeagent", "data", "erase", "--owner", "local", "--yes"]
+        done = subprocess.run(
+            [*command, "--state-dir", str(state)],
+            capture_output=True, text=True, env=clean_environment(),
+        )  # fmt: skip
+        assert done.returncode == 0 and "kept prefixes" in done.stdout
+        assert files(state) == []
+
+
+def test_nothing_is_kept_where_the_settings_say_so_or_nothing_is_stored(
+    smollm_dir: Path, tmp_path: Path
+):
+    state = tmp_path / "state"
+    with (
+        serving(smollm_dir, state, prefix_store_bytes=0, prefix_min_tokens=1) as daemon,
+        daemon.client() as client,
+    ):
+        ask(client, TURNS[0])
+    assert files(state) == []
+    with serving(smollm_dir, state, prefix_min_tokens=1) as daemon, daemon.client() as client:
+        ask(client, TURNS[0], store=False)
+        stored = ask(client, TURNS[0])
+        wait_for(lambda: n_kept(daemon) == 1)
+        assert len(files(state)) == 1
+        client.responses.delete(stored.id)
+        wait_for(lambda: files(state) == [])

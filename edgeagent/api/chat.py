@@ -12,6 +12,7 @@ from litestar.types import ASGIApp
 from edgeagent.agent import Agent, Answer
 from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.caller import asked_by, caller_of
+from edgeagent.api.logprobs import Speller
 from edgeagent.api.schemas.chat import ChatAnswer, ChatMessage, ChatRequest
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.stream import AnswerResponse
@@ -52,10 +53,9 @@ class ChatWriter(AnswerWriter):
             if chunk.reasoning:
                 delta = b'{"reasoning_content":' + _encode(chunk.reasoning) + b"}"
                 out.append(self._event(chunk.index, delta, b"null"))
-            if chunk.text:
-                out.append(
-                    self._event(chunk.index, b'{"content":' + _encode(chunk.text) + b"}", b"null")
-                )
+            if chunk.text or chunk.logprobs:
+                delta = b'{"content":' + _encode(chunk.text) + b"}"
+                out.append(self._event(chunk.index, delta, b"null", self._shown(chunk)))
             for piece in merged(chunk.calls):
                 out += [
                     self._event(chunk.index, b'{"tool_calls":[' + _encode(delta) + b"]}", b"null")
@@ -79,11 +79,17 @@ class ChatWriter(AnswerWriter):
             deltas.append({"index": piece.call, "function": {"arguments": piece.arguments}})
         return deltas
 
-    def _event(self, index: int, delta: bytes, finish: bytes) -> bytes:
+    def _event(self, index: int, delta: bytes, finish: bytes, logprobs: bytes = b"null") -> bytes:
         return (
             self._before + str(index).encode() + b',"delta":' + delta
-            + b',"logprobs":null,"finish_reason":' + finish + b"}]}\n\n"
+            + b',"logprobs":' + logprobs + b',"finish_reason":' + finish + b"}]}\n\n"
         )  # fmt: skip
+
+    def _shown(self, chunk: TokenChunk) -> bytes:
+        if not chunk.logprobs:
+            return b"null"
+        shown = self.speller(chunk.index).shown(chunk.logprobs)
+        return _encode({"content": shown, "refusal": None})
 
     def whole(self, answer: Answer) -> bytes:
         return _encode(self.whole_object(answer))
@@ -94,7 +100,9 @@ class ChatWriter(AnswerWriter):
             {
                 "index": index,
                 "message": self._message(index),
-                "logprobs": None,
+                "logprobs": {"content": Speller().shown(self.logprobs(index)), "refusal": None}
+                if answer.spec.logprobs is not None
+                else None,
                 "finish_reason": finish_reason(answer.finishes[index]),
             }
             for index in range(answer.spec.n_answers)
@@ -163,6 +171,7 @@ async def chat(
         ignore_eos=body.ignore_eos,
         form=body.form(allow_grammars=settings.allow_grammars),
         tools=body.tool_use(caller_of(request)),
+        logprobs=body.n_logprobs,
     )
     writer = ChatWriter(decision.model_id, wants_usage=body.wants_usage)
 

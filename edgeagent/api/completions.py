@@ -12,6 +12,7 @@ from litestar.types import ASGIApp
 from edgeagent.agent import Agent, Answer
 from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.caller import asked_by
+from edgeagent.api.logprobs import Speller
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.schemas.completions import CompletionAnswer, CompletionRequest
 from edgeagent.api.stream import AnswerResponse
@@ -32,24 +33,35 @@ class CompletionWriter(AnswerWriter):
     def events(self, chunks: list[TokenChunk]) -> bytes:
         return b"".join(
             b"data: "
-            + _encode(self.head | {"choices": [_choice(c.index, c.text, c.finish)]})
+            + _encode(self.head | {"choices": [_choice(c.index, c.text, c.finish, self._shown(c))]})
             + b"\n\n"
             for c in chunks
         )
 
+    def _shown(self, chunk: TokenChunk) -> dict[str, Any] | None:
+        return self.speller(chunk.index).legacy(chunk.logprobs) if chunk.logprobs else None
+
     def whole(self, answer: Answer) -> bytes:
+        wants = answer.spec.logprobs is not None
         choices = [
-            _choice(index, self.text(index), answer.finishes[index])
+            _choice(
+                index,
+                self.text(index),
+                answer.finishes[index],
+                Speller().legacy(self.logprobs(index)) if wants else None,
+            )
             for index in range(answer.spec.n_answers)
         ]
         return _encode(self.head | {"choices": choices} | totals(answer))
 
 
-def _choice(index: int, text: str, finish: str | None) -> dict[str, Any]:
+def _choice(
+    index: int, text: str, finish: str | None, logprobs: dict[str, Any] | None
+) -> dict[str, Any]:
     return {
         "index": index,
         "text": text,
-        "logprobs": None,
+        "logprobs": logprobs,
         "finish_reason": finish_reason(finish) if finish is not None else None,
     }
 
@@ -88,6 +100,7 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
         n=body.n or 1,
         scope=asked.key_id,
         ignore_eos=body.ignore_eos,
+        logprobs=body.logprobs,
     )
     return AnswerResponse(
         agent.ask(asked, decision, spec),

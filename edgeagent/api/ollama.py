@@ -18,6 +18,7 @@ from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.caller import asked_by, caller_of
 from edgeagent.api.dialects import ollama_error
 from edgeagent.api.errors import status_of
+from edgeagent.api.logprobs import Speller
 from edgeagent.api.schemas.ollama import (
     OllamaChatAnswer,
     OllamaChatRequest,
@@ -55,6 +56,8 @@ class OllamaWriter:
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._calls: list[Json] = []
+        self._logprobs: list[Json] = []
+        self._speller = Speller()
         self._open: tuple[str, list[str]] | None = (
             None  # name and arguments of the call in the making
         )
@@ -69,8 +72,10 @@ class OllamaWriter:
         for chunk in chunks:
             thought = chunk.reasoning if self._shows_thinking else ""
             calls = self._whole_calls(chunk)
-            if chunk.text or thought or calls:
-                lines.append(self._line(self._said(chunk.text, thought, calls), {"done": False}))
+            logprobs = self._speller.shown(chunk.logprobs)
+            if chunk.text or thought or calls or logprobs:
+                said = self._said(chunk.text, thought, calls)
+                lines.append(self._line(said, {"done": False} | _with(logprobs)))
         return b"".join(lines)
 
     def last_events(self, answer: Answer) -> bytes:
@@ -86,10 +91,11 @@ class OllamaWriter:
             self._texts.append(chunk.text)
             self._thoughts.append(chunk.reasoning if self._shows_thinking else "")
             self._calls += self._whole_calls(chunk)
+            self._logprobs += self._speller.shown(chunk.logprobs)
 
     def whole(self, answer: Answer) -> bytes:
         said = self._said("".join(self._texts), "".join(self._thoughts), self._calls)
-        return self._line(said, ending(answer))
+        return self._line(said, ending(answer) | _with(self._logprobs))
 
     # --- both
 
@@ -130,6 +136,10 @@ class OllamaWriter:
     def empty(self, reason: str) -> bytes:
         """What is said where nothing was asked."""
         return self._line(self._said("", "", []), {"done": True, "done_reason": reason})
+
+
+def _with(logprobs: list[Json]) -> Json:
+    return {"logprobs": logprobs} if logprobs else {}
 
 
 def now() -> str:
@@ -224,6 +234,7 @@ def _answer(
         scope=asked.key_id,
         form=body.form(),
         tools=body.tool_use(caller_of(request)),
+        logprobs=body.n_logprobs,
     )
     return AnswerResponse(
         agent.ask(asked, decision, spec),

@@ -18,6 +18,7 @@ import msgspec
 
 from edgeagent.agent import Answer
 from edgeagent.api.errors import status_of
+from edgeagent.api.logprobs import Speller
 from edgeagent.api.schemas.items import (
     Body,
     output_text,
@@ -50,6 +51,7 @@ class ResponseWriter:
         self._open: Body | None = None
         self._text: list[str] = []
         self._logprobs: list[Body] = []
+        self._speller = Speller()
         self._call = -1
         self._n_events = 0
         self._has_begun = False
@@ -108,7 +110,7 @@ class ResponseWriter:
         for chunk in chunks:
             if chunk.reasoning:
                 out += self._grow("reasoning", chunk.reasoning)
-            if chunk.text or (chunk.logprobs and not chunk.reasoning and not chunk.calls):
+            if chunk.text or chunk.logprobs:
                 out += self._grow("message", chunk.text, chunk.logprobs)
             for delta in chunk.calls:
                 out += self._grow_call(delta)
@@ -167,7 +169,7 @@ class ResponseWriter:
             out.append(self._event("response.content_part.added", **self._place(), part=part))
         self._text.append(text)
         if kind == "message":
-            shown = logprobs_of(logprobs or []) if self._wants_logprobs else []
+            shown = self._speller.shown(logprobs or []) if self._wants_logprobs else []
             self._logprobs += shown
             if text or shown:
                 out.append(
@@ -200,7 +202,7 @@ class ResponseWriter:
 
     def _begin_item(self, item: Body) -> list[bytes]:
         self._open = item
-        self._text, self._logprobs = [], []
+        self._text, self._logprobs, self._speller = [], [], Speller()
         self._output.append(item)
         index = len(self._output) - 1
         return [self._event("response.output_item.added", output_index=index, item=item)]
@@ -254,19 +256,6 @@ class ResponseWriter:
         body = {"type": kind, "sequence_number": self._n_events, **fields}
         self._n_events += 1
         return b"event: " + kind.encode() + b"\ndata: " + _encode(body) + b"\n\n"
-
-
-def logprobs_of(logprobs: list[TokenLogprob]) -> list[Body]:
-    """Tokens with their log-probabilities, as the Responses API shows them."""
-    return [
-        _token(one.piece, one.logprob)
-        | {"top_logprobs": [_token(top.piece, top.logprob) for top in one.top]}
-        for one in logprobs
-    ]
-
-
-def _token(piece: bytes, logprob: float) -> Body:
-    return {"token": piece.decode("utf-8", "replace"), "bytes": list(piece), "logprob": logprob}
 
 
 def response_usage(answer: Answer) -> Body:

@@ -11,10 +11,11 @@ import msgspec
 from edgeagent.agent import Answer
 from edgeagent.api.dialects import openai_error
 from edgeagent.api.errors import status_of
+from edgeagent.api.logprobs import Speller
 from edgeagent.api.tools import Calls
 from edgeagent.api.usage import timings_of, usage_of
 from edgeagent.errors import EdgeAgentError
-from edgeagent.types import TokenChunk
+from edgeagent.types import TokenChunk, TokenLogprob
 
 DONE = b"data: [DONE]\n\n"
 
@@ -38,6 +39,8 @@ class AnswerWriter:
         self._wants_usage = wants_usage
         self._texts: dict[int, list[str]] = {}
         self._reasoning: dict[int, list[str]] = {}
+        self._logprobs: dict[int, list[TokenLogprob]] = {}
+        self._spellers: dict[int, Speller] = {}
         self.calls = Calls()
 
     def collect(self, chunks: list[TokenChunk]) -> None:
@@ -46,12 +49,22 @@ class AnswerWriter:
             self._texts.setdefault(chunk.index, []).append(chunk.text)
             if chunk.reasoning:
                 self._reasoning.setdefault(chunk.index, []).append(chunk.reasoning)
+            if chunk.logprobs:
+                self._logprobs.setdefault(chunk.index, []).extend(chunk.logprobs)
             if chunk.calls:
                 self.calls.add(chunk.index, chunk.calls)
 
     def text(self, index: int) -> str:
         """The whole text of answer `index`, of the chunks collected."""
         return "".join(self._texts.get(index, []))
+
+    def logprobs(self, index: int) -> list[TokenLogprob]:
+        """The tokens of the text of answer `index`."""
+        return self._logprobs.get(index, [])
+
+    def speller(self, index: int) -> Speller:
+        """What spells the streamed tokens of answer `index`."""
+        return self._spellers.setdefault(index, Speller())
 
     def opening(self) -> bytes:
         return b""

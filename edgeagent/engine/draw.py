@@ -37,18 +37,33 @@ def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
         if drawn is None:
             constraint = seq.constraint
             mask = constraint.allowed() if constraint is not None else None
+            if seq.logprobs is not None:
+                seq.logprobs.weigh(logits, mask)
             token = seq.sampler.pick(logits, runner.candidates, mask)
             if token in runner.end_tokens and not _goes_on(seq):
-                return _whole(seq, said)
+                return _told(seq, _whole(seq, said))
             if token in runner.end_tokens and seq.must_form:
                 _close_reasoning(seq)
             else:
+                if seq.logprobs is not None:
+                    seq.logprobs.drew(seq.n_generated, token, runner)
                 _append(seq, token, constraint.accept(token) if constraint is not None else [])
             said = said.and_then(_tell(seq, runner)).and_then(_take_over(seq, runner))
             drawn = _ended(seq, said) or Drawn(said)
     except EdgeAgentError as exc:
         return Drawn(Said(), "error", (exc.code, exc.message))
-    return drawn
+    return _told(seq, drawn)
+
+
+def _told(seq: Sequence, drawn: Drawn) -> Drawn:
+    """The same with the log-probabilities of the tokens that it tells of, where they are wanted."""
+    if seq.logprobs is None:
+        return drawn
+    said, reader = drawn.said, seq.reader
+    passed = reader.passed if reader is not None else None
+    is_end = drawn.finish is not None or (reader is not None and reader.has_said_all)
+    told = seq.logprobs.tell(len(said.text), passed, is_end=is_end)
+    return drawn._replace(said=said._replace(logprobs=tuple(told)))
 
 
 def _goes_on(seq: Sequence) -> bool:
@@ -85,6 +100,8 @@ def _take_over(seq: Sequence, runner: Runner) -> Said:
         said = seq.reader.go_on(began.rest)
     else:  # the grammar cannot bear how the last token ends: it is spelled anew, without that
         seq.reader.forget_rest()
+        if seq.logprobs is not None:
+            seq.logprobs.forget_last()
         del seq.tokens[-1:]
         for token in seq.constraint.spelled(began.kept):
             seq.tokens.append(token)
@@ -101,6 +118,9 @@ def _tell(seq: Sequence, runner: Runner) -> Said:
     while seq.n_told < seq.n_generated and not seq.is_stopped:
         token = seq.tokens[seq.n_prompt + seq.n_told]
         piece = runner.piece(token)
+        if seq.logprobs is not None:
+            marker = seq.reader.marker(token) if seq.reader is not None else None
+            seq.logprobs.hear(seq.n_told, piece, marker)
         seq.n_told += 1
         if seq.reader is None:
             said = said.and_then(Said(seq.text.push(piece)))

@@ -178,12 +178,8 @@ class Engine:
                 self._kv.release(seq.seq_id)
             seq.seq_id = None
         stop = seq.stopped_by if finish == "stop" else None
-        chunk = TokenChunk(
-            seq.index, said.text, finish, seq.usage(now), error, said.reasoning, [*said.calls],
-            stop=stop,
-        )  # fmt: skip
         request_id = seq.request.request_id
-        self._outbox.put(request_id, chunk)
+        self._outbox.put(request_id, said.chunk(seq.index, finish, seq.usage(now), error, stop))
         self._open[request_id] -= 1
         if self._open[request_id] == 0:
             del self._open[request_id]
@@ -384,8 +380,7 @@ class Engine:
         if finish is not None:
             self._end(seq, now, finish=finish, said=said, error=error)
         elif any(said):
-            chunk = TokenChunk(seq.index, said.text, reasoning=said.reasoning, calls=[*said.calls])
-            self._outbox.put(seq.request.request_id, chunk)
+            self._outbox.put(seq.request.request_id, said.chunk(seq.index))
 
     def _take(self, seq: Sequence, token: int, now: float) -> None:
         if seq.first_token_s is None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from edgeagent.engine.constrain import Constraint, Vocabulary
 from edgeagent.engine.grammars import Grammars
 from edgeagent.engine.llama import Llama
+from edgeagent.engine.logprobs import Logprobs
 from edgeagent.engine.prompt import Built, PromptBuilder, token_of
 from edgeagent.engine.reader import Calling, Reader, Takeover
 from edgeagent.engine.sampling import Sampler
@@ -176,6 +177,7 @@ class Intake:
             later=later,
             must_form=takeover == "after reasoning",
             reader=self._reader(request, built.is_reasoning, takeover),
+            logprobs=Logprobs(spec.logprobs) if spec.logprobs is not None else None,
         )
 
     def _reader(self, request: Request, is_reasoning: bool, takeover: Takeover) -> Reader | None:

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from edgeagent.engine.syntax.family import CallReader, Family, find_marker
 from edgeagent.engine.syntax.reasoning import Reasoning
 from edgeagent.engine.text import StopFilter
-from edgeagent.types import CallDelta
+from edgeagent.types import CallDelta, FinishReason, TokenChunk, TokenLogprob, Usage
 
 Phase = Literal["start", "reasoning", "text", "calls"]
 # When the grammar of an answer takes over: with its first token, after its reasoning, with a call.
@@ -28,9 +28,25 @@ class Said(NamedTuple):
     text: str = ""
     reasoning: str = ""
     calls: tuple[CallDelta, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
     def and_then(self, more: Said) -> Said:
-        return Said(self.text + more.text, self.reasoning + more.reasoning, self.calls + more.calls)
+        return Said(
+            self.text + more.text,
+            self.reasoning + more.reasoning,
+            self.calls + more.calls,
+            self.logprobs + more.logprobs,
+        )
+
+    def chunk(
+        self, index: int, finish: FinishReason | None = None, usage: Usage | None = None,
+        error: tuple[str, str] | None = None, stop: str | None = None,
+    ) -> TokenChunk:  # fmt: skip
+        """The pieces as they are sent, of answer `index`."""
+        return TokenChunk(
+            index, self.text, finish, usage, error, self.reasoning, [*self.calls], [*self.logprobs],
+            stop,
+        )  # fmt: skip
 
 
 NOTHING = Said()
@@ -88,6 +104,9 @@ class Reader:
         self._has_text = False
         self._is_after_reasoning = False
         self._began: Began | None = None
+        self._n_read = 0
+        # Which of the characters read are text, as spans [first, last) of them.
+        self.passed: list[list[int]] = []
         self.n_calls = 0
         self.is_repeating = False
         self.n_reasoning = 0
@@ -117,7 +136,8 @@ class Reader:
 
     def push(self, token: int, piece: bytes) -> Said:
         """What became certain with one token."""
-        text = self._markers.get(token) or self._decoder.decode(piece)
+        text = self.marker(token) or self._decoder.decode(piece)
+        self._n_read += len(text)
         was_reasoning = self.phase == "reasoning"
         said = self._route(text)
         self.n_reasoning += was_reasoning or self.phase == "reasoning"
@@ -126,6 +146,15 @@ class Reader:
             is_torn = bool(self._decoder.getstate()[0])
             self._began = self._began._replace(kept=kept, is_torn=is_torn)
         return said
+
+    @property
+    def has_said_all(self) -> bool:
+        """No more text can come: the rest is calls."""
+        return self.phase == "calls" and not self._unsure
+
+    def marker(self, token: int) -> str | None:
+        """The name of a token that adds no text of its own."""
+        return self._markers.get(token)
 
     def began(self) -> Began | None:
         """Told once."""
@@ -146,10 +175,10 @@ class Reader:
         if self.phase == "reasoning":
             return Said(reasoning=held.rstrip())
         if self.phase == "calls":
-            return Said(self._filter.push(self._unsure) + self._filter.finish())
+            return Said(self._pass(self._unsure) + self._filter.finish())
         if self._is_after_reasoning and not self._has_text:
             held = held.lstrip()
-        return Said(self._filter.push(held) + self._filter.finish())
+        return Said(self._pass(held) + self._filter.finish())
 
     def finished_calls(self) -> list[tuple[str, str]]:
         """Name and arguments of the calls that came to their end since the last time."""
@@ -221,7 +250,7 @@ class Reader:
             text = text.lstrip()
         if self._calling is None:
             self._has_text |= bool(text)
-            return Said(self._filter.push(text))
+            return Said(self._pass(text))
         self._held += text
         # Among what a schema asks for there are objects with names too: calls are what begins so.
         may_call = self._takeover == "with a call" or not self._has_text
@@ -229,7 +258,7 @@ class Reader:
         is_first = self._takeover == "with a call" and not self._has_text
         found = family.find(self._held, names, is_first=is_first) if may_call else None
         if found is not None and found.end is not None:
-            before = self._filter.push(self._held[: found.start].rstrip())
+            before = self._pass(self._held[: found.start].rstrip(), self._held)
             if self._filter.is_stopped:
                 return Said(before)
             return Said(before + self._filter.finish()).and_then(
@@ -237,9 +266,20 @@ class Reader:
             )
         # White space before a call is no text.
         certain = self._held[: found.start if found is not None else None].rstrip()
+        said = self._pass(certain, self._held)
         self._held = self._held[len(certain) :]
         self._has_text |= bool(certain)
-        return Said(self._filter.push(certain))
+        return Said(said)
+
+    def _pass(self, text: str, held: str | None = None) -> str:
+        """What is certain of more text. It begins the last of what was read, `held`, or is all of it."""
+        if text:
+            first = self._n_read - len(held if held is not None else text)
+            if self.passed and self.passed[-1][1] == first:
+                self.passed[-1][1] += len(text)
+            else:
+                self.passed.append([first, first + len(text)])
+        return self._filter.push(text)
 
     def _begin_call(self, end: int, head: str) -> Said:
         written, rest = self._held[:end], self._held[end:]

@@ -42,7 +42,13 @@ class Runner(Protocol):
         """Logits: float32 [n_rows_with_output, n_vocab], in the order of the rows. Raises: Aborted."""
         ...
 
-    def piece(self, token: int) -> bytes: ...
+    def piece(self, token: int) -> bytes:
+        """The bytes a token adds to a text."""
+        ...
+
+    def name(self, token: int) -> str:
+        """What a token is called, also one that adds nothing."""
+        ...
 
     def copy(self, src: int, dst: int, n: int) -> None: ...
 
@@ -75,6 +81,7 @@ class LlamaRunner:
         self.can_trim = llama.can_trim
         self.candidates = Candidates(llama.n_vocab)
         self.piece = llama.piece
+        self.name = llama.text_of
         self.copy = llama.copy
         self.trim = llama.trim
         self.n_movable = packing.n_movable(llama)

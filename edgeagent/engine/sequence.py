@@ -6,6 +6,7 @@ from array import array
 from dataclasses import dataclass, field
 
 from edgeagent.engine.constrain import Constraint, Grammar
+from edgeagent.engine.logprobs import Logprobs
 from edgeagent.engine.reader import Reader
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.text import TextStream
@@ -51,6 +52,7 @@ class Sequence:
     later: Constraint | None = None
     must_form: bool = False
     reader: Reader | None = None
+    logprobs: Logprobs | None = None  # where they were asked for
     n_told: int = 0
     told: list[str] = field(default_factory=list)
     seq_id: int | None = None
@@ -65,7 +67,7 @@ class Sequence:
     @property
     def is_taken_apart(self) -> bool:
         """Its tokens are more than text, or not free."""
-        return self.constraint is not None or self.reader is not None
+        return self.constraint is not None or self.reader is not None or self.logprobs is not None
 
     @property
     def is_stopped(self) -> bool:

@@ -77,6 +77,9 @@ class FakeRunner:
     def piece(self, token: int) -> bytes:
         return b"%d " % token
 
+    def name(self, token: int) -> str:
+        return f"<{token}>"
+
     def copy(self, src: int, dst: int, n: int) -> None:
         assert not self.held.get(dst)
         self.held[dst] = self.held[src][:n]

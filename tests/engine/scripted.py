@@ -21,6 +21,7 @@ from edgeagent.types import (
     Prompt,
     Sampling,
     TokenChunk,
+    TokenLogprob,
     ToolUse,
     Usage,
 )
@@ -51,6 +52,9 @@ class ScriptRunner(FakeRunner):
 
     def piece(self, token: int) -> bytes:
         return self._llama.piece(token)
+
+    def name(self, token: int) -> str:
+        return self._llama.text_of(token)
 
     def run(self, rows: list[Any]) -> np.ndarray[Any, Any]:
         n_outputs = len(super().run(rows))
@@ -104,12 +108,14 @@ class Told:
     error: tuple[str, str] | None = None
     usage: Usage | None = None
     deltas: list[CallDelta] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
 
     def add(self, chunk: TokenChunk) -> None:
         assert self.finish is None, "nothing comes after the end"
         self.text += chunk.text
         self.reasoning += chunk.reasoning
         self.deltas += chunk.calls
+        self.logprobs += chunk.logprobs
         for delta in chunk.calls:
             if delta.name is not None:
                 assert delta.call == len(self.calls), "calls come in their order"

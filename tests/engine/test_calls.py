@@ -18,7 +18,7 @@ from edgeagent.errors import (
     SchemaUnsatisfiable,
     UnsupportedParameter,
 )
-from edgeagent.types import EngineConfig, Form, Tool, ToolUse
+from edgeagent.types import EngineConfig, Form, Tool, ToolUse, TopLogprob
 from tests.engine.scripted import Stage, Told
 
 PLAIN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\\n' }}"
@@ -65,6 +65,19 @@ WROTE = {
     "mistral-args": '[TOOL_CALLS]lamp[ARGS]{"on": true}',
     "functiongemma": "<start_function_call>call:lamp{on:true}<end_function_call>",
 }
+
+
+# Scripts whose text is only part of what is said, and what its tokens add up to.
+SAID_IN_PART = [
+    ("hermes", f"Let me see.\n\n{WROTE['hermes']}", "Let me see."),
+    ("hermes", WROTE["hermes"], ""),
+    ("mistral", f"Well: {WROTE['mistral']}", "Well:"),
+    ("thinking", "<think>\nI see </think>\n\nSee what I see", "See what I see"),
+    ("think-self", "<think>\nSee?\n</think>\n\nSee", "See"),
+    ("think-self", "Hello.", "Hello."),
+    ("think-self", "<think>\nnever ends", ""),
+    ("plain", "x < y <thin", "x < y <thin"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -479,3 +492,26 @@ def test_references_within_a_tools_schema_are_followed(stages, name, form):
         written[name].replace("V", json.dumps(value)), ToolUse(tools=[TREE, TIME]), form=form
     )
     assert calls(told) == [("plant", value)] and told.finish == "tool_calls"
+
+
+@pytest.mark.parametrize(("name", "script", "text"), SAID_IN_PART)
+@pytest.mark.parametrize("stop", [[], ["ee"]], ids=["no stop", "stop"])
+def test_log_probabilities_are_those_of_the_text_alone(stages, name, script, text, stop):
+    told = stages[name].ask(script, AUTO, logprobs=2, stop=stop, max_new=60)
+    assert told.error is None
+    expected = text.partition(stop[0])[0] if stop else text
+    assert told.text == expected
+    assert b"".join(one.piece for one in told.logprobs).decode() == expected
+    assert all(one.top[0].logprob >= one.logprob and len(one.top) == 2 for one in told.logprobs)
+
+
+def test_log_probabilities_of_a_form_are_among_what_it_allows(stages):
+    schema = {"type": "object", "properties": {"colour": {"enum": ["red", "blue"]}}}
+    schema |= {"required": ["colour"], "additionalProperties": False}
+    form = Form(kind="json_schema", text=json.dumps(schema))
+    told = stages["think-self"].ask('{"colour":"blue"}', form=form, logprobs=3)
+    assert told.text == '{"colour":"blue"}' and told.finish == "stop"
+    assert b"".join(one.piece for one in told.logprobs).decode() == told.text
+    forced = [one for one in told.logprobs if one.logprob == 0.0]
+    assert b'{"' in b"".join(one.piece for one in forced)
+    assert all(one.top == [TopLogprob(one.piece, 0.0)] for one in forced)

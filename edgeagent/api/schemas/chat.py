@@ -7,7 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from edgeagent.api.schemas.common import GenerationRequest, TimingsBody, UsageBody
+from edgeagent.api.schemas.common import (
+    GenerationRequest,
+    TimingsBody,
+    TokenLogprobBody,
+    UsageBody,
+)
 from edgeagent.api.schemas.marks import Extension, Ignored
 from edgeagent.api.schemas.response_format import ResponseFormat
 from edgeagent.api.schemas.stored import Metadata
@@ -99,8 +104,6 @@ class ChatRequest(GenerationRequest):
         # What `tools` and `tool_choice` were called before; every client of today sends those.
         "functions": ([],),
         "function_call": ("none", "auto"),
-        "logprobs": (False,),
-        "top_logprobs": (0,),
         "modalities": (["text"],),
         "audio": (),
         "web_search_options": (),
@@ -116,6 +119,14 @@ class ChatRequest(GenerationRequest):
     max_tokens: int | None = Field(None, ge=1, le=1 << 20)
     max_completion_tokens: int | None = Field(None, ge=1, le=1 << 20)
     response_format: ResponseFormat | None = None
+    logprobs: bool | None = Field(
+        None,
+        description="how probable each token of the content was, before sampling; among those that its "
+        "form allows, where it has one",
+    )
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="and so many of the most probable in its place"
+    )
     metadata: Metadata | None = Field(
         None, description="kept with a stored answer; `subject` names whom it is about"
     )
@@ -173,6 +184,20 @@ class ChatRequest(GenerationRequest):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _top_logprobs_need_logprobs(self) -> ChatRequest:
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidParameter(
+                "`top_logprobs` is only allowed when `logprobs` is true: leave one out or add the other.",
+                param="top_logprobs",
+            )
+        return self
+
+    @property
+    def n_logprobs(self) -> int | None:
+        """How many alternatives to each token are asked for; None: no log-probabilities at all."""
+        return self.top_logprobs or 0 if self.logprobs else None
+
     def tool_use(self, caller: Caller) -> ToolUse | None:
         """The tools that the answer may call. Raises: InvalidParameter, Forbidden."""
         tools = [tool.tool() for tool in self.tools or ()]
@@ -210,6 +235,13 @@ class ChatRequest(GenerationRequest):
         return self.max_completion_tokens or self.max_tokens
 
 
+class ContentLogprobs(BaseModel):
+    """The tokens of the content; they add up to it."""
+
+    content: list[TokenLogprobBody]
+    refusal: None = None
+
+
 class AnswerMessage(BaseModel):
     """`content` is null where there are calls and no text."""
 
@@ -225,7 +257,7 @@ class AnswerMessage(BaseModel):
 class ChatChoice(BaseModel):
     index: int
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: ContentLogprobs | None = None
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 

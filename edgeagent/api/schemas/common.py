@@ -111,6 +111,20 @@ class UsageBody(BaseModel):
     completion_tokens_details: CompletionTokensDetails
 
 
+class TopLogprobBody(BaseModel):
+    """A token, its natural log-probability and its bytes, which may be part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprobBody(TopLogprobBody):
+    """A token of an answer, and the most probable ones in its place."""
+
+    top_logprobs: list[TopLogprobBody]
+
+
 class TimingsBody(BaseModel):
     """Extension. Milliseconds from arrival at the engine; `tokens_per_second` while decoding."""
 

@@ -18,7 +18,6 @@ class CompletionRequest(GenerationRequest):
     refused: ClassVar[dict[str, tuple[object, ...]]] = {
         "echo": (False,),
         "suffix": ("",),
-        "logprobs": (),
         "best_of": (1,),
     }
 
@@ -32,6 +31,13 @@ class CompletionRequest(GenerationRequest):
         ]
     )
     max_tokens: int | None = Field(None, ge=1, le=1 << 20)
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=5,
+        description="how probable each token was, before sampling, and so many of the most probable in its "
+        "place",
+    )
 
     def prompts(self) -> list[str | list[int]]:
         if isinstance(self.prompt, str):
@@ -41,10 +47,19 @@ class CompletionRequest(GenerationRequest):
         return list(self.prompt)
 
 
+class CompletionLogprobs(BaseModel):
+    """One list for each property of the tokens, which add up to the text; offsets in characters."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
 class CompletionChoice(BaseModel):
     index: int
     text: str
-    logprobs: None = None
+    logprobs: CompletionLogprobs | None = None
     finish_reason: Literal["stop", "length"]
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from edgeagent.api.schemas.common import TokenLogprobBody
 from edgeagent.api.schemas.marks import Ignored, RequestModel
 from edgeagent.api.schemas.ollama_messages import OllamaMessage, OllamaTool, no_images, turns
 from edgeagent.api.schemas.ollama_options import OllamaOptions
@@ -41,7 +42,15 @@ class OllamaRequest(RequestModel):
     truncate: Annotated[bool | None, Ignored("what is too long is refused, not cut")] = None
     shift: Annotated[bool | None, Ignored("what is too long is refused, not cut")] = None
 
-    refused: ClassVar[dict[str, tuple[object, ...]]] = {"logprobs": (False,), "top_logprobs": (0,)}
+    logprobs: bool | None = Field(None, description="how probable each token was, before sampling")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="and so many of the most probable in its place"
+    )
+
+    @property
+    def n_logprobs(self) -> int | None:
+        """How many alternatives to each token are asked for; None: no log-probabilities at all."""
+        return self.top_logprobs or 0 if self.logprobs else None
 
     @property
     def chosen(self) -> OllamaOptions:
@@ -105,7 +114,7 @@ class OllamaGenerateRequest(OllamaRequest):
     raw: bool | None = Field(None, description="continue the prompt as it is, without the template")
     images: list[Any] | None = Field(None, description="refused unless empty")
 
-    refused: ClassVar[dict[str, tuple[object, ...]]] = OllamaRequest.refused | {
+    refused: ClassVar[dict[str, tuple[object, ...]]] = {
         "template": ("",), "context": ([],), "width": (0,), "height": (0,), "steps": (0,),
     }  # fmt: skip
 
@@ -163,6 +172,7 @@ class OllamaEnd(BaseModel):
     prompt_eval_duration: int | None = None
     eval_count: int | None = None
     eval_duration: int | None = None
+    logprobs: list[TokenLogprobBody] | None = None
 
 
 class OllamaChatAnswer(OllamaEnd):

@@ -24,6 +24,7 @@ from edgeagent.errors import (
     Unavailable,
     by_code,
 )
+from edgeagent.kinds import KINDS, none_installed, wrong_kind
 from edgeagent.pool import Pool
 from edgeagent.store.requests import RequestRow
 from edgeagent.types import (
@@ -213,19 +214,15 @@ class Agent:
         Raises: InvalidParameter for one that generates none; Unavailable when no model is installed.
         """
         if model is not None and model not in DEFAULT_ALIASES:
-            if model in self._models.with_task("embed"):
-                others = ", ".join(self._models.with_task("generate")) or "none is installed"
-                raise InvalidParameter(
-                    f"Model {model!r} makes embeddings and generates no text: choose one that does "
-                    f"({others}), or POST /v1/embeddings.",
-                    param="model",
-                )
+            for task in KINDS:
+                if task != "generate" and model in self._models.with_task(task):
+                    able = self._models.with_task("generate")
+                    raise InvalidParameter(wrong_kind(model, task, "generate", able), param="model")
             return Decision(model, "named")
         default = self._models.default_id()
         if default is None:
             raise Unavailable(
-                "No model that generates text is installed: `edgeagent models install "
-                "smollm2-135m-instruct` gets a small one, `edgeagent models list` shows the others.",
+                none_installed("generate") + " `edgeagent models list` shows the others.",
                 retry_after_s=30.0,
             )
         return Decision(default, "default")

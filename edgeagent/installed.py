@@ -33,7 +33,12 @@ logger = logging.getLogger(__name__)
 
 LISTING_AGE_S = 2.0
 # What a worker can do for the catalog's tasks; it knows others.
-TASKS: dict[str, Task] = {"chat": "generate", "assistant": "generate", "embedding": "embed"}
+TASKS: dict[str, Task] = {
+    "chat": "generate",
+    "assistant": "generate",
+    "embedding": "embed",
+    "rerank": "rerank",
+}
 # Sequences of one step of an embedding model: more of the shortest texts than a step has tokens for.
 TEXTS_PER_STEP = 64
 # llama.cpp keeps a row of logits for every token of a text that it embeds, though nobody reads them.
@@ -104,8 +109,7 @@ class InstalledModels:
                 self._learned[model.path, model.size_bytes] = "generate"
 
     def _learn(self, model: InstalledModel, facts: ModelFacts) -> None:
-        task: Task = "embed" if facts.is_embedding else "generate"
-        self._learned[model.path, model.size_bytes] = task
+        self._learned[model.path, model.size_bytes] = facts.task
 
     async def card(self, model: InstalledModel) -> Card:
         """What the catalog says of a model, else its own header. A model that cannot be read has little
@@ -163,8 +167,8 @@ class InstalledModels:
             return self._listing[model_id]
         self._library.resolve(model_id)  # says what is near, or that it is not installed
         raise ModelNotFound(
-            f"Model {model_id!r} neither generates text nor makes embeddings: GET /v1/models lists "
-            "those that do.",
+            f"Model {model_id!r} neither generates text nor makes embeddings nor ranks: GET /v1/models "
+            "lists those that do.",
             param="model",
         )
 
@@ -188,8 +192,8 @@ class InstalledModels:
         facts = await asyncio.to_thread(inspect_apart, model.path)
         self._learn(model, facts)
         config = self._config(model, facts)
-        if self.task(model) == "embed":
-            config = self._for_embedding(config, facts)
+        if (task := self.task(model)) != "generate":
+            config = self._for_whole_texts(config, facts, task)
         memory = worker_memory(from_facts(facts), Setup.of(config, self._repacked))
         return Placement(config, memory.total_bytes, memory.explain())
 
@@ -219,12 +223,12 @@ class InstalledModels:
             reproducible=settings.reproducible,
         )
 
-    def _for_embedding(self, config: EngineConfig, facts: ModelFacts) -> EngineConfig:
+    def _for_whole_texts(self, config: EngineConfig, facts: ModelFacts, task: Task) -> EngineConfig:
         """As the same model that generated would be loaded, but for one text or many in a step."""
         n_rows = LOGITS_BYTES // (4 * (facts.n_vocab or 1))
         return msgspec.structs.replace(
             config,
-            task="embed",
+            task=task,
             n_ctx=min(self._settings.n_ctx, facts.n_ctx_train, max(512, n_rows)),
             n_seq=TEXTS_PER_STEP,
             n_prefixes=0,

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
-# What a worker does with its model: continue texts, or turn each into one vector.
-Task = Literal["generate", "embed"]
+# What a worker does with its model: continue texts, turn each into one vector, or say of each how well it
+# answers a question.
+Task = Literal["generate", "embed", "rerank"]
 
 KeyScope = Literal["chat", "transcribe", "embeddings", "models", "data", "admin"]
 ALL_SCOPES: frozenset[KeyScope] = frozenset(get_args(KeyScope))
@@ -139,6 +140,16 @@ class EmbedSpec(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
     truncate: bool = False
 
 
+class RerankSpec(msgspec.Struct, frozen=True, kw_only=True, tag="rerank"):
+    """Documents to compare with a query. Of each, `max_tokens` at most are read; `truncate` cuts one that
+    does not fit beside the query instead of refusing it."""
+
+    query: str
+    documents: list[str]
+    max_tokens: int | None = None
+    truncate: bool = False
+
+
 class TokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="tokenize"):
     """A text to cut into tokens. `add_special` adds those that the model puts around every text,
     `parse_special` takes the names of special tokens in the text for those tokens."""
@@ -193,7 +204,7 @@ class PlaceSpec(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
 
 # What is asked of a worker and answered at once, in one piece.
 StateQuestion = HeldSpec | LiftSpec | CachedSpec | PlaceSpec
-Question = EmbedSpec | TokenizeSpec | DetokenizeSpec | CountSpec | StateQuestion
+Question = EmbedSpec | RerankSpec | TokenizeSpec | DetokenizeSpec | CountSpec | StateQuestion
 
 
 class Cells(msgspec.Struct, frozen=True, kw_only=True, tag="cells"):
@@ -212,6 +223,16 @@ class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
 
     n_dimensions: int
     data: bytes
+    n_prompt: int
+    queue_ms: float
+    total_ms: float
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
+    """How relevant each document is, 0..1, in the order of the documents. `n_prompt` counts the tokens that
+    were computed: the query's once for each document."""
+
+    values: list[float]
     n_prompt: int
     queue_ms: float
     total_ms: float
@@ -316,8 +337,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     `n_ctx` cells are shared by `n_seq` running sequences; `n_prefixes` more sequences may stay cached
     while idle. `step_budget_ms` bounds how long one prompt chunk may hold up running answers;
     `prefill_tok_s` is what this device was measured to do, where it was. `reproducible` stores values
-    in bf16: see `engine.llama.BF16`. For the task "embed" `n_ctx` is the longest text and `n_seq` the
-    most texts of one step.
+    in bf16: see `engine.llama.BF16`. For the tasks "embed" and "rerank" `n_ctx` is the longest text and
+    `n_seq` the most texts of one step.
     """
 
     model_id: str

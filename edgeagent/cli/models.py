@@ -236,7 +236,7 @@ def trial_load(path: Path) -> None:
         config = EngineConfig(
             model_id=path.name,
             path=str(path),
-            task="embed" if inspect_apart(path).is_embedding else "generate",
+            task=inspect_apart(path).task,
             n_ctx=256,
             n_seq=1,
             n_prefixes=0,

@@ -34,6 +34,7 @@ from edgeagent.api.docs import DocsPlugin
 
 ROUTES = [
     chat.chat,
+    chat.count_chat_tokens,
     completions.complete,
     embeddings.embed,
     tokens.tokenize,

@@ -2,7 +2,7 @@
 
 Linux only, no privileges needed: it dies with its parent, is the kernel's first choice when memory
 runs out, cannot gain privileges, and cannot open a socket of any family (seccomp). Where the kernel
-refuses one of these, the worker says so in its log and goes on.
+refuses one of these, the worker says so in its log and goes on. Nor can it use AMX tiles (`_ASK_FOR_TILES`).
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ _CALLS = {
     "x86_64": (0xC000003E, (41, 42, 49, 50, 101, 310, 311, 425)),
     "aarch64": (0xC00000B7, (198, 203, 200, 201, 117, 270, 271, 425)),
 }
+# arch_prctl(ARCH_REQ_XCOMP_PERM), by which a program asks for AMX tiles, on x86-64. GCC 12 leaves the rows
+# out of the tile configuration that llama.cpp loads (`_tile_loadconfig` tells it of 8 bytes only), and the
+# first tile instruction ends the process with SIGILL; refused, llama.cpp computes with AVX-512.
+_ARCH_PRCTL, _ASK_FOR_TILES = 158, 0x1023
 
 
 def enter(*, oom_score_adj: int = 500, address_space_bytes: int | None = None) -> None:
@@ -59,17 +63,30 @@ def _deny_sockets(libc: ctypes.CDLL) -> bool:
     if known is None:
         return False
     audit, calls = known
+    checks = [_JUMP_SET, *(_JUMP_EQUAL for _ in calls)]
+    # The x32 calls of x86-64 are the same calls under other numbers.
+    values = [_X32_BIT, *calls]
+    tiles = []
+    if platform.machine() == "x86_64":
+        tiles = [
+            (_JUMP_EQUAL, 0, 2, _ARCH_PRCTL),
+            (_LOAD, 0, 0, 16),  # the first argument
+            (_JUMP_EQUAL, 1, 0, _ASK_FOR_TILES),
+        ]
+    n_left = len(checks) + len(tiles)
     program = [
         (_LOAD, 0, 0, 4),
         (_JUMP_EQUAL, 1, 0, audit),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, 0),
+        *(
+            (check, n_left - i, 0, v)
+            for i, (check, v) in enumerate(zip(checks, values, strict=True))
+        ),
+        *tiles,
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _ERRNO | errno.EPERM),
     ]
-    # The x32 calls of x86-64 are the same calls under other numbers.
-    program += [(_JUMP_SET, len(calls) + 1, 0, _X32_BIT)]
-    for i, call in enumerate(calls):
-        program.append((_JUMP_EQUAL, len(calls) - i, 0, call))
-    program += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERRNO | errno.EPERM)]
     code = b"".join(struct.pack("HBBI", *step) for step in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     head = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))

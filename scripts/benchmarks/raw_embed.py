@@ -12,6 +12,7 @@ import sys
 import time
 from array import array
 
+from edgeagent import sandbox
 from edgeagent.engine.encoder import Encoder
 from edgeagent.types import EngineConfig
 
@@ -28,6 +29,7 @@ def steps_of(texts: list[array[int]]) -> list[list[array[int]]]:
 
 
 def main() -> None:
+    sandbox.enter()  # as a worker does
     path, n_threads, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     encoder = Encoder(
         EngineConfig(

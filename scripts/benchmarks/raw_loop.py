@@ -12,6 +12,7 @@ import json
 import sys
 import time
 
+from edgeagent import sandbox
 from edgeagent.engine.llama import Llama
 from edgeagent.types import EngineConfig
 
@@ -22,6 +23,7 @@ PROMPT = (
 
 
 def main() -> None:
+    sandbox.enter()  # as a worker does
     path, n_seq, n_tokens, n_threads, n_ctx = sys.argv[1], *map(int, sys.argv[2:6])
     llama = Llama(
         EngineConfig(

@@ -110,7 +110,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     Answer i draws with `seed + i`. `max_tokens` None means the engine's default; `scope` names whose
     cached prefixes may be shared. With a `form` an answer ends when it is whole, `ignore_eos` or not.
     `logprobs` asks for the log-probability of each token and that many of the most probable beside it.
-    `echo` puts the prompt before the answer. Of waiting requests a higher `priority` is served first.
+    Of waiting requests a higher `priority` is served first.
     """
 
     prompts: list[Prompt]
@@ -123,7 +123,6 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     form: Form | None = None
     tools: ToolUse | None = None
     logprobs: int | None = None
-    echo: bool = False
     priority: int = 0
 
     @property

@@ -35,6 +35,7 @@ from edgeagent.api.docs import DocsPlugin
 
 ROUTES = [
     chat.chat,
+    chat.count_chat_tokens,
     completions.complete,
     embeddings.embed,
     rerank.rerank,

@@ -13,17 +13,19 @@ from edgeagent.agent import Agent, Answer
 from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.caller import asked_by, caller_of
 from edgeagent.api.logprobs import Speller
-from edgeagent.api.schemas.chat import ChatAnswer, ChatMessage, ChatRequest
+from edgeagent.api.once import OnceResponse
+from edgeagent.api.schemas.chat import ChatAnswer, ChatMessage, ChatRequest, ChatTokenCount
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.stream import AnswerResponse
 from edgeagent.api.tools import merged
 from edgeagent.api.usage import finish_reason
 from edgeagent.api.writer import AnswerWriter, totals
 from edgeagent.archive import Archive
+from edgeagent.calls import Calls
 from edgeagent.settings import Settings
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
-from edgeagent.types import CallDelta, GenerateSpec, Prompt, TokenChunk
+from edgeagent.types import CallDelta, CountSpec, GenerateSpec, TokenChunk
 
 _encode = msgspec.json.encode
 
@@ -157,18 +159,14 @@ async def chat(
     decision = agent.route(body.model)
     asked = asked_by(request)
     spec = GenerateSpec(
-        prompts=[
-            Prompt(
-                messages=[message.for_template() for message in body.messages],
-                variables=body.template_variables(),
-            )
-        ],
+        prompts=[body.prompt()],
         sampling=body.sampling(agent.defaults(decision)),
         max_tokens=body.answer_limit,
         stop=body.stops(),
         n=body.n or 1,
         scope=asked.key_id,
         ignore_eos=body.ignore_eos,
+        priority=body.priority or 0,
         form=body.form(allow_grammars=settings.allow_grammars),
         tools=body.tool_use(caller_of(request)),
         logprobs=body.n_logprobs,
@@ -185,6 +183,33 @@ async def chat(
         is_stream=bool(body.stream),
         ping_interval_s=settings.ping_interval_s,
         write_timeout_s=settings.write_timeout_s,
+    )
+
+
+@post(
+    "/v1/chat/completions/input_tokens",
+    operation_class=body_operation(ChatRequest),
+    operation_id="count_chat_tokens",
+    summary="Count the tokens of what would be asked (extension)",
+    description="With all that the model's template puts around it, tools included. Nothing is answered.",
+    tags=["chat"],
+    status_code=200,
+    responses={
+        200: ResponseSpec(ChatTokenCount, description="The count"),
+        400: ResponseSpec(ErrorBody, description="The request is not valid"),
+        404: ResponseSpec(ErrorBody, description="Unknown model"),
+        503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+    },
+)
+async def count_chat_tokens(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
+    body = await read_body(request, ChatRequest)
+    decision = agent.route(body.model)
+    tools = body.tool_use(caller_of(request))
+    spec = CountSpec(request=GenerateSpec(prompts=[body.prompt()], tools=tools))
+    head = {"object": "chat.completion.input_tokens", "model": decision.model_id}
+    return OnceResponse(
+        calls.ask(asked_by(request), decision, spec),
+        lambda n_tokens: _encode(head | {"input_tokens": n_tokens}),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from typing import Any
 
 import msgspec
@@ -18,41 +20,66 @@ from edgeagent.api.schemas.completions import CompletionAnswer, CompletionReques
 from edgeagent.api.stream import AnswerResponse
 from edgeagent.api.usage import finish_reason
 from edgeagent.api.writer import AnswerWriter, totals
+from edgeagent.engine.client import EngineClient
+from edgeagent.errors import InvalidParameter
 from edgeagent.settings import Settings
-from edgeagent.types import GenerateSpec, Prompt, TokenChunk
+from edgeagent.types import DetokenizeSpec, GenerateSpec, Prompt, TokenChunk
 
 _encode = msgspec.json.encode
 
 
 class CompletionWriter(AnswerWriter):
-    """Chunks as `text_completion` objects, streamed or whole."""
+    """Chunks as `text_completion` objects, streamed or whole. `n` answers to each prompt are sent, each
+    behind its prompt where there are `echoes`."""
 
-    def __init__(self, model: str, *, wants_usage: bool) -> None:
+    def __init__(self, model: str, *, n: int, wants_usage: bool, wants_logprobs: bool) -> None:
         super().__init__("cmpl", "text_completion", model, wants_usage=wants_usage)
+        self._n = n
+        self._wants_logprobs = wants_logprobs
+        self._has_begun: set[int] = set()
+        self.echoes: list[str] = []
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
         return b"".join(
             b"data: "
-            + _encode(self.head | {"choices": [_choice(c.index, c.text, c.finish, self._shown(c))]})
+            + _encode(
+                self.head | {"choices": [_choice(c.index, self._said(c), c.finish, self._shown(c))]}
+            )
             + b"\n\n"
             for c in chunks
         )
+
+    def _said(self, chunk: TokenChunk) -> str:
+        if not self.echoes or chunk.index in self._has_begun:
+            return chunk.text
+        self._has_begun.add(chunk.index)
+        return self.echoes[chunk.index // self._n] + chunk.text
 
     def _shown(self, chunk: TokenChunk) -> dict[str, Any] | None:
         return self.speller(chunk.index).legacy(chunk.logprobs) if chunk.logprobs else None
 
     def whole(self, answer: Answer) -> bytes:
-        wants = answer.spec.logprobs is not None
-        choices = [
-            _choice(
-                index,
-                self.text(index),
-                answer.finishes[index],
-                Speller().legacy(self.logprobs(index)) if wants else None,
-            )
-            for index in range(answer.spec.n_answers)
-        ]
+        n_made = answer.spec.n
+        choices: list[dict[str, Any]] = []
+        for prompt in range(len(answer.spec.prompts)):
+            made = list(range(prompt * n_made, (prompt + 1) * n_made))
+            if n_made > self._n:
+                made = sorted(made, key=self._likelihood, reverse=True)[: self._n]
+            choices += [
+                self._whole_choice(answer, index, prompt, len(choices) + i)
+                for i, index in enumerate(made)
+            ]
         return _encode(self.head | {"choices": choices} | totals(answer))
+
+    def _whole_choice(self, answer: Answer, made: int, prompt: int, index: int) -> dict[str, Any]:
+        text = (self.echoes[prompt] if self.echoes else "") + self.text(made)
+        logprobs = Speller().legacy(self.logprobs(made)) if self._wants_logprobs else None
+        return _choice(index, text, answer.finishes[made], logprobs)
+
+    def _likelihood(self, index: int) -> float:
+        """The mean log-probability of an answer's tokens; that of none is nothing to go by."""
+        tokens = self.logprobs(index)
+        return sum(t.logprob for t in tokens) / len(tokens) if tokens else -math.inf
 
 
 def _choice(
@@ -90,21 +117,42 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
     asked = asked_by(request)
     spec = GenerateSpec(
         prompts=[
-            Prompt(text=prompt) if isinstance(prompt, str) else Prompt(tokens=prompt)
+            Prompt(text=prompt, suffix=body.suffix or None)
+            if isinstance(prompt, str)
+            else Prompt(tokens=prompt)
             for prompt in body.prompts()
         ],
         sampling=body.sampling(agent.defaults(decision)),
         # OpenAI's default for completions; a chat's answer ends by itself, a text need not.
         max_tokens=body.max_tokens or 16,
         stop=body.stops(),
-        n=body.n or 1,
+        n=body.n_made,
         scope=asked.key_id,
         ignore_eos=body.ignore_eos,
-        logprobs=body.logprobs,
+        priority=body.priority or 0,
+        logprobs=0 if body.n_made > (body.n or 1) and body.logprobs is None else body.logprobs,
     )
+    writer = CompletionWriter(
+        decision.model_id,
+        n=body.n or 1,
+        wants_usage=body.wants_usage,
+        wants_logprobs=body.logprobs is not None,
+    )
+
+    async def read_prompts(client: EngineClient) -> None:
+        """What an echo begins with. Ids that no token has are the engine's to refuse."""
+        with contextlib.suppress(InvalidParameter):
+            writer.echoes = [
+                prompt
+                if isinstance(prompt, str)
+                else await client.ask(DetokenizeSpec(tokens=prompt))
+                for prompt in body.prompts()
+            ]
+
     return AnswerResponse(
-        agent.ask(asked, decision, spec),
-        CompletionWriter(decision.model_id, wants_usage=body.wants_usage),
+        agent.ask(asked, decision, spec, read_prompts if body.echo else None),
+        writer,
+        params={"messages": "prompt"},
         is_stream=bool(body.stream),
         ping_interval_s=settings.ping_interval_s,
         write_timeout_s=settings.write_timeout_s,

@@ -105,6 +105,7 @@ async def prepare(
             stop=body.stops(),
             scope=asked.key_id,
             ignore_eos=body.ignore_eos,
+            priority=body.priority or 0,
             form=body.form(),
             tools=body.tool_use(caller),
             logprobs=body.n_logprobs,

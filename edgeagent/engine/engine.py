@@ -194,8 +194,8 @@ class Engine:
     # --- admission
 
     def _admit(self, now: float) -> None:
-        """Give waiting requests a slot: those with the fewest answers running first, so that a request
-        for many answers does not keep out one for few; among equals, first come first served.
+        """Give waiting requests a slot: by priority, then those with the fewest answers running first, so
+        that a request for many answers does not keep out one for few; then first come first served.
 
         A request whose beginning is being prefilled by a running one steps aside until it can share
         it. One that lacks cells stops the line: overtaking it could keep it waiting for ever.
@@ -205,7 +205,10 @@ class Engine:
         served = Counter(seq.request.request_id for seq in self._running)
         candidates = list(self._waiting)
         while candidates and len(self._running) < self._config.n_seq:
-            seq = min(candidates, key=lambda seq: served[seq.request.request_id])
+            seq = min(
+                candidates,
+                key=lambda seq: (-seq.request.spec.priority, served[seq.request.request_id]),
+            )
             candidates.remove(seq)
             match, is_from_idle, leader_comes = self._best_match(seq)
             if leader_comes:

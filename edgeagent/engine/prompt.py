@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edgeagent.engine.dialogue import Dialogue
+from edgeagent.engine.infill import with_gap
 from edgeagent.engine.llama import Llama
 from edgeagent.engine.syntax import PLAIN
 from edgeagent.engine.syntax.family import Family
@@ -171,7 +172,10 @@ class PromptBuilder:
         return self._dialogue is not None and self._dialogue.abilities.has_tools
 
     def build(self, prompt: Prompt, tools: ToolUse | None) -> Built:
-        """A prompt, told of tools. Raises: as `tokens`."""
+        """A prompt, told of tools. Raises: as `tokens` and `with_gap`."""
+        if prompt.suffix:
+            before = prompt.text or ""
+            return Built(with_gap(self._llama, before, prompt.suffix, self._model_id))
         if prompt.messages is None or (self._host is None and prompt.text is not None):
             return Built(self.tokens(prompt))
         text = self._render(prompt, tools) + prompt.prefill

@@ -199,6 +199,29 @@ def test_a_repeated_prompt_is_found_in_the_cache(client):
     assert usage.prompt_tokens_details.cached_tokens >= usage.prompt_tokens - 2
 
 
+def test_the_tokens_of_a_chat_are_counted_without_an_answer(client):
+    tool = {"type": "function", "function": {"name": "lamp", "parameters": {"type": "object"}}}
+
+    def counted(**fields) -> int:
+        body = {"model": SMOLLM, "messages": ASK} | fields
+        reply = client.post("/chat/completions/input_tokens", body=body, cast_to=object)
+        assert (reply["object"], reply["model"]) == ("chat.completion.input_tokens", SMOLLM)
+        return reply["input_tokens"]
+
+    assert counted() == create(client, max_tokens=1).usage.prompt_tokens
+    assert counted(tools=[tool], stream=True, max_tokens=5) > counted()
+    with pytest.raises(openai.BadRequestError) as caught:
+        counted(messages=[])
+    assert caught.value.param == "messages"
+
+
+def test_a_chat_may_have_a_priority_within_bounds(client):
+    assert create(client, max_tokens=1, extra_body={"priority": -100}).choices
+    with pytest.raises(openai.BadRequestError) as caught:
+        create(client, extra_body={"priority": 101})
+    assert caught.value.param == "priority"
+
+
 def test_fields_that_are_accepted_and_ignored_change_nothing(client):
     first = create(client).usage
     again = create(

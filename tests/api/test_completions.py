@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import openai
 import pytest
 
@@ -106,10 +107,63 @@ def test_answers_to_one_prompt_draw_with_seeds_of_their_own(client):
     assert len({choice.text for choice in answer.choices}) == 3
 
 
-@pytest.mark.parametrize("field", [{"echo": True}, {"suffix": "end"}, {"best_of": 3}])
-def test_what_is_not_supported_is_a_400_that_names_the_parameter(client, field):
-    (name,) = field
-    with pytest.raises(openai.BadRequestError, match=name) as caught:
-        create(client, **field)
-    assert caught.value.param == name
-    assert caught.value.code == "unsupported_parameter"
+@pytest.mark.parametrize(
+    ("fields", "param", "code"),
+    [
+        ({"suffix": "end"}, "suffix", "unsupported_parameter"),  # SmolLM2 was not taught it
+        ({"suffix": "end", "prompt": [504]}, "suffix", "invalid_parameter"),
+        ({"echo": True, "logprobs": 1}, "echo", "unsupported_parameter"),
+        ({"best_of": 2, "n": 3}, "best_of", "invalid_parameter"),
+        ({"best_of": 3, "stream": True}, "best_of", "invalid_parameter"),
+        ({"best_of": 17}, "best_of", "invalid_parameter"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value,
+)
+def test_what_cannot_be_done_is_a_400_that_names_the_parameter(client, fields, param, code):
+    with pytest.raises(openai.BadRequestError, match=param) as caught:
+        create(client, **fields)
+    assert (caught.value.param, caught.value.code) == (param, code)
+
+
+def test_an_echo_puts_each_prompt_before_its_answers(client, lenient, smollm_daemon):
+    tokens = [504, 3575, 282, 4649, 314]
+    (spelled,) = [c.text for c in create(client, prompt=tokens, echo=True, max_tokens=1).choices]
+    url = f"{smollm_daemon.url}/detokenize"
+    expected = httpx.post(url, json={"tokens": tokens, "model": SMOLLM}).json()["content"]
+    assert spelled.startswith(expected)
+    prompts = [COUNT, "Once upon a time"]
+    plain = create(client, prompt=prompts, n=2, seed=1)
+    echoed = create(client, prompt=prompts, n=2, seed=1, echo=True)
+    assert [c.index for c in echoed.choices] == [0, 1, 2, 3]
+    for i, choice in enumerate(echoed.choices):
+        assert choice.text.startswith(prompts[i // 2])
+    assert echoed.choices[0].text == COUNT + plain.choices[0].text
+    assert echoed.usage.completion_tokens == plain.usage.completion_tokens
+    texts: dict[int, str] = {}
+    for chunk in create(lenient, prompt=prompts, n=2, seed=1, echo=True, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] = texts.get(choice.index, "") + choice.text
+    assert texts[0] == echoed.choices[0].text
+    assert all(texts[i].startswith(prompts[i // 2]) for i in range(4))
+
+
+def test_an_echo_of_ids_that_no_token_has_is_a_400(client):
+    with pytest.raises(openai.BadRequestError, match="999999") as caught:
+        create(client, prompt=[999999], echo=True)
+    assert caught.value.param == "prompt"
+
+
+def test_the_best_of_some_answers_are_those_whose_tokens_are_the_most_probable(client):
+    options = {"temperature": 1.5, "seed": 4, "max_tokens": 8}
+    every = create(client, n=4, logprobs=0, **options)
+    best = create(client, n=2, best_of=4, logprobs=0, **options)
+
+    def mean(choice) -> float:
+        values = choice.logprobs.token_logprobs
+        return sum(values) / len(values)
+
+    assert [choice.index for choice in best.choices] == [0, 1]
+    assert best.usage.completion_tokens == every.usage.completion_tokens, "all of them are counted"
+    first, second = map(mean, best.choices)
+    assert first >= second
+    assert create(client, best_of=2, **options).choices[0].logprobs is None

@@ -347,3 +347,9 @@ def test_a_call_that_the_answer_ended_within_is_left_out():
 def test_an_error_in_mid_stream_is_a_line_that_the_client_raises():
     writer = OllamaWriter("generate", "m", shows_thinking=True)
     assert json.loads(writer.error_events(EngineFailed("Oh."))) == {"error": "Oh."}
+
+
+def test_a_suffix_is_refused_by_a_model_that_was_not_taught_to_fill_in(llama):
+    with pytest.raises(ollama.ResponseError, match="suffix") as caught:
+        llama.generate(model=SMOLLM, prompt="def add(", suffix="return a + b")
+    assert caught.value.status_code == 400

@@ -297,3 +297,13 @@ def test_a_failed_step_ends_its_requests_with_an_error_and_the_next_is_served():
     harness.submit(2, [1, 2])
     harness.finish()
     assert harness.tokens(2) == reference([1, 2], 8)
+
+
+def test_of_waiting_requests_the_one_with_the_higher_priority_is_served_first():
+    harness = Harness(n_seq=1)
+    harness.submit(1, [1, 2, 3], max_new=4, ignore_eos=True)
+    harness.engine.step()
+    for request_id, priority in ((2, -5), (3, 0), (4, 7), (5, 7)):
+        harness.submit(request_id, [9, request_id], max_new=2, ignore_eos=True, priority=priority)
+    harness.finish()
+    assert list(harness.ends) == [(1, 0), (4, 0), (5, 0), (3, 0), (2, 0)]

@@ -28,7 +28,7 @@ from edgeagent.api.schemas.tools import (
 )
 from edgeagent.api.tools import MAX_TOOLS, tool_use
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
-from edgeagent.types import Caller, Form, ToolUse
+from edgeagent.types import Caller, Form, Prompt, ToolUse
 
 MAX_TEMPLATE_VARIABLES = 16
 MAX_TEMPLATE_BYTES = 16 << 10
@@ -216,6 +216,13 @@ class ChatRequest(GenerationRequest):
             )
         return tool_use(tools, caller, choice=chosen or "auto", is_parallel=is_parallel)
 
+    def prompt(self) -> Prompt:
+        """What the model's template is given."""
+        return Prompt(
+            messages=[message.for_template() for message in self.messages],
+            variables=self.template_variables(),
+        )
+
     def template_variables(self) -> dict[str, Any]:
         """What the model's template is told beside the messages."""
         told: dict[str, Any] = {}
@@ -259,6 +266,12 @@ class ChatChoice(BaseModel):
     message: AnswerMessage
     logprobs: ContentLogprobs | None = None
     finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class ChatTokenCount(BaseModel):
+    object: Literal["chat.completion.input_tokens"] = "chat.completion.input_tokens"
+    model: str
+    input_tokens: int
 
 
 class ChatAnswer(BaseModel):

@@ -49,6 +49,9 @@ class GenerationRequest(RequestModel):
         None, gt=0, le=10, allow_inf_nan=False
     )
     repeat_last_n: Annotated[int | None, Extension()] = Field(None, ge=0, le=4096)
+    priority: Annotated[
+        int | None, Extension("of waiting requests one with a higher number is served first")
+    ] = Field(None, ge=-100, le=100)
     ignore_eos: Annotated[bool, Extension("for measurements, go on after the end")] = False
 
     @model_validator(mode="after")

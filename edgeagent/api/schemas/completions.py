@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from edgeagent.api.schemas.common import GenerationRequest, TimingsBody, UsageBody
+from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31, strict=True)]
 MAX_PROMPTS = 64
@@ -14,12 +15,6 @@ MAX_PROMPTS = 64
 
 class CompletionRequest(GenerationRequest):
     """OpenAI's completion request: a text, token ids, or a list of either."""
-
-    refused: ClassVar[dict[str, tuple[object, ...]]] = {
-        "echo": (False,),
-        "suffix": ("",),
-        "best_of": (1,),
-    }
 
     prompt: (
         str
@@ -31,6 +26,16 @@ class CompletionRequest(GenerationRequest):
         ]
     )
     max_tokens: int | None = Field(None, ge=1, le=1 << 20)
+    suffix: str | None = Field(
+        None, description="what stands behind the answer; for models that were taught to fill in"
+    )
+    echo: bool | None = Field(None, description="put the prompt before the answer")
+    best_of: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        description="answers to make, of which the `n` whose tokens are the most probable are sent",
+    )
     logprobs: int | None = Field(
         None,
         ge=0,
@@ -38,6 +43,37 @@ class CompletionRequest(GenerationRequest):
         description="how probable each token was, before sampling, and so many of the most probable in its "
         "place",
     )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> CompletionRequest:
+        if self.n_made < (self.n or 1):
+            raise InvalidParameter(
+                f"`best_of` is {self.best_of} and `n` is {self.n}: make as many answers as are to be sent.",
+                param="best_of",
+            )
+        if self.n_made > (self.n or 1) and self.stream:
+            raise InvalidParameter(
+                "`best_of` above `n` cannot be streamed, since the best is known at the end only: leave "
+                "out one of them.",
+                param="best_of",
+            )
+        if self.suffix and not all(isinstance(prompt, str) for prompt in self.prompts()):
+            raise InvalidParameter(
+                "`suffix` goes with a prompt that is text: send text in place of token ids.",
+                param="suffix",
+            )
+        if self.echo and self.logprobs is not None:
+            raise UnsupportedParameter(
+                "`echo` with `logprobs` asks for those of the prompt, which are not computed: leave out "
+                "one of them.",
+                param="echo",
+            )
+        return self
+
+    @property
+    def n_made(self) -> int:
+        """Answers to each prompt."""
+        return self.best_of or self.n or 1
 
     def prompts(self) -> list[str | list[int]]:
         if isinstance(self.prompt, str):

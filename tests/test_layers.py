@@ -18,7 +18,12 @@ HOMES = {
     "faster_whisper": {"speech/whisper.py"},
     "av": {"speech/formats.py"},
     "huggingface_hub": {"catalog/fetch.py"},
-    "cryptography": {"catalog/signing.py", "store/secret.py", "store/pages.py"},
+    "cryptography": {
+        "catalog/signing.py",
+        "store/pages.py",
+        "store/prefix_files.py",
+        "store/secret.py",
+    },
     "argon2": {"store/secret.py"},
     "sqlcipher3": {"store/connection.py"},
     "jinja2": {"engine/template.py"},

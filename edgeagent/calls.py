@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edgeagent.agent import CLIENT_GONE, DEFAULT_ALIASES, Asked, Decision, ModelSource, log, noted
+from edgeagent.agent import CLIENT_GONE, DEFAULT_ALIASES, Asked, Decision, ModelSource
 from edgeagent.errors import EngineDied, InvalidParameter, ModelNotFound
 from edgeagent.kinds import none_installed, wrong_kind
+from edgeagent.noting import log, noted
 from edgeagent.pool import Pool
 from edgeagent.store.requests import RequestRow
 from edgeagent.types import Question, Scores, Task, Vectors

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from edgeagent.catalog.anatomy import from_facts
+from edgeagent.catalog.assistant import Assistant, read_assistant
 from edgeagent.catalog.card import Card
 from edgeagent.catalog.facts import ModelFacts
 from edgeagent.catalog.inspection import inspect_apart
@@ -70,6 +71,7 @@ class InstalledModels:
         self._listing: dict[str, InstalledModel] = {}
         self._listed_s = float("-inf")
         self._learned: dict[tuple[Path, int], Task] = {}
+        self._assistants: dict[tuple[Path, int], Assistant] = {}
 
     def installed(self) -> list[InstalledModel]:
         """Every model that a worker can run, by id. A directory that cannot be read has none."""
@@ -143,11 +145,39 @@ class InstalledModels:
         return await asyncio.to_thread(inspect_apart, model.path)
 
     def default_id(self) -> str | None:
-        """The default model, or the first that generates text; None when none is installed."""
+        """The default model, or its larger one, or the first that generates text; None when none is
+        installed."""
         ids = self.with_task("generate")
-        if self._settings.default_model in ids:
-            return self._settings.default_model
+        wanted = self._settings.default_model
+        for model_id in (wanted, self._larger(wanted)):
+            if model_id in ids:
+                return model_id
         return ids[0] if ids else None
+
+    def _larger(self, model_id: str) -> str | None:
+        return self._catalog.entry(model_id).larger if model_id in self._catalog else None
+
+    def larger(self, model_id: str) -> str | None:
+        """The model that takes over what this one cannot answer, where it is installed."""
+        larger = self._larger(model_id)
+        return larger if larger in self.with_task("generate") else None
+
+    def assistant(self, model_id: str) -> Assistant | None:
+        """What an assistant model can be asked for; None of any other. The file is read once for each of
+        its versions. Raises: ModelNotFound, SettingsError."""
+        tools = self._catalog.entry(model_id).tools if model_id in self._catalog else None
+        if tools is None:
+            return None
+        model = self.find(model_id)
+        folders = (model.folder, self._library.models_dir, self._library.shipped_dir)
+        path = next((f / tools for f in folders if (f / tools).is_file()), folders[-1] / tools)
+        with suppress(OSError):
+            key = (path, path.stat().st_mtime_ns)
+            if key not in self._assistants:
+                self._assistants[key] = read_assistant(path)
+            thresholds = model.thresholds or self._catalog.entry(model_id).thresholds
+            return msgspec.structs.replace(self._assistants[key], thresholds=thresholds)
+        return read_assistant(path)  # says what is wrong with it
 
     def sampling(self, model_id: str) -> Sampling:
         """The catalog's sampling defaults for the model over our own."""
@@ -198,14 +228,16 @@ class InstalledModels:
         return Placement(config, memory.total_bytes, memory.explain())
 
     def _config(self, model: InstalledModel, facts: ModelFacts) -> EngineConfig:
-        settings = self._settings
+        settings, n_seq = self._settings, self._settings.n_seq
+        is_assistant = model.id in self._catalog and self._catalog.entry(model.id).tools is not None
         return EngineConfig(
             model_id=model.id,
             path=str(model.path),
             # Cells beyond what all slots may use together are never touched.
             n_ctx=min(settings.n_ctx, max(256, facts.n_ctx_train * settings.n_seq)),
             n_seq=settings.n_seq,
-            n_prefixes=min(settings.n_prefixes, PREFIXES_PER_SEQ * settings.n_seq),
+            # Questions to an assistant model have nothing in common.
+            n_prefixes=0 if is_assistant else min(settings.n_prefixes, PREFIXES_PER_SEQ * n_seq),
             n_batch=settings.n_batch,
             n_threads=self._n_threads,
             kv_type=settings.kv_type,

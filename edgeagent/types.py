@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
+from edgeagent.intents import Choosing, Confidence
+
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
 # What a worker does with its model: continue texts, turn each into one vector, or say of each how well it
 # answers a question.
@@ -96,7 +98,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
     """The tools of one request. `choice` "required" makes the answer a call, `name` one call of that
-    tool; without `is_parallel` there is one call at most. Where none may be called, there is no `ToolUse`."""
+    tool; without `is_parallel` there is one call at most. Where none may be called, there is no `ToolUse`.
+    One without tools means those of the model itself."""
 
     tools: list[Tool]
     choice: Literal["auto", "required"] = "auto"
@@ -111,6 +114,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     cached prefixes may be shared. With a `form` an answer ends when it is whole, `ignore_eos` or not.
     `logprobs` asks for the log-probability of each token and that many of the most probable beside it.
     Of waiting requests a higher `priority` is served first.
+    With `choosing` an answer is one of the calls on offer, and nothing else counts.
     """
 
     prompts: list[Prompt]
@@ -124,6 +128,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     tools: ToolUse | None = None
     logprobs: int | None = None
     priority: int = 0
+    choosing: Choosing | None = None
 
     @property
     def n_answers(self) -> int:
@@ -279,7 +284,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
 
     `finish` "error" comes with `error`, a (code, message) pair. `reasoning` is text of a reasoning
     section, which comes before `text`; `calls` are pieces of tool calls, which come after it. `stop` is
-    the stop string that ended the answer.
+    the stop string that ended the answer. The last chunk of a choice among intents has its `confidence`.
     """
 
     index: int
@@ -291,6 +296,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     calls: list[CallDelta] = []
     logprobs: list[TokenLogprob] = []
     stop: str | None = None
+    confidence: Confidence | None = None
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,10 +64,10 @@ def test_each_outside_library_is_imported_in_its_home_only(library):
     assert users <= HOMES[library]
 
 
-def test_the_environment_is_read_in_the_settings_only():
+def test_the_environment_is_read_in_one_place_only():
     users = {
         path.relative_to(PACKAGE).as_posix()
         for path in PACKAGE.rglob("*.py")
         if "os.environ" in path.read_text(encoding="utf-8")
     }
-    assert users == {"settings.py"}
+    assert users == {"environment.py"}

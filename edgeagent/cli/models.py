@@ -25,7 +25,7 @@ from edgeagent.catalog import digest
 from edgeagent.catalog import install as installing
 from edgeagent.catalog.inspection import inspect_apart
 from edgeagent.catalog.library import Library, shipped_models_dir
-from edgeagent.catalog.manifest import Catalog, load_catalog
+from edgeagent.catalog.manifest import Catalog, Shipped, load_catalog
 from edgeagent.catalog.select import Needs
 from edgeagent.cli.daemon import call
 from edgeagent.cli.options import configured, settings_options
@@ -51,13 +51,23 @@ models.add_command(recommend)
 
 
 def library_of(settings: Settings) -> Library:
-    return Library(settings.effective_models_dir)
+    return Library(settings.effective_models_dir, settings.shipped_models_dir)
 
 
 def catalog_of(settings: Settings) -> Catalog:
     return load_catalog(
         shipped_models_dir() / "catalog.toml", settings.effective_models_dir / "catalog.toml"
     )
+
+
+def model_to_install(settings: Settings) -> str:
+    """The default model; its larger one where the default only comes with edgeagent itself."""
+    known, wanted = catalog_of(settings), settings.default_model
+    if wanted not in known or known.entry(wanted).larger is None:
+        return wanted
+    entry = known.entry(wanted)
+    sources = [source for variant in entry.variants for source in variant.sources]
+    return str(entry.larger) if all(isinstance(s, Shipped) for s in sources) else wanted
 
 
 @models.command("list")
@@ -69,7 +79,7 @@ def list_(config: Path | None, **flags: Any) -> None:
     if not found:
         click.echo(
             f"No model is installed in {settings.effective_models_dir}. "
-            f"`edgeagent models install {settings.default_model}` installs the default one."
+            f"`edgeagent models install {model_to_install(settings)}` installs a small one."
         )
         return
     table = Table("id", "file", "quant", "size", "source", "state", box=None, pad_edge=False)

@@ -6,22 +6,23 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
-from edgeagent.catalog.digest import sha256_of
-from edgeagent.catalog.record import InstalledModel
 from edgeagent.forge.augment import Augmenter
 from edgeagent.forge.datasets import OUT_OF_SCOPE, Corpus, Domain, Item, Slot
 from edgeagent.forge.decoder import Decoder, DecoderShape
+from edgeagent.forge.evaluate import evaluate
 from edgeagent.forge.export import About, write_gguf, write_tools
 from edgeagent.forge.learning import AssistantTask, Weights
+from edgeagent.forge.shipping import write_record
 from edgeagent.forge.teaching import Pool
 from edgeagent.forge.trainer import Plan, Trainer
-from edgeagent.forge.vocabulary import Vocabulary
+from edgeagent.forge.vocabulary import Vocabulary, first_values
 
 MODEL = "edge-assistant-s"
 NAMES: dict[Domain, tuple[str, ...]] = {
@@ -111,21 +112,22 @@ def make(folder: Path, *, n_epochs: int = 40) -> None:
     write_gguf(decoder.eval(), vocabulary, About(MODEL, "A test"), path)
     vocabulary.write(folder / "vocabulary.json")
     write_tools(learnt, folder / "edge-assistant.json")
-    ship(path, MODEL, assistant=0.6)
+    write_record(path, "Q8_0", {"assistant": 0.6})
+    _write_figures(path, learnt, vocabulary)
 
 
-def ship(path: Path, model_id: str, **thresholds: float) -> None:
-    """Write the record that makes a shipped model of a file."""
-    record = InstalledModel(
-        id=model_id,
-        file=path.name,
-        quant="Q8_0",
-        size_bytes=path.stat().st_size,
-        sha256=sha256_of(path),
-        source="shipped",
-        thresholds=thresholds,
-    )
-    (path.parent / "model.toml").write_text(record.to_toml(), encoding="utf-8")
+def _write_figures(path: Path, learnt: Corpus, vocabulary: Vocabulary) -> None:
+    """What is kept back, and what the forge says of it."""
+    figures = evaluate(path, vocabulary, learnt).as_dict()
+    (path.parent / "figures.json").write_text(json.dumps(figures))
+    lines = [
+        json.dumps({
+            "text": item.text, "domain": item.domain, "intent": item.intent,
+            "slots": dict(first_values(item)),
+        })
+        for item in learnt.validation
+    ]  # fmt: skip
+    (path.parent / "items.jsonl").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

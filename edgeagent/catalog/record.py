@@ -70,7 +70,8 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
 
     def to_toml(self) -> str:
         """The record as text. JSON's strings are TOML's, so no writer library is needed."""
-        lines = ["# Written by edgeagent when this model was installed."]
+        by = "installed" if self.source != "shipped" else "made"
+        lines = [f"# Written by edgeagent when this model was {by}."]
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if name not in ("folder", "unmanaged", *_TABLES) and value is not None:

@@ -173,15 +173,22 @@ def _is_file(model: str, known: Catalog) -> bool:
 
 
 @models.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.option("--larger", is_flag=True, help="And the model that the default hands over to.")
 @settings_options
 @click.pass_context
-def ensure(ctx: click.Context, /, config: Path | None, **flags: Any) -> None:
-    """Install the default model unless some model is there. Options of `serve` are understood."""
+def ensure(ctx: click.Context, /, config: Path | None, larger: bool, **flags: Any) -> None:
+    """Install a default model unless some model is there. Options of `serve` are understood."""
     settings = configured(config, **flags).settings
-    if not library_of(settings).installed():
-        ctx.invoke(
-            install, config=config, model=settings.default_model, quant=None, file=None, **flags
-        )
+    ids = [model.id for model in library_of(settings).installed()]
+    known, default = catalog_of(settings), settings.default_model
+    wanted = [] if ids else [model_to_install(settings)]
+    if larger and default in known and (second := known.entry(default).larger) is not None:
+        wanted += [second] if second not in (*ids, *wanted) else []
+    for model in wanted:
+        ctx.invoke(install, config=config, model=model, quant=None, file=None, **flags)
+    there = (*ids, *wanted)
+    found = next((m for m in (default, model_to_install(settings)) if m in there), there[0])
+    click.echo(f"The default model is {found}.")
 
 
 @models.command()

@@ -12,6 +12,7 @@ import openai
 import pytest
 from openai.lib.streaming.chat import ChatCompletionStreamState
 
+from scripts.benchmarks.assistant import evaluate, items_of
 from tests.conftest import DaemonProcess, serving
 
 MODEL = "edge-assistant-s"
@@ -283,3 +284,15 @@ def test_many_at_once_get_what_each_gets_alone(assistant):
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda text: call_of(ask(assistant, text)), texts))
     assert found == [alone[text] for text in texts]
+
+
+def test_the_figures_over_the_api_are_those_of_the_forge(daemon, shipped_assistant):
+    """The benchmark's way to measure, on what the forge measured when the model was made."""
+    made = shipped_assistant / MODEL
+    found = evaluate(daemon.url, MODEL, items_of(made / "items.jsonl"), 4)
+    forge = json.loads((made / "figures.json").read_text())
+    for domain in DOMAINS:
+        assert found[domain] == pytest.approx(forge[domain])
+        assert found[f"{domain} as served"] <= found[domain]
+    assert found["skills slot F1"] == pytest.approx(forge["slot_f1"])
+    assert found["assistant out-of-scope recall"] > 0

@@ -31,33 +31,36 @@ from edgeagent.api import (
     tokens,
 )
 from edgeagent.api.docs import DocsPlugin
+from edgeagent.api.documented import with_errors
 
-ROUTES = [
-    chat.chat,
-    chat.count_chat_tokens,
-    completions.complete,
-    embeddings.embed,
-    tokens.tokenize,
-    tokens.detokenize,
-    models.list_models,
-    models.get_model,
-    models.change_model,
-    keys.create_key,
-    keys.list_keys,
-    keys.revoke_key,
-    keys.rotate_key,
-    system.health,
-    system.ready,
-    conformance.show_conformance,
-    *anthropic.HANDLERS,
-    *ollama.HANDLERS,
-    *ollama_models.HANDLERS,
-    *stored.HANDLERS,
-    *responses.HANDLERS,
-    *responses_stored.HANDLERS,
-    *conversations.HANDLERS,
-    *data.HANDLERS,
-]
+ROUTES = with_errors(
+    [
+        chat.chat,
+        chat.count_chat_tokens,
+        completions.complete,
+        embeddings.embed,
+        tokens.tokenize,
+        tokens.detokenize,
+        models.list_models,
+        models.get_model,
+        models.change_model,
+        keys.create_key,
+        keys.list_keys,
+        keys.revoke_key,
+        keys.rotate_key,
+        system.health,
+        system.ready,
+        conformance.show_conformance,
+        *anthropic.HANDLERS,
+        *ollama.HANDLERS,
+        *ollama_models.HANDLERS,
+        *stored.HANDLERS,
+        *responses.HANDLERS,
+        *responses_stored.HANDLERS,
+        *conversations.HANDLERS,
+        *data.HANDLERS,
+    ]
+)
 
 Hook = Callable[[], Awaitable[None]]
 

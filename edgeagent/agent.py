@@ -14,16 +14,24 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import msgspec
+
+from edgeagent.catalog.assistant import Assistant
 from edgeagent.catalog.record import InstalledModel
+from edgeagent.choosing import choosing_of
 from edgeagent.engine.client import EngineClient, Generation
 from edgeagent.errors import (
     EdgeAgentError,
     EngineDied,
+    EngineFailed,
     InvalidParameter,
     ModelNotFound,
     Unavailable,
     by_code,
 )
+from edgeagent.intents import Confidence
+from edgeagent.kinds import KINDS, none_installed, wrong_kind
+from edgeagent.noting import log, row_of
 from edgeagent.pool import Pool
 from edgeagent.store.requests import RequestRow
 from edgeagent.types import (
@@ -47,20 +55,24 @@ CLIENT_GONE = 499
 
 @dataclass(frozen=True)
 class Asked:
-    """Who asks, by which way: `owner` has the rows, requests of one `key_id` share prefixes."""
+    """Who asks, by which way: `owner` has the rows, requests of one `key_id` share prefixes. `tools` are
+    those that the key may use, None for any."""
 
     endpoint: str
     request_id: str
     owner: str
     key_id: str
+    tools: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Which model answers, and why."""
+    """Which model answers, and why: it was "named", it is the "default", or a question was "escalated" to
+    it by an assistant model whose `confidence` was too low."""
 
     model_id: str
     reason: str
+    confidence: Confidence | None = None
 
 
 class ModelSource(Protocol):
@@ -86,6 +98,14 @@ class ModelSource(Protocol):
 
     def sampling(self, model_id: str) -> Sampling: ...
 
+    def assistant(self, model_id: str) -> Assistant | None:
+        """What an assistant model can be asked for; None of any other. Raises: SettingsError."""
+        ...
+
+    def larger(self, model_id: str) -> str | None:
+        """The installed model that takes over what this one cannot answer."""
+        ...
+
 
 class Answer:
     """A request that is being answered. `release()` may be called twice."""
@@ -107,6 +127,7 @@ class Answer:
         self.usages: dict[int, Usage] = {}
         self.finishes: dict[int, FinishReason] = {}
         self.n_pieces: dict[int, int] = {}
+        self.confidence: Confidence | None = None
         self._pool = pool
         self._note = note
         self._prepare = prepare
@@ -137,6 +158,7 @@ class Answer:
                 raise by_code(*chunk.error)
             if chunk.text or chunk.reasoning or chunk.calls:
                 self.n_pieces[chunk.index] = self.n_pieces.get(chunk.index, 0) + 1
+            self.confidence = chunk.confidence or self.confidence
             if chunk.finish is not None and chunk.usage is not None:
                 self.finishes[chunk.index] = chunk.finish
                 self.usages[chunk.index] = chunk.usage
@@ -202,33 +224,74 @@ class Agent:
         pool: Pool,
         models: ModelSource,
         note: Callable[[RequestRow], None] = lambda row: None,
+        *,
+        may_escalate: bool = True,
     ) -> None:
         self._pool = pool
         self._models = models
         self._note = note
+        self.may_escalate = may_escalate
 
-    def route(self, model: str | None) -> Decision:
-        """The model a request for text goes to.
+    def route(self, model: str | None, *, is_text: bool = False) -> Decision:
+        """The model a request goes to. With `is_text` it is one for a text to continue: of a default that
+        is an assistant model its larger one, if there is one.
 
         Raises: InvalidParameter for one that generates none; Unavailable when no model is installed.
         """
         if model is not None and model not in DEFAULT_ALIASES:
-            if model in self._models.with_task("embed"):
-                others = ", ".join(self._models.with_task("generate")) or "none is installed"
-                raise InvalidParameter(
-                    f"Model {model!r} makes embeddings and generates no text: choose one that does "
-                    f"({others}), or POST /v1/embeddings.",
-                    param="model",
-                )
+            for task in KINDS:
+                if task != "generate" and model in self._models.with_task(task):
+                    able = self._models.with_task("generate")
+                    raise InvalidParameter(wrong_kind(model, task, "generate", able), param="model")
             return Decision(model, "named")
         default = self._models.default_id()
         if default is None:
             raise Unavailable(
-                "No model that generates text is installed: `edgeagent models install "
-                "smollm2-135m-instruct` gets a small one, `edgeagent models list` shows the others.",
+                none_installed("generate") + " `edgeagent models list` shows the others.",
                 retry_after_s=30.0,
             )
-        return Decision(default, "default")
+        decision = Decision(default, "default")
+        return (self.larger(decision) if is_text else None) or decision
+
+    def assistant(self, decision: Decision) -> Assistant | None:
+        """What the model can be asked for, if it is an assistant model. Raises: SettingsError."""
+        return self._models.assistant(decision.model_id)
+
+    def larger(self, decision: Decision) -> Decision | None:
+        """The model that may take over from an assistant model that nobody named."""
+        if decision.reason != "default" or self.assistant(decision) is None:
+            return None
+        larger = self._models.larger(decision.model_id)
+        return Decision(larger, decision.reason) if larger is not None else None
+
+    def suited(
+        self, asked: Asked, decision: Decision, spec: GenerateSpec, domain: str | None = None
+    ) -> GenerateSpec:
+        """A request as its model takes it: a chat becomes a choice among intents where that is what the
+        model does. Raises: Unsuited, InvalidParameter, Forbidden."""
+        assistant = self.assistant(decision)
+        if assistant is None or spec.choosing is not None or spec.prompts[0].messages is None:
+            return spec
+        choosing = choosing_of(
+            spec, assistant, model_id=decision.model_id, domain=domain, allowed=asked.tools
+        )
+        return msgspec.structs.replace(spec, choosing=choosing, tools=None, stop=[])
+
+    async def consult(self, decision: Decision, spec: GenerateSpec) -> Confidence:
+        """How sure an assistant model is of its answer. Raises what `Pool.lease` and the worker raise."""
+        question = msgspec.structs.replace(spec, max_tokens=1, n=1)
+        async with self._pool.lease(decision.model_id) as client:
+            generation = client.generate(question)
+            try:
+                async for chunk in generation:
+                    if chunk.error is not None:
+                        raise by_code(*chunk.error)
+                    if chunk.confidence is not None:
+                        self._pool.record_answer(decision.model_id)
+                        return chunk.confidence
+            finally:
+                generation.cancel()
+        raise EngineFailed(f"Model {decision.model_id} gave no answer: send the request again.")
 
     def defaults(self, decision: Decision) -> Sampling:
         """How the model likes to be sampled where a request does not say."""
@@ -238,7 +301,8 @@ class Agent:
         self, asked: Asked, decision: Decision, spec: GenerateSpec, prepare: Prepare | None = None
     ) -> Answer:
         """An answer that waits for `begin`. Whoever asks must `release` it. `prepare` is done with the
-        engine before it is asked, once in each of its lives."""
+        engine before it is asked, once in each of its lives. Raises what `suited` raises."""
+        spec = self.suited(asked, decision, spec)
         return Answer(asked, decision, spec, self._pool, self._noted, prepare)
 
     def _noted(self, answer: Answer) -> None:
@@ -325,85 +389,3 @@ def _modified_s(model: InstalledModel) -> int | None:
         return int(model.path.stat().st_mtime)
     except OSError:
         return None
-
-
-def row_of(answer: Answer) -> RequestRow:
-    """What is noted of a request: counts and times, never content."""
-    usages = list(answer.usages.values())
-    slowest = max(usages, key=lambda usage: usage.total_ms, default=None)
-    n = answer.spec.n
-    firsts = [usage for index, usage in answer.usages.items() if index % n == 0]
-    tpot_ms = None
-    if slowest is not None and slowest.n_generated > 1:
-        tpot_ms = (slowest.total_ms - slowest.ttft_ms) / (slowest.n_generated - 1)
-    finishes = [answer.finishes.get(i, "cancelled") for i in range(answer.spec.n_answers)]
-    return noted(
-        answer,
-        finish=",".join(dict.fromkeys(finishes)),
-        n_prompt=sum(usage.n_prompt for usage in firsts),
-        n_cached=sum(usage.n_cached for usage in firsts),
-        n_generated=sum(usage.n_generated for usage in usages),
-        queue_ms=slowest.queue_ms if slowest else None,
-        ttft_ms=slowest.ttft_ms if slowest else None,
-        tpot_ms=tpot_ms,
-    )
-
-
-class Noted(Protocol):
-    """What a row tells of any request, however it is answered."""
-
-    asked: Asked
-    decision: Decision
-    status: int
-    started_s: float
-
-
-def noted(
-    request: Noted,
-    *,
-    n_prompt: int,
-    queue_ms: float | None,
-    n_cached: int = 0,
-    n_generated: int = 0,
-    ttft_ms: float | None = None,
-    tpot_ms: float | None = None,
-    finish: str | None = None,
-) -> RequestRow:
-    """The row of a request that ends now."""
-    return RequestRow(
-        id=request.asked.request_id,
-        owner=request.asked.owner,
-        key_id=request.asked.key_id,
-        endpoint=request.asked.endpoint,
-        model=request.decision.model_id,
-        route=request.decision.reason,
-        status=request.status,
-        finish=finish,
-        n_prompt=n_prompt,
-        n_cached=n_cached,
-        n_generated=n_generated,
-        queue_ms=queue_ms,
-        ttft_ms=ttft_ms,
-        tpot_ms=tpot_ms,
-        total_ms=1e3 * (time.monotonic() - request.started_s),
-        created_ms=int(1e3 * time.time()),
-    )
-
-
-def log(row: RequestRow) -> None:
-    logger.info(
-        "request id=%s endpoint=%s model=%s route=%s status=%s finish=%s n_prompt=%s n_cached=%s "
-        "n_generated=%s queue_ms=%.0f ttft_ms=%.0f total_ms=%.0f",
-        row.id,
-        row.endpoint,
-        row.model,
-        row.route,
-        row.status,
-        row.finish,
-        row.n_prompt,
-        row.n_cached,
-        row.n_generated,
-        row.queue_ms or 0,
-        row.ttft_ms or 0,
-        row.total_ms,
-    )

@@ -67,7 +67,7 @@ class Daemon:
             refuse_open_bind(exposed[0], settings, has_key=self.keyring.is_any_usable())
         n_cores = settings.n_threads or configuration.device.capacity.n_threads_max
         measuring = Measuring(configuration.device, settings.state_dir)
-        library = Library(settings.effective_models_dir)
+        library = Library(settings.effective_models_dir, settings.shipped_models_dir)
         user_catalog = settings.effective_models_dir / "catalog.toml"
         catalog = load_catalog(shipped_models_dir() / "catalog.toml", user_catalog)
         self.models = InstalledModels(
@@ -79,7 +79,7 @@ class Daemon:
             measured=measuring.kept,
         )
         self.pool = Pool(
-            _limits(settings, n_cores),
+            _limits(settings, n_cores, self.models.default_id()),
             check=self.models.find,
             place=self.models.place,
             log_level=settings.log_level,
@@ -93,7 +93,7 @@ class Daemon:
         self._requests = (
             RequestLog(self.database, settings.request_flush_s) if self.database else None
         )
-        self.agent = Agent(self.pool, self.models, self._note)
+        self.agent = Agent(self.pool, self.models, self._note, may_escalate=settings.escalate)
         self.custody = Custody(
             self.database,
             settings,
@@ -162,8 +162,12 @@ class Daemon:
                 logger.info("ready model=%s", self.agent.route(None).model_id)
 
     def _default_path(self) -> Path | None:
-        default = self.models.default_id()
-        return self.models.find(default).path if default is not None else None
+        """The model that says most of this device. An assistant model says nothing: it is too small."""
+        with suppress(EdgeAgentError):
+            decision = self.agent.route(None, is_text=True)
+            if self.agent.assistant(decision) is None:
+                return self.models.find(decision.model_id).path
+        return None
 
     async def close(self) -> None:
         if self._preloading is not None:
@@ -255,7 +259,7 @@ def _prefix_limits(settings: Settings) -> Limits:
     )
 
 
-def _limits(settings: Settings, n_cores: int) -> PoolLimits:
+def _limits(settings: Settings, n_cores: int, default: str | None) -> PoolLimits:
     return PoolLimits(
         budget_bytes=settings.ram_budget_bytes,
         n_cores=n_cores,
@@ -265,5 +269,5 @@ def _limits(settings: Settings, n_cores: int) -> PoolLimits:
         breaker_window_s=settings.breaker_window_s,
         idle_unload_s=settings.idle_unload_s or None,
         pinned=frozenset(settings.pinned_models),
-        stays=frozenset({settings.default_model}),
+        stays=frozenset({settings.default_model, default or settings.default_model}),
     )

@@ -1,4 +1,4 @@
-"""Requests that are answered in one piece: embeddings, texts to tokens and back, tokens counted.
+"""Requests that are answered in one piece: embeddings, rankings, texts to tokens and back, tokens counted.
 
     which model -> lease -> ask -> result -> note
 
@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edgeagent.agent import CLIENT_GONE, DEFAULT_ALIASES, Asked, Decision, ModelSource, log, noted
+from edgeagent.agent import CLIENT_GONE, DEFAULT_ALIASES, Asked, Decision, ModelSource
 from edgeagent.errors import EngineDied, InvalidParameter, ModelNotFound
+from edgeagent.kinds import none_installed, wrong_kind
+from edgeagent.noting import log, noted
 from edgeagent.pool import Pool
 from edgeagent.store.requests import RequestRow
-from edgeagent.types import Question, Vectors
+from edgeagent.types import Question, Scores, Task, Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +39,14 @@ class Call:
         self.question = question
         self.started_s = time.monotonic()
         self.status = CLIENT_GONE  # until it is known better
-        self.vectors: Vectors | None = None
+        self.computed: Vectors | Scores | None = None
         self._pool = pool
         self._note = note
         self._is_released = False
 
     async def result(self) -> Any:
-        """Vectors, list[int], str or int, by the question. Raises what `Pool.lease` and the worker raise.
+        """Vectors, Scores, list[int], str or int, by the question. Raises what `Pool.lease` and the
+        worker raise.
 
         A worker that dies is asked again once, in its next life; once, because the question may be
         what killed it. Cancelling the task that waits here cancels the work.
@@ -53,8 +56,8 @@ class Call:
         except EngineDied:
             logger.info("request_repeated model=%s reason=engine_died", self.decision.model_id)
             value = await self._ask()
-        if isinstance(value, Vectors):
-            self.vectors = value
+        if isinstance(value, Vectors | Scores):
+            self.computed = value
         self.status = 200
         self._pool.record_answer(self.decision.model_id)
         return value
@@ -66,13 +69,13 @@ class Call:
     @property
     def n_tokens(self) -> int:
         """Tokens that were computed, for the key's bound."""
-        return self.vectors.n_prompt if self.vectors is not None else 0
+        return self.computed.n_prompt if self.computed is not None else 0
 
     def release(self) -> None:
         """Note how it ended."""
         if not self._is_released:
             self._is_released = True
-            queue_ms = self.vectors.queue_ms if self.vectors is not None else None
+            queue_ms = self.computed.queue_ms if self.computed is not None else None
             row = noted(self, n_prompt=self.n_tokens, queue_ms=queue_ms)
             log(row)
             self._note(row)
@@ -91,45 +94,36 @@ class Calls:
         self._models = models
         self._note = note
 
-    async def embedder(self, model: str | None) -> Decision:
-        """The model that embeds: the one named, else the first there is.
+    async def model_for(self, wanted: Task, model: str | None) -> Decision:
+        """The model that does this: the one named, else the first there is.
 
-        Raises: InvalidParameter for one that generates text; ModelNotFound.
+        Raises: InvalidParameter for one that does something else; ModelNotFound.
         """
         await self._models.examine()
-        able = self._models.with_task("embed")
+        able = self._models.with_task(wanted)
         if model is None or model in DEFAULT_ALIASES:
             if not able:
-                raise ModelNotFound(
-                    "No model that makes embeddings is installed: `edgeagent models install "
-                    "all-minilm-l6-v2` gets a small one.",
-                    param="model",
-                )
+                raise ModelNotFound(none_installed(wanted), param="model")
             return Decision(able[0], "default")
         if model not in able:
-            found = self._models.find(model)
-            if self._models.task(found) == "embed":  # it came after the listing
-                return Decision(model, "named")
-            others = f"choose one that does ({', '.join(able)})" if able else (
-                "`edgeagent models install all-minilm-l6-v2` gets one that does"
-            )  # fmt: skip
-            raise InvalidParameter(
-                f"Model {model!r} generates text and makes no embeddings: {others}.", param="model"
-            )
+            task = self._models.task(self._models.find(model))
+            if task != wanted:  # else it came after the listing
+                raise InvalidParameter(wrong_kind(model, task, wanted, able), param="model")
         return Decision(model, "named")
 
     def any_model(self, model: str | None) -> Decision:
-        """The model named, else the default one, else the first that embeds. Raises: ModelNotFound."""
+        """The model named, else the default one, else the first of any kind. Raises: ModelNotFound."""
         if model is not None and model not in DEFAULT_ALIASES:
             return Decision(self._models.find(model).id, "named")
-        default = self._models.default_id() or next(iter(self._models.with_task("embed")), None)
-        if default is None:
+        default = self._models.default_id()
+        others = (*self._models.with_task("embed"), *self._models.with_task("rerank"))
+        if default is None and not others:
             raise ModelNotFound(
                 "No model is installed: `edgeagent models install smollm2-135m-instruct` gets a small "
                 "one.",
                 param="model",
             )
-        return Decision(default, "default")
+        return Decision(default or others[0], "default")
 
     def ask(self, asked: Asked, decision: Decision, question: Question) -> Call:
         """A call that waits for `result`. Whoever asks must `release` it."""

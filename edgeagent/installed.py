@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from edgeagent.catalog.anatomy import from_facts
+from edgeagent.catalog.assistant import Assistant, read_assistant
 from edgeagent.catalog.card import Card
 from edgeagent.catalog.facts import ModelFacts
 from edgeagent.catalog.inspection import inspect_apart
@@ -33,7 +34,12 @@ logger = logging.getLogger(__name__)
 
 LISTING_AGE_S = 2.0
 # What a worker can do for the catalog's tasks; it knows others.
-TASKS: dict[str, Task] = {"chat": "generate", "assistant": "generate", "embedding": "embed"}
+TASKS: dict[str, Task] = {
+    "chat": "generate",
+    "assistant": "generate",
+    "embedding": "embed",
+    "rerank": "rerank",
+}
 # Sequences of one step of an embedding model: more of the shortest texts than a step has tokens for.
 TEXTS_PER_STEP = 64
 # llama.cpp keeps a row of logits for every token of a text that it embeds, though nobody reads them.
@@ -65,6 +71,7 @@ class InstalledModels:
         self._listing: dict[str, InstalledModel] = {}
         self._listed_s = float("-inf")
         self._learned: dict[tuple[Path, int], Task] = {}
+        self._assistants: dict[tuple[Path, int], Assistant] = {}
 
     def installed(self) -> list[InstalledModel]:
         """Every model that a worker can run, by id. A directory that cannot be read has none."""
@@ -104,8 +111,7 @@ class InstalledModels:
                 self._learned[model.path, model.size_bytes] = "generate"
 
     def _learn(self, model: InstalledModel, facts: ModelFacts) -> None:
-        task: Task = "embed" if facts.is_embedding else "generate"
-        self._learned[model.path, model.size_bytes] = task
+        self._learned[model.path, model.size_bytes] = facts.task
 
     async def card(self, model: InstalledModel) -> Card:
         """What the catalog says of a model, else its own header. A model that cannot be read has little
@@ -139,11 +145,39 @@ class InstalledModels:
         return await asyncio.to_thread(inspect_apart, model.path)
 
     def default_id(self) -> str | None:
-        """The default model, or the first that generates text; None when none is installed."""
+        """The default model, or its larger one, or the first that generates text; None when none is
+        installed."""
         ids = self.with_task("generate")
-        if self._settings.default_model in ids:
-            return self._settings.default_model
+        wanted = self._settings.default_model
+        for model_id in (wanted, self._larger(wanted)):
+            if model_id in ids:
+                return model_id
         return ids[0] if ids else None
+
+    def _larger(self, model_id: str) -> str | None:
+        return self._catalog.entry(model_id).larger if model_id in self._catalog else None
+
+    def larger(self, model_id: str) -> str | None:
+        """The model that takes over what this one cannot answer, where it is installed."""
+        larger = self._larger(model_id)
+        return larger if larger in self.with_task("generate") else None
+
+    def assistant(self, model_id: str) -> Assistant | None:
+        """What an assistant model can be asked for; None of any other. The file is read once for each of
+        its versions. Raises: ModelNotFound, SettingsError."""
+        tools = self._catalog.entry(model_id).tools if model_id in self._catalog else None
+        if tools is None:
+            return None
+        model = self.find(model_id)
+        folders = (model.folder, self._library.models_dir, self._library.shipped_dir)
+        path = next((f / tools for f in folders if (f / tools).is_file()), folders[-1] / tools)
+        with suppress(OSError):
+            key = (path, path.stat().st_mtime_ns)
+            if key not in self._assistants:
+                self._assistants[key] = read_assistant(path)
+            thresholds = model.thresholds or self._catalog.entry(model_id).thresholds
+            return msgspec.structs.replace(self._assistants[key], thresholds=thresholds)
+        return read_assistant(path)  # says what is wrong with it
 
     def sampling(self, model_id: str) -> Sampling:
         """The catalog's sampling defaults for the model over our own."""
@@ -163,8 +197,8 @@ class InstalledModels:
             return self._listing[model_id]
         self._library.resolve(model_id)  # says what is near, or that it is not installed
         raise ModelNotFound(
-            f"Model {model_id!r} neither generates text nor makes embeddings: GET /v1/models lists "
-            "those that do.",
+            f"Model {model_id!r} neither generates text nor makes embeddings nor ranks: GET /v1/models "
+            "lists those that do.",
             param="model",
         )
 
@@ -188,20 +222,22 @@ class InstalledModels:
         facts = await asyncio.to_thread(inspect_apart, model.path)
         self._learn(model, facts)
         config = self._config(model, facts)
-        if self.task(model) == "embed":
-            config = self._for_embedding(config, facts)
+        if (task := self.task(model)) != "generate":
+            config = self._for_whole_texts(config, facts, task)
         memory = worker_memory(from_facts(facts), Setup.of(config, self._repacked))
         return Placement(config, memory.total_bytes, memory.explain())
 
     def _config(self, model: InstalledModel, facts: ModelFacts) -> EngineConfig:
-        settings = self._settings
+        settings, n_seq = self._settings, self._settings.n_seq
+        is_assistant = model.id in self._catalog and self._catalog.entry(model.id).tools is not None
         return EngineConfig(
             model_id=model.id,
             path=str(model.path),
             # Cells beyond what all slots may use together are never touched.
             n_ctx=min(settings.n_ctx, max(256, facts.n_ctx_train * settings.n_seq)),
             n_seq=settings.n_seq,
-            n_prefixes=min(settings.n_prefixes, PREFIXES_PER_SEQ * settings.n_seq),
+            # Questions to an assistant model have nothing in common.
+            n_prefixes=0 if is_assistant else min(settings.n_prefixes, PREFIXES_PER_SEQ * n_seq),
             n_batch=settings.n_batch,
             n_threads=self._n_threads,
             kv_type=settings.kv_type,
@@ -219,12 +255,12 @@ class InstalledModels:
             reproducible=settings.reproducible,
         )
 
-    def _for_embedding(self, config: EngineConfig, facts: ModelFacts) -> EngineConfig:
+    def _for_whole_texts(self, config: EngineConfig, facts: ModelFacts, task: Task) -> EngineConfig:
         """As the same model that generated would be loaded, but for one text or many in a step."""
         n_rows = LOGITS_BYTES // (4 * (facts.n_vocab or 1))
         return msgspec.structs.replace(
             config,
-            task="embed",
+            task=task,
             n_ctx=min(self._settings.n_ctx, facts.n_ctx_train, max(512, n_rows)),
             n_seq=TEXTS_PER_STEP,
             n_prefixes=0,

@@ -1,4 +1,4 @@
-"""The settings of one daemon: built once, frozen, passed down. The only place that reads `os.environ`.
+"""The settings of one daemon: built once, frozen, passed down.
 
 Layers, weakest first: defaults, device profile, configuration file, EDGEAGENT_* variables, flags.
 Every value remembers the layer it came from (`Resolved.origins`), which `edgeagent doctor` prints.
@@ -7,7 +7,6 @@ Every value remembers the layer it came from (`Resolved.origins`), which `edgeag
 from __future__ import annotations
 
 import difflib
-import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -22,27 +21,18 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from edgeagent.environment import (
+    API_KEY,
+    ENV_PREFIX,
+    default_key_file,
+    default_state_dir,
+    variables,
+)
 from edgeagent.errors import SettingsError
 
-ENV_PREFIX = "EDGEAGENT_"
-API_KEY = ENV_PREFIX + "API_KEY"  # no setting: it is a secret, and belongs to who calls
 SYSTEM_CONFIG = Path("/etc/edgeagent/edgeagent.toml")
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
-
-
-def _default_state_dir() -> Path:
-    if os.geteuid() == 0:
-        return Path("/var/lib/edgeagent")
-    base = os.environ.get("XDG_STATE_HOME")
-    return Path(base or Path.home() / ".local" / "state") / "edgeagent"
-
-
-def _default_key_file() -> Path:
-    if os.geteuid() == 0:
-        return Path("/etc/edgeagent/store.key")
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return Path(base or Path.home() / ".config") / "edgeagent" / "store.key"
 
 
 class Settings(BaseSettings):
@@ -56,10 +46,14 @@ class Settings(BaseSettings):
     host: NonEmpty = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8484, ge=0, le=65535, description="port to listen on; 0 picks a free one")
     state_dir: Path = Field(
-        default_factory=_default_state_dir, description="what the daemon keeps between starts"
+        default_factory=default_state_dir, description="what the daemon keeps between starts"
     )
     models_dir: Path | None = Field(
         None, description="where installed models live; default: models/ in the state directory"
+    )
+    shipped_models_dir: Path | None = Field(
+        None,
+        description="where models lie that nobody installed; default: those of edgeagent itself",
     )
     offline: bool = Field(False, description="refuse everything that would need a network")
     profile: str | None = Field(
@@ -71,7 +65,13 @@ class Settings(BaseSettings):
 
     # models
     default_model: NonEmpty = Field(
-        "smollm2-135m-instruct", description="model behind the name `default`"
+        "edge-assistant-s",
+        description="model behind the name `default`; where it is not installed, its larger one",
+    )
+    escalate: bool = Field(
+        True,
+        description="a chat that names no model is answered by the default's larger one where the default "
+        "is an assistant model that abstains; a request may say otherwise",
     )
     preload: bool = Field(True, description="load the default model at start")
     pinned_models: list[str] = Field(
@@ -266,7 +266,7 @@ class Settings(BaseSettings):
 
     @property
     def effective_store_key_file(self) -> Path:
-        return self.store_key_file or _default_key_file()
+        return self.store_key_file or default_key_file()
 
     @property
     def retention_days(self) -> dict[str, float]:
@@ -352,7 +352,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _environment() -> dict[str, Any]:
     known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {API_KEY}
-    for name in os.environ:
+    for name in variables():
         if name.startswith(ENV_PREFIX) and name not in known:
             raise SettingsError(
                 f"Unknown variable {name}{_nearest(name, known)}. Unset or correct it."
@@ -384,29 +384,3 @@ def _explain(exc: ValidationError, origins: Mapping[str, str]) -> str:
     name = str(first["loc"][0]) if first["loc"] else "settings"
     origin = origins.get(name, "default")
     return f"Setting {name} = {first['input']!r} (from {origin}): {first['msg'].lower()}. Change it there."
-
-
-def listen_fds(pid: int) -> int:
-    """How many sockets systemd handed to process `pid` (LISTEN_PID, LISTEN_FDS); 0 without it."""
-    if os.environ.get("LISTEN_PID") != str(pid):
-        return 0
-    count = os.environ.get("LISTEN_FDS", "0")
-    return int(count) if count.isdigit() else 0
-
-
-def credential(name: str) -> Path | None:
-    """The file of a systemd credential (LoadCredential=, LoadCredentialEncrypted=), if we were given it."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(folder) / name if folder else None
-    return path if path is not None and path.is_file() else None
-
-
-def client_api_key() -> str | None:
-    """The API key that our own commands send to the daemon (EDGEAGENT_API_KEY)."""
-    return os.environ.get(API_KEY) or None
-
-
-def child_environment(**extra: str) -> dict[str, str]:
-    """The environment of this process with `extra` over it, for a program that we start. It makes no
-    requests of its own, so it gets no API key."""
-    return {name: value for name, value in os.environ.items() if name != API_KEY} | extra

@@ -6,9 +6,12 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
+from edgeagent.intents import Choosing, Confidence
+
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
-# What a worker does with its model: continue texts, or turn each into one vector.
-Task = Literal["generate", "embed"]
+# What a worker does with its model: continue texts, turn each into one vector, or say of each how well it
+# answers a question.
+Task = Literal["generate", "embed", "rerank"]
 
 KeyScope = Literal["chat", "transcribe", "embeddings", "models", "data", "admin"]
 ALL_SCOPES: frozenset[KeyScope] = frozenset(get_args(KeyScope))
@@ -95,7 +98,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
     """The tools of one request. `choice` "required" makes the answer a call, `name` one call of that
-    tool; without `is_parallel` there is one call at most. Where none may be called, there is no `ToolUse`."""
+    tool; without `is_parallel` there is one call at most. Where none may be called, there is no `ToolUse`.
+    One without tools means those of the model itself."""
 
     tools: list[Tool]
     choice: Literal["auto", "required"] = "auto"
@@ -110,6 +114,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     cached prefixes may be shared. With a `form` an answer ends when it is whole, `ignore_eos` or not.
     `logprobs` asks for the log-probability of each token and that many of the most probable beside it.
     Of waiting requests a higher `priority` is served first.
+    With `choosing` an answer is one of the calls on offer, and nothing else counts.
     """
 
     prompts: list[Prompt]
@@ -123,6 +128,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     tools: ToolUse | None = None
     logprobs: int | None = None
     priority: int = 0
+    choosing: Choosing | None = None
 
     @property
     def n_answers(self) -> int:
@@ -135,6 +141,16 @@ class EmbedSpec(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
 
     inputs: list[str | list[int]]
     dimensions: int | None = None
+    truncate: bool = False
+
+
+class RerankSpec(msgspec.Struct, frozen=True, kw_only=True, tag="rerank"):
+    """Documents to compare with a query. Of each, `max_tokens` at most are read; `truncate` cuts one that
+    does not fit beside the query instead of refusing it."""
+
+    query: str
+    documents: list[str]
+    max_tokens: int | None = None
     truncate: bool = False
 
 
@@ -192,7 +208,7 @@ class PlaceSpec(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
 
 # What is asked of a worker and answered at once, in one piece.
 StateQuestion = HeldSpec | LiftSpec | CachedSpec | PlaceSpec
-Question = EmbedSpec | TokenizeSpec | DetokenizeSpec | CountSpec | StateQuestion
+Question = EmbedSpec | RerankSpec | TokenizeSpec | DetokenizeSpec | CountSpec | StateQuestion
 
 
 class Cells(msgspec.Struct, frozen=True, kw_only=True, tag="cells"):
@@ -211,6 +227,16 @@ class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
 
     n_dimensions: int
     data: bytes
+    n_prompt: int
+    queue_ms: float
+    total_ms: float
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
+    """How relevant each document is, 0..1, in the order of the documents. `n_prompt` counts the tokens that
+    were computed: the query's once for each document."""
+
+    values: list[float]
     n_prompt: int
     queue_ms: float
     total_ms: float
@@ -258,7 +284,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
 
     `finish` "error" comes with `error`, a (code, message) pair. `reasoning` is text of a reasoning
     section, which comes before `text`; `calls` are pieces of tool calls, which come after it. `stop` is
-    the stop string that ended the answer.
+    the stop string that ended the answer. The last chunk of a choice among intents has its `confidence`.
     """
 
     index: int
@@ -270,6 +296,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     calls: list[CallDelta] = []
     logprobs: list[TokenLogprob] = []
     stop: str | None = None
+    confidence: Confidence | None = None
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -315,8 +342,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     `n_ctx` cells are shared by `n_seq` running sequences; `n_prefixes` more sequences may stay cached
     while idle. `step_budget_ms` bounds how long one prompt chunk may hold up running answers;
     `prefill_tok_s` is what this device was measured to do, where it was. `reproducible` stores values
-    in bf16: see `engine.llama.BF16`. For the task "embed" `n_ctx` is the longest text and `n_seq` the
-    most texts of one step.
+    in bf16: see `engine.llama.BF16`. For the tasks "embed" and "rerank" `n_ctx` is the longest text and
+    `n_seq` the most texts of one step.
     """
 
     model_id: str

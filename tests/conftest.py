@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -33,6 +34,9 @@ CACHE = Path(os.environ.get("TEST_MODELS_DIR", ROOT / ".cache" / "models"))
 KEY_FILE = "EDGEAGENT_STORE_KEY_FILE"
 _KEYS = tempfile.TemporaryDirectory(prefix="edgeagent-tests-")
 os.environ[KEY_FILE] = str(Path(_KEYS.name, "store.key"))
+# Tests say which models there are: those that come with edgeagent are hidden from all that do not ask.
+SHIPPED = "EDGEAGENT_SHIPPED_MODELS_DIR"
+os.environ[SHIPPED] = str(Path(_KEYS.name, "shipped"))
 
 
 @pytest.fixture(scope="session")
@@ -126,6 +130,9 @@ class DaemonProcess:
         settings = {
             "n_ctx": 4096, "n_seq": 8, "n_threads": 1, "measure_when_idle": False
         } | settings  # fmt: skip
+        shipped = settings.pop(
+            "shipped_models_dir", os.environ[SHIPPED]
+        )  # a variable wins over a file
         self.config = config = state_dir / "edgeagent.toml"
         config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in settings.items()))
         command = [
@@ -134,8 +141,9 @@ class DaemonProcess:
         ]  # fmt: skip
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, env=clean_environment()
-            )
+                command, stdout=subprocess.PIPE, stderr=log, text=True,
+                env=clean_environment() | {SHIPPED: shipped},
+            )  # fmt: skip
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         found = re.search(r"http://\S+:\d+", line)
@@ -187,7 +195,7 @@ class DaemonProcess:
 def clean_environment() -> dict[str, str]:
     """Ours without its settings; stores made by tests keep their key away from the system's."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("EDGEAGENT_")}
-    return kept | {KEY_FILE: os.environ[KEY_FILE]}
+    return kept | {name: os.environ[name] for name in (KEY_FILE, SHIPPED)}
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
@@ -218,6 +226,21 @@ def smollm_daemon(
     """One daemon with SmolLM2 for every test that does not hurt it."""
     with serving(smollm_dir, tmp_path_factory.mktemp("smollm-state")) as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="session")
+def shipped_assistant() -> Path:
+    """A folder as `models/` is shipped, with a small edge-assistant-s in it (`tests/assistant.py`)."""
+    pytest.importorskip("torch")
+    made_of = [ROOT / "tests" / "assistant.py", ROOT / "edgeagent" / "intents.py"]
+    made_of += sorted((ROOT / "edgeagent" / "forge").glob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in made_of)).hexdigest()
+    folder = CACHE.parent / "assistant" / digest[:16]
+    with alone():
+        if not (folder / "edge-assistant-s" / "model.toml").is_file():
+            command = [sys.executable, "-m", "tests.assistant", str(folder)]
+            subprocess.run(command, check=True, timeout=120, cwd=ROOT)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeagent.environment import listen_fds
 from edgeagent.errors import SettingsError
-from edgeagent.settings import Settings, listen_fds, resolve
+from edgeagent.settings import Settings, resolve
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,7 @@ RULES = (
     Rule("POST", "/api/chat", "chat"),
     Rule("POST", "/api/generate", "chat"),
     Rule("POST", "/v1/embeddings", "embeddings"),
+    Rule("POST", "/v1/rerank", "embeddings"),
     Rule("POST", "/api/embed", "embeddings"),
     Rule("POST", "/api/embeddings", "embeddings"),
     Rule("GET", "/api/tags", "any key"),

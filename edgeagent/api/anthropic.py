@@ -11,7 +11,7 @@ from litestar import Request, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
-from edgeagent.agent import Agent, Answer
+from edgeagent.agent import Agent, Answer, Decision
 from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.caller import asked_by, caller_of
 from edgeagent.api.dialects import anthropic_error
@@ -28,6 +28,7 @@ from edgeagent.api.stream import AnswerResponse
 from edgeagent.api.usage import usage_of
 from edgeagent.calls import Calls
 from edgeagent.errors import EdgeAgentError
+from edgeagent.escalation import settle
 from edgeagent.settings import Settings
 from edgeagent.types import CountSpec, FinishReason, GenerateSpec, TokenChunk
 
@@ -217,17 +218,20 @@ _ERRORS = {
 )
 async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
     body = await read_body(request, MessagesRequest)
-    decision = agent.route(body.model)
-    asked = asked_by(request)
-    spec = GenerateSpec(
-        prompts=[body.prompt()],
-        sampling=body.sampling(agent.defaults(decision)),
-        max_tokens=body.max_tokens,
-        stop=body.stop_sequences or [],
-        scope=asked.key_id,
-        form=body.form(),
-        tools=body.tool_use(caller_of(request)),
-    )
+    asked, caller = asked_by(request), caller_of(request)
+
+    def make(decision: Decision) -> GenerateSpec:
+        return GenerateSpec(
+            prompts=[body.prompt()],
+            sampling=body.sampling(agent.defaults(decision)),
+            max_tokens=body.max_tokens,
+            stop=body.stop_sequences or [],
+            scope=asked.key_id,
+            form=body.form(),
+            tools=body.tool_use(caller),
+        )
+
+    decision, spec = await settle(agent, asked, body.model, make)
     return AnswerResponse(
         agent.ask(asked, decision, spec),
         MessageWriter(decision.model_id, shows_thinking=body.shows_thinking),

@@ -24,6 +24,7 @@ from edgeagent.api import (
     models,
     ollama,
     ollama_models,
+    rerank,
     responses,
     responses_stored,
     stored,
@@ -31,36 +32,36 @@ from edgeagent.api import (
     tokens,
 )
 from edgeagent.api.docs import DocsPlugin
-from edgeagent.api.documented import with_errors
+from edgeagent.api.documented import document_errors
 
-ROUTES = with_errors(
-    [
-        chat.chat,
-        chat.count_chat_tokens,
-        completions.complete,
-        embeddings.embed,
-        tokens.tokenize,
-        tokens.detokenize,
-        models.list_models,
-        models.get_model,
-        models.change_model,
-        keys.create_key,
-        keys.list_keys,
-        keys.revoke_key,
-        keys.rotate_key,
-        system.health,
-        system.ready,
-        conformance.show_conformance,
-        *anthropic.HANDLERS,
-        *ollama.HANDLERS,
-        *ollama_models.HANDLERS,
-        *stored.HANDLERS,
-        *responses.HANDLERS,
-        *responses_stored.HANDLERS,
-        *conversations.HANDLERS,
-        *data.HANDLERS,
-    ]
-)
+ROUTES = [
+    chat.chat,
+    chat.count_chat_tokens,
+    completions.complete,
+    embeddings.embed,
+    rerank.rerank,
+    tokens.tokenize,
+    tokens.detokenize,
+    models.list_models,
+    models.get_model,
+    models.change_model,
+    keys.create_key,
+    keys.list_keys,
+    keys.revoke_key,
+    keys.rotate_key,
+    system.health,
+    system.ready,
+    conformance.show_conformance,
+    *anthropic.HANDLERS,
+    *ollama.HANDLERS,
+    *ollama_models.HANDLERS,
+    *stored.HANDLERS,
+    *responses.HANDLERS,
+    *responses_stored.HANDLERS,
+    *conversations.HANDLERS,
+    *data.HANDLERS,
+]
+document_errors(ROUTES)
 
 Hook = Callable[[], Awaitable[None]]
 

@@ -25,4 +25,5 @@ def asked_by(request: Request[Any, Any, Any]) -> Asked:
         request_id=str(request.scope["state"]["request_id"]),
         owner=caller.owner,
         key_id=caller.key_id,
+        tools=caller.tools,
     )

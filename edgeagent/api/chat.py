@@ -9,7 +9,7 @@ from litestar import Request, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
-from edgeagent.agent import Agent, Answer
+from edgeagent.agent import Agent, Answer, Decision
 from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.caller import asked_by, caller_of
 from edgeagent.api.logprobs import Speller
@@ -18,10 +18,11 @@ from edgeagent.api.schemas.chat import ChatAnswer, ChatMessage, ChatRequest, Cha
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.stream import AnswerResponse
 from edgeagent.api.tools import merged
-from edgeagent.api.usage import finish_reason
+from edgeagent.api.usage import finish_reason, own_body
 from edgeagent.api.writer import AnswerWriter, totals
 from edgeagent.archive import Archive
 from edgeagent.calls import Calls
+from edgeagent.escalation import settle
 from edgeagent.settings import Settings
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
@@ -36,8 +37,11 @@ class ChatWriter(AnswerWriter):
     The parts of a chunk that never change within a stream are encoded once.
     """
 
-    def __init__(self, model: str, *, wants_usage: bool) -> None:
-        super().__init__("chatcmpl", "chat.completion.chunk", model, wants_usage=wants_usage)
+    def __init__(self, decision: Decision, *, wants_usage: bool) -> None:
+        super().__init__(
+            "chatcmpl", "chat.completion.chunk", decision.model_id, wants_usage=wants_usage
+        )
+        self._decision = decision
         opening = _encode(self.head)[:-1]
         null_usage = b',"usage":null' if wants_usage else b""
         self._before = b"data: " + opening + null_usage + b',"choices":[{"index":'
@@ -64,7 +68,7 @@ class ChatWriter(AnswerWriter):
                     for delta in self._call_deltas(chunk.index, piece)
                 ]
             if chunk.finish is not None:
-                out.append(self._event(chunk.index, b"{}", _encode(finish_reason(chunk.finish))))
+                out.append(self._last_event(chunk))
         return b"".join(out)
 
     def _call_deltas(self, index: int, piece: CallDelta) -> list[dict[str, Any]]:
@@ -80,6 +84,16 @@ class ChatWriter(AnswerWriter):
         if piece.arguments:
             deltas.append({"index": piece.call, "function": {"arguments": piece.arguments}})
         return deltas
+
+    def _last_event(self, chunk: TokenChunk) -> bytes:
+        """The finish reason; where an assistant model was asked, how sure it was."""
+        assert chunk.finish is not None
+        event = self._event(chunk.index, b"{}", _encode(finish_reason(chunk.finish)))
+        confidence = chunk.confidence or self._decision.confidence
+        if confidence is None:
+            return event
+        own = _encode(own_body(self._decision, confidence))
+        return event[: -len(b"}\n\n")] + b',"edgeagent":' + own + b"}\n\n"
 
     def _event(self, index: int, delta: bytes, finish: bytes, logprobs: bytes = b"null") -> bytes:
         return (
@@ -156,22 +170,25 @@ async def chat(
     body = await read_body(request, ChatRequest)
     if body.store:
         await archive.check()
-    decision = agent.route(body.model)
-    asked = asked_by(request)
-    spec = GenerateSpec(
-        prompts=[body.prompt()],
-        sampling=body.sampling(agent.defaults(decision)),
-        max_tokens=body.answer_limit,
-        stop=body.stops(),
-        n=body.n or 1,
-        scope=asked.key_id,
-        ignore_eos=body.ignore_eos,
-        priority=body.priority or 0,
-        form=body.form(allow_grammars=settings.allow_grammars),
-        tools=body.tool_use(caller_of(request)),
-        logprobs=body.n_logprobs,
-    )
-    writer = ChatWriter(decision.model_id, wants_usage=body.wants_usage)
+    asked, caller = asked_by(request), caller_of(request)
+
+    def make(decision: Decision) -> GenerateSpec:
+        return GenerateSpec(
+            prompts=[body.prompt()],
+            sampling=body.sampling(agent.defaults(decision)),
+            max_tokens=body.answer_limit,
+            stop=body.stops(),
+            n=body.n or 1,
+            scope=asked.key_id,
+            ignore_eos=body.ignore_eos,
+            priority=body.priority or 0,
+            form=body.form(allow_grammars=settings.allow_grammars),
+            tools=body.tool_use(caller, has_own=agent.assistant(decision) is not None),
+            logprobs=body.n_logprobs,
+        )
+
+    decision, spec = await settle(agent, asked, body.model, make, body.metadata)
+    writer = ChatWriter(decision, wants_usage=body.wants_usage)
 
     async def keep(answer: Answer) -> None:
         await archive.keep(stored_chat(asked.owner, body, writer.whole_object(answer)))

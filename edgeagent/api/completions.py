@@ -113,7 +113,7 @@ def _choice(
 )
 async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
     body = await read_body(request, CompletionRequest)
-    decision = agent.route(body.model)
+    decision = agent.route(body.model, is_text=True)
     asked = asked_by(request)
     spec = GenerateSpec(
         prompts=[

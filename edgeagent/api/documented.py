@@ -27,13 +27,11 @@ _BODIES: dict[Any, type[pydantic.BaseModel]] = {
 }
 
 
-def with_errors(handlers: Iterable[HTTPRouteHandler]) -> list[HTTPRouteHandler]:
-    """The same handlers, documented with the errors of their paths."""
-    found = list(handlers)
-    for handler in found:
+def document_errors(handlers: Iterable[HTTPRouteHandler]) -> None:
+    """Let the document say of each handler what an error of its path looks like."""
+    for handler in handlers:
         (dialect,) = {dialect_of(path) for path in handler.paths}
         handler.operation_class = _documented(handler.operation_class, _BODIES[dialect])
-    return found
 
 
 def _documented(base: type[Operation], body: type[pydantic.BaseModel]) -> type[Operation]:

@@ -66,7 +66,7 @@ def encoded_vectors(vectors: Vectors, model: str, encoding_format: str) -> bytes
 )
 async def embed(request: Request[Any, Any, Any], calls: Calls) -> ASGIApp:
     body = await read_body(request, EmbeddingRequest)
-    decision = await calls.embedder(body.model)
+    decision = await calls.model_for("embed", body.model)
     spec = EmbedSpec(inputs=body.inputs(), dimensions=body.dimensions, truncate=body.truncate)
     return OnceResponse(
         calls.ask(asked_by(request), decision, spec),

@@ -31,6 +31,7 @@ from edgeagent.api.schemas.ollama import (
 from edgeagent.api.stream import AnswerResponse
 from edgeagent.api.usage import usage_of
 from edgeagent.errors import EdgeAgentError
+from edgeagent.escalation import settle
 from edgeagent.settings import Settings
 from edgeagent.types import GenerateSpec, Prompt, TokenChunk
 
@@ -198,7 +199,7 @@ async def chat(request: Request[Any, Any, Any], agent: Agent, settings: Settings
     writer = OllamaWriter("chat", body.model, shows_thinking=body.shows_thinking)
     if not body.messages:
         return await _load(request, agent, body, decision, writer)
-    return _answer(request, agent, settings, body, decision, body.prompt(), writer)
+    return await _answer(request, agent, settings, body, body.prompt(), writer)
 
 
 @post(
@@ -217,25 +218,29 @@ async def generate(request: Request[Any, Any, Any], agent: Agent, settings: Sett
     writer = OllamaWriter("generate", body.model, shows_thinking=body.shows_thinking)
     if not body.prompt:
         return await _load(request, agent, body, decision, writer)
-    return _answer(request, agent, settings, body, decision, body.asked(), writer)
+    return await _answer(request, agent, settings, body, body.asked(), writer)
 
 
-def _answer(
+async def _answer(
     request: Request[Any, Any, Any], agent: Agent, settings: Settings, body: OllamaRequest,
-    decision: Decision, prompt: Prompt, writer: OllamaWriter,
+    prompt: Prompt, writer: OllamaWriter,
 ) -> AnswerResponse:  # fmt: skip
-    asked = asked_by(request)
+    asked, caller = asked_by(request), caller_of(request)
     options = body.chosen
-    spec = GenerateSpec(
-        prompts=[prompt],
-        sampling=options.sampling(agent.defaults(decision)),
-        max_tokens=options.max_tokens,
-        stop=options.stops(),
-        scope=asked.key_id,
-        form=body.form(),
-        tools=body.tool_use(caller_of(request)),
-        logprobs=body.n_logprobs,
-    )
+
+    def make(decision: Decision) -> GenerateSpec:
+        return GenerateSpec(
+            prompts=[prompt],
+            sampling=options.sampling(agent.defaults(decision)),
+            max_tokens=options.max_tokens,
+            stop=options.stops(),
+            scope=asked.key_id,
+            form=body.form(),
+            tools=body.tool_use(caller),
+            logprobs=body.n_logprobs,
+        )
+
+    decision, spec = await settle(agent, asked, plain_name(body.model), make)
     return AnswerResponse(
         agent.ask(asked, decision, spec),
         writer,

@@ -103,7 +103,7 @@ async def show(request: Request[Any, Any, Any], cards: Cards) -> ShownModel:
 )
 async def embed(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
     body = await read_body(request, EmbedRequest)
-    decision = await calls.embedder(plain_name(body.model))
+    decision = await calls.model_for("embed", plain_name(body.model))
     inputs = body.inputs()
     if not inputs:
         await agent.load(decision.model_id)
@@ -132,7 +132,7 @@ async def embed(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> 
 )
 async def embeddings(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
     body = await read_body(request, EmbeddingsRequest)
-    decision = await calls.embedder(plain_name(body.model))
+    decision = await calls.model_for("embed", plain_name(body.model))
     if not body.prompt:
         await agent.load(decision.model_id)
         return _json({"embedding": []})

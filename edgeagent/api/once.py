@@ -11,6 +11,7 @@ from litestar.types import Receive, Scope, Send
 from edgeagent.api.errors import encoded, status_of, translate
 from edgeagent.api.stream import client_gone
 from edgeagent.calls import Call
+from edgeagent.types import Vectors
 
 # Encoding that many bytes takes longer than the event loop should stand still.
 MUCH_BYTES = 256 << 10
@@ -43,7 +44,7 @@ class OnceResponse:
     async def _produce(self, scope: Scope) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         try:
             value = await self._call.result()
-            if self._call.vectors is not None and len(self._call.vectors.data) > MUCH_BYTES:
+            if isinstance(value, Vectors) and len(value.data) > MUCH_BYTES:
                 body = await asyncio.to_thread(self._encode, value)
             else:
                 body = self._encode(value)

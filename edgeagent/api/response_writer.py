@@ -27,7 +27,7 @@ from edgeagent.api.schemas.items import (
     shown_reasoning,
 )
 from edgeagent.api.tools import new_call_id
-from edgeagent.api.usage import usage_of
+from edgeagent.api.usage import own_of, usage_of
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types import CallDelta, TokenChunk, TokenLogprob
 
@@ -133,6 +133,7 @@ class ResponseWriter:
         self.response["completed_at"] = None if is_cut else int(time.time())
         self.response["usage"] = response_usage(answer)
         self.response["output"] = self._output
+        self.response |= own_of(answer)
 
     def fail(self, error: EdgeAgentError) -> list[bytes]:
         """The last event of an answer that could not be finished."""

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from edgeagent.choosing import Unsuited
 from edgeagent.errors import Forbidden, InvalidParameter
 from edgeagent.types import CallDelta, Caller, Tool, ToolUse
 
@@ -26,9 +27,11 @@ def tool_use(
     name: str | None = None,
     only: list[str] | None = None,
     is_parallel: bool = True,
+    has_own: bool = False,
 ) -> ToolUse | None:
     """The tools that an answer may call; None where it may call none. With `name`, that one and no
-    other must be called; with `only`, no others than those may be.
+    other must be called; with `only`, no others than those may be. A model that `has_own` tools offers
+    those where there are none here.
 
     Raises: InvalidParameter for tools or a choice that cannot be; Forbidden for a tool that is not on
     the list of the caller's key.
@@ -40,6 +43,15 @@ def tool_use(
                 f"This key may not use the tool {tool.name!r}: leave it out, or use a key that lists it.",
                 param=PARAM,
             )
+    if choice == "none" and name is None and has_own:
+        raise Unsuited(
+            "`tool_choice` none asks for words, and this model answers with calls of its own tools: leave it "
+            "out, or ask another model.",
+            param="tool_choice",
+        )
+    if not tools and has_own and only is None:
+        is_required = choice == "required" or name is not None
+        return ToolUse(tools=[], choice="required", name=name) if is_required else None
     if not tools:
         if choice == "required" or name is not None:
             raise InvalidParameter(

@@ -16,6 +16,7 @@ from edgeagent.api.schemas.responses import ResponseRequest
 from edgeagent.archive import Archive
 from edgeagent.dialogues import Dialogues
 from edgeagent.errors import InvalidParameter
+from edgeagent.escalation import settle
 from edgeagent.prefixes import Place, Prefixes
 from edgeagent.store.history import PREFIX, History
 from edgeagent.store.responses import StoredResponse
@@ -89,7 +90,7 @@ async def prepare(
             + (", or turn the store of this daemon on." if not archive.is_on else "."),
             param="background",
         )
-    decision = agent.route(body.model)
+    agent.route(body.model)  # what cannot be answered at all holds no conversation
     epoch = prefixes.epoch(asked.owner)
     release: Callable[[], None] = lambda: None  # noqa: E731
     if body.conversation is not None:
@@ -97,23 +98,26 @@ async def prepare(
         release = dialogues.hold(body.conversation.id)
     try:
         history, inputs, prompt = await question(body, asked.owner, dialogues)
-        sampling = body.sampling(agent.defaults(decision))
-        spec = GenerateSpec(
-            prompts=[prompt],
-            sampling=sampling,
-            max_tokens=body.max_output_tokens,
-            stop=body.stops(),
-            scope=asked.key_id,
-            ignore_eos=body.ignore_eos,
-            priority=body.priority or 0,
-            form=body.form(),
-            tools=body.tool_use(caller),
-            logprobs=body.n_logprobs,
-        )
+
+        def make(decision: Decision) -> GenerateSpec:
+            return GenerateSpec(
+                prompts=[prompt],
+                sampling=body.sampling(agent.defaults(decision)),
+                max_tokens=body.max_output_tokens,
+                stop=body.stops(),
+                scope=asked.key_id,
+                ignore_eos=body.ignore_eos,
+                priority=body.priority or 0,
+                form=body.form(),
+                tools=body.tool_use(caller, has_own=agent.assistant(decision) is not None),
+                logprobs=body.n_logprobs,
+            )
+
+        decision, spec = await settle(agent, asked, body.model, make, body.metadata)
     except BaseException:
         release()
         raise
-    head = head_of(body, decision, sampling, is_stored=is_stored)
+    head = head_of(body, decision, spec.sampling, is_stored=is_stored)
     writer = ResponseWriter(
         head, is_stream=bool(body.stream), wants_logprobs=body.n_logprobs is not None
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeagent.agent import Answer
+from edgeagent.agent import Answer, Decision
+from edgeagent.intents import Confidence
 
 
 def usage_of(answer: Answer) -> dict[str, Any]:
@@ -47,6 +48,26 @@ def timings_of(answer: Answer) -> dict[str, Any]:
         "ttft_ms": round(usage.ttft_ms, 3),
         "total_ms": round(usage.total_ms, 3),
         "tokens_per_second": round(rate, 3) if rate is not None else None,
+    }
+
+
+def own_of(answer: Answer) -> dict[str, Any]:
+    """`edgeagent`: how sure an assistant model was that was asked, and the route; else nothing."""
+    confidence = answer.confidence or answer.decision.confidence
+    return {"edgeagent": own_body(answer.decision, confidence)} if confidence is not None else {}
+
+
+def own_body(decision: Decision, confidence: Confidence) -> dict[str, Any]:
+    """The extension with what edgeagent knows of an answer."""
+    return {
+        "route": decision.reason,
+        "confidence": {
+            "intent": confidence.intent,
+            "probability": round(confidence.probability, 6),
+            "margin": round(confidence.margin, 6),
+            "domain": confidence.domain,
+            "abstained": confidence.is_abstained,
+        },
     }
 
 

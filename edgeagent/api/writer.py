@@ -13,7 +13,7 @@ from edgeagent.api.dialects import openai_error
 from edgeagent.api.errors import status_of
 from edgeagent.api.logprobs import Speller
 from edgeagent.api.tools import Calls
-from edgeagent.api.usage import timings_of, usage_of
+from edgeagent.api.usage import own_of, timings_of, usage_of
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types import TokenChunk, TokenLogprob
 
@@ -86,5 +86,5 @@ class AnswerWriter:
 
 
 def totals(answer: Answer) -> dict[str, Any]:
-    """Token counts and times, as they end a whole answer and a stream."""
-    return {"usage": usage_of(answer), "timings": timings_of(answer)}
+    """Token counts and times, as they end a whole answer and a stream, and how sure it was."""
+    return {"usage": usage_of(answer), "timings": timings_of(answer)} | own_of(answer)

@@ -17,6 +17,7 @@ from edgeagent.catalog.fields import NO_TOKEN, Fields
 from edgeagent.catalog.ggml_types import FILE_TYPES
 from edgeagent.catalog.gguf import TOKENS_KEY, Header, Limits, Scalar, read_header
 from edgeagent.catalog.soundness import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, MAX_WIDTH
+from edgeagent.types import Task
 
 POOLING_TYPES = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 _ROPE = ("dimension_count", "freq_base", "scaling.type", "scaling.factor")
@@ -68,9 +69,11 @@ class ModelFacts:
     template_sha256: str | None
 
     @property
-    def is_embedding(self) -> bool:
-        """Whether the file says that its output is one vector per text."""
-        return self.pooling is not None and self.pooling != "none"
+    def task(self) -> Task:
+        """What the file says that its output is: one vector per text, one score, or the next token."""
+        if self.pooling is None or self.pooling == "none":
+            return "generate"
+        return "rerank" if self.pooling == "rank" else "embed"
 
 
 def inspect(path: Path | str, limits: Limits | None = None) -> ModelFacts:

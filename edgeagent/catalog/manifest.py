@@ -170,7 +170,11 @@ class Variant(_Part, frozen=True, kw_only=True):
 
 
 class Entry(_Part, frozen=True, kw_only=True):
-    """One model. `variants` are in order of preference; `larger` is where hard questions may go."""
+    """One model. `variants` are in order of preference; `larger` is where hard questions may go.
+
+    `tools` makes an assistant model of it: the file with its intents, below the shipped models folder or
+    the models directory. `thresholds`: see `catalog.assistant`; those of the installed file win.
+    """
 
     name: str
     family: str
@@ -185,6 +189,8 @@ class Entry(_Part, frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
     shape: Shape | None = None
     larger: str | None = None
+    tools: str | None = None
+    thresholds: dict[str, float] = {}
     id: str = ""
 
     def __post_init__(self) -> None:
@@ -195,6 +201,13 @@ class Entry(_Part, frozen=True, kw_only=True):
             raise ValueError("two variants have the same quant")
         if self.larger is not None and not is_id(self.larger):
             raise ValueError(f"larger = {self.larger!r} is not a model id")
+        if self.tools is not None and not _FILE_NAME.fullmatch(self.tools):
+            raise ValueError(f"tools = {self.tools!r} is not a plain file name")
+        if self.tools is not None and self.task != "assistant":
+            raise ValueError(f"tools go with the task assistant, not {self.task}")
+        for domain, value in self.thresholds.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"the threshold of {domain!r} is {value}, it must be 0 to 1")
 
     def variant(self, quant: str | None = None) -> Variant:
         """The variant called `quant` (in any case), or the preferred one."""

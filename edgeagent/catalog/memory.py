@@ -73,19 +73,19 @@ class Setup:
 
     @property
     def n_step(self) -> int:
-        """Tokens of the largest step: a text that is embedded is computed in one piece."""
-        return max(self.n_batch, self.n_ctx) if self.task == "embed" else self.n_batch
+        """Tokens of the largest step: a text that is embedded or ranked is computed in one piece."""
+        return self.n_batch if self.task == "generate" else max(self.n_batch, self.n_ctx)
 
     @property
     def n_cells(self) -> int:
         """Cells that a step may look at; where texts are embedded, only those of the step itself."""
-        return self.n_step if self.task == "embed" else self.n_ctx
+        return self.n_ctx if self.task == "generate" else self.n_step
 
     @property
     def n_outputs(self) -> int:
         """Rows of logits that llama.cpp keeps room for: of every token where texts are embedded, though
         an encoder never fills them."""
-        if self.task == "embed":
+        if self.task != "generate":
             return self.n_step
         return min(self.n_batch, self.n_seq + self.n_prefixes + 1)  # one id is spare, to move cells
 
@@ -163,7 +163,7 @@ def kv_bytes_per_cell(model: Anatomy, kv_type: str) -> float:
 
 def kv_bytes(model: Anatomy, setup: Setup) -> int:
     """All cells, and the recurrent state of the sequences that have one (no idle prefixes then)."""
-    if setup.task == "embed":  # llama.cpp's own default type, for the cells of one step
+    if setup.task != "generate":  # llama.cpp's own default type, for the cells of one step
         return int(setup.n_cells * kv_bytes_per_cell(model, "f16")) if model.has_cache else 0
     cells = setup.n_ctx * kv_bytes_per_cell(model, setup.kv_type)
     return int(cells) + 4 * model.state_width * setup.n_seq

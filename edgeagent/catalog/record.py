@@ -22,12 +22,14 @@ RECORD = "installed.toml"
 RECORD_NAMES = (RECORD, "model.toml")
 _FILE = re.compile(r"(?:[0-9a-f]{8}/)?[^/\0.][^/\0]{0,199}")
 _MAX_RECORD_BYTES = 256 * 1024
+_TABLES = ("extra", "thresholds")
 
 
 class InstalledModel(Struct, frozen=True, kw_only=True):
     """One model on disk. Sizes in bytes, `installed_at` in UTC (ISO 8601).
 
     `template_sha256` pins the chat template: another one in the same weights is another model.
+    `thresholds` are those of an assistant model, by domain (`catalog.assistant`).
     `unmanaged` marks a bare file that a user dropped in: nothing is known of it, nothing verified.
     """
 
@@ -41,6 +43,7 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
     template_sha256: str | None = None
     state: str = "good"
     extra: dict[str, str] = {}
+    thresholds: dict[str, float] = {}
     unmanaged: bool = False
     folder: Path = Path()
 
@@ -67,14 +70,16 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
 
     def to_toml(self) -> str:
         """The record as text. JSON's strings are TOML's, so no writer library is needed."""
-        lines = ["# Written by edgeagent when this model was installed."]
+        by = "installed" if self.source != "shipped" else "made"
+        lines = [f"# Written by edgeagent when this model was {by}."]
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if name not in ("folder", "unmanaged", "extra") and value is not None:
+            if name not in ("folder", "unmanaged", *_TABLES) and value is not None:
                 lines.append(f"{name} = {json.dumps(value)}")
-        if self.extra:
-            lines += ["", "[extra]", *(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in
-                                       self.extra.items())]  # fmt: skip
+        for name in _TABLES:
+            if table := getattr(self, name):
+                pairs = (f"{json.dumps(k)} = {json.dumps(v)}" for k, v in table.items())
+                lines += ["", f"[{name}]", *pairs]
         return "\n".join(lines) + "\n"
 
 

@@ -70,7 +70,8 @@ class Target:
 class Needs:
     """What the model is for. None leaves a question open; `n_ctx_min` in tokens.
 
-    "chat" and "assistant" are one task here: an assistant is a larger chat model.
+    "chat" and "assistant" are one task here: an assistant is a larger chat model. Only one with tools of
+    its own, and no others, is no chat model.
     """
 
     task: str = "chat"
@@ -285,6 +286,8 @@ def _accepted(
 
 def _unsuitable(entry: Entry, needs: Needs) -> str | None:
     tasks = GENERATING if needs.task in GENERATING else (needs.task,)
+    if entry.tools is not None and needs.task == "chat":
+        return "it answers with calls of its own tools and does not chat"
     if entry.task not in tasks:
         return f"its task is {entry.task}, wanted is {needs.task}"
     known = entry.languages

@@ -16,8 +16,8 @@ from typing import IO
 
 from edgeagent.catalog.digest import CHUNK_BYTES, Progress, write_hashed
 from edgeagent.catalog.manifest import PyPI
+from edgeagent.environment import child_environment
 from edgeagent.errors import InstallFailed
-from edgeagent.settings import child_environment
 
 PIP_POLL_S = 0.5
 

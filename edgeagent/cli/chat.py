@@ -12,6 +12,7 @@ from typing import Any
 import click
 import httpx
 
+from edgeagent.cli.answer import ShownAnswer
 from edgeagent.cli.daemon import authorization, explained, running_daemon
 from edgeagent.cli.interrupts import Interrupts
 from edgeagent.cli.options import configured, settings_options
@@ -32,6 +33,9 @@ HELP = """\
 @click.option(
     "--model", default="default", show_default=True, help="Which installed model answers."
 )
+@click.option(
+    "--domain", metavar="NAME", help="What an assistant model may be asked for. Default: all of it."
+)
 @click.option("--system", metavar="TEXT", help="System prompt.")
 @click.option(
     "--temperature",
@@ -44,7 +48,7 @@ HELP = """\
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: 8484.")
 @settings_options
 def chat(
-    config: Path | None, message: str | None, model: str, system: str | None,
+    config: Path | None, message: str | None, model: str, domain: str | None, system: str | None,
     temperature: float | None, max_tokens: int | None, seed: int | None, **flags: Any,
 ) -> None:  # fmt: skip
     """Chat with a model. With MESSAGE, print one answer and end.
@@ -53,9 +57,11 @@ def chat(
     """
     settings = configured(config, **flags).settings
     sampling = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
-    options = {"model": model} | {
+    options: dict[str, Any] = {"model": model} | {
         key: value for key, value in sampling.items() if value is not None
     }
+    if domain is not None:
+        options["metadata"] = {"domain": domain}
     with (
         running_daemon(settings, _serve_arguments(config, settings)) as url,
         Interrupts() as interrupts,
@@ -142,22 +148,17 @@ class Conversation:
         self.messages = [{"role": "system", "content": self._system}] if self._system else []
 
     def ask(self, text: str) -> bool:
-        """Print the answer as it comes, then how fast it came; gives whether it came to its end. Ctrl-C
-        stops it and keeps what there is of it. Raises: EdgeAgentError with the daemon's own message."""
+        """Print the answer as it comes, then how sure and fast it was; gives whether it came to its end.
+        Ctrl-C stops it and keeps what there is of it. Raises: EdgeAgentError with the daemon's own message.
+        """
         self.messages.append({"role": "user", "content": text})
-        pieces: list[str] = []
-        last: dict[str, Any] = {}
+        answer = ShownAnswer()
         is_whole = False
         try:
             with self._interrupts.stoppable():
                 for event in self._events():
                     self._interrupts.check()
-                    for choice in event.get("choices", []):
-                        piece = choice["delta"].get("content") or ""
-                        pieces.append(piece)
-                        click.echo(piece, nl=False)
-                        sys.stdout.flush()
-                    last = event if event.get("usage") else last
+                    answer.read(event)
                 is_whole = True
             click.echo()
         except KeyboardInterrupt:
@@ -165,9 +166,9 @@ class Conversation:
         except EdgeAgentError:
             self.messages.pop()
             raise
-        self.messages.append({"role": "assistant", "content": "".join(pieces)})
-        if last:
-            click.echo(click.style(_speed(last), dim=True), err=True)
+        self.messages.append({"role": "assistant", "content": answer.text})
+        if footnote := answer.footnote():
+            click.echo(click.style(footnote, dim=True), err=True)
         return is_whole
 
     def _events(self) -> Iterator[dict[str, Any]]:
@@ -197,16 +198,6 @@ def _message(text: str) -> str:
         return str(json.loads(text)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return text[:300]
-
-
-def _speed(last: dict[str, Any]) -> str:
-    usage, timings = last["usage"], last.get("timings", {})
-    rate = timings.get("tokens_per_second")
-    shown = f", {rate:.1f} tokens/s" if rate else ""
-    return (
-        f"[{usage['completion_tokens']} tokens{shown}, first after {timings.get('ttft_ms', 0):.0f} ms, "
-        f"{usage['prompt_tokens_details']['cached_tokens']} of {usage['prompt_tokens']} prompt tokens cached]"
-    )
 
 
 @contextlib.contextmanager

@@ -12,8 +12,9 @@ from typing import Any
 import click
 import httpx
 
+from edgeagent.environment import child_environment, client_api_key
 from edgeagent.errors import EdgeAgentError, StartFailed
-from edgeagent.settings import Settings, child_environment, client_api_key
+from edgeagent.settings import Settings
 
 START_TIMEOUT_S = 120.0
 

@@ -19,9 +19,8 @@ from rich.table import Table
 from edgeagent import __version__
 from edgeagent.catalog.anatomy import from_facts
 from edgeagent.catalog.inspection import inspect_apart
-from edgeagent.catalog.library import Library
 from edgeagent.catalog.speed import Rates, decode_tokens_per_s, error_of, prefill_tokens_per_s
-from edgeagent.cli.models import catalog_of
+from edgeagent.cli.models import catalog_of, library_of, model_to_install
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.configuration import Configuration
 from edgeagent.device.measure import Measurement
@@ -78,13 +77,18 @@ def _measure(found: Configuration, measuring: Measuring) -> Measurement:
 
 
 def model_to_measure(found: Configuration) -> Path | None:
-    """The default model if it is installed, else the smallest GGUF that generates text."""
+    """The default model if it is installed, else the smallest GGUF that generates text. No assistant
+    model: it is so small that it lies in the processor's caches, which says nothing of others."""
     try:
-        models = Library(found.settings.effective_models_dir).installed()
+        models = library_of(found.settings).installed()
         entries = catalog_of(found.settings).entries
     except EdgeAgentError:
         return None
-    others = {entry.id for entry in entries.values() if entry.task in ("embedding", "rerank")}
+    others = {
+        entry.id
+        for entry in entries.values()
+        if entry.task in ("embedding", "rerank") or entry.tools is not None
+    }
     models = [model for model in models if model.path.suffix == ".gguf" and model.id not in others]
     models.sort(key=lambda model: (model.id != found.settings.default_model, model.size_bytes))
     return models[0].path if models else None
@@ -208,13 +212,14 @@ def _problems(found: Configuration) -> list[str]:
         )
     problems += [notice.message for notice in earlier(StoreFiles(settings.store_dir))]
     try:
-        ids = [model.id for model in Library(directory).installed()]
+        ids = [model.id for model in library_of(settings).installed()]
     except EdgeAgentError as exc:
         return [*problems, exc.message]
-    if settings.default_model not in ids:
+    wanted = model_to_install(settings)
+    if settings.default_model not in ids and wanted not in ids:
         problems.append(
             f"The default model {settings.default_model} is not installed: "
-            f"`edgeagent models install {settings.default_model}`."
+            f"`edgeagent models install {wanted}`."
         )
     return problems
 

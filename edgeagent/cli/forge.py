@@ -113,15 +113,24 @@ def _train(
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("models"),
     show_default=True,
-    help="Folder that gets RUN/RUN.QUANT.gguf, and edge-assistant.json with the intents.",
+    help="Folder that gets RUN/RUN.QUANT.gguf with its record, and edge-assistant.json with the intents.",
 )
-def export(run: str, data: Path, runs: Path, threads: int | None, quant: str, out: Path) -> None:
-    """Make a GGUF file of a trained RUN, check it against torch, and quantize it."""
+@click.option(
+    "--every", type=click.IntRange(1), default=1, help="Calibrate on every so-manieth item only."
+)
+def export(
+    run: str, data: Path, runs: Path, threads: int | None, quant: str, out: Path, every: int
+) -> None:
+    """Make a GGUF file of a trained RUN, check it against torch, quantize it, and calibrate it: the
+    threshold below which no intent of the assistant's domain is believed is found on the validation split.
+    """
     opened = _runs(data, runs, threads)
+    from edgeagent.forge.evaluate import evaluate as measure
     from edgeagent.forge.evaluate import sample
     from edgeagent.forge.export import About, write_gguf, write_tools
     from edgeagent.forge.parity import compare
     from edgeagent.forge.quantize import quantize
+    from edgeagent.forge.shipping import write_record
 
     recipe = opened.recipe_of(run)
     vocabulary, decoder = opened.decoder_of(run)
@@ -145,6 +154,9 @@ def export(run: str, data: Path, runs: Path, threads: int | None, quant: str, ou
         quantize(plain, target, quant, threads or 0)
     write_tools(opened.corpus, out / "edge-assistant.json")
     click.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    figures = measure(target, vocabulary, opened.corpus, every=every)
+    write_record(target, quant, {"assistant": figures.oos_threshold})
+    _show(target.name, figures.as_dict())
 
 
 @forge.command()

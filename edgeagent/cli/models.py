@@ -25,7 +25,7 @@ from edgeagent.catalog import digest
 from edgeagent.catalog import install as installing
 from edgeagent.catalog.inspection import inspect_apart
 from edgeagent.catalog.library import Library, shipped_models_dir
-from edgeagent.catalog.manifest import Catalog, load_catalog
+from edgeagent.catalog.manifest import Catalog, Shipped, load_catalog
 from edgeagent.catalog.select import Needs
 from edgeagent.cli.daemon import call
 from edgeagent.cli.options import configured, settings_options
@@ -51,13 +51,23 @@ models.add_command(recommend)
 
 
 def library_of(settings: Settings) -> Library:
-    return Library(settings.effective_models_dir)
+    return Library(settings.effective_models_dir, settings.shipped_models_dir)
 
 
 def catalog_of(settings: Settings) -> Catalog:
     return load_catalog(
         shipped_models_dir() / "catalog.toml", settings.effective_models_dir / "catalog.toml"
     )
+
+
+def model_to_install(settings: Settings) -> str:
+    """The default model; its larger one where the default only comes with edgeagent itself."""
+    known, wanted = catalog_of(settings), settings.default_model
+    if wanted not in known or known.entry(wanted).larger is None:
+        return wanted
+    entry = known.entry(wanted)
+    sources = [source for variant in entry.variants for source in variant.sources]
+    return str(entry.larger) if all(isinstance(s, Shipped) for s in sources) else wanted
 
 
 @models.command("list")
@@ -69,7 +79,7 @@ def list_(config: Path | None, **flags: Any) -> None:
     if not found:
         click.echo(
             f"No model is installed in {settings.effective_models_dir}. "
-            f"`edgeagent models install {settings.default_model}` installs the default one."
+            f"`edgeagent models install {model_to_install(settings)}` installs a small one."
         )
         return
     table = Table("id", "file", "quant", "size", "source", "state", box=None, pad_edge=False)
@@ -163,15 +173,22 @@ def _is_file(model: str, known: Catalog) -> bool:
 
 
 @models.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.option("--larger", is_flag=True, help="And the model that the default hands over to.")
 @settings_options
 @click.pass_context
-def ensure(ctx: click.Context, /, config: Path | None, **flags: Any) -> None:
-    """Install the default model unless some model is there. Options of `serve` are understood."""
+def ensure(ctx: click.Context, /, config: Path | None, larger: bool, **flags: Any) -> None:
+    """Install a default model unless some model is there. Options of `serve` are understood."""
     settings = configured(config, **flags).settings
-    if not library_of(settings).installed():
-        ctx.invoke(
-            install, config=config, model=settings.default_model, quant=None, file=None, **flags
-        )
+    ids = [model.id for model in library_of(settings).installed()]
+    known, default = catalog_of(settings), settings.default_model
+    wanted = [] if ids else [model_to_install(settings)]
+    if larger and default in known and (second := known.entry(default).larger) is not None:
+        wanted += [second] if second not in (*ids, *wanted) else []
+    for model in wanted:
+        ctx.invoke(install, config=config, model=model, quant=None, file=None, **flags)
+    there = (*ids, *wanted)
+    found = next((m for m in (default, model_to_install(settings)) if m in there), there[0])
+    click.echo(f"The default model is {found}.")
 
 
 @models.command()
@@ -236,7 +253,7 @@ def trial_load(path: Path) -> None:
         config = EngineConfig(
             model_id=path.name,
             path=str(path),
-            task="embed" if inspect_apart(path).is_embedding else "generate",
+            task=inspect_apart(path).task,
             n_ctx=256,
             n_seq=1,
             n_prefixes=0,

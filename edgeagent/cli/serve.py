@@ -60,7 +60,7 @@ def inherited_sockets() -> list[socket.socket]:
 
     Raises: StartFailed for what is no socket.
     """
-    from edgeagent.settings import listen_fds
+    from edgeagent.environment import listen_fds
 
     sockets = []
     for fd in range(FIRST_INHERITED_FD, FIRST_INHERITED_FD + listen_fds(os.getpid())):

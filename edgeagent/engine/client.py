@@ -203,7 +203,7 @@ class EngineClient(asyncio.Protocol):
         return generation
 
     async def ask(self, question: Question) -> Any:
-        """What the worker answers in one piece: Vectors, list[int], str or int, by the question.
+        """What the worker answers in one piece: Vectors, Scores, list[int], str or int, by the question.
 
         Cancelling the task that waits here cancels the work. Raises: EngineDied, or what the worker
         refused the question with.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import time
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 from edgeagent import sandbox
 from edgeagent.catalog.facts import inspect
@@ -16,11 +18,12 @@ from edgeagent.engine.encoder import Encoder
 from edgeagent.engine.loop import Channel, Loop
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
 from edgeagent.types import (
-    CountSpec,
     DetokenizeSpec,
     EmbedSpec,
     EngineConfig,
     EngineFacts,
+    RerankSpec,
+    Scores,
     TokenizeSpec,
     Vectors,
 )
@@ -31,6 +34,10 @@ LOOK_CHARS = 16
 
 class EmbedWorker:
     """One loaded embedding model, answering one daemon."""
+
+    # What it is asked, and what to say to who asks for something else.
+    answers: ClassVar[type[EmbedSpec | RerankSpec]] = EmbedSpec
+    does: ClassVar[str] = "makes embeddings, and generates no text and ranks nothing"
 
     def __init__(self, channel: Channel, config: EngineConfig, started_s: float) -> None:
         self._channel = channel
@@ -64,15 +71,15 @@ class EmbedWorker:
             has_chat_template=False,
             can_share_prefix=False,
             load_ms=1e3 * (time.monotonic() - started_s),
-            task="embed",
+            task=self._config.task,
         )
 
     def run(self) -> None:
         """Serve until the daemon goes or says so."""
         self._loop.run(self._facts, self._embedder, self._handle, sandbox.rss_bytes)
 
-    def _emit(self, request_id: int, vectors: Vectors) -> None:
-        self._channel.send(protocol.Result(request_id, vectors))
+    def _emit(self, request_id: int, result: Vectors | Scores) -> None:
+        self._channel.send(protocol.Result(request_id, result))
 
     def _forget(self, request_id: int) -> None:
         self._requests.pop(request_id, None)
@@ -85,23 +92,26 @@ class EmbedWorker:
         Raises: InvalidParameter, ContextLengthExceeded.
         """
         try:
-            dimensions = request.spec.dimensions
-            if dimensions is not None and dimensions > self._encoder.n_embd:
-                raise InvalidParameter(
-                    f"`dimensions` is {dimensions}, vectors of {self._config.model_id} have "
-                    f"{self._encoder.n_embd} numbers: ask for at most as many.",
-                    param="dimensions",
-                )
-            for index, given in enumerate(request.spec.inputs):
+            for tokens in self._texts(request.spec):
                 if request.is_cancelled:
                     break
-                tokens = self._fitting(self._tokens(given), index, request.spec)
                 request.texts.append(tokens)
                 request.n_prompt += len(tokens)
         except BaseException:
             self._forget(request.request_id)
             raise
         self._loop.post(lambda: self._embedder.submit(request))
+
+    def _texts(self, spec: Any) -> Iterator[array[int]]:
+        """What is to be computed for a request, text by text."""
+        if spec.dimensions is not None and spec.dimensions > self._encoder.width:
+            raise InvalidParameter(
+                f"`dimensions` is {spec.dimensions}, vectors of {self._config.model_id} have "
+                f"{self._encoder.width} numbers: ask for at most as many.",
+                param="dimensions",
+            )
+        for index, given in enumerate(spec.inputs):
+            yield self._fitting(self._tokens(given), index, spec)
 
     def _tokens(self, given: str | list[int]) -> array[int]:
         if isinstance(given, str):
@@ -110,15 +120,19 @@ class EmbedWorker:
         return array("i", given)
 
     def _tokens_of(self, text: str) -> array[int]:
-        """All tokens of a text, or of its beginning if that is far too long already: 4 MB take seconds,
-        in which nobody else's texts are prepared."""
+        """All tokens of a text, or of its beginning if that is far too long already."""
+        return self._encoder.tokens_of(self._enough_of(text), add_special=True, parse_special=False)
+
+    def _enough_of(self, text: str) -> str:
+        """The text, or its beginning if that is far too long already: 4 MB take seconds, in which nobody
+        else's texts are prepared."""
         bound = self._encoder.n_text
         if len(text) > LOOK_CHARS * bound:
             start = text[: LOOK_CHARS * bound]
-            tokens = self._encoder.tokens_of(start, add_special=True, parse_special=False)
+            tokens = self._encoder.tokens_of(start, add_special=False, parse_special=False)
             if len(tokens) > 2 * bound:
-                return tokens
-        return self._encoder.tokens_of(text, add_special=True, parse_special=False)
+                return start
+        return text
 
     def _fitting(self, tokens: array[int], index: int, spec: EmbedSpec) -> array[int]:
         """A text within the model's context, cut to it where that was asked for."""
@@ -144,19 +158,21 @@ class EmbedWorker:
 
     def _handle(self, message: protocol.ToWorker) -> None:
         match message:
-            case protocol.Ask(request_id, EmbedSpec() as spec):
+            case protocol.Ask(request_id, EmbedSpec() | RerankSpec() as spec) if isinstance(
+                spec, self.answers
+            ):
                 request = Embedding(request_id, spec, time.monotonic())
                 self._requests[request_id] = request
                 if not self._clerk.put(request_id, lambda: self._prepare(request)):
                     self._forget(request_id)
             case protocol.Ask(request_id, TokenizeSpec() | DetokenizeSpec() as question):
                 self._clerk.answer(request_id, question)
-            case protocol.Generate(request_id, _) | protocol.Ask(request_id, CountSpec()):
+            case protocol.Generate(request_id, _) | protocol.Ask(request_id, _):
                 self._channel.refuse(
                     request_id,
                     InvalidParameter(
-                        f"Model {self._config.model_id} makes embeddings and generates no text: GET "
-                        "/v1/models lists those that do.",
+                        f"Model {self._config.model_id} {self.does}: GET /v1/models lists those that "
+                        "do.",
                         param="model",
                     ),
                 )

@@ -1,4 +1,4 @@
-"""Turns the texts of many requests into vectors, step by step, so that none waits for a long list.
+"""Turns the texts of many requests into vectors or scores, step by step, so that none waits for a long list.
 
     arrives -> waiting -> some of its texts in each step -> ends: result | refused | cancelled
 
@@ -19,10 +19,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edgeagent.engine.pairs import relevance
 from edgeagent.engine.runner import Aborted
 from edgeagent.engine.threads import ThreadChoice
 from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
-from edgeagent.types import EmbedSpec, EngineConfig, EngineHealth, Vectors
+from edgeagent.types import EmbedSpec, EngineConfig, EngineHealth, RerankSpec, Scores, Vectors
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ MIN_STEP_TOKENS = 64
 # A step of embedding is long, and a machine that is busy is so from the first one on: two threads that
 # wait for each other beside other programs made 7 texts/s, one thread 82 (2 cores, load 6).
 FIRST_PROBE_STEPS = 4
+_NO_NUMBERS = "The model computed numbers that are none: check its file."
 
 
 class Encodes(Protocol):
@@ -51,7 +53,7 @@ class Embedding:
     """A request on its way. `texts` are still to be computed, first to last."""
 
     request_id: int
-    spec: EmbedSpec
+    spec: EmbedSpec | RerankSpec
     arrived_s: float
     texts: deque[array[int]] = field(default_factory=deque)
     n_prompt: int = 0
@@ -84,15 +86,15 @@ def plan_texts(lengths: Sequence[Sequence[int]], n_tokens: int, n_texts: int) ->
 
 
 class Embedder:
-    """Batches over one encoder. `emit` sends a request's vectors, `refuse` its error; `forget` is told
-    of every request that has ended."""
+    """Batches over one encoder. `emit` sends a request's result, `refuse` its error; `forget` is told of
+    every request that has ended."""
 
     def __init__(
         self,
         config: EngineConfig,
         encoder: Encodes,
         *,
-        emit: Callable[[int, Vectors], None],
+        emit: Callable[[int, Vectors | Scores], None],
         refuse: Callable[[int, Exception], None],
         forget: Callable[[int], None],
         clock: Callable[[], float] = time.monotonic,
@@ -227,22 +229,13 @@ class Embedder:
     def _finish(self, request: Embedding, now: float) -> None:
         started_s = request.started_s if request.started_s is not None else now
         try:
-            data = unit(np.concatenate(request.vectors)[:, : request.spec.dimensions])
+            result = result_of(request, started_s, now)
         except EngineFailed as exc:
             self._end(request, exc)
             return
         self._service_s += 0.1 * ((now - started_s) - self._service_s)
         self._forget(request.request_id)
-        self._emit(
-            request.request_id,
-            Vectors(
-                n_dimensions=data.shape[1],
-                data=data.astype("<f4").tobytes(),
-                n_prompt=request.n_prompt,
-                queue_ms=1e3 * (started_s - request.arrived_s),
-                total_ms=1e3 * (now - request.arrived_s),
-            ),
-        )
+        self._emit(request.request_id, result)
 
     def _leave(self, request: Embedding, error: Exception | None) -> None:
         self._queue.remove(request)
@@ -254,9 +247,30 @@ class Embedder:
             self._refuse(request.request_id, error)
 
 
+def result_of(request: Embedding, started_s: float, now: float) -> Vectors | Scores:
+    """What a request gets for all that was computed. Raises: EngineFailed for NaN."""
+    rows = np.concatenate(request.vectors)
+    queue_ms, total_ms = 1e3 * (started_s - request.arrived_s), 1e3 * (now - request.arrived_s)
+    if isinstance(request.spec, RerankSpec):
+        if not np.isfinite(rows).all():
+            raise EngineFailed(_NO_NUMBERS)
+        values = [relevance(row) for row in rows.tolist()]
+        return Scores(
+            values=values, n_prompt=request.n_prompt, queue_ms=queue_ms, total_ms=total_ms
+        )
+    data = unit(rows[:, : request.spec.dimensions])
+    return Vectors(
+        n_dimensions=data.shape[1],
+        data=data.astype("<f4").tobytes(),
+        n_prompt=request.n_prompt,
+        queue_ms=queue_ms,
+        total_ms=total_ms,
+    )
+
+
 def unit(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The rows scaled to length 1; a row of zeros stays one. Raises: EngineFailed for NaN."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not np.isfinite(lengths).all():
-        raise EngineFailed("The model computed numbers that are none: check its file.")
+        raise EngineFailed(_NO_NUMBERS)
     return np.asarray(vectors / np.where(lengths == 0, 1, lengths), np.float32)

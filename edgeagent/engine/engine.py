@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeagent.engine.choose import choose
 from edgeagent.engine.draw import draw
 from edgeagent.engine.kv_cache import KVCache, Match, common_prefix
 from edgeagent.engine.outbox import Emit, Outbox
@@ -379,7 +380,8 @@ class Engine:
         if seq.first_token_s is None:
             seq.first_token_s = now
             self._outbox.hurry()
-        said, finish, error = draw(seq, logits, self._runner)
+        pick = draw if seq.choice is None else choose
+        said, finish, error = pick(seq, logits, self._runner)
         if finish is not None:
             self._end(seq, now, finish=finish, said=said, error=error)
         elif any(said):

@@ -11,6 +11,7 @@ from edgeagent.engine.constrain import Constraint, Vocabulary
 from edgeagent.engine.grammars import Grammars
 from edgeagent.engine.llama import Llama
 from edgeagent.engine.logprobs import Logprobs
+from edgeagent.engine.offer import CallTokens, Choice, Offer
 from edgeagent.engine.prompt import Built, PromptBuilder, token_of
 from edgeagent.engine.reader import Calling, Reader, Takeover
 from edgeagent.engine.sampling import Sampler
@@ -24,7 +25,8 @@ from edgeagent.errors import (
     InvalidParameter,
     QueueFull,
 )
-from edgeagent.types import EngineConfig, GenerateSpec
+from edgeagent.intents import Choosing
+from edgeagent.types import EngineConfig, GenerateSpec, Sampling
 
 
 class Intake:
@@ -48,6 +50,7 @@ class Intake:
         self._llama = llama
         self._n_slot = slot_tokens(config, llama)
         self._prompts = PromptBuilder(llama, template, config.template_timeout_s, config.model_id)
+        self._calls = CallTokens(llama, self._prompts, config.model_id)
         self._submit = submit
         self._refuse = refuse
         self._count = count
@@ -137,6 +140,8 @@ class Intake:
         Raises: ContextLengthExceeded, TemplateFailed, InvalidParameter.
         """
         spec = request.spec
+        if spec.choosing is not None:
+            return self._choices(request, spec.choosing)
         for token in spec.sampling.logit_bias:
             if not 0 <= token < self._llama.n_vocab:
                 raise InvalidParameter(
@@ -148,6 +153,26 @@ class Intake:
         limits = [self._max_new(len(prompt.tokens), spec.max_tokens) for prompt in prompts]
         return [
             self._sequence(request, prompts[index // spec.n], limits[index // spec.n], index)
+            for index in range(spec.n_answers)
+        ]
+
+    def _choices(self, request: Request, choosing: Choosing) -> list[Sequence]:
+        """Answers that are a choice among intents. They end by themselves: a bound only shortens them."""
+        spec = request.spec
+        tokens, n_text = self._calls.prompt(choosing.text)
+        offer = Offer.of(choosing, self._calls, n_text)
+        room = self._max_new(len(tokens), None)
+        return [
+            Sequence(
+                request=request,
+                index=index,
+                tokens=tokens[:],
+                n_prompt=len(tokens),
+                max_new=min(room, spec.max_tokens or room),
+                sampler=Sampler(Sampling(temperature=0), self._llama.n_vocab, [], index),
+                text=TextStream([]),
+                choice=Choice(offer),
+            )
             for index in range(spec.n_answers)
         ]
 

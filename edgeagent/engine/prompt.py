@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 MAX_PROMPT_BYTES = 16 << 20
 START_TIMEOUT_S = 20.0
+# Stands for any text of a user.
+QUESTION = "edgeagent-question"
 
 
 class TemplateHost:
@@ -181,6 +183,18 @@ class PromptBuilder:
         text = self._render(prompt, tools) + prompt.prefill
         is_reasoning = self.reasoning is not None and self.reasoning.is_opened_by(text)
         return Built(self._begun(self._llama.tokenize(text, add_special=True)), is_reasoning)
+
+    def frame(self) -> tuple[array[int], array[int]]:
+        """The tokens before and behind a lone message of the user. Raises: TemplateFailed."""
+        text = self._render(Prompt(messages=[{"role": "user", "content": QUESTION}]), None)
+        before, found, behind = text.partition(QUESTION)
+        if not found or QUESTION in behind:
+            raise TemplateFailed(
+                f"The chat template of {self._model_id} does not say a question as it is: install the model "
+                "with another template."
+            )
+        tokenize = self._llama.tokenize
+        return tokenize(before, add_special=True), tokenize(behind, add_special=False)
 
     def tokens(self, prompt: Prompt) -> array[int]:
         """Token ids of a prompt that is text or tokens, at least one.

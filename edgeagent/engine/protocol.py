@@ -19,6 +19,7 @@ from edgeagent.types import (
     EngineHealth,
     GenerateSpec,
     Question,
+    Scores,
     TokenChunk,
     Vectors,
 )
@@ -77,10 +78,10 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
 
 
 class Result(msgspec.Struct, frozen=True, tag="result"):
-    """Vectors, cells, the tokens of a text, the text of tokens, or a count of them."""
+    """Vectors, scores, cells, the tokens of a text, the text of tokens, or a count of them."""
 
     request_id: int
-    value: Vectors | Cells | list[int] | str | int
+    value: Vectors | Scores | Cells | list[int] | str | int
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):

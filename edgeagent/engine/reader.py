@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 from edgeagent.engine.syntax.family import CallReader, Family, find_marker
 from edgeagent.engine.syntax.reasoning import Reasoning
 from edgeagent.engine.text import StopFilter
+from edgeagent.intents import Confidence
 from edgeagent.types import CallDelta, FinishReason, TokenChunk, TokenLogprob, Usage
 
 Phase = Literal["start", "reasoning", "text", "calls"]
@@ -29,6 +30,7 @@ class Said(NamedTuple):
     reasoning: str = ""
     calls: tuple[CallDelta, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    confidence: Confidence | None = None
 
     def and_then(self, more: Said) -> Said:
         return Said(
@@ -36,6 +38,7 @@ class Said(NamedTuple):
             self.reasoning + more.reasoning,
             self.calls + more.calls,
             self.logprobs + more.logprobs,
+            more.confidence or self.confidence,
         )
 
     def chunk(
@@ -45,7 +48,7 @@ class Said(NamedTuple):
         """The pieces as they are sent, of answer `index`."""
         return TokenChunk(
             index, self.text, finish, usage, error, self.reasoning, [*self.calls], [*self.logprobs],
-            stop,
+            stop, self.confidence,
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edgeagent.engine.constrain import Constraint, Grammar
 from edgeagent.engine.logprobs import Logprobs
+from edgeagent.engine.offer import Choice
 from edgeagent.engine.reader import Reader
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.text import TextStream
@@ -38,7 +39,7 @@ class Sequence:
     An answer with a `constraint` may have more than one token outside: those that its grammar forced.
     Its text is in `told` so far, of `n_told` tokens; those it must begin with are there from the start.
     A constraint for `later` takes over when the `reader` says so, which takes the answer apart; with
-    `must_form` the answer does not end before that.
+    `must_form` the answer does not end before that. An answer that is a `choice` has neither.
     """
 
     request: Request
@@ -52,6 +53,7 @@ class Sequence:
     later: Constraint | None = None
     must_form: bool = False
     reader: Reader | None = None
+    choice: Choice | None = None
     logprobs: Logprobs | None = None  # where they were asked for
     n_told: int = 0
     told: list[str] = field(default_factory=list)
@@ -67,7 +69,8 @@ class Sequence:
     @property
     def is_taken_apart(self) -> bool:
         """Its tokens are more than text, or not free."""
-        return self.constraint is not None or self.reader is not None or self.logprobs is not None
+        parts = (self.constraint, self.reader, self.choice, self.logprobs)
+        return any(part is not None for part in parts)
 
     @property
     def is_stopped(self) -> bool:

@@ -2,7 +2,8 @@
 
 Four threads: the main one runs the engine and owns the llama.cpp context, `receiver` reads frames
 from the daemon, `intake` renders and tokenizes, `clerk` answers what needs the vocabulary only. The
-process ends when its socket does. A model that embeds has `embed_worker` in place of this one.
+process ends when its socket does. A model that embeds or ranks has `embed_worker` or
+`rank_worker` in place of this one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from edgeagent.engine.engine import Engine
 from edgeagent.engine.intake import Intake, slot_tokens
 from edgeagent.engine.llama import Llama
 from edgeagent.engine.loop import Channel, Loop
+from edgeagent.engine.rank_worker import RankWorker
 from edgeagent.engine.runner import LlamaRunner
 from edgeagent.engine.sequence import Request, Sequence
 from edgeagent.errors import EdgeAgentError, InvalidParameter, QueueFull
@@ -37,7 +39,9 @@ from edgeagent.types import (
     HeldSpec,
     LiftSpec,
     PlaceSpec,
+    RerankSpec,
     StateQuestion,
+    Task,
     TokenChunk,
     TokenizeSpec,
 )
@@ -153,12 +157,12 @@ class Worker:
                 self._take(Request(request_id, spec, time.monotonic()))
             case protocol.Ask(request_id, CountSpec(request=spec)):
                 self._take(Request(request_id, spec, time.monotonic(), is_counted=True))
-            case protocol.Ask(request_id, EmbedSpec()):
+            case protocol.Ask(request_id, EmbedSpec() | RerankSpec()):
                 self._refuse(
                     request_id,
                     InvalidParameter(
-                        f"Model {self._config.model_id} generates text and makes no embeddings: GET "
-                        "/v1/models lists those that do.",
+                        f"Model {self._config.model_id} generates text, and makes no embeddings and ranks "
+                        "nothing: GET /v1/models lists those that do.",
                         param="model",
                     ),
                 )
@@ -185,6 +189,13 @@ class Worker:
                 logger.error("unexpected_message kind=load")
 
 
+WORKERS: dict[Task, type[Worker | EmbedWorker]] = {
+    "generate": Worker,
+    "embed": EmbedWorker,
+    "rerank": RankWorker,
+}
+
+
 def main(argv: list[str]) -> None:
     started_s = time.monotonic()
     # Ctrl-C and a service manager's SIGTERM reach the whole group, but stopping is the daemon's to
@@ -198,8 +209,7 @@ def main(argv: list[str]) -> None:
     (first, *_) = channel.receive()
     assert isinstance(first, protocol.Load), "the daemon's first message is Load"
     try:
-        kind = EmbedWorker if first.config.task == "embed" else Worker
-        worker = kind(channel, first.config, started_s)
+        worker = WORKERS[first.config.task](channel, first.config, started_s)
     except EdgeAgentError as exc:
         channel.send(protocol.LoadFailed(exc.code, exc.message))
         sys.exit(1)

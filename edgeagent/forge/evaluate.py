@@ -19,7 +19,8 @@ from edgeagent.engine.llama import Llama
 from edgeagent.forge.classes import Classes
 from edgeagent.forge.datasets import Corpus, Item
 from edgeagent.forge.teaching import intent_figures
-from edgeagent.forge.vocabulary import END, Vocabulary, first_values, intent_text
+from edgeagent.forge.vocabulary import END, Vocabulary, first_values
+from edgeagent.intents import intent_text
 from edgeagent.types import EngineConfig
 
 MAX_TOKENS = 64

@@ -21,10 +21,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import Corpus, Item
+from edgeagent.intents import LAST_SLOT, NO_SLOTS, intent_text, slot_text
 
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 CONTROL = (USER, ASSISTANT, END)
-NO_SLOTS, LAST_SLOT = "}}", '"}}'
 
 
 @dataclass(frozen=True)
@@ -142,15 +142,6 @@ class Vocabulary:
         by_id = sorted(model["vocab"].items(), key=lambda pair: pair[1])
         merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
         return [token for token, _ in by_id], merges
-
-
-def intent_text(name: str, has_slots: bool) -> str:
-    """The token of an intent: all of its call, or all up to its slots."""
-    return f'{{"name":"{name}","arguments":{{' + ("" if has_slots else "}}")
-
-
-def slot_text(name: str, *, is_first: bool) -> str:
-    return f'"{name}":"' if is_first else f'","{name}":"'
 
 
 def call_texts(intents: Iterable[str], slot_names: dict[str, tuple[str, ...]]) -> list[str]:

@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from edgeagent.catalog.durable import replace_text, sync_folder
+from edgeagent.environment import credential
 from edgeagent.errors import KeyUnusable
-from edgeagent.settings import Settings, credential
+from edgeagent.settings import Settings
 from edgeagent.store.files import StoreFiles
 
 KEY_BYTES = 32

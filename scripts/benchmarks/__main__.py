@@ -6,6 +6,7 @@ import importlib
 import sys
 
 NAMES = {
+    "assistant": "one assistant request beside the same asked of a chat model; figures through the API",
     "engine": "the served path against a bare llama.cpp loop, prefixes, memory, start",
     "embed": "embeddings over HTTP against a bare llama.cpp loop",
     "recovery": "kill -9 of the worker in mid-stream, again and again",
@@ -26,7 +27,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
         print("Usage: scripts/bench NAME [--help]\n")
         for name, what in NAMES.items():
-            print(f"  {name:<10} {what}")
+            print(f"  {name:<16} {what}")
         sys.exit(0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2)
     name = sys.argv.pop(1)
     importlib.import_module(f"scripts.benchmarks.{MODULES.get(name, name)}").main()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import anthropic
 import httpx
+import jsonschema
 import pytest
 from anthropic.lib.streaming._messages import accumulate_event
 from pydantic import BaseModel
@@ -370,3 +371,60 @@ def test_messages_without_any_content_are_refused(smollm_daemon: DaemonProcess):
     reply = exchange(smollm_daemon.url, post("/v1/messages", body))
     assert reply.status == 400
     assert "messages" in error_of(json.loads(reply.body))["message"]
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_tool_is_called_and_its_result_answered(claude, is_streamed):
+    lamp = {
+        "name": "lamp",
+        "description": "Switch a lamp",
+        "input_schema": {
+            "type": "object",
+            "properties": {"room": {"enum": ["hall", "attic"]}, "on": {"type": "boolean"}},
+            "required": ["room", "on"],
+            "additionalProperties": False,
+        },
+    }
+    asked = [{"role": "user", "content": "Switch the lamp in the hall on."}]
+    options = {"tools": [lamp], "max_tokens": 60, "messages": asked} | COLD
+    options["tool_choice"] = {"type": "any", "disable_parallel_tool_use": True}
+    if is_streamed:
+        with claude.messages.stream(model=SMOLLM, **options) as stream:
+            answer = stream.get_final_message()
+    else:
+        answer = create(claude, **options)
+    assert answer.stop_reason == "tool_use"
+    (call,) = answer.content
+    jsonschema.validate(call.input, lamp["input_schema"])
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "The lamp is on."}
+    turns = [*asked, {"role": "assistant", "content": answer.content}]
+    turns.append({"role": "user", "content": [result]})
+    said = create(
+        claude, **(options | {"messages": turns, "tool_choice": {"type": "none"}, "max_tokens": 8})
+    )
+    (block,) = said.content
+    assert block.type == "text" and block.text
+
+
+def test_the_sdks_own_runner_calls_a_python_function(claude):
+    asked_for = []
+
+    @anthropic.beta_tool
+    def lamp(room: Literal["hall", "attic"]) -> str:
+        """Switch a lamp on.
+
+        Args:
+            room: where it is
+        """
+        asked_for.append(room)
+        return f"The lamp in the {room} is on."
+
+    runner = claude.beta.messages.tool_runner(
+        model=SMOLLM, max_tokens=60, tools=[lamp], tool_choice={"type": "tool", "name": "lamp"},
+        messages=[{"role": "user", "content": "Light in the hall, please."}], max_iterations=1, thread=False,
+        **COLD,
+    )  # fmt: skip
+    first = next(iter(runner))
+    assert first.stop_reason == "tool_use" and first.content[0].name == "lamp"
+    (answered,) = runner.generate_tool_call_response()["content"]
+    assert answered["content"] == f"The lamp in the {asked_for[0]} is on."

@@ -353,3 +353,45 @@ def test_a_suffix_is_refused_by_a_model_that_was_not_taught_to_fill_in(llama):
     with pytest.raises(ollama.ResponseError, match="suffix") as caught:
         llama.generate(model=SMOLLM, prompt="def add(", suffix="return a + b")
     assert caught.value.status_code == 400
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_a_python_function_is_called_and_its_result_answered(llama, is_streamed):
+    def lamp(room: str, on: bool) -> str:
+        """Switch a lamp.
+
+        Args:
+            room: where the lamp is
+            on: whether it shall be lit
+        """
+        return f"The lamp in the {room} is {'on' if on else 'off'}."
+
+    def turns(room: str) -> list[dict[str, Any]]:
+        call = {"function": {"name": "lamp", "arguments": {"room": room, "on": True}}}
+        return [
+            {"role": "user", "content": f"Switch the lamp in the {room} on."},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "tool_name": "lamp", "content": lamp(room, True)},
+            {"role": "assistant", "content": "It is on."},
+        ]
+
+    # This API cannot require a call, and a model this small makes one where it has seen some.
+    messages = [*turns("attic"), *turns("kitchen"), turns("hall")[0]]
+    options: dict[str, Any] = {
+        "messages": messages,
+        "tools": [lamp],
+        "options": {"temperature": 0, "num_predict": 60},
+    }
+    if is_streamed:
+        parts = list(chat(llama, **options, stream=True))
+        calls = [call for part in parts for call in part.message.tool_calls or []]
+    else:
+        calls = chat(llama, **options).message.tool_calls
+    (call,) = calls
+    said = lamp(**call.function.arguments)
+    assert said.startswith("The lamp in the ")
+    messages += [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_name": "lamp", "content": said},
+    ]
+    assert chat(llama, messages=messages).message.content

@@ -12,6 +12,7 @@ import pytest
 from openai.lib.streaming.chat._completions import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
+from edgeagent.agent import Decision
 from edgeagent.api.chat import ChatWriter
 from edgeagent.api.tools import MAX_TOOLS, Calls, merged, tool_use
 from edgeagent.errors import Forbidden, InvalidParameter
@@ -174,7 +175,7 @@ PIECES = [
 
 
 def streamed(pieces: list[TokenChunk]) -> list[dict[str, Any]]:
-    writer = ChatWriter("m", wants_usage=False)
+    writer = ChatWriter(Decision("m", "named"), wants_usage=False)
     raw = b"".join(writer.events([piece]) for piece in pieces)
     return [json.loads(line[6:]) for line in raw.split(b"\n\n") if line]
 

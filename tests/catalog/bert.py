@@ -35,6 +35,20 @@ def word_pieces(text: str, vocabulary: list[str]) -> list[int]:
 
 def embed(tensors: dict[str, Array], n_heads: int, eps: float, tokens: list[int]) -> Array:
     """The mean of the last layer, of length 1. float64 [n_embd]."""
+    mean = encode(tensors, n_heads, eps, tokens).mean(0)
+    return np.asarray(mean / np.linalg.norm(mean))
+
+
+def classify(tensors: dict[str, Array], n_heads: int, eps: float, tokens: list[int]) -> float:
+    """What a classifier of one output says of the first token: pooler, tanh, classifier."""
+    first = encode(tensors, n_heads, eps, tokens)[0]
+    pooled = np.tanh(first @ tensors["pooler.dense.weight"].T + tensors["pooler.dense.bias"])
+    (logit,) = pooled @ tensors["classifier.weight"].T + tensors["classifier.bias"]
+    return float(logit)
+
+
+def encode(tensors: dict[str, Array], n_heads: int, eps: float, tokens: list[int]) -> Array:
+    """The last layer's output for each token. float64 [n_tokens, n_embd]."""
     t = {name: array.astype(np.float64) for name, array in tensors.items()}
 
     def dense(x: Array, name: str) -> Array:
@@ -66,5 +80,4 @@ def embed(tensors: dict[str, Array], n_heads: int, eps: float, tokens: list[int]
         inner = dense(x, f"{layer}.intermediate.dense")
         inner = inner * (1 + _erf(inner / np.sqrt(2))) / 2
         x = norm(x + dense(inner, f"{layer}.output.dense"), f"{layer}.output.LayerNorm")
-    mean = x.mean(0)
-    return np.asarray(mean / np.linalg.norm(mean))
+    return np.asarray(x)

@@ -17,12 +17,16 @@ import numpy as np
 # would be infinities.
 _SCALES = {"Q4_0": (0,), "Q4_1": (0, 1), "Q8_0": (0,), "Q4_K": (0, 1), "Q6_K": (104,)}
 _CHUNK_BLOCKS = 1 << 18
+RANK = 4
+RANK_TEMPLATE = (
+    "<|im_start|>user\n<Query>: {query}\n<Document>: {document}<|im_end|>\n<|im_start|>assistant\n"
+)
 
 
 @dataclass(frozen=True)
 class Design:
     """What to build. `n_vocab` None keeps the donor's vocabulary; `output` None ties the output;
-    `pooling` is llama.h's number, of a model that embeds."""
+    `pooling` is llama.h's number, of a model that embeds, or of one that ranks by saying yes or no."""
 
     architecture: str
     n_layers: int
@@ -58,6 +62,9 @@ def write_model(path: Path, design: Design, donor: Path, seed: int = 1) -> Path:
         writer.add_sliding_window(design.sliding_window)
     if design.pooling is not None:
         writer.add_uint32(f"{design.architecture}.pooling_type", design.pooling)
+    if design.pooling == RANK:
+        writer.add_classifier_output_labels(["yes", "no"])
+        writer.add_string("tokenizer.chat_template.rerank", RANK_TEMPLATE)
     n_vocab = _add_vocabulary(writer, donor, design.n_vocab)
     random = np.random.default_rng(seed)
     for name, shape, kind in _tensors(design, n_vocab):
@@ -106,6 +113,8 @@ def _tensors(design: Design, n_vocab: int) -> list[tuple[str, tuple[int, ...], s
     ]
     if design.output is not None:
         found.append(("output.weight", (n_vocab, design.n_embd), design.output))
+    if design.pooling == RANK:
+        found.append(("cls.output.weight", (2, design.n_embd), "F32"))
     for i in range(design.n_layers):
         layer = {
             "attn_norm": (design.n_embd,),
@@ -128,11 +137,12 @@ def _tensors(design: Design, n_vocab: int) -> list[tuple[str, tuple[int, ...], s
 
 
 def _extra(design: Design) -> dict[str, tuple[int, ...]]:
-    if design.architecture != "gemma3":
+    if design.architecture not in ("gemma3", "qwen3"):
         return {}
-    return {
-        "attn_q_norm": (design.head_dim,),
-        "attn_k_norm": (design.head_dim,),
+    norms = {"attn_q_norm": (design.head_dim,), "attn_k_norm": (design.head_dim,)}
+    if design.architecture == "qwen3":
+        return norms
+    return norms | {
         "post_attention_norm": (design.n_embd,),
         "post_ffw_norm": (design.n_embd,),
     }

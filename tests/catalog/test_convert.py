@@ -135,7 +135,7 @@ def test_the_engine_computes_the_vectors_of_the_original(published: Path, tmp_pa
     convert("minilm", published, target)
     facts = inspect(target)
     assert (facts.architecture, facts.n_layers, facts.n_embd) == ("bert", 2, 64)
-    assert facts.is_embedding
+    assert facts.task == "embed"
     assert_same_vectors(target, published, 4, SENTENCES)
 
 
@@ -180,7 +180,7 @@ convert = "minilm"
     library = Library(tmp_path / "models", tmp_path / "shipped")
     model = install("tiny-bert", library, Catalog(parse_catalog(entry, "test")))
     assert library.resolve("tiny-bert") == model
-    assert inspect(model.path).is_embedding
+    assert inspect(model.path).task == "embed"
     pinned = entry + f'sha256 = "{"0" * 64}"'
     with pytest.raises(InstallFailed, match="the catalog pins 0000"):
         install("tiny-bert", library, Catalog(parse_catalog(pinned, "test")))

@@ -53,7 +53,7 @@ def test_a_real_model_is_described(stories: Path) -> None:
     assert facts.n_params == 292_800
     assert facts.weights_bytes == sum(facts.bytes_by_type.values()) == 1_171_200
     assert not facts.has_chat_template
-    assert not facts.is_embedding
+    assert facts.task == "generate"
 
 
 def test_a_quantized_chat_model_is_described() -> None:
@@ -245,7 +245,7 @@ def test_other_architectures_pass(
     write_model(path, architecture, **lengths)
     facts = inspect(path)
     assert facts.architecture == architecture
-    assert facts.is_embedding == (architecture == "bert")
+    assert (facts.task == "embed") == (architecture == "bert")
 
 
 def test_a_file_cut_anywhere_is_refused(stories: Path, tmp_path: Path) -> None:

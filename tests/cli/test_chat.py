@@ -46,6 +46,42 @@ def test_one_message_prints_one_answer_and_its_speed(edgeagent, smollm_daemon: D
     assert re.search(r"\[\d+ tokens, [\d.]+ tokens/s, first after \d+ ms", done.stderr)
 
 
+@pytest.fixture(scope="module")
+def assistant(
+    shipped_assistant: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DaemonProcess]:
+    """Nothing is installed: all there is comes with edgeagent."""
+    empty, state = tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("state")
+    with serving(empty, state, shipped_models_dir=str(shipped_assistant)) as daemon:
+        yield daemon
+
+
+@pytest.mark.parametrize(
+    ("message", "domain", "shown", "sure"),
+    [
+        ("play homework by adele", "skills", 'PlayMusic(album: "homework", artist: "adele")', ""),
+        ("set a timer", "assistant", "timer()", ""),
+        (
+            "why do cats purr",
+            "assistant",
+            "Out of scope: this asks for none of the 3",
+            "not believed",
+        ),
+    ],
+    ids=["slots", "no slots", "out of scope"],
+)
+def test_calls_of_an_assistant_are_readable(edgeagent, assistant, message, domain, shown, sure):
+    done = edgeagent("chat", message, "--domain", domain, "--port", port_of(assistant))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(shown)
+    assert re.search(rf"\[\w+ [\d.]+% probable, {sure}.*first after \d+ ms", done.stderr)
+
+
+def test_an_unknown_domain_is_one_line(edgeagent, assistant):
+    done = edgeagent("chat", "Hi", "--domain", "kitchen", "--port", port_of(assistant))
+    assert "assistant, service, skills" in one_line(done)
+
+
 def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
     edgeagent, smollm_daemon: DaemonProcess
 ):

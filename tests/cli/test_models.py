@@ -102,3 +102,42 @@ def test_install_without_a_model_takes_the_recommended_one(edgeagent, tmp_path: 
     assert "'gardening' is not one of" in done.stderr and done.returncode == 2
     done = edgeagent("models", "install", "--quant", "Q4_0", *where)
     assert "need a MODEL" in done.stderr and done.returncode == 2
+
+
+def test_what_comes_with_edgeagent_is_listed_verified_and_enough(
+    edgeagent, shipped_assistant: Path, tmp_path: Path
+):
+    def run(*arguments: str):
+        env = {"EDGEAGENT_SHIPPED_MODELS_DIR": str(shipped_assistant)}
+        return edgeagent("models", *arguments, "--models-dir", tmp_path, env=env)
+
+    listed = run("list").stdout
+    assert re.search(
+        r"^edge-assistant-s +edge-assistant-s.Q8_0.gguf .* shipped +good", listed, re.M
+    )
+    assert run("verify").stdout == "edge-assistant-s: good\n"
+    assert run("ensure").stdout == "The default model is edge-assistant-s.\n"
+    assert "is shipped with edgeagent" in one_line(run("remove", "edge-assistant-s", "--yes"))
+
+
+def test_a_shipped_model_is_ensured_without_a_network_and_its_larger_one_is_not(
+    edgeagent, shipped_assistant: Path, tmp_path: Path
+):
+    env = {"EDGEAGENT_SHIPPED_MODELS_DIR": str(shipped_assistant), "EDGEAGENT_OFFLINE": "true"}
+    where = ("--models-dir", tmp_path)
+    assert edgeagent("models", "ensure", *where, env=env).returncode == 0
+    done = edgeagent("models", "ensure", "--larger", *where, env=env)
+    assert "smollm2-135m-instruct" in one_line(done)
+
+
+def test_an_assistant_is_recommended_for_its_domains_and_for_no_chat(edgeagent, tmp_path: Path):
+    where = ("--models-dir", tmp_path, "--profile", "pi5-4gb", "--json")
+
+    def best(*needs: str) -> str:
+        return json.loads(edgeagent("models", "recommend", *needs, *where).stdout)["choices"][0][
+            "model_id"
+        ]
+
+    assert best("--task", "assistant", "--domain", "service").startswith("edge-assistant-")
+    chat = edgeagent("models", "recommend", "--all", *where).stdout
+    assert "answers with calls of its own tools and does not chat" in chat

@@ -78,5 +78,5 @@ def pool(small: Corpus) -> Pool:
 @pytest.fixture(scope="session")
 def shape(vocabulary: Vocabulary) -> DecoderShape:
     return DecoderShape(
-        vocabulary.n_tokens, n_embd=48, n_layers=2, n_head=4, n_head_kv=2, n_ff=96, n_ctx=128
+        vocabulary.n_tokens, n_embd=64, n_layers=2, n_head=4, n_head_kv=2, n_ff=96, n_ctx=128
     )

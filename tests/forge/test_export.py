@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from edgeagent.catalog.facts import inspect
+from edgeagent.catalog.library import Library
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.augment import Augmenter
 from edgeagent.forge.decoder import Decoder, DecoderShape
@@ -16,6 +17,7 @@ from edgeagent.forge.export import About, write_gguf, write_tools
 from edgeagent.forge.learning import AssistantTask, Weights
 from edgeagent.forge.parity import compare
 from edgeagent.forge.quantize import quantize
+from edgeagent.forge.shipping import write_record
 from edgeagent.forge.teaching import Pool
 from edgeagent.forge.trainer import Plan, Trainer
 
@@ -85,6 +87,18 @@ def test_the_tools_of_the_daemon_are_those_of_the_corpus(small, tmp_path):
     assert body["out_of_scope"] == "oos"
     assert set(body["domains"]["skills"]) == {"GetWeather", "RateBook"}
     assert body["tools"]["RateBook"]["slots"] == list(small.slot_names["RateBook"])
+
+
+def test_a_record_makes_a_shipped_model_of_a_file(exported, tmp_path):
+    path = tmp_path / "tiny" / exported.name
+    path.parent.mkdir()
+    path.write_bytes(exported.read_bytes())
+    write_record(path, "F16", {"assistant": 0.12349})
+    library = Library(tmp_path / "none", tmp_path)
+    (model,) = library.installed()
+    assert (model.id, model.quant, model.source) == ("tiny", "F16", "shipped")
+    assert model.thresholds == {"assistant": 0.1234}
+    assert library.verify("tiny") is not None
 
 
 @pytest.mark.parametrize(

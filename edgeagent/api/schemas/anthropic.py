@@ -140,7 +140,14 @@ class Conversation(RequestModel):
     user_profile_id: Annotated[str | None, Ignored()] = None
     workspace_id: Annotated[str | None, Ignored()] = None
 
-    refused: ClassVar[dict[str, tuple[object, ...]]] = {"mcp_servers": ([],), "container": ()}
+    refused: ClassVar[dict[str, tuple[object, ...]]] = {
+        "mcp_servers": ([],),
+        "container": (),
+        "thread": (),
+    }
+    instead: ClassVar[dict[str, str]] = {
+        "thread": "leave it out and send the whole conversation in `messages`"
+    }
 
     def prompt(self) -> Prompt:
         """What the model's template is given. A last turn of the assistant is how the answer begins.

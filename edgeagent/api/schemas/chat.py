@@ -128,7 +128,9 @@ class ChatRequest(GenerationRequest):
         None, ge=0, le=20, description="and so many of the most probable in its place"
     )
     metadata: Metadata | None = Field(
-        None, description="kept with a stored answer; `subject` names whom it is about"
+        None,
+        description="kept with a stored answer; `subject` names whom it is about, `domain` what an assistant "
+        "model may be asked for, `escalate` (true, false) whether a larger one may answer",
     )
     store: bool | None = Field(None, description="keep question and answer on this device")
     tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = Field(
@@ -198,13 +200,15 @@ class ChatRequest(GenerationRequest):
         """How many alternatives to each token are asked for; None: no log-probabilities at all."""
         return self.top_logprobs or 0 if self.logprobs else None
 
-    def tool_use(self, caller: Caller) -> ToolUse | None:
-        """The tools that the answer may call. Raises: InvalidParameter, Forbidden."""
+    def tool_use(self, caller: Caller, *, has_own: bool = False) -> ToolUse | None:
+        """The tools that the answer may call; with `has_own` the model brings some. Raises:
+        InvalidParameter, Forbidden."""
         tools = [tool.tool() for tool in self.tools or ()]
         is_parallel = self.parallel_tool_calls is not False
         chosen = self.tool_choice
         if isinstance(chosen, FunctionChoice):
-            return tool_use(tools, caller, name=chosen.function.name, is_parallel=is_parallel)
+            name = chosen.function.name
+            return tool_use(tools, caller, name=name, is_parallel=is_parallel, has_own=has_own)
         if isinstance(chosen, AllowedToolsChoice):
             names = [choice.function.name for choice in chosen.allowed_tools.tools]
             return tool_use(
@@ -214,7 +218,9 @@ class ChatRequest(GenerationRequest):
                 only=names,
                 is_parallel=is_parallel,
             )
-        return tool_use(tools, caller, choice=chosen or "auto", is_parallel=is_parallel)
+        return tool_use(
+            tools, caller, choice=chosen or "auto", is_parallel=is_parallel, has_own=has_own
+        )
 
     def prompt(self) -> Prompt:
         """What the model's template is given."""
@@ -240,6 +246,24 @@ class ChatRequest(GenerationRequest):
     @property
     def answer_limit(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
+
+
+class ConfidenceBody(BaseModel):
+    """How sure an assistant model was: `intent` has `probability` among all on offer, out-of-scope
+    included, and that is `margin` more than the next one has. `abstained`: it was not believed."""
+
+    intent: str
+    probability: float
+    margin: float
+    domain: str | None
+    abstained: bool
+
+
+class OwnBody(BaseModel):
+    """Extension. What edgeagent knows of an answer: `route` says why this model gave it."""
+
+    route: Literal["named", "default", "escalated"]
+    confidence: ConfidenceBody
 
 
 class ContentLogprobs(BaseModel):
@@ -284,3 +308,6 @@ class ChatAnswer(BaseModel):
     choices: list[ChatChoice]
     usage: UsageBody
     timings: TimingsBody
+    edgeagent: OwnBody | None = Field(
+        None, description="where an assistant model was asked; in a stream, with the finish reason"
+    )

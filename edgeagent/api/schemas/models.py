@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from edgeagent.types import Task
+
 
 class ModelBody(BaseModel):
     """An installed model. `state` and what follows is our extension."""
@@ -18,7 +20,7 @@ class ModelBody(BaseModel):
     is_default: bool
     size_bytes: int
     n_ctx: int | None = None
-    task: Literal["generate", "embed"]
+    task: Task
 
 
 class ModelList(BaseModel):

@@ -229,17 +229,22 @@ class Asked(RequestModel):
     def items(self) -> list[InputItem]:
         return self.input or []
 
-    def tool_use(self, caller: Caller) -> ToolUse | None:
-        """The tools that the answer may call. Raises: InvalidParameter, Forbidden."""
+    def tool_use(self, caller: Caller, *, has_own: bool = False) -> ToolUse | None:
+        """The tools that the answer may call; with `has_own` the model brings some. Raises:
+        InvalidParameter, Forbidden."""
         tools = [tool.tool() for tool in self.tools or ()]
         is_parallel = self.parallel_tool_calls is not False
         chosen = self.tool_choice
         if isinstance(chosen, NamedTool):
-            return tool_use(tools, caller, name=chosen.name, is_parallel=is_parallel)
+            return tool_use(
+                tools, caller, name=chosen.name, is_parallel=is_parallel, has_own=has_own
+            )
         if isinstance(chosen, AllowedTools):
             names = [one.name for one in chosen.tools]
             return tool_use(tools, caller, choice=chosen.mode, only=names, is_parallel=is_parallel)
-        return tool_use(tools, caller, choice=chosen or "auto", is_parallel=is_parallel)
+        return tool_use(
+            tools, caller, choice=chosen or "auto", is_parallel=is_parallel, has_own=has_own
+        )
 
     def variables(self) -> dict[str, Any]:
         """What the model's template is told of reasoning."""

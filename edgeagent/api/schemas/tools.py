@@ -28,6 +28,8 @@ class FunctionDefinition(BaseModel):
         None, description="a JSON schema of the arguments; without one there are none"
     )
     strict: Annotated[bool | None, Ignored("a schema always binds")] = None
+    # Open WebUI says it again here for the tools of OpenAPI servers.
+    type: Annotated[Literal["function"] | None, Ignored()] = None
 
 
 class FunctionTool(BaseModel):

@@ -1,0 +1,79 @@
+"""What an assistant model can be asked for: its intents by domain, and the slots of those that have any.
+
+Read from the file that a catalog entry names as `tools`, which the forge writes beside its models
+(`forge.export.write_tools`):
+
+    {"out_of_scope": "oos", "domains": {"assistant": ["weather", ...], ...},
+     "tools": {"GetWeather": {"description": "Get weather", "slots": ["city", ...]}, ...}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from edgeagent.errors import SettingsError
+from edgeagent.types import Tool
+
+# Without one that was calibrated.
+THRESHOLD = 0.5
+# The key of the threshold that holds where all domains are on offer.
+ALL = "all"
+
+
+class SlottedTool(Struct, frozen=True):
+    """An intent with slots; `description` in a few words."""
+
+    slots: tuple[str, ...]
+    description: str = ""
+
+
+class Assistant(Struct, frozen=True, kw_only=True):
+    """The intents of one model. `thresholds` by domain: below it no intent is believed."""
+
+    domains: dict[str, tuple[str, ...]]
+    tools: dict[str, SlottedTool] = {}
+    out_of_scope: str = "oos"
+    thresholds: Mapping[str, float] = {}
+
+    def names(self, domain: str | None) -> tuple[str, ...]:
+        """The intents of one domain, or all, each once."""
+        if domain is not None:
+            return self.domains[domain]
+        return tuple(dict.fromkeys(name for names in self.domains.values() for name in names))
+
+    def slots(self, intent: str) -> tuple[str, ...]:
+        return self.tools[intent].slots if intent in self.tools else ()
+
+    def threshold(self, domain: str | None) -> float:
+        return self.thresholds.get(domain or ALL, THRESHOLD)
+
+    def tool(self, intent: str) -> Tool:
+        """An intent as clients name it in `tools`."""
+        slots = {slot: {"type": "string"} for slot in self.slots(intent)}
+        said = self.tools[intent].description if intent in self.tools else described(intent)
+        parameters: dict[str, Any] = {
+            "type": "object", "properties": slots, "additionalProperties": False,
+        }  # fmt: skip
+        return Tool(name=intent, description=said, parameters=parameters)
+
+
+def described(intent: str) -> str:
+    """An intent's name in words: "Card arrival" for card_arrival."""
+    words = intent.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]
+
+
+def read_assistant(path: Path) -> Assistant:
+    """Raises: SettingsError for a file that is missing or is no list of tools."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Assistant)
+    except (OSError, msgspec.DecodeError) as exc:
+        raise SettingsError(
+            f"{path} is no list of an assistant's tools ({exc}): restore the file, or correct `tools` in "
+            "the catalog."
+        ) from exc

@@ -1,0 +1,61 @@
+"""One draw of an answer that is a choice among intents: the intent at once, then its slots.
+
+The most probable token that may come is taken; sampling has no say in what a text asks for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgeagent.engine.draw import Drawn
+from edgeagent.engine.offer import Choice
+from edgeagent.engine.reader import Said
+from edgeagent.engine.runner import Runner
+from edgeagent.engine.sequence import Sequence
+from edgeagent.types import CallDelta
+
+
+def choose(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
+    """The next piece of the call, from logits (float32 [n_vocab])."""
+    assert seq.choice is not None
+    drawn = (_first if seq.choice.chosen is None else _slot)(seq, seq.choice, logits, runner)
+    if drawn.finish is None and seq.n_generated >= seq.max_new:
+        drawn = drawn._replace(finish="length")
+    if drawn.finish is not None:
+        said = drawn.said._replace(confidence=seq.choice.confidence)
+        drawn = drawn._replace(said=said)
+    return drawn
+
+
+def _first(seq: Sequence, choice: Choice, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
+    """The intent, or that there is none."""
+    choosing = choice.offer.choosing
+    if choosing.reply is not None:
+        return Drawn(Said(choosing.reply), "stop")
+    number, choice.confidence = choice.offer.weigh(logits)
+    if choice.confidence.is_abstained:
+        return Drawn(Said(choosing.otherwise), "stop")
+    seq.tokens.append(int(choice.offer.ids[number]))
+    choice.chosen = choosing.candidates[number]
+    if not choice.chosen.slots:
+        return Drawn(Said(calls=(CallDelta(0, "{}", choice.chosen.name),)), "tool_calls")
+    return Drawn(Said(calls=(CallDelta(0, "", choice.chosen.name),)))
+
+
+def _slot(seq: Sequence, choice: Choice, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
+    """A token of a value, or the turn to the next slot or the end; a slot is told when it is whole."""
+    token, slot, is_end = choice.next_token(logits)
+    seq.tokens.append(token)
+    if slot is None and not is_end:
+        choice.value.append(token)
+        return Drawn()
+    told = ""
+    if choice.slot is not None:
+        told = choice.finished_value(b"".join(map(runner.piece, choice.value)))
+    choice.slot, choice.value = slot, []
+    if is_end:
+        told += choice.ending()
+        return Drawn(Said(calls=(CallDelta(0, told),)), "tool_calls")
+    return Drawn(Said(calls=(CallDelta(0, told),)) if told else Said())

@@ -140,9 +140,9 @@ def _slots(tool: Tool, known: tuple[str, ...], model_id: str) -> list[Slot]:
     schema = tool.parameters
     if odd := sorted(schema.keys() - _OBJECT):
         raise _unsuited(tool, f"its parameters have `{odd[0][:80]}`", model_id)
-    properties = schema.get("properties") or {}
-    required = schema.get("required") or []
-    if not isinstance(properties, Mapping) or not isinstance(required, list):
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    is_object = schema.get("type", "object") == "object" and isinstance(properties, Mapping)
+    if not is_object or not isinstance(required, list):
         raise _unsuited(tool, "its parameters are no object with `properties`", model_id)
     found = []
     for name in known:

@@ -239,7 +239,8 @@ class InstalledModels:
             # Questions to an assistant model have nothing in common.
             n_prefixes=0 if is_assistant else min(settings.n_prefixes, PREFIXES_PER_SEQ * n_seq),
             n_batch=settings.n_batch,
-            n_threads=self._n_threads,
+            # So small a model waits at barriers for longer than a second thread saves.
+            n_threads=1 if is_assistant else self._n_threads,
             kv_type=settings.kv_type,
             flash_attention=settings.flash_attention,
             step_budget_ms=settings.step_budget_ms,

@@ -7,19 +7,23 @@ import sys
 import zipfile
 from pathlib import Path
 
+from edgeagent.catalog.library import Library
+
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
-from edgeagent.catalog.library import shipped_models_dir
+from pathlib import Path
+from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
 from edgeagent.device.library import load_all
 import edgeagent
 print(edgeagent.__file__)
 print("smollm2-135m-instruct" in load_catalog(shipped_models_dir() / "catalog.toml"))
 print("pi5-8gb" in load_all())
+print([model.id for model in Library(Path("none")).installed()])
 """
 
 
-def test_the_catalog_and_the_profiles_are_found_in_an_installed_wheel(tmp_path):
+def test_catalog_profiles_and_shipped_models_are_found_in_an_installed_wheel(tmp_path):
     build = [
         sys.executable,
         "-m",
@@ -40,4 +44,5 @@ def test_the_catalog_and_the_profiles_are_found_in_an_installed_wheel(tmp_path):
     )  # fmt: skip
     origin, *found = done.stdout.splitlines()
     assert Path(origin).is_relative_to(site)
-    assert found == ["True", "True"]
+    shipped = [model.id for model in Library(tmp_path / "none", ROOT / "models").installed()]
+    assert found == ["True", "True", str(shipped)]

@@ -177,6 +177,8 @@ def compared(url: str, args: argparse.Namespace, assistant: Assistant) -> list[J
     names = assistant.names(DOMAIN)
     rows = []
     for model, n in ((args.model, args.requests), (args.beside, args.beside_requests)):
+        if not model:
+            continue
         asked = items[:: max(1, len(items) // n)][:n]
         if model == args.model:
             bodies = [question(model, item) for item in asked]
@@ -197,8 +199,7 @@ def show(rows: Sequence[Json]) -> None:
             f"| {row['model']} | {row['clients']} | {row['requests_s']:.1f} | {row['median_ms']:.1f} ms | "
             f"{100 * row['accuracy']:.1f}% of {row['requests']} | {row['prompt_tokens']} |"
         )
-    first, second = rows[: len(rows) // 2], rows[len(rows) // 2 :]
-    for ours, theirs in zip(first, second, strict=True):
+    for ours, theirs in zip(rows[:2], rows[2:], strict=False):
         times = ours["requests_s"] / theirs["requests_s"]
         print(f"{ours['clients']} client(s): {times:.1f} times the requests/s")
 
@@ -208,7 +209,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="edge-assistant-s")
-    parser.add_argument("--beside", default="smollm2-135m-instruct", help="must be installed")
+    parser.add_argument(
+        "--beside", default="smollm2-135m-instruct", help="must be installed; empty: none"
+    )
     parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
     parser.add_argument("--shipped", type=Path, help="another folder like models/")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the data sets")

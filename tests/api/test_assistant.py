@@ -258,6 +258,18 @@ def test_a_response_is_a_call_with_its_confidence(assistant):
     assert again.output[0].name == "GetWeather"
 
 
+def test_a_dialogue_of_responses_is_asked_by_its_last_words(assistant):
+    first = assistant.responses.create(model=MODEL, input="set a timer")
+    (call,) = first.output
+    done = {"type": "function_call_output", "call_id": call.call_id, "output": "done"}
+    passed_on = assistant.responses.create(model=MODEL, previous_response_id=first.id, input=[done])
+    assert passed_on.output_text == "done"
+    last = assistant.responses.create(
+        model=MODEL, previous_response_id=passed_on.id, input="show the weather in lima"
+    )
+    assert last.output[0].arguments == '{"city":"lima"}'
+
+
 def test_other_dialects_get_calls_too(daemon):
     messages = [{"role": "user", "content": "show the weather in rome"}]
     body = {"model": MODEL, "messages": messages, "stream": False}

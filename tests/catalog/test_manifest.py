@@ -83,6 +83,13 @@ WRONG = [
     ('name = "Tiny"', 'name = "Tiny"\nid = "other"', "calls itself"),
     ('name = "Tiny"', 'name = "Tiny"\nsampling = { temprature = 1.0 }', "'temperature'"),
     ('kind = "url"', 'kind = "ftp"', "ftp"),
+    ('task = "chat"', 'task = "chat"\ntools = "t.json"', "tools go with the task assistant"),
+    (
+        'task = "chat"',
+        'task = "assistant"\ntools = "../t.json"',
+        "'../t.json' is not a plain file name",
+    ),
+    ('task = "chat"', 'task = "assistant"\nthresholds = { home = 1.5 }', "it must be 0 to 1"),
 ]
 
 

@@ -30,7 +30,8 @@ HI = [{"role": "user", "content": "Hi"}]
 SDK = openai.OpenAI(base_url="http://localhost/v1", api_key="none")
 RAISED = {
     400: openai.BadRequestError, 401: openai.AuthenticationError, 403: openai.PermissionDeniedError,
-    404: openai.NotFoundError, 405: openai.APIStatusError, 409: openai.ConflictError, 413: openai.APIStatusError,
+    404: openai.NotFoundError, 405: openai.APIStatusError, 409: openai.ConflictError,
+    413: openai.APIStatusError,
     415: openai.APIStatusError, 422: openai.UnprocessableEntityError, 429: openai.RateLimitError,
 }  # fmt: skip
 

@@ -245,3 +245,17 @@ def test_an_unloaded_models_memory_comes_back(stories):
 
     pid = asyncio.run(run())
     wait_for(lambda: not psutil.pid_exists(pid), 5)
+
+
+async def test_whoever_waits_for_a_model_that_is_unloaded_while_it_loads_is_told_so(stories):
+    async with pool_of(stories) as pool:
+        waiting = [asyncio.create_task(ask(pool, "model-a")) for _ in range(2)]
+        async with asyncio.timeout(20):
+            while not (resident := pool.resident("model-a")) or resident.starting is None:
+                await asyncio.sleep(0)
+        started = resident.starting
+        await pool.unload("model-a", "asked for")
+        for error in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(error, Unavailable) and error.retry_after_s
+        assert started.cancelled()
+        assert await ask(pool, "model-a"), "the next one loads it again"

@@ -32,6 +32,7 @@ from edgeagent.api import (
     tokens,
 )
 from edgeagent.api.docs import DocsPlugin
+from edgeagent.api.documented import document_errors
 
 ROUTES = [
     chat.chat,
@@ -60,6 +61,7 @@ ROUTES = [
     *conversations.HANDLERS,
     *data.HANDLERS,
 ]
+document_errors(ROUTES)
 
 Hook = Callable[[], Awaitable[None]]
 

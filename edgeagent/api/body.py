@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 import pydantic
 from litestar import Request
+from litestar.exceptions import InternalServerException
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
 
 from edgeagent.api.errors import register_fields
@@ -22,7 +23,10 @@ async def read_body(request: Request[Any, Any, Any], model: type[Model]) -> Mode
     Raises: BadRequest for what is no JSON, NaN and too deep nesting included; pydantic's
     ValidationError for what is no `model`; BodyTooLarge from the guard.
     """
-    raw = await request.body()
+    try:
+        raw = await request.body()
+    except InternalServerException as exc:  # Litestar's word for a client that has left
+        raise BadRequest("The body ended before it was whole: send all of it.") from exc
     if not raw.strip():
         raise BadRequest("The body is empty, a JSON object is expected: send one.")
     try:
@@ -45,7 +49,7 @@ def _kind(value: object) -> str:
 def body_operation(model: type[pydantic.BaseModel]) -> type[Operation]:
     """An OpenAPI operation whose request body is `model`, for handlers that read it by `read_body`."""
     register_fields(model)
-    schema: Any = _inlined(model.model_json_schema(mode="validation"))
+    schema: Any = inlined(model.model_json_schema(mode="validation"))
 
     @dataclass
     class WithBody(Operation):
@@ -57,7 +61,7 @@ def body_operation(model: type[pydantic.BaseModel]) -> type[Operation]:
     return WithBody
 
 
-def _inlined(schema: dict[str, Any]) -> Any:
+def inlined(schema: dict[str, Any]) -> Any:
     """The schema with its `$defs` put in place of the references to them; what stands beside a reference
     says more of it. A type within itself is shown once."""
     definitions = schema.pop("$defs", {})

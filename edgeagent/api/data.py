@@ -49,7 +49,9 @@ _HELD = {409: ResponseSpec(ErrorBody, description="Some of it is under legal hol
 )
 async def read_audit(
     custody: NamedDependency[Custody],
-    after: Annotated[int, Parameter(ge=0, description="`next_after` of the last page")] = 0,
+    after: Annotated[
+        int, Parameter(ge=0, le=1 << 62, description="`next_after` of the last page")
+    ] = 0,
     limit: Annotated[int, Parameter(ge=1, le=MAX_PAGE, description="most of one page")] = 100,
 ) -> AuditPage:
     rows, head = await custody.audit_page(after, limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import signal
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from edgeagent.errors import ForgeFailed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from edgeagent.forge.evaluate import Figures
+    from edgeagent.forge.parity import Parity
     from edgeagent.forge.recipe import Recipe
     from edgeagent.forge.runs import Runs
 
@@ -109,33 +112,64 @@ def _train(
     "--quant", default="Q8_0", show_default=True, help="Type of the weights; F16 leaves them."
 )
 @click.option(
+    "--beside",
+    multiple=True,
+    metavar="RUN",
+    help="Another run whose figures go into the card; may be given several times.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("models"),
     show_default=True,
-    help="Folder that gets RUN/RUN.QUANT.gguf with its record, and edge-assistant.json with the intents.",
-)
-@click.option(
-    "--every", type=click.IntRange(1), default=1, help="Calibrate on every so-manieth item only."
+    help="Folder that gets RUN/ with the GGUF file, model.toml and README.md (the card), and "
+    "edge-assistant.json with the intents.",
 )
 def export(
-    run: str, data: Path, runs: Path, threads: int | None, quant: str, out: Path, every: int
+    run: str,
+    data: Path,
+    runs: Path,
+    threads: int | None,
+    quant: str,
+    beside: tuple[str, ...],
+    out: Path,
 ) -> None:
-    """Make a GGUF file of a trained RUN, check it against torch, quantize it, and calibrate it: the
-    threshold below which no intent of the assistant's domain is believed is found on the validation split.
-    """
+    """Make a GGUF file of a trained RUN, check it against torch, quantize it, measure both files on the
+    validation splits, and write the record with its thresholds and the card."""
     opened = _runs(data, runs, threads)
-    from edgeagent.forge.evaluate import evaluate as measure
-    from edgeagent.forge.evaluate import sample
+    from edgeagent.device.probe import probe
+    from edgeagent.forge.card import card
     from edgeagent.forge.export import About, write_gguf, write_tools
-    from edgeagent.forge.parity import compare
     from edgeagent.forge.quantize import quantize
     from edgeagent.forge.shipping import write_record
 
-    recipe = opened.recipe_of(run)
+    others = [opened.training(name) for name in beside]
+    trained = opened.training(run)
     vocabulary, decoder = opened.decoder_of(run)
     plain = opened.folder / run / f"{run}.F16.gguf"
-    write_gguf(decoder, vocabulary, About(run, recipe.description), plain)
+    write_gguf(decoder, vocabulary, About(run, trained.recipe.description), plain)
+    parity = _checked(opened, plain, vocabulary, decoder)
+    target = out / run / f"{run}.{quant}.gguf"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if quant == "F16":
+        target.write_bytes(plain.read_bytes())
+    else:
+        quantize(plain, target, quant, threads or 0)
+    click.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    figures = [_measured(opened, path, 1) for path in (plain, target)]
+    write_tools(opened.corpus, out / "edge-assistant.json")
+    write_record(target, quant, {d: t.value for d, t in figures[1].thresholds.items()})
+    machine = f"{probe().cpu.model or 'an unknown processor'}, {threads or os.cpu_count()} threads"
+    text = card(trained, target, quant, figures[0], figures[1], parity, others, machine)
+    (target.parent / "README.md").write_text(text, encoding="utf-8")
+    _show(f"{run} {quant}", figures[1].as_dict())
+
+
+def _checked(opened: Runs, plain: Path, vocabulary: Any, decoder: Any) -> Parity:
+    """Raises: ForgeFailed where llama.cpp computes something else than torch."""
+    from edgeagent.forge.evaluate import sample
+    from edgeagent.forge.parity import compare
+
     texts = [item.text for item in sample(opened.corpus.validation, 50)]
     parity = compare(decoder, vocabulary, plain, texts)
     click.echo(
@@ -146,17 +180,7 @@ def export(
         raise ForgeFailed(
             f"{plain} does not compute what was trained: {parity.n_prompts - parity.n_equal} answers differ."
         )
-    target = out / run / f"{run}.{quant}.gguf"
-    if quant == "F16":
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(plain.read_bytes())
-    else:
-        quantize(plain, target, quant, threads or 0)
-    write_tools(opened.corpus, out / "edge-assistant.json")
-    click.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
-    figures = measure(target, vocabulary, opened.corpus, every=every)
-    write_record(target, quant, {"assistant": figures.oos_threshold})
-    _show(target.name, figures.as_dict())
+    return parity
 
 
 @forge.command()
@@ -172,28 +196,32 @@ def evaluate(
     MODEL is a file, or the name of a run that has been exported.
     """
     opened = _runs(data, runs, threads)
-    from edgeagent.forge.evaluate import evaluate as measure
-    from edgeagent.forge.vocabulary import Vocabulary
-
     path = Path(model)
     if not path.suffix:
         path = opened.folder / model / f"{model}.F16.gguf"
     if not path.is_file():
         raise ForgeFailed(f"{path} is missing: name a GGUF file, or export the run first.")
+    figures = _measured(opened, path, every)
+    if as_json:
+        click.echo(json.dumps(figures.as_dict()))
+    else:
+        _show(path.name, figures.as_dict())
+
+
+def _measured(opened: Runs, path: Path, every: int) -> Figures:
+    from edgeagent.forge.evaluate import evaluate as measure
+    from edgeagent.forge.vocabulary import Vocabulary
+
     vocabulary = Vocabulary.read(opened.folder / "vocabulary.json")
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(path.name, total=len(opened.corpus.validation[::every]))
-        figures = measure(
+        return measure(
             path,
             vocabulary,
             opened.corpus,
             every=every,
             say=lambda n: progress.update(bar, advance=n),
         )
-    if as_json:
-        click.echo(json.dumps(figures.as_dict()))
-    else:
-        _show(path.name, figures.as_dict())
 
 
 def _runs(data: Path, runs: Path, threads: int | None) -> Runs:

@@ -246,7 +246,10 @@ class EngineClient(asyncio.Protocol):
         """End the worker and wait until all its memory has come back."""
         self._is_closing = True
         if self._transport is not None and not self._gone.is_set():
-            self._send(protocol.Shutdown())
+            if self._loaded.done():
+                self._send(protocol.Shutdown())
+            else:  # it reads nothing until its model is loaded
+                self.kill("no longer wanted")
             try:
                 async with asyncio.timeout(timeout_s):
                     await self._gone.wait()

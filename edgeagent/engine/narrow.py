@@ -57,8 +57,8 @@ def _may_close(node: dict[str, Any]) -> bool:
         isinstance(named, dict)
         and bool(named)
         and not node.keys() & {"additionalProperties", "patternProperties", "minProperties"}
-        and isinstance(required, list)
-        and all(name in named for name in required)
+        and _is_names(required)  # what is malformed is left to the meta-schema
+        and named.keys() >= set(required)
     )
 
 

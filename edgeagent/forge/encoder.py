@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from edgeagent.catalog.safetensors import read_tensors
 from edgeagent.errors import EdgeAgentError, ForgeFailed
+from edgeagent.forge.precision import autocast, bf16_is_faster
 
 N_TOKENS_MAX = 96
 
@@ -101,7 +102,8 @@ class Encoder(nn.Module):
         out = torch.empty(len(texts), self.n_embd)
         for start in range(0, len(order), 64):
             batch = order[start : start + 64]
-            out[batch] = self([texts[i] for i in batch])
+            with autocast(bf16_is_faster()):
+                out[batch] = self([texts[i] for i in batch]).float()
             say(len(batch))
         return out
 

@@ -10,15 +10,15 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
 from edgeagent.engine.llama import Llama
-from edgeagent.forge.classes import Classes
+from edgeagent.forge.classes import Classes, Threshold
 from edgeagent.forge.datasets import Corpus, Item
-from edgeagent.forge.teaching import intent_figures
+from edgeagent.forge.figures import intent_figures, thresholds
 from edgeagent.forge.vocabulary import END, Vocabulary, first_values
 from edgeagent.intents import intent_text
 from edgeagent.types import EngineConfig
@@ -39,9 +39,25 @@ class Figures:
     oos_threshold: float
     slot_f1: float
     calls: float
+    thresholds: dict[str, Threshold] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, float]:
-        return asdict(self)
+        """The figures alone."""
+        return {name: value for name, value in asdict(self).items() if name != "thresholds"}
+
+
+def plain_config(path: Path, n_threads: int = 1) -> EngineConfig:
+    """One sequence and no rearranged weights: those may use AMX tiles, which torch uses in this process too
+    and which end it where llama.cpp was compiled by GCC 12 (`sandbox`)."""
+    return EngineConfig(
+        model_id=path.stem,
+        path=str(path),
+        n_ctx=512,
+        n_seq=1,
+        n_prefixes=0,
+        n_threads=n_threads,
+        repack=False,
+    )
 
 
 class Evaluator:
@@ -49,15 +65,7 @@ class Evaluator:
 
     def __init__(self, path: Path, vocabulary: Vocabulary, n_threads: int = 1) -> None:
         self.vocabulary = vocabulary
-        config = EngineConfig(
-            model_id=path.stem,
-            path=str(path),
-            n_ctx=512,
-            n_seq=1,
-            n_prefixes=0,
-            n_threads=n_threads,
-        )
-        self._llama = Llama(config)
+        self._llama = Llama(plain_config(path, n_threads))
         self._end = vocabulary.id_of(END)
 
     def logits(self, fed: Sequence[int], at: int) -> torch.Tensor:
@@ -110,11 +118,11 @@ def evaluate(
     evaluator = Evaluator(path, vocabulary)
     try:
         for item in items:
-            logits, at = evaluator.intent_logits(item.text)
-            found_logits.append(logits)
+            one, at = evaluator.intent_logits(item.text)
+            found_logits.append(one)
             if item.domain == "skills" and item.intent in vocabulary.slot_names:
                 _, domains = classes.labels([item])
-                best = int(classes.narrowed(logits[None], domains)[0, :-1].argmax())
+                best = int(classes.narrowed(one[None], domains)[0, :-1].argmax())
                 slots = evaluator.slots(vocabulary.intents[best], at)
                 wanted = dict(first_values(item))
                 pairs.append((wanted, slots))
@@ -122,9 +130,15 @@ def evaluate(
             say(1)
     finally:
         evaluator.close()
-    figures = intent_figures(torch.stack(found_logits), items, classes)
+    logits = torch.stack(found_logits)
+    figures = intent_figures(logits, items, classes)
     figures.pop("score")
-    return Figures(**figures, slot_f1=slot_f1(pairs), calls=sum(calls) / max(1, len(calls)))
+    return Figures(
+        **figures,
+        slot_f1=slot_f1(pairs),
+        calls=sum(calls) / max(1, len(calls)),
+        thresholds=thresholds(logits, items, classes),
+    )
 
 
 def slot_f1(pairs: Iterable[tuple[dict[str, str], dict[str, str]]]) -> float:

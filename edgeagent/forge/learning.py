@@ -14,7 +14,8 @@ from edgeagent.forge.batches import bucketed
 from edgeagent.forge.classes import Classes, distilled
 from edgeagent.forge.datasets import Corpus, Item
 from edgeagent.forge.decoder import Decoder
-from edgeagent.forge.teaching import Pool, asked_in_batches, intent_figures
+from edgeagent.forge.figures import intent_figures
+from edgeagent.forge.teaching import Pool, asked_in_batches
 from edgeagent.forge.vocabulary import Vocabulary
 
 

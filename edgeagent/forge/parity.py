@@ -14,8 +14,8 @@ import torch
 
 from edgeagent.engine.llama import Llama
 from edgeagent.forge.decoder import Decoder
+from edgeagent.forge.evaluate import plain_config
 from edgeagent.forge.vocabulary import END, Vocabulary
-from edgeagent.types import EngineConfig
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,7 @@ def compare(
 
     Both are given torch's greedy tokens, so that one early difference does not hide the rest.
     """
-    llama = Llama(
-        EngineConfig(
-            model_id=path.stem, path=str(path), n_ctx=512, n_seq=1, n_prefixes=0, n_threads=1
-        )
-    )
+    llama = Llama(plain_config(path))
     largest, n_equal, n_tokens, n_same_ids = 0.0, 0, 0, 0
     end = vocabulary.id_of(END)
     decoder.eval()

@@ -11,7 +11,6 @@ import hashlib
 import json
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,13 @@ from torch import Tensor, nn
 
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.augment import Augmenter, Neighbours, corpus_words
+from edgeagent.forge.card import Training, training
 from edgeagent.forge.classes import Classes
 from edgeagent.forge.datasets import Corpus
 from edgeagent.forge.decoder import Decoder, DecoderShape
 from edgeagent.forge.encoder import Encoder
 from edgeagent.forge.learning import AssistantTask, Weights, opinion_of
+from edgeagent.forge.precision import autocast, bf16_is_faster
 from edgeagent.forge.pretrained import Pretrained
 from edgeagent.forge.recipe import Recipe
 from edgeagent.forge.teaching import Head, HeadTask, Pool
@@ -34,6 +35,7 @@ from edgeagent.forge.vocabulary import Vocabulary
 
 # All recipes see the same variants of the texts, so that what a teacher said of them serves every pupil.
 VARIANT_SEED = 1
+N_STEPS_WORTH_COMPILING = 500
 
 
 class Runs:
@@ -93,6 +95,8 @@ class Runs:
         model, task = self._task(recipe, with_teachers)
         trainer = Trainer(model, task, _plan(recipe), run, is_quiet=self._is_quiet)
         trainer.resume()
+        if isinstance(model, Decoder) and trainer.n_steps >= N_STEPS_WORTH_COMPILING:
+            model.hasten()
         figures = trainer.run(until=until)
         if figures:
             (run / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
@@ -217,9 +221,9 @@ class Runs:
                 logits = torch.empty(len(texts), self.classes.n)
                 for start in range(0, len(order), 128):
                     batch = order[start : start + 128]
-                    logits[batch] = opinion_of(
-                        decoder, vocabulary, [texts[i] for i in batch]
-                    ).float()
+                    with autocast(bf16_is_faster()):
+                        asked = opinion_of(decoder, vocabulary, [texts[i] for i in batch])
+                    logits[batch] = asked.float()
                     progress.update(bar, advance=len(batch))
                 found.append(logits)
         return found
@@ -256,10 +260,13 @@ class Runs:
         decoder.load_state_dict(self.weights_of(name))
         return vocabulary, decoder.eval()
 
-    def figures_of(self, name: str) -> dict[str, float]:
-        """What the training measured last; empty when it has not ended."""
-        path = self.folder / name / "figures.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+    def training(self, name: str) -> Training:
+        """How a training went. Raises: ForgeFailed when it has not ended."""
+        recipe = self.recipe_of(name)
+        n_params = 0
+        if recipe.kind == "decoder":
+            n_params = shape_of(recipe, self.vocabulary(recipe.n_tokens)).n_params
+        return training(self.folder / name, recipe, n_params)
 
 
 def shape_of(recipe: Recipe, vocabulary: Vocabulary) -> DecoderShape:
@@ -269,12 +276,3 @@ def shape_of(recipe: Recipe, vocabulary: Vocabulary) -> DecoderShape:
 
 def _plan(recipe: Recipe) -> Plan:
     return Plan(seed=recipe.seed, **recipe.plan.model_dump())
-
-
-def described(recipe: Recipe, shape: DecoderShape) -> dict[str, Any]:
-    """A recipe and the sizes that follow from it, for people."""
-    return {
-        "recipe": recipe.model_dump(mode="json"),
-        "shape": asdict(shape),
-        "n_params": shape.n_params,
-    }

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from edgeagent.forge.augment import Augmenter
 from edgeagent.forge.batches import bucketed
-from edgeagent.forge.classes import Classes, calibrate, distilled
-from edgeagent.forge.datasets import DOMAINS, OUT_OF_SCOPE, Corpus, Item
+from edgeagent.forge.classes import Classes, distilled
+from edgeagent.forge.datasets import Corpus, Item
+from edgeagent.forge.figures import intent_figures
 
 Opinion = Callable[[list[str]], Tensor]
-# No more of CLINC150's items than this share may be lost to the threshold.
-MOST_LOST = 0.01
 
 
 class Pool:
@@ -154,33 +153,3 @@ def asked_in_batches(opinion: Opinion, items: Sequence[Item], size: int = 128) -
     back = torch.empty(len(order), dtype=torch.long)
     back[torch.tensor(order)] = torch.arange(len(order))
     return torch.cat(found)[back]
-
-
-def intent_figures(
-    logits: Tensor, items: Sequence[Item], classes: Classes, most: float = MOST_LOST
-) -> dict[str, float]:
-    """Accuracy by domain with the domain's names on offer, and what a threshold does that costs at most
-    `most` of the in-scope items of CLINC150. `score` is the mean of the accuracies.
-
-    The best intent counts, out-of-scope left aside; its probability is one among all that are on offer,
-    out-of-scope among them.
-    """
-    labels, domains = classes.labels(items)
-    probabilities = torch.softmax(classes.narrowed(logits, domains), -1)
-    outside = classes.names.index(OUT_OF_SCOPE)
-    best = probabilities[:, :outside].max(-1)
-    is_outside = labels == outside
-    is_right = best.indices == labels
-    figures: dict[str, float] = {}
-    for row, domain in enumerate(DOMAINS):
-        mine = (domains == row) & ~is_outside
-        figures[domain] = float(is_right[mine].float().mean())
-    mine = domains == DOMAINS.index("assistant")
-    threshold = calibrate(best.values[mine], is_right[mine], is_outside[mine], most=most)
-    figures |= {
-        "oos_recall": threshold.recall,
-        "oos_cost": threshold.cost,
-        "oos_threshold": threshold.value,
-        "score": sum(figures.values()) / len(DOMAINS),
-    }
-    return figures

@@ -11,6 +11,7 @@ import contextlib
 import json
 import math
 import pickle
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from edgeagent.errors import ForgeFailed
+from edgeagent.forge.precision import autocast, bf16_is_faster
+
+LINE_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -70,15 +74,16 @@ class Trainer:
         self.model, self.task, self.plan, self.folder = model, task, plan, folder
         self._is_quiet = is_quiet
         folder.mkdir(parents=True, exist_ok=True)
-        self._n_steps = plan.epochs * len(task.batches(0))
+        self.n_steps = plan.epochs * len(task.batches(0))
         self.optimizer = torch.optim.AdamW(
-            _groups(model, plan), lr=plan.learning_rate, betas=(0.9, 0.98), eps=1e-8
+            _groups(model, plan), lr=plan.learning_rate, betas=(0.9, 0.98), eps=1e-8, fused=True
         )
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self._epoch = self._batch = self._step = 0
         self._best: float | None = None
         self._n_worse = 0
         self._figures: dict[str, float] = {}
+        self._trained_s = 0.0
         self._is_bf16 = plan.precision == "bf16" or (plan.precision == "auto" and bf16_is_faster())
 
     @property
@@ -103,10 +108,10 @@ class Trainer:
             raise ForgeFailed(
                 f"{self.checkpoint} cannot be read ({exc}): delete it to begin anew."
             ) from exc
-        if state["n_steps"] != self._n_steps or state["seed"] != self.plan.seed:
+        if state["n_steps"] != self.n_steps or state["seed"] != self.plan.seed:
             raise ForgeFailed(
                 f"{self.checkpoint} belongs to a training of {state['n_steps']} steps with seed "
-                f"{state['seed']}, this one has {self._n_steps} and {self.plan.seed}: delete it, or use "
+                f"{state['seed']}, this one has {self.n_steps} and {self.plan.seed}: delete it, or use "
                 "the recipe it was begun with."
             )
         self.model.load_state_dict(state["model"])
@@ -114,7 +119,7 @@ class Trainer:
         torch.set_rng_state(state["rng"])
         self._epoch, self._batch, self._step = state["epoch"], state["batch"], state["step"]
         self._best, self._n_worse = state["best"], state["n_worse"]
-        self._figures = state["figures"]
+        self._figures, self._trained_s = state["figures"], state["trained_s"]
         return True
 
     def save(self) -> None:
@@ -128,7 +133,8 @@ class Trainer:
             "best": self._best,
             "n_worse": self._n_worse,
             "figures": self._figures,
-            "n_steps": self._n_steps,
+            "trained_s": self._trained_s,
+            "n_steps": self.n_steps,
             "seed": self.plan.seed,
         }
         partial = self.checkpoint.with_suffix(".partial")
@@ -168,8 +174,9 @@ class Trainer:
         return self._figures
 
     def _train_on(self, batch: Any) -> tuple[float, int]:
+        started = time.monotonic()
         for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-            group["lr"] = base * rate_at(self._step, self._n_steps, self.plan.warmup)
+            group["lr"] = base * rate_at(self._step, self.n_steps, self.plan.warmup)
         with self._autocast():
             loss, n_tokens = self.task.loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -177,6 +184,7 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
         self.optimizer.step()
         self._step += 1
+        self._trained_s += time.monotonic() - started
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ForgeFailed(
@@ -194,12 +202,11 @@ class Trainer:
         else:
             self._n_worse += 1
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"epoch": self._epoch, "step": self._step, **figures}) + "\n")
+            done = {"epoch": self._epoch, "step": self._step, "trained_s": round(self._trained_s)}
+            log.write(json.dumps(done | figures) + "\n")
 
     def _autocast(self) -> Any:
-        if self._is_bf16:
-            return torch.autocast("cpu", dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+        return autocast(self._is_bf16)
 
     @contextlib.contextmanager
     def _progress(self) -> Iterator[Callable[[float, int], None]]:
@@ -209,13 +216,15 @@ class Trainer:
             TextColumn("{task.fields[said]}"), TimeRemainingColumn(),
         )  # fmt: skip
         recent_loss, recent_rate, last = 0.0, 0.0, time.monotonic()
+        said_at = last
         with Progress(*columns, disable=self._is_quiet, refresh_per_second=2) as progress:
+            is_seen = progress.console.is_terminal
             bar = progress.add_task(
-                self.folder.name, total=self._n_steps, completed=self._step, said=""
+                self.folder.name, total=self.n_steps, completed=self._step, said=""
             )
 
             def tell(loss: float, n_tokens: int) -> None:
-                nonlocal recent_loss, recent_rate, last
+                nonlocal recent_loss, recent_rate, last, said_at
                 now = time.monotonic()
                 rate, last = n_tokens / max(1e-6, now - last), now
                 weight = 0.05 if recent_rate else 1.0
@@ -223,6 +232,11 @@ class Trainer:
                 recent_rate += weight * (rate - recent_rate)
                 said = f"loss {recent_loss:.3f}  {recent_rate:,.0f} tokens/s"
                 progress.update(bar, advance=1, said=said)
+                # A file that catches the output gets lines instead of a bar.
+                if not is_seen and not self._is_quiet and now - said_at > LINE_EVERY_S:
+                    said_at = now
+                    line = f"{self.folder.name}: step {self._step} of {self.n_steps}, {said}"
+                    print(line, file=sys.stderr, flush=True)
 
             yield tell
 
@@ -254,19 +268,3 @@ def _groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
     return [
         {"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()
     ]
-
-
-def bf16_is_faster() -> bool:
-    """Whether this processor multiplies matrices faster in bf16 than in f32: with AMX or AVX512_BF16 it
-    does, without them it is ten times slower."""
-
-    def took_s(dtype: torch.dtype) -> float:
-        a, b = torch.ones(512, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
-        times = []
-        for _ in range(4):
-            started = time.perf_counter()
-            a @ b
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    return took_s(torch.bfloat16) < 0.8 * took_s(torch.float32)

@@ -163,7 +163,17 @@ class Pool:
     async def _client(self, resident: Resident) -> EngineClient:
         if resident.client is not None and resident.client.is_alive:
             return resident.client
-        return await asyncio.shield(self._start(resident))
+        start = self._start(resident)
+        try:
+            return await asyncio.shield(start)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not start.cancelled() or (task is not None and task.cancelling()):
+                raise
+            raise errors.Unavailable(
+                f"Model {resident.model_id} was unloaded while it was being loaded: send the request again.",
+                retry_after_s=1.0,
+            ) from None
 
     def _start(self, resident: Resident) -> asyncio.Task[EngineClient]:
         """The one running attempt to start this model's worker. Raises: EngineBroken."""
@@ -178,7 +188,7 @@ class Pool:
         )
         resident.starting = task
         self._tasks.add(task)
-        task.add_done_callback(self._started)
+        task.add_done_callback(lambda task: self._started(resident, task))
         return task
 
     def broken(self, resident: Resident) -> errors.EngineBroken | None:
@@ -194,8 +204,10 @@ class Pool:
             retry_after_s=closes_in_s,
         )
 
-    def _started(self, task: asyncio.Task[EngineClient]) -> None:
+    def _started(self, resident: Resident, task: asyncio.Task[EngineClient]) -> None:
         self._tasks.discard(task)
+        if resident.starting is task:  # cancelled before it began
+            resident.starting = None
         if not task.cancelled() and (exc := task.exception()) is not None:
             logger.error("load_failed %s", exc)
 

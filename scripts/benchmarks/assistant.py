@@ -225,10 +225,8 @@ def main() -> None:
     if min(args.requests, args.beside_requests, args.every, args.clients) < 1:
         raise SystemExit("--requests, --beside-requests, --every and --clients are 1 or more")
     print(describe())
-    settings: dict[str, object] = {"default_model": args.model}
-    if args.shipped is not None:
-        settings["shipped_models_dir"] = str(args.shipped)
     shipped = args.shipped or shipped_models_dir()
+    settings = {"default_model": args.model, "shipped_models_dir": str(shipped)}
     own = serving(args.models_dir, **settings) if args.url is None else nullcontext(None)
     with own as daemon:
         if daemon is not None:

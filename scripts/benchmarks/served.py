@@ -44,7 +44,12 @@ def serving(models_dir: Path, *options: str, **settings: object) -> Iterator[Ser
     with tempfile.TemporaryDirectory() as state, tempfile.TemporaryDirectory() as keys:
         config = Path(state, "bench.toml")
         key = str(Path(keys, "store.key"))
-        settings = {"measure_when_idle": False, "store_key_file": key} | settings
+        hidden = str(
+            Path(state, "shipped")
+        )  # what is measured is named, not what happens to be shipped
+        settings = {
+            "measure_when_idle": False, "store_key_file": key, "shipped_models_dir": hidden,
+        } | settings  # fmt: skip
         config.write_text(
             "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
         )

@@ -366,6 +366,13 @@ def test_a_stream_that_waits_begins_before_its_first_ping():
     assert [event["type"] for event in events] == ["message_start", "ping"]
 
 
+def test_messages_without_any_content_are_refused(smollm_daemon: DaemonProcess):
+    body = {"model": "default", "max_tokens": 4, "messages": [{"role": "user", "content": []}] * 2}
+    reply = exchange(smollm_daemon.url, post("/v1/messages", body))
+    assert reply.status == 400
+    assert "messages" in error_of(json.loads(reply.body))["message"]
+
+
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_a_tool_is_called_and_its_result_answered(claude, is_streamed):
     lamp = {

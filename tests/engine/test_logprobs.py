@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -77,7 +79,12 @@ pieces = st.lists(
 stops = st.lists(st.sampled_from(["a", "ab", "b a", "\ufffd", "🙂", "é", "aa"]), max_size=2)
 
 
-@settings(max_examples=500)
+def begun(data: bytes) -> str:
+    """What is certain of a text that may end within a character."""
+    return codecs.getincrementaldecoder("utf-8")("replace").decode(data)
+
+
+@settings(max_examples=200)
 @given(pieces, stops)
 def test_tokens_add_up_to_the_text_whatever_their_bytes_and_the_stop_strings_are(pieces, stops):
     text, logprobs = TextStream(stops), Logprobs(0)
@@ -88,7 +95,7 @@ def test_tokens_add_up_to_the_text_whatever_their_bytes_and_the_stop_strings_are
         said += new
         told += logprobs.tell(len(new), None, is_end=text.is_stopped)
         # Never ahead of the text: what has been told is part of what has been said.
-        assert said.startswith(b"".join(one.piece for one in told).decode("utf-8", "replace"))
+        assert said.startswith(begun(b"".join(one.piece for one in told)))
         if text.is_stopped:
             break
     else:

@@ -66,6 +66,7 @@ def test_objects_are_closed_only_where_nothing_else_asks_for_more():
 
     assert is_closed(OBJECT)
     assert not is_closed(OBJECT | {"required": ["b"]})
+    assert not is_closed(OBJECT | {"required": [["a"]]}), "malformed, and the meta-schema's to say"
     assert not is_closed(OBJECT | {"allOf": [{"required": ["b"]}, {}]})
     assert not is_closed(OBJECT | {"anyOf": [{"properties": {"b": {}}}]})
     assert not is_closed(OBJECT | {"patternProperties": {"^b": {}}})

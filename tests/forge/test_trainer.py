@@ -43,7 +43,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
     assert cut._epoch == 0 or cut._batch > 0
     again = trainer(pool, small, vocabulary, shape, tmp_path / "cut")
     assert again.resume()
-    assert 0 < again._step < whole._n_steps
+    assert 0 < again._step < whole.n_steps
     assert again.run() == figures
     for name, value in whole.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], value, rtol=0, atol=0)

@@ -155,6 +155,10 @@ class Conversation(RequestModel):
         Raises: InvalidParameter for results of tools that nobody called.
         """
         messages = turns(self.system or [], [(m.role, m.content) for m in self.messages])
+        if not messages:
+            raise InvalidParameter(
+                "`messages` have no content at all: say something.", param="messages"
+            )
         prefill = ""
         last = messages[-1]
         if last["role"] == "assistant" and not last.get("tool_calls"):

@@ -109,7 +109,9 @@ class ShownModel(BaseModel):
     template: str = ""
     license: str
     details: Details
-    model_info: dict[str, str | int | float | None]
+    model_info: dict[str, Any] = Field(
+        description="what the file says of the model: texts, numbers, null"
+    )
     capabilities: list[str]
     modified_at: str
 

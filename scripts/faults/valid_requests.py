@@ -56,6 +56,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {"model": MINILM, "input": ["a", "b"], "encoding_format": "base64", "dimensions": 8},
         {"model": MINILM, "input": [[101, 102]], "encoding_format": "float"},
     ],
+    "rerank": [{"query": "a", "documents": ["a", {"text": "b"}], "top_n": 1, "return_documents": True}],
     "tokenize": [{"content": "Once upon", "add_special": True}],
     "detokenize": [{"tokens": [1, 2, 300]}],
     "respond": [

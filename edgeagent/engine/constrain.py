@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from edgeagent.engine import closing
 from edgeagent.engine import schema as schemas
 from edgeagent.errors import (
     EdgeAgentError,
@@ -196,6 +197,13 @@ class Grammar:
     markers: Mapping[str, int] = field(default_factory=dict)
     compile_ms: float = 0.0
     is_spoiled: bool = False
+    _marks: dict[str, list[int]] = field(default_factory=dict)
+
+    def mark(self, text: str) -> list[int]:
+        """Tokens of one of the few texts that JSON is closed with."""
+        if text not in self._marks:
+            self._marks[text] = self.tokenizer.greedy_tokenize(text)
+        return self._marks[text]
 
 
 def compile_source(source: Source, tokenizer: Any) -> Grammar:
@@ -297,6 +305,15 @@ class Constraint:
         if not self._matcher.consume_token(token):
             raise self._stuck(self._matcher.get_error())
         return [] if self._matcher.is_stopped() else self._forced()
+
+    def way_out(self, token: int | None, most: int) -> list[int] | None:
+        """The tokens that would end the answer, after `token` if one is given: at most `most`, or None."""
+        ahead = self._matcher
+        if token is not None:
+            ahead = ahead.deep_copy()
+            if not ahead.consume_token(token):
+                return None
+        return closing.way_out(ahead, self._grammar.mark, most)
 
     def _forced(self) -> list[int]:
         """Llguidance leaves away last tokens that might be spelled otherwise with what follows."""

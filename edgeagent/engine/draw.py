@@ -42,6 +42,8 @@ def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
             token = seq.sampler.pick(logits, runner.candidates, mask)
             if token in runner.end_tokens and not _goes_on(seq):
                 return _told(seq, _whole(seq, said))
+            if (closing := _closing(seq, token)) is not None:
+                return _told(seq, _closed(seq, closing, said, runner))
             if token in runner.end_tokens and seq.must_form:
                 _close_reasoning(seq)
             else:
@@ -69,6 +71,23 @@ def _told(seq: Sequence, drawn: Drawn) -> Drawn:
 def _goes_on(seq: Sequence) -> bool:
     """Whether the answer has to go on where the model would end it."""
     return seq.constraint is None and (seq.must_form or seq.request.spec.ignore_eos)
+
+
+def _closing(seq: Sequence, token: int) -> list[int] | None:
+    """What to end with instead of a drawn token, behind which the answer could not be ended any more."""
+    if seq.ending is None or seq.constraint is None:
+        return None
+    return seq.ending.instead(seq.constraint, token, seq.max_new - seq.n_generated)
+
+
+def _closed(seq: Sequence, closing: list[int], said: Said, runner: Runner) -> Drawn:
+    for token in closing:
+        seq.tokens.append(token)
+        seq.sampler.accept(token)
+    said = said.and_then(_tell(seq, runner))
+    if seq.is_stopped:
+        return _cut_by_stop(seq, seq.constraint, said)
+    return Drawn(said.and_then(_rest(seq)), "length")
 
 
 def _append(seq: Sequence, token: int, forced: list[int]) -> None:

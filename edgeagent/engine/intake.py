@@ -7,6 +7,7 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable
 
+from edgeagent.engine.closing import Ending
 from edgeagent.engine.constrain import Constraint, Vocabulary
 from edgeagent.engine.grammars import Grammars
 from edgeagent.engine.llama import Llama
@@ -200,6 +201,7 @@ class Intake:
             text=TextStream(spec.stop),
             constraint=constraint,
             later=later,
+            ending=_ending(spec, max_new),
             must_form=takeover == "after reasoning",
             reader=self._reader(request, built.is_reasoning, takeover),
             logprobs=Logprobs(spec.logprobs) if spec.logprobs is not None else None,
@@ -276,3 +278,9 @@ def slot_tokens(config: EngineConfig, llama: Llama) -> int:
     """The most tokens one sequence may have. Never past the trained context: llama.cpp aborts there
     when positions are learned."""
     return min(llama.n_ctx, llama.n_ctx_train) if llama.n_ctx_train > 0 else llama.n_ctx
+
+
+def _ending(spec: GenerateSpec, max_new: int) -> Ending | None:
+    """Only JSON is closed for the model: of a call, half an argument is worse than none."""
+    is_json = spec.form is not None and spec.form.kind == "json_schema"
+    return Ending(max_new) if is_json and spec.tools is None else None

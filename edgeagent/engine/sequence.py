@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, field
 
+from edgeagent.engine.closing import Ending
 from edgeagent.engine.constrain import Constraint, Grammar
 from edgeagent.engine.logprobs import Logprobs
 from edgeagent.engine.offer import Choice
@@ -51,6 +52,7 @@ class Sequence:
     text: TextStream
     constraint: Constraint | None = None
     later: Constraint | None = None
+    ending: Ending | None = None  # of an answer that is closed before its tokens run out
     must_form: bool = False
     reader: Reader | None = None
     choice: Choice | None = None

@@ -12,6 +12,7 @@ NAMES = {
     "recovery": "kill -9 of the worker in mid-stream, again and again",
     "pool": "three models in turn within a memory budget, then two at once on the cores",
     "json": "answers held to a JSON schema against free ones, and what a mask costs",
+    "responses": "a dialogue that goes on after a restart, against computing it anew",
     "memory": "estimated against measured memory of workers",
     "speed": "predicted against measured decode and prefill rates",
     "turns": "bytes written per conversation turn, and how long a stored write takes",

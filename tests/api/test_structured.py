@@ -47,6 +47,7 @@ class Ticket(BaseModel):
     pets: list[Cat | Dog] = Field(max_length=2)
 
 
+DIGIT = {"type": "integer", "minimum": 0, "maximum": 9}
 SCHEMA = {
     "type": "object",
     "properties": {"colour": {"enum": ["red", "green"]}, "n": {"type": "integer", "maximum": 9, "minimum": 0}},
@@ -109,6 +110,26 @@ def test_a_json_object_is_one(client):
             assert isinstance(json.loads(choice.message.content), dict)
         else:
             assert choice.finish_reason == "length" and choice.message.content.startswith("{")
+
+
+def test_an_answer_whose_tokens_run_out_is_closed_and_says_length(client):
+    schema = {
+        "type": "object",
+        "properties": {"story": {"type": "string", "minLength": 400}, "n": DIGIT},
+        "required": ["story", "n"],
+        "additionalProperties": False,
+    }
+    short = schema | {"properties": {"story": {"type": "string"}, "n": DIGIT}}
+    told = client.chat.completions.create(
+        model=SMOLLM, max_tokens=40, temperature=1, seed=4, response_format=wanted(short),
+        messages=[{"role": "user", "content": "Tell a long, long story."}],
+    ).choices[0]  # fmt: skip
+    jsonschema.validate(json.loads(told.message.content), short)
+    # Where there is no room for any whole answer it is cut, as it would be without a schema.
+    cut = client.chat.completions.create(
+        model=SMOLLM, max_tokens=10, messages=ASK, response_format=wanted(schema)
+    ).choices[0]
+    assert cut.finish_reason == "length" and cut.message.content.startswith('{"story":"')
 
 
 def test_an_answer_that_is_cut_off_says_length_and_the_clients_parse_raises(client):

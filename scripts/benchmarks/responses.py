@@ -1,0 +1,144 @@
+"""`scripts/bench responses`: a dialogue that goes on after a restart, against computing it anew.
+
+Each round tells a model something of --words words in two turns of `POST /v1/responses`, restarts the daemon
+and measures how long a third turn, behind `previous_response_id`, takes to its first piece of text. The same
+conversation, sent whole to a daemon that has never seen it, is the cold prefill. Which comes first
+alternates from round to round. A round that another process disturbed is repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import functools
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from scripts.benchmarks import machine
+from scripts.benchmarks.engine import MODEL, SETTINGS, Rounds
+from scripts.benchmarks.load import prose
+from scripts.benchmarks.served import Served, serving
+
+BAR = 0.35
+KEEPING_TIMEOUT_S = 60.0
+
+
+def ask(served: Served, **body: Any) -> dict[str, Any]:
+    """A response, streamed: the last event's, with the seconds to its first text."""
+    asked = {"model": MODEL, "temperature": 0, "max_output_tokens": 24, "stream": True} | body
+    first_s, response = None, {}
+    sent = time.perf_counter()
+    with httpx.stream("POST", f"{served.url}/v1/responses", json=asked, timeout=300) as reply:
+        for line in reply.iter_lines():
+            if not line.startswith("data: "):
+                continue
+            event = json.loads(line[6:])
+            if event["type"] == "response.output_text.delta" and first_s is None:
+                first_s = time.perf_counter() - sent
+            response = event.get("response", response)
+    if first_s is None or response["status"] not in ("completed", "incomplete"):
+        raise SystemExit(f"no text came: {response}")
+    usage = response["usage"]
+    return {
+        "id": response["id"],
+        "items": response["output"],
+        "ttft_s": first_s,
+        "n_prompt": usage["input_tokens"],
+        "n_cached": usage["input_tokens_details"]["cached_tokens"],
+    }
+
+
+def wait_until_kept(served: Served, n: int) -> None:
+    """Until what was computed of n answers is on the disk."""
+    deadline = time.monotonic() + KEEPING_TIMEOUT_S
+    while served.log.read_text().count("prefix_kept") < n:
+        if time.monotonic() > deadline:
+            raise SystemExit("nothing was kept of the dialogue: see prefix_store_bytes")
+        time.sleep(0.02)
+
+
+def one_round(args: argparse.Namespace, number: int) -> dict[str, Any]:
+    """The third turn after a restart, and the same text cold."""
+    texts = [
+        f"Here are my notes: {prose(args.words, 7 * number)}. Keep them in mind.",
+        "Which of these words would you call beautiful?",
+        "And which of them is the shortest?",
+    ]
+    turns = [{"role": "user", "content": text} for text in texts]
+    with tempfile.TemporaryDirectory() as folder:
+        own = SETTINGS | {
+            "state_dir": str(Path(folder, "state")),
+            "store_key_file": str(Path(folder, "key")),
+        }
+        with serving(args.models_dir, **own) as served:
+            served.wait_until_ready()
+            first = ask(served, input=[turns[0]])
+            wait_until_kept(served, 1)
+            second = ask(served, input=[turns[1]], previous_response_id=first["id"])
+            wait_until_kept(served, 2)
+        whole = [turns[0], *first["items"], turns[1], *second["items"], turns[2]]
+
+        def recalled() -> dict[str, Any]:
+            with serving(args.models_dir, **own) as served:
+                served.wait_until_ready()
+                return ask(served, input=[turns[2]], previous_response_id=second["id"])
+
+        def cold() -> dict[str, Any]:
+            with serving(args.models_dir, **SETTINGS) as served:
+                served.wait_until_ready()
+                return ask(served, input=whole, store=False)
+
+        order = [recalled, cold] if number % 2 else [cold, recalled]
+        found = {run.__name__: run() for run in order}
+    if found["recalled"]["n_prompt"] != found["cold"]["n_prompt"] or found["cold"]["n_cached"]:
+        raise SystemExit(f"the two did not read the same text: {found}")
+    return found
+
+
+def report(rows: list[dict[str, Any]], n_repeated: int) -> None:
+    console = Console(width=120)
+    today = datetime.date.today().isoformat()
+    console.print(f"{machine.describe()}, {today}, {n_repeated} busy rounds repeated")
+    table = Table("figure", "value", "bar", "ok", box=None)
+    med = statistics.median
+    for name, what in (("cold", "computed anew"), ("recalled", "after a restart")):
+        took = [row[name]["ttft_s"] for row in rows]
+        value = f"{1e3 * med(took):.0f} ms ({1e3 * min(took):.0f} to {1e3 * max(took):.0f})"
+        table.add_row(f"time to first text of turn three, {what}", value)
+    n_prompt = med(row["recalled"]["n_prompt"] for row in rows)
+    n_cached = med(row["recalled"]["n_cached"] for row in rows)
+    table.add_row("tokens of its prompt, of them recalled", f"{n_prompt:.0f}, {n_cached:.0f}")
+    ratios = [row["recalled"]["ttft_s"] / row["cold"]["ttft_s"] for row in rows]
+    value = f"{med(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    table.add_row(
+        "after a restart / anew", value, f"<= {BAR}", "yes" if med(ratios) <= BAR else "NO"
+    )
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench responses", description=__doc__)
+    parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--words", type=int, default=900, help="of the first turn")
+    parser.add_argument(
+        "--busy", type=float, default=0.05, help="share of the machine others may use"
+    )
+    args = parser.parse_args()
+    rounds = Rounds(args.busy)
+    rows = [
+        rounds.measure(functools.partial(one_round, args, number)) for number in range(args.rounds)
+    ]
+    report(rows, rounds.n_repeated)
+
+
+if __name__ == "__main__":
+    main()

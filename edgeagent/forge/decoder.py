@@ -130,6 +130,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(shape, dropout) for _ in range(shape.n_layers))
         self.output_norm = nn.RMSNorm(shape.n_embd, eps=shape.norm_eps)
         self.drop = SharedDropout(dropout)
+        self.hint: nn.Linear | None = None
         half = torch.arange(0, shape.head_dim, 2).double() / shape.head_dim
         angles = torch.outer(torch.arange(shape.n_ctx).double(), shape.rope_base**-half)
         self.register_buffer(
@@ -148,6 +149,11 @@ class Decoder(nn.Module):
         for block in self.blocks:
             block.compile(dynamic=True)
         return True
+
+    def take_hints(self, n_dims: int) -> None:
+        """Give it a part that says a teacher's vector of a text, of `n_dims`, from the state at the text's
+        end. It serves the training only and is in no exported file."""
+        self.hint = nn.Linear(self.shape.n_embd, n_dims)
 
     def _begin(self) -> None:
         """Random weights: narrow ones, narrower where a block adds to the stream."""

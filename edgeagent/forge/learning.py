@@ -46,7 +46,9 @@ def padded(encoded: Sequence[Encoded]) -> Padded:
 class Weights:
     """What counts how much in the loss. The intent counts 1; `slots` is for each token after it, `prompt`
     for each token of the text itself, `any_token` for the intent among all tokens instead of those on
-    offer. `teacher` is the teacher's share of the intent, softened by `temperature`."""
+    offer. `teacher` is the teacher's share of the intent, softened by `temperature`. `hint` is for the
+    angle between an encoder's vector of the text and what the decoder says of it (FitNets, Romero et al.
+    2015, arXiv:1412.6550)."""
 
     slots: float = 0.3
     prompt: float = 0.0
@@ -54,6 +56,7 @@ class Weights:
     teacher: float = 0.0
     temperature: float = 2.0
     smoothing: float = 0.0
+    hint: float = 0.0
 
 
 class AssistantTask:
@@ -101,20 +104,26 @@ class AssistantTask:
         items = [self.pool.variants[n][i] for n, i in zip(numbers, indices, strict=True)]
         made = padded([self._encoded[n][i] for n, i in zip(numbers, indices, strict=True)])
         hidden = self.decoder(made.tokens[:, :-1])
-        loss = self._intent_loss(hidden, made, items, indices, self.pool.taught_of(indices, epoch))
+        at_intent = hidden[torch.arange(len(items)), made.n_prompt - 1]
+        taught = self.pool.taught_of(indices, epoch)
+        loss = self._intent_loss(at_intent, items, indices, taught)
         loss = loss + self._token_loss(hidden, made)
+        vectors = self.pool.vectors_of(indices, epoch)
+        if self.weights.hint and vectors is not None and self.decoder.hint is not None:
+            likeness = F.cosine_similarity(self.decoder.hint(at_intent).float(), vectors)
+            loss = loss + self.weights.hint * (1 - likeness)[
+                self.pool.is_taught[indices]
+            ].sum() / len(items)
         return loss, int(made.n_all.sum())
 
     def _intent_loss(
         self,
-        hidden: Tensor,
-        made: Padded,
+        at_intent: Tensor,
         items: list[Item],
         indices: list[int],
         taught: Tensor | None,
     ) -> Tensor:
         weights = self.weights
-        at_intent = hidden[torch.arange(len(items)), made.n_prompt - 1]
         logits = self.decoder.logits(at_intent, self.vocabulary.first_intent, self.classes.n)
         classes, domains = self.classes.labels(items)
         narrow = self.classes.narrowed(logits.float(), domains)

@@ -58,6 +58,7 @@ class LossRecipe(_Part):
     smoothing: float = Field(0.0, ge=0, lt=1)
     teacher: float = Field(0.0, ge=0, le=1)
     temperature: float = Field(2.0, gt=0)
+    hint: float = Field(0.0, ge=0)
 
 
 class PlanRecipe(_Part):

@@ -140,9 +140,11 @@ class Runs:
         weights = Weights(**recipe.loss.model_dump())
         if with_teachers:
             self._ask_teachers(recipe, pool)
+            if weights.hint and pool.vectors is not None:
+                decoder.take_hints(pool.vectors.shape[-1])
         else:
-            pool.taught = None
-            weights = Weights(**(recipe.loss.model_dump() | {"teacher": 0.0}))
+            pool.taught = pool.vectors = None
+            weights = Weights(**(recipe.loss.model_dump() | {"teacher": 0.0, "hint": 0.0}))
         task = AssistantTask(
             decoder,
             vocabulary,
@@ -197,6 +199,22 @@ class Runs:
             (teacher.weight, self._opinion(teacher.run, pool)) for teacher in recipe.teachers
         ]
         pool.take(opinions, self.classes)
+        if recipe.loss.hint:
+            self._take_hints(recipe, pool)
+
+    def _take_hints(self, recipe: Recipe, pool: Pool) -> None:
+        """The sentence vectors behind a teacher that is an encoder. Raises: ForgeFailed without one."""
+        if all(self.recipe_of(teacher.run).kind != "encoder" for teacher in recipe.teachers):
+            raise ForgeFailed(
+                f"loss.hint in {recipe.name} needs a teacher that is an encoder: name one, or set it to 0."
+            )
+        encoder = self._encoder()
+        pool.take_vectors(
+            [
+                self._vectors(encoder, pool.texts(n), f"variant {n}")
+                for n in range(len(pool.variants))
+            ]
+        )
 
     def _opinion(self, name: str, pool: Pool) -> list[Tensor]:
         """A trained run's logits of every variant."""
@@ -257,7 +275,10 @@ class Runs:
             raise ForgeFailed(f"Run {name} is a teacher and no assistant: name a decoder's.")
         vocabulary = self.vocabulary(recipe.n_tokens)
         decoder = Decoder(shape_of(recipe, vocabulary))
-        decoder.load_state_dict(self.weights_of(name))
+        weights = self.weights_of(name)
+        # What served the training only is left there.
+        wanted = {key: value for key, value in weights.items() if not key.startswith("hint.")}
+        decoder.load_state_dict(wanted)
         return vocabulary, decoder.eval()
 
     def training(self, name: str) -> Training:

@@ -35,6 +35,7 @@ class Pool:
         self.asked = [index for index, item in enumerate(self.items) if not item.slots]
         self.is_taught = torch.zeros(len(self.items), dtype=torch.bool)
         self.taught: Tensor | None = None
+        self.vectors: Tensor | None = None
 
     @property
     def n_texts_asked(self) -> int:
@@ -67,6 +68,24 @@ class Pool:
             taught[number, self.asked] = mean.clamp(min=-30.0).half()
         self.taught = taught
         self.is_taught[self.asked] = True
+
+    def take_vectors(self, vectors: Sequence[Tensor]) -> None:
+        """Keep what an encoder makes of each variant's texts, [n_asked, n_dims] each: as directions from
+        the middle of them all, of unit length."""
+        middle = vectors[0].mean(0)
+        n_dims = vectors[0].shape[1]
+        self.vectors = torch.zeros(len(self.variants), len(self.items), n_dims, dtype=torch.float16)
+        for number, found in enumerate(vectors):
+            self.vectors[number, self.asked] = nn.functional.normalize(
+                found - middle, dim=-1
+            ).half()
+
+    def vectors_of(self, indices: list[int], epoch: int) -> Tensor | None:
+        """float32 [n, n_dims], zeros for what no teacher was asked about; None without an encoder."""
+        if self.vectors is None:
+            return None
+        numbers = torch.tensor([self.number(i, epoch) for i in indices])
+        return self.vectors[numbers, torch.tensor(indices)].float()
 
     def taught_of(self, indices: list[int], epoch: int) -> Tensor | None:
         if self.taught is None:

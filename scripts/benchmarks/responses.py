@@ -28,6 +28,7 @@ from scripts.benchmarks.load import prose
 from scripts.benchmarks.served import Served, serving
 
 BAR = 0.35
+MIN_WORDS = 200  # a shorter dialogue is not kept
 KEEPING_TIMEOUT_S = 60.0
 
 
@@ -69,7 +70,8 @@ def one_round(args: argparse.Namespace, number: int) -> dict[str, Any]:
     """The third turn after a restart, and the same text cold."""
     texts = [
         f"Here are my notes: {prose(args.words, 7 * number)}. Keep them in mind.",
-        "Which of these words would you call beautiful?",
+        # Long enough to be worth a write of its own.
+        f"And some more: {prose(60, 7 * number + 1)}. Which of these words would you call beautiful?",
         "And which of them is the shortest?",
     ]
     turns = [{"role": "user", "content": text} for text in texts]
@@ -133,6 +135,8 @@ def main() -> None:
         "--busy", type=float, default=0.05, help="share of the machine others may use"
     )
     args = parser.parse_args()
+    if args.words < MIN_WORDS:
+        parser.error(f"--words is {args.words}: a dialogue is kept from about {MIN_WORDS} on")
     rounds = Rounds(args.busy)
     rows = [
         rounds.measure(functools.partial(one_round, args, number)) for number in range(args.rounds)

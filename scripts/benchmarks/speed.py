@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from edgeagent import sandbox
 from edgeagent.catalog.anatomy import from_facts
 from edgeagent.catalog.facts import inspect
 from edgeagent.catalog.speed import Rates, decode_tokens_per_s, error_of, prefill_tokens_per_s
@@ -38,6 +39,7 @@ MAX_REPEATS = 8
 
 
 def main() -> None:
+    sandbox.enter()  # as a worker does
     donor = Path(sys.argv[1])
     n_threads = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     with tempfile.TemporaryDirectory() as folder:

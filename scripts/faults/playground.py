@@ -90,6 +90,6 @@ def _make_key(daemon: DaemonProcess) -> str:
     command = [sys.executable, "-m", "edgeagent", "keys", "create", "--name", "faults"]
     command += ["--scopes", scopes, "--state-dir", str(daemon.state_dir)]
     done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env=clean_environment(), timeout=60
+        command, check=True, stdout=subprocess.PIPE, text=True, env=clean_environment(), timeout=600
     )
     return done.stdout.strip()

@@ -1,6 +1,7 @@
 """Hundreds of tool calls by a real model through a running daemon. Prints one table.
 
     scripts/faults/tools.py --bfcl DIR [--models-dir DIR] [--model ID] [--calls N] [--max-tokens N]
+                            [--threads N] [--seconds N]
 
 Questions of the Berkeley Function Calling Leaderboard (simple, multiple and parallel in turn) with their
 tools and `tool_choice` required, asked with the official client, every other one streamed. Each call must be
@@ -129,13 +130,23 @@ def added_up(choices: list[Any]) -> Any:
 
 
 def campaign(
-    daemon: DaemonProcess, model: str, asked: list[Case], max_tokens: int, n_clients: int = 4
+    daemon: DaemonProcess,
+    model: str,
+    asked: list[Case],
+    max_tokens: int,
+    n_clients: int = 4,
+    until_s: float | None = None,
 ) -> Run:
-    """Ask all of them, a few at a time."""
+    """Ask all of them, a few at a time; none any more after `until_s` of the monotonic clock."""
     run = Run(daemon, model, max_tokens)
     before = {worker.pid for worker in daemon.workers()}
+
+    def ask(number: int, case: Case) -> None:
+        if until_s is None or time.monotonic() < until_s:
+            run.ask(number, case)
+
     with ThreadPoolExecutor(n_clients) as pool:
-        list(pool.map(run.ask, range(len(asked)), asked))
+        list(pool.map(ask, range(len(asked)), asked))
     after = {worker.pid for worker in daemon.workers()}
     run.counts["worker deaths"] = len(before - after)
     return run
@@ -150,15 +161,20 @@ def main() -> None:
     parser.add_argument("--model", default=SMOLLM)
     parser.add_argument("--calls", type=int, default=400, metavar="N", help="how many questions")
     parser.add_argument("--max-tokens", type=int, default=400)
+    parser.add_argument("--threads", type=int, default=1, help="that the engine may use")
+    parser.add_argument("--seconds", type=float, default=0, help="ask no more after that; 0: all")
     parser.add_argument("--notes", action="store_true", help="print each failure")
     options = parser.parse_args()
     asked = cases(options.bfcl, options.calls)
     started_s = time.monotonic()
     with (
         tempfile.TemporaryDirectory() as state,
-        serving(options.models_dir, Path(state), queue_timeout_s=600) as daemon,
+        serving(
+            options.models_dir, Path(state), queue_timeout_s=600, n_threads=options.threads
+        ) as daemon,
     ):
-        run = campaign(daemon, options.model, asked, options.max_tokens)
+        until_s = started_s + options.seconds if options.seconds else None
+        run = campaign(daemon, options.model, asked, options.max_tokens, until_s=until_s)
     print(f"{time.monotonic() - started_s:.0f} s", file=sys.stderr)
     table = Table("", box=None, pad_edge=False)
     table.add_column(options.model, justify="right")

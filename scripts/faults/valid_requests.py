@@ -102,7 +102,8 @@ BODIES: dict[str, list[dict[str, Any]]] = {
 # What may stand in a path, beside ids that the daemon has given out.
 IN_PATHS = {
     "model_id": [MODEL, "default", "a/b", MINILM],
-    "path": [f"{MODEL}/load", f"{MODEL}/unload", "x/load"],
+    # To load a model again costs more than a hundred other requests.
+    "path": [*[f"{MODEL}/load"] * 12, f"{MODEL}/unload", "x/load"],
     "digest": ["sha256:" + "0" * 64],
 }
 QUERIES = {

@@ -21,19 +21,19 @@ def place() -> Iterator[Playground]:
 
 def test_no_spoiled_request_ends_the_daemon_or_gets_an_answer_that_nobody_planned(place):
     fuzzer = Fuzzer(place, seed=1)
-    n_sent = fuzzer.run(500, None, 4)
+    n_sent = fuzzer.run(300, None, 4)
     assert not fuzzer.is_bad, "\n".join(fuzzer.notes)
-    assert n_sent == sum(fuzzer.statuses.values()) == 500
+    assert n_sent == sum(fuzzer.statuses.values()) == 300
     reached = set(fuzzer.answered)
-    assert len(reached) > 25, "good ones among them are answered, or nothing deep is reached"
+    assert len(reached) > 20, "good ones among them are answered, or nothing deep is reached"
 
 
 def test_answers_are_as_the_openapi_document_says(place):
-    survey = Survey(place, first_seed=1, n_examples=3)
+    survey = Survey(place, first_seed=1, n_examples=2)
     survey.run(0)
     assert not survey.is_bad, "\n".join(survey.notes)
-    assert sum(survey.statuses.values()) > 2 * len(survey.operations)
-    assert survey.statuses["200"] > 30
+    assert sum(survey.statuses.values()) >= len(survey.operations)
+    assert survey.statuses["200"] > 25
 
 
 def test_a_client_that_leaves_within_its_body_is_no_error_of_ours(smollm_daemon: DaemonProcess):

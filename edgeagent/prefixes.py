@@ -339,6 +339,8 @@ class Prefixes:
             await self._database.write_async(lambda db: prefixes.forget_thread(db, thread))
         except EdgeAgentError as exc:
             logger.warning("prefix_not_dropped code=%s", exc.code)
+        else:
+            self._later(asyncio.to_thread(self.tidy))
 
     async def _touch(self, thread: str) -> None:
         assert self._database is not None

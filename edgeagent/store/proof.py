@@ -27,6 +27,8 @@ PROBE_BYTES = 24
 LEAST_BYTES = 8  # shorter pieces would be found anywhere
 _CHUNK = 1 << 20
 _STRINGS = 3
+# What we call a row says nothing of what was in it, and stands in the log by right.
+_ID = re.compile(r"[a-z]+_[0-9a-f]{16,}")
 _WORD = re.compile(r"[A-Za-z0-9]{8,}")  # the search folds other letters
 
 
@@ -75,7 +77,8 @@ def _strings(text: str) -> list[str]:
     while todo:
         node = todo.pop()
         if isinstance(node, str):
-            found.append(node)
+            if not _ID.fullmatch(node):
+                found.append(node)
         elif isinstance(node, dict | list):
             todo += node.values() if isinstance(node, dict) else node
     longest = sorted(found, key=len, reverse=True)[:_STRINGS]

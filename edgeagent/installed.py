@@ -71,13 +71,14 @@ class InstalledModels:
         self._listing: dict[str, InstalledModel] = {}
         self._listed_s = float("-inf")
         self._learned: dict[tuple[Path, int], Task] = {}
-        self._assistants: dict[tuple[Path, int], Assistant] = {}
+        self._assistants: dict[str, Assistant] = {}  # as long as the listing
 
     def installed(self) -> list[InstalledModel]:
         """Every model that a worker can run, by id. A directory that cannot be read has none."""
         now = time.monotonic()
         if now - self._listed_s > LISTING_AGE_S:
             self._listed_s = now
+            self._assistants = {}
             try:
                 found = self._library.installed()
             except EdgeAgentError as exc:
@@ -163,21 +164,22 @@ class InstalledModels:
         return larger if larger in self.with_task("generate") else None
 
     def assistant(self, model_id: str) -> Assistant | None:
-        """What an assistant model can be asked for; None of any other. The file is read once for each of
-        its versions. Raises: ModelNotFound, SettingsError."""
+        """What an assistant model can be asked for; None of any other.
+
+        Raises: ModelNotFound, SettingsError.
+        """
         tools = self._catalog.entry(model_id).tools if model_id in self._catalog else None
         if tools is None:
             return None
         model = self.find(model_id)
-        folders = (model.folder, self._library.models_dir, self._library.shipped_dir)
-        path = next((f / tools for f in folders if (f / tools).is_file()), folders[-1] / tools)
-        with suppress(OSError):
-            key = (path, path.stat().st_mtime_ns)
-            if key not in self._assistants:
-                self._assistants[key] = read_assistant(path)
+        if model_id not in self._assistants:
+            folders = (model.folder, self._library.models_dir, self._library.shipped_dir)
+            path = next((f / tools for f in folders if (f / tools).is_file()), folders[-1] / tools)
             thresholds = model.thresholds or self._catalog.entry(model_id).thresholds
-            return msgspec.structs.replace(self._assistants[key], thresholds=thresholds)
-        return read_assistant(path)  # says what is wrong with it
+            self._assistants[model_id] = msgspec.structs.replace(
+                read_assistant(path), thresholds=thresholds
+            )
+        return self._assistants[model_id]
 
     def sampling(self, model_id: str) -> Sampling:
         """The catalog's sampling defaults for the model over our own."""

@@ -239,7 +239,7 @@ def shipped_assistant() -> Path:
     with alone():
         if not (folder / "edge-assistant-s" / "model.toml").is_file():
             command = [sys.executable, "-m", "tests.assistant", str(folder)]
-            subprocess.run(command, check=True, timeout=120, cwd=ROOT)
+            subprocess.run(command, check=True, timeout=300, cwd=ROOT)
     return folder
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from edgeagent.agent import Agent, Asked, Decision
 from edgeagent.api.messages import messages_of
 from edgeagent.api.response_writer import ResponseWriter
-from edgeagent.api.schemas.items import Body, InputItem, ItemReference, kept
+from edgeagent.api.schemas.items import Body, InputItem, ItemReference, is_object, kept
 from edgeagent.api.schemas.responses import Asked as AskedBody
 from edgeagent.api.schemas.responses import ResponseRequest
 from edgeagent.archive import Archive
@@ -171,9 +171,15 @@ async def bodies_of(items: Sequence[InputItem], owner: str, dialogues: Dialogues
 
 
 def _check_calls(items: list[Body]) -> None:
-    """Raises: InvalidParameter for a result without its call."""
+    """Raises: InvalidParameter for a result without its call, or a call whose arguments are not whole."""
     called = {item["call_id"] for item in items if item["type"] == "function_call"}
     for item in items:
+        if item["type"] == "function_call" and not is_object(item["arguments"]):
+            raise InvalidParameter(
+                f"The call {item['call_id'][:80]!r} of an earlier response was cut off within its arguments: "
+                "continue what came before it, and raise max_output_tokens.",
+                param="previous_response_id",
+            )
         if item["type"] == "function_call_output" and item["call_id"] not in called:
             raise InvalidParameter(
                 f"No function call with call_id {item['call_id'][:80]!r} stands before its output: send "

@@ -46,16 +46,11 @@ def _first(seq: Sequence, choice: Choice, logits: np.ndarray[Any, Any], runner: 
 
 def _slot(seq: Sequence, choice: Choice, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
     """A token of a value, or the turn to the next slot or the end; a slot is told when it is whole."""
-    token, slot, is_end = choice.next_token(logits)
+    token, piece = choice.next_token(logits)
     seq.tokens.append(token)
-    if slot is None and not is_end:
-        choice.value.append(token)
+    if piece is not None:
+        choice.go_on(piece)
         return Drawn()
-    told = ""
-    if choice.slot is not None:
-        told = choice.finished_value(b"".join(map(runner.piece, choice.value)))
-    choice.slot, choice.value = slot, []
-    if is_end:
-        told += choice.ending()
-        return Drawn(Said(calls=(CallDelta(0, told),)), "tool_calls")
-    return Drawn(Said(calls=(CallDelta(0, told),)) if told else Said())
+    told = choice.turn(token)
+    said = Said(calls=(CallDelta(0, told),)) if told else Said()
+    return Drawn(said, "tool_calls" if choice.slot is None else None)

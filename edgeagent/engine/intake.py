@@ -160,8 +160,8 @@ class Intake:
     def _choices(self, request: Request, choosing: Choosing) -> list[Sequence]:
         """Answers that are a choice among intents. They end by themselves: a bound only shortens them."""
         spec = request.spec
-        tokens, n_text = self._calls.prompt(choosing.text)
-        offer = Offer.of(choosing, self._calls, n_text)
+        tokens = self._calls.prompt(choosing.text)
+        offer = Offer.of(choosing, self._calls)
         room = self._max_new(len(tokens), None)
         return [
             Sequence(

@@ -13,17 +13,25 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from edgeagent.engine.llama import Llama
+from edgeagent.engine.offer import Choice, Offer, plain_pieces
 from edgeagent.forge.classes import Classes, Threshold
-from edgeagent.forge.datasets import Corpus, Item
+from edgeagent.forge.datasets import OUT_OF_SCOPE, Corpus, Item
 from edgeagent.forge.figures import intent_figures, thresholds
-from edgeagent.forge.vocabulary import END, Vocabulary, first_values
-from edgeagent.intents import intent_text
+from edgeagent.forge.vocabulary import Vocabulary, first_values
+from edgeagent.intents import (
+    LAST_SLOT,
+    NO_SLOTS,
+    Candidate,
+    Choosing,
+    Slot,
+    intent_text,
+    slot_text,
+)
 from edgeagent.types import EngineConfig
-
-MAX_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Evaluator:
     def __init__(self, path: Path, vocabulary: Vocabulary, n_threads: int = 1) -> None:
         self.vocabulary = vocabulary
         self._llama = Llama(plain_config(path, n_threads))
-        self._end = vocabulary.id_of(END)
+        self._pieces = plain_pieces(self._llama)
 
     def logits(self, fed: Sequence[int], at: int) -> torch.Tensor:
         """Of the next token, float32 [n_vocab]; `at` tokens have been fed before."""
@@ -81,23 +89,40 @@ class Evaluator:
         first = self.vocabulary.first_intent
         return self.logits(prompt, 0)[first : first + len(self.vocabulary.intents)], len(prompt)
 
-    def slots(self, intent: str, at: int) -> dict[str, str]:
-        """Decode the slots of an intent after its prompt; what is no JSON has none."""
-        has_slots = intent in self.vocabulary.slot_names
-        ids = [self.vocabulary.id_of(intent_text(intent, has_slots))]
-        if not has_slots:
+    def slots(self, text: str, intent: str, at: int) -> dict[str, str]:
+        """Decode the slots of an intent after the prompt of its text, as the engine does."""
+        names = self.vocabulary.slot_names.get(intent, ())
+        if not names:
             return {}
-        for _ in range(MAX_TOKENS):
-            token = int(self.logits(ids[-1:], at).argmax())
+        candidate = Candidate(intent, True, [Slot(name) for name in names])
+        choice = Choice(self._offer(text, candidate), chosen=candidate)
+        token, told = self.vocabulary.id_of(intent_text(intent, True)), ""
+        while True:
+            token, piece = choice.next_token(self.logits([token], at).numpy())
             at += 1
-            if token == self._end:
-                break
-            ids.append(token)
-        try:
-            arguments = json.loads(self.vocabulary.decode(ids))["arguments"]
-        except (ValueError, KeyError, TypeError):
-            return {}
-        return {name: value for name, value in arguments.items() if isinstance(value, str)}
+            if piece is not None:
+                choice.go_on(piece)
+                continue
+            told += choice.turn(token)
+            if choice.slot is None:
+                found: dict[str, str] = json.loads(told)
+                return found
+
+    def _offer(self, text: str, candidate: Candidate) -> Offer:
+        choosing = Choosing(
+            text=text, candidates=[candidate], out_of_scope=OUT_OF_SCOPE, threshold=0.0,
+            may_abstain=False, otherwise="",
+        )  # fmt: skip
+        id_of, names = self.vocabulary.id_of, [slot.name for slot in candidate.slots]
+        return Offer(
+            choosing,
+            np.empty(0, np.int64),
+            {name: id_of(slot_text(name, is_first=True)) for name in names},
+            {name: id_of(slot_text(name, is_first=False)) for name in names},
+            id_of(NO_SLOTS),
+            id_of(LAST_SLOT),
+            self._pieces,
+        )
 
     def close(self) -> None:
         self._llama.close()
@@ -123,7 +148,7 @@ def evaluate(
             if item.domain == "skills" and item.intent in vocabulary.slot_names:
                 _, domains = classes.labels([item])
                 best = int(classes.narrowed(one[None], domains)[0, :-1].argmax())
-                slots = evaluator.slots(vocabulary.intents[best], at)
+                slots = evaluator.slots(item.text, vocabulary.intents[best], at)
                 wanted = dict(first_values(item))
                 pairs.append((wanted, slots))
                 calls.append(vocabulary.intents[best] == item.intent and wanted == slots)

@@ -7,25 +7,25 @@ import json
 import numpy as np
 import pytest
 
-from edgeagent.engine.offer import Choice, Offer, unescaped
+from edgeagent.engine.offer import Choice, Offer
 from edgeagent.intents import CALL_TEXT, Candidate, Choosing, Slot, intent_text, slot_text
 
 N_VOCAB = 32
 # Tokens: 0..2 intents, 3 out-of-scope, 4, 5 first slots, 6, 7 later slots, 8 and 9 ends, 10 on values.
 SLOTS = [Slot("a"), Slot("b")]
+WORDS = (b"go", b"to r", b"r", b"o", b"om", b"ome", b" ", b" now", b"now", b"w", b"rome")
+PIECES = {piece: 10 + number for number, piece in enumerate(WORDS)}
 
 
 def offer(
-    *, threshold: float = 0.5, may_abstain: bool = True, slots=SLOTS, n_value: int = 3
+    *, text: str = "", threshold: float = 0.5, may_abstain: bool = True, slots=SLOTS
 ) -> Offer:
     candidates = [Candidate("x"), Candidate("y"), Candidate("z", True, slots)]
     choosing = Choosing(
-        text="", candidates=candidates, out_of_scope="oos", threshold=threshold,
+        text=text, candidates=candidates, out_of_scope="oos", threshold=threshold,
         may_abstain=may_abstain, otherwise="none",
     )  # fmt: skip
-    return Offer(
-        choosing, np.arange(4), {"a": 4, "b": 5}, {"a": 6, "b": 7}, 8, 9, np.arange(10, N_VOCAB), n_value
-    )  # fmt: skip
+    return Offer(choosing, np.arange(4), {"a": 4, "b": 5}, {"a": 6, "b": 7}, 8, 9, PIECES)
 
 
 def logits(**values: float) -> np.ndarray:
@@ -89,73 +89,87 @@ def test_the_rule_is_that_of_the_forge():
     assert recall == pytest.approx(threshold.recall, abs=1.01 / 40)
 
 
-def chosen(**options: object) -> Choice:
-    made = offer(**options)
+def chosen(text: str = "go to rome now", **options: object) -> Choice:
+    made = offer(text=text, **options)
     return Choice(made, chosen=made.choosing.candidates[2])
 
 
+def filling(slot: str, value: bytes = b"", **options: object) -> Choice:
+    """One that is in a slot and has this value."""
+    choice = chosen(**options)
+    choice.turn({"a": 4, "b": 5}[slot])
+    choice.go_on(value)
+    return choice
+
+
+def allowed(choice: Choice) -> set[int]:
+    """The tokens that may follow, however improbable they are."""
+    found = set()
+    for token in range(N_VOCAB):
+        row = np.full(N_VOCAB, -1.0, np.float32)
+        row[token] = 1
+        if choice.next_token(row)[0] == token:
+            found.add(token)
+    return found
+
+
 def test_a_call_begins_with_a_slot_or_ends():
-    assert chosen().next_token(logits(t12=9, t8=2, t4=1)) == (8, None, True)
-    assert chosen().next_token(logits(t12=9, t9=8, t5=1)) == (5, "b", False)
+    assert allowed(chosen()) == {4, 5, 8}
+    assert chosen().next_token(logits(t20=9, t8=2, t4=1)) == (8, None)
 
 
-def test_a_value_has_one_token_at_least_and_no_more_than_the_text():
-    choice = chosen()
-    choice.slot = "a"
-    assert choice.next_token(logits(t9=9, t7=8, t12=1)) == (12, None, False)
-    choice.value = [12]
-    assert choice.next_token(logits(t9=9, t7=8, t12=1)) == (9, None, True)
-    assert choice.next_token(logits(t12=9)) == (12, None, False)
-    choice.value = [12, 12, 12]
-    assert choice.next_token(logits(t12=9, t7=2, t9=1)) == (7, "b", False)
+def test_a_value_begins_with_a_word_of_the_text():
+    choice = filling("a")
+    assert allowed(choice) == {PIECES[piece] for piece in (b"go", b"to r", b"r", b"rome", b"now")}
+    assert choice.next_token(logits(t9=9, t20=2)) == (PIECES[b"rome"], b"rome")
+
+
+def test_a_value_goes_on_as_the_text_does_and_ends_with_a_word():
+    assert allowed(filling("a", b"r")) == {PIECES[b"o"], PIECES[b"om"], PIECES[b"ome"]}
+    assert allowed(filling("a", b"rome")) == {PIECES[b" "], PIECES[b" now"], 7, 9}
+    assert allowed(filling("a", b"rome ")) == {PIECES[b"now"]}
+
+
+def test_a_word_that_comes_twice_goes_on_in_either_way():
+    assert allowed(filling("a", b"rome", text="rome now rome")) >= {PIECES[b" now"], 9}
+
+
+def test_a_text_without_words_has_empty_values():
+    assert allowed(filling("a", text="  ")) == {7, 9}
 
 
 def test_no_slot_comes_twice():
-    choice = chosen()
-    choice.slot, choice.value, choice.filled = "b", [12], ["a"]
-    assert choice.next_token(logits(t6=9, t7=9, t9=1)) == (9, None, True)
+    choice = filling("a", b"rome")
+    choice.turn(7)
+    choice.go_on(b"now")
+    assert allowed(choice) == {9}
 
 
 def test_a_required_slot_comes_before_the_end():
-    choice = chosen(slots=[Slot("a"), Slot("b", "required")])
-    assert choice.next_token(logits(t8=9, t4=2, t5=1)) == (4, "a", False)
-    choice.slot, choice.value = "a", [12]
-    assert choice.next_token(logits(t9=9, t7=1)) == (7, "b", False)
+    required = [Slot("a"), Slot("b", "required")]
+    assert allowed(chosen(slots=required)) == {4, 5}
+    assert allowed(filling("a", b"now", slots=required)) == {7}
+    assert allowed(filling("b", b"now", slots=required)) == {6, 9}
 
 
 @pytest.mark.parametrize(
-    ("filled", "arguments"),
+    ("values", "arguments"),
     [
         ([], {"b": None}),
-        ([("a", b'say \\"hi\\"')], {"a": 'say "hi"', "b": None}),
-        ([("a", b"x"), ("b", b"y")], {"a": "x", "b": "y"}),
+        ([(4, b'say "hi"')], {"a": 'say "hi"', "b": None}),
+        ([(4, b"caf\xc3\xa9"), (7, b"a\\b")], {"a": "caf\u00e9", "b": "a\\b"}),
+        ([(5, b"\xc3")], {"b": "\ufffd"}),
     ],
-    ids=["nothing", "one", "both"],
+    ids=["nothing", "quotes", "both", "half a letter"],
 )
-def test_the_arguments_are_json_and_whole(filled, arguments):
+def test_the_arguments_are_json_and_whole(values, arguments):
     choice = chosen(slots=[Slot("a"), Slot("b", "nullable")])
     told = ""
-    for name, value in filled:
-        choice.slot = name
-        told += choice.finished_value(value)
-    assert json.loads(told + choice.ending()) == arguments
-
-
-@pytest.mark.parametrize(
-    ("pieces", "text"),
-    [
-        (b"caf\xc3\xa9", "caf\u00e9"),
-        (b'a\\"b', 'a"b'),
-        (b'a"b', 'a"b'),
-        (b"a\\", "a\\"),
-        (b"\xc3", "\ufffd"),
-        (b"tab\there", "tab\there"),
-    ],
-    ids=["letters", "escaped", "bare quote", "half an escape", "half a letter", "tab"],
-)
-def test_a_value_is_text_whatever_the_model_wrote(pieces, text):
-    assert unescaped(pieces) == text
-    assert json.loads(json.dumps(unescaped(pieces))) == text
+    for token, value in values:
+        told += choice.turn(token)
+        choice.value = value
+    assert json.loads(told + choice.turn(9 if values else 8)) == arguments
+    assert choice.slot is None
 
 
 def test_every_text_of_a_call_is_recognised_and_ordinary_ones_are_not():

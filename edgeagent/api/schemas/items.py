@@ -51,12 +51,16 @@ def _part(part: Any) -> dict[str, str]:
     return {"type": kind, "text": part["text"]}
 
 
-def _json_object(arguments: str) -> str:
+def is_object(arguments: str) -> bool:
+    """Whether a text is a JSON object."""
     try:
-        found = json.loads(arguments)
+        return isinstance(json.loads(arguments), dict)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        return False
+
+
+def _json_object(arguments: str) -> str:
+    if not is_object(arguments):
         raise ValueError("the arguments of a call are a JSON object in a string")
     return arguments
 

@@ -24,7 +24,7 @@ AGAIN = 8
 _IN_STRING, _PROBE = ('"', "a", "0"), "~"
 # Where a text must have a certain form, as a URI: one after the other.
 _IN_TURN = (":", "/", "@", ".", "a", "-", "0", "b", "1")
-_OUTSIDE = ("}", "]", '"', "0", "null", "true", "{", "[", ",", ":")
+_OUTSIDE = ("}", "]", '"', ",", ":", "0", "null", "true", "{", "[")  # a comma ends a number
 
 
 class Held(Protocol):

@@ -114,7 +114,7 @@ def changed(body: Any, rng: random.Random) -> Any:
             for step in other:
                 source = source[step]
             parent[last] = source[end]
-        case 7 if isinstance(parent[last], int | float):
+        case 7 if isinstance(parent[last], int | float) and abs(parent[last]) < 1e300:
             parent[last] = parent[last] * rng.choice([-1, 0, 2, 1000, 1e30, 0.5])
         case _:
             parent[last] = rng.choice(NASTY)

@@ -65,6 +65,18 @@ def test_a_text_that_would_not_end_is_closed_where_it_is():
     assert len(text) == 40 and text == '{"a":"' + "x" * 26 + '","b":0}'
 
 
+def test_a_number_that_would_not_end_is_ended_for_what_must_follow():
+    properties = {"a": {"type": "number"}, "b": {"type": "boolean"}}
+    grammar = grammar_of({"type": "object", "properties": properties, "required": ["a", "b"]})
+    constraint = Constraint(grammar)
+    said = list(constraint.opening)
+    for char in b"100000"[: 6 if said else 0]:
+        said += [char, *constraint.accept(char)]
+    closing = constraint.way_out(None, 20)
+    assert closing is not None
+    assert json.loads(bytes(said + closing)) == {"a": 100000, "b": True}
+
+
 def test_within_a_text_a_brace_is_text_and_at_the_start_of_an_object_it_is_none():
     grammar = grammar_of({"type": "object"})
     constraint = Constraint(grammar)

@@ -159,7 +159,9 @@ def export(
     figures = [_measured(opened, path, 1) for path in (plain, target)]
     write_tools(opened.corpus, out / "edge-assistant.json")
     write_record(target, quant, {d: t.value for d, t in figures[1].thresholds.items()})
-    machine = f"{probe().cpu.model or 'an unknown processor'}, {threads or os.cpu_count()} threads"
+    n_threads = threads or os.cpu_count() or 1
+    machine = probe().cpu.model or "an unknown processor"
+    machine += f", {n_threads} thread{'s' if n_threads > 1 else ''}"
     text = card(trained, target, quant, figures[0], figures[1], parity, others, machine)
     (target.parent / "README.md").write_text(text, encoding="utf-8")
     _show(f"{run} {quant}", figures[1].as_dict())

@@ -37,6 +37,10 @@ class Training:
     epochs: int
     trained_s: float
 
+    def knows(self, figure: str) -> bool:
+        """Whether it was taught what a figure measures: a sentence encoder hears of no skills."""
+        return figure in self.figures and (self.recipe.kind == "decoder" or figure != "skills")
+
 
 def training(run: Path, recipe: Recipe, n_params: int) -> Training:
     """Read a run's folder. Raises: ForgeFailed when it has not been trained to its end."""
@@ -44,9 +48,10 @@ def training(run: Path, recipe: Recipe, n_params: int) -> Training:
         figures = json.loads((run / "figures.json").read_text(encoding="utf-8"))
         lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
         last = json.loads(lines[-1])
-    except (OSError, ValueError, IndexError) as exc:
+        epochs, trained_s = int(last["epoch"]), float(last["trained_s"])
+    except (OSError, ValueError, IndexError, KeyError) as exc:
         raise ForgeFailed(f"{run} has no whole training ({exc}): train its recipe first.") from exc
-    return Training(recipe, n_params, figures, last["epoch"], last["trained_s"])
+    return Training(recipe, n_params, figures, epochs, trained_s)
 
 
 def card(
@@ -148,11 +153,13 @@ def _compared(trained: Training, others: Sequence[Training]) -> list[str]:
         "|---" * (1 + len(runs)) + "|",
         *(
             f"| {said} | "
-            + " | ".join(f"{100 * run.figures[k]:.1f}%" if k in run.figures else "" for run in runs)
+            + " | ".join(f"{100 * run.figures[k]:.1f}%" if run.knows(k) else "" for run in runs)
             + " |"
             for k, said in keys
         ),
-        "| parameters | " + " | ".join(f"{run.n_params:,}" for run in runs) + " |",
+        "| parameters | "
+        + " | ".join(f"{run.n_params:,}" if run.n_params else "" for run in runs)
+        + " |",
         "| epochs | " + " | ".join(str(run.epochs) for run in runs) + " |",
         "",
     ]

@@ -20,11 +20,11 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning"
 )
 
-# Paths whose parts name no row of an owner: models are everyone's, keys the administrator's, the last
-# is the OpenAPI page's.
+# Paths whose parts name no row of an owner: models are everyone's, keys the administrator's, blobs are
+# never taken, the last is the OpenAPI page's.
 SHARED = {
     "/v1/models/{model_id:path}", "/v1/models/{path:path}", "/admin/keys/{key_id:str}",
-    "/admin/keys/{key_id:str}/rotate", "/{path:str}",
+    "/admin/keys/{key_id:str}/rotate", "/api/blobs/{digest:str}", "/{path:str}",
 }  # fmt: skip
 ASK = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4, "store": True}
 

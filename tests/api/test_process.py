@@ -31,10 +31,12 @@ def test_the_daemon_never_loads_what_belongs_in_a_worker(smollm_daemon: DaemonPr
     maps = Path(f"/proc/{smollm_daemon.pid}/maps").read_text()
     for library in ("libllama", "libggml", "numpy", "ctranslate2", "libav", ".gguf"):
         assert library not in maps
-    (worker,) = smollm_daemon.workers()
-    assert "libllama" in Path(f"/proc/{worker.pid}/maps").read_text(), (
-        "the names are the right ones"
-    )
+    # Other tests may have had it load other models too.
+    workers = smollm_daemon.workers()
+    assert workers
+    for worker in workers:
+        loaded = Path(f"/proc/{worker.pid}/maps").read_text()
+        assert "libllama" in loaded, "the names are the right ones"
 
 
 def test_worker_and_template_are_confined_and_die_first(daemon: DaemonProcess):

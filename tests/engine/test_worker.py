@@ -192,25 +192,24 @@ async def test_the_same_seed_request_and_cache_give_the_same_text(stories):
 
 
 async def test_reproducible_texts_do_not_depend_on_who_runs_beside_them(smollm):
-    """Eight of mixed length, alone and twice as a batch: the same texts to the letter."""
+    """Five of mixed length, alone and as a batch: the same texts to the letter."""
     client = await EngineClient.start(
         config(smollm, model_id="smollm", reproducible=True, n_ctx=4096), timeout_s=60
     )
-    topics = ["rivers", "old lighthouses", "2+2", "a fox", "colours", "rain", "hello", "fruit"]
+    topics = ["rivers", "old lighthouses", "2+2", "a fox", "colours"]
 
     def requests() -> list[GenerateSpec]:
         return [
             spec(
                 prompts=[Prompt(messages=[{"role": "user", "content": f"Write about {topic}."}])],
-                max_tokens=12 + 6 * i,
+                max_tokens=6 + 3 * i,
             )
             for i, topic in enumerate(topics)
         ]
 
     alone = [(await collect(client.generate(request)))[0] for request in requests()]
-    for _ in range(2):
-        batch = await asyncio.gather(*(collect(client.generate(request)) for request in requests()))
-        assert [text for text, _ in batch] == alone
+    batch = await asyncio.gather(*(collect(client.generate(request)) for request in requests()))
+    assert [text for text, _ in batch] == alone
     await client.close()
 
 

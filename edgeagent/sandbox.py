@@ -52,13 +52,13 @@ def enter(*, oom_score_adj: int = 500, address_space_bytes: int | None = None) -
     if address_space_bytes is not None:
         resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if not _deny_sockets(libc):
+    if not _deny_calls(libc):
         logger.warning(
             "sandbox_incomplete part=seccomp errno=%s", errno.errorcode.get(ctypes.get_errno())
         )
 
 
-def _deny_sockets(libc: ctypes.CDLL) -> bool:
+def _deny_calls(libc: ctypes.CDLL) -> bool:
     known = _CALLS.get(platform.machine())
     if known is None:
         return False

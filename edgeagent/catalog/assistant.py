@@ -63,9 +63,14 @@ class Assistant(Struct, frozen=True, kw_only=True):
 
 
 def described(intent: str) -> str:
-    """An intent's name in words: "Card arrival" for card_arrival."""
-    words = intent.replace("_", " ").strip()
+    """An intent's name in words: "Card arrival" for card_arrival, "Play music" for PlayMusic."""
+    words = spoken(intent)
     return words[:1].upper() + words[1:]
+
+
+def spoken(name: str) -> str:
+    """The words of an intent's or a slot's name, in lower case where it runs them together."""
+    return "".join(f" {c.lower()}" if c.isupper() else c for c in name).replace("_", " ").strip()
 
 
 def read_assistant(path: Path) -> Assistant:

@@ -13,6 +13,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from edgeagent.catalog.assistant import described
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import DOMAINS, OUT_OF_SCOPE, Corpus
 from edgeagent.forge.decoder import Block, Decoder
@@ -135,13 +136,8 @@ def write_tools(corpus: Corpus, path: Path) -> None:
         "out_of_scope": OUT_OF_SCOPE,
         "domains": {domain: list(corpus.names[domain]) for domain in DOMAINS},
         "tools": {
-            intent: {"description": _described(intent), "slots": list(slots)}
+            intent: {"description": described(intent), "slots": list(slots)}
             for intent, slots in corpus.slot_names.items()
         },
     }
     path.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _described(intent: str) -> str:
-    words = "".join(f" {c.lower()}" if c.isupper() else c for c in intent).replace("_", " ").strip()
-    return words[:1].upper() + words[1:]

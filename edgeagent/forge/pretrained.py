@@ -17,6 +17,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
+from edgeagent.catalog.assistant import spoken
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.decoder import Block, Decoder
 from edgeagent.forge.vocabulary import CONTROL, Vocabulary
@@ -123,5 +124,5 @@ def _meanings(vocabulary: Vocabulary) -> list[str]:
 def _spoken(call: str) -> str:
     """The words of an intent's or a slot's name."""
     name = call.split('"name":"')[-1].split('"')[0] if '"name"' in call else call.strip('",:{}')
-    words = "".join(f" {c.lower()}" if c.isupper() else c for c in name).replace("_", " ")
-    return f" {words.strip()}" if words.strip() else ""
+    words = spoken(name)
+    return f" {words}" if words else ""

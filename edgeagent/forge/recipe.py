@@ -94,7 +94,6 @@ class Recipe(_Part):
     n_variants: int = Field(4, ge=1, le=64)
     slots_every: int = Field(1, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1)
-    n_frozen: int = Field(0, ge=0, description="of an encoder: layers that stay as they are")
     n_hidden: int = Field(
         0, ge=0, description="of an encoder: width of its head's hidden layer, 0 for none"
     )

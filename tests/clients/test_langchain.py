@@ -17,6 +17,10 @@ from pydantic import BaseModel, Field
 from tests.conftest import MINILM, SMOLLM, DaemonProcess
 
 QUESTION = "Name one colour of the sky."
+# Where texts are compared: each token of the answer is likelier by far than the next best one, so that
+# it does not hang on how a processor rounds in a batch of another shape.
+SURE = "Repeat after me: one, two, three, four, five, six, seven."
+SURE_TOO = "Repeat after me: January, February, March, April, May, June."
 
 
 class Booking(BaseModel):
@@ -56,19 +60,20 @@ def test_an_answer_has_text_and_usage_and_says_why_it_ended(model: ChatOpenAI):
 
 
 def test_a_stream_gives_the_text_of_the_whole_answer_and_its_usage(model: ChatOpenAI):
-    chunks = list(model.stream(QUESTION, stream_usage=True))
+    chunks = list(model.stream(SURE, stream_usage=True))
     assert len(chunks) > 2 and all(isinstance(chunk, AIMessageChunk) for chunk in chunks)
     whole = chunks[0]
     for chunk in chunks[1:]:
         whole = whole + chunk
-    assert whole.text == model.invoke(QUESTION).text
+    assert whole.text == model.invoke(SURE).text
     assert whole.usage_metadata is not None and whole.usage_metadata["output_tokens"] > 0
     assert whole.response_metadata["finish_reason"] in ("stop", "length")
 
 
 async def test_many_questions_at_once_are_answered_asynchronously(model: ChatOpenAI):
-    answers = await model.abatch([QUESTION, "Say yes."] * 2, max_tokens=8)
+    answers = await model.abatch([SURE, SURE_TOO] * 2, max_tokens=8)
     assert answers[0].text == answers[2].text and answers[1].text == answers[3].text
+    assert "two, three" in answers[0].text and "February, March" in answers[1].text
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
@@ -110,20 +115,22 @@ def test_json_mode_and_schemas_written_as_dicts(model: ChatOpenAI):
     found = model.with_structured_output(schema, method="json_schema").invoke("Does it rain?")
     jsonschema.validate(found, schema)
     bound = model.bind(response_format={"type": "json_object"}, max_tokens=200)
-    answer = bound.invoke("Answer in JSON: is it raining? Be brief.")
-    if answer.response_metadata["finish_reason"] == "stop":
-        assert isinstance(json.loads(answer.text), dict)
-    assert answer.text.startswith("{")
+    try:
+        text = bound.invoke("Answer in JSON: is it raining? Be brief.").text
+    except openai.LengthFinishReasonError as cut:
+        # The SDK minds that it was cut; what the server closed is whole all the same.
+        text = cut.completion.choices[0].message.content or ""
+    assert isinstance(json.loads(text), dict)
 
 
 def test_the_responses_api_answers_and_continues(smollm_daemon: DaemonProcess):
     model = model_of(smollm_daemon, use_responses_api=True, max_tokens=16)
-    first = model.invoke("My boat is called Anna.")
+    first = model.invoke(SURE)
     assert first.text and first.response_metadata["id"].startswith("resp_")
-    second = model.invoke("What is it called?", previous_response_id=first.response_metadata["id"])
+    second = model.invoke("What came last?", previous_response_id=first.response_metadata["id"])
     assert second.text and second.usage_metadata is not None
     assert second.usage_metadata["input_token_details"]["cache_read"] > 0
-    streamed = list(model.stream("My boat is called Anna."))
+    streamed = list(model.stream(SURE))
     assert "".join(chunk.text for chunk in streamed) == first.text
 
 

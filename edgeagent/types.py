@@ -377,11 +377,16 @@ class PrefillDecode(msgspec.Struct, frozen=True, array_like=True):
     decode_tok_s: float
 
 
+MEASURED_STEPS = 16
+MEASURED_DEPTH = 256
+
+
 class ModelMeasurement(msgspec.Struct, frozen=True, kw_only=True):
     """How fast one model ran on this device. Rates in tokens per second.
 
-    `decode_tok_s` by thread count, `n_threads` the best of them; `batch_curve` has T(k)/T(1) of a step
-    with k sequences; `prefill_tok_s` by chunk size; `options` by the name of a choice ("kv q8_0").
+    `decode_tok_s` by thread count over the first `MEASURED_STEPS`, `n_threads` the best of them;
+    `batch_curve` has T(k)/T(1) of a step with k sequences; `prefill_tok_s` by chunk size; `options` by the
+    name of a choice ("kv q8_0"): a prompt of `MEASURED_DEPTH` tokens and decoding after it.
     """
 
     model: str

@@ -7,14 +7,14 @@ operations, which is what keeps tiny models from being as fast as their size pro
 
 The shares below were fitted on seven models of 53 to 303 MB with one thread of an AVX-512 server,
 November 2026, bandwidth and matrix products measured beside each; `scripts/benchmarks/speed.py`
-repeats it. Other processors reach other shares: `Rates.batch_curve` and `error_of` are where
-measurement comes in.
+repeats it. Other processors reach other shares, but much the same ones with every model: what one model
+was measured at there, over what is foretold of it, is a factor for all others (`paced`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgeagent.catalog.anatomy import Anatomy
 from edgeagent.catalog.memory import kv_bytes_per_cell
@@ -35,6 +35,8 @@ BATCH_SHARE_OF_PREFILL = 0.5
 # Attention over the cells: 0.10 to 0.20 for one token in f16, less where it is unpacked first.
 ATTENTION_SHARE = {"f16": 0.13, "q8_0": 0.10, "q4_0": 0.08}
 ATTENTION_SHARE_PREFILL = {"f16": 0.3, "q8_0": 0.1, "q4_0": 0.08}
+# A smaller model is all layers' fixed cost, and lies in the caches: it sets no pace for others.
+PACE_WEIGHTS_BYTES = 32_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,39 @@ class Rates:
     """What a machine does, with the threads that the engine will have.
 
     `gflops`: 10^9 float32 operations a second of a matrix product. `batch_curve`: measured
-    T(k)/T(1), time of a step with k sequences over one with a single sequence; empty if not.
+    T(k)/T(1), time of a step with k sequences over one with a single sequence; empty if not. The paces
+    are measured rates over those foretold, see `paced`; 1 where no model was measured.
     """
 
     bandwidth_bytes_per_s: float
     gflops: float
     batch_curve: Mapping[int, float] = field(default_factory=dict)
+    decode_pace: float = 1.0
+    prefill_pace: float = 1.0
+
+
+def paced(
+    rates: Rates,
+    model: Anatomy,
+    *,
+    decode: float,
+    depth: int,
+    prefill: float | None = None,
+    n_prompt: int = 512,
+) -> Rates:
+    """`rates` with the paces that make them foretell what `model` was measured at.
+
+    `decode` and `prefill` are tokens per second in f16, after `depth` tokens and of a prompt of `n_prompt`.
+    Without an effect for a model of less than `PACE_WEIGHTS_BYTES`.
+    """
+    if model.weights_bytes < PACE_WEIGHTS_BYTES:
+        return rates
+    plain = replace(rates, decode_pace=1.0, prefill_pace=1.0)
+    pace = decode / decode_tokens_per_s(model, plain, depth=depth)
+    prefill_pace = 1.0
+    if prefill is not None:
+        prefill_pace = prefill / prefill_tokens_per_s(model, plain, n_prompt=n_prompt)
+    return replace(rates, decode_pace=pace, prefill_pace=prefill_pace)
 
 
 def decode_step_s(
@@ -60,13 +89,13 @@ def decode_step_s(
     attention = _attention_s(model, rates, kv_type, depth)
     one = max(reading, computing) + model.n_layers * LAYER_S + attention
     if n_seq == 1:
-        return one
+        return one / rates.decode_pace
     if n_seq in rates.batch_curve:
-        return one * rates.batch_curve[n_seq]
+        return one * rates.batch_curve[n_seq] / rates.decode_pace
     share = _product_share(model) * BATCH_SHARE_OF_PREFILL
     together = n_seq * flops / (rates.gflops * 1e9 * share)
     step = max(reading, computing, together) + model.n_layers * LAYER_S + n_seq * attention
-    return max(one, min(step, n_seq * one))
+    return max(one, min(step, n_seq * one)) / rates.decode_pace
 
 
 def decode_tokens_per_s(
@@ -88,7 +117,8 @@ def prefill_tokens_per_s(
     layers = max(1, model.active_params - model.n_vocab * model.n_embd)
     products = 2.0 * layers / (gflops * _product_share(model))
     flops = 2.0 * model.attention_width * n_prompt / 2
-    return 1.0 / (products + flops / (gflops * ATTENTION_SHARE_PREFILL[kv_type]))
+    attention = flops / (gflops * ATTENTION_SHARE_PREFILL[kv_type])
+    return rates.prefill_pace / (products + attention)
 
 
 def error_of(predicted: float, measured: float) -> float:

@@ -19,7 +19,8 @@ from edgeagent.catalog.bundle_write import Contents, write_bundle
 from edgeagent.catalog.signing import TrustList, load_signing_key, load_trust
 from edgeagent.catalog.toml_text import to_toml
 from edgeagent.cli.bundle_keys import keys, trusted_keys_dir
-from edgeagent.cli.models import catalog_of, library_of, megabytes, progress_bar, trial_load
+from edgeagent.cli.library import catalog_of, library_of
+from edgeagent.cli.models import megabytes, progress_bar, trial_load
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.cli.terminal import show_table
 from edgeagent.device import library as profiles

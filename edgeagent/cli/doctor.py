@@ -17,10 +17,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edgeagent import __version__
-from edgeagent.catalog.anatomy import from_facts
-from edgeagent.catalog.inspection import inspect_apart
-from edgeagent.catalog.speed import Rates, decode_tokens_per_s, error_of, prefill_tokens_per_s
-from edgeagent.cli.models import catalog_of, library_of, model_to_install
+from edgeagent.catalog.speed import error_of
+from edgeagent.cli.library import library_of, model_to_install
+from edgeagent.cli.measured import Prediction, model_to_measure, predictions
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.configuration import Configuration
 from edgeagent.device.measure import Measurement
@@ -57,8 +56,8 @@ def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> N
     console.print(_libraries_table())
     if figures is not None:
         console.print(_figures_table(figures))
-        if (prediction := _prediction_table(found, figures)) is not None:
-            console.print(prediction)
+        if checked := predictions(found, figures):
+            console.print(_prediction_table(checked))
     else:
         console.print("Not measured yet: `edgeagent doctor --measure` takes 20 seconds.")
     for problem in problems:
@@ -74,24 +73,6 @@ def _measure(found: Configuration, measuring: Measuring) -> Measurement:
             model_to_measure(found),
             lambda what, share: bar.update(task, completed=share, description=f"{what:<24}"),
         )
-
-
-def model_to_measure(found: Configuration) -> Path | None:
-    """The default model if it is installed, else the smallest GGUF that generates text. No assistant
-    model: it is so small that it lies in the processor's caches, which says nothing of others."""
-    try:
-        models = library_of(found.settings).installed()
-        entries = catalog_of(found.settings).entries
-    except EdgeAgentError:
-        return None
-    others = {
-        entry.id
-        for entry in entries.values()
-        if entry.task in ("embedding", "rerank") or entry.tools is not None
-    }
-    models = [model for model in models if model.path.suffix == ".gguf" and model.id not in others]
-    models.sort(key=lambda model: (model.id != found.settings.default_model, model.size_bytes))
-    return models[0].path if models else None
 
 
 def _table(*columns: str) -> Table:
@@ -175,27 +156,18 @@ def _figures_table(figures: Measurement) -> Table:
     return table
 
 
-def _prediction_table(found: Configuration, figures: Measurement) -> Table | None:
+def _prediction_table(predictions: list[Prediction]) -> Table:
     """What selection would have predicted of the measured model, against what was measured."""
-    path = model_to_measure(found)
-    model = figures.model
-    bandwidth, gflops = figures.best_memory_gb_per_s, figures.best_gemm_gflop_per_s
-    if path is None or model is None or path.name != model.model or not bandwidth or not gflops:
-        return None
-    anatomy = from_facts(inspect_apart(path))
-    rates = Rates(bandwidth_bytes_per_s=bandwidth * 1e9, gflops=gflops)
-    rows = {
-        "decode": (decode_tokens_per_s(anatomy, rates, depth=16), max(model.decode_tok_s.values())),
-        "prefill": (
-            prefill_tokens_per_s(anatomy, rates),
-            max(model.prefill_tok_s.values(), default=0),
-        ),
-    }
-    table = _table("predicted against measured", "predicted", "measured", "error")
-    for name, (predicted, measured) in rows.items():
-        if measured:
-            error = f"{100 * error_of(predicted, measured):+.0f}%"
-            table.add_row(f"{name}, tokens/s", f"{predicted:.0f}", f"{measured:.0f}", error)
+    table = _table(
+        "predicted, tokens/s", "from the machine", "error", "with its pace", "error", "measured"
+    )
+    for each in predictions:
+        error = f"{100 * error_of(each.foretold, each.measured):+.0f}%"
+        with_pace = f"{100 * error_of(each.with_pace, each.measured):+.0f}%"
+        table.add_row(
+            each.name, f"{each.foretold:.0f}", error, f"{each.with_pace:.0f}",
+            "sets it" if each.sets_pace else with_pace, f"{each.measured:.0f}",
+        )  # fmt: skip
     return table
 
 

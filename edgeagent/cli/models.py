@@ -24,10 +24,10 @@ from rich.table import Table
 from edgeagent.catalog import digest
 from edgeagent.catalog import install as installing
 from edgeagent.catalog.inspection import inspect_apart
-from edgeagent.catalog.library import Library, shipped_models_dir
-from edgeagent.catalog.manifest import Catalog, Shipped, load_catalog
+from edgeagent.catalog.manifest import Catalog
 from edgeagent.catalog.select import Needs
 from edgeagent.cli.daemon import call
+from edgeagent.cli.library import catalog_of, library_of, model_to_install
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.cli.recommend import TASKS, best_here, recommend
 from edgeagent.cli.terminal import confirm, show_table
@@ -48,26 +48,6 @@ def models() -> None:
 
 
 models.add_command(recommend)
-
-
-def library_of(settings: Settings) -> Library:
-    return Library(settings.effective_models_dir, settings.shipped_models_dir)
-
-
-def catalog_of(settings: Settings) -> Catalog:
-    return load_catalog(
-        shipped_models_dir() / "catalog.toml", settings.effective_models_dir / "catalog.toml"
-    )
-
-
-def model_to_install(settings: Settings) -> str:
-    """The default model; its larger one where the default only comes with edgeagent itself."""
-    known, wanted = catalog_of(settings), settings.default_model
-    if wanted not in known or known.entry(wanted).larger is None:
-        return wanted
-    entry = known.entry(wanted)
-    sources = [source for variant in entry.variants for source in variant.sources]
-    return str(entry.larger) if all(isinstance(s, Shipped) for s in sources) else wanted
 
 
 @models.command("list")

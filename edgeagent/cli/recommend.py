@@ -12,12 +12,12 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edgeagent.catalog.library import shipped_models_dir
-from edgeagent.catalog.manifest import load_catalog
 from edgeagent.catalog.memory import KvType
 from edgeagent.catalog.repack import repacked_types
 from edgeagent.catalog.select import Choice, Needs, Ranking, Target, select
 from edgeagent.catalog.speed import Rates
+from edgeagent.cli.library import catalog_of
+from edgeagent.cli.measured import rates_measured
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.cli.sizes import Size
 from edgeagent.configuration import Configuration, profile_folders
@@ -108,11 +108,7 @@ def recommend(
 
 def ranked(here: Configuration, target: Target, needs: Needs) -> Ranking:
     """The models of the catalog for a target."""
-    catalog = load_catalog(
-        shipped_models_dir() / "catalog.toml",
-        here.settings.effective_models_dir / "catalog.toml",
-    )
-    return select(catalog.entries.values(), target, needs)
+    return select(catalog_of(here.settings).entries.values(), target, needs)
 
 
 def best_here(here: Configuration, needs: Needs) -> Choice:
@@ -136,25 +132,22 @@ def rates_of(reference: Reference) -> Rates:
 def rates_here(here: Configuration) -> tuple[Rates, str]:
     """Rates of this machine with the threads of its profile, and where they come from.
 
-    What `doctor --measure` or the daemon's first idle minute has kept; else the machine alone is
-    measured now, for some seconds. The profile's typical machine where measuring brings nothing.
+    What `doctor --measure` or the daemon's first idle minute has kept, with the pace of the model that
+    was measured; else the machine alone is measured now, for some seconds. The profile's typical
+    machine where measuring brings nothing.
     """
     kept = Measuring(here.device, here.settings.state_dir).kept()
     found = kept or measure(here.device, limit_s=MEASURE_LIMIT_S)
-    n_threads = int(str(here.profile.settings(here.device)["n_threads"]))
-    memory = {rate.n_threads: rate.value for rate in found.memory_gb_per_s}
-    gflops = {rate.n_threads: rate.value for rate in found.gemm_gflop_per_s}
-    best = found.best_memory_gb_per_s, found.best_gemm_gflop_per_s
-    if best[0] is None or best[1] is None:
+    rates = rates_measured(here, found)
+    if rates is None:
         return rates_of(reference_device(here.profile)), "the profile: measuring brought no result"
-    curve = found.model.batch_curve if found.model is not None else {}
-    rates = Rates(
-        memory.get(n_threads, best[0]) * 1e9, gflops.get(n_threads, best[1]), batch_curve=curve
-    )
     if kept is None:
         return rates, "measured now"
     day = datetime.datetime.fromtimestamp(kept.measured_utc_ms / 1e3, datetime.UTC).date()
-    return rates, f"measured on {day}"
+    said = f"measured on {day}"
+    if found.model is not None and rates.decode_pace != 1.0:
+        said += f", {rates.decode_pace:.2f} of the predicted rate with {found.model.model}"
+    return rates, said
 
 
 def target_of(

@@ -28,12 +28,16 @@ from edgeagent import sandbox
 from edgeagent.catalog.facts import inspect
 from edgeagent.engine.llama import Llama
 from edgeagent.errors import EdgeAgentError
-from edgeagent.types import EngineConfig, ModelMeasurement, PrefillDecode
+from edgeagent.types import (
+    MEASURED_DEPTH,
+    MEASURED_STEPS,
+    EngineConfig,
+    ModelMeasurement,
+    PrefillDecode,
+)
 
 BATCH_SIZES = (2, 4, 8)
 CHUNKS = (32, 128, 384)
-DEPTH = 256
-STEPS = 16
 STEP_LIMIT_S = 0.8
 
 
@@ -60,7 +64,7 @@ class Bench:
         times: list[float] = []
         one = array("i", [0])
         begun = time.perf_counter()
-        for i in range(STEPS):
+        for i in range(MEASURED_STEPS):
             batch = self._llama.batch
             batch.clear()
             for seq_id in range(n_seq):
@@ -173,8 +177,8 @@ class Plan:
 
     def _option(self, **options: object) -> PrefillDecode:
         with self._bench(**options) as (bench, _):
-            prefill = DEPTH / bench.prefill_s(DEPTH)
-            return PrefillDecode(prefill, 1 / bench.step_s(1, DEPTH))
+            prefill = MEASURED_DEPTH / bench.prefill_s(MEASURED_DEPTH)
+            return PrefillDecode(prefill, 1 / bench.step_s(1, MEASURED_DEPTH))
 
 
 def main(arguments: list[str]) -> int:

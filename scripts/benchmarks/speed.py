@@ -2,6 +2,9 @@
 
     speed.py SMOLLM2.gguf [N_THREADS]      SmolLM2 lends its vocabulary to the synthetic models
 
+The second error of a line is what is left with the pace that the first model sets (`speed.paced`), which
+is how `models recommend` predicts after `doctor --measure`: all other models are held out from it.
+
 Bandwidth and matrix throughput are measured right before each model. One thread by default: on a
 machine that others use too, a second one waits for them at every barrier. Of 30 single steps the
 fifth fastest counts, as the rates count their best pass.
@@ -21,7 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from edgeagent import sandbox
 from edgeagent.catalog.anatomy import from_facts
 from edgeagent.catalog.facts import inspect
-from edgeagent.catalog.speed import Rates, decode_tokens_per_s, error_of, prefill_tokens_per_s
+from edgeagent.catalog.speed import (
+    Rates,
+    decode_tokens_per_s,
+    error_of,
+    paced,
+    prefill_tokens_per_s,
+)
 from edgeagent.device.measure import measure
 from edgeagent.device.probe import probe
 from edgeagent.engine.llama import Llama
@@ -46,11 +55,13 @@ def main() -> None:
         paths = [donor]
         for name in NAMES:
             paths.append(write_model(Path(folder) / f"{name}.gguf", DESIGNS[name], donor))
+        pace: Rates | None = None
         for path in paths:
-            report(path, n_threads)
+            pace = report(path, n_threads, pace)
 
 
-def report(path: Path, n_threads: int) -> None:
+def report(path: Path, n_threads: int, pace: Rates | None) -> Rates:
+    """Print a line. Returns the rates with the paces of the first model."""
     os.sync()  # writing a model back to the disk would take a core from the measure
     rates, (decode, prefill) = steadily(path, n_threads)
     model = from_facts(inspect(path))
@@ -59,9 +70,16 @@ def report(path: Path, n_threads: int) -> None:
     print(
         f"{path.stem:28} {rates.bandwidth_bytes_per_s / 1e9:5.1f} GB/s {rates.gflops:5.0f} GFLOP/s"
         f"  decode {foretold:6.1f} / {decode:6.1f} tok/s {error_of(foretold, decode):+6.1%}"
-        f"  prefill {foretold_prefill:6.0f} / {prefill:6.0f} {error_of(foretold_prefill, prefill):+6.1%}",
+        f" {_left(foretold, decode, pace.decode_pace if pace else None)}"
+        f"  prefill {foretold_prefill:6.0f} / {prefill:6.0f} {error_of(foretold_prefill, prefill):+6.1%}"
+        f" {_left(foretold_prefill, prefill, pace.prefill_pace if pace else None)}",
         flush=True,
     )
+    return pace or paced(rates, model, decode=decode, depth=DEPTH, prefill=prefill, n_prompt=PROMPT)
+
+
+def _left(foretold: float, measured: float, pace: float | None) -> str:
+    return "(sets it)" if pace is None else f"({error_of(pace * foretold, measured):+6.1%})"
 
 
 def steadily(path: Path, n_threads: int) -> tuple[Rates, tuple[float, float]]:

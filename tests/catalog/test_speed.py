@@ -16,6 +16,7 @@ from edgeagent.catalog.speed import (
     Rates,
     decode_step_s,
     decode_tokens_per_s,
+    paced,
     prefill_tokens_per_s,
 )
 
@@ -69,3 +70,25 @@ def test_a_measured_batch_curve_replaces_the_guess() -> None:
     machine = Rates(2e10, 100.0, {4: 2.5})
     one = decode_step_s(MODELS[0], machine)
     assert decode_step_s(MODELS[0], machine, n_seq=4) == pytest.approx(2.5 * one)
+
+
+@given(model=models, machine=rates, pace=st.floats(0.2, 3), n_seq=st.integers(1, 32))
+def test_the_pace_of_one_model_is_a_factor_for_the_others(
+    model: Anatomy, machine: Rates, pace: float, n_seq: int
+) -> None:
+    one, other = MODELS[0], model
+    measured = pace * decode_tokens_per_s(one, machine, depth=8)
+    prefill = prefill_tokens_per_s(one, machine, n_prompt=384) / pace
+    found = paced(machine, one, decode=measured, depth=8, prefill=prefill, n_prompt=384)
+    assert decode_tokens_per_s(one, found, depth=8) == pytest.approx(measured)
+    assert prefill_tokens_per_s(one, found, n_prompt=384) == pytest.approx(prefill)
+    before = decode_tokens_per_s(other, machine, n_seq=n_seq)
+    assert decode_tokens_per_s(other, found, n_seq=n_seq) == pytest.approx(pace * before)
+    again = paced(found, one, decode=measured, depth=8)
+    assert again.decode_pace == pytest.approx(pace) and again.prefill_pace == 1
+
+
+def test_a_model_that_lies_in_the_caches_sets_no_pace() -> None:
+    tiny = replace(MODELS[0], bytes_by_type={"F16": 8_000_000}, embedding_bytes=1_000_000)
+    machine = Rates(5e9, 100.0)
+    assert paced(machine, tiny, decode=1.0, depth=8) is machine

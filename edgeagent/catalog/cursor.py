@@ -10,12 +10,14 @@ import io
 import os
 import stat
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from edgeagent.errors import GGUFRefused
 
 WAY_OUT = "install the file again, or convert the model anew"
 _WINDOW_BYTES = 256 * 1024
+_LENGTH = struct.Struct("<Q")
 
 
 def open_regular(path: Path) -> io.FileIO:
@@ -100,3 +102,30 @@ class Cursor:
         """A string behind its length; what is not UTF-8 is replaced."""
         n_bytes = self.count("<Q", f"the length of {what}", bound)
         return self.take(n_bytes, what).decode("utf-8", "replace")
+
+    def strings(self, n_items: int, what: str, bound: int) -> Iterator[bytes]:
+        """That many strings of at most `bound` bytes behind their lengths.
+
+        As `count` and `take` would read them, at a fifth of the time: a vocabulary and its merges are
+        most of a header, and it is read twice before the first answer.
+        """
+        unpack = _LENGTH.unpack_from
+        n_left = n_items
+        while n_left:
+            window, pos = self.window, self.pos
+            # What lies in the window may still lie behind the end that is allowed.
+            readable = min(len(window), self.end - self.window_at)
+            last = readable - _LENGTH.size
+            while n_left and pos <= last:
+                start = pos + _LENGTH.size
+                end = start + unpack(window, pos)[0]
+                if end > readable or end - start > bound:
+                    break
+                pos = end
+                n_left -= 1
+                yield window[start:end]
+            self.pos = pos
+            if n_left:
+                n_left -= 1
+                n_bytes = self.count("<Q", f"the length of a string in {what}", bound)
+                yield self.take(n_bytes, what)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from edgeagent.errors import GGUFRefused
 TOKENS_KEY = "tokenizer.ggml.tokens"
 
 _STRING, _ARRAY, _BOOL = 8, 9, 7
+_HASHES_AT_ONCE = 32_768
 _SCALARS: dict[int, tuple[str, struct.Struct]] = {
     0: ("u8", struct.Struct("<B")),
     1: ("i8", struct.Struct("<b")),
@@ -197,30 +199,24 @@ class _Reader(Cursor):
             values = tuple(self._scalar(kind, what) for _ in range(n_items))
             return Array(name, n_items, values)
         if kind == _STRING:
-            for _ in range(n_items):
-                self.skip(self._string_bytes(what), what)
+            for _ in self.strings(n_items, what, self.limits.max_string_bytes):
+                pass
         else:
             self.skip(n_items * item_bytes, what)
         return Array(name, n_items)
 
-    def _string_bytes(self, what: str) -> int:
-        return self.count("<Q", f"the length of a string in {what}", self.limits.max_string_bytes)
-
     def _count_distinct(self, n_items: int, what: str) -> int:
         """How many different strings follow; every empty one counts as different.
 
-        Kept as 64-bit hashes in one numpy array (8 bytes a token, 2 MB for Gemma) because a set
-        of the strings would take ten times that on a device with little memory.
+        Kept as 64-bit hashes, and compared a part of them at a time, because a set of the strings would
+        take ten times that on a device with little memory.
         """
-        import numpy as np  # here, because the daemon knows this file's types and has no numpy
-
-        hashes = np.empty(n_items, dtype=np.int64)
-        n_empty = 0
-        for i in range(n_items):
-            token = self.take(self._string_bytes(what), what)
-            n_empty += not token
-            hashes[i - n_empty] = hash(token) if token else 0
-        return int(np.unique(hashes[: n_items - n_empty]).size) + n_empty
+        strings = self.strings(n_items, what, self.limits.max_string_bytes)
+        hashes = array("q", (hash(token) for token in strings if token))
+        n_empty = n_items - len(hashes)
+        n_parts = 1 + len(hashes) // _HASHES_AT_ONCE
+        parts = ({value for value in hashes if value % n_parts == part} for part in range(n_parts))
+        return sum(map(len, parts)) + n_empty
 
     def _alignment(self, metadata: dict[str, Value]) -> int:
         value = metadata.get("general.alignment", 32)

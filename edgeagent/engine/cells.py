@@ -7,10 +7,9 @@ build of llama.cpp only; whoever keeps them sees to that (`kind`). What it canno
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 from typing import Any
 
-from edgeagent.engine.llama import Llama, lib
+from edgeagent.engine.llama import Llama, build, lib
 from edgeagent.errors import EngineFailed
 from edgeagent.types import EngineConfig
 
@@ -19,8 +18,7 @@ def kind(llama: Llama, config: EngineConfig) -> str | None:
     """What the bytes depend on beside the model file; None where a state cannot be cut anywhere."""
     if not llama.can_trim or llama.has_sliding_window:
         return None
-    build = importlib.metadata.version("llama-cpp-python")
-    return f"{build} {config.kv_type} {config.flash_attention} {int(config.reproducible)}"
+    return f"{build()} {config.kv_type} {config.flash_attention} {int(config.reproducible)}"
 
 
 def cell_bytes(llama: Llama) -> int:

@@ -12,6 +12,7 @@ import logging
 import sys
 import types
 from array import array
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,19 @@ def _load_bindings() -> Any:
 
 
 lib: Any = _load_bindings()
+
+
+def build() -> str:
+    """Which build of llama.cpp this is: the release of its bindings, from the name of their record.
+
+    `importlib.metadata` would read the same name with the mail library, for 2 MB and 25 ms.
+    """
+    (folder,) = sys.modules["llama_cpp"].__path__
+    records = sorted(Path(folder).parent.glob("llama_cpp_python-*.dist-info"))
+    if not records:
+        return str(lib.llama_version().decode())
+    return records[-1].name.removeprefix("llama_cpp_python-").removesuffix(".dist-info")
+
 
 KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
 # With keys and values of one float type, llama.cpp divides the attention of a step with one token

@@ -16,10 +16,10 @@ import msgspec
 from edgeagent.engine.dialogue import Dialogue
 from edgeagent.engine.infill import with_gap
 from edgeagent.engine.llama import Llama
+from edgeagent.engine.rendering import LENGTH, RenderAnswer, RenderRequest, write_frame
 from edgeagent.engine.syntax import PLAIN
 from edgeagent.engine.syntax.family import Family
 from edgeagent.engine.syntax.reasoning import Reasoning, reasoning_of
-from edgeagent.engine.template import LENGTH, RenderAnswer, RenderRequest, write_frame
 from edgeagent.errors import InvalidParameter, TemplateFailed
 from edgeagent.sandbox import rss_bytes
 from edgeagent.types import Prompt, ToolUse

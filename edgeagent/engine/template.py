@@ -10,8 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-import struct
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn
 
 import jinja2
 import jinja2.ext
@@ -19,29 +18,9 @@ import jinja2.sandbox
 import msgspec
 
 from edgeagent import sandbox
+from edgeagent.engine.rendering import LENGTH, RenderAnswer, RenderRequest, write_frame
 
 ADDRESS_SPACE_BYTES = 384 << 20
-LENGTH = struct.Struct(">I")
-
-
-class RenderRequest(msgspec.Struct, frozen=True):
-    """`template` None means the one compiled last. `variables` hold messages, tools, bos_token, ..."""
-
-    template: str | None
-    variables: dict[str, Any]
-
-
-class RenderAnswer(msgspec.Struct, frozen=True):
-    """Either the prompt, or why the template refused or failed."""
-
-    text: str | None = None
-    error: str | None = None
-
-
-def write_frame(stream: BinaryIO, message: RenderRequest | RenderAnswer) -> None:
-    body = msgspec.msgpack.encode(message)
-    stream.write(LENGTH.pack(len(body)) + body)
-    stream.flush()
 
 
 def _raise_exception(message: object) -> NoReturn:

@@ -47,13 +47,16 @@ def _kind(value: object) -> str:
 
 
 def body_operation(model: type[pydantic.BaseModel]) -> type[Operation]:
-    """An OpenAPI operation whose request body is `model`, for handlers that read it by `read_body`."""
+    """An OpenAPI operation whose request body is `model`, for handlers that read it by `read_body`.
+
+    Litestar makes one when the document is first asked for, and only then is the schema worked out.
+    """
     register_fields(model)
-    schema: Any = inlined(model.model_json_schema(mode="validation"))
 
     @dataclass
     class WithBody(Operation):
         def __post_init__(self) -> None:
+            schema: Any = inlined(model.model_json_schema(mode="validation"))
             self.request_body = RequestBody(
                 content={"application/json": OpenAPIMediaType(schema=schema)}, required=True
             )

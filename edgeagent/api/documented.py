@@ -35,8 +35,6 @@ def document_errors(handlers: Iterable[HTTPRouteHandler]) -> None:
 
 
 def _documented(base: type[Operation], body: type[pydantic.BaseModel]) -> type[Operation]:
-    schema: Any = inlined(body.model_json_schema(mode="serialization"))
-
     @dataclass
     class WithErrors(base):  # type: ignore[valid-type, misc]
         responses: Any = None
@@ -44,6 +42,7 @@ def _documented(base: type[Operation], body: type[pydantic.BaseModel]) -> type[O
         def __post_init__(self) -> None:
             if hasattr(base, "__post_init__"):
                 super().__post_init__()
+            schema: Any = inlined(body.model_json_schema(mode="serialization"))
             responses = dict(self.responses or {})
             added = responses.get("400")
             if added is not None and added.description.startswith(HTTPStatus(400).description):

@@ -24,14 +24,11 @@ from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.archive import Archive
 from edgeagent.calls import Calls
 from edgeagent.cards import Cards
-from edgeagent.catalog.library import Library, shipped_models_dir
-from edgeagent.catalog.manifest import load_catalog
-from edgeagent.catalog.repack import repacked_types
 from edgeagent.configuration import Configuration
 from edgeagent.custody import Custody
-from edgeagent.device.probe import Device
 from edgeagent.dialogues import Dialogues
 from edgeagent.errors import EdgeAgentError, StartFailed
+from edgeagent.headstart import Headstart
 from edgeagent.idle import IdleMeasuring
 from edgeagent.installed import InstalledModels
 from edgeagent.keyring import Keyring
@@ -50,11 +47,15 @@ logger = logging.getLogger(__name__)
 class Daemon:
     """Every part of one daemon. `app` is the ASGI application; `close()` may be called twice.
 
-    `addresses` are those it will listen on; default: the one in the settings.
+    `addresses` are those it will listen on; default: the one in the settings. `headstart` may have begun
+    to load the default model.
     """
 
     def __init__(
-        self, configuration: Configuration, addresses: Sequence[str] | None = None
+        self,
+        configuration: Configuration,
+        addresses: Sequence[str] | None = None,
+        headstart: Headstart | None = None,
     ) -> None:
         self.settings = settings = configuration.settings
         exposed = [a for a in addresses or (settings.host,) if not is_loopback(a)]
@@ -67,22 +68,13 @@ class Daemon:
             refuse_open_bind(exposed[0], settings, has_key=self.keyring.is_any_usable())
         n_cores = settings.n_threads or configuration.device.capacity.n_threads_max
         measuring = Measuring(configuration.device, settings.state_dir)
-        library = Library(settings.effective_models_dir, settings.shipped_models_dir)
-        user_catalog = settings.effective_models_dir / "catalog.toml"
-        catalog = load_catalog(shipped_models_dir() / "catalog.toml", user_catalog)
-        self.models = InstalledModels(
-            settings,
-            library,
-            catalog,
-            n_threads=n_cores,
-            repacked=repacked_here(configuration.device),
-            measured=measuring.kept,
-        )
+        self.models = InstalledModels.of(configuration)
         self.pool = Pool(
             _limits(settings, n_cores, self.models.default_id()),
             check=self.models.find,
             place=self.models.place,
             log_level=settings.log_level,
+            begun=headstart.take if headstart is not None else None,
         )
         self.archive = Archive(
             self.database, is_searchable=settings.search, forget=self._forget_owner
@@ -244,11 +236,6 @@ def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:
             "can be read on the way: put a TLS proxy before it and keep 127.0.0.1, or, where the "
             "network itself is trusted, set allow_plain_http = true."
         )
-
-
-def repacked_here(device: Device) -> frozenset[str]:
-    """Names of the tensor types that llama.cpp rearranges on this processor."""
-    return repacked_types(device.system.architecture or "", device.cpu.features)
 
 
 def _prefix_limits(settings: Settings) -> Limits:

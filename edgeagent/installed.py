@@ -20,12 +20,15 @@ from edgeagent.catalog.assistant import Assistant, read_assistant
 from edgeagent.catalog.card import Card
 from edgeagent.catalog.facts import ModelFacts
 from edgeagent.catalog.inspection import inspect_apart
-from edgeagent.catalog.library import Library
-from edgeagent.catalog.manifest import Catalog
+from edgeagent.catalog.library import Library, shipped_models_dir
+from edgeagent.catalog.manifest import Catalog, load_catalog
 from edgeagent.catalog.memory import Setup, worker_memory
 from edgeagent.catalog.record import InstalledModel
+from edgeagent.catalog.repack import repacked_types
+from edgeagent.configuration import Configuration
 from edgeagent.device.measure import Measurement
 from edgeagent.errors import EdgeAgentError, ModelNotFound
+from edgeagent.measuring import Measuring
 from edgeagent.pool import Placement
 from edgeagent.settings import Settings
 from edgeagent.types import EngineConfig, Sampling, Task
@@ -72,6 +75,23 @@ class InstalledModels:
         self._listed_s = float("-inf")
         self._learned: dict[tuple[Path, int], Task] = {}
         self._assistants: dict[str, Assistant] = {}  # as long as the listing
+
+    @classmethod
+    def of(cls, configuration: Configuration) -> InstalledModels:
+        """Those that the settings point to, as this device runs them."""
+        settings, device = configuration.settings, configuration.device
+        measuring = Measuring(device, settings.state_dir)
+        return cls(
+            settings,
+            Library(settings.effective_models_dir, settings.shipped_models_dir),
+            load_catalog(
+                shipped_models_dir() / "catalog.toml",
+                settings.effective_models_dir / "catalog.toml",
+            ),
+            n_threads=settings.n_threads or device.capacity.n_threads_max,
+            repacked=repacked_types(device.system.architecture or "", device.cpu.features),
+            measured=measuring.kept,
+        )
 
     def installed(self) -> list[InstalledModel]:
         """Every model that a worker can run, by id. A directory that cannot be read has none."""

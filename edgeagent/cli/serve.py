@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from edgeagent.api.server import bind
-from edgeagent.app import Daemon
 from edgeagent.cli.options import configured, settings_options
+from edgeagent.configuration import Configuration
 from edgeagent.errors import StartFailed
+from edgeagent.headstart import Headstart
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,22 @@ def serve(config: Path | None, **flags: Any) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
+    headstart = Headstart(configuration) if settings.preload else None
+    try:
+        _serve(configuration, headstart)
+    finally:
+        if headstart is not None:
+            headstart.close()
+
+
+def _serve(configuration: Configuration, headstart: Headstart | None) -> None:
+    # Only now: these are a second of imports, in which the model is being loaded.
+    from edgeagent.api.server import bind
+    from edgeagent.app import Daemon
+
+    settings = configuration.settings
     inherited = inherited_sockets()
-    daemon = Daemon(configuration, addresses(inherited))
+    daemon = Daemon(configuration, addresses(inherited), headstart)
     sockets = inherited or [bind(settings.host, settings.port)]
     for sock in sockets:
         click.echo(f"edgeagent listens on {_shown(sock)} (API under /v1, documentation at /schema)")

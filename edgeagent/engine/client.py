@@ -10,9 +10,7 @@ import contextlib
 import itertools
 import logging
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -20,6 +18,7 @@ from typing import Any
 
 from edgeagent import errors
 from edgeagent.engine import protocol
+from edgeagent.engine.spawn import Begun, begin
 from edgeagent.types import (
     EngineConfig,
     EngineFacts,
@@ -135,14 +134,16 @@ class EngineClient(asyncio.Protocol):
         timeout_s: float,
         on_death: Callable[[EngineClient, int | None], None] = lambda client, status: None,
         log_level: str = "info",
+        begun: Begun | None = None,
     ) -> EngineClient:
-        """Spawn a worker and wait until its model is loaded.
+        """Spawn a worker and wait until its model is loaded. One that was `begun` with this `config` is
+        taken over.
 
         Raises: ModelUnusable when the model cannot be loaded; EngineDied when the worker ends while
         loading; EngineStarting when it takes longer than `timeout_s`.
         """
         client = cls(config, on_death)
-        await client._spawn(log_level)
+        await client._listen(begun or begin(config, log_level))
         try:
             async with asyncio.timeout(timeout_s):
                 await asyncio.shield(client._loaded)
@@ -158,18 +159,10 @@ class EngineClient(asyncio.Protocol):
             raise
         return client
 
-    async def _spawn(self, log_level: str) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "edgeagent.engine.worker", str(theirs.fileno()), log_level],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-            )
-        ours.setblocking(False)
+    async def _listen(self, begun: Begun) -> None:
+        self._process = begun.process
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_connection(lambda: self, sock=ours)
-        self._send(protocol.Load(self.config))
+        self._transport, _ = await loop.create_connection(lambda: self, sock=begun.sock)
 
     @property
     def pid(self) -> int | None:

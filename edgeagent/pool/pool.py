@@ -18,9 +18,11 @@ from dataclasses import dataclass, field
 from edgeagent import errors
 from edgeagent.engine.breaker import Breaker
 from edgeagent.engine.client import EngineClient
+from edgeagent.engine.spawn import Begun
 from edgeagent.pool.cores import share_cores
 from edgeagent.pool.memory import Held, Placement, decide, in_words
 from edgeagent.pool.resident import Resident
+from edgeagent.types import EngineConfig
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class Pool:
     """All engine workers of the daemon. Event loop's thread only; `close()` may be called twice.
 
     `check` raises ModelNotFound for a model that is not there; `place` says how one would be loaded
-    and what it needs, or why not.
+    and what it needs, or why not; `begun` gives a worker that loads it already, if there is one.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class Pool:
         check: Callable[[str], object],
         place: Callable[[str], Awaitable[Placement]],
         log_level: str = "info",
+        begun: Callable[[EngineConfig], Begun | None] | None = None,
     ) -> None:
         self._limits = limits
         self._check = check
         self._place = place
         self._log_level = log_level
+        self._early = begun
         self._residents: dict[str, Resident] = {}
         self._tasks: set[asyncio.Task[EngineClient]] = set()
         self._watcher: asyncio.Task[None] | None = None
@@ -222,6 +226,7 @@ class Pool:
                     timeout_s=self._limits.load_timeout_s,
                     on_death=lambda client, status: self._on_death(resident, client),
                     log_level=self._log_level,
+                    begun=await self._begun(resident.placement.config),
                 )
         except errors.EdgeAgentError as exc:
             resident.failure = exc.message
@@ -239,6 +244,11 @@ class Pool:
             resident.placement.need_bytes,
         )
         return client
+
+    async def _begun(self, config: EngineConfig) -> Begun | None:
+        """The worker that was begun before there was a pool; for the first model that is loaded only."""
+        take, self._early = self._early, None
+        return await asyncio.to_thread(take, config) if take is not None else None
 
     @asynccontextmanager
     async def _turn_to_load(self, model_id: str) -> AsyncIterator[None]:

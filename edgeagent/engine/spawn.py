@@ -1,0 +1,42 @@
+"""The process of an engine worker, told what to load and not yet listened to."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from edgeagent.engine import protocol
+from edgeagent.types import EngineConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Begun:
+    """A worker that loads `config`; `sock` is our end of the socket to it."""
+
+    config: EngineConfig
+    process: subprocess.Popen[bytes]
+    sock: socket.socket
+
+    def close(self) -> None:
+        """End one that nobody wants. May be called twice."""
+        self.sock.close()
+        self.process.kill()
+        self.process.wait()
+
+
+def begin(config: EngineConfig, log_level: str) -> Begun:
+    """Start a worker and tell it what to load. Does not wait for it. Any thread."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgeagent.engine.worker", str(theirs.fileno()), log_level],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+    ours.sendall(
+        protocol.encode(protocol.Load(config))
+    )  # some hundred bytes: a new socket takes them
+    ours.setblocking(False)
+    return Begun(config, process, ours)

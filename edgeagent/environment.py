@@ -28,6 +28,15 @@ def default_key_file() -> Path:
     return Path(base or Path.home() / ".config") / "edgeagent" / "store.key"
 
 
+def keep_kernels() -> None:
+    """Let oneDNN keep its kernels of all shapes that a training meets; before torch is imported.
+
+    It keeps 1,024 of them, and batches of texts have more: generating kernels again and again took more
+    time than using them.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+
+
 def listen_fds(pid: int) -> int:
     """How many sockets systemd handed to process `pid` (LISTEN_PID, LISTEN_FDS); 0 without it."""
     if os.environ.get("LISTEN_PID") != str(pid):

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from edgeagent.environment import keep_kernels
 from edgeagent.errors import ForgeFailed
 
 if TYPE_CHECKING:
@@ -235,6 +236,7 @@ def _runs(data: Path, runs: Path, threads: int | None) -> Runs:
         raise ForgeFailed(
             f"Training needs {', '.join(missing)}: pip install 'edgeagent[forge]' brings it."
         )
+    keep_kernels()
     import torch
 
     from edgeagent.forge import published

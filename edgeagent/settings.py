@@ -108,7 +108,10 @@ class Settings(BaseSettings):
         150.0, ge=5, le=10_000, description="longest a prompt chunk may hold up running answers"
     )
     stream_interval_ms: float = Field(
-        20.0, ge=0, le=1000, description="pause between pieces of a stream at least; 0: every token"
+        20.0,
+        ge=0,
+        le=1000,
+        description="pause between pieces of a stream at least, longer with many; 0: every token",
     )
     default_max_tokens: int = Field(
         1024, ge=1, le=1 << 20, description="answer length where a request names none"

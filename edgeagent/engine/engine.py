@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,8 @@ class Engine:
         request = sequences[0].request
         n_waiting = len({seq.request.request_id for seq in self._waiting})
         if n_waiting and n_waiting >= self._config.queue_limit:
-            self._close(sequences)
+            for seq in sequences:
+                seq.sampler.close()
             self._forget(request.request_id)
             self._refuse(
                 request.request_id,
@@ -187,11 +188,6 @@ class Engine:
             self._forget(request_id)
             self._service_s += 0.1 * ((now - (seq.started_s or now)) - self._service_s)
 
-    @staticmethod
-    def _close(sequences: Iterable[Sequence]) -> None:
-        for seq in sequences:
-            seq.sampler.close()
-
     # --- admission
 
     def _admit(self, now: float) -> None:
@@ -266,7 +262,7 @@ class Engine:
         plan = self._plan()
         if plan.n_tokens:
             self._run(plan)
-        self._outbox.flush(is_idle=self.is_idle)
+        self._outbox.flush(len(self._running) + len(self._waiting))
         return plan.n_tokens > 0
 
     def _plan(self) -> StepPlan:

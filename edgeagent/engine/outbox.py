@@ -1,7 +1,8 @@
 """New pieces on their way to the daemon: first ones and last ones at once, others at most every interval.
 
 A model that makes a token every few milliseconds would wake daemon and client as often, on the cores
-it computes on, for text that nobody reads that fast.
+it computes on, for text that nobody reads that fast. Every answer's piece costs them as much again, so
+the interval grows with the answers beyond a few: with eight it is twice as long.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable
 import msgspec
 
 from edgeagent.types import TokenChunk
+
+FEW_ANSWERS = 4
 
 Chunks = list[tuple[int, TokenChunk]]
 Emit = Callable[[Chunks], None]
@@ -36,12 +39,13 @@ class Outbox:
         """A first piece is among them: send with this step."""
         self._is_urgent = True
 
-    def flush(self, *, is_idle: bool) -> None:
-        """Send what is due; everything when nothing more will come."""
+    def flush(self, n_running: int) -> None:
+        """Send what is due beside that many running answers; everything when nothing more will come."""
         if not self._chunks:
             return
         now = time.perf_counter()
-        if is_idle or self._is_urgent or now - self._sent_s >= self._interval_s:
+        interval_s = self._interval_s * max(1.0, n_running / FEW_ANSWERS)
+        if n_running == 0 or self._is_urgent or now - self._sent_s >= interval_s:
             chunks, self._chunks = merged(self._chunks), []
             self._sent_s, self._is_urgent = now, False
             self._emit(chunks)

@@ -3,7 +3,8 @@
     speed.py SMOLLM2.gguf [N_THREADS]      SmolLM2 lends its vocabulary to the synthetic models
 
 The second error of a line is what is left with the pace that the first model sets (`speed.paced`), which
-is how `models recommend` predicts after `doctor --measure`: all other models are held out from it.
+is how `models recommend` predicts after `doctor --measure`: all other models are held out from it. It is
+measured anew just before and just after each of them, since a machine's own pace changes by the minute.
 
 Bandwidth and matrix throughput are measured right before each model. One thread by default: on a
 machine that others use too, a second one waits for them at every barrier. Of 30 single steps the
@@ -43,7 +44,7 @@ NAMES = (
 )  # fmt: skip
 DEPTH = 64
 PROMPT = 512
-MAX_DRIFT = 0.12
+MAX_DRIFT = 0.15
 MAX_REPEATS = 8
 
 
@@ -55,49 +56,56 @@ def main() -> None:
         paths = [donor]
         for name in NAMES:
             paths.append(write_model(Path(folder) / f"{name}.gguf", DESIGNS[name], donor))
-        pace: Rates | None = None
         for path in paths:
-            pace = report(path, n_threads, pace)
+            report(path, donor, n_threads)
 
 
-def report(path: Path, n_threads: int, pace: Rates | None) -> Rates:
-    """Print a line. Returns the rates with the paces of the first model."""
+def report(path: Path, donor: Path, n_threads: int) -> None:
     os.sync()  # writing a model back to the disk would take a core from the measure
-    rates, (decode, prefill) = steadily(path, n_threads)
+    rates, (decode, prefill), sets_pace = steadily(path, donor, n_threads)
+    known = from_facts(inspect(donor))
+    pace = paced(
+        rates, known, decode=sets_pace[0], depth=DEPTH, prefill=sets_pace[1], n_prompt=PROMPT
+    )
     model = from_facts(inspect(path))
-    foretold = decode_tokens_per_s(model, rates, depth=DEPTH)
-    foretold_prefill = prefill_tokens_per_s(model, rates, n_prompt=PROMPT)
+    foretold, with_pace = (decode_tokens_per_s(model, each, depth=DEPTH) for each in (rates, pace))
     print(
         f"{path.stem:28} {rates.bandwidth_bytes_per_s / 1e9:5.1f} GB/s {rates.gflops:5.0f} GFLOP/s"
         f"  decode {foretold:6.1f} / {decode:6.1f} tok/s {error_of(foretold, decode):+6.1%}"
-        f" {_left(foretold, decode, pace.decode_pace if pace else None)}"
-        f"  prefill {foretold_prefill:6.0f} / {prefill:6.0f} {error_of(foretold_prefill, prefill):+6.1%}"
-        f" {_left(foretold_prefill, prefill, pace.prefill_pace if pace else None)}",
+        f" ({error_of(with_pace, decode):+6.1%})",
+        end="",
+    )
+    foretold, with_pace = (
+        prefill_tokens_per_s(model, each, n_prompt=PROMPT) for each in (rates, pace)
+    )
+    print(
+        f"  prefill {foretold:6.0f} / {prefill:6.0f} {error_of(foretold, prefill):+6.1%}"
+        f" ({error_of(with_pace, prefill):+6.1%})",
         flush=True,
     )
-    return pace or paced(rates, model, decode=decode, depth=DEPTH, prefill=prefill, n_prompt=PROMPT)
 
 
-def _left(foretold: float, measured: float, pace: float | None) -> str:
-    return "(sets it)" if pace is None else f"({error_of(pace * foretold, measured):+6.1%})"
+def steadily(
+    path: Path, donor: Path, n_threads: int
+) -> tuple[Rates, tuple[float, float], tuple[float, float]]:
+    """The machine's rates, the model's and the donor's, from a time in which the machine's did not change.
 
-
-def steadily(path: Path, n_threads: int) -> tuple[Rates, tuple[float, float]]:
-    """The machine's rates and the model's, from a time in which the machine's did not change.
-
-    A virtual machine may lose a core for seconds: then both sides are measured again.
+    A virtual machine may lose a core for seconds: then all of them are measured again.
     """
-    before = rates_now(n_threads)
+    before, known = rates_now(n_threads), run(donor, n_threads)
     for _ in range(MAX_REPEATS):
         found = run(path, n_threads)
-        after = rates_now(n_threads)
-        drift = max(
-            abs(error_of(after.bandwidth_bytes_per_s, before.bandwidth_bytes_per_s)),
-            abs(error_of(after.gflops, before.gflops)),
+        known_after, after = run(donor, n_threads), rates_now(n_threads)
+        pairs = (
+            (after.bandwidth_bytes_per_s, before.bandwidth_bytes_per_s),
+            (after.gflops, before.gflops),
+            (known_after[0], known[0]),
         )
+        drift = max(abs(error_of(now, then)) for now, then in pairs)
         if drift <= MAX_DRIFT:
-            return after, found
-        before = after
+            mean = (known[0] + known_after[0]) / 2, (known[1] + known_after[1]) / 2
+            return after, found, mean
+        before, known = after, known_after
     raise SystemExit(f"The machine's rates change by {drift:.0%}: measure when it is quiet.")
 
 

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "edgeagent"
 
 # Each outside library has one home.
 HOMES = {
-    "llama_cpp": {"engine/llama.py"},
+    "llama_cpp": {"engine/bindings.py"},
     "faster_whisper": {"speech/whisper.py"},
     "av": {"speech/formats.py"},
     "huggingface_hub": {"catalog/fetch.py"},

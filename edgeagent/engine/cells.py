@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from edgeagent.engine.llama import Llama, build, lib
+from edgeagent.engine.bindings import build, lib
+from edgeagent.engine.llama import Llama
 from edgeagent.errors import EngineFailed
 from edgeagent.types import EngineConfig
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.engine.llama import lib
+from edgeagent.engine.bindings import lib
 from edgeagent.types import Sampling
 
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)], align=True)

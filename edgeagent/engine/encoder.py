@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.engine.llama import FLASH, Aborted, Llama, lib
+from edgeagent.engine.bindings import lib
+from edgeagent.engine.llama import FLASH, Aborted, Llama
 from edgeagent.errors import EngineFailed, ModelUnusable
 from edgeagent.types import EngineConfig
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from array import array
 
-from edgeagent.engine.llama import Llama, lib
+from edgeagent.engine.bindings import lib
+from edgeagent.engine.llama import Llama
 from edgeagent.errors import UnsupportedParameter
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeagent.engine.bindings import lib
 from edgeagent.engine.kv_cache import Run
-from edgeagent.engine.llama import Llama, lib
+from edgeagent.engine.llama import Llama
 from edgeagent.errors import EngineFailed
 
 # What is lifted out lies in memory twice for some milliseconds.

@@ -54,12 +54,11 @@ class Headstart:
     def _begin(self) -> None:
         try:
             config = asyncio.run(self._default())
-        except EdgeAgentError as exc:  # the daemon meets it again, and tells everyone
-            logger.debug("no_headstart %s", exc.message)
-            return
-        with self._lock:
-            if config is not None and not self._is_closed:
-                self._begun = begin(config, self._configuration.settings.log_level)
+            with self._lock:
+                if config is not None and not self._is_closed:
+                    self._begun = begin(config, self._configuration.settings.log_level)
+        except (EdgeAgentError, OSError) as exc:  # the daemon meets it again, and tells everyone
+            logger.debug("no_headstart %s", exc)
 
     async def _default(self) -> EngineConfig | None:
         """How the default model is to be loaded; None without one, or where it needs more than the budget."""

@@ -94,3 +94,15 @@ def test_nothing_is_begun_that_does_not_fit_or_is_not_there(
     headstart = Headstart(configure(flags=flags | change))
     headstart._thread.join()
     assert headstart._begun is None and headstart.take(wanted(configuration)) is None
+
+
+def test_what_cannot_be_begun_is_the_daemons_to_tell(
+    configuration: Configuration, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    def none_left(*_: object) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr("edgeagent.headstart.begin", none_left)
+    headstart = Headstart(configuration)
+    assert headstart.take(wanted(configuration)) is None
+    assert "Traceback" not in capfd.readouterr().err

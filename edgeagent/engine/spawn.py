@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 
 from edgeagent.engine import protocol
@@ -35,8 +36,8 @@ def begin(config: EngineConfig, log_level: str) -> Begun:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
         )
-    ours.sendall(
-        protocol.encode(protocol.Load(config))
-    )  # some hundred bytes: a new socket takes them
+    # Some hundred bytes: a new socket takes them. That a worker has ended already is for its listener to see.
+    with suppress(ConnectionError):
+        ours.sendall(protocol.encode(protocol.Load(config)))
     ours.setblocking(False)
     return Begun(config, process, ours)

@@ -163,7 +163,7 @@ class AssistantTask:
         weight = weight.flatten()
         chosen = weight.nonzero().squeeze(1)
         added = -len(chosen) % ROWS_STEP
-        rows = F.pad(chosen, (0, added))  # again and again the first one
+        rows = F.pad(chosen, (0, added))  # with the first row of all
         logits = self.decoder.logits(hidden.flatten(0, 1)[rows]).float()
         each = F.cross_entropy(logits, made.tokens[:, 1:].flatten()[rows], reduction="none")
         total: Tensor = (each * F.pad(weight[chosen], (0, added))).sum() / len(made.tokens)
@@ -197,5 +197,6 @@ class AssistantTask:
 def opinion_of(decoder: Decoder, vocabulary: Vocabulary, texts: list[str]) -> Tensor:
     """What a decoder thinks of texts: float [n_texts, n_classes]."""
     made = padded([Encoded(vocabulary.prompt_ids(text), []) for text in texts])
-    hidden = decoder(made.tokens)[torch.arange(len(texts)), made.n_prompt - 1]
+    tokens = made.tokens[:, : decoder.shape.n_ctx]  # padding alone reaches beyond
+    hidden = decoder(tokens)[torch.arange(len(texts)), made.n_prompt - 1]
     return decoder.logits(hidden, vocabulary.first_intent, len(vocabulary.intents))

@@ -43,10 +43,18 @@ class ShapeRecipe(_Part):
 
 
 class StartRecipe(_Part):
-    """A published model to begin from: its word vectors, and its blocks by number."""
+    """What to begin from: a published model's word vectors and its blocks by number, or all weights of
+    another run of the same shape."""
 
     pretrained: Literal["smollm2"] = "smollm2"
     blocks: list[int] = Field(default_factory=list)
+    run: str | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> StartRecipe:
+        if self.run is not None and self.blocks:
+            raise ValueError("a run brings its blocks with it: leave out either run or blocks")
+        return self
 
 
 class LossRecipe(_Part):
@@ -73,6 +81,7 @@ class PlanRecipe(_Part):
     evaluate_every: int = Field(1, ge=1)
     patience: int | None = Field(None, ge=1)
     precision: Literal["auto", "f32", "bf16"] = "auto"
+    average: float = Field(0.0, ge=0, lt=1)
     group_rates: dict[str, float] = Field(default_factory=dict)
 
 

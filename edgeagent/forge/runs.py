@@ -105,13 +105,12 @@ class Runs:
     def _claim(self, run: Path, recipe: Recipe) -> None:
         run.mkdir(parents=True, exist_ok=True)
         path = run / "recipe.json"
-        wanted = recipe.model_dump(mode="json")
-        if path.exists() and json.loads(path.read_text()) != wanted:
+        if path.exists() and self.recipe_of(recipe.name) != recipe:
             raise ForgeFailed(
                 f"{run} has a training by another recipe: delete the folder to begin anew, or give the "
                 "recipe another name."
             )
-        path.write_text(json.dumps(wanted, indent=1) + "\n")
+        path.write_text(json.dumps(recipe.model_dump(mode="json"), indent=1) + "\n")
 
     def _task(self, recipe: Recipe, with_teachers: bool) -> tuple[nn.Module, Any]:
         pool = self.pool(recipe.n_variants)
@@ -158,8 +157,17 @@ class Runs:
         return decoder, task
 
     def _new_decoder(self, recipe: Recipe, vocabulary: Vocabulary) -> Decoder:
-        decoder = Decoder(shape_of(recipe, vocabulary), recipe.dropout)
-        if recipe.start is not None:
+        shape = shape_of(recipe, vocabulary)
+        decoder = Decoder(shape, recipe.dropout)
+        if recipe.start is not None and recipe.start.run is not None:
+            _, begun = self.decoder_of(recipe.start.run)
+            if begun.shape != shape:
+                raise ForgeFailed(
+                    f"{recipe.name} is to go on from {recipe.start.run}, which has another shape: give both "
+                    "recipes the same [shape]."
+                )
+            decoder.load_state_dict(begun.state_dict())
+        elif recipe.start is not None:
             pretrained = self.pretrained()
             pretrained.give_vectors(decoder, vocabulary)
             if recipe.start.blocks:

@@ -33,7 +33,8 @@ class Plan:
     """How to train. Learning rates rise for `warmup` of all steps and fall along a cosine to a tenth.
 
     `patience` ends the training after that many evaluations without a better score. `precision` auto
-    multiplies in bf16 where this processor is faster at it.
+    multiplies in bf16 where this processor is faster at it. `average` evaluates and keeps a running mean of
+    the weights instead of the last ones: that share of the mean stays at each step, less at first.
     """
 
     epochs: int
@@ -46,6 +47,7 @@ class Plan:
     evaluate_every: int = 1
     patience: int | None = None
     precision: Literal["auto", "f32", "bf16"] = "auto"
+    average: float = 0.0
     group_rates: dict[str, float] = field(default_factory=dict)
 
 
@@ -79,6 +81,7 @@ class Trainer:
             _groups(model, plan), lr=plan.learning_rate, betas=(0.9, 0.98), eps=1e-8, fused=True
         )
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self._mean = [p.detach().clone() for p in self._weights()] if plan.average else []
         self._epoch = self._batch = self._step = 0
         self._best: float | None = None
         self._n_worse = 0
@@ -115,6 +118,7 @@ class Trainer:
                 "the recipe it was begun with."
             )
         self.model.load_state_dict(state["model"])
+        self._mean = state.get("mean", self._mean)
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
         self._epoch, self._batch, self._step = state["epoch"], state["batch"], state["step"]
@@ -125,6 +129,7 @@ class Trainer:
     def save(self) -> None:
         state = {
             "model": self.model.state_dict(),
+            "mean": self._mean,
             "optimizer": self.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
             "epoch": self._epoch,
@@ -184,6 +189,8 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
         self.optimizer.step()
         self._step += 1
+        if self._mean:
+            self._take_mean()
         self._trained_s += time.monotonic() - started
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -192,15 +199,37 @@ class Trainer:
             )
         return value, n_tokens
 
+    def _weights(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    @torch.no_grad()
+    def _take_mean(self) -> None:
+        """Polyak averaging with a decay, as of Tarvainen and Valpola 2017, arXiv:1703.01780: what the first
+        steps left is forgotten sooner."""
+        stays = min(self.plan.average, self._step / (self._step + 10))
+        torch._foreach_lerp_(self._mean, self._weights(), 1 - stays)
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model with the mean of its weights, for as long as this lasts."""
+        last = [p.detach().clone() for p in self._weights()] if self._mean else []
+        with torch.no_grad():
+            for weight, mean in zip(self._weights(), self._mean, strict=False):
+                weight.copy_(mean)
+            yield
+            for weight, kept in zip(self._weights(), last, strict=False):
+                weight.copy_(kept)
+
     def _evaluate(self) -> None:
         self.model.eval()
-        with torch.no_grad(), self._autocast():
-            figures = self.task.score()
-        if self._best is None or figures["score"] > self._best:
-            self._best, self._n_worse, self._figures = figures["score"], 0, figures
-            torch.save(self.model.state_dict(), self.best)
-        else:
-            self._n_worse += 1
+        with self._averaged():
+            with self._autocast():
+                figures = self.task.score()
+            if self._best is None or figures["score"] > self._best:
+                self._best, self._n_worse, self._figures = figures["score"], 0, figures
+                torch.save(self.model.state_dict(), self.best)
+            else:
+                self._n_worse += 1
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
             done = {"epoch": self._epoch, "step": self._step, "trained_s": round(self._trained_s)}
             log.write(json.dumps(done | figures) + "\n")

@@ -137,7 +137,7 @@ class Fuzzer:
                 self._note("closed without an answer", sent)
             return
         with self._lock:
-            self.statuses[str(status)] += 1
+            self.statuses[_said(status, body)] += 1
             if sent.is_good and status < 400:
                 self.answered[sent.operation] += 1
         self._judge(sent, status, body)
@@ -177,7 +177,7 @@ class Fuzzer:
             for found in re.findall(rb'"id": ?"([a-z]+[-_]\w+)"', body[:100_000])[:20]:
                 name = found.decode()
                 kind = re.split(r"[-_]", name)[0]
-                if kind == "key" and sent.operation != "create_key":
+                if kind == "key" and (sent.operation, sent.method) != ("create_key", "POST"):
                     continue  # ours is not to be revoked
                 pools = [(kind, name), ("any", name)]
                 if sent.path.endswith("/items") and kind != "conv":
@@ -237,6 +237,12 @@ class Fuzzer:
     @property
     def is_bad(self) -> bool:
         return any(self.counts[what] for what in BAD)
+
+
+def _said(status: int, body: bytes) -> str:
+    """A status, and why where that could hide what was to be tested."""
+    found = re.search(rb'"code": ?"(\w+)"', body) if status in (429, 503) else None
+    return f"{status} {found[1].decode()}" if found else str(status)
 
 
 def main() -> None:

@@ -29,6 +29,9 @@ def test_every_recipe_that_comes_with_edgeagent_is_sound():
         assert recipe.name == name
         for teacher in recipe.teachers:
             assert teacher.run in names
+        if recipe.start is not None and recipe.start.run is not None:
+            before = read_recipe(Path(recipe.start.run))
+            assert (before.shape, before.n_tokens) == (recipe.shape, recipe.n_tokens)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,8 @@ def test_every_recipe_that_comes_with_edgeagent_is_sound():
         (('name = "tiny"', 'name = "../tiny"'), "name: String should match pattern"),
         (("[plan]", "[plan"), "is not TOML"),
         (("[shape]", "[start]\nblocks = [0]\n[shape]"), "start.blocks names 1 blocks, shape.n_layers is 2"),
+        (("[shape]", '[start]\nblocks = [0, 1]\nrun = "a"\n[shape]'), "leave out either run or blocks"),
+        (("epochs = 1", "epochs = 1\naverage = 1"), r"plan.average: .* less than 1"),
         (("learning_rate = 1e-3", "learning_rate = 1e-3\n[loss]\nteacher = 2"), r"loss.teacher: "),
     ],
 )  # fmt: skip

@@ -26,10 +26,11 @@ def trainer(pool, small, vocabulary, shape, folder, **plan):
     return Trainer(decoder, task, Plan(**(options | plan)), folder, is_quiet=True)
 
 
+@pytest.mark.parametrize("average", [0.0, 0.9])
 def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
-    pool, small, vocabulary, shape, tmp_path
+    pool, small, vocabulary, shape, tmp_path, average
 ):
-    whole = trainer(pool, small, vocabulary, shape, tmp_path / "whole")
+    whole = trainer(pool, small, vocabulary, shape, tmp_path / "whole", average=average)
     figures = whole.run()
     steps = 0
 
@@ -38,10 +39,10 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
         steps += 1
         return steps > 25
 
-    cut = trainer(pool, small, vocabulary, shape, tmp_path / "cut")
+    cut = trainer(pool, small, vocabulary, shape, tmp_path / "cut", average=average)
     cut.run(until=interrupt)
     assert cut._epoch == 0 or cut._batch > 0
-    again = trainer(pool, small, vocabulary, shape, tmp_path / "cut")
+    again = trainer(pool, small, vocabulary, shape, tmp_path / "cut", average=average)
     assert again.resume()
     assert 0 < again._step < whole.n_steps
     assert again.run() == figures
@@ -84,6 +85,35 @@ class Quadratic:
 
     def score(self) -> dict[str, float]:
         return {"score": self.scores.pop(0)}
+
+
+def test_the_mean_of_the_weights_is_what_is_judged_and_kept_and_the_last_ones_go_on(tmp_path):
+    kept, gone_through = {}, {}
+    for average in (0.0, 0.5):
+        torch.manual_seed(3)
+        model = nn.Linear(1, 1, bias=False)
+        task = Quadratic(model, [0.1, 0.2, 0.3])
+        seen = gone_through[average] = [model.weight.item()]
+        plan = Plan(epochs=3, learning_rate=0.1, average=average, precision="f32")
+        one = Trainer(model, task, plan, tmp_path / str(average), is_quiet=True)
+        train_on = one._train_on
+
+        def step(batch, train_on=train_on, seen=seen, model=model):
+            done = train_on(batch)
+            seen.append(model.weight.item())
+            return done
+
+        one._train_on = step
+        one.run()
+        kept[average] = torch.load(one.best, weights_only=True)["weight"].item()
+    assert gone_through[0.5] == gone_through[0.0]
+    mean = gone_through[0.0][0]
+    for number, weight in enumerate(gone_through[0.0][1:], 1):
+        stays = min(0.5, number / (number + 10))
+        mean = stays * mean + (1 - stays) * weight
+    assert kept[0.5] == pytest.approx(mean, rel=1e-5)
+    assert kept[0.0] == gone_through[0.0][-1]
+    assert kept[0.5] != kept[0.0]
 
 
 def test_training_stops_early_and_keeps_the_best_weights(tmp_path):

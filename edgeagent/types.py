@@ -112,7 +112,8 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Answer i draws with `seed + i`. `max_tokens` None means the engine's default; `scope` names whose
     cached prefixes may be shared. With a `form` an answer ends when it is whole, `ignore_eos` or not.
-    `logprobs` asks for the log-probability of each token and that many of the most probable beside it.
+    `logprobs` asks for the log-probability of each token and that many of the most probable beside it;
+    with `scores_prompt` those of the prompts' own tokens come too, and `max_tokens` may be 0.
     Of waiting requests a higher `priority` is served first.
     With `choosing` an answer is one of the calls on offer, and nothing else counts.
     """
@@ -127,6 +128,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     form: Form | None = None
     tools: ToolUse | None = None
     logprobs: int | None = None
+    scores_prompt: bool = False
     priority: int = 0
     choosing: Choosing | None = None
 
@@ -272,10 +274,10 @@ class TopLogprob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
-    """A drawn token, and the most probable ones in its place, falling."""
+    """A token, and the most probable ones in its place, falling. `logprob` None: it is the first of all."""
 
     piece: bytes
-    logprob: float
+    logprob: float | None
     top: list[TopLogprob] = []
 
 
@@ -285,6 +287,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     `finish` "error" comes with `error`, a (code, message) pair. `reasoning` is text of a reasoning
     section, which comes before `text`; `calls` are pieces of tool calls, which come after it. `stop` is
     the stop string that ended the answer. The last chunk of a choice among intents has its `confidence`.
+    The first one of an answer whose prompt is scored has the prompt's tokens, `scored`.
     """
 
     index: int
@@ -297,6 +300,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     logprobs: list[TokenLogprob] = []
     stop: str | None = None
     confidence: Confidence | None = None
+    scored: list[TokenLogprob] = []
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

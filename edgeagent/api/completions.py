@@ -14,7 +14,7 @@ from litestar.types import ASGIApp
 from edgeagent.agent import Agent, Answer
 from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.caller import asked_by
-from edgeagent.api.logprobs import Speller
+from edgeagent.api.logprobs import Speller, fitted
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.schemas.completions import CompletionAnswer, CompletionRequest
 from edgeagent.api.stream import AnswerResponse
@@ -23,7 +23,7 @@ from edgeagent.api.writer import AnswerWriter, totals
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import InvalidParameter
 from edgeagent.settings import Settings
-from edgeagent.types import DetokenizeSpec, GenerateSpec, Prompt, TokenChunk
+from edgeagent.types import DetokenizeSpec, GenerateSpec, Prompt, TokenChunk, TokenLogprob
 
 _encode = msgspec.json.encode
 
@@ -37,7 +37,12 @@ class CompletionWriter(AnswerWriter):
         self._n = n
         self._wants_logprobs = wants_logprobs
         self._has_begun: set[int] = set()
+        self._scored: dict[int, list[TokenLogprob]] = {}
         self.echoes: list[str] = []
+
+    def collect(self, chunks: list[TokenChunk]) -> None:
+        super().collect(chunks)
+        self._scored |= {chunk.index: chunk.scored for chunk in chunks if chunk.scored}
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
         return b"".join(
@@ -56,7 +61,11 @@ class CompletionWriter(AnswerWriter):
         return self.echoes[chunk.index // self._n] + chunk.text
 
     def _shown(self, chunk: TokenChunk) -> dict[str, Any] | None:
-        return self.speller(chunk.index).legacy(chunk.logprobs) if chunk.logprobs else None
+        tokens = self._fitted(chunk.scored, chunk.index // self._n) + chunk.logprobs
+        return self.speller(chunk.index).legacy(tokens) if tokens else None
+
+    def _fitted(self, scored: list[TokenLogprob], prompt: int) -> list[TokenLogprob]:
+        return fitted(scored, self.echoes[prompt]) if scored and self.echoes else []
 
     def whole(self, answer: Answer) -> bytes:
         n_made = answer.spec.n
@@ -73,13 +82,14 @@ class CompletionWriter(AnswerWriter):
 
     def _whole_choice(self, answer: Answer, made: int, prompt: int, index: int) -> dict[str, Any]:
         text = (self.echoes[prompt] if self.echoes else "") + self.text(made)
-        logprobs = Speller().legacy(self.logprobs(made)) if self._wants_logprobs else None
+        tokens = self._fitted(self._scored.get(made, []), prompt) + self.logprobs(made)
+        logprobs = Speller().legacy(tokens) if self._wants_logprobs else None
         return _choice(index, text, answer.finishes[made], logprobs)
 
     def _likelihood(self, index: int) -> float:
         """The mean log-probability of an answer's tokens; that of none is nothing to go by."""
         tokens = self.logprobs(index)
-        return sum(t.logprob for t in tokens) / len(tokens) if tokens else -math.inf
+        return sum(t.logprob or 0.0 for t in tokens) / len(tokens) if tokens else -math.inf
 
 
 def _choice(
@@ -124,13 +134,14 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
         ],
         sampling=body.sampling(agent.defaults(decision)),
         # OpenAI's default for completions; a chat's answer ends by itself, a text need not.
-        max_tokens=body.max_tokens or 16,
+        max_tokens=body.max_tokens if body.max_tokens is not None else 16,
         stop=body.stops(),
         n=body.n_made,
         scope=asked.key_id,
         ignore_eos=body.ignore_eos,
         priority=body.priority or 0,
         logprobs=0 if body.n_made > (body.n or 1) and body.logprobs is None else body.logprobs,
+        scores_prompt=body.scores_prompt,
     )
     writer = CompletionWriter(
         decision.model_id,

@@ -33,7 +33,8 @@ class Speller:
         ]
 
     def legacy(self, logprobs: Sequence[TokenLogprob]) -> Body:
-        """As completions show them: one list for each property, `text_offset` in characters."""
+        """As completions show them: one list for each property, `text_offset` in characters. A token with
+        nothing before it has nulls."""
         shown: Body = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for one in logprobs:
             shown["text_offset"].append(self._n_read)
@@ -42,8 +43,27 @@ class Speller:
             shown["token_logprobs"].append(one.logprob)
             # Among tokens that look alike the most probable one counts.
             top = {_alone(other.piece): other.logprob for other in reversed(one.top)}
-            shown["top_logprobs"].append({text: one.logprob} | top)
+            said = {text: one.logprob} if one.logprob is not None else None
+            shown["top_logprobs"].append(said | top if said is not None else None)
         return shown
+
+
+def fitted(scored: Sequence[TokenLogprob], echo: str) -> list[TokenLogprob]:
+    """A prompt's tokens so that they add up to the prompt: without the mark of a beginning, and without the
+    space before the first word, where the tokenizer added them."""
+    whole = b"".join(one.piece for one in scored)
+    text = echo.encode()
+    for n_left_out in (0, 1):
+        rest = scored[n_left_out:]
+        if not rest:
+            break
+        left = whole[sum(len(one.piece) for one in scored[:n_left_out]) :]
+        if left == text:
+            return list(rest)
+        if left == b" " + text:
+            first = rest[0]
+            return [TokenLogprob(first.piece[1:], first.logprob, first.top), *rest[1:]]
+    return list(scored)
 
 
 def _alone(piece: bytes) -> str:
@@ -51,5 +71,5 @@ def _alone(piece: bytes) -> str:
     return piece.decode("utf-8", "replace")
 
 
-def _entry(text: str, piece: bytes, logprob: float) -> Body:
+def _entry(text: str, piece: bytes, logprob: float | None) -> Body:
     return {"token": text, "logprob": logprob, "bytes": list(piece)}

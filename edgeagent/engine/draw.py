@@ -41,9 +41,9 @@ def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
                 seq.logprobs.weigh(logits, mask)
             token = seq.sampler.pick(logits, runner.candidates, mask)
             if token in runner.end_tokens and not _goes_on(seq):
-                return _told(seq, _whole(seq, said))
+                return _told(seq, _whole(seq, said), runner)
             if (closing := _closing(seq, token)) is not None:
-                return _told(seq, _closed(seq, closing, said, runner))
+                return _told(seq, _closed(seq, closing, said, runner), runner)
             if token in runner.end_tokens and seq.must_form:
                 _close_reasoning(seq)
             else:
@@ -54,11 +54,14 @@ def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
             drawn = _ended(seq, said) or Drawn(said)
     except EdgeAgentError as exc:
         return Drawn(Said(), "error", (exc.code, exc.message))
-    return _told(seq, drawn)
+    return _told(seq, drawn, runner)
 
 
-def _told(seq: Sequence, drawn: Drawn) -> Drawn:
+def _told(seq: Sequence, drawn: Drawn, runner: Runner) -> Drawn:
     """The same with the log-probabilities of the tokens that it tells of, where they are wanted."""
+    if seq.scores is not None:
+        scored = seq.scores.tell(seq.tokens[: seq.n_prompt], runner)
+        drawn = drawn._replace(said=drawn.said._replace(scored=scored))
     if seq.logprobs is None:
         return drawn
     said, reader = drawn.said, seq.reader

@@ -95,7 +95,7 @@ class Encoder(Llama):
         batch = self.batch
         batch.clear()
         for i, tokens in enumerate(texts):
-            batch.add(i, tokens, 0, output=True)
+            batch.add(i, tokens, 0, n_outputs=1)
         batch.output[: batch.struct.n_tokens] = 1  # pooling wants them all
         if self._is_causal:
             self.clear()

@@ -233,7 +233,7 @@ class Engine:
 
     def _best_match(self, seq: Sequence) -> tuple[Match, bool, bool]:
         """What `seq` can share now, whether that is an idle prefix, and whether to wait for more."""
-        if not self._runner.can_trim:
+        if not self._runner.can_trim or seq.scores is not None:
             return Match(None, 0), False, False
         bound = len(seq.tokens) - 1  # the last token must run, for its logits
         scope = seq.request.spec.scope
@@ -272,8 +272,14 @@ class Engine:
             limit = self._pace.chunk_limit(
                 self._config.step_budget_ms / 1e3, n_decode, self._config.n_batch
             )
+            n_scored = self._n_scored()
             lanes = [
-                Lane(seq.admission, seq.n_pending, seq.is_decoding, seq.is_answering)
+                Lane(
+                    seq.admission,
+                    min(seq.n_pending, n_scored) if seq.is_scored else seq.n_pending,
+                    seq.is_decoding,
+                    seq.is_answering,
+                )
                 for seq in self._running
             ]
             plan = plan_step(lanes, self._config.n_batch, limit)
@@ -282,6 +288,12 @@ class Engine:
             victim = pick_victim([(seq.admission, seq.admission) for seq in self._running])
             assert victim is not None, "a sequence that is alone fits: checked before it was queued"
             self._preempt(next(seq for seq in self._running if seq.admission == victim))
+
+    def _n_scored(self) -> int:
+        """Tokens of a step for each prompt that is scored: every one of them is an output, of which each
+        of the others has one at most."""
+        n = sum(seq.is_scored for seq in self._running)
+        return (self._runner.max_outputs - (len(self._running) - n)) // n if n else 0
 
     def _preempt(self, seq: Sequence) -> None:
         assert seq.seq_id is not None
@@ -302,7 +314,7 @@ class Engine:
                 seq.seq_id or 0,
                 seq.tokens[seq.n_past : seq.n_past + n],
                 seq.n_past,
-                n == seq.n_pending,
+                n if seq.is_scored else int(n == seq.n_pending),
             )
             for seq, n in work
         ]
@@ -335,7 +347,7 @@ class Engine:
             self._threads.observe(len(plan.decode), n_threads, took)
         if is_decode or has_prompts:  # a few forced tokens say nothing of the pace of prompts
             self._pace.observe(len(plan.decode), plan.n_prefill, took)
-        self._advance(work, logits)
+        self._advance(work, rows, logits)
         if len(plan.decode) > 1 and not self._config.reproducible:  # freed cells change their order
             self._tidy(len(plan.decode))
 
@@ -355,21 +367,26 @@ class Engine:
                 self._kv.restart(seq.seq_id)
             self._runner.trim(seq.seq_id, seq.n_past)
 
-    def _advance(self, work: list[tuple[Sequence, int]], logits: np.ndarray[Any, Any]) -> None:
+    def _advance(
+        self, work: list[tuple[Sequence, int]], rows: list[Row], logits: np.ndarray[Any, Any]
+    ) -> None:
         """Count the step's cells, and draw a token for each sequence whose tokens are all through."""
         now = self._clock()
-        row = 0
-        for seq, n in work:
+        end = 0
+        for (seq, n), row in zip(work, rows, strict=True):
             assert seq.seq_id is not None
             self._kv.append(seq.seq_id, n)
+            end += row.n_outputs
+            if seq.scores is not None and row.n_outputs == n:
+                after, prompt = logits[end - n : end], seq.tokens[: seq.n_prompt]
+                seq.scores.take(seq.n_past, after, prompt, self._runner)
             seq.n_past += n
             if seq.n_pending == 0:
                 if not seq.is_taken_apart:
-                    token = seq.sampler.pick(logits[row], self._runner.candidates)
+                    token = seq.sampler.pick(logits[end - 1], self._runner.candidates)
                     self._take(seq, token, now)
                 else:
-                    self._draw(seq, logits[row], now)
-                row += 1
+                    self._draw(seq, logits[end - 1], now)
 
     def _draw(self, seq: Sequence, logits: np.ndarray[Any, Any], now: float) -> None:
         """As `_take`, for an answer that is taken apart or must have a form."""

@@ -14,6 +14,7 @@ from edgeagent.engine.llama import Llama
 from edgeagent.engine.logprobs import Logprobs
 from edgeagent.engine.offer import CallTokens, Choice, Offer
 from edgeagent.engine.prompt import Built, PromptBuilder, token_of
+from edgeagent.engine.prompt_scores import PromptScores
 from edgeagent.engine.reader import Calling, Reader, Takeover
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.sequence import Request, Sequence
@@ -205,6 +206,7 @@ class Intake:
             must_form=takeover == "after reasoning",
             reader=self._reader(request, built.is_reasoning, takeover),
             logprobs=Logprobs(spec.logprobs) if spec.logprobs is not None else None,
+            scores=PromptScores(spec.logprobs or 0) if spec.scores_prompt else None,
         )
 
     def _reader(self, request: Request, is_reasoning: bool, takeover: Takeover) -> Reader | None:

@@ -81,8 +81,8 @@ class Llama:
         self.spare_id = config.n_seq + (config.n_prefixes if self.can_trim else 0)
         params.n_seq_max = self.spare_id + self.can_trim
         params.n_batch = params.n_ubatch = config.n_batch
-        # Logits are asked for once per sequence, never for a whole prompt.
-        params.n_outputs_max = min(config.n_batch, params.n_seq_max)
+        # Logits are asked for once per sequence; a prompt that is scored takes what is left, piece by piece.
+        params.n_outputs_max = self.max_outputs = min(config.n_batch, params.n_seq_max)
         params.n_threads = params.n_threads_batch = config.n_threads
         params.type_k = params.type_v = KV_TYPES[config.kv_type]
         if config.reproducible and config.kv_type == "f16":
@@ -292,7 +292,7 @@ class Llama:
     def warm_up(self) -> None:
         """Run one token and forget it, so that the weights are in memory before the first request."""
         self._batch.clear()
-        self._batch.add(0, array("i", [self.bos or 0]), 0, output=True)
+        self._batch.add(0, array("i", [self.bos or 0]), 0, n_outputs=1)
         self.decode()
         self.clear()
 
@@ -341,17 +341,17 @@ class Batch:
         self.struct.n_tokens = 0
         self.n_outputs = 0
 
-    def add(self, seq_id: int, tokens: array[int], first_pos: int, *, output: bool) -> None:
-        """Append a run of tokens of one sequence; with `output`, logits after its last token."""
+    def add(self, seq_id: int, tokens: array[int], first_pos: int, *, n_outputs: int) -> None:
+        """Append a run of tokens of one sequence, with logits after the last `n_outputs` of them."""
         start = self.struct.n_tokens
         end = start + len(tokens)
         self.token[start:end] = tokens
         self.pos[start:end] = np.arange(first_pos, first_pos + len(tokens), dtype=np.int32)
         self.seq_id[start:end] = seq_id
         self.output[start:end] = 0
-        if output:
-            self.output[end - 1] = 1
-            self.n_outputs += 1
+        if n_outputs:
+            self.output[end - n_outputs : end] = 1
+            self.n_outputs += n_outputs
         self.struct.n_tokens = end
 
 

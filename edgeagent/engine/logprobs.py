@@ -65,19 +65,7 @@ class Logprobs:
         """Token `number` of the answer was drawn."""
         raw, self._raw = self._raw, None
         assert raw is not None, "weigh comes first"
-        best = raw.max()
-        whole = float(best) + math.log(float(np.exp(raw - best).sum(dtype=np.float64)))
-        top: list[TopLogprob] = []
-        if self._n_top:
-            n = min(self._n_top, len(raw))
-            ids = np.argpartition(raw, len(raw) - n)[-n:]
-            ids = ids[np.argsort(-raw[ids], kind="stable")]
-            top = [
-                TopLogprob(_spelled(int(i), runner), float(raw[i]) - whole)
-                for i in ids
-                if raw[i] > -np.inf
-            ]
-        self._scores[number] = (max(LEAST, float(raw[token]) - whole), top)
+        self._scores[number] = scored(raw, token, self._n_top, runner)
 
     # --- from tokens to text
 
@@ -139,6 +127,25 @@ def _cut(spans: Sequence[Span], n: int) -> list[tuple[int, int]]:
     return found
 
 
-def _spelled(token: int, runner: Runner) -> bytes:
+def scored(
+    raw: np.ndarray[Any, Any], token: int, n_top: int, runner: Runner
+) -> tuple[float, list[TopLogprob]]:
+    """The log-probability of a token by scores (float32 [n_vocab]), and the `n_top` most probable ones."""
+    best = raw.max()
+    whole = float(best) + math.log(float(np.exp(raw - best).sum(dtype=np.float64)))
+    top: list[TopLogprob] = []
+    if n_top:
+        n = min(n_top, len(raw))
+        ids = np.argpartition(raw, len(raw) - n)[-n:]
+        ids = ids[np.argsort(-raw[ids], kind="stable")]
+        top = [
+            TopLogprob(spelled(int(i), runner), float(raw[i]) - whole)
+            for i in ids
+            if raw[i] > -np.inf
+        ]
+    return max(LEAST, float(raw[token]) - whole), top
+
+
+def spelled(token: int, runner: Runner) -> bytes:
     """A token's bytes; the name of one that adds none."""
     return runner.piece(token) or runner.name(token).encode()

@@ -54,7 +54,7 @@ class Bench:
         tokens = array("i", [(7919 * i + 13) % self._vocab for i in range(n)])
         batch = self._llama.batch
         batch.clear()
-        batch.add(0, tokens, 0, output=True)
+        batch.add(0, tokens, 0, n_outputs=1)
         started = time.perf_counter()
         self._llama.decode()
         return time.perf_counter() - started
@@ -69,7 +69,7 @@ class Bench:
             batch.clear()
             for seq_id in range(n_seq):
                 one[0] = (7919 * (i + seq_id) + 13) % self._vocab
-                batch.add(seq_id, one, first_pos + i, output=True)
+                batch.add(seq_id, one, first_pos + i, n_outputs=1)
             started = time.perf_counter()
             self._llama.decode()
             times.append(time.perf_counter() - started)

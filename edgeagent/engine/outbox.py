@@ -65,6 +65,7 @@ def merged(chunks: Chunks) -> Chunks:
                 reasoning=earlier.reasoning + chunk.reasoning,
                 calls=earlier.calls + chunk.calls,
                 logprobs=earlier.logprobs + chunk.logprobs,
+                scored=earlier.scored + chunk.scored,
             )
         found[key] = chunk
     return [(request_id, chunk) for (request_id, _), chunk in found.items()]

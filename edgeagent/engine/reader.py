@@ -31,6 +31,7 @@ class Said(NamedTuple):
     calls: tuple[CallDelta, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     confidence: Confidence | None = None
+    scored: tuple[TokenLogprob, ...] = ()
 
     def and_then(self, more: Said) -> Said:
         return Said(
@@ -39,6 +40,7 @@ class Said(NamedTuple):
             self.calls + more.calls,
             self.logprobs + more.logprobs,
             more.confidence or self.confidence,
+            self.scored + more.scored,
         )
 
     def chunk(
@@ -48,7 +50,7 @@ class Said(NamedTuple):
         """The pieces as they are sent, of answer `index`."""
         return TokenChunk(
             index, self.text, finish, usage, error, self.reasoning, [*self.calls], [*self.logprobs],
-            stop, self.confidence,
+            stop, self.confidence, [*self.scored],
         )  # fmt: skip
 
 

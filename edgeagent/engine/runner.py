@@ -21,17 +21,18 @@ __all__ = ["Aborted", "LlamaRunner", "Row", "Runner"]
 
 
 class Row(NamedTuple):
-    """Tokens of one sequence in one step, at positions `first_pos` on; `output` asks for logits after
-    the last of them."""
+    """Tokens of one sequence in one step, at positions `first_pos` on, and after how many of the last of
+    them logits are wanted."""
 
     seq_id: int
     tokens: array[int]
     first_pos: int
-    output: bool
+    n_outputs: int
 
 
 class Runner(Protocol):
     n_vocab: int
+    max_outputs: int  # of one step, for which memory was set aside
     end_tokens: frozenset[int]
     can_trim: bool
     n_movable: int
@@ -39,7 +40,7 @@ class Runner(Protocol):
     candidates: Candidates
 
     def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
-        """Logits: float32 [n_rows_with_output, n_vocab], in the order of the rows. Raises: Aborted."""
+        """Logits: float32 [n_outputs of all rows, n_vocab], in the order of the rows. Raises: Aborted."""
         ...
 
     def piece(self, token: int) -> bytes:
@@ -77,6 +78,7 @@ class LlamaRunner:
         self.state_kind = cells.kind(llama, config)
         self.cell_bytes = cells.cell_bytes(llama) if self.state_kind is not None else 0
         self.n_vocab = llama.n_vocab
+        self.max_outputs = llama.max_outputs
         self.end_tokens = llama.end_tokens
         self.can_trim = llama.can_trim
         self.candidates = Candidates(llama.n_vocab)
@@ -102,5 +104,5 @@ class LlamaRunner:
         batch = self._llama.batch
         batch.clear()
         for row in rows:
-            batch.add(row.seq_id, row.tokens, row.first_pos, output=row.output)
+            batch.add(row.seq_id, row.tokens, row.first_pos, n_outputs=row.n_outputs)
         return self._llama.decode()

@@ -9,6 +9,7 @@ from edgeagent.engine.closing import Ending
 from edgeagent.engine.constrain import Constraint, Grammar
 from edgeagent.engine.logprobs import Logprobs
 from edgeagent.engine.offer import Choice
+from edgeagent.engine.prompt_scores import PromptScores
 from edgeagent.engine.reader import Reader
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.text import TextStream
@@ -57,6 +58,7 @@ class Sequence:
     reader: Reader | None = None
     choice: Choice | None = None
     logprobs: Logprobs | None = None  # where they were asked for
+    scores: PromptScores | None = None  # as well
     n_told: int = 0
     told: list[str] = field(default_factory=list)
     seq_id: int | None = None
@@ -73,6 +75,11 @@ class Sequence:
         """Its tokens are more than text, or not free."""
         parts = (self.constraint, self.reader, self.choice, self.logprobs)
         return any(part is not None for part in parts)
+
+    @property
+    def is_scored(self) -> bool:
+        """Logits after its next tokens are wanted, not after the last one only."""
+        return self.scores is not None and self.n_past < self.n_prompt
 
     @property
     def is_stopped(self) -> bool:

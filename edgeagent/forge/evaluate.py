@@ -79,7 +79,7 @@ class Evaluator:
     def logits(self, fed: Sequence[int], at: int) -> torch.Tensor:
         """Of the next token, float32 [n_vocab]; `at` tokens have been fed before."""
         self._llama.batch.clear()
-        self._llama.batch.add(0, array("i", fed), at, output=True)
+        self._llama.batch.add(0, array("i", fed), at, n_outputs=1)
         return torch.from_numpy(self._llama.decode()[0].copy())
 
     def intent_logits(self, text: str) -> tuple[torch.Tensor, int]:

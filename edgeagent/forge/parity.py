@@ -55,7 +55,7 @@ def compare(
             fed, at, is_equal = ids, 0, True
             for _ in range(max_tokens):
                 llama.batch.clear()
-                llama.batch.add(0, array("i", fed), at, output=True)
+                llama.batch.add(0, array("i", fed), at, n_outputs=1)
                 theirs = torch.from_numpy(llama.decode()[0].copy())
                 at += len(fed)
                 with torch.no_grad():

@@ -36,7 +36,7 @@ def main() -> None:
     for i in range(n_seq):
         tokens = llama.tokenize(PROMPT.format(i=i), add_special=True)
         batch.clear()
-        batch.add(i, tokens, 0, output=True)
+        batch.add(i, tokens, 0, n_outputs=1)
         started = time.perf_counter()
         last.append(int(llama.decode()[0].argmax()))
         prefill_s += time.perf_counter() - started
@@ -48,7 +48,7 @@ def main() -> None:
         batch.clear()
         for i in range(n_seq):
             one[0] = last[i]
-            batch.add(i, one, lengths[i], output=True)
+            batch.add(i, one, lengths[i], n_outputs=1)
             lengths[i] += 1
         last = [int(row.argmax()) for row in llama.decode()]
     took = time.perf_counter() - started

@@ -128,7 +128,7 @@ def run(path: Path, n_threads: int) -> tuple[float, float]:
 
     def step_s(tokens: list[int], first: int) -> float:
         llama.batch.clear()
-        llama.batch.add(0, array.array("i", tokens), first, output=True)
+        llama.batch.add(0, array.array("i", tokens), first, n_outputs=1)
         started = time.perf_counter()
         llama.decode()
         return time.perf_counter() - started

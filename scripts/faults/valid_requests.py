@@ -50,6 +50,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {"prompt": "Once", "max_tokens": 4},
         {"prompt": ["Once", "upon"], "n": 2, "best_of": 3, "max_tokens": 3, "logprobs": 2},
         {"prompt": [1, 2, 3], "echo": True, "stream": True, "max_tokens": 3, "stop": "a"},
+        {"prompt": ["Once upon", "b"], "echo": True, "logprobs": 2, "max_tokens": 0},
     ],
     "embed": [
         {"model": MINILM, "input": "Hi"},

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import httpx
 import openai
 import pytest
+from openai.types.completion_choice import Logprobs
 
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import SMOLLM, DaemonProcess, serving
 
 PROMPT = "Once upon a time"
 COUNT = "1, 2, 3, 4, 5, 6,"  # what follows is no close call, so greedy texts can be compared
@@ -16,8 +17,9 @@ COUNT = "1, 2, 3, 4, 5, 6,"  # what follows is no close call, so greedy texts ca
 
 @pytest.fixture(scope="module")
 def lenient(smollm_daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
-    """The client as most people use it. Its strict mode wants a finish_reason in every piece of a
-    streamed completion, which OpenAI's own API leaves null until the last."""
+    """The client as most people use it. Its strict mode wants a finish_reason in every piece of a streamed
+    completion, which OpenAI's own API leaves null until the last, and a log-probability of the first token
+    of a scored prompt, which has none."""
     with smollm_daemon.client(_strict_response_validation=False) as client:
         yield client
 
@@ -112,7 +114,10 @@ def test_answers_to_one_prompt_draw_with_seeds_of_their_own(client):
     [
         ({"suffix": "end"}, "suffix", "unsupported_parameter"),  # SmolLM2 was not taught it
         ({"suffix": "end", "prompt": [504]}, "suffix", "invalid_parameter"),
-        ({"echo": True, "logprobs": 1}, "echo", "unsupported_parameter"),
+        ({"suffix": "end", "echo": True, "logprobs": 1}, "suffix", "unsupported_parameter"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_parameter"),
+        ({"max_tokens": 0, "echo": True}, "max_tokens", "invalid_parameter"),
+        ({"max_tokens": -1, "echo": True, "logprobs": 1}, "max_tokens", "invalid_parameter"),
         ({"best_of": 2, "n": 3}, "best_of", "invalid_parameter"),
         ({"best_of": 3, "stream": True}, "best_of", "invalid_parameter"),
         ({"best_of": 17}, "best_of", "invalid_parameter"),
@@ -151,6 +156,74 @@ def test_an_echo_of_ids_that_no_token_has_is_a_400(client):
     with pytest.raises(openai.BadRequestError, match="999999") as caught:
         create(client, prompt=[999999], echo=True)
     assert caught.value.param == "prompt"
+
+
+STORY = (
+    "The capital of France is Paris. The capital of Italy is Rome. The capital of Spain is Madrid. "
+    "Les élèves mangent à la cafétéria 🙂. The capital of Germany is Berlin."
+)
+
+
+def placed(shown: Logprobs, text: str) -> list[str]:
+    """What stands in the text where each token is said to be."""
+    pairs = zip(shown.text_offset, shown.tokens, strict=True)
+    return [text[at : at + len(token)] for at, token in pairs]
+
+
+def test_a_prompt_is_scored_as_its_tokens_were_when_they_were_drawn(lenient):
+    drawn = create(lenient, prompt=COUNT, logprobs=2, max_tokens=12).choices[0]
+    text = COUNT + drawn.text
+    (scored,) = create(lenient, prompt=text, logprobs=2, max_tokens=0, echo=True).choices
+    assert (scored.text, scored.finish_reason) == (text, "length")
+    said, was = scored.logprobs, drawn.logprobs
+    assert "".join(said.tokens) == text
+    assert said.token_logprobs[0] is None and said.top_logprobs[0] is None
+    n = len(was.tokens)
+    assert said.tokens[-n:] == was.tokens
+    assert said.token_logprobs[-n:] == pytest.approx(was.token_logprobs, abs=0.1)
+    assert [set(top) for top in said.top_logprobs[-n:]] == [set(top) for top in was.top_logprobs]
+    assert placed(said, text) == said.tokens
+
+
+def test_scores_of_a_prompt_come_before_those_of_its_answer_streamed_or_not(lenient):
+    prompts = [STORY, "Once upon a time"]
+    options = {"prompt": prompts, "echo": True, "logprobs": 1, "n": 2, "max_tokens": 5}
+    create(lenient, prompt=STORY)  # what is in the cache already is scored all the same
+    whole = create(lenient, **options)
+    assert whole.usage.completion_tokens == 20
+    streamed: dict[int, dict[str, list]] = {}
+    for chunk in create(lenient, stream=True, **options):
+        for choice in chunk.choices:
+            if choice.logprobs is not None:
+                mine = streamed.setdefault(choice.index, {})
+                for name, values in choice.logprobs.model_dump().items():
+                    mine.setdefault(name, []).extend(values)
+    for choice in whole.choices:
+        shown = choice.logprobs
+        assert choice.text.startswith(prompts[choice.index // 2])
+        assert "".join(shown.tokens) == choice.text
+        assert placed(shown, choice.text) == shown.tokens
+        assert shown.token_logprobs[0] is None
+        assert all(value <= 1e-3 for value in shown.token_logprobs[1:])
+        mine = streamed[choice.index]
+        assert (mine["tokens"], mine["text_offset"]) == (shown.tokens, shown.text_offset)
+        assert mine["token_logprobs"][1:] == pytest.approx(shown.token_logprobs[1:], abs=0.1)
+    first = whole.choices[0].logprobs
+    score = dict(zip(first.tokens, first.token_logprobs, strict=True))
+    assert score[" Rome"] > -2 > score[" Les"]  # one is known, of the other nothing spoke
+
+
+def test_the_mark_and_the_space_that_a_tokenizer_puts_first_are_no_part_of_what_is_scored(
+    stories_dir, tmp_path
+):
+    options = {"_strict_response_validation": False}  # a first token without a mark has no logprob
+    with serving(stories_dir, tmp_path / "state") as daemon, daemon.client(**options) as client:
+        (choice,) = client.completions.create(
+            model="stories260k", prompt="Once upon a time", max_tokens=0, echo=True, logprobs=0
+        ).choices
+    assert choice.text == "Once upon a time"
+    assert "".join(choice.logprobs.tokens) == choice.text
+    assert choice.logprobs.text_offset[0] == 0
 
 
 def test_the_best_of_some_answers_are_those_whose_tokens_are_the_most_probable(client):

@@ -39,6 +39,7 @@ class FakeRunner:
 
     def __init__(self, n_cells: int, *, can_trim: bool = True) -> None:
         self.n_vocab = N_VOCAB
+        self.max_outputs = 6
         self.end_tokens = frozenset({END})
         self.can_trim = can_trim
         self.candidates = Candidates(N_VOCAB)
@@ -55,6 +56,7 @@ class FakeRunner:
 
     def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
         self.steps.append(rows)
+        assert sum(row.n_outputs for row in rows) <= self.max_outputs, "llama.cpp would abort"
         self.before_step(rows)
         outputs = []
         for row in rows:
@@ -63,10 +65,11 @@ class FakeRunner:
             for token in row.tokens:
                 held.append((self._n_written, token))
                 self._n_written += 1
+            n_before = len(held) - row.n_outputs
             if self._is_aborted:
                 raise Aborted  # with some rows written, as llama.cpp may leave them
-            if row.output:
-                outputs.append(next_token([token for _, token in held]))
+            tokens = [token for _, token in held]
+            outputs += [next_token(tokens[: n_before + i + 1]) for i in range(row.n_outputs)]
         n_used = len({cell for held in self.held.values() for cell, _ in held})
         assert n_used <= self.n_cells, "the cache is never overfilled"
         logits = np.full((len(outputs), N_VOCAB), -10.0, np.float32)

@@ -59,7 +59,7 @@ class ScriptRunner(FakeRunner):
     def run(self, rows: list[Any]) -> np.ndarray[Any, Any]:
         n_outputs = len(super().run(rows))
         logits = np.full((n_outputs, self.n_vocab), -10.0, np.float32)
-        for i, row in enumerate(row for row in rows if row.output):
+        for i, row in enumerate(row for row in rows if row.n_outputs):
             said = "".join(self._name(token) for _, token in self.held[row.seq_id])
             for token, score in self._wanted(said.split(ASSISTANT)[-1]).items():
                 logits[i, token] = score

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeagent.engine.engine import Engine
+from edgeagent.engine.logprobs import Logprobs
+from edgeagent.engine.prompt_scores import PromptScores
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.scheduler import MIN_WORTH_WAITING
 from edgeagent.engine.sequence import Request, Sequence
 from edgeagent.engine.text import TextStream
 from edgeagent.errors import QueueFull
-from edgeagent.types import EngineConfig, GenerateSpec, Prompt, Sampling, TokenChunk
-from tests.engine.fakes import N_VOCAB, FakeRunner, reference
+from edgeagent.types import EngineConfig, GenerateSpec, Prompt, Sampling, TokenChunk, TokenLogprob
+from tests.engine.fakes import N_VOCAB, FakeRunner, next_token, reference
 
 
 class Harness:
@@ -32,6 +34,7 @@ class Harness:
         self.ends: dict[tuple[int, int], TokenChunk] = {}
         self.refused: dict[int, Exception] = {}
         self.forgotten: list[int] = []
+        self.scored: dict[tuple[int, int], list[TokenLogprob]] = {}
         self.engine = Engine(
             self.config,
             self.runner,
@@ -47,6 +50,9 @@ class Harness:
             key = (request_id, chunk.index)
             assert key not in self.ends, "nothing comes after the end"
             self.texts[key] += chunk.text
+            if chunk.scored:
+                assert key not in self.scored, "they come once"
+                self.scored[key] = chunk.scored
             if chunk.finish is not None:
                 self.ends[key] = chunk
 
@@ -58,6 +64,7 @@ class Harness:
         *,
         n: int = 1,
         scope: str = "",
+        is_scored: bool = False,
         **spec: Any,
     ) -> Request:
         spec = {"sampling": Sampling(temperature=0)} | spec
@@ -76,6 +83,8 @@ class Harness:
                     max_new=max_new,
                     sampler=Sampler(request.spec.sampling, N_VOCAB, [], index),
                     text=TextStream(request.spec.stop),
+                    logprobs=Logprobs(0) if is_scored else None,
+                    scores=PromptScores(1) if is_scored else None,
                 )
                 for index in range(n)
             ]
@@ -110,7 +119,8 @@ prompts = st.lists(
         st.lists(st.integers(1, N_VOCAB - 1), min_size=1, max_size=30),
         st.integers(1, 30),
         st.integers(1, 3),
-    ).map(lambda t: (t[0] + t[1], t[2], t[3])),
+        st.booleans(),
+    ).map(lambda t: (t[0] + t[1], *t[2:])),
     min_size=1,
     max_size=12,
 )
@@ -134,15 +144,43 @@ def test_sharing_preemption_and_aborts_never_change_a_text(
             harness.runner.abort()
 
     harness.runner.before_step = maybe_abort
-    for request_id, (prompt, max_new, n) in enumerate(work):
-        harness.submit(request_id, prompt, max_new, n=n)
+    for request_id, (prompt, max_new, n, is_scored) in enumerate(work):
+        harness.submit(request_id, prompt, max_new, n=n, is_scored=is_scored)
         if request_id % 3 == 2:
             harness.engine.step()
     harness.finish()
-    for request_id, (prompt, max_new, n) in enumerate(work):
+    for request_id, (prompt, max_new, n, is_scored) in enumerate(work):
         for index in range(n):
             assert harness.tokens(request_id, index) == reference(prompt, max_new)
+            if is_scored:
+                assert_scored(harness.scored[request_id, index], prompt, harness.runner)
+    assert len(harness.scored) == sum(n for _, _, n, is_scored in work if is_scored)
     assert sorted(harness.forgotten) == list(range(len(work)))
+
+
+def assert_scored(told: list[TokenLogprob], prompt: list[int], runner: FakeRunner) -> None:
+    """Each token after those before it: the model is sure of one, and of that it is wrong or right."""
+    assert [one.piece for one in told] == [runner.piece(token) for token in prompt]
+    assert told[0].logprob is None and not told[0].top
+    for number in range(1, len(prompt)):
+        sure = next_token(prompt[:number])
+        assert told[number].logprob == pytest.approx(0 if prompt[number] == sure else -20, abs=1e-4)
+        assert [top.piece for top in told[number].top] == [runner.piece(sure)]
+
+
+def test_a_prompt_can_be_scored_without_an_answer():
+    harness = Harness(n_cells=1024, n_batch=256)
+    prompt = [1 + i % 9 for i in range(150)]
+    harness.submit(1, prompt, max_new=4)
+    harness.finish()
+    harness.submit(2, prompt, max_new=0, is_scored=True)
+    harness.finish()
+    assert_scored(harness.scored[2, 0], prompt, harness.runner)
+    assert harness.tokens(2) == []
+    end = harness.ends[2, 0]
+    assert (end.finish, end.usage.n_generated, end.usage.n_cached) == ("length", 0, 0)
+    # As many tokens in each step as it may have outputs.
+    assert len(harness.runner.steps) <= 4 + 1 + -(-len(prompt) // harness.runner.max_outputs)
 
 
 def test_requests_that_arrive_together_prefill_their_common_beginning_once():

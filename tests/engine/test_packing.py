@@ -31,7 +31,7 @@ def llama(request, stories):
 
 def _run(llama: Llama, seq_id: int, tokens: array[int], first_pos: int) -> np.ndarray:
     llama.batch.clear()
-    llama.batch.add(seq_id, tokens, first_pos, output=True)
+    llama.batch.add(seq_id, tokens, first_pos, n_outputs=1)
     return llama.decode()[0].copy()
 
 

@@ -25,11 +25,16 @@ class CompletionRequest(GenerationRequest):
             Field(min_length=1, max_length=MAX_PROMPTS),
         ]
     )
-    max_tokens: int | None = Field(None, ge=1, le=1 << 20)
+    max_tokens: int | None = Field(
+        None, ge=0, le=1 << 20, description="0 only scores a prompt, with `echo` and `logprobs`"
+    )
     suffix: str | None = Field(
         None, description="what stands behind the answer; for models that were taught to fill in"
     )
-    echo: bool | None = Field(None, description="put the prompt before the answer")
+    echo: bool | None = Field(
+        None,
+        description="put the prompt before the answer; with `logprobs` those of its tokens come too",
+    )
     best_of: int | None = Field(
         None,
         ge=1,
@@ -62,13 +67,24 @@ class CompletionRequest(GenerationRequest):
                 "`suffix` goes with a prompt that is text: send text in place of token ids.",
                 param="suffix",
             )
-        if self.echo and self.logprobs is not None:
+        if self.max_tokens == 0 and not self.scores_prompt:
+            raise InvalidParameter(
+                "`max_tokens` 0 makes no answer, which is for scoring a prompt: add `echo` and `logprobs`, "
+                "or ask for tokens.",
+                param="max_tokens",
+            )
+        if self.suffix and self.scores_prompt:
             raise UnsupportedParameter(
-                "`echo` with `logprobs` asks for those of the prompt, which are not computed: leave out "
-                "one of them.",
-                param="echo",
+                "`suffix` puts the prompt in another order, in which its tokens are not scored: leave out "
+                "`suffix`, `echo` or `logprobs`.",
+                param="suffix",
             )
         return self
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the log-probabilities of the prompt's own tokens are wanted."""
+        return bool(self.echo) and self.logprobs is not None
 
     @property
     def n_made(self) -> int:
@@ -87,8 +103,8 @@ class CompletionLogprobs(BaseModel):
     """One list for each property of the tokens, which add up to the text; offsets in characters."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 

@@ -61,9 +61,8 @@ def forge() -> None:
     """Train small domain models and make GGUF files of them (needs `pip install edgeagent[forge]`).
 
     \b
-    A teacher, a model, a smaller one that learns from both, a file to serve:
+    A teacher, a model that learns from it too, a file to serve:
         edgeagent forge train sentence-teacher --data data --runs runs
-        edgeagent forge distill edge-assistant-m --data data --runs runs
         edgeagent forge distill edge-assistant-s --data data --runs runs
         edgeagent forge export edge-assistant-s --data data --runs runs --out models
 

@@ -29,20 +29,22 @@ _FIGURES = (
 
 @dataclass(frozen=True)
 class Training:
-    """One training as its log tells it: `figures` of its best weights, `trained_s` in seconds."""
+    """One training as its log tells it: `figures` of its best weights, `trained_s` in seconds. `before` is
+    the one whose weights it began with."""
 
     recipe: Recipe
     n_params: int
     figures: dict[str, float]
     epochs: int
     trained_s: float
+    before: Training | None = None
 
     def knows(self, figure: str) -> bool:
         """Whether it was taught what a figure measures: a sentence encoder hears of no skills."""
         return figure in self.figures and (self.recipe.kind == "decoder" or figure != "skills")
 
 
-def training(run: Path, recipe: Recipe, n_params: int) -> Training:
+def training(run: Path, recipe: Recipe, n_params: int, before: Training | None = None) -> Training:
     """Read a run's folder. Raises: ForgeFailed when it has not been trained to its end."""
     try:
         figures = json.loads((run / "figures.json").read_text(encoding="utf-8"))
@@ -51,7 +53,7 @@ def training(run: Path, recipe: Recipe, n_params: int) -> Training:
         epochs, trained_s = int(last["epoch"]), float(last["trained_s"])
     except (OSError, ValueError, IndexError, KeyError) as exc:
         raise ForgeFailed(f"{run} has no whole training ({exc}): train its recipe first.") from exc
-    return Training(recipe, n_params, figures, epochs, trained_s)
+    return Training(recipe, n_params, figures, epochs, trained_s, before)
 
 
 def card(
@@ -166,28 +168,38 @@ def _compared(trained: Training, others: Sequence[Training]) -> list[str]:
 
 
 def _made(trained: Training, machine: str) -> list[str]:
-    recipe = trained.recipe
+    recipe, before = trained.recipe, trained.before
     assert recipe.shape is not None
-    teachers = " and ".join(teacher.run for teacher in recipe.teachers) or "no teacher"
-    return [
+    made = [
         "## How it was made",
         "",
         f"`scripts/train_default_models`, recipe `edgeagent/forge/recipes/{recipe.name}.toml`: "
         f"{recipe.shape.n_layers} layers of width {recipe.shape.n_embd}, {recipe.n_tokens:,} tokens of a",
-        f"byte-level BPE, {trained.epochs} epochs over {recipe.n_variants} variants of each text, taught by "
-        f"{teachers}.",
-        f"{trained.trained_s / 60:.0f} minutes of steps on {machine}, {time.strftime('%Y-%m-%d')}.",
+        f"byte-level BPE, {_taught(trained)}",
+        f"on {machine}, {time.strftime('%Y-%m-%d')}.",
+    ]
+    while before is not None:
+        made.append(f"It began with the weights of {before.recipe.name}, {_taught(before)}.")
+        recipe, before = before.recipe, before.before
+    blocks = recipe.start.blocks if recipe.start is not None else []
+    return [
+        *made,
         "Word vectors began as those of SmolLM2-135M-Instruct (Hugging Face, Apache-2.0), projected to the",
         "width of this model"
-        + (
-            f", and the blocks as its blocks {', '.join(map(str, recipe.start.blocks))}."
-            if recipe.start is not None and recipe.start.blocks
-            else "."
-        ),
-        "The first teacher is a head on the sentence vectors of all-MiniLM-L6-v2 (Apache-2.0); it is asked",
+        + (f", and the blocks as its blocks {', '.join(map(str, blocks))}." if blocks else "."),
+        "sentence-teacher is a head on the sentence vectors of all-MiniLM-L6-v2 (Apache-2.0); it is asked",
         "during training and not shipped.",
         "",
     ]
+
+
+def _taught(trained: Training) -> str:
+    recipe = trained.recipe
+    teachers = " and ".join(teacher.run for teacher in recipe.teachers) or "no teacher"
+    return (
+        f"{trained.epochs} epochs over {recipe.n_variants} variants of each text, taught by {teachers}: "
+        f"{trained.trained_s / 60:.0f} minutes of steps"
+    )
 
 
 def _limits() -> list[str]:

@@ -295,7 +295,9 @@ class Runs:
         n_params = 0
         if recipe.kind == "decoder":
             n_params = shape_of(recipe, self.vocabulary(recipe.n_tokens)).n_params
-        return training(self.folder / name, recipe, n_params)
+        run = recipe.start.run if recipe.start is not None else None
+        before = self.training(run) if run is not None else None
+        return training(self.folder / name, recipe, n_params, before)
 
 
 def shape_of(recipe: Recipe, vocabulary: Vocabulary) -> DecoderShape:

@@ -55,12 +55,10 @@ def fitted(scored: Sequence[TokenLogprob], echo: str) -> list[TokenLogprob]:
     text = echo.encode()
     for n_left_out in (0, 1):
         rest = scored[n_left_out:]
-        if not rest:
-            break
         left = whole[sum(len(one.piece) for one in scored[:n_left_out]) :]
         if left == text:
             return list(rest)
-        if left == b" " + text:
+        if rest and left == b" " + text:
             first = rest[0]
             return [TokenLogprob(first.piece[1:], first.logprob, first.top), *rest[1:]]
     return list(scored)

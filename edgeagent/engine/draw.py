@@ -60,7 +60,7 @@ def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
 def _told(seq: Sequence, drawn: Drawn, runner: Runner) -> Drawn:
     """The same with the log-probabilities of the tokens that it tells of, where they are wanted."""
     if seq.scores is not None:
-        scored = seq.scores.tell(seq.tokens[: seq.n_prompt], runner)
+        scored = seq.scores.tell(seq.index, runner)
         drawn = drawn._replace(said=drawn.said._replace(scored=scored))
     if seq.logprobs is None:
         return drawn

@@ -233,7 +233,9 @@ class Engine:
 
     def _best_match(self, seq: Sequence) -> tuple[Match, bool, bool]:
         """What `seq` can share now, whether that is an idle prefix, and whether to wait for more."""
-        if not self._runner.can_trim or seq.scores is not None:
+        if seq.is_scored:  # logits of what is cached are gone; one answer's are those of all
+            return Match(None, 0), False, any(o.scores is seq.scores for o in self._running)
+        if not self._runner.can_trim:
             return Match(None, 0), False, False
         bound = len(seq.tokens) - 1  # the last token must run, for its logits
         scope = seq.request.spec.scope
@@ -248,7 +250,7 @@ class Engine:
             if min(common, other.n_past) > best.n:
                 best = Match(other.seq_id, min(common, other.n_past))
                 is_from_idle = False
-            if common > later and not other.is_decoding:
+            if common > later and not other.is_decoding and not other.is_scored:
                 later, leader_past = common, other.n_past
         return best, is_from_idle, waits_for_leader(best.n, later, leader_past)
 
@@ -291,9 +293,9 @@ class Engine:
 
     def _n_scored(self) -> int:
         """Tokens of a step for each prompt that is scored: every one of them is an output, of which each
-        of the others has one at most."""
+        of the others has one at most. Where a batch is smaller than the number of answers, it bounds both."""
         n = sum(seq.is_scored for seq in self._running)
-        return (self._runner.max_outputs - (len(self._running) - n)) // n if n else 0
+        return max(1, (self._runner.max_outputs - (len(self._running) - n)) // n) if n else 0
 
     def _preempt(self, seq: Sequence) -> None:
         assert seq.seq_id is not None
@@ -378,8 +380,7 @@ class Engine:
             self._kv.append(seq.seq_id, n)
             end += row.n_outputs
             if seq.scores is not None and row.n_outputs == n:
-                after, prompt = logits[end - n : end], seq.tokens[: seq.n_prompt]
-                seq.scores.take(seq.n_past, after, prompt, self._runner)
+                seq.scores.take(seq.n_past, logits[end - n : end], self._runner)
             seq.n_past += n
             if seq.n_pending == 0:
                 if not seq.is_taken_apart:

@@ -153,8 +153,16 @@ class Intake:
                 )
         prompts = [self._prompts.build(prompt, spec.tools) for prompt in spec.prompts]
         limits = [self._max_new(len(prompt.tokens), spec.max_tokens) for prompt in prompts]
+        n_top = spec.logprobs if spec.scores_prompt else None
+        scores = [PromptScores(p.tokens, n_top) if n_top is not None else None for p in prompts]
         return [
-            self._sequence(request, prompts[index // spec.n], limits[index // spec.n], index)
+            self._sequence(
+                request,
+                prompts[index // spec.n],
+                limits[index // spec.n],
+                index,
+                scores[index // spec.n],
+            )
             for index in range(spec.n_answers)
         ]
 
@@ -178,7 +186,14 @@ class Intake:
             for index in range(spec.n_answers)
         ]
 
-    def _sequence(self, request: Request, built: Built, max_new: int, index: int) -> Sequence:
+    def _sequence(
+        self,
+        request: Request,
+        built: Built,
+        max_new: int,
+        index: int,
+        scores: PromptScores | None,
+    ) -> Sequence:
         spec, tokens = request.spec, built.tokens
         last_n = spec.sampling.repeat_last_n
         takeover = _takeover(request, built.is_reasoning)
@@ -206,7 +221,7 @@ class Intake:
             must_form=takeover == "after reasoning",
             reader=self._reader(request, built.is_reasoning, takeover),
             logprobs=Logprobs(spec.logprobs) if spec.logprobs is not None else None,
-            scores=PromptScores(spec.logprobs or 0) if spec.scores_prompt else None,
+            scores=scores,
         )
 
     def _reader(self, request: Request, is_reasoning: bool, takeover: Takeover) -> Reader | None:
@@ -235,7 +250,7 @@ class Intake:
     def _max_new(self, n_prompt: int, asked: int | None) -> int:
         """Tokens the answer may have, refused here when prompt and answer can never fit."""
         room = self._n_slot - n_prompt
-        if room < 1:
+        if room < (1 if asked is None else min(1, asked)):
             raise ContextLengthExceeded(
                 f"The prompt has {n_prompt} tokens, a slot of {self._config.model_id} holds "
                 f"{self._n_slot} with the answer: shorten the history or raise n_ctx.",

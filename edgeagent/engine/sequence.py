@@ -79,7 +79,7 @@ class Sequence:
     @property
     def is_scored(self) -> bool:
         """Logits after its next tokens are wanted, not after the last one only."""
-        return self.scores is not None and self.n_past < self.n_prompt
+        return self.scores is not None and not self.scores.is_whole
 
     @property
     def is_stopped(self) -> bool:

@@ -206,21 +206,40 @@ def test_scores_of_a_prompt_come_before_those_of_its_answer_streamed_or_not(leni
         assert shown.token_logprobs[0] is None
         assert all(value <= 1e-3 for value in shown.token_logprobs[1:])
         mine = streamed[choice.index]
-        assert (mine["tokens"], mine["text_offset"]) == (shown.tokens, shown.text_offset)
-        assert mine["token_logprobs"][1:] == pytest.approx(shown.token_logprobs[1:], abs=0.1)
+        n = sum(at < len(prompts[choice.index // 2]) for at in shown.text_offset)
+        for name in ("tokens", "text_offset"):
+            assert mine[name][:n] == getattr(shown, name)[:n]
+        # In a cache whose cells are used again, sums have another order; what is unlikely moves the most.
+        pairs = zip(mine["token_logprobs"][1:n], shown.token_logprobs[1:n], strict=True)
+        assert sum(abs(left - right) for left, right in pairs) / n < 0.3
+        assert len(mine["tokens"]) == len(shown.tokens) == n + 5
     first = whole.choices[0].logprobs
     score = dict(zip(first.tokens, first.token_logprobs, strict=True))
     assert score[" Rome"] > -2 > score[" Les"]  # one is known, of the other nothing spoke
+
+
+def test_an_empty_prompt_has_nothing_to_score(client):
+    (choice,) = create(client, prompt="", echo=True, logprobs=1, max_tokens=3).choices
+    assert "".join(choice.logprobs.tokens) == choice.text
+    assert choice.logprobs.text_offset[0] == 0
 
 
 def test_the_mark_and_the_space_that_a_tokenizer_puts_first_are_no_part_of_what_is_scored(
     stories_dir, tmp_path
 ):
     options = {"_strict_response_validation": False}  # a first token without a mark has no logprob
-    with serving(stories_dir, tmp_path / "state") as daemon, daemon.client(**options) as client:
-        (choice,) = client.completions.create(
-            model="stories260k", prompt="Once upon a time", max_tokens=0, echo=True, logprobs=0
-        ).choices
+    scored = {"model": "stories260k", "echo": True, "logprobs": 0, "max_tokens": 0}
+    with (
+        serving(stories_dir, tmp_path / "state", n_ctx=256) as daemon,
+        daemon.client(**options) as client,
+    ):
+        (choice,) = client.completions.create(prompt="Once upon a time", **scored).choices
+        whole = [300 + i % 50 for i in range(256)]
+        (filled,) = client.completions.create(prompt=whole, **scored).choices
+        for prompt, n in (([*whole, 300], 0), (whole, 1)):
+            with pytest.raises(openai.BadRequestError, match="shorten"):
+                client.completions.create(prompt=prompt, **(scored | {"max_tokens": n}))
+    assert len(filled.logprobs.tokens) == 256
     assert choice.text == "Once upon a time"
     assert "".join(choice.logprobs.tokens) == choice.text
     assert choice.logprobs.text_offset[0] == 0

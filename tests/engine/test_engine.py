@@ -29,6 +29,9 @@ class Harness:
         options = {"n_seq": 4, "n_prefixes": 6, "n_batch": 32, "n_ctx": n_cells}
         self.config = EngineConfig(model_id="fake", path="", **(options | config))
         self.runner = FakeRunner(n_cells, can_trim=can_trim)
+        self.runner.max_outputs = min(
+            self.config.n_batch, self.config.n_seq + 2
+        )  # as llama.py has it
         self.now = 0.0
         self.texts: dict[tuple[int, int], str] = defaultdict(str)
         self.ends: dict[tuple[int, int], TokenChunk] = {}
@@ -73,6 +76,7 @@ class Harness:
             GenerateSpec(prompts=[Prompt(tokens=prompt)], n=n, scope=scope, **spec),
             self.now,
         )
+        scores = PromptScores(array("i", prompt), 1) if is_scored else None
         self.engine.submit(
             [
                 Sequence(
@@ -84,7 +88,7 @@ class Harness:
                     sampler=Sampler(request.spec.sampling, N_VOCAB, [], index),
                     text=TextStream(request.spec.stop),
                     logprobs=Logprobs(0) if is_scored else None,
-                    scores=PromptScores(1) if is_scored else None,
+                    scores=scores,
                 )
                 for index in range(n)
             ]
@@ -181,6 +185,34 @@ def test_a_prompt_can_be_scored_without_an_answer():
     assert (end.finish, end.usage.n_generated, end.usage.n_cached) == ("length", 0, 0)
     # As many tokens in each step as it may have outputs.
     assert len(harness.runner.steps) <= 4 + 1 + -(-len(prompt) // harness.runner.max_outputs)
+
+
+def test_several_answers_to_a_prompt_score_it_once_and_share_its_cells():
+    harness = Harness(n_cells=1024, n_batch=64)
+    prompt = [1 + i % 9 for i in range(100)]
+    harness.submit(1, prompt, max_new=5, n=4, is_scored=True)
+    harness.submit(2, [*prompt, 5], max_new=5)
+    harness.finish()
+    for index in range(4):
+        assert harness.tokens(1, index) == reference(prompt, 5)
+        assert_scored(harness.scored[1, index], prompt, harness.runner)
+    n_run = sum(len(row.tokens) for rows in harness.runner.steps for row in rows)
+    assert n_run <= 2 * len(prompt) + 30  # whoever is not scored does not wait for it
+
+
+@pytest.mark.parametrize(("n_scored", "n_others"), [(12, 0), (1, 11), (6, 6)])
+def test_where_a_batch_is_smaller_than_the_number_of_answers_all_of_them_come(n_scored, n_others):
+    harness = Harness(n_cells=2048, n_seq=12, n_batch=8)
+    prompts = {
+        i: [1 + i] + [2 + (i + j) % 7 for j in range(20)] for i in range(n_scored + n_others)
+    }
+    for i, prompt in prompts.items():
+        harness.submit(i, prompt, max_new=3, is_scored=i < n_scored)
+    harness.finish()
+    for i, prompt in prompts.items():
+        assert harness.tokens(i) == reference(prompt, 3)
+    for i in range(n_scored):
+        assert_scored(harness.scored[i, 0], prompts[i], harness.runner)
 
 
 def test_requests_that_arrive_together_prefill_their_common_beginning_once():

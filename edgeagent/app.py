@@ -7,7 +7,6 @@ guard -> server
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from edgeagent.headstart import Headstart
 from edgeagent.idle import IdleMeasuring
 from edgeagent.installed import InstalledModels
 from edgeagent.keyring import Keyring
+from edgeagent.listener import is_loopback
 from edgeagent.measuring import Measuring
 from edgeagent.pool import Pool, PoolLimits
 from edgeagent.prefixes import Limits, Prefixes
@@ -212,15 +212,6 @@ class Daemon:
         for sock in sockets:
             server.send_at_once(sock)
         await server.server(self.app, self.settings).serve(sockets=sockets)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    if host == "localhost":
-        return True
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:

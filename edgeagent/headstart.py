@@ -31,7 +31,7 @@ class Headstart:
         self._thread.start()
 
     def take(self, config: EngineConfig) -> Begun | None:
-        """The worker that loads just this. Blocks while the model's header is being read (20 s at most).
+        """The worker that loads just this. Blocks while headers of models are being read.
 
         None, and no worker is left, where another one was begun or none at all.
         """

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeagent.api.errors import encoded
 from edgeagent.api.guard import request_id
-from edgeagent.errors import BadRequest, StartFailed
+from edgeagent.errors import BadRequest
 from edgeagent.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -107,23 +107,6 @@ class GuardedProtocol(H11Protocol):
         self.transport.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises: StartFailed when the address cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(256)
-    except OSError as exc:
-        sock.close()
-        raise StartFailed(
-            f"Port {port} of {host} cannot be listened on: {exc.strerror or exc}. Is another edgeagent "
-            "running? Choose another with --port."
-        ) from exc
-    return sock
-
-
 def send_at_once(sock: socket.socket) -> None:
     """Let connections that this socket accepts send small pieces without waiting for a confirmation.
 
@@ -135,7 +118,7 @@ def send_at_once(sock: socket.socket) -> None:
 
 
 def server(app: ASGIApp, settings: Settings) -> uvicorn.Server:
-    """A server for sockets that are listened on already, by `bind` or by systemd."""
+    """A server for sockets that are listened on already, by us or by systemd."""
     protocol: Any = type(
         "Protocol",
         (GuardedProtocol,),

@@ -16,6 +16,7 @@ from edgeagent.cli.options import configured, settings_options
 from edgeagent.configuration import Configuration
 from edgeagent.errors import StartFailed
 from edgeagent.headstart import Headstart
+from edgeagent.listener import bind, is_loopback, listen
 
 logger = logging.getLogger(__name__)
 
@@ -46,24 +47,36 @@ def serve(config: Path | None, **flags: Any) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
-    headstart = Headstart(configuration) if settings.preload else None
+    # An address that is taken is told of before a model is loaded beside that of whoever has it.
+    inherited = inherited_sockets()
     try:
-        _serve(configuration, headstart)
+        sockets = inherited or [bind(settings.host, settings.port)]
+    except StartFailed:
+        if is_loopback(settings.host):
+            raise
+        sockets = []  # whether others may reach such an address at all comes first
+    headstart = Headstart(configuration) if settings.preload and sockets else None
+    try:
+        _serve(configuration, sockets, addresses(inherited), headstart)
     finally:
         if headstart is not None:
             headstart.close()
 
 
-def _serve(configuration: Configuration, headstart: Headstart | None) -> None:
-    # Only now: these are a second of imports, in which the model is being loaded.
-    from edgeagent.api.server import bind
+def _serve(
+    configuration: Configuration,
+    sockets: list[socket.socket],
+    inherited: list[str] | None,
+    headstart: Headstart | None,
+) -> None:
+    # Only now: this is a second of imports, in which the model is being loaded.
     from edgeagent.app import Daemon
 
+    daemon = Daemon(configuration, inherited, headstart)
     settings = configuration.settings
-    inherited = inherited_sockets()
-    daemon = Daemon(configuration, addresses(inherited), headstart)
-    sockets = inherited or [bind(settings.host, settings.port)]
-    for sock in sockets:
+    for sock in sockets or [bind(settings.host, settings.port)]:
+        if inherited is None:
+            listen(sock)
         click.echo(f"edgeagent listens on {_shown(sock)} (API under /v1, documentation at /schema)")
     sys.stdout.flush()
     asyncio.run(daemon.serve(sockets))

@@ -19,7 +19,8 @@ import httpx
 import psutil
 import pytest
 
-from edgeagent.api.server import bind, send_at_once
+from edgeagent.api.server import send_at_once
+from edgeagent.listener import bind, listen
 from tests.api.wire import connect, error_of, exchange, post, read_reply, request
 from tests.conftest import DaemonProcess, serving, wait_for
 
@@ -319,6 +320,7 @@ def test_without_a_model_the_daemon_is_up_and_says_what_to_do(daemon: DaemonProc
 
 def test_connections_do_not_hold_back_small_pieces():
     with bind("127.0.0.1", 0) as listening:
+        listen(listening)
         send_at_once(listening)
         with socket.create_connection(listening.getsockname()):
             accepted, _ = listening.accept()

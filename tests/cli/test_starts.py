@@ -9,6 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from edgeagent.cli.serve import serve
+from edgeagent.errors import StartFailed
+from edgeagent.listener import bind, listen
 from tests.api.wire import exchange, post
 from tests.cli.conftest import one_line
 from tests.conftest import DaemonProcess, serving, wait_for
@@ -21,6 +24,27 @@ def test_a_port_in_use_is_named(edgeagent, tmp_path: Path):
         port = taken.getsockname()[1]
         line = one_line(edgeagent("serve", "--port", port, "--state-dir", tmp_path))
     assert str(port) in line and "--port" in line
+
+
+def test_no_model_is_loaded_for_an_address_that_cannot_be_had(tmp_path: Path, monkeypatch):
+    begun = []
+    monkeypatch.setattr("edgeagent.cli.serve.Headstart", begun.append)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(StartFailed, match="--port"),
+    ):
+        serve.main(
+            ["--port", str(taken.getsockname()[1]), "--state-dir", str(tmp_path)],
+            standalone_mode=False,
+        )
+    assert begun == []
+
+
+def test_of_two_that_have_an_address_the_first_to_listen_keeps_it():
+    with bind("127.0.0.1", 0) as first, bind("127.0.0.1", first.getsockname()[1]) as second:
+        listen(second)
+        with pytest.raises(StartFailed, match="cannot be listened on"):
+            listen(first)
 
 
 @pytest.mark.parametrize(

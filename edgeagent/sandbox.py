@@ -42,10 +42,18 @@ _CALLS = {
 _ARCH_PRCTL, _ASK_FOR_TILES = 158, 0x1023
 
 
-def enter(*, oom_score_adj: int = 500, address_space_bytes: int | None = None) -> None:
-    """Confine this process for good. Call before threads start: filters are per thread."""
+def enter(
+    *,
+    oom_score_adj: int = 500,
+    address_space_bytes: int | None = None,
+    parent: int | None = None,
+) -> None:
+    """Confine this process for good. Call before threads start: filters are per thread. Where `parent`,
+    the process that it is to die with, has ended already, it ends here."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if parent is not None and os.getppid() != parent:
+        os._exit(0)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(oom_score_adj))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

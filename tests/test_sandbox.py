@@ -48,3 +48,11 @@ def test_no_socket_can_be_opened_and_those_that_are_open_work():
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="AMX is of x86-64")
 def test_tiles_of_amx_are_not_to_be_had():
     run(TILES)
+
+
+def test_one_whose_parent_has_ended_already_ends_too():
+    code = "import os\nfrom edgeagent import sandbox\nsandbox.enter(parent={})\nprint('goes on')\n"
+    for parent, said in (("os.getppid()", "goes on\n"), ("os.getppid() + 1", "")):
+        command = [sys.executable, "-c", code.format(parent)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+        assert done.stdout == said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -31,8 +32,9 @@ def begin(config: EngineConfig, log_level: str) -> Begun:
     """Start a worker and tell it what to load. Does not wait for it. Any thread."""
     ours, theirs = socket.socketpair()
     with theirs:
+        command = [sys.executable, "-m", "edgeagent.engine.worker"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "edgeagent.engine.worker", str(theirs.fileno()), log_level],
+            [*command, str(theirs.fileno()), log_level, str(os.getpid())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
         )

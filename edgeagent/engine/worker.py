@@ -1,4 +1,4 @@
-"""The engine worker process: `python -m edgeagent.engine.worker FD`.
+"""The engine worker process: `python -m edgeagent.engine.worker FD LOG_LEVEL DAEMON_PID`.
 
 Four threads: the main one runs the engine and owns the llama.cpp context, `receiver` reads frames
 from the daemon, `intake` renders and tokenizes, `clerk` answers what needs the vocabulary only. The
@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from edgeagent import sandbox
 from edgeagent.catalog.facts import inspect
@@ -202,10 +201,10 @@ def main(argv: list[str]) -> None:
     # order: running answers may end first. Without a daemon the socket closes, and that ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    level: Any = argv[2].upper() if len(argv) > 2 else "INFO"
+    fd, level, daemon = int(argv[1]), argv[2].upper(), int(argv[3])
     logging.basicConfig(level=level, format="%(levelname)s worker %(name)s %(message)s")
-    channel = Channel(int(argv[1]))
-    sandbox.enter()
+    channel = Channel(fd)
+    sandbox.enter(parent=daemon)
     (first, *_) = channel.receive()
     assert isinstance(first, protocol.Load), "the daemon's first message is Load"
     try:

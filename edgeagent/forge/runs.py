@@ -98,19 +98,27 @@ class Runs:
         if isinstance(model, Decoder) and trainer.n_steps >= N_STEPS_WORTH_COMPILING:
             model.hasten()
         figures = trainer.run(until=until)
-        if figures:
+        if figures and not until():
             (run / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
         return figures
 
     def _claim(self, run: Path, recipe: Recipe) -> None:
         run.mkdir(parents=True, exist_ok=True)
         path = run / "recipe.json"
-        if path.exists() and self.recipe_of(recipe.name) != recipe:
+        try:
+            known = Recipe.model_validate_json(path.read_bytes()) if path.exists() else recipe
+        except (OSError, ValueError) as exc:
+            raise ForgeFailed(
+                f"{path} cannot be read as a recipe: delete the folder to begin anew, or correct it."
+            ) from exc
+        if known != recipe:
             raise ForgeFailed(
                 f"{run} has a training by another recipe: delete the folder to begin anew, or give the "
                 "recipe another name."
             )
-        path.write_text(json.dumps(recipe.model_dump(mode="json"), indent=1) + "\n")
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(recipe.model_dump(mode="json"), indent=1) + "\n")
+        partial.replace(path)
 
     def _task(self, recipe: Recipe, with_teachers: bool) -> tuple[nn.Module, Any]:
         pool = self.pool(recipe.n_variants)
@@ -160,6 +168,9 @@ class Runs:
         shape = shape_of(recipe, vocabulary)
         decoder = Decoder(shape, recipe.dropout)
         if recipe.start is not None and recipe.start.run is not None:
+            self.training(
+                recipe.start.run
+            )  # to its end: what goes on from half of it is another model
             _, begun = self.decoder_of(recipe.start.run)
             if begun.shape != shape:
                 raise ForgeFailed(

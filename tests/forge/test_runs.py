@@ -44,6 +44,27 @@ def test_it_must_be_there_and_have_the_same_shape(runs):
         runs.train(wider, with_teachers=False)
 
 
+def test_it_must_have_been_trained_to_its_end(runs):
+    longer = {"epochs": 2, "learning_rate": 1e-3, "batch_tokens": 512, "precision": "f32"}
+    first = recipe("first", plan=longer)
+    is_begun = runs.folder / "first" / "best.pt"
+    runs.train(first, with_teachers=False, until=is_begun.exists)
+    assert is_begun.exists()
+    second = recipe("second", start={"run": "first"})
+    with pytest.raises(ForgeFailed, match="no whole training"):
+        runs.train(second, with_teachers=False)
+    runs.train(first, with_teachers=False)
+    runs.train(second, with_teachers=False)
+
+
+def test_a_recipe_of_a_run_that_cannot_be_read_is_named(runs):
+    folder = runs.folder / "first"
+    folder.mkdir()
+    (folder / "recipe.json").write_text('{"name": "fir')
+    with pytest.raises(ForgeFailed, match=r"first/recipe.json cannot be read .*delete the folder"):
+        runs.train(recipe("first"), with_teachers=False)
+
+
 def test_a_run_that_was_begun_before_a_setting_came_goes_on(runs):
     runs.train(recipe("first"), with_teachers=False)
     path = runs.folder / "first" / "recipe.json"

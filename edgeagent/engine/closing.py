@@ -22,8 +22,8 @@ NEAR = 32
 AGAIN = 8
 # Tried in this order. Only within a string is a tilde allowed, and there a brace would be text.
 _IN_STRING, _PROBE = ('"', "a", "0"), "~"
-# Where a text must have a certain form, as a URI: one after the other.
-_IN_TURN = (":", "/", "@", ".", "a", "-", "0", "b", "1")
+# Where a text must have a certain form, as a URI, a duration or two words: one after the other.
+_IN_TURN = (":", "/", "@", ".", " ", "a", "-", "S", "D", "M", "0", "b", "1")
 _OUTSIDE = ("}", "]", '"', ",", ":", "0", "null", "true", "{", "[")  # a comma ends a number
 
 

@@ -77,6 +77,20 @@ def test_a_number_that_would_not_end_is_ended_for_what_must_follow():
     assert json.loads(bytes(said + closing)) == {"a": 100000, "b": True}
 
 
+@pytest.mark.parametrize("begun", ["P", "PT", "P8100", "PT3000", "P1Y2", "P1Y2M3", "P1DT4H5", "P1DT4H5M6"])
+def test_a_duration_is_closed_with_the_unit_that_its_number_lacks(begun: str):
+    schema = {"type": "string", "format": "duration"}
+    constraint = Constraint(grammar_of(schema))
+    said = list(constraint.opening)
+    for char in f'"{begun}'.encode()[len(said) :]:
+        said += [char, *constraint.accept(char)]
+    closing = constraint.way_out(None, 12)
+    assert closing is not None
+    text = json.loads(bytes(said + closing))
+    assert text.startswith(begun) and len(text) > len(begun) - 1
+    jsonschema.validate(text, schema, format_checker=jsonschema.FormatChecker())
+
+
 def test_within_a_text_a_brace_is_text_and_at_the_start_of_an_object_it_is_none():
     grammar = grammar_of({"type": "object"})
     constraint = Constraint(grammar)

@@ -77,7 +77,9 @@ def test_a_number_that_would_not_end_is_ended_for_what_must_follow():
     assert json.loads(bytes(said + closing)) == {"a": 100000, "b": True}
 
 
-@pytest.mark.parametrize("begun", ["P", "PT", "P8100", "PT3000", "P1Y2", "P1Y2M3", "P1DT4H5", "P1DT4H5M6"])
+@pytest.mark.parametrize(
+    "begun", ["P", "PT", "P8100", "PT3000", "P1Y2", "P1Y2M3", "P1DT4H5", "P1DT4H5M6"]
+)
 def test_a_duration_is_closed_with_the_unit_that_its_number_lacks(begun: str):
     schema = {"type": "string", "format": "duration"}
     constraint = Constraint(grammar_of(schema))

@@ -181,7 +181,10 @@ def test_a_prompt_is_scored_as_its_tokens_were_when_they_were_drawn(lenient):
     n = len(was.tokens)
     assert said.tokens[-n:] == was.tokens
     assert said.token_logprobs[-n:] == pytest.approx(was.token_logprobs, abs=0.1)
-    assert [set(top) for top in said.top_logprobs[-n:]] == [set(top) for top in was.top_logprobs]
+    assert [max(top, key=top.get) for top in said.top_logprobs[-n:]] == was.tokens
+    assert all(
+        2 <= len(top) <= 3 for top in said.top_logprobs[1:]
+    )  # its own stands there in any case
     assert placed(said, text) == said.tokens
 
 

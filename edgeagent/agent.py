@@ -7,10 +7,11 @@ Whoever takes an `Answer` must `release` it; that cancels what still runs and gi
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -38,6 +39,7 @@ from edgeagent.types import (
     EngineFacts,
     FinishReason,
     GenerateSpec,
+    PromptFacts,
     Sampling,
     Task,
     TokenChunk,
@@ -49,6 +51,8 @@ logger = logging.getLogger(__name__)
 Prepare = Callable[[EngineClient], Awaitable[object]]
 
 DEFAULT_ALIASES = ("", "default")
+# How long a worker may take to say how far it came with what nobody waits for any more.
+LAST_WORDS_S = 2.0
 # As nginx notes it: the client left before its answer was whole.
 CLIENT_GONE = 499
 
@@ -149,6 +153,11 @@ class Answer:
         """The engine that answers, and by what number it knows the request; None before `begin`."""
         return self._generation.origin if self._generation is not None else None
 
+    @property
+    def prompt_facts(self) -> PromptFacts | None:
+        """What is known before the first token; None while the prompt is not made."""
+        return self._generation.facts if self._generation is not None else None
+
     async def take(self) -> list[TokenChunk]:
         """New chunks, at least one; empty at the end. Raises the error that ended the request."""
         chunks = await self._take()
@@ -159,13 +168,16 @@ class Answer:
             if chunk.text or chunk.reasoning or chunk.calls:
                 self.n_pieces[chunk.index] = self.n_pieces.get(chunk.index, 0) + 1
             self.confidence = chunk.confidence or self.confidence
-            if chunk.finish is not None and chunk.usage is not None:
-                self.finishes[chunk.index] = chunk.finish
-                self.usages[chunk.index] = chunk.usage
+            self._note_end(chunk)
         if len(self.finishes) == self.spec.n_answers:
             self.status = 200
             self._pool.record_answer(self.decision.model_id)
         return chunks
+
+    def _note_end(self, chunk: TokenChunk) -> None:
+        if chunk.finish is not None and chunk.usage is not None:
+            self.finishes[chunk.index] = chunk.finish
+            self.usages[chunk.index] = chunk.usage
 
     async def _take(self) -> list[TokenChunk]:
         """What the engine has made. A worker that dies before the first piece is asked again once, in
@@ -187,10 +199,23 @@ class Answer:
         if self._is_released:
             return
         self._is_released = True
-        if self._generation is not None:
-            self._generation.cancel()
-        await self._stack.aclose()
-        self._note(self)
+        try:
+            if self._generation is not None:
+                self._generation.cancel()
+                await self._hear_out(self._generation)
+        finally:
+            await self._stack.aclose()
+            self._note(self)
+
+    async def _hear_out(self, generation: Generation) -> None:
+        """The counts of answers that were broken off: what was computed for them is noted and charged."""
+        with suppress(EdgeAgentError, TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                while len(self.finishes) < self.spec.n_answers and (
+                    chunks := await generation.take()
+                ):
+                    for chunk in chunks:
+                        self._note_end(chunk)
 
 
 @dataclass(frozen=True)

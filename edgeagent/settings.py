@@ -116,6 +116,11 @@ class Settings(BaseSettings):
     default_max_tokens: int = Field(
         1024, ge=1, le=1 << 20, description="answer length where a request names none"
     )
+    clamp_max_tokens: bool | None = Field(
+        None,
+        description="bring an answer length for which the context has no room down to what there is room "
+        "for, instead of refusing it; default: on below /v1/messages and /api, off elsewhere",
+    )
     queue_limit: int = Field(64, ge=0, le=10_000, description="requests that may wait for a model")
     queue_timeout_s: float = Field(60.0, gt=0, le=3600, description="longest wait in the queue")
     template_timeout_s: float = Field(
@@ -262,6 +267,10 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # The layers are merged by `resolve`, which also records where each value came from.
         return (init_settings,)
+
+    def clamps(self, *, by_default: bool) -> bool:
+        """Whether too long an answer length is brought down, on an endpoint that does so `by_default`."""
+        return by_default if self.clamp_max_tokens is None else self.clamp_max_tokens
 
     @property
     def store_dir(self) -> Path:

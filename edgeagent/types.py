@@ -116,11 +116,13 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     with `scores_prompt` those of the prompts' own tokens come too, and `max_tokens` may be 0.
     Of waiting requests a higher `priority` is served first.
     With `choosing` an answer is one of the calls on offer, and nothing else counts.
+    With `clamps`, a `max_tokens` for which the context has no room becomes what there is room for.
     """
 
     prompts: list[Prompt]
     sampling: Sampling = Sampling()
     max_tokens: int | None = None
+    clamps: bool = False
     stop: list[str] = msgspec.field(default_factory=list)
     n: int = 1
     scope: str = ""
@@ -255,6 +257,17 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     ttft_ms: float
     total_ms: float
     n_reasoning: int = 0
+
+
+class PromptFacts(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of a request before its first token: the tokens of its prompts, how many of them were
+    found in the KV cache, and what had to give way so that they fit: `max_tokens` is the length of an
+    answer where that is less than was asked for, `n_dropped` messages were left out."""
+
+    n_prompt: int
+    n_cached: int = 0
+    max_tokens: int | None = None
+    n_dropped: int = 0
 
 
 class CallDelta(msgspec.Struct, frozen=True, array_like=True):

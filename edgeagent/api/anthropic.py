@@ -30,7 +30,7 @@ from edgeagent.calls import Calls
 from edgeagent.errors import EdgeAgentError
 from edgeagent.escalation import settle
 from edgeagent.settings import Settings
-from edgeagent.types import CountSpec, FinishReason, GenerateSpec, TokenChunk
+from edgeagent.types import CountSpec, FinishReason, GenerateSpec, PromptFacts, TokenChunk
 
 Json = dict[str, Any]
 _encode = msgspec.json.encode
@@ -85,9 +85,10 @@ class MessageWriter:
 
     # --- streamed
 
-    def opening(self) -> bytes:
-        # How many tokens the prompt has is known at the end: message_delta says so.
-        usage = _usage(0, 0, 0)
+    def opening(self, facts: PromptFacts | None) -> bytes:
+        # Unknown only where a request has waited so long that a ping opens its stream.
+        n_prompt, n_cached = (facts.n_prompt, facts.n_cached) if facts is not None else (0, 0)
+        usage = _usage(n_prompt - n_cached, n_cached, 0)
         return _event("message_start", message=self._message([], None, usage))
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
@@ -210,7 +211,8 @@ _ERRORS = {
     summary="Answer a conversation, in Anthropic's words",
     description=(
         "As Anthropic's Messages API has it; a key may come as `x-api-key`. With `stream`, its events from "
-        "`message_start` to `message_stop`; how many tokens the prompt had is in `message_delta`."
+        "`message_start` to `message_stop`. A `max_tokens` beyond the context is brought down to it (setting "
+        "`clamp_max_tokens`), and the header `x-edgeagent-clamped` says to what."
     ),
     tags=["anthropic"],
     status_code=200,
@@ -225,6 +227,7 @@ async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Sett
             prompts=[body.prompt()],
             sampling=body.sampling(agent.defaults(decision)),
             max_tokens=body.max_tokens,
+            clamps=settings.clamps(by_default=True),
             stop=body.stop_sequences or [],
             scope=asked.key_id,
             form=body.form(),

@@ -177,6 +177,7 @@ async def chat(
             prompts=[body.prompt()],
             sampling=body.sampling(agent.defaults(decision)),
             max_tokens=body.answer_limit,
+            clamps=settings.clamps(by_default=False),
             stop=body.stops(),
             n=body.n or 1,
             scope=asked.key_id,

@@ -135,6 +135,7 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
         sampling=body.sampling(agent.defaults(decision)),
         # OpenAI's default for completions; a chat's answer ends by itself, a text need not.
         max_tokens=body.max_tokens if body.max_tokens is not None else 16,
+        clamps=settings.clamps(by_default=False),
         stop=body.stops(),
         n=body.n_made,
         scope=asked.key_id,

@@ -29,7 +29,7 @@ from edgeagent.api.schemas.items import (
 from edgeagent.api.tools import new_call_id
 from edgeagent.api.usage import own_of, usage_of
 from edgeagent.errors import EdgeAgentError
-from edgeagent.types import CallDelta, TokenChunk, TokenLogprob
+from edgeagent.types import CallDelta, PromptFacts, TokenChunk, TokenLogprob
 
 _encode = msgspec.json.encode
 PING = b": ping\n\n"
@@ -60,7 +60,7 @@ class ResponseWriter:
 
     # ---- what `stream.AnswerResponse` asks for
 
-    def opening(self) -> bytes:
+    def opening(self, facts: PromptFacts | None) -> bytes:
         return b"".join(self.begin() + self._progress())
 
     def events(self, chunks: list[TokenChunk]) -> bytes:

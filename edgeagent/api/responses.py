@@ -86,7 +86,7 @@ async def respond(
 ) -> ASGIApp:
     body = await read_body(request, ResponseRequest)
     turn = await prepare(
-        body, asked_by(request), caller_of(request), agent, archive, dialogues, prefixes
+        body, asked_by(request), caller_of(request), agent, archive, dialogues, prefixes, settings
     )
 
     async def recall(client: EngineClient) -> None:

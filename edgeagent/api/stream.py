@@ -18,7 +18,7 @@ from edgeagent.agent import Answer
 from edgeagent.api.errors import encoded, status_of, translate
 from edgeagent.api.usage import tokens_of
 from edgeagent.errors import EdgeAgentError
-from edgeagent.types import TokenChunk
+from edgeagent.types import PromptFacts, TokenChunk
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ class Writer(Protocol):
     content_type: bytes
     ping: bytes | None
 
-    def opening(self) -> bytes:
-        """What a stream begins with, before any chunk or ping."""
+    def opening(self, facts: PromptFacts | None) -> bytes:
+        """What a stream begins with, before any chunk or ping. `facts`: what is known of its prompt."""
         ...
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
@@ -117,7 +117,8 @@ class AnswerResponse:
             await self._keep(answer)
         body = self._writer.whole(answer)
         length = (b"content-length", str(len(body)).encode())
-        await self._start(send, 200, [(b"content-type", b"application/json"), length])
+        kind = (b"content-type", b"application/json")
+        await self._start(send, 200, [kind, length, *own_headers(answer.prompt_facts)])
         await self._send(send, body, more=False)
 
     async def _stream(self, send: Send, answer: Answer) -> None:
@@ -150,9 +151,10 @@ class AnswerResponse:
                     (b"content-type", self._writer.content_type),
                     (b"cache-control", b"no-cache"),
                     (b"x-accel-buffering", b"no"),
+                    *own_headers(self._answer.prompt_facts),
                 ],
             )
-            if opening := self._writer.opening():
+            if opening := self._writer.opening(self._answer.prompt_facts):
                 await self._send(send, opening)
 
     async def _start(self, send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -178,6 +180,13 @@ class AnswerResponse:
         status, headers, body = encoded(error, self._scope)
         await self._start(send, status, headers)
         await self._send(send, body, more=False)
+
+
+def own_headers(facts: PromptFacts | None) -> list[tuple[bytes, bytes]]:
+    """`x-edgeagent-clamped`: how long the answer may be, where that is less than was asked for."""
+    if facts is None or facts.max_tokens is None:
+        return []
+    return [(b"x-edgeagent-clamped", str(facts.max_tokens).encode())]
 
 
 async def client_gone(receive: Receive) -> None:

@@ -18,6 +18,7 @@ from edgeagent.dialogues import Dialogues
 from edgeagent.errors import InvalidParameter
 from edgeagent.escalation import settle
 from edgeagent.prefixes import Place, Prefixes
+from edgeagent.settings import Settings
 from edgeagent.store.history import PREFIX, History
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import new_id
@@ -75,7 +76,7 @@ class Turn:
 
 async def prepare(
     body: ResponseRequest, asked: Asked, caller: Caller, agent: Agent, archive: Archive, dialogues: Dialogues,
-    prefixes: Prefixes,
+    prefixes: Prefixes, settings: Settings,
 ) -> Turn:  # fmt: skip
     """Look up what was said before and put the question together.
 
@@ -104,6 +105,7 @@ async def prepare(
                 prompts=[prompt],
                 sampling=body.sampling(agent.defaults(decision)),
                 max_tokens=body.max_output_tokens,
+                clamps=settings.clamps(by_default=False),
                 stop=body.stops(),
                 scope=asked.key_id,
                 ignore_eos=body.ignore_eos,

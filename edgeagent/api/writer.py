@@ -15,7 +15,7 @@ from edgeagent.api.logprobs import Speller
 from edgeagent.api.tools import Calls
 from edgeagent.api.usage import own_of, timings_of, usage_of
 from edgeagent.errors import EdgeAgentError
-from edgeagent.types import TokenChunk, TokenLogprob
+from edgeagent.types import PromptFacts, TokenChunk, TokenLogprob
 
 DONE = b"data: [DONE]\n\n"
 
@@ -66,7 +66,7 @@ class AnswerWriter:
         """What spells the streamed tokens of answer `index`."""
         return self._spellers.setdefault(index, Speller())
 
-    def opening(self) -> bytes:
+    def opening(self, facts: PromptFacts | None) -> bytes:
         return b""
 
     def reasoning(self, index: int) -> str:

@@ -24,6 +24,7 @@ from edgeagent.types import (
     EngineFacts,
     EngineHealth,
     GenerateSpec,
+    PromptFacts,
     Question,
     TokenChunk,
 )
@@ -45,6 +46,7 @@ class Generation:
         self._chunks: deque[TokenChunk] = deque()
         self._error: errors.EdgeAgentError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self.facts: PromptFacts | None = None  # once its prompts are made
 
     @property
     def origin(self) -> tuple[EngineClient, int]:
@@ -74,7 +76,7 @@ class Generation:
                 yield chunk
 
     def cancel(self) -> None:
-        """Tell the worker to stop; chunks that still come are dropped."""
+        """Tell the worker to stop. What it had made comes all the same, each answer's last chunk too."""
         self._client.cancel(self._request_id)
 
     # --- called by the client
@@ -119,6 +121,9 @@ class EngineClient(asyncio.Protocol):
         self._splitter = protocol.FrameSplitter()
         self._ids = itertools.count(1)
         self._generations: dict[int, Generation] = {}
+        self._leaving: dict[
+            int, Generation
+        ] = {}  # cancelled; the worker has yet to say how far it came
         self._results: dict[int, asyncio.Future[Any]] = {}
         self._loaded: asyncio.Future[EngineFacts] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
@@ -213,7 +218,9 @@ class EngineClient(asyncio.Protocol):
                 self._send(protocol.Cancel(request_id))
 
     def cancel(self, request_id: int) -> None:
-        if self._generations.pop(request_id, None) is not None and self.is_alive:
+        generation = self._generations.pop(request_id, None)
+        if generation is not None and self.is_alive:
+            self._leaving[request_id] = generation
             self._send(protocol.Cancel(request_id))
 
     def set_threads(self, n_threads: int) -> None:
@@ -283,8 +290,9 @@ class EngineClient(asyncio.Protocol):
         if not self._loaded.done():
             self._loaded.set_exception(self._death())
             self._loaded.exception()  # retrieved: nobody may be waiting any more
-        generations, self._generations = self._generations, {}
-        for generation in generations.values():
+        open_ones = [*self._generations.values(), *self._leaving.values()]
+        self._generations, self._leaving = {}, {}
+        for generation in open_ones:
             generation.fail(self._death())
         results, self._results = self._results, {}
         for result in results.values():
@@ -313,6 +321,9 @@ class EngineClient(asyncio.Protocol):
             case protocol.Step(chunks):
                 for request_id, chunk in chunks:
                     self._deliver(request_id, chunk)
+            case protocol.Prepared(request_id, facts):
+                if (generation := self._generations.get(request_id)) is not None:
+                    generation.facts = facts
             case protocol.Result(request_id, value):
                 result = self._results.pop(request_id, None)
                 if result is not None and not result.done():
@@ -322,7 +333,7 @@ class EngineClient(asyncio.Protocol):
                 self.last_beat_s = time.monotonic()
             case protocol.Refused(request_id, code, text, param, retry_after_s):
                 error = errors.by_code(code, text, param, retry_after_s)
-                if (generation := self._generations.pop(request_id, None)) is not None:
+                if (generation := self._taken(request_id)) is not None:
                     generation.fail(error)
                 elif (result := self._results.pop(request_id, None)) is not None:
                     _fail(result, error)
@@ -337,16 +348,21 @@ class EngineClient(asyncio.Protocol):
                     self._loaded.exception()
 
     def _deliver(self, request_id: int, chunk: TokenChunk) -> None:
-        generation = self._generations.get(request_id)
+        generation = self._generations.get(request_id) or self._leaving.get(request_id)
         if generation is None:
             return
         if generation.put(chunk):
-            del self._generations[request_id]
-        elif generation.is_overrun:
+            self._taken(request_id)
+        elif generation.is_overrun and request_id in self._generations:
             self.cancel(request_id)
             generation.fail(
                 errors.Unavailable("The answer was not read: read the stream as it comes.")
             )
+
+    def _taken(self, request_id: int) -> Generation | None:
+        """A request that has ended, no longer among those that are open."""
+        leaving = self._leaving.pop(request_id, None)
+        return self._generations.pop(request_id, None) or leaving
 
 
 def _fail(result: asyncio.Future[Any], error: errors.EdgeAgentError) -> None:

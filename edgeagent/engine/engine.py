@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from edgeagent.engine.choose import choose
@@ -35,7 +36,7 @@ from edgeagent.engine.sequence import Request, Sequence
 from edgeagent.engine.states import States
 from edgeagent.engine.threads import ThreadChoice
 from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
-from edgeagent.types import EngineConfig, EngineHealth, TokenChunk
+from edgeagent.types import EngineConfig, EngineHealth, PromptFacts, TokenChunk
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Engine:
     """Continuous batching over one context.
 
     `emit` sends the chunks of a step, `refuse` ends a request that produced nothing. `forget` is told
-    of every request whose last answer has ended.
+    of every request whose last answer has ended, `prepared` of one whose first answer has a place.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Engine:
         emit: Emit,
         refuse: Refuse,
         forget: Callable[[int], None],
+        prepared: Callable[[int, PromptFacts], None] = lambda request_id, facts: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
@@ -72,6 +74,7 @@ class Engine:
         self._outbox = Outbox(emit, config.stream_interval_ms / 1e3)
         self._refuse = refuse
         self._forget = forget
+        self._prepared = prepared
         self._clock = clock
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []  # oldest admission first
@@ -229,6 +232,9 @@ class Engine:
         if seq.started_s is None:
             seq.started_s = now
             seq.n_cached = n_shared
+            if seq.index == 0 and n_shared and (facts := seq.request.facts) is not None:
+                facts = msgspec.structs.replace(facts, n_cached=n_shared)
+                self._prepared(seq.request.request_id, facts)
         self._running.append(seq)
 
     def _best_match(self, seq: Sequence) -> tuple[Match, bool, bool]:

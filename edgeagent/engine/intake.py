@@ -7,6 +7,8 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from edgeagent.engine.closing import Ending
 from edgeagent.engine.constrain import Constraint, Vocabulary
 from edgeagent.engine.grammars import Grammars
@@ -28,13 +30,14 @@ from edgeagent.errors import (
     QueueFull,
 )
 from edgeagent.intents import Choosing
-from edgeagent.types import EngineConfig, GenerateSpec, Sampling
+from edgeagent.types import EngineConfig, GenerateSpec, PromptFacts, Sampling
 
 
 class Intake:
     """A thread that prepares requests, so that templates and tokenizing never hold up the engine.
 
-    Prepared sequences go to `submit`, errors to `refuse`, tokens that are only counted to `count`.
+    Prepared sequences go to `submit`, errors to `refuse`, tokens that are only counted to `count`, and
+    what is known of a request once its prompts are made to `prepared`.
     `close()` may be called twice.
     """
 
@@ -47,6 +50,7 @@ class Intake:
         submit: Callable[[list[Sequence]], None],
         refuse: Callable[[int, Exception], None],
         count: Callable[[int, int], None],
+        prepared: Callable[[int, PromptFacts], None] = lambda request_id, facts: None,
     ) -> None:
         self._config = config
         self._llama = llama
@@ -56,6 +60,7 @@ class Intake:
         self._submit = submit
         self._refuse = refuse
         self._count = count
+        self._prepared = prepared
         self._grammars = Grammars(
             lambda: vocabulary_of(llama),
             config.grammar_timeout_s,
@@ -88,7 +93,10 @@ class Intake:
                     n_tokens = sum(len(prompt.tokens) for prompt in built)
                     self._count(request.request_id, n_tokens)
                 elif self._has_grammar(request):
-                    self._submit(self.prepare(request))
+                    sequences = self.prepare(request)
+                    assert request.facts is not None
+                    self._prepared(request.request_id, request.facts)
+                    self._submit(sequences)
             except EdgeAgentError as exc:
                 self._refuse(request.request_id, exc)
             except Exception as exc:  # one bad request must not end the thread
@@ -152,7 +160,8 @@ class Intake:
                     param="logit_bias",
                 )
         prompts = [self._prompts.build(prompt, spec.tools) for prompt in spec.prompts]
-        limits = [self._max_new(len(prompt.tokens), spec.max_tokens) for prompt in prompts]
+        limits = [self._max_new(len(prompt.tokens), spec) for prompt in prompts]
+        request.facts = facts_of(spec, [len(prompt.tokens) for prompt in prompts], limits)
         n_top = spec.logprobs if spec.scores_prompt else None
         scores = [PromptScores(p.tokens, n_top) if n_top is not None else None for p in prompts]
         return [
@@ -171,7 +180,8 @@ class Intake:
         spec = request.spec
         tokens = self._calls.prompt(choosing.text)
         offer = Offer.of(choosing, self._calls)
-        room = self._max_new(len(tokens), None)
+        room = self._max_new(len(tokens), msgspec.structs.replace(spec, max_tokens=None))
+        request.facts = PromptFacts(len(tokens))
         return [
             Sequence(
                 request=request,
@@ -247,31 +257,39 @@ class Intake:
             takeover=takeover,
         )
 
-    def _max_new(self, n_prompt: int, asked: int | None) -> int:
+    def _max_new(self, n_prompt: int, spec: GenerateSpec) -> int:
         """Tokens the answer may have, refused here when prompt and answer can never fit."""
-        room = self._n_slot - n_prompt
+        room, asked = self._n_slot - n_prompt, spec.max_tokens
+        is_bound = f"this model's maximum context length is {self._n_slot} tokens"
         if room < (1 if asked is None else min(1, asked)):
             raise ContextLengthExceeded(
-                f"The prompt has {n_prompt} tokens, a slot of {self._config.model_id} holds "
-                f"{self._n_slot} with the answer: shorten the history or raise n_ctx.",
+                f"The prompt is too long for {self._config.model_id}: it has {n_prompt} tokens, and "
+                f"{is_bound} with the answer. Shorten the history or raise n_ctx.",
                 param="messages",
             )
         if asked is None:
             return min(self._config.default_max_tokens, room)
-        if asked > room:
+        if asked > room and not spec.clamps:
             raise ContextLengthExceeded(
-                f"The prompt has {n_prompt} tokens and the answer may have {asked}, together "
-                f"{n_prompt + asked}; a slot of {self._config.model_id} holds {self._n_slot}: "
-                f"ask for at most {room} tokens, shorten the history or raise n_ctx.",
+                f"The prompt is too long for so long an answer of {self._config.model_id}: the prompt has "
+                f"{n_prompt} tokens and the answer may have {asked}, together {n_prompt + asked}, and "
+                f"{is_bound}. Ask for at most {room} tokens, shorten the history or raise n_ctx.",
                 param="max_tokens",
             )
-        return asked
+        return min(asked, room)
 
     def close(self) -> None:
         self._queue.put(None)
         self._thread.join(timeout=5)
         self._grammars.close()
         self._prompts.close()
+
+
+def facts_of(spec: GenerateSpec, n_prompts: list[int], limits: list[int]) -> PromptFacts:
+    """What is known once prompts of so many tokens may have answers of so many."""
+    longest = max(limits)
+    is_clamped = spec.max_tokens is not None and longest < spec.max_tokens
+    return PromptFacts(sum(n_prompts), max_tokens=longest if is_clamped else None)
 
 
 def _takeover(request: Request, is_reasoning: bool) -> Takeover:

@@ -2,8 +2,8 @@
 
 Frames travel over a socketpair: four bytes of length (big-endian), then one MessagePack value, a
 tagged struct of this file. The daemon sends `Load` first, then `Generate`, `Ask` and `Cancel`; the
-worker answers `Ready` or `LoadFailed`, then `Step`, `Result` and `Heartbeat` until it is told to end
-or dies.
+worker answers `Ready` or `LoadFailed`, then `Prepared`, `Step`, `Result` and `Heartbeat` until it is
+told to end or dies.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from edgeagent.types import (
     EngineFacts,
     EngineHealth,
     GenerateSpec,
+    PromptFacts,
     Question,
     Scores,
     TokenChunk,
@@ -71,6 +72,13 @@ class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):
     message: str
 
 
+class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
+    """A request whose prompts are made, and once more when the first of them has a place."""
+
+    request_id: int
+    facts: PromptFacts
+
+
 class Step(msgspec.Struct, frozen=True, tag="step"):
     """The new pieces of every sequence after one step: (request id, chunk) pairs."""
 
@@ -99,7 +107,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
 
 
 ToWorker = Load | Generate | Ask | Cancel | SetThreads | ForgetPrefixes | Shutdown
-ToDaemon = Ready | LoadFailed | Step | Result | Refused | Heartbeat
+ToDaemon = Ready | LoadFailed | Prepared | Step | Result | Refused | Heartbeat
 
 _encoder = msgspec.msgpack.Encoder()
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

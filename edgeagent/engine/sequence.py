@@ -14,7 +14,7 @@ from edgeagent.engine.reader import Reader
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.text import TextStream
 from edgeagent.engine.wanted import Wanted
-from edgeagent.types import FinishReason, GenerateSpec, Usage
+from edgeagent.types import FinishReason, GenerateSpec, PromptFacts, Usage
 
 
 @dataclass(eq=False)
@@ -29,6 +29,7 @@ class Request:
     wanted: Wanted | None = None  # what its answers must look like, if it matters
     grammar: Grammar | None = None  # what is wanted, once it is compiled
     is_counted: bool = False
+    facts: PromptFacts | None = None  # once its prompts are made
 
 
 @dataclass(eq=False)

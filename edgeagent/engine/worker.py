@@ -38,6 +38,7 @@ from edgeagent.types import (
     HeldSpec,
     LiftSpec,
     PlaceSpec,
+    PromptFacts,
     RerankSpec,
     StateQuestion,
     Task,
@@ -69,6 +70,7 @@ class Worker:
             emit=self._emit,
             refuse=self._refuse,
             forget=self._forget,
+            prepared=self._tell_facts,
         )
         self._intake = Intake(
             config,
@@ -77,6 +79,7 @@ class Worker:
             submit=self._submit,
             refuse=self._refuse,
             count=self._tell_count,
+            prepared=self._tell_facts,
         )
         self._clerk = Clerk(config, self._llama, channel)
         self._facts = self._describe(template is not None, started_s)
@@ -126,6 +129,9 @@ class Worker:
     def _refuse(self, request_id: int, error: Exception) -> None:
         self._requests.pop(request_id, None)
         self._channel.refuse(request_id, error)
+
+    def _tell_facts(self, request_id: int, facts: PromptFacts) -> None:
+        self._channel.send(protocol.Prepared(request_id, facts))
 
     # --- intake thread
 

@@ -17,7 +17,7 @@ from edgeagent.agent import Answer
 from edgeagent.api.anthropic import MessageWriter
 from edgeagent.api.schemas.anthropic import MessagesRequest
 from edgeagent.errors import EngineFailed, InvalidParameter, UnsupportedParameter
-from edgeagent.types import CallDelta, GenerateSpec, TokenChunk, Usage
+from edgeagent.types import CallDelta, GenerateSpec, PromptFacts, TokenChunk, Usage
 from tests.api.wire import anthropic_error_of as error_of
 from tests.api.wire import connect, exchange, post, read_reply, request
 from tests.conftest import SMOLLM, DaemonProcess
@@ -214,7 +214,8 @@ def test_a_body_that_is_too_large_is_a_413_in_the_same_shape(smollm_daemon: Daem
 
 
 def test_a_prompt_that_is_too_long_is_a_400_before_the_stream(claude):
-    with pytest.raises(anthropic.BadRequestError, match="holds 4096"):
+    said = "prompt is too long.*maximum context length is 4096 tokens"
+    with pytest.raises(anthropic.BadRequestError, match=said):
         create(claude, messages=[{"role": "user", "content": "word " * 5000}], stream=True)
 
 
@@ -324,7 +325,7 @@ def answered(finish: str) -> Answer:
 @pytest.mark.parametrize("shows_thinking", [True, False])
 def test_thinking_text_and_calls_become_blocks_streamed_and_whole(shows_thinking):
     stream = MessageWriter("m", shows_thinking=shows_thinking)
-    raw = stream.opening() + b"".join(stream.events([chunk]) for chunk in CHUNKS)
+    raw = stream.opening(PromptFacts(9, 4)) + b"".join(stream.events([chunk]) for chunk in CHUNKS)
     raw += stream.last_events(answered("tool_calls"))
     message: Any = None
     buffers: dict[int, bytes] = {}
@@ -362,7 +363,7 @@ def test_an_error_in_mid_stream_is_an_event_that_the_sdk_raises():
 
 def test_a_stream_that_waits_begins_before_its_first_ping():
     writer = MessageWriter("m", shows_thinking=False)
-    events = read_events(writer.opening() + (writer.ping or b""))
+    events = read_events(writer.opening(None) + (writer.ping or b""))
     assert [event["type"] for event in events] == ["message_start", "ping"]
 
 

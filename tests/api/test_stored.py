@@ -174,6 +174,8 @@ def test_a_request_that_its_client_left_is_noted_so(daemon: DaemonProcess):
     wait_for(lambda: f"id={name}" in daemon.log.read_text())
     (line,) = (line for line in daemon.log.read_text().splitlines() if f"id={name}" in line)
     assert "status=499" in line and "finish=cancelled" in line
+    noted = dict(field.split("=") for field in line.split() if "=" in field)
+    assert int(noted["n_prompt"]) > 5 and int(noted["n_generated"]) > 0
 
 
 def test_feedback_is_taken_on_what_is_one_s_own(daemon: DaemonProcess, client: openai.OpenAI):

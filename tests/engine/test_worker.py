@@ -112,11 +112,40 @@ async def test_a_template_given_by_hand_is_used(stories):
 
 
 async def test_what_can_never_fit_is_refused_with_the_numbers(engine):
-    with pytest.raises(ContextLengthExceeded, match=r"has 682 tokens.*holds 512"):
+    with pytest.raises(
+        ContextLengthExceeded, match=r"prompt is too long.*682 tokens.*context length is 512 tokens"
+    ):
         await collect(engine.generate(spec("one two three four five six " * 40)))
     with pytest.raises(ContextLengthExceeded, match=r"together 5\d\d.*at most") as caught:
         await collect(engine.generate(spec(max_tokens=510)))
     assert caught.value.param == "max_tokens"
+
+
+async def test_a_length_that_is_brought_down_fills_the_context_and_says_so(engine):
+    generation = engine.generate(spec(max_tokens=9_999, clamps=True, ignore_eos=True))
+    _, last = await collect(generation)
+    assert last.finish == "length"
+    assert last.usage.n_prompt + last.usage.n_generated == 512
+    assert generation.facts.max_tokens == last.usage.n_generated
+    assert generation.facts.n_prompt == last.usage.n_prompt
+    short = engine.generate(spec(max_tokens=4, clamps=True))
+    await collect(short)
+    assert short.facts.max_tokens is None and short.facts.n_cached == short.facts.n_prompt - 1
+    with pytest.raises(ContextLengthExceeded, match="prompt is too long"):
+        await collect(engine.generate(spec("one two three four " * 60, clamps=True)))
+
+
+async def test_what_was_computed_of_a_cancelled_answer_is_still_told(engine):
+    generation = engine.generate(spec(max_tokens=400, n=2, ignore_eos=True))
+    seen = await generation.take()
+    generation.cancel()
+    generation.cancel()
+    while chunks := await generation.take():
+        seen += chunks
+    ends = {chunk.index: chunk for chunk in seen if chunk.finish is not None}
+    assert {end.finish for end in ends.values()} == {"cancelled"} and len(ends) == 2
+    assert all(0 < end.usage.n_generated < 400 for end in ends.values())
+    assert engine.n_open == 0
 
 
 @pytest.mark.parametrize("token", [-1, 512, 2**31 - 1])

@@ -215,7 +215,9 @@ class Conversation(RequestModel):
 class MessagesRequest(Conversation):
     """Anthropic's request for an answer. What is accepted and ignored says so."""
 
-    max_tokens: int = Field(ge=1, le=1 << 20)
+    max_tokens: int = Field(
+        ge=1, lt=1 << 63, description="brought down to what the context has room for"
+    )
     stop_sequences: Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
     stream: bool | None = False
     temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)

@@ -23,9 +23,7 @@ from edgeagent.engine.syntax.json_text import JsonCalls
 from edgeagent.engine.syntax.plain import HEAD, object_rules
 
 OPEN, ARGUMENTS, CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
-_HEAD = re.compile(
-    r"\[TOOL_CALLS\](?P<name>[a-zA-Z0-9_-]+)(?:\[CALL_ID\][a-zA-Z0-9]*)?\[ARGS\]\s*(?=\{)"
-)
+_HEAD = re.compile(r"\[TOOL_CALLS\](?P<name>[^\[\s]+)(?:\[CALL_ID\][a-zA-Z0-9]*)?\[ARGS\]\s*(?=\{)")
 
 
 class Mistral(Family):

@@ -33,7 +33,7 @@ from edgeagent.api.usage import usage_of
 from edgeagent.errors import EdgeAgentError
 from edgeagent.escalation import settle
 from edgeagent.settings import Settings
-from edgeagent.types import GenerateSpec, Prompt, TokenChunk
+from edgeagent.types import GenerateSpec, Prompt, PromptFacts, TokenChunk
 
 Json = dict[str, Any]
 Kind = Literal["chat", "generate"]
@@ -65,7 +65,7 @@ class OllamaWriter:
 
     # --- streamed
 
-    def opening(self) -> bytes:
+    def opening(self, facts: PromptFacts | None) -> bytes:
         return b""
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
@@ -233,6 +233,7 @@ async def _answer(
             prompts=[prompt],
             sampling=options.sampling(agent.defaults(decision)),
             max_tokens=options.max_tokens,
+            clamps=settings.clamps(by_default=True) or options.is_unbounded,
             stop=options.stops(),
             scope=asked.key_id,
             form=body.form(),

@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,7 +15,9 @@ from edgeagent.errors import Forbidden, InvalidParameter
 from edgeagent.types import CallDelta, Caller, Tool, ToolUse
 
 MAX_TOOLS = 128
-NAME = r"^[a-zA-Z0-9_-]{1,64}$"
+NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # as OpenAI has it
+# What any dialect may send: Ollama's clients have names like `light.turn_on` and `mcp/server:tool`.
+ANY_NAME = r"^[a-zA-Z0-9_./:@+-]{1,128}$"
 PARAM = "tools"
 
 
@@ -85,9 +87,10 @@ def _check(tools: list[Tool]) -> None:
         )
     seen: set[str] = set()
     for tool in tools:
-        if not re.fullmatch(NAME, tool.name):
+        if not re.fullmatch(ANY_NAME, tool.name):
             raise InvalidParameter(
-                f"The tool's name {tool.name[:80]!r} is not 1 to 64 letters, digits, _ and -: correct it.",
+                f"The tool's name {tool.name[:80]!r} is not 1 to 128 letters, digits and characters of "
+                "`_-./:@+`: correct it.",
                 param=PARAM,
             )
         if tool.name in seen:
@@ -103,6 +106,19 @@ def _check(tools: list[Tool]) -> None:
             "a simpler schema.",
             param=PARAM,
         ) from None
+
+
+def as_arguments(value: Any) -> Any:
+    """The arguments of a past call, as the object that they are: "" and null are none, and the JSON text
+    of an object is that object. Anything else is left to the field's type to refuse."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return {}
+    if isinstance(value, str):
+        try:
+            return msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            return value
+    return value
 
 
 def new_call_id() -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from edgeagent.api.schemas.marks import Ignored
+from edgeagent.api.tools import as_arguments
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
 MAX_BLOCKS = 4096
@@ -45,7 +46,7 @@ class ToolUseBlock(Block):
     type: Literal["tool_use"]
     id: str = Field(min_length=1, max_length=256)
     name: str = Field(min_length=1, max_length=256)
-    input: dict[str, Any]
+    input: Annotated[dict[str, Any], BeforeValidator(as_arguments)]
     caller: Annotated[dict[str, Any] | None, Ignored()] = None
     toolset_name: Annotated[str | None, Ignored()] = None
 

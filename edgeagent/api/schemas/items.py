@@ -59,8 +59,11 @@ def is_object(arguments: str) -> bool:
         return False
 
 
-def _json_object(arguments: str) -> str:
-    if not is_object(arguments):
+def _json_object(arguments: Any) -> Any:
+    """ "" and null are a call without arguments, as some servers write it."""
+    if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
+        return "{}"
+    if isinstance(arguments, str) and not is_object(arguments):
         raise ValueError("the arguments of a call are a JSON object in a string")
     return arguments
 

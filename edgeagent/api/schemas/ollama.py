@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from edgeagent.api.schemas.common import TokenLogprobBody
-from edgeagent.api.schemas.marks import Ignored, RequestModel
+from edgeagent.api.schemas.loose import LooseModel
+from edgeagent.api.schemas.marks import Ignored
 from edgeagent.api.schemas.ollama_messages import OllamaMessage, OllamaTool, no_images, turns
 from edgeagent.api.schemas.ollama_options import OllamaOptions
 from edgeagent.api.schemas.response_format import ANY_OBJECT, schema_form
@@ -24,7 +25,7 @@ def plain_name(name: str) -> str:
     return name.removesuffix(":latest")
 
 
-class OllamaRequest(RequestModel):
+class OllamaRequest(LooseModel):
     """What chat and generate have in common."""
 
     model: str = Field(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from edgeagent.api.tools import as_arguments
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.types import Tool
 
@@ -44,7 +45,9 @@ class CalledFunction(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     name: str = Field(min_length=1, max_length=256)
-    arguments: dict[str, Any] = Field(default_factory=dict)
+    arguments: Annotated[dict[str, Any], BeforeValidator(as_arguments)] = Field(
+        default_factory=dict
+    )
 
     def written(self) -> str:
         """The arguments as JSON text. Raises: InvalidParameter."""

@@ -7,14 +7,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, model_validator
 
 from edgeagent.api.schemas.embeddings import MAX_INPUTS
-from edgeagent.api.schemas.marks import Ignored, RequestModel
+from edgeagent.api.schemas.loose import LooseModel
+from edgeagent.api.schemas.marks import Ignored
 from edgeagent.api.schemas.ollama import KeepAlive
 from edgeagent.errors import InvalidParameter
 
 ModelName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class ShowRequest(RequestModel):
+class ShowRequest(LooseModel):
     """Which model to show."""
 
     model: ModelName | None = None
@@ -35,7 +36,7 @@ class ShowRequest(RequestModel):
         return self.model or self.name or ""
 
 
-class EmbedRequest(RequestModel):
+class EmbedRequest(LooseModel):
     """Texts to turn into vectors. Without any, the model is only loaded."""
 
     model: ModelName = Field(description="a model whose task is `embed`; `:latest` may follow")
@@ -51,7 +52,7 @@ class EmbedRequest(RequestModel):
         return [self.input] if isinstance(self.input, str) else list(self.input)
 
 
-class EmbeddingsRequest(RequestModel):
+class EmbeddingsRequest(LooseModel):
     """One text to turn into a vector, as older clients ask. Without it, the model is only loaded."""
 
     model: ModelName = Field(description="a model whose task is `embed`; `:latest` may follow")

@@ -8,12 +8,14 @@ import msgspec
 from pydantic import BeforeValidator, Field
 
 from edgeagent.api.schemas.common import StopText
-from edgeagent.api.schemas.marks import Ignored, RequestModel
+from edgeagent.api.schemas.loose import LooseModel, within
+from edgeagent.api.schemas.marks import Ignored
 from edgeagent.types import Sampling
 
 MAX_STOPS = 16
 # Ollama repeats a penalty over the whole context for -1; ours looks back this far at most.
 MAX_LAST_N = 4096
+UNBOUNDED = 1 << 40  # tokens: more than any context has
 
 # JSON numbers of some clients are all floats.
 Int = Annotated[
@@ -21,22 +23,26 @@ Int = Annotated[
 ]
 
 
-class OllamaOptions(RequestModel):
+class OllamaOptions(LooseModel):
     """How to draw tokens. What says how a model is loaded is this server's own to decide."""
 
-    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
-    top_k: Int | None = Field(None, ge=0, le=1_000_000)
-    top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
-    min_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
-    typical_p: float | None = Field(None, gt=0, le=1, allow_inf_nan=False)
-    repeat_penalty: float | None = Field(None, gt=0, le=10, allow_inf_nan=False)
-    repeat_last_n: Int | None = Field(None, ge=-1, le=MAX_LAST_N)
-    presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
+    field_kind: ClassVar[str] = "option"
+
+    temperature: Annotated[float | None, within(0, 2)] = None
+    top_k: Annotated[Int | None, within(0, 1_000_000)] = None
+    top_p: Annotated[float | None, within(0, 1)] = None
+    min_p: Annotated[float | None, within(0, 1)] = None
+    typical_p: Annotated[float | None, within(1e-6, 1)] = None
+    repeat_penalty: Annotated[float | None, within(1e-6, 10)] = None
+    repeat_last_n: Annotated[Int | None, within(-1, MAX_LAST_N)] = None
+    presence_penalty: Annotated[float | None, within(-2, 2)] = None
+    frequency_penalty: Annotated[float | None, within(-2, 2)] = None
     seed: Int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
-    num_predict: Int | None = Field(
-        None, ge=-2, le=1 << 20, description="below 1: as many as the server's own bound"
+    num_predict: Annotated[Int | None, within(-2, UNBOUNDED)] = Field(
+        None,
+        description="longest answer in tokens, brought down to what the context has room for; below 1: as "
+        "many as there is room for",
     )
     num_ctx: Annotated[Int | None, Ignored("a context is as long as `n_ctx` in the settings")] = (
         None
@@ -58,8 +64,10 @@ class OllamaOptions(RequestModel):
     mirostat_tau: Annotated[float | None, Ignored("without `mirostat`")] = None
     mirostat_eta: Annotated[float | None, Ignored("without `mirostat`")] = None
     penalize_newline: Annotated[bool | None, Ignored()] = None
-
-    refused: ClassVar[dict[str, tuple[object, ...]]] = {"mirostat": (0,), "tfs_z": (0, 1)}
+    mirostat: Annotated[
+        Int | None, Ignored("its place is taken by `top_p`, `min_p` and the rest")
+    ] = None
+    tfs_z: Annotated[float | None, Ignored("as `mirostat`")] = None
 
     def sampling(self, defaults: Sampling) -> Sampling:
         """What the request says over what the model's defaults say."""
@@ -74,8 +82,12 @@ class OllamaOptions(RequestModel):
 
     @property
     def max_tokens(self) -> int | None:
-        asked = self.num_predict
-        return asked if asked is not None and asked > 0 else None
+        return UNBOUNDED if self.is_unbounded else self.num_predict
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether the answer may fill the context, as Ollama reads 0, -1 and -2."""
+        return self.num_predict is not None and self.num_predict < 1
 
     def stops(self) -> list[str]:
         return [self.stop] if isinstance(self.stop, str) else self.stop or []

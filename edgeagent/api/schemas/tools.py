@@ -101,6 +101,11 @@ class ReplayedFunction(CalledFunction):
 
     name: str = Field(min_length=1, max_length=256)
 
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _null_is_none(cls, value: Any) -> Any:
+        return "" if value is None else value
+
     @field_validator("arguments")
     @classmethod
     def _is_an_object(cls, text: str) -> str:

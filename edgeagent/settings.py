@@ -133,6 +133,12 @@ class Settings(BaseSettings):
         False, description="clients may ask for answers by a regular expression or a Lark grammar"
     )
 
+    completions_parse_special: bool = Field(
+        False,
+        description="names of special tokens in the prompts of /v1/completions are those tokens; a request "
+        "may say otherwise with `parse_special`",
+    )
+
     measure_when_idle: bool = Field(
         True, description="measure a device that has not been measured, once it has nothing to do"
     )

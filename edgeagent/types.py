@@ -69,6 +69,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     A `text` beside `messages` is for a model without a template. `prefill` is how the answer to
     `messages` begins: it is continued, and not said again.
     `variables` are what else the template is told, beside messages and tools.
+    Names of special tokens in what a client sent are text; with `parse_special` those in a `text` without
+    `messages` are the tokens.
     """
 
     messages: list[dict[str, Any]] | None = None
@@ -77,6 +79,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     suffix: str | None = None
     prefill: str = ""
     variables: dict[str, Any] = msgspec.field(default_factory=dict)
+    parse_special: bool = False
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):

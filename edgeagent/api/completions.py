@@ -125,9 +125,12 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
     body = await read_body(request, CompletionRequest)
     decision = agent.route(body.model, is_text=True)
     asked = asked_by(request)
+    parse_special = body.parse_special
+    if parse_special is None:
+        parse_special = settings.completions_parse_special
     spec = GenerateSpec(
         prompts=[
-            Prompt(text=prompt, suffix=body.suffix or None)
+            Prompt(text=prompt, suffix=body.suffix or None, parse_special=parse_special)
             if isinstance(prompt, str)
             else Prompt(tokens=prompt)
             for prompt in body.prompts()

@@ -159,19 +159,14 @@ class Llama:
     # --- vocabulary
 
     def tokenize(self, text: str, *, add_special: bool) -> array[int]:
-        """Token ids, int32 [n]. Special tokens written in the text are recognised.
-
-        With `add_special` the model's own BOS is put first where its vocabulary asks for one, and not
-        twice if the text already begins with it; an EOS that a vocabulary would append is left away,
-        since the text is to be continued.
-        """
+        """Token ids, int32 [n]. Special tokens written in the text are recognised. `add_special` is as in
+        `with_bos`; an EOS that a vocabulary would append is left away, since the text is to be continued."""
         tokens = self.tokens_of(text, add_special=False, parse_special=True)
-        if (
-            add_special
-            and self.adds_bos
-            and self.bos is not None
-            and (not tokens or tokens[0] != self.bos)
-        ):
+        return self.with_bos(tokens) if add_special else tokens
+
+    def with_bos(self, tokens: array[int]) -> array[int]:
+        """The tokens behind the model's own BOS where its vocabulary asks for one, and not twice."""
+        if self.adds_bos and self.bos is not None and (not tokens or tokens[0] != self.bos):
             tokens.insert(0, self.bos)
         return tokens
 
@@ -215,6 +210,10 @@ class Llama:
         buffer = ctypes.create_string_buffer(512)  # one for each call: more than one thread asks
         n = lib.llama_token_to_piece(self._vocab, token, buffer, 512, 0, special)
         return buffer.raw[: max(0, n)]
+
+    def attributes(self, token: int) -> int:
+        """What kind of token it is: bits of llama.h's enum llama_token_attr. Any thread."""
+        return int(lib.llama_vocab_get_attr(self._vocab, token))
 
     def text_of(self, token: int) -> str:
         """A token as its own name, special ones included: for templates."""

@@ -2,131 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import select
-import subprocess
-import sys
-import time
 from array import array
+from functools import cached_property
 from typing import Any, NamedTuple
 
-import msgspec
-
 from edgeagent.engine.dialogue import Dialogue
+from edgeagent.engine.hidden_prompt import all_told, hidden_prompt, hidden_tools
 from edgeagent.engine.infill import with_gap
+from edgeagent.engine.literal import Guard, TextTokenizer
 from edgeagent.engine.llama import Llama
-from edgeagent.engine.rendering import LENGTH, RenderAnswer, RenderRequest, write_frame
+from edgeagent.engine.special_tokens import SpecialTokens
 from edgeagent.engine.syntax import PLAIN
 from edgeagent.engine.syntax.family import Family
 from edgeagent.engine.syntax.reasoning import Reasoning, reasoning_of
+from edgeagent.engine.template_host import TemplateHost
 from edgeagent.errors import InvalidParameter, TemplateFailed
 from edgeagent.sandbox import rss_bytes
 from edgeagent.types import Prompt, ToolUse
 
-logger = logging.getLogger(__name__)
-
-MAX_PROMPT_BYTES = 16 << 20
-START_TIMEOUT_S = 20.0
 # Stands for any text of a user.
 QUESTION = "edgeagent-question"
-
-
-class TemplateHost:
-    """The parent's side of the template process. One thread; `close()` may be called twice."""
-
-    def __init__(self, template: str, timeout_s: float) -> None:
-        self._template = template
-        self._timeout_s = timeout_s
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start the process, so that its import time overlaps with something else."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgeagent.engine.template"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self._is_warm = False
-        self._is_greeted = False
-
-    @property
-    def pid(self) -> int | None:
-        process = self._process
-        return process.pid if process is not None else None
-
-    def render(self, variables: dict[str, Any]) -> str:
-        """The prompt. Raises: TemplateFailed when the template refuses, fails or takes too long."""
-        if self._process is None or self._process.poll() is not None:
-            self.start()
-        assert self._process is not None
-        assert self._process.stdin is not None
-        try:
-            if not self._is_greeted:
-                # The start of an interpreter is not the template's fault: it has a clock of its own.
-                self._read(START_TIMEOUT_S)
-                self._is_greeted = True
-            write_frame(
-                self._process.stdin,  # type: ignore[arg-type]
-                RenderRequest(None if self._is_warm else self._template, variables),
-            )
-            answer = self._read(self._timeout_s)
-        except (OSError, EOFError) as exc:
-            self.close()
-            raise TemplateFailed(
-                "The model's chat template ended its process: it asked for too much memory. "
-                "Send a plain prompt to /v1/completions, or install the model with another template."
-            ) from exc
-        if answer.error is not None:
-            raise TemplateFailed(
-                f"The model's chat template refused these messages: {answer.error}. "
-                "Change the messages, or send a plain prompt to /v1/completions."
-            )
-        self._is_warm = True
-        return answer.text or ""
-
-    def _read(self, timeout_s: float) -> RenderAnswer:
-        deadline = time.monotonic() + timeout_s
-        head = self._read_exactly(LENGTH.size, deadline)
-        (length,) = LENGTH.unpack(head)
-        if length > MAX_PROMPT_BYTES:
-            self.close()
-            raise TemplateFailed(
-                f"The chat template made a prompt of {length} bytes, the bound is {MAX_PROMPT_BYTES}. "
-                "Send shorter messages."
-            )
-        return msgspec.msgpack.decode(self._read_exactly(length, deadline), type=RenderAnswer)
-
-    def _read_exactly(self, n: int, deadline: float) -> bytes:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        fd = self._process.stdout.fileno()
-        data = bytearray()
-        while len(data) < n:
-            if not select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                self.close()
-                raise TemplateFailed(
-                    f"The model's chat template ran longer than {self._timeout_s:g} s and was ended. "
-                    "Send a plain prompt to /v1/completions, or install the model with another template."
-                )
-            piece = os.read(fd, n - len(data))
-            if not piece:
-                raise EOFError
-            data += piece
-        return bytes(data)
-
-    def close(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    logger.debug("template_pipe_broken")
 
 
 def token_of(llama: Llama, name: str) -> int | None:
@@ -151,6 +46,7 @@ class PromptBuilder:
     def __init__(self, llama: Llama, template: str | None, timeout_s: float, model_id: str) -> None:
         self._llama = llama
         self._model_id = model_id
+        self._template = template or ""
         self._host = TemplateHost(template, timeout_s) if template is not None else None
         if self._host is not None:
             self._host.start()
@@ -180,9 +76,12 @@ class PromptBuilder:
             return Built(with_gap(self._llama, before, prompt.suffix, self._model_id))
         if prompt.messages is None or (self._host is None and prompt.text is not None):
             return Built(self.tokens(prompt))
-        text = self._render(prompt, tools) + prompt.prefill
+        guard = Guard(self._texts.specials, all_told(prompt, tools), self._template)
+        # Templates look for the markers of reasoning in what an assistant said, to leave it out.
+        hidden = hidden_prompt(prompt, guard, self.reasoning or ())
+        text = self._render(hidden, hidden_tools(tools, guard)) + hidden.prefill
         is_reasoning = self.reasoning is not None and self.reasoning.is_opened_by(text)
-        return Built(self._begun(self._llama.tokenize(text, add_special=True)), is_reasoning)
+        return Built(self._finished(self._texts.rendered(text, guard)), is_reasoning)
 
     def frame(self) -> tuple[array[int], array[int]]:
         """The tokens before and behind a lone message of the user. Raises: TemplateFailed."""
@@ -193,8 +92,8 @@ class PromptBuilder:
                 f"The chat template of {self._model_id} does not say a question as it is: install the model "
                 "with another template."
             )
-        tokenize = self._llama.tokenize
-        return tokenize(before, add_special=True), tokenize(behind, add_special=False)
+        rendered = self._texts.rendered
+        return self._llama.with_bos(rendered(before)), rendered(behind)
 
     def tokens(self, prompt: Prompt) -> array[int]:
         """Token ids of a prompt that is text or tokens, at least one.
@@ -203,10 +102,18 @@ class PromptBuilder:
         gives no beginning to.
         """
         if prompt.tokens is not None:
-            tokens = self._checked(prompt.tokens)
-        else:
-            tokens = self._llama.tokenize(prompt.text or "", add_special=True)
-        return self._begun(tokens)
+            return self._begun(self._checked(prompt.tokens))
+        text = prompt.text or ""
+        if prompt.parse_special:
+            return self._begun(self._llama.tokenize(text, add_special=True))
+        return self._finished(self._texts.plain(text))
+
+    def _finished(self, tokens: array[int]) -> array[int]:
+        return self._begun(self._llama.with_bos(tokens))
+
+    @cached_property
+    def _texts(self) -> TextTokenizer:
+        return TextTokenizer(self._llama, SpecialTokens.of(self._llama, self._template))
 
     def _begun(self, tokens: array[int]) -> array[int]:
         """At least one token."""

@@ -21,13 +21,18 @@ class RenderRequest(msgspec.Struct, frozen=True):
 
 
 class RenderAnswer(msgspec.Struct, frozen=True):
-    """Either the prompt, or why the template refused or failed."""
+    """Either the prompt, or why the template refused or failed. An empty one says that the process has
+    started, and of each request that it is taken and the template runs now."""
 
     text: str | None = None
     error: str | None = None
 
 
-def write_frame(stream: BinaryIO, message: RenderRequest | RenderAnswer) -> None:
+def framed(message: RenderRequest | RenderAnswer) -> bytes:
     body = msgspec.msgpack.encode(message)
-    stream.write(LENGTH.pack(len(body)) + body)
+    return LENGTH.pack(len(body)) + body
+
+
+def write_frame(stream: BinaryIO, message: RenderRequest | RenderAnswer) -> None:
+    stream.write(framed(message))
     stream.flush()

@@ -52,9 +52,10 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
     env = environment()
     compiled: jinja2.Template | None = None
     decode = msgspec.msgpack.Decoder(RenderRequest).decode
-    write_frame(sink, RenderAnswer(text=""))  # imports are done: deadlines may begin
+    write_frame(sink, RenderAnswer())  # imports are done: deadlines may begin
     while len(head := source.read(LENGTH.size)) == LENGTH.size:
         request = decode(source.read(LENGTH.unpack(head)[0]))
+        write_frame(sink, RenderAnswer())
         try:
             if request.template is not None:
                 compiled = None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from edgeagent.engine.prompt import TemplateHost
-from edgeagent.errors import TemplateFailed
+from edgeagent.engine.template_host import TemplateHost
+from edgeagent.errors import TemplateFailed, Unavailable
 
 MESSAGES = [{"role": "user", "content": "Grüße <b>"}]
 
@@ -124,3 +126,46 @@ def test_the_process_holds_no_socket_and_ends_with_its_parent():
         assert "Seccomp:\t2" in (proc / "status").read_text()
         assert not any("socket" in str(fd.readlink()) for fd in (proc / "fd").iterdir())
     assert process.poll() is not None
+
+
+@pytest.mark.parametrize("n_bytes", [1, 300_000], ids=["a small request", "more than a pipe holds"])
+def test_a_process_that_stopped_is_replaced_and_the_request_answered(n_bytes):
+    with host("{{ messages[0].content }}", timeout_s=0.3) as template_host:
+        assert template_host.render({"messages": MESSAGES}) == "Grüße <b>"
+        stopped = template_host.pid
+        assert stopped is not None
+        os.kill(stopped, signal.SIGSTOP)
+        text = "x" * n_bytes
+        assert template_host.render({"messages": [{"content": text}]}) == text
+        assert template_host.pid != stopped
+        assert not Path(f"/proc/{stopped}").exists()
+
+
+def test_a_process_that_stops_again_and_again_is_no_fault_of_the_template(monkeypatch):
+    with host("{{ 1 }}", timeout_s=0.2) as template_host:
+        assert template_host.render({}) == "1"
+        start = template_host.start
+
+        def start_stopped() -> None:
+            start()
+            template_host._read(20)
+            template_host._is_greeted = True
+            assert template_host.pid is not None
+            os.kill(template_host.pid, signal.SIGSTOP)
+
+        monkeypatch.setattr(template_host, "start", start_stopped)
+        template_host.close()
+        with pytest.raises(Unavailable):
+            template_host.render({})
+        monkeypatch.undo()
+        assert template_host.render({}) == "1"
+
+
+def test_a_wait_says_that_it_goes_on():
+    beats: list[int] = []
+    template_host = TemplateHost("{{ 1 }}", 1.0, lambda: beats.append(1))
+    try:
+        template_host.render({})
+    finally:
+        template_host.close()
+    assert beats

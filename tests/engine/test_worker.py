@@ -163,7 +163,8 @@ async def test_an_empty_prompt_begins_with_the_models_own_beginning(engine):
 
 async def test_a_beginning_that_is_written_out_is_not_doubled(engine):
     _, plain = await collect(engine.generate(spec("Once")))
-    _, written = await collect(engine.generate(spec("<s>Once")))
+    marked = Prompt(text="<s>Once", parse_special=True)
+    _, written = await collect(engine.generate(spec(prompts=[marked])))
     assert abs(written.usage.n_prompt - plain.usage.n_prompt) <= 1  # "<s>Once" lacks the space
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from edgeagent.api.schemas.common import GenerationRequest, TimingsBody, UsageBody
+from edgeagent.api.schemas.marks import Extension
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31, strict=True)]
@@ -41,6 +42,13 @@ class CompletionRequest(GenerationRequest):
         le=16,
         description="answers to make, of which the `n` whose tokens are the most probable are sent",
     )
+    parse_special: Annotated[
+        bool | None,
+        Extension(
+            "take the names of special tokens in the prompt, such as `<|im_end|>`, for those tokens; "
+            "otherwise they are text. Default: the setting `completions_parse_special`"
+        ),
+    ] = None
     logprobs: int | None = Field(
         None,
         ge=0,

@@ -112,7 +112,11 @@ class OllamaGenerateRequest(OllamaRequest):
     prompt: str | None = None
     suffix: str | None = Field(None, description="what stands behind the answer")
     system: str | None = None
-    raw: bool | None = Field(None, description="continue the prompt as it is, without the template")
+    raw: bool | None = Field(
+        None,
+        description="continue the prompt as it is, without the template; names of special tokens in "
+        "it are those tokens",
+    )
     images: list[Any] | None = Field(None, description="refused unless empty")
 
     refused: ClassVar[dict[str, tuple[object, ...]]] = {
@@ -128,8 +132,8 @@ class OllamaGenerateRequest(OllamaRequest):
         text = self.prompt or ""
         if self.suffix:
             return Prompt(text=text, suffix=self.suffix)
-        if self.raw:
-            return Prompt(text=text)
+        if self.raw:  # which says that the prompt has the markup of the model's template in it
+            return Prompt(text=text, parse_special=True)
         messages = [{"role": "user", "content": text}]
         if self.system:
             messages.insert(0, {"role": "system", "content": self.system})

@@ -282,6 +282,13 @@ class CallDelta(msgspec.Struct, frozen=True, array_like=True):
     name: str | None = None
 
 
+class CallText(msgspec.Struct, frozen=True):
+    """A whole call, for a client that is told of it in words."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
 class TopLogprob(msgspec.Struct, frozen=True, array_like=True):
     """A token, as the bytes it stands for, and its natural log-probability."""
 
@@ -303,7 +310,8 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     `finish` "error" comes with `error`, a (code, message) pair. `reasoning` is text of a reasoning
     section, which comes before `text`; `calls` are pieces of tool calls, which come after it. `stop` is
     the stop string that ended the answer. The last chunk of a choice among intents has its `confidence`.
-    The first one of an answer whose prompt is scored has the prompt's tokens, `scored`.
+    The first one of an answer whose prompt is scored has the prompt's tokens, `scored`. `told` is the call
+    that `text` tells in words.
     """
 
     index: int
@@ -317,6 +325,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     stop: str | None = None
     confidence: Confidence | None = None
     scored: list[TokenLogprob] = []
+    told: CallText | None = None
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

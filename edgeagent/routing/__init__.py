@@ -1,0 +1,1 @@
+"""Which model or tool answers a request, decided from the request alone."""

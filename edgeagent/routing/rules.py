@@ -1,0 +1,149 @@
+"""The mapping file of an assistant's tools: which sentences call which tool of a client.
+
+`home_assistant.toml` beside this module is the shipped one and explains the format.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeagent.errors import SettingsError
+from edgeagent.routing.sentences import Template
+from edgeagent.routing.targets import Noun
+from edgeagent.routing.values import PATTERNS
+from edgeagent.routing.words import stems
+
+SHIPPED = Path(__file__).with_name("home_assistant.toml")
+# Kinds of slots that are phrases with a meaning of their own.
+_PHRASES = {"command": PATTERNS["text"], "area": PATTERNS["text"]}
+
+
+class RuleText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One rule as it is written."""
+
+    tools: list[str]
+    sentences: list[str]
+    domains: list[str] = []
+    place_domain: str = ""
+    default_domain: str = ""
+    target_as: str = ""
+    set: dict[str, Any] = {}
+    optional: list[str] = []
+    intents: list[str] = []
+    done: str = ""
+    topic: str = ""
+
+
+class NounText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The nouns of one domain."""
+
+    common: list[str] = []
+    other: list[str] = []
+    named: list[str] = []
+
+
+class MapText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A mapping file."""
+
+    rules: list[RuleText]
+    before: list[str] = []
+    after: list[str] = []
+    words: dict[str, str] = {}
+    choices: dict[str, list[str]] = {}
+    nouns: dict[str, NounText] = {}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule, ready to be matched."""
+
+    text: RuleText
+    templates: Sequence[Template]
+
+
+@dataclass(frozen=True)
+class RuleBook:
+    """All rules of a file. `choices` has the value of each word by kind, `vocabulary` the words that
+    sentences are made of."""
+
+    rules: Sequence[Rule]
+    before: Sequence[Template]
+    after: Sequence[Template]
+    choices: Mapping[str, Mapping[str, str]]
+    nouns: Mapping[tuple[str, ...], Sequence[Noun]]
+    vocabulary: frozenset[str]
+
+    @property
+    def tools(self) -> frozenset[str]:
+        return frozenset(tool for rule in self.rules for tool in rule.text.tools)
+
+
+@lru_cache(maxsize=4)
+def read_rules(path: Path) -> RuleBook:
+    """Raises: SettingsError for a file that cannot be read or is no mapping of tools."""
+    try:
+        text = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), MapText)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as exc:
+        raise SettingsError(
+            f"{path} is no mapping of an assistant's tools ({exc}): correct it, or leave `assistant_tools` "
+            "out."
+        ) from exc
+    book = _book(text)
+    if path != SHIPPED:  # whose sentences are compiled when they are needed
+        for template in (*book.before, *book.after, *(t for r in book.rules for t in r.templates)):
+            template.expression  # noqa: B018
+    return book
+
+
+def _book(text: MapText) -> RuleBook:
+    choices = {kind: _choices(words) for kind, words in text.choices.items()}
+    patterns = {
+        **PATTERNS,
+        **_PHRASES,
+        **{
+            kind: "(?:"
+            + "|".join(f"{word} " for word in sorted(words, key=len, reverse=True))
+            + ")"
+            for kind, words in choices.items()
+        },
+    }
+
+    def templates(sentences: Sequence[str]) -> list[Template]:
+        return [Template.of(sentence, text.words, patterns) for sentence in sentences]
+
+    rules = [Rule(rule, templates(rule.sentences)) for rule in text.rules]
+    nouns = _nouns(text.nouns)
+    words = {word for rule in rules for template in rule.templates for word in template.words}
+    words |= {
+        word for group in text.words.values() for word in Template.of(group, text.words).words
+    }
+    words |= {word for noun in nouns for word in noun}
+    words |= {word for kinds in choices.values() for choice in kinds for word in choice.split()}
+    return RuleBook(
+        rules, templates(text.before), templates(text.after), choices, nouns, frozenset(words)
+    )
+
+
+def _choices(words: Sequence[str]) -> dict[str, str]:
+    pairs = (word.partition("=") for word in words)
+    return {said: value or said for said, _, value in pairs}
+
+
+def _nouns(texts: Mapping[str, NounText]) -> dict[tuple[str, ...], list[Noun]]:
+    found: dict[tuple[str, ...], list[Noun]] = {}
+    for domain, text in texts.items():
+        for words, noun in (
+            (text.common, Noun(domain, is_common=True)),
+            (text.other, Noun(domain)),
+            (text.named, Noun(domain, needs_name=True)),
+        ):
+            for word in words:
+                found.setdefault(stems(word.split()), []).append(noun)
+    return found

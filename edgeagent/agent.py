@@ -13,13 +13,13 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
 from edgeagent.catalog.assistant import Assistant
 from edgeagent.catalog.record import InstalledModel
-from edgeagent.choosing import choosing_of
+from edgeagent.choosing import OPTIONS, WISH, AssistantOptions, Wish, choosing_of
 from edgeagent.engine.client import EngineClient, Generation
 from edgeagent.errors import (
     EdgeAgentError,
@@ -34,8 +34,11 @@ from edgeagent.intents import Confidence
 from edgeagent.kinds import KINDS, none_installed, wrong_kind
 from edgeagent.noting import log, row_of
 from edgeagent.pool import Pool
+from edgeagent.serving.call_text import CallTeller
+from edgeagent.serving.models import ModelStatus, Readiness
 from edgeagent.store.requests import RequestRow
 from edgeagent.types import (
+    CallText,
     EngineFacts,
     FinishReason,
     GenerateSpec,
@@ -132,6 +135,8 @@ class Answer:
         self.finishes: dict[int, FinishReason] = {}
         self.n_pieces: dict[int, int] = {}
         self.confidence: Confidence | None = None
+        self.told: CallText | None = None
+        self._teller = CallTeller(spec.choosing is not None and spec.choosing.tells)
         self._pool = pool
         self._note = note
         self._prepare = prepare
@@ -162,12 +167,16 @@ class Answer:
         """New chunks, at least one; empty at the end. Raises the error that ended the request."""
         chunks = await self._take()
         self._may_repeat = False
+        while chunks and not (said := self._teller.told(chunks)):
+            chunks = await self._take()
+        chunks = said if chunks else []
         for chunk in chunks:
             if chunk.error is not None:
                 raise by_code(*chunk.error)
             if chunk.text or chunk.reasoning or chunk.calls:
                 self.n_pieces[chunk.index] = self.n_pieces.get(chunk.index, 0) + 1
             self.confidence = chunk.confidence or self.confidence
+            self.told = chunk.told or self.told
             self._note_end(chunk)
         if len(self.finishes) == self.spec.n_answers:
             self.status = 200
@@ -218,29 +227,6 @@ class Answer:
                         self._note_end(chunk)
 
 
-@dataclass(frozen=True)
-class ModelStatus:
-    """One installed model and whether it is loaded. `created` in Unix seconds."""
-
-    id: str
-    created: int
-    owner: str
-    size_bytes: int
-    state: Literal["loaded", "loading", "unloaded"]
-    is_default: bool
-    n_ctx: int | None
-    task: Task
-
-
-@dataclass(frozen=True)
-class Readiness:
-    """Whether a request to the default model would be answered now, and if not, why."""
-
-    status: Literal["ready", "loading", "unavailable"]
-    model_id: str | None
-    reason: str | None = None
-
-
 class Agent:
     """Answers requests with the models of a pool. Event loop's thread only."""
 
@@ -249,13 +235,12 @@ class Agent:
         pool: Pool,
         models: ModelSource,
         note: Callable[[RequestRow], None] = lambda row: None,
-        *,
-        may_escalate: bool = True,
+        options: AssistantOptions = OPTIONS,
     ) -> None:
         self._pool = pool
         self._models = models
         self._note = note
-        self.may_escalate = may_escalate
+        self.options = options
 
     def route(self, model: str | None, *, is_text: bool = False) -> Decision:
         """The model a request goes to. With `is_text` it is one for a text to continue: of a default that
@@ -290,16 +275,18 @@ class Agent:
         return Decision(larger, decision.reason) if larger is not None else None
 
     def suited(
-        self, asked: Asked, decision: Decision, spec: GenerateSpec, domain: str | None = None
+        self, asked: Asked, decision: Decision, spec: GenerateSpec, wish: Wish = WISH
     ) -> GenerateSpec:
         """A request as its model takes it: a chat becomes a choice among intents where that is what the
-        model does. Raises: Unsuited, InvalidParameter, Forbidden."""
+        model does. Raises: Unsuited, InvalidParameter, Forbidden, SettingsError."""
         assistant = self.assistant(decision)
         if assistant is None or spec.choosing is not None or spec.prompts[0].messages is None:
             return spec
+        is_named = decision.reason == "named"
         choosing = choosing_of(
-            spec, assistant, model_id=decision.model_id, domain=domain, allowed=asked.tools
-        )
+            spec, assistant, model_id=decision.model_id, domain=wish.domain, allowed=asked.tools,
+            tells=self.options.tells(wish, is_named=is_named), book=self.options.book,
+        )  # fmt: skip
         return msgspec.structs.replace(spec, choosing=choosing, tools=None, stop=[])
 
     async def consult(self, decision: Decision, spec: GenerateSpec) -> Confidence:

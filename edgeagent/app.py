@@ -23,6 +23,7 @@ from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.archive import Archive
 from edgeagent.calls import Calls
 from edgeagent.cards import Cards
+from edgeagent.choosing import AssistantOptions
 from edgeagent.configuration import Configuration
 from edgeagent.custody import Custody
 from edgeagent.dialogues import Dialogues
@@ -35,6 +36,7 @@ from edgeagent.listener import is_loopback
 from edgeagent.measuring import Measuring
 from edgeagent.pool import Pool, PoolLimits
 from edgeagent.prefixes import Limits, Prefixes
+from edgeagent.routing.rules import SHIPPED, read_rules
 from edgeagent.runs import Runs
 from edgeagent.settings import Settings
 from edgeagent.store.database import open_store
@@ -85,7 +87,7 @@ class Daemon:
         self._requests = (
             RequestLog(self.database, settings.request_flush_s) if self.database else None
         )
-        self.agent = Agent(self.pool, self.models, self._note, may_escalate=settings.escalate)
+        self.agent = Agent(self.pool, self.models, self._note, _assistant_options(settings))
         self.custody = Custody(
             self.database,
             settings,
@@ -227,6 +229,18 @@ def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:
             "can be read on the way: put a TLS proxy before it and keep 127.0.0.1, or, where the "
             "network itself is trusted, set allow_plain_http = true."
         )
+
+
+def _assistant_options(settings: Settings) -> AssistantOptions:
+    """Raises: SettingsError for a mapping of tools that cannot be read."""
+    tools = settings.assistant_tools
+    if isinstance(tools, Path):
+        read_rules(tools)
+    return AssistantOptions(
+        may_escalate=settings.escalate,
+        calls=settings.assistant_calls,
+        tools=SHIPPED if tools is None else (tools if isinstance(tools, Path) else None),
+    )
 
 
 def _prefix_limits(settings: Settings) -> Limits:

@@ -8,17 +8,56 @@ them. Pure: the same request gives the same question.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct, structs
 
 from edgeagent.catalog.assistant import Assistant
 from edgeagent.catalog.ids import nearest
 from edgeagent.errors import Forbidden, InvalidParameter
-from edgeagent.intents import Candidate, Choosing, Slot
-from edgeagent.types import GenerateSpec, Tool
+from edgeagent.intents import Candidate, Choosing, Slot, WholeCall
+from edgeagent.routing.assist import answer_to_results, commands_of, is_mapped
+from edgeagent.routing.commands import Commands
+from edgeagent.routing.rules import SHIPPED, RuleBook, read_rules
+from edgeagent.types import CallText, GenerateSpec, Tool, ToolUse
 
 _REMARKS = frozenset({"title", "description", "examples", "default", "$comment"})
 _OBJECT = _REMARKS | {"type", "properties", "required", "additionalProperties"}
+
+
+class Wish(Struct, frozen=True, kw_only=True):
+    """What a request wants of an assistant model: intents of one `domain`; with or without `calls` where it
+    offers no tools."""
+
+    domain: str | None = None
+    calls: bool | None = None
+
+
+class AssistantOptions(Struct, frozen=True, kw_only=True):
+    """How assistant models answer. `calls`: where a client offers no tools, a call is made ("always"), told
+    in words ("never"), or made where the model is named ("named"). `tools` is the mapping of clients'
+    tools, None for none."""
+
+    may_escalate: bool = True
+    calls: Literal["named", "always", "never"] = "named"
+    tools: Path | None = SHIPPED
+
+    @property
+    def book(self) -> RuleBook | None:
+        """Raises: SettingsError."""
+        return read_rules(self.tools) if self.tools is not None else None
+
+    def tells(self, wish: Wish, *, is_named: bool) -> bool:
+        """Whether a call is told in words."""
+        if wish.calls is not None:
+            return not wish.calls
+        return self.calls == "never" or (self.calls == "named" and not is_named)
+
+
+WISH, OPTIONS = Wish(), AssistantOptions()
 
 
 class Unsuited(InvalidParameter):
@@ -32,8 +71,12 @@ def choosing_of(
     model_id: str,
     domain: str | None = None,
     allowed: frozenset[str] | None = None,
+    tells: bool = False,
+    book: RuleBook | None = None,
 ) -> Choosing:
     """The question of a chat. `domain` None offers all domains; `allowed` are the tools of the caller's key.
+    With `tells` a client that offers no tools is told of the call in words. Tools that `book` maps are
+    called by its rules.
 
     Raises: Unsuited; InvalidParameter for an unknown domain; Forbidden where nothing is left to offer.
     """
@@ -41,6 +84,11 @@ def choosing_of(
     _check_kind(spec, model_id)
     messages = spec.prompts[0].messages or []
     use = spec.tools
+    if use is not None and book is not None:
+        tools = [tool for tool in use.tools if use.name in (None, tool.name)]
+        foreign = [tool for tool in tools if tool.name not in names]
+        if is_mapped(book, foreign):
+            return _mapped(book, use, tools, messages, assistant, model_id, domain)
     if use is not None and use.tools:
         candidates = [_restricted(tool, assistant, names, model_id, domain) for tool in use.tools]
     else:
@@ -65,7 +113,75 @@ def choosing_of(
         otherwise=f"Out of scope: this asks for none of the {len(candidates)} intents on offer.",
         domain=domain,
         reply=_reply(messages),
+        tells=tells and use is None,
     )
+
+
+NOT_UNDERSTOOD = "I do not know how to do that: name a device of your home, and what to do with it."
+
+
+def _mapped(
+    book: RuleBook,
+    use: ToolUse,
+    tools: Sequence[Tool],
+    messages: list[dict[str, Any]],
+    assistant: Assistant,
+    model_id: str,
+    domain: str | None,
+) -> Choosing:
+    """The question of a chat with tools that the mapping knows: most often one that its rules answer."""
+    text = _question(messages, model_id)
+    commands = commands_of(book, tools, messages)
+    command = commands.read(text)
+    if command is not None and len(command.calls) > 1 and not use.is_parallel:
+        command = None
+    decided = Choosing(
+        text=text, candidates=[], out_of_scope=assistant.out_of_scope, threshold=0.0, may_abstain=True,
+        otherwise=NOT_UNDERSTOOD, domain=domain, is_decided=True,
+    )  # fmt: skip
+    if (reply := answer_to_results(command, messages)) is not None:
+        return structs.replace(decided, reply=reply)
+    if command is not None and command.calls:
+        return structs.replace(decided, calls=[_whole_call(call) for call in command.calls])
+    if use.choice == "required":
+        raise Unsuited(
+            f"`tool_choice` asks for a call, and {model_id} reads none from the last message: leave "
+            "it out, or ask another model.",
+            param="tool_choice",
+        )
+    if command is not None and command.question is not None:
+        return structs.replace(decided, reply=command.question)
+    candidates = _meaning_tools(commands, text, assistant, domain)
+    if not candidates:
+        return structs.replace(decided, reply=NOT_UNDERSTOOD, is_decided=False)
+    return structs.replace(
+        decided, candidates=candidates, threshold=assistant.threshold(domain), is_decided=False
+    )
+
+
+def _whole_call(call: CallText) -> WholeCall:
+    return WholeCall(call.name, msgspec.json.encode(call.arguments).decode())
+
+
+def _meaning_tools(
+    commands: Commands, text: str, assistant: Assistant, domain: str | None
+) -> list[Candidate]:
+    """The model's intents, where one of them means a tool and all that it needs stands in the text; the
+    others are foils."""
+    found = {intent: commands.of_intent(intent, text) for intent in commands.intents}
+    calls = {intent: one.calls[0] for intent, one in found.items() if one is not None and one.calls}
+    names = assistant.names(domain)
+    if not any(name in calls for name in names):
+        return []
+    return [
+        Candidate(
+            name,
+            bool(assistant.slots(name)),
+            call=_whole_call(calls[name]) if name in calls else None,
+            is_foil=name not in calls,
+        )
+        for name in names
+    ]
 
 
 def _names(assistant: Assistant, domain: str | None) -> tuple[str, ...]:

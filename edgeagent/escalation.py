@@ -3,9 +3,10 @@
 1. the client named a model                            that one answers, whatever it is
 2. the default is no assistant model                   it answers
 3. no larger model is installed, or it is not allowed  the assistant answers, or abstains
-4. the assistant does not do what is asked for         the larger one answers ("escalated")
-5. it abstains                                         the larger one answers ("escalated")
-6. else                                                the assistant answers
+4. the rules of the client's tools say what to call   the assistant answers
+5. the assistant does not do what is asked for         the larger one answers ("escalated")
+6. it abstains                                         the larger one answers ("escalated")
+7. else                                                the assistant answers
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from edgeagent.agent import Agent, Asked, Decision
-from edgeagent.choosing import Unsuited
+from edgeagent.choosing import Unsuited, Wish
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
 from edgeagent.intents import Confidence
 from edgeagent.types import GenerateSpec
@@ -33,8 +34,9 @@ async def settle(
 ) -> tuple[Decision, GenerateSpec]:
     """Who answers, and what it is asked. `make` puts the request together for whom it goes to.
 
-    Of `metadata`, `domain` narrows what an assistant model offers, and `escalate` ("true", "false") says
-    whether a larger one may answer; without it the setting does.
+    Of `metadata`, `domain` narrows what an assistant model offers, `escalate` ("true", "false") says
+    whether a larger one may answer, and `calls` whether a client that offers no tools wants calls; without
+    them the settings do.
 
     Raises: what `Agent.route`, `make` and `Agent.suited` raise.
     """
@@ -42,13 +44,17 @@ async def settle(
     decision = agent.route(model)
     if agent.assistant(decision) is None:
         return decision, make(decision)
-    domain = metadata.get("domain")
-    larger = agent.larger(decision) if _may_escalate(agent, metadata) else None
+    wish = Wish(domain=metadata.get("domain"), calls=_flag(metadata, "calls"))
+    may_escalate = _flag(metadata, "escalate")
+    may_escalate = agent.options.may_escalate if may_escalate is None else may_escalate
+    larger = agent.larger(decision) if may_escalate else None
     if larger is None:
-        return decision, agent.suited(asked, decision, make(decision), domain)
+        return decision, agent.suited(asked, decision, make(decision), wish)
     confidence: Confidence | None = None
     try:
-        spec = agent.suited(asked, decision, make(decision), domain)
+        spec = agent.suited(asked, decision, make(decision), wish)
+        if spec.choosing is not None and spec.choosing.is_decided:
+            return decision, spec
         has_result = spec.choosing is not None and spec.choosing.reply is not None
         if not has_result:
             confidence = await agent.consult(decision, spec)
@@ -60,12 +66,13 @@ async def settle(
     return escalated, make(escalated)
 
 
-def _may_escalate(agent: Agent, metadata: Mapping[str, str]) -> bool:
-    asked = metadata.get("escalate")
+def _flag(metadata: Mapping[str, str], name: str) -> bool | None:
+    """A yes or no of the metadata; None where it is not there. Raises: InvalidParameter."""
+    asked = metadata.get(name)
     if asked is None:
-        return agent.may_escalate
+        return None
     if asked not in ("true", "false"):
         raise InvalidParameter(
-            f'`metadata.escalate` is {asked[:80]!r}: write "true" or "false".', param="metadata"
+            f'`metadata.{name}` is {asked[:80]!r}: write "true" or "false".', param="metadata"
         )
     return asked == "true"

@@ -38,19 +38,34 @@ class Slot(msgspec.Struct, frozen=True, array_like=True):
     kind: Literal["optional", "required", "nullable"] = "optional"
 
 
+class WholeCall(msgspec.Struct, frozen=True, array_like=True):
+    """A call that needs no model: a tool's name, and its arguments as JSON."""
+
+    name: str
+    arguments: str
+
+
 class Candidate(msgspec.Struct, frozen=True, array_like=True):
-    """An intent on offer. `has_slots` says how the model knows it, `slots` which of them may be filled."""
+    """An intent on offer. `has_slots` says how the model knows it, `slots` which of them may be filled.
+
+    With `call` that one is made where the intent is believed. One that `is_foil` shares in the
+    probabilities, and where it is the most probable one none is believed.
+    """
 
     name: str
     has_slots: bool = False
     slots: list[Slot] = []
+    call: WholeCall | None = None
+    is_foil: bool = False
 
 
 class Choosing(msgspec.Struct, frozen=True, kw_only=True):
     """One question to an assistant model: which of the `candidates` does `text` ask for?
 
     With `may_abstain` none is believed whose probability is below `threshold`; `otherwise` is what is
-    said then. `reply` is said at once, and nothing is chosen. `domain` None is all domains.
+    said then. `reply` is said at once, `calls` are made at once, and nothing is chosen. With `tells` the
+    client offered no tools and is told in words what the call would be. One that `is_decided` is this
+    model's to answer, whatever larger ones there are. `domain` None is all domains.
     """
 
     text: str
@@ -61,6 +76,9 @@ class Choosing(msgspec.Struct, frozen=True, kw_only=True):
     otherwise: str
     domain: str | None = None
     reply: str | None = None
+    tells: bool = False
+    calls: list[WholeCall] = []
+    is_decided: bool = False
 
 
 class Confidence(msgspec.Struct, frozen=True, array_like=True):

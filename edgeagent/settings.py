@@ -73,6 +73,17 @@ class Settings(BaseSettings):
         description="a chat that names no model is answered by the default's larger one where the default "
         "is an assistant model that abstains; a request may say otherwise",
     )
+    assistant_calls: Literal["named", "always", "never"] = Field(
+        "named",
+        description="what an assistant model does where the client offers no tools: it makes the call where "
+        "it is named as the model and tells of it in words where it is the default, always makes it, or "
+        "never; a request's `metadata.calls` says otherwise",
+    )
+    assistant_tools: Literal["off"] | Path | None = Field(
+        None,
+        description="TOML file that maps sentences to clients' tools, such as Home Assistant's; default: "
+        'the shipped one; "off": none',
+    )
     preload: bool = Field(True, description="load the default model at start")
     pinned_models: list[str] = Field(
         default_factory=list, description="models that are never unloaded once loaded"

@@ -25,7 +25,7 @@ from edgeagent.api.schemas.anthropic import (
     MessagesRequest,
 )
 from edgeagent.api.stream import AnswerResponse
-from edgeagent.api.usage import usage_of
+from edgeagent.api.usage import own_of, usage_of
 from edgeagent.calls import Calls
 from edgeagent.errors import EdgeAgentError
 from edgeagent.escalation import settle
@@ -96,7 +96,7 @@ class MessageWriter:
 
     def last_events(self, answer: Answer) -> bytes:
         delta = self._ending(answer.finishes[0])
-        ending = _event("message_delta", delta=delta, usage=_usage_of(answer))
+        ending = _event("message_delta", delta=delta, usage=_usage_of(answer), **own_of(answer))
         return self._closing() + ending + _event("message_stop")
 
     def error_events(self, error: EdgeAgentError) -> bytes:
@@ -111,7 +111,8 @@ class MessageWriter:
 
     def whole(self, answer: Answer) -> bytes:
         blocks = [block.whole for block in self._blocks]
-        return _encode(self._message(blocks, answer.finishes[0], _usage_of(answer)))
+        message = self._message(blocks, answer.finishes[0], _usage_of(answer))
+        return _encode(message | own_of(answer))
 
     # --- both
 

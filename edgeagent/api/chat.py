@@ -92,7 +92,7 @@ class ChatWriter(AnswerWriter):
         confidence = chunk.confidence or self._decision.confidence
         if confidence is None:
             return event
-        own = _encode(own_body(self._decision, confidence))
+        own = _encode(own_body(self._decision, confidence, chunk.told))
         return event[: -len(b"}\n\n")] + b',"edgeagent":' + own + b"}\n\n"
 
     def _event(self, index: int, delta: bytes, finish: bytes, logprobs: bytes = b"null") -> bytes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from litestar import get, post
 from litestar.openapi.datastructures import ResponseSpec
 
-from edgeagent.agent import Agent, ModelStatus
+from edgeagent.agent import Agent
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.schemas.models import ModelBody, ModelList
 from edgeagent.errors import NotFound
+from edgeagent.serving.models import ModelStatus
 
 
 def _body(model: ModelStatus) -> ModelBody:

@@ -29,7 +29,7 @@ from edgeagent.api.schemas.ollama import (
     plain_name,
 )
 from edgeagent.api.stream import AnswerResponse
-from edgeagent.api.usage import usage_of
+from edgeagent.api.usage import own_of, usage_of
 from edgeagent.errors import EdgeAgentError
 from edgeagent.escalation import settle
 from edgeagent.settings import Settings
@@ -166,7 +166,7 @@ def ending(answer: Answer) -> Json:
         "prompt_eval_duration": _ns(took.ttft_ms - took.queue_ms),
         "eval_count": usage["completion_tokens"],
         "eval_duration": _ns(took.total_ms - took.ttft_ms),
-    }
+    } | own_of(answer)
 
 
 def _ns(ms: float) -> int:
@@ -241,7 +241,9 @@ async def _answer(
             logprobs=body.n_logprobs,
         )
 
-    decision, spec = await settle(agent, asked, plain_name(body.model), make)
+    # What Ollama answers to /api/generate has no place for a call.
+    metadata = {"calls": "false"} if isinstance(body, OllamaGenerateRequest) else None
+    decision, spec = await settle(agent, asked, plain_name(body.model), make, metadata)
     return AnswerResponse(
         agent.ask(asked, decision, spec),
         writer,

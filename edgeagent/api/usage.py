@@ -6,6 +6,7 @@ from typing import Any
 
 from edgeagent.agent import Answer, Decision
 from edgeagent.intents import Confidence
+from edgeagent.types import CallText
 
 
 def usage_of(answer: Answer) -> dict[str, Any]:
@@ -52,15 +53,22 @@ def timings_of(answer: Answer) -> dict[str, Any]:
 
 
 def own_of(answer: Answer) -> dict[str, Any]:
-    """`edgeagent`: how sure an assistant model was that was asked, and the route; else nothing."""
+    """`edgeagent`: how sure an assistant model was that was asked, the route, and the call that the text
+    tells of; else nothing."""
     confidence = answer.confidence or answer.decision.confidence
-    return {"edgeagent": own_body(answer.decision, confidence)} if confidence is not None else {}
+    if confidence is None:
+        return {}
+    return {"edgeagent": own_body(answer.decision, confidence, answer.told)}
 
 
-def own_body(decision: Decision, confidence: Confidence) -> dict[str, Any]:
+def own_body(
+    decision: Decision, confidence: Confidence, told: CallText | None = None
+) -> dict[str, Any]:
     """The extension with what edgeagent knows of an answer."""
+    call = {"name": told.name, "arguments": told.arguments} if told is not None else None
     return {
         "route": decision.reason,
+        **({"call": call} if call is not None else {}),
         "confidence": {
             "intent": confidence.intent,
             "probability": round(confidence.probability, 6),

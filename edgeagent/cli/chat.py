@@ -60,8 +60,8 @@ def chat(
     options: dict[str, Any] = {"model": model} | {
         key: value for key, value in sampling.items() if value is not None
     }
-    if domain is not None:
-        options["metadata"] = {"domain": domain}
+    # Calls are shown as such, whichever model makes them.
+    options["metadata"] = {"calls": "true"} | ({"domain": domain} if domain is not None else {})
     with (
         running_daemon(settings, _serve_arguments(config, settings)) as url,
         Interrupts() as interrupts,

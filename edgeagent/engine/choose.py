@@ -34,11 +34,16 @@ def _first(seq: Sequence, choice: Choice, logits: np.ndarray[Any, Any], runner: 
     choosing = choice.offer.choosing
     if choosing.reply is not None:
         return Drawn(Said(choosing.reply), "stop")
+    if choosing.calls:
+        calls = (CallDelta(n, c.arguments, c.name) for n, c in enumerate(choosing.calls))
+        return Drawn(Said(calls=tuple(calls)), "tool_calls")
     number, choice.confidence = choice.offer.weigh(logits)
     if choice.confidence.is_abstained:
         return Drawn(Said(choosing.otherwise), "stop")
     seq.tokens.append(int(choice.offer.ids[number]))
     choice.chosen = choosing.candidates[number]
+    if (call := choice.chosen.call) is not None:
+        return Drawn(Said(calls=(CallDelta(0, call.arguments, call.name),)), "tool_calls")
     if not choice.chosen.slots:
         return Drawn(Said(calls=(CallDelta(0, "{}", choice.chosen.name),)), "tool_calls")
     return Drawn(Said(calls=(CallDelta(0, "", choice.chosen.name),)))

@@ -169,7 +169,8 @@ class Offer:
             probability,
             probability - next_best,
             choosing.domain,
-            choosing.may_abstain and probability < choosing.threshold,
+            choosing.candidates[best].is_foil
+            or (choosing.may_abstain and probability < choosing.threshold),
         )
 
 

@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from tests.conftest import SMOLLM, DaemonProcess, serving
+from tests.routing.assist import HOME, functions
 
 SMALL = "edge-assistant-s"
 STRANGE = "why do cats purr"
@@ -37,9 +38,33 @@ def ask(client: openai.OpenAI, text: str, **options: Any) -> Any:
 
 
 def test_what_the_small_model_knows_it_answers(pair):
-    answer = ask(pair, "set a timer", metadata={"domain": "assistant"})
+    answer = ask(pair, "set a timer", metadata={"domain": "assistant", "calls": "true"})
     assert (answer.model, answer.model_extra["edgeagent"]["route"]) == (SMALL, "default")
     assert answer.choices[0].message.tool_calls[0].function.name == "timer"
+
+
+def test_a_client_without_tools_is_told_of_a_call_in_words(pair):
+    answer = ask(pair, "set a timer", metadata={"domain": "assistant"})
+    (choice,) = answer.choices
+    assert (answer.model, choice.finish_reason) == (SMALL, "stop")
+    assert (choice.message.content, choice.message.tool_calls) == ("This asks for timer.", None)
+    assert answer.model_extra["edgeagent"]["call"] == {"name": "timer", "arguments": {}}
+
+
+def test_rules_for_the_clients_tools_come_before_the_larger_model(pair):
+    messages = [
+        {"role": "system", "content": HOME},
+        {"role": "user", "content": "kitchen light on"},
+    ]
+    answer = pair.chat.completions.create(
+        model="default", messages=messages, tools=functions(), max_tokens=4
+    )
+    assert (answer.model, answer.choices[0].finish_reason) == (SMALL, "tool_calls")
+    messages[1]["content"] = "why is the sky blue"
+    answer = pair.chat.completions.create(
+        model="default", messages=messages, tools=functions(["HassTurnOn"]), max_tokens=4
+    )
+    assert answer.model == SMOLLM
 
 
 def test_what_it_is_not_sure_of_goes_to_the_larger_one(pair):

@@ -1,0 +1,31 @@
+"""One shape for each model that is installed, and whether a request would be answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeagent.types import Task
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """One installed model and whether it is loaded. `created` in Unix seconds."""
+
+    id: str
+    created: int
+    owner: str
+    size_bytes: int
+    state: Literal["loaded", "loading", "unloaded"]
+    is_default: bool
+    n_ctx: int | None
+    task: Task
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether a request to the default model would be answered now, and if not, why."""
+
+    status: Literal["ready", "loading", "unavailable"]
+    model_id: str | None
+    reason: str | None = None

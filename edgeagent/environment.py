@@ -7,6 +7,13 @@ from pathlib import Path
 
 ENV_PREFIX = "EDGEAGENT_"
 API_KEY = ENV_PREFIX + "API_KEY"  # no setting: it is a secret, and belongs to who calls
+# What a worker process is told: language and time zone, where libraries lie, how they compute.
+_FOR_WORKERS = frozenset({
+    "HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONDONTWRITEBYTECODE",
+    "PYTHONFAULTHANDLER", "PYTHONHASHSEED", "PYTHONHOME", "PYTHONMALLOC", "PYTHONNOUSERSITE",
+    "PYTHONUSERBASE", "PYTHONUTF8", "TZ", "VIRTUAL_ENV",
+})  # fmt: skip
+_FOR_WORKERS_PREFIXES = ("LC_", "OMP_", "GOMP_", "KMP_", "GGML_", "MALLOC_", "GLIBC_TUNABLES")
 
 
 def variables() -> list[str]:
@@ -61,3 +68,23 @@ def child_environment(**extra: str) -> dict[str, str]:
     """The environment of this process with `extra` over it, for a program that we start. It makes no
     requests of its own, so it gets no API key."""
     return {name: value for name, value in os.environ.items() if name != API_KEY} | extra
+
+
+def worker_environment(**extra: str) -> dict[str, str]:
+    """The environment of a worker process: what is known to be needed, with `extra` over it.
+
+    Everything else stays out: API keys, tokens of model hubs, credentials of a service manager. BLAS
+    computes on the calling thread, since threads that run before a process confines itself escape it.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _FOR_WORKERS or name.startswith(_FOR_WORKERS_PREFIXES)
+    }
+    return kept | {"OPENBLAS_NUM_THREADS": "1"} | extra
+
+
+def python_path() -> list[str]:
+    """The directories of PYTHONPATH, absolute; without the empty one, which is the current directory."""
+    listed = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return [str(Path(path).absolute()) for path in listed if path]

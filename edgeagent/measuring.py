@@ -11,7 +11,6 @@ import dataclasses
 import importlib.metadata
 import json
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from edgeagent.device.measure import Measurement, measure, thread_counts
 from edgeagent.device.measurements import MeasurementStore, fingerprint
 from edgeagent.device.probe import Device
 from edgeagent.types import ModelMeasurement
+from edgeagent.worker import spawn
 
 MACHINE_LIMIT_S = 5.0
 MODEL_LIMIT_S = 13.0
@@ -89,11 +89,16 @@ class Measuring:
 
     def _model(self, path: Path, progress: Progress, stop: Stop) -> ModelMeasurement | None:
         counts = ",".join(map(str, thread_counts(self._device)))
-        command = [sys.executable, "-m", "edgeagent.engine.measure", str(path)]
-        command += ["--threads", counts, "--limit", str(MODEL_LIMIT_S)]
         begun = time.monotonic()
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        with spawn.start(
+            "edgeagent.engine.measure",
+            str(path.absolute()),
+            "--threads",
+            counts,
+            "--limit",
+            str(MODEL_LIMIT_S),
+            stdout=subprocess.PIPE,
+            text=True,
         ) as process:
             stop.watch(process)
             assert process.stdout is not None

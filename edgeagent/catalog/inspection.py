@@ -16,6 +16,7 @@ import msgspec
 from edgeagent import sandbox
 from edgeagent.catalog.facts import ModelFacts, inspect
 from edgeagent.errors import EdgeAgentError, GGUFRefused
+from edgeagent.worker import spawn
 
 TIMEOUT_S = 20.0
 ADDRESS_SPACE_BYTES = 2 << 30
@@ -40,10 +41,12 @@ def inspect_apart(path: Path) -> ModelFacts:
 
 @lru_cache(maxsize=64)
 def _remembered(path: Path, _size: int, _mtime_ns: int) -> ModelFacts:
-    command = [sys.executable, "-m", "edgeagent.catalog.inspection", str(path)]
     try:
-        done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False
+        done = spawn.run(
+            "edgeagent.catalog.inspection",
+            str(path.absolute()),
+            capture_output=True,
+            timeout=TIMEOUT_S,
         )
         found = msgspec.json.decode(done.stdout, type=Inspection)
     except (subprocess.TimeoutExpired, msgspec.MsgspecError) as exc:
@@ -56,7 +59,7 @@ def _remembered(path: Path, _size: int, _mtime_ns: int) -> ModelFacts:
 
 
 def main(path: str) -> None:
-    sandbox.enter(address_space_bytes=ADDRESS_SPACE_BYTES)
+    sandbox.enter(read=[path], address_space_bytes=ADDRESS_SPACE_BYTES)
     try:
         found = Inspection(facts=inspect(Path(path)))
     except EdgeAgentError as exc:

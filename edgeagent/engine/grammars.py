@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 import queue
-import subprocess
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from edgeagent.engine import helpers
 from edgeagent.engine.constrain import (
     PARAM,
     Grammar,
@@ -142,16 +141,10 @@ class Grammars:
 
 def try_out(source: Source, timeout_s: float) -> None:
     """Compile in a process of its own. Raises: InvalidParameter when that takes too long or fails."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "edgeagent.engine.trial"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
+    with helpers.start("trial") as process:
         watchdog = threading.Timer(TRIAL_START_S, process.kill)
         watchdog.start()
         try:
-            assert process.stdin is not None
-            assert process.stdout is not None
             is_started = process.stdout.readline() == b"ready\n"
             watchdog.cancel()
             watchdog = threading.Timer(timeout_s, process.kill)

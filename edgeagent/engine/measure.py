@@ -187,7 +187,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--threads", default="1", help="comma-separated thread counts")
     parser.add_argument("--limit", type=float, default=14.0, help="seconds for everything")
     args = parser.parse_args(arguments)
-    sandbox.enter()
+    sandbox.enter(read=[args.model])
 
     def report(what: str) -> None:
         print(msgspec.json.encode({"doing": what}).decode(), flush=True)

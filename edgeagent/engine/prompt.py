@@ -17,7 +17,6 @@ from edgeagent.engine.syntax.family import Family
 from edgeagent.engine.syntax.reasoning import Reasoning, reasoning_of
 from edgeagent.engine.template_host import TemplateHost
 from edgeagent.errors import InvalidParameter, TemplateFailed
-from edgeagent.sandbox import rss_bytes
 from edgeagent.types import Prompt, ToolUse
 
 # Stands for any text of a user.
@@ -150,8 +149,7 @@ class PromptBuilder:
 
     def rss_bytes(self) -> int:
         """Resident memory of the template process, 0 without one. Any thread may ask."""
-        pid = self._host.pid if self._host is not None else None
-        return rss_bytes(pid) if pid is not None else 0
+        return self._host.rss_bytes() if self._host is not None else 0
 
     def close(self) -> None:
         if self._host is not None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
 
 from edgeagent.engine import protocol
 from edgeagent.types import EngineConfig
+from edgeagent.worker import spawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +35,18 @@ def begin(config: EngineConfig, log_level: str) -> Begun:
     """Start a worker and tell it what to load. Does not wait for it. Any thread."""
     ours, theirs = socket.socketpair()
     with theirs:
-        command = [sys.executable, "-m", "edgeagent.engine.worker"]
-        process = subprocess.Popen(
-            [*command, str(theirs.fileno()), log_level, str(os.getpid())],
+        process = spawn.start(
+            "edgeagent.engine.worker",
+            str(theirs.fileno()),
+            log_level,
+            str(os.getpid()),
             pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )
+    # A worker stands in another directory.
+    told = msgspec.structs.replace(config, path=str(Path(config.path).absolute()))
     # Some hundred bytes: a new socket takes them. That a worker has ended already is for its listener to see.
     with suppress(ConnectionError):
-        ours.sendall(protocol.encode(protocol.Load(config)))
+        ours.sendall(protocol.encode(protocol.Load(told)))
     ours.setblocking(False)
     return Begun(config, process, ours)

@@ -1,12 +1,13 @@
-"""The process that runs a model's chat template: `python -m edgeagent.engine.template`.
+"""The process that runs a model's chat template, one that `fork_server` forks.
 
 A template is a program that came with somebody's weights. It runs in Jinja2's sandbox, in a process
-of its own that has little memory, no sockets, no model and nobody else's words; its parent ends it
+of its own that has little memory, no sockets, no files, no model and nobody else's words; it is ended
 when the deadline passes. Requests and answers are MessagePack frames on standard input and output.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -47,6 +48,17 @@ def environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
     return env
 
 
+def warm_up() -> None:
+    """Load what rendering and failing load when they first happen: too late without files."""
+    env = environment()
+    env.from_string(
+        "{{ [1] | tojson }}{{ [1] | pprint }}{{ '<b>&amp;' | striptags }}{{ lipsum(1) }}"
+        "{{ strftime_now('%A %Z') }}"
+    ).render()
+    with contextlib.suppress(jinja2.TemplateError):
+        env.from_string("{{ raise_exception('x') }}").render()
+
+
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
     """Answer render requests until the other side closes."""
     env = environment()
@@ -71,14 +83,10 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
         write_frame(sink, answer)
 
 
-def main() -> None:
+def main(parent: int) -> None:
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    sandbox.enter(oom_score_adj=900, address_space_bytes=ADDRESS_SPACE_BYTES)
-    try:
+    sandbox.enter(
+        may_import=False, oom_score_adj=None, address_space_bytes=ADDRESS_SPACE_BYTES, parent=parent
+    )
+    with contextlib.suppress(BrokenPipeError):  # the parent has gone: there is nobody to tell
         serve(source, sink)
-    except BrokenPipeError:
-        os._exit(0)  # the parent has gone: there is nobody to tell
-
-
-if __name__ == "__main__":
-    main()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from edgeagent.engine import helpers
 from edgeagent.engine.rendering import LENGTH, RenderAnswer, RenderRequest, framed
 from edgeagent.errors import TemplateFailed, Unavailable
 
@@ -38,17 +37,11 @@ class TemplateHost:
         self._template = template
         self._timeout_s = timeout_s
         self._beat = beat
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: helpers.Helper | None = None
 
     def start(self) -> None:
-        """Start the process, so that its import time overlaps with something else."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgeagent.engine.template"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-        )
-        assert self._process.stdin is not None
+        """Start the process."""
+        self._process = helpers.start("template")
         os.set_blocking(self._process.stdin.fileno(), False)
         self._is_warm = False
         self._is_greeted = False
@@ -57,6 +50,11 @@ class TemplateHost:
     def pid(self) -> int | None:
         process = self._process
         return process.pid if process is not None else None
+
+    def rss_bytes(self) -> int:
+        """Resident memory of the process, 0 without one. Any thread may ask."""
+        process = self._process
+        return process.rss_bytes() if process is not None else 0
 
     def render(self, variables: dict[str, Any]) -> str:
         """The prompt.
@@ -122,7 +120,6 @@ class TemplateHost:
 
     def _write(self, data: bytes, deadline: float) -> None:
         assert self._process is not None
-        assert self._process.stdin is not None
         fd, rest = self._process.stdin.fileno(), memoryview(data)
         while rest:
             self._wait(deadline, write=fd)
@@ -142,7 +139,6 @@ class TemplateHost:
 
     def _read_exactly(self, n: int, deadline: float) -> bytes:
         assert self._process is not None
-        assert self._process.stdout is not None
         fd = self._process.stdout.fileno()
         data = bytearray()
         while len(data) < n:
@@ -167,13 +163,5 @@ class TemplateHost:
 
     def close(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    logger.debug("template_pipe_broken")
+        if process is not None:
+            process.close()

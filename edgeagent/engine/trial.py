@@ -1,4 +1,4 @@
-"""A process that compiles one grammar to see whether it can: `python -m edgeagent.engine.trial`.
+"""A process that compiles one grammar to see whether it can, one that `fork_server` forks.
 
 It says "ready", reads a grammar from standard input to its end, and writes what is wrong with it, or
 nothing. It has little memory, and its parent ends it when the deadline passes.
@@ -14,13 +14,9 @@ from edgeagent.engine.constrain import tried
 ADDRESS_SPACE_BYTES = 512 << 20
 
 
-def main() -> None:
-    sandbox.enter(oom_score_adj=900, address_space_bytes=ADDRESS_SPACE_BYTES)
+def main(parent: int) -> None:
+    sandbox.enter(oom_score_adj=None, address_space_bytes=ADDRESS_SPACE_BYTES, parent=parent)
     tried("start: /a/")  # imports are done: the deadline may begin
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdout.write(tried(sys.stdin.read()))
-
-
-if __name__ == "__main__":
-    main()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edgeagent import sandbox
 from edgeagent.catalog.facts import inspect
-from edgeagent.engine import protocol
+from edgeagent.engine import helpers, protocol
 from edgeagent.engine.clerk import Clerk
 from edgeagent.engine.embed_worker import EmbedWorker
 from edgeagent.engine.engine import Engine
@@ -210,9 +210,11 @@ def main(argv: list[str]) -> None:
     fd, level, daemon = int(argv[1]), argv[2].upper(), int(argv[3])
     logging.basicConfig(level=level, format="%(levelname)s worker %(name)s %(message)s")
     channel = Channel(fd)
-    sandbox.enter(parent=daemon)
     (first, *_) = channel.receive()
     assert isinstance(first, protocol.Load), "the daemon's first message is Load"
+    if first.config.task == "generate":
+        helpers.begin()
+    sandbox.enter(read=[first.config.path], parent=daemon)
     try:
         worker = WORKERS[first.config.task](channel, first.config, started_s)
     except EdgeAgentError as exc:

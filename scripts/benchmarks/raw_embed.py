@@ -29,7 +29,7 @@ def steps_of(texts: list[array[int]]) -> list[list[array[int]]]:
 
 
 def main() -> None:
-    sandbox.enter()  # as a worker does
+    sandbox.enter(read=sys.argv[1:2])  # as a worker does
     path, n_threads, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     encoder = Encoder(
         EngineConfig(

@@ -23,7 +23,7 @@ PROMPT = (
 
 
 def main() -> None:
-    sandbox.enter()  # as a worker does
+    sandbox.enter(read=sys.argv[1:2])  # as a worker does
     path, n_seq, n_tokens, n_threads, n_ctx = sys.argv[1], *map(int, sys.argv[2:6])
     llama = Llama(
         EngineConfig(

@@ -49,7 +49,7 @@ MAX_REPEATS = 8
 
 
 def main() -> None:
-    sandbox.enter()  # as a worker does
+    sandbox.refuse_tiles()  # as a worker does
     donor = Path(sys.argv[1])
     n_threads = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
+from tests.conftest import KEY_FILE, SMOLLM, DaemonProcess, serving, wait_for
 
 
 @pytest.fixture
@@ -41,19 +42,41 @@ def test_the_daemon_never_loads_what_belongs_in_a_worker(smollm_daemon: DaemonPr
 
 def test_worker_and_template_are_confined_and_die_first(daemon: DaemonProcess):
     (worker,) = daemon.workers()
-    (template,) = worker.children()
-    assert "edgeagent.engine.template" in template.cmdline()
+    server, template = worker.children(recursive=True)
+    assert "edgeagent.engine.fork_server" in server.cmdline()
     own = int(Path(f"/proc/{daemon.pid}/oom_score_adj").read_text())
-    for process in (worker, template):
+    for process in (worker, server, template):
         assert status(process.pid)["Seccomp"] == "2"
         assert status(process.pid)["NoNewPrivs"] == "1"
         assert int(Path(f"/proc/{process.pid}/oom_score_adj").read_text()) > own
         assert process.net_connections(kind="inet") == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into processes that keep private")
+def test_worker_and_helpers_hold_no_descriptor_but_their_own(daemon: DaemonProcess):
+    for process in psutil.Process(daemon.pid).children(recursive=True):
+        held = {fd.name: str(fd.readlink()) for fd in Path(f"/proc/{process.pid}/fd").iterdir()}
+        assert held.pop("2") == str(daemon.log)
+        for target in held.values():
+            own = target == "/dev/null" or target.endswith("/statm")
+            assert own or target.startswith(("socket:", "pipe:")), held
+        sockets = [target for target in held.values() if target.startswith("socket:")]
+        assert len(sockets) <= 2, "to the daemon, and to its fork server"
+        assert not set(sockets) & sockets_of_clients(daemon), held
+        told = Path(f"/proc/{process.pid}/environ").read_bytes()
+        assert KEY_FILE.encode() not in told
+        assert Path(f"/proc/{process.pid}/cwd").readlink() == Path("/")
+
+
+def sockets_of_clients(daemon: DaemonProcess) -> set[str]:
+    """What the daemon listens on and talks to clients by."""
+    fds = [connection.fd for connection in psutil.Process(daemon.pid).net_connections("inet")]
+    return {str(Path(f"/proc/{daemon.pid}/fd/{fd}").readlink()) for fd in fds if fd >= 0}
+
+
 def test_a_killed_daemon_leaves_no_process_behind(daemon: DaemonProcess):
     family = psutil.Process(daemon.pid).children(recursive=True)
-    assert len(family) == 2
+    assert len(family) == 3, "the worker, its fork server, and the template's process"
     daemon.process.kill()
     daemon.process.wait(timeout=10)
     assert psutil.wait_procs(family, timeout=10)[1] == []

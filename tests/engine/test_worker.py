@@ -296,8 +296,9 @@ async def test_the_worker_is_confined_and_its_children_end_with_it(stories):
     assert "Seccomp:\t2" in status
     assert "NoNewPrivs:\t1" in status
     assert int(Path(f"/proc/{client.pid}/oom_score_adj").read_text()) >= 500
-    children = worker.children()
-    assert [" ".join(child.cmdline()[-1:]) for child in children] == ["edgeagent.engine.template"]
+    server, template = children = worker.children(recursive=True)
+    assert "edgeagent.engine.fork_server" in server.cmdline()
+    assert template.ppid() == server.pid
     worker.kill()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive

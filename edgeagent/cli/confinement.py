@@ -1,0 +1,59 @@
+"""What `edgeagent doctor` says of the confinement of daemon and workers on this kernel."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Table
+
+from edgeagent.environment import variables, worker_environment
+from edgeagent.worker.privacy import is_private
+from edgeagent.worker.probe import Evidence
+
+
+def confinement_table(evidence: Evidence | None) -> Table:
+    """One row for each layer, as a child of this process found it."""
+    table = Table("confinement", "", box=None, pad_edge=False)
+    for name, value in _rows(evidence).items():
+        table.add_row(name, escape(value))
+    return table
+
+
+def _rows(evidence: Evidence | None) -> dict[str, str]:
+    handed_on = len(set(worker_environment()) & set(variables()))
+    rows = {
+        "daemon's memory": "closed to other processes of its user" if is_private() else "open",
+        "environment": f"{handed_on} of {len(variables())} variables reach workers",
+    }
+    if evidence is None:
+        return rows | {"workers": "not known: the process that tries did not start"}
+    layers = evidence.layers
+    return rows | {
+        "workers' memory": _held(layers.not_dumpable, "closed to other processes of their user"),
+        "privileges": _held(layers.no_new_privs, "none to be gained"),
+        "Landlock": f"version {layers.landlock}"
+        if layers.landlock
+        else f"no: {layers.missing['landlock']}",
+        "seccomp": _held(layers.seccomp, "filter installed", layers.missing.get("seccomp", "")),
+        "tried as a worker": f"{len(evidence.refused)} of {_n_tried(evidence)} things refused",
+    }
+
+
+def _held(holds: bool, told: str, reason: str = "") -> str:
+    return told if holds else f"no: {reason}" if reason else "no"
+
+
+def _n_tried(evidence: Evidence) -> int:
+    return len(evidence.refused) + len(evidence.reached)
+
+
+def confinement_problems(evidence: Evidence | None) -> list[str]:
+    """What a worker that was taken over could reach here, and which layer is missing for it."""
+    if evidence is None:
+        return ["Confinement of workers could not be tried: the process for it did not start."]
+    if not evidence.reached:
+        return []
+    missing = "; ".join(f"{part}: {why}" for part, why in evidence.layers.missing.items())
+    return [
+        f"A worker that was taken over could {', '.join(evidence.reached)}. Missing on this kernel: "
+        f"{missing or 'nothing that is known'}."
+    ]

@@ -1,0 +1,1 @@
+"""What every worker process shares: how it is started and what it may still do."""

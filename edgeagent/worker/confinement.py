@@ -1,0 +1,204 @@
+"""What a worker process gives up before it touches anything untrusted.
+
+Linux only, no privileges needed. In this order:
+
+    1. it dies with its parent, and is the kernel's first choice when memory runs out
+    2. it leaves no core file, and others of its user cannot read its memory (not dumpable)
+    3. it gives up capabilities, and can gain no privileges any more
+    4. Landlock: it reads its libraries and what it was given, and writes nothing
+    5. seccomp: no sockets, no processes, none of the kernel's corners (`filter.py`)
+
+What the kernel does not have is told in the result and in the log; the rest holds all the same. Layers 4
+and 5 overlap on purpose: without Landlock nothing can be written or executed either, but files can be read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import resource
+import signal
+import struct
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from edgeagent.worker import filter as seccomp
+from edgeagent.worker import landlock
+from edgeagent.worker.privacy import keep_private
+
+logger = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITIES_V3 = 0x20080522
+# A daemon of root may have models that only their owner may read. Where Landlock is, it says which.
+_CAP_DAC_READ_SEARCH = 2
+
+# Where C libraries lie, and what the C library and Python look up while they run.
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
+_LOOKED_UP = (
+    "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/etc/localtime",
+    "/sys/devices/system/cpu", "/sys/devices/system/node",
+)  # fmt: skip
+
+# Kept open: a confined process cannot open it again. Reading it anew tells the present.
+_own_statm: int | None = None
+
+
+class Layers(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds in a confined process.
+
+    `landlock`: the version in force, 0 for none. `n_threads`: threads that ran already when the process
+    confined itself; all but the calling one escape Landlock. `missing` says what does not hold and why.
+    """
+
+    no_new_privs: bool
+    not_dumpable: bool
+    seccomp: bool
+    landlock: int
+    n_threads: int
+    missing: dict[str, str] = {}
+
+
+def enter(
+    *,
+    read: Iterable[str | Path] = (),
+    may_import: bool = True,
+    may_fork: bool = False,
+    oom_score_adj: int | None = 500,
+    address_space_bytes: int | None = None,
+    parent: int | None = None,
+) -> Layers:
+    """Confine this process for good. Call it before threads start: Landlock is per thread.
+
+    `read`: files and directories that it may still read, besides Python's and C's libraries, which
+    `may_import=False` leaves out. `may_fork`: it may start processes without executing anything, and end
+    them. Where `parent`, the process that it is to die with, has ended already, it ends here.
+    """
+    global _own_statm
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if parent is not None and os.getppid() != parent:
+        os._exit(0)
+    if oom_score_adj is not None:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(oom_score_adj))
+    _own_statm = _opened_statm()
+    time.tzset()  # reads the time zone
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if address_space_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (address_space_bytes, address_space_bytes))
+    n_threads = _n_threads()
+    readable = [
+        *map(os.path.abspath, read),
+        *(_importable() if may_import else ("/etc/localtime",)),
+    ]
+    not_dumpable = keep_private()
+    _drop_capabilities(libc, keep_reading=bool(read))
+    no_new_privs = libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+    version = landlock.restrict(libc, readable)
+    missing = {} if version else {"landlock": landlock.reason()}
+    wrong = seccomp.install(libc, may_fork=may_fork)
+    if wrong is not None:
+        missing["seccomp"] = wrong
+    if n_threads > 1:
+        missing["threads"] = f"{n_threads - 1} ran already"
+    for part, why in missing.items():
+        logger.warning("sandbox_incomplete part=%s reason=%r", part, why)
+    return Layers(
+        no_new_privs=no_new_privs,
+        not_dumpable=not_dumpable,
+        seccomp=wrong is None,
+        landlock=version,
+        n_threads=n_threads,
+        missing=missing,
+    )
+
+
+def _drop_capabilities(libc: ctypes.CDLL, *, keep_reading: bool) -> None:
+    """Those of root, and those that a service manager granted. Refused where they are gone already."""
+    if os.geteuid() == 0:
+        for number in range(64):
+            libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
+    header = struct.pack("Ii", _CAPABILITIES_V3, 0)
+    held = ctypes.create_string_buffer(24)
+    if libc.capget(header, held) != 0:
+        return
+    kept = (struct.unpack("6I", held.raw)[1] & (1 << _CAP_DAC_READ_SEARCH)) if keep_reading else 0
+    libc.capset(header, struct.pack("6I", kept, kept, 0, 0, 0, 0))
+
+
+def _importable() -> Iterator[Path]:
+    """What imports and dynamic loading may still need: Python's own directories, loaded packages, libraries.
+
+    A directory on `sys.path` that holds more than packages (a checkout, the current directory) is not
+    among them: its packages are, once something of them is loaded.
+    """
+    roots = [Path(os.__file__).parent]
+    roots += [Path(p) for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
+    roots += [path for path in map(Path, _LIBRARIES) if path.exists()]
+    yield from (*roots, *map(Path, _LOOKED_UP))
+    inside = tuple(f"{root.resolve()}/" for root in roots)
+    seen = set()
+    for name, module in tuple(sys.modules.items()):
+        top = sys.modules.get(name.partition(".")[0], module)
+        file = getattr(top, "__file__", None)
+        if not isinstance(file, str) or file in seen:
+            continue
+        seen.add(file)
+        path = Path(file).resolve()
+        if not str(path).startswith(inside):
+            yield path.parent if path.name == "__init__.py" else path
+    yield from (Path(file) for file in _mapped_files() if not file.startswith(inside))
+
+
+def _mapped_files() -> set[str]:
+    """The files that are mapped into this process: the interpreter and shared libraries."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        fields = [line.split(None, 5) for line in lines]
+        return {f[5] for f in fields if len(f) == 6 and "x" in f[1] and f[5].startswith("/")}
+    return set()
+
+
+def _n_threads() -> int:
+    with contextlib.suppress(OSError):
+        return len(list(Path("/proc/self/task").iterdir()))
+    return 1
+
+
+def _opened_statm() -> int | None:
+    with contextlib.suppress(OSError):
+        return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    return None
+
+
+def rss_bytes(pid: int | None = None) -> int:
+    """Resident memory of a process (None: this one), from /proc; 0 for one that has ended."""
+    if pid is None and _own_statm is not None:
+        return resident(_own_statm)
+    try:
+        statm = Path(f"/proc/{pid or 'self'}/statm").read_bytes()
+    except OSError:
+        return 0
+    return _resident(statm)
+
+
+def resident(statm: int) -> int:
+    """Resident memory by the open descriptor of a `statm` file; 0 for a process that has ended."""
+    try:
+        return _resident(os.pread(statm, 256, 0))
+    except OSError:
+        return 0
+
+
+def _resident(statm: bytes) -> int:
+    fields = statm.split()
+    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0

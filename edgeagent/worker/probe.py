@@ -1,0 +1,75 @@
+"""What holds on this kernel, by trying: `python -m edgeagent.worker.probe FILE PARENT_PID`.
+
+A child confines itself as a worker does and tries what a worker that was taken over would try first, with
+FILE standing for the store's key and the parent for the daemon. It prints an `Evidence` as JSON.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from edgeagent.worker import spawn
+from edgeagent.worker.confinement import Layers, enter
+
+TIMEOUT_S = 20.0
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """`layers` of a confined process, what it was `refused`, and what it `reached` all the same."""
+
+    layers: Layers
+    refused: list[str]
+    reached: list[str]
+
+
+def gather() -> Evidence | None:
+    """Have a child try; None where it could not even start. Blocks for about 0.3 s."""
+    with tempfile.NamedTemporaryFile(prefix="edgeagent-probe-") as file:
+        try:
+            done = spawn.run(
+                "edgeagent.worker.probe",
+                file.name,
+                str(os.getpid()),
+                capture_output=True,
+                timeout=TIMEOUT_S,
+            )
+            return msgspec.json.decode(done.stdout, type=Evidence)
+        except (OSError, subprocess.TimeoutExpired, msgspec.MsgspecError):
+            return None
+
+
+def main(file: str, parent: str) -> None:
+    logging.disable()  # what is missing is in the evidence
+    layers = enter()
+    attempts: dict[str, Callable[[], object]] = {
+        "read a file of this user": lambda: Path(file).read_bytes(),
+        "write a file": lambda: Path(file).write_bytes(b"x"),
+        "read the daemon's memory": lambda: Path(f"/proc/{parent}/mem").open("rb").close(),
+        "read the daemon's environment": lambda: Path(f"/proc/{parent}/environ").read_bytes(),
+        "send the daemon a signal": lambda: os.kill(int(parent), 0),
+        "open a socket": lambda: socket.socket().close(),
+        "start a program": lambda: os.posix_spawn(sys.executable, [sys.executable, "-c", ""], {}),
+    }
+    refused, reached = [], []
+    for what, attempt in attempts.items():
+        try:
+            attempt()
+            reached.append(what)
+        except OSError:
+            refused.append(what)
+    evidence = Evidence(layers=layers, refused=refused, reached=reached)
+    sys.stdout.buffer.write(msgspec.json.encode(evidence))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

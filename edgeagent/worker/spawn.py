@@ -1,0 +1,76 @@
+"""Starting child processes of ours: which code they load, where they stand, what they are told.
+
+A child runs `python -P -m MODULE` in the directory `/`, so that no file in the current directory (a USB
+stick with models) can pass for a module; it gets the environment that it needs and no secrets
+(`environment.worker_environment`), no standard input, and no descriptors but those named.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from edgeagent.environment import child_environment, python_path, worker_environment
+
+_PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    """The command line of a child that runs `module`. `-P`: the current directory is no place for modules."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def start(
+    module: str, *arguments: str, pass_fds: Iterable[int] = (), **options: Any
+) -> subprocess.Popen[Any]:
+    """Start a worker process. Paths among `arguments` must be absolute. `options` are Popen's."""
+    return subprocess.Popen(command(module, *arguments), **_options(pass_fds, options))
+
+
+def run(module: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[Any]:
+    """Run a worker process to its end. As `start`; `options` are those of `subprocess.run`."""
+    return subprocess.run(command(module, *arguments), check=False, **_options((), options))
+
+
+def _options(pass_fds: Iterable[int], options: dict[str, Any]) -> dict[str, Any]:
+    defaults = {
+        "stdin": subprocess.DEVNULL,
+        "close_fds": True,
+        "pass_fds": tuple(pass_fds),
+        "cwd": "/",
+        "env": worker_environment(**_search_path()),
+    }
+    return defaults | options
+
+
+def environment_of_ours(**extra: str) -> dict[str, str]:
+    """The whole environment without API key, for another `edgeagent` that `command` starts."""
+    return child_environment(**_search_path(), **extra)
+
+
+def _search_path() -> dict[str, str]:
+    """PYTHONPATH for a child, absolute, with this package where no installation leads to it."""
+    paths = python_path()
+    if not _is_installed() and _PACKAGE_PARENT not in paths:
+        paths.append(_PACKAGE_PARENT)
+    return {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
+
+
+def _is_installed() -> bool:
+    """Whether an interpreter finds this package by its own directories of packages."""
+    folders = [*site.getsitepackages(), site.getusersitepackages()]
+    if _PACKAGE_PARENT in folders:
+        return True
+    return any(_leads_here(path) for folder in folders for path in Path(folder).glob("*.pth"))
+
+
+def _leads_here(path: Path) -> bool:
+    try:
+        return _PACKAGE_PARENT in path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return False

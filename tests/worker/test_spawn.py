@@ -1,0 +1,76 @@
+"""Child processes load our code and nothing that lies in the current directory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeagent.environment import worker_environment
+from tests.conftest import clean_environment
+
+# What children and commands import early, and what a stick may be called by.
+SHADOWED = ("resource", "json", "msgspec", "click", "numpy", "jinja2", "socket", "hashlib")
+INSPECT = """
+import sys
+from pathlib import Path
+from edgeagent.catalog.inspection import inspect_apart
+print(inspect_apart(Path(sys.argv[1])).architecture)
+"""
+
+
+@pytest.fixture
+def stick(tmp_path: Path) -> Path:
+    """A directory with files named like modules; each leaves a mark when it is imported."""
+    folder = tmp_path / "stick"
+    folder.mkdir()
+    for name in SHADOWED:
+        (folder / f"{name}.py").write_text(f"open({str(folder / 'mark')!r}, 'a').write({name!r})\n")
+    return folder
+
+
+def test_children_import_nothing_from_the_current_directory(stick: Path, stories: Path):
+    (stick / "tale.gguf").write_bytes(stories.read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", INSPECT, "tale.gguf"], cwd=stick, capture_output=True, text=True,
+        timeout=30, check=False, env=clean_environment(),
+    )  # fmt: skip
+    assert done.stdout == "llama\n", done.stderr
+    assert not (stick / "mark").exists()
+
+
+def test_the_command_itself_imports_nothing_from_there(stick: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeagent", "--version"], cwd=stick, capture_output=True, text=True,
+        timeout=30, check=False, env=clean_environment(),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not (stick / "mark").exists()
+
+
+def test_workers_are_told_what_they_need_and_no_secret(monkeypatch):
+    secrets = (
+        "EDGEAGENT_API_KEY", "EDGEAGENT_STORE_KEY_FILE", "HF_TOKEN", "CREDENTIALS_DIRECTORY",
+        "AWS_SECRET_ACCESS_KEY", "NOTIFY_SOCKET", "LISTEN_FDS", "SSH_AUTH_SOCK", "PYTHONSTARTUP",
+    )  # fmt: skip
+    for name in secrets:
+        monkeypatch.setenv(name, "secret")
+    for name in ("LANG", "LC_ALL", "OMP_PROC_BIND", "LD_LIBRARY_PATH"):
+        monkeypatch.setenv(name, "kept")
+    told = worker_environment()
+    assert "secret" not in told.values()
+    assert {name for name, value in told.items() if value == "kept"} == {
+        "LANG", "LC_ALL", "OMP_PROC_BIND", "LD_LIBRARY_PATH",
+    }  # fmt: skip
+
+
+def test_a_relative_search_path_is_made_absolute_and_never_means_the_current_directory(
+    monkeypatch, tmp_path: Path
+):
+    from edgeagent.environment import python_path
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", ":lib:/opt/x:")
+    assert python_path() == [str(tmp_path / "lib"), "/opt/x"]

@@ -42,6 +42,7 @@
     |  |- StoreUnusable                 store_unusable           cannot be opened: too new, in use, wrong mode
     |  |- StoreDamaged                  store_damaged            the file is not what was written
     |  |- StorageFull                   storage_full             no room on the disk; reads go on
+    |  |- StoreLocked                   store_locked             keys or their journal are lost: see access.py
     |  |- StorageFailed                 storage_failed           the disk refused a read or a write
     |  `- BackupFailed                  backup_failed            a backup that is not sound or cannot be made
     |- ForgeFailed                      forge_failed             training: a recipe, a data set, a checkpoint
@@ -229,6 +230,10 @@ class StoreUnusable(StoreError):
 
 class StoreDamaged(StoreError):
     code = "store_damaged"
+
+
+class StoreLocked(StoreError):
+    code = "store_locked"
 
 
 class StorageFull(StoreError):

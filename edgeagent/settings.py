@@ -204,6 +204,12 @@ class Settings(BaseSettings):
     )
     store_backups: int = Field(3, ge=1, le=1000, description="verified backups that are kept")
 
+    first_key: Literal["anyone-local", "command-line"] = Field(
+        "anyone-local",
+        description="who may make the first API key: whoever is on this machine, also by POST "
+        "/admin/keys, or the command line alone",
+    )
+
     prefix_store_bytes: int = Field(
         512 << 20,
         ge=0,
@@ -244,6 +250,10 @@ class Settings(BaseSettings):
         None,
         description="file outside the database with the head of the audit, best on another disk; "
         "default: audit.anchor in the state directory",
+    )
+    audit_reads: bool = Field(
+        False,
+        description="audit who reads the stored rows of another key of the same owner",
     )
 
     # HTTP

@@ -20,6 +20,7 @@ HOMES = {
     "huggingface_hub": {"catalog/fetch.py"},
     "cryptography": {
         "catalog/signing.py",
+        "store/journal.py",
         "store/pages.py",
         "store/prefix_files.py",
         "store/secret.py",

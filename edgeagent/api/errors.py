@@ -44,6 +44,7 @@ STATUS = {
     "store_off": 409,
     "legal_hold": 409,
     "rate_limit_exceeded": 429,
+    "store_locked": 503,
     "model_unusable": 503,
     "gguf_refused": 503,
     "install_failed": 503,  # the models directory cannot be read

@@ -19,11 +19,15 @@ from edgeagent.api.schemas.keys import (
     RotateRequest,
     key_fields,
 )
+from edgeagent.errors import Forbidden
 from edgeagent.keyring import Keyring
+from edgeagent.settings import Settings
 from edgeagent.store.key_record import Key, NewKey
 from edgeagent.store.sql import now_ms
+from edgeagent.types import LOCAL
 
 _UNKNOWN = ResponseSpec(ErrorBody, description="Unknown key")
+_FORBIDDEN = ResponseSpec(ErrorBody, description="Done on the device only")
 _INVALID = ResponseSpec(ErrorBody, description="The request is not valid")
 
 
@@ -32,17 +36,29 @@ _INVALID = ResponseSpec(ErrorBody, description="The request is not valid")
     operation_class=body_operation(KeyRequest),
     operation_id="create_key",
     summary="Make an API key",
-    description="The answer has the secret, this once. From the first key on, every request needs one.",
+    description=(
+        "The answer has the secret, this once. From the first key on, every request needs one; the "
+        "setting `first_key` may leave making the first one to the command line."
+    ),
     tags=["keys"],
     responses={
         201: ResponseSpec(NewKeyBody, description="The key and its secret"),
         400: _INVALID,
+        403: _FORBIDDEN,
     },
 )
-async def create_key(request: Request[Any, Any, Any], keyring: Keyring) -> Response[NewKeyBody]:
+async def create_key(
+    request: Request[Any, Any, Any], keyring: Keyring, settings: Settings
+) -> Response[NewKeyBody]:
     body = await read_body(request, KeyRequest)
-    spec = body.spec(now_ms())
-    return _secret(await asyncio.wrap_future(keyring.create(spec, caller_of(request).key_id)))
+    caller = caller_of(request)
+    if caller == LOCAL and settings.first_key == "command-line":
+        raise Forbidden(
+            "The first key of this daemon is made on the device (first_key = command-line): run "
+            "`edgeagent keys create` there."
+        )
+    spec = body.spec(await asyncio.to_thread(keyring.now_ms))
+    return _secret(await asyncio.wrap_future(keyring.create(spec, caller.key_id)))
 
 
 @get(
@@ -53,21 +69,25 @@ async def create_key(request: Request[Any, Any, Any], keyring: Keyring) -> Respo
     tags=["keys"],
 )
 async def list_keys(keyring: Keyring) -> KeyList:
-    found = await asyncio.to_thread(keyring.all)
-    return KeyList(data=[_body(key) for key in found])
+    found, now = await asyncio.to_thread(lambda: (keyring.all(), keyring.now_ms()))
+    return KeyList(data=[KeyBody.model_validate(key_fields(key, now)) for key in found])
 
 
 @delete(
     "/admin/keys/{key_id:str}",
     operation_id="revoke_key",
     summary="End an API key",
-    description="At once for new requests; what it is being answered now ends by itself.",
+    description=(
+        "At once for new requests; what it is being answered now ends by itself. A sealed key is ended "
+        "on the device."
+    ),
     tags=["keys"],
     status_code=200,
-    responses={404: _UNKNOWN},
+    responses={403: _FORBIDDEN, 404: _UNKNOWN},
 )
 async def revoke_key(request: Request[Any, Any, Any], keyring: Keyring, key_id: str) -> KeyBody:
-    return _body(await asyncio.wrap_future(keyring.revoke(key_id, caller_of(request).key_id)))
+    ended = keyring.revoke(key_id, caller_of(request).key_id, may_be_sealed=False)
+    return _body(await asyncio.wrap_future(ended))
 
 
 @post(

@@ -81,7 +81,7 @@ def export(config: Path | None, out: Path | None, after: int, **flags: Any) -> N
     with opened(config, flags) as here:
         with sink(out) as write:
             head = here.database.read(lambda conn: _export(conn, here.audit_key, after, write))
-        anchor.publish(here.anchor, head)
+        anchor.publish_head(here.database, here.audit_key, here.anchor)
     if out is not None:
         click.echo(f"Wrote {out}; head {anchor.shown(head)}")
 

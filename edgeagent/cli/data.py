@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.table import Table
@@ -25,7 +25,16 @@ from edgeagent.cli.store import (
 from edgeagent.cli.terminal import confirm, show_table
 from edgeagent.errors import BackupFailed, NotFound, StoreUnusable
 from edgeagent.settings import Settings
-from edgeagent.store import anchor, audit, export, recovery, selection, stats
+from edgeagent.store import (
+    anchor,
+    audit,
+    export,
+    mark,
+    recovery,
+    replay,
+    selection,
+    stats,
+)
 from edgeagent.store.backup import Backups
 from edgeagent.store.erasure import label, n_rows
 from edgeagent.store.files import StoreFiles, StoreLock
@@ -154,7 +163,8 @@ def restore(config: Path | None, file: Path | None, yes: bool, **flags: Any) -> 
     """Put the backup FILE in the database's place. Default: the newest one that is sound.
 
     The daemon must not run. What was there is kept in the store's quarantine folder; what was stored
-    after the backup is not in it.
+    after the backup is not in it. Keys that were revoked since are revoked again, and what was erased
+    since is erased again.
     """
     settings = configured(config, **flags).settings
     if is_in_use(settings):
@@ -168,6 +178,10 @@ def restore(config: Path | None, file: Path | None, yes: bool, **flags: Any) -> 
     confirm("What was stored after the backup will be set aside. Restore?", yes=yes)
     click.echo(_restore(settings, file))
     with opened(config, flags) as here:
+        for notice in here.database.notices:
+            click.echo(notice.message)
+        if (why := here.database.read(here.database.access.refusal)) is not None:
+            click.echo(f"The daemon will answer nobody. {why}", err=True)
         _audit(here.database, here.audit_key, "data.restore", None)
         # The backup's audit is older than the anchor, and this is on purpose.
         anchor.publish_head(here.database, here.audit_key, here.anchor, is_restored=True)
@@ -203,17 +217,21 @@ def _restore(settings: Settings, file: Path | None) -> str:
 def _set_hold(
     config: Path | None, flags: dict[str, Any], selector: Selector, *, is_held: bool
 ) -> None:
-    action = "data.hold" if is_held else "data.release"
+    kind: Literal["hold", "release"] = "hold" if is_held else "release"
     with opened(config, flags) as here:
+        found = here.database.read(partial(selection.counts, selector=selector))
+        if not any(found[table] for table in selection.HOLDABLE):
+            raise NotFound(
+                f"Nothing that can be held is stored of {selector.named()}: check the spelling."
+            )
+        journal = here.database.journal
+        entered = journal.append(kind, replay.selector_entry(journal, selector))
 
         def change(conn: Connection) -> dict[str, int]:
-            if not any(selection.counts(conn, selector)[table] for table in selection.HOLDABLE):
-                raise NotFound(
-                    f"Nothing that can be held is stored of {selector.named()}: check the spelling."
-                )
             changed = selection.set_hold(conn, selector, is_held)
+            mark.carried_out(conn, entered, entered.head.n)
             audit.append(
-                conn, here.audit_key, actor=actor(), action=action,
+                conn, here.audit_key, actor=actor(), action=f"data.{kind}",
                 object=label(here.audit_key, selector),
             )  # fmt: skip
             return changed

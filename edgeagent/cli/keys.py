@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 from rich.table import Table
 
 from edgeagent.api.schemas.keys import key_fields
 from edgeagent.cli.options import configured, settings_options
-from edgeagent.cli.terminal import show_table
+from edgeagent.cli.terminal import confirm, show_table
 from edgeagent.keyring import Keyring
 from edgeagent.store.database import open_store
 from edgeagent.store.files import StoreFiles
@@ -63,7 +64,9 @@ def opened(config: Path | None, flags: dict[str, Any]) -> Iterator[Keyring]:
     """The keys of the state directory. Raises: StoreUnusable and what else opening the store raises."""
     settings = configured(config, **flags).settings
     path = StoreFiles(settings.store_dir).database
-    keyring = Keyring(None, path, lambda: open_store(settings))
+    keyring = Keyring(
+        None, path, lambda: open_store(settings), anchor_path=settings.effective_audit_anchor
+    )
     try:
         yield keyring
     finally:
@@ -111,7 +114,6 @@ def create(
     A sealed key (--break-glass) belongs into an envelope: it has every scope, and is no key for daily
     work, so the daemon does not listen beyond this machine with a sealed key alone.
     """
-    now = now_ms()
     spec = KeySpec(
         name=name,
         scopes=ALL_SCOPES if break_glass else scopes_from(_names(scopes)),
@@ -122,10 +124,12 @@ def create(
             tokens_per_minute=tokens_per_minute,
         ),
         tools=frozenset(tools) or None,
-        expires_ms=now + 1000 * expires if expires is not None else None,
         is_break_glass=break_glass,
     )
     with opened(config, flags) as keyring:
+        if expires is not None:
+            ends_ms = keyring.now_ms() + 1000 * expires
+            spec = msgspec.structs.replace(spec, expires_ms=ends_ms)
         is_first = not keyring.is_any_made()
         made = keyring.create(spec, actor()).result()
     _tell_new(made, as_json)
@@ -139,11 +143,11 @@ def create(
 def list_(config: Path | None, as_json: bool, **flags: Any) -> None:
     """Show every key, dead ones too, without secrets."""
     with opened(config, flags) as keyring:
-        found = keyring.all()
+        found, now = keyring.all(), keyring.now_ms()
     if as_json:
-        click.echo(json.dumps([key_fields(key, now_ms()) for key in found], indent=1))
+        click.echo(json.dumps([key_fields(key, now) for key in found], indent=1))
     elif found:
-        show_table(_table(found))
+        show_table(_table(found, now))
     else:
         click.echo(
             "No key was made: whoever is on this machine may call. `edgeagent keys create` ends that."
@@ -198,6 +202,51 @@ def forget(config: Path | None, key_id: str, **flags: Any) -> None:
         click.echo("It was the last: on this machine, requests need no key now.", err=True)
 
 
+@keys.command("reset-access")
+@click.option("--name", default="administrator", show_default=True, metavar="TEXT",
+              help="Name of the new key.")  # fmt: skip
+@click.option("--keep-keys", is_flag=True,
+              help="Trust the keys in the database: look at `edgeagent keys list` before.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json_option
+@settings_options
+def reset_access(
+    config: Path | None, name: str, keep_keys: bool, yes: bool, as_json: bool, **flags: Any
+) -> None:
+    """Open a daemon that is locked because its keys, or the record of which were revoked, are lost.
+
+    First consider `edgeagent data restore`. This command accepts the loss: it ends every key that the
+    database still has, since any of them may have been revoked, and prints a new one with every scope.
+    Erasures that the lost record had are not known any more. The daemon follows within a second.
+    """
+    with opened(config, flags) as keyring:
+        why = keyring.check_access()
+        if why is None:
+            click.echo("Nothing is wrong: the daemon may answer, and no key was changed.", err=True)
+            return
+        click.echo(why, err=True)
+        what = "kept" if keep_keys else "ended, and a new one is made"
+        confirm(f"All keys are {what}. Accept the loss?", yes=yes)
+        made = keyring.reset_access(actor(), name, keep_keys=keep_keys).result()
+    if made is not None:
+        _tell_new(made, as_json)
+    click.echo("Access is reset.", err=True)
+
+
+@keys.command("accept-clock")
+@settings_options
+def accept_clock(config: Path | None, **flags: Any) -> None:
+    """Say that the device's clock is right now, though it was later before.
+
+    Keys expire by the latest time that was ever believed, so that setting the clock back revives none.
+    A clock that was years ahead, and believed, ends keys too early: this forgets that time. NTP does so
+    by itself.
+    """
+    with opened(config, flags) as keyring:
+        before_ms = keyring.accept_clock(actor()).result()
+    click.echo(f"The latest time so far was {_when(before_ms)}; from now on it is the clock's.")
+
+
 def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -214,11 +263,10 @@ def _tell_new(made: NewKey, as_json: bool) -> None:
         click.echo("The secret is not shown again; keep it now.", err=True)
 
 
-def _table(found: list[Key]) -> Table:
+def _table(found: list[Key], now: int) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in ("id", "secret", "state", "name", "owner", "scopes", "limits", "made", "expires"):
         table.add_column(column, no_wrap=column in ("id", "secret", "state"))
-    now = now_ms()
     for key in found:
         limits = key_fields(key, now)["limits"]
         assert isinstance(limits, dict)

@@ -12,6 +12,8 @@
     db.checkpoint() -> Future[bool]                    # bring the log in and empty it
     db.backups.take() | listed() | verify(path)        # blocking: use a thread
     db.secret.subkey("audit") -> bytes | None          # 32 bytes; db.secret is None in plain-text mode
+    db.journal.append(kind, what) -> Contents          # before a revocation or an erasure is acknowledged
+    db.access.refusal(tables) -> str | None            # why nobody may enter: keys or journal are lost
     db.notices, db.refusal, db.counts(), db.files      # what an owner, /health and doctor want to know
     recovery.earlier(db.files) -> list[Notice]         # what earlier starts said of damage and restores
     recovery.restore(files, backups, path) -> Notice   # while nobody has the store open

@@ -21,6 +21,7 @@ from edgeagent.store import sql
 # No device runs this code before it was written. Moved forward with each release.
 BUILD_MS = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 1000)
 CHECKPOINT = "clock"
+FLOOR = "clock_floor"
 _STA_UNSYNC, _STATUS_OFFSET = 0x40, 40
 
 Doubt = Literal["before_build", "before_newest_row", "jumped", "first_start"]
@@ -141,6 +142,45 @@ def remember(conn: sql.Connection, seen: Remembered) -> None:
     conn.execute(
         "insert or replace into checkpoint values (?, ?)", (CHECKPOINT, json.dumps(asdict(seen)))
     )
+
+
+def floor_ms(conn: sql.Connection) -> int:
+    """A time, UTC, that has certainly been; 0 where none is known."""
+    return int(sql.scalar(conn, "select body from checkpoint where name = ?", (FLOOR,)) or 0)
+
+
+def set_floor(conn: sql.Connection, utc_ms: int) -> None:
+    conn.execute("insert or replace into checkpoint values (?, ?)", (FLOOR, str(utc_ms)))
+
+
+def floor_after(before_ms: int, now: Reading, last: Remembered | None, judgement: Judgement) -> int:
+    """The floor after a look at the clock. Pure.
+
+    1. a clock that is believed raises it; one that NTP vouches for also lowers it: a clock that was
+       ahead for a while, and was believed, must not end keys for ever
+    2. while the clock is doubted, the time that the device has run since is added
+    """
+    if judgement.doubt is None:
+        return now.wall_ms if judgement.may_redate else max(before_ms, now.wall_ms)
+    is_same_boot = last is not None and last.boot_id == now.boot_id
+    ran_s = now.since_boot_s - (last.since_boot_s if last is not None and is_same_boot else 0.0)
+    return before_ms + int(1000 * max(0.0, ran_s)) if before_ms else 0
+
+
+def look(
+    conn: sql.Connection, now: Reading, newest_row_ms: int | None, bounds: Bounds = EVERYDAY
+) -> tuple[Judgement, int]:
+    """Judge the clock by what this store remembers of it. Gives the judgement and the floor; writes
+    nothing."""
+    last = remembered(conn)
+    judgement = judge(now, last, newest_row_ms, bounds)
+    return judgement, floor_after(floor_ms(conn), now, last, judgement)
+
+
+def keep(conn: sql.Connection, judgement: Judgement, floor: int) -> None:
+    """Remember a look."""
+    remember(conn, judgement.remember)
+    set_floor(conn, floor)
 
 
 class DeviceClock:

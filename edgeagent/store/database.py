@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from edgeagent.catalog.durable import sync_folder
 from edgeagent.errors import EdgeAgentError, StorageFull, StoreUnusable
 from edgeagent.settings import Settings
+from edgeagent.store.access import Access
 from edgeagent.store.backup import Backups
 from edgeagent.store.connection import (
     SqliteError,
@@ -25,6 +26,7 @@ from edgeagent.store.connection import (
     translate,
 )
 from edgeagent.store.files import StoreFiles, StoreLock
+from edgeagent.store.journal import Journal
 from edgeagent.store.migrations import MIGRATIONS, Migration, migrate, refuse_newer, version
 from edgeagent.store.reader import Readers
 from edgeagent.store.recovery import Notice, prepare
@@ -38,13 +40,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Options:
-    """How a store is used. `synchronous` other than FULL loses acknowledged writes: for measurements."""
+    """How a store is used. `synchronous` other than FULL loses acknowledged writes: for measurements.
+    `anchor`: the file outside of the store that remembers its audit and its journal."""
 
     group_window_ms: float = 0.0
     reserve_bytes: int = 32 << 20
     n_readers: int = 3
     n_backups: int = 3
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    anchor: Path | None = None
 
 
 def open_store(settings: Settings) -> Database:
@@ -57,6 +61,7 @@ def open_store(settings: Settings) -> Database:
         group_window_ms=settings.store_group_window_ms,
         reserve_bytes=settings.store_reserve_bytes,
         n_backups=settings.store_backups,
+        anchor=settings.effective_audit_anchor,
     )
     return Database(settings.store_dir, obtain(settings), options)
 
@@ -78,10 +83,12 @@ class Database:
         check_sqlite()
         self.files = StoreFiles(folder)
         self.secret = secret
-        self._options = options
+        self.options = options
         self._key = secret.raw if secret else None
         self.backups = Backups(self.files, self._key, options.n_backups)
         self.notices: list[Notice] = []
+        self.journal = Journal(self.files, secret)
+        self.access = Access(self.journal, options.anchor, secret)
         try:
             self._db = self._open(migrations)
         except StorageFull:
@@ -183,6 +190,8 @@ class Database:
                 db = db or connect(self.files.database, self._key, role="writer")
                 undo.callback(db.close)
                 self._begin(db, migrations)
+                if self._lock.is_alone:
+                    self._settle(db)
                 self.files.take_ballast()
             except SqliteError as exc:
                 raise translate(exc, self.files.database) from exc
@@ -197,17 +206,26 @@ class Database:
             if version(db) == 0:
                 # So that erased pages can go back to the disk; only an empty file takes it.
                 db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            set_wal(db, self._options.synchronous)
+            set_wal(db, self.options.synchronous)
             migrate(db, migrations)
             sync_folder(self.files.folder)  # SQLite does not sync the name of a new database
             return
-        set_wal(db, self._options.synchronous)
+        set_wal(db, self.options.synchronous)
         refuse_newer(db, migrations)
         if version(db) < len(migrations):
             raise StoreUnusable(
                 f"Another process has the store open at version {version(db)}, this edgeagent needs "
                 f"{len(migrations)}: stop that process first."
             )
+
+    def _settle(self, db: Tables) -> None:
+        """Carry out again what an older copy lacks, before anybody reads it (store/access.py)."""
+        was_replaced = any(n.code in ("store_lost", "store_restored") for n in self.notices)
+        done = self.access.settle(db, was_replaced=was_replaced)
+        if done:
+            notice = Notice("store_replayed", done.told())
+            logger.warning("%s %s", notice.code, notice.message)
+            self.notices.append(notice)
 
 
 def _truncate(db: Tables) -> bool:

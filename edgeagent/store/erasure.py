@@ -8,8 +8,9 @@
     6. search every byte of the state directory for the probes; if a database page still holds one,
        VACUUM and search again
 
-A crash in between leaves a note (`removal.mark`) by which the next sweep cleans up; erasing again
-finishes the rest. Freed flash cells are the device's affair: what is on them is encrypted.
+Before 2 it is entered in the journal, by which an interrupted erasure is finished at the next start and
+a restored backup is erased again (store/replay.py); a note (`removal.mark`) lets the next sweep clean up.
+ Freed flash cells are the device's affair: what is on them is encrypted.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from edgeagent.store.backup import Backup
 from edgeagent.store.database import Database
 from edgeagent.store.proof import Probes, Proof
 from edgeagent.store.removal import BATCH, key_of
+from edgeagent.store.replay import recorded
 from edgeagent.store.selection import HELD, TABLES, Selector
 from edgeagent.store.sql import Connection, now_ms
 
@@ -125,16 +127,18 @@ def erase(
     receipt = Receipt(request.selector.values(), request.actor, now_ms())
     receipt.held_back = _write(store, partial(_begin, key=key, request=request))
     probes, digest = Probes(), sha256()
-    for table in TABLES:
-        step = partial(_erase_batch, table=table, selector=request.selector)
-        while (batch := _write(store, step)).ids:
-            receipt.erased.update(batch.deleted)
-            probes.add(*batch.texts)
-            for one in (*batch.ids, *batch.texts):
-                digest.update(f"{table} {len(str(one))} {one}\n".encode())
-            tell("delete", len(batch.ids))
-    receipt.digest = digest.hexdigest()
-    head = _write(store, partial(_end, key=key, request=request, digest=receipt.digest))
+    with recorded(store.journal, request.selector) as mark_done:
+        for table in TABLES:
+            step = partial(_erase_batch, table=table, selector=request.selector)
+            while (batch := _write(store, step)).ids:
+                receipt.erased.update(batch.deleted)
+                probes.add(*batch.texts)
+                for one in (*batch.ids, *batch.texts):
+                    digest.update(f"{table} {len(str(one))} {one}\n".encode())
+                tell("delete", len(batch.ids))
+        receipt.digest = digest.hexdigest()
+        end = partial(_end, key=key, request=request, digest=receipt.digest, mark_done=mark_done)
+        head = _write(store, end)
     receipt.audit_seq, receipt.audit_mac = head.seq, head.mac.hex()
     receipt.is_log_empty = _clean(store, tell)
     for name, forget in places.forget.items():
@@ -202,7 +206,11 @@ def _erase_batch(conn: Connection, *, table: str, selector: Selector) -> _Batch:
     return _Batch(ids, texts, deleted)
 
 
-def _end(conn: Connection, *, key: bytes, request: Request, digest: str) -> audit.Head:
+def _end(
+    conn: Connection, *, key: bytes, request: Request, digest: str,
+    mark_done: Callable[[Connection], object],
+) -> audit.Head:  # fmt: skip
+    mark_done(conn)
     return audit.append(
         conn, key, actor=request.actor, action="data.erase", object=label(key, request.selector),
         digest=digest,

@@ -35,6 +35,15 @@ class StoreFiles:
         return self.folder / "lock"
 
     @property
+    def journal(self) -> Path:
+        """Revocations and erasures, which must outlive the database (store/journal.py)."""
+        return self.folder / "journal"
+
+    @property
+    def journal_lock(self) -> Path:
+        return self.folder / "journal.lock"
+
+    @property
     def restoring(self) -> Path:
         """A complete, verified copy that is about to become the database."""
         return self.folder / "restoring.db"

@@ -20,10 +20,15 @@ _SECRET = re.compile(r"ea_[A-Za-z0-9_-]{43}")
 _NO_DIGEST = bytes(32)
 
 
-def create(conn: Tables, spec: KeySpec, now_ms: int) -> NewKey:
-    """Make a key. Raises: InvalidParameter."""
+def new_secret() -> str:
+    """43 random characters behind the prefix: 256 bits."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def create(conn: Tables, spec: KeySpec, now_ms: int, secret: str | None = None) -> NewKey:
+    """Make a key, with a new secret unless `new_secret` made one before. Raises: InvalidParameter."""
     check(spec, now_ms)
-    secret = PREFIX + secrets.token_urlsafe(32)
+    secret = secret or new_secret()
     key = Key(
         id=f"key_{secrets.token_hex(12)}",
         name=spec.name,
@@ -45,16 +50,15 @@ def create(conn: Tables, spec: KeySpec, now_ms: int) -> NewKey:
     return NewKey(key, secret)
 
 
-def find(conn: Tables, secret: str, now_ms: int) -> Key | None:
-    """The live key of this secret. What is not found, expired and revoked takes the same way."""
+def find(conn: Tables, secret: str) -> Key | None:
+    """The key of this secret, live or not. What is not found takes the same way."""
     digest = _digest(secret)
     row = conn.execute(f"select digest, {COLUMNS} from key where digest = ?", (digest,)).fetchone()
     kept = bytes(row[0]) if row is not None else _NO_DIGEST
     is_same = hmac.compare_digest(kept, digest)
     if row is None or not is_same:
         return None
-    key = from_row(row[1:])
-    return key if key.is_live(now_ms) else None
+    return from_row(row[1:])
 
 
 def looks_like_one(secret: str) -> bool:
@@ -144,6 +148,11 @@ def forget(conn: Tables, key_id: str, now_ms: int) -> Key:
     conn.execute("update key set replaced_by = null where replaced_by = ?", (key_id,))
     conn.execute("delete from key where id = ?", (key_id,))
     return key
+
+
+def drop(conn: Tables, key_id: str) -> None:
+    """Undo `create` of a key that nobody has been told of."""
+    conn.execute("delete from key where id = ?", (key_id,))
 
 
 def _digest(secret: str) -> bytes:

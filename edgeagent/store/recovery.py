@@ -2,7 +2,7 @@
 
     restoring.db is there: an earlier replacement was cut short; finish it
     the file opens and checks: nothing to do
-    it does not, though the seal says the key is right:
+    it does not, though the seal says the key is right, or it is missing beside its seal:
         make restoring.db from the newest sound backup, if there is one
         move the log, its index and the database into quarantine/, in this order
         rename restoring.db to the database
@@ -77,6 +77,9 @@ def prepare(
     if seal is None and not is_new:
         _refuse_unsealed(files, secret)
     db = None
+    if is_new and _was_begun(files, seal):
+        notices.append(_replace(files, backups, "its file is missing or empty"))
+        is_new = not files.database.exists()
     if not is_new:
         try:
             db, said = _examine(files, key, migrations)
@@ -89,8 +92,16 @@ def prepare(
                 ) from exc
             notices.append(_replace(files, backups, exc.message))
     if seal is None:
+        # Before the seal: a seal without a file beside it is a file that was lost.
+        files.database.touch(mode=0o600)
+        sync_folder(files.folder)
         Seal.of(secret).write(files.seal)
     return notices, db
+
+
+def _was_begun(files: StoreFiles, seal: Seal | None) -> bool:
+    """Whether a database that is not there, or empty, has been there. The journal is begun after it."""
+    return files.journal.exists() or (seal is not None and not files.database.exists())
 
 
 def restore(files: StoreFiles, backups: Backups, backup: Path) -> Notice:

@@ -168,9 +168,10 @@ class Sweeper:
         # Read before the rows: one that is written in between is not from the future.
         newest = self._store.read(newest_row_ms)
         reading = self._clock.read()
-        last = self._store.read(clock.remembered)
-        found = clock.judge(reading, last, newest, self._bounds)
-        self._write(partial(clock.remember, seen=found.remember))
+        found, floor = self._store.read(
+            partial(clock.look, now=reading, newest_row_ms=newest, bounds=self._bounds)
+        )
+        self._write(partial(clock.keep, judgement=found, floor=floor))
         if found.doubt != self._told:
             self._told = found.doubt
             if found.doubt is not None:

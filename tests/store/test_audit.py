@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from functools import partial
 
 import pytest
 
@@ -127,16 +129,37 @@ def test_names_of_people_become_pseudonyms_that_need_the_key():
     assert "patient" not in one
 
 
-def test_the_anchor_file_only_goes_forward_unless_a_backup_was_restored(tmp_path, caplog):
-    path = tmp_path / "elsewhere" / "anchor"
-    assert anchor.read(path) is None
+def test_the_anchor_file_only_goes_forward_unless_a_backup_was_restored(opened, tmp_path, caplog):
+    path, key = tmp_path / "elsewhere" / "anchor", b"k" * 32
+    assert anchor.read(path) is None and anchor.recall(path, key) is None
+    store = opened()
+
+    for action in ("one", "two"):
+        store.write(
+            partial(audit.append, key=key, actor="test", action=action, object="x")
+        ).result()
     with caplog.at_level("INFO"):
-        anchor.publish(path, Head(7, b"7" * 32))
-    assert f"audit_head seq=7 mac={(b'7' * 32).hex()}" in caplog.text
-    anchor.publish(path, Head(5, b"5" * 32))
-    assert anchor.read(path) == Head(7, b"7" * 32)
-    anchor.publish(path, Head(5, b"5" * 32), is_restored=True)
-    assert anchor.read(path) == Head(5, b"5" * 32)
+        newest = anchor.publish_head(store, key, path)
+    assert f"audit_head seq=2 mac={newest.mac.hex()}" in caplog.text
+    store.write(lambda db: db.execute("delete from audit where seq = 2")).result()
+    store.write(lambda db: db.execute("delete from checkpoint where name = 'audit_head'")).result()
+    older = anchor.publish_head(store, key, path)
+    assert older.seq == 1 and anchor.read(path) == newest
+    anchor.publish_head(store, key, path, is_restored=True)
+    assert anchor.read(path) == older
+
+
+def test_an_anchor_that_was_edited_is_not_believed(opened, tmp_path):
+    path, key = tmp_path / "anchor", b"k" * 32
+    store = opened()
+    anchor.publish_head(store, key, path)
+    kept = anchor.recall(path, key)
+    assert kept is not None and kept.journal == store.journal.read().head and not kept.is_forged
+    body = json.loads(path.read_text())
+    for field, value in (("seq", 9), ("time_ms", 7), ("journal", None), ("tag", "00")):
+        path.write_text(json.dumps(body | {field: value}))
+        assert anchor.recall(path, key).is_forged, field
+    assert anchor.recall(path, b"x" * 32).is_forged
 
 
 @pytest.mark.parametrize("text", ["", "7", "7:", "x:" + "0" * 64, "7:00", "-1:" + "0" * 64])

@@ -42,7 +42,8 @@ def write(database: Database, fn, *arguments):
 
 
 def find(database: Database, secret: str, now_ms: int = NOW) -> Key | None:
-    return database.read(lambda db: keys.find(db, secret, now_ms))
+    key = database.read(lambda db: keys.find(db, secret))
+    return key if key is not None and key.is_live(now_ms) else None
 
 
 def changed(spec: KeySpec, **fields) -> KeySpec:

@@ -1,0 +1,328 @@
+"""What must outlive the database: that keys were made, which were revoked, what was erased.
+
+A database can be lost, or replaced by an older copy of itself. Without a memory outside of it, the
+first would open the daemon to everybody and the second would revive revoked keys and erased rows.
+The journal is that memory: a file beside the database, one line for each act, numbered 1, 2, 3, ...
+
+    line = base64(nonce, AES-256-GCM(key, entry))      the key is a subkey of the store's
+    mac[n] = HMAC-SHA256(key, id, n, kind, what, utc_ms, mac[n-1])
+
+An entry is on the disk before its act is acknowledged. The database keeps the number up to which it
+has carried the journal out (`store/mark.py`), so an older copy shows what it lacks, and `store/access.py`
+replays that before anything is served. (number, mac) of the newest entry is the head; database and audit
+anchor keep it, which tells of a journal that was cut, replaced or deleted. Entries hold key ids and, for
+whose data was erased, keyed pseudonyms: nobody can read a name in the file, with its key either.
+A store in plain text has no key: its journal then finds accidents and no intent.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import hmac
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any, Literal
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from edgeagent.catalog.durable import sync_folder
+from edgeagent.errors import EdgeAgentError, StoreLocked
+from edgeagent.store.connection import from_os
+from edgeagent.store.files import StoreFiles
+from edgeagent.store.secret import Secret
+from edgeagent.store.sql import now_ms
+
+Kind = Literal["keyed", "open", "revoke", "expire", "erase", "hold", "release", "abandon", "reset"]
+# expire: `what` is a key and the UTC milliseconds at which it ends.
+# keyed: from here on requests need a key. open: the last record of a key was dropped on purpose.
+# abandon: the erasure with the number in `what` has failed and is not to be taken up again.
+# reset: an administrator has accepted the loss of what was known of keys.
+MOST_ENTRIES = 4096  # more are dropped where no backup needs them
+_NONCE_BYTES = 12
+_NO_KEY = sha256(b"edgeagent: a journal without a key").digest()
+_AAD = b"edgeagent journal 1"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One act. `what`: a key id, pseudonyms as JSON, or nothing."""
+
+    n: int
+    kind: Kind
+    what: str
+    utc_ms: int
+    mac: bytes
+
+
+class Base(msgspec.Struct, frozen=True):
+    """What the file begins with: its identity, and what the entries said that were dropped since."""
+
+    id: str
+    n: int
+    mac: bytes
+    is_keyed: bool
+    revoked: list[str] = []
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A place in one journal: what others remember of it."""
+
+    id: str
+    n: int
+    mac: bytes
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that a journal says."""
+
+    base: Base
+    entries: list[Entry] = field(default_factory=list)
+
+    @property
+    def head(self) -> Place:
+        last: Base | Entry = self.entries[-1] if self.entries else self.base
+        return Place(self.base.id, last.n, last.mac)
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether requests must bring a key."""
+        said = [e.kind for e in self.entries if e.kind in ("keyed", "open", "reset")]
+        return said[-1] != "open" if said else self.base.is_keyed
+
+    @property
+    def revoked(self) -> list[str]:
+        return [*self.base.revoked, *(e.what for e in self.entries if e.kind == "revoke")]
+
+    @property
+    def abandoned(self) -> set[int]:
+        return {int(e.what) for e in self.entries if e.kind == "abandon"}
+
+    def mac_at(self, n: int) -> bytes | None:
+        """The mac of entry `n`; None where the journal does not reach."""
+        if n == self.base.n:
+            return self.base.mac
+        at = n - self.base.n - 1
+        return self.entries[at].mac if 0 <= at < len(self.entries) else None
+
+    def holds(self, place: Place) -> bool:
+        """Whether this is the journal of that place, as it was there or longer."""
+        if place.id != self.base.id or place.n > self.head.n:
+            return False
+        found = self.mac_at(place.n)
+        return found is None or hmac.compare_digest(found, place.mac)
+
+
+class Journal:
+    """The journal of one store. Any thread, any number of processes: writers take turns by a lock."""
+
+    def __init__(self, files: StoreFiles, secret: Secret | None) -> None:
+        self._files = files
+        key = secret.subkey("journal") if secret is not None else _NO_KEY
+        self._cipher = AESGCM(key)
+        self._mac_key = secret.subkey("journal chain") if secret is not None else _NO_KEY
+        self._names = secret.subkey("journal names") if secret is not None else _NO_KEY
+        self._turn = threading.RLock()
+        self._depth = 0
+        self._cached: tuple[int, int, Contents] | None = None  # inode, sound bytes, what they say
+
+    def pseudonym(self, kind: str, name: str) -> str:
+        """The same for the same name, and of no use without the key of the store."""
+        tag = hmac.digest(self._names, msgspec.msgpack.encode([kind, name]), "sha256")
+        return tag[:16].hex()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other writers out, of this process and of others, for an act of several steps."""
+        with self._turn:
+            self._depth += 1
+            lock = self._locked() if self._depth == 1 else None
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if lock is not None:
+                    os.close(lock)
+
+    def read(self) -> Contents | None:
+        """All of it; None where there is no journal. A last line that is not whole was never
+        acknowledged and is left out. Raises: StoreLocked for a damaged or forged one."""
+        return self._read()[0]
+
+    def begin(self, *, is_keyed: bool, revoked: Sequence[str] = ()) -> Contents:
+        """Begin a new journal in the place of any that is there. Raises: what the disk raises."""
+        name = secrets.token_hex(8)
+        mac = hmac.digest(self._mac_key, name.encode(), "sha256")
+        made = Contents(Base(name, 0, mac, is_keyed, list(revoked)))
+        with self.alone():
+            self._replace(made)
+        return made
+
+    def append(self, kind: Kind, what: str = "") -> Contents:
+        """Add an entry; it is on the disk when this returns. Gives the journal with it as its head.
+
+        Raises: StoreLocked where there is no sound journal to add to; StorageFull, StorageFailed.
+        """
+        with self.alone():
+            found, n_bytes = self._read()
+            if found is None:
+                raise StoreLocked(
+                    f"Journal {self._files.journal} is not there, and what ends a key or erases data "
+                    "must be written into it: run `edgeagent keys reset-access` on the device."
+                )
+            entry = self._next(found, kind, what)
+            line = self._sealed(entry)
+            self._try_twice(lambda: self._write_at(n_bytes, line))
+            return replace(found, entries=[*found.entries, entry])
+
+    def compact(self, keep_from_n: int) -> bool:
+        """Drop entries up to `keep_from_n`, which nothing needs any more, if there are many."""
+        with self.alone():
+            found = self.read()
+            if found is None or len(found.entries) <= MOST_ENTRIES:
+                return False
+            gone = [e for e in found.entries if e.n <= keep_from_n]
+            if not gone:
+                return False
+            before = Contents(found.base, gone)
+            base = Base(
+                found.base.id, gone[-1].n, gone[-1].mac, before.is_keyed,
+                list(dict.fromkeys(before.revoked))[-10 * MOST_ENTRIES :],
+            )  # fmt: skip
+            self._replace(replace(found, base=base, entries=found.entries[len(gone) :]))
+            return True
+
+    # ---- the file
+
+    def _locked(self) -> int:
+        try:
+            fd = os.open(self._files.journal_lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise from_os(exc, self._files.journal) from exc
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return fd
+
+    def _read(self) -> tuple[Contents | None, int]:
+        """What the file says, and how many of its bytes are sound. Of a file that has grown since the
+        last time, the new lines are read."""
+        try:
+            with self._files.journal.open("rb") as file:
+                inode, size = os.fstat(file.fileno()).st_ino, os.fstat(file.fileno()).st_size
+                cached = self._cached
+                if cached is None or cached[0] != inode or size < cached[1]:
+                    cached = None
+                start = cached[1] if cached is not None else 0
+                file.seek(start)
+                raw = file.read()
+        except FileNotFoundError:
+            return None, 0
+        except OSError as exc:
+            raise from_os(exc, self._files.journal) from exc
+        found, n_bytes = self._parsed(raw, cached[2] if cached is not None else None)
+        self._cached = inode, start + n_bytes, found
+        return found, start + n_bytes
+
+    def _parsed(self, raw: bytes, before: Contents | None) -> tuple[Contents, int]:
+        lines = raw.split(b"\n")
+        torn = lines.pop()  # behind the last newline: nothing, or a write that was cut short
+        base = before.base if before is not None else None
+        entries = list(before.entries) if before is not None else []
+        n_bytes = 0
+        for at, line in enumerate(lines):
+            try:
+                if base is None:
+                    base = self._opened(line, Base)
+                else:
+                    entries.append(self._checked(Contents(base, entries), line))
+            except ValueError as exc:
+                if base is not None and at == len(lines) - 1 and not torn:
+                    break  # the newline was written before what precedes it
+                raise self._damaged(f"line {at + 1} was changed or moved") from exc
+            n_bytes += len(line) + 1
+        if base is None:
+            raise self._damaged("it is empty")
+        return Contents(base, entries), n_bytes
+
+    def _checked(self, before: Contents, line: bytes) -> Entry:
+        entry: Entry = self._opened(line, Entry)
+        mac = self._mac(before.head, entry.kind, entry.what, entry.utc_ms)
+        if entry.n != before.head.n + 1 or not hmac.compare_digest(mac, entry.mac):
+            raise ValueError("not the next entry")
+        return entry
+
+    def _next(self, found: Contents, kind: Kind, what: str) -> Entry:
+        utc_ms = now_ms()
+        mac = self._mac(found.head, kind, what, utc_ms)
+        return Entry(found.head.n + 1, kind, what, utc_ms, mac)
+
+    def _mac(self, before: Place, kind: str, what: str, utc_ms: int) -> bytes:
+        fields = [before.id, before.n + 1, kind, what, utc_ms, before.mac]
+        return hmac.digest(self._mac_key, msgspec.msgpack.encode(fields), "sha256")
+
+    def _sealed(self, record: Base | Entry) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        text = msgspec.msgpack.encode(record)
+        return base64.b64encode(nonce + self._cipher.encrypt(nonce, text, _AAD)) + b"\n"
+
+    def _opened(self, line: bytes, kind: type[Any]) -> Any:
+        """Raises: ValueError."""
+        raw = base64.b64decode(line, validate=True)
+        try:
+            text = self._cipher.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], _AAD)
+        except InvalidTag as exc:
+            raise ValueError("not authentic") from exc
+        try:
+            return msgspec.msgpack.decode(text, type=kind)
+        except msgspec.MsgspecError as exc:
+            raise ValueError("of another version") from exc
+
+    def _write_at(self, n_bytes: int, line: bytes) -> None:
+        """Add a line behind the sound ones, over what a write that was cut short may have left."""
+        with self._files.journal.open("rb+") as file:
+            file.truncate(n_bytes)
+            file.seek(n_bytes)
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _replace(self, contents: Contents) -> None:
+        lines = self._sealed(contents.base) + b"".join(map(self._sealed, contents.entries))
+        self._try_twice(lambda: self._replace_file(lines))
+
+    def _replace_file(self, lines: bytes) -> None:
+        draft = self._files.journal.with_name(".journal.part")
+        try:
+            fd = os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(fd)
+            draft.replace(self._files.journal)
+            sync_folder(self._files.folder)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _try_twice(self, write: Any) -> None:
+        """Where the disk is full, once more in the room that is kept for this."""
+        try:
+            try:
+                write()
+            except OSError:
+                if not self._files.throw_ballast():
+                    raise
+                write()
+        except OSError as exc:
+            raise from_os(exc, self._files.journal) from exc
+
+    def _damaged(self, what: str) -> EdgeAgentError:
+        return StoreLocked(
+            f"Journal {self._files.journal} of revocations and erasures is damaged ({what}): restore "
+            "that file, or run `edgeagent keys reset-access` on the device."
+        )

@@ -1,0 +1,83 @@
+"""The time by which keys expire: the device's clock, and never before a time that has been.
+
+A key that has expired must not live again because somebody sets the clock back, or because a device
+without a clock of its own boots in 1970. The floor (store/clock.py) is the latest time that was believed,
+and goes on with the running time of the device. A clock that is ahead ends keys early for as long as it is
+ahead, and moves the floor only where it is believed.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from edgeagent.store import clock
+from edgeagent.store.clock import Clock, DeviceClock, Judgement
+from edgeagent.store.sql import Connection, now_ms, scalar
+
+REFRESH_S = 60.0
+
+
+@dataclass(frozen=True)
+class _Seen:
+    floor_ms: int
+    since_boot_s: float
+    looked_s: float
+
+
+class KeyTime:
+    """One thread, except `keep`, which runs on the writer's."""
+
+    def __init__(self, device: Clock | None = None) -> None:
+        self._device = device or DeviceClock()
+        self._seen: _Seen | None = None
+
+    def now_ms(self, conn: Connection) -> int:
+        """UTC in milliseconds for what expires. Looks at the store once a minute."""
+        seen = self._seen
+        if seen is None or time.monotonic() - seen.looked_s > REFRESH_S:
+            seen = self._seen = self._look(conn)
+        wall_ms, since_boot_s = self._now()
+        return max(wall_ms, self._floor_ms(seen, since_boot_s))
+
+    def keep(self, conn: Connection) -> None:
+        """Write the floor down, in the caller's transaction."""
+        reading = self._device.read()
+        judgement, floor = clock.look(conn, reading, _newest_ms(conn))
+        if (seen := self._seen) is not None and not _is_vouched(judgement):
+            floor = max(floor, self._floor_ms(seen, reading.since_boot_s))
+        clock.keep(conn, judgement, floor)
+
+    def forget(self) -> None:
+        """Look again at the next use."""
+        self._seen = None
+
+    def _look(self, conn: Connection) -> _Seen:
+        reading = self._device.read()
+        judgement, floor = clock.look(conn, reading, _newest_ms(conn))
+        if self._seen is not None and not _is_vouched(judgement):
+            floor = max(floor, self._floor_ms(self._seen, reading.since_boot_s))
+        return _Seen(floor, reading.since_boot_s, time.monotonic())
+
+    def _now(self) -> tuple[int, float]:
+        """Wall clock and running time; whether NTP vouches is not asked for every request."""
+        if isinstance(self._device, DeviceClock):
+            return now_ms(), time.clock_gettime(time.CLOCK_BOOTTIME)
+        reading = self._device.read()
+        return reading.wall_ms, reading.since_boot_s
+
+    @staticmethod
+    def _floor_ms(seen: _Seen, since_boot_s: float) -> int:
+        if not seen.floor_ms:
+            return 0
+        return seen.floor_ms + int(1000 * max(0.0, since_boot_s - seen.since_boot_s))
+
+
+def _is_vouched(judgement: Judgement) -> bool:
+    return judgement.doubt is None and judgement.may_redate
+
+
+def _newest_ms(conn: Connection) -> int | None:
+    """The time of the newest audit row: making a key writes one, and the event loop may ask for it."""
+    found: int | None = scalar(conn, "select utc_ms from audit order by seq desc limit 1")
+    return found

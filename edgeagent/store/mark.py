@@ -1,0 +1,53 @@
+"""How far this database has carried out the journal: a note in it, that its backups have too.
+
+An act marks its entry in the transaction that carries it out. Acts may end in another order than they
+were entered in (an erasure takes minutes), so what is done behind a gap is listed.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from edgeagent.store.journal import Contents, Place
+from edgeagent.store.sql import Connection, scalar
+
+CHECKPOINT = "journal"
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """All entries up to `place.n` are carried out, and those in `done`."""
+
+    place: Place
+    done: list[int] = []
+
+    @property
+    def newest_n(self) -> int:
+        return max([self.place.n, *self.done])
+
+
+def read(conn: Connection) -> Mark | None:
+    """The mark of this database; None in one from before there were journals, and in a new one."""
+    body = scalar(conn, "select body from checkpoint where name = ?", (CHECKPOINT,))
+    try:
+        return msgspec.json.decode(body, type=Mark) if body else None
+    except msgspec.MsgspecError:
+        return None
+
+
+def write(conn: Connection, mark: Mark) -> None:
+    body = msgspec.json.encode(mark).decode()
+    conn.execute("insert or replace into checkpoint values (?, ?)", (CHECKPOINT, body))
+
+
+def carried_out(conn: Connection, contents: Contents, *numbers: int) -> None:
+    """Mark entries of `contents`, in the caller's transaction."""
+    before = read(conn)
+    if before is None or before.place.id != contents.base.id:
+        before = Mark(Place(contents.base.id, contents.base.n, contents.base.mac))
+    done = {*before.done, *numbers}
+    n = before.place.n
+    while n + 1 in done and contents.mac_at(n + 1) is not None:
+        n += 1
+    mac = contents.mac_at(n) or before.place.mac
+    left = sorted(each for each in done if each > n)
+    write(conn, Mark(Place(contents.base.id, n, mac), left))

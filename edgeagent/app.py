@@ -26,6 +26,7 @@ from edgeagent.cards import Cards
 from edgeagent.choosing import AssistantOptions
 from edgeagent.configuration import Configuration
 from edgeagent.custody import Custody
+from edgeagent.daemon.bootstrap_key import bootstrap
 from edgeagent.dialogues import Dialogues
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.headstart import Headstart
@@ -58,15 +59,25 @@ class Daemon:
         configuration: Configuration,
         addresses: Sequence[str] | None = None,
         headstart: Headstart | None = None,
+        *,
+        bootstrap_key_file: Path | None = None,
     ) -> None:
         self.settings = settings = configuration.settings
         exposed = [a for a in addresses or (settings.host,) if not is_loopback(a)]
         path = StoreFiles(settings.store_dir).database
-        if exposed and not path.exists():
+        if exposed and not path.exists() and bootstrap_key_file is None:
             refuse_open_bind(exposed[0], settings, has_key=False)  # and nothing has been made
         self.database = open_store(settings) if settings.store == "on" else None
-        self.keyring = Keyring(self.database, path, lambda: open_store(settings))
-        if exposed:
+        self.keyring = Keyring(
+            self.database,
+            path,
+            lambda: open_store(settings),
+            anchor_path=settings.effective_audit_anchor,
+        )
+        is_locked = self.keyring.check_access() is not None  # says so in the log
+        if bootstrap_key_file is not None and not is_locked:
+            bootstrap(self.keyring, bootstrap_key_file)
+        if exposed and not is_locked:
             refuse_open_bind(exposed[0], settings, has_key=self.keyring.is_any_usable())
         n_cores = settings.n_threads or configuration.device.capacity.n_threads_max
         measuring = Measuring(configuration.device, settings.state_dir)

@@ -14,6 +14,7 @@ import click
 
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.configuration import Configuration
+from edgeagent.daemon.instance import Instance
 from edgeagent.errors import StartFailed
 from edgeagent.headstart import Headstart
 from edgeagent.listener import bind, is_loopback, listen
@@ -34,7 +35,10 @@ FIRST_INHERITED_FD = 3
 @click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info."
 )
-def serve(config: Path | None, **flags: Any) -> None:
+@click.option("--bootstrap-key-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Where no API key was made yet: make one with every scope and write it to this new "
+              "file, readable for this user only.")  # fmt: skip
+def serve(config: Path | None, bootstrap_key_file: Path | None, **flags: Any) -> None:
     """Run the daemon: an OpenAI-compatible API on this machine.
 
     The API is at http://127.0.0.1:8484/v1, its documentation at /schema. Ctrl-C or SIGTERM stops it.
@@ -47,6 +51,8 @@ def serve(config: Path | None, **flags: Any) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         stream=sys.stderr,
     )
+    # Before the store is marked or a model loaded. Kept until this process ends.
+    instance = Instance(settings.state_dir, must_hold=settings.store == "on")
     # An address that is taken is told of before a model is loaded beside that of whoever has it.
     inherited = inherited_sockets()
     try:
@@ -57,10 +63,11 @@ def serve(config: Path | None, **flags: Any) -> None:
         sockets = []  # whether others may reach such an address at all comes first
     headstart = Headstart(configuration) if settings.preload and sockets else None
     try:
-        _serve(configuration, sockets, addresses(inherited), headstart)
+        _serve(configuration, sockets, addresses(inherited), headstart, bootstrap_key_file)
     finally:
         if headstart is not None:
             headstart.close()
+        instance.close()
 
 
 def _serve(
@@ -68,11 +75,12 @@ def _serve(
     sockets: list[socket.socket],
     inherited: list[str] | None,
     headstart: Headstart | None,
+    bootstrap_key_file: Path | None,
 ) -> None:
     # Only now: this is a second of imports, in which the model is being loaded.
     from edgeagent.app import Daemon
 
-    daemon = Daemon(configuration, inherited, headstart)
+    daemon = Daemon(configuration, inherited, headstart, bootstrap_key_file=bootstrap_key_file)
     settings = configuration.settings
     for sock in sockets or [bind(settings.host, settings.port)]:
         if inherited is None:

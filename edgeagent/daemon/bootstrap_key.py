@@ -1,0 +1,86 @@
+"""The first key of a device that nobody logs in to, written to a file at its first start.
+
+    FILE is there: it is left as it is, and so is the store
+    a draft beside it holds the secret of a live key: an earlier start was cut short; give it its name
+    the store has keys: nothing to do
+    else write a new secret to the draft, make the key, give the draft its name
+
+The draft comes first: a kill between it and the key leaves a secret of no key, a kill after the key
+leaves one that the next start finds. Never is there a key whose secret nobody has.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import os
+from pathlib import Path
+
+from edgeagent.catalog.durable import sync_folder
+from edgeagent.errors import StartFailed
+from edgeagent.keyring import Keyring
+from edgeagent.store import keys
+from edgeagent.store.key_record import KeySpec
+from edgeagent.types import ALL_SCOPES
+
+logger = logging.getLogger(__name__)
+
+NAME = "bootstrap"
+
+
+def bootstrap(keyring: Keyring, path: Path) -> bool:
+    """Make the first key and write its secret to `path`, mode 0600. True: that was done now.
+
+    Raises: StartFailed where the file is there and no key is, or cannot be written; StoreLocked.
+    """
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        if keyring.is_any_made():
+            return not path.exists() and _finish(keyring, draft, path)
+        if os.path.lexists(path):
+            raise StartFailed(
+                f"Bootstrap key file {path} exists, though this daemon has no key yet, and is not "
+                "overwritten: move it away, or name another file."
+            )
+        draft.unlink(missing_ok=True)
+        secret = keys.new_secret()
+        fd = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(fd, "w", encoding="ascii") as file:
+            file.write(secret + "\n")
+            file.flush()
+            os.fsync(fd)
+        sync_folder(draft.parent)
+        spec = KeySpec(name=NAME, scopes=ALL_SCOPES)
+        made = keyring.create(spec, f"cli:{getpass.getuser()}", secret).result()
+        _name(draft, path)
+    except OSError as exc:
+        raise StartFailed(
+            f"Bootstrap key file {path} cannot be written: {exc.strerror}. Name a file in a folder that "
+            "exists and is writable for this user."
+        ) from exc
+    logger.info("bootstrap_key id=%s file=%s", made.key.id, path)
+    return True
+
+
+def _finish(keyring: Keyring, draft: Path, path: Path) -> bool:
+    """Name what an earlier start had written. Raises: OSError."""
+    try:
+        secret = draft.read_text(encoding="ascii").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
+    if keyring.caller(secret, is_exposed=True) is None:
+        return False
+    _name(draft, path)
+    return True
+
+
+def _name(draft: Path, path: Path) -> None:
+    """Give the draft its name, unless somebody else has taken it. Raises: OSError."""
+    try:
+        os.link(draft, path, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: FAT
+        draft.rename(path)
+    draft.unlink(missing_ok=True)
+    sync_folder(path.parent)

@@ -1,0 +1,51 @@
+"""One daemon for one state directory, and the tools beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from edgeagent.daemon.instance import Instance
+from edgeagent.errors import StartFailed
+from tests.conftest import clean_environment, serving
+
+
+def test_a_second_one_is_refused_with_the_first_ones_pid_until_that_ends(tmp_path):
+    first = Instance(tmp_path)
+    with pytest.raises(StartFailed, match=rf"Another daemon \(pid {os.getpid()}\)"):
+        Instance(tmp_path)
+    Instance(tmp_path / "another").close()
+    first.close()
+    first.close()
+    Instance(tmp_path).close()
+
+
+def test_a_directory_that_cannot_be_made_is_refused_where_it_is_needed(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartFailed, match="cannot be used"):
+        Instance(tmp_path / "file" / "state")
+    Instance(tmp_path / "file" / "state", must_hold=False).close()
+
+
+def test_a_second_daemon_ends_in_one_line_and_tools_go_on(tmp_path):
+    state, models = tmp_path / "state", tmp_path / "models"
+    models.mkdir()
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "edgeagent", *arguments, "--state-dir", str(state)],
+            env=clean_environment(), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    with serving(models, state, preload=False) as daemon:
+        second = run("serve", "--port", "0")
+        assert second.returncode == 2 and second.stdout == ""
+        (line,) = second.stderr.strip().splitlines()
+        assert f"Another daemon (pid {daemon.pid}) uses state directory" in line
+        assert run("keys", "create", "--name", "beside").returncode == 0
+        assert run("data", "stats").returncode == 0
+    with serving(models, state, preload=False):
+        pass

@@ -22,7 +22,9 @@ from edgeagent.routing.values import PATTERNS, READERS
 from edgeagent.routing.words import Words
 from edgeagent.types import CallText, Tool
 
-MAX_CHARACTERS = 400
+# Commands are short; what is longer would hold up others while it is compared.
+MAX_CHARACTERS = 300
+MAX_WORDS = 40
 MAX_CALLS = 8
 _NUMBERS = ("percent", "degrees", "bare_degrees")
 
@@ -67,14 +69,13 @@ class Commands:
 
     def read(self, text: str) -> Command | None:
         """The command of a text, or None where it is none that is known for sure."""
-        if len(text) > MAX_CHARACTERS:
+        if len(text) > MAX_CHARACTERS or len(Words.of(text).words) > MAX_WORDS:
             return None
-        words = Words.of(text)
         vocabulary = self.book.vocabulary | self.home.vocabulary()
         question = None
-        for said in (words, words.corrected(vocabulary)):
-            for read in (self._one, self._several):
-                command = read(said)
+        for parts in _sentences(text):
+            for said in (parts, [part.corrected(vocabulary) for part in parts]):
+                command = self._all(said)
                 if command is not None and command.calls:
                     return command
                 question = question or command
@@ -133,25 +134,31 @@ class Commands:
 
     # ---- several in one
 
+    def _all(self, sentences: Sequence[Words]) -> Command | None:
+        """Sentences that are commands, beside others that ask for nothing: all are understood, or none is."""
+        is_one = len(sentences) == 1
+        asking = [one for one in sentences if is_one or not self._is_idle(one)]
+        found = []
+        for one in asking:
+            command = self._one(one)
+            if command is None or not command.calls:
+                command = self._several(one) or command
+            if command is None or not command.calls:
+                return command if len(asking) == 1 else None
+            found.append(command)
+        return _joined(found)
+
+    def _is_idle(self, words: Words) -> bool:
+        return not words.words or any(one.match(words) is not None for one in self.book.idle)
+
     def _several(self, words: Words) -> Command | None:
-        """Sentences joined by "and": all of them are understood, or none is."""
+        """Commands joined by "and"."""
         cuts = [n for n, word in enumerate(words.words) if word in ("and", "then")]
-        if not cuts:
-            return None
         bounds = [-1, *cuts, len(words.words)]
         parts = [words.cut(a + 1, b) for a, b in itertools.pairwise(bounds) if b > a + 1]
-        commands = [self._one(part) for part in parts]
-        if len(parts) < 2 or any(one is None or not one.calls for one in commands):
-            return None
-        found = [one for one in commands if one is not None]
-        calls = tuple(call for one in found for call in one.calls)
-        if len(calls) > MAX_CALLS:
-            return None
-        return Command(
-            calls,
-            " ".join(one.done for one in found),
-            tuple(target for one in found for target in one.targets),
-        )
+        commands = [self._one(part) for part in parts] if len(parts) > 1 else []
+        found = [one for one in commands if one is not None and one.calls]
+        return _joined(found) if len(found) == len(commands) else None
 
     # ---- arguments
 
@@ -197,7 +204,7 @@ class Commands:
         shown: dict[str, str] = {}
         for name, phrase in phrases.items():
             kind = template.kinds[name]
-            if kind == "target":
+            if kind in ("target", "place"):
                 continue
             said = words.cut(phrase.first, phrase.last)
             shown[name] = words.original(phrase.first, phrase.last)
@@ -236,8 +243,9 @@ class Commands:
             return self.home.only(text.default_domain) if text.default_domain else ()
         if "target" not in phrases:
             return ()
-        phrase = phrases["target"]
-        said = words.words[phrase.first : phrase.last]
+        spans = [phrases[slot] for slot in ("target", "place") if slot in phrases]
+        said = [word for span in spans for word in words.words[span.first : span.last]]
+        said = ["all", *said] if text.many else said
         found = self.home.target(said, text.domains, place_domain=text.place_domain)
         if found is not None or "and" not in said:
             return found
@@ -248,6 +256,26 @@ class Commands:
                 return one
             every += one
         return tuple(dict.fromkeys(every))
+
+
+def _sentences(text: str) -> Iterator[list[Words]]:
+    """The ways to cut a text: not at all, into sentences, and at commas too."""
+    yield [Words.of(text)]
+    for marks in (r"[.!?;\n]+(?:\s+|$)", r"(?:[.!?;,\n]+|\s[-–—])(?:\s+|$)"):
+        parts = [part for part in re.split(marks, text) if part.strip()]
+        if len(parts) > 1:
+            yield [Words.of(part) for part in parts]
+
+
+def _joined(commands: Sequence[Command]) -> Command | None:
+    """Several commands as one."""
+    calls = tuple(call for one in commands for call in one.calls)
+    if len(commands) == 1:
+        return commands[0]
+    if not calls or len(calls) > MAX_CALLS:
+        return None
+    targets = tuple(target for one in commands for target in one.targets)
+    return Command(calls, " ".join(one.done for one in commands), targets)
 
 
 class _Shown(dict[str, str]):

@@ -22,7 +22,11 @@ from edgeagent.routing.words import stems
 
 SHIPPED = Path(__file__).with_name("home_assistant.toml")
 # Kinds of slots that are phrases with a meaning of their own.
-_PHRASES = {"command": PATTERNS["text"], "area": PATTERNS["text"]}
+_PHRASES = {
+    "command": PATTERNS["text"],
+    "area": PATTERNS["text"],
+    "place": rf"(?:in|inside|at|for|over in|of) {PATTERNS['text']}",
+}
 
 
 class RuleText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +41,7 @@ class RuleText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     set: dict[str, Any] = {}
     optional: list[str] = []
     intents: list[str] = []
+    many: bool = False
     done: str = ""
     topic: str = ""
 
@@ -55,6 +60,7 @@ class MapText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rules: list[RuleText]
     before: list[str] = []
     after: list[str] = []
+    idle: list[str] = []
     words: dict[str, str] = {}
     choices: dict[str, list[str]] = {}
     nouns: dict[str, NounText] = {}
@@ -76,6 +82,7 @@ class RuleBook:
     rules: Sequence[Rule]
     before: Sequence[Template]
     after: Sequence[Template]
+    idle: Sequence[Template]
     choices: Mapping[str, Mapping[str, str]]
     nouns: Mapping[tuple[str, ...], Sequence[Noun]]
     vocabulary: frozenset[str]
@@ -97,7 +104,12 @@ def read_rules(path: Path) -> RuleBook:
         ) from exc
     book = _book(text)
     if path != SHIPPED:  # whose sentences are compiled when they are needed
-        for template in (*book.before, *book.after, *(t for r in book.rules for t in r.templates)):
+        for template in (
+            *book.before,
+            *book.after,
+            *book.idle,
+            *(t for r in book.rules for t in r.templates),
+        ):
             template.expression  # noqa: B018
     return book
 
@@ -126,9 +138,8 @@ def _book(text: MapText) -> RuleBook:
     }
     words |= {word for noun in nouns for word in noun}
     words |= {word for kinds in choices.values() for choice in kinds for word in choice.split()}
-    return RuleBook(
-        rules, templates(text.before), templates(text.after), choices, nouns, frozenset(words)
-    )
+    before, after, idle = map(templates, (text.before, text.after, text.idle))
+    return RuleBook(rules, before, after, idle, choices, nouns, frozenset(words))
 
 
 def _choices(words: Sequence[str]) -> dict[str, str]:

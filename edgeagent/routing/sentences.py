@@ -63,8 +63,8 @@ class Template:
 
     @property
     def words(self) -> frozenset[str]:
-        """The words of four letters or more that it may have."""
-        return frozenset(re.findall(r"[a-z]{4,}", re.sub(r"\{[^}]*\}|<[^>]*>", " ", self.text)))
+        """The words that it may have."""
+        return frozenset(re.findall(r"[a-z]{2,}", re.sub(r"\{[^}]*\}|<[^>]*>", " ", self.text)))
 
     def match(self, words: Words) -> dict[str, Phrase] | None:
         """The phrase of each slot, or None."""

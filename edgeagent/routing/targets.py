@@ -14,9 +14,9 @@ from functools import lru_cache
 from edgeagent.routing.entities import Entity
 from edgeagent.routing.words import Words, stem, stems
 
-_ALL = frozenset({"all", "every", "each", "both", "any", "whole", "entire"})
+_ALL = frozenset({"all", "every", "each", "both", "any", "whole", "entire", "everywhere"})
 _PLACE = frozenset({"in", "inside", "of", "at", "on", "for", "from", "over", "within"})
-_FILLER = frozenset({"there", "device", "up", "here"})
+_FILLER = frozenset({"there", "device", "up", "here", "overhead", "main", "some", "more", "please"})
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,14 @@ class _Phrase:
     place_domain: str
 
     def target(self) -> Found | None:
-        words = [word for word in self.words if word not in _FILLER] or list(self.words)
-        exact = self._named(words, self.entities)
+        exact = self._named(self.words, self.entities)
         if exact is not None:
             return exact
+        bare = [word for word in self.words if word not in _FILLER]
+        return self._meant(list(self.words)) or (self._meant(bare) if bare else None)
+
+    def _meant(self, words: list[str]) -> Found | None:
+        """What words mean that are not just a name."""
         is_all = any(word in _ALL for word in words)
         is_plural = any(stem(word) != word for word in words)
         words = [word for word in words if word not in _ALL]
@@ -130,6 +134,10 @@ class _Phrase:
             words = words[1:]
         while words and words[-1] in _PLACE:  # "the lights in here"
             words = words[:-1]
+        if not words:
+            return None
+        if exact := self._named(words, self.entities):
+            return exact
         for head, place in self._splits(words, is_all=is_all):
             found = self._within(head, place, is_many=is_all or is_plural, is_all=is_all)
             if found is not None:
@@ -266,7 +274,7 @@ def _of_noun(
         able = [entity for entity in inside if entity.domain == noun.domain]
         named = [e for e in able if any(set(words) <= set(_key(name)) for name in e.names)]
         found += able if noun.is_common else named or ([] if noun.needs_name else able)
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _described(words: Sequence[str], entities: Iterable[Entity], home: Home) -> list[Entity]:

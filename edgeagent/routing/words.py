@@ -67,8 +67,14 @@ class Words:
         return self.text[self.spans[first][0] : self.spans[last - 1][1]]
 
     def corrected(self, vocabulary: Collection[str]) -> Words:
-        """Misspelt words replaced by the one word of the vocabulary that is meant."""
-        return Words(self.text, tuple(_nearest(w, vocabulary) for w in self.words), self.spans)
+        """Misspelt words replaced by the one word of the vocabulary that is meant, or by the two that were
+        run together."""
+        words, spans = [], []
+        for word, span in zip(self.words, self.spans, strict=True):
+            for one in _run_together(word, vocabulary) or (_nearest(word, vocabulary),):
+                words.append(one)
+                spans.append(span)
+        return Words(self.text, tuple(words), tuple(spans))
 
 
 def _spelled(token: str) -> list[str]:
@@ -146,6 +152,13 @@ def _nearest(word: str, vocabulary: Collection[str]) -> str:
         and is_slip(word, known)
     ]
     return near[0] if len({stem(known) for known in near}) == 1 else word
+
+
+def _run_together(word: str, vocabulary: Collection[str]) -> tuple[str, str] | None:
+    if word in vocabulary or len(word) < 6:
+        return None
+    cuts = ((word[:n], word[n:]) for n in range(2, len(word) - 1))
+    return next((cut for cut in cuts if cut[0] in vocabulary and cut[1] in vocabulary), None)
 
 
 def is_slip(one: str, other: str) -> bool:

@@ -11,7 +11,16 @@ from edgeagent.routing.commands import Command, Commands
 from edgeagent.routing.rules import SHIPPED, read_rules
 from edgeagent.types import Tool
 from tests.routing.assist import HOME, SLOTS, schema
-from tests.routing.phrasings import DEVELOPMENT, HELD_OUT, KITCHEN, REFUSED, Call
+from tests.routing.phrasings import (
+    DEVELOPMENT,
+    HELD_OUT,
+    KITCHEN,
+    KITCHEN_TOO,
+    REFUSED,
+    TOOLS_CALLED,
+    UNCLEAR,
+    Call,
+)
 
 
 def commands(*names: str, home: str = HOME, tools: list[Tool] | None = None) -> Commands:
@@ -37,7 +46,7 @@ def read(text: str, **options: Any) -> list[tuple[str, dict[str, Any]]]:
     return [(call.name, call.arguments) for call in command.calls] if command else []
 
 
-@pytest.mark.parametrize("text", DEVELOPMENT)
+@pytest.mark.parametrize("text", [*DEVELOPMENT, *KITCHEN_TOO])
 def test_a_light_is_turned_on_in_many_words(text):
     assert is_right(ALL.read(text), KITCHEN)
 
@@ -47,7 +56,12 @@ def test_most_phrasings_that_were_kept_back_are_understood():
     assert len(HELD_OUT) - len(wrong) >= 58, wrong
 
 
-@pytest.mark.parametrize("text", REFUSED)
+@pytest.mark.parametrize(("text", "tool"), TOOLS_CALLED)
+def test_a_request_calls_the_tool_that_it_asks_for(text, tool):
+    assert [name for name, _ in read(text)][:1] == ([tool] if tool else [])
+
+
+@pytest.mark.parametrize("text", [*REFUSED, *UNCLEAR])
 def test_what_is_no_command_calls_nothing(text):
     command = ALL.read(text)
     assert command is None or not command.calls
@@ -177,3 +191,7 @@ def test_an_intent_counts_where_all_that_its_tool_needs_is_said():
     assert found is not None and found.calls[0].arguments == {"minutes": 20}
     assert ALL.of_intent("timer", "a timer maybe") is None
     assert ALL.of_intent("play_music", "play jazz") is None
+
+
+def test_a_text_that_is_no_command_by_its_length_is_not_compared():
+    assert ALL.read("turn on the kitchen light " * 12) is None

@@ -117,7 +117,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     cached prefixes may be shared. With a `form` an answer ends when it is whole, `ignore_eos` or not.
     `logprobs` asks for the log-probability of each token and that many of the most probable beside it;
     with `scores_prompt` those of the prompts' own tokens come too, and `max_tokens` may be 0.
-    Of waiting requests a higher `priority` is served first.
+    Of waiting requests a higher `priority` is served first; it rises while a request waits.
     With `choosing` an answer is one of the calls on offer, and nothing else counts.
     With `clamps`, a `max_tokens` for which the context has no room becomes what there is room for.
     """

@@ -27,3 +27,10 @@ def asked_by(request: Request[Any, Any, Any]) -> Asked:
         key_id=caller.key_id,
         tools=caller.tools,
     )
+
+
+def bounded_priority(caller: Caller, priority: int | None) -> int:
+    """The priority of a request: one above the usual 0 is for keys that run the machine, lest each client
+    put itself before all others."""
+    may_lead = caller.scopes & {"models", "admin"}
+    return priority or 0 if may_lead else min(priority or 0, 0)

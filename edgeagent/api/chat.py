@@ -11,7 +11,7 @@ from litestar.types import ASGIApp
 
 from edgeagent.agent import Agent, Answer, Decision
 from edgeagent.api.body import body_operation, read_body
-from edgeagent.api.caller import asked_by, caller_of
+from edgeagent.api.caller import asked_by, bounded_priority, caller_of
 from edgeagent.api.logprobs import Speller
 from edgeagent.api.once import OnceResponse
 from edgeagent.api.schemas.chat import ChatAnswer, ChatMessage, ChatRequest, ChatTokenCount
@@ -182,7 +182,7 @@ async def chat(
             n=body.n or 1,
             scope=asked.key_id,
             ignore_eos=body.ignore_eos,
-            priority=body.priority or 0,
+            priority=bounded_priority(caller, body.priority),
             form=body.form(allow_grammars=settings.allow_grammars),
             tools=body.tool_use(caller, has_own=agent.assistant(decision) is not None),
             logprobs=body.n_logprobs,

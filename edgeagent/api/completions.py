@@ -13,7 +13,7 @@ from litestar.types import ASGIApp
 
 from edgeagent.agent import Agent, Answer
 from edgeagent.api.body import body_operation, read_body
-from edgeagent.api.caller import asked_by
+from edgeagent.api.caller import asked_by, bounded_priority, caller_of
 from edgeagent.api.logprobs import Speller, fitted
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.schemas.completions import CompletionAnswer, CompletionRequest
@@ -143,7 +143,7 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
         n=body.n_made,
         scope=asked.key_id,
         ignore_eos=body.ignore_eos,
-        priority=body.priority or 0,
+        priority=bounded_priority(caller_of(request), body.priority),
         logprobs=0 if body.n_made > (body.n or 1) and body.logprobs is None else body.logprobs,
         scores_prompt=body.scores_prompt,
     )

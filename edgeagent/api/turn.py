@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeagent.agent import Agent, Asked, Decision
+from edgeagent.api.caller import bounded_priority
 from edgeagent.api.messages import messages_of
 from edgeagent.api.response_writer import ResponseWriter
 from edgeagent.api.schemas.items import Body, InputItem, ItemReference, is_object, kept
@@ -109,7 +110,7 @@ async def prepare(
                 stop=body.stops(),
                 scope=asked.key_id,
                 ignore_eos=body.ignore_eos,
-                priority=body.priority or 0,
+                priority=bounded_priority(caller, body.priority),
                 form=body.form(),
                 tools=body.tool_use(caller, has_own=agent.assistant(decision) is not None),
                 logprobs=body.n_logprobs,

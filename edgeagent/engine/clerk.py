@@ -10,6 +10,7 @@ from typing import Any
 from edgeagent.engine import protocol
 from edgeagent.engine.llama import Llama
 from edgeagent.engine.loop import Channel
+from edgeagent.engine.pulse import Pulse
 from edgeagent.errors import EdgeAgentError, EngineFailed, InvalidParameter, QueueFull
 from edgeagent.types import DetokenizeSpec, EngineConfig, TokenizeSpec
 
@@ -23,6 +24,7 @@ class Clerk:
         self._config = config
         self._llama = llama
         self._channel = channel
+        self.pulse = Pulse()
         self._queue: queue.Queue[tuple[int, Job]] = queue.Queue(config.queue_limit)
         self._thread = threading.Thread(target=self._loop, name="clerk", daemon=True)
         self._thread.start()
@@ -67,7 +69,8 @@ class Clerk:
         while True:
             request_id, job = self._queue.get()
             try:
-                job()
+                with self.pulse.job():
+                    job()
             except EdgeAgentError as exc:
                 self._channel.refuse(request_id, exc)
             except Exception as exc:  # one bad request must not end the thread

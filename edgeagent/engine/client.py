@@ -328,9 +328,9 @@ class EngineClient(asyncio.Protocol):
                 result = self._results.pop(request_id, None)
                 if result is not None and not result.done():
                     result.set_result(value)
-            case protocol.Heartbeat(health):
+            case protocol.Heartbeat(health, silent_s):
                 self.health = health
-                self.last_beat_s = time.monotonic()
+                self.last_beat_s = time.monotonic() - silent_s
             case protocol.Refused(request_id, code, text, param, retry_after_s):
                 error = errors.by_code(code, text, param, retry_after_s)
                 if (generation := self._taken(request_id)) is not None:

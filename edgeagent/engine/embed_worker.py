@@ -76,7 +76,8 @@ class EmbedWorker:
 
     def run(self) -> None:
         """Serve until the daemon goes or says so."""
-        self._loop.run(self._facts, self._embedder, self._handle, sandbox.rss_bytes)
+        pulses = [self._clerk.pulse]
+        self._loop.run(self._facts, self._embedder, self._handle, sandbox.rss_bytes, pulses)
 
     def _emit(self, request_id: int, result: Vectors | Scores) -> None:
         self._channel.send(protocol.Result(request_id, result))
@@ -95,6 +96,7 @@ class EmbedWorker:
             for tokens in self._texts(request.spec):
                 if request.is_cancelled:
                     break
+                self._clerk.pulse.beat()
                 request.texts.append(tokens)
                 request.n_prompt += len(tokens)
         except BaseException:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +35,7 @@ from edgeagent.engine.scheduler import (
 from edgeagent.engine.sequence import Request, Sequence
 from edgeagent.engine.states import States
 from edgeagent.engine.threads import ThreadChoice
+from edgeagent.engine.waiting import displaced_by, take_next
 from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
 from edgeagent.types import EngineConfig, EngineHealth, PromptFacts, TokenChunk
 
@@ -43,6 +44,8 @@ logger = logging.getLogger(__name__)
 # Cells kept free for each running sequence when another is let in, so that it is not thrown out again
 # after a few tokens.
 HEADROOM_CELLS = 32
+# After this part of the longest wait, a request comes before all that arrive later, whatever their priority.
+PATIENCE = 4
 
 Refuse = Callable[[int, Exception], None]
 
@@ -106,24 +109,35 @@ class Engine:
     # --- arriving and leaving
 
     def submit(self, sequences: list[Sequence]) -> None:
-        """Queue the answers of one request, or refuse it when the queue is full."""
+        """Queue the answers of one request. When the queue is full it is refused, or another request of the
+        key that has the most waiting."""
         request = sequences[0].request
         n_waiting = len({seq.request.request_id for seq in self._waiting})
         if n_waiting and n_waiting >= self._config.queue_limit:
-            for seq in sequences:
-                seq.sampler.close()
-            self._forget(request.request_id)
-            self._refuse(
-                request.request_id,
-                QueueFull(
-                    f"{n_waiting} requests wait for {self._config.model_id}, the bound is "
-                    f"{self._config.queue_limit}: try again later or raise queue_limit.",
-                    retry_after_s=self._retry_after_s(),
-                ),
-            )
-            return
+            displaced = displaced_by(request.spec.scope, self._waiting, self._open)
+            for seq in displaced:
+                self._waiting.remove(seq)
+                self._open.pop(seq.request.request_id, None)
+            self._turn_away(displaced or sequences, n_waiting)
+            if not displaced:
+                return
         self._open[request.request_id] = len(sequences)
         self._waiting.extend(sequences)
+
+    def _turn_away(self, sequences: list[Sequence], n_waiting: int) -> None:
+        """Refuse a request that has produced nothing."""
+        for seq in sequences:
+            seq.sampler.close()
+        request_id = sequences[0].request.request_id
+        self._forget(request_id)
+        self._refuse(
+            request_id,
+            QueueFull(
+                f"{n_waiting} requests wait for {self._config.model_id}, the bound is "
+                f"{self._config.queue_limit}: try again later or raise queue_limit.",
+                retry_after_s=self._retry_after_s(),
+            ),
+        )
 
     def grant_threads(self, n_threads: int) -> None:
         """What the daemon allows from the next step on."""
@@ -194,22 +208,17 @@ class Engine:
     # --- admission
 
     def _admit(self, now: float) -> None:
-        """Give waiting requests a slot: by priority, then those with the fewest answers running first, so
-        that a request for many answers does not keep out one for few; then first come first served.
+        """Give waiting requests a slot, in the order of `pick_waiting`.
 
         A request whose beginning is being prefilled by a running one steps aside until it can share
         it. One that lacks cells stops the line: overtaking it could keep it waiting for ever.
         """
         if not self._waiting or len(self._running) >= self._config.n_seq:
             return
-        served = Counter(seq.request.request_id for seq in self._running)
         candidates = list(self._waiting)
+        patience_s = self._config.queue_timeout_s / PATIENCE
         while candidates and len(self._running) < self._config.n_seq:
-            seq = min(
-                candidates,
-                key=lambda seq: (-seq.request.spec.priority, served[seq.request.request_id]),
-            )
-            candidates.remove(seq)
+            seq = take_next(candidates, self._running, now, patience_s)
             match, is_from_idle, leader_comes = self._best_match(seq)
             if leader_comes:
                 continue
@@ -221,7 +230,6 @@ class Engine:
             if seq_id is None:
                 return
             self._waiting.remove(seq)
-            served[seq.request.request_id] += 1
             self._start(seq, seq_id, match.n, now)
 
     def _start(self, seq: Sequence, seq_id: int, n_shared: int, now: float) -> None:

@@ -8,8 +8,8 @@ is over. What was refused is remembered too.
 from __future__ import annotations
 
 import logging
-import queue
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -23,9 +23,11 @@ from edgeagent.engine.constrain import (
     compile_source,
     tokenizer_of,
 )
+from edgeagent.engine.fair_queue import FairQueue
+from edgeagent.engine.pulse import Pulse
 from edgeagent.engine.sequence import Request
 from edgeagent.engine.wanted import Wanted
-from edgeagent.errors import EdgeAgentError, EngineFailed, InvalidParameter
+from edgeagent.errors import EdgeAgentError, EngineFailed, InvalidParameter, QueueFull
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +37,16 @@ MAX_KEPT = 16
 MAX_USES = 256
 # The start of an interpreter is not the schema's fault.
 TRIAL_START_S = 10.0
+# How often the thread says that it waits.
+BEAT_S = 0.5
 
 
 class Grammars:
     """A thread that compiles forms for one vocabulary. `close()` may be called twice.
 
-    A request comes by `put` and goes on by `ready`, with `request.grammar` set, or by `refuse`.
+    A request comes by `put` and goes on by `ready`, with `request.grammar` set, or by `refuse`. Requests
+    of each key come in turn: a slow schema holds up those of others by its own time at most. `too_many`
+    is what a request is refused with that lost its place to another key's.
     """
 
     def __init__(
@@ -51,16 +57,19 @@ class Grammars:
         *,
         ready: Callable[[Request], None],
         refuse: Callable[[int, Exception], None],
+        too_many: Callable[[], QueueFull],
     ) -> None:
         self._vocabulary = vocabulary
         self._timeout_s = timeout_s
         self._ready = ready
         self._refuse = refuse
+        self._too_many = too_many
+        self.pulse = Pulse()
         self._tokenizer: Any = None
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, Grammar | EdgeAgentError] = OrderedDict()
         self._uses: dict[bytes, int] = {}
-        self._queue: queue.Queue[Request | None] = queue.Queue(max(1, queue_limit))
+        self._queue: FairQueue[Request] = FairQueue(max(1, queue_limit))
         self._thread: threading.Thread | None = None  # from the first request on
 
     def find(self, wanted: Wanted) -> Grammar | None:
@@ -83,18 +92,21 @@ class Grammars:
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop, name="grammars", daemon=True)
             self._thread.start()
-        try:
-            self._queue.put_nowait(request)
-        except queue.Full:
-            return False
-        return True
+        has_place, lost = self._queue.put(request.spec.scope, request)
+        if lost is not None:
+            self._refuse(lost.request_id, self._too_many())
+        return has_place
 
     def _loop(self) -> None:
         while (request := self._queue.get()) is not None:
             wanted = request.wanted
             assert wanted is not None
+            if request.is_cancelled:  # nobody waits for it
+                self._refuse(request.request_id, EngineFailed("The request was cancelled."))
+                continue
             try:
-                request.grammar = self.find(wanted) or self._compile(wanted)
+                with self.pulse.job():
+                    request.grammar = self.find(wanted) or self._compile(wanted)
             except EdgeAgentError as exc:
                 self._refuse(request.request_id, exc)
             # Native code that panics raises what is no Exception.
@@ -121,7 +133,7 @@ class Grammars:
 
     def _compiled(self, source: Source) -> Grammar:
         if not source.is_plain:
-            try_out(source, self._timeout_s)
+            try_out(source, self._timeout_s, self.pulse.beat)
         if self._tokenizer is None:
             self._tokenizer = tokenizer_of(self._vocabulary())
         return compile_source(source, self._tokenizer)
@@ -135,19 +147,43 @@ class Grammars:
 
     def close(self) -> None:
         if self._thread is not None:
-            self._queue.put(None)
+            self._queue.close()
             self._thread.join(timeout=5)
 
 
-def try_out(source: Source, timeout_s: float) -> None:
-    """Compile in a process of its own. Raises: InvalidParameter when that takes too long or fails."""
+class _Watchdog(threading.Thread):
+    """Kills a process at its deadline unless cancelled before, and says `beat` until then."""
+
+    def __init__(
+        self, timeout_s: float, kill: Callable[[], None], beat: Callable[[], None]
+    ) -> None:
+        super().__init__(name="trial-watchdog", daemon=True)
+        self._deadline = time.monotonic() + timeout_s
+        self._kill = kill
+        self._beat = beat
+        self._cancelled = threading.Event()
+
+    def run(self) -> None:
+        while (left := self._deadline - time.monotonic()) > 0:
+            self._beat()
+            if self._cancelled.wait(min(left, BEAT_S)):
+                return
+        self._kill()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+
+def try_out(source: Source, timeout_s: float, beat: Callable[[], None] = lambda: None) -> None:
+    """Compile in a process of its own; `beat` is called while that runs. Raises: InvalidParameter when it
+    takes too long or fails."""
     with helpers.start("trial") as process:
-        watchdog = threading.Timer(TRIAL_START_S, process.kill)
+        watchdog = _Watchdog(TRIAL_START_S, process.kill, beat)
         watchdog.start()
         try:
             is_started = process.stdout.readline() == b"ready\n"
             watchdog.cancel()
-            watchdog = threading.Timer(timeout_s, process.kill)
+            watchdog = _Watchdog(timeout_s, process.kill, beat)
             watchdog.start()
             process.stdin.write(source.trial().encode("utf-8", "surrogatepass"))
             process.stdin.close()

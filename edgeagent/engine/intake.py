@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from array import array
 from collections.abc import Callable, Iterable
@@ -11,12 +10,14 @@ import msgspec
 
 from edgeagent.engine.closing import Ending
 from edgeagent.engine.constrain import Constraint, Vocabulary
+from edgeagent.engine.fair_queue import FairQueue
 from edgeagent.engine.grammars import Grammars
 from edgeagent.engine.llama import Llama
 from edgeagent.engine.logprobs import Logprobs
 from edgeagent.engine.offer import CallTokens, Choice, Offer
 from edgeagent.engine.prompt import Built, PromptBuilder, token_of
 from edgeagent.engine.prompt_scores import PromptScores
+from edgeagent.engine.pulse import Pulse
 from edgeagent.engine.reader import Calling, Reader, Takeover
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.sequence import Request, Sequence
@@ -34,7 +35,8 @@ from edgeagent.types import EngineConfig, GenerateSpec, PromptFacts, Sampling
 
 
 class Intake:
-    """A thread that prepares requests, so that templates and tokenizing never hold up the engine.
+    """A thread that prepares requests, those of each key in turn, so that templates and tokenizing never
+    hold up the engine. `pulses` tell whether it and the thread that compiles get on.
 
     Prepared sequences go to `submit`, errors to `refuse`, tokens that are only counted to `count`, and
     what is known of a request once its prompts are made to `prepared`.
@@ -55,7 +57,10 @@ class Intake:
         self._config = config
         self._llama = llama
         self._n_slot = slot_tokens(config, llama)
-        self._prompts = PromptBuilder(llama, template, config.template_timeout_s, config.model_id)
+        self._pulse = Pulse()
+        self._prompts = PromptBuilder(
+            llama, template, config.template_timeout_s, config.model_id, beat=self._pulse.beat
+        )
         self._calls = CallTokens(llama, self._prompts, config.model_id)
         self._submit = submit
         self._refuse = refuse
@@ -67,18 +72,19 @@ class Intake:
             config.queue_limit,
             ready=self._put_again,
             refuse=refuse,
+            too_many=self._too_many,
         )
-        self._queue: queue.Queue[Request | None] = queue.Queue(config.queue_limit + config.n_seq)
+        self.pulses = (self._pulse, self._grammars.pulse)
+        self._queue: FairQueue[Request] = FairQueue(config.queue_limit + config.n_seq)
         self._thread = threading.Thread(target=self._loop, name="intake", daemon=True)
         self._thread.start()
 
     def put(self, request: Request) -> bool:
         """False when too many requests wait to be prepared."""
-        try:
-            self._queue.put_nowait(request)
-        except queue.Full:
-            return False
-        return True
+        has_place, lost = self._queue.put(request.spec.scope, request)
+        if lost is not None:
+            self._refuse(lost.request_id, self._too_many())
+        return has_place
 
     def rss_bytes(self) -> int:
         """Resident memory of the template process."""
@@ -87,16 +93,8 @@ class Intake:
     def _loop(self) -> None:
         while (request := self._queue.get()) is not None:
             try:
-                if request.is_counted:
-                    spec = request.spec
-                    built = [self._prompts.build(prompt, spec.tools) for prompt in spec.prompts]
-                    n_tokens = sum(len(prompt.tokens) for prompt in built)
-                    self._count(request.request_id, n_tokens)
-                elif self._has_grammar(request):
-                    sequences = self.prepare(request)
-                    assert request.facts is not None
-                    self._prepared(request.request_id, request.facts)
-                    self._submit(sequences)
+                with self._pulse.job():
+                    self._do(request)
             except EdgeAgentError as exc:
                 self._refuse(request.request_id, exc)
             except Exception as exc:  # one bad request must not end the thread
@@ -104,6 +102,17 @@ class Intake:
                     request.request_id,
                     EngineFailed(f"Preparing the prompt failed: {type(exc).__name__}."),
                 )
+
+    def _do(self, request: Request) -> None:
+        if request.is_counted:
+            spec = request.spec
+            n_tokens = sum(len(prompt.tokens) for prompt in self._built(spec))
+            self._count(request.request_id, n_tokens)
+        elif self._has_grammar(request):
+            sequences = self.prepare(request)
+            assert request.facts is not None
+            self._prepared(request.request_id, request.facts)
+            self._submit(sequences)
 
     def _has_grammar(self, request: Request) -> bool:
         """False where it is being compiled: the request comes again. Raises: the form's refusal."""
@@ -159,7 +168,7 @@ class Intake:
                     f"{self._llama.n_vocab - 1}: use ids of this model.",
                     param="logit_bias",
                 )
-        prompts = [self._prompts.build(prompt, spec.tools) for prompt in spec.prompts]
+        prompts = self._built(spec)
         limits = [self._max_new(len(prompt.tokens), spec) for prompt in prompts]
         request.facts = facts_of(spec, [len(prompt.tokens) for prompt in prompts], limits)
         n_top = spec.logprobs if spec.scores_prompt else None
@@ -174,6 +183,13 @@ class Intake:
             )
             for index in range(spec.n_answers)
         ]
+
+    def _built(self, spec: GenerateSpec) -> list[Built]:
+        prompts = []
+        for prompt in spec.prompts:
+            self._pulse.beat()
+            prompts.append(self._prompts.build(prompt, spec.tools))
+        return prompts
 
     def _choices(self, request: Request, choosing: Choosing) -> list[Sequence]:
         """Answers that are a choice among intents. They end by themselves: a bound only shortens them."""
@@ -279,7 +295,7 @@ class Intake:
         return min(asked, room)
 
     def close(self) -> None:
-        self._queue.put(None)
+        self._queue.close()
         self._thread.join(timeout=5)
         self._grammars.close()
         self._prompts.close()

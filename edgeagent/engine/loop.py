@@ -1,7 +1,7 @@
 """What every kind of worker process does: frames in on one thread, steps on the main one.
 
 receiver thread   reads frames, hands each to `handle`
-main thread       drains the inbox, takes a step, says every half second that it is alive
+main thread       drains the inbox, takes a step, says every half second that the process gets on
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from edgeagent.engine import protocol
+from edgeagent.engine.pulse import Pulse
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types import EngineFacts, EngineHealth
 
@@ -58,6 +59,11 @@ class Channel:
         )
 
 
+def beat(health: EngineHealth, pulses: Iterable[Pulse]) -> protocol.Heartbeat:
+    """A heartbeat as old as the last sign of whichever thread has been silent for longest."""
+    return protocol.Heartbeat(health, max((pulse.silent_s() for pulse in pulses), default=0.0))
+
+
 class Stepper(Protocol):
     """What computes: `Engine` or `Embedder`."""
 
@@ -90,8 +96,10 @@ class Loop:
         stepper: Stepper,
         handle: Callable[[protocol.ToWorker], None],
         rss_bytes: Callable[[], int],
+        pulses: Iterable[Pulse] = (),
     ) -> None:
-        """Serve until the daemon goes or says so. Raises whatever `stepper` could not handle."""
+        """Serve until the daemon goes or says so; the heartbeat says for how long one of the other threads
+        has been silent. Raises whatever `stepper` could not handle."""
         threading.Thread(target=self._receive, args=(handle,), name="receiver", daemon=True).start()
         # What is loaded stays: keep the collector from walking it again and again.
         gc.collect()
@@ -104,7 +112,7 @@ class Loop:
             now = time.monotonic()
             if now - last_beat >= HEARTBEAT_S:
                 last_beat = now
-                self._channel.send(protocol.Heartbeat(stepper.health(rss_bytes())))
+                self._channel.send(beat(stepper.health(rss_bytes()), pulses))
 
     def _drain(self, wait: bool) -> None:
         try:

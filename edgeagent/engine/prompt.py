@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -39,14 +40,22 @@ class Built(NamedTuple):
 class PromptBuilder:
     """Makes prompts for one model. Used by the intake thread only.
 
-    `reasoning` are the markers of the section that the model thinks in, if it does.
+    `reasoning` are the markers of the section that the model thinks in, if it does. `beat` is called while
+    its template runs.
     """
 
-    def __init__(self, llama: Llama, template: str | None, timeout_s: float, model_id: str) -> None:
+    def __init__(
+        self,
+        llama: Llama,
+        template: str | None,
+        timeout_s: float,
+        model_id: str,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         self._llama = llama
         self._model_id = model_id
         self._template = template or ""
-        self._host = TemplateHost(template, timeout_s) if template is not None else None
+        self._host = TemplateHost(template, timeout_s, beat) if template is not None else None
         if self._host is not None:
             self._host.start()
         self._dialogue = Dialogue(self._run, template) if template is not None else None

@@ -103,7 +103,10 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
+    """`silent_s`: for how long one of the worker's other threads has worked on one thing without a sign."""
+
     health: EngineHealth
+    silent_s: float = 0.0
 
 
 ToWorker = Load | Generate | Ask | Cancel | SetThreads | ForgetPrefixes | Shutdown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 MIN_CHUNK = 16
@@ -91,6 +91,44 @@ class Pace:
 
 def _blend(old: float | None, new: float) -> float:
     return new if old is None else 0.75 * old + 0.25 * new
+
+
+@dataclass(frozen=True)
+class Waiter:
+    """A waiting sequence as the scheduler sees it: `n_scope` and `n_request` count the running sequences
+    of its API key and of its own request."""
+
+    priority: int
+    waited_s: float
+    n_scope: int
+    n_request: int
+
+
+def pick_waiting(waiters: Sequence[Waiter], patience_s: float) -> int:
+    """Which of the waiting, at least one and in the order they came, is admitted next: its index.
+
+    The highest priority first; among equals that of the API key with the fewest sequences running, then
+    of the request with the fewest, then the one that came first. A priority rises while its sequence
+    waits, up to the highest among all after `patience_s`, so that none is passed over for ever and a key
+    that sends many has no more than its share.
+    """
+    top = max(waiter.priority for waiter in waiters)
+
+    def rank(i: int) -> tuple[float, int, int, int]:
+        waiter = waiters[i]
+        share = min(1.0, waiter.waited_s / patience_s) if patience_s > 0 else 1.0
+        risen = waiter.priority + (top - waiter.priority) * share
+        return -risen, waiter.n_scope, waiter.n_request, i
+
+    return min(range(len(waiters)), key=rank)
+
+
+def pick_displaced(n_waiting: Mapping[str, int], scope: str) -> str | None:
+    """Whose newest request gives its place in a full queue to one of `scope`: the key's with the most
+    waiting, where it has more than `scope` would have. None: nobody's."""
+    longest = max(n_waiting, key=lambda key: n_waiting[key], default=scope)
+    is_longer = longest != scope and n_waiting[longest] > n_waiting.get(scope, 0) + 1
+    return longest if is_longer else None
 
 
 def waits_for_leader(n_shared_now: int, n_shared_later: int, leader_past: int) -> bool:

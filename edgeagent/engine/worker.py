@@ -107,7 +107,8 @@ class Worker:
 
     def run(self) -> None:
         """Serve until the daemon goes or says so. Raises whatever the engine could not handle."""
-        self._loop.run(self._facts, self._engine, self._handle, self._rss_bytes)
+        pulses = [*self._intake.pulses, self._clerk.pulse]
+        self._loop.run(self._facts, self._engine, self._handle, self._rss_bytes, pulses)
 
     def _rss_bytes(self) -> int:
         return sandbox.rss_bytes() + self._intake.rss_bytes()

@@ -110,6 +110,26 @@ def test_a_worker_that_hangs_is_ended_and_its_successor_answers(daemon: DaemonPr
     assert daemon.process.poll() is None
 
 
+@pytest.mark.parametrize("n_letters", [1, 300_000])
+def test_a_template_process_that_stops_is_replaced_and_the_worker_goes_on(
+    daemon: DaemonProcess, n_letters: int
+):
+    assert answer(daemon)
+    worker = the_worker(daemon)
+    (template,) = [c for c in worker.children() if "edgeagent.engine.template" in c.cmdline()]
+    template.suspend()
+    with daemon.client(timeout=60) as client:
+        request = [{"role": "user", "content": "x" * n_letters}]
+        if n_letters == 1:
+            client.chat.completions.create(model=SMOLLM, messages=request, max_tokens=2)
+        else:
+            with pytest.raises(openai.BadRequestError, match="tokens"):
+                client.chat.completions.create(model=SMOLLM, messages=request, max_tokens=2)
+    assert not psutil.pid_exists(template.pid)
+    assert answer(daemon)
+    assert the_worker(daemon) == worker
+
+
 def test_a_worker_killed_while_it_loads_costs_the_waiting_request_and_the_next_one_starts_another(
     daemon: DaemonProcess,
 ):

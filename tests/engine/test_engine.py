@@ -369,6 +369,47 @@ def test_a_failed_step_ends_its_requests_with_an_error_and_the_next_is_served():
     assert harness.tokens(2) == reference([1, 2], 8)
 
 
+def test_a_flood_of_one_key_leaves_the_next_slot_to_another():
+    harness = Harness(n_seq=2)
+    for request_id in range(1, 9):
+        harness.submit(request_id, [request_id, 2], max_new=4, ignore_eos=True, scope="a")
+    harness.engine.step()
+    harness.submit(99, [9, 9], max_new=2, ignore_eos=True, scope="b")
+    harness.finish()
+    assert [key for key, _ in harness.ends].index(99) <= 3
+
+
+def test_a_flood_with_priority_is_no_reason_to_wait_longer_than_patience():
+    harness = Harness(n_seq=1, queue_timeout_s=40)
+    harness.submit(1, [1, 2], max_new=4, ignore_eos=True, scope="a", priority=100)
+    harness.submit(2, [3, 2], max_new=4, ignore_eos=True, scope="b")
+    for request_id in range(3, 30):
+        harness.now += 1
+        harness.submit(
+            request_id, [request_id, 2], max_new=1, ignore_eos=True, scope="a", priority=100
+        )
+        for _ in range(3):
+            harness.engine.step()
+        if (2, 0) in harness.ends:
+            break
+    assert harness.now <= 12
+
+
+def test_a_full_queue_turns_away_the_newest_of_the_key_that_filled_it():
+    harness = Harness(n_seq=1, queue_limit=5)
+    for request_id in range(1, 6):
+        harness.submit(request_id, [request_id, 2], ignore_eos=True, scope="a", n=2)
+        harness.engine.step()
+        harness.now += 1
+    harness.submit(9, [9, 2], ignore_eos=True, scope="b")
+    assert list(harness.refused) == [5] and isinstance(harness.refused[5], QueueFull)
+    harness.submit(10, [9, 2], ignore_eos=True, scope="a")
+    assert list(harness.refused) == [5, 10], "one's own requests are not turned away for it"
+    harness.finish()
+    assert {key for key, _ in harness.ends} == {1, 2, 3, 4, 9}
+    assert sorted(harness.forgotten) == [1, 2, 3, 4, 5, 9, 10]
+
+
 def test_of_waiting_requests_the_one_with_the_higher_priority_is_served_first():
     harness = Harness(n_seq=1)
     harness.submit(1, [1, 2, 3], max_new=4, ignore_eos=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 
 from edgeagent.engine.constrain import Grammar, source_of
 from edgeagent.engine.grammars import MAX_KEPT, MAX_USES, Grammars, try_out
+from edgeagent.engine.sequence import Request
 from edgeagent.engine.syntax import FAMILIES, PLAIN
 from edgeagent.engine.wanted import Wanted
-from edgeagent.errors import InvalidParameter, SchemaUnsatisfiable
-from edgeagent.types import Form, Tool, ToolUse
+from edgeagent.errors import InvalidParameter, QueueFull, SchemaUnsatisfiable
+from edgeagent.types import Form, GenerateSpec, Tool, ToolUse
+from tests.conftest import wait_for
 
 
 def form(text: str) -> Wanted:
@@ -24,7 +27,7 @@ def grammars() -> Grammars:
     def nobody(*_: object) -> None:
         raise AssertionError("nothing is compiled here")
 
-    return Grammars(nobody, 1.0, 4, ready=nobody, refuse=nobody)  # type: ignore[arg-type]
+    return Grammars(nobody, 1.0, 4, ready=nobody, refuse=nobody, too_many=nobody)  # type: ignore[arg-type]
 
 
 def test_a_grammar_is_found_again_until_it_has_served_often(grammars):
@@ -99,3 +102,47 @@ def test_a_trial_of_tools_names_the_one_that_is_at_fault():
     with pytest.raises(InvalidParameter, match=r"more than 0\.2 s") as e:
         try_out(source, 0.2)
     assert e.value.param == "tools"
+
+
+def asking(request_id: int, scope: str) -> Request:
+    spec = GenerateSpec(prompts=[], scope=scope)
+    return Request(request_id, spec, 0.0, wanted=form(f'{{"const": {request_id}}}'))
+
+
+def test_schemas_of_each_key_are_compiled_in_turn(monkeypatch):
+    order: list[int] = []
+    refused: list[int] = []
+    all_are_here, all_done = threading.Event(), threading.Event()
+
+    def ready(request: Request) -> None:
+        order.append(request.request_id)
+        if len(order) == 7:
+            all_done.set()
+
+    grammars = Grammars(
+        lambda: None, 1.0, 8,  # type: ignore[arg-type,return-value]
+        ready=ready, refuse=lambda request_id, error: refused.append(request_id),
+        too_many=lambda: QueueFull("too many"),
+    )  # fmt: skip
+
+    def compiled(source: object) -> Grammar:
+        all_are_here.wait(10)
+        return Grammar(None, None)
+
+    monkeypatch.setattr(grammars, "_compiled", compiled)
+    try:
+        assert grammars.put(asking(1, "a"))
+        wait_for(lambda: grammars.pulse.silent_s() > 0)
+        for request_id in range(2, 10):
+            assert grammars.put(asking(request_id, "a"))
+        assert not grammars.put(asking(10, "a")), "the line is full"
+        cancelled = asking(20, "c")
+        cancelled.is_cancelled = True
+        assert grammars.put(cancelled) and grammars.put(asking(21, "b"))
+        assert refused == [9, 8], "the newest of the key with the longest line made room"
+        all_are_here.set()
+        assert all_done.wait(10)
+        assert order[:3] == [1, 2, 21] and refused == [9, 8, 20]
+    finally:
+        all_are_here.set()
+        grammars.close()

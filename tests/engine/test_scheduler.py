@@ -10,7 +10,10 @@ from edgeagent.engine.scheduler import (
     MIN_CHUNK,
     Lane,
     Pace,
+    Waiter,
+    pick_displaced,
     pick_victim,
+    pick_waiting,
     plan_step,
     waits_for_leader,
 )
@@ -105,3 +108,61 @@ def test_the_newest_gives_way_and_the_last_one_never_does():
     assert pick_victim([(7, 1), (3, 9), (5, 4)]) == 3
     assert pick_victim([(7, 1)]) is None
     assert pick_victim([]) is None
+
+
+PATIENCE_S = 15.0
+
+
+@pytest.mark.parametrize(
+    ("waiters", "next_one"),
+    [
+        ([Waiter(0, 0, 0, 0)], 0),
+        ([Waiter(0, 3, 0, 0), Waiter(0, 1, 0, 0)], 0),  # who came first
+        ([Waiter(0, 3, 0, 0), Waiter(1, 1, 0, 0)], 1),  # priority
+        ([Waiter(0, 9, 4, 0), Waiter(0, 1, 0, 0)], 1),  # the key with fewer running
+        ([Waiter(0, 9, 2, 2), Waiter(0, 1, 2, 0)], 1),  # the request with fewer
+        ([Waiter(100, 1, 4, 0), Waiter(0, PATIENCE_S, 0, 0)], 1),  # it has waited long enough
+        ([Waiter(100, 1, 4, 0), Waiter(-100, PATIENCE_S, 0, 0)], 1),
+        ([Waiter(100, 1, 0, 0), Waiter(0, PATIENCE_S / 2, 0, 0)], 0),  # not yet
+        ([Waiter(-5, 9, 0, 0), Waiter(-5, 10, 0, 0), Waiter(-6, 1, 0, 0)], 0),
+    ],
+)
+def test_the_next_admitted_has_priority_patience_or_the_smaller_share(waiters, next_one):
+    assert pick_waiting(waiters, PATIENCE_S) == next_one
+
+
+@given(
+    others=st.lists(st.builds(Waiter, st.integers(-100, 100), st.floats(0, 14), st.integers(1, 8),
+                              st.integers(0, 8)), max_size=30),
+    priority=st.integers(-100, 100),
+)  # fmt: skip
+def test_none_is_passed_over_for_ever(others, priority):
+    patient = Waiter(priority, PATIENCE_S, 0, 0)
+    assert pick_waiting([*others, patient], PATIENCE_S) == len(others)
+
+
+@given(waiters=st.lists(st.builds(Waiter, st.integers(-3, 3), st.just(0.0), st.integers(0, 3),
+                                  st.integers(0, 3)), min_size=1, max_size=12))  # fmt: skip
+def test_of_those_that_just_came_none_with_a_lower_priority_is_first(waiters):
+    chosen = waiters[pick_waiting(waiters, PATIENCE_S)]
+    assert chosen.priority == max(waiter.priority for waiter in waiters)
+    rivals = [waiter for waiter in waiters if waiter.priority == chosen.priority]
+    assert chosen.n_scope == min(waiter.n_scope for waiter in rivals)
+
+
+@pytest.mark.parametrize(
+    ("n_waiting", "scope", "whose"),
+    [
+        ({}, "a", None),
+        ({"a": 8}, "a", None),
+        ({"a": 8}, "b", "a"),
+        ({"a": 8, "b": 7}, "b", None),  # it has its share
+        ({"a": 8, "b": 6}, "b", "a"),
+        ({"a": 3, "b": 5}, "c", "b"),
+        ({"a": 1}, "b", None),
+    ],
+)
+def test_a_full_queue_makes_room_at_the_cost_of_the_key_with_the_most_waiting(
+    n_waiting, scope, whose
+):
+    assert pick_displaced(n_waiting, scope) == whose

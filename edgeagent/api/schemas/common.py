@@ -50,7 +50,11 @@ class GenerationRequest(RequestModel):
     )
     repeat_last_n: Annotated[int | None, Extension()] = Field(None, ge=0, le=4096)
     priority: Annotated[
-        int | None, Extension("of waiting requests one with a higher number is served first")
+        int | None,
+        Extension(
+            "of waiting requests one with a higher number is served first, and the number rises while a "
+            "request waits; above 0 only with a key of the scope `models` or `admin`, else it counts as 0"
+        ),
     ] = Field(None, ge=-100, le=100)
     ignore_eos: Annotated[bool, Extension("for measurements, go on after the end")] = False
 

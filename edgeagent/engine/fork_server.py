@@ -20,6 +20,7 @@ from typing import NoReturn
 from edgeagent import sandbox
 from edgeagent.engine import template
 from edgeagent.engine.helpers import ANSWER, AWAIT, KINDS, REQUEST, START
+from edgeagent.worker.process_title import ProcessTitle
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Server:
     """The children of one worker. `serve` returns when the worker has gone."""
 
     def __init__(self, sock: socket.socket) -> None:
+        self._title = ProcessTitle()
         self._socket = sock
         self._children: set[int] = set()
 
@@ -50,6 +52,7 @@ class Server:
         pid = os.fork()
         if pid == 0:
             self._socket.close()
+            self._title.replace("engine.fork_server", f"engine.{KINDS[kind]}")
             _become(kind, descriptors)
         self._children.add(pid)
         for descriptor in descriptors:
@@ -115,9 +118,10 @@ def main(argv: list[str]) -> None:
     gc.collect()
     gc.freeze()
     # /proc: how much memory a child has. Landlock keeps the rest of other processes closed all the same.
+    server = Server(sock)
     sandbox.enter(read=["/proc"], may_fork=True, oom_score_adj=OOM_SCORE_ADJ, parent=int(argv[2]))
     with contextlib.suppress(OSError):  # the worker has gone
-        Server(sock).serve()
+        server.serve()
 
 
 if __name__ == "__main__":

@@ -139,7 +139,8 @@ class Custody:
             keep_backups=self._settings.store_backups,
         )  # fmt: skip
         receipt: Receipt = await self._alone(work)
-        await self._alone(self._anchor)
+        path = self._settings.effective_audit_anchor
+        await self._alone(partial(anchor.publish_done, self._database, self._key, path))
         return receipt
 
     async def export(self, selector: Selector, actor: str) -> AsyncIterator[bytes]:

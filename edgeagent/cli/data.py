@@ -237,7 +237,7 @@ def _set_hold(
             return changed
 
         changed = here.database.write(change, essential=True).result()
-        anchor.publish_head(here.database, here.audit_key, here.anchor)
+        anchor.publish_done(here.database, here.audit_key, here.anchor)
     told = ", ".join(f"{n} of {table}" for table, n in changed.items() if n) or "nothing new"
     click.echo(f"{'Held' if is_held else 'Released'}: {told}.")
 

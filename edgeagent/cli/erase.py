@@ -59,7 +59,7 @@ def erase(
                 keep_backups=here.settings.store_backups,
                 tell=lambda stage, n: tell(stage, n, totals.get(stage)),
             )  # fmt: skip
-        anchor.publish_head(here.database, here.audit_key, here.anchor)
+        anchor.publish_done(here.database, here.audit_key, here.anchor)
     body = done.shown()
     with sink(receipt) as write:
         write(json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")

@@ -19,9 +19,10 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from edgeagent.catalog.durable import replace_text
-from edgeagent.errors import BadRequest, SettingsError
+from edgeagent.errors import BadRequest, EdgeAgentError, SettingsError
 from edgeagent.store import audit, clock
 from edgeagent.store.audit import Head
+from edgeagent.store.ballast import Ballast
 from edgeagent.store.journal import Journal, Place
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,9 @@ class Refuser(Protocol):
 
 class Anchored(Protocol):
     """What `publish_head` needs of `Database`."""
+
+    @property
+    def ballast(self) -> Ballast: ...
 
     @property
     def journal(self) -> Journal: ...
@@ -137,8 +141,21 @@ def publish_head(
         if said != kept:
             body = {"seq": head.seq, "mac": head.mac.hex(), "time_ms": time_ms}
             body |= {"journal": msgspec.to_builtins(place), "tag": _tag(key, head, place, time_ms)}
-            _write(path, body)
+            try:
+                _write(path, body)
+            except SettingsError:
+                if not store.ballast.give():
+                    raise
+                _write(path, body)
     return found
+
+
+def publish_done(store: Anchored, key: bytes, path: Path) -> None:
+    """`publish_head` behind an act that is done and stays done, also where the file cannot be written."""
+    try:
+        publish_head(store, key, path)
+    except EdgeAgentError as exc:
+        logger.warning("audit_not_anchored code=%s", exc.code)
 
 
 def _body(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from edgeagent.errors import EdgeAgentError, StorageFull, StoreUnusable
 from edgeagent.settings import Settings
 from edgeagent.store.access import Access
 from edgeagent.store.backup import Backups
+from edgeagent.store.ballast import LEAST_BYTES, Ballast
 from edgeagent.store.connection import (
     SqliteError,
     Tables,
@@ -87,12 +88,13 @@ class Database:
         self._key = secret.raw if secret else None
         self.backups = Backups(self.files, self._key, options.n_backups)
         self.notices: list[Notice] = []
-        self.journal = Journal(self.files, secret)
+        self.ballast = Ballast(self.files.ballast, options.reserve_bytes)
+        self.journal = Journal(self.files, secret, self.ballast)
         self.access = Access(self.journal, options.anchor, secret)
         try:
             self._db = self._open(migrations)
         except StorageFull:
-            if not self.files.throw_ballast():
+            if not self.ballast.give(LEAST_BYTES):
                 raise
             self._db = self._open(migrations)
         self._writer = Writer(
@@ -100,6 +102,7 @@ class Database:
             self.files.database,
             group_window_ms=options.group_window_ms,
             reserve_bytes=options.reserve_bytes,
+            ballast=self.ballast,
         )
         self._readers = Readers(
             lambda: connect(self.files.database, self._key, role="reader"),
@@ -131,7 +134,7 @@ class Database:
 
     def checkpoint(self) -> Future[bool]:
         """Bring the log into the file and empty it. False if a reader kept that from happening."""
-        return self.maintain(_truncate)
+        return self._writer.submit(Job(_truncate, essential=True, alone=True))
 
     # ---- reading
 
@@ -163,7 +166,7 @@ class Database:
         self._writer.close()
         self._pool.shutdown()
         self._readers.close()
-        self.files.take_ballast()  # before closing copies the log into the file
+        self.ballast.take()  # before closing copies the log into the file
         self._db.close()
         self._lock.close()
 
@@ -192,7 +195,7 @@ class Database:
                 self._begin(db, migrations)
                 if self._lock.is_alone:
                     self._settle(db)
-                self.files.take_ballast()
+                self.ballast.take()
             except SqliteError as exc:
                 raise translate(exc, self.files.database) from exc
             except OSError as exc:

@@ -11,7 +11,6 @@ from pathlib import Path
 from edgeagent.errors import StoreUnusable
 
 LOCK_TIMEOUT_S = 30.0
-BALLAST_BYTES = 256 << 10
 _POLL_S = 0.05
 
 
@@ -50,7 +49,7 @@ class StoreFiles:
 
     @property
     def ballast(self) -> Path:
-        """Room for the few pages that opening needs, thrown off when others have filled the disk."""
+        """Room for what must be written when others have filled the disk (store/ballast.py)."""
         return self.folder / "ballast"
 
     @property
@@ -75,24 +74,6 @@ class StoreFiles:
         """Make the folders, readable by their owner only. Raises: OSError."""
         for folder in (self.folder, self.backups, self.quarantine, self.prefixes):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-
-    def take_ballast(self) -> None:
-        """Reserve the room, if there is any and it has not been reserved."""
-        if self.ballast.exists():
-            return
-        try:
-            with self.ballast.open("xb") as file:
-                os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
-        except OSError:
-            self.ballast.unlink(missing_ok=True)
-
-    def throw_ballast(self) -> bool:
-        """Give the room back. True: there was some."""
-        try:
-            self.ballast.unlink()
-        except OSError:
-            return False
-        return True
 
 
 def beside(database: Path) -> tuple[Path, Path]:

@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edgeagent.catalog.durable import sync_folder
 from edgeagent.errors import EdgeAgentError, StoreLocked
+from edgeagent.store.ballast import Ballast
 from edgeagent.store.connection import from_os
 from edgeagent.store.files import StoreFiles
 from edgeagent.store.secret import Secret
@@ -123,8 +124,11 @@ class Contents:
 class Journal:
     """The journal of one store. Any thread, any number of processes: writers take turns by a lock."""
 
-    def __init__(self, files: StoreFiles, secret: Secret | None) -> None:
+    def __init__(
+        self, files: StoreFiles, secret: Secret | None, ballast: Ballast | None = None
+    ) -> None:
         self._files = files
+        self._ballast = ballast or Ballast(files.ballast)
         key = secret.subkey("journal") if secret is not None else _NO_KEY
         self._cipher = AESGCM(key)
         self._mac_key = secret.subkey("journal chain") if secret is not None else _NO_KEY
@@ -315,7 +319,7 @@ class Journal:
             try:
                 write()
             except OSError:
-                if not self._files.throw_ballast():
+                if not self._ballast.give():
                     raise
                 write()
         except OSError as exc:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeagent.errors import EdgeAgentError, StoreBusy, StoreUnusable
+from edgeagent.store.ballast import Ballast
 from edgeagent.store.connection import SqliteError, Tables, full, is_damage, is_storage, translate
 
 logger = logging.getLogger(__name__)
@@ -57,12 +58,14 @@ class Writer:
     """Owns the writing connection. `submit` from any thread; `close` once or more, from any other."""
 
     def __init__(
-        self, db: Tables, path: Path, *, group_window_ms: float = 0.0, reserve_bytes: int = 0
-    ) -> None:
+        self, db: Tables, path: Path, *, group_window_ms: float = 0.0, reserve_bytes: int = 0,
+        ballast: Ballast | None = None,
+    ) -> None:  # fmt: skip
         self._db = db
         self._path = path
         self._window_s = group_window_ms / 1000
         self._reserve_bytes = reserve_bytes
+        self._ballast = ballast
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._is_closed = False
@@ -143,8 +146,9 @@ class Writer:
         todo = self._with_room(group)
         if not todo:
             return
-        for job in self._transaction(todo):
-            self._transaction([job])
+        again = self._transaction(todo)
+        while again:
+            again = self._transaction(again[:1]) + again[1:]
 
     def _with_room(self, group: list[Job]) -> list[Job]:
         """Refuse ordinary writes while the disk has only its reserve left: erasing needs room too."""
@@ -152,6 +156,8 @@ class Writer:
             return group
         try:
             if shutil.disk_usage(self._path.parent).free >= self._reserve_bytes:
+                if self._ballast is not None:
+                    self._ballast.take(self._reserve_bytes)
                 return group
         except OSError:
             return group  # the write itself will say what is wrong
@@ -163,26 +169,40 @@ class Writer:
     def _transaction(self, group: list[Job]) -> list[Job]:
         """Run and commit a group; answer every job but those to be run again, which are returned."""
         results: list[tuple[Job, Any]] = []
+        again: list[Job] = []
         try:
             self._control(_BEGIN)
             for n, job in enumerate(group):
                 try:
                     results.append((job, self._in_savepoint(job)))
                 except BaseException as exc:
-                    job.fail(self._outward(exc))
+                    if self._makes_room(job, exc):
+                        again.append(job)
+                    else:
+                        job.fail(self._outward(exc))
                     if not self._db.conn.in_transaction:
-                        return [done for done, _ in results] + group[n + 1 :]
+                        return [done for done, _ in results] + again + group[n + 1 :]
             self._control(_COMMIT)
         except SqliteError as exc:
             self._end_transaction()
             for job in group:
-                if not job.future.done():
+                if job.future.done() or job in again:
+                    continue
+                if self._makes_room(job, exc):
+                    again.append(job)
+                else:
                     job.fail(self._refused(translate(exc, self._path)))
-            return []
+            return again
         self._committed(len(results))
         for job, result in results:
             job.future.set_result(result)
-        return []
+        return again
+
+    def _makes_room(self, job: Job, exc: BaseException) -> bool:
+        """On a full disk, give up a piece of the ballast for what must be written. True: try again."""
+        return (
+            job.essential and self._ballast is not None and is_storage(exc) and self._ballast.give()
+        )
 
     def _in_savepoint(self, job: Job) -> Any:
         self._db.conn.execute("SAVEPOINT one_write")
@@ -202,7 +222,10 @@ class Writer:
             result = job.run(self._db)
         except BaseException as exc:
             self._end_transaction()
-            job.fail(self._outward(exc))
+            if self._makes_room(job, exc):
+                self._run_alone(job)
+            else:
+                job.fail(self._outward(exc))
             return
         finally:
             self._may_end = False

@@ -11,10 +11,18 @@ import pytest
 
 from edgeagent.api.errors import status_of
 from edgeagent.errors import StorageFull
+from edgeagent.keyring import Keyring
+from edgeagent.store import conversations, erasure
+from edgeagent.store.ballast import Ballast
 from edgeagent.store.database import Database, Options
+from edgeagent.store.erasure import Places, Request
+from edgeagent.store.key_record import KeySpec
+from edgeagent.store.selection import Selector
+from edgeagent.types import ALL_SCOPES
 from tests.store.conftest import SCHEMA, insert, texts
 
 BIG = "x" * 20_000
+SPEC = KeySpec(name="ward", scopes=ALL_SCOPES)
 
 
 @pytest.fixture
@@ -106,3 +114,79 @@ def test_a_disk_filled_by_others_does_not_keep_the_store_from_opening(small_disk
             store.write(insert("x" * (1 << 20))).result()
         (small_disk / "others").unlink()
         store.write(insert("again")).result()
+
+
+def fill_up(place):
+    """Others take every byte that is left."""
+    with (place / "others").open("ab", buffering=0) as others, pytest.raises(OSError):
+        while others.write(bytes(4096)):
+            pass
+
+
+def test_on_a_disk_filled_by_others_keys_are_ended_and_data_is_erased(small_disk, secret):
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    options = Options(reserve_bytes=4 << 20, anchor=small_disk / "audit.anchor")
+    with Database(small_disk / "store", secret, options, SCHEMA) as store:
+        keyring = Keyring(store, store.files.database, lambda: store)
+        made = [keyring.create(SPEC, "test").result() for _ in range(2)]
+        for n in range(40):
+            store.write(
+                lambda db, n=n: conversations.create(
+                    db, "ann", subject=f"p{n}", metadata={"text": "x" * 500}, now_ms=n
+                )
+            ).result()
+        fill_up(small_disk)
+        with pytest.raises(StorageFull):
+            store.write(insert("ordinary")).result()
+        keyring.revoke(made[0].key.id, "test").result()
+        fill_up(small_disk)
+        receipt = erasure.erase(
+            store, store.secret.subkey("audit"), Request(Selector(owner="ann"), "test"),
+            Places(state_dir=small_disk, leave_out=[small_disk / "others"]),
+        )  # fmt: skip
+        assert receipt.is_gone and receipt.erased["conversation"] == 40
+        fill_up(small_disk)
+        keyring.revoke(made[1].key.id, "test").result()
+        keyring.note_break_glass(made[1].key.caller(), "GET /").result()
+        assert store.journal.read().revoked == [one.key.id for one in made]
+        (small_disk / "others").unlink()
+        store.write(insert("ordinary again")).result()
+        assert store.files.ballast.stat().st_size == store.ballast.n_bytes, "taken again"
+        keyring.close()
+
+
+def test_what_must_be_written_is_tried_again_in_the_room_that_was_kept(opened):
+    """The same without a small disk: SQLite's own bound on pages, which the ballast lifts."""
+    store = opened()
+    store.write(insert("kept")).result()
+
+    def bound(db):
+        n_pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {n_pages}").fetchall()
+
+    store.maintain(bound).result()
+    given = []
+
+    class Lifting(Ballast):
+        def give(self, n_bytes=0):
+            given.append(n_bytes)
+            store._db.execute("PRAGMA max_page_count = 1000000").fetchall()
+            return len(given) == 1
+
+    store._writer._ballast = Lifting(store.files.ballast)
+    with pytest.raises(StorageFull):
+        store.write(insert(f"ordinary {BIG}")).result()
+    assert not given
+    store.write(insert(f"essential {BIG}"), essential=True).result()
+    assert given == [0] and store.read(texts) == ["kept", f"essential {BIG}"]
+
+
+def test_the_ballast_is_given_in_pieces_and_taken_where_there_is_room(tmp_path):
+    ballast = Ballast(tmp_path / "ballast", reserve_bytes=4 << 20)
+    assert ballast.n_bytes == 1 << 20 and not ballast.give()
+    ballast.take(spare_bytes=1 << 60)
+    assert not (tmp_path / "ballast").exists(), "room that must stay free is not taken"
+    ballast.take()
+    assert [ballast.give(1 << 19) for _ in range(3)] == [True, True, False]
+    ballast.take()
+    assert (tmp_path / "ballast").stat().st_size == 1 << 20

@@ -172,6 +172,8 @@ class Keyring:
         """`secret`: one that `keys.new_secret` made. In the future: InvalidParameter, StoreLocked."""
 
         def make(db: Tables) -> NewKey:
+            if not clock.floor_ms(db):
+                KeyTime(self._device).keep(db)
             made = keys.create(db, spec, self._now(db), secret)
             action = "key.seal" if spec.is_break_glass else "key.create"
             self._audit(db, actor, action, made.key.id)
@@ -292,9 +294,9 @@ class Keyring:
         Gives the time that was."""
 
         def accept(db: Tables) -> int:
-            before = clock.floor_ms(db)
-            clock.set_floor(db, now_ms())
-            self._note(db, actor, "clock.accept", f"from {before} to {now_ms()}")
+            before, now = clock.floor_ms(db), self._device.read().wall_ms
+            clock.set_floor(db, now)
+            self._note(db, actor, "clock.accept", f"from {before} to {now}")
             return before
 
         def act() -> int:

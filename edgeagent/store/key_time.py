@@ -20,9 +20,12 @@ REFRESH_S = 60.0
 
 @dataclass(frozen=True)
 class _Seen:
+    """`kept_ms`: the floor in the store at that time."""
+
     floor_ms: int
     since_boot_s: float
     looked_s: float
+    kept_ms: int
 
 
 class KeyTime:
@@ -41,10 +44,15 @@ class KeyTime:
         return max(wall_ms, self._floor_ms(seen, since_boot_s))
 
     def keep(self, conn: Connection) -> None:
-        """Write the floor down, in the caller's transaction."""
+        """Write the floor down, in the caller's transaction. The first one is the clock's, believed or
+        not: keys are made by it."""
         reading = self._device.read()
         judgement, floor = clock.look(conn, reading, _newest_ms(conn))
-        if (seen := self._seen) is not None and not _is_vouched(judgement):
+        if not floor and reading.wall_ms >= clock.BUILD_MS:
+            floor = reading.wall_ms
+        seen = self._seen
+        is_current = seen is not None and clock.floor_ms(conn) >= seen.kept_ms
+        if seen is not None and is_current and not _is_vouched(judgement):
             floor = max(floor, self._floor_ms(seen, reading.since_boot_s))
         clock.keep(conn, judgement, floor)
 
@@ -54,10 +62,12 @@ class KeyTime:
 
     def _look(self, conn: Connection) -> _Seen:
         reading = self._device.read()
+        kept_ms = clock.floor_ms(conn)
         judgement, floor = clock.look(conn, reading, _newest_ms(conn))
-        if self._seen is not None and not _is_vouched(judgement):
-            floor = max(floor, self._floor_ms(self._seen, reading.since_boot_s))
-        return _Seen(floor, reading.since_boot_s, time.monotonic())
+        seen = self._seen
+        if seen is not None and kept_ms >= seen.kept_ms and not _is_vouched(judgement):
+            floor = max(floor, self._floor_ms(seen, reading.since_boot_s))
+        return _Seen(floor, reading.since_boot_s, time.monotonic(), kept_ms)
 
     def _now(self) -> tuple[int, float]:
         """Wall clock and running time; whether NTP vouches is not asked for every request."""

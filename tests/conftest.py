@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,9 @@ def stories_dir(stories: Path, tmp_path: Path) -> Path:
 class DaemonProcess:
     """`edgeagent serve` in a process of its own, on a free port."""
 
-    def __init__(self, models_dir: Path, state_dir: Path, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, models_dir: Path, state_dir: Path, settings: dict[str, Any], flags: Sequence[str] = ()
+    ) -> None:
         self.state_dir = state_dir
         self.log = state_dir / "daemon.log"
         state_dir.mkdir(parents=True, exist_ok=True)
@@ -137,7 +139,7 @@ class DaemonProcess:
         config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in settings.items()))
         command = [
             sys.executable, "-m", "edgeagent", "serve", "--port", "0", "--state-dir", str(state_dir),
-            "--models-dir", str(models_dir), "--config", str(config),
+            "--models-dir", str(models_dir), "--config", str(config), *flags,
         ]  # fmt: skip
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -208,9 +210,11 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
 
 
 @contextmanager
-def serving(models_dir: Path, state_dir: Path, **settings: Any) -> Iterator[DaemonProcess]:
+def serving(
+    models_dir: Path, state_dir: Path, flags: Sequence[str] = (), **settings: Any
+) -> Iterator[DaemonProcess]:
     """A daemon for the length of a block, ready to answer unless `preload` is off."""
-    daemon = DaemonProcess(models_dir, state_dir, settings)
+    daemon = DaemonProcess(models_dir, state_dir, settings, flags)
     try:
         if settings.get("preload", True):
             daemon.wait_until_ready()

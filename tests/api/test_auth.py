@@ -60,11 +60,11 @@ class Calls:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[Calls]:
+async def running(folder: Path, **settings: Any) -> AsyncIterator[Calls]:
     flags = {
         "state_dir": folder / "state", "models_dir": folder / "models", "preload": False,
         "measure_when_idle": False, "n_threads": 1,
-    }  # fmt: skip
+    } | settings  # fmt: skip
     daemon = Daemon(configure(flags=flags))
     await daemon.pool.open()
     yield Calls(daemon)
@@ -393,3 +393,49 @@ async def test_a_place_is_free_again_however_the_response_ended(keyed: Calls):
     ):  # fmt: skip
         reply = await keyed(method, path, one, json=body)
         assert reply.status_code != 429, (method, path)
+
+
+async def test_a_sealed_key_is_ended_on_the_device_only(call: Calls):
+    admin, sealed = call.make("admin"), call.make(is_break_glass=True)
+    path = f"/admin/keys/{sealed.key.id}"
+    for method, where in (("DELETE", path), ("POST", f"{path}/rotate")):
+        refused = await call(method, where, admin.secret, json={})
+        assert refused.status_code == 403 and "on the device" in message_at(where, refused.json())
+    assert (await call("GET", "/v1/models", sealed.secret)).status_code == 200
+    call.daemon.keyring.revoke(sealed.key.id, "cli:me").result()
+    assert (await call("GET", "/v1/models", sealed.secret)).status_code == 401
+
+
+async def test_the_first_key_may_be_left_to_the_command_line(tmp_path: Path):
+    async with running(tmp_path, first_key="command-line") as call:
+        body = {"name": "x", "scopes": ["admin"]}
+        refused = await call("POST", "/admin/keys", json=body)
+        assert refused.status_code == 403 and "keys create" in refused.json()["error"]["message"]
+        assert (await call("GET", "/admin/keys")).json()["data"] == []
+        admin = call.make("admin")
+        made = await call("POST", "/admin/keys", admin.secret, json=body)
+        assert made.status_code == 201
+
+
+async def test_a_locked_daemon_answers_health_and_nothing_else_until_access_is_reset(
+    tmp_path: Path,
+):
+    async with running(tmp_path) as call:
+        old = call.make().secret
+    for path in (tmp_path / "state" / "store").glob("edgeagent.db*"):
+        path.unlink()
+    async with running(tmp_path) as call:
+        for secret in (None, old, "ea_" + "x" * 43):
+            for method, path in routes(call.daemon):
+                status = (await call(method, path, secret)).status_code
+                is_open = access.need_of(method, path) == "open"
+                assert (status != 503) if is_open else (status == 503), (method, path)
+        body = {"name": "attacker", "scopes": ["admin"]}
+        refused = await call("POST", "/admin/keys", json=body)
+        assert refused.json()["error"]["code"] == "store_locked"
+        assert "reset-access" in refused.json()["error"]["message"]
+        made = call.daemon.keyring.reset_access("cli:me", "new", keep_keys=False).result()
+        assert made is not None
+        assert (await call("GET", "/v1/models")).status_code == 401
+        assert (await call("GET", "/v1/models", old)).status_code == 401
+        assert (await call("GET", "/admin/keys", made.secret)).status_code == 200

@@ -190,3 +190,39 @@ def test_an_inherited_address_counts_as_one_that_was_asked_for(tmp_path: Path):
         unix.bind(str(tmp_path / "socket"))
         assert addresses([everywhere, here, unix]) == ["0.0.0.0", "127.0.0.1", "localhost"]
     assert addresses([]) is None
+
+
+def test_a_lost_database_is_said_and_access_reset_on_the_device(keys, tmp_path: Path):
+    made(keys)
+    assert "Nothing is wrong" in keys("reset-access", "--yes").stderr
+    (tmp_path / "state" / "store" / "edgeagent.db").unlink()
+    refused = keys("create", "--name", "silently")
+    assert refused.returncode == 2 and "reset-access" in refused.stderr
+    asked = keys("reset-access")
+    assert asked.returncode == 2 and "--yes" in asked.stderr
+    done = keys("reset-access", "--yes")
+    assert done.returncode == 0 and done.stdout.startswith("ea_")
+    assert "API keys were made" in done.stderr and "Access is reset" in done.stderr
+    listed = json.loads(keys("list", "--json").stdout)
+    assert [(key["name"], len(key["scopes"])) for key in listed] == [("administrator", 6)]
+    assert made(keys)["name"] == "ward 7"
+
+
+def test_the_clock_is_accepted(keys):
+    made(keys, "--expires", "1h")
+    done = keys("accept-clock")
+    assert done.returncode == 0 and "latest time so far was 20" in done.stdout
+
+
+def test_a_bootstrap_key_file_opens_a_new_device(tmp_path: Path):
+    path, models = tmp_path / "first.key", tmp_path / "models"
+    models.mkdir()
+    with serving(
+        models, tmp_path / "state", ["--bootstrap-key-file", str(path)], preload=False
+    ) as daemon:
+        secret = path.read_text().strip()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert httpx.get(f"{daemon.url}/v1/models").status_code == 401
+        reply = httpx.get(f"{daemon.url}/admin/keys", headers={"Authorization": f"Bearer {secret}"})
+        assert [key["name"] for key in reply.json()["data"]] == ["bootstrap"]
+        assert secret not in daemon.log.read_text()

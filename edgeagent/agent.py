@@ -32,7 +32,7 @@ from edgeagent.errors import (
 )
 from edgeagent.intents import Confidence
 from edgeagent.kinds import KINDS, none_installed, wrong_kind
-from edgeagent.noting import log, row_of
+from edgeagent.noting import log, model_of, row_of
 from edgeagent.pool import Pool
 from edgeagent.serving.call_text import CallTeller
 from edgeagent.serving.models import ModelStatus, Readiness
@@ -152,6 +152,11 @@ class Answer:
         if self._prepare is not None:
             await self._prepare(client)
         self._generation = client.generate(self.spec)
+
+    @property
+    def noted_model(self) -> str:
+        """The model as it is noted: one that is not here has no name."""
+        return model_of(self.decision, self._pool)
 
     @property
     def origin(self) -> tuple[EngineClient, int] | None:

@@ -19,6 +19,9 @@ from litestar.types import ASGIApp
 from edgeagent.agent import Agent
 from edgeagent.api import auth, guard, server
 from edgeagent.api.application import application
+from edgeagent.api.errors import keep_private
+from edgeagent.api.http.bodies import Bodies
+from edgeagent.api.http.paths import Paths
 from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.archive import Archive
 from edgeagent.calls import Calls
@@ -114,19 +117,31 @@ class Daemon:
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
+        key_folder = settings.effective_store_key_file.parent
+        keep_private([settings.state_dir, key_folder, *self.models.folders])
+        self.app: ASGIApp = self._layers(is_exposed=bool(exposed))
+
+    def _layers(self, *, is_exposed: bool) -> ASGIApp:
+        """What a request passes on its way to the routes."""
+        settings = self.settings
+        paths = Paths.of(self.api.routes)
         authentication = auth.Authentication(
-            self.api, self.keyring, Limiter(), FailureThrottle(), is_exposed=bool(exposed)
+            self.api,
+            self.keyring,
+            Limiter(max_running=max(1, settings.max_connections * 3 // 4)),
+            FailureThrottle(),
+            Bodies(settings.max_body_bytes, settings.max_bodies_bytes, settings.body_timeout_s),
+            paths,
+            is_exposed=is_exposed,
         )
-        self.app: ASGIApp = guard.Guard(
-            authentication,
-            guard.rules(
-                settings.host,
-                settings.allowed_hosts,
-                settings.allowed_origins,
-                settings.max_body_bytes,
-                settings.body_timeout_s,
-            ),
+        rules = guard.rules(
+            settings.host,
+            settings.allowed_hosts,
+            settings.allowed_origins,
+            settings.max_body_bytes,
+            is_local=not is_exposed,
         )
+        return guard.Guard(authentication, rules, paths)
 
     def _api(self) -> Litestar:
         parts = {
@@ -224,7 +239,7 @@ class Daemon:
         """Answer on these sockets until told to stop by SIGINT or SIGTERM."""
         for sock in sockets:
             server.send_at_once(sock)
-        await server.server(self.app, self.settings).serve(sockets=sockets)
+        await server.server(self.app, self.settings, self.runs.close).serve(sockets=sockets)
 
 
 def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:

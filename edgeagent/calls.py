@@ -15,7 +15,7 @@ from typing import Any
 from edgeagent.agent import CLIENT_GONE, DEFAULT_ALIASES, Asked, Decision, ModelSource
 from edgeagent.errors import EngineDied, InvalidParameter, ModelNotFound
 from edgeagent.kinds import none_installed, wrong_kind
-from edgeagent.noting import log, noted
+from edgeagent.noting import log, model_of, noted
 from edgeagent.pool import Pool
 from edgeagent.store.requests import RequestRow
 from edgeagent.types import Question, Scores, Task, Vectors
@@ -65,6 +65,10 @@ class Call:
     async def _ask(self) -> Any:
         async with self._pool.lease(self.decision.model_id) as client:
             return await client.ask(self.question)
+
+    @property
+    def noted_model(self) -> str:
+        return model_of(self.decision, self._pool)
 
     @property
     def n_tokens(self) -> int:

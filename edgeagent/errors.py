@@ -7,6 +7,7 @@
     |  |- ContextLengthExceeded         context_length_exceeded  can never fit into a slot
     |  |- BodyTooLarge                  body_too_large
     |  |- UnsupportedMediaType          unsupported_media_type
+    |  |  `- UnsupportedEncoding        unsupported_content_encoding  `Content-Encoding` we cannot undo
     |  |- Misdirected                   misdirected_request      the Host header is not ours
     |  |- SchemaUnsatisfiable           schema_unsatisfiable     no answer can have the form asked for
     |  |- PreviousNotFound              previous_response_not_found  nothing that could be continued
@@ -24,6 +25,7 @@
     |  |- QueueFull                     queue_full
     |  |- QueueTimeout                  queue_timeout
     |  |- RateLimited                   rate_limit_exceeded      a bound of the caller's own key
+    |  |- ShuttingDown                  shutting_down            the daemon stops, and this was not finished
     |  |- ConversationLocked            conversation_locked      another answer of it is being made
     |  |- EngineDied                    engine_died              the worker ended under a running request
     |  |- EngineStarting                engine_starting          a worker did not become ready in time
@@ -96,6 +98,10 @@ class UnsupportedMediaType(BadRequest):
     code = "unsupported_media_type"
 
 
+class UnsupportedEncoding(UnsupportedMediaType):
+    code = "unsupported_content_encoding"
+
+
 class Misdirected(BadRequest):
     code = "misdirected_request"
 
@@ -150,6 +156,10 @@ class QueueTimeout(Unavailable):
 
 class RateLimited(Unavailable):
     code = "rate_limit_exceeded"
+
+
+class ShuttingDown(Unavailable):
+    code = "shutting_down"
 
 
 class ConversationLocked(Unavailable):

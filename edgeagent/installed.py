@@ -209,6 +209,11 @@ class InstalledModels:
         known = {name: getattr(defaults, name) for name in defaults.__struct_fields__}
         return Sampling(**{name: value for name, value in known.items() if value is not None})
 
+    @property
+    def folders(self) -> list[Path]:
+        """Where models lie on this device."""
+        return [self._library.models_dir, self._library.shipped_dir]
+
     def find(self, model_id: str) -> InstalledModel:
         """Raises: ModelNotFound, with the nearest name or the command that installs it."""
         self.installed()

@@ -29,13 +29,28 @@ class Who(Protocol):
 
 
 class Routed(Protocol):
-    """Which model answered, and why."""
+    """Which model was asked, and why."""
 
     @property
     def model_id(self) -> str: ...
 
     @property
     def reason(self) -> str: ...
+
+
+class Places(Protocol):
+    """What tells a model that is here from a text that a client has sent."""
+
+    def resident(self, model_id: str) -> object | None: ...
+
+
+UNKNOWN = "unknown"
+
+
+def model_of(decision: Routed, places: Places) -> str:
+    """The model as it is noted: a name that only its client knows is content, and is not."""
+    is_here = decision.reason != "named" or places.resident(decision.model_id) is not None
+    return decision.model_id if is_here else UNKNOWN
 
 
 class Noted(Protocol):
@@ -49,6 +64,9 @@ class Noted(Protocol):
 
     @property
     def decision(self) -> Routed: ...
+
+    @property
+    def noted_model(self) -> str: ...
 
 
 class Answered(Noted, Protocol):
@@ -98,7 +116,7 @@ def noted(
         owner=request.asked.owner,
         key_id=request.asked.key_id,
         endpoint=request.asked.endpoint,
-        model=request.decision.model_id,
+        model=request.noted_model,
         route=request.decision.reason,
         status=request.status,
         finish=finish,

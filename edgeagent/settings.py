@@ -258,6 +258,12 @@ class Settings(BaseSettings):
 
     # HTTP
     max_body_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="largest request body")
+    max_bodies_bytes: int = Field(
+        16 << 20,
+        ge=1024,
+        le=1 << 34,
+        description="request bodies in memory, all together; at least max_body_bytes",
+    )
     max_header_bytes: int = Field(64 << 10, ge=4096, le=1 << 20, description="largest request head")
     header_timeout_s: float = Field(
         15.0, gt=0, le=600, description="longest a request head may take to arrive"
@@ -269,6 +275,12 @@ class Settings(BaseSettings):
         30.0, gt=0, le=3600, description="longest a client may leave our answer unread"
     )
     max_connections: int = Field(512, ge=4, le=65_536, description="open connections")
+    shutdown_grace_s: float = Field(
+        5.0,
+        ge=0,
+        le=60,
+        description="answers may go on this long after the daemon is told to stop",
+    )
     allowed_hosts: list[str] = Field(
         default_factory=list,
         description="host names accepted beside loopback and the bound address",

@@ -1,10 +1,10 @@
 """Who calls, and whether they may: an ASGI layer between the guard and the routes.
 
     1. the rule of the path (access.py); without one there is nothing
-    2. the caller, by `Authorization: Bearer` and nothing else (on Anthropic's paths `x-api-key` too); on
-       loopback without keys, the local owner
-    3. the scope that the rule names
+    2. the caller, by `Authorization: Bearer` or `x-api-key`; on loopback without keys, the local owner
+    3. the scope that the rule names, and whether there is such a path
     4. the bounds of the key (limits.py); the place is given back when the response has ended
+    5. the body, whole (http/bodies.py): until here nothing has been read of it
 
 A route finds its caller in `scope["state"]["caller"]`, and calls `scope["state"]["charge"](n_tokens)`;
 what goes on after the response takes a place of its own from `scope["state"]["place"]`.
@@ -19,11 +19,14 @@ from typing import Any, cast
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from edgeagent.api.access import Need, is_known, need_of
-from edgeagent.api.dialects import dialect_of
-from edgeagent.api.errors import encoded, no_such_method, nothing_here, translate
-from edgeagent.api.limits import FailureThrottle, Limiter
+from edgeagent.api.errors import encoded, no_such_method, nothing_here, status_of, translate
+from edgeagent.api.http.bodies import Bodies
+from edgeagent.api.http.encodings import encoding_of
+from edgeagent.api.http.paths import Paths
+from edgeagent.api.limits import FailureThrottle, Limiter, Place
 from edgeagent.errors import EdgeAgentError, InsufficientScope, Unauthorized
 from edgeagent.keyring import Keyring
+from edgeagent.logs import escaped
 from edgeagent.store.keys import looks_like_one
 from edgeagent.types import Caller
 
@@ -49,6 +52,8 @@ class Authentication:
         keyring: Keyring,
         limiter: Limiter,
         throttle: FailureThrottle,
+        bodies: Bodies,
+        paths: Paths,
         *,
         is_exposed: bool,
     ) -> None:
@@ -56,6 +61,8 @@ class Authentication:
         self._keyring = keyring
         self._limiter = limiter
         self._throttle = throttle
+        self._bodies = bodies
+        self._paths = paths
         self._is_exposed = is_exposed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,14 +80,37 @@ class Authentication:
                 extra = self._limiter.headers(caller)
             place = self._limiter.admit(caller)
         except Exception as exc:
-            await _refuse(translate(exc), extra, http, send)
+            error = translate(exc)
+            if status_of(error) == 405:
+                extra.append((b"allow", ", ".join(sorted(self._allowed(http["path"]))).encode()))
+            await _refuse(error, extra, http, send)
             return
         try:
-            state: dict[str, Any] = http.setdefault("state", {})
-            state |= {"caller": caller, "charge": place.charge, "place": place}
-            await self._app(scope, receive, _with_headers(send, place.headers()))
+            await self._with_body(http, caller, place, receive, send)
         finally:
             place.release()
+
+    def _allowed(self, path: str) -> set[str]:
+        methods = self._paths.methods(path)
+        return {*methods, "HEAD"} if "GET" in methods else {*methods}
+
+    async def _with_body(
+        self, scope: HTTPScope, caller: Caller, place: Place, receive: Receive, send: Send
+    ) -> None:
+        state: dict[str, Any] = scope.setdefault("state", {})
+        if (connection := state.get("connection")) is not None:
+            connection.is_known = True
+        headers = scope["headers"]
+        try:
+            body = await self._bodies.read(receive, caller.key_id, encoding_of(headers))
+        except EdgeAgentError as exc:
+            await _refuse(exc, place.headers(), scope, send)
+            return
+        try:
+            state |= {"caller": caller, "charge": place.charge, "place": place, "body": body}
+            await self._app(scope, body.receive(receive), _with_headers(send, place.headers()))
+        finally:
+            body.close()
 
     async def _admitted(self, scope: HTTPScope) -> Caller:
         """The caller of a request that its rule allows. Raises: Unauthorized, InsufficientScope,
@@ -94,15 +124,16 @@ class Authentication:
             logger.warning("unauthorized peer=%s", peer)
             raise
         if caller.is_break_glass:
-            what = f"{scope['method']} {scope['path'][:200]}"
-            logger.warning("break_glass_used key=%s request=%r", caller.key_id, what)
+            what = escaped(f"{scope['method']} {scope['path'][:200]}")
+            logger.warning("break_glass_used key=%s request='%s'", caller.key_id, what)
             # Before anything is answered: a use that cannot be audited is refused.
             await asyncio.wrap_future(self._keyring.note_break_glass(caller, what))
         check_need(need_of(scope["method"], scope["path"]), caller, scope["path"])
+        self._paths.check(scope["method"], scope["path"])
         return caller
 
     def _caller(self, scope: HTTPScope) -> Caller:
-        secret = secret_of(scope["headers"], scope["path"])
+        secret = secret_of(scope["headers"])
         is_plausible = secret is not None and looks_like_one(secret)
         caller = self._keyring.caller(secret if is_plausible else None, is_exposed=self._is_exposed)
         if caller is None:
@@ -110,11 +141,9 @@ class Authentication:
         return caller
 
 
-def secret_of(headers: Any, path: str) -> str | None:
+def secret_of(headers: Any) -> str | None:
     """The key that a request brings; None without one. Two that differ are an empty one."""
     found = bearer(headers)
-    if not dialect_of(path).has_key_header:
-        return found
     keys = {value.decode("latin-1").strip() for name, value in headers if name == b"x-api-key"}
     if found is not None:
         keys.add(found)

@@ -7,6 +7,7 @@ from typing import Any
 from litestar import Request
 
 from edgeagent.agent import Asked
+from edgeagent.api.access import parts
 from edgeagent.types import Caller
 
 
@@ -21,7 +22,7 @@ def asked_by(request: Request[Any, Any, Any]) -> Asked:
     """What the agent notes of a request."""
     caller = caller_of(request)
     return Asked(
-        endpoint=str(request.scope["path"]),
+        endpoint="/" + "/".join(parts(request.scope["path"])),
         request_id=str(request.scope["state"]["request_id"]),
         owner=caller.owner,
         key_id=caller.key_id,

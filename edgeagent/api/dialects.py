@@ -25,11 +25,9 @@ _ANTHROPIC_TYPES = {
 
 
 class Dialect(NamedTuple):
-    """`error` makes an error's body of the error, its status and the id of the request. With
-    `has_key_header` a key may also come as `x-api-key`."""
+    """`error` makes an error's body of the error, its status and the id of the request."""
 
     error: Callable[[EdgeAgentError, int, str], dict[str, Any]]
-    has_key_header: bool = False
 
 
 def openai_error(error: EdgeAgentError, status: int, request_id: str = "") -> dict[str, Any]:
@@ -61,7 +59,7 @@ def ollama_error(error: EdgeAgentError, status: int, request_id: str = "") -> di
 
 
 OPENAI = Dialect(openai_error)
-ANTHROPIC = Dialect(anthropic_error, has_key_header=True)
+ANTHROPIC = Dialect(anthropic_error)
 OLLAMA = Dialect(ollama_error)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import logging
 import math
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,15 +27,19 @@ from edgeagent.errors import (
     InvalidParameter,
     NotFound,
     Unavailable,
+    UnsupportedEncoding,
 )
 
 logger = logging.getLogger(__name__)
 
+MAX_MESSAGE = 1000  # characters of a complaint about one field
+MAX_QUOTED = 80  # characters of a name or a value
 MAX_RETRY_AFTER_S = 120  # openai-python ignores a longer one
 
 STATUS = {
     "body_too_large": 413,
     "unsupported_media_type": 415,
+    "unsupported_content_encoding": 415,
     "invalid_api_key": 401,
     "forbidden": 403,
     "insufficient_scope": 403,
@@ -73,6 +79,7 @@ def encoded(
     status = status_of(error)
     dialect = dialect_of(str(scope["path"])) if scope is not None else OPENAI
     state: dict[str, Any] = scope.get("state") or {} if scope is not None else {}
+    error.message = public(error.message)
     body = msgspec.json.encode(dialect.error(error, status, str(state.get("request_id", ""))))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if isinstance(error, Unavailable):
@@ -80,15 +87,35 @@ def encoded(
         headers.append((b"retry-after", str(wait).encode()))
     else:
         headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, UnsupportedEncoding):
+        headers.append((b"accept-encoding", b"gzip, deflate, zstd"))
     if status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="edgeagent"'))
     return status, headers, body
+
+
+_PRIVATE: list[str] = []
+
+
+def keep_private(folders: Iterable[Path]) -> None:
+    """Clients are not told that these folders of the device are where they are."""
+    _PRIVATE[:] = sorted(
+        {f"{folder}/" for folder in folders if len(folder.parts) > 1}, reverse=True
+    )
+
+
+def public(message: str) -> str:
+    """A message without the folders of this device."""
+    for folder in _PRIVATE:
+        message = message.replace(folder, "").replace(folder.rstrip("/"), "its folder")
+    return message
 
 
 def translate(exc: Exception) -> EdgeAgentError:
     """Our error for a foreign one. What nobody foresaw is logged with its traceback, and the client is
     told nothing of it."""
     if isinstance(exc, EdgeAgentError):
+        exc.message = public(exc.message)
         return exc
     if isinstance(exc, pydantic.ValidationError):
         return _from_validation(exc)
@@ -126,14 +153,14 @@ def _from_validation(exc: pydantic.ValidationError) -> EdgeAgentError:
     errors = exc.errors(include_url=False, include_context=False)
     first = min(errors, key=lambda error: error["type"] in ("model_type", "string_type"))
     path = [part for part in first["loc"] if not str(part).startswith(("list[", "constrained-"))]
-    names = [str(part) for part in path if str(part) not in ("str", "int", "float")]
+    names = [shortened(str(part)) for part in path if str(part) not in ("str", "int", "float")]
     param = ".".join(names) or None
     if first["type"] == "extra_forbidden":
         known = [name for name in _fields(exc.title) if names]
         match = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.6)
         hint = f" did you mean `{match[0]}`?" if match else " leave it out."
         return InvalidParameter(f"Unknown parameter `{param}`:{hint}", param=param)
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ")[:MAX_MESSAGE]
     where = f"`{param}`: " if param else ""
     return InvalidParameter(
         f"{where}{message[0].lower()}{message[1:]}{_shown(first)}.", param=param
@@ -155,7 +182,12 @@ def _shown(error: Any) -> str:
     value = error["input"]
     if error["type"] == "missing" or not isinstance(value, str | int | float | bool | None):
         return ""
-    return f", got {str(value)[:80]!r}" if isinstance(value, str) else f", got {value}"
+    return f", got {value[:80]!r}" if isinstance(value, str) else f", got {shortened(str(value))}"
+
+
+def shortened(text: str) -> str:
+    """What is quoted of a name that a client sent."""
+    return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "..."
 
 
 _KNOWN_FIELDS: dict[str, list[str]] = {}

@@ -1,57 +1,63 @@
 """What every request passes before any route sees it: an ASGI layer around the whole API.
 
-    1. one Host header, naming this machine (DNS rebinding)
+    1. one Host header, naming this machine (DNS rebinding), and so the target where it has an authority;
+       none where HTTP/1.0 comes from this machine to a daemon that only this machine reaches
     2. no Origin, or one that is allowed (a web page somebody happens to look at)
-    3. a body of JSON, so that no HTML form can make one
-    4. a body within its bounds of size and time
+    3. a body of JSON, so that no HTML form can make one, in an encoding that we can undo
+    4. a body that is announced within its bound; one over it is not read
 
-Every response gets an `x-request-id`.
+Every response gets an `x-request-id`. HEAD is answered as GET, without the body. A response that comes before
+its request's body closes the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPReceiveMessage, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from edgeagent.api.dialects import ANTHROPIC, dialect_of
 from edgeagent.api.errors import encoded
+from edgeagent.api.http.bodies import too_large
+from edgeagent.api.http.encodings import encoding_of
+from edgeagent.api.http.paths import Paths
+from edgeagent.api.http.stopping import shutting_down, stopping_of
 from edgeagent.errors import (
     BadRequest,
-    BodyTooLarge,
     EdgeAgentError,
     Forbidden,
     Misdirected,
     UnsupportedMediaType,
 )
+from edgeagent.listener import is_loopback
 
-# A body over the bound is read and thrown away up to this much, so that a client that writes first
-# and reads afterwards gets to see why it was refused.
-DRAIN_BYTES = 64 << 20
-MIN_BODY_BYTES_PER_S = 16 << 10
-_ALLOWED_METHODS = b"GET, POST, DELETE, OPTIONS"
+logger = logging.getLogger(__name__)
+
+_ALLOWED_METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
 
 
 @dataclass(frozen=True)
 class GuardRules:
-    """`hosts` without ports, lower case; `origins` as browsers send them. Sizes in bytes."""
+    """`hosts` without ports, lower case; `origins` as browsers send them. Sizes in bytes. `is_local`: only
+    this machine reaches the daemon."""
 
     hosts: frozenset[str]
     is_wildcard: bool
     origins: frozenset[str]
     max_body_bytes: int
-    body_timeout_s: float
+    is_local: bool
 
 
 def rules(
     host: str, allowed_hosts: Iterable[str], allowed_origins: Iterable[str],
-    max_body_bytes: int, body_timeout_s: float,
+    max_body_bytes: int, *, is_local: bool,
 ) -> GuardRules:  # fmt: skip
     """Loopback's names and the bound address, beside what the settings allow."""
     names = {
@@ -66,48 +72,118 @@ def rules(
         is_wildcard=host in ("0.0.0.0", "::"),
         origins=frozenset(origin.rstrip("/").lower() for origin in allowed_origins),
         max_body_bytes=max_body_bytes,
-        body_timeout_s=body_timeout_s,
+        is_local=is_local,
     )
 
 
 class Guard:
     """The layer itself. Holds no state of a request."""
 
-    def __init__(self, app: ASGIApp, rules: GuardRules) -> None:
+    def __init__(self, app: ASGIApp, rules: GuardRules, paths: Paths) -> None:
         self._app = app
         self._rules = rules
+        self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
+        await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         name = request_id()
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = name[1].decode()
+        authority = to_origin_form(scope)
         extra = [name]
         if dialect_of(scope["path"]) is ANTHROPIC:
             extra.append((b"request-id", name[1]))  # where its SDK looks
-        scope.setdefault("state", {})["request_id"] = name[1].decode()
-        sender = _with_headers(send, extra)
-        headers = scope["headers"]
+        response = _Response(
+            send, extra, state.get("connection"), is_head=scope["method"] == "HEAD"
+        )
+        if response.is_head:
+            # A copy: the server has to know what the client asked.
+            scope = cast(HTTPScope, {**scope, "method": "GET"})
         try:
-            check_host(headers, self._rules)
-            origin = check_origin(headers, self._rules)
+            check_host(scope, self._rules, authority)
+            origin = check_origin(scope["headers"], self._rules)
             if origin is not None:
                 extra += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
                 if scope["method"] == "OPTIONS":
-                    await _preflight(headers, sender)
+                    await _preflight(scope["headers"], response)
                     return
-            length = content_length(headers)
-            has_body = length or any(name == b"transfer-encoding" for name, _ in headers)
-            if has_body or (length is None and scope["method"] in ("PUT", "PATCH")):
-                check_content_type(headers)
-            bounded = _BoundedBody(receive, self._rules, length)
-            if length is not None and length > self._rules.max_body_bytes:
-                await bounded.drain()
-                raise _too_large(length, self._rules)
+            self._check_body(scope)
         except EdgeAgentError as exc:
-            await _answer_error(exc, scope, sender)
+            await _answer_error(exc, scope, response)
             return
-        await self._app(scope, bounded, sender)
+        try:
+            await self._app(scope, receive, response)
+        except asyncio.CancelledError:
+            if not stopping_of(scope).has_begun:
+                raise
+            # The server is being stopped, and this has not ended by itself: no reason for a traceback.
+            if not response.is_started:
+                await _answer_error(shutting_down(), scope, response)
+            logger.info("answer_cut_off request=%s", state["request_id"])
+
+    def _check_body(self, scope: HTTPScope) -> None:
+        """Judge a body by what the head says. Where nothing is, that is the answer (api/auth.py).
+
+        Raises: UnsupportedMediaType, UnsupportedEncoding, BodyTooLarge.
+        """
+        headers = scope["headers"]
+        length = content_length(headers)
+        has_body = length or any(name == b"transfer-encoding" for name, _ in headers)
+        may_have_body = has_body or (length is None and scope["method"] in ("PUT", "PATCH"))
+        if may_have_body and self._paths.is_there(scope["method"], scope["path"]):
+            check_content_type(headers)
+            encoding_of(headers)
+        if length is not None and length > self._rules.max_body_bytes:
+            raise too_large(length, self._rules.max_body_bytes)
+
+
+class _Response:
+    """`send` of one request, which adds what every response has."""
+
+    def __init__(
+        self, send: Send, headers: list[tuple[bytes, bytes]], connection: Any, *, is_head: bool
+    ) -> None:
+        self._send = send
+        self._headers = headers
+        self._connection = connection
+        self.is_head = is_head
+        self.is_started = False
+        self._is_over = False
+
+    async def __call__(self, message: Message) -> None:
+        if self._is_over:
+            return
+        if message["type"] == "http.response.start":
+            self.is_started = True
+            own = self._headers
+            if self._connection is not None and self._connection.leaves_body:
+                own = [*own, (b"connection", b"close")]
+            message["headers"] = [*message.get("headers", []), *own]
+            await self._send(message)
+            if self.is_head:
+                # That ends it, also for who would stream: they see their client leave.
+                self._is_over = True
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        await self._send(message)
+
+
+def to_origin_form(scope: HTTPScope) -> bytes | None:
+    """Make a target in absolute form, `http://host/path`, one like any other. Its authority, if it had
+    one."""
+    scheme, separator, rest = scope["path"].partition("://")
+    if scheme.lower() not in ("http", "https") or not separator:
+        return None
+    authority, slash, path = rest.partition("/")
+    _, _, raw = scope["raw_path"].partition(b"://")
+    scope["path"] = slash + path or "/"
+    scope["raw_path"] = b"/" + raw.partition(b"/")[2]
+    return authority.encode("latin-1", "replace")
 
 
 def request_id() -> tuple[bytes, bytes]:
@@ -115,17 +191,28 @@ def request_id() -> tuple[bytes, bytes]:
     return b"x-request-id", f"req_{secrets.token_hex(12)}".encode()
 
 
-def check_host(headers: Iterable[tuple[bytes, bytes]], rules: GuardRules) -> None:
-    """Raises: BadRequest without exactly one Host, Misdirected when it is not this machine's."""
-    values = [value for name, value in headers if name == b"host"]
-    if len(values) != 1:
+def check_host(scope: HTTPScope, rules: GuardRules, authority: bytes | None = None) -> None:
+    """`authority` is that of the request's target. Raises: BadRequest without exactly one Host,
+    Misdirected when it is not this machine's."""
+    values = [value for name, value in scope["headers"] if name == b"host"]
+    if not values and _needs_no_host(scope, rules):
+        pass
+    elif len(values) != 1:
         raise BadRequest(f"The request has {len(values)} Host headers, exactly one is needed.")
-    name = host_name(values[0])
-    if name is None or not (name in rules.hosts or (rules.is_wildcard and _is_address(name))):
-        raise Misdirected(
-            f"Host {values[0].decode('latin-1')[:100]!r} is not a name of this server: use its address, "
-            "or add the name to allowed_hosts."
-        )
+    for value in values if authority is None else [authority, *values]:
+        name = host_name(value)
+        if name is None or not (name in rules.hosts or (rules.is_wildcard and _is_address(name))):
+            raise Misdirected(
+                f"Host {value.decode('latin-1')[:100]!r} is not a name of this server: use its address, "
+                "or add the name to allowed_hosts."
+            )
+
+
+def _needs_no_host(scope: HTTPScope, rules: GuardRules) -> bool:
+    """HTTP/1.0 has no Host. Browsers, which DNS rebinding needs, speak HTTP/1.1 at least."""
+    client = scope["client"]
+    is_near = client is None or is_loopback(client[0])
+    return scope["http_version"] == "1.0" and rules.is_local and is_near
 
 
 def host_name(value: bytes) -> str | None:
@@ -158,8 +245,10 @@ def check_origin(headers: Iterable[tuple[bytes, bytes]], rules: GuardRules) -> b
     if not values:
         return None
     text = values[0].decode("latin-1").rstrip("/").lower()
-    host = next(value for name, value in headers if name == b"host").decode("latin-1").lower()
-    is_own = text in (f"http://{host}", f"https://{host}")
+    host = (
+        next((value for name, value in headers if name == b"host"), b"").decode("latin-1").lower()
+    )
+    is_own = bool(host) and text in (f"http://{host}", f"https://{host}")
     if len(values) == 1 and (is_own or text in rules.origins):
         return values[0]
     raise Forbidden(
@@ -185,64 +274,6 @@ def content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
         if name == b"content-length":
             return int(value)
     return None
-
-
-def _too_large(n_bytes: int, rules: GuardRules) -> BodyTooLarge:
-    return BodyTooLarge(
-        f"The body has {n_bytes} bytes or more, the bound is {rules.max_body_bytes}: send less, or raise "
-        "max_body_bytes."
-    )
-
-
-class _BoundedBody:
-    """`receive` with a bound on size, and a clock that runs until the body is complete."""
-
-    def __init__(self, receive: Receive, rules: GuardRules, length: int | None) -> None:
-        self._receive = receive
-        self._rules = rules
-        self._n_bytes = 0
-        self._is_complete = length == 0
-        self._deadline = asyncio.get_running_loop().time() + rules.body_timeout_s
-
-    async def __call__(self) -> HTTPReceiveMessage:
-        if self._is_complete:
-            return cast(HTTPReceiveMessage, await self._receive())
-        message = await self._next()
-        if self._n_bytes > self._rules.max_body_bytes:
-            await self.drain()
-            raise _too_large(self._n_bytes, self._rules)
-        return message
-
-    async def _next(self) -> HTTPReceiveMessage:
-        # Each byte that comes buys time: slow is allowed, a trickle is not.
-        grace = self._n_bytes / MIN_BODY_BYTES_PER_S
-        try:
-            async with asyncio.timeout_at(self._deadline + grace):
-                message = cast(HTTPReceiveMessage, await self._receive())
-        except TimeoutError:
-            raise BadRequest(
-                f"The body was not complete after {self._rules.body_timeout_s:g} s: send it faster."
-            ) from None
-        if message["type"] == "http.request":
-            self._n_bytes += len(message.get("body", b""))
-            self._is_complete = not message.get("more_body", False)
-        else:
-            self._is_complete = True
-        return message
-
-    async def drain(self) -> None:
-        """Throw away what still comes of the body, within bounds."""
-        while not self._is_complete and self._n_bytes < DRAIN_BYTES:
-            await self._next()
-
-
-def _with_headers(send: Send, extra: list[tuple[bytes, bytes]]) -> Send:
-    async def sender(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", []), *extra]
-        await send(message)
-
-    return sender
 
 
 async def _preflight(headers: Iterable[tuple[bytes, bytes]], send: Send) -> None:

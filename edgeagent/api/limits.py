@@ -9,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from edgeagent.errors import RateLimited
 from edgeagent.types import Caller
@@ -59,6 +60,7 @@ class _Usage:
         self.requests = _bucket(limits.requests_per_minute, clock)
         self.tokens = _bucket(limits.tokens_per_minute, clock)
         self.n_running = 0
+        self.alone: set[str] = set()  # what runs once at a time
 
     @property
     def is_idle(self) -> bool:
@@ -96,6 +98,20 @@ class Place:
         """A place of the same key, for what goes on when this request is over. Nobody is refused it."""
         return Place(self._usage)
 
+    @contextmanager
+    def alone(self, what: str) -> Iterator[None]:
+        """While it lasts, the key does no other of `what`. Raises: RateLimited."""
+        if what in self._usage.alone:
+            raise RateLimited(
+                f"This key has one {what} running, which is all it may: wait until it has ended.",
+                retry_after_s=5.0,
+            )
+        self._usage.alone.add(what)
+        try:
+            yield
+        finally:
+            self._usage.alone.discard(what)
+
     def release(self) -> None:
         if not self._is_released:
             self._is_released = True
@@ -106,15 +122,22 @@ class Place:
 
 
 class Limiter:
-    """The bounds of all keys."""
+    """The bounds of all keys, and `max_running`, which holds for each of them."""
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
+    def __init__(self, clock: Clock = time.monotonic, max_running: int | None = None) -> None:
         self._clock = clock
+        self._max_running = max_running
         self._usages: OrderedDict[str, _Usage] = OrderedDict()
 
     def admit(self, caller: Caller) -> Place:
         """A place for one more request. What is refused is not counted. Raises: RateLimited."""
         usage = self._usage(caller)
+        if self._max_running is not None and usage.n_running >= self._max_running:
+            raise RateLimited(
+                f"This key has {usage.n_running} requests running, no key may have more than three quarters "
+                "of the server's connections: wait until one ends, or raise max_connections.",
+                retry_after_s=1.0,
+            )
         most = caller.limits.concurrency
         if most is not None and usage.n_running >= most:
             raise RateLimited(

@@ -9,8 +9,10 @@ from typing import Any
 from litestar.types import Receive, Scope, Send
 
 from edgeagent.api.errors import encoded, status_of, translate
+from edgeagent.api.http.stopping import shutting_down, stopping_of
 from edgeagent.api.stream import client_gone
 from edgeagent.calls import Call
+from edgeagent.errors import EdgeAgentError
 from edgeagent.types import Vectors
 
 # Encoding that many bytes takes longer than the event loop should stand still.
@@ -27,17 +29,21 @@ class OnceResponse:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         produce = asyncio.create_task(self._produce(scope), name="call")
         gone = asyncio.create_task(client_gone(receive), name="call-watch")
+        stop = asyncio.create_task(stopping_of(scope).begun(), name="call-stop")
         try:
-            await asyncio.wait({produce, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if produce.done():
-                status, headers, body = produce.result()
+            await asyncio.wait({produce, gone, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not gone.done():
+                if produce.done():
+                    status, headers, body = produce.result()
+                else:
+                    status, headers, body = self._failed(shutting_down(), scope)
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": body, "more_body": False})
         finally:
-            produce.cancel()
-            gone.cancel()
+            for task in (produce, gone, stop):
+                task.cancel()
             # However this ended, what the call holds is given back before the response is over.
-            await asyncio.gather(produce, gone, return_exceptions=True)
+            await asyncio.gather(produce, gone, stop, return_exceptions=True)
             self._call.release()
             scope["state"]["charge"](self._call.n_tokens)
 
@@ -49,8 +55,12 @@ class OnceResponse:
             else:
                 body = self._encode(value)
         except Exception as exc:
-            error = translate(exc)
-            self._call.status = status_of(error)
-            return encoded(error, scope)
+            return self._failed(translate(exc), scope)
         length = (b"content-length", str(len(body)).encode())
         return 200, [(b"content-type", b"application/json"), length], body
+
+    def _failed(
+        self, error: EdgeAgentError, scope: Scope
+    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        self._call.status = status_of(error)
+        return encoded(error, scope)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from litestar.types import Receive, Scope, Send
 
 from edgeagent.agent import Answer
 from edgeagent.api.errors import encoded, status_of, translate
+from edgeagent.api.http.stopping import shutting_down, stopping_of
 from edgeagent.api.usage import tokens_of
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types import PromptFacts, TokenChunk
@@ -84,18 +86,25 @@ class AnswerResponse:
         self._write_timeout_s = write_timeout_s
         self._scope: Scope | None = None
         self._is_started = False
+        self._is_over = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
         produce = asyncio.create_task(self._produce(send), name="answer")
         gone = asyncio.create_task(client_gone(receive), name="answer-watch")
+        stop = asyncio.create_task(stopping_of(scope).begun(), name="answer-stop")
         try:
-            await asyncio.wait({produce, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({produce, gone, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if stop.done() and not (produce.done() or gone.done()):
+                produce.cancel()
+                await asyncio.wait({produce})
+                if not self._is_over:
+                    await self._fail(send, shutting_down())
         finally:
-            produce.cancel()
-            gone.cancel()
+            for task in (produce, gone, stop):
+                task.cancel()
             # However this ended, what the answer holds is given back before the response is over.
-            await asyncio.gather(produce, gone, return_exceptions=True)
+            await asyncio.gather(produce, gone, stop, return_exceptions=True)
             await self._answer.release()
             self._ended(self._answer)
             scope["state"]["charge"](tokens_of(self._answer))
@@ -158,16 +167,17 @@ class AnswerResponse:
                 await self._send(send, opening)
 
     async def _start(self, send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self._is_started = True
         await send({"type": "http.response.start", "status": status, "headers": headers})
+        self._is_started = True
 
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
         # Blocks only while the client reads slower than the buffers allow.
         async with asyncio.timeout(self._write_timeout_s):
             await send({"type": "http.response.body", "body": body, "more_body": more})
+        self._is_over = not more
 
     async def _fail(self, send: Send, exc: Exception) -> None:
-        """A status before the first byte, an event after it."""
+        """A status before the first byte, an event after it. A client that does not read gets neither."""
         if isinstance(exc, TimeoutError):
             logger.info("client_dropped reason=reads_too_slowly")
             return
@@ -175,7 +185,8 @@ class AnswerResponse:
         error.param = self._params.get(error.param or "", error.param)
         self._answer.status = status_of(error)
         if self._is_started:
-            await self._send(send, self._writer.error_events(error), more=False)
+            with suppress(TimeoutError):
+                await self._send(send, self._writer.error_events(error), more=False)
             return
         status, headers, body = encoded(error, self._scope)
         await self._start(send, status, headers)

@@ -7,6 +7,7 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from edgeagent import __version__
 from edgeagent.agent import Agent
+from edgeagent.api.errors import public
 from edgeagent.api.schemas.models import HealthBody, ReadyBody
 
 
@@ -31,7 +32,8 @@ def health() -> HealthBody:
 )
 def ready(agent: Agent) -> Response[ReadyBody]:
     readiness = agent.readiness()
-    body = ReadyBody(status=readiness.status, model=readiness.model_id, reason=readiness.reason)
+    reason = public(readiness.reason) if readiness.reason is not None else None
+    body = ReadyBody(status=readiness.status, model=readiness.model_id, reason=reason)
     if readiness.status == "ready":
         return Response(body)
     return Response(body, status_code=503, headers={"retry-after": "1"})

@@ -81,7 +81,7 @@ class Library:
         near = nearest(model_id, models)
         hint = f"did you mean {near!r}? If not, " if near else ""
         raise ModelNotFound(
-            f"Model {model_id!r} is not among the {len(models)} installed in {self.models_dir}:"
+            f"Model {model_id!r} is not among the {len(models)} installed:"
             f" {hint}'edgeagent models install {model_id}' installs it where the catalog has it,"
             " 'edgeagent models list' shows what is here",
             param="model",

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from edgeagent import logs
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.configuration import Configuration
 from edgeagent.daemon.instance import Instance
@@ -46,11 +47,7 @@ def serve(config: Path | None, bootstrap_key_file: Path | None, **flags: Any) ->
     """
     configuration = configured(config, **flags)
     settings = configuration.settings
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    logs.start(settings.log_level)
     # Before the store is marked or a model loaded. Kept until this process ends.
     instance = Instance(settings.state_dir, must_hold=settings.store == "on")
     # An address that is taken is told of before a model is loaded beside that of whoever has it.

@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from edgeagent import sandbox
+from edgeagent import logs, sandbox
 from edgeagent.catalog.facts import inspect
 from edgeagent.engine import helpers, protocol
 from edgeagent.engine.clerk import Clerk
@@ -209,7 +209,7 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     fd, level, daemon = int(argv[1]), argv[2].upper(), int(argv[3])
-    logging.basicConfig(level=level, format="%(levelname)s worker %(name)s %(message)s")
+    logs.start(level, "%(levelname)s worker %(name)s %(message)s")
     channel = Channel(fd)
     (first, *_) = channel.receive()
     assert isinstance(first, protocol.Load), "the daemon's first message is Load"

@@ -211,7 +211,8 @@ async def raw(call: Calls, path: str, secret: str | None) -> tuple[int, bytes]:
         ([("Authorization", "Bearer {},{}")], 401),
         ([("Authorization", "Bearer {}"), ("Authorization", "Bearer {}")], 401),
         ([("Authorization", "Bearer nothing"), ("Authorization", "Bearer {}")], 401),
-        ([("X-Api-Key", "{}")], 401),
+        ([("X-Api-Key", "{}")], 200),
+        ([("X-Api-Key", "{}"), ("Authorization", "Bearer nothing")], 401),
         ([("Api-Key", "{}")], 401),
         ([("Cookie", "api_key={}")], 401),
         ([("Proxy-Authorization", "Bearer {}")], 401),
@@ -221,7 +222,7 @@ async def raw(call: Calls, path: str, secret: str | None) -> tuple[int, bytes]:
     ],
     ids=str,
 )
-async def test_a_key_comes_in_one_authorization_header_and_nowhere_else(
+async def test_a_key_comes_in_an_authorization_header_or_its_own_and_nowhere_else(
     keyed: Calls, headers, status
 ):
     secret = keyed.make().secret

@@ -12,6 +12,7 @@ from litestar.di import Provide
 from litestar.testing import TestClient
 
 from edgeagent.api import data, errors
+from edgeagent.api.limits import Limiter
 from edgeagent.custody import Custody
 from edgeagent.settings import Settings
 from edgeagent.store import anchor, audit
@@ -66,12 +67,16 @@ def post(settings, store, told):
         yield post
 
 
+LIMITER = Limiter()
+
+
 def serving(custody):
     def identify(app):
         async def layer(scope, receive, send):
             if scope["type"] == "http":
                 who = dict(scope["headers"])[b"x-who"].decode()
-                scope.setdefault("state", {})["caller"] = CALLERS[who]
+                state = scope.setdefault("state", {})
+                state |= {"caller": CALLERS[who], "place": LIMITER.admit(CALLERS[who])}
             await app(scope, receive, send)
 
         return layer
@@ -191,3 +196,16 @@ async def test_sweeps_run_by_themselves_and_end_with_the_daemon(settings, store,
         await custody.close()
         await custody.close()
     assert "audit_head seq=" in caplog.text
+
+
+def test_a_key_for_data_has_one_erasure_at_a_time(settings):
+    """Each takes the whole store: who owns a part of it must not keep it busy."""
+    with TestClient(serving(Custody(None, settings))) as client:
+
+        def erase(who: str) -> int:
+            return client.post("/admin/erase", json={}, headers={"x-who": who}).status_code
+
+        with LIMITER.admit(CALLERS["ann"]).alone("erasure"):
+            assert erase("ann") == 429
+            assert erase("bob") == 409, "another key's is its own"
+        assert erase("ann") == 409

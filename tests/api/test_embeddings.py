@@ -191,7 +191,7 @@ def test_who_leaves_ends_the_work(daemon: DaemonProcess, strict: openai.OpenAI):
     embed(strict, "rain")
     n_before = daemon.log.read_text().count("status=499")
     with connect(daemon.url) as sock:
-        endless = {"model": MINILM, "input": [[1000] * 300] * 2000}
+        endless = {"model": MINILM, "input": [[1000] * 250] * 2000}
         sock.sendall(post("/v1/embeddings", endless))
         embed(strict, "rain")  # answered beside it
     wait_for(lambda: daemon.log.read_text().count("status=499") == n_before + 1, 10)

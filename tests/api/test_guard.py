@@ -73,7 +73,6 @@ def test_any_other_host_is_refused(daemon: DaemonProcess, host):
     "head",
     [
         b"GET /v1/models HTTP/1.1\r\n\r\n",
-        b"GET /v1/models HTTP/1.0\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: localhost\r\n\r\n",
@@ -230,9 +229,21 @@ def test_a_body_that_stops_arriving_is_given_up(daemon: DaemonProcess):
     assert "1 s" in reply.error["message"]
 
 
-def test_a_connection_is_kept_after_an_error_whose_body_was_read(daemon: DaemonProcess):
+def test_a_body_over_the_bound_is_refused_on_its_head_and_the_connection_closed(
+    daemon: DaemonProcess,
+):
+    head = post(CHAT, b"x" * 5_000_000)[:300]
     with connect(daemon.url) as sock:
-        sock.sendall(post(CHAT, b"x" * 5_000_000))
-        assert read_reply(sock).status == 413
+        sock.sendall(head)
+        reply = read_reply(sock)
+        assert reply.status == 413 and reply.headers["connection"] == "close"
+        assert sock.recv(1) == b""
+
+
+def test_a_connection_is_kept_after_an_error_with_a_small_body(daemon: DaemonProcess):
+    with connect(daemon.url) as sock:
+        for _ in range(3):
+            sock.sendall(request("POST", CHAT, "Content-Type: text/plain", body=b"x" * 50_000))
+            assert read_reply(sock).status == 415
         sock.sendall(request("GET", "/health"))
         assert read_reply(sock).status == 200

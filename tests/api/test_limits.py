@@ -211,3 +211,24 @@ def test_a_flood_of_addresses_costs_bounded_memory():
     for i in range(3 * MAX_PEERS):
         throttle.fail(f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}")
     assert len(throttle) == MAX_PEERS
+
+
+def test_no_key_takes_all_places():
+    limiter = Limiter(max_running=2)
+    places = [limiter.admit(caller()) for _ in range(2)]
+    with pytest.raises(RateLimited, match="max_connections"):
+        limiter.admit(caller())
+    places[0].release()
+    limiter.admit(caller()).release()
+
+
+def test_what_runs_alone_is_refused_a_second_time_until_it_has_ended():
+    limiter = Limiter()
+    first, second = limiter.admit(caller()), limiter.admit(caller())
+    with first.alone("erasure"):
+        with pytest.raises(RateLimited, match="one erasure"), second.alone("erasure"):
+            pass
+        with second.alone("something else"):
+            pass
+    with second.alone("erasure"):
+        pass

@@ -1,0 +1,270 @@
+"""One connection of a client: uvicorn's protocol for h11, with bounds that uvicorn leaves to others.
+
+a request head arrives whole within `header_timeout_s`
+all places are taken       -> who has least to lose gives one up (places.py)
+a client reads nothing     -> it is dropped after `write_timeout_s`; unread answers have `MAX_UNREAD_BYTES`
+an answer is given before the whole body has come
+                           -> the connection lingers: what still comes is thrown away for a moment, so
+                              that the client gets to read the answer instead of a reset
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, cast
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edgeagent.api.errors import encoded
+from edgeagent.api.guard import request_id
+from edgeagent.api.http.places import Seat, Standing, victim
+from edgeagent.api.http.stopping import Stopping
+from edgeagent.api.limits import peer_network
+from edgeagent.errors import BadRequest
+
+logger = logging.getLogger(__name__)
+
+READ_BYTES = 32 << 10  # at once; what is read must be kept, whoever sent it
+SMALL_BODY_BYTES = 64 << 10  # left unread without closing the connection
+LINGER_S = 10.0
+LINGER_SILENCE_S = 1.0
+LINGER_BYTES = 64 << 20
+MAX_UNREAD_BYTES = (
+    12 << 20
+)  # of clients that have read nothing for `UNREAD_S`; of all, twice as much
+UNREAD_S = 0.25
+# Pieces that a body may come in: each costs the event loop 10 us, be it one byte.
+FREE_PIECES = 4096
+MIN_PIECE_BYTES = 256
+
+
+class BoundedH11(h11.Connection):
+    """h11 with a bound on the pieces of one request's body."""
+
+    def __init__(self, max_head_bytes: int) -> None:
+        super().__init__(h11.SERVER, max_head_bytes)
+        self._n_pieces = 0
+        self._n_bytes = 0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self._n_pieces += 1
+            self._n_bytes += len(event.data)
+            if self._n_pieces > FREE_PIECES + self._n_bytes // MIN_PIECE_BYTES:
+                raise h11.RemoteProtocolError("The body comes in too many pieces")
+        elif isinstance(event, h11.Request):
+            self._n_pieces = self._n_bytes = 0
+        return event
+
+
+class GuardedProtocol(H11Protocol):
+    """See the module. Class attributes are what the server of a daemon sets."""
+
+    header_timeout_s = 15.0
+    max_connections = 512
+    write_timeout_s = 30.0
+    stopping = Stopping()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn = BoundedH11(self.config.h11_max_incomplete_event_size or READ_BYTES)
+        self.is_known = False  # a request of this connection had a key, or none is needed
+        self._is_lingering = False
+        self._n_thrown_away = 0
+        self._unread_since_s: float | None = None
+        self._write_clock: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._socket = transport
+        cast(Any, transport).max_size = READ_BYTES  # asyncio's own is 256 KiB
+        super().connection_made(_Lingering(self, transport))  # type: ignore[arg-type]
+        self.peer = peer_network(self.client[0] if self.client else "")
+        self._since_s = self.loop.time()
+        self._clock = self.loop.call_later(self.header_timeout_s, self._head_is_late)
+        if len(self.connections) > self.max_connections // 2:
+            self._make_place()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._is_lingering:
+            super().data_received(data)
+            return
+        self._n_thrown_away += len(data)
+        if self._n_thrown_away > LINGER_BYTES:
+            self._socket.abort()
+
+    def handle_events(self) -> None:
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before:
+            self._clock.cancel()
+            self._since_s = self.loop.time()
+            self.cycle.scope["state"] |= {"connection": self, "stopping": self.stopping}
+
+    def on_response_complete(self) -> None:
+        # Between requests uvicorn's keep-alive clock runs until the first byte of the next head.
+        super().on_response_complete()
+        if not self.transport.is_closing() and self.is_waiting:
+            self._since_s = self.loop.time()
+            self._clock.cancel()
+            self._clock = self.loop.call_later(
+                self.timeout_keep_alive + self.header_timeout_s, self._head_is_late
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._clock.cancel()
+        self._stop_write_clock()
+        super().connection_lost(exc)
+
+    # --- unread answers
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread_since_s = self.loop.time()
+        # A little later than the stream's own clock, which has the better word for the log.
+        self._write_clock = self.loop.call_later(self.write_timeout_s + 1, self._socket.abort)
+        self._bound_unread()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unread_since_s = None
+        self._stop_write_clock()
+
+    def _stop_write_clock(self) -> None:
+        if self._write_clock is not None:
+            self._write_clock.cancel()
+            self._write_clock = None
+
+    def _bound_unread(self) -> None:
+        """Drop those who have not read for longest while unread answers take too much memory."""
+        unread = [(c._unread_since_s, c) for c in self._all() if c._unread_since_s is not None]
+        n_bytes = sum(c._socket.get_write_buffer_size() for _, c in unread)
+        for since_s, connection in sorted(unread, key=lambda one: one[0]):
+            is_slow = self.loop.time() - since_s >= UNREAD_S
+            most = MAX_UNREAD_BYTES if is_slow else 2 * MAX_UNREAD_BYTES
+            if n_bytes <= most or connection is self:
+                return
+            n_bytes -= connection._socket.get_write_buffer_size()
+            connection._socket.abort()
+
+    # --- places
+
+    @property
+    def is_waiting(self) -> bool:
+        """No request is being answered on this connection."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def seat(self) -> Seat:
+        """What would be lost with this connection."""
+        now_s = self.loop.time()
+        unread_s = self._unread_since_s
+        if self._is_lingering:
+            return Seat(Standing.LINGERING, self._since_s, self.peer)
+        if unread_s is not None and now_s - unread_s >= UNREAD_S:
+            standing = Standing.UNREAD if self.is_known else Standing.UNKNOWN
+            return Seat(standing, unread_s, self.peer)
+        if self.is_waiting:
+            standing = Standing.IDLE if self.is_known else Standing.UNKNOWN
+        elif self.cycle.more_body:
+            standing = Standing.SENDING if self.is_known else Standing.UNKNOWN
+        else:
+            standing = Standing.BUSY
+        return Seat(standing, self._since_s, self.peer)
+
+    def _all(self) -> list[GuardedProtocol]:
+        return [c for c in self.connections if isinstance(c, GuardedProtocol)]
+
+    def _make_place(self) -> None:
+        others = [c for c in self._all() if c is not self and not c._socket.is_closing()]
+        seats = [c.seat for c in (*others, self)]
+        chosen = victim(seats, self.max_connections)
+        if chosen is not None:
+            (*others, self)[chosen]._socket.abort()
+
+    def _head_is_late(self) -> None:
+        if self.is_waiting and not self._socket.is_closing():
+            self._socket.abort()
+
+    # --- ends
+
+    @property
+    def leaves_body(self) -> bool:
+        """Whether an answer given now has to close the connection: too much of the body is to come."""
+        cycle = self.cycle
+        if cycle is None or not cycle.more_body:
+            return False
+        lengths = [value for name, value in cycle.scope["headers"] if name == b"content-length"]
+        is_small = bool(lengths) and int(lengths[0]) <= SMALL_BODY_BYTES
+        return cycle.waiting_for_100_continue or not is_small
+
+    @property
+    def is_lingering(self) -> bool:
+        return self._is_lingering
+
+    def linger(self) -> bool:
+        """Wait for the client to read the answer and close. False: there is nothing to wait for."""
+        has_more = self.cycle is not None and self.cycle.more_body
+        if not (has_more or self.conn.trailing_data[0] or self.conn.their_state is h11.ERROR):
+            return False
+        if self.stopping.has_begun or self._socket.is_closing():
+            return False
+        self._is_lingering = True
+        self._since_s = self.loop.time()
+        self._clock.cancel()
+        self._unset_keepalive_if_required()
+        if self.cycle is not None:
+            self.cycle.body = bytearray()
+        self.conn = BoundedH11(READ_BYTES)  # and what it held of the client's bytes
+        self._socket.write_eof()
+        self._socket.resume_reading()
+        self._clock = self.loop.call_later(LINGER_SILENCE_S, self._close_if_silent, 0)
+        return True
+
+    def _close_if_silent(self, n_before: int) -> None:
+        n = self._n_thrown_away
+        if n == n_before or self.loop.time() - self._since_s > LINGER_S:
+            self._socket.close()
+        else:
+            self._clock = self.loop.call_later(LINGER_SILENCE_S, self._close_if_silent, n)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is answered in the same shape as everything else."""
+        status, headers, body = encoded(
+            BadRequest(f"{msg.rstrip('.')}: send HTTP/1.1 within the bounds.")
+        )
+        headers += [(b"connection", b"close"), request_id()]
+        try:
+            output = self.conn.send(h11.Response(status_code=status, headers=headers))
+            output += self.conn.send(h11.Data(data=body)) + self.conn.send(h11.EndOfMessage())
+            self.transport.write(output)
+        except h11.LocalProtocolError:
+            logger.debug("bad_request_unanswerable")
+        self.transport.close()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # whoever answers it is told
+            self.cycle.message_event.set()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """A request to speak WebSocket is answered as if it had not asked (RFC 9110, 7.8)."""
+        logger.debug("upgrade_ignored")
+
+
+class _Lingering:
+    """The transport as uvicorn sees it: closing it waits for a client that still sends."""
+
+    def __init__(self, protocol: GuardedProtocol, transport: asyncio.Transport) -> None:
+        self._protocol = protocol
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        if not self._protocol.is_lingering and not self._protocol.linger():
+            self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._protocol.is_lingering or self._transport.is_closing()

@@ -1,0 +1,181 @@
+"""Connections that take places, memory or time, beside a client who wants an answer."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import httpx
+import psutil
+import pytest
+
+from tests.api.wire import connect, exchange, post, read_reply, request
+from tests.conftest import DaemonProcess, serving
+
+CHAT = "/v1/chat/completions"
+MB = 1 << 20
+N_PLACES = 24
+HEAD = (
+    b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 4000000\r\n\r\n"
+)
+OVER = HEAD.replace(b"4000000", b"60000000")
+SCHEMA = request("GET", "/schema/openapi.json")
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon with few places, without models and without keys: everybody is the local owner."""
+    directory = tmp_path_factory.mktemp("connections")
+    with serving(
+        directory / "models", directory / "state", preload=False, max_connections=N_PLACES
+    ) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DaemonProcess, str]]:
+    directory = tmp_path_factory.mktemp("connections-keyed")
+    with serving(
+        directory / "models", directory / "state", preload=False, max_connections=N_PLACES
+    ) as daemon:
+        body = {"name": "good", "scopes": ["chat"]}
+        secret = httpx.post(f"{daemon.url}/admin/keys", json=body).json()["secret"]
+        yield daemon, secret
+
+
+KINDS = {
+    "no body": HEAD,
+    "no body of a size over the bound": OVER,
+    "a part of a body": HEAD + b"x" * 100_000,
+    "a part of a head": HEAD[:40],
+    "nothing": b"",
+    "chunks without an end": HEAD.replace(b"Content-Length: 4000000", b"Transfer-Encoding: chunked")
+    + b"5\r\nhello\r\n" * 500,
+    "unread answers": SCHEMA * 40,
+    "an answer and then nothing": request("GET", "/health"),
+}
+
+
+def opened(stack: ExitStack, url: str, data: bytes) -> socket.socket:
+    sock = stack.enter_context(connect(url))
+    sock.settimeout(1)
+    with suppress(OSError):  # it was given up already
+        sock.sendall(data)
+    return sock
+
+
+@pytest.mark.parametrize("data", KINDS.values(), ids=list(KINDS))
+def test_a_good_client_is_answered_beside_connections_that_take_every_place(
+    daemon: DaemonProcess, data
+):
+    with ExitStack() as stack, httpx.Client() as kept:
+        assert kept.get(f"{daemon.url}/v1/models").status_code == 200
+        for _ in range(2 * N_PLACES):
+            opened(stack, daemon.url, data)
+        for _ in range(3):
+            assert httpx.get(f"{daemon.url}/v1/models").status_code == 200
+        assert kept.get(f"{daemon.url}/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize("data", KINDS.values(), ids=list(KINDS))
+def test_who_has_no_key_takes_no_place_from_who_has_one(keyed: tuple[DaemonProcess, str], data):
+    daemon, secret = keyed
+    headers = {"Authorization": f"Bearer {secret}"}
+    with ExitStack() as stack, httpx.Client(headers=headers) as kept:
+        assert kept.get(f"{daemon.url}/v1/models").status_code == 200
+        (stream,) = kept._transport._pool.connections  # type: ignore[attr-defined]
+        for _ in range(2 * N_PLACES):
+            opened(stack, daemon.url, data)
+        assert kept.get(f"{daemon.url}/v1/models").status_code == 200
+        assert kept._transport._pool.connections == [stream], "on the same connection"  # type: ignore[attr-defined]
+        for _ in range(3):
+            assert httpx.get(f"{daemon.url}/v1/models", headers=headers).status_code == 200
+
+
+def test_unfinished_bodies_and_unread_answers_leave_the_memory_alone(daemon: DaemonProcess):
+    process = psutil.Process(daemon.pid)
+    for _ in range(3):
+        httpx.get(f"{daemon.url}/schema/openapi.json")
+    before = process.memory_info().rss
+    with ExitStack() as stack:
+        for _ in range(20):
+            opened(stack, daemon.url, HEAD + b"[" * 3_999_999)
+        for _ in range(40):
+            opened(stack, daemon.url, SCHEMA * 40)
+        assert httpx.get(f"{daemon.url}/v1/models").status_code == 200
+        grown = process.memory_info().rss - before
+    assert grown < 60 * MB, f"{grown / MB:.0f} MB"
+
+
+@pytest.mark.parametrize("expects", [[], ["Expect: 100-continue"]])
+def test_who_has_no_key_is_refused_before_a_byte_of_the_body(
+    keyed: tuple[DaemonProcess, str], expects
+):
+    daemon, secret = keyed
+    lines = ["Content-Type: application/json", "Content-Length: 4000000", *expects]
+    head = "\r\n".join([f"POST {CHAT} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
+    with connect(daemon.url) as sock:
+        sock.sendall(head)
+        reply = read_reply(sock)
+        assert reply.status in (401, 429) and reply.headers["connection"] == "close"
+        assert sock.recv(1) == b""
+    with connect(daemon.url) as sock:
+        good = f"\r\nAuthorization: Bearer {secret}\r\n\r\n".encode()
+        sock.sendall(head[:-4].replace(b"4000000", b"2") + good)
+        if expects:
+            assert sock.recv(1000).startswith(b"HTTP/1.1 100 ")
+        sock.sendall(b"{}")
+        assert read_reply(sock).status == 400
+
+
+def test_a_body_in_a_great_many_pieces_is_refused(daemon: DaemonProcess):
+    head = HEAD.replace(b"Content-Length: 4000000", b"Transfer-Encoding: chunked")
+    with connect(daemon.url) as sock, suppress(OSError):
+        sock.sendall(head + b"1\r\nx\r\n" * 100_000)
+    with connect(daemon.url) as sock:
+        sock.sendall(head + b"1\r\nx\r\n" * 6000)
+        reply = read_reply(sock)
+    assert reply.status == 400 and reply.error["code"] == "bad_request"
+
+
+def test_a_client_that_writes_on_gets_to_read_why_it_was_refused(daemon: DaemonProcess):
+    with connect(daemon.url) as sock:
+        sock.sendall(OVER)
+        for _ in range(100):
+            sock.sendall(b"x" * 100_000)
+        assert read_reply(sock).status == 413
+
+
+def test_an_attempt_at_websocket_is_answered_as_http_and_logs_nothing(daemon: DaemonProcess):
+    upgrade = [
+        "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ]  # fmt: skip
+    for path, status in (("/v1/realtime", 404), ("/v1/models", 200), (CHAT, 200)):
+        assert exchange(daemon.url, request("GET", path, *upgrade)).status in (status, 409)
+    for data in (b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"\r\n" * 50):
+        with connect(daemon.url) as sock, suppress(OSError):
+            sock.sendall(data)
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(1000)
+    log = daemon.log.read_text()
+    assert "upgrade" not in log.lower() and "websocket" not in log.lower()
+    assert "Invalid HTTP" not in log
+
+
+def test_pipelined_requests_are_answered_in_turn(daemon: DaemonProcess):
+    paths = ["/health", "/v1/models", "/nothing", "/health"]
+    bodies = [post(CHAT, {}), *(request("GET", path) for path in paths)]
+    with connect(daemon.url) as sock:
+        sock.sendall(b"".join(bodies) + request("GET", "/health", "Connection: close"))
+        data = b"".join(iter(lambda: sock.recv(65536), b""))
+    statuses = [int(part[:3]) for part in data.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [400, 200, 200, 404, 200, 200]
+
+
+def test_json_is_what_every_refusal_speaks(daemon: DaemonProcess):
+    reply = exchange(daemon.url, OVER)
+    assert json.loads(reply.body)["error"]["code"] == "body_too_large"

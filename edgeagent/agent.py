@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -125,6 +125,7 @@ class Answer:
         pool: Pool,
         note: Callable[[Answer], None],
         prepare: Prepare | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
         self.asked = asked
         self.decision = decision
@@ -137,6 +138,7 @@ class Answer:
         self.confidence: Confidence | None = None
         self.told: CallText | None = None
         self._teller = CallTeller(spec.choosing is not None and spec.choosing.tells)
+        self._notes = tuple(notes)
         self._pool = pool
         self._note = note
         self._prepare = prepare
@@ -167,6 +169,14 @@ class Answer:
     def prompt_facts(self) -> PromptFacts | None:
         """What is known before the first token; None while the prompt is not made."""
         return self._generation.facts if self._generation is not None else None
+
+    @property
+    def notes(self) -> list[str]:
+        """What of the request was not done as it says, in words for the client."""
+        facts = self.prompt_facts
+        n_dropped = facts.n_dropped if facts is not None else 0
+        dropped = f"truncation: the {n_dropped} oldest messages did not fit and were left out."
+        return [*self._notes, *([dropped] if n_dropped else [])]
 
     async def take(self) -> list[TokenChunk]:
         """New chunks, at least one; empty at the end. Raises the error that ended the request."""
@@ -315,12 +325,18 @@ class Agent:
         return self._models.sampling(decision.model_id)
 
     def ask(
-        self, asked: Asked, decision: Decision, spec: GenerateSpec, prepare: Prepare | None = None
+        self,
+        asked: Asked,
+        decision: Decision,
+        spec: GenerateSpec,
+        prepare: Prepare | None = None,
+        notes: Sequence[str] = (),
     ) -> Answer:
         """An answer that waits for `begin`. Whoever asks must `release` it. `prepare` is done with the
-        engine before it is asked, once in each of its lives. Raises what `suited` raises."""
+        engine before it is asked, once in each of its lives; `notes` are told with the answer. Raises
+        what `suited` raises."""
         spec = self.suited(asked, decision, spec)
-        return Answer(asked, decision, spec, self._pool, self._noted, prepare)
+        return Answer(asked, decision, spec, self._pool, self._noted, prepare, notes)
 
     def _noted(self, answer: Answer) -> None:
         row = row_of(answer)

@@ -4,6 +4,7 @@
     |- BadRequest                       bad_request              what the caller sent is wrong
     |  |- InvalidParameter              invalid_parameter        one field is wrong; `param` names it
     |  |- UnsupportedParameter          unsupported_parameter    a field we know and cannot honour
+    |  |  `- ThreadUnsupported          thread_unsupported_request  Anthropic's threads: send it all
     |  |- ContextLengthExceeded         context_length_exceeded  can never fit into a slot
     |  |- BodyTooLarge                  body_too_large
     |  |- UnsupportedMediaType          unsupported_media_type
@@ -57,13 +58,15 @@ code to an HTTP status; the CLI prints the message on one line and exits with 2.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class EdgeAgentError(Exception):
     """The root. `message` is meant for the user; `param` names the field at fault, if one is."""
 
     code: ClassVar[str] = "internal_error"
+    # What else Anthropic's API says of it.
+    details: ClassVar[dict[str, Any] | None] = None
 
     def __init__(
         self, message: str, *, param: str | None = None, retry_after_s: float | None = None
@@ -84,6 +87,16 @@ class InvalidParameter(BadRequest):
 
 class UnsupportedParameter(BadRequest):
     code = "unsupported_parameter"
+
+
+class ThreadUnsupported(UnsupportedParameter):
+    """Anthropic's SDK goes on without `thread` when it reads these details."""
+
+    code = "thread_unsupported_request"
+    details: ClassVar[dict[str, Any] | None] = {
+        "error_code": "thread_unsupported_request",
+        "unsupported": ["thread"],
+    }
 
 
 class ContextLengthExceeded(BadRequest):

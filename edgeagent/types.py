@@ -68,7 +68,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     With a `suffix` the answer is what stands between `text` and it, where the vocabulary can say so.
     A `text` beside `messages` is for a model without a template. `prefill` is how the answer to
     `messages` begins: it is continued, and not said again.
-    `variables` are what else the template is told, beside messages and tools.
+    `variables` are what else the template is told, beside messages and tools. Of one that `may_drop`, the
+    oldest turns are left out where all do not fit.
     Names of special tokens in what a client sent are text; with `parse_special` those in a `text` without
     `messages` are the tokens.
     """
@@ -80,6 +81,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     prefill: str = ""
     variables: dict[str, Any] = msgspec.field(default_factory=dict)
     parse_special: bool = False
+    may_drop: bool = False
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,7 @@ from edgeagent.settings import Settings
 from edgeagent.types import CountSpec, FinishReason, GenerateSpec, PromptFacts, TokenChunk
 
 Json = dict[str, Any]
+logger = logging.getLogger(__name__)
 _encode = msgspec.json.encode
 # What was cancelled from outside simply stopped.
 _STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
@@ -195,6 +197,13 @@ def _usage(n_input: int, n_cached: int, n_output: int) -> Json:
     }
 
 
+def log_betas(request: Request[Any, Any, Any]) -> None:
+    """What of Anthropic's trials a client wants: none of it is here, and nothing depends on it."""
+    if logger.isEnabledFor(logging.DEBUG):
+        betas = ",".join(request.headers.getall("anthropic-beta", []))
+        logger.debug("anthropic_beta values=%s", ascii(betas[:400]))
+
+
 _ERRORS = {
     400: ResponseSpec(AnthropicError, description="The request is not valid"),
     404: ResponseSpec(AnthropicError, description="Unknown model"),
@@ -221,6 +230,7 @@ _ERRORS = {
 )
 async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
     body = await read_body(request, MessagesRequest)
+    log_betas(request)
     asked, caller = asked_by(request), caller_of(request)
 
     def make(decision: Decision) -> GenerateSpec:

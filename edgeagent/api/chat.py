@@ -13,11 +13,12 @@ from edgeagent.agent import Agent, Answer, Decision
 from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.caller import asked_by, bounded_priority, caller_of
 from edgeagent.api.logprobs import Speller
+from edgeagent.api.offered import CustomInput, Offered
 from edgeagent.api.once import OnceResponse
 from edgeagent.api.schemas.chat import ChatAnswer, ChatMessage, ChatRequest, ChatTokenCount
 from edgeagent.api.schemas.common import ErrorBody
 from edgeagent.api.stream import AnswerResponse
-from edgeagent.api.tools import merged
+from edgeagent.api.tools import Call, merged
 from edgeagent.api.usage import finish_reason, own_body
 from edgeagent.api.writer import AnswerWriter, totals
 from edgeagent.archive import Archive
@@ -37,11 +38,15 @@ class ChatWriter(AnswerWriter):
     The parts of a chunk that never change within a stream are encoded once.
     """
 
-    def __init__(self, decision: Decision, *, wants_usage: bool) -> None:
+    def __init__(
+        self, decision: Decision, *, wants_usage: bool, offered: Offered | None = None
+    ) -> None:
         super().__init__(
             "chatcmpl", "chat.completion.chunk", decision.model_id, wants_usage=wants_usage
         )
         self._decision = decision
+        self._offered = offered or Offered()
+        self._inputs: dict[tuple[int, int], CustomInput] = {}  # of calls of custom tools
         opening = _encode(self.head)[:-1]
         null_usage = b',"usage":null' if wants_usage else b""
         self._before = b"data: " + opening + null_usage + b',"choices":[{"index":'
@@ -68,12 +73,24 @@ class ChatWriter(AnswerWriter):
                     for delta in self._call_deltas(chunk.index, piece)
                 ]
             if chunk.finish is not None:
+                out += [
+                    self._event(chunk.index, b'{"tool_calls":[' + _encode(delta) + b"]}", b"null")
+                    for delta in self._last_deltas(chunk.index)
+                ]
                 out.append(self._last_event(chunk))
         return b"".join(out)
 
     def _call_deltas(self, index: int, piece: CallDelta) -> list[dict[str, Any]]:
         """First who is called, then arguments alone: the SDK adds up what it is sent."""
         deltas: list[dict[str, Any]] = []
+        key = (index, piece.call)
+        if piece.name is not None and piece.name in self._offered.customs:
+            self._inputs[key] = CustomInput()
+            head = {"index": piece.call, "id": self.calls.id_of(*key), "type": "custom"}
+            deltas.append(head | {"custom": {"name": piece.name, "input": ""}})
+        if (custom := self._inputs.get(key)) is not None:
+            told = custom.feed(piece.arguments)
+            return [*deltas, *([_custom_delta(piece.call, told)] if told else [])]
         if piece.name is not None:
             deltas.append({
                 "index": piece.call,
@@ -85,14 +102,19 @@ class ChatWriter(AnswerWriter):
             deltas.append({"index": piece.call, "function": {"arguments": piece.arguments}})
         return deltas
 
+    def _last_deltas(self, index: int) -> list[dict[str, Any]]:
+        """What is left of the texts of custom tools."""
+        own = [(call, told) for (i, call), told in self._inputs.items() if i == index]
+        return [_custom_delta(call, rest) for call, told in own if (rest := told.finish())]
+
     def _last_event(self, chunk: TokenChunk) -> bytes:
-        """The finish reason; where an assistant model was asked, how sure it was."""
+        """The finish reason; where an assistant model was asked, how sure it was; and notes."""
         assert chunk.finish is not None
         event = self._event(chunk.index, b"{}", _encode(finish_reason(chunk.finish)))
-        confidence = chunk.confidence or self._decision.confidence
-        if confidence is None:
+        confidence, notes = chunk.confidence or self._decision.confidence, self._offered.notes
+        if confidence is None and not notes:
             return event
-        own = _encode(own_body(self._decision, confidence, chunk.told))
+        own = _encode(own_body(self._decision, confidence, chunk.told, notes))
         return event[: -len(b"}\n\n")] + b',"edgeagent":' + own + b"}\n\n"
 
     def _event(self, index: int, delta: bytes, finish: bytes, logprobs: bytes = b"null") -> bytes:
@@ -135,15 +157,20 @@ class ChatWriter(AnswerWriter):
         if reasoning:
             message["reasoning_content"] = reasoning
         if calls:
-            message["tool_calls"] = [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": call.arguments},
-                }
-                for call in calls
-            ]
+            message["tool_calls"] = [self._whole_call(call) for call in calls]
         return message
+
+    def _whole_call(self, call: Call) -> dict[str, Any]:
+        if call.name not in self._offered.customs:
+            function = {"name": call.name, "arguments": call.arguments}
+            return {"id": call.id, "type": "function", "function": function}
+        custom = CustomInput()
+        text = custom.feed(call.arguments) + custom.finish()
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": text}}
+
+
+def _custom_delta(call: int, text: str) -> dict[str, Any]:
+    return {"index": call, "custom": {"input": text}}
 
 
 @post(
@@ -189,13 +216,14 @@ async def chat(
         )
 
     decision, spec = await settle(agent, asked, body.model, make, body.metadata)
-    writer = ChatWriter(decision, wants_usage=body.wants_usage)
+    offered = body.offered()
+    writer = ChatWriter(decision, wants_usage=body.wants_usage, offered=offered)
 
     async def keep(answer: Answer) -> None:
         await archive.keep(stored_chat(asked.owner, body, writer.whole_object(answer)))
 
     return AnswerResponse(
-        agent.ask(asked, decision, spec),
+        agent.ask(asked, decision, spec, notes=offered.notes),
         writer,
         keep=keep if body.store else None,
         is_stream=bool(body.stream),
@@ -266,12 +294,10 @@ def _items(message: dict[str, Any], *, is_input: bool = False) -> list[Item]:
         )
     ]
     for call in message.get("tool_calls") or ():
-        called = {
-            "type": "function_call",
-            "call_id": call["id"],
-            "name": call["function"]["name"],
-            "arguments": call["function"]["arguments"],
-        }
-        plain = f"{called['name']} {called['arguments']}"
-        items.append(Item(kind="function_call", body=called, plain=plain, is_input=is_input))
+        is_custom = call["type"] == "custom"
+        kind, field = ("custom_tool_call", "input") if is_custom else ("function_call", "arguments")
+        of = call["custom"] if is_custom else call["function"]
+        called = {"type": kind, "call_id": call["id"], "name": of["name"], field: of[field]}
+        plain = f"{called['name']} {called[field]}"
+        items.append(Item(kind=kind, body=called, plain=plain, is_input=is_input))
     return items

@@ -43,12 +43,13 @@ def openai_error(error: EdgeAgentError, status: int, request_id: str = "") -> di
 
 
 def anthropic_error(error: EdgeAgentError, status: int, request_id: str = "") -> dict[str, Any]:
-    """`{"type": "error", "error": {"type", "message"}, "request_id"}`."""
+    """`{"type": "error", "error": {"type", "message"}, "request_id"}`; some errors have `details`."""
     other = "invalid_request_error" if status < 500 else "api_error"
     kind = _ANTHROPIC_TYPES.get(status, other)
     return {
         "type": "error",
-        "error": {"type": kind, "message": error.message},
+        "error": {"type": kind, "message": error.message}
+        | ({"details": error.details} if error.details is not None else {}),
         "request_id": request_id or None,
     }
 

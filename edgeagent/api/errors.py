@@ -152,7 +152,9 @@ def _from_validation(exc: pydantic.ValidationError) -> EdgeAgentError:
     """The first complaint about a body, with the name of the field at fault."""
     errors = exc.errors(include_url=False, include_context=False)
     first = min(errors, key=lambda error: error["type"] in ("model_type", "string_type"))
-    path = [part for part in first["loc"] if not str(part).startswith(("list[", "constrained-"))]
+    path = [
+        part for part in first["loc"] if not str(part).startswith(("list[", "constrained-", "tag-"))
+    ]
     names = [shortened(str(part)) for part in path if str(part) not in ("str", "int", "float")]
     param = ".".join(names) or None
     if first["type"] == "extra_forbidden":

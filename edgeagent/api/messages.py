@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from edgeagent.api.offered import arguments_of, full_name
 from edgeagent.api.schemas.items import Body, text_of
 
 Message = dict[str, Any]
@@ -37,7 +38,7 @@ def messages_of(items: Iterable[Body], instructions: str | None = None) -> list[
                 found.append(message)
             case "reasoning":
                 reasoning += text_of(item.get("content")) or text_of(item.get("summary"))
-            case "function_call":
+            case "function_call" | "custom_tool_call":
                 if last is None or last["role"] != "assistant":
                     last = {"role": "assistant", "content": ""}
                     if reasoning:
@@ -45,7 +46,7 @@ def messages_of(items: Iterable[Body], instructions: str | None = None) -> list[
                     reasoning = ""
                     found.append(last)
                 last.setdefault("tool_calls", []).append(_call(item))
-            case "function_call_output":
+            case "function_call_output" | "custom_tool_call_output":
                 found.append(
                     {
                         "role": "tool",
@@ -57,8 +58,13 @@ def messages_of(items: Iterable[Body], instructions: str | None = None) -> list[
 
 
 def _call(item: Body) -> Message:
+    """A call as the model that made it knows it."""
+    is_custom = item["type"] == "custom_tool_call"
     return {
         "id": item["call_id"],
         "type": "function",
-        "function": {"name": item["name"], "arguments": item["arguments"]},
+        "function": {
+            "name": full_name(item.get("namespace"), item["name"]),
+            "arguments": arguments_of(item["input"]) if is_custom else item["arguments"],
+        },
     }

@@ -58,6 +58,7 @@ class OllamaWriter:
         self._thoughts: list[str] = []
         self._calls: list[Json] = []
         self._logprobs: list[Json] = []
+        self._n_written = 0  # calls that were written as text
         self._speller = Speller()
         self._open: tuple[str, list[str]] | None = (
             None  # name and arguments of the call in the making
@@ -72,10 +73,10 @@ class OllamaWriter:
         lines = []
         for chunk in chunks:
             thought = chunk.reasoning if self._shows_thinking else ""
-            calls = self._whole_calls(chunk)
+            text, calls = self._parts(chunk)
             logprobs = self._speller.shown(chunk.logprobs)
-            if chunk.text or thought or calls or logprobs:
-                said = self._said(chunk.text, thought, calls)
+            if text or thought or calls or logprobs:
+                said = self._said(text, thought, calls)
                 lines.append(self._line(said, {"done": False} | _with(logprobs)))
         return b"".join(lines)
 
@@ -89,9 +90,10 @@ class OllamaWriter:
 
     def collect(self, chunks: list[TokenChunk]) -> None:
         for chunk in chunks:
-            self._texts.append(chunk.text)
+            text, calls = self._parts(chunk)
+            self._texts.append(text)
             self._thoughts.append(chunk.reasoning if self._shows_thinking else "")
-            self._calls += self._whole_calls(chunk)
+            self._calls += calls
             self._logprobs += self._speller.shown(chunk.logprobs)
 
     def whole(self, answer: Answer) -> bytes:
@@ -99,6 +101,16 @@ class OllamaWriter:
         return self._line(said, ending(answer) | _with(self._logprobs))
 
     # --- both
+
+    def _parts(self, chunk: TokenChunk) -> tuple[str, list[Json]]:
+        """The text and the whole calls of a chunk. A continued text has no place for calls: there they
+        are text, an object a line."""
+        calls = self._whole_calls(chunk)
+        if self._kind == "chat" or not calls:
+            return chunk.text, calls
+        lines = [_encode(call["function"]).decode() for call in calls]
+        is_first, self._n_written = self._n_written == 0, self._n_written + len(lines)
+        return chunk.text + ("" if is_first else "\n") + "\n".join(lines), []
 
     def _whole_calls(self, chunk: TokenChunk) -> list[Json]:
         """The calls that became whole with a chunk. One that the answer ended within never does."""

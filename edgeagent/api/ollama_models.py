@@ -17,7 +17,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from edgeagent import __version__
-from edgeagent.agent import Agent
+from edgeagent.agent import Agent, Decision
 from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.caller import asked_by
 from edgeagent.api.ollama import written
@@ -78,7 +78,7 @@ async def ps(cards: Cards) -> LoadedList:
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(ShownModel, description="The model")},
 )
-async def show(request: Request[Any, Any, Any], cards: Cards) -> ShownModel:
+async def show(request: Request[Any, Any, Any], agent: Agent, cards: Cards) -> ShownModel:
     body = await read_body(request, ShowRequest)
     card, facts, sampling = await cards.shown(plain_name(body.wanted))
     return ShownModel(
@@ -87,7 +87,7 @@ async def show(request: Request[Any, Any, Any], cards: Cards) -> ShownModel:
         license=card.licence,
         details=_details(card),
         model_info=_info(facts),
-        capabilities=_CAPABILITIES.get(card.task, []),
+        capabilities=_capabilities(card, agent),
         modified_at=_time(card.modified_s),
     )
 
@@ -206,6 +206,13 @@ def _refusal(method: HttpMethod, path: str, command: str) -> HTTPRouteHandler:
         )
 
     return refuse
+
+
+def _capabilities(card: Card, agent: Agent) -> list[str]:
+    """What a model does for a client. An assistant model calls its own tools, and none of a client's."""
+    if card.task == "generate" and agent.assistant(Decision(card.id, "named")) is not None:
+        return ["completion"]
+    return _CAPABILITIES.get(card.task, [])
 
 
 def _json(value: Any) -> ASGIResponse:

@@ -19,10 +19,12 @@ import msgspec
 from edgeagent.agent import Answer
 from edgeagent.api.errors import status_of
 from edgeagent.api.logprobs import Speller
+from edgeagent.api.offered import CustomInput, Offered
 from edgeagent.api.schemas.items import (
     Body,
     output_text,
     shown_call,
+    shown_custom_call,
     shown_message,
     shown_reasoning,
 )
@@ -32,6 +34,11 @@ from edgeagent.errors import EdgeAgentError
 from edgeagent.types import CallDelta, PromptFacts, TokenChunk, TokenLogprob
 
 _encode = msgspec.json.encode
+# Items that are calls, and what the events of their text are called.
+CALLS = {
+    "function_call": "function_call_arguments",
+    "custom_tool_call": "custom_tool_call_input",
+}
 PING = b": ping\n\n"
 # OpenAI's codes of a failed response are few; ours is in `type`.
 CODES = {429: "rate_limit_exceeded", 400: "invalid_prompt", 404: "invalid_prompt"}
@@ -43,8 +50,12 @@ class ResponseWriter:
     content_type = b"text/event-stream; charset=utf-8"
     ping: bytes | None = PING
 
-    def __init__(self, head: Body, *, is_stream: bool, wants_logprobs: bool) -> None:
+    def __init__(
+        self, head: Body, *, is_stream: bool, wants_logprobs: bool, offered: Offered | None = None
+    ) -> None:
         self.response = head
+        self._offered = offered or Offered()
+        self._input: CustomInput | None = None  # of a call of a custom tool in the making
         self._is_stream = is_stream
         self._wants_logprobs = wants_logprobs
         self._output: list[Body] = []
@@ -184,22 +195,32 @@ class ResponseWriter:
 
     def _grow_call(self, delta: CallDelta) -> list[bytes]:
         out = []
-        if self._open is None or delta.call != self._call or self._open["type"] != "function_call":
+        if self._open is None or delta.call != self._call or self._open["type"] not in CALLS:
             out += self._close("completed")
             self._call = delta.call
-            call = shown_call(new_call_id(), delta.name or "", "", "in_progress")
-            out += self._begin_item(call)
-        if delta.arguments:
-            self._text.append(delta.arguments)
-            out.append(
-                self._event(
-                    "response.function_call_arguments.delta",
-                    item_id=self._open["id"] if self._open else "",
-                    output_index=len(self._output) - 1,
-                    delta=delta.arguments,
-                )
+            out += self._begin_item(self._new_call(delta.name or ""))
+        piece = self._input.feed(delta.arguments) if self._input else delta.arguments
+        return out + self._call_delta(piece)
+
+    def _new_call(self, name: str) -> Body:
+        """A call as the client knows its tool."""
+        namespace, own_name = self._offered.place(name)
+        is_custom = name in self._offered.customs
+        self._input = CustomInput() if is_custom else None
+        shown = shown_custom_call if is_custom else shown_call
+        return shown(new_call_id(), own_name, "", "in_progress", namespace)
+
+    def _call_delta(self, piece: str) -> list[bytes]:
+        if not piece:
+            return []
+        assert self._open is not None
+        self._text.append(piece)
+        return [
+            self._event(
+                f"response.{CALLS[self._open['type']]}.delta",
+                item_id=self._open["id"], output_index=len(self._output) - 1, delta=piece,
             )
-        return out
+        ]  # fmt: skip
 
     def _begin_item(self, item: Body) -> list[bytes]:
         self._open = item
@@ -210,19 +231,28 @@ class ResponseWriter:
 
     def _close(self, status: str) -> list[bytes]:
         """End the item that is growing."""
-        item, self._open = self._open, None
+        item = self._open
         if item is None:
             return []
+        out = self._call_delta(self._input.finish()) if self._input else []
+        self._open = self._input = None
         text = "".join(self._text)
         item["status"] = status
         index = len(self._output) - 1
-        out = []
         if item["type"] == "function_call":
             item["arguments"] = text
             out.append(
                 self._event(
                     "response.function_call_arguments.done",
                     item_id=item["id"], output_index=index, name=item["name"], arguments=text,
+                )
+            )  # fmt: skip
+        elif item["type"] == "custom_tool_call":
+            item["input"] = text
+            out.append(
+                self._event(
+                    "response.custom_tool_call_input.done",
+                    item_id=item["id"], output_index=index, input=text,
                 )
             )  # fmt: skip
         else:

@@ -93,7 +93,7 @@ async def respond(
         if turn.history is not None:
             await prefixes.recall(client, turn.place)
 
-    answer = agent.ask(turn.asked, turn.decision, turn.spec, recall)
+    answer = agent.ask(turn.asked, turn.decision, turn.spec, recall, notes=turn.notes)
     if body.background:
         place = request.scope["state"]["place"].extended()
         try:

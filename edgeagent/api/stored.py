@@ -133,7 +133,8 @@ async def list_messages(
     rows = [
         {"id": row["id"]} | (row["body"] or {})
         for row in found.rows
-        if row["is_input"] and row["kind"] != "function_call"  # its message has it
+        if row["is_input"]
+        and row["kind"] not in ("function_call", "custom_tool_call")  # its message has it
     ]
     return as_list(rows, found.has_more)
 

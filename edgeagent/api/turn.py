@@ -11,7 +11,14 @@ from edgeagent.agent import Agent, Asked, Decision
 from edgeagent.api.caller import bounded_priority
 from edgeagent.api.messages import messages_of
 from edgeagent.api.response_writer import ResponseWriter
-from edgeagent.api.schemas.items import Body, InputItem, ItemReference, is_object, kept
+from edgeagent.api.schemas.items import (
+    Body,
+    HostedItem,
+    InputItem,
+    ItemReference,
+    is_object,
+    kept,
+)
 from edgeagent.api.schemas.responses import Asked as AskedBody
 from edgeagent.api.schemas.responses import ResponseRequest
 from edgeagent.archive import Archive
@@ -40,6 +47,7 @@ class Turn:
     is_stored: bool
     place: Place
     release: Callable[[], None] = field(default=lambda: None)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -121,8 +129,12 @@ async def prepare(
         release()
         raise
     head = head_of(body, decision, spec.sampling, is_stored=is_stored)
+    offered = body.offered()
     writer = ResponseWriter(
-        head, is_stream=bool(body.stream), wants_logprobs=body.n_logprobs is not None
+        head,
+        is_stream=bool(body.stream),
+        wants_logprobs=body.n_logprobs is not None,
+        offered=offered,
     )
     place = Place(
         owner=asked.owner,
@@ -132,7 +144,19 @@ async def prepare(
         previous_id=body.previous_response_id,
         epoch=epoch,
     )
-    return Turn(asked, decision, body, history, inputs, spec, writer, is_stored, place, release)
+    notes = [*offered.notes, *notes_on(body.items)]
+    return Turn(
+        asked, decision, body, history, inputs, spec, writer, is_stored, place, release, notes
+    )
+
+
+def notes_on(items: Sequence[InputItem]) -> list[str]:
+    """What was left out of the input."""
+    kinds = {item.type[:60] for item in items if isinstance(item, HostedItem)}
+    return [
+        f"input: items of type `{kind}` say nothing to a model here and were left out."
+        for kind in sorted(kinds)
+    ]
 
 
 async def question(
@@ -155,7 +179,10 @@ async def question(
         raise InvalidParameter(
             "There is nothing to answer: send `input`, a text or a list of items.", param="input"
         )
-    return history, inputs, Prompt(messages=messages, variables=body.variables())
+    prompt = Prompt(
+        messages=messages, variables=body.variables(), may_drop=body.truncation == "auto"
+    )
+    return history, inputs, prompt
 
 
 async def bodies_of(items: Sequence[InputItem], owner: str, dialogues: Dialogues) -> list[Body]:
@@ -168,14 +195,15 @@ async def bodies_of(items: Sequence[InputItem], owner: str, dialogues: Dialogues
         if isinstance(item, ItemReference):
             body = next(found)
             bodies.append(body | {"id": new_id(str(body["id"]).partition("_")[0])})
-        else:
+        elif not isinstance(item, HostedItem):
             bodies.append(item.body())
     return bodies
 
 
 def _check_calls(items: list[Body]) -> None:
     """Raises: InvalidParameter for a result without its call, or a call whose arguments are not whole."""
-    called = {item["call_id"] for item in items if item["type"] == "function_call"}
+    kinds = ("function_call", "custom_tool_call")
+    called = {item["call_id"] for item in items if item["type"] in kinds}
     for item in items:
         if item["type"] == "function_call" and not is_object(item["arguments"]):
             raise InvalidParameter(
@@ -183,9 +211,9 @@ def _check_calls(items: list[Body]) -> None:
                 "continue what came before it, and raise max_output_tokens.",
                 param="previous_response_id",
             )
-        if item["type"] == "function_call_output" and item["call_id"] not in called:
+        if item["type"].endswith("_call_output") and item["call_id"] not in called:
             raise InvalidParameter(
-                f"No function call with call_id {item['call_id'][:80]!r} stands before its output: send "
+                f"No call with call_id {item['call_id'][:80]!r} stands before its output: send "
                 "the call too, or continue the response that made it.",
                 param="input",
             )
@@ -211,6 +239,8 @@ def head_of(
         "max_tool_calls": body.max_tool_calls,
         "model": decision.model_id,
         "output": [],
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "previous_response_id": body.previous_response_id,
         "conversation": body.conversation.model_dump() if body.conversation else None,
@@ -227,8 +257,8 @@ def head_of(
             "format": format_.shown() if format_ is not None else {"type": "text"},
             "verbosity": (body.text.verbosity if body.text else None) or "medium",
         },
-        "tool_choice": choice if isinstance(choice, str) else choice.model_dump(),
-        "tools": [tool.shown() for tool in body.tools or []],
+        "tool_choice": choice if isinstance(choice, str) else choice.model_dump(exclude_none=True),
+        "tools": [shown for tool in body.tools or [] if (shown := tool.shown()) is not None],
         "top_logprobs": body.top_logprobs or 0,
         "top_p": sampling.top_p,
         "truncation": body.truncation or "disabled",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from edgeagent.agent import Answer, Decision
@@ -53,30 +54,33 @@ def timings_of(answer: Answer) -> dict[str, Any]:
 
 
 def own_of(answer: Answer) -> dict[str, Any]:
-    """`edgeagent`: how sure an assistant model was that was asked, the route, and the call that the text
-    tells of; else nothing."""
+    """`edgeagent`: how sure an assistant model was that was asked, the call that the text tells of, what of
+    the request was not done as it says, and the route; nothing where there is none of it."""
     confidence = answer.confidence or answer.decision.confidence
-    if confidence is None:
+    if confidence is None and not answer.notes:
         return {}
-    return {"edgeagent": own_body(answer.decision, confidence, answer.told)}
+    return {"edgeagent": own_body(answer.decision, confidence, answer.told, answer.notes)}
 
 
 def own_body(
-    decision: Decision, confidence: Confidence, told: CallText | None = None
+    decision: Decision,
+    confidence: Confidence | None,
+    told: CallText | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The extension with what edgeagent knows of an answer."""
-    call = {"name": told.name, "arguments": told.arguments} if told is not None else None
-    return {
-        "route": decision.reason,
-        **({"call": call} if call is not None else {}),
-        "confidence": {
+    own: dict[str, Any] = {"route": decision.reason}
+    if told is not None:
+        own["call"] = {"name": told.name, "arguments": told.arguments}
+    if confidence is not None:
+        own["confidence"] = {
             "intent": confidence.intent,
             "probability": round(confidence.probability, 6),
             "margin": round(confidence.margin, 6),
             "domain": confidence.domain,
             "abstained": confidence.is_abstained,
-        },
-    }
+        }
+    return own | ({"notes": list(notes)} if notes else {})
 
 
 def finish_reason(finish: str) -> str:

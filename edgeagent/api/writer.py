@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
+from functools import cache
 from typing import Any
 
 import msgspec
 
+from edgeagent import __version__
 from edgeagent.agent import Answer
 from edgeagent.api.dialects import openai_error
 from edgeagent.api.errors import status_of
@@ -35,6 +38,7 @@ class AnswerWriter:
             "object": kind,
             "created": int(time.time()),
             "model": model,
+            "system_fingerprint": fingerprint(model),
         }
         self._wants_usage = wants_usage
         self._texts: dict[int, list[str]] = {}
@@ -83,6 +87,12 @@ class AnswerWriter:
     def error_events(self, error: EdgeAgentError) -> bytes:
         body = msgspec.json.encode(openai_error(error, status_of(error)))
         return b"data: " + body + b"\n\n" + DONE
+
+
+@cache
+def fingerprint(model: str) -> str:
+    """What changes with the model and with the version of edgeagent, as OpenAI's `system_fingerprint`."""
+    return f"fp_{hashlib.sha256(f'{__version__} {model}'.encode()).hexdigest()[:10]}"
 
 
 def totals(answer: Answer) -> dict[str, Any]:

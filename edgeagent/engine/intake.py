@@ -22,6 +22,7 @@ from edgeagent.engine.reader import Calling, Reader, Takeover
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.sequence import Request, Sequence
 from edgeagent.engine.text import TextStream
+from edgeagent.engine.truncation import fewest_dropped, turns_of, without_oldest
 from edgeagent.engine.wanted import Wanted
 from edgeagent.errors import (
     ContextLengthExceeded,
@@ -31,7 +32,7 @@ from edgeagent.errors import (
     QueueFull,
 )
 from edgeagent.intents import Choosing
-from edgeagent.types import EngineConfig, GenerateSpec, PromptFacts, Sampling
+from edgeagent.types import EngineConfig, GenerateSpec, Prompt, PromptFacts, Sampling
 
 
 class Intake:
@@ -106,7 +107,7 @@ class Intake:
     def _do(self, request: Request) -> None:
         if request.is_counted:
             spec = request.spec
-            n_tokens = sum(len(prompt.tokens) for prompt in self._built(spec))
+            n_tokens = sum(len(prompt.tokens) for prompt, _ in self._fitted_all(spec))
             self._count(request.request_id, n_tokens)
         elif self._has_grammar(request):
             sequences = self.prepare(request)
@@ -168,9 +169,15 @@ class Intake:
                     f"{self._llama.n_vocab - 1}: use ids of this model.",
                     param="logit_bias",
                 )
-        prompts = self._built(spec)
+        fitted = self._fitted_all(spec)
+        prompts = [prompt for prompt, _ in fitted]
         limits = [self._max_new(len(prompt.tokens), spec) for prompt in prompts]
-        request.facts = facts_of(spec, [len(prompt.tokens) for prompt in prompts], limits)
+        request.facts = facts_of(
+            spec,
+            limits,
+            n_prompt=sum(len(prompt.tokens) for prompt in prompts),
+            n_dropped=sum(n_dropped for _, n_dropped in fitted),
+        )
         n_top = spec.logprobs if spec.scores_prompt else None
         scores = [PromptScores(p.tokens, n_top) if n_top is not None else None for p in prompts]
         return [
@@ -184,12 +191,12 @@ class Intake:
             for index in range(spec.n_answers)
         ]
 
-    def _built(self, spec: GenerateSpec) -> list[Built]:
-        prompts = []
+    def _fitted_all(self, spec: GenerateSpec) -> list[tuple[Built, int]]:
+        fitted = []
         for prompt in spec.prompts:
             self._pulse.beat()
-            prompts.append(self._prompts.build(prompt, spec.tools))
-        return prompts
+            fitted.append(self._fitted(prompt, spec))
+        return fitted
 
     def _choices(self, request: Request, choosing: Choosing) -> list[Sequence]:
         """Answers that are a choice among intents. They end by themselves: a bound only shortens them."""
@@ -273,6 +280,30 @@ class Intake:
             takeover=takeover,
         )
 
+    def _fitted(self, prompt: Prompt, spec: GenerateSpec) -> tuple[Built, int]:
+        """A prompt's tokens, and how many messages were left out so that they fit with the answer."""
+        built = self._prompts.build(prompt, spec.tools)
+        messages = prompt.messages
+        if not prompt.may_drop or messages is None:
+            return built, 0
+        # Without a length asked for, an answer should have room to say something.
+        n_answer = spec.max_tokens or min(self._config.default_max_tokens, self._n_slot // 4)
+        most = self._n_slot - min(n_answer, self._n_slot // 2 if spec.clamps else n_answer)
+        tried: dict[int, Built] = {0: built}
+
+        def fits(n_turns: int) -> bool:
+            if n_turns not in tried:
+                self._pulse.beat()
+                shorter = msgspec.structs.replace(
+                    prompt, messages=without_oldest(messages, n_turns)
+                )
+                tried[n_turns] = self._prompts.build(shorter, spec.tools)
+            return len(tried[n_turns].tokens) <= most
+
+        n_turns = fewest_dropped(len(turns_of(messages)), fits)
+        fits(n_turns)
+        return tried[n_turns], len(messages) - len(without_oldest(messages, n_turns))
+
     def _max_new(self, n_prompt: int, spec: GenerateSpec) -> int:
         """Tokens the answer may have, refused here when prompt and answer can never fit."""
         room, asked = self._n_slot - n_prompt, spec.max_tokens
@@ -301,11 +332,13 @@ class Intake:
         self._prompts.close()
 
 
-def facts_of(spec: GenerateSpec, n_prompts: list[int], limits: list[int]) -> PromptFacts:
+def facts_of(
+    spec: GenerateSpec, limits: list[int], *, n_prompt: int, n_dropped: int
+) -> PromptFacts:
     """What is known once prompts of so many tokens may have answers of so many."""
     longest = max(limits)
     is_clamped = spec.max_tokens is not None and longest < spec.max_tokens
-    return PromptFacts(sum(n_prompts), max_tokens=longest if is_clamped else None)
+    return PromptFacts(n_prompt, max_tokens=longest if is_clamped else None, n_dropped=n_dropped)
 
 
 def _takeover(request: Request, is_reasoning: bool) -> Takeover:

@@ -148,7 +148,7 @@ class PromptBuilder:
         if self._dialogue is None:
             raise TemplateFailed(
                 f"Model {self._model_id} has no chat template: send a plain prompt to /v1/completions, "
-                "or give the model a `chat_template` in the catalog."
+                "or name a model in the request that has one."
             )
         return self._run(prompt.variables | self._dialogue.variables(prompt.messages or [], tools))
 

@@ -294,7 +294,8 @@ FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "p
         ({}, "input", "invalid_parameter"),
         ({"input": 5}, "input", "invalid_parameter"),
         ({"input": [5]}, "input.0", "invalid_parameter"),
-        ({"input": [{"type": "computer_call"}]}, "input", "unsupported_parameter"),
+        ({"input": [{"type": "computer_call"}]}, "input", "invalid_parameter"),
+        ({"input": [{"type": "surprise"}]}, "input", "unsupported_parameter"),
         ({"input": [{"role": "tool", "content": "x"}]}, "input.0.message.role", "invalid_parameter"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
          "input", "unsupported_parameter"),
@@ -302,7 +303,10 @@ FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "p
          "input", "invalid_parameter"),
         ({"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{"}]},
          "input.0.function_call.arguments", "invalid_parameter"),
-        ({"input": "x", "tools": [{"type": "web_search"}]}, "tools", "unsupported_parameter"),
+        ({"input": "x", "tools": [{"type": "fonction"}]}, "tools", "unsupported_parameter"),
+        ({"input": "x", "tools": [{"type": "function"}]}, "tools.0.name", "invalid_parameter"),
+        ({"input": "x", "tools": [{"type": "mcp"}], "tool_choice": "required"}, "tool_choice",
+         "invalid_parameter"),
         ({"input": "x", "tool_choice": "required"}, "tool_choice", "invalid_parameter"),
         ({"input": "x", "tools": [FUNCTION], "tool_choice": {"type": "function", "name": "g"}},
          "tool_choice", "invalid_parameter"),
@@ -380,3 +384,29 @@ def test_a_daemon_that_stores_nothing_answers_and_says_so(smollm_dir: Path, tmp_
                 call()
         with pytest.raises(openai.BadRequestError, match="turn the store"):
             ask(client, "Hello", background=True)
+
+
+def test_a_dialogue_that_does_not_fit_loses_its_oldest_turns_where_it_may(client):
+    long = [
+        {"role": "user", "content": "apple " * 4100}, {"role": "assistant", "content": "ok"},
+        {"role": "user", "content": "river " * 4100}, {"role": "assistant", "content": "ok"},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "stone"},
+        {"role": "user", "content": "hi"},
+    ]  # fmt: skip
+    asked = {"model": SMOLLM, "max_output_tokens": 2, "instructions": "Be kind."}
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
+        client.responses.create(**asked, input=long)
+    made = client.responses.create(**asked, input=long, truncation="auto")
+    short = client.responses.create(**asked, input=long[-1:])
+    assert made.usage.input_tokens == short.usage.input_tokens, "both turns had to go"
+    assert "5 oldest messages" in made.edgeagent["notes"][0]
+    # The history is kept whole, and what it is too long for is left out again.
+    again = client.responses.create(
+        **asked, input="And now?", previous_response_id=made.id, truncation="auto"
+    )
+    assert again.edgeagent["notes"] and again.usage.input_tokens < 200
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
+        client.responses.create(**asked, input="And now?", previous_response_id=made.id)
+    with pytest.raises(openai.BadRequestError, match="maximum context length"):
+        client.responses.create(**asked, input="word " * 5000, truncation="auto")

@@ -7,12 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from edgeagent.api.schemas.anthropic_content import Blocks, TextBlock, Texts, turns
+from edgeagent.api.schemas.anthropic_content import Blocks, TextBlock, Texts, turns, without_billing
 from edgeagent.api.schemas.common import StopText
 from edgeagent.api.schemas.marks import Extension, Ignored, RequestModel
 from edgeagent.api.schemas.response_format import schema_form
 from edgeagent.api.tools import tool_use
-from edgeagent.errors import InvalidParameter, UnsupportedParameter
+from edgeagent.errors import InvalidParameter, ThreadUnsupported, UnsupportedParameter
 from edgeagent.types import Caller, Form, Prompt, Sampling, Tool, ToolUse
 
 MAX_MESSAGES = 4096
@@ -145,6 +145,7 @@ class Conversation(RequestModel):
         "container": (),
         "thread": (),
     }
+    refusals: ClassVar[dict[str, type[UnsupportedParameter]]] = {"thread": ThreadUnsupported}
     instead: ClassVar[dict[str, str]] = {
         "thread": "leave it out and send the whole conversation in `messages`"
     }
@@ -154,7 +155,8 @@ class Conversation(RequestModel):
 
         Raises: InvalidParameter for results of tools that nobody called.
         """
-        messages = turns(self.system or [], [(m.role, m.content) for m in self.messages])
+        system = without_billing(self.system or [])
+        messages = turns(system, [(m.role, m.content) for m in self.messages])
         if not messages:
             raise InvalidParameter(
                 "`messages` have no content at all: say something.", param="messages"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -114,6 +115,20 @@ Blocks = Annotated[
     BeforeValidator(_as_blocks, json_schema_input_type=str | list[AnyBlock]),
 ]  # fmt: skip
 _KNOWN = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result")
+
+
+# Claude Code begins its system prompt with a line that differs from session to session, and with it no
+# prefix would ever be found again.
+_BILLING = re.compile(r"\A\s*x-anthropic-billing-header:[^\n]*(\n+|\Z)", re.IGNORECASE)
+
+
+def without_billing(system: list[TextBlock]) -> list[TextBlock]:
+    """A system prompt without the line that only Anthropic's servers read."""
+    if not system or _BILLING.match(system[0].text) is None:
+        return system
+    rest = _BILLING.sub("", system[0].text)
+    first = [system[0].model_copy(update={"text": rest})] if rest.strip() else []
+    return [*first, *system[1:]]
 
 
 def turns(system: list[TextBlock], messages: Iterable[tuple[str, list[Any]]]) -> list[Template]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from edgeagent.api.offered import Offered
 from edgeagent.api.schemas.common import (
     GenerationRequest,
     TimingsBody,
@@ -20,11 +21,14 @@ from edgeagent.api.schemas.tools import (
     MAX_CALLS,
     AllowedToolsChoice,
     AnswerCall,
+    AnswerCustomCall,
     CallId,
+    ChatTool,
+    CustomChoice,
     FunctionChoice,
-    FunctionTool,
     ToolCall,
     ToolChoice,
+    chosen_name,
 )
 from edgeagent.api.tools import MAX_TOOLS, tool_use
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
@@ -133,7 +137,7 @@ class ChatRequest(GenerationRequest):
         "model may be asked for, `escalate` (true, false) whether a larger one may answer",
     )
     store: bool | None = Field(None, description="keep question and answer on this device")
-    tools: Annotated[list[FunctionTool], Field(max_length=MAX_TOOLS)] | None = Field(
+    tools: Annotated[list[ChatTool], Field(max_length=MAX_TOOLS)] | None = Field(
         None, description="functions that the model may ask to be called"
     )
     tool_choice: ToolChoice | None = Field(
@@ -203,14 +207,17 @@ class ChatRequest(GenerationRequest):
     def tool_use(self, caller: Caller, *, has_own: bool = False) -> ToolUse | None:
         """The tools that the answer may call; with `has_own` the model brings some. Raises:
         InvalidParameter, Forbidden."""
-        tools = [tool.tool() for tool in self.tools or ()]
+        offered = self.offered()
+        tools = offered.tools
         is_parallel = self.parallel_tool_calls is not False
         chosen = self.tool_choice
-        if isinstance(chosen, FunctionChoice):
-            name = chosen.function.name
+        if not has_own:
+            offered.check_choice(is_required=chosen == "required")
+        if isinstance(chosen, FunctionChoice | CustomChoice):
+            name = chosen_name(chosen)
             return tool_use(tools, caller, name=name, is_parallel=is_parallel, has_own=has_own)
         if isinstance(chosen, AllowedToolsChoice):
-            names = [choice.function.name for choice in chosen.allowed_tools.tools]
+            names = [chosen_name(choice) for choice in chosen.allowed_tools.tools]
             return tool_use(
                 tools,
                 caller,
@@ -221,6 +228,13 @@ class ChatRequest(GenerationRequest):
         return tool_use(
             tools, caller, choice=chosen or "auto", is_parallel=is_parallel, has_own=has_own
         )
+
+    def offered(self) -> Offered:
+        """The tools as a model sees them, and what was left out."""
+        offered = Offered()
+        for tool in self.tools or ():
+            tool.offer(offered)
+        return offered
 
     def prompt(self) -> Prompt:
         """What the model's template is given."""
@@ -260,10 +274,13 @@ class ConfidenceBody(BaseModel):
 
 
 class OwnBody(BaseModel):
-    """Extension. What edgeagent knows of an answer: `route` says why this model gave it."""
+    """Extension. What edgeagent knows of an answer: `route` says why this model gave it, `notes` what of
+    the request was not done as it says."""
 
     route: Literal["named", "default", "escalated"]
-    confidence: ConfidenceBody
+    confidence: ConfidenceBody | None = None
+    call: dict[str, Any] | None = Field(None, description="the call that the text tells of")
+    notes: list[str] | None = None
 
 
 class ContentLogprobs(BaseModel):
@@ -282,7 +299,7 @@ class AnswerMessage(BaseModel):
     reasoning_content: str | None = Field(
         None, description="what the model thought before it answered"
     )
-    tool_calls: list[AnswerCall] | None = None
+    tool_calls: list[AnswerCall | AnswerCustomCall] | None = None
 
 
 class ChatChoice(BaseModel):
@@ -305,9 +322,12 @@ class ChatAnswer(BaseModel):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str
     choices: list[ChatChoice]
     usage: UsageBody
     timings: TimingsBody
     edgeagent: OwnBody | None = Field(
-        None, description="where an assistant model was asked; in a stream, with the finish reason"
+        None,
+        description="where an assistant model was asked or there are notes; in a stream, with the finish "
+        "reason",
     )

@@ -130,6 +130,7 @@ class CompletionAnswer(BaseModel):
     object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
+    system_fingerprint: str
     choices: list[CompletionChoice]
     usage: UsageBody
     timings: TimingsBody

@@ -7,6 +7,7 @@ once more, and the same words twice are two items.
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
@@ -99,10 +100,11 @@ class FunctionCallItem(_Item):
     type: Literal["function_call"]
     call_id: CallId
     name: str = Field(min_length=1, max_length=128)
+    namespace: str | None = Field(None, max_length=64)
     arguments: Annotated[str, BeforeValidator(_json_object)]
 
     def body(self) -> Body:
-        return shown_call(self.call_id, self.name, self.arguments)
+        return shown_call(self.call_id, self.name, self.arguments, namespace=self.namespace)
 
 
 class FunctionCallOutputItem(_Item):
@@ -113,16 +115,37 @@ class FunctionCallOutputItem(_Item):
     output: Text
 
     def body(self) -> Body:
-        output: Any = self.output
-        if isinstance(output, list):
-            output = [{"type": "input_text", "text": text_of([part])} for part in output]
-        return {
-            "id": new_id(PREFIXES["function_call_output"]),
-            "type": "function_call_output",
-            "call_id": self.call_id,
-            "output": output,
-            "status": "completed",
-        }
+        return shown_output("function_call_output", self.call_id, self.output)
+
+
+class CustomToolCallItem(_Item):
+    """A call of a custom tool, which takes a text."""
+
+    type: Literal["custom_tool_call"]
+    call_id: CallId
+    name: str = Field(min_length=1, max_length=128)
+    namespace: str | None = Field(None, max_length=64)
+    input: str
+
+    def body(self) -> Body:
+        return shown_custom_call(self.call_id, self.name, self.input, namespace=self.namespace)
+
+
+class CustomToolCallOutputItem(_Item):
+    """What a call of a custom tool gave."""
+
+    type: Literal["custom_tool_call_output"]
+    call_id: CallId
+    output: Text
+
+    def body(self) -> Body:
+        return shown_output("custom_tool_call_output", self.call_id, self.output)
+
+
+class HostedItem(_Item):
+    """What a tool of OpenAI's servers did: nothing that a model here could read. It is left out."""
+
+    type: str = Field(max_length=64)
 
 
 class ReasoningItem(_Item):
@@ -148,12 +171,23 @@ KINDS = {
     "message": MessageItem,
     "function_call": FunctionCallItem,
     "function_call_output": FunctionCallOutputItem,
+    "custom_tool_call": CustomToolCallItem,
+    "custom_tool_call_output": CustomToolCallOutputItem,
     "reasoning": ReasoningItem,
     "item_reference": ItemReference,
 }
 
 
+# Of tools that run elsewhere, and what is only told to OpenAI's models.
+HOSTED_ITEMS = re.compile(
+    r"(web_search|file_search|code_interpreter|image_generation|computer|local_shell|shell|apply_patch"
+    r"|tool_search|mcp)(_\w+)?|compaction\w*|program\w*"
+)
+
+
 def _kind(value: Any) -> str | None:
+    if isinstance(value, HostedItem):
+        return "hosted"
     if isinstance(value, BaseModel):
         return str(value.type)  # type: ignore[attr-defined]
     if not isinstance(value, dict):
@@ -161,6 +195,8 @@ def _kind(value: Any) -> str | None:
     kind = value.get("type")
     if kind is None:
         return "message" if "role" in value else "item_reference" if "id" in value else None
+    if isinstance(kind, str) and HOSTED_ITEMS.fullmatch(kind):
+        return "hosted"
     if isinstance(kind, str) and kind not in KINDS:
         raise UnsupportedParameter(
             f"An input item of type {kind[:40]!r} is not known to this server: send items of the types "
@@ -174,6 +210,9 @@ InputItem = Annotated[
     Annotated[MessageItem, Tag("message")]
     | Annotated[FunctionCallItem, Tag("function_call")]
     | Annotated[FunctionCallOutputItem, Tag("function_call_output")]
+    | Annotated[CustomToolCallItem, Tag("custom_tool_call")]
+    | Annotated[CustomToolCallOutputItem, Tag("custom_tool_call_output")]
+    | Annotated[HostedItem, Tag("hosted")]
     | Annotated[ReasoningItem, Tag("reasoning")]
     | Annotated[ItemReference, Tag("item_reference")],
     Discriminator(
@@ -211,7 +250,13 @@ def shown_message(role: str, content: list[Body], status: str = "completed") -> 
     }
 
 
-def shown_call(call_id: str, name: str, arguments: str, status: str = "completed") -> Body:
+def shown_call(
+    call_id: str,
+    name: str,
+    arguments: str,
+    status: str = "completed",
+    namespace: str | None = None,
+) -> Body:
     return {
         "id": new_id(PREFIXES["function_call"]),
         "type": "function_call",
@@ -219,6 +264,32 @@ def shown_call(call_id: str, name: str, arguments: str, status: str = "completed
         "name": name,
         "arguments": arguments,
         "status": status,
+    } | ({"namespace": namespace} if namespace else {})
+
+
+def shown_custom_call(
+    call_id: str, name: str, text: str, status: str = "completed", namespace: str | None = None
+) -> Body:
+    return {
+        "id": new_id(PREFIXES["custom_tool_call"]),
+        "type": "custom_tool_call",
+        "call_id": call_id,
+        "name": name,
+        "input": text,
+        "status": status,
+    } | ({"namespace": namespace} if namespace else {})
+
+
+def shown_output(kind: str, call_id: str, output: Any) -> Body:
+    """What a call gave, as text or parts of text."""
+    if isinstance(output, list):
+        output = [{"type": "input_text", "text": text_of([part])} for part in output]
+    return {
+        "id": new_id(PREFIXES[kind]),
+        "type": kind,
+        "call_id": call_id,
+        "output": output,
+        "status": "completed",
     }
 
 
@@ -238,6 +309,8 @@ def kept(body: Body, *, is_input: bool) -> Item:
         "message": lambda: text_of(body["content"]),
         "function_call": lambda: f"{body['name']} {body['arguments']}",
         "function_call_output": lambda: text_of(body["output"]),
+        "custom_tool_call": lambda: f"{body['name']} {body['input']}",
+        "custom_tool_call_output": lambda: text_of(body["output"]),
         "reasoning": lambda: text_of(body["content"]) + text_of(body["summary"]),
     }[body["type"]]()
     return Item(

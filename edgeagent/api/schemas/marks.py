@@ -61,6 +61,8 @@ class RequestModel(BaseModel):
     refused: ClassVar[dict[str, tuple[object, ...]]] = {}
     # What to do where leaving one of them out is not all.
     instead: ClassVar[dict[str, str]] = {}
+    # Errors that some of them have of their own.
+    refusals: ClassVar[dict[str, type[UnsupportedParameter]]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -71,7 +73,7 @@ class RequestModel(BaseModel):
             if name in data:
                 if not any(data[name] == value for value in (None, *harmless)):
                     way_out = cls.instead.get(name, "leave it out")
-                    raise UnsupportedParameter(
+                    raise cls.refusals.get(name, UnsupportedParameter)(
                         f"`{name}` is not supported by this version: {way_out}.", param=name
                     )
                 data = {key: value for key, value in data.items() if key != name}

@@ -13,15 +13,16 @@ from pydantic import (
     model_validator,
 )
 
+from edgeagent.api.offered import Offered
 from edgeagent.api.schemas.common import GenerationRequest
 from edgeagent.api.schemas.items import InputItem
 from edgeagent.api.schemas.marks import Extension, Ignored, RequestModel
 from edgeagent.api.schemas.response_format import ANY_OBJECT, schema_form
+from edgeagent.api.schemas.response_tools import AllowedTools, Choice, NamedTool, Tools, offered_by
 from edgeagent.api.schemas.stored import Metadata
-from edgeagent.api.schemas.tools import ToolName
-from edgeagent.api.tools import MAX_TOOLS, tool_use
-from edgeagent.errors import InvalidParameter, UnsupportedParameter
-from edgeagent.types import Caller, Form, Tool, ToolUse
+from edgeagent.api.tools import tool_use
+from edgeagent.errors import InvalidParameter
+from edgeagent.types import Caller, Form, ToolUse
 
 MAX_ITEMS = 4096
 LOGPROBS = "message.output_text.logprobs"
@@ -54,81 +55,6 @@ class ConversationId(BaseModel):
 
 def _as_conversation(value: Any) -> Any:
     return {"id": value} if isinstance(value, str) else value
-
-
-class FunctionTool(BaseModel):
-    """A function that the model may ask to be called. Its arguments follow the schema whether `strict`
-    or not."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    type: Literal["function"]
-    name: ToolName
-    description: str | None = None
-    parameters: dict[str, Any] | None = Field(
-        None, description="a JSON schema of the arguments; without one there are none"
-    )
-    strict: Annotated[bool | None, Ignored("a schema always binds")] = None
-
-    def tool(self) -> Tool:
-        return Tool(name=self.name, description=self.description, parameters=self.parameters or {})
-
-    def shown(self) -> dict[str, Any]:
-        return self.model_dump() | {"strict": self.strict if self.strict is not None else True}
-
-
-def _functions_only(value: Any) -> Any:
-    for tool in value if isinstance(value, list) else []:
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if isinstance(kind, str) and kind != "function":
-            raise UnsupportedParameter(
-                f"A tool of type {kind[:40]!r} runs at OpenAI and not on this device: offer it as a tool "
-                "of type `function`, and run it where you are.",
-                param="tools",
-            )
-    return value
-
-
-Tools = Annotated[list[FunctionTool], BeforeValidator(_functions_only), Field(max_length=MAX_TOOLS)]
-
-
-class NamedTool(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    type: Literal["function"]
-    name: str = Field(min_length=1, max_length=64)
-
-
-class AllowedTools(BaseModel):
-    """Of the tools only these may be called."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    type: Literal["allowed_tools"]
-    mode: Literal["auto", "required"]
-    tools: list[NamedTool] = Field(min_length=1, max_length=MAX_TOOLS)
-
-
-def _choice(value: Any) -> Any:
-    if isinstance(value, dict):
-        kind = value.get("type")
-        if kind == "allowed_tools":
-            return AllowedTools.model_validate(value)
-        if isinstance(kind, str) and kind != "function":
-            raise UnsupportedParameter(
-                f"A tool choice of type {kind[:40]!r} names a tool that does not run on this device: "
-                "choose a function.",
-                param="tool_choice",
-            )
-        return NamedTool.model_validate(value)
-    if value in (None, "none", "auto", "required"):
-        return value
-    raise ValueError("one of `none`, `auto`, `required`, or an object that names a function")
-
-
-Choice = Annotated[
-    Literal["none", "auto", "required"] | NamedTool | AllowedTools, BeforeValidator(_choice)
-]
 
 
 class TextFormat(BaseModel):
@@ -206,7 +132,9 @@ class Asked(RequestModel):
     previous_response_id: Id | None = None
     conversation: Annotated[ConversationId | None, BeforeValidator(_as_conversation)] = None
     truncation: Literal["auto", "disabled"] | None = Field(
-        None, description="`auto` leaves out the oldest turns where all do not fit"
+        None,
+        description="`auto` leaves out the oldest turns where all do not fit, which a note says; system "
+        "messages and the last turn stay",
     )
     reasoning: Reasoning | None = None
 
@@ -232,19 +160,35 @@ class Asked(RequestModel):
     def tool_use(self, caller: Caller, *, has_own: bool = False) -> ToolUse | None:
         """The tools that the answer may call; with `has_own` the model brings some. Raises:
         InvalidParameter, Forbidden."""
-        tools = [tool.tool() for tool in self.tools or ()]
+        offered = self.offered()
         is_parallel = self.parallel_tool_calls is not False
         chosen = self.tool_choice
+        mode: Literal["none", "auto", "required"] = "auto"
+        name: str | None = None
+        only: list[str] | None = None
         if isinstance(chosen, NamedTool):
-            return tool_use(
-                tools, caller, name=chosen.name, is_parallel=is_parallel, has_own=has_own
-            )
-        if isinstance(chosen, AllowedTools):
-            names = [one.name for one in chosen.tools]
-            return tool_use(tools, caller, choice=chosen.mode, only=names, is_parallel=is_parallel)
+            name = offered.wanted(chosen.name, chosen.namespace)
+        elif isinstance(chosen, AllowedTools):
+            mode, only = chosen.mode, chosen.names(offered)
+        else:
+            mode = chosen or "auto"
+        if not has_own:
+            offered.check_choice(is_required=mode == "required")
+        if only == []:
+            return None
         return tool_use(
-            tools, caller, choice=chosen or "auto", is_parallel=is_parallel, has_own=has_own
+            offered.tools,
+            caller,
+            choice=mode,
+            name=name,
+            only=only,
+            is_parallel=is_parallel,
+            has_own=has_own,
         )
+
+    def offered(self) -> Offered:
+        """The tools as a model sees them, and what was left out."""
+        return offered_by(self.tools)
 
     def variables(self) -> dict[str, Any]:
         """What the model's template is told of reasoning."""
@@ -291,6 +235,7 @@ class ResponseRequest(GenerationRequest, Asked):
     prompt_cache_key: Annotated[str | None, Ignored("prefixes are found")] = None
     prompt_cache_retention: Annotated[str | None, Ignored()] = None
     prompt_cache_options: Annotated[dict[str, Any] | None, Ignored()] = None
+    client_metadata: Annotated[dict[str, Any] | None, Ignored("Codex says who it is")] = None
 
     @property
     def n_logprobs(self) -> int | None:

@@ -5,10 +5,21 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
+from edgeagent.api.offered import HOSTED, Offered, arguments_of
 from edgeagent.api.schemas.marks import Ignored
 from edgeagent.api.tools import MAX_TOOLS, NAME
+from edgeagent.errors import UnsupportedParameter
 from edgeagent.types import Tool
 
 MAX_CALLS = 128
@@ -32,6 +43,41 @@ class FunctionDefinition(BaseModel):
     type: Annotated[Literal["function"] | None, Ignored()] = None
 
 
+class CustomDefinition(BaseModel):
+    """What a model is told of a tool that takes a text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: ToolName
+    description: str | None = None
+    format: dict[str, Any] | None = Field(
+        None, description="`text`; a grammar is accepted and not enforced, which a note says"
+    )
+
+
+class CustomTool(BaseModel):
+    """A tool that takes a text: the model sees a function with the one argument `input`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["custom"]
+    custom: CustomDefinition
+
+    def offer(self, offered: Offered) -> None:
+        offered.add_custom(self.custom.name, self.custom.description, self.custom.format)
+
+
+class HostedTool(BaseModel):
+    """A tool that runs at OpenAI: left out, which a note says."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    type: str = Field(max_length=64)
+
+    def offer(self, offered: Offered) -> None:
+        offered.leave_out(self.type)
+
+
 class FunctionTool(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -45,6 +91,36 @@ class FunctionTool(BaseModel):
             description=function.description,
             parameters=function.parameters or {},
         )
+
+    def offer(self, offered: Offered) -> None:
+        offered.add(self.tool())
+
+
+def _kind(value: Any) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    if not isinstance(kind, str):
+        return None
+    if kind in ("function", "custom"):
+        return f"tag-{kind}"
+    if HOSTED.fullmatch(kind) is None:
+        raise UnsupportedParameter(
+            f"A tool of type {kind[:40]!r} is not known here: offer it as a tool of type `function` or "
+            "`custom`, and run it where you are.",
+            param="tools",
+        )
+    return "tag-hosted"
+
+
+ChatTool = Annotated[
+    Annotated[FunctionTool, Tag("tag-function")]
+    | Annotated[CustomTool, Tag("tag-custom")]
+    | Annotated[HostedTool, Tag("tag-hosted")],
+    Discriminator(
+        _kind,
+        custom_error_type="tool",
+        custom_error_message="a tool is an object with a `type`, such as `function`",
+    ),
+]
 
 
 class NamedFunction(BaseModel):
@@ -62,11 +138,20 @@ class FunctionChoice(BaseModel):
     function: NamedFunction
 
 
+class CustomChoice(BaseModel):
+    """One custom tool, which must be called."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["custom"]
+    custom: NamedFunction
+
+
 class AllowedTools(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     mode: Literal["auto", "required"]
-    tools: list[FunctionChoice] = Field(min_length=1, max_length=MAX_TOOLS)
+    tools: list[FunctionChoice | CustomChoice] = Field(min_length=1, max_length=MAX_TOOLS)
 
 
 class AllowedToolsChoice(BaseModel):
@@ -78,7 +163,14 @@ class AllowedToolsChoice(BaseModel):
     allowed_tools: AllowedTools
 
 
-ToolChoice = Literal["none", "auto", "required"] | FunctionChoice | AllowedToolsChoice
+ToolChoice = (
+    Literal["none", "auto", "required"] | FunctionChoice | CustomChoice | AllowedToolsChoice
+)
+
+
+def chosen_name(choice: FunctionChoice | CustomChoice) -> str:
+    """The tool that a choice names."""
+    return choice.custom.name if isinstance(choice, CustomChoice) else choice.function.name
 
 
 class CalledFunction(BaseModel):
@@ -88,12 +180,27 @@ class CalledFunction(BaseModel):
     arguments: str
 
 
+class CalledCustom(BaseModel):
+    """A custom tool's name, and the text that it is given."""
+
+    name: str
+    input: str
+
+
 class AnswerCall(BaseModel):
     """A call that an answer asks for."""
 
     id: str
     type: Literal["function"] = "function"
     function: CalledFunction
+
+
+class AnswerCustomCall(BaseModel):
+    """A call of a custom tool."""
+
+    id: str
+    type: Literal["custom"]
+    custom: CalledCustom
 
 
 class ReplayedFunction(CalledFunction):
@@ -130,3 +237,17 @@ class ToolCall(BaseModel):
     id: CallId
     type: Literal["function"] = "function"
     function: ReplayedFunction
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_custom(cls, value: Any) -> Any:
+        """A call of a custom tool, as the function that the model knows it as."""
+        if not isinstance(value, dict) or value.get("type") != "custom":
+            return value
+        custom = value.get("custom")
+        if not isinstance(custom, dict) or not isinstance(custom.get("input"), str):
+            raise ValueError(
+                "a call of a custom tool has `custom` with a `name` and a text `input`"
+            )
+        function = {"name": custom.get("name"), "arguments": arguments_of(custom["input"])}
+        return {"id": value.get("id"), "type": "function", "function": function}

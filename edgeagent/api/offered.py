@@ -1,0 +1,178 @@
+"""What a request offers a model, and what each call of it is for the client that asked.
+
+A model sees functions only. A custom tool is one with a single text argument, whose calls are that text
+again; the tools of a namespace have its name in front of theirs; what would run on OpenAI's servers is
+left out, which a note says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from edgeagent.errors import InvalidParameter, UnsupportedParameter
+from edgeagent.types import Tool
+
+INPUT = "input"
+CUSTOM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {INPUT: {"type": "string"}},
+    "required": [INPUT],
+    "additionalProperties": False,
+}
+# Tools that OpenAI's servers or its models alone know. Their versions have dates behind the name.
+HOSTED = re.compile(
+    r"(web_search|file_search|code_interpreter|image_generation|mcp|computer|local_shell|shell"
+    r"|apply_patch|tool_search|programmatic_tool_calling)(_\w+)?"
+)
+
+
+class Place(NamedTuple):
+    """What the client calls a tool: its namespace, where it has one, and its name there."""
+
+    namespace: str | None
+    name: str
+
+
+def full_name(namespace: str | None, name: str) -> str:
+    """What a model calls a tool of a namespace."""
+    if not namespace:
+        return name
+    return f"{namespace}{name}" if namespace.endswith("__") else f"{namespace}__{name}"
+
+
+@dataclass
+class Offered:
+    """The tools of one request as a model sees them. `customs` are names of those that take a text,
+    `places` what those of namespaces are for the client. `notes` say what was left out."""
+
+    tools: list[Tool] = field(default_factory=list)
+    customs: set[str] = field(default_factory=set)
+    places: dict[str, Place] = field(default_factory=dict)
+    hosted: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, tool: Tool, namespace: str | None = None) -> None:
+        """A function."""
+        name = full_name(namespace, tool.name)
+        if namespace:
+            self.places[name] = Place(namespace, tool.name)
+        self.tools.append(Tool(name=name, description=tool.description, parameters=tool.parameters))
+
+    def add_custom(
+        self, name: str, description: str | None, format_: Mapping[str, Any] | None,
+        namespace: str | None = None,
+    ) -> None:  # fmt: skip
+        """A tool that takes a text. Grammars for it are not enforced."""
+        tool = Tool(name=name, description=description, parameters=CUSTOM_SCHEMA)
+        self.add(tool, namespace)
+        self.customs.add(full_name(namespace, name))
+        if format_ is not None and format_.get("type") not in (None, "text"):
+            self.notes.append(f"tools: the grammar of the custom tool `{name}` is not enforced.")
+
+    def leave_out(self, kind: str) -> None:
+        """A tool that runs elsewhere."""
+        self.hosted.append(kind)
+        self.notes.append(
+            f"tools: `{kind[:60]}` does not run on this device and was left out; offer it as a function "
+            "and run it where you are."
+        )
+
+    def place(self, name: str) -> Place:
+        """What the client calls the tool that the model calls `name`."""
+        return self.places.get(name, Place(None, name))
+
+    def wanted(self, name: str, namespace: str | None = None) -> str:
+        """What the model calls a tool that the client names; without its namespace too, where only one
+        tool has the name."""
+        full = full_name(namespace, name)
+        if namespace or any(tool.name == full for tool in self.tools):
+            return full
+        found = [own for own, place in self.places.items() if place.name == name]
+        return found[0] if len(found) == 1 else full
+
+    def check_choice(self, *, is_required: bool) -> None:
+        """Raises: InvalidParameter where a call is required and only tools that do not run here are
+        offered."""
+        if is_required and self.hosted and not self.tools:
+            raise InvalidParameter(
+                f"`tool_choice` asks for a call, and the only tools are of types that do not run on this "
+                f"device ({', '.join(self.hosted)[:80]}): offer a function, or leave `tool_choice` out.",
+                param="tool_choice",
+            )
+
+
+def refuse_hosted_choice(kind: str) -> UnsupportedParameter:
+    """What is said where the client requires a tool that does not run here."""
+    return UnsupportedParameter(
+        f"`tool_choice` requires a tool of type {kind[:40]!r}, which does not run on this device: choose a "
+        "function or a custom tool, or leave it out.",
+        param="tool_choice",
+    )
+
+
+def arguments_of(text: str) -> str:
+    """The arguments of a call of a custom tool, as a model writes them."""
+    return json.dumps({INPUT: text}, ensure_ascii=False)
+
+
+# One character of a JSON text: as it is, escaped, or as one or two \uXXXX; never half of one.
+_CHARACTERS = re.compile(
+    r'(?:[^"\\]|\\["\\/bfnrt]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}'
+    r"|\\u(?![dD][89abAB])[0-9a-fA-F]{4})*"
+)
+_OPENING = re.compile(r'\s*\{\s*"input"\s*:\s*"')
+
+
+class CustomInput:
+    """Takes the text out of the arguments of a custom tool while they are written."""
+
+    def __init__(self) -> None:
+        self._written: list[str] = []
+        self._held = ""
+        self._is_open = False
+        self._told: list[str] = []
+
+    def feed(self, piece: str) -> str:
+        """What is new of the text."""
+        self._written.append(piece)
+        self._held += piece
+        if not self._is_open:
+            opening = _OPENING.match(self._held)
+            if opening is None:
+                return ""
+            self._held, self._is_open = self._held[opening.end() :], True
+        found = _CHARACTERS.match(self._held)
+        assert found is not None, "it matches nothing as well"
+        self._held = self._held[found.end() :]
+        told = _text(found[0])
+        self._told.append(told)
+        return told
+
+    @property
+    def told(self) -> str:
+        return "".join(self._told)
+
+    def finish(self) -> str:
+        """What is left at the end: nothing, unless the text is written in a way of its own."""
+        try:
+            value = json.loads("".join(self._written))[INPUT]
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return ""
+        whole = _sound(value) if isinstance(value, str) else ""
+        told = self.told
+        rest = whole[len(told) :] if whole.startswith(told) else ""
+        self._told.append(rest)
+        return rest
+
+
+def _text(characters: str) -> str:
+    return _sound(json.loads(f'"{characters}"', strict=False))
+
+
+def _sound(text: str) -> str:
+    """Without halves of characters, which no answer can be encoded with."""
+    return text.encode("utf-8", "replace").decode()

@@ -13,7 +13,7 @@ import pytest
 from anthropic.lib.streaming._messages import accumulate_event
 from pydantic import BaseModel
 
-from edgeagent.agent import Answer
+from edgeagent.agent import Answer, Decision
 from edgeagent.api.anthropic import MessageWriter
 from edgeagent.api.schemas.anthropic import MessagesRequest
 from edgeagent.errors import EngineFailed, InvalidParameter, UnsupportedParameter
@@ -316,7 +316,8 @@ CHUNKS = [
 
 def answered(finish: str) -> Answer:
     """An answer of one text that has ended, without an engine."""
-    answer = Answer(None, None, GenerateSpec(prompts=[]), None, lambda answer: None)  # type: ignore[arg-type]
+    decision = Decision("m", "named")
+    answer = Answer(None, decision, GenerateSpec(prompts=[]), None, lambda answer: None)  # type: ignore[arg-type]
     answer.spec = GenerateSpec(prompts=[None])  # type: ignore[list-item]
     answer.finishes[0], answer.usages[0] = finish, DONE  # type: ignore[assignment]
     return answer

@@ -12,7 +12,7 @@ import httpx
 import ollama
 import pytest
 
-from edgeagent.agent import Answer
+from edgeagent.agent import Answer, Decision
 from edgeagent.api.ollama import OllamaWriter
 from edgeagent.api.ollama_models import size_in_words
 from edgeagent.api.schemas.ollama import OllamaChatRequest, OllamaGenerateRequest
@@ -304,7 +304,8 @@ CHUNKS = [
 def answered(finish: str) -> Answer:
     """An answer of one text that has ended, without an engine."""
     spec = GenerateSpec(prompts=[None])  # type: ignore[list-item]
-    answer = Answer(None, None, spec, None, lambda answer: None)  # type: ignore[arg-type]
+    decision = Decision("m", "named")
+    answer = Answer(None, decision, spec, None, lambda answer: None)  # type: ignore[arg-type]
     answer.finishes[0], answer.usages[0] = finish, DONE  # type: ignore[assignment]
     return answer
 

@@ -22,6 +22,7 @@ from edgeagent.api.application import application
 from edgeagent.api.errors import keep_private
 from edgeagent.api.http.bodies import Bodies
 from edgeagent.api.http.paths import Paths
+from edgeagent.api.http.read_audit import ReadAudit
 from edgeagent.api.limits import FailureThrottle, Limiter
 from edgeagent.archive import Archive
 from edgeagent.calls import Calls
@@ -125,8 +126,9 @@ class Daemon:
         """What a request passes on its way to the routes."""
         settings = self.settings
         paths = Paths.of(self.api.routes)
+        api: ASGIApp = ReadAudit(self.api, self.keyring) if settings.audit_reads else self.api
         authentication = auth.Authentication(
-            self.api,
+            api,
             self.keyring,
             Limiter(max_running=max(1, settings.max_connections * 3 // 4)),
             FailureThrottle(),

@@ -119,6 +119,8 @@ class Custody:
         if interval_s and (newest is None or not 0 <= time.time() - newest < interval_s):
             taken = backups.take()
             logger.info("backup_taken name=%s", taken.path.name)
+        if self._database.compact_journal():
+            logger.info("journal_compacted")
 
     async def _watch(self, erased: Path) -> None:
         seen = _touched_ns(erased)

@@ -307,6 +307,14 @@ class Keyring:
 
         return self._acts.submit(act)
 
+    def is_shared(self, owner: str) -> bool:
+        """Whether more than one key was made for this owner, dead ones included."""
+        return len([key for key in self.all() if key.owner == owner]) > 1
+
+    def note_read(self, caller: Caller, what: str) -> Future[None]:
+        """Audit that a key has read what is stored of its owner."""
+        return self._write(lambda db: self._note(db, caller.key_id, "data.read", what))
+
     def note_break_glass(self, caller: Caller, what: str) -> Future[None]:
         """Audit one use of a sealed key."""
         return self._write(lambda db: self._note(db, caller.key_id, "key.break_glass", what))

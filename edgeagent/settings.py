@@ -253,7 +253,7 @@ class Settings(BaseSettings):
     )
     audit_reads: bool = Field(
         False,
-        description="audit who reads the stored rows of another key of the same owner",
+        description="audit each read of stored rows where several keys share their owner",
     )
 
     # HTTP

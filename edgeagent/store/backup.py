@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edgeagent.catalog.durable import sync_file, sync_folder
 from edgeagent.errors import BackupFailed, EdgeAgentError
+from edgeagent.store import mark
 from edgeagent.store.connection import SqliteError, Tables, complaints, connect, translate
 from edgeagent.store.files import StoreFiles, beside
 from edgeagent.store.migrations import version
@@ -120,6 +121,20 @@ class Backups:
                 continue
             return backup
         return None
+
+    def least_entry(self) -> int | None:
+        """The lowest number of a journal entry that some backup has carried out; None without backups.
+        One that cannot be read will not be restored either. Raises: OSError."""
+        found = []
+        for backup in self.listed():
+            with contextlib.suppress(EdgeAgentError, SqliteError):
+                db = connect(backup.path, self._key, role="copy")
+                try:
+                    known = mark.read(db)
+                finally:
+                    db.close()
+                found.append(known.place.n if known is not None else 0)
+        return min(found, default=None)
 
     def sweep(self) -> None:
         """Remove what an interrupted backup left. Raises: OSError."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from edgeagent.catalog.durable import sync_folder
 from edgeagent.errors import EdgeAgentError, StorageFull, StoreUnusable
 from edgeagent.settings import Settings
+from edgeagent.store import mark
 from edgeagent.store.access import Access
 from edgeagent.store.backup import Backups
 from edgeagent.store.ballast import LEAST_BYTES, Ballast
@@ -135,6 +136,14 @@ class Database:
     def checkpoint(self) -> Future[bool]:
         """Bring the log into the file and empty it. False if a reader kept that from happening."""
         return self._writer.submit(Job(_truncate, essential=True, alone=True))
+
+    def compact_journal(self) -> bool:
+        """Drop old entries of a long journal that neither this database nor any backup lacks."""
+        known = self.read(mark.read)
+        if known is None:
+            return False
+        oldest = self.backups.least_entry()
+        return self.journal.compact(known.place.n if oldest is None else min(known.place.n, oldest))
 
     # ---- reading
 

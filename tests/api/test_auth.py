@@ -440,3 +440,30 @@ async def test_a_locked_daemon_answers_health_and_nothing_else_until_access_is_r
         assert (await call("GET", "/v1/models")).status_code == 401
         assert (await call("GET", "/v1/models", old)).status_code == 401
         assert (await call("GET", "/admin/keys", made.secret)).status_code == 200
+
+
+async def test_reads_through_a_shared_owner_are_audited_where_that_is_wanted(tmp_path: Path):
+    async with running(tmp_path, audit_reads=True) as call:
+        ann, bob, alone = (call.make("chat", owner=owner) for owner in ("ward", "ward", "own"))
+        made = await call("POST", "/v1/conversations", ann.secret, json={})
+        path = f"/v1/conversations/{made.json()['id']}"
+        for key, status in ((bob, 200), (ann, 200), (alone, 404)):
+            assert (await call("GET", path, key.secret)).status_code == status
+        await call("GET", "/v1//responses/resp_none", bob.secret)
+        await call("GET", "/v1/search?q=secretword", bob.secret)
+        await call("GET", "/v1/models", bob.secret)
+        rows = call.daemon.database.read(
+            lambda db: [(r.actor, r.object) for r in audit.rows(db) if r.action == "data.read"]
+        )
+    assert rows == [
+        (bob.key.id, f"GET {path}"), (ann.key.id, f"GET {path}"),
+        (bob.key.id, "GET /v1//responses/resp_none"), (bob.key.id, "GET /v1/search"),
+    ]  # fmt: skip
+
+
+async def test_reads_are_not_audited_unless_that_is_wanted(call: Calls):
+    first, second = call.make(owner="ward"), call.make(owner="ward")
+    made = await call("POST", "/v1/conversations", first.secret, json={})
+    await call("GET", f"/v1/conversations/{made.json()['id']}", second.secret)
+    rows = call.daemon.database.read(lambda db: [r.action for r in audit.rows(db)])
+    assert "data.read" not in rows

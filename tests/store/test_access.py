@@ -14,7 +14,8 @@ import pytest
 
 from edgeagent.errors import StoreLocked
 from edgeagent.keyring import Keyring
-from edgeagent.store import conversations, erasure
+from edgeagent.store import conversations, erasure, recovery
+from edgeagent.store import journal as journals
 from edgeagent.store.database import Database, Options
 from edgeagent.store.erasure import Places, Request
 from edgeagent.store.key_record import KeySpec
@@ -237,6 +238,32 @@ def test_a_kill_at_any_step_of_the_first_key_neither_opens_nor_locks_for_ever(
             assert enters(keyring) is None and store.journal.read().is_keyed, n_steps
             another = keyring.create(SPEC, "cli:test").result()  # the device can go on
             assert enters(keyring, another.secret) == another.key.id
+
+
+def test_a_compacted_journal_still_ends_keys_and_locks_what_it_cannot_bring_up(
+    store_of, state, monkeypatch
+):
+    monkeypatch.setattr(journals, "MOST_ENTRIES", 2)
+    elsewhere = state.with_name("elsewhere.db")
+    with store_of() as (store, keyring):
+        admin = keyring.create(SPEC, "test").result()
+        first = store.backups.take()
+        shutil.copy(first.path, elsewhere)
+        gone = [keyring.create(CLIENT, "test").result() for _ in range(3)]
+        for made in gone:
+            keyring.revoke(made.key.id, "test").result()
+        store.compact_journal()
+        assert len(store.journal.read().entries) == 3, "the backup lacks them"
+        first.path.unlink()
+        store.backups.take()
+        assert store.compact_journal() and len(store.journal.read().entries) == 0
+        backups, files = store.backups, store.files
+    with store_of() as (_, keyring):
+        assert enters(keyring, admin.secret) == admin.key.id
+        assert all(enters(keyring, made.secret) is None for made in gone)
+    recovery.restore(files, backups, elsewhere)
+    with store_of() as (_, keyring):
+        assert enters(keyring, admin.secret) == "locked", "erasures in between are not known"
 
 
 def test_forgetting_the_last_key_opens_the_daemon_again_on_purpose(store_of):

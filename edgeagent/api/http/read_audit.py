@@ -1,0 +1,62 @@
+"""Who has read what is stored, where several keys share an owner (setting `audit_reads`).
+
+Rows belong to the owner of a key, and keys of one owner see the same rows: those of one person, or of
+everybody on a ward. In the second case an audit row for each read says who has looked. It is written before
+anything is answered. Rows do not say which key made them, so that a read of one's own is audited too; what
+a model reads on its own, to continue a stored dialogue, is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+
+from edgeagent.api.access import parts
+from edgeagent.api.errors import encoded, translate
+from edgeagent.keyring import Keyring
+from edgeagent.types import Caller
+
+STORED = (
+    ("v1", "responses"),
+    ("v1", "conversations"),
+    ("v1", "chat", "completions"),
+    ("v1", "search"),
+)
+
+
+class ReadAudit:
+    """An ASGI layer behind authentication, which has found the caller. Event loop's thread only."""
+
+    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+        self._app = app
+        self._keyring = keyring
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind: str = scope["type"]
+        http = cast(HTTPScope, scope)
+        caller = (scope.get("state") or {}).get("caller") if kind == "http" else None
+        if caller is not None and is_stored_read(http["method"], http["path"]):
+            try:
+                await self._note(caller, f"{http['method']} {http['path'][:200]}")
+            except Exception as exc:
+                await _refuse(exc, http, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _note(self, caller: Caller, what: str) -> None:
+        if await asyncio.to_thread(self._keyring.is_shared, caller.owner):
+            await asyncio.wrap_future(self._keyring.note_read(caller, what))
+
+
+def is_stored_read(method: str, path: str) -> bool:
+    wanted = tuple(parts(path))
+    return method in ("GET", "HEAD") and any(wanted[: len(below)] == below for below in STORED)
+
+
+async def _refuse(exc: Exception, scope: HTTPScope, send: Send) -> None:
+    """A read that cannot be audited is refused."""
+    status, headers, body = encoded(translate(exc), scope)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

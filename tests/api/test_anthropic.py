@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from edgeagent.agent import Answer, Decision
 from edgeagent.api.anthropic import MessageWriter
 from edgeagent.api.schemas.anthropic import MessagesRequest
+from edgeagent.api.schemas.anthropic_content import BETWEEN, TextBlock, turns
 from edgeagent.errors import EngineFailed, InvalidParameter, UnsupportedParameter
 from edgeagent.types import CallDelta, GenerateSpec, PromptFacts, TokenChunk, Usage
 from tests.api.wire import anthropic_error_of as error_of
@@ -430,3 +431,11 @@ def test_the_sdks_own_runner_calls_a_python_function(claude):
     assert first.stop_reason == "tool_use" and first.content[0].name == "lamp"
     (answered,) = runner.generate_tool_call_response()["content"]
     assert answered["content"] == f"The lamp in the {asked_for[0]} is on."
+
+
+def test_neighbours_of_one_role_are_joined():
+    blocks = [TextBlock(type="text", text="word"), TextBlock(type="text", text="")]
+    out = turns(
+        [], [("user", blocks), ("user", blocks), ("assistant", blocks[:1]), ("user", blocks)]
+    )
+    assert [turn["content"] for turn in out] == [f"word{BETWEEN}word", "word", "word"]

@@ -147,6 +147,9 @@ def turns(system: list[TextBlock], messages: Iterable[tuple[str, list[Any]]]) ->
             _append(out, _assistant(blocks, called, where))
         else:
             _append_asked(out, role, blocks, called, where)
+    for turn in out:  # once at the end: thousands of neighbours would be copied as often
+        if isinstance(turn["content"], list):
+            turn["content"] = BETWEEN.join(filter(None, turn["content"]))
     return out
 
 
@@ -196,12 +199,14 @@ def _append_asked(
 
 
 def _append(out: list[Template], message: Template) -> None:
-    """Another turn, or more of the last one."""
+    """Another turn, or more of the last one; its content is a list of texts for now."""
     last = out[-1] if out else None
     if last is None or last["role"] != message["role"] or "tool_calls" in last:
-        out.append(message)
+        out.append(message | {"content": [message["content"]]})
         return
-    last["content"] = BETWEEN.join(filter(None, (last["content"], message["content"])))
+    if isinstance(last["content"], str):  # a message that was not joined yet
+        last["content"] = [last["content"]]
+    last["content"].append(message["content"])
     for key in ("reasoning_content", "tool_calls"):
         if key in message:
             last[key] = message[key]

@@ -19,6 +19,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import unquote
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
@@ -176,14 +177,14 @@ class _Response:
 def to_origin_form(scope: HTTPScope) -> bytes | None:
     """Make a target in absolute form, `http://host/path`, one like any other. Its authority, if it had
     one."""
-    scheme, separator, rest = scope["path"].partition("://")
-    if scheme.lower() not in ("http", "https") or not separator:
+    # As it was sent: what is decoded may have slashes that were none.
+    scheme, separator, rest = scope["raw_path"].partition(b"://")
+    if scheme.lower() not in (b"http", b"https") or not separator:
         return None
-    authority, slash, path = rest.partition("/")
-    _, _, raw = scope["raw_path"].partition(b"://")
-    scope["path"] = slash + path or "/"
-    scope["raw_path"] = b"/" + raw.partition(b"/")[2]
-    return authority.encode("latin-1", "replace")
+    authority, _, path = rest.partition(b"/")
+    scope["raw_path"] = b"/" + path
+    scope["path"] = unquote(scope["raw_path"].decode("ascii", "replace"))
+    return authority
 
 
 def request_id() -> tuple[bytes, bytes]:

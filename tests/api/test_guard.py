@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from edgeagent.api import guard
+from edgeagent.errors import BadRequest
 from tests.api.wire import connect, exchange, post, read_reply, request
 from tests.conftest import DaemonProcess, serving
 
@@ -247,3 +252,175 @@ def test_a_connection_is_kept_after_an_error_with_a_small_body(daemon: DaemonPro
             assert read_reply(sock).status == 415
         sock.sendall(request("GET", "/health"))
         assert read_reply(sock).status == 200
+
+
+OLD = b"GET /v1/models HTTP/1.0\r\n"
+
+
+def test_http_1_0_needs_no_host_from_this_machine_and_no_origin_may_come_with_it(
+    daemon: DaemonProcess,
+):
+    assert exchange(daemon.url, OLD + b"\r\n").status == 200
+    assert exchange(daemon.url, OLD + b"Host: localhost\r\n\r\n").status == 200
+    for line in (
+        b"Host: evil.example",
+        b"Host: a\r\nHost: b",
+        b"Origin: http://evil.example",
+        b"Origin: null",
+    ):
+        reply = exchange(daemon.url, OLD + line + b"\r\n\r\n")
+        assert reply.status in (400, 403), line
+    assert exchange(daemon.url, b"GET /v1/models HTTP/1.1\r\n\r\n").status == 400
+
+
+@pytest.mark.parametrize(
+    ("is_local", "client", "version", "is_allowed"),
+    [
+        (True, ("127.0.0.1", 1), "1.0", True),
+        (True, ("::1", 1), "1.0", True),
+        (True, None, "1.0", True),  # a Unix socket
+        (True, ("127.0.0.1", 1), "1.1", False),
+        (True, ("192.168.1.2", 1), "1.0", False),
+        (False, ("127.0.0.1", 1), "1.0", False),
+    ],
+)
+def test_only_where_nobody_else_can_reach_the_daemon_a_host_may_be_missing(
+    is_local, client, version, is_allowed
+):
+    scope: Any = {"headers": [], "client": client, "http_version": version}
+    rules = guard.rules("127.0.0.1", [], [], 1024, is_local=is_local)
+    if is_allowed:
+        guard.check_host(scope, rules)
+    else:
+        with pytest.raises(BadRequest):
+            guard.check_host(scope, rules)
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("http://localhost/v1/models", 200),
+        ("http://LOCALHOST:{port}/v1/models?x=http://evil.example/", 200),
+        ("HTTP://[::1]:{port}/v1/models", 200),
+        ("https://127.0.0.1/v1//models", 200),
+        ("http://ward-7.local/health", 200),
+        ("http://localhost", 200),
+        ("http://localhost?x", 200),
+        ("http://localhost/nothing", 404),
+        ("http://evil.example/v1/models", 403),
+        ("http://evil.example:{port}/v1/models", 403),
+        ("http://localhost@evil.example/v1/models", 403),
+        ("http://evil@localhost/v1/models", 403),
+        ("http://localhost.evil.example/v1/models", 403),
+        ("http:///v1/models", 403),
+        ("http://localhost%2fevil/v1/models", 403),
+        ("ftp://localhost/v1/models", 404),
+        ("localhost:80", 404),
+        ("*", 404),
+    ],
+)
+def test_a_target_in_absolute_form_names_a_host_of_ours_too(daemon: DaemonProcess, target, status):
+    port = daemon.url.rpartition(":")[2]
+    target = target.format(port=port)
+    assert exchange(daemon.url, request("GET", target)).status == status
+    reply = exchange(daemon.url, request("GET", target, host="evil.example"))
+    assert reply.status == 403, "whatever the target, Host must be ours"
+
+
+def test_an_absolute_target_has_the_errors_of_its_path(daemon: DaemonProcess):
+    reply = exchange(daemon.url, request("POST", "http://localhost/api/chat", body=b""))
+    assert list(json.loads(reply.body)) == ["error"] and reply.status == 400
+
+
+def test_every_get_has_a_head_with_the_same_headers_and_no_body(daemon: DaemonProcess):
+    document = httpx.get(f"{daemon.url}/schema/openapi.json").json()
+    paths = [path for path, methods in document["paths"].items() if "get" in methods]
+    paths += ["/schema", "/schema/openapi.json", "/nothing", "/v1/models/absent", CHAT + "/x"]
+    assert len(paths) > 20
+    for path in paths:
+        got = exchange(daemon.url, request("GET", path))
+        with connect(daemon.url) as sock:
+            sock.sendall(request("HEAD", path) + request("GET", "/health", "Connection: close"))
+            data = b"".join(iter(lambda: sock.recv(65536), b""))
+        head, _, rest = data.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % got.status), path
+        assert rest.startswith(b"HTTP/1.1 200 "), "the next answer, and no body before it"
+        length = f"content-length: {got.headers.get('content-length')}".encode()
+        assert (
+            length in head or "content-length" not in got.headers or path in ("/ready", "/v1/usage")
+        )
+    assert httpx.head(f"{daemon.url}/tokenize").status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v1/files", 404),
+        ("POST", "/v1/responses/compact", 404),
+        ("POST", "/v1/messages/batches", 404),
+        ("POST", "/v1/images/generations", 404),
+        ("PUT", "/nothing/at/all", 404),
+        ("POST", CHAT, 415),
+        ("POST", "/v1/messages", 415),
+    ],
+)
+def test_what_is_not_there_is_a_404_whatever_the_body_says_it_is(
+    daemon: DaemonProcess, method, path, status
+):
+    form = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n--x--\r\n'
+    for kind in ("multipart/form-data; boundary=x", "text/plain"):
+        data = request(method, path, f"Content-Type: {kind}", body=form)
+        assert exchange(daemon.url, data).status == status
+    if status == 404:
+        assert exchange(daemon.url, request(method, path, JSON, body=b"{}")).status == 404
+
+
+def test_a_method_that_a_path_has_not_is_told_those_that_it_has(daemon: DaemonProcess):
+    reply = exchange(daemon.url, request("PUT", "/v1/conversations", JSON, body=b"{}"))
+    assert reply.status == 405 and "POST" in reply.headers["allow"].split(", ")
+    reply = exchange(daemon.url, request("DELETE", "/health"))
+    assert reply.status in (404, 405)
+
+
+JSON = "Content-Type: application/json"
+TEXT = b'{"content": "hello", "unknown_field": 1}'
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(TEXT)),
+        ("deflate", zlib.compress(TEXT)),
+        ("x-gzip", gzip.compress(TEXT)),
+        ("identity", TEXT),
+        ("identity", b"\xef\xbb\xbf" + TEXT),
+        ("gzip", gzip.compress(b"\xef\xbb\xbf" + TEXT)),
+    ],
+)
+def test_a_body_may_be_compressed_and_begin_with_a_byte_order_mark(
+    daemon: DaemonProcess, encoding, body
+):
+    line = f"Content-Encoding: {encoding}"
+    reply = exchange(daemon.url, request("POST", "/tokenize", JSON, line, body=body))
+    assert reply.status == 400 and "unknown_field" in reply.error["message"], "it was read"
+
+
+def test_a_body_may_be_compressed_with_zstd(daemon: DaemonProcess):
+    zstd = pytest.importorskip("backports.zstd")
+    line = "Content-Encoding: zstd"
+    reply = exchange(daemon.url, request("POST", "/tokenize", JSON, line, body=zstd.compress(TEXT)))
+    assert reply.status == 400 and "unknown_field" in reply.error["message"]
+
+
+def test_an_encoding_that_we_lack_is_a_415_that_names_those_we_have(daemon: DaemonProcess):
+    for encoding in ("br", "gzip, gzip", "compress"):
+        line = f"Content-Encoding: {encoding}"
+        reply = exchange(daemon.url, request("POST", "/tokenize", JSON, line, body=TEXT))
+        assert reply.status == 415 and reply.headers["accept-encoding"] == "gzip, deflate, zstd"
+
+
+def test_a_small_body_that_would_be_a_large_one_is_a_413(daemon: DaemonProcess):
+    bomb = gzip.compress(b'{"content": "' + b"x" * (100 << 20) + b'"}')
+    line = "Content-Encoding: gzip"
+    reply = exchange(daemon.url, request("POST", "/tokenize", JSON, line, body=bomb))
+    assert reply.status == 413 and reply.error["code"] == "body_too_large"

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeagent.api.errors import encoded
 from edgeagent.api.guard import request_id
-from edgeagent.api.http.places import Seat, Standing, victim
+from edgeagent.api.http.places import Seat, Standing, victims
 from edgeagent.api.http.stopping import Stopping
 from edgeagent.api.limits import peer_network
 from edgeagent.errors import BadRequest
@@ -180,9 +180,8 @@ class GuardedProtocol(H11Protocol):
     def _make_place(self) -> None:
         others = [c for c in self._all() if c is not self and not c._socket.is_closing()]
         seats = [c.seat for c in (*others, self)]
-        chosen = victim(seats, self.max_connections)
-        if chosen is not None:
-            (*others, self)[chosen]._socket.abort()
+        for i in victims(seats, self.max_connections):
+            (*others, self)[i]._socket.abort()
 
     def _head_is_late(self) -> None:
         if self.is_waiting and not self._socket.is_closing():

@@ -25,6 +25,7 @@ class Standing(IntEnum):
 
 UNFINISHED = Standing.SENDING  # and all below
 UNFINISHED_SHARE = 0.75
+AT_ONCE = 32  # the part of all places that is given up at once
 
 
 class Seat(NamedTuple):
@@ -35,20 +36,22 @@ class Seat(NamedTuple):
     peer: str
 
 
-def victim(seats: Sequence[Seat], n_places: int) -> int | None:
-    """The index of the connection to close so that a new one, the last of `seats`, has a place; None
-    when none has to go. It may be the new one itself, when all others are being answered.
+def victims(seats: Sequence[Seat], n_places: int) -> list[int]:
+    """Which connections to close so that a new one, the last of `seats`, has a place; by index.
 
-    Of those with least to lose the peer with the most connections gives one up, its oldest.
+    Of those with least to lose the peer with the most connections gives one up, its oldest; of unfinished
+    ones some at once, since looking at all of them costs as much as a request. It is the new one itself
+    when all others are being answered.
     """
     n_unfinished = sum(seat.standing <= UNFINISHED for seat in seats)
     if len(seats) <= n_places and n_unfinished <= max(1, UNFINISHED_SHARE * n_places):
-        return None
+        return []
     last = len(seats) - 1
     able = [i for i, seat in enumerate(seats) if seat.standing != Standing.BUSY and i != last]
     if not able:
-        return last
+        return [last]
     least = min(seats[i].standing for i in able)
     able = [i for i in able if seats[i].standing == least]
     crowd = Counter(seats[i].peer for i in able)
-    return min(able, key=lambda i: (-crowd[seats[i].peer], seats[i].since_s))
+    able.sort(key=lambda i: (-crowd[seats[i].peer], seats[i].since_s))
+    return able[: max(1, n_places // AT_ONCE) if least <= UNFINISHED else 1]

@@ -14,9 +14,9 @@ from edgeagent.errors import BadRequest
 
 # Numbers are cheap: a batch of 1000 texts as 512 token ids each is what LangChain sends.
 MAX_VALUES = 1 << 19
-# Enough for 4096 messages with their parts, and 64 tools with 150 described properties each.
-MAX_CONTAINERS = 1 << 17
-MAX_STRINGS = 1 << 18  # keys included
+# Enough for 4096 messages with their parts, and 128 tools with 150 described properties each.
+MAX_CONTAINERS = 1 << 16
+MAX_STRINGS = 1 << 17  # keys included
 MAX_KEYS = 2048
 MAX_DEPTH = 100
 STRINGS_AT_ONCE = 1 << 14

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.api.http.places import Seat, Standing, victim
+from edgeagent.api.http.places import Seat, Standing, victims
 
 L, N, S, R, I, B = Standing  # noqa: E741  lingering, unknown, sending, unread, idle, busy
 
@@ -38,15 +38,20 @@ def seats(*given: tuple[Standing, float] | tuple[Standing, float, str]) -> list[
     ],
 )
 def test_who_has_least_to_lose_gives_a_place_up(given, n_places, gone):
-    assert victim(seats(*given), n_places) == gone
+    assert victims(seats(*given), n_places) == ([] if gone is None else [gone])
 
 
 def test_connections_that_send_nothing_never_hold_all_places_against_a_known_client():
     n_places, held = 16, [Seat(I, 0.0, "good")]
     for i in range(600):
         held.append(Seat(N, 1.0 + i, "bad"))
-        gone = victim(held, n_places)
-        if gone is not None:
-            held.pop(gone)
+        for index in victims(held, n_places):
+            held.pop(index)
     assert Seat(I, 0.0, "good") in held
     assert len(held) <= 1 + 0.75 * n_places
+
+
+def test_many_that_send_nothing_give_up_some_places_at_once_the_oldest_of_them():
+    held = [Seat(N, float(i), "bad") for i in range(640)]
+    assert victims(held, 640) == list(range(20))
+    assert victims([Seat(I, float(i), "good") for i in range(641)], 640) == [0]

@@ -27,6 +27,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from edgeagent.api.dialects import ANTHROPIC, dialect_of
 from edgeagent.api.errors import encoded
 from edgeagent.api.http.bodies import too_large
+from edgeagent.api.http.csrf import check_site, may_be_untyped
 from edgeagent.api.http.encodings import encoding_of
 from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.stopping import shutting_down, stopping_of
@@ -113,7 +114,8 @@ class Guard:
                 if scope["method"] == "OPTIONS":
                     await _preflight(scope["headers"], response)
                     return
-            self._check_body(scope)
+            check_site(scope["method"], scope["headers"], origin)
+            self._check_body(scope, origin)
         except EdgeAgentError as exc:
             await _answer_error(exc, scope, response)
             return
@@ -127,7 +129,7 @@ class Guard:
                 await _answer_error(shutting_down(), scope, response)
             logger.info("answer_cut_off request=%s", state["request_id"])
 
-    def _check_body(self, scope: HTTPScope) -> None:
+    def _check_body(self, scope: HTTPScope, origin: bytes | None) -> None:
         """Judge a body by what the head says. Where nothing is, that is the answer (api/auth.py).
 
         Raises: UnsupportedMediaType, UnsupportedEncoding, BodyTooLarge.
@@ -137,7 +139,8 @@ class Guard:
         has_body = length or any(name == b"transfer-encoding" for name, _ in headers)
         may_have_body = has_body or (length is None and scope["method"] in ("PUT", "PATCH"))
         if may_have_body and self._paths.is_there(scope["method"], scope["path"]):
-            check_content_type(headers)
+            if not may_be_untyped(scope, origin):
+                check_content_type(headers)
             encoding_of(headers)
         if length is not None and length > self._rules.max_body_bytes:
             raise too_large(length, self._rules.max_body_bytes)

@@ -204,7 +204,7 @@ def test_every_error_has_ollamas_shape(llama, smollm_daemon: DaemonProcess):
     for raw, status in (
         (post("/api/chat", b"{"), 400), (post("/api/chat", {"messages": ASK}), 400),
         (request("GET", "/api/chat"), 405), (post("/api/nothing", {}), 404),
-        (request("POST", "/api/chat", "Content-Type: text/plain", body=b"{}"), 415),
+        (request("POST", "/api/chat", "Content-Type: text/plain", "Cookie: a=b", body=b"{}"), 415),
         (post("/api/show", {}), 400), (post("/api/show", {"model": "nobody"}), 404),
         (post("/api/chat", {"model": SMOLLM, "messages": ASK, "options": {"num_predict": "many"}}), 400),
         (post("/api/chat", {"model": SMOLLM, "messages": ASK, "options": {"seed": 1 << 64}}), 400),

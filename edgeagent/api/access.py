@@ -34,6 +34,8 @@ RULES = (
     Rule("POST", "/api/generate", "chat"),
     Rule("POST", "/v1/embeddings", "embeddings"),
     Rule("POST", "/v1/rerank", "embeddings"),
+    Rule("POST", "/v2/rerank", "embeddings"),
+    Rule("POST", "/rerank", "embeddings"),
     Rule("POST", "/api/embed", "embeddings"),
     Rule("POST", "/api/embeddings", "embeddings"),
     Rule("GET", "/api/tags", "any key"),

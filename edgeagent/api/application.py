@@ -39,7 +39,7 @@ ROUTES = [
     chat.count_chat_tokens,
     completions.complete,
     embeddings.embed,
-    rerank.rerank,
+    *rerank.HANDLERS,
     tokens.tokenize,
     tokens.detokenize,
     models.list_models,

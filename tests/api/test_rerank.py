@@ -43,6 +43,23 @@ def served(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield Served(daemon, model)
 
 
+def test_others_paths_and_shapes_give_the_same_ranking(served: Served):
+    wanted = served.post().json()["results"]
+    for path in ("/rerank", "/v2/rerank"):
+        body = {"model": "cross", "query": QUERY, "documents": DOCUMENTS}
+        reply = httpx.post(f"{served.daemon.url}{path}", json=body, timeout=60)
+        assert reply.json()["results"] == wanted, path
+    plain = {"query": QUERY, "texts": DOCUMENTS, "raw_scores": False, "return_text": True}
+    reply = httpx.post(f"{served.daemon.url}/rerank", json=plain | {"truncate": True}, timeout=60)
+    assert [(row["index"], row["score"]) for row in reply.json()] == [
+        (row["index"], row["relevance_score"]) for row in wanted
+    ]
+    assert all(row["text"] == DOCUMENTS[row["index"]] for row in reply.json())
+    for wrong in ({"texts": []}, {"texts": ["a", 5]}, {"texts": ["a"], "documents": ["a"]}, {}):
+        reply = httpx.post(f"{served.daemon.url}/rerank", json={"query": QUERY} | wrong, timeout=60)
+        assert reply.status_code == 400, wrong
+
+
 def test_the_documents_come_by_relevance_with_their_places_in_the_request(served: Served):
     answer = served.post().json()
     expected = {i: served.model.score(QUERY, text) for i, text in enumerate(DOCUMENTS)}

@@ -1,10 +1,17 @@
-"""Bodies of `POST /v1/rerank`, as Jina and Cohere have them."""
+"""Bodies of `POST /v1/rerank`, as Jina, Cohere and Text Embeddings Inference have them."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from edgeagent.api.schemas.marks import Extension, Ignored, RequestModel
 from edgeagent.errors import InvalidParameter
@@ -28,12 +35,17 @@ class RerankRequest(RequestModel):
         None, max_length=200, description="a model id; without it, the first that ranks"
     )
     query: Annotated[str, Field(min_length=1)]
-    documents: Annotated[
-        list[str | RankedText],
-        Field(
-            min_length=1, max_length=MAX_DOCUMENTS, description="texts, or objects with a `text`"
-        ),
-    ]
+    documents: (
+        Annotated[list[str | RankedText], Field(min_length=1, max_length=MAX_DOCUMENTS)] | None
+    ) = Field(None, description="texts, or objects with a `text`")
+    texts: Annotated[list[str], Field(min_length=1, max_length=MAX_DOCUMENTS)] | None = Field(
+        None,
+        description="in place of `documents`, as Text Embeddings Inference has it; the answer is a list of "
+        "`index` and `score` then",
+    )
+    return_text: bool | None = Field(None, description="repeat each of the `texts`")
+    raw_scores: Annotated[bool | None, Ignored("scores are 0..1")] = None
+    truncation_direction: Annotated[str | None, Ignored("the end is left away")] = None
     top_n: int | None = Field(None, ge=1, description="leave away all but the best of them")
     return_documents: bool | None = Field(None, description="repeat each document in its result")
     max_tokens_per_doc: int | None = Field(
@@ -47,27 +59,42 @@ class RerankRequest(RequestModel):
         bool, Extension("leave away the end of a document that does not fit beside the query")
     ] = False
 
-    @field_validator("documents", mode="before")
+    @model_validator(mode="after")
+    def _has_one_list(self) -> RerankRequest:
+        if (self.documents is None) == (self.texts is None):
+            raise InvalidParameter(
+                "`documents` is empty or no list: send a list of texts, or of objects with a `text`; or "
+                "`texts` in place of it.",
+                param="documents",
+            )
+        return self
+
+    @field_validator("documents", "texts", mode="before")
     @classmethod
-    def _say_what_is_wrong(cls, value: Any) -> Any:
+    def _say_what_is_wrong(cls, value: Any, info: ValidationInfo) -> Any:
         """A union's own complaint would be about its first type."""
+        if value is None:
+            return None
         if not isinstance(value, list) or not value:
             raise InvalidParameter(
-                "`documents` is empty or no list: send a list of texts, or of objects with a `text`.",
-                param="documents",
+                f"`{info.field_name}` is empty or no list: send a list of texts, or of objects with a "
+                "`text`.",
+                param=info.field_name,
             )
         for index, item in enumerate(value):
             text = item.get("text") if isinstance(item, dict) else item
             if not isinstance(text, str) or not text or (isinstance(item, dict) and len(item) > 1):
                 raise InvalidParameter(
-                    f"`documents` {index} is no text: send a text that is not empty, or an object with "
-                    "nothing but a `text`.",
-                    param="documents",
+                    f"`{info.field_name}` {index} is no text: send a text that is not empty, or an object "
+                    "with nothing but a `text`.",
+                    param=info.field_name,
                 )
         return value
 
-    def texts(self) -> list[str]:
-        return [item if isinstance(item, str) else item.text for item in self.documents]
+    def inputs(self) -> list[str]:
+        """What is ranked."""
+        items = self.texts or self.documents or []
+        return [item if isinstance(item, str) else item.text for item in items]
 
 
 class RerankResult(BaseModel):

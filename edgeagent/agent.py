@@ -89,6 +89,12 @@ class ModelSource(Protocol):
         """The default model, or the only other one there is; None when none is installed."""
         ...
 
+    def named(self, name: str) -> str:
+        """The model that a name stands for; the name itself where it is no alias."""
+        ...
+
+    def aliases(self, model_id: str) -> tuple[str, ...]: ...
+
     def with_task(self, task: Task) -> list[str]: ...
 
     def task(self, model: InstalledModel) -> Task: ...
@@ -264,6 +270,8 @@ class Agent:
         Raises: InvalidParameter for one that generates none; Unavailable when no model is installed.
         """
         if model is not None and model not in DEFAULT_ALIASES:
+            model = self._models.named(model)
+        if model is not None and model not in DEFAULT_ALIASES:
             for task in KINDS:
                 if task != "generate" and model in self._models.with_task(task):
                     able = self._models.with_task("generate")
@@ -370,7 +378,8 @@ class Agent:
         )
 
     def _named(self, name: str) -> str:
-        return self.route(None).model_id if name in DEFAULT_ALIASES else name
+        found = name if name in DEFAULT_ALIASES else self._models.named(name)
+        return self.route(None).model_id if found in DEFAULT_ALIASES else found
 
     async def load(self, name: str) -> ModelStatus:
         """Load a model before it is asked for. Raises what `Pool.lease` raises."""
@@ -396,6 +405,7 @@ class Agent:
             is_default=model.id == default,
             n_ctx=facts.n_ctx_slot if facts is not None else None,
             task=self._models.task(model),
+            aliases=self._models.aliases(model.id),
         )
 
     def readiness(self) -> Readiness:

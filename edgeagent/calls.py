@@ -104,6 +104,7 @@ class Calls:
         Raises: InvalidParameter for one that does something else; ModelNotFound.
         """
         await self._models.examine()
+        model = self._models.named(model) if model else model
         able = self._models.with_task(wanted)
         if model is None or model in DEFAULT_ALIASES:
             if not able:
@@ -117,6 +118,7 @@ class Calls:
 
     def any_model(self, model: str | None) -> Decision:
         """The model named, else the default one, else the first of any kind. Raises: ModelNotFound."""
+        model = self._models.named(model) if model else model
         if model is not None and model not in DEFAULT_ALIASES:
             return Decision(self._models.find(model).id, "named")
         default = self._models.default_id()

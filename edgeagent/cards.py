@@ -31,6 +31,8 @@ class CardSource(Protocol):
 
     def default_id(self) -> str | None: ...
 
+    def named(self, name: str) -> str: ...
+
     def installed(self) -> list[InstalledModel]: ...
 
     def find(self, model_id: str) -> InstalledModel:
@@ -86,6 +88,8 @@ class Cards:
         return card, await self._models.facts(model), self._models.sampling(model.id)
 
     def _id(self, name: str) -> str:
+        if name not in DEFAULT_ALIASES:
+            name = self._models.named(name)
         if name not in DEFAULT_ALIASES:
             return name
         default = self._models.default_id()

@@ -30,6 +30,7 @@ from edgeagent.device.measure import Measurement
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.measuring import Measuring
 from edgeagent.pool import Placement
+from edgeagent.routing.aliases import Aliases
 from edgeagent.settings import Settings
 from edgeagent.types import EngineConfig, Sampling, Task
 
@@ -71,6 +72,7 @@ class InstalledModels:
         self._n_threads = n_threads
         self._repacked = repacked
         self._measured = measured
+        self._aliases = Aliases(settings.model_aliases)
         self._listing: dict[str, InstalledModel] = {}
         self._listed_s = float("-inf")
         self._learned: dict[tuple[Path, int], Task] = {}
@@ -213,6 +215,17 @@ class InstalledModels:
     def folders(self) -> list[Path]:
         """Where models lie on this device."""
         return [self._library.models_dir, self._library.shipped_dir]
+
+    def named(self, name: str) -> str:
+        """The model that a request names: what an alias stands for, unless an installed one is called so."""
+        if name in self._listing or name in {model.id for model in self.installed()}:
+            return name
+        return self._aliases.target(name) or name
+
+    def aliases(self, model_id: str) -> tuple[str, ...]:
+        """The names and patterns that stand for a model."""
+        own = ("default",) if model_id == self.default_id() else ()
+        return self._aliases.of(model_id, *own)
 
     def find(self, model_id: str) -> InstalledModel:
         """Raises: ModelNotFound, with the nearest name or the command that installs it."""

@@ -33,6 +33,7 @@ from edgeagent.errors import SettingsError
 SYSTEM_CONFIG = Path("/etc/edgeagent/edgeagent.toml")
 
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class Settings(BaseSettings):
@@ -83,6 +84,11 @@ class Settings(BaseSettings):
         None,
         description="TOML file that maps sentences to clients' tools, such as Home Assistant's; default: "
         'the shipped one; "off": none',
+    )
+    model_aliases: dict[ModelName, ModelName] = Field(
+        default_factory=dict,
+        description="names that stand for installed models, with patterns such as gpt-4o*; in the file the "
+        "table [models.aliases]",
     )
     preload: bool = Field(True, description="load the default model at start")
     pinned_models: list[str] = Field(
@@ -390,7 +396,7 @@ def _layers(
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return _flat(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(
             f"Configuration {path} cannot be read: {exc}. Give a readable file with --config."
@@ -399,6 +405,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(
             f"Configuration {path} is not valid TOML: {exc}. Correct that line."
         ) from exc
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a file by the names of settings: `[models.aliases]` is `model_aliases`."""
+    models = values.get("models")
+    if not isinstance(models, dict):
+        return values
+    inner = {f"models.{name}": value for name, value in models.items() if name != "aliases"}
+    flat = {name: value for name, value in values.items() if name != "models"} | inner
+    return flat | ({"model_aliases": models["aliases"]} if "aliases" in models else {})
 
 
 def _environment() -> dict[str, Any]:

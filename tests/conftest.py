@@ -136,7 +136,7 @@ class DaemonProcess:
             "shipped_models_dir", os.environ[SHIPPED]
         )  # a variable wins over a file
         self.config = config = state_dir / "edgeagent.toml"
-        config.write_text("".join(f"{k} = {json.dumps(v)}\n" for k, v in settings.items()))
+        config.write_text("".join(f"{k} = {toml(v)}\n" for k, v in settings.items()))
         command = [
             sys.executable, "-m", "edgeagent", "serve", "--port", "0", "--state-dir", str(state_dir),
             "--models-dir", str(models_dir), "--config", str(config), *flags,
@@ -192,6 +192,13 @@ class DaemonProcess:
                 self.process.wait()
         if self.process.stdout is not None:
             self.process.stdout.close()
+
+
+def toml(value: Any) -> str:
+    """A setting as TOML writes it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {toml(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)
 
 
 def clean_environment() -> dict[str, str]:

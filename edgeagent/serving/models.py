@@ -20,6 +20,7 @@ class ModelStatus:
     is_default: bool
     n_ctx: int | None
     task: Task
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

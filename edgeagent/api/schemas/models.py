@@ -21,6 +21,28 @@ class ModelBody(BaseModel):
     size_bytes: int
     n_ctx: int | None = None
     task: Task
+    aliases: list[str] = []
+    alias_of: str | None = None
+
+
+class AnthropicModel(BaseModel):
+    """An installed model in Anthropic's words. Nobody here knows when it was published: `created_at` is
+    the time of its file."""
+
+    type: Literal["model"] = "model"
+    id: str
+    display_name: str
+    created_at: str
+    lifecycle: Literal["active"] = "active"
+    max_input_tokens: int | None = None
+    max_tokens: int | None = None
+
+
+class AnthropicModelList(BaseModel):
+    data: list[AnthropicModel]
+    has_more: bool = False
+    first_id: str | None
+    last_id: str | None
 
 
 class ModelList(BaseModel):

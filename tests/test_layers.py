@@ -17,7 +17,7 @@ HOMES = {
     "llama_cpp": {"engine/bindings.py"},
     "faster_whisper": {"speech/whisper.py"},
     "av": {"speech/formats.py"},
-    "huggingface_hub": {"catalog/fetch.py"},
+    "huggingface_hub": {"catalog/hub.py"},
     "cryptography": {
         "catalog/signing.py",
         "store/journal.py",

@@ -17,18 +17,46 @@ Source: stage, verify, commit by rename, after RAUC and OSTree.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
-from edgeagent.catalog import fetch
+from edgeagent.catalog import fetch, hub, web
 from edgeagent.catalog.digest import Progress, no_progress
 from edgeagent.catalog.ids import check_id, folder_name, id_of_file
 from edgeagent.catalog.installation import UNKNOWN, Installation, Trial
 from edgeagent.catalog.library import Library
-from edgeagent.catalog.manifest import Bundled, Catalog, Entry, LocalPath, Source, Variant
+from edgeagent.catalog.manifest import (
+    URL,
+    Bundled,
+    Catalog,
+    Entry,
+    HuggingFace,
+    LocalPath,
+    Source,
+    Variant,
+)
 from edgeagent.catalog.record import InstalledModel
+from edgeagent.catalog.reference import (
+    FileReference,
+    FolderReference,
+    HubReference,
+    Reference,
+    UrlReference,
+    chosen_file,
+    file_in_folder,
+)
+from edgeagent.catalog.wheel import FetchFailed
 from edgeagent.errors import InstallFailed
+
+Stated = TypeVar("Stated")
+# Told a model's name and size before it is fetched; raises InstallFailed where it is too large.
+Fits = Callable[[str, int], None]
+
+
+def no_bound(name: str, size_bytes: int) -> None:
+    """Any size will do."""
 
 
 def install(
@@ -39,6 +67,7 @@ def install(
     quant: str | None = None,
     offline: bool = False,
     file: Path | None = None,
+    fits: Fits = no_bound,
     trial: Trial | None = None,
     progress: Progress = no_progress,
 ) -> InstalledModel:
@@ -46,7 +75,8 @@ def install(
 
     `file` takes the bytes from this machine (a USB stick) instead of the network, against the
     same pinned digest. `trial(path)` loads the file somewhere it may crash and raises an
-    EdgeAgentError if that fails. `progress(stage, done_bytes, total_bytes)` is called often.
+    EdgeAgentError if that fails. `progress(stage, done_bytes, total_bytes)` is called often;
+    `fits` is told the size first.
 
     Raises: ModelNotFound for an unknown id or quant; InstallFailed, with whatever was installed
     before still in place, for everything else.
@@ -56,6 +86,8 @@ def install(
     sources = variant.sources if file is None else (LocalPath(path=str(file)),)
     if offline:
         sources = _without_network(entry, variant, sources)
+    if variant.size_bytes is not None:
+        fits(f"{entry.id} {variant.quant}", variant.size_bytes)
     return Installation(library, entry, variant, sources, trial, progress).run()
 
 
@@ -64,6 +96,7 @@ def install_file(
     library: Library,
     *,
     model_id: str | None = None,
+    fits: Fits = no_bound,
     trial: Trial | None = None,
     progress: Progress = no_progress,
 ) -> InstalledModel:
@@ -74,11 +107,83 @@ def install_file(
     model_id = model_id or id_of_file(path.name)
     if model_id is None or path.suffix.lower() != ".gguf":
         raise InstallFailed(f"{path.name!r} is not named like a model: rename it to NAME.gguf")
+    if not path.is_file():
+        raise InstallFailed(
+            f"File {path} is not there: check the path, or see `edgeagent models catalog`."
+        )
+    fits(path.name, path.stat().st_size)
     file = f"{folder_name(model_id)}.gguf"
     source = LocalPath(path=str(path))
     variant = Variant(quant=UNKNOWN, file=file, sources=(source,))
     entry = unknown_entry(model_id, path.stem, variant)
     return Installation(library, entry, variant, (source,), trial, progress).run()
+
+
+def install_reference(
+    reference: Reference,
+    library: Library,
+    *,
+    model_id: str | None = None,
+    offline: bool = False,
+    fits: Fits = no_bound,
+    trial: Trial | None = None,
+    progress: Progress = no_progress,
+) -> InstalledModel:
+    """Install what no catalog knows: a file, a folder, an address or a repository.
+
+    Size and digest that its server states are asked for before anything is fetched, and hold. `fits` is
+    told the size and raises where it is too large.
+
+    Raises: ModelNotFound for a malformed id, InstallFailed for everything else.
+    """
+    match reference:
+        case FileReference(path):
+            return install_file(
+                path, library, model_id=model_id, fits=fits, trial=trial, progress=progress
+            )
+        case FolderReference(path):
+            file = file_in_folder(path)
+            if file is not None:
+                return install_file(
+                    file, library, model_id=model_id, fits=fits, trial=trial, progress=progress
+                )
+            name = f"{path.resolve().name}.gguf"
+            source: Source = LocalPath(path=str(path), convert="minilm")
+            size, sha256 = None, None
+        case UrlReference(url, name):
+            _check_online(url, offline)
+            facts = _stated(lambda: web.facts_of(url))
+            source, size, sha256 = URL(url=url), facts.size_bytes, facts.sha256
+        case HubReference(repo, _, _, revision):
+            _check_online(f"hf.co/{repo}", offline)
+            found = chosen_file(reference, _stated(lambda: hub.files_of(repo, revision)))
+            name = found.path.rpartition("/")[2]
+            source = HuggingFace(repo=repo, file=found.path, revision=revision)
+            size, sha256 = found.size_bytes or None, found.sha256
+    if size is not None:
+        fits(name, size)
+    model_id = model_id or id_of_file(name)
+    if model_id is None:
+        raise InstallFailed(f"{name[:120]!r} gives no id: choose one with --as ID.")
+    target = f"{folder_name(model_id)}.gguf"
+    variant = Variant(quant=UNKNOWN, file=target, sources=(source,), size_bytes=size, sha256=sha256)
+    entry = unknown_entry(model_id, name.removesuffix(".gguf"), variant)
+    return Installation(library, entry, variant, (source,), trial, progress).run()
+
+
+def _check_online(what: str, offline: bool) -> None:
+    if offline:
+        raise InstallFailed(
+            f"{what} needs the network and 'offline' is set: bring the file from a connected machine "
+            "and give its path, or give --online."
+        )
+
+
+def _stated(ask: Callable[[], Stated]) -> Stated:
+    try:
+        return ask()
+    except FetchFailed as error:
+        raise InstallFailed(error.message) from error
 
 
 def unknown_entry(model_id: str, name: str, variant: Variant) -> Entry:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 from edgeagent.catalog import fetch
@@ -91,6 +92,7 @@ class Installation:
         return self._already() or self._stage()
 
     def _stage(self) -> Staged:
+        self._check_converter()
         self._check_space()
         self._clear_stale()
         source, parts = self._fetch()
@@ -149,6 +151,14 @@ class Installation:
                 f"Model {self.entry.id!r} needs {need} bytes of disk while it is installed,"
                 f" {self.library.models_dir} has {free} free: remove a model, or set models_dir"
                 " to a larger disk"
+            )
+
+    def _check_converter(self) -> None:
+        """Before anything is fetched. Raises: InstallFailed."""
+        if any(source.convert for source in self.sources) and find_spec("gguf") is None:
+            raise InstallFailed(
+                f"Model {self.entry.id!r} has to be converted and the 'gguf' package is missing: "
+                "pip install 'edgeagent[convert]'"
             )
 
     def _file_bytes(self) -> int:

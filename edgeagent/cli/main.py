@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -55,14 +56,33 @@ def main() -> None:
     """
     keep_private()
     try:
-        status = cli.main(standalone_mode=False)
+        status = cli.main(prog_name="edgeagent", standalone_mode=False)
     except EdgeAgentError as exc:
         click.echo(f"edgeagent: {exc.message}", err=True)
         sys.exit(2)
     except click.ClickException as exc:
-        exc.show()
+        click.echo(f"edgeagent: {one_line(exc)}", err=True)
         sys.exit(exc.exit_code)
+    except BrokenPipeError:  # whoever read our output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as exc:
+        what = f"{exc.filename}: " if exc.filename else ""
+        click.echo(
+            f"edgeagent: {what}{exc.strerror or exc}. Check that path and its disk.", err=True
+        )
+        sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo(err=True)
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def one_line(exc: click.ClickException) -> str:
+    """A mistake in the command, and where its help is."""
+    message = " ".join(exc.format_message().split())
+    context = exc.ctx if isinstance(exc, click.UsageError) else None
+    if context is None:
+        return message
+    end = "" if message.endswith((".", "?", "!")) else "."
+    return f"{message}{end} `{context.command_path} --help` shows what there is."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,17 @@ from rich.table import Table
 from edgeagent.catalog import digest
 from edgeagent.catalog import install as installing
 from edgeagent.catalog.inspection import inspect_apart
-from edgeagent.catalog.manifest import Catalog
+from edgeagent.catalog.reference import HubReference, Reference, read_reference
 from edgeagent.catalog.select import Needs
 from edgeagent.cli.daemon import call
 from edgeagent.cli.library import catalog_of, library_of, model_to_install
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.cli.recommend import TASKS, best_here, recommend
 from edgeagent.cli.terminal import confirm, show_table
+from edgeagent.configuration import Configuration
 from edgeagent.engine.client import EngineClient
+from edgeagent.engine.spawn import begin
+from edgeagent.errors import InstallFailed
 from edgeagent.settings import Settings
 from edgeagent.types import EngineConfig
 
@@ -103,6 +108,13 @@ def catalog(config: Path | None, **flags: Any) -> None:
 @click.option("--language", metavar="CODE", help="Without MODEL: what it must speak, as en or de.")
 @click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="PATH",
               help="Take the bytes from this file (a USB stick) instead of the network.")  # fmt: skip
+@click.option(
+    "--as", "model_id", metavar="ID",
+    help="Id of a model that is no entry of the catalog. Default: made of its file's name.",
+)  # fmt: skip
+@click.option(
+    "--force", is_flag=True, help="Even where its weights are larger than the memory for models."
+)
 @settings_options
 def install(
     config: Path | None,
@@ -111,9 +123,12 @@ def install(
     file: Path | None,
     task: str = "chat",
     language: str | None = None,
+    model_id: str | None = None,
+    force: bool = False,
     **flags: Any,
 ) -> None:
-    """Install MODEL: an id of the catalog, or the path of a GGUF file. Without MODEL, the one that
+    """Install MODEL: an id of the catalog; a GGUF file or a folder with one; https://.../NAME.gguf; or a
+    Hugging Face repository, hf.co/OWNER/REPO:QUANT or hf.co/OWNER/REPO/FILE.gguf. Without MODEL, the one that
     `models recommend` puts first for this device.
 
     The file is hashed and checked, and loaded once on trial, before it takes the place of what was
@@ -133,23 +148,52 @@ def install(
             f"memory, about {best.decode_tokens_per_s:.0f} tokens/s"
         )
     library, known = library_of(settings), catalog_of(settings)
+    reference = None if model in known else read_reference(model)
+    _check_options(model, reference, quant, file, model_id)
+    if isinstance(reference, HubReference) and quant is not None:
+        reference = replace(reference, quant=quant)
+    fits = partial(_check_memory, here, force)
     with progress_bar() as progress:
-        if _is_file(model, known):
-            done = installing.install_file(
-                Path(model), library, trial=trial_load, progress=progress
-            )
+        if reference is not None:
+            done = installing.install_reference(
+                reference, library, model_id=model_id, offline=settings.offline, fits=fits,
+                trial=trial_load, progress=progress,
+            )  # fmt: skip
         else:
             done = installing.install(
                 model, library, known, quant=quant, offline=settings.offline,
-                file=file, trial=trial_load, progress=progress,
+                file=file, fits=fits, trial=trial_load, progress=progress,
             )  # fmt: skip
     click.echo(f"Installed {done.id} ({done.quant}, {megabytes(done.size_bytes)}) in {done.folder}")
     click.echo(f"sha256 {done.sha256}")
 
 
-def _is_file(model: str, known: Catalog) -> bool:
-    """Whether MODEL means a file rather than an entry of the catalog."""
-    return model.lower().endswith(".gguf") or (model not in known and Path(model).is_file())
+def _check_options(
+    model: str,
+    reference: Reference | None,
+    quant: str | None,
+    file: Path | None,
+    model_id: str | None,
+) -> None:
+    """Raises: UsageError for options that do not go with MODEL."""
+    if reference is None and model_id is not None:
+        raise click.UsageError(f"--as is for models that are no entry of the catalog: {model} is.")
+    if reference is not None and file is not None:
+        raise click.UsageError("--file gives the bytes of an entry of the catalog: leave it out.")
+    if quant is not None and not (reference is None or isinstance(reference, HubReference)):
+        raise click.UsageError(
+            "--quant chooses among several files, and MODEL is one: leave it out."
+        )
+
+
+def _check_memory(here: Configuration, force: bool, name: str, size_bytes: int) -> None:
+    """Raises: InstallFailed for weights that do not fit, before they are fetched."""
+    if not force and size_bytes > here.budget.n_bytes:
+        room = megabytes(here.budget.n_bytes)
+        raise InstallFailed(
+            f"{name} has {megabytes(size_bytes)} of weights, and models may use {room} here "
+            f"({here.budget.bound_by}): choose a smaller quantization or model, or give --force."
+        )
 
 
 @models.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -240,7 +284,10 @@ def trial_load(path: Path) -> None:
             n_batch=32,
             n_threads=1,
         )
-        client = await EngineClient.start(config, timeout_s=TRIAL_TIMEOUT_S, log_level="error")
+        # What llama.cpp says of a model that it refuses is in the error; the rest of its log would only
+        # stand between the lines of this command.
+        begun = begin(config, "error", is_silent=True)
+        client = await EngineClient.start(config, timeout_s=TRIAL_TIMEOUT_S, begun=begun)
         await client.close()
 
     asyncio.run(load())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from edgeagent.configuration import Configuration, configure
+from edgeagent.errors import SettingsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,5 +33,19 @@ def settings_options(command: Command) -> Command:
 
 
 def configured(config: Path | None, **flags: Any) -> Configuration:
-    """Settings from all layers, the profile of this device among them. Raises: SettingsError."""
-    return configure(flags=flags, config=config)
+    """Settings from all layers, the profile of this device among them. Raises: SettingsError, also for a
+    state directory that cannot be one."""
+    here = configure(flags=flags, config=config)
+    state_dir = here.settings.state_dir
+    there = next((path for path in (state_dir, *state_dir.parents) if path.exists()), None)
+    if there is not None and not there.is_dir():
+        raise SettingsError(
+            f"State directory {state_dir} cannot be used: {there} is a file and no directory. Move it away, "
+            "or choose another --state-dir."
+        )
+    if there == state_dir and not os.access(there, os.R_OK | os.X_OK):
+        raise SettingsError(
+            f"State directory {state_dir} cannot be entered by this user: run as the user that owns it, or "
+            "choose another --state-dir."
+        )
+    return here

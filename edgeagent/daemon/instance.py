@@ -33,8 +33,8 @@ class Instance:
         except OSError as exc:
             if must_hold:
                 raise StartFailed(
-                    f"State directory {state_dir} cannot be used: {exc.strerror}. Make it writable for "
-                    "this user, or choose another --state-dir."
+                    f"State directory {state_dir} cannot be used: {_why(state_dir, exc)}, or choose "
+                    "another --state-dir."
                 ) from exc
             return
         try:
@@ -66,3 +66,15 @@ def _pid(fd: int) -> str:
     with contextlib.suppress(OSError, ValueError):
         return f" (pid {int(os.pread(fd, 20, 0))})"
     return ""
+
+
+def _why(state_dir: Path, exc: OSError) -> str:
+    """What is wrong with a directory, and what helps."""
+    if exc.errno in (errno.EEXIST, errno.ENOTDIR):
+        path = next((p for p in (state_dir, *state_dir.parents) if p.exists()), state_dir)
+        return f"{path} is a file and no directory. Move it away"
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "its disk is full. Make room"
+    if exc.errno == errno.EROFS:
+        return "its disk is mounted read-only. Remount it"
+    return f"{exc.strerror}. Let this user enter and write it"

@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import sys
 import types
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,17 @@ def build() -> str:
     return records[-1].name.removeprefix("llama_cpp_python-").removesuffix(".dist-info")
 
 
+# The last lines of llama.cpp's log that tell of errors, oldest first.
+last_errors: deque[str] = deque(maxlen=8)
+
+
 @lib.llama_log_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, _data: object) -> None:
     line = text.decode("utf-8", "replace").strip()
     if not line:
         return
     if level == 4:
+        last_errors.append(line)
         logger.error("llama %s", line)
     elif level == 3:
         logger.debug("llama %s", line)

@@ -7,11 +7,14 @@ the vocabulary is read-only) and `abort` (any thread: it writes one byte).
 from __future__ import annotations
 
 import ctypes
+import re
 from array import array
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeagent.engine import bindings
 from edgeagent.engine.bindings import lib
 from edgeagent.errors import EngineFailed, ModelUnusable
 from edgeagent.types import EngineConfig
@@ -67,12 +70,10 @@ class Llama:
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if config.use_mmap else lib.LLAMA_LOAD_MODE_NONE
         params.n_gpu_layers = 0
         params.use_extra_bufts = config.repack
+        bindings.last_errors.clear()
         model = lib.llama_model_load_from_file(config.path.encode(), params)
         if not model:
-            raise ModelUnusable(
-                f"llama.cpp cannot load {config.path}: check the file with "
-                f"`edgeagent models verify {config.model_id}`."
-            )
+            raise ModelUnusable(_refused(config))
         return model
 
     def _create_context(self, config: EngineConfig) -> Any:
@@ -356,3 +357,20 @@ class Batch:
 
 def _token(token: int) -> int | None:
     return None if token < 0 else int(token)
+
+
+def _refused(config: EngineConfig) -> str:
+    """Why llama.cpp did not load a model, in its own words, and what helps."""
+    said = next((line for line in bindings.last_errors if "error loading model" in line), "")
+    reason = said.partition("error loading model")[2].partition(": ")[2].strip().rstrip(".")[:300]
+    found = re.search(r"unknown (?:model )?architecture: '([^']*)'", " ".join(bindings.last_errors))
+    if found is not None:
+        return (
+            f"llama.cpp {bindings.build()} does not know models of the architecture {found[1][:80]!r}: take "
+            "a model of another architecture, or a newer edgeagent."
+        )
+    why = f" ({reason})" if reason else ""
+    return (
+        f"llama.cpp cannot load {Path(config.path).name}{why}: get the file anew, or take another "
+        "quantization."
+    )

@@ -31,8 +31,9 @@ class Begun:
         self.process.wait()
 
 
-def begin(config: EngineConfig, log_level: str) -> Begun:
-    """Start a worker and tell it what to load. Does not wait for it. Any thread."""
+def begin(config: EngineConfig, log_level: str, *, is_silent: bool = False) -> Begun:
+    """Start a worker and tell it what to load. Does not wait for it. Any thread. With `is_silent`
+    nothing that it or llama.cpp writes to standard error is seen."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = spawn.start(
@@ -42,6 +43,7 @@ def begin(config: EngineConfig, log_level: str) -> Begun:
             str(os.getpid()),
             pass_fds=[theirs.fileno()],
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL if is_silent else None,
         )
     # A worker stands in another directory.
     told = msgspec.structs.replace(config, path=str(Path(config.path).absolute()))

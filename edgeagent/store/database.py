@@ -65,7 +65,13 @@ def open_store(settings: Settings) -> Database:
         n_backups=settings.store_backups,
         anchor=settings.effective_audit_anchor,
     )
-    return Database(settings.store_dir, obtain(settings), options)
+    try:
+        return Database(settings.store_dir, obtain(settings), options)
+    except StorageFull as exc:
+        raise StorageFull(
+            f"The store in {settings.store_dir} cannot be opened, its disk is full or read-only: make room, "
+            'choose another --state-dir, or set store = "off".'
+        ) from exc
 
 
 class Database:

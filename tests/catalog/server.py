@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class FileServer(ThreadingHTTPServer):
-    """`files` maps a path to its bytes; `cut_after` breaks the next body off after so many."""
+    """`files` maps a path to its bytes; `cut_after` breaks the next body off after so many. `redirects` maps
+    a path to an address; `headers` are sent with every file, `has_head` says whether HEAD is answered.
+    """
 
     daemon_threads = True
 
@@ -22,10 +26,28 @@ class FileServer(ThreadingHTTPServer):
         self.files = files
         self.cut_after: int | None = None
         self.ranges: list[str | None] = []
+        self.redirects: dict[str, str] = {}
+        self.headers: dict[str, str] = {}
+        self.has_head = True
+        self.linked = True  # whether files have their digest in a header, as the hub's have
+        self.scheme = "http"
+
+    def repository(self, repo: str, files: dict[str, bytes], revision: str = "main") -> None:
+        """Serve a Hugging Face repository: its listing, and its files."""
+        listing = [
+            {
+                "type": "file", "path": path, "size": len(data), "oid": "0" * 40,
+                "lfs": {"oid": sha256(data).hexdigest(), "size": len(data), "pointerSize": 100},
+            }
+            for path, data in files.items()
+        ]  # fmt: skip
+        self.files[f"/api/models/{repo}/tree/{revision}"] = json.dumps(listing).encode()
+        for path, data in files.items():
+            self.files[f"/{repo}/resolve/{revision}/{path}"] = data
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -42,9 +64,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, body: bool) -> None:
-        data = self.server.files.get(self.path)
-        if data is None:
-            self.send_response(404)
+        path = self.path.partition("?")[0]
+        data = self.server.files.get(path)
+        if path in self.server.redirects or data is None or not (body or self.server.has_head):
+            there = self.server.redirects.get(path)
+            self.send_response(302 if there else (404 if data is None else 405))
+            if there:
+                self.send_header("Location", there)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
@@ -59,10 +85,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(data) - begin))
         self.send_header("ETag", tag)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("X-Repo-Commit", COMMIT)
         self.send_header("X-Linked-Size", str(len(data)))
-        self.send_header("X-Linked-Etag", tag)
+        if self.server.linked:
+            self.send_header("X-Linked-Etag", tag)
         self.end_headers()
         if not body:
             return
@@ -75,8 +104,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(files: dict[str, bytes]) -> Iterator[FileServer]:
+def serving(files: dict[str, bytes], certificate: str | None = None) -> Iterator[FileServer]:
+    """A server of files; with a `certificate` (a PEM file with its key) it speaks https."""
     server = FileServer(files)
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.scheme = "https"
     thread = threading.Thread(target=server.serve_forever, name="file-server", daemon=True)
     thread.start()
     try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import logging
 import math
+import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -151,22 +153,50 @@ def nothing_here() -> NotFound:
 def _from_validation(exc: pydantic.ValidationError) -> EdgeAgentError:
     """The first complaint about a body, with the name of the field at fault."""
     errors = exc.errors(include_url=False, include_context=False)
-    first = min(errors, key=lambda error: error["type"] in ("model_type", "string_type"))
-    path = [
-        part for part in first["loc"] if not str(part).startswith(("list[", "constrained-", "tag-"))
-    ]
-    names = [shortened(str(part)) for part in path if str(part) not in ("str", "int", "float")]
+    first = min(errors, key=_is_beside)
+    names = [shortened(str(part)) for part in first["loc"] if not _is_alternative(part)]
     param = ".".join(names) or None
     if first["type"] == "extra_forbidden":
         known = [name for name in _fields(exc.title) if names]
         match = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.6)
         hint = f" did you mean `{match[0]}`?" if match else " leave it out."
         return InvalidParameter(f"Unknown parameter `{param}`:{hint}", param=param)
-    message = first["msg"].removeprefix("Value error, ")[:MAX_MESSAGE]
+    message = re.sub(r" or instance of \w+", "", first["msg"].removeprefix("Value error, "))
+    message = message[:MAX_MESSAGE]
     where = f"`{param}`: " if param else ""
     return InvalidParameter(
         f"{where}{message[0].lower()}{message[1:]}{_shown(first)}.", param=param
     )
+
+
+def _is_beside(error: Any) -> bool:
+    """Whether a complaint is of an alternative that the client did not mean."""
+    is_constant = error["type"] == "literal_error" and isinstance(error["input"], dict | list)
+    return is_constant or error["type"] in ("model_type", "string_type")
+
+
+def _is_alternative(part: int | str) -> bool:
+    """Whether a part of a path names one of several types that a field may have, and not a field: pydantic
+    puts `literal[...]`, `list[...]`, `constrained-str` and the names of models there."""
+    if not isinstance(part, str):
+        return False
+    is_type = part in _TYPES or part.startswith(
+        ("constrained-", "function-", "lax-or-strict", "tag-")
+    )
+    return is_type or "[" in part or part in _model_names()
+
+
+_TYPES = frozenset({"str", "int", "float", "bool", "dict", "list", "none", "null", "nullable"})
+
+
+@lru_cache(maxsize=1)
+def _model_names() -> frozenset[str]:
+    """The names of all models of bodies."""
+    found, left = set(), [pydantic.BaseModel]
+    while left:
+        left += (below := left.pop().__subclasses__())
+        found |= {one.__name__ for one in below if one.__module__.startswith("edgeagent.")}
+    return frozenset(found)
 
 
 def _from_query(exc: ValidationException) -> EdgeAgentError:

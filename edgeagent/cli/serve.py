@@ -64,6 +64,8 @@ def serve(config: Path | None, bootstrap_key_file: Path | None, **flags: Any) ->
     finally:
         if headstart is not None:
             headstart.close()
+        for sock in sockets:
+            sock.close()
         instance.close()
 
 

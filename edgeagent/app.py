@@ -31,6 +31,7 @@ from edgeagent.choosing import AssistantOptions
 from edgeagent.configuration import Configuration
 from edgeagent.custody import Custody
 from edgeagent.daemon.bootstrap_key import bootstrap
+from edgeagent.daemon.content_places import ContentPlaces
 from edgeagent.dialogues import Dialogues
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.headstart import Headstart
@@ -43,6 +44,8 @@ from edgeagent.pool import Pool, PoolLimits
 from edgeagent.prefixes import Limits, Prefixes
 from edgeagent.routing.rules import SHIPPED, read_rules
 from edgeagent.runs import Runs
+from edgeagent.serving.erasure_hub import ErasureHub
+from edgeagent.serving.terminal_history import forget_history
 from edgeagent.settings import Settings
 from edgeagent.store.database import open_store
 from edgeagent.store.files import StoreFiles
@@ -93,26 +96,20 @@ class Daemon:
             log_level=settings.log_level,
             begun=headstart.take if headstart is not None else None,
         )
-        self.archive = Archive(
-            self.database, is_searchable=settings.search, forget=self._forget_owner
-        )
-        self.dialogues = Dialogues(self.archive, self._forget_owner)
+        self.hub = ErasureHub()
+        self.archive = Archive(self.database, is_searchable=settings.search, hub=self.hub)
+        self.dialogues = Dialogues(self.archive)
         self.runs = Runs()
         self.prefixes = Prefixes(self.database, _prefix_limits(settings), self.models.identity)
         self._requests = (
             RequestLog(self.database, settings.request_flush_s) if self.database else None
         )
         self.agent = Agent(self.pool, self.models, self._note, _assistant_options(settings))
-        self.custody = Custody(
-            self.database,
-            settings,
-            forget={
-                "cached prefixes": self._forget_prefixes,
-                "kept prefixes": lambda _: self.prefixes.erased(),
-            },
-            settle=self._settle,
-        )
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.custody = Custody(self.database, settings, hub=self.hub, settle=self._settle)
+        ContentPlaces(
+            self.runs, self.dialogues, self.database is not None, self.custody, self._requests,
+            self.pool, self.keyring, self.prefixes, settings.state_dir,
+        ).register(self.hub)  # fmt: skip
         self.calls = Calls(self.pool, self.models, self._note)
         self.cards = Cards(self.pool, self.models, settings.idle_unload_s or None)
         self._preloading: asyncio.Task[None] | None = None
@@ -161,7 +158,8 @@ class Daemon:
         return application(parts, on_startup=[self._start], on_shutdown=[self.close])
 
     async def _start(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.hub.start()
+        forget_history(self.settings.state_dir)
         await self.pool.open()
         self.custody.start()
         await self._fail_open()
@@ -209,17 +207,6 @@ class Daemon:
         """Write down what is still in memory."""
         if self._requests is not None:
             await self._requests.flush()
-
-    def _forget_prefixes(self, _: object) -> None:
-        """From any thread: what is cached of prompts goes, whoever's it was."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self.pool.forget_prefixes)
-
-    def _forget_owner(self, owner: str) -> None:
-        """Some of what this owner has stored was deleted: what is cached of its prompts goes."""
-        for scope in self.keyring.key_ids(owner):
-            self.pool.forget_prefixes(scope)
-        self.prefixes.forget(owner)
 
     async def _fail_open(self) -> None:
         """Responses that an earlier daemon was stopped in are not in progress any more."""

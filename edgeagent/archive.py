@@ -1,24 +1,28 @@
 """What clients asked to be kept: answers, their items and usage, each owner's for itself.
 
+    write   the one way in for content: refused when whom it is about was erased since the request came
     keep    before the answer's end is sent, committed
     show    by owner; what is another's does not exist
-    delete  unless it is on legal hold; `forget` is told whose it was
+    delete  unless it is on legal hold; every place that may hold it is told to forget
 
 With `store = "off"` there is nothing behind it, and whoever asks to store is told so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
-from edgeagent.errors import Conflict, NotFound, StoreOff
-from edgeagent.store import feedback, items, requests, responses, search
+from edgeagent.errors import Conflict, Erased, NotFound, StoreOff
+from edgeagent.serving.erasure_hub import ErasureHub, Gone
+from edgeagent.store import epochs, feedback, items, requests, responses, search
 from edgeagent.store.database import Database
 from edgeagent.store.items import Parent
 from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import Listed, Page
+from edgeagent.store.rows import Listed, Page, subject_of
 from edgeagent.store.sql import now_ms
+
+T = TypeVar("T")
 
 
 class Archive:
@@ -29,11 +33,11 @@ class Archive:
         database: Database | None,
         *,
         is_searchable: bool,
-        forget: Callable[[str], None] = lambda owner: None,
+        hub: ErasureHub | None = None,
     ) -> None:
         self._database = database
         self.is_searchable = is_searchable
-        self._forget = forget
+        self._hub = hub or ErasureHub()
 
     @property
     def is_on(self) -> bool:
@@ -55,12 +59,41 @@ class Archive:
             # Nothing to commit costs no sync, and is refused as any write while it must be.
             await self.database.write_async(lambda db: None)
 
+    async def write(
+        self, owner: str, fn: Callable[[Any], T], *, subjects: Iterable[str | None] = (),
+        conversation: str | None = None,
+    ) -> T:  # fmt: skip
+        """Run `fn`, which stores content of this owner, about these subjects, in that conversation.
+
+        Raises: Erased where one of them was erased since the request arrived (store/epochs.py);
+        StoreOff, StorageFull, what `fn` raises.
+        """
+        database = self.database
+        named = sorted({subject for subject in subjects if subject})
+        mark = epochs.Mark(epochs.SEEN.get(), owner, named, conversation)
+
+        def guarded(db: Any) -> T:
+            epochs.check(db, database.journal.pseudonym, mark)
+            return fn(db)
+
+        try:
+            return await database.write_async(guarded)
+        except Erased:  # what was computed of it since then goes, too
+            await self.forget(Gone("delete", owner))
+            raise
+
+    async def forget(self, gone: Gone) -> None:
+        """Let every place outside of the database forget what has been deleted from it."""
+        await self._hub.forget(gone)
+
     async def keep(self, response: StoredResponse) -> None:
-        """Store an answer; it is on disk when this returns. Raises: StorageFull."""
-        await self.database.write_async(
+        """Store an answer; it is on disk when this returns. Raises: Erased, StorageFull."""
+        await self.write(
+            response.owner,
             lambda db: responses.put(
                 db, response, now_ms=now_ms(), is_searchable=self.is_searchable
-            )
+            ),
+            subjects=[response.subject],
         )
 
     async def response(self, owner: str, response_id: str) -> dict[str, Any]:
@@ -77,10 +110,18 @@ class Archive:
             lambda db: responses.listed(db, owner, page, prefix=prefix, model=model)
         )
 
-    async def update(self, owner: str, response_id: str, body: dict[str, Any]) -> None:
-        await self.database.write_async(
-            lambda db: responses.update_body(db, owner, response_id, body)
+    async def relabel(
+        self, owner: str, response_id: str, metadata: dict[str, str]
+    ) -> dict[str, Any]:
+        """Replace the metadata of an answer, and whom it is about. Raises: NotFound, Erased."""
+        found = await self.write(
+            owner,
+            lambda db: responses.relabel(db, owner, response_id, metadata),
+            subjects=[subject_of(metadata)],
         )
+        if found is None:
+            raise absent(response_id)
+        return found
 
     async def delete_response(self, owner: str, response_id: str) -> None:
         """Raises: NotFound; Conflict for one on legal hold."""
@@ -91,7 +132,7 @@ class Archive:
             )
         if not done:
             raise absent(response_id)
-        self._forget(owner)
+        await self.forget(Gone("delete", owner))
 
     async def items(self, owner: str, parent: Parent, parent_id: str, page: Page) -> Listed:
         return await self.database.read_async(
@@ -115,7 +156,7 @@ class Archive:
             feedback.add(db, owner, target_id, rating=rating, comment=comment, now_ms=now_ms())
             return True
 
-        if not await self.database.write_async(add):
+        if not await self.write(owner, add):
             raise absent(target_id)
 
     async def find(self, owner: str, text: str, limit: int) -> list[dict[str, Any]]:

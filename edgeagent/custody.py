@@ -1,9 +1,9 @@
 """What happens to stored data apart from requests: ages, exports, erasure, and the audit's head.
 
 sweep    each hour: delete what is over its age, then export the head of the audit, then a backup if due
-watch    an erasure by the command line: what is cached outside the database is forgotten too
-erase    one at a time, on a thread; caches elsewhere are told to forget
-export   page after page, so that nobody waits for it
+watch    an erasure by the command line: what is held outside the database is forgotten too
+erase    one at a time, on a thread, of each owner at most one that waits; the hub lets places forget
+export   page after page, so that nobody waits for it; ends where what it reads is erased
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgeagent.errors import EdgeAgentError, NotFound, StoreOff
+from edgeagent.errors import EdgeAgentError, Erased, ErasureRunning, NotFound, StoreOff
+from edgeagent.serving.erasure_hub import ErasureHub, Gone
 from edgeagent.settings import Settings
 from edgeagent.store import anchor, audit, erasure, export
 from edgeagent.store.clock import Clock, DeviceClock
 from edgeagent.store.database import Database
-from edgeagent.store.erasure import Forget, Places, Receipt, Request
+from edgeagent.store.erasure import Places, Receipt, Request
 from edgeagent.store.retention import Sweeper
 from edgeagent.store.selection import Selector
 from edgeagent.store.sql import now_ms
@@ -31,30 +33,44 @@ logger = logging.getLogger(__name__)
 
 FIRST_SWEEP_S = 60.0  # a start has better things to do
 WATCH_INTERVAL_S = 2.0
+ERASE_RETRY_S = 5.0
 
 
 async def _nothing() -> None:
     return None
 
 
+@dataclass(eq=False)
+class _Export:
+    """One that is being sent."""
+
+    selector: Selector
+    is_stopped: bool = False
+
+
 class Custody:
     """Event loop's thread only; the work is done on threads. `close` may be called twice.
 
-    `forget`: caches outside of the database, by a name for receipts. `settle`: writes down what is
-    still in memory, awaited before an erasure and an export.
+    `hub`: what holds content outside of the database. `settle`: writes down what is still in memory,
+    awaited before an erasure and an export.
     """
 
     def __init__(
-        self, database: Database | None, settings: Settings, *, forget: Mapping[str, Forget] | None = None,
+        self, database: Database | None, settings: Settings, *, hub: ErasureHub | None = None,
         settle: Callable[[], Awaitable[None]] = _nothing, clock: Clock | None = None,
         first_sweep_s: float = FIRST_SWEEP_S,
     ) -> None:  # fmt: skip
         self._given = database
         self._settings = settings
         self._key = audit.key_of(database.secret if database else None)
+        self._hub = hub or ErasureHub()
         self._places = Places(
-            settings.state_dir, (settings.effective_models_dir,), dict(forget or {})
+            settings.state_dir,
+            (settings.effective_models_dir,),
+            lambda selector: self._hub.forget_from_thread(Gone.erased(selector)),
         )
+        self._erasing: set[str] = set()
+        self._exports: set[_Export] = set()
         self._settle = settle
         self._clock = clock or DeviceClock()
         self._first_sweep_s = first_sweep_s
@@ -75,6 +91,7 @@ class Custody:
 
     def start(self) -> None:
         """Begin to sweep; nothing to do where nothing is stored."""
+        self._hub.start()
         if self._given is None:
             return
         for work, name in (
@@ -102,7 +119,9 @@ class Custody:
         await asyncio.sleep(self._first_sweep_s)
         while True:
             try:
-                await self._alone(sweeper.sweep)
+                swept = await self._alone(sweeper.sweep)
+                for owner in swept.owners:
+                    await self._hub.forget(Gone("expire", owner))
                 await self._alone(self._anchor)
                 await self._alone(self._back_up)
             except EdgeAgentError as exc:
@@ -128,22 +147,46 @@ class Custody:
             await asyncio.sleep(WATCH_INTERVAL_S)
             if (now := _touched_ns(erased)) != seen:
                 seen = now
-                for forget in self._places.forget.values():
-                    await asyncio.to_thread(forget, None)
+                await self._hub.forget(Gone("elsewhere"))
 
     # ---- whose data it is
 
     async def erase(self, request: Request) -> Receipt:
-        """Raises: LegalHold, NotFound, StoreOff, what the store raises."""
-        await self._settle()
-        work = partial(
-            erasure.erase, self._database, self._key, request, self._places,
-            keep_backups=self._settings.store_backups,
-        )  # fmt: skip
+        """Raises: ErasureRunning while another one of the same owner does; LegalHold, NotFound, StoreOff,
+        what the store raises."""
+        database = self._database
+        self._hub.start()
+        whose = request.selector.owner or f"by {request.actor}"
+        if whose in self._erasing:
+            raise ErasureRunning(
+                "An erasure of the same owner's data is under way, one at a time may be: send this one "
+                "again when that has ended.",
+                retry_after_s=ERASE_RETRY_S,
+            )
+        self._erasing.add(whose)
+
+        def work() -> Receipt:
+            try:
+                return erasure.erase(
+                    database, self._key, request, self._places,
+                    keep_backups=self._settings.store_backups,
+                )  # fmt: skip
+            finally:
+                self._erasing.discard(whose)
+
+        try:
+            await self._settle()
+        except BaseException:
+            self._erasing.discard(whose)
+            raise
         receipt: Receipt = await self._alone(work)
         path = self._settings.effective_audit_anchor
         await self._alone(partial(anchor.publish_done, self._database, self._key, path))
         return receipt
+
+    def shown_to_owner(self, receipt: Receipt) -> dict[str, Any]:
+        """What a key without the scope `admin` is told of an erasure."""
+        return receipt.shown_to_owner(self._database.files.database)
 
     async def export(self, selector: Selector, actor: str) -> AsyncIterator[bytes]:
         """The document in pieces; it is audited before the first. Raises: NotFound, StoreOff."""
@@ -161,7 +204,23 @@ class Custody:
         def read(at: tuple[str, Any] | None) -> export.Page:
             return database.read(lambda conn: export.page(conn, selector, at))
 
-        return _on_threads(export.document(selector, now_ms(), read))
+        return self._sent(_Export(selector), export.document(selector, now_ms(), read))
+
+    async def _sent(self, one: _Export, pieces: Any) -> AsyncIterator[bytes]:
+        """The pieces of an export, until something that it may hold is erased."""
+        self._exports.add(one)
+        try:
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                if one.is_stopped:
+                    raise Erased("What is being exported was erased: export again what is left.")
+                yield piece
+        finally:
+            self._exports.discard(one)
+
+    def stop_exports(self, gone: Gone) -> None:
+        """Cut off exports that may have read what is gone."""
+        for one in self._exports:
+            one.is_stopped = one.is_stopped or gone.meets(one.selector)
 
     async def audit_page(self, after: int, limit: int) -> tuple[list[audit.Row], audit.Head]:
         """Rows behind `after`, and the head of the whole chain."""
@@ -187,8 +246,3 @@ def _touched_ns(path: Path) -> int | None:
         return path.stat().st_mtime_ns
     except OSError:
         return None
-
-
-async def _on_threads(pieces: Any) -> AsyncIterator[bytes]:
-    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-        yield piece

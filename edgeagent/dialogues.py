@@ -6,21 +6,24 @@
     finish      its end
     keep        a whole answer at once
 
-What is deleted is forgotten elsewhere too: `forget` is told whose it was.
+What is stored goes through `Archive.write`, and what is deleted is forgotten elsewhere too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
+
 from edgeagent.archive import Archive, absent
-from edgeagent.errors import Conflict, ConversationLocked, LegalHold, NotFound
+from edgeagent.errors import Conflict, ConversationLocked, Erased, LegalHold, NotFound
+from edgeagent.serving.erasure_hub import Gone
 from edgeagent.store import conversations, history, items, responses
 from edgeagent.store.history import History
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import Listed, Page
+from edgeagent.store.rows import Listed, Page, subject_of
 from edgeagent.store.sql import now_ms
 
 WHY_INTERRUPTED = "The daemon was stopped before this response had ended: send the request again."
@@ -32,11 +35,8 @@ INTERRUPTED = {
 class Dialogues:
     """All owners' dialogues. Event loop's thread; the work is done by the database's."""
 
-    def __init__(
-        self, archive: Archive, forget: Callable[[str], None] = lambda owner: None
-    ) -> None:
+    def __init__(self, archive: Archive) -> None:
         self._archive = archive
-        self._forget = forget
         self._held: set[str] = set()
 
     async def fail_open(self) -> int:
@@ -104,30 +104,49 @@ class Dialogues:
 
     # ---- answers
 
-    async def keep(self, response: StoredResponse) -> None:
-        """Store a whole answer. Raises: Conflict where its conversation has gone; StorageFull."""
-        await self._put(response)
+    async def keep(self, response: StoredResponse, about: Iterable[str | None] = ()) -> None:
+        """Store a whole answer. `about`: whom else it was made from. Raises: Conflict where its
+        conversation has gone; Erased where one of them was erased meanwhile; StorageFull."""
+        await self._put(response, about)
 
-    async def begin(self, response: StoredResponse) -> None:
+    async def begin(self, response: StoredResponse, about: Iterable[str | None] = ()) -> None:
         """Store an answer that is still open, with what was asked. Raises as `keep`."""
-        await self._put(response)
+        await self._put(response, about)
 
-    async def _put(self, response: StoredResponse) -> None:
+    async def _put(self, response: StoredResponse, about: Iterable[str | None]) -> None:
         def put(db: Any) -> None:
             self._touch(db, response.owner, response.conversation_id)
-            responses.put(db, response, now_ms=now_ms(), is_searchable=self._archive.is_searchable)
+            whole = response
+            if response.conversation_id is not None and not subject_of(response.body["metadata"]):
+                # Whom the conversation is about may have been set while the answer was made.
+                row = conversations.get(db, response.owner, response.conversation_id)
+                whole = msgspec.structs.replace(response, subject=row and row["subject"])
+            responses.put(db, whole, now_ms=now_ms(), is_searchable=self._archive.is_searchable)
 
-        await self._archive.database.write_async(put)
+        await self._archive.write(
+            response.owner, put, subjects=[response.subject, *about],
+            conversation=response.conversation_id,
+        )  # fmt: skip
 
-    async def finish(self, response: StoredResponse) -> bool:
-        """The end of an answer that was begun, with what is new of it. False: deleted meanwhile."""
+    async def finish(self, response: StoredResponse) -> None:
+        """The end of an answer that was begun, with what is new of it. Its row is still there if nothing
+        has erased it. Raises: Erased where it has gone, or has ended, meanwhile."""
 
         def end(db: Any) -> bool:
             return responses.finish(
                 db, response, now_ms=now_ms(), is_searchable=self._archive.is_searchable
             )
 
-        return await self._archive.database.write_async(end)
+        if not await self._archive.database.write_async(end):
+            raise Erased(
+                f"{response.id} was deleted while it was being made: nothing of it is stored."
+            )
+
+    async def stored(self, response_ids: Sequence[str]) -> set[str]:
+        """Those of these answers whose content is still stored."""
+        return await self._archive.database.read_async(
+            lambda db: responses.with_content(db, response_ids)
+        )
 
     async def response(self, owner: str, response_id: str) -> dict[str, Any]:
         """A stored answer with what it consists of in `output`. Raises: NotFound, StoreOff."""
@@ -158,13 +177,11 @@ class Dialogues:
         """Begin a conversation with some items. Raises: StoreOff, StorageFull."""
 
         def make(db: Any) -> dict[str, Any]:
-            made = conversations.create(
-                db, owner, metadata=metadata, subject=metadata.get("subject"), now_ms=now_ms()
-            )
+            made = conversations.create(db, owner, metadata=metadata, now_ms=now_ms())
             self._add(db, owner, made["id"], first)
             return made
 
-        return await self._archive.database.write_async(make)
+        return await self._archive.write(owner, make, subjects=[subject_of(metadata)])
 
     async def conversation(self, owner: str, conversation_id: str) -> dict[str, Any]:
         """Raises: NotFound, StoreOff."""
@@ -176,11 +193,14 @@ class Dialogues:
     async def update(
         self, owner: str, conversation_id: str, metadata: dict[str, str]
     ) -> dict[str, Any]:
-        """Replace the metadata. Raises: NotFound, StoreOff."""
-        found = await self._archive.database.write_async(
+        """Replace the metadata, and whom it is about. Raises: NotFound, Erased, StoreOff."""
+        found = await self._archive.write(
+            owner,
             lambda db: conversations.update(
                 db, owner, conversation_id, metadata=metadata, now_ms=now_ms()
-            )
+            ),
+            subjects=[subject_of(metadata)],
+            conversation=conversation_id,
         )
         return _row(found, conversation_id)
 
@@ -189,17 +209,24 @@ class Dialogues:
         done = await self._archive.database.write_async(
             lambda db: conversations.delete(db, owner, conversation_id)
         )
-        self._deleted(owner, conversation_id, done)
+        await self._deleted(owner, conversation_id, done, conversation_id)
 
-    async def add(self, owner: str, conversation_id: str, new: Sequence[Item]) -> None:
-        """Append items. Raises: NotFound, StoreOff, StorageFull."""
+    async def add(
+        self,
+        owner: str,
+        conversation_id: str,
+        new: Sequence[Item],
+        about: Iterable[str | None] = (),
+    ) -> None:
+        """Append items, made from what is stored `about` whom. Raises: NotFound, Erased, StoreOff,
+        StorageFull."""
 
         def append(db: Any) -> None:
             if not conversations.touch(db, owner, conversation_id, now_ms()):
                 raise absent(conversation_id)
             self._add(db, owner, conversation_id, new)
 
-        await self._archive.database.write_async(append)
+        await self._archive.write(owner, append, subjects=about, conversation=conversation_id)
 
     async def items(self, owner: str, conversation_id: str, page: Page) -> Listed:
         """Raises: NotFound, StoreOff."""
@@ -223,7 +250,7 @@ class Dialogues:
         done = await self._archive.database.write_async(
             lambda db: items.delete(db, owner, "conversation_id", conversation_id, item_id)
         )
-        self._deleted(owner, item_id, done)
+        await self._deleted(owner, item_id, done, conversation_id)
         return found
 
     # ---- helpers
@@ -248,14 +275,16 @@ class Dialogues:
             is_searchable=self._archive.is_searchable,
         )
 
-    def _deleted(self, owner: str, what: str, done: bool | None) -> None:
+    async def _deleted(
+        self, owner: str, what: str, done: bool | None, conversation_id: str
+    ) -> None:
         if done is None:
             raise LegalHold(
                 f"{what} is on legal hold and cannot be deleted: have it released first."
             )
         if not done:
             raise absent(what)
-        self._forget(owner)
+        await self._archive.forget(Gone("delete", owner, conversation=conversation_id))
 
 
 def _row(found: dict[str, Any] | None, what: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@
     |  `- InsufficientScope             insufficient_scope       a good key that may not do this
     |- Conflict                         conflict                 not in the state that this needs
     |  |- StoreOff                      store_off                this daemon stores nothing
+    |  |- Erased                        erased                   whom it is about was erased meanwhile
     |  `- LegalHold                     legal_hold               rows that must not be erased now
     |- NotFound                         not_found
     |  |- ModelNotFound                 model_not_found
@@ -28,6 +29,7 @@
     |  |- RateLimited                   rate_limit_exceeded      a bound of the caller's own key
     |  |- ShuttingDown                  shutting_down            the daemon stops, and this was not finished
     |  |- ConversationLocked            conversation_locked      another answer of it is being made
+    |  |- ErasureRunning                erasure_running          another erasure of the same owner runs
     |  |- EngineDied                    engine_died              the worker ended under a running request
     |  |- EngineStarting                engine_starting          a worker did not become ready in time
     |  |- EngineBroken                  engine_broken            the breaker is open
@@ -179,6 +181,10 @@ class ConversationLocked(Unavailable):
     code = "conversation_locked"
 
 
+class ErasureRunning(Unavailable):
+    code = "erasure_running"
+
+
 class EngineDied(Unavailable):
     code = "engine_died"
 
@@ -237,6 +243,10 @@ class Conflict(EdgeAgentError):
 
 class StoreOff(Conflict):
     code = "store_off"
+
+
+class Erased(Conflict):
+    code = "erased"
 
 
 class LegalHold(Conflict):

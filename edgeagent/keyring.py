@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeagent.errors import EdgeAgentError, Forbidden, StoreLocked
-from edgeagent.store import anchor, audit, clock, keys, mark
+from edgeagent.store import anchor, audit, clock, epochs, keys, mark
 from edgeagent.store.clock import Clock, DeviceClock
 from edgeagent.store.connection import Tables, connect
 from edgeagent.store.database import Database
@@ -111,12 +111,14 @@ class Keyring:
 
     def caller(self, secret: str | None, *, is_exposed: bool) -> Caller | None:
         """Who calls: the owner of the key; without keys, on an address that is not exposed, whoever is
-        on this machine; else nobody. Raises: StoreLocked where nobody can say."""
+        on this machine; else nobody. Notes for the task of this request which erasures it has seen
+        (store/epochs.py). Raises: StoreLocked where nobody can say."""
         if not self._is_there:
             return None if is_exposed else LOCAL
         self._refuse_locked()
 
         def look(db: Tables) -> tuple[Caller | None, bool]:
+            epochs.SEEN.set(epochs.newest(db))
             if not is_exposed and not keys.is_any_made(db):
                 return LOCAL, False
             found = keys.find(db, secret) if secret is not None else None

@@ -276,10 +276,10 @@ class Prefixes:
         if self._database is not None:
             self._later(asyncio.to_thread(self.tidy))
 
-    def erased(self) -> None:
-        """Something was erased, whoever's it was: its files have gone when this returns. Any thread."""
+    async def erased(self) -> None:
+        """Something was erased, whoever's it was: its files have gone when this returns."""
         self._n_erased += 1
-        self.tidy()
+        await asyncio.to_thread(self.tidy)
 
     def tidy(self) -> int:
         """Remove files that no row knows. Blocks; any thread."""

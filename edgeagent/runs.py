@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
+
+import msgspec
 
 logger = logging.getLogger(__name__)
 
@@ -19,9 +21,13 @@ MAX_ENDED = 16
 class Run:
     """One of them. `show` gives what it is now. Event loop's thread only."""
 
-    def __init__(self, run_id: str, owner: str, show: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, run_id: str, owner: str, show: Callable[[], dict[str, Any]],
+        conversation_id: str | None = None,
+    ) -> None:  # fmt: skip
         self.id = run_id
         self.owner = owner
+        self.conversation_id = conversation_id
         self.show = show
         self.is_stopping = False  # the daemon ends, nobody has asked for it
         self.has_ended = False
@@ -49,6 +55,17 @@ class Run:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+
+    def drop(self) -> None:
+        """Forget what was told. Who listens at this moment is told that it has gone, and nothing else."""
+        n = len(self._events)
+        body = {
+            "type": "error", "sequence_number": n, "code": "erased", "param": None,
+            "message": f"{self.id} was deleted: nothing of it is stored.",
+        }  # fmt: skip
+        event = b"event: error\ndata: " + msgspec.json.encode(body) + b"\n\n"
+        self._events = [*([b""] * n), event]
+        self._wake()
 
     async def _to_the_end(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -93,9 +110,22 @@ class Runs:
             await run.cancel()
             self._runs.pop(run_id, None)
 
-    def forget_ended(self) -> None:
-        """Drop what ended ones have told: it has been erased."""
-        self._runs = {key: run for key, run in self._runs.items() if not run.has_ended}
+    def ids(self, owner: str | None) -> list[str]:
+        """Those of an owner; None: all."""
+        return [run.id for run in self._runs.values() if owner in (None, run.owner)]
+
+    def ended_in(self, conversation_id: str) -> list[str]:
+        """Those that have ended, of one conversation."""
+        found = (run for run in self._runs.values() if run.conversation_id == conversation_id)
+        return [run.id for run in found if run.has_ended]
+
+    async def forget(self, run_ids: Iterable[str]) -> None:
+        """Cancel those that are live, and drop what each has told. Returns once they have ended."""
+        for run_id in set(run_ids):
+            if (run := self._runs.get(run_id)) is not None:
+                await run.cancel()
+                run.drop()
+                self._runs.pop(run_id, None)
 
     async def close(self) -> None:
         """End all of them."""

@@ -27,6 +27,7 @@ from edgeagent.escalation import settle
 from edgeagent.settings import Settings
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
+from edgeagent.store.rows import subject_of
 from edgeagent.types import CallDelta, CountSpec, GenerateSpec, TokenChunk
 
 _encode = msgspec.json.encode
@@ -267,7 +268,7 @@ def stored_chat(owner: str, body: ChatRequest, whole: dict[str, Any]) -> StoredR
     return StoredResponse(
         id=whole["id"],
         owner=owner,
-        subject=metadata.get("subject"),
+        subject=subject_of(metadata),
         model=whole["model"],
         status="completed",
         body=whole | {"metadata": metadata},

@@ -38,7 +38,11 @@ _REFUSED = {
     ),
     404: ResponseSpec(ErrorBody, description="Nothing is stored of it"),
 }
-_HELD = {409: ResponseSpec(ErrorBody, description="Some of it is under legal hold")}
+_HELD = {
+    409: ResponseSpec(
+        ErrorBody, description="Some of it is under legal hold, or another erasure of it runs"
+    )
+}
 
 
 @get(
@@ -90,7 +94,8 @@ async def export_data(request: Call, custody: NamedDependency[Custody]) -> Strea
     summary="Erase what is kept of an owner, a conversation or a subject",
     description=(
         "Answers when it is done and the state directory has been searched for traces. Rows under legal "
-        "hold refuse the whole, unless `except_held`. API keys and the audit stay."
+        "hold refuse the whole, unless `except_held`. API keys and the audit stay. An owner's erasures "
+        "run one at a time. A key without `admin` gets no counts that tell of others' data."
     ),
     tags=_TAGS,
     status_code=200,
@@ -112,7 +117,9 @@ async def erase_data(request: Call, custody: NamedDependency[Custody]) -> Receip
         receipt = await custody.erase(
             erasure.Request(selector, caller.key_id, body.except_held, body.drop_backups)
         )
-    return ReceiptBody.model_validate(_without_folders(receipt.shown()))
+    if is_admin:
+        return ReceiptBody.model_validate(_without_folders(receipt.shown()))
+    return ReceiptBody.model_validate(custody.shown_to_owner(receipt))
 
 
 def _allowed(caller: Caller, body: WhoseData) -> Selector:

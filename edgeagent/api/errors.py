@@ -49,6 +49,8 @@ STATUS = {
     "queue_full": 429,
     "conflict": 409,
     "conversation_locked": 409,
+    "erasure_running": 409,
+    "erased": 409,
     "store_off": 409,
     "legal_hold": 409,
     "rate_limit_exceeded": 429,

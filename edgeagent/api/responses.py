@@ -37,6 +37,7 @@ from edgeagent.errors import EdgeAgentError, Interrupted
 from edgeagent.prefixes import Prefixes
 from edgeagent.runs import Run, Runs
 from edgeagent.settings import Settings
+from edgeagent.store.rows import subject_of
 from edgeagent.types import CountSpec, GenerateSpec
 
 logger = logging.getLogger(__name__)
@@ -153,14 +154,16 @@ async def count_input_tokens(
 async def _keep(turn: Turn, dialogues: Dialogues) -> None:
     """Store a whole turn; of one that is not stored, what belongs to its conversation."""
     if turn.is_stored:
-        await dialogues.keep(turn.stored())
+        await dialogues.keep(turn.stored(), [turn.about])
         return
     assert turn.conversation_id is not None
     items = [
         *(kept(item, is_input=True) for item in turn.inputs),
         *(kept(item, is_input=False) for item in turn.writer.response["output"]),
     ]
-    await dialogues.add(turn.asked.owner, turn.conversation_id, items)
+    await dialogues.add(
+        turn.asked.owner, turn.conversation_id, items, [turn.about, subject_of(turn.body.metadata)]
+    )
 
 
 def remember(turn: Turn, answer: Answer, prefixes: Prefixes) -> None:
@@ -174,8 +177,8 @@ async def begin(
     turn: Turn, answer: Answer, dialogues: Dialogues, prefixes: Prefixes, runs: Runs, place: Place
 ) -> Run:
     """Store an answer that is open, and go on with it in a task of its own."""
-    run = Run(turn.id, turn.asked.owner, turn.writer.now)
-    await dialogues.begin(turn.stored(with_outputs=False))
+    run = Run(turn.id, turn.asked.owner, turn.writer.now, turn.conversation_id)
+    await dialogues.begin(turn.stored(with_outputs=False), [turn.about])
     run.publish(turn.writer.begin())
 
     async def work() -> None:

@@ -93,10 +93,9 @@ async def get_chat(request: Call, archive: Archive, completion_id: str) -> dict[
 )
 async def update_chat(request: Call, archive: Archive, completion_id: str) -> dict[str, Any]:
     body = await read_body(request, MetadataRequest)
-    shown = _shown(await _chat(archive, request, completion_id))
-    shown["metadata"] = body.metadata or {}
-    await archive.update(caller_of(request).owner, completion_id, shown)
-    return shown
+    await _chat(archive, request, completion_id)
+    row = await archive.relabel(caller_of(request).owner, completion_id, body.metadata or {})
+    return _shown(row)
 
 
 @delete(

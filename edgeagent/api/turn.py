@@ -29,7 +29,7 @@ from edgeagent.prefixes import Place, Prefixes
 from edgeagent.settings import Settings
 from edgeagent.store.history import PREFIX, History
 from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import new_id
+from edgeagent.store.rows import new_id, subject_of
 from edgeagent.types import Caller, GenerateSpec, Prompt, Sampling
 
 
@@ -57,13 +57,15 @@ class Turn:
     def conversation_id(self) -> str | None:
         return self.body.conversation.id if self.body.conversation is not None else None
 
+    @property
+    def about(self) -> str | None:
+        """Whom what was said before is about."""
+        return self.history.subject if self.history is not None else None
+
     def stored(self, *, with_inputs: bool = True, with_outputs: bool = True) -> StoredResponse:
         """The response as it is now, for the store."""
         response = self.writer.response
-        metadata = self.body.metadata or {}
-        subject = metadata.get("subject")
-        if subject is None and self.history is not None:
-            subject = self.history.subject
+        subject = subject_of(self.body.metadata) or self.about
         inputs = self.inputs if with_inputs else []
         outputs = response["output"] if with_outputs else []
         return StoredResponse(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from edgeagent.cli.daemon import authorization, explained, running_daemon
 from edgeagent.cli.interrupts import Interrupts
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.errors import EdgeAgentError
+from edgeagent.serving.terminal_history import forget_history
 from edgeagent.settings import Settings
 
 HELP = """\
@@ -88,22 +88,23 @@ def _serve_arguments(config: Path | None, settings: Settings) -> list[str]:
 
 def _converse(conversation: Conversation, interrupts: Interrupts, settings: Settings) -> None:
     click.echo("Type a message; /help shows the commands, Ctrl-D leaves.")
-    with _line_history(settings.state_dir / "chat_history"):
-        while True:
-            try:
-                line = interrupts.read_line("> ").strip()
-            except EOFError:
-                click.echo()
-                return
-            except KeyboardInterrupt:
-                click.echo()
-                continue
-            if line in ("/quit", "/exit"):
-                return
-            try:
-                _obey(conversation, line)
-            except EdgeAgentError as exc:
-                click.echo(f"edgeagent: {exc.message}", err=True)
+    forget_history(settings.state_dir)
+    _line_history()
+    while True:
+        try:
+            line = interrupts.read_line("> ").strip()
+        except EOFError:
+            click.echo()
+            return
+        except KeyboardInterrupt:
+            click.echo()
+            continue
+        if line in ("/quit", "/exit"):
+            return
+        try:
+            _obey(conversation, line)
+        except EdgeAgentError as exc:
+            click.echo(f"edgeagent: {exc.message}", err=True)
 
 
 def _obey(conversation: Conversation, line: str) -> None:
@@ -200,21 +201,10 @@ def _message(text: str) -> str:
         return text[:300]
 
 
-@contextlib.contextmanager
-def _line_history(path: Path) -> Iterator[None]:
-    """Arrow keys recall earlier lines, also of earlier chats, where there is a terminal."""
-    if not sys.stdin.isatty():
-        yield
-        return
-    import readline
+def _line_history() -> None:
+    """Let arrow keys recall earlier lines of this chat, where there is a terminal. Nothing is written."""
+    if sys.stdin.isatty():
+        import readline
 
-    with contextlib.suppress(OSError):
-        readline.read_history_file(path)
-    readline.set_history_length(500)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            readline.write_history_file(path)
+        readline.clear_history()
+        readline.set_history_length(500)

@@ -19,10 +19,12 @@ from edgeagent.cli.store import (
     sink,
 )
 from edgeagent.cli.terminal import confirm
+from edgeagent.serving.terminal_history import forget_history
 from edgeagent.settings import Settings
 from edgeagent.store import anchor, erasure, prefix_files, proof, selection
 from edgeagent.store.database import Database
 from edgeagent.store.erasure import Places, Receipt
+from edgeagent.store.selection import Selector
 
 
 @click.command()
@@ -69,16 +71,16 @@ def erase(
 
 def places_of(settings: Settings, database: Database) -> Places:
     """Where an erasure looks: everything the daemon keeps but models, which come from elsewhere. A
-    daemon that runs lets its engines forget cached prefixes within seconds of the touch."""
+    daemon that runs lets all that it holds forget within seconds of the touch."""
     files = database.files
-    return Places(
-        settings.state_dir,
-        leave_out=(settings.effective_models_dir,),
-        forget={
-            "cached prefixes": lambda _: files.erased.touch(),
-            "kept prefixes": lambda _: prefix_files.tidy(files.prefixes, database),
-        },
-    )
+
+    def forget(_selector: Selector) -> list[str]:
+        files.erased.touch()
+        prefix_files.tidy(files.prefixes, database)
+        forget_history(settings.state_dir)
+        return ["cached prefixes", "kept prefixes", "terminal history"]
+
+    return Places(settings.state_dir, leave_out=(settings.effective_models_dir,), forget=forget)
 
 
 def _tell(done: Receipt) -> None:

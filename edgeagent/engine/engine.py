@@ -190,7 +190,8 @@ class Engine:
         seq.sampler.close()
         if seq.seq_id is not None:
             self._running.remove(seq)
-            if self._runner.can_trim and error is None:
+            is_kept = self._runner.can_trim and error is None and not seq.request.is_forgotten
+            if is_kept:
                 done, scope = seq.tokens[: seq.n_past], seq.request.spec.scope
                 self._kv.rest(seq.seq_id, done, scope, seq.request.request_id)
             else:
@@ -258,7 +259,7 @@ class Engine:
         is_from_idle = True
         later, leader_past = 0, 0
         for other in self._running:
-            if other.request.spec.scope != scope:
+            if other.request.spec.scope != scope or other.request.is_forgotten:
                 continue
             common = min(common_prefix(other.tokens, seq.tokens), bound)
             if min(common, other.n_past) > best.n:

@@ -87,6 +87,12 @@ class Grammars:
                 del self._kept[key], self._uses[key]
             return None if found.is_spoiled else found
 
+    def forget(self) -> None:
+        """Drop what was compiled: schemas are content too."""
+        with self._lock:
+            self._kept.clear()
+            self._uses.clear()
+
     def put(self, request: Request) -> bool:
         """Have its form compiled. False when too many wait for that."""
         if self._thread is None:

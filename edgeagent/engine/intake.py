@@ -325,6 +325,10 @@ class Intake:
             )
         return min(asked, room)
 
+    def forget(self) -> None:
+        """Drop the schemas that were compiled."""
+        self._grammars.forget()
+
     def close(self) -> None:
         self._queue.close()
         self._thread.join(timeout=5)

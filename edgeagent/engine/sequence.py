@@ -19,13 +19,15 @@ from edgeagent.types import FinishReason, GenerateSpec, PromptFacts, Usage
 
 @dataclass(eq=False)
 class Request:
-    """What a client asked for. `is_cancelled` is set by the receiving thread and read by the engine. With
-    `is_counted` its prompts are made and counted, and that is all."""
+    """What a client asked for. `is_cancelled` is set by the receiving thread and read by the engine, as
+    is `is_forgotten`: nothing of it stays cached. With `is_counted` its prompts are made and counted, and
+    that is all."""
 
     request_id: int
     spec: GenerateSpec
     arrived_s: float
     is_cancelled: bool = False
+    is_forgotten: bool = False
     wanted: Wanted | None = None  # what its answers must look like, if it matters
     grammar: Grammar | None = None  # what is wanted, once it is compiled
     is_counted: bool = False

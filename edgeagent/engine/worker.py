@@ -188,6 +188,11 @@ class Worker:
             case protocol.SetThreads(n_threads):
                 self._loop.post(lambda: self._engine.grant_threads(n_threads))
             case protocol.ForgetPrefixes(scope):
+                for request in list(self._requests.values()):
+                    if scope is None or request.spec.scope == scope:
+                        request.is_forgotten = True
+                if scope is None:
+                    self._intake.forget()
                 self._loop.post(lambda: self._engine.forget_prefixes(scope))
             case protocol.Shutdown():
                 os._exit(0)

@@ -6,17 +6,15 @@ import json
 from typing import Any
 
 from edgeagent.store.connection import Tables
-from edgeagent.store.rows import Listed, Page, fetch, new_id, paged, remove
+from edgeagent.store.rows import Listed, Page, fetch, new_id, paged, remove, subject_of
 
 
-def create(
-    db: Tables, owner: str, *, metadata: dict[str, str], subject: str | None, now_ms: int
-) -> dict[str, Any]:
-    """Begin a conversation. Returns its row."""
+def create(db: Tables, owner: str, *, metadata: dict[str, str], now_ms: int) -> dict[str, Any]:
+    """Begin a conversation about the subject that its metadata names. Returns its row."""
     row = {
         "id": new_id("conv"),
         "owner": owner,
-        "subject": subject,
+        "subject": subject_of(metadata),
         "metadata": json.dumps(metadata),
         "created_ms": now_ms,
         "updated_ms": now_ms,
@@ -48,11 +46,24 @@ def listed(db: Tables, owner: str, page: Page) -> Listed:
 def update(
     db: Tables, owner: str, conversation_id: str, *, metadata: dict[str, str], now_ms: int
 ) -> dict[str, Any] | None:
-    """Replace the metadata. None when there is no such conversation."""
-    db.execute(
-        "update conversation set metadata = :metadata, updated_ms = :now "
+    """Replace the metadata. None when there is no such conversation. Responses in it that name no
+    subject of their own are about the new subject, too."""
+    values = {
+        "metadata": json.dumps(metadata), "subject": subject_of(metadata), "now": now_ms,
+        "id": conversation_id, "owner": owner,
+    }  # fmt: skip
+    cursor = db.execute(
+        "update conversation set metadata = :metadata, subject = :subject, updated_ms = :now "
         "where id = :id and owner = :owner",
-        {"metadata": json.dumps(metadata), "now": now_ms, "id": conversation_id, "owner": owner},
+        values,
+    )
+    if not cursor.rowcount:
+        return None
+    db.execute(
+        "update response set subject = :subject where conversation_id = :id and owner = :owner "
+        "and coalesce((select json_extract(body, '$.metadata.subject') from response_content "
+        "where response_id = response.id), '') = ''",
+        values,
     )
     return get(db, owner, conversation_id)
 

@@ -1,6 +1,7 @@
 """Erasing what is kept of an owner, a conversation or a subject, and proving that it is gone.
 
-    1. refuse while something of it is under legal hold; else audit that erasing begins
+    1. refuse while something of it is under legal hold; else number it (store/epochs.py), so that what
+       is being answered now is not stored afterwards, and audit that erasing begins
     2. delete in short transactions: search entries, content, rows; take probes of the texts before
     3. audit the end, with the digest of what was erased
     4. clean up: merge the searches, empty the log; caches outside the database are told to forget
@@ -10,7 +11,7 @@
 
 Before 2 it is entered in the journal, by which an interrupted erasure is finished at the next start and
 a restored backup is erased again (store/replay.py); a note (`removal.mark`) lets the next sweep clean up.
- Freed flash cells are the device's affair: what is on them is encrypted.
+Freed flash cells are the device's affair: what is on them is encrypted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeagent.errors import LegalHold, NotFound
-from edgeagent.store import audit, proof, removal, selection
+from edgeagent.store import audit, epochs, proof, removal, selection
 from edgeagent.store.backup import Backup
 from edgeagent.store.database import Database
 from edgeagent.store.proof import Probes, Proof
@@ -48,8 +49,12 @@ _TEXTS = {
     "conversation": "select metadata from conversation where id = ?",
 }
 
-# None: everything, whoever it was.
-Forget = Callable[[Selector | None], object]
+# Tells every place outside of the database to forget; gives the names of those that have.
+Forget = Callable[[Selector], Sequence[str]]
+
+
+def _no_places(_selector: Selector) -> Sequence[str]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Places:
 
     state_dir: Path
     leave_out: Sequence[Path] = ()
-    forget: Mapping[str, Forget] = field(default_factory=dict)
+    forget: Forget = _no_places
 
 
 @dataclass
@@ -106,6 +111,19 @@ class Receipt:
             "proof": self.proof.__dict__,
         }
 
+    def shown_to_owner(self, database: Path) -> dict[str, Any]:
+        """The receipt for a key that may see one owner's data. What depends on anything else that is kept
+        on the device is null: whoever stores a guess and erases it would read there whether others have
+        the same text, or had it when a backup was made."""
+        own = dict.fromkeys(self.proof.__dict__) | {"n_probes": self.proof.n_probes}
+        is_clean = not any(name.startswith(str(database)) for name in self.proof.residue)
+        return self.shown() | {
+            "is_gone": is_clean and self.is_log_empty,
+            "is_vacuumed": None,
+            "backups_holding": None,
+            "proof": own,
+        }
+
 
 def label(key: bytes, selector: Selector) -> str:
     """The selector for the audit: a subject's name would outlive its data there."""
@@ -125,7 +143,7 @@ def erase(
     rows, "clean" steps, "search" bytes. Raises: LegalHold, NotFound, what the store raises.
     """
     receipt = Receipt(request.selector.values(), request.actor, now_ms())
-    receipt.held_back = _write(store, partial(_begin, key=key, request=request))
+    receipt.held_back = _begin(store, key, request, places)
     probes, digest = Probes(), sha256()
     with recorded(store.journal, request.selector) as mark_done:
         for table in TABLES:
@@ -141,9 +159,7 @@ def erase(
         head = _write(store, end)
     receipt.audit_seq, receipt.audit_mac = head.seq, head.mac.hex()
     receipt.is_log_empty = _clean(store, tell)
-    for name, forget in places.forget.items():
-        forget(request.selector)
-        receipt.forgotten.append(name)
+    receipt.forgotten = list(places.forget(request.selector))
     older = store.backups.listed()
     if request.drop_backups:
         receipt.backups_removed, older = _replace_backups(store, older), []
@@ -169,10 +185,22 @@ def _write(store: Database, fn: Callable[[Any], Any]) -> Any:
     return store.write(fn, essential=True).result()
 
 
-def _begin(conn: Connection, *, key: bytes, request: Request) -> dict[str, int]:
-    """Refuse, or audit the beginning. Gives how many rows a hold keeps."""
-    if not any(selection.counts(conn, request.selector).values()):
+def _begin(store: Database, key: bytes, request: Request, places: Places) -> dict[str, int]:
+    """Refuse, or number and audit the beginning. Gives how many rows a hold keeps."""
+    held = _write(store, partial(_number, store=store, key=key, request=request))
+    if held is None:
+        # What was never stored may be cached, and what is being answered now is not stored later.
+        places.forget(request.selector)
         raise NotFound(f"Nothing is stored of {request.selector.named()}: check the spelling.")
+    found: dict[str, int] = held
+    return found
+
+
+def _number(
+    conn: Connection, *, store: Database, key: bytes, request: Request
+) -> dict[str, int] | None:
+    """Rows under legal hold; None where nothing is stored. Raises: LegalHold."""
+    is_there = any(selection.counts(conn, request.selector).values())
     held = selection.held_counts(conn, request.selector)
     if held and not request.except_held:
         told = ", ".join(f"{n} of {table}" for table, n in held.items())
@@ -180,6 +208,9 @@ def _begin(conn: Connection, *, key: bytes, request: Request) -> dict[str, int]:
             f"Rows of {request.selector.named()} are under legal hold ({told}), none may be: end the "
             "hold with `edgeagent data release`, or erase the rest with --except-held."
         )
+    epochs.advance(conn, store.journal.pseudonym, request.selector)
+    if not is_there:
+        return None
     removal.prepare(conn)
     audit.append(
         conn, key, actor=request.actor, action="data.erase.begin", object=label(key, request.selector)

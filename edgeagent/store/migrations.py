@@ -39,6 +39,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "properties", _properties),
     Migration(2, "tables", schema.first),
     Migration(3, "threads", schema.second),
+    Migration(4, "erasures", schema.third),
 )
 
 

@@ -109,6 +109,10 @@ class RequestLog:
             self._rows = rows + self._rows
             logger.debug("requests_not_written n=%s code=%s", len(rows), exc.code)
 
+    def forget(self, owner: str | None) -> None:
+        """Give up the rows of an owner (None: of everybody) that are not written yet."""
+        self._rows = [row for row in self._rows if owner is not None and row.owner != owner]
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()

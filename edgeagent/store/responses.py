@@ -15,7 +15,8 @@ import msgspec
 from edgeagent.store import items
 from edgeagent.store.connection import Tables
 from edgeagent.store.items import Item
-from edgeagent.store.rows import Listed, Page, fetch, paged, remove
+from edgeagent.store.rows import Listed, Page, fetch, paged, remove, subject_of
+from edgeagent.store.sql import marks
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,12 +119,34 @@ def listed(
 
 
 def update_body(db: Tables, owner: str, response_id: str, body: dict[str, Any]) -> None:
-    """Replace the stored object, as for new metadata."""
+    """Replace the stored object."""
     db.execute(
         "update response_content set body = :body where response_id = "
         "(select id from response where id = :id and owner = :owner)",
         {"body": json.dumps(body, ensure_ascii=False), "id": response_id, "owner": owner},
     )
+
+
+def relabel(
+    db: Tables, owner: str, response_id: str, metadata: dict[str, str]
+) -> dict[str, Any] | None:
+    """Replace the metadata of a stored answer, and with it whom the answer is about. Gives its row;
+    None when there is none."""
+    row = get(db, owner, response_id)
+    if row is None:
+        return None
+    subject = subject_of(metadata)
+    db.execute("update response set subject = ? where id = ?", (subject, response_id))
+    if row["body"] is not None:
+        row["body"] |= {"metadata": metadata}
+        update_body(db, owner, response_id, row["body"])
+    return row | {"subject": subject}
+
+
+def with_content(db: Tables, ids: Sequence[str]) -> set[str]:
+    """Those of these answers that are stored and have not lost their content."""
+    sql = f"select response_id from response_content where response_id in ({marks(len(ids))})"
+    return {row[0] for row in db.execute(sql, list(ids)).fetchall()}
 
 
 def delete(db: Tables, owner: str, response_id: str) -> bool | None:

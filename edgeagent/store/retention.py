@@ -23,7 +23,7 @@ from edgeagent.store import audit, clock, removal
 from edgeagent.store.clock import EVERYDAY, Bounds, Clock, Doubt, Judgement
 from edgeagent.store.removal import BATCH, Store, key_of
 from edgeagent.store.selection import HELD
-from edgeagent.store.sql import Connection, scalar
+from edgeagent.store.sql import Connection, marks, scalar
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ _DATED = {
     "feedback": ("created_ms",),
     "request": ("created_ms",),
 }
+_WITH_CONTENT = ("conversation", "response", "item", "transcript")
 
 _OLD_CONVERSATIONS = (
     f"select id from conversation where updated_ms < :before and not {HELD['conversation']}"
@@ -109,6 +110,7 @@ class Swept:
     deleted: Counter[str] = field(default_factory=Counter)
     n_redated: int = 0
     is_clean: bool = True
+    owners: set[str] = field(default_factory=set)  # whose content went
 
 
 def plan(now_ms: int, days: Mapping[str, float]) -> list[Purge]:
@@ -156,7 +158,7 @@ class Sweeper:
                 latest = now_ms + int(self._bounds.ahead_s * 1000)
                 swept.n_redated = self._write(partial(redate, now_ms=now_ms, latest_ms=latest))
             for purge in plan(now_ms, self._days):
-                self._carry_out(purge, swept.deleted)
+                self._carry_out(purge, swept)
         if not self._should_stop() and self._store.read(removal.marked):
             swept.is_clean = removal.clean(self._store)
         if swept.deleted or swept.n_redated:
@@ -179,16 +181,17 @@ class Sweeper:
                 logger.warning("retention_waits doubt=%s wait_s=%.0f", found.doubt, wait_s)
         return found
 
-    def _carry_out(self, purge: Purge, deleted: Counter[str]) -> None:
+    def _carry_out(self, purge: Purge, swept: Swept) -> None:
         is_first = True
         for batch in _batches(purge, self._key):
             after: Any = None
             while not self._should_stop():
-                done, after = self._write(partial(batch, after=after, is_first=is_first))
+                done, after, owners = self._write(partial(batch, after=after, is_first=is_first))
                 if not done:
                     break
                 is_first = False
-                deleted.update(done)
+                swept.deleted.update(done)
+                swept.owners |= owners
 
     def _write(self, fn: Callable[[Any], Any]) -> Any:
         return self._store.write(fn, essential=True).result()
@@ -216,7 +219,7 @@ def redate(conn: Connection, *, now_ms: int, latest_ms: int) -> int:
     return n_rows
 
 
-Batch = Callable[..., tuple[Counter[str], Any]]
+Batch = Callable[..., tuple[Counter[str], Any, set[str]]]  # rows, the last key, whose content
 
 
 def _batches(purge: Purge, key: bytes) -> Iterator[Batch]:
@@ -228,14 +231,14 @@ def _batches(purge: Purge, key: bytes) -> Iterator[Batch]:
 
 def _purge_audit(
     conn: Connection, *, purge: Purge, key: bytes, after: Any, is_first: bool
-) -> tuple[Counter[str], Any]:
+) -> tuple[Counter[str], Any, set[str]]:
     n_rows = audit.purge(conn, key, purge.before_ms, AUDIT_BATCH)
-    return Counter({"audit": n_rows}) if n_rows else Counter(), None
+    return Counter({"audit": n_rows}) if n_rows else Counter(), None, set()
 
 
 def _purge_step(
     conn: Connection, *, purge: Purge, key: bytes, step: Step, after: Any, is_first: bool
-) -> tuple[Counter[str], Any]:
+) -> tuple[Counter[str], Any, set[str]]:
     """Delete the next rows of a step, those with a key after `after`. The first deletion of a class in a
     sweep is audited with it."""
     row_key = key_of(step.table)
@@ -247,11 +250,15 @@ def _purge_step(
     ).fetchall()
     ids = [row[0] for row in found]
     if not ids:
-        return Counter(), None
+        return Counter(), None, set()
+    owners = set()
+    if step.table in _WITH_CONTENT:
+        sql = f"select distinct owner from {step.table} where {row_key} in ({marks(len(ids))})"
+        owners = {row[0] for row in conn.execute(sql, ids).fetchall()}
     remove = removal.delete_content if step.is_content else removal.delete
     done = remove(conn, step.table, ids)
     removal.mark(conn)
     if is_first:
         what = f"{purge.kind} before {purge.before_ms}"
         audit.append(conn, key, actor="system", action="retention.purge", object=what)
-    return done, ids[-1]
+    return done, ids[-1], owners

@@ -19,6 +19,11 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
+def subject_of(metadata: dict[str, str] | None) -> str | None:
+    """Whom a row with this metadata is about; None where it names nobody."""
+    return (metadata or {}).get("subject") or None
+
+
 @dataclass(frozen=True)
 class Page:
     """Which part of a list: `limit` rows behind the row with id `after`."""

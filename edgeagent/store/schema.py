@@ -11,7 +11,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
+from edgeagent.store import removal
 from edgeagent.store.connection import Tables
+from edgeagent.store.sql import scalar
 
 FIRST = """
 create table key (
@@ -230,6 +232,73 @@ create trigger item_content_purged after delete on item_content begin
 end;
 """
 
+# A comment says something of its target, and goes with it: feedback with the row it is about, and a
+# comment with the content. Of a request, which has no content, the rating stays for its own time.
+# `subject` becomes what the metadata says, also where it was set after the row was made.
+THIRD = """
+create table erasure (
+    n integer primary key autoincrement,
+    owner text,                         -- keyed pseudonyms; null: whoever it is
+    subject text,
+    conversation text,
+    began_ms integer not null
+) strict;
+
+create index feedback_target on feedback (target_id);
+create trigger feedback_of_response after delete on response begin
+    delete from feedback where target_id = old.id;
+end;
+create trigger feedback_of_item after delete on item begin
+    delete from feedback where target_id = old.id;
+end;
+create trigger feedback_of_transcript after delete on transcript begin
+    delete from feedback where target_id = old.id;
+end;
+create trigger feedback_of_conversation after delete on conversation begin
+    delete from feedback where target_id = old.id;
+end;
+create trigger comment_of_request after delete on request begin
+    delete from feedback_content where feedback_rowid in
+        (select rowid from feedback where target_id = old.id);
+end;
+create trigger comment_of_response_content after delete on response_content begin
+    delete from feedback_content where feedback_rowid in
+        (select rowid from feedback where target_id = old.response_id);
+end;
+create trigger comment_of_item_content after delete on item_content begin
+    delete from feedback_content where feedback_rowid in
+        (select f.rowid from feedback f join item i on i.id = f.target_id
+            where i.rowid = old.item_rowid);
+end;
+
+delete from feedback where target_id not like 'req@_%' escape '@'
+    and not exists (select 1 from response where id = target_id)
+    and not exists (select 1 from item where id = target_id)
+    and not exists (select 1 from transcript where id = target_id)
+    and not exists (select 1 from conversation where id = target_id)
+    and not exists (select 1 from request where id = target_id);
+delete from feedback_content where feedback_rowid in (select rowid from feedback f
+    where not exists (select 1 from response where id = f.target_id)
+    and not exists (select 1 from item where id = f.target_id)
+    and not exists (select 1 from transcript where id = f.target_id)
+    and not exists (select 1 from conversation where id = f.target_id)
+    and not exists (select 1 from request where id = f.target_id));
+
+update conversation set subject = nullif(json_extract(metadata, '$.subject'), '')
+    where json_valid(metadata) and json_extract(metadata, '$.subject') is not null
+    and subject is not nullif(json_extract(metadata, '$.subject'), '');
+update response set subject =
+    (select nullif(json_extract(body, '$.metadata.subject'), '') from response_content
+        where response_id = response.id)
+    where conversation_id is null and substr(id, 1, 9) = 'chatcmpl-' and exists
+    (select 1 from response_content where response_id = response.id and json_valid(body));
+update response set subject = coalesce(
+    (select nullif(json_extract(body, '$.metadata.subject'), '') from response_content
+        where response_id = response.id and json_valid(body)),
+    (select subject from conversation where id = response.conversation_id))
+    where conversation_id is not null;
+"""
+
 
 def first(db: Tables) -> None:
     """Make all tables."""
@@ -239,6 +308,14 @@ def first(db: Tables) -> None:
 def second(db: Tables) -> None:
     """Threads of responses, and what models have computed of them."""
     _run(db, SECOND)
+
+
+def third(db: Tables) -> None:
+    """Numbers of erasures, feedback that goes with its target, subjects as the metadata has them."""
+    is_any = scalar(db, "select 1 from feedback limit 1") is not None
+    _run(db, THIRD)
+    if is_any:  # what the step deletes is cleaned up by the next sweep
+        removal.mark(db)
 
 
 def _run(db: Tables, script: str) -> None:

@@ -14,10 +14,13 @@ from litestar.testing import TestClient
 from edgeagent.api import data, errors
 from edgeagent.api.limits import Limiter
 from edgeagent.custody import Custody
+from edgeagent.errors import ErasureRunning, NotFound
+from edgeagent.serving.erasure_hub import ErasureHub
 from edgeagent.settings import Settings
-from edgeagent.store import anchor, audit
+from edgeagent.store import anchor, audit, erasure
 from edgeagent.store.database import Database, Options
 from edgeagent.store.secret import Secret
+from edgeagent.store.selection import Selector
 from edgeagent.types import ALL_SCOPES, Caller
 from tests.conftest import wait_for
 from tests.store.rows import conversation, n_rows, request, transcript
@@ -57,7 +60,13 @@ def told():
 @pytest.fixture
 def post(settings, store, told):
     """POST as one of the callers; the layer that finds them is tested elsewhere."""
-    custody = Custody(store, settings, forget={"prefix caches": told.append})
+    hub = ErasureHub()
+
+    async def forget(gone):
+        told.append(gone)
+
+    hub.register("prefix caches", "prompts", forget)
+    custody = Custody(store, settings, hub=hub)
     with TestClient(serving(custody)) as client:
 
         def post(who, path, **body):
@@ -139,6 +148,46 @@ def test_a_subject_is_erased_for_its_owner_only(post, store, told, settings):
     assert {row.actor for row in rows} == {"key_ann"}
     kept = anchor.read(settings.effective_audit_anchor)
     assert kept.seq == rows[-1].seq
+
+
+def test_an_owners_receipt_says_nothing_of_others_and_of_backups(post, store):
+    """Whoever stores a guess and erases it must not read whether somebody else has the same text."""
+    guesses = ("bob spoke about somebody else", "nobody has ever written of this at all")
+    for n, text in enumerate(guesses):
+        store.write(lambda db, n=n, t=text: conversation(db, f"g{n}", text=t)).result()
+    store.backups.take()
+    told = [post("ann", "/admin/erase", conversation=f"conv_g{n}").json() for n in range(2)]
+    of_itself = {"what", "began_ms", "done_ms", "digest", "audit_seq", "audit_mac"}
+    shown = [{k: v for k, v in one.items() if k not in of_itself} for one in told]
+    counts = [one["proof"].pop("n_probes") for one in shown]
+    assert min(counts) > 0 and shown[0] == shown[1]
+    assert set(shown[0]["proof"].values()) == {None}
+    assert shown[0]["backups_holding"] is None and shown[0]["is_gone"] is True
+    store.write(lambda db: conversation(db, "g", text=guesses[0])).result()
+    full = post("root", "/admin/erase", conversation="conv_g").json()
+    assert full["proof"]["shared"] and full["backups_holding"], "an administrator is told"
+
+
+async def test_an_owner_waits_for_one_erasure_at_a_time(settings, store):
+    hub, may_end = ErasureHub(), asyncio.Event()
+
+    async def forget(gone):
+        await may_end.wait()
+
+    hub.register("slow", "something", forget)
+    custody = Custody(store, settings, hub=hub)
+    ann = erasure.Request(Selector(owner="ann"), "key_ann")
+    first = asyncio.create_task(custody.erase(ann))
+    await asyncio.sleep(0)
+    with pytest.raises(ErasureRunning) as refused:
+        await custody.erase(ann)
+    status, headers, _ = errors.encoded(refused.value)
+    assert status == 409 and dict(headers)[b"retry-after"] == b"5"
+    other = asyncio.create_task(custody.erase(erasure.Request(Selector(owner="bob"), "key_bob")))
+    may_end.set()
+    assert (await first).is_gone and (await other).is_gone
+    with pytest.raises(NotFound):
+        await custody.erase(ann)  # which may be asked again
 
 
 def test_backups_are_dropped_by_an_admin_only(post, store):

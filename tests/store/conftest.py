@@ -12,7 +12,7 @@ import pytest
 from edgeagent.store.connection import connect, set_wal
 from edgeagent.store.database import Database, Options
 from edgeagent.store.migrations import MIGRATIONS, Migration
-from edgeagent.store.schema import first, second
+from edgeagent.store.schema import first, second, third
 from edgeagent.store.secret import Secret
 
 
@@ -63,5 +63,6 @@ def conn(tmp_path: Path) -> Iterator[Any]:
     set_wal(db, "FULL")
     first(db)
     second(db)
+    third(db)
     yield db
     db.close()

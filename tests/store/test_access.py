@@ -64,7 +64,8 @@ def noise(path):
 
 def talk(store, owner, subject=None):
     def add(db):
-        conversations.create(db, owner, subject=subject, metadata={}, now_ms=1)
+        metadata = {"subject": subject} if subject else {}
+        conversations.create(db, owner, metadata=metadata, now_ms=1)
 
     store.write(add).result()
 

@@ -39,7 +39,7 @@ def test_a_chain_is_read_from_its_beginning(conn):
 
 
 def test_a_response_of_a_conversation_stands_behind_what_was_there_then(conn):
-    made = conversations.create(conn, "ann", metadata={}, subject="bed 7", now_ms=NOW)["id"]
+    made = conversations.create(conn, "ann", metadata={"subject": "bed 7"}, now_ms=NOW)["id"]
     items.add(
         conn, "ann", [said("hello", is_input=True)], conversation_id=made, now_ms=NOW,
         is_searchable=False,

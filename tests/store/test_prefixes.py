@@ -43,7 +43,7 @@ def answer(db, name: str, **fields) -> str:
 
 
 def in_conversation(db) -> tuple[str, str]:
-    made = conversations.create(db, "ann", metadata={}, subject=None, now_ms=NOW)["id"]
+    made = conversations.create(db, "ann", metadata={}, now_ms=NOW)["id"]
     return made, answer(db, "resp_c", conversation_id=made)
 
 

@@ -44,7 +44,7 @@ def conversation(store, owner: str = "a", subject: str | None = None) -> str:
     made = do(
         store,
         lambda db: conversations.create(
-            db, owner, metadata={"k": "v"}, subject=subject, now_ms=NOW
+            db, owner, metadata={"k": "v"} | ({"subject": subject} if subject else {}), now_ms=NOW
         ),
     )
     return made["id"]

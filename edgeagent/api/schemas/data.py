@@ -59,17 +59,20 @@ class AuditPage(BaseModel):
 
 
 class ProofBody(BaseModel):
-    """How the state directory was searched for pieces of the erased texts, and what was found."""
+    """How the state directory was searched for pieces of the erased texts, and what was found. All but
+    `n_probes` is null for a key without the scope `admin`: it would tell of others' data."""
 
     n_probes: int
-    n_files: int
-    n_bytes: int
-    shared: dict[str, int] = Field(
+    n_files: int | None
+    n_bytes: int | None
+    shared: dict[str, int] | None = Field(
         description="tables whose kept rows hold some of the pieces too, with how many"
     )
-    residue: dict[str, int] = Field(description="files that still hold some, with how many")
-    backups: dict[str, int] = Field(description="backups that still hold some, with how many")
-    unreadable: list[str] = Field(description="damaged copies that were set aside")
+    residue: dict[str, int] | None = Field(description="files that still hold some, with how many")
+    backups: dict[str, int] | None = Field(
+        description="backups that still hold some, with how many"
+    )
+    unreadable: list[str] | None = Field(description="damaged copies that were set aside")
 
 
 class ReceiptBody(BaseModel):
@@ -87,8 +90,10 @@ class ReceiptBody(BaseModel):
     audit_mac: str
     forgotten: list[str] = Field(description="caches that were told to forget")
     is_log_empty: bool
-    is_vacuumed: bool
+    is_vacuumed: bool | None
     is_gone: bool = Field(description="no trace was found outside of backups")
     backups_removed: list[str]
-    backups_holding: list[dict[str, Any]]
+    backups_holding: list[dict[str, Any]] | None = Field(
+        description="backups from before, which may hold it; null without the scope `admin`"
+    )
     proof: ProofBody

@@ -1,0 +1,82 @@
+"""The places outside the database that hold content of clients, registered with the erasure hub.
+
+In the order in which they forget: what is still computed or sent ends before what was kept of it goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeagent.custody import Custody
+from edgeagent.dialogues import Dialogues
+from edgeagent.keyring import Keyring
+from edgeagent.pool import Pool
+from edgeagent.prefixes import Prefixes
+from edgeagent.runs import Runs
+from edgeagent.serving.erasure_hub import ErasureHub, Gone
+from edgeagent.serving.terminal_history import forget_history
+from edgeagent.store.requests import RequestLog
+
+
+@dataclass(frozen=True)
+class ContentPlaces:
+    """The parts of the daemon that hold content, and how each forgets."""
+
+    runs: Runs
+    dialogues: Dialogues
+    is_stored: bool
+    custody: Custody
+    requests: RequestLog | None
+    pool: Pool
+    keyring: Keyring
+    prefixes: Prefixes
+    state_dir: Path
+
+    def register(self, hub: ErasureHub) -> None:
+        for name, holds, forget in (
+            ("background answers", "answers in the making and their events", self._runs),
+            ("exports", "pages of exports under way", self._exports),
+            ("request log", "rows that are not written yet", self._requests),
+            ("cached prefixes", "prompts, answers and schemas in workers", self._cells),
+            ("kept prefixes", "what models computed of dialogues, on disk", self._files),
+            ("terminal history", "lines typed into `edgeagent chat`", self._history),
+        ):
+            hub.register(name, holds, forget)
+
+    async def _runs(self, gone: Gone) -> None:
+        """Whatever lost its row or its content; of a conversation that lost an item, what has ended."""
+        ids = self.runs.ids(gone.owner)
+        if not ids:
+            return
+        stored = await self.dialogues.stored(ids) if self.is_stored else set(ids)
+        lost = set(ids) - stored
+        if gone.conversation is not None:
+            lost.update(self.runs.ended_in(gone.conversation))
+        await self.runs.forget(lost)
+
+    async def _exports(self, gone: Gone) -> None:
+        if gone.cause != "expire":
+            self.custody.stop_exports(gone)
+
+    async def _requests(self, gone: Gone) -> None:
+        if self.requests is not None and gone.is_whole_owner:
+            self.requests.forget(gone.owner)
+
+    async def _cells(self, gone: Gone) -> None:
+        """Prompts that were never stored are cached too: after an erasure everything goes."""
+        if gone.owner is None or gone.cause == "erase":
+            self.pool.forget_prefixes()
+            return
+        for scope in self.keyring.key_ids(gone.owner):
+            self.pool.forget_prefixes(scope)
+
+    async def _files(self, gone: Gone) -> None:
+        if gone.owner is not None and gone.cause != "erase":
+            self.prefixes.forget(gone.owner)
+        else:
+            await self.prefixes.erased()
+
+    async def _history(self, gone: Gone) -> None:
+        if gone.cause in ("erase", "elsewhere"):
+            forget_history(self.state_dir)

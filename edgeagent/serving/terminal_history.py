@@ -1,0 +1,22 @@
+"""The input history of `edgeagent chat`: kept in memory while a chat lasts, and never on disk.
+
+Versions up to 0.5 wrote the lines that people typed into a file of the state directory, in plain text.
+It is removed when the daemon starts, when a chat begins, and by every erasure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+NAME = "chat_history"
+
+
+def forget_history(state_dir: Path) -> None:
+    """Remove the file of an earlier version: overwritten first, where the file system allows that."""
+    path = state_dir / NAME
+    with contextlib.suppress(OSError):
+        if path.is_file() and not path.is_symlink():
+            with path.open("r+b") as file:
+                file.write(b"\0" * path.stat().st_size)
+            path.unlink()

@@ -84,8 +84,9 @@ class Daemon:
         is_locked = self.keyring.check_access() is not None  # says so in the log
         if bootstrap_key_file is not None and not is_locked:
             bootstrap(self.keyring, bootstrap_key_file)
-        if exposed and not is_locked:
-            refuse_open_bind(exposed[0], settings, has_key=self.keyring.is_any_usable())
+        if exposed:  # a locked daemon answers nobody, and may wait for its keys
+            has_key = is_locked or self.keyring.is_any_usable()
+            refuse_open_bind(exposed[0], settings, has_key=has_key)
         n_cores = settings.n_threads or configuration.device.capacity.n_threads_max
         measuring = Measuring(configuration.device, settings.state_dir)
         self.models = InstalledModels.of(configuration)

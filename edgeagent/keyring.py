@@ -7,6 +7,7 @@ revoked by another process counts at once. It takes 12 us (2-core x86-64 VM, 202
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -57,6 +58,7 @@ class Keyring:
         self._why_locked: str | None = None
         self._looked_s = float("-inf")
         self._journal_seen: object = None
+        self._journal_file = str(path.parent / "journal")  # looked at for each request
 
     @property
     def _store(self) -> Database:
@@ -87,7 +89,7 @@ class Keyring:
         if not self._is_there:
             return None
         before = self._why_locked
-        self._journal_seen = _identity(self._store.files.journal)
+        self._journal_seen = _identity(self._journal_file)
         self._why_locked = self._own_reader().read(self._store.access.refusal)
         self._looked_s = time.monotonic()
         if self._why_locked != before:
@@ -102,7 +104,7 @@ class Keyring:
         is_due = self._looked_s == float("-inf") or (
             self._why_locked is not None and time.monotonic() - self._looked_s > LOCK_CHECK_S
         )
-        if is_due or self._journal_seen != _identity(self._store.files.journal):
+        if is_due or self._journal_seen != _identity(self._journal_file):
             self.check_access()
         if self._why_locked is not None:
             raise StoreLocked(self._why_locked)
@@ -392,10 +394,10 @@ def _numbers(journal: Contents) -> list[int]:
     return [entry.n for entry in journal.entries]
 
 
-def _identity(path: Path) -> object:
+def _identity(path: str) -> object:
     """What changes when a file is written or replaced; None where there is none."""
     try:
-        found = path.stat()
+        found = os.stat(path)  # noqa: PTH116  a Path costs more than the call
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns

@@ -21,7 +21,10 @@ from edgeagent.api import access
 from edgeagent.api.limits import FAILURES
 from edgeagent.app import Daemon
 from edgeagent.configuration import configure
+from edgeagent.errors import StartFailed
+from edgeagent.keyring import Keyring
 from edgeagent.store import audit
+from edgeagent.store.database import open_store
 from edgeagent.store.key_record import KeySpec, NewKey
 from edgeagent.store.sql import now_ms
 from edgeagent.types import ALL_SCOPES, KeyLimits
@@ -467,3 +470,15 @@ async def test_reads_are_not_audited_unless_that_is_wanted(call: Calls):
     await call("GET", f"/v1/conversations/{made.json()['id']}", second.secret)
     rows = call.daemon.database.read(lambda db: [r.action for r in audit.rows(db)])
     assert "data.read" not in rows
+
+
+def test_a_locked_daemon_is_not_served_beyond_this_machine_in_the_clear(tmp_path: Path):
+    flags = {"state_dir": tmp_path / "state", "models_dir": tmp_path / "models", "host": "0.0.0.0"}
+    store = open_store(configure(flags=flags).settings)
+    keyring = Keyring(store, store.files.database, lambda: store)
+    keyring.create(KeySpec(name="test", scopes=ALL_SCOPES), "test").result()
+    keyring.close()
+    store.close()
+    (tmp_path / "state" / "store" / "edgeagent.db").write_bytes(b"noise" * 4096)
+    with pytest.raises(StartFailed, match="plain HTTP"):
+        Daemon(configure(flags=flags))

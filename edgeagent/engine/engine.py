@@ -35,7 +35,7 @@ from edgeagent.engine.scheduler import (
 from edgeagent.engine.sequence import Request, Sequence
 from edgeagent.engine.states import States
 from edgeagent.engine.threads import ThreadChoice
-from edgeagent.engine.waiting import displaced_by, take_next
+from edgeagent.engine.waiting import displaced_by, take_next, yielding_to
 from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
 from edgeagent.types import EngineConfig, EngineHealth, PromptFacts, TokenChunk
 
@@ -46,6 +46,9 @@ logger = logging.getLogger(__name__)
 HEADROOM_CELLS = 32
 # After this part of the longest wait, a request comes before all that arrive later, whatever their priority.
 PATIENCE = 4
+# After this part of it, a key without an answer running gets a slot of the one that has the most.
+SHARE = 12
+SHARE_INTERVAL_S = 0.25
 
 Refuse = Callable[[int, Exception], None]
 
@@ -88,6 +91,7 @@ class Engine:
         self._n_steps = 0
         self._n_preempted = 0
         self._service_s = 1.0
+        self._next_share_s = 0.0
         self.prefilling: frozenset[Request] = frozenset()
 
     @property
@@ -214,7 +218,10 @@ class Engine:
         A request whose beginning is being prefilled by a running one steps aside until it can share
         it. One that lacks cells stops the line: overtaking it could keep it waiting for ever.
         """
-        if not self._waiting or len(self._running) >= self._config.n_seq:
+        if not self._waiting:
+            return
+        if len(self._running) >= self._config.n_seq:
+            self._make_way(now)
             return
         candidates = list(self._waiting)
         patience_s = self._config.queue_timeout_s / PATIENCE
@@ -232,6 +239,18 @@ class Engine:
                 return
             self._waiting.remove(seq)
             self._start(seq, seq_id, match.n, now)
+
+    def _make_way(self, now: float) -> None:
+        """Take a slot back from the API key that has the most, for one that has none and waits."""
+        if now < self._next_share_s:
+            return
+        self._next_share_s = now + SHARE_INTERVAL_S
+        longest_s = self._config.queue_timeout_s
+        seq = yielding_to(
+            self._waiting, self._running, now, longest_s / PATIENCE, longest_s / SHARE
+        )
+        if seq is not None:
+            self._preempt(seq, keeps_cells=self._runner.can_trim)
 
     def _start(self, seq: Sequence, seq_id: int, n_shared: int, now: float) -> None:
         seq.seq_id = seq_id
@@ -312,10 +331,14 @@ class Engine:
         n = sum(seq.is_scored for seq in self._running)
         return max(1, (self._runner.max_outputs - (len(self._running) - n)) // n) if n else 0
 
-    def _preempt(self, seq: Sequence) -> None:
+    def _preempt(self, seq: Sequence, *, keeps_cells: bool = False) -> None:
+        """Let a sequence wait again. With `keeps_cells` they stay as an idle prefix while there is room."""
         assert seq.seq_id is not None
         self._running.remove(seq)
-        self._kv.release(seq.seq_id)
+        if keeps_cells:
+            self._kv.rest(seq.seq_id, seq.tokens[: seq.n_past], seq.request.spec.scope)
+        else:
+            self._kv.release(seq.seq_id)
         seq.seq_id = None
         seq.n_past = 0
         self._waiting.appendleft(seq)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -121,6 +122,16 @@ def pick_waiting(waiters: Sequence[Waiter], patience_s: float) -> int:
         return -risen, waiter.n_scope, waiter.n_request, i
 
     return min(range(len(waiters)), key=rank)
+
+
+def pick_yielding(running: Sequence[tuple[str, int]], scope: str) -> int | None:
+    """Who gives its slot to one of `scope` when all are taken: of (scope, admission number) the newest of
+    the API key with the most, where `scope` has none and that key keeps one. None: nobody."""
+    n_running = Counter(other for other, _ in running)
+    if n_running[scope] or max(n_running.values(), default=0) < 2:
+        return None
+    (largest, _), *_ = n_running.most_common(1)
+    return max(admission for other, admission in running if other == largest)
 
 
 def pick_displaced(n_waiting: Mapping[str, int], scope: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from edgeagent.engine.scheduler import Waiter, pick_displaced, pick_waiting
+from edgeagent.engine.scheduler import Waiter, pick_displaced, pick_waiting, pick_yielding
 from edgeagent.engine.sequence import Sequence
 
 
@@ -28,6 +28,24 @@ def take_next(
         for seq in candidates
     ]
     return candidates.pop(pick_waiting(waiters, patience_s))
+
+
+def yielding_to(
+    waiting: Iterable[Sequence],
+    running: list[Sequence],
+    now: float,
+    patience_s: float,
+    share_s: float,
+) -> Sequence | None:
+    """The running sequence that makes way for the next of the waiting, where all slots are taken and that
+    one has waited for `share_s`."""
+    wanted = take_next(list(waiting), running, now, patience_s)
+    if now - wanted.request.arrived_s < share_s:
+        return None
+    admission = pick_yielding(
+        [(seq.request.spec.scope, seq.admission) for seq in running], wanted.request.spec.scope
+    )
+    return next((seq for seq in running if seq.admission == admission), None)
 
 
 def displaced_by(

@@ -379,6 +379,22 @@ def test_a_flood_of_one_key_leaves_the_next_slot_to_another():
     assert [key for key, _ in harness.ends].index(99) <= 3
 
 
+def test_long_answers_of_one_key_make_way_for_another_and_go_on():
+    harness = Harness(n_seq=3, queue_timeout_s=12)
+    for request_id in (1, 2, 3):
+        harness.submit(request_id, [request_id, 2], max_new=40, ignore_eos=True, scope="a")
+    harness.engine.step()
+    harness.submit(9, [9, 9], max_new=2, ignore_eos=True, scope="b")
+    for _ in range(6):
+        harness.now += 0.5
+        harness.engine.step()
+    assert list(harness.ends) == [(9, 0)]
+    harness.finish()
+    for request_id in (1, 2, 3):
+        assert harness.tokens(request_id) == reference([request_id, 2], 40)
+    assert harness.engine.health(0).n_preempted == 1
+
+
 def test_a_flood_with_priority_is_no_reason_to_wait_longer_than_patience():
     harness = Harness(n_seq=1, queue_timeout_s=40)
     harness.submit(1, [1, 2], max_new=4, ignore_eos=True, scope="a", priority=100)

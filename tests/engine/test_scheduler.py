@@ -14,6 +14,7 @@ from edgeagent.engine.scheduler import (
     pick_displaced,
     pick_victim,
     pick_waiting,
+    pick_yielding,
     plan_step,
     waits_for_leader,
 )
@@ -166,3 +167,19 @@ def test_a_full_queue_makes_room_at_the_cost_of_the_key_with_the_most_waiting(
     n_waiting, scope, whose
 ):
     assert pick_displaced(n_waiting, scope) == whose
+
+
+@pytest.mark.parametrize(
+    ("running", "scope", "who"),
+    [
+        ([], "b", None),
+        ([("a", 1)], "b", None),  # it keeps its only one
+        ([("a", 1), ("a", 2)], "b", 2),
+        ([("a", 1), ("a", 2)], "a", None),
+        ([("a", 3), ("b", 1), ("a", 2)], "b", None),  # it has one
+        ([("a", 1), ("c", 5), ("a", 2)], "b", 2),
+        ([("a", 1), ("c", 2)], "b", None),
+    ],
+)
+def test_a_key_without_a_slot_gets_one_of_the_key_with_the_most(running, scope, who):
+    assert pick_yielding(running, scope) == who

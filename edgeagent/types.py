@@ -70,6 +70,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     `messages` begins: it is continued, and not said again.
     `variables` are what else the template is told, beside messages and tools. Of one that `may_drop`, the
     oldest turns are left out where all do not fit.
+    `opens_answer`: the template is to end the prompt with the opening of an answer.
     Names of special tokens in what a client sent are text; with `parse_special` those in a `text` without
     `messages` are the tokens.
     """
@@ -82,6 +83,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, Any] = msgspec.field(default_factory=dict)
     parse_special: bool = False
     may_drop: bool = False
+    opens_answer: bool = True
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +186,10 @@ class CountSpec(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
     request: GenerateSpec
 
 
+class TemplateSpec(msgspec.Struct, frozen=True, tag="template"):
+    """What the model's chat template can show of a dialogue."""
+
+
 class HeldSpec(msgspec.Struct, frozen=True, tag="held"):
     """Which tokens of an ended request are cached."""
 
@@ -217,7 +223,40 @@ class PlaceSpec(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
 
 # What is asked of a worker and answered at once, in one piece.
 StateQuestion = HeldSpec | LiftSpec | CachedSpec | PlaceSpec
-Question = EmbedSpec | RerankSpec | TokenizeSpec | DetokenizeSpec | CountSpec | StateQuestion
+Question = (
+    EmbedSpec
+    | RerankSpec
+    | TokenizeSpec
+    | DetokenizeSpec
+    | CountSpec
+    | TemplateSpec
+    | StateQuestion
+)
+
+# Whose chat template it is: the model's own, one that was installed with it, or ours for its family, in
+# place of one that is missing or broken.
+TemplateSource = Literal["model", "installed", "built-in"]
+
+
+class TemplateFacts(msgspec.Struct, frozen=True, kw_only=True, tag="template_facts"):
+    """What a chat template can show of a dialogue. Requests are adapted to what it cannot.
+
+    `source` None: there is none, and `problem` says what is wrong with the model's own. `late_system`: a
+    system message behind others; `neighbours`: two messages of one role in a row; `prefill`: an answer
+    can be continued.
+    """
+
+    source: TemplateSource | None = None
+    call_syntax: str = "plain"
+    system: bool = False
+    late_system: bool = False
+    neighbours: bool = False
+    assistant_first: bool = False
+    tools: bool = False
+    tool_results: bool = False
+    thinking: bool = False
+    prefill: bool = False
+    problem: str | None = None
 
 
 class Cells(msgspec.Struct, frozen=True, kw_only=True, tag="cells"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from array import array
 from collections.abc import Callable, Iterable
@@ -32,14 +33,23 @@ from edgeagent.errors import (
     QueueFull,
 )
 from edgeagent.intents import Choosing
-from edgeagent.types import EngineConfig, GenerateSpec, Prompt, PromptFacts, Sampling
+from edgeagent.types import (
+    EngineConfig,
+    GenerateSpec,
+    Prompt,
+    PromptFacts,
+    Sampling,
+    TemplateFacts,
+)
+
+logger = logging.getLogger(__name__)
 
 
 class Intake:
     """A thread that prepares requests, those of each key in turn, so that templates and tokenizing never
     hold up the engine. `pulses` tell whether it and the thread that compiles get on.
 
-    Prepared sequences go to `submit`, errors to `refuse`, tokens that are only counted to `count`, and
+    Prepared sequences go to `submit`, errors to `refuse`, what is only counted or asked to `tell`, and
     what is known of a request once its prompts are made to `prepared`.
     `close()` may be called twice.
     """
@@ -52,7 +62,7 @@ class Intake:
         *,
         submit: Callable[[list[Sequence]], None],
         refuse: Callable[[int, Exception], None],
-        count: Callable[[int, int], None],
+        tell: Callable[[int, int | TemplateFacts], None],
         prepared: Callable[[int, PromptFacts], None] = lambda request_id, facts: None,
     ) -> None:
         self._config = config
@@ -60,12 +70,17 @@ class Intake:
         self._n_slot = slot_tokens(config, llama)
         self._pulse = Pulse()
         self._prompts = PromptBuilder(
-            llama, template, config.template_timeout_s, config.model_id, beat=self._pulse.beat
+            llama,
+            template,
+            config.template_timeout_s,
+            config.model_id,
+            beat=self._pulse.beat,
+            source="model" if config.chat_template is None else "installed",
         )
         self._calls = CallTokens(llama, self._prompts, config.model_id)
         self._submit = submit
         self._refuse = refuse
-        self._count = count
+        self._tell = tell
         self._prepared = prepared
         self._grammars = Grammars(
             lambda: vocabulary_of(llama),
@@ -87,11 +102,21 @@ class Intake:
             self._refuse(lost.request_id, self._too_many())
         return has_place
 
+    @property
+    def has_template(self) -> bool:
+        """Whether the model, or we for it, have a chat template."""
+        return self._prompts.has_template
+
     def rss_bytes(self) -> int:
         """Resident memory of the template process."""
         return self._prompts.rss_bytes()
 
     def _loop(self) -> None:
+        try:
+            with self._pulse.job():
+                self._prompts.learn()  # before the first request, which would wait for it
+        except EdgeAgentError as exc:
+            logger.warning("template_unknown model=%s %s", self._config.model_id, exc.message)
         while (request := self._queue.get()) is not None:
             try:
                 with self._pulse.job():
@@ -108,7 +133,9 @@ class Intake:
         if request.is_counted:
             spec = request.spec
             n_tokens = sum(len(prompt.tokens) for prompt, _ in self._fitted_all(spec))
-            self._count(request.request_id, n_tokens)
+            self._tell(request.request_id, n_tokens)
+        elif request.is_about_template:
+            self._tell(request.request_id, self._prompts.facts())
         elif self._has_grammar(request):
             sequences = self.prepare(request)
             assert request.facts is not None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from array import array
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from edgeagent.engine.dialogue import Dialogue
+import msgspec
+
+from edgeagent.engine import built_in_templates
+from edgeagent.engine.abilities import Abilities, complaint, probed
+from edgeagent.engine.dialogue import plainest, variables
 from edgeagent.engine.hidden_prompt import all_told, hidden_prompt, hidden_tools
 from edgeagent.engine.infill import with_gap
 from edgeagent.engine.literal import Guard, TextTokenizer
@@ -16,9 +21,11 @@ from edgeagent.engine.special_tokens import SpecialTokens
 from edgeagent.engine.syntax import PLAIN
 from edgeagent.engine.syntax.family import Family
 from edgeagent.engine.syntax.reasoning import Reasoning, reasoning_of
-from edgeagent.engine.template_host import TemplateHost
+from edgeagent.engine.template_host import TemplateHost, TemplateRefused
 from edgeagent.errors import InvalidParameter, TemplateFailed
-from edgeagent.types import Prompt, ToolUse
+from edgeagent.types import Prompt, TemplateFacts, TemplateSource, ToolUse
+
+logger = logging.getLogger(__name__)
 
 # Stands for any text of a user.
 QUESTION = "edgeagent-question"
@@ -51,31 +58,81 @@ class PromptBuilder:
         timeout_s: float,
         model_id: str,
         beat: Callable[[], None] = lambda: None,
+        source: TemplateSource = "model",
     ) -> None:
         self._llama = llama
         self._model_id = model_id
+        self._source: TemplateSource | None = source
+        self._problem: str | None = None
+        if template is None:
+            template, self._source = self._built_in(), "built-in"
+            self._problem = "the file has none"
         self._template = template or ""
         self._host = TemplateHost(template, timeout_s, beat) if template is not None else None
         if self._host is not None:
             self._host.start()
-        self._dialogue = Dialogue(self._run, template) if template is not None else None
-        self.reasoning: Reasoning | None = None
-        if template is not None:
-            self.reasoning = reasoning_of(template, lambda name: token_of(llama, name) is not None)
+        self._abilities: Abilities | None = None
+        self.reasoning = self._reasoning() if template is not None else None
         self._special = {
             "bos_token": llama.text_of(llama.bos) if llama.bos is not None else "",
             "eos_token": llama.text_of(llama.eos) if llama.eos is not None else "",
         }
 
+    def _built_in(self) -> str | None:
+        return built_in_templates.fitting(lambda name: token_of(self._llama, name) is not None)
+
+    def _reasoning(self) -> Reasoning | None:
+        return reasoning_of(self._template, lambda name: token_of(self._llama, name) is not None)
+
+    @property
+    def has_template(self) -> bool:
+        return self._host is not None
+
+    @property
+    def abilities(self) -> Abilities:
+        """What the template can. There must be one."""
+        self.learn()
+        assert self._abilities is not None
+        return self._abilities
+
+    def learn(self) -> None:
+        """Find out what the template can, once. One that cannot even render a question is replaced by ours
+        for the model's family, where we have one. Raises: Unavailable."""
+        if self._abilities is not None or self._host is None:
+            return
+        problem = complaint(self._run) if self._source != "built-in" else None
+        if problem is not None:
+            self._problem = problem
+            if (template := self._built_in()) is not None:
+                self._template, self._source = template, "built-in"
+                self._host.replace_template(template)
+                self.reasoning = self._reasoning()
+                self.__dict__.pop("_texts", None)
+            logger.warning("template_broken model=%s used=%s", self._model_id, self._source)
+        self._abilities = found = probed(self._run, self._template)
+        logger.info(
+            "template_probed model=%s source=%s calls=%s system=%s neighbours=%s tools=%s",
+            self._model_id, self._source, found.family.name, found.has_system,
+            found.has_neighbours, found.has_tools,
+        )  # fmt: skip
+
+    def facts(self) -> TemplateFacts:
+        """What the template can, to be told."""
+        if self._host is None:
+            return TemplateFacts(problem=self._problem)
+        found, source = self.abilities, self._source
+        assert source is not None
+        return msgspec.structs.replace(found.facts(source), problem=self._problem)
+
     @property
     def family(self) -> Family:
         """How the model writes calls. Raises nothing: a model without a template fails elsewhere."""
-        return self._dialogue.abilities.family if self._dialogue is not None else PLAIN
+        return self.abilities.family if self._host is not None else PLAIN
 
     @property
     def is_taught(self) -> bool:
         """Whether the model knows tools from its training, as far as its template tells."""
-        return self._dialogue is not None and self._dialogue.abilities.has_tools
+        return self._host is not None and self.abilities.has_tools
 
     def build(self, prompt: Prompt, tools: ToolUse | None) -> Built:
         """A prompt, told of tools. Raises: as `tokens` and `with_gap`."""
@@ -84,6 +141,7 @@ class PromptBuilder:
             return Built(with_gap(self._llama, before, prompt.suffix, self._model_id))
         if prompt.messages is None or (self._host is None and prompt.text is not None):
             return Built(self.tokens(prompt))
+        self.learn()
         guard = Guard(self._texts.specials, all_told(prompt, tools), self._template)
         # Templates look for the markers of reasoning in what an assistant said, to leave it out.
         hidden = hidden_prompt(prompt, guard, self.reasoning or ())
@@ -145,16 +203,25 @@ class PromptBuilder:
         return array("i", ids)
 
     def _render(self, prompt: Prompt, tools: ToolUse | None) -> str:
-        if self._dialogue is None:
+        if self._host is None:
             raise TemplateFailed(
                 f"Model {self._model_id} has no chat template: send a plain prompt to /v1/completions, "
                 "or name a model in the request that has one."
             )
-        return self._run(prompt.variables | self._dialogue.variables(prompt.messages or [], tools))
+        messages = prompt.messages or []
+        told = prompt.variables | {"add_generation_prompt": prompt.opens_answer}
+        shown = variables(messages, tools, self.abilities)
+        try:
+            return self._run(told | shown)
+        except TemplateRefused:
+            plainer = variables(messages, tools, plainest(self.abilities))
+            if plainer == shown:
+                raise
+            return self._run(told | plainer)
 
-    def _run(self, variables: dict[str, Any]) -> str:
+    def _run(self, told: dict[str, Any]) -> str:
         assert self._host is not None
-        return self._host.render(variables | {"add_generation_prompt": True, **self._special})
+        return self._host.render({"add_generation_prompt": True} | told | self._special)
 
     def rss_bytes(self) -> int:
         """Resident memory of the template process, 0 without one. Any thread may ask."""

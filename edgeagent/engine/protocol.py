@@ -21,6 +21,7 @@ from edgeagent.types import (
     PromptFacts,
     Question,
     Scores,
+    TemplateFacts,
     TokenChunk,
     Vectors,
 )
@@ -86,10 +87,11 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
 
 
 class Result(msgspec.Struct, frozen=True, tag="result"):
-    """Vectors, scores, cells, the tokens of a text, the text of tokens, or a count of them."""
+    """Vectors, scores, cells, the tokens of a text, the text of tokens, a count of them, or what a template
+    can."""
 
     request_id: int
-    value: Vectors | Scores | Cells | list[int] | str | int
+    value: Vectors | Scores | Cells | TemplateFacts | list[int] | str | int
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):

@@ -21,7 +21,7 @@ from edgeagent.types import FinishReason, GenerateSpec, PromptFacts, Usage
 class Request:
     """What a client asked for. `is_cancelled` is set by the receiving thread and read by the engine, as
     is `is_forgotten`: nothing of it stays cached. With `is_counted` its prompts are made and counted, and
-    that is all."""
+    that is all. One that `is_about_template` has none: it asks what the template can."""
 
     request_id: int
     spec: GenerateSpec
@@ -31,6 +31,7 @@ class Request:
     wanted: Wanted | None = None  # what its answers must look like, if it matters
     grammar: Grammar | None = None  # what is wanted, once it is compiled
     is_counted: bool = False
+    is_about_template: bool = False
     facts: PromptFacts | None = None  # once its prompts are made
 
 

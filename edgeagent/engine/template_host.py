@@ -27,6 +27,17 @@ class _Silent(Exception):
     """The process has not answered in time."""
 
 
+class TemplateRefused(TemplateFailed):
+    """The template itself raised an error; `reason` has its words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The model's chat template refused these messages: {reason}. "
+            "Change the messages, or send a plain prompt to /v1/completions."
+        )
+        self.reason = reason
+
+
 class TemplateHost:
     """Starts the process, asks it, and replaces one that does not answer. One thread; `close()` may be
     called twice. `beat` is called now and then during a wait: every wait here ends by itself."""
@@ -38,6 +49,7 @@ class TemplateHost:
         self._timeout_s = timeout_s
         self._beat = beat
         self._process: helpers.Helper | None = None
+        self._is_warm = False
 
     def start(self) -> None:
         """Start the process."""
@@ -55,6 +67,11 @@ class TemplateHost:
         """Resident memory of the process, 0 without one. Any thread may ask."""
         process = self._process
         return process.rss_bytes() if process is not None else 0
+
+    def replace_template(self, template: str) -> None:
+        """Render by another template from now on."""
+        self._template = template
+        self._is_warm = False
 
     def render(self, variables: dict[str, Any]) -> str:
         """The prompt.
@@ -74,10 +91,7 @@ class TemplateHost:
                     retry_after_s=5.0,
                 ) from None
         if answer.error is not None:
-            raise TemplateFailed(
-                f"The model's chat template refused these messages: {answer.error}. "
-                "Change the messages, or send a plain prompt to /v1/completions."
-            )
+            raise TemplateRefused(answer.error)
         self._is_warm = True
         return answer.text or ""
 

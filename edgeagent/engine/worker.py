@@ -35,6 +35,7 @@ from edgeagent.types import (
     EmbedSpec,
     EngineConfig,
     EngineFacts,
+    GenerateSpec,
     HeldSpec,
     LiftSpec,
     PlaceSpec,
@@ -42,6 +43,8 @@ from edgeagent.types import (
     RerankSpec,
     StateQuestion,
     Task,
+    TemplateFacts,
+    TemplateSpec,
     TokenChunk,
     TokenizeSpec,
 )
@@ -78,11 +81,11 @@ class Worker:
             template,
             submit=self._submit,
             refuse=self._refuse,
-            count=self._tell_count,
+            tell=self._tell,
             prepared=self._tell_facts,
         )
         self._clerk = Clerk(config, self._llama, channel)
-        self._facts = self._describe(template is not None, started_s)
+        self._facts = self._describe(self._intake.has_template, started_s)
 
     def _describe(self, has_template: bool, started_s: float) -> EngineFacts:
         return EngineFacts(
@@ -139,9 +142,9 @@ class Worker:
     def _submit(self, sequences: list[Sequence]) -> None:
         self._loop.post(lambda: self._engine.submit(sequences))
 
-    def _tell_count(self, request_id: int, n_tokens: int) -> None:
+    def _tell(self, request_id: int, value: int | TemplateFacts) -> None:
         self._forget(request_id)
-        self._channel.send(protocol.Result(request_id, n_tokens))
+        self._channel.send(protocol.Result(request_id, value))
 
     # --- receiver thread
 
@@ -161,6 +164,9 @@ class Worker:
         match message:
             case protocol.Generate(request_id, spec):
                 self._take(Request(request_id, spec, time.monotonic()))
+            case protocol.Ask(request_id, TemplateSpec()):
+                nothing = GenerateSpec(prompts=[])
+                self._take(Request(request_id, nothing, time.monotonic(), is_about_template=True))
             case protocol.Ask(request_id, CountSpec(request=spec)):
                 self._take(Request(request_id, spec, time.monotonic(), is_counted=True))
             case protocol.Ask(request_id, EmbedSpec() | RerankSpec()):

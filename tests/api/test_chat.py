@@ -246,3 +246,42 @@ async def test_the_asynchronous_client_streams_too(smollm_daemon: DaemonProcess)
         )
         choices = [choice async for chunk in stream for choice in chunk.choices]
     assert choices[-1].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"continue_final_message": True},
+        {"continue_final_message": True, "add_generation_prompt": False},
+        {"add_generation_prompt": False},
+    ],
+)
+def test_a_trailing_answer_is_continued_where_that_is_asked_for(client, flags):
+    begun = [*ASK, {"role": "assistant", "content": "The three colours are red, green and"}]
+    whole = create(client, messages=begun)
+    answer = create(client, messages=begun, extra_body=flags)
+    # Neither the end of that turn nor another turn's opening.
+    assert whole.usage.prompt_tokens - answer.usage.prompt_tokens == 6
+    assert "The three" not in answer.choices[0].message.content
+
+
+def test_a_prompt_may_end_without_the_opening_of_an_answer(client):
+    with_opening = create(client).usage.prompt_tokens
+    without = create(client, extra_body={"add_generation_prompt": False}).usage.prompt_tokens
+    assert with_opening - without == 4
+
+
+@pytest.mark.parametrize(
+    ("messages", "flags", "param"),
+    [
+        (ASK, {"continue_final_message": True}, "continue_final_message"),
+        ([{"role": "assistant", "content": "Well"}], {"continue_final_message": True},
+         "continue_final_message"),
+        ([*ASK, {"role": "assistant", "content": "Well"}],
+         {"continue_final_message": True, "add_generation_prompt": True}, "add_generation_prompt"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_continued_is_refused(client, messages, flags, param):
+    with pytest.raises(openai.BadRequestError, match=param) as caught:
+        create(client, messages=messages, extra_body=flags)
+    assert caught.value.param == param

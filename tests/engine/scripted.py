@@ -151,7 +151,7 @@ class Stage:
             template,
             submit=self._ready.append,
             refuse=self.refused.__setitem__,
-            count=lambda request_id, n_tokens: None,
+            tell=lambda request_id, value: None,
         )
 
     def _emit(self, chunks: list[tuple[int, TokenChunk]]) -> None:

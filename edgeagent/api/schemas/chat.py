@@ -155,6 +155,18 @@ class ChatRequest(GenerationRequest):
         dict[str, Any] | None,
         Extension("what else the model's template is told, such as `enable_thinking`"),
     ] = Field(None, max_length=MAX_TEMPLATE_VARIABLES)
+    continue_final_message: Annotated[
+        bool | None,
+        Extension(
+            "the answer goes on with the last message, which is the assistant's and not said again"
+        ),
+    ] = None
+    add_generation_prompt: Annotated[
+        bool | None,
+        Extension(
+            "false: the prompt does not open an answer; a last message of the assistant is continued"
+        ),
+    ] = None
     verbosity: Annotated[str | None, Ignored()] = None
     service_tier: Annotated[str | None, Ignored()] = None
     safety_identifier: Annotated[str | None, Ignored()] = None
@@ -236,10 +248,36 @@ class ChatRequest(GenerationRequest):
             tool.offer(offered)
         return offered
 
+    @model_validator(mode="after")
+    def _continues_an_answer(self) -> ChatRequest:
+        if not self.continue_final_message:
+            return self
+        last = self.messages[-1]
+        if last.role != "assistant" or last.tool_calls or len(self.messages) == 1:
+            raise InvalidParameter(
+                "`continue_final_message` goes on with a last message of the role `assistant` without calls, "
+                f"and the last of {len(self.messages)} is one of {last.role!r}: add the beginning of the "
+                "answer behind a question, or leave the field out.",
+                param="continue_final_message",
+            )
+        if self.add_generation_prompt:
+            raise InvalidParameter(
+                "`continue_final_message` and `add_generation_prompt` cannot both be true: leave one out.",
+                param="add_generation_prompt",
+            )
+        return self
+
     def prompt(self) -> Prompt:
         """What the model's template is given."""
+        messages = [message.for_template() for message in self.messages]
+        opens_answer, prefill = self.add_generation_prompt is not False, ""
+        is_begun = messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
+        if len(messages) > 1 and is_begun and (self.continue_final_message or not opens_answer):
+            prefill, opens_answer = str(messages.pop()["content"]), True
         return Prompt(
-            messages=[message.for_template() for message in self.messages],
+            messages=messages,
+            prefill=prefill,
+            opens_answer=opens_answer,
             variables=self.template_variables(),
         )
 

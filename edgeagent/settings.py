@@ -265,7 +265,7 @@ class Settings(BaseSettings):
     # HTTP
     max_body_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="largest request body")
     max_bodies_bytes: int = Field(
-        16 << 20,
+        12 << 20,
         ge=1024,
         le=1 << 34,
         description="request bodies in memory, all together; at least max_body_bytes",

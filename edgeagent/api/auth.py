@@ -74,6 +74,7 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         extra: list[tuple[bytes, bytes]] = []
+        caller: Caller | None = None
         try:
             caller = await self._admitted(http)
             if _is_bounded(caller):
@@ -81,6 +82,8 @@ class Authentication:
             place = self._limiter.admit(caller)
         except Exception as exc:
             error = translate(exc)
+            if caller is None and status_of(error) == 429:
+                extra.append((b"connection", b"close"))  # and what was sent behind it is not judged
             if status_of(error) == 405:
                 extra.append((b"allow", ", ".join(sorted(self._allowed(http["path"]))).encode()))
             await _refuse(error, extra, http, send)

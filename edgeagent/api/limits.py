@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from edgeagent.errors import RateLimited
-from edgeagent.types import Caller
+from edgeagent.types import LOCAL, Caller
 
 Clock = Callable[[], float]  # seconds, monotonic
 
@@ -132,7 +132,8 @@ class Limiter:
     def admit(self, caller: Caller) -> Place:
         """A place for one more request. What is refused is not counted. Raises: RateLimited."""
         usage = self._usage(caller)
-        if self._max_running is not None and usage.n_running >= self._max_running:
+        is_named = caller.key_id != LOCAL.key_id  # without keys, who attacks is who is attacked
+        if is_named and self._max_running is not None and usage.n_running >= self._max_running:
             raise RateLimited(
                 f"This key has {usage.n_running} requests running, no key may have more than three quarters "
                 "of the server's connections: wait until one ends, or raise max_connections.",

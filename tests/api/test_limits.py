@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edgeagent.api import limits
 from edgeagent.api.limits import FAILURES, MAX_PEERS, FailureThrottle, Limiter, duration
 from edgeagent.errors import RateLimited
-from edgeagent.types import Caller, KeyLimits
+from edgeagent.types import LOCAL, Caller, KeyLimits
 
 
 class Clock:
@@ -220,6 +220,7 @@ def test_no_key_takes_all_places():
         limiter.admit(caller())
     places[0].release()
     limiter.admit(caller()).release()
+    assert n_admitted(limiter, LOCAL, 9) == 9 and [limiter.admit(LOCAL) for _ in range(9)]
 
 
 def test_what_runs_alone_is_refused_a_second_time_until_it_has_ended():

@@ -179,3 +179,14 @@ def test_pipelined_requests_are_answered_in_turn(daemon: DaemonProcess):
 def test_json_is_what_every_refusal_speaks(daemon: DaemonProcess):
     reply = exchange(daemon.url, OVER)
     assert json.loads(reply.body)["error"]["code"] == "body_too_large"
+
+
+def test_who_guesses_keys_has_to_connect_anew_for_each(keyed: tuple[DaemonProcess, str]):
+    daemon, secret = keyed
+    wrong = request("GET", "/v1/models", "Authorization: Bearer wrong")
+    with connect(daemon.url) as sock, suppress(OSError):
+        sock.sendall(wrong * 100)
+        data = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert data.count(b"HTTP/1.1 429 ") == 1 and data.count(b"HTTP/1.1 401 ") <= 20
+    good = {"Authorization": f"Bearer {secret}"}
+    assert httpx.get(f"{daemon.url}/v1/models", headers=good).status_code == 200

@@ -261,7 +261,7 @@ class Engine:
             seq.started_s = now
             seq.n_cached = n_shared
             if seq.index == 0 and n_shared and (facts := seq.request.facts) is not None:
-                facts = msgspec.structs.replace(facts, n_cached=n_shared)
+                facts = msgspec.structs.replace(facts, n_cached=min(n_shared, facts.n_prompt))
                 self._prepared(seq.request.request_id, facts)
         self._running.append(seq)
 

@@ -118,7 +118,8 @@ class Sequence:
         arrived = self.request.arrived_s
         return Usage(
             n_prompt=self.n_prompt,
-            n_cached=self.n_cached or 0,
+            # What an answer must begin with is cached as well, and is none of the prompt's.
+            n_cached=min(self.n_cached or 0, self.n_prompt),
             n_generated=self.n_generated,
             queue_ms=1e3 * ((self.started_s or now_s) - arrived),
             ttft_ms=1e3 * ((self.first_token_s or now_s) - arrived),

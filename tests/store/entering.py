@@ -52,7 +52,7 @@ def main(state: Path, key: str, seed: int) -> None:
             owner = f"own-{rng.getrandbits(60)}"
             store.write(
                 lambda db, owner=owner: conversations.create(  # type: ignore[misc]
-                    db, owner, subject=None, metadata={}, now_ms=1
+                    db, owner, metadata={}, now_ms=1
                 )
             ).result()
             if rng.random() < 0.5:

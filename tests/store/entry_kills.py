@@ -56,6 +56,7 @@ class Campaign:
         timer.join()
         child.wait()
         child.stdout.close()
+        assert child.returncode == -9, f"it ended by itself with {child.returncode}"
         self.tally.kills += 1
         for line in text.split("\n")[:-1]:
             self._hear(*line.split())

@@ -132,7 +132,7 @@ def test_on_a_disk_filled_by_others_keys_are_ended_and_data_is_erased(small_disk
         for n in range(40):
             store.write(
                 lambda db, n=n: conversations.create(
-                    db, "ann", subject=f"p{n}", metadata={"text": "x" * 500}, now_ms=n
+                    db, "ann", metadata={"text": "x" * 500}, now_ms=n
                 )
             ).result()
         fill_up(small_disk)

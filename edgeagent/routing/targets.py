@@ -74,7 +74,7 @@ class Home:
         self, words: Sequence[str], domains: Collection[str] = (), *, place_domain: str = ""
     ) -> Found | None:
         """What `words` mean among the devices of some domains (any where there are none given). An area alone
-        means its devices of `place_domain`."""
+        means its devices of `place_domain`, or with "*" of all these domains."""
         entities = [e for e in self.entities if not domains or e.domain in domains]
         if not words or not entities:
             return None
@@ -213,6 +213,8 @@ class _Phrase:
             return None
         if is_everything:
             return (Target(None, area, floor),)
+        if self.place_domain == "*":
+            return (Target(None, area, floor, tuple(dict.fromkeys(e.domain for e in inside))),)
         found = [entity for entity in inside if entity.domain == self.place_domain]
         if len(found) > 1:
             return (Target(None, area, floor, (self.place_domain,)),)

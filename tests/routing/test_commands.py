@@ -195,3 +195,25 @@ def test_an_intent_counts_where_all_that_its_tool_needs_is_said():
 
 def test_a_text_that_is_no_command_by_its_length_is_not_compared():
     assert ALL.read("turn on the kitchen light " * 12) is None
+
+
+HOMES = {
+    "without areas": "- names: Kitchen Light\n  domain: light\n- names: Bedroom Lamp\n  domain: light\n",
+    "two lights": "- names: Kitchen Ceiling Light\n  domain: light\n  areas: Kitchen\n"
+    "- names: Kitchen Counter Light\n  domain: light\n  areas: Kitchen\n",
+    "by id": "light.kitchen_light:\n  names: Kitchen Light\n  state: 'off'\n  areas: Kitchen\n",
+    "decoys": "- names: Kitchen Light\n  domain: light\n  areas: Kitchen\n"
+    "- names: Kitchen Light Switch\n  domain: switch\n  areas: Kitchen\n"
+    "- names: Kitchen Light Power\n  domain: sensor\n  areas: Kitchen\n",
+}
+
+
+@pytest.mark.parametrize("home", HOMES.values(), ids=HOMES.keys())
+def test_the_words_do_not_depend_on_one_home(home):
+    here = commands(home=home)
+    for text in [*DEVELOPMENT, *KITCHEN_TOO]:
+        command = here.read(text)
+        assert command is not None and command.calls, text
+        for call in command.calls:
+            assert call.name == "HassTurnOn"
+            assert "Kitchen" in (call.arguments.get("name") or call.arguments["area"])

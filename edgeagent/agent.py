@@ -119,6 +119,10 @@ class ModelSource(Protocol):
         """The installed model that takes over what this one cannot answer."""
         ...
 
+    def hashed_share(self, model_id: str) -> float | None:
+        """How much of a model's file is hashed, 0 to 1; None where it is not being hashed."""
+        ...
+
 
 class Answer:
     """A request that is being answered. `release()` may be called twice."""
@@ -419,7 +423,9 @@ class Agent:
         if resident.state == "loaded":
             return Readiness("ready", model_id)
         if resident.state == "loading":
-            return Readiness("loading", model_id, "the model is being loaded")
+            share = self._models.hashed_share(model_id)
+            doing = "being loaded" if share is None else f"being verified ({100 * share:.0f}%)"
+            return Readiness("loading", model_id, f"the model is {doing}")
         if broken := self._pool.broken(resident):
             return Readiness("unavailable", model_id, broken.message)
         if resident.failure is not None:

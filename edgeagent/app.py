@@ -90,6 +90,7 @@ class Daemon:
         n_cores = settings.n_threads or configuration.device.capacity.n_threads_max
         measuring = Measuring(configuration.device, settings.state_dir)
         self.models = InstalledModels.of(configuration)
+        self.models.on_altered = self._note_altered
         self.pool = Pool(
             _limits(settings, n_cores, self.models.default_id()),
             check=self.models.find,
@@ -161,6 +162,7 @@ class Daemon:
     async def _start(self) -> None:
         self.hub.start()
         forget_history(self.settings.state_dir)
+        self._adopt_models()
         await self.pool.open()
         self.custody.start()
         await self._fail_open()
@@ -171,6 +173,12 @@ class Daemon:
             self._preloading = asyncio.create_task(self._preload(), name="preload")
         if self.settings.measure_when_idle:
             self._idle.start()
+
+    def _adopt_models(self) -> None:
+        try:
+            self.models.integrity.adopt()
+        except EdgeAgentError as exc:  # told again to whoever asks for a model
+            logger.error("approvals_not_kept %s", exc.message)
 
     async def _preload(self) -> None:
         """Load the default model; what keeps it from loading is logged and shown by /ready."""
@@ -220,6 +228,12 @@ class Daemon:
         else:
             if n_failed:
                 logger.info("responses_interrupted n=%d", n_failed)
+
+    def _note_altered(self, model_id: str) -> None:
+        """Audit that a model's file is not the approved one. That it is refused does not hang on this."""
+        if self.database is not None:
+            with suppress(EdgeAgentError):
+                self.keyring.note_altered_model(model_id)
 
     def _note(self, row: RequestRow) -> None:
         if self._requests is not None:

@@ -15,7 +15,8 @@
     |  `- TemplateFailed                template_failed          the model's chat template refused or failed
     |- Unauthorized                     invalid_api_key          no key, or none that is good here
     |- Forbidden                        forbidden
-    |  `- InsufficientScope             insufficient_scope       a good key that may not do this
+    |  |- InsufficientScope             insufficient_scope       a good key that may not do this
+    |  `- ModelNotApproved              model_not_approved       a file that nobody has approved
     |- Conflict                         conflict                 not in the state that this needs
     |  |- StoreOff                      store_off                this daemon stores nothing
     |  |- Erased                        erased                   whom it is about was erased meanwhile
@@ -39,7 +40,8 @@
     |- EngineFailed                     engine_failed            llama.cpp refused or failed a step
     |- SchemaViolated                   schema_violated          an answer without the form it was held to
     |- ModelUnusable                    model_unusable           a model file that cannot be loaded
-    |  `- GGUFRefused                   gguf_refused             refused by our header reader
+    |  |- GGUFRefused                   gguf_refused             refused by our header reader
+    |  `- ModelAltered                  model_altered            not the file that was approved
     |- InstallFailed                    install_failed
     |  `- BundleRefused                 bundle_refused           altered, unsigned or replayed
     |- KeyUnusable                      key_unusable             a key that is not usable, trusted or right
@@ -145,6 +147,10 @@ class InsufficientScope(Forbidden):
     code = "insufficient_scope"
 
 
+class ModelNotApproved(Forbidden):
+    code = "model_not_approved"
+
+
 class NotFound(EdgeAgentError):
     code = "not_found"
 
@@ -219,6 +225,10 @@ class SchemaViolated(EdgeAgentError):
 
 class ModelUnusable(EdgeAgentError):
     code = "model_unusable"
+
+
+class ModelAltered(ModelUnusable):
+    code = "model_altered"
 
 
 class GGUFRefused(ModelUnusable):

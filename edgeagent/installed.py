@@ -16,10 +16,12 @@ from pathlib import Path
 import msgspec
 
 from edgeagent.catalog.anatomy import from_facts
+from edgeagent.catalog.approvals import Approvals
 from edgeagent.catalog.assistant import Assistant, read_assistant
 from edgeagent.catalog.card import Card
 from edgeagent.catalog.facts import ModelFacts
 from edgeagent.catalog.inspection import inspect_apart
+from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import Catalog, load_catalog
 from edgeagent.catalog.memory import Setup, worker_memory
@@ -27,7 +29,7 @@ from edgeagent.catalog.record import InstalledModel
 from edgeagent.catalog.repack import repacked_types
 from edgeagent.configuration import Configuration
 from edgeagent.device.measure import Measurement
-from edgeagent.errors import EdgeAgentError, ModelNotFound
+from edgeagent.errors import EdgeAgentError, ModelAltered, ModelNotFound
 from edgeagent.measuring import Measuring
 from edgeagent.pool import Placement
 from edgeagent.routing.aliases import Aliases
@@ -65,6 +67,7 @@ class InstalledModels:
         n_threads: int,
         repacked: frozenset[str] = frozenset(),
         measured: Callable[[], Measurement | None] = lambda: None,
+        named: frozenset[str] = frozenset(),
     ) -> None:
         self._settings = settings
         self._library = library
@@ -73,10 +76,15 @@ class InstalledModels:
         self._repacked = repacked
         self._measured = measured
         self._aliases = Aliases(settings.model_aliases)
+        approvals = library.approvals or Approvals(settings.state_dir)
+        self.integrity = Integrity(library, approvals, named)
         self._listing: dict[str, InstalledModel] = {}
+        self._waiting: dict[str, InstalledModel] = {}
         self._listed_s = float("-inf")
         self._learned: dict[tuple[Path, int], Task] = {}
         self._assistants: dict[str, Assistant] = {}  # as long as the listing
+        # Told of a model whose file is not the approved one.
+        self.on_altered: Callable[[str], None] = lambda model_id: None
 
     @classmethod
     def of(cls, configuration: Configuration) -> InstalledModels:
@@ -85,7 +93,7 @@ class InstalledModels:
         measuring = Measuring(device, settings.state_dir)
         return cls(
             settings,
-            Library(settings.effective_models_dir, settings.shipped_models_dir),
+            Library(settings.effective_models_dir, settings.shipped_models_dir, settings.state_dir),
             load_catalog(
                 shipped_models_dir() / "catalog.toml",
                 settings.effective_models_dir / "catalog.toml",
@@ -93,10 +101,12 @@ class InstalledModels:
             n_threads=settings.n_threads or device.capacity.n_threads_max,
             repacked=repacked_types(device.system.architecture or "", device.cpu.features),
             measured=measuring.kept,
+            named=named_models(configuration),
         )
 
     def installed(self) -> list[InstalledModel]:
-        """Every model that a worker can run, by id. A directory that cannot be read has none."""
+        """Every model that a worker can run and that may be served, by id. A directory that cannot be read
+        has none."""
         now = time.monotonic()
         if now - self._listed_s > LISTING_AGE_S:
             self._listed_s = now
@@ -106,8 +116,26 @@ class InstalledModels:
             except EdgeAgentError as exc:
                 logger.error("models_dir_unreadable %s", exc.message)
                 found = []
-            self._listing = {model.id: model for model in found if self._is_for_workers(model)}
+            found = [model for model in found if self._is_for_workers(model)]
+            self._listing, self._waiting = self._sorted_out(found)
         return list(self._listing.values())
+
+    def _sorted_out(
+        self, found: list[InstalledModel]
+    ) -> tuple[dict[str, InstalledModel], dict[str, InstalledModel]]:
+        """Those that may be served, and those that wait for an approval."""
+        served: dict[str, InstalledModel] = {}
+        waiting: dict[str, InstalledModel] = {}
+        for model in found:
+            try:
+                is_waiting = self.integrity.standing(model) == "waiting"
+            except EdgeAgentError as exc:
+                logger.error("approvals_unreadable %s", exc.message)
+                is_waiting = True
+            if is_waiting and model.id not in self._waiting:
+                logger.warning("model_waiting model=%s hint='edgeagent models approve'", model.id)
+            (waiting if is_waiting else served)[model.id] = model
+        return served, waiting
 
     def _is_for_workers(self, model: InstalledModel) -> bool:
         return model.id not in self._catalog or self._catalog.entry(model.id).task in TASKS
@@ -166,6 +194,10 @@ class InstalledModels:
     async def facts(self, model: InstalledModel) -> ModelFacts:
         """What a model's header says, read by a process of its own and remembered. Raises: GGUFRefused."""
         return await asyncio.to_thread(inspect_apart, model.path)
+
+    def hashed_share(self, model_id: str) -> float | None:
+        """How much of a model's file is hashed, 0 to 1; None where it is not being hashed."""
+        return self.integrity.share(model_id)
 
     def default_id(self) -> str | None:
         """The default model, or its larger one, or the first that generates text; None when none is
@@ -228,13 +260,15 @@ class InstalledModels:
         return self._aliases.of(model_id, *own)
 
     def find(self, model_id: str) -> InstalledModel:
-        """Raises: ModelNotFound, with the nearest name or the command that installs it."""
+        """Raises: ModelNotFound, with the nearest name or the command that installs it; ModelNotApproved."""
         self.installed()
         if model_id not in self._listing:
             self._listed_s = float("-inf")
             self.installed()
         if model_id in self._listing:
             return self._listing[model_id]
+        if model_id in self._waiting:
+            self.integrity.require(self._waiting[model_id])
         self._library.resolve(model_id)  # says what is near, or that it is not installed
         raise ModelNotFound(
             f"Model {model_id!r} neither generates text nor makes embeddings nor ranks: GET /v1/models "
@@ -257,11 +291,20 @@ class InstalledModels:
         return f"{model.path} {found.st_size} {found.st_mtime_ns}"
 
     async def place(self, model_id: str) -> Placement:
-        """How to load a model, and what that needs. Raises: ModelNotFound, GGUFRefused."""
+        """How to load a model, and what that needs; its file is hashed unless it was before.
+
+        Raises: ModelNotFound, ModelNotApproved, ModelAltered, GGUFRefused.
+        """
         model = self.find(model_id)
-        facts = await asyncio.to_thread(inspect_apart, model.path)
+        try:
+            identity = await asyncio.to_thread(self.integrity.verified, model)
+            facts = await asyncio.to_thread(inspect_apart, model.path)
+            self.integrity.check_template(model, facts.template_sha256)
+        except ModelAltered:
+            self.on_altered(model_id)
+            raise
         self._learn(model, facts)
-        config = self._config(model, facts)
+        config = msgspec.structs.replace(self._config(model, facts), identity=identity)
         if (task := self.task(model)) != "generate":
             config = self._for_whole_texts(config, facts, task)
         memory = worker_memory(from_facts(facts), Setup.of(config, self._repacked))
@@ -314,3 +357,15 @@ class InstalledModels:
             return None
         rate = max(measured.model.prefill_tok_s.values())
         return rate * measured.model.n_params / max(1, facts.n_params)
+
+
+def named_models(configuration: Configuration) -> frozenset[str]:
+    """The models that the administrator's own settings name; what a default or a profile names is not."""
+    origins, settings = configuration.resolved.origins, configuration.settings
+    named = {"default_model": [settings.default_model], "pinned_models": settings.pinned_models}
+    return frozenset(
+        model_id
+        for setting, ids in named.items()
+        for model_id in ids
+        if origins[setting] != "default" and not origins[setting].startswith("profile ")
+    )

@@ -323,6 +323,12 @@ class Keyring:
         """Audit one use of a sealed key."""
         return self._write(lambda db: self._note(db, caller.key_id, "key.break_glass", what))
 
+    def note_altered_model(self, model_id: str) -> Future[None]:
+        """Audit that a model was refused because its file is not the approved one."""
+        return self._write(
+            lambda db: self._note(db, "system", "model.altered", f"model:{model_id}")
+        )
+
     def _make(self, make: Callable[[Tables], NewKey]) -> NewKey:
         """Commit a new key, then see that the journal says that keys are needed, then acknowledge.
 

@@ -406,18 +406,24 @@ class EngineHealth(msgspec.Struct, frozen=True, kw_only=True):
     rss_bytes: int = 0
 
 
+# A state of a file: device, inode, size in bytes, mtime and ctime in nanoseconds.
+FileIdentity = tuple[int, int, int, int, int]
+
+
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How to load one model into a worker.
 
     `n_ctx` cells are shared by `n_seq` running sequences; `n_prefixes` more sequences may stay cached
     while idle. `step_budget_ms` bounds how long one prompt chunk may hold up running answers;
     `prefill_tok_s` is what this device was measured to do, where it was. `reproducible` stores values
-    in bf16: see `engine.llama.BF16`. For the tasks "embed" and "rerank" `n_ctx` is the longest text and
-    `n_seq` the most texts of one step.
+    in bf16: see `engine.llama.BF16`. `identity` is the state of the file that was found good, None for
+    any. For the tasks "embed" and "rerank" `n_ctx` is the longest text and `n_seq` the most texts of one
+    step.
     """
 
     model_id: str
     path: str
+    identity: FileIdentity | None = None
     task: Task = "generate"
     n_ctx: int = 4096
     n_seq: int = 8

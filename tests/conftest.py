@@ -24,6 +24,9 @@ import openai
 import psutil
 import pytest
 
+from edgeagent.catalog.digest import sha256_of
+from edgeagent.catalog.library import Library
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 STORIES = SHARED / "models" / "stories260K.gguf"
@@ -37,6 +40,9 @@ os.environ[KEY_FILE] = str(Path(_KEYS.name, "store.key"))
 # Tests say which models there are: those that come with edgeagent are hidden from all that do not ask.
 SHIPPED = "EDGEAGENT_SHIPPED_MODELS_DIR"
 os.environ[SHIPPED] = str(Path(_KEYS.name, "shipped"))
+# Commands that name no state directory leave the system's alone.
+STATE = "EDGEAGENT_STATE_DIR"
+os.environ[STATE] = str(Path(_KEYS.name, "state"))
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +69,7 @@ def installed(model: str) -> Path:
     with alone():
         if not (CACHE / model / "installed.toml").is_file():
             command = [sys.executable, "-m", "edgeagent", "models", "install", model]
-            command += ["--models-dir", str(CACHE)]
+            command += ["--models-dir", str(CACHE), "--state-dir", str(CACHE.parent / "state")]
             subprocess.run(command, check=True, timeout=300)
     return CACHE
 
@@ -125,6 +131,7 @@ class DaemonProcess:
         self, models_dir: Path, state_dir: Path, settings: dict[str, Any], flags: Sequence[str] = ()
     ) -> None:
         self.state_dir = state_dir
+        approve_dropped(models_dir, state_dir)
         self.log = state_dir / "daemon.log"
         state_dir.mkdir(parents=True, exist_ok=True)
         # What a profile would set is set here, so that tests mean the same on every machine. One thread:
@@ -201,10 +208,20 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
+def approve_dropped(models_dir: Path, state_dir: Path) -> None:
+    """As `edgeagent models approve` for every file that was dropped in."""
+    library = Library(models_dir, state_dir / "none", state_dir)
+    assert library.approvals is not None
+    library.approvals.adopt(library.installed())
+    for model in library.installed():
+        if model.unmanaged:
+            library.approvals.approve(model.id, sha256_of(model.path), None, "approved")
+
+
 def clean_environment() -> dict[str, str]:
     """Ours without its settings; stores made by tests keep their key away from the system's."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("EDGEAGENT_")}
-    return kept | {name: os.environ[name] for name in (KEY_FILE, SHIPPED)}
+    return kept | {name: os.environ[name] for name in (KEY_FILE, SHIPPED, STATE)}
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:

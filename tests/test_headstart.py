@@ -24,6 +24,7 @@ def configuration(stories: Path, tmp_path: Path) -> Configuration:
     return configure(
         flags={
             "models_dir": models,
+            "default_model": "stories260k",
             "state_dir": tmp_path / "state",
             "shipped_models_dir": tmp_path / "none",
         }

@@ -57,6 +57,8 @@ STATUS = {
     "store_locked": 503,
     "model_unusable": 503,
     "gguf_refused": 503,
+    "model_altered": 503,
+    "model_not_approved": 403,
     "install_failed": 503,  # the models directory cannot be read
     "engine_failed": 500,
     "insufficient_memory": 507,

@@ -66,7 +66,7 @@ def install_bundle(
     Raises: BundleRefused naming the part at fault, before anything is written; InstallFailed, with
     every old model still in place, for a full disk or a model that does not load here.
     """
-    folder = BundleFolder(library.models_dir)
+    folder = BundleFolder(library.models_dir, library.state_dir)
     with open_bundle(path, trust) as bundle:
         folder.check_version(bundle.manifest, bundle.manifest_sha256)
         bundle.check_parts(progress)

@@ -1,7 +1,10 @@
 """What installed bundles left in the models directory, and which version of each was the last.
 
+    <state_dir>/bundles/          outside the models directory, where an old state could be put back
+      NAME.toml                   the last installed version of the bundle NAME; written last
+      models.by-id.toml           of each model: the highest version of any bundle that brought it
     <models_dir>/.bundles/
-      state/NAME.toml             the last installed version of the bundle NAME; written last
+      state/NAME.toml             where earlier releases kept the first; read until there is a new one
       catalog/NAME.toml           its catalog entries
       profiles/PROFILE.toml       its device profile
       wheels/NAME/VERSION/*.whl   wheels to install edgeagent itself from
@@ -13,9 +16,10 @@ from __future__ import annotations
 
 import fcntl
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -23,9 +27,14 @@ from msgspec import Struct
 
 from edgeagent.catalog.bundle_manifest import MANIFEST, Manifest
 from edgeagent.catalog.durable import replace_text
+from edgeagent.catalog.ids import folder_name
 from edgeagent.catalog.manifest import BUNDLES
+from edgeagent.catalog.record import read_record
 from edgeagent.catalog.toml_text import to_toml
 from edgeagent.errors import BundleRefused, InstallFailed
+
+# No bundle may be called by a name with a dot, so that this one is free.
+MODELS = "models.by-id.toml"
 
 
 class BundleState(Struct, frozen=True, kw_only=True):
@@ -40,11 +49,23 @@ class BundleState(Struct, frozen=True, kw_only=True):
     profile: str | None = None
 
 
-class BundleFolder:
-    """The places of installed bundles below one models directory."""
+class ModelState(Struct, frozen=True, kw_only=True):
+    """The bundle with the highest version that brought a model, and the digest of the model's file."""
 
-    def __init__(self, models_dir: Path) -> None:
+    version: int
+    bundle: str
+    sha256: str
+
+
+class BundleFolder:
+    """The places of installed bundles below one models directory, and their counters in `state_dir`.
+
+    Without a `state_dir` the counters lie in the models directory.
+    """
+
+    def __init__(self, models_dir: Path, state_dir: Path | None = None) -> None:
         self.root = models_dir / BUNDLES
+        self._counters = self.root / "state" if state_dir is None else state_dir / "bundles"
 
     @property
     def profiles(self) -> Path:
@@ -79,6 +100,8 @@ class BundleFolder:
         Raises: BundleRefused where its record cannot be read: a lost counter must not go unnoticed.
         """
         path = self._state(name)
+        if not path.exists():
+            path = self.root / "state" / path.name
         try:
             tree = tomllib.loads(path.read_text(encoding="utf-8"))
             return msgspec.convert(tree, BundleState)
@@ -95,6 +118,7 @@ class BundleFolder:
 
         Raises: BundleRefused. The identical bundle may be installed again, which repairs.
         """
+        self._check_models(manifest)
         last = self.last(manifest.name)
         if last is None or manifest.version > last.version:
             return
@@ -108,6 +132,54 @@ class BundleFolder:
             param=MANIFEST,
         )
 
+    def _check_models(self, manifest: Manifest) -> None:
+        """Refuse to replace a model by an older one that comes in a bundle of another name.
+
+        Raises: BundleRefused.
+        """
+        known = self.models()
+        for model_id in manifest.models:
+            last = known.get(model_id)
+            if last is None or manifest.version > last.version:
+                continue
+            if _digest_of(manifest, model_id) != last.sha256:
+                raise BundleRefused(
+                    f"Part {MANIFEST!r}: version {manifest.version} of bundle {manifest.name!r} brings"
+                    f" another {model_id!r} than version {last.version} of {last.bundle!r}, which was"
+                    " installed here, and only a higher one may replace it: make a new bundle with a higher"
+                    " --counter",
+                    param=MANIFEST,
+                )
+
+    def models(self) -> dict[str, ModelState]:
+        """What brought each model. Earlier releases wrote bundles only: their models count as theirs.
+
+        Raises: BundleRefused where the counters cannot be read.
+        """
+        path = self._counters / MODELS
+        try:
+            return msgspec.convert(tomllib.loads(path.read_text("utf-8")), dict[str, ModelState])
+        except FileNotFoundError:
+            return self._models_of_earlier_releases()
+        except (OSError, ValueError, RecursionError) as error:
+            raise BundleRefused(
+                f"The versions of models that bundles brought cannot be read from {path} ({error}):"
+                " delete that file to accept any version"
+            ) from error
+
+    def _models_of_earlier_releases(self) -> dict[str, ModelState]:
+        found: dict[str, ModelState] = {}
+        for path in sorted((self.root / "state").glob("*.toml")):
+            bundle = self.last(path.stem)
+            for model_id in bundle.models if bundle is not None else ():
+                assert bundle is not None
+                if model_id not in found or bundle.version > found[model_id].version:
+                    sha256 = _installed_digest(self.root.parent, model_id)
+                    found[model_id] = ModelState(
+                        version=bundle.version, bundle=bundle.name, sha256=sha256
+                    )
+        return found
+
     def record(self, manifest: Manifest, manifest_sha256: str, key_id: str) -> None:
         """Remember that this bundle is installed. Raises: OSError."""
         state = BundleState(
@@ -119,7 +191,31 @@ class BundleFolder:
             models=manifest.models,
             profile=manifest.profile,
         )
+        known = self.models()
+        for model_id in manifest.models:
+            if model_id not in known or manifest.version >= known[model_id].version:
+                known[model_id] = ModelState(
+                    version=manifest.version,
+                    bundle=manifest.name,
+                    sha256=_digest_of(manifest, model_id),
+                )
+        replace_text(self._counters / MODELS, to_toml(msgspec.to_builtins(known)))
         replace_text(self._state(manifest.name), to_toml(msgspec.to_builtins(state)))
 
     def _state(self, name: str) -> Path:
-        return self.root / "state" / f"{name}.toml"
+        return self._counters / f"{name}.toml"
+
+
+def _digest_of(manifest: Manifest, model_id: str) -> str:
+    """What tells a model of a bundle from another: the digests of its files, without its record."""
+    _, *parts = manifest.of_model(model_id)
+    return _together(part.sha256 for part in parts)
+
+
+def _installed_digest(models_dir: Path, model_id: str) -> str:
+    model = read_record(models_dir / folder_name(model_id))
+    return _together(model.digests().values()) if model is not None else ""
+
+
+def _together(digests: Iterable[str]) -> str:
+    return sha256("".join(sorted(digests)).encode()).hexdigest()

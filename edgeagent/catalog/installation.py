@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgeagent.catalog import fetch
+from edgeagent.catalog.approvals import identity_of
 from edgeagent.catalog.digest import Progress, sha256_of
 from edgeagent.catalog.durable import sync_file as _sync_file
 from edgeagent.catalog.durable import sync_folder as _sync_folder
@@ -107,9 +108,11 @@ class Installation:
         """Put what `prepare` gave in its place, and serve it from now on."""
         if isinstance(ready, InstalledModel):
             # It may be here because we were stopped after the record and before the tidying.
+            self._approve(ready)
             self._tidy(ready)
             return ready
         model = self._place(ready.source, ready.parts, ready.facts)
+        self._approve(model)
         self.progress("tidy", 0, None)
         self._tidy(model)
         self.progress("done", model.size_bytes, model.size_bytes)
@@ -286,6 +289,17 @@ class Installation:
         draft.replace(self.folder / RECORD)
         _sync_folder(self.folder)
         return model
+
+    def _approve(self, model: InstalledModel) -> None:
+        """Have the daemon serve this file and no other, without hashing it again."""
+        approvals = self.library.approvals
+        if approvals is None:
+            return
+        approvals.adopt(self.library.installed())
+        approvals.approve(model.id, model.sha256, model.template_sha256, "installed")
+        if model.sha256 is not None:
+            path = model.path.absolute()
+            approvals.keep_digest(path, identity_of(path.stat()), model.sha256)
 
     def _quant(self, facts: ModelFacts | None) -> str:
         stated = facts.quant if facts else None

@@ -21,6 +21,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeagent.catalog.approvals import Approvals
 from edgeagent.catalog.digest import Progress, no_progress, sha256_of
 from edgeagent.catalog.ids import check_id, folder_name, id_of_file, nearest
 from edgeagent.catalog.record import RECORD_NAMES, InstalledModel, read_record
@@ -45,11 +46,18 @@ def shipped_models_dir() -> Path:
 
 
 class Library:
-    """The models of one writable and one shipped directory. Any thread may use it."""
+    """The models of one writable and one shipped directory. Any thread may use it.
 
-    def __init__(self, models_dir: Path, shipped_dir: Path | None = None) -> None:
+    With a `state_dir`, what is installed is approved there, and what is removed is forgotten.
+    """
+
+    def __init__(
+        self, models_dir: Path, shipped_dir: Path | None = None, state_dir: Path | None = None
+    ) -> None:
         self.models_dir = Path(models_dir)
         self.shipped_dir = shipped_models_dir() if shipped_dir is None else Path(shipped_dir)
+        self.state_dir = state_dir
+        self.approvals = Approvals(state_dir) if state_dir is not None else None
 
     def folder(self, model_id: str) -> Path:
         """Where `model_id` is or would be installed. Raises: ModelNotFound for a malformed id."""
@@ -98,15 +106,23 @@ class Library:
         from edgeagent.catalog.facts import inspect
 
         model = self.resolve(model_id)
-        for name, expected in model.digests().items():
+        for name, expected, how in self._digests(model):
             path = model.folder / name
             found = _hashed(path, progress)
             if found != expected:
                 raise ModelUnusable(
-                    f"{name!r} of model {model_id!r} has sha256 {found}, recorded is {expected}:"
+                    f"{name!r} of model {model_id!r} has sha256 {found}, {how} is {expected}:"
                     f" 'edgeagent models install {model_id}' fetches it again"
                 )
         return inspect(model.path) if model.path.suffix == ".gguf" else None
+
+    def _digests(self, model: InstalledModel) -> list[tuple[str, str, str]]:
+        """File, digest and where that is from: as approved where that is known, else as recorded."""
+        approval = self.approvals.get(model.id) if self.approvals is not None else None
+        found = {name: (digest, "recorded") for name, digest in model.digests().items()}
+        if approval is not None and approval.sha256 is not None:
+            found[model.file] = (approval.sha256, "approved")
+        return [(name, *told) for name, told in found.items()]
 
     def remove(self, model_id: str) -> None:
         """Delete an installed model and its folder.
@@ -119,6 +135,8 @@ class Library:
                 f"Model {model_id!r} is shipped with edgeagent in {self.shipped_dir}, which is"
                 " read-only: it cannot be removed"
             )
+        if self.approvals is not None:
+            self.approvals.forget(model_id)
         try:
             if model.unmanaged:
                 model.path.unlink()

@@ -145,7 +145,7 @@ def show(config: Path | None, file: Path, key: Path | None, quick: bool, **flags
             with progress_bar() as progress:
                 opened.check_parts(progress)
         manifest, key_id = opened.manifest, opened.key.id
-    last = BundleFolder(settings.effective_models_dir).last(manifest.name)
+    last = BundleFolder(settings.effective_models_dir, settings.state_dir).last(manifest.name)
     here = f"version {last.version} is installed here" if last else "not installed here"
     click.echo(f"{manifest.title}, made {manifest.created} by {manifest.made_by}; {here}")
     click.echo(

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from edgeagent.catalog.approvals import Approvals
+from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import Catalog, Shipped, load_catalog
+from edgeagent.configuration import Configuration
+from edgeagent.installed import named_models
 from edgeagent.settings import Settings
 
 
 def library_of(settings: Settings) -> Library:
-    return Library(settings.effective_models_dir, settings.shipped_models_dir)
+    return Library(settings.effective_models_dir, settings.shipped_models_dir, settings.state_dir)
+
+
+def integrity_of(configuration: Configuration) -> Integrity:
+    settings = configuration.settings
+    approvals = Approvals(settings.state_dir)
+    return Integrity(library_of(settings), approvals, named_models(configuration))
 
 
 def catalog_of(settings: Settings) -> Catalog:

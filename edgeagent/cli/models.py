@@ -25,11 +25,12 @@ from rich.table import Table
 
 from edgeagent.catalog import digest
 from edgeagent.catalog import install as installing
+from edgeagent.catalog.approvals import identity_of
 from edgeagent.catalog.inspection import inspect_apart
 from edgeagent.catalog.reference import HubReference, Reference, read_reference
 from edgeagent.catalog.select import Needs
 from edgeagent.cli.daemon import call
-from edgeagent.cli.library import catalog_of, library_of, model_to_install
+from edgeagent.cli.library import catalog_of, integrity_of, library_of, model_to_install
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.cli.recommend import TASKS, best_here, recommend
 from edgeagent.cli.terminal import confirm, show_table
@@ -41,6 +42,8 @@ from edgeagent.settings import Settings
 from edgeagent.types import EngineConfig
 
 TRIAL_TIMEOUT_S = 180.0
+# What `models list` says of those that were not installed.
+STANDINGS = {"waiting": "waits for `models approve`", "named": "named by the settings"}
 
 
 @click.group()
@@ -48,7 +51,7 @@ def models() -> None:
     """List, install, verify and remove models.
 
     Models come from the catalog (`edgeagent models catalog`), from a file you bring, or are dropped
-    as *.gguf into the models directory.
+    as *.gguf into the models directory, where they wait for `models approve`.
     """
 
 
@@ -59,7 +62,8 @@ models.add_command(recommend)
 @settings_options
 def list_(config: Path | None, **flags: Any) -> None:
     """Show the installed models."""
-    settings = configured(config, **flags).settings
+    here = configured(config, **flags)
+    settings = here.settings
     found = library_of(settings).installed()
     if not found:
         click.echo(
@@ -68,8 +72,9 @@ def list_(config: Path | None, **flags: Any) -> None:
         )
         return
     table = Table("id", "file", "quant", "size", "source", "state", box=None, pad_edge=False)
+    integrity = integrity_of(here)
     for model in found:
-        state = "not verified" if model.unmanaged else model.state
+        state = STANDINGS.get(integrity.standing(model), model.state)
         table.add_row(
             model.id, model.file, model.quant, megabytes(model.size_bytes), model.source, state
         )
@@ -213,6 +218,40 @@ def ensure(ctx: click.Context, /, config: Path | None, larger: bool, **flags: An
     there = (*ids, *wanted)
     found = next((m for m in (default, model_to_install(settings)) if m in there), there[0])
     click.echo(f"The default model is {found}.")
+
+
+@models.command()
+@click.argument("model")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@settings_options
+def approve(config: Path | None, model: str, yes: bool, **flags: Any) -> None:
+    """Accept the file of MODEL as it is: one that was dropped in, or has changed.
+
+    Its digests are shown first. From then on the daemon serves this file and no other under that name.
+    """
+    here = configured(config, **flags)
+    library, integrity = library_of(here.settings), integrity_of(here)
+    found = library.resolve(model)
+    assert library.approvals is not None
+    integrity.adopt()
+    sha256, _ = integrity.measured(found)
+    facts = inspect_apart(found.path) if found.path.suffix == ".gguf" else None
+    template = facts.template_sha256 if facts is not None else None
+    before = library.approvals.get(model)
+    _show_digest("sha256", sha256, before.sha256 if before is not None else None)
+    _show_digest("chat template", template, before.template_sha256 if before is not None else None)
+    confirm(f"Serve {found.path.name} ({megabytes(found.size_bytes)}) as {model}?", yes=yes)
+    if library.approvals.digest(found.path.absolute(), identity_of(found.path.stat())) != sha256:
+        raise InstallFailed(
+            f"The file of {model} changed meanwhile: look at it, then approve it again"
+        )
+    library.approvals.approve(model, sha256, template, "approved")
+    click.echo(f"Approved {model}")
+
+
+def _show_digest(name: str, now: str | None, before: str | None) -> None:
+    was = f" (approved was {before})" if before not in (None, now) else ""
+    click.echo(f"{name}: {now or 'none'}{was}")
 
 
 @models.command()

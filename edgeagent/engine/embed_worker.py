@@ -6,11 +6,9 @@ import os
 import time
 from array import array
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 from edgeagent import sandbox
-from edgeagent.catalog.facts import inspect
 from edgeagent.engine import protocol
 from edgeagent.engine.clerk import Clerk, check_ids
 from edgeagent.engine.embedder import Embedder, Embedding
@@ -44,8 +42,6 @@ class EmbedWorker:
         self._config = config
         self._requests: dict[int, Embedding] = {}
         self._loop = Loop(channel)
-        # Our own bounded reader first: some headers that are valid GGUF end the process in llama.cpp.
-        inspect(Path(config.path))
         self._encoder = Encoder(config)
         self._encoder.warm_up()
         self._clerk = Clerk(config, self._encoder, channel)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import re
 from array import array
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -371,6 +370,6 @@ def _refused(config: EngineConfig) -> str:
         )
     why = f" ({reason})" if reason else ""
     return (
-        f"llama.cpp cannot load {Path(config.path).name}{why}: get the file anew, or take another "
+        f"llama.cpp cannot load {config.model_id}{why}: get the file anew, or take another "
         "quantization."
     )

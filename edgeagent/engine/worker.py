@@ -13,10 +13,8 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 from edgeagent import logs, sandbox
-from edgeagent.catalog.facts import inspect
 from edgeagent.engine import helpers, protocol
 from edgeagent.engine.clerk import Clerk
 from edgeagent.engine.embed_worker import EmbedWorker
@@ -24,6 +22,7 @@ from edgeagent.engine.engine import Engine
 from edgeagent.engine.intake import Intake, slot_tokens
 from edgeagent.engine.llama import Llama
 from edgeagent.engine.loop import Channel, Loop
+from edgeagent.engine.model_file import ModelFile
 from edgeagent.engine.rank_worker import RankWorker
 from edgeagent.engine.runner import LlamaRunner
 from edgeagent.engine.sequence import Request, Sequence
@@ -60,8 +59,6 @@ class Worker:
         self._config = config
         self._requests: dict[int, Request] = {}
         self._loop = Loop(channel)
-        # Our own bounded reader first: some headers that are valid GGUF end the process in llama.cpp.
-        inspect(Path(config.path))
         self._llama = Llama(config)
         self._llama.warm_up()
         template = config.chat_template or self._llama.chat_template()
@@ -226,9 +223,11 @@ def main(argv: list[str]) -> None:
     assert isinstance(first, protocol.Load), "the daemon's first message is Load"
     if first.config.task == "generate":
         helpers.begin()
-    sandbox.enter(read=[first.config.path], parent=daemon)
     try:
-        worker = WORKERS[first.config.task](channel, first.config, started_s)
+        file = ModelFile(first.config)
+        sandbox.enter(read=[file.path], parent=daemon)
+        worker = WORKERS[first.config.task](channel, file.inspected(), started_s)
+        file.check()
     except EdgeAgentError as exc:
         channel.send(protocol.LoadFailed(exc.code, exc.message))
         sys.exit(1)

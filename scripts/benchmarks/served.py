@@ -17,6 +17,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.conftest import approve_dropped
+
 
 @dataclass
 class Served:
@@ -73,6 +75,7 @@ def serving(models_dir: Path, *options: str, **settings: object) -> Iterator[Ser
             str(models_dir),
             *options,
         ]
+        approve_dropped(Path(models_dir), Path(command[command.index("--state-dir") + 1]))
         started = time.perf_counter()
         with log.open("w") as file:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)

@@ -30,6 +30,8 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from edgeagent.catalog.approvals import Approvals
+from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.facts import inspect
 from edgeagent.catalog.install import install_file
 from edgeagent.catalog.library import Library
@@ -70,11 +72,13 @@ class Run:
 
     def run(self, every: int) -> None:
         """Show every mutant to the reader, and every Nth of those that pass to the rest."""
-        chosen = self._choose(every)
+        chosen, approvals = self._choose(every), Approvals(self.state_dir)
         with serving(self.dropped, self.state_dir, **SETTINGS) as daemon:
             for i, (name, lie, has_passed) in enumerate(chosen):
                 path = self.dropped / f"m{i:04}.gguf"
                 path.write_bytes(lie.encode())
+                # As an administrator would: what is shown here is that not even approved ones do harm.
+                approvals.approve(path.stem, sha256_of(path), None, "approved")
                 if has_passed:
                     self._install(path, name)
                 status = self._ask(daemon, path.stem, name)

@@ -317,8 +317,35 @@ def test_an_older_version_is_refused_and_the_same_bundle_repairs(
     path.write_bytes(path.read_bytes()[:-1] + b"\xff")
     take(second, device, home.trust)
     assert device.verify("ant") is not None
-    # Another bundle has a counter of its own.
+    # Another bundle has a counter of its own; the models in it are the same.
     take(home.bundle(tmp_path / "other.eab", 1, name="other"), device, home.trust)
+
+
+@pytest.mark.parametrize("is_old_release", [False, True])
+def test_a_bundle_of_another_name_cannot_bring_an_older_model(
+    stories: Path, tmp_path: Path, is_old_release: bool
+) -> None:
+    home = Home.make(tmp_path / "home", stories)
+    old = home.bundle(tmp_path / "old.eab", 4, name="old-clinic", models=("ant",))
+    home.change("ant", stories, 7)
+    new = home.bundle(tmp_path / "new.eab", 5, models=("ant",))
+    home.change("ant", stories, 8)
+    newer = home.bundle(tmp_path / "newer.eab", 6, name="renamed", models=("ant",))
+    models, state = tmp_path / "device" / "models", tmp_path / "device" / "state"
+    device = Library(models, tmp_path / "shipped", state)
+    # Earlier releases kept one counter for each bundle, in the models directory.
+    take(new, Library(models, tmp_path / "shipped") if is_old_release else device, home.trust)
+    if is_old_release:
+        (models / ".bundles" / "state" / "models.by-id.toml").unlink()
+    error = refuse(old, device, home.trust)
+    assert "version 5 of 'garden'" in error.message and "'ant'" in error.message
+    device.remove("ant")
+    assert "version 5" in refuse(old, device, home.trust).message
+    take(newer, device, home.trust)
+    if not is_old_release:
+        # What lies in the models directory has no say.
+        shutil.rmtree(models / ".bundles", ignore_errors=True)
+    assert "version 6 of 'renamed'" in refuse(new, device, home.trust).message
 
 
 def test_a_version_counter_that_cannot_be_read_is_not_taken_for_none(

@@ -1,0 +1,161 @@
+"""Which model files may be served, by digest: what was installed or approved on this device.
+
+    <state_dir>/approvals.json      model id -> digest of its file and of its chat template
+    <state_dir>/digests.json        path -> digest that was computed, and of which file
+
+Both lie outside the models directory: whoever may put files there is not to say which are good. The second
+one saves hashing a file that is the same by device, inode, size, mtime and ctime.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from edgeagent.catalog.durable import replace_text
+from edgeagent.catalog.record import InstalledModel
+from edgeagent.errors import InstallFailed
+from edgeagent.types import FileIdentity
+
+# More than a device has models; a state directory outlives many.
+_MAX_DIGESTS = 500
+
+How = Literal["installed", "approved", "first use", "found at the first start"]
+
+
+class Approval(Struct, frozen=True, kw_only=True):
+    """`sha256` None: installed without a digest; the first one that is computed is taken."""
+
+    sha256: str | None
+    template_sha256: str | None = None
+    how: How
+    approved_at: str
+
+
+class Digest(Struct, frozen=True, array_like=True):
+    """The digest of a file that was just this one."""
+
+    identity: FileIdentity
+    sha256: str
+
+
+def identity_of(stat: os.stat_result) -> FileIdentity:
+    """What tells one state of a file from another: changing content changes at least the last of it."""
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+class Approvals:
+    """The two files of one state directory. Any thread and process; changes are made under a lock."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folder = state_dir
+        self._approvals = state_dir / "approvals.json"
+        self._digests = state_dir / "digests.json"
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever approved on this device."""
+        return not self._approvals.exists()
+
+    def get(self, model_id: str) -> Approval | None:
+        """Raises: InstallFailed where the file cannot be read: lost approvals are not taken for none."""
+        return self._read_approvals().get(model_id)
+
+    def approve(
+        self, model_id: str, sha256: str | None, template_sha256: str | None, how: How
+    ) -> Approval:
+        """Serve this file from now on, and no other of that id. Raises: InstallFailed."""
+        made = _approval(sha256, template_sha256, how)
+        with self._changing():
+            self._write(self._approvals, self._read_approvals() | {model_id: made})
+        return made
+
+    def adopt(self, models: Iterable[InstalledModel]) -> None:
+        """Approve what was installed before anything was ever approved; nothing where something was.
+
+        Raises: InstallFailed.
+        """
+        if self.is_new:
+            with self._changing():
+                if self.is_new:
+                    found = {m.id: _of_record(m) for m in models if not m.unmanaged}
+                    self._write(self._approvals, found)
+
+    def forget(self, model_id: str) -> None:
+        """Raises: InstallFailed."""
+        if not self.is_new:
+            with self._changing():
+                known = self._read_approvals()
+                if known.pop(model_id, None) is not None:
+                    self._write(self._approvals, known)
+
+    def digest(self, path: Path, identity: FileIdentity) -> str | None:
+        """The digest of this very file, where it was computed before."""
+        kept = self._read_digests().get(str(path))
+        return kept.sha256 if kept is not None and kept.identity == identity else None
+
+    def keep_digest(self, path: Path, identity: FileIdentity, sha256: str) -> None:
+        """Remember a digest. Failing here costs time later and nothing else."""
+        with suppress(OSError, InstallFailed), self._changing():
+            known = self._read_digests()
+            known.pop(str(path), None)
+            known[str(path)] = Digest(identity, sha256)
+            for oldest in list(known)[:-_MAX_DIGESTS]:
+                del known[oldest]
+            self._write(self._digests, known)
+
+    def _read_approvals(self) -> dict[str, Approval]:
+        try:
+            return msgspec.json.decode(self._approvals.read_bytes(), type=dict[str, Approval])
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.MsgspecError) as exc:
+            raise InstallFailed(
+                f"Which models are approved cannot be read from {self._approvals} ({exc}): restore it, or "
+                "delete it to take what is installed now for approved."
+            ) from exc
+
+    def _read_digests(self) -> dict[str, Digest]:
+        try:
+            return msgspec.json.decode(self._digests.read_bytes(), type=dict[str, Digest])
+        except (OSError, msgspec.MsgspecError):
+            return {}
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One process changes the files at a time. Raises: InstallFailed."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with (self._folder / ".approvals.lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as exc:
+            raise InstallFailed(
+                f"What is approved cannot be written to {self._folder} ({exc.strerror}): run as the user "
+                "of the daemon, or name its --state-dir."
+            ) from exc
+
+    @staticmethod
+    def _write(path: Path, content: object) -> None:
+        replace_text(path, msgspec.json.format(msgspec.json.encode(content), indent=1).decode())
+
+
+def _of_record(model: InstalledModel) -> Approval:
+    return _approval(model.sha256, model.template_sha256, "found at the first start")
+
+
+def _approval(sha256: str | None, template_sha256: str | None, how: How) -> Approval:
+    return Approval(
+        sha256=sha256,
+        template_sha256=template_sha256,
+        how=how,
+        approved_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )

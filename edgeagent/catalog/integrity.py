@@ -1,0 +1,171 @@
+"""Model files are what they were when they were installed or approved: checked at each load.
+
+    shipped with edgeagent      by the digest in its record
+    installed, or approved      by the digest in the state directory (`approvals`), not by its record
+    dropped in and named        by the administrator (`default_model`, `pinned_models`): taken at its first
+                                use, and held to that file from then on
+    dropped in otherwise        waits for `edgeagent models approve`
+
+A file is opened once; its digest, and what the worker loads, are of that one inode (`FileIdentity`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from typing import Literal
+
+from edgeagent.catalog.approvals import Approval, Approvals, identity_of
+from edgeagent.catalog.digest import CHUNK_BYTES
+from edgeagent.catalog.library import Library
+from edgeagent.catalog.record import InstalledModel
+from edgeagent.errors import ModelAltered, ModelNotApproved, ModelUnusable
+from edgeagent.types import FileIdentity
+
+logger = logging.getLogger(__name__)
+
+# Hashing more than this takes so long that the log says so.
+_LONG_BYTES = 256 << 20
+
+Standing = Literal["approved", "named", "waiting"]
+
+
+class Integrity:
+    """Any thread. `named`: ids that the administrator's settings name."""
+
+    def __init__(
+        self, library: Library, approvals: Approvals, named: frozenset[str] = frozenset()
+    ) -> None:
+        self._library = library
+        self._approvals = approvals
+        self._named = named
+        self._shares: dict[str, float] = {}
+
+    def adopt(self) -> None:
+        """Take what is installed for approved, once in the life of a state directory.
+
+        Raises: InstallFailed.
+        """
+        if self._approvals.is_new:
+            self._approvals.adopt(self._library.installed())
+
+    def standing(self, model: InstalledModel) -> Standing:
+        """Whether a model may be served. Raises: InstallFailed."""
+        if self._is_shipped(model) or self._approvals.get(model.id) is not None:
+            return "approved"
+        if not model.unmanaged and self._approvals.is_new:
+            return "approved"
+        return "named" if model.unmanaged and model.id in self._named else "waiting"
+
+    def require(self, model: InstalledModel) -> None:
+        """Raises: ModelNotApproved for one that waits."""
+        if self.standing(model) == "waiting":
+            raise ModelNotApproved(
+                f"Model {model.id!r} was put into the models directory and nobody has approved it: "
+                f"`edgeagent models approve {model.id}` shows its digests and accepts it.",
+                param="model",
+            )
+
+    def verified(self, model: InstalledModel) -> FileIdentity:
+        """The identity of a model's file, which is the approved one. Blocks while it is hashed.
+
+        Raises: ModelNotApproved, ModelAltered, ModelUnusable.
+        """
+        self.require(model)
+        sha256, identity = self.measured(model)
+        expected = self._expected(model, sha256)
+        if expected is not None and sha256 != expected:
+            logger.error(
+                "model_refused model=%s reason=altered sha256=%s approved=%s",
+                model.id,
+                sha256,
+                expected,
+            )
+            raise ModelAltered(
+                f"The file of model {model.id!r} is not the one that was approved (sha256 {sha256[:16]}, "
+                f"approved is {expected[:16]}): `edgeagent models install {model.id}` fetches it again, "
+                f"`edgeagent models approve {model.id}` accepts it as it is."
+            )
+        return identity
+
+    def check_template(self, model: InstalledModel, template_sha256: str | None) -> None:
+        """Compare the chat template in a file's header with the one that was approved.
+
+        Raises: ModelAltered.
+        """
+        approval = None if self._is_shipped(model) else self._approvals.get(model.id)
+        approved = model.template_sha256 if approval is None else approval.template_sha256
+        if approved is not None and template_sha256 != approved:
+            logger.error("model_refused model=%s reason=template", model.id)
+            raise ModelAltered(
+                f"The chat template of model {model.id!r} is another one than was approved: "
+                f"`edgeagent models approve {model.id}` shows it, `edgeagent models install {model.id}` "
+                "fetches the model again."
+            )
+
+    def share(self, model_id: str) -> float | None:
+        """How much of a model's file is hashed, 0 to 1; None where it is not being hashed."""
+        return self._shares.get(model_id)
+
+    def measured(self, model: InstalledModel) -> tuple[str, FileIdentity]:
+        """Digest and identity of a model's file, from memory where it is the same. Raises: ModelUnusable."""
+        try:
+            descriptor = os.open(model.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as exc:
+            raise ModelUnusable(
+                f"Model {model.id!r} cannot be read ({exc.strerror}): check its file."
+            ) from exc
+        try:
+            return self._measured(model, descriptor)
+        except OSError as exc:
+            raise ModelUnusable(
+                f"Model {model.id!r} cannot be read ({exc.strerror}): check the disk."
+            ) from exc
+        finally:
+            self._shares.pop(model.id, None)
+            os.close(descriptor)
+
+    def _measured(self, model: InstalledModel, descriptor: int) -> tuple[str, FileIdentity]:
+        path, identity = model.path.absolute(), identity_of(os.fstat(descriptor))
+        known = self._approvals.digest(path, identity)
+        if known is not None:
+            return known, identity
+        sha256 = self._hash(model, descriptor)
+        if identity_of(os.fstat(descriptor)) != identity:
+            raise ModelAltered(
+                f"The file of model {model.id!r} was changed while it was read: try again when it is whole."
+            )
+        self._approvals.keep_digest(path, identity, sha256)
+        return sha256, identity
+
+    def _hash(self, model: InstalledModel, descriptor: int) -> str:
+        total = os.fstat(descriptor).st_size
+        begun, digest, done = time.monotonic(), hashlib.sha256(), 0
+        if total > _LONG_BYTES:
+            logger.info("model_hashing model=%s n_bytes=%s", model.id, total)
+        while chunk := os.read(descriptor, CHUNK_BYTES):
+            digest.update(chunk)
+            done += len(chunk)
+            self._shares[model.id] = done / max(total, done)
+        logger.info(
+            "model_hashed model=%s n_bytes=%s took_s=%.1f", model.id, done, time.monotonic() - begun
+        )
+        return digest.hexdigest()
+
+    def _expected(self, model: InstalledModel, sha256: str) -> str | None:
+        """The digest that a model's file must have; what is seen first is what it must have from now on."""
+        if self._is_shipped(model):
+            return model.sha256
+        self.adopt()
+        approval: Approval | None = self._approvals.get(model.id)
+        if approval is not None and approval.sha256 is not None:
+            return approval.sha256
+        template = approval.template_sha256 if approval is not None else None
+        logger.warning("model_approved model=%s sha256=%s how='first use'", model.id, sha256)
+        self._approvals.approve(model.id, sha256, template, "first use")
+        return sha256
+
+    def _is_shipped(self, model: InstalledModel) -> bool:
+        return model.folder.parent == self._library.shipped_dir

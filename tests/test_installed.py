@@ -1,0 +1,83 @@
+"""What the running daemon serves of its models directory, and what it refuses until somebody approves it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.conftest import DaemonProcess, clean_environment, serving, wait_for
+
+
+def complete(daemon: DaemonProcess, model: str) -> tuple[int, Any]:
+    body = {"model": model, "prompt": "Once", "max_tokens": 2}
+    reply = httpx.post(f"{daemon.url}/v1/completions", json=body, timeout=60)
+    return reply.status_code, reply.json()
+
+
+def edgeagent(*arguments: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeagent", *map(str, arguments)], capture_output=True, text=True,
+        timeout=60, check=True, env=clean_environment(),
+    )  # fmt: skip
+    return done.stdout
+
+
+def spoil(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_dropped_file_is_served_once_it_is_approved_and_an_altered_one_no_more(
+    stories: Path, tmp_path: Path
+):
+    models, state = tmp_path / "models", tmp_path / "state"
+    models.mkdir()
+    shutil.copy(stories, models / "mine.gguf")
+    where = ("--models-dir", models, "--state-dir", state)
+    with serving(models, state, default_model="mine") as daemon:
+        assert complete(daemon, "mine")[0] == 200
+        shutil.copy(stories, models / "dropped.gguf")
+        status, body = complete(daemon, "dropped")
+        assert (status, body["error"]["code"]) == (403, "model_not_approved")
+        assert "models approve dropped" in body["error"]["message"]
+        assert str(models) not in body["error"]["message"]
+        listed = httpx.get(f"{daemon.url}/v1/models").json()["data"]
+        assert [model["id"] for model in listed] == ["mine"]
+        assert "Approved dropped" in edgeagent("models", "approve", "dropped", "--yes", *where)
+        assert complete(daemon, "dropped")[0] == 200
+        httpx.post(f"{daemon.url}/v1/models/dropped/unload", timeout=30).raise_for_status()
+        spoil(models / "dropped.gguf")
+        status, body = complete(daemon, "dropped")
+        assert (status, body["error"]["code"]) == (503, "model_altered")
+        # Nobody's text is in the log, and the administrator finds it in the audit.
+        assert "model_refused model=dropped reason=altered" in daemon.log.read_text()
+        rows = httpx.get(f"{daemon.url}/admin/audit").json()["data"]
+        assert [r["object"] for r in rows if r["action"] == "model.altered"] == ["model:dropped"]
+        assert complete(daemon, "mine")[0] == 200
+
+
+def test_a_default_model_that_was_altered_is_not_loaded_and_ready_says_why(
+    stories: Path, tmp_path: Path
+):
+    models, state = tmp_path / "models", tmp_path / "state"
+    where = ("--models-dir", models, "--state-dir", state)
+    copy = tmp_path / "tale.gguf"
+    shutil.copy(stories, copy)
+    edgeagent("models", "install", copy, *where)
+    (file,) = (models / "tale").glob("*.gguf")
+    spoil(file)
+    with serving(models, state, default_model="tale", preload=False) as daemon:
+        assert complete(daemon, "tale")[1]["error"]["code"] == "model_altered"
+
+        def reason() -> str:
+            return str(httpx.get(f"{daemon.url}/ready").json().get("reason"))
+
+        wait_for(lambda: "not the one that was approved" in reason())
+        edgeagent("models", "install", copy, *where)
+        assert complete(daemon, "tale")[0] == 200

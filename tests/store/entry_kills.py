@@ -90,7 +90,10 @@ class Campaign:
             for key_id, secret in self.keys.items():
                 entered = self._enters(keyring, secret)
                 self.tally.revived_keys += entered and key_id in self.revoked
-                self.tally.lost_keys += not entered and not is_older and key_id not in self.revoked
+                if not entered and not is_older and key_id not in self.revoked:
+                    # Ended, and killed before that was acknowledged: counted once.
+                    self.tally.lost_keys += 1
+                    self.revoked.add(key_id)
             self.tally.open_or_locked += self._enters(keyring, None)
             there = self._owners(store)
         self.tally.revived_rows += len(there & self.erased)

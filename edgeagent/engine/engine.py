@@ -259,9 +259,10 @@ class Engine:
         seq.admission = self._n_admissions
         if seq.started_s is None:
             seq.started_s = now
-            seq.n_cached = n_shared
+            # What an answer must begin with is prefilled with its prompt, and may be cached too.
+            seq.n_cached = min(n_shared, seq.n_prompt)
             if seq.index == 0 and n_shared and (facts := seq.request.facts) is not None:
-                facts = msgspec.structs.replace(facts, n_cached=min(n_shared, facts.n_prompt))
+                facts = msgspec.structs.replace(facts, n_cached=seq.n_cached)
                 self._prepared(seq.request.request_id, facts)
         self._running.append(seq)
 

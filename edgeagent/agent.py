@@ -44,6 +44,7 @@ from edgeagent.types import (
     GenerateSpec,
     PromptFacts,
     Sampling,
+    SchemaNote,
     Task,
     TokenChunk,
     Usage,
@@ -149,6 +150,7 @@ class Answer:
         self.told: CallText | None = None
         self._teller = CallTeller(spec.choosing is not None and spec.choosing.tells)
         self._notes = tuple(notes)
+        self.schema_notes: dict[SchemaNote, None] = {}  # each once, in their order
         self._pool = pool
         self._note = note
         self._prepare = prepare
@@ -202,6 +204,7 @@ class Answer:
                 self.n_pieces[chunk.index] = self.n_pieces.get(chunk.index, 0) + 1
             self.confidence = chunk.confidence or self.confidence
             self.told = chunk.told or self.told
+            self.schema_notes |= dict.fromkeys(chunk.notes)
             self._note_end(chunk)
         if len(self.finishes) == self.spec.n_answers:
             self.status = 200

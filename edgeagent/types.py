@@ -88,19 +88,21 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer must look like. `text` is a JSON schema as JSON, a regular expression or a Lark
-    grammar."""
+    grammar. A schema that is not `is_strict` is enforced as far as it can be."""
 
     kind: Literal["json_schema", "regex", "lark"]
     text: str
+    is_strict: bool = False
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """A function that a model may ask to be called; `parameters` is the JSON schema of its arguments, an
-    empty one that of a function without any."""
+    empty one that of a function without any. One that is not `is_strict` is enforced as far as it can be."""
 
     name: str
     description: str | None = None
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+    is_strict: bool = False
 
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -345,6 +347,16 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     top: list[TopLogprob] = []
 
 
+class SchemaNote(msgspec.Struct, frozen=True, array_like=True):
+    """What of a schema an answer was not held to: the `keyword` at `path`, and why. `tool` is None for the
+    schema of the answer itself."""
+
+    tool: str | None
+    path: str
+    keyword: str
+    note: str
+
+
 class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     """New text of answer `index`. The last chunk of an answer has `finish` and `usage`.
 
@@ -352,7 +364,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     section, which comes before `text`; `calls` are pieces of tool calls, which come after it. `stop` is
     the stop string that ended the answer. The last chunk of a choice among intents has its `confidence`.
     The first one of an answer whose prompt is scored has the prompt's tokens, `scored`. `told` is the call
-    that `text` tells in words.
+    that `text` tells in words. The last one has `notes` of what its schemas ask for and it was not held to.
     """
 
     index: int
@@ -367,6 +379,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     confidence: Confidence | None = None
     scored: list[TokenLogprob] = []
     told: CallText | None = None
+    notes: list[SchemaNote] = []
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

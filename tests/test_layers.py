@@ -33,7 +33,7 @@ HOMES = {
     "gguf": {"catalog/convert.py", "forge/export.py", "forge/pretrained.py"},
     "tokenizers": {"forge/vocabulary.py", "forge/encoder.py", "forge/pretrained.py"},
     "llguidance": {"engine/constrain.py"},
-    "jsonschema_rs": {"engine/constrain.py"},
+    "jsonschema_rs": {"engine/checks.py"},
 }
 
 

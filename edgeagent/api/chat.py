@@ -112,11 +112,12 @@ class ChatWriter(AnswerWriter):
         """The finish reason; where an assistant model was asked, how sure it was; and notes."""
         assert chunk.finish is not None
         event = self._event(chunk.index, b"{}", _encode(finish_reason(chunk.finish)))
-        confidence, notes = chunk.confidence or self._decision.confidence, self._offered.notes
-        if confidence is None and not notes:
+        confidence = chunk.confidence or self._decision.confidence
+        notes = self._offered.notes
+        own = own_body(self._decision, confidence, chunk.told, notes, chunk.notes)
+        if not own:
             return event
-        own = _encode(own_body(self._decision, confidence, chunk.told, notes))
-        return event[: -len(b"}\n\n")] + b',"edgeagent":' + own + b"}\n\n"
+        return event[: -len(b"}\n\n")] + b',"edgeagent":' + _encode(own) + b"}\n\n"
 
     def _event(self, index: int, delta: bytes, finish: bytes, logprobs: bytes = b"null") -> bytes:
         return (

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import msgspec
+
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.types import Tool
 
@@ -60,7 +62,7 @@ class Offered:
         name = full_name(namespace, tool.name)
         if namespace:
             self.places[name] = Place(namespace, tool.name)
-        self.tools.append(Tool(name=name, description=tool.description, parameters=tool.parameters))
+        self.tools.append(msgspec.structs.replace(tool, name=name))
 
     def add_custom(
         self, name: str, description: str | None, format_: Mapping[str, Any] | None,

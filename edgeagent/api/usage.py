@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from edgeagent.agent import Answer, Decision
 from edgeagent.intents import Confidence
-from edgeagent.types import CallText
+from edgeagent.types import CallText, SchemaNote
 
 
 def usage_of(answer: Answer) -> dict[str, Any]:
@@ -55,11 +55,11 @@ def timings_of(answer: Answer) -> dict[str, Any]:
 
 def own_of(answer: Answer) -> dict[str, Any]:
     """`edgeagent`: how sure an assistant model was that was asked, the call that the text tells of, what of
-    the request was not done as it says, and the route; nothing where there is none of it."""
+    the request was not done as it says, what of a schema the answer was not held to, and the route; nothing
+    where there is none of it."""
     confidence = answer.confidence or answer.decision.confidence
-    if confidence is None and not answer.notes:
-        return {}
-    return {"edgeagent": own_body(answer.decision, confidence, answer.told, answer.notes)}
+    own = own_body(answer.decision, confidence, answer.told, answer.notes, answer.schema_notes)
+    return {"edgeagent": own} if own else {}
 
 
 def own_body(
@@ -67,9 +67,10 @@ def own_body(
     confidence: Confidence | None,
     told: CallText | None = None,
     notes: Sequence[str] = (),
+    schema_notes: Iterable[SchemaNote] = (),
 ) -> dict[str, Any]:
-    """The extension with what edgeagent knows of an answer."""
-    own: dict[str, Any] = {"route": decision.reason}
+    """The extension with what edgeagent knows of an answer; empty where it has nothing to say."""
+    own: dict[str, Any] = {}
     if told is not None:
         own["call"] = {"name": told.name, "arguments": told.arguments}
     if confidence is not None:
@@ -80,7 +81,13 @@ def own_body(
             "domain": confidence.domain,
             "abstained": confidence.is_abstained,
         }
-    return own | ({"notes": list(notes)} if notes else {})
+    if notes:
+        own["notes"] = list(notes)
+    if shown := [
+        {"tool": n.tool, "path": n.path, "keyword": n.keyword, "note": n.note} for n in schema_notes
+    ]:
+        own["schema_notes"] = shown
+    return {"route": decision.reason} | own if own else {}
 
 
 def finish_reason(finish: str) -> str:

@@ -1,20 +1,23 @@
 """Answers that must have a form: JSON by a schema, a regular expression, a Lark grammar.
 
 The only home of llguidance, which turns a grammar and a vocabulary into masks of the tokens that may
-come next, and of jsonschema_rs, which checks what came out: a second opinion that shares no code with
-the first. Both are imported when the first such request comes.
+come next. It is imported when the first such request comes.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from edgeagent.engine import closing
+from edgeagent.engine import checks, twin
 from edgeagent.engine import schema as schemas
+from edgeagent.engine.checks import Check
+from edgeagent.engine.loosen import Attempt, checked_loosely, weaker
+from edgeagent.engine.twin import Closing, Effort, Twin, closing_of
 from edgeagent.errors import (
     EdgeAgentError,
     InvalidParameter,
@@ -22,7 +25,7 @@ from edgeagent.errors import (
     SchemaViolated,
     UnsupportedParameter,
 )
-from edgeagent.types import Form
+from edgeagent.types import Form, SchemaNote
 
 PARAM = schemas.PARAM
 # No white space between tokens, as OpenAI writes it: fewer tokens, and most of them are forced. A
@@ -45,6 +48,19 @@ LIMITS = {
     "max_grammar_size": 100_000,
     "verbose_errors": False,
 }
+
+
+# A vocabulary of no more tokens has bytes alone.
+SINGLE_BYTES = 512
+# Of what closes an answer, names of keys included; fewer than a text has.
+BYTES_A_TOKEN = 2
+# Bytes that are forced from the beginning on; what goes on for longer may have no end.
+MAX_FORCED = 20_000
+
+
+def limits_for(n_tools: int) -> dict[str, Any]:
+    """A grammar of many tools is larger than each of theirs."""
+    return LIMITS | {"max_grammar_size": LIMITS["max_grammar_size"] * (1 + n_tools)}
 
 
 class Vocabulary(NamedTuple):
@@ -76,12 +92,26 @@ def tokenizer_of(vocabulary: Vocabulary) -> Any:
 
 class Source(NamedTuple):
     """What llguidance compiles, the checked schema of the answer if there is one, those of the tools it
-    may call, and the special tokens that stand around calls."""
+    may call, and the special tokens that stand around calls. `spelled` is the grammar with those written as
+    text, where there are any."""
 
     grammar: str
     checked: schemas.Checked | None
     tools: Mapping[str, schemas.Checked] = {}
     markers: Mapping[str, int] = {}
+    spelled: str | None = None
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether a schema may be enforced in part."""
+        return any(found.whole is not None for found in self._schemas())
+
+    def notes(self) -> list[SchemaNote]:
+        """What of the schemas cannot be enforced."""
+        named: list[tuple[str | None, schemas.Checked]] = [*self.tools.items()]
+        if self.checked is not None:
+            named.append((None, self.checked))
+        return [SchemaNote(name, *note) for name, found in named for note in found.notes]
 
     @property
     def is_plain(self) -> bool:
@@ -92,6 +122,18 @@ class Source(NamedTuple):
 
     def _schemas(self) -> list[schemas.Checked]:
         return [*self.tools.values(), *([self.checked] if self.checked is not None else [])]
+
+    def closing(self) -> Closing | None:
+        """How its answers are closed whose tokens run out; None where they are no JSON."""
+        found = [checked.narrowed for checked in self._schemas()]
+        if not found:
+            return None
+        from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+        limits = LLParserLimits(**limits_for(len(found)))
+        tokenizer = LLTokenizer("byte", slices=[])
+        matcher = LLMatcher(tokenizer, self.spelled or self.grammar, log_level=0, limits=limits)
+        return None if matcher.is_error() else closing_of(matcher, found)
 
     def trial(self) -> str:
         """What is to be tried: without special tokens, which belong to one vocabulary."""
@@ -109,10 +151,10 @@ class Source(NamedTuple):
         """A refusal of the whole as an error of ours, with the name of the tool that is at fault."""
         if self.tools:
             for name, found in self.tools.items():
-                if said := tried(_json_grammar(found)):
+                if said := tried(json_grammar(found)):
                     error = complaint(said, found)
                     return type(error)(f"Tool {name!r}: {error.message}", param="tools")
-            if self.checked is None or not tried(_json_grammar(self.checked)):
+            if self.checked is None or not tried(json_grammar(self.checked)):
                 brief = " ".join(message.replace("<non-verbose/>", "").split())[:300].rstrip(". ")
                 return InvalidParameter(
                     f"The tools cannot be enforced together: {brief}. Send fewer, or simpler ones.",
@@ -121,20 +163,31 @@ class Source(NamedTuple):
         return complaint(message, self.checked)
 
 
-def source_of(form: Form) -> Source:
-    """Read what a client sent. Raises: InvalidParameter, UnsupportedParameter."""
+def source_of(form: Form, attempt: Attempt | None = None) -> Source:
+    """Read what a client sent. With an `attempt` what it refuses is left out of a schema that need not hold
+    wholly. Raises: InvalidParameter, UnsupportedParameter."""
     from llguidance import LLMatcher
 
     if form.kind == "regex":
         return Source(LLMatcher.grammar_from_regex(form.text), None)
     if form.kind == "lark":
         return Source(LLMatcher.grammar_from_lark(form.text), None)
-    checked = schemas.checked(form.text)
-    check_meta(checked.schema)
-    return Source(_json_grammar(checked), checked)
+    checked = checked_form(form, attempt)
+    return Source(json_grammar(checked), checked)
 
 
-def _json_grammar(checked: schemas.Checked) -> str:
+def checked_form(form: Form, attempt: Attempt | None = None) -> schemas.Checked:
+    """The schema of an answer, within bounds. Raises: InvalidParameter, UnsupportedParameter."""
+    if form.is_strict:
+        found = schemas.checked(form.text)
+        checks.check_meta(found.schema)
+        return found
+    found = checked_loosely(schemas.parsed(form.text))
+    return found if attempt is None else weaker(found, attempt)
+
+
+def json_grammar(checked: schemas.Checked) -> str:
+    """What llguidance compiles of a schema. Raises: InvalidParameter."""
     from llguidance import LLMatcher
 
     try:
@@ -144,24 +197,6 @@ def _json_grammar(checked: schemas.Checked) -> str:
     except (ValueError, UnicodeError) as exc:
         raise InvalidParameter(f"The schema cannot be read: {exc}.", param=PARAM) from exc
     return grammar
-
-
-def check_meta(schema: dict[str, Any]) -> None:
-    """Every keyword's value is of the kind that it must be."""
-    import jsonschema_rs
-
-    try:
-        jsonschema_rs.meta.validate(schema)
-    except jsonschema_rs.ValidationError as exc:
-        path = "/".join(["#", *map(str, exc.instance_path)])
-        keyword = next((p for p in reversed(exc.instance_path) if isinstance(p, str)), "")
-        raise InvalidParameter(
-            f"The schema's `{keyword}` at {path} is not valid: {exc.message[:200]}.", param=PARAM
-        ) from exc
-    except (jsonschema_rs.ReferencingError, ValueError) as exc:
-        raise InvalidParameter(
-            f"The schema cannot be read: {str(exc)[:200]}.", param=PARAM
-        ) from exc
 
 
 def complaint(message: str, checked: schemas.Checked | None) -> EdgeAgentError:
@@ -188,22 +223,49 @@ def complaint(message: str, checked: schemas.Checked | None) -> EdgeAgentError:
 @dataclass(eq=False)
 class Grammar:
     """A compiled form, shared by the answers that must have it. `is_spoiled` once one of them could
-    not go on: its bounds may be used up for all of them. `validators` are those of calls, by tool."""
+    not go on: its bounds may be used up for all of them. `checks` are those of calls, by tool; `notes` say
+    what answers are not held to."""
 
     matcher: Any
-    validator: Any | None
-    validators: dict[str, Any] = field(default_factory=dict)
+    answer_check: Check | None
+    checks: dict[str, Check] = field(default_factory=dict)
+    notes: list[SchemaNote] = field(default_factory=list)
     tokenizer: Any = None
     markers: Mapping[str, int] = field(default_factory=dict)
     compile_ms: float = 0.0
     is_spoiled: bool = False
-    _marks: dict[str, list[int]] = field(default_factory=dict)
+    closing: Closing | None = None
 
-    def mark(self, text: str) -> list[int]:
-        """Tokens of one of the few texts that JSON is closed with."""
-        if text not in self._marks:
-            self._marks[text] = self.tokenizer.greedy_tokenize(text)
-        return self._marks[text]
+    @property
+    def growth(self) -> int:
+        """How many tokens one token may add to what must yet be said."""
+        n_bytes = self.closing.growth if self.closing is not None else 0
+        return n_bytes if self.tokenizer.vocab_size <= SINGLE_BYTES else n_bytes // BYTES_A_TOKEN
+
+    def bytes_of(self, token: int) -> bytes:
+        """What a token is in the text of an answer, a marker its name."""
+        names = {found: name for name, found in self.markers.items()}
+        if token in names:
+            return names[token].encode()
+        found: bytes = self.tokenizer.decode_bytes([token])
+        return found
+
+    def byte_tokens(self, byte: int) -> list[int]:
+        found: list[int] = self.tokenizer.tokenize_bytes(bytes([byte]))
+        return found
+
+    def spelled(self, text: str) -> list[int]:
+        """Tokens that add up to a text, a marker by its own."""
+        parts = [text]
+        if self.markers:
+            parts = re.split("(" + "|".join(map(re.escape, self.markers)) + ")", text)
+        tokens: list[int] = []
+        for part in parts:
+            if part in self.markers:
+                tokens.append(self.markers[part])
+            elif part:
+                tokens += self.tokenizer.greedy_tokenize(part)
+        return tokens
 
 
 def compile_source(source: Source, tokenizer: Any) -> Grammar:
@@ -211,17 +273,17 @@ def compile_source(source: Source, tokenizer: Any) -> Grammar:
     from llguidance import LLMatcher, LLParserLimits
 
     started = time.perf_counter()
-    limits = LIMITS | {"max_grammar_size": LIMITS["max_grammar_size"] * (1 + len(source.tools))}
-    matcher = LLMatcher(tokenizer, source.grammar, log_level=0, limits=LLParserLimits(**limits))
+    limits = LLParserLimits(**limits_for(len(source.tools)))
+    matcher = LLMatcher(tokenizer, source.grammar, log_level=0, limits=limits)
     if matcher.is_error():
         raise source.complaint(matcher.get_error())
-    grammar = Grammar(
-        matcher,
-        _validator(source.checked.schema) if source.checked is not None else None,
-        {name: _validator(found.schema) for name, found in source.tools.items()},
-        tokenizer,
-        source.markers,
-    )
+    answer_check = Check(source.checked, None) if source.checked is not None else None
+    call_checks = {name: Check(found, name) for name, found in source.tools.items()}
+    notes = source.notes()
+    for check in [*call_checks.values(), *([answer_check] if answer_check is not None else [])]:
+        notes += check.notes
+    grammar = Grammar(matcher, answer_check, call_checks, notes, tokenizer, source.markers)
+    grammar.closing = source.closing()
     constraint = Constraint(grammar)  # what fails at once fails before it is queued
     if not constraint.is_complete:
         constraint.allowed()
@@ -229,35 +291,21 @@ def compile_source(source: Source, tokenizer: Any) -> Grammar:
     return grammar
 
 
-def _validator(schema: dict[str, Any]) -> Any:
-    import jsonschema_rs
-
-    try:
-        # Formats are annotations to JSON Schema; the mask gives them their shape. The linear regex
-        # engine, since the answer is checked on the engine's thread.
-        return jsonschema_rs.validator_for(
-            schema,
-            validate_formats=False,
-            pattern_options=jsonschema_rs.RegexOptions(),
-            offline=True,
-        )
-    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as exc:
-        raise InvalidParameter(
-            f"The schema cannot be checked: {str(exc).splitlines()[0][:200]}.", param=PARAM
-        ) from exc
-
-
 class Constraint:
     """Where one answer is in its grammar. Made by intake, used by the engine thread.
 
     `opening` are the tokens that it must begin with, none where it will `begin` later; `n_tokens` counts
-    what was accepted, those too.
+    what was accepted, those too. `notes` say what of its schemas the answer is not held to, and what of
+    that it lacks.
     """
 
     def __init__(self, grammar: Grammar, *, is_later: bool = False) -> None:
         self._grammar = grammar
         self._matcher = grammar.matcher.deep_copy()
         self.n_tokens = 0
+        self.notes: list[SchemaNote] = list(grammar.notes)
+        self._twin: Twin | None = None
+        self._unread = bytearray()  # what the twin does not know yet
         self.opening: list[int] = [] if is_later else self._forced()
 
     def begin(self, head: str, rest: str) -> bool:
@@ -265,11 +313,13 @@ class Constraint:
         the grammar takes the opening alone."""
         if not self._matcher.consume_tokens(self.spelled(head)):
             raise self._stuck(self._matcher.get_error())
+        self._unread += head.encode()
         tokens = self.spelled(rest)
         if self._matcher.validate_tokens(tokens) < len(tokens):
             return False
         if tokens and not self._matcher.consume_tokens(tokens):
             raise self._stuck(self._matcher.get_error())
+        self._hear(tokens)
         return True
 
     def go_on(self, n_tokens: int) -> list[int]:
@@ -279,10 +329,11 @@ class Constraint:
 
     def spelled(self, text: str) -> list[int]:
         """Tokens that add up to a text, a marker by its own."""
-        if text in self._grammar.markers:
-            return [self._grammar.markers[text]]
-        tokens: list[int] = self._grammar.tokenizer.greedy_tokenize(text) if text else []
-        return tokens
+        return self._grammar.spelled(text)
+
+    @property
+    def growth(self) -> int:
+        return self._grammar.growth
 
     @property
     def is_complete(self) -> bool:
@@ -304,16 +355,27 @@ class Constraint:
         self.n_tokens += 1
         if not self._matcher.consume_token(token):
             raise self._stuck(self._matcher.get_error())
+        self._hear([token])
         return [] if self._matcher.is_stopped() else self._forced()
 
-    def way_out(self, token: int | None, most: int) -> list[int] | None:
-        """The tokens that would end the answer, after `token` if one is given: at most `most`, or None."""
-        ahead = self._matcher
-        if token is not None:
-            ahead = ahead.deep_copy()
-            if not ahead.consume_token(token):
-                return None
-        return closing.way_out(ahead, self._grammar.mark, most)
+    def way_out(self, token: int | None, effort: Effort | None = None) -> list[int] | None:
+        """The tokens that would end the answer, after `token` if one is given; None where they are not
+        found with that much `effort`, of one try if none is given."""
+        if self._grammar.closing is None:
+            return None
+        if self._twin is None:
+            self._twin = self._grammar.closing.twin()
+        if not self._twin.follow(bytes(self._unread)):
+            return None
+        self._unread.clear()
+        more = self._grammar.bytes_of(token) if token is not None else b""
+        text = self._twin.way_out(more, effort or twin.TRY)
+        if text is None:
+            return None
+        # A character that is half written is ended by single bytes.
+        n_torn = next((i for i, byte in enumerate(text) if byte & 0xC0 != 0x80), len(text))
+        torn = [token for byte in text[:n_torn] for token in self._grammar.byte_tokens(byte)]
+        return torn + self._grammar.spelled(text[n_torn:].decode("utf-8", "replace"))
 
     def _forced(self) -> list[int]:
         """Llguidance leaves away last tokens that might be spelled otherwise with what follows."""
@@ -321,36 +383,25 @@ class Constraint:
         if tokens and not self._matcher.consume_tokens(tokens):
             raise self._stuck(self._matcher.get_error())
         self.n_tokens += len(tokens)
+        self._hear(tokens)
         return tokens
+
+    def _hear(self, tokens: list[int]) -> None:
+        for token in tokens:
+            self._unread += self._grammar.bytes_of(token)
 
     def check(self, text: str) -> None:
         """The whole answer against the schema. Raises: SchemaViolated."""
-        self._check("answer", text, self._grammar.validator)
+        if self._grammar.answer_check is not None:
+            self.notes += self._grammar.answer_check.of(text)
 
     def check_call(self, name: str, arguments: str) -> None:
         """A whole call against its tool's schema. Raises: SchemaViolated."""
-        if name not in self._grammar.validators:
+        if name not in self._grammar.checks:
             raise SchemaViolated(
                 f"The answer calls {name[:80]!r}, which is none of the tools: send the request again."
             )
-        self._check(f"call of {name!r}", arguments, self._grammar.validators[name])
-
-    @staticmethod
-    def _check(what: str, text: str, validator: Any | None) -> None:
-        if validator is None:
-            return
-        try:
-            is_valid = validator.is_valid(json.loads(text))
-        except (ValueError, RecursionError) as exc:
-            raise SchemaViolated(
-                f"The {what} is no JSON that can be checked ({type(exc).__name__}): send the request "
-                "again, or simplify the schema."
-            ) from exc
-        if not is_valid:
-            raise SchemaViolated(
-                f"The {what} does not satisfy its schema, although it was held to it: send the request "
-                "again, or simplify the schema."
-            )
+        self.notes += self._grammar.checks[name].of(arguments)
 
     def _stuck(self, why: str) -> SchemaUnsatisfiable:
         self._grammar.is_spoiled = True
@@ -369,6 +420,10 @@ def tried(grammar: str) -> str:
 
     tokenizer = LLTokenizer("byte", slices=[])
     matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=LLParserLimits(**LIMITS))
-    matcher.compute_ff_tokens()
+    n_forced = 0
+    while n_forced < MAX_FORCED and (forced := matcher.compute_ff_tokens()):
+        n_forced += len(forced)
+        if not matcher.consume_tokens(forced):
+            break
     matcher.compute_bitmask()
     return str(matcher.get_error())

@@ -17,8 +17,13 @@ from edgeagent.engine.constrain import Constraint
 from edgeagent.engine.reader import Said
 from edgeagent.engine.runner import Runner
 from edgeagent.engine.sequence import Sequence
+from edgeagent.engine.twin import LAST_TRY
 from edgeagent.errors import EdgeAgentError, InvalidParameter
-from edgeagent.types import FinishReason
+from edgeagent.types import FinishReason, SchemaNote
+
+CUT = SchemaNote(
+    None, "#", "max_tokens", "the tokens ran out within a call: what was open is closed, check its arguments"
+)  # fmt: skip
 
 
 class Drawn(NamedTuple):
@@ -33,7 +38,7 @@ def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
     """The next tokens of an answer, from logits (float32 [n_vocab], changed in place)."""
     try:
         said = _tell(seq, runner)  # what it must begin with
-        drawn = _ended(seq, said)
+        drawn = _ended(seq, said, runner)
         if drawn is None:
             constraint = seq.constraint
             mask = constraint.allowed() if constraint is not None else None
@@ -51,7 +56,7 @@ def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
                     seq.logprobs.drew(seq.n_generated, token, runner)
                 _append(seq, token, constraint.accept(token) if constraint is not None else [])
             said = said.and_then(_tell(seq, runner)).and_then(_take_over(seq, runner))
-            drawn = _ended(seq, said) or Drawn(said)
+            drawn = _ended(seq, said, runner) or Drawn(said)
     except EdgeAgentError as exc:
         return Drawn(Said(), "error", (exc.code, exc.message))
     return _told(seq, drawn, runner)
@@ -84,30 +89,38 @@ def _closing(seq: Sequence, token: int) -> list[int] | None:
 
 
 def _closed(seq: Sequence, closing: list[int], said: Said, runner: Runner) -> Drawn:
-    for token in closing:
+    for token in [*seq.unsaid, *closing]:
         seq.tokens.append(token)
         seq.sampler.accept(token)
+    seq.unsaid.clear()
     said = said.and_then(_tell(seq, runner))
     if seq.is_stopped:
         return _cut_by_stop(seq, seq.constraint, said)
+    if seq.reader is not None and seq.reader.n_calls and seq.constraint is not None:
+        seq.constraint.notes.append(CUT)
     return Drawn(said.and_then(_rest(seq)), "length")
 
 
 def _append(seq: Sequence, token: int, forced: list[int]) -> None:
-    """As many of them as the answer may have."""
+    """As many of them as the answer may have; the rest is for the end of one that is closed."""
     room = seq.max_new - seq.n_generated
     seq.tokens.append(token)
-    for following in forced[: room - 1]:
-        seq.tokens.append(following)
-        seq.sampler.accept(following)
+    _append_forced(seq, forced, room - 1)
+
+
+def _append_forced(seq: Sequence, forced: list[int], room: int) -> None:
+    for token in forced[:room]:
+        seq.tokens.append(token)
+        seq.sampler.accept(token)
+    seq.unsaid += forced[room:]
 
 
 def _close_reasoning(seq: Sequence) -> None:
     """A model that ends within its reasoning has yet to give the answer that was asked for."""
     assert seq.later is not None
     assert seq.reader is not None
-    first, *others = seq.later.spelled(seq.reader.closing)
-    _append(seq, first, others)
+    for token in seq.later.spelled(seq.reader.closing):
+        seq.tokens.append(token)
 
 
 def _take_over(seq: Sequence, runner: Runner) -> Said:
@@ -128,9 +141,8 @@ def _take_over(seq: Sequence, runner: Runner) -> Said:
         for token in seq.constraint.spelled(began.kept):
             seq.tokens.append(token)
         seq.n_told = seq.n_generated
-    for token in seq.constraint.go_on(seq.n_generated)[: seq.max_new - seq.n_generated]:
-        seq.tokens.append(token)
-        seq.sampler.accept(token)
+    forced = seq.constraint.go_on(seq.n_generated)
+    _append_forced(seq, forced, max(0, seq.max_new - seq.n_generated))
     return said.and_then(_tell(seq, runner))
 
 
@@ -160,7 +172,7 @@ def _tell(seq: Sequence, runner: Runner) -> Said:
     return said
 
 
-def _ended(seq: Sequence, said: Said) -> Drawn | None:
+def _ended(seq: Sequence, said: Said, runner: Runner) -> Drawn | None:
     """How the answer ends with the tokens it has now, or None."""
     constraint = seq.constraint
     if seq.is_stopped:
@@ -171,8 +183,20 @@ def _ended(seq: Sequence, said: Said) -> Drawn | None:
     if seq.reader is not None and seq.reader.is_repeating:
         return _whole(seq, said)
     if seq.n_generated >= seq.max_new:
-        return Drawn(said.and_then(_rest(seq)), "length")
+        return _out_of_tokens(seq, said, runner)
     return None
+
+
+def _out_of_tokens(seq: Sequence, said: Said, runner: Runner) -> Drawn:
+    """The end of an answer that is not whole: where there is a way out it is taken all the same."""
+    if seq.ending is not None and seq.later is not None and seq.must_form:
+        _close_reasoning(seq)
+        said = said.and_then(_tell(seq, runner)).and_then(_take_over(seq, runner))
+    if seq.ending is not None and seq.constraint is not None:
+        closing = seq.constraint.way_out(None, LAST_TRY)
+        if closing is not None:
+            return _closed(seq, closing, said, runner)
+    return Drawn(said.and_then(_rest(seq)), "length")
 
 
 def _rest(seq: Sequence) -> Said:

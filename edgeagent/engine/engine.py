@@ -203,7 +203,8 @@ class Engine:
             seq.seq_id = None
         stop = seq.stopped_by if finish == "stop" else None
         request_id = seq.request.request_id
-        self._outbox.put(request_id, said.chunk(seq.index, finish, seq.usage(now), error, stop))
+        chunk = said.chunk(seq.index, finish, seq.usage(now), error, stop, seq.notes)
+        self._outbox.put(request_id, chunk)
         self._open[request_id] -= 1
         if self._open[request_id] == 0:
             del self._open[request_id]

@@ -21,13 +21,22 @@ from edgeagent.engine.constrain import (
     Source,
     Vocabulary,
     compile_source,
+    json_grammar,
     tokenizer_of,
+    tried,
 )
 from edgeagent.engine.fair_queue import FairQueue
 from edgeagent.engine.pulse import Pulse
+from edgeagent.engine.schema import Checked
 from edgeagent.engine.sequence import Request
 from edgeagent.engine.wanted import Wanted
-from edgeagent.errors import EdgeAgentError, EngineFailed, InvalidParameter, QueueFull
+from edgeagent.errors import (
+    BadRequest,
+    EdgeAgentError,
+    EngineFailed,
+    InvalidParameter,
+    QueueFull,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +137,7 @@ class Grammars:
     def _compile(self, wanted: Wanted) -> Grammar:
         key = wanted.key()
         try:
-            made = self._compiled(wanted.source())
+            made = self._compiled(wanted)
         except EdgeAgentError as exc:
             self._keep(key, exc)
             raise
@@ -137,7 +146,20 @@ class Grammars:
         logger.debug("grammar_compiled kind=%s took_ms=%.1f", kind, made.compile_ms)
         return made
 
-    def _compiled(self, source: Source) -> Grammar:
+    def _compiled(self, wanted: Wanted) -> Grammar:
+        """What need not hold wholly is enforced in part, where llguidance refuses the whole."""
+        source = wanted.source()
+        try:
+            return self._made(source)
+        except BadRequest as exc:
+            if not source.is_loose:
+                raise
+            logger.debug("grammar_weakened reason=%s", exc.code)
+        return self._made(
+            wanted.source(lambda found: complaint_of(found, self._timeout_s, self.pulse.beat))
+        )
+
+    def _made(self, source: Source) -> Grammar:
         if not source.is_plain:
             try_out(source, self._timeout_s, self.pulse.beat)
         if self._tokenizer is None:
@@ -178,6 +200,18 @@ class _Watchdog(threading.Thread):
 
     def cancel(self) -> None:
         self._cancelled.set()
+
+
+def complaint_of(found: Checked, timeout_s: float, beat: Callable[[], None] = lambda: None) -> str:
+    """What is wrong with the masks of a schema; empty when nothing is. What may take long is compiled in
+    a process of its own; `beat` is called while that runs."""
+    grammar = json_grammar(found)
+    if not found.is_plain:
+        try:
+            try_out(Source(grammar, found), timeout_s, beat)
+        except BadRequest as exc:
+            return exc.message
+    return tried(grammar)
 
 
 def try_out(source: Source, timeout_s: float, beat: Callable[[], None] = lambda: None) -> None:

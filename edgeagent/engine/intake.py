@@ -262,7 +262,8 @@ class Intake:
             made = Constraint(request.grammar, is_later=takeover != "at once")
             constraint, later = (made, None) if takeover == "at once" else (None, made)
         # What an answer must begin with is prefilled with its prompt.
-        opening = constraint.opening[:max_new] if constraint is not None else []
+        forced = constraint.opening if constraint is not None else []
+        opening = forced[:max_new]
         tail = list(tokens[-last_n:]) if last_n else []
         sampler = Sampler(spec.sampling, self._llama.n_vocab, tail, index)
         for token in opening:
@@ -277,7 +278,8 @@ class Intake:
             text=TextStream(spec.stop),
             constraint=constraint,
             later=later,
-            ending=_ending(spec, max_new),
+            ending=_ending(request, max_new),
+            unsaid=forced[max_new:],
             must_form=takeover == "after reasoning",
             reader=self._reader(request, built.is_reasoning, takeover),
             logprobs=Logprobs(spec.logprobs) if spec.logprobs is not None else None,
@@ -395,7 +397,9 @@ def slot_tokens(config: EngineConfig, llama: Llama) -> int:
     return min(llama.n_ctx, llama.n_ctx_train) if llama.n_ctx_train > 0 else llama.n_ctx
 
 
-def _ending(spec: GenerateSpec, max_new: int) -> Ending | None:
-    """Only JSON is closed for the model: of a call, half an argument is worse than none."""
-    is_json = spec.form is not None and spec.form.kind == "json_schema"
-    return Ending(max_new) if is_json and spec.tools is None else None
+def _ending(request: Request, max_new: int) -> Ending | None:
+    """JSON is closed for the model, calls included: clients read half an argument each in its own way."""
+    grammar = request.grammar
+    if grammar is None or grammar.closing is None:
+        return None
+    return Ending(max_new, grammar.growth)

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import Any
+from collections.abc import Collection
+from typing import Any, TypeGuard
 
 MAPS = ("properties", "patternProperties", "$defs", "definitions")
 LISTS = ("prefixItems", "anyOf", "oneOf", "allOf")
 SINGLES = ("items", "additionalProperties", "additionalItems")
+# Schemas that masks cannot be made of.
+CONDITIONS = ("not", "if", "then", "else", "contains", "propertyNames")
 # Asking for nothing, these are no more than an annotation; llguidance would refuse them all the same.
 HARMLESS: dict[str, object] = {"uniqueItems": False, "nullable": False}
+LARGEST_BELOW_ZERO = -1e-6
 MAX_HOPS = 16  # from reference to reference
 
 
@@ -43,11 +47,37 @@ def _narrowed(value: Any, root: Any, is_closed: bool) -> Any:
             node[key] = _narrowed(node[key], root, is_closed)
     for key in HARMLESS:
         node.pop(key, None)
+    _keep_below_zero(node)
     if "oneOf" in node and "anyOf" not in node and is_exclusive(node["oneOf"], root):
         node["anyOf"] = node.pop("oneOf")
     if is_closed and _may_close(node):
         node["additionalProperties"] = False
     return node
+
+
+def _keep_below_zero(node: dict[str, Any]) -> None:
+    """llguidance takes -0 for less than 0."""
+    bound = node.get("exclusiveMaximum")
+    is_flag = bound is True and _is_zero(node.get("maximum"))  # draft 4
+    if not is_flag and not _is_zero(bound):
+        return
+    lows = [node.get("minimum"), node.get("exclusiveMinimum")]
+    low = max((n for n in lows if _is_number(n)), default=-1)
+    if low >= 0:
+        return  # there is no such number
+    is_whole = node.get("type") == "integer"
+    most = -1 if is_whole else max(LARGEST_BELOW_ZERO, low / 2)
+    highest = node.get("maximum")
+    node["maximum"] = min(most, highest) if _is_number(highest) else most
+    del node["exclusiveMaximum"]
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_zero(value: Any) -> bool:
+    return _is_number(value) and bool(value == 0)
 
 
 def _may_close(node: dict[str, Any]) -> bool:
@@ -60,6 +90,29 @@ def _may_close(node: dict[str, Any]) -> bool:
         and _is_names(required)  # what is malformed is left to the meta-schema
         and named.keys() >= set(required)
     )
+
+
+def without_patterns(node: Any, patterns: Collection[str] | None = None) -> Any:
+    """A schema without some patterns, or any."""
+    if isinstance(node, list):
+        return [without_patterns(item, patterns) for item in node]
+    if not isinstance(node, dict):
+        return node
+
+    def is_out(pattern: Any) -> bool:
+        return isinstance(pattern, str) and (patterns is None or pattern in patterns)
+
+    out = {key: node[key] for key in node if key != "pattern" or not is_out(node[key])}
+    for key in out.keys() & {*MAPS}:
+        if isinstance(out[key], dict):
+            named = out[key].items()
+            is_map = key != "patternProperties"
+            out[key] = {
+                n: without_patterns(v, patterns) for n, v in named if is_map or not is_out(n)
+            }
+    for key in out.keys() & {*LISTS, *SINGLES, *CONDITIONS}:
+        out[key] = without_patterns(out[key], patterns)
+    return out
 
 
 def is_exclusive(choices: Any, root: Any) -> bool:

@@ -9,14 +9,21 @@ has to take over, the reader says so (`began`), and with it what of the last pie
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from edgeagent.engine.syntax.family import CallReader, Family, find_marker
 from edgeagent.engine.syntax.reasoning import Reasoning
 from edgeagent.engine.text import StopFilter
 from edgeagent.intents import Confidence
-from edgeagent.types import CallDelta, FinishReason, TokenChunk, TokenLogprob, Usage
+from edgeagent.types import (
+    CallDelta,
+    FinishReason,
+    SchemaNote,
+    TokenChunk,
+    TokenLogprob,
+    Usage,
+)
 
 Phase = Literal["start", "reasoning", "text", "calls"]
 # When the grammar of an answer takes over: with its first token, after its reasoning, with a call.
@@ -46,11 +53,12 @@ class Said(NamedTuple):
     def chunk(
         self, index: int, finish: FinishReason | None = None, usage: Usage | None = None,
         error: tuple[str, str] | None = None, stop: str | None = None,
+        notes: Sequence[SchemaNote] = (),
     ) -> TokenChunk:  # fmt: skip
         """The pieces as they are sent, of answer `index`."""
         return TokenChunk(
             index, self.text, finish, usage, error, self.reasoning, [*self.calls], [*self.logprobs],
-            stop, self.confidence, [*self.scored],
+            stop, self.confidence, [*self.scored], notes=[*notes],
         )  # fmt: skip
 
 

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from edgeagent.engine.examples import without_endless
 from edgeagent.engine.narrow import HARMLESS, LISTS, MAPS, SINGLES, narrowed
+from edgeagent.engine.repair import Note
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
 PARAM = "response_format"
@@ -50,12 +52,16 @@ ANNOTATIONS = frozenset({
 class Checked:
     """A schema within bounds. `narrowed` is what masks are made of.
 
-    `is_plain` when it lacks what compiling is known to take long for: intersections.
+    `is_plain` when it lacks what compiling is known to take long for: intersections. Where a client did
+    not ask for all of it, `whole` is what was sent, which answers are checked against but not held to;
+    `notes` say what is missing in `schema`.
     """
 
     schema: dict[str, Any]
     narrowed: dict[str, Any]
     is_plain: bool
+    whole: dict[str, Any] | None = None
+    notes: tuple[Note, ...] = ()
 
 
 def checked(text: str) -> Checked:
@@ -64,6 +70,14 @@ def checked(text: str) -> Checked:
     Raises: InvalidParameter for one that is malformed or too large, UnsupportedParameter for a keyword
     we cannot honour; both name the keyword and its path.
     """
+    schema = parsed(text)
+    for node, path in _subschemas(schema, "#"):
+        _check_keywords(node, path)
+    return within_bounds(schema)
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """A schema from its JSON. Raises: InvalidParameter for one that is too long or too deep."""
     if len(text) > MAX_BYTES:
         raise InvalidParameter(
             f"The schema has {len(text)} bytes, the bound is {MAX_BYTES}: send a smaller one.",
@@ -77,12 +91,16 @@ def checked(text: str) -> Checked:
     schema = json.loads(text)
     if not isinstance(schema, dict):
         raise InvalidParameter("The schema is no JSON object: send one.", param=PARAM)
+    return schema
+
+
+def within_bounds(schema: dict[str, Any]) -> Checked:
+    """A valid schema all of whose keywords are known. Raises: InvalidParameter for one that is too large."""
     nodes = list(_subschemas(schema, "#"))
-    for node, path in nodes:
-        _check_keywords(node, path)
     _check_sizes(nodes)
     is_plain = not any(_intersects(node) for node, _ in nodes)
-    return Checked(schema, narrowed(schema, is_closed=is_plain), is_plain)
+    finite = without_endless(schema)
+    return Checked(schema, narrowed(finite, is_closed=is_plain), is_plain)
 
 
 def _json_depth(text: str) -> int:

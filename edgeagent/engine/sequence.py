@@ -14,7 +14,7 @@ from edgeagent.engine.reader import Reader
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.text import TextStream
 from edgeagent.engine.wanted import Wanted
-from edgeagent.types import FinishReason, GenerateSpec, PromptFacts, Usage
+from edgeagent.types import FinishReason, GenerateSpec, PromptFacts, SchemaNote, Usage
 
 
 @dataclass(eq=False)
@@ -44,6 +44,7 @@ class Sequence:
 
     An answer with a `constraint` may have more than one token outside: those that its grammar forced.
     Its text is in `told` so far, of `n_told` tokens; those it must begin with are there from the start.
+    What it accepted and there was no room for is `unsaid`.
     A constraint for `later` takes over when the `reader` says so, which takes the answer apart; with
     `must_form` the answer does not end before that. An answer that is a `choice` has neither.
     """
@@ -58,6 +59,7 @@ class Sequence:
     constraint: Constraint | None = None
     later: Constraint | None = None
     ending: Ending | None = None  # of an answer that is closed before its tokens run out
+    unsaid: list[int] = field(default_factory=list)
     must_form: bool = False
     reader: Reader | None = None
     choice: Choice | None = None
@@ -94,6 +96,12 @@ class Sequence:
     def stopped_by(self) -> str | None:
         """The stop string that has come."""
         return self.reader.stopped_by if self.reader is not None else self.text.stopped_by
+
+    @property
+    def notes(self) -> list[SchemaNote]:
+        """What of its schemas the answer is not held to."""
+        constraint = self.constraint or self.later
+        return constraint.notes if constraint is not None else []
 
     @property
     def n_pending(self) -> int:

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeagent.engine import schema as schemas
-from edgeagent.engine.constrain import JSON_STYLE, Source, check_meta
+from edgeagent.engine.checks import check_meta
+from edgeagent.engine.constrain import JSON_STYLE, Source, checked_form
+from edgeagent.engine.loosen import Attempt, Loosened, loosened, made, weaker
+from edgeagent.engine.repair import Note
 from edgeagent.engine.syntax.family import Family, Function, json_rule, quoted
 from edgeagent.errors import EdgeAgentError, InvalidParameter, UnsupportedParameter
 from edgeagent.types import Form, Tool, ToolUse
@@ -16,49 +19,58 @@ PARAM = "tools"
 
 
 def source_of_tools(
-    use: ToolUse, form: Form | None, family: Family, markers: Mapping[str, int]
+    use: ToolUse,
+    form: Form | None,
+    family: Family,
+    markers: Mapping[str, int],
+    attempt: Attempt | None = None,
 ) -> Source:
     """A grammar of calls; with a `form`, of calls or an answer that has it.
 
-    `markers` are the special tokens of the family's markers. Raises: InvalidParameter,
-    UnsupportedParameter.
+    `markers` are the special tokens of the family's markers. With an `attempt` what it refuses is left out
+    of schemas that need not hold wholly. Raises: InvalidParameter, UnsupportedParameter.
     """
     tools = [tool for tool in use.tools if use.name is None or tool.name == use.name]
-    checked = {tool.name: checked_tool(tool) for tool in tools}
+    checked = {tool.name: checked_tool(tool, attempt) for tool in tools}
+    is_mixed = form is not None and use.choice != "required"
+    answer = _checked_form(form, attempt) if form is not None and is_mixed else None
     n_calls = family.max_calls if use.is_parallel and use.name is None else 1
     style = JSON_STYLE | {
         "item_separator": family.style.item,
         "key_separator": family.style.key,
     }
-
-    def mark(name: str) -> str:
-        return f"<[{markers[name]}]>" if name in markers else quoted(name)
-
     functions = [Function(name, found.narrowed) for name, found in checked.items()]
-    if form is None or use.choice == "required":
-        rules = family.grammar(functions, n_calls, mark, style)
-        return Source(f"start: calls\n{rules}", None, checked, dict(markers))
-    answer = _checked_form(form)
-    rules = family.grammar(functions, n_calls, mark, JSON_STYLE, is_mixed=True)
-    start = f"start: calls | answer\nanswer: {json_rule(answer.narrowed, JSON_STYLE)}"
-    return Source(f"{start}\n{rules}", answer, checked, dict(markers))
+
+    def grammar(tokens: Mapping[str, int]) -> str:
+        def mark(name: str) -> str:
+            return f"<[{tokens[name]}]>" if name in tokens else quoted(name)
+
+        if answer is None:
+            return f"start: calls\n{family.grammar(functions, n_calls, mark, style)}"
+        rules = family.grammar(functions, n_calls, mark, JSON_STYLE, is_mixed=True)
+        start = f"start: calls | answer\nanswer: {json_rule(answer.narrowed, JSON_STYLE)}"
+        return f"{start}\n{rules}"
+
+    spelled = grammar({}) if markers else None
+    return Source(grammar(markers), answer, checked, dict(markers), spelled)
 
 
-def _checked_form(form: Form) -> schemas.Checked:
+def _checked_form(form: Form, attempt: Attempt | None) -> schemas.Checked:
     if form.kind != "json_schema":
         raise UnsupportedParameter(
             f"A response format of type {form.kind!r} goes without `tools`: use `json_schema`, or leave "
             "one out.",
             param=schemas.PARAM,
         )
-    found = schemas.checked(form.text)
-    check_meta(found.schema)
-    return found
+    return checked_form(form, attempt)
 
 
-def checked_tool(tool: Tool) -> schemas.Checked:
+def checked_tool(tool: Tool, attempt: Attempt | None = None) -> schemas.Checked:
     """A tool's schema within bounds. Raises: InvalidParameter, UnsupportedParameter, with its name."""
     try:
+        if not tool.is_strict:
+            found = _loosely_checked(tool.parameters)
+            return found if attempt is None else weaker(found, attempt)
         found = schemas.checked(json.dumps(arguments_schema(tool.parameters)))
         check_meta(found.schema)
     except EdgeAgentError as exc:
@@ -69,6 +81,23 @@ def checked_tool(tool: Tool) -> schemas.Checked:
             param=PARAM,
         ) from None
     return found
+
+
+def _loosely_checked(parameters: dict[str, Any]) -> schemas.Checked:
+    """Whatever a schema says, the arguments of a call are an object."""
+    found = loosened(schemas.parsed(json.dumps(parameters)))
+    notes = list(found.notes)
+    if not found.enforced.keys() & {"$ref", "anyOf", "allOf"} and "object" not in _types(found):
+        kind = json.dumps(found.enforced["type"])
+        notes.append(Note("#", "type", f"is {kind}, and the arguments of a call are an object"))
+        found = found._replace(enforced={}, whole={})
+    enforced = arguments_schema(found.enforced | {"type": "object"})
+    return made(Loosened(enforced, found.whole, notes))
+
+
+def _types(found: Loosened) -> list[str]:
+    kind = found.enforced.get("type", "object")
+    return kind if isinstance(kind, list) else [kind]
 
 
 def arguments_schema(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from edgeagent.engine.constrain import Source, source_of
+from edgeagent.engine.loosen import Attempt
 from edgeagent.engine.syntax.family import Family
 from edgeagent.engine.toolset import source_of_tools
 from edgeagent.types import Form, ToolUse
@@ -28,10 +29,13 @@ class Wanted(NamedTuple):
         # In the order that it was sent in: properties come in theirs.
         return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()
 
-    def source(self) -> Source:
-        """Raises: InvalidParameter, UnsupportedParameter."""
+    def source(self, attempt: Attempt | None = None) -> Source:
+        """With an `attempt` what it refuses is left out of schemas that need not hold wholly.
+
+        Raises: InvalidParameter, UnsupportedParameter.
+        """
         if self.tools is not None:
             assert self.family is not None
-            return source_of_tools(self.tools, self.form, self.family, self.markers)
+            return source_of_tools(self.tools, self.form, self.family, self.markers, attempt)
         assert self.form is not None
-        return source_of(self.form)
+        return source_of(self.form, attempt)

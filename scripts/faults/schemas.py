@@ -102,7 +102,7 @@ class Run:
                 prompts=[Prompt(text="Fill in the form with short values:\n")],
                 max_tokens=self._max_tokens,
                 sampling=Sampling(temperature=temperature, seed=1),
-                form=Form(kind="json_schema", text=json.dumps(schema)),
+                form=Form(kind="json_schema", text=json.dumps(schema), is_strict=True),
             )
         )
         text, finish = "", ""

@@ -188,7 +188,7 @@ def test_a_chain_may_branch_and_a_part_of_it_may_not_be_missing(client: openai.O
     assert "no longer whole" in caught.value.message
 
 
-def test_a_call_that_was_cut_off_cannot_be_continued(client: openai.OpenAI):
+def test_a_call_whose_tokens_run_out_is_closed(client: openai.OpenAI):
     tool = {
         "type": "function", "name": "note", "strict": True,
         "parameters": {"type": "object", "properties": {"text": {"type": "string", "minLength": 200}},
@@ -196,9 +196,7 @@ def test_a_call_that_was_cut_off_cannot_be_continued(client: openai.OpenAI):
     }  # fmt: skip
     cut = ask(client, "Write a note.", tools=[tool], tool_choice="required", max_output_tokens=16)
     assert (cut.status, cut.output[-1].type) == ("incomplete", "function_call")
-    with pytest.raises(openai.BadRequestError, match="cut off") as caught:
-        ask(client, "Go on.", previous_response_id=cut.id)
-    assert caught.value.param == "previous_response_id"
+    assert len(json.loads(cut.output[-1].arguments)["text"]) >= 200
 
 
 def test_an_answer_that_was_not_stored_cannot_be_continued(client: openai.OpenAI):

@@ -207,6 +207,7 @@ def test_a_schema_that_cannot_be_enforced_is_a_400_before_any_token(client):
         "type": "function",
         "function": {
             "name": "bad",
+            "strict": True,
             "parameters": {"type": "object", "properties": {"a": {"not": {}}}},
         },
     }

@@ -27,6 +27,7 @@ class Grammar:
         self._n_most = n_most
         self._dead_after = dead_after
         self.checked: list[str] = []
+        self.notes: list[Any] = []
         self.is_violated = False
 
     @property

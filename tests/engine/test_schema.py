@@ -117,7 +117,7 @@ async def answer(
             prompts=[Prompt(text="Once upon a time")],
             max_tokens=max_tokens,
             sampling=Sampling(temperature=temperature, seed=7),
-            form=Form(kind="json_schema", text=json.dumps(schema)),
+            form=Form(kind="json_schema", text=json.dumps(schema), is_strict=True),
         )
     )
     text, finish = "", ""

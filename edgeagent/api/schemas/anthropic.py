@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from edgeagent.api.schemas.anthropic_content import Blocks, TextBlock, Texts, turns, without_billing
 from edgeagent.api.schemas.common import StopText
-from edgeagent.api.schemas.marks import Extension, Ignored, RequestModel
+from edgeagent.api.schemas.marks import STRICT, Extension, Ignored, RequestModel
 from edgeagent.api.schemas.response_format import schema_form
 from edgeagent.api.tools import tool_use
 from edgeagent.errors import InvalidParameter, ThreadUnsupported, UnsupportedParameter
@@ -76,9 +76,9 @@ class CustomTool(BaseModel):
 
     name: ToolName
     description: str | None = None
-    input_schema: dict[str, Any] = Field(description="a JSON schema of the arguments, which binds")
+    input_schema: dict[str, Any] = Field(description="a JSON schema of the arguments")
     type: Literal["custom"] | None = None
-    strict: Annotated[bool | None, Ignored("a schema always binds")] = None
+    strict: bool | None = Field(None, description=STRICT)
     cache_control: Annotated[dict[str, Any] | None, Ignored("prefixes are found")] = None
     defer_loading: Annotated[bool | None, Ignored()] = None
     eager_input_streaming: Annotated[bool | None, Ignored()] = None
@@ -98,7 +98,12 @@ class CustomTool(BaseModel):
         return data
 
     def tool(self) -> Tool:
-        return Tool(name=self.name, description=self.description, parameters=self.input_schema)
+        return Tool(
+            name=self.name,
+            description=self.description,
+            parameters=self.input_schema,
+            is_strict=bool(self.strict),
+        )
 
 
 class ToolChoice(BaseModel):
@@ -202,7 +207,9 @@ class Conversation(RequestModel):
         """What the answer must look like."""
         if self.output_config is None or self.output_config.format is None:
             return None
-        return schema_form(self.output_config.format.content, "output_config.format.schema")
+        return schema_form(
+            self.output_config.format.content, "output_config.format.schema", is_strict=True
+        )
 
     @property
     def shows_thinking(self) -> bool:

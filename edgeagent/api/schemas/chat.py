@@ -311,14 +311,25 @@ class ConfidenceBody(BaseModel):
     abstained: bool
 
 
+class SchemaNoteBody(BaseModel):
+    """What of a schema the answer was not held to, or lacks: the keyword, where it stands, and why. `tool`
+    is null for the schema of the answer itself."""
+
+    tool: str | None
+    path: str
+    keyword: str
+    note: str
+
+
 class OwnBody(BaseModel):
     """Extension. What edgeagent knows of an answer: `route` says why this model gave it, `notes` what of
-    the request was not done as it says."""
+    the request was not done as it says, `schema_notes` what of a schema is not enforced without `strict`."""
 
     route: Literal["named", "default", "escalated"]
     confidence: ConfidenceBody | None = None
     call: dict[str, Any] | None = Field(None, description="the call that the text tells of")
     notes: list[str] | None = None
+    schema_notes: list[SchemaNoteBody] | None = None
 
 
 class ContentLogprobs(BaseModel):

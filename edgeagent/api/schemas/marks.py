@@ -21,6 +21,13 @@ SUPPORT = "x-support"
 REFUSED = "x-refused"
 
 
+# What `strict` means of a tool or a format.
+STRICT = (
+    "true: a schema that cannot be enforced wholly is a 400; else it is enforced as far as it can be, and "
+    "`edgeagent.schema_notes` says what is not"
+)
+
+
 @dataclass(frozen=True)
 class Mark:
     """Metadata of a field's type; `note` is what else there is to say of the field."""

@@ -60,7 +60,7 @@ class OllamaRequest(LooseModel):
     def form(self) -> Form | None:
         """What the answer must look like."""
         if isinstance(self.format, dict):
-            return schema_form(self.format, "format")
+            return schema_form(self.format, "format", is_strict=False)
         return ANY_OBJECT if self.format == "json" else None
 
     def tool_use(self, caller: Caller) -> ToolUse | None:

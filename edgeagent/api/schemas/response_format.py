@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from edgeagent.api.schemas.marks import Extension, Ignored
+from edgeagent.api.schemas.marks import STRICT, Extension, Ignored
 from edgeagent.errors import InvalidParameter
 from edgeagent.types import Form
 
@@ -19,7 +19,7 @@ Grammar = Annotated[str, StringConstraints(min_length=1, max_length=MAX_GRAMMAR_
 
 
 class JsonSchemaFormat(BaseModel):
-    """A schema and its name. It is enforced whether `strict` or not."""
+    """A schema and its name."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -27,7 +27,7 @@ class JsonSchemaFormat(BaseModel):
     description: Annotated[str | None, Ignored()] = None
     # `schema` is a method of every BaseModel.
     content: dict[str, Any] = Field(alias="schema", description="a JSON schema; /schema has more")
-    strict: Annotated[bool | None, Ignored("a schema always binds")] = None
+    strict: bool | None = Field(None, description=STRICT)
 
 
 class ResponseFormat(BaseModel):
@@ -57,7 +57,8 @@ class ResponseFormat(BaseModel):
         if self.type == "text":
             return None
         if self.json_schema is not None:
-            return schema_form(self.json_schema.content, "response_format")
+            is_strict = bool(self.json_schema.strict)
+            return schema_form(self.json_schema.content, "response_format", is_strict=is_strict)
         if self.type == "json_object":
             return ANY_OBJECT
         if not allow_grammars:
@@ -70,10 +71,10 @@ class ResponseFormat(BaseModel):
         return Form(kind=self.type, text=self.regex or self.lark or "")
 
 
-def schema_form(schema: dict[str, Any], param: str) -> Form:
+def schema_form(schema: dict[str, Any], param: str, *, is_strict: bool) -> Form:
     """JSON by a schema, whose properties keep their order. Raises: InvalidParameter."""
     try:
-        return Form(kind="json_schema", text=json.dumps(schema))
+        return Form(kind="json_schema", text=json.dumps(schema), is_strict=is_strict)
     except (RecursionError, ValueError):
         raise InvalidParameter(
             "The schema is nested too deeply or holds a number that is too long: send a flatter one.",

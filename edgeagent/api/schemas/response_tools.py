@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from edgeagent.api.offered import HOSTED, Offered, refuse_hosted_choice
-from edgeagent.api.schemas.marks import Ignored
+from edgeagent.api.schemas.marks import STRICT, Ignored
 from edgeagent.api.schemas.tools import ToolName
 from edgeagent.api.tools import MAX_TOOLS
 from edgeagent.errors import UnsupportedParameter
@@ -37,25 +37,29 @@ class _Offer(BaseModel):
 
 
 class FunctionTool(_Offer):
-    """A function that the model may ask to be called. Its arguments follow the schema whether `strict`
-    or not."""
+    """A function that the model may ask to be called."""
 
     type: Literal["function"]
     parameters: dict[str, Any] | None = Field(
         None, description="a JSON schema of the arguments; without one there are none"
     )
-    strict: Annotated[bool | None, Ignored("a schema always binds")] = None
+    strict: bool | None = Field(None, description=STRICT)
     output_schema: Annotated[dict[str, Any] | None, Ignored()] = None
 
     def tool(self) -> Tool:
-        return Tool(name=self.name, description=self.description, parameters=self.parameters or {})
+        return Tool(
+            name=self.name,
+            description=self.description,
+            parameters=self.parameters or {},
+            is_strict=bool(self.strict),
+        )
 
     def offer(self, offered: Offered, namespace: str | None = None) -> None:
         offered.add(self.tool(), namespace)
 
     def shown(self) -> dict[str, Any]:
         own = self.model_dump(include={"type", "name", "description", "parameters"})
-        return own | {"strict": self.strict if self.strict is not None else True}
+        return own | {"strict": bool(self.strict)}
 
 
 class CustomTool(_Offer):

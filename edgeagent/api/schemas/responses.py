@@ -16,7 +16,7 @@ from pydantic import (
 from edgeagent.api.offered import Offered
 from edgeagent.api.schemas.common import GenerationRequest
 from edgeagent.api.schemas.items import InputItem
-from edgeagent.api.schemas.marks import Extension, Ignored, RequestModel
+from edgeagent.api.schemas.marks import STRICT, Extension, Ignored, RequestModel
 from edgeagent.api.schemas.response_format import ANY_OBJECT, schema_form
 from edgeagent.api.schemas.response_tools import AllowedTools, Choice, NamedTool, Tools, offered_by
 from edgeagent.api.schemas.stored import Metadata
@@ -67,7 +67,7 @@ class TextFormat(BaseModel):
     description: Annotated[str | None, Ignored()] = None
     # `schema` is a method of every BaseModel.
     content: dict[str, Any] | None = Field(None, alias="schema", description="a JSON schema")
-    strict: Annotated[bool | None, Ignored("a schema always binds")] = None
+    strict: bool | None = Field(None, description=STRICT)
 
     @model_validator(mode="after")
     def _has_what_its_type_needs(self) -> TextFormat:
@@ -80,7 +80,7 @@ class TextFormat(BaseModel):
     def form(self) -> Form | None:
         """What the engine is told; None for free text. Raises: InvalidParameter."""
         if self.content is not None:
-            return schema_form(self.content, "text.format")
+            return schema_form(self.content, "text.format", is_strict=bool(self.strict))
         return ANY_OBJECT if self.type == "json_object" else None
 
     def shown(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class TextFormat(BaseModel):
             "name": self.name or "answer",
             "description": self.description,
             "schema": self.content,
-            "strict": self.strict if self.strict is not None else True,
+            "strict": bool(self.strict),
         }
 
 

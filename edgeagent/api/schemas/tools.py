@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from edgeagent.api.offered import HOSTED, Offered, arguments_of
-from edgeagent.api.schemas.marks import Ignored
+from edgeagent.api.schemas.marks import STRICT, Ignored
 from edgeagent.api.tools import MAX_TOOLS, NAME
 from edgeagent.errors import UnsupportedParameter
 from edgeagent.types import Tool
@@ -38,7 +38,7 @@ class FunctionDefinition(BaseModel):
     parameters: dict[str, Any] | None = Field(
         None, description="a JSON schema of the arguments; without one there are none"
     )
-    strict: Annotated[bool | None, Ignored("a schema always binds")] = None
+    strict: bool | None = Field(None, description=STRICT)
     # Open WebUI says it again here for the tools of OpenAPI servers.
     type: Annotated[Literal["function"] | None, Ignored()] = None
 
@@ -90,6 +90,7 @@ class FunctionTool(BaseModel):
             name=function.name,
             description=function.description,
             parameters=function.parameters or {},
+            is_strict=bool(function.strict),
         )
 
     def offer(self, offered: Offered) -> None:

@@ -393,6 +393,11 @@ class Agent:
         await self._pool.load(self._named(name))
         return self.model(name)
 
+    async def engine_facts(self, name: str) -> EngineFacts:
+        """What a model's worker says of it, which is loaded for that. Raises what `Pool.lease` raises."""
+        async with self._pool.lease(self._named(name)) as client:
+            return client.facts
+
     async def unload(self, name: str) -> ModelStatus:
         """End a model's worker. Raises: ModelNotFound."""
         found = self.model(name)

@@ -385,6 +385,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker says of itself once its model is loaded. Sizes in bytes, `load_ms` from its start.
 
+    `bos_token`, `eos_token` and `chat_template` are texts of the vocabulary and of the file.
     `state_kind`: what the state of cached tokens depends on beside the model; None: it cannot be had.
     """
 
@@ -404,6 +405,9 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     load_ms: float
     task: Task = "generate"
     state_kind: str | None = None
+    bos_token: str = ""
+    eos_token: str = ""
+    chat_template: str | None = None
 
 
 class EngineHealth(msgspec.Struct, frozen=True, kw_only=True):

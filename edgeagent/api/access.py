@@ -48,6 +48,7 @@ RULES = (
     ),
     Rule("DELETE", "/api/delete", "models"),
     Rule("POST", "/tokenize", "any key"),
+    Rule("GET", "/tokenizer_info", "any key"),
     Rule("POST", "/detokenize", "any key"),
     Rule("GET", "/v1/models", "any key"),  # every SDK lists them
     Rule("POST", "/v1/models", "models"),

@@ -42,6 +42,7 @@ ROUTES = [
     *rerank.HANDLERS,
     tokens.tokenize,
     tokens.detokenize,
+    tokens.tokenizer_info,
     models.list_models,
     models.get_model,
     models.change_model,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from litestar import Request, post
+from litestar import Request, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
+from edgeagent.agent import Agent
 from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.caller import asked_by
 from edgeagent.api.once import OnceResponse
@@ -18,9 +19,30 @@ from edgeagent.api.schemas.embeddings import (
     DetokenizeRequest,
     TokenizeAnswer,
     TokenizeRequest,
+    TokenizerInfo,
 )
 from edgeagent.calls import Calls
 from edgeagent.types import DetokenizeSpec, TokenizeSpec
+
+
+@get(
+    "/tokenizer_info",
+    operation_id="tokenizer_info",
+    summary="What evaluation harnesses ask of a vocabulary, as vLLM has it (extension)",
+    description="Of the model named in the query, or the default one, which is loaded for that.",
+    tags=["tokens"],
+    responses={404: ResponseSpec(ErrorBody, description="Unknown model")},
+)
+async def tokenizer_info(agent: Agent, model: str = "default") -> TokenizerInfo:
+    facts = await agent.engine_facts(model)
+    return TokenizerInfo(
+        bos_token=facts.bos_token,
+        eos_token=facts.eos_token,
+        chat_template=facts.chat_template,
+        model_max_length=facts.n_ctx_slot,
+        vocab_size=facts.n_vocab,
+    )
+
 
 _encode = msgspec.json.encode
 _ERRORS = {

@@ -82,9 +82,9 @@ class Worker:
             prepared=self._tell_facts,
         )
         self._clerk = Clerk(config, self._llama, channel)
-        self._facts = self._describe(self._intake.has_template, started_s)
+        self._facts = self._describe(self._intake.has_template, template, started_s)
 
-    def _describe(self, has_template: bool, started_s: float) -> EngineFacts:
+    def _describe(self, has_template: bool, template: str | None, started_s: float) -> EngineFacts:
         return EngineFacts(
             pid=os.getpid(),
             description=self._llama.description,
@@ -101,7 +101,13 @@ class Worker:
             can_share_prefix=self._llama.can_trim,
             state_kind=self._runner.state_kind,
             load_ms=1e3 * (time.monotonic() - started_s),
+            bos_token=self._name_of(self._llama.bos),
+            eos_token=self._name_of(self._llama.eos),
+            chat_template=template,
         )
+
+    def _name_of(self, token: int | None) -> str:
+        return self._llama.text_of(token) if token is not None else ""
 
     # --- engine thread
 

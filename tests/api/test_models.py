@@ -89,3 +89,10 @@ def test_aliases_are_a_table_in_the_file(tmp_path):
     ):  # fmt: skip
         with pytest.raises(SettingsError):
             settings(tmp_path, wrong)
+
+
+def test_an_evaluation_harness_reads_the_vocabulary(daemon):
+    found = httpx.get(f"{daemon.url}/tokenizer_info", params={"model": "gpt-4o"}, timeout=60).json()
+    assert found["eos_token"] == "<|im_end|>" and "<|im_start|>" in found["chat_template"]
+    assert found["model_max_length"] == 4096 and found["vocab_size"] > 40_000
+    assert httpx.get(f"{daemon.url}/tokenizer_info?model=nobody").status_code == 404

@@ -140,6 +140,17 @@ class TokenizeAnswer(BaseModel):
     model: str
 
 
+class TokenizerInfo(BaseModel):
+    """Special tokens by their texts, and sizes in tokens."""
+
+    tokenizer_class: str = "llama.cpp"
+    bos_token: str
+    eos_token: str
+    chat_template: str | None
+    model_max_length: int
+    vocab_size: int
+
+
 class DetokenizeRequest(BaseModel):
     """Token ids to turn back into text."""
 

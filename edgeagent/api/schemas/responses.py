@@ -219,7 +219,9 @@ class ResponseRequest(GenerationRequest, Asked):
         None, max_length=32, description="others than logprobs add nothing here"
     )
     metadata: Metadata | None = Field(
-        None, description="kept with a stored answer; `subject` names whom it is about"
+        None,
+        description="kept with a stored answer; `subject` names whom it is about, `domain` what an assistant "
+        "model may be asked for, `escalate` (true, false) whether a larger one may answer",
     )
     store: bool | None = Field(
         None,

@@ -12,9 +12,14 @@ from edgeagent.engine.syntax.family import Family
 from edgeagent.engine.turns import adapted
 from edgeagent.types import Tool, ToolUse
 
+# Behind a last result, for models that were never taught to call: SmolLM2-135M made the call again in 7 of
+# 8 dialogues without it.
+ANSWER_NOW = "\n\nSay in words what this result means for my question."
+
 
 def variables(messages: list[Message], use: ToolUse | None, abilities: Abilities) -> dict[str, Any]:
     """What a template is told: messages, and tools where it can show them."""
+    had_result = bool(messages) and messages[-1]["role"] == "tool"
     if any(map(is_about_calls, messages)):
         if abilities.has_calls:
             messages = native(messages, abilities)
@@ -28,6 +33,11 @@ def variables(messages: list[Message], use: ToolUse | None, abilities: Abilities
             "messages": adapted(messages, abilities),
             "tools": [described(tool) for tool in tools],
         }
+    if had_result and use.choice == "auto":
+        messages = [
+            *messages[:-1],
+            messages[-1] | {"content": messages[-1]["content"] + ANSWER_NOW},
+        ]
     prompt = tool_prompt(tools, use, abilities.family)
     return {"messages": adapted(_with_system(messages, prompt), abilities)}
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from edgeagent.engine.call_loop import without_looping_tools
 from edgeagent.engine.closing import Ending
 from edgeagent.engine.constrain import Constraint, Vocabulary
 from edgeagent.engine.fair_queue import FairQueue
@@ -130,6 +131,7 @@ class Intake:
                 )
 
     def _do(self, request: Request) -> None:
+        request.spec = without_looping_tools(request.spec)
         if request.is_counted:
             spec = request.spec
             n_tokens = sum(len(prompt.tokens) for prompt, _ in self._fitted_all(spec))

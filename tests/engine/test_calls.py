@@ -404,6 +404,29 @@ def test_a_template_without_tools_is_told_in_words(stages):
     assert "FUNCTION" not in stage.prompt and '"name":"lamp"' in stage.prompt
 
 
+LAST_RESULT = [*HISTORY[:2], {**HISTORY[2], "tool_calls": HISTORY[2]["tool_calls"][:1]}, HISTORY[3]]
+
+
+def test_a_model_that_was_never_taught_is_told_what_to_do_with_a_result(stages):
+    stage = stages["plain"]
+    stage.ask("It is.", AUTO, LAST_RESULT)
+    assert "Result of lamp:\nIt is on.\n\nSay in words" in stage.prompt
+    stage.ask(ON, REQUIRED, LAST_RESULT)
+    assert "Say in words" not in stage.prompt
+    stages["hermes"].ask("It is.", AUTO, LAST_RESULT)
+    assert "Say in words" not in stages["hermes"].prompt
+
+
+@pytest.mark.parametrize("name", ["plain", "hermes"])
+def test_a_call_that_was_made_twice_is_not_made_a_third_time(stages, name):
+    looping = [*LAST_RESULT, *LAST_RESULT[2:]]
+    told = stages[name].ask(WROTE[name], AUTO, looping)
+    assert (told.calls, told.finish) == ([], "stop")
+    assert "Switch a lamp" not in stages[name].prompt
+    told = stages[name].ask(WROTE[name], REQUIRED, looping)
+    assert calls(told) == [("lamp", {"on": True})]
+
+
 @pytest.mark.parametrize("name", ["hermes", "mistral", "llama3", "functiongemma"])
 def test_a_template_with_tools_is_given_them(stages, name):
     stage = stages[name]

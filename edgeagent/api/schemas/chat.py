@@ -138,7 +138,9 @@ class ChatRequest(GenerationRequest):
     )
     store: bool | None = Field(None, description="keep question and answer on this device")
     tools: Annotated[list[ChatTool], Field(max_length=MAX_TOOLS)] | None = Field(
-        None, description="functions that the model may ask to be called"
+        None,
+        description="functions that the model may ask to be called; once its last two calls were the same "
+        "and had their results, it answers in words unless `tool_choice` asks for a call",
     )
     tool_choice: ToolChoice | None = Field(
         None, description="default: `auto` with tools; what is required is enforced"

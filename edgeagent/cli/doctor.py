@@ -19,6 +19,7 @@ from rich.table import Table
 from edgeagent import __version__
 from edgeagent.catalog.speed import error_of
 from edgeagent.cli.confinement import confinement_problems, confinement_table
+from edgeagent.cli.dependencies import known_bad
 from edgeagent.cli.library import library_of, model_to_install
 from edgeagent.cli.measured import Prediction, model_to_measure, predictions
 from edgeagent.cli.options import configured, settings_options
@@ -32,6 +33,7 @@ from edgeagent.worker.probe import gather
 
 LIBRARIES = (
     "llama-cpp-python", "litestar", "uvicorn", "h11", "msgspec", "pydantic", "numpy", "jinja2",
+    "cryptography", "multipart", "sqlcipher3",
 )  # fmt: skip
 
 
@@ -45,7 +47,7 @@ def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> N
     measuring = Measuring(found.device, found.settings.state_dir)
     figures = _measure(found, measuring) if measure else measuring.kept()
     evidence = gather()
-    problems = _problems(found) + confinement_problems(evidence)
+    problems = _problems(found) + known_bad() + confinement_problems(evidence)
     if as_json:
         tree = _as_json(found, figures, problems) | {"confinement": msgspec.to_builtins(evidence)}
         click.echo(json.dumps(tree, indent=1, default=str))

@@ -88,6 +88,11 @@ _CODES = {
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
+def sqlite_version() -> tuple[int, ...]:
+    """Of the SQLite that SQLCipher was built on."""
+    return tuple(sqlcipher.sqlite_version_info)
+
+
 def check_sqlite(version: tuple[int, ...] = sqlcipher.sqlite_version_info) -> None:
     """Raises: StoreUnusable for an SQLite that is known to lose data."""
     if tuple(version) < LEAST_SQLITE:

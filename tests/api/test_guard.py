@@ -396,6 +396,7 @@ TEXT = b'{"content": "hello", "unknown_field": 1}'
         ("identity", b"\xef\xbb\xbf" + TEXT),
         ("gzip", gzip.compress(b"\xef\xbb\xbf" + TEXT)),
     ],
+    ids=["gzip", "deflate", "x-gzip", "identity", "mark", "gzip and mark"],
 )
 def test_a_body_may_be_compressed_and_begin_with_a_byte_order_mark(
     daemon: DaemonProcess, encoding, body

@@ -45,14 +45,14 @@ def create(conn: Tables, spec: KeySpec, now_ms: int, secret: str | None = None) 
     )
     conn.execute(
         f"insert into key (digest, {COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (_digest(secret), *to_row(key)),
+        (digest_of(secret), *to_row(key)),
     )
     return NewKey(key, secret)
 
 
 def find(conn: Tables, secret: str) -> Key | None:
     """The key of this secret, live or not. What is not found takes the same way."""
-    digest = _digest(secret)
+    digest = digest_of(secret)
     row = conn.execute(f"select digest, {COLUMNS} from key where digest = ?", (digest,)).fetchone()
     kept = bytes(row[0]) if row is not None else _NO_DIGEST
     is_same = hmac.compare_digest(kept, digest)
@@ -155,5 +155,5 @@ def drop(conn: Tables, key_id: str) -> None:
     conn.execute("delete from key where id = ?", (key_id,))
 
 
-def _digest(secret: str) -> bytes:
+def digest_of(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()

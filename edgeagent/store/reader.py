@@ -27,8 +27,11 @@ class Readers:
         for _ in range(n_readers):
             self._idle.put(None)
 
-    def read(self, fn: Callable[[Tables], T], timeout_s: float = 30.0) -> T:
-        """What `fn` returns, run in one read transaction. `fn` must not read through `Readers` again.
+    def read(
+        self, fn: Callable[[Tables], T], timeout_s: float = 30.0, *, in_snapshot: bool = True
+    ) -> T:
+        """What `fn` returns, run in one read transaction; without `in_snapshot` each of its statements sees
+        the newest state. `fn` must not read through `Readers` again.
 
         Raises: StoreBusy, StoreUnusable, StoreDamaged, StorageFailed, and what `fn` raises.
         """
@@ -43,6 +46,8 @@ class Readers:
             ) from None
         try:
             db = db or self._connect()
+            if not in_snapshot:
+                return fn(db)
             with _snapshot(db):
                 return fn(db)
         except SqliteError as exc:

@@ -164,6 +164,7 @@ class Daemon:
         forget_history(self.settings.state_dir)
         self._adopt_models()
         await self.pool.open()
+        await self.custody.sweep_overdue()
         self.custody.start()
         await self._fail_open()
         self.prefixes.start()

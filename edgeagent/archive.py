@@ -3,20 +3,23 @@
     write   the one way in for content: refused when whom it is about was erased since the request came
     keep    before the answer's end is sent, committed
     show    by owner; what is another's does not exist
-    delete  unless it is on legal hold; every place that may hold it is told to forget
+    delete  unless it is on legal hold, for every older copy of the database too (store/deletion.py);
+            every place that may hold it is told to forget
 
 With `store = "off"` there is nothing behind it, and whoever asks to store is told so.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from edgeagent.errors import Conflict, Erased, NotFound, StoreOff
+from edgeagent.errors import Conflict, Erased, LegalHold, NotFound, StoreOff
 from edgeagent.serving.erasure_hub import ErasureHub, Gone
-from edgeagent.store import epochs, feedback, items, requests, responses, search
+from edgeagent.store import deletion, epochs, feedback, items, requests, responses, search
 from edgeagent.store.database import Database
+from edgeagent.store.deletion import Target
 from edgeagent.store.items import Parent
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import Listed, Page, subject_of
@@ -124,15 +127,21 @@ class Archive:
         return found
 
     async def delete_response(self, owner: str, response_id: str) -> None:
-        """Raises: NotFound; Conflict for one on legal hold."""
-        done = await self.database.write_async(lambda db: responses.delete(db, owner, response_id))
+        """Raises: NotFound; LegalHold for one on legal hold."""
+        await self.delete(Target("response", response_id, owner))
+
+    async def delete(self, target: Target) -> None:
+        """Delete one row with what belongs to it; that is on the disk, in the journal too, when this
+        returns. A full disk does not keep it from that. Raises: NotFound, LegalHold, StoreOff."""
+        database = self.database
+        done = await asyncio.to_thread(deletion.delete, database, target)
         if done is None:
-            raise Conflict(
-                f"{response_id} is on legal hold and cannot be deleted: have it released first."
+            raise LegalHold(
+                f"{target.id} is on legal hold and cannot be deleted: have it released first."
             )
         if not done:
-            raise absent(response_id)
-        await self.forget(Gone("delete", owner))
+            raise absent(target.id)
+        await self.forget(Gone("delete", target.owner, conversation=target.conversation))
 
     async def items(self, owner: str, parent: Parent, parent_id: str, page: Page) -> Listed:
         return await self.database.read_async(

@@ -1,5 +1,7 @@
 """What happens to stored data apart from requests: ages, exports, erasure, and the audit's head.
 
+overdue  at the start: what is over its age is deleted before anything is served, if the last sweep is long
+         ago: the device was off, or this is an older copy of the database
 sweep    each hour: delete what is over its age, then export the head of the audit, then a backup if due
 watch    an erasure by the command line: what is held outside the database is forgotten too
 erase    one at a time, on a thread, of each owner at most one that waits; the hub lets places forget
@@ -89,6 +91,27 @@ class Custody:
 
     # ---- ages
 
+    async def sweep_overdue(self) -> None:
+        """Before serving: an older copy of the database, or one that was not swept for long, may hold rows
+        that are over their age. Nobody must see them; cleaning up after them can wait. Where that fails or
+        the clock is doubted, the next sweep does it."""
+        database = self._given
+        if database is None:
+            return
+        sweeper = self._sweeper(database)
+        try:
+            if await asyncio.to_thread(sweeper.is_overdue):
+                swept = await self._alone(partial(sweeper.sweep, is_brief=True))
+                logger.info("retention_swept_first rows=%d", sum(swept.deleted.values()))
+        except EdgeAgentError as exc:
+            logger.warning("retention_failed code=%s", exc.code)
+
+    def _sweeper(self, database: Database) -> Sweeper:
+        return Sweeper(
+            database, self._key, self._settings.retention_days, self._clock,
+            should_stop=self._stopping.is_set,
+        )  # fmt: skip
+
     def start(self) -> None:
         """Begin to sweep; nothing to do where nothing is stored."""
         self._hub.start()
@@ -112,10 +135,7 @@ class Custody:
                 pass
 
     async def _keep_sweeping(self, database: Database) -> None:
-        sweeper = Sweeper(
-            database, self._key, self._settings.retention_days, self._clock,
-            should_stop=self._stopping.is_set,
-        )  # fmt: skip
+        sweeper = self._sweeper(database)
         await asyncio.sleep(self._first_sweep_s)
         while True:
             try:
@@ -131,11 +151,13 @@ class Custody:
             await asyncio.sleep(max(1.0, sweeper.due_in_s()))
 
     def _back_up(self) -> None:
-        """Take a backup if the newest is older than it may be, or from the future of this clock."""
+        """Take a backup if the newest is older than it may be, or from the future of this clock; also where
+        the journal has grown long, so that what only the oldest backups need of it can go."""
         interval_s = 3600 * self._settings.store_backup_hours
         backups = self._database.backups
         newest = max((b.path.stat().st_mtime for b in backups.listed()), default=None)
-        if interval_s and (newest is None or not 0 <= time.time() - newest < interval_s):
+        is_due = newest is None or not 0 <= time.time() - newest < interval_s
+        if interval_s and (is_due or self._database.is_journal_long):
             taken = backups.take()
             logger.info("backup_taken name=%s", taken.path.name)
         if self._database.compact_journal():

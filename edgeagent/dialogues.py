@@ -11,15 +11,16 @@ What is stored goes through `Archive.write`, and what is deleted is forgotten el
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import msgspec
 
 from edgeagent.archive import Archive, absent
-from edgeagent.errors import Conflict, ConversationLocked, Erased, LegalHold, NotFound
-from edgeagent.serving.erasure_hub import Gone
+from edgeagent.errors import Conflict, ConversationLocked, Erased, NotFound
 from edgeagent.store import conversations, history, items, responses
+from edgeagent.store.deletion import Target
 from edgeagent.store.history import History
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
@@ -30,6 +31,19 @@ WHY_INTERRUPTED = "The daemon was stopped before this response had ended: send t
 INTERRUPTED = {
     "code": "server_error", "type": "interrupted", "message": WHY_INTERRUPTED, "param": None,
 }  # fmt: skip
+
+
+# Notes who reads what is stored by continuing it; set for requests where such reads are audited
+# (api/http/read_audit.py).
+NOTE_READ: ContextVar[Callable[[str], Awaitable[None]] | None] = ContextVar(
+    "note_read", default=None
+)
+
+
+async def _note_read(what: str) -> None:
+    note = NOTE_READ.get()
+    if note is not None:
+        await note(what)
 
 
 class Dialogues:
@@ -55,10 +69,12 @@ class Dialogues:
         Raises: PreviousNotFound, NotFound, ContextLengthExceeded, StoreOff.
         """
         if response_id is not None:
+            await _note_read(f"previous_response_id {response_id[:100]}")
             return await self._archive.database.read_async(
                 lambda db: history.of_response(db, owner, response_id)
             )
         if conversation_id is not None:
+            await _note_read(f"conversation {conversation_id[:100]}")
             return await self._archive.database.read_async(
                 lambda db: history.of_conversation(db, owner, conversation_id)
             )
@@ -71,6 +87,8 @@ class Dialogues:
             found = [items.find(db, owner, item_id) for item_id in item_ids]
             return [row["body"] if row is not None else None for row in found]
 
+        for item_id in item_ids:
+            await _note_read(f"item_reference {item_id[:100]}")
         bodies = await self._archive.database.read_async(look)
         for item_id, body in zip(item_ids, bodies, strict=True):
             if body is None or "type" not in body:
@@ -206,10 +224,7 @@ class Dialogues:
 
     async def delete(self, owner: str, conversation_id: str) -> None:
         """Delete a conversation with everything in it. Raises: NotFound, LegalHold, StoreOff."""
-        done = await self._archive.database.write_async(
-            lambda db: conversations.delete(db, owner, conversation_id)
-        )
-        await self._deleted(owner, conversation_id, done, conversation_id)
+        await self._archive.delete(Target("conversation", conversation_id, owner, conversation_id))
 
     async def add(
         self,
@@ -247,10 +262,7 @@ class Dialogues:
     async def delete_item(self, owner: str, conversation_id: str, item_id: str) -> dict[str, Any]:
         """Delete one item; gives its conversation. Raises: NotFound, LegalHold, StoreOff."""
         found = await self.conversation(owner, conversation_id)
-        done = await self._archive.database.write_async(
-            lambda db: items.delete(db, owner, "conversation_id", conversation_id, item_id)
-        )
-        await self._deleted(owner, item_id, done, conversation_id)
+        await self._archive.delete(Target("item", item_id, owner, conversation_id))
         return found
 
     # ---- helpers
@@ -274,17 +286,6 @@ class Dialogues:
             now_ms=now_ms(),
             is_searchable=self._archive.is_searchable,
         )
-
-    async def _deleted(
-        self, owner: str, what: str, done: bool | None, conversation_id: str
-    ) -> None:
-        if done is None:
-            raise LegalHold(
-                f"{what} is on legal hold and cannot be deleted: have it released first."
-            )
-        if not done:
-            raise absent(what)
-        await self._archive.forget(Gone("delete", owner, conversation=conversation_id))
 
 
 def _row(found: dict[str, Any] | None, what: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgeagent.custody import Custody
 from edgeagent.settings import Settings, resolve
+from edgeagent.store import conversations, database, deletion, journal
 from edgeagent.store.database import open_store
 from tests.conftest import SMOLLM, clean_environment, serving, wait_for
 
@@ -32,6 +33,25 @@ async def test_a_backup_is_taken_when_the_newest_is_too_old_or_from_the_future(t
             assert len(store.backups.listed()) == n, age_s
             if age_s is not None:
                 os.utime(newest)
+
+
+async def test_a_long_journal_is_cut_once_no_backup_needs_it(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(journal, "MOST_ENTRIES", 2)
+    monkeypatch.setattr(database, "LONG_ENTRIES", 4)
+    settings = settings_in(tmp_path / "state", store_backup_hours=24, store_backups=2)
+    with open_store(settings) as store:
+        custody = Custody(store, settings)
+        custody._back_up()
+        for _ in range(5):
+            made = store.write(
+                lambda db: conversations.create(db, "ann", metadata={}, now_ms=1)
+            ).result()
+            deletion.delete(store, deletion.Target("conversation", made["id"], "ann"))
+        for n_backups, n_entries in ((2, 5), (2, 0), (2, 0)):
+            custody._back_up()
+            assert len(store.backups.listed()) == n_backups
+            assert len(store.journal.read().entries) == n_entries
+        assert store.backups.listed()[-1].number == 3, "no more than that needs"
 
 
 async def test_no_backup_is_taken_where_none_is_wanted(tmp_path: Path):

@@ -163,8 +163,8 @@ def restore(config: Path | None, file: Path | None, yes: bool, **flags: Any) -> 
     """Put the backup FILE in the database's place. Default: the newest one that is sound.
 
     The daemon must not run. What was there is kept in the store's quarantine folder; what was stored
-    after the backup is not in it. Keys that were revoked since are revoked again, and what was erased
-    since is erased again.
+    after the backup is not in it. Keys that were revoked since are revoked again, what was erased or
+    deleted since goes again, and the daemon deletes what is over its age before it answers.
     """
     settings = configured(config, **flags).settings
     if is_in_use(settings):

@@ -28,7 +28,7 @@ from edgeagent.store.connection import (
     translate,
 )
 from edgeagent.store.files import StoreFiles, StoreLock
-from edgeagent.store.journal import Journal
+from edgeagent.store.journal import LONG_ENTRIES, Journal
 from edgeagent.store.migrations import MIGRATIONS, Migration, migrate, refuse_newer, version
 from edgeagent.store.reader import Readers
 from edgeagent.store.recovery import Notice, prepare
@@ -142,6 +142,12 @@ class Database:
     def checkpoint(self) -> Future[bool]:
         """Bring the log into the file and empty it. False if a reader kept that from happening."""
         return self._writer.submit(Job(_truncate, essential=True, alone=True))
+
+    @property
+    def is_journal_long(self) -> bool:
+        """Whether backups should be made early, so that those go whose restoring needs old entries."""
+        found = self.journal.read()
+        return found is not None and len(found.entries) >= LONG_ENTRIES
 
     def compact_journal(self) -> bool:
         """Drop old entries of a long journal that neither this database nor any backup lacks."""

@@ -1,4 +1,4 @@
-"""What must outlive the database: that keys were made, which were revoked, what was erased.
+"""What must outlive the database: that keys were made, which were revoked, what was erased or deleted.
 
 A database can be lost, or replaced by an older copy of itself. Without a memory outside of it, the
 first would open the daemon to everybody and the second would revive revoked keys and erased rows.
@@ -11,7 +11,8 @@ An entry is on the disk before its act is acknowledged. The database keeps the n
 has carried the journal out (`store/mark.py`), so an older copy shows what it lacks, and `store/access.py`
 replays that before anything is served. (number, mac) of the newest entry is the head; database and audit
 anchor keep it, which tells of a journal that was cut, replaced or deleted. Entries hold key ids and, for
-whose data was erased, keyed pseudonyms: nobody can read a name in the file, with its key either.
+whose data was erased and which rows were deleted, keyed pseudonyms: nobody can read a name in the file,
+with its key either. Entries that no backup lacks are dropped (`compact`).
 A store in plain text has no key: its journal then finds accidents and no intent.
 """
 
@@ -26,6 +27,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -41,12 +43,16 @@ from edgeagent.store.files import StoreFiles
 from edgeagent.store.secret import Secret
 from edgeagent.store.sql import now_ms
 
-Kind = Literal["keyed", "open", "revoke", "expire", "erase", "hold", "release", "abandon", "reset"]
+Kind = Literal[
+    "keyed", "open", "revoke", "expire", "erase", "delete", "hold", "release", "abandon", "reset"
+]  # fmt: skip
 # expire: `what` is a key and the UTC milliseconds at which it ends.
 # keyed: from here on requests need a key. open: the last record of a key was dropped on purpose.
-# abandon: the erasure with the number in `what` has failed and is not to be taken up again.
+# delete: one row, which its client deleted (store/deletion.py).
+# abandon: the erasure or deletion with the number in `what` has failed and is not to be taken up again.
 # reset: an administrator has accepted the loss of what was known of keys.
 MOST_ENTRIES = 4096  # more are dropped where no backup needs them
+LONG_ENTRIES = 16 * MOST_ENTRIES  # from here on backups are made early, so that the oldest can go
 _NONCE_BYTES = 12
 _NO_KEY = sha256(b"edgeagent: a journal without a key").digest()
 _AAD = b"edgeagent journal 1"
@@ -89,22 +95,30 @@ class Contents:
 
     @property
     def head(self) -> Place:
-        last: Base | Entry = self.entries[-1] if self.entries else self.base
+        return self.place_of(self.entries[-1] if self.entries else self.base)
+
+    def place_of(self, last: Base | Entry) -> Place:
         return Place(self.base.id, last.n, last.mac)
 
-    @property
+    @cached_property
     def is_keyed(self) -> bool:
         """Whether requests must bring a key."""
-        said = [e.kind for e in self.entries if e.kind in ("keyed", "open", "reset")]
-        return said[-1] != "open" if said else self.base.is_keyed
+        return _is_keyed(self.entries, self.base.is_keyed)
 
     @property
     def revoked(self) -> list[str]:
         return [*self.base.revoked, *(e.what for e in self.entries if e.kind == "revoke")]
 
-    @property
+    @cached_property
     def abandoned(self) -> set[int]:
         return {int(e.what) for e in self.entries if e.kind == "abandon"}
+
+    def grown(self, new: Sequence[Entry]) -> Contents:
+        """The same with more entries. Deletions may be many: what they do not change is not looked for
+        among all of them again."""
+        made = Contents(self.base, [*self.entries, *new])
+        made.__dict__["is_keyed"] = _is_keyed(new, self.is_keyed)
+        return made
 
     def mac_at(self, n: int) -> bytes | None:
         """The mac of entry `n`; None where the journal does not reach."""
@@ -119,6 +133,11 @@ class Contents:
             return False
         found = self.mac_at(place.n)
         return found is None or hmac.compare_digest(found, place.mac)
+
+
+def _is_keyed(entries: Sequence[Entry], before: bool) -> bool:
+    said = [e.kind for e in entries if e.kind in ("keyed", "open", "reset")]
+    return said[-1] != "open" if said else before
 
 
 class Journal:
@@ -184,7 +203,7 @@ class Journal:
             entry = self._next(found, kind, what)
             line = self._sealed(entry)
             self._try_twice(lambda: self._write_at(n_bytes, line))
-            return replace(found, entries=[*found.entries, entry])
+            return found.grown([entry])
 
     def compact(self, keep_from_n: int) -> bool:
         """Drop entries up to `keep_from_n`, which nothing needs any more, if there are many."""
@@ -236,28 +255,29 @@ class Journal:
     def _parsed(self, raw: bytes, before: Contents | None) -> tuple[Contents, int]:
         lines = raw.split(b"\n")
         torn = lines.pop()  # behind the last newline: nothing, or a write that was cut short
-        base = before.base if before is not None else None
-        entries = list(before.entries) if before is not None else []
+        found = before
+        new: list[Entry] = []
         n_bytes = 0
         for at, line in enumerate(lines):
             try:
-                if base is None:
-                    base = self._opened(line, Base)
+                if found is None:
+                    found = Contents(self._opened(line, Base))
                 else:
-                    entries.append(self._checked(Contents(base, entries), line))
+                    head = found.place_of(new[-1]) if new else found.head
+                    new.append(self._checked(head, line))
             except ValueError as exc:
-                if base is not None and at == len(lines) - 1 and not torn:
+                if found is not None and at == len(lines) - 1 and not torn:
                     break  # the newline was written before what precedes it
                 raise self._damaged(f"line {at + 1} was changed or moved") from exc
             n_bytes += len(line) + 1
-        if base is None:
+        if found is None:
             raise self._damaged("it is empty")
-        return Contents(base, entries), n_bytes
+        return found.grown(new) if new else found, n_bytes
 
-    def _checked(self, before: Contents, line: bytes) -> Entry:
+    def _checked(self, before: Place, line: bytes) -> Entry:
         entry: Entry = self._opened(line, Entry)
-        mac = self._mac(before.head, entry.kind, entry.what, entry.utc_ms)
-        if entry.n != before.head.n + 1 or not hmac.compare_digest(mac, entry.mac):
+        mac = self._mac(before, entry.kind, entry.what, entry.utc_ms)
+        if entry.n != before.n + 1 or not hmac.compare_digest(mac, entry.mac):
             raise ValueError("not the next entry")
         return entry
 

@@ -1,4 +1,4 @@
-"""Carrying out again what an older copy of the database has not seen: revocations, holds, erasures.
+"""Carrying out again what an older copy of the database lacks: revocations, holds, erasures, deletions.
 
 While nobody else has the store open, and before anything of it is served. Each entry is one or more
 short transactions that may run twice, and the last of them marks it, so that a kill in between is made
@@ -9,13 +9,14 @@ pseudonyms: whoever is in this database is compared with them.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
 
 from edgeagent.errors import EdgeAgentError
-from edgeagent.store import audit, mark, removal, selection
+from edgeagent.store import audit, deletion, mark, removal, selection
 from edgeagent.store.connection import SqliteError, Tables
 from edgeagent.store.journal import Contents, Entry, Journal
 from edgeagent.store.selection import HELD, TABLES, Selector
@@ -30,21 +31,22 @@ _FOUND_IN = {
 
 @dataclass
 class Replayed:
-    """What was carried out again: keys, erasures, and the rows that these took."""
+    """What was carried out again: keys, erasures and the rows that these took, rows that were deleted."""
 
     n_keys: int = 0
     n_erasures: int = 0
     n_rows: int = 0
+    n_deleted: int = 0
 
     def told(self) -> str:
         return (
             "The database lacked what was entered in the journal after it: carried out again before "
             f"anything was served: {self.n_keys} keys ended, {self.n_erasures} erasures "
-            f"({self.n_rows} rows)."
+            f"({self.n_rows} rows), {self.n_deleted} deletions of single rows."
         )
 
     def __bool__(self) -> bool:
-        return bool(self.n_keys or self.n_erasures)
+        return bool(self.n_keys or self.n_erasures or self.n_deleted)
 
 
 def selector_entry(journal: Journal, selector: Selector, **flags: bool) -> str:
@@ -79,11 +81,17 @@ def replay(db: Tables, journal: Journal, contents: Contents, audit_key: bytes) -
     """Carry out what the mark of this database lacks. Raises: SqliteError."""
     known = mark.read(db)
     done = Replayed()
-    for entry in contents.entries:
-        is_known = known is not None and (entry.n <= known.place.n or entry.n in known.done)
-        if not is_known:
+    behind = known.place.n if known is not None else 0
+    others = set(known.done) if known is not None else set()
+    left = [entry for entry in contents.entries if entry.n > behind and entry.n not in others]
+    meant = deletion.present(db, journal, (entry for entry in left if entry.kind == "delete"))
+    for is_deletion, group in itertools.groupby(left, key=lambda entry: entry.kind == "delete"):
+        if is_deletion:
+            _delete_again(db, contents, list(group), meant, audit_key, done)
+            continue
+        for entry in group:
             _carry_out(db, journal, contents, entry, audit_key, done)
-    if done.n_rows:
+    if done.n_rows or done.n_deleted:
         with contextlib.suppress(SqliteError):  # the sweep cleans up in any case
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return done
@@ -105,6 +113,20 @@ def _expire_again(db: Tables, what: str) -> int:
         (int(ends_ms), key_id, int(ends_ms)),
     )
     return int(found.rowcount)
+
+
+def _delete_again(
+    db: Tables, contents: Contents, entries: list[Entry], meant: dict[int, tuple[str, str]],
+    audit_key: bytes, done: Replayed,
+) -> None:  # fmt: skip
+    for start in range(0, len(entries), deletion.BATCH):
+        batch = entries[start : start + deletion.BATCH]
+        with db.atomic():
+            n_rows = deletion.delete_again(db, contents, batch, meant)
+            if n_rows:
+                what = f"journal:{batch[0].n}-{batch[-1].n} rows:{n_rows}"
+                audit.append(db, audit_key, actor="system", action="replay.delete", object=what)
+        done.n_deleted += n_rows
 
 
 def _carry_out(

@@ -1,6 +1,7 @@
 """How long things are kept, and the sweep that deletes what is older, a few rows at a time.
 
-    look at the clock; while it is doubted nothing is deleted (store/clock.py)
+    look at the clock; while it is doubted nothing is deleted (store/clock.py), but before serving
+        what was over its age already at a time that has certainly been
     for each class with an age: delete what is older and not under legal hold, in short transactions
     clean up what deleting leaves behind (store/removal.py)
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
 INTERVAL_S = 3600.0
+SWEPT = "swept"  # a checkpoint: when the last sweep was through, UTC milliseconds
 AUDIT_BATCH = 10_000  # each cut of the chain costs a row
 CLASSES = ("content", "transcripts", "responses", "feedback", "requests", "audit")
 _DATED = {
@@ -103,7 +105,7 @@ class Purge:
 
 @dataclass
 class Swept:
-    """What a sweep did. `doubt`: why it deleted nothing."""
+    """What a sweep did. `doubt`: why it did not believe the clock."""
 
     doubt: Doubt | None = None
     wait_s: float | None = None
@@ -143,30 +145,42 @@ class Sweeper:
         """Seconds until the next sweep; 0 when one is due."""
         return max(0.0, self._due - self._monotonic())
 
-    def sweep(self) -> Swept:
+    def is_overdue(self) -> bool:
+        """Whether this database was not swept for two intervals, or in the future of this clock."""
+        if not plan(0, self._days):
+            return False
+        at_ms = int(self._store.read(last_swept_ms))
+        return not 0 <= self._clock.read().wall_ms - at_ms <= 2000 * self._interval_s
+
+    def sweep(self, *, is_brief: bool = False) -> Swept:
         """Look at the clock and delete what is due. Blocks, in steps that other writers come between.
+        `is_brief`, before serving: while the clock is doubted, ages count up to the latest time that was
+        believed (an older copy of the database makes a clock doubtful that has gone well); what deleting
+        leaves behind is cleaned up by the next sweep.
 
         Raises: what the store raises; the next sweep goes on where this one ended.
         """
         self._due = self._monotonic() + self._interval_s
-        judgement = self._look()
+        judgement, floor_ms = self._look()
         swept = Swept(judgement.doubt, judgement.wait_s)
-        now_ms = judgement.remember.wall_ms
-        if judgement.doubt is None:
+        now_ms = judgement.remember.wall_ms if judgement.doubt is None else floor_ms
+        if judgement.doubt is None or (is_brief and now_ms):
             self._write(removal.prepare)
             if judgement.may_redate:
                 latest = now_ms + int(self._bounds.ahead_s * 1000)
                 swept.n_redated = self._write(partial(redate, now_ms=now_ms, latest_ms=latest))
             for purge in plan(now_ms, self._days):
                 self._carry_out(purge, swept)
-        if not self._should_stop() and self._store.read(removal.marked):
+            if judgement.doubt is None and not self._should_stop():
+                self._write(partial(_keep_swept, now_ms=now_ms))
+        if not is_brief and not self._should_stop() and self._store.read(removal.marked):
             swept.is_clean = removal.clean(self._store)
         if swept.deleted or swept.n_redated:
             told = " ".join(f"{kind}={n}" for kind, n in sorted(swept.deleted.items()))
             logger.info("retention_swept redated=%d %s", swept.n_redated, told)
         return swept
 
-    def _look(self) -> Judgement:
+    def _look(self) -> tuple[Judgement, int]:
         # Read before the rows: one that is written in between is not from the future.
         newest = self._store.read(newest_row_ms)
         reading = self._clock.read()
@@ -179,7 +193,7 @@ class Sweeper:
             if found.doubt is not None:
                 wait_s = -1 if found.wait_s is None else found.wait_s
                 logger.warning("retention_waits doubt=%s wait_s=%.0f", found.doubt, wait_s)
-        return found
+        return found, floor
 
     def _carry_out(self, purge: Purge, swept: Swept) -> None:
         is_first = True
@@ -195,6 +209,15 @@ class Sweeper:
 
     def _write(self, fn: Callable[[Any], Any]) -> Any:
         return self._store.write(fn, essential=True).result()
+
+
+def last_swept_ms(conn: Connection) -> int:
+    """When the last sweep of this database was through; 0 before the first."""
+    return int(scalar(conn, "select body from checkpoint where name = ?", (SWEPT,)) or 0)
+
+
+def _keep_swept(conn: Connection, *, now_ms: int) -> None:
+    conn.execute("insert or replace into checkpoint values (?, ?)", (SWEPT, str(now_ms)))
 
 
 def newest_row_ms(conn: Connection) -> int | None:

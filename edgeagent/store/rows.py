@@ -54,14 +54,19 @@ def remove(db: Tables, table: str, where: str, values: dict[str, Any]) -> bool |
     `table` and `where` are our own text. What is left of it in the log and in the search is cleaned up
     by the next sweep.
     """
+    can_go = is_removable(db, table, where, values)
+    if can_go:
+        removal.mark(db)
+        db.execute(f"delete from {table} where {where}", values)
+    return can_go
+
+
+def is_removable(db: Tables, table: str, where: str, values: dict[str, Any]) -> bool | None:
+    """Whether `remove` would delete. False: there is no such row. None: it is on legal hold."""
     rows = fetch(db, f"select {HELD[table]} as is_held from {table} where {where}", values)
     if not rows:
         return False
-    if rows[0]["is_held"]:
-        return None
-    removal.mark(db)
-    db.execute(f"delete from {table} where {where}", values)
-    return True
+    return None if rows[0]["is_held"] else True
 
 
 def paged(

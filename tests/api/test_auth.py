@@ -21,6 +21,7 @@ from edgeagent.api import access
 from edgeagent.api.limits import FAILURES
 from edgeagent.app import Daemon
 from edgeagent.configuration import configure
+from edgeagent.dialogues import NOTE_READ
 from edgeagent.errors import StartFailed
 from edgeagent.keyring import Keyring
 from edgeagent.store import audit
@@ -29,7 +30,7 @@ from edgeagent.store.key_record import KeySpec, NewKey
 from edgeagent.store.sql import now_ms
 from edgeagent.types import ALL_SCOPES, KeyLimits
 from tests.api.wire import error_of, message_at
-from tests.conftest import wait_for
+from tests.conftest import SMOLLM, wait_for
 
 # Handlers name their parameters as Litestar 2 has it; only a Litestar in this process says so here.
 pytestmark = pytest.mark.filterwarnings(
@@ -461,6 +462,54 @@ async def test_reads_through_a_shared_owner_are_audited_where_that_is_wanted(tmp
     assert rows == [
         (bob.key.id, f"GET {path}"), (ann.key.id, f"GET {path}"),
         (bob.key.id, "GET /v1//responses/resp_none"), (bob.key.id, "GET /v1/search"),
+    ]  # fmt: skip
+
+
+async def test_going_on_with_what_another_key_of_the_owner_stored_is_a_read(tmp_path: Path):
+    async with running(tmp_path, audit_reads=True) as call:
+        ann, bob = (call.make("chat", owner="ward") for _ in range(2))
+        said = {"items": [{"role": "user", "content": "The canary sings."}]}
+        made = (await call("POST", "/v1/conversations", ann.secret, json=said)).json()["id"]
+        path = f"/v1/conversations/{made}"
+        items = await call("GET", f"{path}/items", ann.secret)
+        item = items.json()["data"][0]["id"]
+        named = {"items": [{"type": "item_reference", "id": item}]}
+        again = await call("POST", "/v1/conversations", bob.secret, json=named)
+        assert (
+            "canary"
+            in (await call("GET", f"/v1/conversations/{again.json()['id']}/items", ann.secret)).text
+        )
+        relabelled = await call("POST", path, bob.secret, json={"metadata": {"k": "v"}})
+        assert relabelled.status_code == 200
+        dialogues = call.daemon.dialogues
+        token = NOTE_READ.set(None)
+        assert await dialogues.history("ward", conversation_id=made), "no request: not audited"
+        NOTE_READ.reset(token)
+        rows = call.daemon.database.read(
+            lambda db: [r.object for r in audit.rows(db) if r.actor == bob.key.id]
+        )
+    assert rows == [f"POST /v1/conversations item_reference {item}", f"POST {path}"]
+
+
+async def test_an_answer_that_goes_on_from_a_stored_one_is_audited_as_a_read(
+    smollm_dir: Path, tmp_path: Path
+):
+    async with running(tmp_path, audit_reads=True, models_dir=smollm_dir) as call:
+        ann, bob = (call.make("chat", owner="ward") for _ in range(2))
+        made = (await call("POST", "/v1/conversations", ann.secret, json={})).json()["id"]
+        ask = {"model": SMOLLM, "input": "Hello"}
+        # Neither is there, and the look is noted all the same: as for GET.
+        for more in ({"previous_response_id": "resp_none"}, {"conversation": "conv_none"}):
+            for path in ("/v1/responses", "/v1/responses/input_tokens"):
+                answer = await call("POST", path, bob.secret, json=ask | more)
+                assert answer.status_code in (400, 404), answer.text
+        rows = call.daemon.database.read(
+            lambda db: [r.object for r in audit.rows(db) if r.actor == bob.key.id]
+        )
+    assert made and rows == [
+        "POST /v1/responses previous_response_id resp_none",
+        "POST /v1/responses/input_tokens previous_response_id resp_none",
+        "POST /v1/responses/input_tokens conversation conv_none",
     ]  # fmt: skip
 
 

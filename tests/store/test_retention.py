@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.store import audit, removal, retention
-from edgeagent.store.clock import Reading
+from edgeagent.store.clock import Reading, set_floor
 from edgeagent.store.retention import Purge, Sweeper, plan
 from tests.store.rows import (
     DAY,
@@ -240,3 +240,29 @@ def test_the_audit_is_cut_by_age_and_stays_sound(store, clock):
     result = store.read(lambda db: audit.verify(db, KEY))
     assert result.is_sound
     assert result.first_seq == 12
+
+
+def test_a_copy_from_weeks_ago_loses_before_serving_what_was_old_at_a_time_that_has_been(
+    store, clock
+):
+    """An older copy makes the clock doubtful; the floor of time comes from the anchor (store/access.py)."""
+    store.write(old_and_new).result()
+    clock.restart("boot-2", NOW + 20 * DAY)
+    store.write(lambda db: set_floor(db, NOW + 20 * DAY)).result()
+    sweeper = Sweeper(store, KEY, DAYS, clock)
+    assert sweeper.is_overdue()
+    swept = sweeper.sweep(is_brief=True)
+    assert (swept.doubt, swept.deleted["request"]) == ("jumped", 2)
+    assert sweeper.is_overdue(), "while the clock is doubted each start looks"
+
+
+def test_a_database_is_overdue_unless_it_was_swept_in_the_last_two_hours(store):
+    clock = FakeClock()
+    sweeper = Sweeper(store, KEY, DAYS, clock)
+    assert sweeper.is_overdue() and not Sweeper(store, KEY, {}, clock).is_overdue()
+    sweeper.sweep()
+    for hours, is_overdue in ((1, False), (1, False), (1, True)):
+        clock.run(hours * HOUR_S)
+        assert sweeper.is_overdue() == is_overdue
+    clock.wall_ms -= DAY
+    assert sweeper.is_overdue(), "swept in the future of this clock"

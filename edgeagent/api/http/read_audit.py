@@ -2,8 +2,11 @@
 
 Rows belong to the owner of a key, and keys of one owner see the same rows: those of one person, or of
 everybody on a ward. In the second case an audit row for each read says who has looked. It is written before
-anything is answered. Rows do not say which key made them, so that a read of one's own is audited too; what
-a model reads on its own, to continue a stored dialogue, is not.
+anything is answered. Rows do not say which key made them, so that a read of one's own is audited too.
+
+Whoever continues a stored dialogue (`previous_response_id`, `conversation`, an item by reference) can let
+the model tell it, and so can whoever changes the metadata of a row and is answered with all of it: both are
+reads.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from edgeagent.api.access import parts
 from edgeagent.api.errors import encoded, translate
+from edgeagent.dialogues import NOTE_READ
 from edgeagent.keyring import Keyring
 from edgeagent.types import Caller
 
@@ -23,6 +27,12 @@ STORED = (
     ("v1", "conversations"),
     ("v1", "chat", "completions"),
     ("v1", "search"),
+)
+# Answered with the row as it is stored; `*` is any part.
+SHOWN_BY_POST = (
+    ("v1", "responses", "*", "cancel"),
+    ("v1", "conversations", "*"),
+    ("v1", "chat", "completions", "*"),
 )
 
 
@@ -37,12 +47,15 @@ class ReadAudit:
         kind: str = scope["type"]
         http = cast(HTTPScope, scope)
         caller = (scope.get("state") or {}).get("caller") if kind == "http" else None
-        if caller is not None and is_stored_read(http["method"], http["path"]):
-            try:
-                await self._note(caller, f"{http['method']} {http['path'][:200]}")
-            except Exception as exc:
-                await _refuse(exc, http, send)
-                return
+        if caller is not None:
+            request = f"{http['method']} {http['path'][:200]}"
+            if is_stored_read(http["method"], http["path"]):
+                try:
+                    await self._note(caller, request)
+                except Exception as exc:
+                    await _refuse(exc, http, send)
+                    return
+            NOTE_READ.set(lambda what: self._note(caller, f"{request} {what}"))
         await self._app(scope, receive, send)
 
     async def _note(self, caller: Caller, what: str) -> None:
@@ -52,7 +65,15 @@ class ReadAudit:
 
 def is_stored_read(method: str, path: str) -> bool:
     wanted = tuple(parts(path))
+    if method == "POST":
+        return any(
+            len(wanted) == len(shape) and all(map(_fits, wanted, shape)) for shape in SHOWN_BY_POST
+        )
     return method in ("GET", "HEAD") and any(wanted[: len(below)] == below for below in STORED)
+
+
+def _fits(part: str, shape: str) -> bool:
+    return shape in ("*", part)
 
 
 async def _refuse(exc: Exception, scope: HTTPScope, send: Send) -> None:

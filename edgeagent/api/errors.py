@@ -158,13 +158,17 @@ def _from_validation(exc: pydantic.ValidationError) -> EdgeAgentError:
     """The first complaint about a body, with the name of the field at fault."""
     errors = exc.errors(include_url=False, include_context=False)
     first = min(errors, key=_is_beside)
-    names = [shortened(str(part)) for part in first["loc"] if not _is_alternative(part)]
+    is_unknown = first["type"] == "extra_forbidden"
+    # The last part is then the client's own key, whatever it looks like.
+    *path, last = first["loc"] or ("",)
+    names = [shortened(str(part)) for part in path if not _is_alternative(part)]
+    if is_unknown or not _is_alternative(last):
+        names.append(shortened(str(last)))
     param = ".".join(names) or None
-    if first["type"] == "extra_forbidden":
-        known = [name for name in _fields(exc.title) if names]
-        match = difflib.get_close_matches(names[-1], known, n=1, cutoff=0.6)
+    if is_unknown:
+        match = difflib.get_close_matches(names[-1], _fields(exc.title), n=1, cutoff=0.6)
         hint = f" did you mean `{match[0]}`?" if match else " leave it out."
-        return InvalidParameter(f"Unknown parameter `{param}`:{hint}", param=param)
+        return InvalidParameter(f"Unknown parameter `{param or ''}`:{hint}", param=param)
     message = re.sub(r" or instance of \w+", "", first["msg"].removeprefix("Value error, "))
     message = message[:MAX_MESSAGE]
     where = f"`{param}`: " if param else ""

@@ -47,3 +47,17 @@ def test_the_path_of_a_field_has_no_types_in_it(model, body, param):
     assert error.message.startswith(f"`{param}`: ")
     for word in ("literal[", "instance of", "constrained", "ConversationId"):
         assert word not in error.message
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["[0]", "a[key]b", "function-after", "constrained-", "tag-x", "str", "null", "ChatRequest", "", "0"],
+)  # fmt: skip
+@pytest.mark.parametrize("model", [ChatRequest, ResponseRequest, MessagesRequest])
+def test_an_unknown_key_that_looks_like_a_type_is_named_as_the_client_wrote_it(model, key):
+    body = {ChatRequest: CHAT, ResponseRequest: {"input": "x"}, MessagesRequest: MESSAGES}[model]
+    with pytest.raises(pydantic.ValidationError) as caught:
+        model.model_validate(body | {key: 1})
+    error = translate(caught.value)
+    assert (error.param or "") == key
+    assert error.message.startswith(f"Unknown parameter `{key}`: ")

@@ -148,6 +148,7 @@ class Answer:
         self.n_pieces: dict[int, int] = {}
         self.confidence: Confidence | None = None
         self.told: CallText | None = None
+        self.tokens: list[int] = []  # of prompt and answer, where they are wanted
         self._teller = CallTeller(spec.choosing is not None and spec.choosing.tells)
         self._notes = tuple(notes)
         self.schema_notes: dict[SchemaNote, None] = {}  # each once, in their order
@@ -204,6 +205,7 @@ class Answer:
                 self.n_pieces[chunk.index] = self.n_pieces.get(chunk.index, 0) + 1
             self.confidence = chunk.confidence or self.confidence
             self.told = chunk.told or self.told
+            self.tokens = chunk.tokens or self.tokens
             self.schema_notes |= dict.fromkeys(chunk.notes)
             self._note_end(chunk)
         if len(self.finishes) == self.spec.n_answers:

@@ -70,6 +70,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     `messages` begins: it is continued, and not said again.
     `variables` are what else the template is told, beside messages and tools. Of one that `may_drop`, the
     oldest turns are left out where all do not fit.
+    `before` are token ids that stand in front of `messages` or `text`: what was said and answered before.
     `opens_answer`: the template is to end the prompt with the opening of an answer.
     Names of special tokens in what a client sent are text; with `parse_special` those in a `text` without
     `messages` are the tokens.
@@ -79,6 +80,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     text: str | None = None
     tokens: list[int] | None = None
     suffix: str | None = None
+    before: list[int] = msgspec.field(default_factory=list)
     prefill: str = ""
     variables: dict[str, Any] = msgspec.field(default_factory=dict)
     parse_special: bool = False
@@ -126,6 +128,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     Of waiting requests a higher `priority` is served first; it rises while a request waits.
     With `choosing` an answer is one of the calls on offer, and nothing else counts.
     With `clamps`, a `max_tokens` for which the context has no room becomes what there is room for.
+    With `tells_tokens` each answer ends with the ids of its prompt's tokens and its own.
     """
 
     prompts: list[Prompt]
@@ -142,6 +145,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     scores_prompt: bool = False
     priority: int = 0
     choosing: Choosing | None = None
+    tells_tokens: bool = False
 
     @property
     def n_answers(self) -> int:
@@ -364,7 +368,8 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     section, which comes before `text`; `calls` are pieces of tool calls, which come after it. `stop` is
     the stop string that ended the answer. The last chunk of a choice among intents has its `confidence`.
     The first one of an answer whose prompt is scored has the prompt's tokens, `scored`. `told` is the call
-    that `text` tells in words. The last one has `notes` of what its schemas ask for and it was not held to.
+    that `text` tells in words. The last one has `notes` of what its schemas ask for and it was not held to,
+    and `tokens`, those of prompt and answer, where the request wants them.
     """
 
     index: int
@@ -380,6 +385,7 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     scored: list[TokenLogprob] = []
     told: CallText | None = None
     notes: list[SchemaNote] = []
+    tokens: list[int] = []
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

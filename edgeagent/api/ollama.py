@@ -168,17 +168,22 @@ def written(time: datetime.datetime) -> str:
 def ending(answer: Answer) -> Json:
     """What ends an answer: why, counts, and times in nanoseconds."""
     usage = usage_of(answer)
+    context = {"context": answer.tokens} if answer.tokens else {}
     (took,) = answer.usages.values()
-    return {
-        "done": True,
-        "done_reason": "length" if answer.finishes[0] == "length" else "stop",
-        "total_duration": _ns(took.total_ms),
-        "load_duration": 0,
-        "prompt_eval_count": usage["prompt_tokens"],
-        "prompt_eval_duration": _ns(took.ttft_ms - took.queue_ms),
-        "eval_count": usage["completion_tokens"],
-        "eval_duration": _ns(took.total_ms - took.ttft_ms),
-    } | own_of(answer)
+    return (
+        {
+            "done": True,
+            "done_reason": "length" if answer.finishes[0] == "length" else "stop",
+            "total_duration": _ns(took.total_ms),
+            "load_duration": 0,
+            "prompt_eval_count": usage["prompt_tokens"],
+            "prompt_eval_duration": _ns(took.ttft_ms - took.queue_ms),
+            "eval_count": usage["completion_tokens"],
+            "eval_duration": _ns(took.total_ms - took.ttft_ms),
+        }
+        | context
+        | own_of(answer)
+    )
 
 
 def _ns(ms: float) -> int:
@@ -251,6 +256,7 @@ async def _answer(
             form=body.form(),
             tools=body.tool_use(caller),
             logprobs=body.n_logprobs,
+            tells_tokens=isinstance(body, OllamaGenerateRequest) and body.tells_context,
         )
 
     # What Ollama answers to /api/generate has no place for a call.

@@ -1,4 +1,5 @@
-"""`POST /tokenize` and `POST /detokenize`: a model's own vocabulary, as llama.cpp's server has them."""
+"""`POST /tokenize` and `POST /detokenize`: a model's own vocabulary, in the shapes of llama.cpp's server
+and of vLLM's."""
 
 from __future__ import annotations
 
@@ -61,17 +62,17 @@ _ERRORS = {
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(TokenizeAnswer, description="The token ids")},
 )
-async def tokenize(request: Request[Any, Any, Any], calls: Calls) -> ASGIApp:
+async def tokenize(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
     body = await read_body(request, TokenizeRequest)
     decision = calls.any_model(body.model)
+    facts = await agent.engine_facts(decision.model_id)
     spec = TokenizeSpec(
-        text=body.content, add_special=body.add_special, parse_special=body.parse_special
+        text=body.text, add_special=body.adds_special, parse_special=body.parse_special
     )
+    known = {"max_model_len": facts.n_ctx_slot, "model": decision.model_id}
     return OnceResponse(
         calls.ask(asked_by(request), decision, spec),
-        lambda tokens: _encode(
-            {"tokens": tokens, "count": len(tokens), "model": decision.model_id}
-        ),
+        lambda tokens: _encode({"tokens": tokens, "count": len(tokens)} | known),
     )
 
 
@@ -89,5 +90,5 @@ async def detokenize(request: Request[Any, Any, Any], calls: Calls) -> ASGIApp:
     decision = calls.any_model(body.model)
     return OnceResponse(
         calls.ask(asked_by(request), decision, DetokenizeSpec(tokens=body.tokens)),
-        lambda text: _encode({"content": text, "model": decision.model_id}),
+        lambda text: _encode({"content": text, "prompt": text, "model": decision.model_id}),
     )

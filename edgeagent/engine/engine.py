@@ -203,7 +203,9 @@ class Engine:
             seq.seq_id = None
         stop = seq.stopped_by if finish == "stop" else None
         request_id = seq.request.request_id
-        chunk = said.chunk(seq.index, finish, seq.usage(now), error, stop, seq.notes)
+        chunk = said.chunk(
+            seq.index, finish, seq.usage(now), error, stop, seq.notes, seq.told_tokens
+        )
         self._outbox.put(request_id, chunk)
         self._open[request_id] -= 1
         if self._open[request_id] == 0:

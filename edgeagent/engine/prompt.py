@@ -12,6 +12,7 @@ import msgspec
 
 from edgeagent.engine import built_in_templates
 from edgeagent.engine.abilities import Abilities, complaint, probed
+from edgeagent.engine.clerk import check_ids
 from edgeagent.engine.dialogue import plainest, variables
 from edgeagent.engine.hidden_prompt import all_told, hidden_prompt, hidden_tools
 from edgeagent.engine.infill import with_gap
@@ -136,6 +137,8 @@ class PromptBuilder:
 
     def build(self, prompt: Prompt, tools: ToolUse | None) -> Built:
         """A prompt, told of tools. Raises: as `tokens` and `with_gap`."""
+        if prompt.before:
+            return self._continued(prompt, tools)
         if prompt.suffix:
             before = prompt.text or ""
             return Built(with_gap(self._llama, before, prompt.suffix, self._model_id))
@@ -148,6 +151,17 @@ class PromptBuilder:
         text = self._render(hidden, hidden_tools(tools, guard)) + hidden.prefill
         is_reasoning = self.reasoning is not None and self.reasoning.is_opened_by(text)
         return Built(self._finished(self._texts.rendered(text, guard)), is_reasoning)
+
+    def _continued(self, prompt: Prompt, tools: ToolUse | None) -> Built:
+        """A prompt behind the tokens of what was said before. An answer there that was cut off is ended."""
+        check_ids(prompt.before, self._llama.n_vocab, "context")
+        built = self.build(msgspec.structs.replace(prompt, before=[]), tools)
+        tokens, llama = array("i", prompt.before), self._llama
+        has_turns = prompt.messages is not None and self._host is not None
+        if has_turns and llama.eos is not None and tokens[-1] not in llama.end_tokens:
+            tokens.append(llama.eos)
+        new = built.tokens[1:] if built.tokens[0] == llama.bos else built.tokens
+        return Built(llama.with_bos(tokens + new), built.is_reasoning)
 
     def frame(self) -> tuple[array[int], array[int]]:
         """The tokens before and behind a lone message of the user. Raises: TemplateFailed."""

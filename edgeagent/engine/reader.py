@@ -9,7 +9,7 @@ has to take over, the reader says so (`began`), and with it what of the last pie
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from edgeagent.engine.syntax.family import CallReader, Family, find_marker
@@ -53,12 +53,12 @@ class Said(NamedTuple):
     def chunk(
         self, index: int, finish: FinishReason | None = None, usage: Usage | None = None,
         error: tuple[str, str] | None = None, stop: str | None = None,
-        notes: Sequence[SchemaNote] = (),
+        notes: Sequence[SchemaNote] = (), tokens: Collection[int] = (),
     ) -> TokenChunk:  # fmt: skip
         """The pieces as they are sent, of answer `index`."""
         return TokenChunk(
             index, self.text, finish, usage, error, self.reasoning, [*self.calls], [*self.logprobs],
-            stop, self.confidence, [*self.scored], notes=[*notes],
+            stop, self.confidence, [*self.scored], notes=[*notes], tokens=[*tokens],
         )  # fmt: skip
 
 

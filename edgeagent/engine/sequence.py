@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from edgeagent.engine.closing import Ending
@@ -102,6 +103,11 @@ class Sequence:
         """What of its schemas the answer is not held to."""
         constraint = self.constraint or self.later
         return constraint.notes if constraint is not None else []
+
+    @property
+    def told_tokens(self) -> Collection[int]:
+        """The tokens of prompt and answer, where the client carries them to its next request."""
+        return self.tokens if self.request.spec.tells_tokens and self.choice is None else ()
 
     @property
     def n_pending(self) -> int:

@@ -212,6 +212,14 @@ def test_texts_become_tokens_and_tokens_texts(daemon: DaemonProcess, model: str)
         assert found["count"] == len(found["tokens"]) and found["model"] == model
         back = http.post("/detokenize", json={"model": model, "tokens": found["tokens"]}).json()
         assert back["content"].strip() == "hello, wide world"
+        assert back["prompt"] == back["content"]
+        told = {"model": model, "prompt": "hello, wide world"}
+        plain = http.post("/tokenize", json=told | {"add_special_tokens": False}).json()
+        assert plain == found and found["max_model_len"] > 0
+        marked = http.post("/tokenize", json=body | {"add_special": True}).json()
+        assert http.post("/tokenize", json=told).json() == marked
+        for wrong in ({}, told | {"content": "too"}, told | {"return_token_strs": True}):
+            assert http.post("/tokenize", json={"model": model} | wrong).status_code == 400
         bad = http.post("/detokenize", json={"model": model, "tokens": [1 << 30]})
         assert bad.status_code == 400 and error_of(bad.json())["param"] == "tokens"
 

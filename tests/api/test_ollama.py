@@ -193,6 +193,31 @@ def test_embeddings_are_those_of_the_other_api(minilm_dir: Path, tmp_path: Path)
         assert client.show(MINILM).capabilities == ["embedding"]
 
 
+# --- the context that a client carries
+
+
+def test_a_dialogue_goes_on_behind_the_context_of_its_last_answer(llama):
+    few = {"temperature": 0, "num_predict": 4}
+    first = llama.generate(SMOLLM, "My cat is called Tom.", options=few)
+    assert len(first.context) >= first.prompt_eval_count + first.eval_count - 1
+    parts = list(
+        llama.generate(SMOLLM, "And yours?", context=first.context, options=few, stream=True)
+    )
+    assert all(part.context is None for part in parts[:-1])
+    context = parts[-1].context
+    assert context[: len(first.context)] == first.context, "what was said before stays as it was"
+    assert parts[-1].prompt_eval_count > len(first.context)
+    alone = llama.generate(SMOLLM, "And yours?", context=[], options=few)
+    assert alone.prompt_eval_count < parts[-1].prompt_eval_count
+    assert llama.generate(SMOLLM, "Hi", raw=True, options=few).context is None
+
+
+def test_a_token_that_no_model_has_is_named(smollm_daemon: DaemonProcess):
+    body = {"model": SMOLLM, "prompt": "Hi", "context": [1, 1 << 30], "stream": False}
+    error = httpx.post(f"{smollm_daemon.url}/api/generate", json=body, timeout=60).json()["error"]
+    assert "`context`" in error and str(1 << 30) in error
+
+
 # --- errors
 
 
@@ -209,8 +234,11 @@ def test_every_error_has_ollamas_shape(llama, smollm_daemon: DaemonProcess):
         (post("/api/chat", {"model": SMOLLM, "messages": ASK, "options": {"num_predict": "many"}}), 400),
         (post("/api/chat", {"model": SMOLLM, "messages": ASK, "options": {"seed": 1 << 64}}), 400),
         (post("/api/chat", {"model": SMOLLM, "messages": ASK, "format": "xml"}), 400),
-        (post("/api/chat", {"model": SMOLLM, "messages": ASK, "format": {"type": "x"}}), 400),
-        (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "context": [1, 2]}), 400),
+        (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "context": [1 << 30]}), 400),
+        (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "context": [-1]}), 400),
+        (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "context": ["a"]}), 400),
+        (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "context": [1], "raw": True}), 400),
+        (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "context": [1] * 5000}), 400),
         (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "images": ["aGk="]}), 400),
     ):  # fmt: skip
         reply = exchange(smollm_daemon.url, raw)
@@ -265,6 +293,15 @@ def test_results_find_their_calls_by_id_by_name_or_by_order():
     assert result["tool_call_id"] == "call_x"
     with pytest.raises(InvalidParameter, match="does not call"):
         turns([asked, {"role": "tool", "content": "", "tool_name": "c"}])
+
+
+def test_results_whose_calls_were_cut_off_are_left_out():
+    system, asked = {"role": "system", "content": "Be kind."}, {"role": "user", "content": "And?"}
+    result = {"role": "tool", "content": "21"}
+    told = turns([system, result, result, {"role": "assistant", "content": "It is 21."}, asked])
+    assert [turn["role"] for turn in told] == ["system", "assistant", "user"]
+    with pytest.raises(InvalidParameter, match="does not call"):
+        turns([system, result])
 
 
 def test_an_image_says_what_is_missing():

@@ -5,22 +5,24 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edgeagent.api.offered import Offered, refuse_hosted_choice
 from edgeagent.api.schemas.anthropic_content import Blocks, TextBlock, Texts, turns, without_billing
+from edgeagent.api.schemas.anthropic_tools import AnthropicTool, ServiceTool, offered_by
 from edgeagent.api.schemas.common import StopText
-from edgeagent.api.schemas.marks import STRICT, Extension, Ignored, RequestModel
+from edgeagent.api.schemas.marks import Extension, Ignored, RequestModel
 from edgeagent.api.schemas.response_format import schema_form
 from edgeagent.api.tools import tool_use
 from edgeagent.errors import InvalidParameter, ThreadUnsupported, UnsupportedParameter
-from edgeagent.types import Caller, Form, Prompt, Sampling, Tool, ToolUse
+from edgeagent.types import Caller, Form, Prompt, Sampling, ToolUse
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
+MAX_SERVERS = 20
 MAX_STOPS = 16
 
 Template = dict[str, Any]
-ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 
 
 class InputMessage(BaseModel):
@@ -69,43 +71,6 @@ class OutputConfig(BaseModel):
     format: OutputFormat | None = None
 
 
-class CustomTool(BaseModel):
-    """A function that the model may ask to be called."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: ToolName
-    description: str | None = None
-    input_schema: dict[str, Any] = Field(description="a JSON schema of the arguments")
-    type: Literal["custom"] | None = None
-    strict: bool | None = Field(None, description=STRICT)
-    cache_control: Annotated[dict[str, Any] | None, Ignored("prefixes are found")] = None
-    defer_loading: Annotated[bool | None, Ignored()] = None
-    eager_input_streaming: Annotated[bool | None, Ignored()] = None
-    input_examples: Annotated[list[dict[str, Any]] | None, Ignored()] = None
-    allowed_callers: Annotated[list[str] | None, Ignored()] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_tools_of_the_service(cls, data: Any) -> Any:
-        kind = data.get("type") if isinstance(data, dict) else None
-        if isinstance(kind, str) and kind != "custom":
-            raise UnsupportedParameter(
-                f"A tool of type {kind[:60]!r} runs on Anthropic's servers or is known to its models "
-                "alone: describe it as a tool of your own, with `name` and `input_schema`.",
-                param="tools",
-            )
-        return data
-
-    def tool(self) -> Tool:
-        return Tool(
-            name=self.name,
-            description=self.description,
-            parameters=self.input_schema,
-            is_strict=bool(self.strict),
-        )
-
-
 class ToolChoice(BaseModel):
     """`any` makes the answer a call, `tool` one of the tool `name`."""
 
@@ -133,7 +98,10 @@ class Conversation(RequestModel):
     model: str = Field(max_length=200, description="a model id, or `default`")
     messages: list[InputMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     system: Texts | None = None
-    tools: Annotated[list[CustomTool], Field(max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[AnthropicTool], Field(max_length=MAX_TOOLS)] | None = None
+    mcp_servers: Annotated[list[dict[str, Any]], Field(max_length=MAX_SERVERS)] | None = Field(
+        None, description="not asked from here: left out, which a note says"
+    )
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = Field(
         None, description="without it, and with `disabled`, what the model thinks is not sent"
@@ -146,7 +114,6 @@ class Conversation(RequestModel):
     workspace_id: Annotated[str | None, Ignored()] = None
 
     refused: ClassVar[dict[str, tuple[object, ...]]] = {
-        "mcp_servers": ([],),
         "container": (),
         "thread": (),
     }
@@ -187,13 +154,26 @@ class Conversation(RequestModel):
     def tool_use(self, caller: Caller) -> ToolUse | None:
         """The tools that the answer may call. Raises: InvalidParameter, Forbidden."""
         chosen = self.tool_choice or ToolChoice(type="auto")
+        offered = self.offered()
+        offered.check_choice(is_required=chosen.type == "any")
+        for tool in self.tools or ():
+            if (
+                isinstance(tool, ServiceTool)
+                and chosen.name is not None
+                and tool.name == chosen.name
+            ):
+                raise refuse_hosted_choice(tool.type)
         return tool_use(
-            [tool.tool() for tool in self.tools or ()],
+            offered.tools,
             caller,
             choice=_CHOICES[chosen.type],
             name=chosen.name,
             is_parallel=not chosen.disable_parallel_tool_use,
         )
+
+    def offered(self) -> Offered:
+        """The tools as a model sees them, and what was left out."""
+        return offered_by(self.tools or (), n_servers=len(self.mcp_servers or ()))
 
     def template_variables(self) -> dict[str, Any]:
         told: dict[str, Any] = {}

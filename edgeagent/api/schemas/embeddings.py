@@ -11,11 +11,12 @@ from pydantic import (
     ValidationError,
     ValidatorFunctionWrapHandler,
     field_validator,
+    model_validator,
 )
 
 from edgeagent.api.schemas.completions import TokenId
 from edgeagent.api.schemas.marks import Extension, Ignored
-from edgeagent.errors import InvalidParameter
+from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
 # As OpenAI's.
 MAX_INPUTS = 2048
@@ -124,19 +125,59 @@ class EmbeddingAnswer(BaseModel):
 
 
 class TokenizeRequest(BaseModel):
-    """A text to cut into a model's tokens, in llama.cpp's words."""
+    """A text to cut into a model's tokens: `content` as llama.cpp's server has it, or `prompt` as vLLM's
+    does."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    content: str
+    content: str | None = None
+    prompt: str | None = Field(None, description="the text, in vLLM's words")
     model: str | None = Field(None, max_length=200, description="a model id, or the default")
-    add_special: bool = Field(False, description="with the marks that the model adds to a text")
+    add_special: bool | None = Field(
+        None, description="with the marks that the model adds to a text; false without it"
+    )
+    add_special_tokens: bool | None = Field(
+        None, description="the same for a `prompt`, in vLLM's words; true without it"
+    )
     parse_special: bool = Field(True, description="names of special tokens become those tokens")
+    return_token_strs: bool | None = Field(
+        None, description="in vLLM's words; token texts are not told: ask /detokenize"
+    )
+
+    @model_validator(mode="after")
+    def _has_one_text(self) -> TokenizeRequest:
+        if (self.content is None) == (self.prompt is None):
+            said = "neither" if self.content is None else "both"
+            raise InvalidParameter(
+                f"The text is `content` or, in vLLM's words, `prompt`, and {said} of them came: send one.",
+                param="content" if self.prompt is None else "prompt",
+            )
+        if self.return_token_strs:
+            raise UnsupportedParameter(
+                "`return_token_strs` is not supported by this version: leave it out and ask /detokenize.",
+                param="return_token_strs",
+            )
+        return self
+
+    @property
+    def text(self) -> str:
+        return self.content if self.content is not None else self.prompt or ""
+
+    @property
+    def adds_special(self) -> bool:
+        """Whether the model's own marks are added: vLLM adds them unless told not to, llama.cpp if told."""
+        for chosen in (self.add_special, self.add_special_tokens):
+            if chosen is not None:
+                return chosen
+        return self.prompt is not None
 
 
 class TokenizeAnswer(BaseModel):
+    """`max_model_len`: the most tokens that a prompt and its answer may have together."""
+
     tokens: list[int]
     count: int
+    max_model_len: int
     model: str
 
 
@@ -161,5 +202,8 @@ class DetokenizeRequest(BaseModel):
 
 
 class DetokenizeAnswer(BaseModel):
+    """The text, under the names that llama.cpp's server and vLLM's have for it."""
+
     content: str
+    prompt: str
     model: str

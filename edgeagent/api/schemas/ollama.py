@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, field_validator
+import msgspec
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from edgeagent.api.schemas.common import TokenLogprobBody
+from edgeagent.api.schemas.completions import TokenId
 from edgeagent.api.schemas.loose import LooseModel
 from edgeagent.api.schemas.marks import Ignored
 from edgeagent.api.schemas.ollama_messages import OllamaMessage, OllamaTool, no_images, turns
 from edgeagent.api.schemas.ollama_options import OllamaOptions
 from edgeagent.api.schemas.response_format import ANY_OBJECT, schema_form
 from edgeagent.api.tools import MAX_TOOLS, tool_use
+from edgeagent.errors import InvalidParameter
 from edgeagent.types import Caller, Form, Prompt, ToolUse
 
 MAX_MESSAGES = 4096
+MAX_CONTEXT = 1 << 20  # tokens; no model here has room for as many
 
 KeepAlive = Annotated[float | str | None, Ignored("how long a model stays is `idle_unload_s`")]
 
@@ -118,9 +122,12 @@ class OllamaGenerateRequest(OllamaRequest):
         "it are those tokens",
     )
     images: list[Any] | None = Field(None, description="refused unless empty")
+    context: Annotated[list[TokenId], Field(max_length=MAX_CONTEXT)] | None = Field(
+        None, description="the `context` of an earlier answer, behind which this prompt stands"
+    )
 
     refused: ClassVar[dict[str, tuple[object, ...]]] = {
-        "template": ("",), "context": ([],), "width": (0,), "height": (0,), "steps": (0,),
+        "template": ("",), "width": (0,), "height": (0,), "steps": (0,),
     }  # fmt: skip
 
     @field_validator("images")
@@ -128,7 +135,26 @@ class OllamaGenerateRequest(OllamaRequest):
     def _has_none(cls, images: list[Any] | None) -> list[Any] | None:
         return no_images(images, "images")
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> OllamaGenerateRequest:
+        for name, is_there in (("raw", bool(self.raw)), ("suffix", bool(self.suffix))):
+            if is_there and self.context:
+                raise InvalidParameter(
+                    f"`context` goes before a prompt that the model's template renders, and `{name}` has no "
+                    "template: leave one of them out.",
+                    param="context",
+                )
+        return self
+
+    @property
+    def tells_context(self) -> bool:
+        """Whether the answer says what the next request's `context` is."""
+        return not self.raw and not self.suffix
+
     def asked(self) -> Prompt:
+        return msgspec.structs.replace(self._asked(), before=self.context or [])
+
+    def _asked(self) -> Prompt:
         text = self.prompt or ""
         if self.suffix:
             return Prompt(text=text, suffix=self.suffix)
@@ -187,3 +213,6 @@ class OllamaChatAnswer(OllamaEnd):
 class OllamaGenerateAnswer(OllamaEnd):
     response: str
     thinking: str | None = None
+    context: list[int] | None = Field(
+        None, description="token ids of the dialogue so far, with the last line, unless `raw`"
+    )

@@ -105,7 +105,10 @@ def turns(messages: list[OllamaMessage]) -> list[Template]:
     out: list[Template] = []
     waiting: list[tuple[str, str]] = []  # id and name of calls without a result yet
     n_calls = 0
-    for message in messages:
+    for index, message in enumerate(messages):
+        # Home Assistant cuts a long dialogue by count: results may come first whose calls are gone.
+        if message.role == "tool" and n_calls == 0 and index < len(messages) - 1:
+            continue
         turn: Template = {"role": message.role, "content": message.content or ""}
         if message.thinking:
             turn["reasoning_content"] = message.thinking

@@ -16,6 +16,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ import pytest
 
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.library import Library
+from tests.catalog.mutants import STR, Key, take_apart, text
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-STORIES = SHARED / "models" / "stories260K.gguf"
+# Made by `scripts/train_test_model.py`.
+TALES = ROOT / "tests" / "data" / "tales260K.gguf"
 SMOLLM = "smollm2-135m-instruct"
 MINILM = "all-minilm-l6-v2"
 # Models that the tests install stay here, so that a second run needs no network.
@@ -46,11 +49,21 @@ os.environ[STATE] = str(Path(_KEYS.name, "state"))
 
 
 @pytest.fixture(scope="session")
-def stories() -> Path:
-    """A real model of 260,000 parameters: fast, no chat template."""
-    if not STORIES.is_file():
-        pytest.skip("stories260K.gguf is not beside this checkout")
-    return STORIES
+def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real model of 260,000 parameters that tells short tales: fast, no chat template."""
+    path = tmp_path_factory.mktemp("tales") / "stories260K.gguf"
+    write_stories(path)
+    return path
+
+
+def write_stories(path: Path, template: str | None = None) -> None:
+    """Write the tiny test model, with this chat template or with none."""
+    name = b"tokenizer.chat_template"
+    parts = take_apart(TALES)
+    keys = [key for key in parts.keys if key.name != name]
+    if template is not None:
+        keys.append(Key(name, STR, text(template.encode())))
+    path.write_bytes(replace(parts, keys=tuple(keys)).encode())
 
 
 @pytest.fixture(scope="session")

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.catalog.mutants import STR, Key, take_apart
-from tests.conftest import CACHE, MINILM, STORIES, DaemonProcess, clean_environment, serving
+from tests.conftest import (
+    CACHE,
+    MINILM,
+    DaemonProcess,
+    clean_environment,
+    serving,
+    write_stories,
+)
 
 # stories260K has no template of its own. This one shows tools, so that calls are asked for as well.
 TEMPLATE = (
@@ -78,11 +83,8 @@ def playground(**settings: Any) -> Iterator[Playground]:
 
 
 def write_model(path: Path) -> None:
-    """stories260K with a chat template."""
-    parts = take_apart(STORIES)
-    text = TEMPLATE.encode()
-    template = Key(b"tokenizer.chat_template", STR, struct.pack("<Q", len(text)) + text)
-    path.write_bytes(replace(parts, keys=(*parts.keys, template)).encode())
+    """The tiny test model with a chat template."""
+    write_stories(path, TEMPLATE)
 
 
 def _make_key(daemon: DaemonProcess) -> str:

@@ -27,7 +27,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.conftest import KEY_FILE, STORIES, DaemonProcess, clean_environment
+from tests.conftest import KEY_FILE, TALES, DaemonProcess, clean_environment
 from tests.worker.attempts import NEEDS_LANDLOCK, REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ CHUNK_BYTES = 16 << 20
 
 
 def main() -> int:
-    model = Path(sys.argv[1]) if len(sys.argv) > 1 else STORIES
+    model = Path(sys.argv[1]) if len(sys.argv) > 1 else TALES
     with tempfile.TemporaryDirectory(prefix="edgeagent-reach-") as name:
         base = Path(name)
         key_file = base / "keys" / "store.key"

@@ -240,7 +240,7 @@ def test_the_mark_and_the_space_that_a_tokenizer_puts_first_are_no_part_of_what_
         whole = [300 + i % 50 for i in range(256)]
         (filled,) = client.completions.create(prompt=whole, **scored).choices
         for prompt, n in (([*whole, 300], 0), (whole, 1)):
-            with pytest.raises(openai.BadRequestError, match="shorten"):
+            with pytest.raises(openai.BadRequestError, match=r"[Ss]horten"):
                 client.completions.create(prompt=prompt, **(scored | {"max_tokens": n}))
     assert len(filled.logprobs.tokens) == 256
     assert choice.text == "Once upon a time"

@@ -50,8 +50,8 @@ def test_a_real_model_is_described(stories: Path) -> None:
     assert facts.n_head_kv == (4,) * 5
     assert (facts.key_length, facts.n_ctx_train, facts.n_vocab) == (8, 2048, 512)
     assert (facts.bos_id, facts.eos_id, facts.tokenizer) == (1, 2, "llama")
-    assert facts.n_params == 292_800
-    assert facts.weights_bytes == sum(facts.bytes_by_type.values()) == 1_171_200
+    assert facts.n_params == 260_032
+    assert facts.weights_bytes == sum(facts.bytes_by_type.values()) == 1_040_128
     assert not facts.has_chat_template
     assert facts.task == "generate"
 

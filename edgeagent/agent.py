@@ -46,6 +46,7 @@ from edgeagent.types import (
     Sampling,
     SchemaNote,
     Task,
+    TemplateFacts,
     TokenChunk,
     Usage,
 )
@@ -99,6 +100,10 @@ class ModelSource(Protocol):
     def with_task(self, task: Task) -> list[str]: ...
 
     def task(self, model: InstalledModel) -> Task: ...
+
+    def template(self, model: InstalledModel) -> TemplateFacts | None:
+        """What a model's chat template can show; None where nobody knows yet."""
+        ...
 
     async def examine(self) -> None:
         """Make sure of the tasks of models that nobody knows."""
@@ -420,7 +425,14 @@ class Agent:
             n_ctx=facts.n_ctx_slot if facts is not None else None,
             task=self._models.task(model),
             aliases=self._models.aliases(model.id),
+            template=self._models.template(model),
+            is_assistant=self._is_assistant(model),
         )
+
+    def _is_assistant(self, model: InstalledModel) -> bool:
+        with suppress(EdgeAgentError):  # it is told where somebody asks the model something
+            return self._models.assistant(model.id) is not None
+        return False
 
     def readiness(self) -> Readiness:
         try:

@@ -97,6 +97,7 @@ class Daemon:
             place=self.models.place,
             log_level=settings.log_level,
             begun=headstart.take if headstart is not None else None,
+            loaded=self.models.learn,
         )
         self.hub = ErasureHub()
         self.archive = Archive(self.database, is_searchable=settings.search, hub=self.hub)

@@ -29,12 +29,14 @@ from edgeagent.catalog.record import InstalledModel
 from edgeagent.catalog.repack import repacked_types
 from edgeagent.configuration import Configuration
 from edgeagent.device.measure import Measurement
+from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, ModelAltered, ModelNotFound
 from edgeagent.measuring import Measuring
 from edgeagent.pool import Placement
 from edgeagent.routing.aliases import Aliases
+from edgeagent.serving.learnt_templates import LearntTemplates
 from edgeagent.settings import Settings
-from edgeagent.types import EngineConfig, Sampling, Task
+from edgeagent.types import EngineConfig, Sampling, Task, TemplateFacts
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,7 @@ class InstalledModels:
         self._listed_s = float("-inf")
         self._learned: dict[tuple[Path, int], Task] = {}
         self._assistants: dict[str, Assistant] = {}  # as long as the listing
+        self._templates = LearntTemplates()
         # Told of a model whose file is not the approved one.
         self.on_altered: Callable[[str], None] = lambda model_id: None
 
@@ -189,7 +192,17 @@ class InstalledModels:
             n_params=n_params,
             licence=licence,
             task=self.task(model),
+            template=self.template(model),
         )
+
+    def template(self, model: InstalledModel) -> TemplateFacts | None:
+        """What the model's chat template can show; None where it was neither tried nor loaded yet."""
+        return self._templates.of(model)
+
+    def learn(self, model_id: str, client: EngineClient) -> None:
+        """Find out what is not known yet of a model that was just loaded. Does not wait."""
+        with suppress(EdgeAgentError):
+            self._templates.learn(self.find(model_id), client)
 
     async def facts(self, model: InstalledModel) -> ModelFacts:
         """What a model's header says, read by a process of its own and remembered. Raises: GGUFRefused."""
@@ -300,11 +313,15 @@ class InstalledModels:
             identity = await asyncio.to_thread(self.integrity.verified, model)
             facts = await asyncio.to_thread(inspect_apart, model.path)
             self.integrity.check_template(model, facts.template_sha256)
+            template = await asyncio.to_thread(self.integrity.template, model)
         except ModelAltered:
             self.on_altered(model_id)
             raise
         self._learn(model, facts)
-        config = msgspec.structs.replace(self._config(model, facts), identity=identity)
+        text = template.text if template is not None else None
+        config = msgspec.structs.replace(
+            self._config(model, facts), identity=identity, chat_template=text
+        )
         if (task := self.task(model)) != "generate":
             config = self._for_whole_texts(config, facts, task)
         memory = worker_memory(from_facts(facts), Setup.of(config, self._repacked))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edgeagent.types import Task
+from edgeagent.types import Task, TemplateFacts
 
 
 class Kind(NamedTuple):
@@ -39,3 +39,29 @@ def none_installed(wanted: Task) -> str:
         f"No model that {KINDS[wanted].does} is installed: `edgeagent models install "
         f"{KINDS[wanted].small}` gets a small one."
     )
+
+
+def capabilities(
+    task: Task, template: TemplateFacts | None, *, is_assistant: bool, has_template: bool | None
+) -> list[str] | None:
+    """What a model does for a client, in Ollama's words; None where that is not known yet.
+
+    `has_template` is what the model's file says, for a template that nobody has tried. A model that was not
+    taught tools is told of them by our own prompt, so any that chats calls them; an assistant model calls
+    its own and none of a client's.
+    """
+    if task != "generate":
+        return ["embedding"] if task == "embed" else []
+    if is_assistant:
+        return ["completion"]
+    if template is None:
+        if has_template is None:
+            return None
+        return ["completion", "tools"] if has_template else ["completion"]
+    found = {
+        "completion": True,
+        "tools": template.can_chat,
+        "insert": template.insert,
+        "thinking": template.can_chat and (template.thinking or template.reasoning),
+    }
+    return [name for name, does in found.items() if does]

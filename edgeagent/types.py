@@ -249,7 +249,8 @@ class TemplateFacts(msgspec.Struct, frozen=True, kw_only=True, tag="template_fac
 
     `source` None: there is none, and `problem` says what is wrong with the model's own. `late_system`: a
     system message behind others; `neighbours`: two messages of one role in a row; `prefill`: an answer
-    can be continued.
+    can be continued; `thinking`: the model can be told not to reason; `reasoning`: it has markers for it.
+    `insert` tells of the vocabulary: it marks a gap to be filled in.
     """
 
     source: TemplateSource | None = None
@@ -262,7 +263,14 @@ class TemplateFacts(msgspec.Struct, frozen=True, kw_only=True, tag="template_fac
     tool_results: bool = False
     thinking: bool = False
     prefill: bool = False
+    reasoning: bool = False
+    insert: bool = False
     problem: str | None = None
+
+    @property
+    def can_chat(self) -> bool:
+        """Whether chats are answered at all: by the model's own template or by one in its place."""
+        return self.source is not None and (self.problem is None or self.source == "built-in")
 
 
 class Cells(msgspec.Struct, frozen=True, kw_only=True, tag="cells"):

@@ -15,8 +15,10 @@ from edgeagent.api.schemas.models import (
     AnthropicModelList,
     ModelBody,
     ModelList,
+    template_body,
 )
 from edgeagent.errors import NotFound
+from edgeagent.kinds import capabilities
 from edgeagent.routing.aliases import is_pattern
 from edgeagent.serving.models import ModelStatus
 
@@ -36,6 +38,10 @@ def _body(model: ModelStatus, alias: str | None = None) -> ModelBody:
         task=model.task,
         aliases=[] if alias else list(model.aliases),
         alias_of=model.id if alias else None,
+        capabilities=capabilities(
+            model.task, model.template, is_assistant=model.is_assistant, has_template=None
+        ),
+        chat_template=template_body(model.template),
     )
 
 

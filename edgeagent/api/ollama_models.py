@@ -22,6 +22,7 @@ from edgeagent.api.body import body_operation, read_body
 from edgeagent.api.caller import asked_by
 from edgeagent.api.ollama import written
 from edgeagent.api.once import OnceResponse
+from edgeagent.api.schemas.models import template_body
 from edgeagent.api.schemas.ollama import OllamaError, plain_name
 from edgeagent.api.schemas.ollama_models import (
     Details,
@@ -32,6 +33,7 @@ from edgeagent.api.schemas.ollama_models import (
     LoadedList,
     LoadedModel,
     ShownModel,
+    ShownTemplate,
     ShowRequest,
     TaggedModel,
     TagList,
@@ -42,6 +44,7 @@ from edgeagent.cards import Cards, Loaded
 from edgeagent.catalog.card import Card
 from edgeagent.catalog.facts import ModelFacts
 from edgeagent.errors import BadRequest
+from edgeagent.kinds import capabilities
 from edgeagent.types import EmbedSpec, Sampling, Vectors
 
 # Clients refuse to speak to one that is older than what they need.
@@ -50,7 +53,6 @@ _TAGS = ["ollama"]
 _encode = msgspec.json.encode
 # "Stays": a time that no client takes for soon.
 _NEVER = datetime.datetime(2318, 1, 1, tzinfo=datetime.UTC)
-_CAPABILITIES = {"generate": ["completion", "tools"], "embed": ["embedding"]}
 _ERRORS = {
     400: ResponseSpec(OllamaError, description="The request is not valid"),
     404: ResponseSpec(OllamaError, description="Unknown model"),
@@ -87,7 +89,8 @@ async def show(request: Request[Any, Any, Any], agent: Agent, cards: Cards) -> S
         license=card.licence,
         details=_details(card),
         model_info=_info(facts),
-        capabilities=_capabilities(card, agent),
+        capabilities=_capabilities(card, facts, agent),
+        edgeagent=ShownTemplate(chat_template=template_body(card.template)),
         modified_at=_time(card.modified_s),
     )
 
@@ -208,11 +211,14 @@ def _refusal(method: HttpMethod, path: str, command: str) -> HTTPRouteHandler:
     return refuse
 
 
-def _capabilities(card: Card, agent: Agent) -> list[str]:
-    """What a model does for a client. An assistant model calls its own tools, and none of a client's."""
-    if card.task == "generate" and agent.assistant(Decision(card.id, "named")) is not None:
-        return ["completion"]
-    return _CAPABILITIES.get(card.task, [])
+def _capabilities(card: Card, facts: ModelFacts, agent: Agent) -> list[str]:
+    is_assistant = (
+        card.task == "generate" and agent.assistant(Decision(card.id, "named")) is not None
+    )
+    found = capabilities(
+        card.task, card.template, is_assistant=is_assistant, has_template=facts.has_chat_template
+    )
+    return found or []
 
 
 def _json(value: Any) -> ASGIResponse:

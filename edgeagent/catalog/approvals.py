@@ -32,10 +32,12 @@ How = Literal["installed", "approved", "first use", "found at the first start"]
 
 
 class Approval(Struct, frozen=True, kw_only=True):
-    """`sha256` None: installed without a digest; the first one that is computed is taken."""
+    """`sha256` None: installed without a digest; the first one that is computed is taken.
+    `template_file_sha256`: of the chat template that was installed in place of the file's own."""
 
     sha256: str | None
     template_sha256: str | None = None
+    template_file_sha256: str | None = None
     how: How
     approved_at: str
 
@@ -70,10 +72,16 @@ class Approvals:
         return self._read_approvals().get(model_id)
 
     def approve(
-        self, model_id: str, sha256: str | None, template_sha256: str | None, how: How
+        self,
+        model_id: str,
+        sha256: str | None,
+        template_sha256: str | None,
+        how: How,
+        *,
+        template_file_sha256: str | None = None,
     ) -> Approval:
         """Serve this file from now on, and no other of that id. Raises: InstallFailed."""
-        made = _approval(sha256, template_sha256, how)
+        made = _approval(sha256, template_sha256, how, template_file_sha256)
         with self._changing():
             self._write(self._approvals, self._read_approvals() | {model_id: made})
         return made
@@ -149,13 +157,17 @@ class Approvals:
 
 
 def _of_record(model: InstalledModel) -> Approval:
-    return _approval(model.sha256, model.template_sha256, "found at the first start")
+    found = model.template_file_sha256
+    return _approval(model.sha256, model.template_sha256, "found at the first start", found)
 
 
-def _approval(sha256: str | None, template_sha256: str | None, how: How) -> Approval:
+def _approval(
+    sha256: str | None, template_sha256: str | None, how: How, template_file_sha256: str | None
+) -> Approval:
     return Approval(
         sha256=sha256,
         template_sha256=template_sha256,
+        template_file_sha256=template_file_sha256,
         how=how,
         approved_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )

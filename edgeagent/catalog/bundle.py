@@ -134,6 +134,7 @@ def _models(bundle: Bundle) -> list[tuple[Entry, Variant, Bundled]]:
             size_bytes=main.size_bytes,
             sha256=main.sha256,
             extra_files=tuple(record.extra),
+            chat_template=record.template_file,
         )
         entry = entries.get(model_id) or installing.unknown_entry(model_id, model_id, variant)
         wanted.append((entry, variant, _with_beside(main, sources)))
@@ -146,7 +147,8 @@ def _record(bundle: Bundle, model_id: str, part: Part, parts: list[Part]) -> Ins
     except (ValueError, RecursionError) as error:
         raise refused(part.name, f"cannot be read ({error})", "make the bundle again") from error
     listed = {found.name.rpartition("/")[2]: found.sha256 for found in parts}
-    if record.id != model_id or record.digests() != listed:
+    is_whole = record.template_file in (None, *record.extra)
+    if record.id != model_id or record.digests() != listed or not is_whole:
         raise refused(
             part.name, f"is not that of {model_id!r} and its files", "make the bundle again"
         )

@@ -197,8 +197,9 @@ def _of_model(model: InstalledModel, progress: Progress) -> Iterator[_Piece]:
         hashes[name] = sha256
         pieces.append(_file(f"models/{folder_name(model.id)}/{name}", path, sha256))
     clean = msgspec.structs.replace(
-        model, file=main, sha256=hashes.pop(main), extra=hashes, unmanaged=False
-    )
+        model, file=main, sha256=hashes.pop(main), extra=hashes, unmanaged=False,
+        template_file=Path(model.template_file).name if model.template_file else None,
+    )  # fmt: skip
     yield _text(record, clean.to_toml())
     yield from pieces
 

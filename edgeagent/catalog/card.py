@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeagent.types import Task
+from edgeagent.types import Task, TemplateFacts
 
 
 @dataclass(frozen=True)
 class Card:
-    """One installed model. `modified_s` in Unix seconds; 0 and "" where nobody knows."""
+    """One installed model. `modified_s` in Unix seconds; 0, "" and None where nobody knows."""
 
     id: str
     modified_s: float
@@ -20,3 +20,4 @@ class Card:
     n_params: int
     licence: str
     task: Task
+    template: TemplateFacts | None = None

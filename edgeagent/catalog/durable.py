@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -28,7 +29,18 @@ def replace_text(path: Path, text: str) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_text(text, encoding="utf-8", newline="")
     sync_file(draft)
     draft.replace(path)
     sync_folder(path.parent)
+
+
+def way_out(error: OSError) -> str:
+    """What to do where writing models fails."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full: remove a model, or set models_dir to a larger disk"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "it may not be written to: run as the user that owns it, or set models_dir"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return "a part of that path is not a directory: set models_dir to a directory"
+    return "check the disk"

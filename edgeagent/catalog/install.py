@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeagent.catalog import fetch, hub, web
+from edgeagent.catalog.chat_template import ChatTemplate
 from edgeagent.catalog.digest import Progress, no_progress
 from edgeagent.catalog.ids import check_id, folder_name, id_of_file
 from edgeagent.catalog.installation import UNKNOWN, Installation, Trial
@@ -69,14 +70,16 @@ def install(
     file: Path | None = None,
     fits: Fits = no_bound,
     trial: Trial | None = None,
+    template: ChatTemplate | None = None,
     progress: Progress = no_progress,
 ) -> InstalledModel:
     """Install a model of the catalog and return its record.
 
     `file` takes the bytes from this machine (a USB stick) instead of the network, against the
     same pinned digest. `trial(path)` loads the file somewhere it may crash and raises an
-    EdgeAgentError if that fails. `progress(stage, done_bytes, total_bytes)` is called often;
-    `fits` is told the size first.
+    EdgeAgentError if that fails; `trial(path, text)` does so with `template`, which is used in place
+    of the model's own chat template. What it returns is kept in the record.
+    `progress(stage, done_bytes, total_bytes)` is called often; `fits` is told the size first.
 
     Raises: ModelNotFound for an unknown id or quant; InstallFailed, with whatever was installed
     before still in place, for everything else.
@@ -88,7 +91,7 @@ def install(
         sources = _without_network(entry, variant, sources)
     if variant.size_bytes is not None:
         fits(f"{entry.id} {variant.quant}", variant.size_bytes)
-    return Installation(library, entry, variant, sources, trial, progress).run()
+    return Installation(library, entry, variant, sources, trial, progress, template).run()
 
 
 def install_file(
@@ -98,6 +101,7 @@ def install_file(
     model_id: str | None = None,
     fits: Fits = no_bound,
     trial: Trial | None = None,
+    template: ChatTemplate | None = None,
     progress: Progress = no_progress,
 ) -> InstalledModel:
     """Install a GGUF file that no catalog knows, under `model_id` or an id made of its name.
@@ -116,7 +120,7 @@ def install_file(
     source = LocalPath(path=str(path))
     variant = Variant(quant=UNKNOWN, file=file, sources=(source,))
     entry = unknown_entry(model_id, path.stem, variant)
-    return Installation(library, entry, variant, (source,), trial, progress).run()
+    return Installation(library, entry, variant, (source,), trial, progress, template).run()
 
 
 def install_reference(
@@ -127,6 +131,7 @@ def install_reference(
     offline: bool = False,
     fits: Fits = no_bound,
     trial: Trial | None = None,
+    template: ChatTemplate | None = None,
     progress: Progress = no_progress,
 ) -> InstalledModel:
     """Install what no catalog knows: a file, a folder, an address or a repository.
@@ -139,14 +144,16 @@ def install_reference(
     match reference:
         case FileReference(path):
             return install_file(
-                path, library, model_id=model_id, fits=fits, trial=trial, progress=progress
-            )
+                path, library, model_id=model_id, fits=fits, trial=trial, template=template,
+                progress=progress,
+            )  # fmt: skip
         case FolderReference(path):
             file = file_in_folder(path)
             if file is not None:
                 return install_file(
-                    file, library, model_id=model_id, fits=fits, trial=trial, progress=progress
-                )
+                    file, library, model_id=model_id, fits=fits, trial=trial, template=template,
+                    progress=progress,
+                )  # fmt: skip
             name = f"{path.resolve().name}.gguf"
             source: Source = LocalPath(path=str(path), convert="minilm")
             size, sha256 = None, None
@@ -168,7 +175,7 @@ def install_reference(
     target = f"{folder_name(model_id)}.gguf"
     variant = Variant(quant=UNKNOWN, file=target, sources=(source,), size_bytes=size, sha256=sha256)
     entry = unknown_entry(model_id, name.removesuffix(".gguf"), variant)
-    return Installation(library, entry, variant, (source,), trial, progress).run()
+    return Installation(library, entry, variant, (source,), trial, progress, template).run()
 
 
 def _check_online(what: str, offline: bool) -> None:
@@ -192,6 +199,30 @@ def unknown_entry(model_id: str, name: str, variant: Variant) -> Entry:
         id=model_id, name=name, family=UNKNOWN, n_params=0, task="chat",
         licence=UNKNOWN, variants=(variant,),
     )  # fmt: skip
+
+
+def set_template(
+    model: InstalledModel,
+    library: Library,
+    template: ChatTemplate,
+    *,
+    trial: Trial | None = None,
+    progress: Progress = no_progress,
+) -> InstalledModel:
+    """Give a model that is installed another chat template; nothing is fetched. One that comes with
+    edgeagent is copied for that. Raises: InstallFailed."""
+    if model.unmanaged or model.sha256 is None:
+        raise InstallFailed(
+            f"Model {model.id!r} was dropped in and not installed: `edgeagent models install "
+            f"{model.path} --chat-template FILE` installs it with a template"
+        )
+    source = LocalPath(path=str(model.path))
+    variant = Variant(
+        quant=model.quant or UNKNOWN, file=Path(model.file).name, sources=(source,),
+        size_bytes=model.size_bytes, sha256=model.sha256,
+    )  # fmt: skip
+    entry = unknown_entry(model.id, model.id, variant)
+    return Installation(library, entry, variant, (source,), trial, progress, template).run()
 
 
 def install_together(

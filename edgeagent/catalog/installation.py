@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import shutil
@@ -16,9 +15,13 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
+import msgspec
+
 from edgeagent.catalog import fetch
 from edgeagent.catalog.approvals import identity_of
+from edgeagent.catalog.chat_template import ChatTemplate, read_template
 from edgeagent.catalog.digest import Progress, sha256_of
+from edgeagent.catalog.durable import replace_text, way_out
 from edgeagent.catalog.durable import sync_file as _sync_file
 from edgeagent.catalog.durable import sync_folder as _sync_folder
 from edgeagent.catalog.facts import ModelFacts, inspect
@@ -27,13 +30,15 @@ from edgeagent.catalog.manifest import Bundled, Entry, LocalPath, PyPI, Source, 
 from edgeagent.catalog.record import RECORD, InstalledModel, read_record
 from edgeagent.catalog.wheel import FetchFailed
 from edgeagent.errors import EdgeAgentError, InstallFailed, ModelUnusable
+from edgeagent.types import TemplateFacts
 
 # Room that an install leaves for the database and the logs.
 RESERVE_BYTES = 64 * 1024 * 1024
 
 UNKNOWN = "unknown"
 
-Trial = Callable[[Path], None]
+# Loads a file, with the text of a chat template where one is installed, and tells what the template can.
+Trial = Callable[..., TemplateFacts | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Staged:
     source: Source | Bundled
     parts: list[Part]
     facts: ModelFacts | None
+    template_file: str | None = None
+    learned: TemplateFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,10 @@ class Installation:
         sources: tuple[Source | Bundled, ...],
         trial: Trial | None,
         progress: Progress,
+        template: ChatTemplate | None = None,
     ) -> None:
+        self.template = template
+        self._learned: TemplateFacts | None = None
         self.library, self.entry, self.variant, self.sources = library, entry, variant, sources
         self.trial, self.progress = trial, progress
         self.folder = library.folder(entry.id)
@@ -86,11 +96,19 @@ class Installation:
             with self._lock():
                 yield
         except OSError as error:
-            raise self._disk_failed(error) from error
+            raise InstallFailed(
+                f"Model {self.entry.id!r} cannot be installed in {self.library.models_dir} "
+                f"({error}): {way_out(error)}"
+            ) from error
 
     def prepare(self) -> InstalledModel | Staged:
         """Everything up to the trial, or the model itself where it already is what is wanted."""
-        return self._already() or self._stage()
+        model = self._already()
+        if model is None:
+            return self._stage()
+        if not self._has_template(model):
+            self._learned = self._try(model.path, self.template)
+        return model
 
     def _stage(self) -> Staged:
         self._check_converter()
@@ -99,20 +117,22 @@ class Installation:
         source, parts = self._fetch()
         self._check_pinned(source, parts[0])
         facts = self._check(parts[0])
-        if self.trial is not None and facts is not None:  # speech models are no GGUF
-            self.progress("trial", 0, None)
-            self._try(parts[0].path)
-        return Staged(source, parts, facts)
+        template, file = self._template_of(parts)
+        learned = None
+        if facts is not None:  # speech models are no GGUF
+            learned = self._try(parts[0].path, template)
+        return Staged(source, parts, facts, file, learned)
 
     def commit(self, ready: InstalledModel | Staged) -> InstalledModel:
         """Put what `prepare` gave in its place, and serve it from now on."""
         if isinstance(ready, InstalledModel):
             # It may be here because we were stopped after the record and before the tidying.
+            if not self._has_template(ready):
+                ready = self._retemplated(ready)
             self._approve(ready)
             self._tidy(ready)
             return ready
-        model = self._place(ready.source, ready.parts, ready.facts)
-        self._approve(model)
+        self._approve(model := self._place(ready))
         self.progress("tidy", 0, None)
         self._tidy(model)
         self.progress("done", model.size_bytes, model.size_bytes)
@@ -137,7 +157,9 @@ class Installation:
         """The model as it is, if it already is what would be installed."""
         model = read_record(self.folder)
         pinned = self.variant.sha256
-        if model is None or pinned is None or model.sha256 != pinned or model.extra:
+        if model is None or pinned is None or model.sha256 != pinned:
+            return None
+        if set(model.extra) - {model.template_file} or self.variant.extra_files:
             return None
         return model if sha256_of(model.path, self.progress) == pinned else None
 
@@ -245,10 +267,28 @@ class Installation:
                 f"Model {self.entry.id!r} was fetched but is refused: {error.message}"
             ) from error
 
-    def _try(self, path: Path) -> None:
+    def _has_template(self, model: InstalledModel) -> bool:
+        """Whether a model has the chat template that is wanted, its own where none is."""
+        wanted = self.template.sha256 if self.template is not None else None
+        return model.template_file_sha256 == wanted
+
+    def _template_of(self, parts: list[Part]) -> tuple[ChatTemplate | None, str | None]:
+        """The chat template to install, and its name among the parts; one that is given becomes a part."""
+        if (template := self.template) is not None:
+            path = self.staging / template.file
+            path.write_text(template.text, encoding="utf-8", newline="")
+            parts.append(Part(template.file, path, template.sha256, path.stat().st_size))
+            return template, template.file
+        name = self.variant.chat_template
+        found = next((part for part in parts if part.name == name), None)
+        return (read_template(found.path), found.name) if found is not None else (None, None)
+
+    def _try(self, path: Path, template: ChatTemplate | None) -> TemplateFacts | None:
+        if self.trial is None:
+            return None
+        self.progress("trial", 0, None)
         try:
-            assert self.trial is not None
-            self.trial(path)
+            return self.trial(path) if template is None else self.trial(path, template.text)
         except EdgeAgentError as error:
             shutil.rmtree(self.staging, ignore_errors=True)
             raise InstallFailed(
@@ -257,10 +297,9 @@ class Installation:
 
     # -- commit --------------------------------------------------------------------------------
 
-    def _place(
-        self, source: Source | Bundled, parts: list[Part], facts: ModelFacts | None
-    ) -> InstalledModel:
+    def _place(self, staged: Staged) -> InstalledModel:
         """Move the parts to their names, then commit by renaming the record into place."""
+        parts, facts = staged.parts, staged.facts
         self.folder.mkdir(exist_ok=True)
         _sync_folder(self.library.models_dir)
         prefix = self._prefix(parts)
@@ -276,19 +315,37 @@ class Installation:
             quant=self._quant(facts),
             size_bytes=parts[0].size_bytes,
             sha256=parts[0].sha256,
-            source=fetch.describe(source),
+            source=fetch.describe(staged.source),
             installed_at=datetime.now(UTC).isoformat(timespec="seconds"),
             template_sha256=facts.template_sha256 if facts else None,
+            template_file=prefix + staged.template_file if staged.template_file else None,
             extra={prefix + part.name: part.sha256 for part in parts[1:]},
+            template=staged.learned,
             folder=self.folder,
         )
+        self._record(model)
+        return model
+
+    def _retemplated(self, model: InstalledModel) -> InstalledModel:
+        """The model that is there, with another chat template: its file, then the record that names it."""
+        file, extra = None, {}
+        if (template := self.template) is not None:
+            file, extra = template.file, {template.file: template.sha256}
+            replace_text(self.folder / file, template.text)
+        model = msgspec.structs.replace(
+            model, template_file=file, extra=extra, template=self._learned
+        )
+        self._record(model)
+        return model
+
+    def _record(self, model: InstalledModel) -> None:
+        self.staging.mkdir(exist_ok=True)
         draft = self.staging / RECORD
         draft.write_text(model.to_toml(), encoding="utf-8")
         _sync_file(draft)
         self.progress("record", 0, None)
         draft.replace(self.folder / RECORD)
         _sync_folder(self.folder)
-        return model
 
     def _approve(self, model: InstalledModel) -> None:
         """Have the daemon serve this file and no other, without hashing it again."""
@@ -296,7 +353,10 @@ class Installation:
         if approvals is None:
             return
         approvals.adopt(self.library.installed())
-        approvals.approve(model.id, model.sha256, model.template_sha256, "installed")
+        approvals.approve(
+            model.id, model.sha256, model.template_sha256, "installed",
+            template_file_sha256=model.template_file_sha256,
+        )  # fmt: skip
         if model.sha256 is not None:
             path = model.path.absolute()
             approvals.keep_digest(path, identity_of(path.stat()), model.sha256)
@@ -338,17 +398,3 @@ class Installation:
             if path not in kept:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
         shutil.rmtree(self.staging, ignore_errors=True)
-
-    def _disk_failed(self, error: OSError) -> InstallFailed:
-        where = self.library.models_dir
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            why = "the disk is full: remove a model, or set models_dir to a larger disk"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            why = "it may not be written to: run as the user that owns it, or set models_dir"
-        elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-            why = "a part of that path is not a directory: set models_dir to a directory"
-        else:
-            why = "check the disk"
-        return InstallFailed(
-            f"Model {self.entry.id!r} cannot be installed in {where} ({error}): {why}"
-        )

@@ -18,6 +18,7 @@ import time
 from typing import Literal
 
 from edgeagent.catalog.approvals import Approval, Approvals, identity_of
+from edgeagent.catalog.chat_template import ChatTemplate, installed_template
 from edgeagent.catalog.digest import CHUNK_BYTES
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.record import InstalledModel
@@ -98,12 +99,25 @@ class Integrity:
         approval = None if self._is_shipped(model) else self._approvals.get(model.id)
         approved = model.template_sha256 if approval is None else approval.template_sha256
         if approved is not None and template_sha256 != approved:
-            logger.error("model_refused model=%s reason=template", model.id)
-            raise ModelAltered(
-                f"The chat template of model {model.id!r} is another one than was approved: "
-                f"`edgeagent models approve {model.id}` shows it, `edgeagent models install {model.id}` "
-                "fetches the model again."
-            )
+            raise self._other_template(model)
+
+    def template(self, model: InstalledModel) -> ChatTemplate | None:
+        """The chat template that was installed with a model, which is the approved one; None where its own
+        is used. Raises: ModelAltered, also for one that was added or taken away."""
+        approval = None if self._is_shipped(model) else self._approvals.get(model.id)
+        approved = model.template_file_sha256 if approval is None else approval.template_file_sha256
+        template = installed_template(model)
+        if (template.sha256 if template is not None else None) != approved:
+            raise self._other_template(model)
+        return template
+
+    def _other_template(self, model: InstalledModel) -> ModelAltered:
+        logger.error("model_refused model=%s reason=template", model.id)
+        return ModelAltered(
+            f"The chat template of model {model.id!r} is another one than was approved: "
+            f"`edgeagent models approve {model.id}` shows it, `edgeagent models install {model.id}` "
+            "fetches the model again."
+        )
 
     def share(self, model_id: str) -> float | None:
         """How much of a model's file is hashed, 0 to 1; None where it is not being hashed."""
@@ -163,8 +177,9 @@ class Integrity:
         if approval is not None and approval.sha256 is not None:
             return approval.sha256
         template = approval.template_sha256 if approval is not None else None
+        file = approval.template_file_sha256 if approval is not None else None
         logger.warning("model_approved model=%s sha256=%s how='first use'", model.id, sha256)
-        self._approvals.approve(model.id, sha256, template, "first use")
+        self._approvals.approve(model.id, sha256, template, "first use", template_file_sha256=file)
         return sha256
 
     def _is_shipped(self, model: InstalledModel) -> bool:

@@ -122,6 +122,9 @@ class Library:
         found = {name: (digest, "recorded") for name, digest in model.digests().items()}
         if approval is not None and approval.sha256 is not None:
             found[model.file] = (approval.sha256, "approved")
+        if approval is not None and model.template_file is not None:
+            told = approval.template_file_sha256
+            found[model.template_file] = (told, "approved") if told else ("none", "approved")
         return [(name, *told) for name, told in found.items()]
 
     def remove(self, model_id: str) -> None:

@@ -150,7 +150,8 @@ class Shape(_Part, frozen=True, kw_only=True):
 class Variant(_Part, frozen=True, kw_only=True):
     """One file of a model. Sizes in bytes; size and digest are learnt at install where absent.
 
-    `extra_files` lie beside `file` in the same Hugging Face repository (speech models).
+    `extra_files` lie beside `file` in the same Hugging Face repository (speech models). `chat_template`
+    names one of them that is used in place of the model's own chat template.
     """
 
     quant: str
@@ -159,12 +160,15 @@ class Variant(_Part, frozen=True, kw_only=True):
     size_bytes: int | None = None
     sha256: str | None = None
     extra_files: tuple[str, ...] = ()
+    chat_template: str | None = None
 
     def __post_init__(self) -> None:
         _check_digest(self.sha256, self.size_bytes)
         for name in (self.file, *self.extra_files):
             if not _FILE_NAME.fullmatch(name) or name == "installed.toml":
                 raise ValueError(f"{name!r} is not a plain file name")
+        if self.chat_template not in (None, *self.extra_files):
+            raise ValueError(f"chat_template = {self.chat_template!r} is none of its extra_files")
         if not self.sources:
             raise ValueError("a variant needs at least one source")
 

@@ -20,9 +20,10 @@ from edgeagent.catalog.signing import TrustList, load_signing_key, load_trust
 from edgeagent.catalog.toml_text import to_toml
 from edgeagent.cli.bundle_keys import keys, trusted_keys_dir
 from edgeagent.cli.library import catalog_of, library_of
-from edgeagent.cli.models import megabytes, progress_bar, trial_load
+from edgeagent.cli.models import megabytes, progress_bar
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.cli.terminal import show_table
+from edgeagent.cli.trial import trial_load
 from edgeagent.device import library as profiles
 from edgeagent.settings import Settings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +26,7 @@ from rich.table import Table
 from edgeagent.catalog import digest
 from edgeagent.catalog import install as installing
 from edgeagent.catalog.approvals import identity_of
+from edgeagent.catalog.chat_template import installed_template
 from edgeagent.catalog.inspection import inspect_apart
 from edgeagent.catalog.reference import HubReference, Reference, read_reference
 from edgeagent.catalog.select import Needs
@@ -33,15 +34,13 @@ from edgeagent.cli.daemon import call
 from edgeagent.cli.library import catalog_of, integrity_of, library_of, model_to_install
 from edgeagent.cli.options import configured, settings_options
 from edgeagent.cli.recommend import TASKS, best_here, recommend
+from edgeagent.cli.templates import as_json, given_template, template_table, warning_of
 from edgeagent.cli.terminal import confirm, show_table
+from edgeagent.cli.trial import trial_load
 from edgeagent.configuration import Configuration
-from edgeagent.engine.client import EngineClient
-from edgeagent.engine.spawn import begin
 from edgeagent.errors import InstallFailed
 from edgeagent.settings import Settings
-from edgeagent.types import EngineConfig
 
-TRIAL_TIMEOUT_S = 180.0
 # What `models list` says of those that were not installed.
 STANDINGS = {"waiting": "waits for `models approve`", "named": "named by the settings"}
 
@@ -59,12 +58,28 @@ models.add_command(recommend)
 
 
 @models.command("list")
+@click.option(
+    "--verbose",
+    "-v",
+    is_flag=True,
+    help="And what the chat template of each can show, as it was found out at its install.",
+)
+@click.option("--json", "is_json", is_flag=True, help="Everything that is known of them, as JSON.")
 @settings_options
-def list_(config: Path | None, **flags: Any) -> None:
-    """Show the installed models."""
+def list_(config: Path | None, verbose: bool, is_json: bool, **flags: Any) -> None:
+    """Show the installed models.
+
+    With --verbose, what a chat template does not show by itself: a system message is "folded" into the first
+    of the user, turns of one role in a row are "joined", tools and their results are "told" in words.
+    """
     here = configured(config, **flags)
     settings = here.settings
     found = library_of(settings).installed()
+    integrity = integrity_of(here)
+    states = {m.id: STANDINGS.get(integrity.standing(m), m.state) for m in found}
+    if is_json:
+        click.echo(json.dumps([as_json(model, states[model.id]) for model in found], indent=2))
+        return
     if not found:
         click.echo(
             f"No model is installed in {settings.effective_models_dir}. "
@@ -72,13 +87,15 @@ def list_(config: Path | None, **flags: Any) -> None:
         )
         return
     table = Table("id", "file", "quant", "size", "source", "state", box=None, pad_edge=False)
-    integrity = integrity_of(here)
     for model in found:
-        state = STANDINGS.get(integrity.standing(model), model.state)
-        table.add_row(
-            model.id, model.file, model.quant, megabytes(model.size_bytes), model.source, state
-        )
+        size = megabytes(model.size_bytes)
+        table.add_row(model.id, model.file, model.quant, size, model.source, states[model.id])
     show_table(table)
+    if verbose:
+        click.echo()
+        show_table(template_table(found))
+        for warning in filter(None, map(warning_of, found)):
+            click.echo(warning)
 
 
 @models.command()
@@ -118,6 +135,14 @@ def catalog(config: Path | None, **flags: Any) -> None:
     help="Id of a model that is no entry of the catalog. Default: made of its file's name.",
 )  # fmt: skip
 @click.option(
+    "--chat-template",
+    "template",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Use the Jinja template in FILE in place of the model's own. Alone with an installed "
+    "MODEL, nothing is fetched; installed without it again, MODEL goes back to its own.",
+)
+@click.option(
     "--force", is_flag=True, help="Even where its weights are larger than the memory for models."
 )
 @settings_options
@@ -129,6 +154,7 @@ def install(
     task: str = "chat",
     language: str | None = None,
     model_id: str | None = None,
+    template: Path | None = None,
     force: bool = False,
     **flags: Any,
 ) -> None:
@@ -142,9 +168,9 @@ def install(
     here = configured(config, **flags)
     settings = here.settings
     if model is None:
-        if quant is not None or file is not None:
+        if (quant, file, template) != (None, None, None):
             raise click.UsageError(
-                "--quant and --file need a MODEL: see `edgeagent models catalog`."
+                "--quant, --file and --chat-template need a MODEL: see `edgeagent models catalog`."
             )
         best = best_here(here, Needs(task, None, language, None))
         model, quant = best.model_id, best.quant
@@ -153,6 +179,22 @@ def install(
             f"memory, about {best.decode_tokens_per_s:.0f} tokens/s"
         )
     library, known = library_of(settings), catalog_of(settings)
+    chat_template = given_template(template)
+    if (
+        template is not None
+        and model in known
+        and known.entry(model).task not in ("chat", "assistant")
+    ):
+        raise click.UsageError(f"{model} makes no text: leave out --chat-template.")
+    is_bare = (quant, file, model_id) == (None, None, None)
+    there = {found.id: found for found in library.installed()} if is_bare else {}
+    if chat_template is not None and model in there:
+        done = installing.set_template(there[model], library, chat_template, trial=trial_load)
+        click.echo(
+            f"{done.id} has the chat template {done.template_file}. A running daemon uses it from "
+            f"the next load on: `edgeagent models unload {done.id}`."
+        )
+        return
     reference = None if model in known else read_reference(model)
     _check_options(model, reference, quant, file, model_id)
     if isinstance(reference, HubReference) and quant is not None:
@@ -162,15 +204,17 @@ def install(
         if reference is not None:
             done = installing.install_reference(
                 reference, library, model_id=model_id, offline=settings.offline, fits=fits,
-                trial=trial_load, progress=progress,
+                trial=trial_load, template=chat_template, progress=progress,
             )  # fmt: skip
         else:
             done = installing.install(
                 model, library, known, quant=quant, offline=settings.offline,
-                file=file, fits=fits, trial=trial_load, progress=progress,
+                file=file, fits=fits, trial=trial_load, template=chat_template, progress=progress,
             )  # fmt: skip
     click.echo(f"Installed {done.id} ({done.quant}, {megabytes(done.size_bytes)}) in {done.folder}")
     click.echo(f"sha256 {done.sha256}")
+    if (warning := warning_of(done)) is not None:
+        click.echo(warning, err=True)
 
 
 def _check_options(
@@ -240,12 +284,17 @@ def approve(config: Path | None, model: str, yes: bool, **flags: Any) -> None:
     before = library.approvals.get(model)
     _show_digest("sha256", sha256, before.sha256 if before is not None else None)
     _show_digest("chat template", template, before.template_sha256 if before is not None else None)
+    own = installed_template(found)
+    file = own.sha256 if own is not None else None
+    if file is not None or (before is not None and before.template_file_sha256 is not None):
+        was = before.template_file_sha256 if before is not None else None
+        _show_digest("installed chat template", file, was)
     confirm(f"Serve {found.path.name} ({megabytes(found.size_bytes)}) as {model}?", yes=yes)
     if library.approvals.digest(found.path.absolute(), identity_of(found.path.stat())) != sha256:
         raise InstallFailed(
             f"The file of {model} changed meanwhile: look at it, then approve it again"
         )
-    library.approvals.approve(model, sha256, template, "approved")
+    library.approvals.approve(model, sha256, template, "approved", template_file_sha256=file)
     click.echo(f"Approved {model}")
 
 
@@ -307,29 +356,6 @@ def unload(config: Path | None, model: str, **flags: Any) -> None:
 def _change(settings: Settings, model: str, action: str) -> None:
     body = call(settings, "POST", f"/v1/models/{model}/{action}")
     click.echo(f"{body['id']}: {body['state']}")
-
-
-def trial_load(path: Path) -> None:
-    """Load a model once in a worker of its own. Raises: ModelUnusable, EngineDied."""
-
-    async def load() -> None:
-        config = EngineConfig(
-            model_id=path.name,
-            path=str(path),
-            task=inspect_apart(path).task,
-            n_ctx=256,
-            n_seq=1,
-            n_prefixes=0,
-            n_batch=32,
-            n_threads=1,
-        )
-        # What llama.cpp says of a model that it refuses is in the error; the rest of its log would only
-        # stand between the lines of this command.
-        begun = begin(config, "error", is_silent=True)
-        client = await EngineClient.start(config, timeout_s=TRIAL_TIMEOUT_S, begun=begun)
-        await client.close()
-
-    asyncio.run(load())
 
 
 @contextmanager

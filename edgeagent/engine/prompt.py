@@ -15,7 +15,7 @@ from edgeagent.engine.abilities import Abilities, complaint, probed
 from edgeagent.engine.clerk import check_ids
 from edgeagent.engine.dialogue import plainest, variables
 from edgeagent.engine.hidden_prompt import all_told, hidden_prompt, hidden_tools
-from edgeagent.engine.infill import with_gap
+from edgeagent.engine.infill import can_fill_in, with_gap
 from edgeagent.engine.literal import Guard, TextTokenizer
 from edgeagent.engine.llama import Llama
 from edgeagent.engine.special_tokens import SpecialTokens
@@ -119,11 +119,17 @@ class PromptBuilder:
 
     def facts(self) -> TemplateFacts:
         """What the template can, to be told."""
+        insert = can_fill_in(self._llama)
         if self._host is None:
-            return TemplateFacts(problem=self._problem)
+            return TemplateFacts(problem=self._problem, insert=insert)
         found, source = self.abilities, self._source
         assert source is not None
-        return msgspec.structs.replace(found.facts(source), problem=self._problem)
+        return msgspec.structs.replace(
+            found.facts(source),
+            reasoning=self.reasoning is not None,
+            insert=insert,
+            problem=self._problem,
+        )
 
     @property
     def family(self) -> Family:

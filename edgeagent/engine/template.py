@@ -22,6 +22,8 @@ from edgeagent import sandbox
 from edgeagent.engine.rendering import LENGTH, RenderAnswer, RenderRequest, write_frame
 
 ADDRESS_SPACE_BYTES = 384 << 20
+# How Jinja2 names the file of a template that came as text.
+_TEMPLATE_FILES = ("<template>", "<unknown>")
 
 
 def _raise_exception(message: object) -> NoReturn:
@@ -59,6 +61,21 @@ def warm_up() -> None:
         env.from_string("{{ raise_exception('x') }}").render()
 
 
+def _told(exc: Exception) -> str:
+    """What an exception says and where in the template it was raised, in one line."""
+    line = exc.lineno if isinstance(exc, jinja2.TemplateSyntaxError) else None
+    trace = None if line else exc.__traceback__
+    while trace is not None:
+        # Jinja2 rewrites the frames of compiled templates so that they name lines of the template.
+        if trace.tb_frame.f_code.co_filename in _TEMPLATE_FILES:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    said = exc.message if isinstance(exc, jinja2.TemplateError) else str(exc)
+    where = f" (line {line} of the template)" if line else ""
+    text = f"{type(exc).__name__}: {said or ''}"[:500]
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split()) + where
+
+
 def serve(source: BinaryIO, sink: BinaryIO) -> None:
     """Answer render requests until the other side closes."""
     env = environment()
@@ -79,7 +96,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
             compiled = None
             answer = RenderAnswer(error="it needs more memory than a template may have")
         except Exception as exc:  # a template can raise whatever it likes
-            answer = RenderAnswer(error=f"{type(exc).__name__}: {exc}"[:500])
+            answer = RenderAnswer(error=_told(exc))
         write_frame(sink, answer)
 
 

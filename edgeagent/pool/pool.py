@@ -63,7 +63,9 @@ class Pool:
         place: Callable[[str], Awaitable[Placement]],
         log_level: str = "info",
         begun: Callable[[EngineConfig], Begun | None] | None = None,
+        loaded: Callable[[str, EngineClient], None] = lambda model_id, client: None,
     ) -> None:
+        self._loaded = loaded
         self._limits = limits
         self._check = check
         self._place = place
@@ -243,6 +245,7 @@ class Pool:
             resident.n_bytes,
             resident.placement.need_bytes,
         )
+        self._loaded(resident.model_id, client)
         return client
 
     async def _begun(self, config: EngineConfig) -> Begun | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edgeagent.types import Task
+from edgeagent.types import Task, TemplateFacts
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """One installed model and whether it is loaded. `created` in Unix seconds."""
+    """One installed model and whether it is loaded. `created` in Unix seconds; `template` is what its chat
+    template can show, None where nobody knows yet."""
 
     id: str
     created: int
@@ -21,6 +22,8 @@ class ModelStatus:
     n_ctx: int | None
     task: Task
     aliases: tuple[str, ...] = ()
+    template: TemplateFacts | None = None
+    is_assistant: bool = False
 
 
 @dataclass(frozen=True)

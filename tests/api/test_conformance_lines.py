@@ -88,7 +88,9 @@ def test_models_have_what_the_sdk_reads_and_ids_with_a_slash_resolve(thinker: Da
         (model,) = client.models.list().data
         assert (model.id, model.object) == (THINKER, "model")
         assert isinstance(model.created, int) and model.created > 0 and model.owned_by
-        assert client.models.retrieve(THINKER) == model
+        known = {"capabilities", "chat_template"}  # found out meanwhile, perhaps
+        found = client.models.retrieve(THINKER)
+        assert found.model_dump(exclude=known) == model.model_dump(exclude=known)
         answer = client.chat.completions.create(model=THINKER, messages=HI, max_tokens=2)
         assert answer.model == THINKER
 

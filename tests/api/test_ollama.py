@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,14 @@ from edgeagent.api.ollama import OllamaWriter
 from edgeagent.api.ollama_models import size_in_words
 from edgeagent.api.schemas.ollama import OllamaChatRequest, OllamaGenerateRequest
 from edgeagent.api.schemas.ollama_options import OllamaOptions
+from edgeagent.catalog.chat_template import ChatTemplate
+from edgeagent.catalog.install import install_file
+from edgeagent.catalog.library import Library
 from edgeagent.errors import EngineFailed, InvalidParameter, UnsupportedParameter
-from edgeagent.types import CallDelta, GenerateSpec, Sampling, TokenChunk, Usage
+from edgeagent.types import CallDelta, GenerateSpec, Sampling, TemplateFacts, TokenChunk, Usage
 from tests.api.wire import exchange, ollama_error_of, post, request
-from tests.conftest import MINILM, SMOLLM, DaemonProcess, serving
+from tests.catalog.mutants import STR, Key, take_apart
+from tests.conftest import MINILM, SMOLLM, DaemonProcess, serving, wait_for
 
 ASK = [{"role": "user", "content": "Name three colours."}]
 COLD = {"temperature": 0, "num_predict": 12}
@@ -143,6 +149,62 @@ def test_models_are_listed_shown_and_seen_in_memory(llama, smollm_daemon: Daemon
         assert "temperature" in shown.parameters and shown.details.family == found.details.family
     old = httpx.post(f"{smollm_daemon.url}/api/show", json={"name": SMOLLM})
     assert old.json()["details"] == shown.details.model_dump()
+
+
+def _with_template(stories: Path, target: Path, text: str) -> None:
+    data = text.encode()
+    key = Key(b"tokenizer.chat_template", STR, struct.pack("<Q", len(data)) + data)
+    parts = take_apart(stories)
+    target.write_bytes(replace(parts, keys=(*parts.keys, key)).encode())
+
+
+THINKING = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    "{% if enable_thinking is not defined or enable_thinking %}<think>{% else %}</think>{% endif %}"
+)
+
+
+def test_a_model_is_shown_to_do_what_its_chat_template_lets_it_do(stories: Path, tmp_path: Path):
+    models_dir, state_dir = tmp_path / "models", tmp_path / "state"
+    models_dir.mkdir()
+    library = Library(models_dir, tmp_path / "none", state_dir)
+    none = TemplateFacts(problem="the file has none")
+    install_file(stories, library, model_id="plain", trial=lambda path: none)
+    template = ChatTemplate(THINKING)
+    thinker = install_file(stories, library, model_id="thinker", template=template)
+    _with_template(stories, models_dir / "broken.gguf", "{{ raise_exception('never') }}")
+    with (
+        serving(models_dir, state_dir, preload=False) as daemon,
+        ollama.Client(daemon.url) as llama,
+    ):
+
+        def learnt(model: str) -> dict[str, object]:
+            found = httpx.get(f"{daemon.url}/v1/models/{model}").json()
+            return found if found["chat_template"] is not None else {}
+
+        assert llama.show("plain").capabilities == ["completion"]
+        assert learnt("plain")["chat_template"]["problem"] == "the file has none"
+        # Nobody has tried these two: only their files are known, until they are loaded.
+        assert not learnt("broken") and not learnt("thinker")
+        httpx.post(f"{daemon.url}/v1/models/broken/load", timeout=60).raise_for_status()
+        wait_for(lambda: learnt("broken"))
+        assert llama.show("broken").capabilities == ["completion"]
+        assert learnt("broken")["chat_template"]["source"] is None
+        assert "never" in learnt("broken")["chat_template"]["problem"]
+
+        answer = llama.chat("thinker", ASK, options={"num_predict": 2}, think=False)
+        assert answer.prompt_eval_count > 10
+        wait_for(lambda: learnt("thinker"))
+        assert llama.show("thinker").capabilities == ["completion", "tools", "thinking"]
+        assert learnt("thinker")["capabilities"] == ["completion", "tools", "thinking"]
+        assert learnt("thinker")["chat_template"]["source"] == "installed"
+
+        assert llama.generate("thinker", keep_alive=0).done
+        (thinker.folder / template.file).write_text("{{ messages }} answer in verse")
+        with pytest.raises(
+            ollama.ResponseError, match="chat template of model 'thinker' is another"
+        ):
+            llama.chat("thinker", ASK)
 
 
 def test_sizes_are_written_as_in_names():

@@ -4,9 +4,36 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from edgeagent.types import Task
+from edgeagent.types import Task, TemplateFacts, TemplateSource
+
+
+class TemplateBody(BaseModel):
+    """What a chat template shows by itself; requests are adapted to what it does not. `source` null: the
+    model has none that works. `late_system`: a system message behind others; `neighbours`: two messages of
+    one role in a row; `thinking`: reasoning can be turned off; `reasoning`: it is told apart; `prefill`: an
+    answer can be continued; `problem`: what is wrong with the model's own."""
+
+    source: TemplateSource | None
+    call_syntax: str
+    system: bool
+    late_system: bool
+    neighbours: bool
+    assistant_first: bool
+    tools: bool
+    tool_results: bool
+    thinking: bool
+    reasoning: bool
+    prefill: bool
+    problem: str | None
+
+
+def template_body(facts: TemplateFacts | None) -> TemplateBody | None:
+    if facts is None:
+        return None
+    told = {name: getattr(facts, name) for name in TemplateBody.model_fields}
+    return TemplateBody(**told | {"source": facts.source if facts.can_chat else None})
 
 
 class ModelBody(BaseModel):
@@ -23,6 +50,10 @@ class ModelBody(BaseModel):
     task: Task
     aliases: list[str] = []
     alias_of: str | None = None
+    capabilities: list[str] | None = Field(
+        default=None, description="as /api/show has them; null until the model was loaded once"
+    )
+    chat_template: TemplateBody | None = None
 
 
 class AnthropicModel(BaseModel):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from edgeagent.api.schemas.embeddings import MAX_INPUTS
 from edgeagent.api.schemas.loose import LooseModel
 from edgeagent.api.schemas.marks import Ignored
+from edgeagent.api.schemas.models import TemplateBody
 from edgeagent.api.schemas.ollama import KeepAlive
 from edgeagent.errors import InvalidParameter
 
@@ -102,6 +103,12 @@ class LoadedList(BaseModel):
     models: list[LoadedModel]
 
 
+class ShownTemplate(BaseModel):
+    """Our extension: what the model's chat template shows by itself; null until somebody has tried it."""
+
+    chat_template: TemplateBody | None = None
+
+
 class ShownModel(BaseModel):
     """One model. Its template is not shown: `template` is empty."""
 
@@ -115,6 +122,7 @@ class ShownModel(BaseModel):
     )
     capabilities: list[str]
     modified_at: str
+    edgeagent: ShownTemplate = ShownTemplate()
 
 
 class EmbedAnswer(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgeagent.engine import schema as schemas
@@ -16,6 +16,10 @@ from edgeagent.errors import EdgeAgentError, InvalidParameter, UnsupportedParame
 from edgeagent.types import Form, Tool, ToolUse
 
 PARAM = "tools"
+
+# Reading schemas takes 10 us a byte on one slow core, and nothing else is compiled meanwhile: 128 tools of
+# 20 kB each kept a worker silent for so long that it was taken for hung.
+MAX_SCHEMAS_BYTES = 256 << 10
 
 
 def source_of_tools(
@@ -31,6 +35,7 @@ def source_of_tools(
     of schemas that need not hold wholly. Raises: InvalidParameter, UnsupportedParameter.
     """
     tools = [tool for tool in use.tools if use.name is None or tool.name == use.name]
+    _check_size(tools)
     checked = {tool.name: checked_tool(tool, attempt) for tool in tools}
     is_mixed = form is not None and use.choice != "required"
     answer = _checked_form(form, attempt) if form is not None and is_mixed else None
@@ -53,6 +58,17 @@ def source_of_tools(
 
     spelled = grammar({}) if markers else None
     return Source(grammar(markers), answer, checked, dict(markers), spelled)
+
+
+def _check_size(tools: Sequence[Tool]) -> None:
+    """Raises: InvalidParameter."""
+    n_bytes = sum(len(json.dumps(tool.parameters)) for tool in tools)
+    if n_bytes > MAX_SCHEMAS_BYTES:
+        raise InvalidParameter(
+            f"The parameters of all tools have {n_bytes} bytes, the bound is {MAX_SCHEMAS_BYTES}: offer "
+            "fewer tools, or describe them in fewer words.",
+            param=PARAM,
+        )
 
 
 def _checked_form(form: Form, attempt: Attempt | None) -> schemas.Checked:

@@ -10,7 +10,7 @@ import pytest
 from edgeagent.engine.constrain import Constraint, Grammar, compile_source
 from edgeagent.engine.syntax import FAMILIES
 from edgeagent.engine.syntax.family import Family
-from edgeagent.engine.toolset import arguments_schema, source_of_tools
+from edgeagent.engine.toolset import MAX_SCHEMAS_BYTES, arguments_schema, source_of_tools
 from edgeagent.errors import InvalidParameter, SchemaViolated
 from edgeagent.types import Tool, ToolUse
 
@@ -141,3 +141,22 @@ def test_a_tool_that_names_no_arguments_has_none(parameters, is_closed):
 def test_arguments_are_an_object(kind):
     with pytest.raises(InvalidParameter, match="`type` at #"):
         arguments_schema({"type": kind})
+
+
+def test_schemas_that_would_hold_up_everybody_elses_are_refused_before_any_is_read(monkeypatch):
+    read = []
+    monkeypatch.setattr("edgeagent.engine.toolset.checked_tool", read.append)
+    wide = {f"p{i}": {"type": "string", "description": "d" * 100} for i in range(150)}
+    tool = {"type": "object", "properties": wide}
+    many = [Tool(name=f"t{i}", parameters=tool) for i in range(128)]
+    family = next(family for family in FAMILIES if not family.markers)
+    with pytest.raises(InvalidParameter, match=f"the bound is {MAX_SCHEMAS_BYTES}: offer fewer"):
+        source_of_tools(ToolUse(tools=many), None, family, {})
+    assert read == []
+
+
+def test_only_the_tools_that_may_be_called_count():
+    long = {"type": "object", "description": "d" * MAX_SCHEMAS_BYTES}
+    use = ToolUse(tools=[Tool(name="long", parameters=long), *USE.tools], name="lamp")
+    family = next(family for family in FAMILIES if not family.markers)
+    assert [*source_of_tools(use, None, family, {}).tools] == ["lamp"]

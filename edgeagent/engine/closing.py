@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from edgeagent.engine.slices import Sliced
+
 
 class Held(Protocol):
     """What an ending asks of a constraint."""
 
-    def way_out(self, token: int | None) -> list[int] | None: ...
+    def way_out(self, token: int | None) -> Sliced[list[int] | None]: ...
 
 
 class Ending:
@@ -31,17 +33,17 @@ class Ending:
         self._growth = growth
         self._look_at = max_new
 
-    def instead(self, held: Held, token: int, room: int) -> list[int] | None:
+    def instead(self, held: Held, token: int, room: int) -> Sliced[list[int] | None]:
         """What to say instead of a drawn token, and be done; None: it may stay. `room` counts the tokens that
         the answer may still have, that one included."""
         if room > self._look_at:
             return None
-        after = held.way_out(token)
+        after = yield from held.way_out(token)
         if after is not None and len(after) < room:
             slack = room - 1 - len(after)
             self._look_at = room - 1 - slack // (1 + self._growth)
             return None
-        now = held.way_out(None)
+        now = yield from held.way_out(None)
         if now is None or (after is not None and len(after) < len(now)):
             return None  # what was drawn leads nearer to the end
         if after is None and len(now) + self._growth < room:

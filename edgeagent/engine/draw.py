@@ -4,6 +4,9 @@ Forced tokens are appended as they are and computed together in the next step, a
 instead of being drawn one by one: "jump-forward". They count as generated.
 Source: Zheng et al. 2023, SGLang, arXiv:2312.07104, section 4.
 
+A search for the shortest end of an answer goes on a little in each step; until it is over the answer has no
+next token.
+
 Where a grammar is to take over later, tokens are drawn freely until then and cost no mask.
 """
 
@@ -13,10 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgeagent.engine.constrain import Constraint
+from edgeagent.engine.constraint import Constraint
 from edgeagent.engine.reader import Said
 from edgeagent.engine.runner import Runner
 from edgeagent.engine.sequence import Sequence
+from edgeagent.engine.slices import Sliced
 from edgeagent.engine.twin import LAST_TRY
 from edgeagent.errors import EdgeAgentError, InvalidParameter
 from edgeagent.types import FinishReason, SchemaNote
@@ -34,11 +38,12 @@ class Drawn(NamedTuple):
     error: tuple[str, str] | None = None
 
 
-def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
-    """The next tokens of an answer, from logits (float32 [n_vocab], changed in place)."""
+def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Sliced[Drawn]:
+    """The next tokens of an answer, from logits (float32 [n_vocab], changed in place). They are read before
+    it is first left."""
     try:
         said = _tell(seq, runner)  # what it must begin with
-        drawn = _ended(seq, said, runner)
+        drawn = yield from _ended(seq, said, runner)
         if drawn is None:
             constraint = seq.constraint
             mask = constraint.allowed() if constraint is not None else None
@@ -47,7 +52,7 @@ def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
             token = seq.sampler.pick(logits, runner.candidates, mask)
             if token in runner.end_tokens and not _goes_on(seq):
                 return _told(seq, _whole(seq, said), runner)
-            if (closing := _closing(seq, token)) is not None:
+            if (closing := (yield from _closing(seq, token))) is not None:
                 return _told(seq, _closed(seq, closing, said, runner), runner)
             if token in runner.end_tokens and seq.must_form:
                 _close_reasoning(seq)
@@ -56,7 +61,7 @@ def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
                     seq.logprobs.drew(seq.n_generated, token, runner)
                 _append(seq, token, constraint.accept(token) if constraint is not None else [])
             said = said.and_then(_tell(seq, runner)).and_then(_take_over(seq, runner))
-            drawn = _ended(seq, said, runner) or Drawn(said)
+            drawn = (yield from _ended(seq, said, runner)) or Drawn(said)
     except EdgeAgentError as exc:
         return Drawn(Said(), "error", (exc.code, exc.message))
     return _told(seq, drawn, runner)
@@ -81,11 +86,11 @@ def _goes_on(seq: Sequence) -> bool:
     return seq.constraint is None and (seq.must_form or seq.request.spec.ignore_eos)
 
 
-def _closing(seq: Sequence, token: int) -> list[int] | None:
+def _closing(seq: Sequence, token: int) -> Sliced[list[int] | None]:
     """What to end with instead of a drawn token, behind which the answer could not be ended any more."""
     if seq.ending is None or seq.constraint is None:
         return None
-    return seq.ending.instead(seq.constraint, token, seq.max_new - seq.n_generated)
+    return (yield from seq.ending.instead(seq.constraint, token, seq.max_new - seq.n_generated))
 
 
 def _closed(seq: Sequence, closing: list[int], said: Said, runner: Runner) -> Drawn:
@@ -172,7 +177,7 @@ def _tell(seq: Sequence, runner: Runner) -> Said:
     return said
 
 
-def _ended(seq: Sequence, said: Said, runner: Runner) -> Drawn | None:
+def _ended(seq: Sequence, said: Said, runner: Runner) -> Sliced[Drawn | None]:
     """How the answer ends with the tokens it has now, or None."""
     constraint = seq.constraint
     if seq.is_stopped:
@@ -183,17 +188,17 @@ def _ended(seq: Sequence, said: Said, runner: Runner) -> Drawn | None:
     if seq.reader is not None and seq.reader.is_repeating:
         return _whole(seq, said)
     if seq.n_generated >= seq.max_new:
-        return _out_of_tokens(seq, said, runner)
+        return (yield from _out_of_tokens(seq, said, runner))
     return None
 
 
-def _out_of_tokens(seq: Sequence, said: Said, runner: Runner) -> Drawn:
+def _out_of_tokens(seq: Sequence, said: Said, runner: Runner) -> Sliced[Drawn]:
     """The end of an answer that is not whole: where there is a way out it is taken all the same."""
     if seq.ending is not None and seq.later is not None and seq.must_form:
         _close_reasoning(seq)
         said = said.and_then(_tell(seq, runner)).and_then(_take_over(seq, runner))
     if seq.ending is not None and seq.constraint is not None:
-        closing = seq.constraint.way_out(None, LAST_TRY)
+        closing = yield from seq.constraint.way_out(None, LAST_TRY)
         if closing is not None:
             return _closed(seq, closing, said, runner)
     return Drawn(said.and_then(_rest(seq)), "length")

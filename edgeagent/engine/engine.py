@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from edgeagent.engine.choose import choose
-from edgeagent.engine.draw import draw
+from edgeagent.engine.draw import Drawn, draw
 from edgeagent.engine.kv_cache import KVCache, Match, common_prefix
 from edgeagent.engine.outbox import Emit, Outbox
 from edgeagent.engine.reader import NOTHING, Said
@@ -33,6 +33,7 @@ from edgeagent.engine.scheduler import (
     waits_for_leader,
 )
 from edgeagent.engine.sequence import Request, Sequence
+from edgeagent.engine.slices import Slice
 from edgeagent.engine.states import States
 from edgeagent.engine.threads import ThreadChoice
 from edgeagent.engine.waiting import displaced_by, take_next, yielding_to
@@ -92,6 +93,7 @@ class Engine:
         self._n_preempted = 0
         self._service_s = 1.0
         self._next_share_s = 0.0
+        self._slice = Slice()
         self.prefilling: frozenset[Request] = frozenset()
 
     @property
@@ -299,11 +301,15 @@ class Engine:
         now = self._clock()
         self._sweep(now)
         self._admit(now)
+        self._slice.begin()
+        unfinished = [seq for seq in self._running if seq.drawing is not None]
+        for seq in unfinished:
+            self._go_on(seq, now)
         plan = self._plan()
         if plan.n_tokens:
             self._run(plan)
         self._outbox.flush(len(self._running) + len(self._waiting))
-        return plan.n_tokens > 0
+        return plan.n_tokens > 0 or bool(unfinished)
 
     def _plan(self) -> StepPlan:
         """The next step's plan, with cells for all its tokens; preempts the newest where needed."""
@@ -321,6 +327,7 @@ class Engine:
                     seq.is_answering,
                 )
                 for seq in self._running
+                if seq.n_pending
             ]
             plan = plan_step(lanes, self._config.n_batch, limit)
             if self._kv.make_room(plan.n_tokens):
@@ -436,8 +443,23 @@ class Engine:
         if seq.first_token_s is None:
             seq.first_token_s = now
             self._outbox.hurry()
-        pick = draw if seq.choice is None else choose
-        said, finish, error = pick(seq, logits, self._runner)
+        if seq.choice is not None:
+            self._tell(seq, choose(seq, logits, self._runner), now)
+            return
+        if seq.drawing is None:  # else it was preempted meanwhile
+            seq.drawing = draw(seq, logits, self._runner)
+        self._go_on(seq, now)
+
+    def _go_on(self, seq: Sequence, now: float) -> None:
+        """Draw for as long as the step has time for it."""
+        assert seq.drawing is not None
+        drawn = self._slice.go_on(seq.drawing)
+        if drawn is not None:
+            seq.drawing = None
+            self._tell(seq, drawn, now)
+
+    def _tell(self, seq: Sequence, drawn: Drawn, now: float) -> None:
+        said, finish, error = drawn
         if finish is not None:
             self._end(seq, now, finish=finish, said=said, error=error)
         elif any(said):

@@ -17,7 +17,6 @@ from typing import Any
 from edgeagent.engine import helpers
 from edgeagent.engine.constrain import (
     PARAM,
-    Grammar,
     Source,
     Vocabulary,
     compile_source,
@@ -25,6 +24,7 @@ from edgeagent.engine.constrain import (
     tokenizer_of,
     tried,
 )
+from edgeagent.engine.constraint import Grammar
 from edgeagent.engine.fair_queue import FairQueue
 from edgeagent.engine.pulse import Pulse
 from edgeagent.engine.schema import Checked

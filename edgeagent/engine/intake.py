@@ -11,7 +11,8 @@ import msgspec
 
 from edgeagent.engine.call_loop import without_looping_tools
 from edgeagent.engine.closing import Ending
-from edgeagent.engine.constrain import Constraint, Vocabulary
+from edgeagent.engine.constrain import Vocabulary
+from edgeagent.engine.constraint import Constraint
 from edgeagent.engine.fair_queue import FairQueue
 from edgeagent.engine.grammars import Grammars
 from edgeagent.engine.llama import Llama

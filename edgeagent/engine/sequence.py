@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Generator
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgeagent.engine.closing import Ending
-from edgeagent.engine.constrain import Constraint, Grammar
+from edgeagent.engine.constraint import Constraint, Grammar
 from edgeagent.engine.logprobs import Logprobs
 from edgeagent.engine.offer import Choice
 from edgeagent.engine.prompt_scores import PromptScores
@@ -66,6 +67,7 @@ class Sequence:
     choice: Choice | None = None
     logprobs: Logprobs | None = None  # where they were asked for
     scores: PromptScores | None = None  # as well
+    drawing: Generator[None, None, Any] | None = None  # a draw that takes more than one step
     n_told: int = 0
     told: list[str] = field(default_factory=list)
     seq_id: int | None = None

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 from edgeagent.engine.completion import Place, Search, suffixes
 from edgeagent.engine.examples import examples, most_to_close
+from edgeagent.engine.slices import Sliced
 
 
 class Effort(NamedTuple):
-    """How much is done for one way out. A state takes 50 us (EPYC Zen 5); few ways out need more than 50."""
+    """How much is done for one way out, in slices. A state takes 50 us (EPYC Zen 5); few ways out need more
+    than 50."""
 
     n_states: int
     timeout_s: float
@@ -22,34 +24,80 @@ class Effort(NamedTuple):
 # Of a drawn token, which may be tried again behind the next one.
 TRY = Effort(400, 0.1)
 # Behind the last token, where the answer would be cut.
-LAST_TRY = Effort(4000, 0.5)
+LAST_TRY = Effort(20_000, 3)
 MAX_BYTES = 16_384
+BYTES_AT_ONCE = 128  # 1 ms, in long answers
 
 
 class Twin:
     """One answer's. One thread at a time."""
 
-    def __init__(self, matcher: Any, examples: list[bytes]) -> None:
-        self._matcher = matcher
-        self._examples = examples
+    def __init__(self, closing: Closing) -> None:
+        self._closing = closing
+        self._is_lost = False
+        self._begin(b"")
+
+    def _begin(self, unread: bytes) -> None:
+        self._matcher = self._closing.matcher.deep_copy()
         self._place = Place()
+        self._text = bytearray()
+        self._unread = bytearray(unread)
+        self._ways: dict[bytes, bytes] = {}  # out, behind more of the answer
 
-    def follow(self, said: bytes) -> bool:
-        """Go on with more of the answer. False where the grammar does not allow it."""
-        if said:
-            self._place = self._place.after(said)
-            return bool(self._matcher.consume_tokens(list(said)))
-        return not self._matcher.is_error()
+    def hear(self, said: bytes) -> None:
+        """More of the answer, which is followed when a way out is looked for."""
+        self._unread += said
 
-    def way_out(self, more: bytes, effort: Effort) -> bytes | None:
+    def way_out(self, more: bytes, effort: Effort) -> Sliced[bytes | None]:
         """The shortest found that ends the answer after `more` of it."""
-        matcher = self._matcher
-        if more:
-            matcher = matcher.deep_copy()
-            if not matcher.consume_tokens(list(more)):
+        if not (yield from self._follow()):
+            return None
+        if more not in self._ways:
+            way = yield from self._search(more, effort)
+            if way is None:
                 return None
-        search = Search(matcher, self._place.after(more), self._examples)
-        return search.run(effort.n_states, MAX_BYTES, effort.timeout_s)
+            self._ways[more] = way
+        return self._ways[more]
+
+    def _follow(self) -> Sliced[bool]:
+        """Go on to where the answer is. False where the grammar does not allow it."""
+        if self._is_lost:
+            return False
+        if self._matcher.is_error():  # a bound was reached beside the answer's own way
+            self._begin(bytes(self._text + self._unread))
+        said = bytes(self._unread)
+        if not said:
+            return True
+        for at in range(0, len(said), BYTES_AT_ONCE):
+            if at:
+                yield
+            if not self._matcher.consume_tokens(list(said[at : at + BYTES_AT_ONCE])):
+                self._is_lost = True
+                return False
+        self._unread.clear()
+        self._text += said
+        self._place = self._place.after(said)
+        self._keep_ways(said)
+        return True
+
+    def _keep_ways(self, said: bytes) -> None:
+        """What is on the way out that is known is on it still."""
+        ways = [more + way for more, way in self._ways.items() if said.startswith(more)]
+        self._ways.clear()
+        for way in ways:
+            if way.startswith(said):
+                self._ways[b""] = way[len(said) :]
+
+    def _search(self, more: bytes, effort: Effort) -> Sliced[bytes | None]:
+        n_consumed = self._matcher.try_consume_tokens(list(more)) if more else 0
+        if n_consumed < len(more):
+            self._matcher.rollback(n_consumed)
+            return None
+        search = Search(self._matcher, self._place.after(more), self._closing.examples)
+        way = yield from search.run(effort.n_states, MAX_BYTES, effort.timeout_s)
+        if more and not self._matcher.is_error():
+            self._matcher.rollback(len(more))
+        return way
 
 
 @dataclass(eq=False)
@@ -61,7 +109,7 @@ class Closing:
     growth: int
 
     def twin(self) -> Twin:
-        return Twin(self.matcher.deep_copy(), self.examples)
+        return Twin(self)
 
 
 def closing_of(matcher: Any, schemas: list[dict[str, Any]]) -> Closing:

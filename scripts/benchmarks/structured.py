@@ -104,7 +104,7 @@ def timed_draws(
     import numpy as np
 
     from edgeagent.engine.chain import Candidates
-    from edgeagent.engine.constrain import Constraint
+    from edgeagent.engine.constraint import Constraint
     from edgeagent.engine.sampling import Sampler
     from edgeagent.types import Sampling
 

@@ -320,8 +320,8 @@ FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "p
         ({"input": "x", "include": ["everything"]}, "include.0", "invalid_parameter"),
         ({"input": "x", "text": {"format": {"type": "json_schema"}}}, "text.format",
          "invalid_parameter"),
-        ({"input": "x", "text": {"format": {"type": "json_schema", "name": "t", "schema":
-          {"type": "object", "unevaluatedItems": False}}}}, "text.format", "unsupported_parameter"),
+        ({"input": "x", "text": {"format": {"type": "json_schema", "name": "t", "strict": True,
+          "schema": {"type": "object", "unevaluatedItems": False}}}}, "text.format", "unsupported_parameter"),
         ({"input": "x", "prompt": {"id": "p"}}, "prompt", "unsupported_parameter"),
         ({"input": "x", "max_tokens": 5}, "max_tokens", "invalid_parameter"),
         ({"input": "x", "max_output_tokens": 100_000}, "max_output_tokens",

@@ -203,7 +203,7 @@ def test_text_without_a_call_is_the_text(stages, name):
 
 
 def test_free_text_costs_no_mask_and_is_drawn_as_without_tools(stages, monkeypatch):
-    from edgeagent.engine.constrain import Constraint
+    from edgeagent.engine.constraint import Constraint
 
     asked = []
     monkeypatch.setattr(Constraint, "allowed", lambda self: asked.append(self) or b"")
@@ -292,6 +292,32 @@ def test_a_form_holds_for_what_comes_after_the_reasoning(stages):
     )
     told = stages["thinking"].ask('<think>\nFree {text}.\n</think>\n\n{"a": 5}', form=form)
     assert (told.reasoning, told.text, told.finish) == ("Free {text}.", '{"a":5}', "stop")
+
+
+@pytest.mark.parametrize("max_new", [1, 4, 9, 14])
+def test_reasoning_that_is_cut_before_its_form_begins_ends_with_the_form_all_the_same(
+    stages, max_new
+):
+    schema = {"type": "object", "properties": {"a": {"enum": ["yes"]}}, "required": ["a"]}
+    form = Form(kind="json_schema", text=json.dumps(schema))
+    script = (
+        "<think>\nLet me think about it, then about that, then once more, and so on.\n</think>\n\n"
+    )
+    told = stages["thinking"].ask(script + '{"a": "yes"}', form=form, max_new=max_new)
+    assert (told.text, told.finish, told.error) == ('{"a":"yes"}', "length", None)
+    assert told.usage.n_reasoning >= min(max_new, 4) - 3
+    if max_new >= 4:
+        assert told.reasoning.startswith("Let") and "</think>" not in told.reasoning
+
+
+@pytest.mark.parametrize("max_new", [2, 9])
+def test_reasoning_that_is_cut_before_a_required_call_ends_with_the_call(stages, max_new):
+    told = stages["thinking"].ask(
+        "<think>\nHm, hm, hm, hm, hm, hm, hm, hm.", REQUIRED, max_new=max_new
+    )
+    assert told.finish == "length" and told.error is None
+    (call,) = calls(told)
+    assert call[0] in ("lamp", "get_time")
 
 
 # --- tools and a form

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from typing import Any
 
 import jsonschema
@@ -12,8 +13,10 @@ import pytest
 
 from edgeagent.engine import twin
 from edgeagent.engine.closing import Ending
-from edgeagent.engine.constrain import Constraint, Grammar, compile_source, source_of
+from edgeagent.engine.constrain import compile_source, source_of
+from edgeagent.engine.constraint import Constraint, Grammar
 from edgeagent.engine.grammars import try_out
+from edgeagent.engine.slices import finished
 from edgeagent.engine.twin import Effort
 from edgeagent.errors import BadRequest
 from edgeagent.types import Form
@@ -43,13 +46,13 @@ def babble(grammar: Grammar, max_new: int, seed: int) -> str:
     constraint, random = Constraint(grammar), np.random.default_rng(seed)
     ending, tokens = Ending(max_new, grammar.growth), list(constraint.opening)
     while not constraint.is_complete:
-        closing = constraint.way_out(None, PATIENT) if len(tokens) >= max_new else None
+        closing = finished(constraint.way_out(None, PATIENT)) if len(tokens) >= max_new else None
         if closing is None:
             bits = np.unpackbits(np.frombuffer(constraint.allowed(), np.uint8), bitorder="little")
             token = int(random.choice(np.flatnonzero(bits)))
             if token > 255:  # the end
                 break
-            closing = ending.instead(constraint, token, max_new - len(tokens))
+            closing = finished(ending.instead(constraint, token, max_new - len(tokens)))
         if closing is not None:
             return bytes(tokens + closing).decode()
         assert len(tokens) < max_new, "there was a way out, and it was not found"
@@ -61,7 +64,7 @@ def babble(grammar: Grammar, max_new: int, seed: int) -> str:
 def test_whatever_is_said_ends_within_its_tokens_and_validates(name: str):
     schema = SOME[name]
     grammar = grammar_of(schema)
-    shortest = Constraint(grammar).way_out(None, PATIENT)
+    shortest = finished(Constraint(grammar).way_out(None, PATIENT))
     assert shortest is not None, "every good schema has a short answer"
     most = 2 * len(shortest) + 60 + len(Constraint(grammar).opening)
     for seed in (1, 2):
@@ -105,7 +108,7 @@ def test_a_tree_that_only_grows_is_closed_within_its_tokens():
     constraint, ending = Constraint(grammar), Ending(600, grammar.growth)
     tokens, closing = list(constraint.opening), None
     while closing is None:
-        closing = ending.instead(constraint, ord("{"), 600 - len(tokens))
+        closing = finished(ending.instead(constraint, ord("{"), 600 - len(tokens)))
         if closing is None:
             tokens += [ord("{"), *constraint.accept(ord("{"))]
     text = bytes(tokens + closing).decode()
@@ -126,7 +129,7 @@ def test_a_pattern_that_stands_anywhere_is_satisfied_from_wherever_the_text_is(p
     said = list(constraint.opening)
     for char in f'"{begun}'.encode()[len(said) :]:
         said += [char, *constraint.accept(char)]
-    closing = constraint.way_out(None, PATIENT)
+    closing = finished(constraint.way_out(None, PATIENT))
     assert closing is not None
     jsonschema.validate(json.loads(bytes(said + closing)), schema)
 
@@ -156,7 +159,7 @@ def test_a_text_that_would_not_end_is_closed_where_it_is():
     constraint, ending = Constraint(grammar), Ending(40, grammar.growth)
     tokens, closing = list(constraint.opening), None
     while closing is None:
-        closing = ending.instead(constraint, ord("x"), 40 - len(tokens))
+        closing = finished(ending.instead(constraint, ord("x"), 40 - len(tokens)))
         if closing is None:
             tokens += [ord("x"), *constraint.accept(ord("x"))]
     text = bytes(tokens + closing).decode()
@@ -170,7 +173,7 @@ def test_a_number_that_would_not_end_is_ended_for_what_must_follow():
     said = list(constraint.opening)
     for char in b"100000"[: 6 if said else 0]:
         said += [char, *constraint.accept(char)]
-    closing = constraint.way_out(None)
+    closing = finished(constraint.way_out(None))
     assert closing is not None
     assert json.loads(bytes(said + closing)) == {"a": 100000, "b": True}
 
@@ -184,7 +187,7 @@ def test_a_duration_is_closed_with_the_unit_that_its_number_lacks(begun: str):
     said = list(constraint.opening)
     for char in f'"{begun}'.encode()[len(said) :]:
         said += [char, *constraint.accept(char)]
-    closing = constraint.way_out(None)
+    closing = finished(constraint.way_out(None))
     assert closing is not None
     text = json.loads(bytes(said + closing))
     assert text.startswith(begun) and len(text) > len(begun) - 1
@@ -198,10 +201,12 @@ def test_within_a_text_a_brace_is_text_and_at_the_start_of_an_object_it_is_none(
     assert brace == ord("{")
     if not constraint.opening:
         constraint.accept(brace)
-    assert constraint.way_out(None) == [ord("}")]
+    assert finished(constraint.way_out(None)) == [ord("}")]
     for char in b'"ke':
         constraint.accept(char)
-    assert constraint.way_out(None) == [*b'":0}'] or constraint.way_out(None) == [*b'":""}']
+    assert finished(constraint.way_out(None)) == [*b'":0}'] or finished(
+        constraint.way_out(None)
+    ) == [*b'":""}']
 
 
 def test_where_there_is_no_room_an_answer_is_closed_beyond_its_tokens_as_soon_as_it_can_be():
@@ -209,9 +214,11 @@ def test_where_there_is_no_room_an_answer_is_closed_beyond_its_tokens_as_soon_as
     constraint, ending = Constraint(grammar), Ending(20, grammar.growth)
     tokens = list(constraint.opening)
     for _ in range(20 - len(tokens)):
-        assert ending.instead(constraint, ord("x"), 20 - len(tokens)) is None, "it leads to the end"
+        assert finished(ending.instead(constraint, ord("x"), 20 - len(tokens))) is None, (
+            "it leads to the end"
+        )
         tokens += [ord("x"), *constraint.accept(ord("x"))]
-    closing = constraint.way_out(None)
+    closing = finished(constraint.way_out(None))
     assert closing is not None
     assert len(json.loads(bytes(tokens + closing))) == 50
 
@@ -227,3 +234,62 @@ def test_what_never_ends_is_not_begun():
     assert grammar.matcher.deep_copy().try_consume_tokens(list(b'{"c"')) < 4
     for seed in range(5):
         jsonschema.validate(json.loads(babble(grammar, 9, seed)), schema)
+
+
+COMBINED = {
+    "type": "object",
+    "properties": {
+        "a": {"anyOf": [{"type": "number"}, {"type": "string"}]},
+        "b": {"enum": ["", "red", False]},
+        "c": {"type": "array", "items": {"type": "boolean"}, "minItems": 9},
+        "d": {"type": ["boolean", "integer"]},
+        "e": {"type": "array", "items": {"type": ["null", "boolean"]}, "minItems": 9},
+    },
+    "required": ["a", "b", "c", "d", "e"],
+    "additionalProperties": False,
+}
+
+
+def test_a_search_does_not_try_every_combination_of_the_values_before_it():
+    twin_ = grammar_of(COMBINED).closing.twin()
+    twin_.hear(b'{"a":')
+    way = finished(twin_.way_out(b"", Effort(300, 20)))
+    assert way is not None, "there are a million combinations, and most are of different lengths"
+    jsonschema.validate(json.loads(b'{"a":' + way), COMBINED)
+
+
+def test_lengths_are_told_apart_where_the_shortest_text_is_longer_than_what_is_alike():
+    for schema in (
+        {"type": "string", "minLength": 40}, {"type": "array", "items": {"const": 1}, "minItems": 30},
+        {"type": "string", "pattern": "^(ab|cd){12}$"}, {"type": "string", "format": "uuid"},
+    ):  # fmt: skip
+        way = finished(grammar_of(schema).closing.twin().way_out(b"", PATIENT))
+        assert way is not None
+        jsonschema.validate(json.loads(way), schema)
+
+
+def test_a_way_out_behind_a_long_answer_takes_no_copies_of_it():
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}},
+              "b": {"type": "string", "pattern": "^[a-z]+@[a-z]+[.]org$"}}, "required": ["a", "b"]}  # fmt: skip
+    twin_ = grammar_of(schema).closing.twin()
+    said = b'{"a":[' + b"123," * 4000
+    twin_.hear(said)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    way = finished(twin_.way_out(b"7", Effort(500, 60)))
+    assert way is not None
+    jsonschema.validate(json.loads(said + b"7" + way), schema)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 60_000, "each copy would have 1.4 MB"
+
+
+def test_the_way_out_that_is_known_is_not_looked_for_again():
+    twin_ = grammar_of(TREE).closing.twin()
+    said = b'{"tree":{"left":"'
+    twin_.hear(said)
+    way = finished(twin_.way_out(b"x", PATIENT))
+    assert way is not None
+    twin_.hear(b"x" + way[:3])
+    nothing = Effort(0, 0)
+    assert finished(twin_.way_out(b"", nothing)) == way[3:]
+    twin_.hear(b"x")
+    assert finished(twin_.way_out(b"", nothing)) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeagent.engine import slices
+from edgeagent.engine.closing import Ending
 from edgeagent.engine.sampling import Sampler
 from edgeagent.engine.sequence import Request, Sequence
 from edgeagent.engine.text import TextStream
@@ -248,3 +251,68 @@ def test_only_allowed_tokens_are_drawn_however_many_they_are(temperature, n_allo
         if temperature == 0:
             assert token == max(ids, key=lambda i: logits[i])
     sampler.close()
+
+
+class Slow(Grammar):
+    """A form whose way out is looked for through many steps."""
+
+    def __init__(self, n_pieces: int) -> None:
+        super().__init__()
+        self.n_pieces = n_pieces
+        self.n_asked = 0
+
+    def way_out(self, token: int | None, effort: Any = None) -> Any:
+        self.n_asked += 1
+        for _ in range(self.n_pieces):
+            yield
+        return [1, 2]
+
+
+def ask_slow(harness: Formed, request_id: int, grammar: Slow) -> Request:
+    """One whose room is looked at from the first token on, and which is closed at the last."""
+    request = harness.ask(request_id, [5, 6, 7], 12, grammar)
+    harness.engine._waiting[-1].ending = Ending(12, 0)
+    return request
+
+
+@pytest.fixture
+def _one_piece_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slices, "STEP_S", 0.0)
+    monkeypatch.setattr(slices.Slice.__init__, "__defaults__", (0.0, time.perf_counter))
+
+
+def test_while_an_end_is_looked_for_the_others_go_on_and_nothing_changes(_one_piece_a_step):
+    quick, slow = Formed(), Formed()
+    for harness, n_pieces in ((quick, 0), (slow, 30)):
+        ask_slow(harness, 1, Slow(n_pieces))
+        harness.submit(2, [8, 9], 60)
+        harness.finish()
+    assert slow.tokens(1) == quick.tokens(1)
+    assert slow.tokens(2) == quick.tokens(2)
+    assert slow.ends[1, 0].finish == quick.ends[1, 0].finish == "length"
+    alone = [step for step in slow.runner.steps if [row.seq_id for row in step] == [1]]
+    assert len(alone) >= 30, "the other had a token in each step of the search"
+
+
+def test_an_answer_whose_end_is_looked_for_can_be_left(_one_piece_a_step):
+    harness = Formed()
+    request = ask_slow(harness, 1, Slow(1_000_000))
+    for _ in range(20):
+        assert harness.engine.step(), "there is work"
+    request.is_cancelled = True
+    harness.finish()
+    assert harness.ends[1, 0].finish == "cancelled"
+
+
+def test_a_search_survives_that_its_answer_is_preempted(_one_piece_a_step):
+    quick, harness = Formed(), Formed()
+    for one, grammar in ((quick, Slow(0)), (harness, Slow(10))):
+        ask_slow(one, 1, grammar)
+        n_preempted = 0
+        while (1, 0) not in one.ends:
+            one.engine.step()
+            running = one.engine._running
+            if running and running[0].drawing is not None and n_preempted < 3:
+                one.engine._preempt(running[0])
+                n_preempted += 1
+    assert n_preempted == 3 and harness.tokens(1) == quick.tokens(1)

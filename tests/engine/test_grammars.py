@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgeagent.engine.constrain import Grammar, source_of
+from edgeagent.engine.constrain import source_of
+from edgeagent.engine.constraint import Grammar
 from edgeagent.engine.grammars import MAX_KEPT, MAX_USES, Grammars, try_out
 from edgeagent.engine.sequence import Request
 from edgeagent.engine.syntax import FAMILIES, PLAIN

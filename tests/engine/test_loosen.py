@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from edgeagent.engine.checks import Check
-from edgeagent.engine.constrain import Constraint, Grammar, compile_source
+from edgeagent.engine.constrain import compile_source
+from edgeagent.engine.constraint import Constraint, Grammar
 from edgeagent.engine.grammars import complaint_of, try_out
 from edgeagent.engine.loosen import checked_loosely, loosened
 from edgeagent.engine.repair import Note, repaired, translated
 from edgeagent.engine.schema import parsed
+from edgeagent.engine.slices import finished
 from edgeagent.engine.syntax import PLAIN
 from edgeagent.engine.toolset import checked_tool
 from edgeagent.engine.twin import Effort
@@ -55,7 +57,7 @@ def call_of(grammar: Grammar, seed: int = 1) -> dict[str, Any]:
     tokens = list(constraint.opening)
     while not constraint.is_complete:
         if len(tokens) > 90:
-            closing = constraint.way_out(None, Effort(8000, 20))
+            closing = finished(constraint.way_out(None, Effort(8000, 20)))
             assert closing is not None, bytes(tokens)
             tokens += closing
             break

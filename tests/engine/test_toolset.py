@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from edgeagent.engine.constrain import Constraint, Grammar, compile_source
+from edgeagent.engine.constrain import compile_source
+from edgeagent.engine.constraint import Constraint, Grammar
 from edgeagent.engine.syntax import FAMILIES
 from edgeagent.engine.syntax.family import Family
 from edgeagent.engine.toolset import MAX_SCHEMAS_BYTES, arguments_schema, source_of_tools

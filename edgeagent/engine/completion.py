@@ -23,11 +23,13 @@ from edgeagent.engine.slices import Sliced
 OPEN_COST = 6
 # Of a byte that must come, and of one that came where what is open could have been closed.
 STEP_COST, STAY_COST = 0.2, 5.0
+# Of a byte that has no alternative: a long name that must come says nothing against the steps before it.
+FORCED_COST = 0.02
 # What is tried of a state, and at which cost: the bytes ranked from the first number to the second.
 EXAMPLES = 1
 BATCHES = ((0, 0, 6), (8, 0, 0), (24, 6, 24), (96, 24, 256))
 # How many states are looked at before lengths are told apart.
-ROUGH_STATES = 1000
+ROUGH_STATES = 8000
 END = 256  # ids from here on are no bytes
 QUOTE, BRACKETS, COMMA = frozenset(b'"'), frozenset(b"}]"), frozenset(b",")
 STRUCTURE = b'{}[],:"'
@@ -158,7 +160,7 @@ class Search:
                 if len(state.said) >= most:
                     continue
                 if forced := self._matcher.compute_ff_tokens():
-                    self._go(state, bytes(forced), STEP_COST, is_forced=True)
+                    self._go(state, bytes(forced), FORCED_COST, is_forced=True)
                     yield
                     continue
             yield from self._spread(state, batch)
@@ -203,7 +205,7 @@ class Search:
         if n_moved < n:
             return
         place = state.place.after(said)
-        spent = state.spent + cost + STEP_COST * (n - 1)
+        spent = state.spent + cost + (FORCED_COST if is_forced else STEP_COST) * (n - 1)
         following = _State(state.said + said, place, spent)
         # An example may be on its way although it allows what everything allows.
         example = said if n > 1 and not is_forced else b""

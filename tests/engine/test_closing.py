@@ -73,6 +73,16 @@ def test_whatever_is_said_ends_within_its_tokens_and_validates(name: str):
         jsonschema.validate(json.loads(text), schema)
 
 
+@pytest.mark.parametrize("seed", [1072, 1651, 1656])
+def test_a_long_way_out_is_found_before_the_answer_would_be_cut(seed: int):
+    schema = schema_of(seed)
+    grammar = grammar_of(schema)
+    constraint = Constraint(grammar)
+    way = finished(constraint.way_out(None, Effort(2000, 20)))
+    assert way is not None
+    jsonschema.validate(json.loads(bytes(constraint.opening + way)), schema)
+
+
 @pytest.mark.parametrize("seeds", [range(i, i + 15) for i in range(0, 90, 15)], ids=str)
 def test_answers_by_random_schemas_validate_however_few_tokens_they_have(seeds: range):
     for seed in seeds:

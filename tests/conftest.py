@@ -223,6 +223,8 @@ def toml(value: Any) -> str:
 
 def approve_dropped(models_dir: Path, state_dir: Path) -> None:
     """As `edgeagent models approve` for every file that was dropped in."""
+    if not models_dir.is_dir():
+        return
     library = Library(models_dir, state_dir / "none", state_dir)
     assert library.approvals is not None
     library.approvals.adopt(library.installed())

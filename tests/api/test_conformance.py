@@ -27,7 +27,7 @@ Parameters = dict[str, dict[str, Any]]
 @pytest.fixture(scope="module")
 def endpoints(smollm_daemon: DaemonProcess) -> dict[tuple[str, str], Parameters]:
     """Parameters by name, of each method and path."""
-    data = httpx.get(f"{smollm_daemon.url}/v1/conformance").json()["data"]
+    data = httpx.get(f"{smollm_daemon.url}/v1/conformance", timeout=60).json()["data"]
     found = {
         (e["method"], e["path"]): {p["name"]: p for p in e["parameters"] if p["where"] == "body"}
         for e in data

@@ -120,7 +120,7 @@ def test_one_answer_of_a_conversation_is_made_at_a_time(
     [
         ("POST", "", {"items": [{"role": "user", "content": "x"}] * 21}, "items"),
         ("POST", "", {"metadata": {"k": 1}}, "metadata.k"),
-        ("POST", "", {"items": [{"type": "web_search_call"}]}, "input"),
+        ("POST", "", {"items": [{"type": "surprise"}]}, "input"),
         ("POST", "/{id}/items", {"items": []}, "items"),
         ("GET", "/{id}/items?limit=101", None, "limit"),
         ("GET", "/{id}/items?order=up", None, "order"),

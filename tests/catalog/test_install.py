@@ -36,7 +36,7 @@ def catalog_of(source: str, pins: str = "", task: str = "chat") -> Catalog:
 [models.tiny]
 name = "Tiny"
 family = "llama"
-n_params = 292_800
+n_params = 260_032
 task = "{task}"
 licence = "MIT"
 [[models.tiny.variants]]

@@ -65,7 +65,7 @@ def catalog_text(path: Path) -> str:
 [models.tiny]
 name = "Tiny"
 family = "llama"
-n_params = 292_800
+n_params = 260_032
 task = "chat"
 licence = "MIT"
 [[models.tiny.variants]]

@@ -8,24 +8,13 @@ from __future__ import annotations
 
 from array import array
 
-from edgeagent.engine.bindings import lib
 from edgeagent.engine.llama import Llama
 from edgeagent.errors import UnsupportedParameter
 
 
-def _marks(llama: Llama) -> tuple[int, int, int]:
-    """The tokens before a prefix, a suffix and the middle; below 0 where the vocabulary has none."""
-    vocabulary = llama.vocab_address
-    return (
-        int(lib.llama_vocab_fim_pre(vocabulary)),
-        int(lib.llama_vocab_fim_suf(vocabulary)),
-        int(lib.llama_vocab_fim_mid(vocabulary)),
-    )
-
-
 def can_fill_in(llama: Llama) -> bool:
     """Whether `with_gap` works with the model."""
-    return min(_marks(llama)) >= 0
+    return min(llama.fim_marks) >= 0
 
 
 def with_gap(llama: Llama, before: str, behind: str, model_id: str) -> array[int]:
@@ -34,7 +23,7 @@ def with_gap(llama: Llama, before: str, behind: str, model_id: str) -> array[int
     Special tokens written in the texts are text: it is code that is filled in. Raises:
     UnsupportedParameter where the vocabulary has no marks for it.
     """
-    marks = _marks(llama)
+    marks = llama.fim_marks
     if min(marks) < 0:
         raise UnsupportedParameter(
             f"`suffix` needs a model that was taught to fill in, and the vocabulary of {model_id} has no "

@@ -230,6 +230,17 @@ class Llama:
         ]
 
     @property
+    def fim_marks(self) -> tuple[int, int, int]:
+        """The tokens before a prefix, a suffix and the middle that joins them; below 0 where the
+        vocabulary has none."""
+        vocabulary = self.vocab_address
+        return (
+            int(lib.llama_vocab_fim_pre(vocabulary)),
+            int(lib.llama_vocab_fim_suf(vocabulary)),
+            int(lib.llama_vocab_fim_mid(vocabulary)),
+        )
+
+    @property
     def vocab_address(self) -> int:
         """Where llama.cpp's vocabulary lies. It is read-only, for any thread."""
         return int(ctypes.cast(self._vocab, ctypes.c_void_p).value or 0)

@@ -231,7 +231,7 @@ def test_a_prompt_that_is_too_long_is_a_400_before_the_stream(claude):
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages"),
         ({"metadata": {"user": "u"}}, "metadata"), ({"max_token": 5}, "max_tokens"),
         ({"thinking": {"type": "perhaps"}}, "thinking"), ({"mcp_servers": 5}, "mcp_servers"),
-        ({"tools": [{"type": "oracle_20250101", "name": "oracle"}]}, "tools"),
+        ({"tools": [{"type": "oracle_20250101", "name": "oracle"}]}, "oracle_20250101"),
         ({"tools": [{"type": "bash_20250124", "name": "two words"}]}, "tools"),
         ({"output_config": {"format": {"type": "json_schema", "schema": {"type": "x"}}}}, "type"),
     ],

@@ -139,7 +139,7 @@ def test_errors_are_those_of_the_sdk(model: ChatOpenAI, smollm_daemon: DaemonPro
         model_of(smollm_daemon, model="gpt-4o").invoke("Hi")
     with pytest.raises(openai.BadRequestError, match="top_p"):
         model.invoke("Hi", top_p=3)
-    with pytest.raises(openai.BadRequestError, match="holds 4096") as caught:
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 4096") as caught:
         model.invoke("rain " * 5000)
     assert caught.value.code == "context_length_exceeded"
 

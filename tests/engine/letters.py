@@ -57,6 +57,8 @@ class Letters:
 class ModelVocabulary(Letters):
     """As a `PromptBuilder` needs it of a model. `bos` is put first where `adds_bos`."""
 
+    fim_marks = (-1, -1, -1)
+
     def __init__(
         self, specials: dict[str, int], bos: str | None, eos: str, *, adds_bos: bool = False,
         adds_space: bool = False,

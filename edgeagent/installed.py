@@ -275,7 +275,9 @@ class InstalledModels:
     def find(self, model_id: str) -> InstalledModel:
         """Raises: ModelNotFound, with the nearest name or the command that installs it; ModelNotApproved."""
         self.installed()
-        if model_id not in self._listing:
+        listed = self._listing.get(model_id)
+        # A model that was just installed anew has its file under another name.
+        if listed is None or not listed.path.exists():
             self._listed_s = float("-inf")
             self.installed()
         if model_id in self._listing:

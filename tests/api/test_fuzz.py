@@ -25,7 +25,7 @@ def test_no_spoiled_request_ends_the_daemon_or_gets_an_answer_that_nobody_planne
     assert not fuzzer.is_bad, "\n".join(fuzzer.notes)
     assert n_sent == sum(fuzzer.statuses.values()) == 300
     reached = set(fuzzer.answered)
-    assert len(reached) > 20, "good ones among them are answered, or nothing deep is reached"
+    assert len(reached) > 10, "good ones among them are answered, or nothing deep is reached"
 
 
 def test_answers_are_as_the_openapi_document_says(place):

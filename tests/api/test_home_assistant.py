@@ -108,11 +108,11 @@ def test_a_chat_and_a_message_call_the_same(assistant, daemon):
     assert (choice.finish_reason, call.function.name) == ("tool_calls", RIGHT[0])
     assert json.loads(call.function.arguments) == RIGHT[1]
     tools = [{"name": name, "input_schema": schema(name)} for name in SLOTS]
-    client = anthropic.Anthropic(base_url=daemon.url, api_key="none")
-    message = client.messages.create(
-        model=MODEL, max_tokens=100, system=HOME, tools=tools,
-        messages=[{"role": "user", "content": ASKED}],
-    )  # fmt: skip
+    with anthropic.Anthropic(base_url=daemon.url, api_key="none") as client:
+        message = client.messages.create(
+            model=MODEL, max_tokens=100, system=HOME, tools=tools,
+            messages=[{"role": "user", "content": ASKED}],
+        )  # fmt: skip
     (block,) = message.content
     assert (message.stop_reason, block.name, block.input) == ("tool_use", *RIGHT)
 
@@ -210,12 +210,12 @@ def test_the_default_tells_of_its_calls_in_words_in_every_dialect(assistant, htt
     response = assistant.responses.create(model="default", input=PLAY, store=False)
     assert response.output_text == text
     assert response.model_extra["edgeagent"]["call"]["name"] == "PlayMusic"
-    client = anthropic.Anthropic(base_url=daemon.url, api_key="none")
-    message = client.messages.create(model="default", max_tokens=100, messages=messages)
+    with anthropic.Anthropic(base_url=daemon.url, api_key="none") as client:
+        message = client.messages.create(model="default", max_tokens=100, messages=messages)
     assert (message.stop_reason, message.content[0].text) == ("end_turn", text)
     assert message.model_extra["edgeagent"]["call"]["name"] == "PlayMusic"
-    other = ollama.Client(host=daemon.url)
-    assert other.chat(model="default", messages=messages).message.content == text
+    with ollama.Client(host=daemon.url) as other:
+        assert other.chat(model="default", messages=messages).message.content == text
     for model in ("default", MODEL):  # what Ollama generates has no place for a call
         body = {"model": model, "prompt": PLAY, "stream": False}
         made = http.post("/api/generate", json=body).json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -182,8 +183,9 @@ def test_a_chat_has_custom_calls_streamed_and_whole():
 
 
 @pytest.fixture(scope="module")
-def client(smollm_daemon: DaemonProcess) -> openai.OpenAI:
-    return smollm_daemon.client()
+def client(smollm_daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
+    with smollm_daemon.client() as client:
+        yield client
 
 
 def test_codex_is_answered_and_its_custom_tool_called_and_replayed(client):

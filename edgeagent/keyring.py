@@ -2,7 +2,7 @@
 
 Looking up happens on the event loop with a connection of its own, for every request: a key made or
 revoked by another process counts at once. It takes 11 us, without keys 9 us (best of many short runs, 2-core
-x86-64 VM, 2026-11), and 42 us after something was committed, when it is read again (store/key_memory.py).
+x86-64 VM, 2026-11), and more after something was committed, when it is read again (store/key_memory.py).
 """
 
 from __future__ import annotations

@@ -107,6 +107,16 @@ class Offered:
             )
 
 
+def require_hosted(kind: str) -> None:
+    """Raises: UnsupportedParameter for a type of tool that is none of a client's and none of OpenAI's."""
+    if HOSTED.fullmatch(kind) is None:
+        raise UnsupportedParameter(
+            f"A tool of type {kind[:40]!r} is not known here: offer it as a tool of type `function` or "
+            "`custom`, and run it where you are.",
+            param="tools",
+        )
+
+
 def refuse_hosted_choice(kind: str) -> UnsupportedParameter:
     """What is said where the client requires a tool that does not run here."""
     return UnsupportedParameter(

@@ -1,6 +1,6 @@
 """The input history of `edgeagent chat`: kept in memory while a chat lasts, and never on disk.
 
-Versions up to 0.5 wrote the lines that people typed into a file of the state directory, in plain text.
+Version 0.1.0 wrote the lines that people typed into a file of the state directory, in plain text.
 It is removed when the daemon starts, when a chat begins, and by every erasure.
 """
 

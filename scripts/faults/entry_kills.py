@@ -6,8 +6,9 @@ After each kill the store is opened, once as it is and once with its oldest data
 
 `lost_keys` counts keys that no longer enter though no revocation of them was acknowledged. A kill between
 the journal's entry (on the disk) and the acknowledgement leaves one such key, the one that was being revoked
-or rotated, and it is carried out at the next start: at most one for each kill. Traced per key over 12 kills:
-each of the 3 came right behind an acknowledged erasure, where the next act is to end a key.
+or rotated, and it is carried out at the next start: at most one for each kill. Traced by the last
+acknowledgement over 12 kills: each of the 3 came right behind an acknowledged erasure, where the next act is
+to end a key.
 """
 
 from __future__ import annotations

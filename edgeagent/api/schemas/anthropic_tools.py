@@ -3,7 +3,7 @@
 A tool that Anthropic's models know by its type and the client runs (a shell, an editor, a desktop, a
 memory) is a function here: its input is told in words of ours. One that runs on Anthropic's servers is
 left out, which a note says.
-Source: the input schemas are those of Anthropic's documentation of each tool.
+The input schemas are in our words and were not compared with a published list.
 """
 
 from __future__ import annotations

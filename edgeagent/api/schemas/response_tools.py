@@ -14,11 +14,10 @@ from pydantic import (
     Tag,
 )
 
-from edgeagent.api.offered import HOSTED, Offered, refuse_hosted_choice
+from edgeagent.api.offered import HOSTED, Offered, refuse_hosted_choice, require_hosted
 from edgeagent.api.schemas.marks import STRICT, Ignored
 from edgeagent.api.schemas.tools import ToolName
 from edgeagent.api.tools import MAX_TOOLS
-from edgeagent.errors import UnsupportedParameter
 from edgeagent.types import Tool
 
 SpaceName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -132,12 +131,7 @@ def _kind(value: Any) -> str | None:
     kind = _type(value)
     if kind is None or kind in ("function", "custom", "namespace"):
         return _inner_kind(value)
-    if HOSTED.fullmatch(kind) is None:
-        raise UnsupportedParameter(
-            f"A tool of type {kind[:40]!r} is not known here: offer it as a tool of type `function` or "
-            "`custom`, and run it where you are.",
-            param="tools",
-        )
+    require_hosted(kind)
     return "tag-hosted"
 
 

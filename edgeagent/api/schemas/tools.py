@@ -16,10 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from edgeagent.api.offered import HOSTED, Offered, arguments_of
+from edgeagent.api.offered import Offered, arguments_of, require_hosted
 from edgeagent.api.schemas.marks import STRICT, Ignored
 from edgeagent.api.tools import MAX_TOOLS, NAME
-from edgeagent.errors import UnsupportedParameter
 from edgeagent.types import Tool
 
 MAX_CALLS = 128
@@ -103,12 +102,7 @@ def _kind(value: Any) -> str | None:
         return None
     if kind in ("function", "custom"):
         return f"tag-{kind}"
-    if HOSTED.fullmatch(kind) is None:
-        raise UnsupportedParameter(
-            f"A tool of type {kind[:40]!r} is not known here: offer it as a tool of type `function` or "
-            "`custom`, and run it where you are.",
-            param="tools",
-        )
+    require_hosted(kind)
     return "tag-hosted"
 
 

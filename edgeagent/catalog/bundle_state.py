@@ -30,7 +30,7 @@ from edgeagent.catalog.durable import replace_text
 from edgeagent.catalog.ids import folder_name
 from edgeagent.catalog.manifest import BUNDLES
 from edgeagent.catalog.record import read_record
-from edgeagent.catalog.toml_text import to_toml
+from edgeagent.catalog.toml import to_toml
 from edgeagent.errors import BundleRefused, InstallFailed
 
 # No bundle may be called by a name with a dot, so that this one is free.

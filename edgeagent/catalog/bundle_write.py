@@ -40,7 +40,7 @@ from edgeagent.catalog.library import Library
 from edgeagent.catalog.manifest import Catalog, Entry
 from edgeagent.catalog.record import InstalledModel
 from edgeagent.catalog.signing import SigningKey
-from edgeagent.catalog.toml_text import to_toml
+from edgeagent.catalog.toml import to_toml
 from edgeagent.errors import BundleRefused, InstallFailed
 
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from edgeagent.catalog.ids import is_id
-from edgeagent.catalog.toml_text import to_toml
+from edgeagent.catalog.toml import to_toml
 from edgeagent.types import TemplateFacts
 
 RECORD = "installed.toml"

@@ -17,7 +17,7 @@ from edgeagent.catalog.bundle_read import open_bundle
 from edgeagent.catalog.bundle_state import BundleFolder
 from edgeagent.catalog.bundle_write import Contents, write_bundle
 from edgeagent.catalog.signing import TrustList, load_signing_key, load_trust
-from edgeagent.catalog.toml_text import to_toml
+from edgeagent.catalog.toml import to_toml
 from edgeagent.cli.bundle_keys import keys, trusted_keys_dir
 from edgeagent.cli.library import catalog_of, library_of
 from edgeagent.cli.models import megabytes, progress_bar

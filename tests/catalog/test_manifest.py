@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeagent.catalog.manifest import Catalog, load_catalog, parse_catalog
-from edgeagent.catalog.toml_text import to_toml
+from edgeagent.catalog.toml import to_toml
 from edgeagent.errors import ModelNotFound, SettingsError
 
 SHIPPED = Path(__file__).parents[2] / "models" / "catalog.toml"

@@ -1,0 +1,27 @@
+"""Our own records as TOML text: tomli-w, less the fields that are None.
+
+The standard library reads TOML and does not write it; TOML has no null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tomli_w
+
+
+def to_toml(tree: Mapping[str, Any]) -> str:
+    """`tree` as TOML text; a key whose value is None is left out.
+
+    Raises: TypeError for a value that TOML has no form for, None in a list among them.
+    """
+    return tomli_w.dumps(_without_none(tree))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(each) for each in value]
+    return value

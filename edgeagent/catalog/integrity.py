@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import time
+from pathlib import Path
 from typing import Literal
 
 from edgeagent.catalog.approvals import Approval, Approvals, identity_of
@@ -76,20 +77,40 @@ class Integrity:
         """
         self.require(model)
         sha256, identity = self.measured(model)
-        expected = self._expected(model, sha256)
-        if expected is not None and sha256 != expected:
-            logger.error(
-                "model_refused model=%s reason=altered sha256=%s approved=%s",
-                model.id,
-                sha256,
-                expected,
-            )
-            raise ModelAltered(
-                f"The file of model {model.id!r} is not the one that was approved (sha256 {sha256[:16]}, "
-                f"approved is {expected[:16]}): `edgeagent models install {model.id}` fetches it again, "
-                f"`edgeagent models approve {model.id}` accepts it as it is."
-            )
+        self._compare(model, sha256, self._expected(model, sha256))
         return identity
+
+    def verified_beside(self, model: InstalledModel) -> dict[str, FileIdentity]:
+        """The identities of the other files that a model consists of, which are the approved ones, by name.
+        Blocks while they are hashed. Raises: ModelAltered, ModelUnusable."""
+        approval = None if self._is_shipped(model) else self._approvals.get(model.id)
+        approved = model.beside if approval is None else approval.beside
+        found = {}
+        for name in model.beside:
+            sha256, found[name] = self.measured(model, name)
+            self._compare(model, sha256, approved.get(name, "none"), name)
+        return found
+
+    @staticmethod
+    def _compare(
+        model: InstalledModel, sha256: str, expected: str | None, name: str | None = None
+    ) -> None:
+        """`name`: the file's, where it is not the model's first. Raises: ModelAltered."""
+        if expected is None or sha256 == expected:
+            return
+        logger.error(
+            "model_refused model=%s file=%s reason=altered sha256=%s approved=%s",
+            model.id,
+            name or model.file,
+            sha256,
+            expected,
+        )
+        file = f"File {name!r}" if name is not None else "The file"
+        raise ModelAltered(
+            f"{file} of model {model.id!r} is not the one that was approved (sha256 {sha256[:16]}, "
+            f"approved is {expected[:16]}): `edgeagent models install {model.id}` fetches it again, "
+            f"`edgeagent models approve {model.id}` accepts it as it is."
+        )
 
     def check_template(self, model: InstalledModel, template_sha256: str | None) -> None:
         """Compare the chat template in a file's header with the one that was approved.
@@ -123,16 +144,18 @@ class Integrity:
         """How much of a model's file is hashed, 0 to 1; None where it is not being hashed."""
         return self._shares.get(model_id)
 
-    def measured(self, model: InstalledModel) -> tuple[str, FileIdentity]:
-        """Digest and identity of a model's file, from memory where it is the same. Raises: ModelUnusable."""
+    def measured(self, model: InstalledModel, name: str | None = None) -> tuple[str, FileIdentity]:
+        """Digest and identity of a model's file, or of the one beside it called `name`; from memory where it
+        is the same. Raises: ModelUnusable."""
+        path = (model.folder / name if name is not None else model.path).absolute()
         try:
-            descriptor = os.open(model.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as exc:
             raise ModelUnusable(
                 f"Model {model.id!r} cannot be read ({exc.strerror}): check its file."
             ) from exc
         try:
-            return self._measured(model, descriptor)
+            return self._measured(model, path, descriptor)
         except OSError as exc:
             raise ModelUnusable(
                 f"Model {model.id!r} cannot be read ({exc.strerror}): check the disk."
@@ -141,8 +164,10 @@ class Integrity:
             self._shares.pop(model.id, None)
             os.close(descriptor)
 
-    def _measured(self, model: InstalledModel, descriptor: int) -> tuple[str, FileIdentity]:
-        path, identity = model.path.absolute(), identity_of(os.fstat(descriptor))
+    def _measured(
+        self, model: InstalledModel, path: Path, descriptor: int
+    ) -> tuple[str, FileIdentity]:
+        identity = identity_of(os.fstat(descriptor))
         known = self._approvals.digest(path, identity)
         if known is not None:
             return known, identity
@@ -178,8 +203,11 @@ class Integrity:
             return approval.sha256
         template = approval.template_sha256 if approval is not None else None
         file = approval.template_file_sha256 if approval is not None else None
+        beside = approval.beside if approval is not None else {}
         logger.warning("model_approved model=%s sha256=%s how='first use'", model.id, sha256)
-        self._approvals.approve(model.id, sha256, template, "first use", template_file_sha256=file)
+        self._approvals.approve(
+            model.id, sha256, template, "first use", template_file_sha256=file, beside=beside
+        )
         return sha256
 
     def _is_shipped(self, model: InstalledModel) -> bool:

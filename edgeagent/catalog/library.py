@@ -125,6 +125,9 @@ class Library:
         if approval is not None and model.template_file is not None:
             told = approval.template_file_sha256
             found[model.template_file] = (told, "approved") if told else ("none", "approved")
+        if approval is not None:
+            approved = {name: approval.beside.get(name, "none") for name in model.beside}
+            found |= {name: (digest, "approved") for name, digest in approved.items()}
         return [(name, *told) for name, told in found.items()]
 
     def remove(self, model_id: str) -> None:

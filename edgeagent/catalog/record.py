@@ -76,6 +76,11 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
         return own | self.extra
 
     @property
+    def beside(self) -> dict[str, str]:
+        """Digests of the other files that the model consists of, as speech models do; by name."""
+        return {name: sha for name, sha in self.extra.items() if name != self.template_file}
+
+    @property
     def template_file_sha256(self) -> str | None:
         """The recorded digest of the chat template that was installed; None where there is none."""
         return self.extra.get(self.template_file) if self.template_file is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -28,6 +28,8 @@ from edgeagent.catalog import install as installing
 from edgeagent.catalog.approvals import identity_of
 from edgeagent.catalog.chat_template import installed_template
 from edgeagent.catalog.inspection import inspect_apart
+from edgeagent.catalog.integrity import Integrity
+from edgeagent.catalog.record import InstalledModel
 from edgeagent.catalog.reference import HubReference, Reference, read_reference
 from edgeagent.catalog.select import Needs
 from edgeagent.cli.daemon import call
@@ -289,13 +291,26 @@ def approve(config: Path | None, model: str, yes: bool, **flags: Any) -> None:
     if file is not None or (before is not None and before.template_file_sha256 is not None):
         was = before.template_file_sha256 if before is not None else None
         _show_digest("installed chat template", file, was)
+    beside = _measured_beside(integrity, found, before.beside if before is not None else {})
     confirm(f"Serve {found.path.name} ({megabytes(found.size_bytes)}) as {model}?", yes=yes)
     if library.approvals.digest(found.path.absolute(), identity_of(found.path.stat())) != sha256:
         raise InstallFailed(
             f"The file of {model} changed meanwhile: look at it, then approve it again"
         )
-    library.approvals.approve(model, sha256, template, "approved", template_file_sha256=file)
+    library.approvals.approve(
+        model, sha256, template, "approved", template_file_sha256=file, beside=beside
+    )
     click.echo(f"Approved {model}")
+
+
+def _measured_beside(
+    integrity: Integrity, model: InstalledModel, before: Mapping[str, str]
+) -> dict[str, str]:
+    """Digests of the other files that a model consists of, shown."""
+    found = {name: integrity.measured(model, name)[0] for name in model.beside}
+    for name, sha256 in found.items():
+        _show_digest(name, sha256, before.get(name))
+    return found
 
 
 def _show_digest(name: str, now: str | None, before: str | None) -> None:

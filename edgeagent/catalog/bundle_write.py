@@ -1,4 +1,4 @@
-"""Making a bundle: hash every part, sign the list, write one file.
+"""Making a bundle: hash every part, sign the list, write one file, and its signature for minisign beside it.
 
 Each part is read twice, once for the list at the front and once to be written; if it has changed
 in between, no bundle is made.
@@ -34,6 +34,7 @@ from edgeagent.catalog.bundle_manifest import (
     signature_line,
     tar_header,
 )
+from edgeagent.catalog.bundles import minisign
 from edgeagent.catalog.digest import Progress, chunks, no_progress, sha256_of
 from edgeagent.catalog.ids import folder_name
 from edgeagent.catalog.library import Library
@@ -78,18 +79,28 @@ def write_bundle(
     key: SigningKey,
     progress: Progress = no_progress,
 ) -> Manifest:
-    """Write the bundle file `out`, which must not exist, and return its manifest.
+    """Write the bundle file `out` and its signature beside it, neither of which may exist, and return
+    the manifest.
 
     Raises: ModelNotFound for a model that is not installed; BundleRefused for anything that the
     reader would not take back; InstallFailed where the file cannot be written.
     """
-    if out.exists():
-        raise InstallFailed(f"{out} exists: remove it, or name another file")
+    signature = minisig_of(out)
+    for path in (out, signature):
+        if path.exists():
+            raise InstallFailed(f"{path} exists: remove it, or name another file")
     try:
         pieces = list(_pieces(contents, library, catalog, progress))
         manifest = _manifest(contents, pieces)
-        with _replacing(out) as file:
-            _write(file, manifest.encode(), pieces, key, progress)
+        # The bundle gets its name first: it is whole without the other, and not the reverse.
+        with _replacing(signature) as beside, _replacing(out) as file:
+            digest = minisign.digest()
+            for data in _content(manifest.encode(), pieces, key, progress):
+                digest.update(data)
+                file.write(data)
+            beside.write(key.minisig(digest.digest(), _comment(manifest)).encode())
+            beside.flush()
+            os.fsync(beside.fileno())
     except OSError as error:
         raise InstallFailed(
             f"Bundle {out} cannot be written ({error}): check the disk and the permissions"
@@ -122,24 +133,35 @@ def _manifest(contents: Contents, pieces: Iterable[_Piece]) -> Manifest:
     return manifest
 
 
-def _write(
-    file: BinaryIO, manifest: bytes, pieces: list[_Piece], key: SigningKey, progress: Progress
-) -> None:
+def minisig_of(bundle: Path) -> Path:
+    """Where the signature over the whole bundle file lies, as minisign expects it."""
+    return bundle.with_name(bundle.name + minisign.SUFFIX)
+
+
+def _comment(manifest: Manifest) -> str:
+    """What minisign shows of a bundle that it has verified."""
+    return f"edgeagent bundle {manifest.title}, made {manifest.created}"
+
+
+def _content(
+    manifest: bytes, pieces: list[_Piece], key: SigningKey, progress: Progress
+) -> Iterator[bytes]:
+    """The bundle file from its first to its last byte."""
     for name, data in ((MANIFEST, manifest), (SIGNATURE, signature_line(key, manifest))):
-        file.write(tar_header(name, len(data)) + data + padding(len(data)))
+        yield tar_header(name, len(data)) + data + padding(len(data))
     total, done = sum(piece.part.size_bytes for piece in pieces), 0
     for piece in pieces:
         part, digest = piece.part, hashlib.sha256()
-        file.write(tar_header(part.name, part.size_bytes))
+        yield tar_header(part.name, part.size_bytes)
         for chunk in piece.chunks():
             digest.update(chunk)
-            file.write(chunk)
+            yield chunk
             done += len(chunk)
             progress("write", done, total)
         if digest.hexdigest() != part.sha256:
             raise BundleRefused(f"{part.name!r} changed while it was bundled: bundle again")
-        file.write(padding(part.size_bytes))
-    file.write(END)
+        yield padding(part.size_bytes)
+    yield END
 
 
 @contextmanager

@@ -1,10 +1,14 @@
 """Ed25519 keys as small files, and signatures with them.
 
     <out>/NAME.key     private, PEM (PKCS #8), readable by its owner only; stays where bundles are made
-    <out>/NAME.pub     public, one line: edgeagent-ed25519 <key id> <64 hexadecimal digits>
+    <out>/NAME.pub     public, in minisign's format (bundles/minisign.py)
 
 A device trusts the public keys in its trust folder, and for one command the one given with --key.
-The key id is short and for people: it says which key is meant, the signature says whether.
+The key id is short and for people: it says which key is meant, the signature says whether. It is made
+from the key, so that nobody can give another key the same id; minisign shows the same digits.
+Earlier releases wrote public keys as one line, which is still read:
+
+    edgeagent-ed25519 <key id> <64 hexadecimal digits>
 """
 
 from __future__ import annotations
@@ -21,12 +25,14 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from edgeagent.catalog.bundles import minisign
 from edgeagent.errors import KeyUnusable
 
 SIGNATURE_BYTES = 64
 TRUSTED_KEYS = "trusted_keys"
 KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_PUBLIC = re.compile(r"edgeagent-ed25519 ([0-9a-f]{16}) ([0-9a-f]{64})\n?")
+_EARLIER_PUBLIC = re.compile(r"edgeagent-ed25519 ([0-9a-f]{16}) ([0-9a-f]{64})\n?")
+_PEM = b"-----BEGIN "
 _MAX_KEY_FILE_BYTES = 4096
 _MAX_TRUSTED = 64
 
@@ -43,9 +49,15 @@ class PublicKey:
         return hashlib.sha256(self.raw).hexdigest()[:16]
 
     @property
-    def line(self) -> str:
+    def number(self) -> bytes:
+        """The 8 bytes that name the key in minisign's files: the id, lowest byte first."""
+        return bytes.fromhex(self.id)[::-1]
+
+    @property
+    def text(self) -> str:
         """The key as its file holds it."""
-        return f"edgeagent-ed25519 {self.id} {self.raw.hex()}\n"
+        comment = f"edgeagent bundle public key {self.id.upper()}"
+        return minisign.public_key_text(self.number, self.raw, comment)
 
     def is_signed(self, message: bytes, signature: bytes) -> bool:
         """Whether `signature` over `message` was made with the other half of this key."""
@@ -66,6 +78,14 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """The signature over `message`, SIGNATURE_BYTES long, the same every time."""
         return self._private.sign(message)
+
+    def minisig(self, file_digest: bytes, trusted_comment: str) -> str:
+        """The content of a file beside the signed one, for minisign; see `minisign.signature_text`."""
+        return minisign.signature_text(
+            self.sign, self.public.number, file_digest,
+            comment=f"signature from edgeagent bundle key {self.public.id.upper()}",
+            trusted=trusted_comment,
+        )  # fmt: skip
 
 
 def make_key_pair(folder: Path, name: str) -> tuple[Path, Path, PublicKey]:
@@ -90,7 +110,7 @@ def make_key_pair(folder: Path, name: str) -> tuple[Path, Path, PublicKey]:
         if public_path.exists():
             raise FileExistsError(public_path)
         write_new(key_path, pem, 0o600)
-        write_new(public_path, public.line.encode(), 0o644)
+        write_new(public_path, public.text.encode(), 0o644)
     except FileExistsError as error:
         raise KeyUnusable(
             f"There is a key {name!r} in {folder} and keys are never overwritten, bundles may be"
@@ -127,19 +147,37 @@ def load_signing_key(path: Path) -> SigningKey:
 
 def load_public_key(path: Path) -> PublicKey:
     """The public key in a file. Raises: KeyUnusable if it is not one, or its id is another's."""
-    found = _PUBLIC.fullmatch(_read(path).decode("ascii", "replace"))
-    if found is None:
+    text = _read(path).decode("utf-8", "replace")
+    try:
+        key_id, raw = _parse_public_key(text)
+    except ValueError as error:
         raise KeyUnusable(
-            f"{path} is not a public key, one line 'edgeagent-ed25519 ID KEY' is expected: give"
-            " the .pub file that 'edgeagent bundle keys signing' made"
-        )
-    key = PublicKey(bytes.fromhex(found[2]))
-    if key.id != found[1]:
+            f"{path} is not a public key ({error}): give the .pub file that"
+            " 'edgeagent bundle keys signing' made"
+        ) from error
+    key = PublicKey(raw)
+    if key.id != key_id:
         raise KeyUnusable(
-            f"{path} holds key {key.id} and calls it {found[1]}: it was damaged or edited, copy"
-            " the .pub file again"
+            f"{path} holds key {key.id} and calls it {key_id}: it was damaged or edited, or minisign made"
+            " it, whose keys sign no bundles; copy the .pub file of 'edgeagent bundle keys signing' again"
         )
     return key
+
+
+def load_either_key(path: Path) -> PublicKey:
+    """The public key of a file of either half, of any release. Raises: KeyUnusable."""
+    if _read(path).startswith(_PEM):
+        return load_signing_key(path).public
+    return load_public_key(path)
+
+
+def _parse_public_key(text: str) -> tuple[str, bytes]:
+    """The id that is said and the key. Raises: ValueError."""
+    earlier = _EARLIER_PUBLIC.fullmatch(text)
+    if earlier is not None:
+        return earlier[1], bytes.fromhex(earlier[2])
+    number, raw = minisign.parse_public_key(text)
+    return number[::-1].hex(), raw
 
 
 class TrustList:
@@ -179,7 +217,7 @@ def trust(path: Path, folder: Path) -> PublicKey:
     key = load_public_key(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_new(folder / f"{key.id}.pub", key.line.encode(), 0o644)
+        write_new(folder / f"{key.id}.pub", key.text.encode(), 0o644)
     except FileExistsError:
         if load_public_key(folder / f"{key.id}.pub") != key:
             raise KeyUnusable(f"{folder / key.id}.pub holds another key: remove it") from None

@@ -15,7 +15,7 @@ from edgeagent.catalog.bundle import InstalledBundle, install_bundle
 from edgeagent.catalog.bundle_manifest import Manifest
 from edgeagent.catalog.bundle_read import open_bundle
 from edgeagent.catalog.bundle_state import BundleFolder
-from edgeagent.catalog.bundle_write import Contents, write_bundle
+from edgeagent.catalog.bundle_write import Contents, minisig_of, write_bundle
 from edgeagent.catalog.signing import TrustList, load_signing_key, load_trust
 from edgeagent.catalog.toml import to_toml
 from edgeagent.cli.bundle_keys import keys, trusted_keys_dir
@@ -83,7 +83,11 @@ def create(
     """Write OUT (*.eab) from models that are installed here, and sign it.
 
     The models go in as they are, with their catalog entries; --profile adds a device profile (it
-    need not be that of this machine). Nothing on this machine changes but OUT.
+    need not be that of this machine). Nothing on this machine changes but OUT and OUT.minisig, a
+    signature over the whole file that minisign verifies without edgeagent:
+
+    \b
+        minisign -Vm clinic.eab -p bundle.pub
     """
     settings = configured(config, **flags).settings
     ids = tuple(dict.fromkeys(part.strip() for part in models.split(",") if part.strip()))
@@ -105,6 +109,7 @@ def create(
         f"Wrote {out} ({megabytes(out.stat().st_size)}): {manifest.title}, {len(manifest.parts)} parts"
     )
     click.echo(f"Signed with key {key.public.id}")
+    click.echo(f"Wrote {minisig_of(out)}: minisign -Vm {shlex.quote(str(out))} -p PUBLIC_KEY_FILE")
 
 
 @bundle.command()

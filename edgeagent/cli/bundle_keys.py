@@ -31,7 +31,8 @@ def signing(out: Path, name: str) -> None:
     """Make an Ed25519 key pair for signing bundles.
 
     NAME.key signs: keep it where bundles are made, and back it up. NAME.pub verifies: bring it to
-    every device, there `edgeagent bundle keys trust NAME.pub`. An existing key is never overwritten.
+    every device, there `edgeagent bundle keys trust NAME.pub`. It is a public key of minisign, too, which
+    verifies bundles with it: `minisign -Vm FILE.eab -p NAME.pub`. An existing key is never overwritten.
     """
     private, public, key = signatures.make_key_pair(out, name)
     click.echo(f"Key {key.id}")
@@ -62,3 +63,16 @@ def list_(config: Path | None, **flags: Any) -> None:
         click.echo(key_id)
     if not found:
         click.echo(f"No key is trusted: `edgeagent bundle keys trust FILE` puts one into {folder}.")
+
+
+@keys.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def show(file: Path) -> None:
+    """Print the public key of FILE (*.key or *.pub) in minisign's format.
+
+    For keys that earlier releases made, whose .pub files minisign does not read:
+
+    \b
+        edgeagent bundle keys show old.key > new.pub
+    """
+    click.echo(signatures.load_either_key(file).text, nl=False)

@@ -46,7 +46,7 @@ def test_the_private_file_is_its_owners_whatever_the_umask(tmp_path: Path) -> No
         os.umask(old)
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     assert stat.S_IMODE(public.stat().st_mode) == 0o644
-    assert len(public.read_text().splitlines()) == 1
+    assert len(public.read_text().splitlines()) == 2
 
 
 def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
@@ -110,12 +110,15 @@ def test_what_is_no_signing_key_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_public_key_is_refused(tmp_path: Path) -> None:
     private, public, key = make_key_pair(tmp_path, "mine")
+    earlier = f"edgeagent-ed25519 {key.id} {key.raw.hex()}\n"
     path = tmp_path / "bad.pub"
     for text, said in (
         ("", "not a public key"),
-        (key.line * 2, "not a public key"),
-        (key.line.upper(), "not a public key"),
-        (key.line.replace(key.id, "0" * 16), "damaged or edited"),
+        (key.text * 2, "not a public key"),
+        (key.text.upper(), "not a public key"),
+        (earlier * 2, "not a public key"),
+        (earlier.upper(), "not a public key"),
+        (earlier.replace(key.id, "0" * 16), "damaged or edited"),
         (private.read_text(), "not a public key"),
     ):
         path.write_text(text)

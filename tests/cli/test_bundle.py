@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgeagent.catalog.signing import load_public_key, make_key_pair
 from edgeagent.cli.bundle import profile_name, profile_text
 from edgeagent.device.library import load, load_all, parse
 from edgeagent.settings import Settings
@@ -43,6 +44,7 @@ def made(stories_dir: Path, tmp_path: Path) -> Path:
         tmp_path / "out.eab",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert f"minisign -Vm {tmp_path / 'out.eab'} -p " in done.stdout
     return tmp_path / "out.eab"
 
 
@@ -56,10 +58,8 @@ def test_a_bundle_travels_from_one_machine_to_another(made: Path, tmp_path: Path
     assert not state.exists()
 
     assert edgeagent("bundle", "keys", "trust", public, "--state-dir", state).returncode == 0
-    assert (
-        public.read_text().split()[1]
-        in edgeagent("bundle", "keys", "list", "--state-dir", state).stdout
-    )
+    key_id = public.read_text().split()[6].lower()
+    assert key_id in edgeagent("bundle", "keys", "list", "--state-dir", state).stdout
     shown = edgeagent("bundle", "show", made, "--state-dir", state).stdout
     assert "not installed here" in shown
     assert "models/stories260k/stories260k.gguf" in shown
@@ -100,10 +100,23 @@ def test_an_empty_bundle_and_an_unknown_profile_are_refused(made: Path, tmp_path
     assert not (tmp_path / "x.eab").exists()
 
 
+def test_a_key_is_shown_in_the_format_of_minisign(tmp_path: Path) -> None:
+    key = load_public_key(make_key_pair(tmp_path, "new")[1])
+    (tmp_path / "old.pub").write_text(f"edgeagent-ed25519 {key.id} {key.raw.hex()}\n")
+    for name in ("new.key", "new.pub", "old.pub"):
+        assert edgeagent("bundle", "keys", "show", tmp_path / name).stdout == key.text
+    (tmp_path / "none.pub").write_text("nothing")
+    for name, said in (("none.pub", "is not a public key"), ("absent", "cannot be read")):
+        done = edgeagent("bundle", "keys", "show", tmp_path / name)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
 def test_every_command_explains_itself() -> None:
     for words in (("bundle",), ("bundle", "create"), ("bundle", "install"), ("bundle", "show"),
                   ("bundle", "keys"), ("bundle", "keys", "signing"), ("bundle", "keys", "trust"),
-                  ("bundle", "keys", "list")):  # fmt: skip
+                  ("bundle", "keys", "list"), ("bundle", "keys", "show")):  # fmt: skip
         done = edgeagent(*words, "--help")
         assert done.returncode == 0
         assert "Usage:" in done.stdout

@@ -21,13 +21,14 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from edgeagent.catalog.durable import replace_text
+from edgeagent.catalog.durable import open_regular, replace_text
 from edgeagent.catalog.record import InstalledModel
 from edgeagent.errors import InstallFailed
 from edgeagent.types import FileIdentity
 
 # More than a device has models; a state directory outlives many.
 _MAX_DIGESTS = 500
+_MOST_BYTES = 64 << 20
 
 How = Literal["installed", "approved", "first use", "found at the first start"]
 
@@ -126,7 +127,8 @@ class Approvals:
 
     def _read_approvals(self) -> dict[str, Approval]:
         try:
-            return msgspec.json.decode(self._approvals.read_bytes(), type=dict[str, Approval])
+            with open_regular(self._approvals, _MOST_BYTES) as file:
+                return msgspec.json.decode(file.read(), type=dict[str, Approval])
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError) as exc:
@@ -137,7 +139,8 @@ class Approvals:
 
     def _read_digests(self) -> dict[str, Digest]:
         try:
-            return msgspec.json.decode(self._digests.read_bytes(), type=dict[str, Digest])
+            with open_regular(self._digests, _MOST_BYTES) as file:
+                return msgspec.json.decode(file.read(), type=dict[str, Digest])
         except (OSError, msgspec.MsgspecError):
             return {}
 

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Struct
 
 from edgeagent.catalog.bundle_manifest import MANIFEST, Manifest
-from edgeagent.catalog.durable import replace_text
+from edgeagent.catalog.durable import open_regular, replace_text
 from edgeagent.catalog.ids import folder_name
 from edgeagent.catalog.manifest import BUNDLES
 from edgeagent.catalog.record import read_record
@@ -35,6 +35,7 @@ from edgeagent.errors import BundleRefused, InstallFailed
 
 # No bundle may be called by a name with a dot, so that this one is free.
 MODELS = "models.by-id.toml"
+_MOST_BYTES = 64 << 20
 
 
 class BundleState(Struct, frozen=True, kw_only=True):
@@ -103,8 +104,8 @@ class BundleFolder:
         if not path.exists():
             path = self.root / "state" / path.name
         try:
-            tree = tomllib.loads(path.read_text(encoding="utf-8"))
-            return msgspec.convert(tree, BundleState)
+            with open_regular(path, _MOST_BYTES) as file:
+                return msgspec.convert(tomllib.load(file), BundleState)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
@@ -158,7 +159,8 @@ class BundleFolder:
         """
         path = self._counters / MODELS
         try:
-            return msgspec.convert(tomllib.loads(path.read_text("utf-8")), dict[str, ModelState])
+            with open_regular(path, _MOST_BYTES) as file:
+                return msgspec.convert(tomllib.load(file), dict[str, ModelState])
         except FileNotFoundError:
             return self._models_of_earlier_releases()
         except (OSError, ValueError, RecursionError) as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 
 def sync_file(path: Path) -> None:
@@ -20,6 +22,23 @@ def sync_folder(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def open_regular(path: Path, most_bytes: int) -> BinaryIO:
+    """Open a file of our own to read it, where it is one and no larger than it can be.
+
+    Whoever may write into its folder can put something else there: opening a FIFO would wait for ever,
+    reading a device would never end. Raises: OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    if found.st_size > most_bytes:
+        os.close(fd)
+        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, {most_bytes} are the most")
+    return os.fdopen(fd, "rb")
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -197,7 +197,7 @@ def _restore(settings: Settings, file: Path | None) -> str:
         if seal is not None:
             seal.refuse_other(secret, files.folder)
         backups = Backups(files, secret.raw if secret else None, settings.store_backups)
-        lock = StoreLock(files.lock)
+        lock = StoreLock(files.folder)
         try:
             if not lock.take():
                 raise StoreUnusable(f"Store {files.folder} is in use: stop the daemon first.")

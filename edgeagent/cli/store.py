@@ -50,9 +50,9 @@ def opened(config: Path | None, flags: dict[str, Any]) -> Iterator[Opened]:
 def is_in_use(settings: Settings) -> bool:
     """Whether another process has the store open, as a running daemon has."""
     files = StoreFiles(settings.store_dir)
-    if not files.lock.exists():
+    if not files.folder.is_dir():
         return False
-    lock = StoreLock(files.lock)
+    lock = StoreLock(files.folder)
     try:
         return not lock.take()
     finally:

@@ -13,58 +13,65 @@ import os
 from pathlib import Path
 
 from edgeagent.errors import StartFailed
+from edgeagent.store.files import FolderLock
 
-LOCK = "daemon.lock"
+PID_FILE = "daemon.lock"
 
 
 class Instance:
     """Held for the life of the daemon; the kernel releases it with the process, however that ends.
 
-    Children do not inherit it. `close` may be called twice.
+    `close` may be called twice.
     """
 
     def __init__(self, state_dir: Path, *, must_hold: bool = True) -> None:
-        """Raises: StartFailed where another daemon holds it; and where it cannot be made, if it must."""
-        self._fd: int | None = None
-        path = state_dir / LOCK
+        """Raises: StartFailed where another daemon holds it; and where it cannot be had, if it must."""
+        self._lock: FolderLock | None = None
+        path = state_dir / PID_FILE
         try:
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._lock = FolderLock(state_dir, PID_FILE)
+            is_first = self._lock.is_had(fcntl.LOCK_EX)
+            if is_first:
+                _write_pid(path)
         except OSError as exc:
             if must_hold:
+                self.close()
                 raise StartFailed(
                     f"State directory {state_dir} cannot be used: {_why(state_dir, exc)}, or choose "
                     "another --state-dir."
                 ) from exc
             return
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            pid = _pid(fd)
-            os.close(fd)
-            if exc.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise StartFailed(
-                    f"File {path} cannot be locked: {exc.strerror}. Put the state directory on a local "
-                    "disk."
-                ) from exc
+        if not is_first:
+            self.close()
             raise StartFailed(
-                f"Another daemon{pid} uses state directory {state_dir}, one is the most: stop it, or "
+                f"Another daemon{_pid(path)} uses state directory {state_dir}, one is the most: stop it, or "
                 "give this one its own --state-dir."
-            ) from exc
-        self._fd = fd
-        with contextlib.suppress(OSError):  # for the message above; a full disk keeps nobody out
-            os.truncate(fd, 0)
-            os.write(fd, f"{os.getpid()}\n".encode())
+            )
 
     def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
-def _pid(fd: int) -> str:
+def _write_pid(path: Path) -> None:
+    """For the message of another daemon. Raises: OSError where the directory cannot be written."""
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as exc:
+        if exc.errno in (errno.EISDIR, errno.ELOOP):  # somebody else's: it is not needed
+            return
+        raise
+    with contextlib.suppress(OSError):  # a full disk keeps nobody out
+        os.truncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+    os.close(fd)
+
+
+def _pid(path: Path) -> str:
     with contextlib.suppress(OSError, ValueError):
-        return f" (pid {int(os.pread(fd, 20, 0))})"
+        return f" (pid {int(path.read_bytes()[:20])})"
     return ""
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from edgeagent.catalog.durable import replace_text
+from edgeagent.catalog.durable import open_regular, replace_text
 from edgeagent.errors import BadRequest, EdgeAgentError, SettingsError
 from edgeagent.store import audit, clock
 from edgeagent.store.audit import Head
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _turn = threading.Lock()
+_MOST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,8 @@ def publish_done(store: Anchored, key: bytes, path: Path) -> None:
 
 
 def _body(path: Path) -> dict[str, Any]:
-    body = json.loads(path.read_text(encoding="utf-8"))
+    with open_regular(path, _MOST_BYTES) as file:
+        body = json.load(file)
     return body if isinstance(body, dict) else {}
 
 

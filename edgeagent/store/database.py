@@ -204,7 +204,7 @@ class Database:
         with contextlib.ExitStack() as undo:
             try:
                 self.files.make()
-                self._lock = StoreLock(self.files.lock)
+                self._lock = StoreLock(self.files.folder)
                 undo.callback(self._lock.close)
                 db = None
                 if self._lock.take():

@@ -1,4 +1,4 @@
-"""Where the files of a store lie, and the lock that says who uses them."""
+"""Where the files of a store lie, and the locks that say who uses a folder."""
 
 from __future__ import annotations
 
@@ -28,10 +28,6 @@ class StoreFiles:
     def seal(self) -> Path:
         """Tells a wrong key from a damaged file, and how the key is derived."""
         return self.folder / "seal.json"
-
-    @property
-    def lock(self) -> Path:
-        return self.folder / "lock"
 
     @property
     def journal(self) -> Path:
@@ -81,48 +77,85 @@ def beside(database: Path) -> tuple[Path, Path]:
     return Path(f"{database}-wal"), Path(f"{database}-shm")
 
 
-class StoreLock:
-    """Shared by every process that uses a store; held alone while the store is checked or replaced.
+class FolderLock:
+    """An advisory lock of a folder, which the kernel releases with the process, however that ends.
 
-    The kernel releases it with the process, however that ends. Any thread; `close` may be repeated.
+    It is the folder itself that is locked: a lock file can be deleted and made anew while it is held.
+    Where the file system locks no folders (NFS), it is the file `name` in it. Children do not inherit it.
+    Any thread; `close` may be called twice.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd: int | None = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        self.is_alone = False
+    def __init__(self, folder: Path, name: str) -> None:
+        """Raises: OSError where the folder cannot be opened."""
+        self._file = folder / name
+        self._fd: int | None = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._is_folder = True
 
-    def take(self, timeout_s: float = LOCK_TIMEOUT_S) -> bool:
-        """Take the lock, alone if nobody else has it. True: alone. Raises: StoreUnusable."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            if self._try(fcntl.LOCK_EX):
-                self.is_alone = True
-                return True
-            if self._try(fcntl.LOCK_SH):
-                return False
-            if time.monotonic() >= deadline:
-                raise StoreUnusable(
-                    f"Store {self._path.parent} is being checked or replaced by another process for "
-                    f"more than {timeout_s:g} s: wait until it ends, or end it."
-                )
-            time.sleep(_POLL_S)
+    def is_had(self, kind: int) -> bool:
+        """Try for LOCK_EX, alone, or LOCK_SH, with others; True: it is had. Never waits.
+
+        Raises: OSError where nothing can be locked.
+        """
+        assert self._fd is not None
+        try:
+            fcntl.flock(self._fd, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            if not self._is_folder:
+                raise
+            self._lock_file_instead()
+            return self.is_had(kind)
+        return True
 
     def share(self) -> None:
-        """Let other processes in."""
+        """Have it with others from now on. Waits for whoever has it alone. Raises: OSError."""
         if self._fd is not None:
             fcntl.flock(self._fd, fcntl.LOCK_SH)
-        self.is_alone = False
 
     def close(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
-    def _try(self, kind: int) -> bool:
-        assert self._fd is not None
-        try:
-            fcntl.flock(self._fd, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    def _lock_file_instead(self) -> None:
+        fd = os.open(self._file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self.close()
+        self._fd, self._is_folder = fd, False
+
+
+class StoreLock:
+    """Shared by every process that uses a store; held alone while the store is checked or replaced.
+
+    Any thread; `close` may be repeated.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises: OSError where the folder cannot be opened."""
+        self._folder = folder
+        self._lock = FolderLock(folder, "lock")
+        self.is_alone = False
+
+    def take(self, timeout_s: float = LOCK_TIMEOUT_S) -> bool:
+        """Take the lock, alone if nobody else has it. True: alone. Raises: StoreUnusable."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if self._lock.is_had(fcntl.LOCK_EX):
+                self.is_alone = True
+                return True
+            if self._lock.is_had(fcntl.LOCK_SH):
+                return False
+            if time.monotonic() >= deadline:
+                raise StoreUnusable(
+                    f"Store {self._folder} is being checked or replaced by another process for "
+                    f"more than {timeout_s:g} s: wait until it ends, or end it."
+                )
+            time.sleep(_POLL_S)
+
+    def share(self) -> None:
+        """Let other processes in."""
+        self._lock.share()
+        self.is_alone = False
+
+    def close(self) -> None:
+        self._lock.close()

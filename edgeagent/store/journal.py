@@ -35,7 +35,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from edgeagent.catalog.durable import sync_folder
+from edgeagent.catalog.durable import open_regular, sync_folder
 from edgeagent.errors import EdgeAgentError, StoreLocked
 from edgeagent.store.ballast import Ballast
 from edgeagent.store.connection import from_os
@@ -52,6 +52,7 @@ Kind = Literal[
 # abandon: the erasure or deletion with the number in `what` has failed and is not to be taken up again.
 # reset: an administrator has accepted the loss of what was known of keys.
 MOST_ENTRIES = 4096  # more are dropped where no backup needs them
+MOST_BYTES = 1 << 30
 LONG_ENTRIES = 16 * MOST_ENTRIES  # from here on backups are made early, so that the oldest can go
 _NONCE_BYTES = 12
 _NO_KEY = sha256(b"edgeagent: a journal without a key").digest()
@@ -236,7 +237,7 @@ class Journal:
         """What the file says, and how many of its bytes are sound. Of a file that has grown since the
         last time, the new lines are read."""
         try:
-            with self._files.journal.open("rb") as file:
+            with open_regular(self._files.journal, MOST_BYTES) as file:
                 inode, size = os.fstat(file.fileno()).st_ino, os.fstat(file.fileno()).st_size
                 cached = self._cached
                 if cached is None or cached[0] != inode or size < cached[1]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -67,19 +68,11 @@ def prepare(
     """
     key = secret.raw if secret else None
     backups.sweep()
-    notices = []
     seal = Seal.read(files.seal)
     if seal is not None:
         seal.refuse_other(secret, files.folder)
-    if files.restoring.exists():
-        notices.append(_swap(files, "store_restored", "An interrupted restore was finished"))
-    is_new = not files.database.exists() or files.database.stat().st_size == 0
-    if seal is None and not is_new:
-        _refuse_unsealed(files, secret)
+    notices, is_new = _settle_place(files, secret, seal, backups)
     db = None
-    if is_new and _was_begun(files, seal):
-        notices.append(_replace(files, backups, "its file is missing or empty"))
-        is_new = not files.database.exists()
     if not is_new:
         try:
             db, said = _examine(files, key, migrations)
@@ -99,9 +92,54 @@ def prepare(
     return notices, db
 
 
+def _settle_place(
+    files: StoreFiles, secret: Secret | None, seal: Seal | None, backups: Backups
+) -> tuple[list[Notice], bool]:
+    """See to it that what is in the database's place is a file, or that a new one may begin there (True).
+
+    Raises: KeyUnusable, OSError.
+    """
+    notices = [
+        _set_aside(files, path)
+        for path in (files.restoring, *beside(files.database))
+        if _is_odd(path)
+    ]
+    if files.restoring.exists():
+        notices.append(_swap(files, "store_restored", "An interrupted restore was finished"))
+    is_odd = _is_odd(files.database)
+    is_new = is_odd or not files.database.exists() or files.database.stat().st_size == 0
+    if seal is None and not is_new:
+        _refuse_unsealed(files, secret)
+    if is_new and _was_begun(files, seal):
+        what = "it is no regular file" if is_odd else "its file is missing or empty"
+        notices.append(_replace(files, backups, what))
+        return notices, not files.database.exists()
+    if is_odd:
+        raise KeyUnusable(
+            f"Database {files.database} is no regular file: move it away to begin anew."
+        )
+    return notices, is_new
+
+
+def _is_odd(path: Path) -> bool:
+    """Whether something is there that SQLite cannot open as a file: a folder, a link to nowhere, a FIFO."""
+    return os.path.lexists(path) and not path.is_file()
+
+
+def _set_aside(files: StoreFiles, path: Path) -> Notice:
+    """Make room for a file that SQLite makes itself. Raises: OSError."""
+    aside = _new_aside(files, "store_log_damaged")
+    path.rename(aside / path.name)
+    sync_folder(files.folder)
+    what = f"{path.name} was no regular file and lies in {aside}"
+    if path != files.restoring:
+        what += ": the last acknowledged writes may be missing"
+    return _said(Notice("store_log_damaged", f"{what}."), aside)
+
+
 def _was_begun(files: StoreFiles, seal: Seal | None) -> bool:
-    """Whether a database that is not there, or empty, has been there. The journal is begun after it."""
-    return files.journal.exists() or (seal is not None and not files.database.exists())
+    """Whether a database that is lost, or empty, has been there. The journal is begun after it."""
+    return files.journal.exists() or (seal is not None and not files.database.is_file())
 
 
 def restore(files: StoreFiles, backups: Backups, backup: Path) -> Notice:
@@ -212,7 +250,7 @@ def _stage(files: StoreFiles, backup: Path) -> None:
 
 def _swap(files: StoreFiles, code: str, message: str) -> Notice:
     """Set the database aside and let restoring.db, if any, take its place."""
-    old = [path for path in (*beside(files.database), files.database) if path.exists()]
+    old = [path for path in (*beside(files.database), files.database) if os.path.lexists(path)]
     aside = _new_aside(files, code) if old else None
     if aside is not None:
         message += f"; the former file is kept in {aside}"

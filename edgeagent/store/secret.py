@@ -22,7 +22,7 @@ from argon2.low_level import Type, hash_secret_raw
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from edgeagent.catalog.durable import replace_text, sync_folder
+from edgeagent.catalog.durable import open_regular, replace_text, sync_folder
 from edgeagent.environment import credential
 from edgeagent.errors import KeyUnusable
 from edgeagent.settings import Settings
@@ -31,6 +31,7 @@ from edgeagent.store.files import StoreFiles
 KEY_BYTES = 32
 CREDENTIAL = "edgeagent.key"
 LEAST_PASSPHRASE = 12
+_SEAL_BYTES = 1 << 16
 # RFC 9106, section 4, the choice for little memory: 3 passes over 64 MiB; about 0.2 s on a laptop, 2 s
 # on a Raspberry Pi 4, once per start.
 ARGON2 = {"time_cost": 3, "memory_kib": 64 * 1024, "lanes": 1}
@@ -77,7 +78,8 @@ class Seal:
     def read(cls, path: Path) -> Seal | None:
         """The seal, or None where there is none. Raises: KeyUnusable."""
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            with open_regular(path, _SEAL_BYTES) as file:
+                found = json.load(file)
             return cls(**{name: found.get(name) for name in cls.__annotations__})
         except FileNotFoundError:
             return None

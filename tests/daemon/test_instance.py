@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import stat
 import subprocess
 import sys
 
 import pytest
 
-from edgeagent.daemon.instance import Instance
+from edgeagent.daemon.instance import PID_FILE, Instance
 from edgeagent.errors import StartFailed
 from tests.conftest import clean_environment, serving
 
@@ -19,6 +22,45 @@ def test_a_second_one_is_refused_with_the_first_ones_pid_until_that_ends(tmp_pat
         Instance(tmp_path)
     Instance(tmp_path / "another").close()
     first.close()
+    first.close()
+    Instance(tmp_path).close()
+
+
+@pytest.mark.parametrize("how", ["deleted", "another file", "a folder", "a link", "renamed"])
+def test_the_lock_holds_whatever_is_done_to_the_file_that_names_the_daemon(tmp_path, how):
+    state, file = tmp_path / "state", tmp_path / "state" / PID_FILE
+    first = Instance(state)
+    if how == "renamed":
+        file.rename(state / "old")
+    else:
+        file.unlink()
+    if how == "another file":
+        file.write_text("")
+    elif how == "a folder":
+        file.mkdir()
+    elif how == "a link":
+        file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StartFailed, match="Another daemon"):
+        Instance(state)
+    (tmp_path / "alias").symlink_to(state)
+    with pytest.raises(StartFailed, match="Another daemon"):
+        Instance(tmp_path / "alias")
+    first.close()
+    Instance(state).close()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_where_a_file_system_locks_no_folders_a_file_is_locked(tmp_path, monkeypatch):
+    def flock(fd: int, kind: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(fd, kind)
+
+    real = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", flock)
+    first = Instance(tmp_path)
+    with pytest.raises(StartFailed, match="Another daemon"):
+        Instance(tmp_path)
     first.close()
     Instance(tmp_path).close()
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from contextlib import contextmanager
+import sqlite3
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
-from edgeagent.errors import StoreLocked
+from edgeagent.errors import EdgeAgentError, StoreLocked
 from edgeagent.keyring import Keyring
 from edgeagent.store import conversations, erasure, recovery
 from edgeagent.store import journal as journals
@@ -75,7 +77,31 @@ def names(store):
     return [row[0] for row in rows]
 
 
-@pytest.mark.parametrize("how", ["noise", "missing", "empty", "a backup from before the first key"])
+def plain_sqlite(path):
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("create table key (id)")
+        db.commit()
+
+
+# What may lie in the place of a file: each is made at a path where nothing is.
+ODD = {
+    "a folder": Path.mkdir,
+    "a FIFO": os.mkfifo,
+    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path.name),
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+}
+LOST = {
+    "noise": None,
+    "a backup from before the first key": None,
+    "missing": lambda path: None,
+    "empty": Path.touch,
+    "text": lambda path: path.write_text("no database\n"),
+    "a plain SQLite file": plain_sqlite,
+} | ODD
+
+
+@pytest.mark.parametrize("how", LOST)
 def test_a_database_without_its_keys_is_locked_until_it_is_said_otherwise(store_of, state, how):
     with store_of() as (store, keyring):
         assert enters(keyring) == LOCAL.key_id, "no key yet"
@@ -84,10 +110,9 @@ def test_a_database_without_its_keys_is_locked_until_it_is_said_otherwise(store_
         keyring.create(SPEC, "test").result()
         assert enters(keyring) is None
         database = store.files.database
-    if how == "missing":
+    if (put := LOST[how]) is not None:
         database.unlink()
-    elif how == "empty":
-        os.truncate(database, 0)
+        put(database)
     else:
         noise(database)
     for _ in range(2):  # the second start has nothing to restore
@@ -103,6 +128,39 @@ def test_a_database_without_its_keys_is_locked_until_it_is_said_otherwise(store_
         assert ("access.reset",) in actions
     with store_of() as (_, keyring):
         assert enters(keyring, made.secret) == made.key.id
+
+
+@pytest.mark.parametrize("name", ["edgeagent.db-wal", "restoring.db"])
+@pytest.mark.parametrize("how", ODD)
+def test_what_is_no_file_in_the_place_of_another_is_set_aside(store_of, state, name, how):
+    with store_of() as (_, keyring):
+        keyring.create(SPEC, "test").result()
+    path = state / "store" / name
+    path.unlink(missing_ok=True)
+    ODD[how](path)
+    with store_of() as (store, keyring):
+        assert enters(keyring) is None, "the keys are still asked for"
+        (notice,) = store.notices
+        assert name in notice.message
+        assert [os.path.lexists(aside / name) for aside in store.files.quarantine.iterdir()] == [
+            True
+        ]
+    with store_of() as (store, _):
+        assert store.notices == []
+
+
+@pytest.mark.parametrize("name", ["store/seal.json", "store/journal", "audit.anchor"])
+@pytest.mark.parametrize("how", sorted(ODD.keys() - {"a link to nowhere"}))
+def test_what_is_no_file_is_neither_waited_for_nor_read_without_an_end(store_of, state, name, how):
+    with store_of() as (_, keyring):
+        keyring.create(SPEC, "test").result()
+    (state / name).unlink()
+    ODD[how](state / name)
+    try:
+        with store_of() as (_, keyring):
+            assert enters(keyring) == "locked"
+    except EdgeAgentError as refused:
+        assert "\n" not in refused.message
 
 
 def test_a_running_daemon_is_unlocked_by_the_command_line_beside_it(store_of, state, secret):

@@ -10,6 +10,7 @@ import pytest
 
 from edgeagent.errors import KeyUnusable, StoreUnusable
 from edgeagent.store.connection import IntegrityError, check_sqlite
+from edgeagent.store.files import StoreLock
 from edgeagent.store.secret import Secret
 from edgeagent.store.sql import scalar
 from tests.store.conftest import insert, texts
@@ -166,3 +167,17 @@ def test_without_encryption_the_scan_would_have_found_it(opened):
     store = opened(None)
     store.write(insert("canary")).result()
     assert any(b"canary" in path.read_bytes() for path in store.files.folder.glob("edgeagent.db*"))
+
+
+def test_a_store_in_use_is_known_whatever_is_done_to_the_files_in_its_folder(opened, folder):
+    store = opened()
+    for path in folder.iterdir():
+        if path.is_file() and not path.name.startswith("edgeagent.db"):
+            path.unlink()
+    beside = StoreLock(folder)
+    assert not beside.take()
+    beside.close()
+    store.close()
+    alone = StoreLock(folder)
+    assert alone.take()
+    alone.close()

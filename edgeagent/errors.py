@@ -56,7 +56,7 @@
     |- SettingsError                    settings_error           a configuration value is wrong
     `- StartFailed                      start_failed             the daemon cannot start: port, directory
 
-A message has four parts: what, the value, the bound, the way out. `api/errors.py` maps each
+A message has four parts: what, the value, the bound, the way out. `api/http/errors.py` maps each
 code to an HTTP status; the CLI prints the message on one line and exits with 2.
 """
 

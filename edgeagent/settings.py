@@ -35,6 +35,8 @@ SYSTEM_CONFIG = Path("/etc/edgeagent/edgeagent.toml")
 NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
+BUNDLES = ".bundles"  # directory in the models directory
+
 
 class Settings(BaseSettings):
     """Every setting, with its unit in its name and its bounds in its type."""
@@ -344,6 +346,11 @@ class Settings(BaseSettings):
     @property
     def effective_models_dir(self) -> Path:
         return self.models_dir or self.state_dir / "models"
+
+    @property
+    def bundles_dir(self) -> Path:
+        """Directory of what installed bundles brought beside models: profiles, catalogs, wheels."""
+        return self.effective_models_dir / BUNDLES
 
 
 @dataclass(frozen=True)

@@ -14,26 +14,26 @@ PACKAGE = ROOT / "edgeagent"
 
 # Each outside library has one home.
 HOMES = {
-    "llama_cpp": {"engine/bindings.py"},
+    "llama_cpp": {"engine/llama/bindings.py"},
     "faster_whisper": {"speech/whisper.py"},
     "av": {"speech/formats.py"},
-    "huggingface_hub": {"catalog/hub.py"},
+    "huggingface_hub": {"catalog/install/huggingface.py"},
     "cryptography": {
-        "catalog/signing.py",
+        "catalog/bundles/signing.py",
         "store/journal.py",
-        "store/pages.py",
+        "store/database_pages.py",
         "store/prefix_files.py",
-        "store/secret.py",
+        "store/store_key.py",
     },
-    "argon2": {"store/secret.py"},
+    "argon2": {"store/store_key.py"},
     "sqlcipher3": {"store/connection.py"},
-    "jinja2": {"engine/template.py"},
-    "uvicorn": {"api/server.py", "api/http/connection.py"},
+    "jinja2": {"engine/prompt/template_process.py"},
+    "uvicorn": {"api/http/server.py", "api/http/connection.py"},
     "h11": {"api/http/connection.py"},
-    "gguf": {"catalog/convert.py", "forge/export.py", "forge/pretrained.py"},
+    "gguf": {"catalog/install/convert.py", "forge/export.py", "forge/pretrained.py"},
     "tokenizers": {"forge/vocabulary.py", "forge/encoder.py", "forge/pretrained.py"},
-    "llguidance": {"engine/constrain.py"},
-    "jsonschema_rs": {"engine/checks.py"},
+    "llguidance": {"engine/structured/grammar.py"},
+    "jsonschema_rs": {"engine/structured/answer_checks.py"},
 }
 
 

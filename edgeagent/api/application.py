@@ -11,28 +11,26 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 
 from edgeagent import __version__
-from edgeagent.api import (
-    anthropic,
+from edgeagent.api.admin import data, keys
+from edgeagent.api.anthropic import messages
+from edgeagent.api.http import errors, health
+from edgeagent.api.http.docs_page import DocsPlugin
+from edgeagent.api.http.error_docs import document_errors
+from edgeagent.api.ollama import chat as ollama
+from edgeagent.api.ollama import models as ollama_models
+from edgeagent.api.openai import (
     chat,
     completions,
     conformance,
     conversations,
-    data,
     embeddings,
-    errors,
-    keys,
     models,
-    ollama,
-    ollama_models,
     rerank,
     responses,
     responses_stored,
-    stored,
-    system,
+    stored_chats,
     tokens,
 )
-from edgeagent.api.docs import DocsPlugin
-from edgeagent.api.documented import document_errors
 
 ROUTES = [
     chat.chat,
@@ -50,13 +48,13 @@ ROUTES = [
     keys.list_keys,
     keys.revoke_key,
     keys.rotate_key,
-    system.health,
-    system.ready,
+    health.health,
+    health.ready,
     conformance.show_conformance,
-    *anthropic.HANDLERS,
+    *messages.HANDLERS,
     *ollama.HANDLERS,
     *ollama_models.HANDLERS,
-    *stored.HANDLERS,
+    *stored_chats.HANDLERS,
     *responses.HANDLERS,
     *responses_stored.HANDLERS,
     *conversations.HANDLERS,

@@ -21,8 +21,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from edgeagent.catalog.durable import open_regular, replace_text
 from edgeagent.catalog.record import InstalledModel
+from edgeagent.durable import open_regular, replace_text
 from edgeagent.errors import InstallFailed
 from edgeagent.types import FileIdentity
 

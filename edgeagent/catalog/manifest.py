@@ -18,9 +18,9 @@ from msgspec import Struct
 
 from edgeagent.catalog.ids import RULE, is_id, nearest
 from edgeagent.errors import ModelNotFound, SettingsError
+from edgeagent.settings import BUNDLES
 
 # Below the models directory: what installed bundles brought beside models (`bundle_state`).
-BUNDLES = ".bundles"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -9,11 +9,11 @@ from typing import Any
 import click
 from rich.table import Table
 
-from edgeagent.cli.options import settings_options
-from edgeagent.cli.store import opened, sink, when
-from edgeagent.cli.terminal import show_table
-from edgeagent.store import anchor
+from edgeagent.cli.shared.options import settings_options
+from edgeagent.cli.shared.store import opened, sink, when
+from edgeagent.cli.shared.terminal import show_table
 from edgeagent.store import audit as chain
+from edgeagent.store import audit_anchor
 
 
 @click.group()
@@ -53,9 +53,9 @@ def verify(config: Path | None, anchors: tuple[str, ...], **flags: Any) -> int:
     of the log, or the last line of an export. Without any of them, an older copy of the whole
     database in the place of this one is not noticed.
     """
-    given = [anchor.parse(text) for text in anchors]
+    given = [audit_anchor.parse(text) for text in anchors]
     with opened(config, flags) as here:
-        kept = anchor.read(here.anchor)
+        kept = audit_anchor.read(here.anchor)
         known = given + ([kept] if kept is not None else [])
         result = here.database.read(lambda conn: chain.verify(conn, here.audit_key, known))
     for problem in result.problems:
@@ -66,7 +66,7 @@ def verify(config: Path | None, anchors: tuple[str, ...], **flags: Any) -> int:
     span = f"{result.first_seq}-{result.head.seq}" if result.n_rows else "none"
     against = f"{len(known)} anchors" if len(known) != 1 else f"the anchor at row {known[0].seq}"
     click.echo(f"The audit is sound: {result.n_rows} rows ({span}), compared with {against}.")
-    click.echo(f"head {anchor.shown(result.head)}")
+    click.echo(f"head {audit_anchor.shown(result.head)}")
     return 0
 
 
@@ -81,14 +81,14 @@ def export(config: Path | None, out: Path | None, after: int, **flags: Any) -> N
     with opened(config, flags) as here:
         with sink(out) as write:
             head = here.database.read(lambda conn: _export(conn, here.audit_key, after, write))
-        anchor.publish_head(here.database, here.audit_key, here.anchor)
+        audit_anchor.publish_head(here.database, here.audit_key, here.anchor)
     if out is not None:
-        click.echo(f"Wrote {out}; head {anchor.shown(head)}")
+        click.echo(f"Wrote {out}; head {audit_anchor.shown(head)}")
 
 
 def _export(conn: Any, key: bytes, after: int, write: Any) -> chain.Head:
     for row in chain.rows(conn, after):
         write(json.dumps(row.shown(), ensure_ascii=False).encode() + b"\n")
     head = chain.head(conn, key)
-    write(json.dumps({"head": anchor.shown(head)}).encode() + b"\n")
+    write(json.dumps({"head": audit_anchor.shown(head)}).encode() + b"\n")
     return head

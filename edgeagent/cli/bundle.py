@@ -11,19 +11,19 @@ import click
 import msgspec
 from rich.table import Table
 
-from edgeagent.catalog.bundle import InstalledBundle, install_bundle
-from edgeagent.catalog.bundle_manifest import Manifest
-from edgeagent.catalog.bundle_read import open_bundle
-from edgeagent.catalog.bundle_state import BundleFolder
-from edgeagent.catalog.bundle_write import Contents, minisig_of, write_bundle
-from edgeagent.catalog.signing import TrustList, load_signing_key, load_trust
+from edgeagent.catalog.bundles.installer import InstalledBundle, install_bundle
+from edgeagent.catalog.bundles.manifest import Manifest
+from edgeagent.catalog.bundles.reader import open_bundle
+from edgeagent.catalog.bundles.signing import TrustList, load_signing_key, load_trust
+from edgeagent.catalog.bundles.state import BundleFolder
+from edgeagent.catalog.bundles.writer import Contents, minisig_of, write_bundle
 from edgeagent.catalog.toml import to_toml
 from edgeagent.cli.bundle_keys import keys, trusted_keys_dir
-from edgeagent.cli.library import catalog_of, library_of
 from edgeagent.cli.models import megabytes, progress_bar
-from edgeagent.cli.options import configured, settings_options
-from edgeagent.cli.terminal import show_table
-from edgeagent.cli.trial import trial_load
+from edgeagent.cli.shared.library import catalog_of, library_of
+from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.cli.shared.terminal import show_table
+from edgeagent.cli.shared.trial_load import trial_load
 from edgeagent.device import library as profiles
 from edgeagent.settings import Settings
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from edgeagent.catalog import signing as signatures
-from edgeagent.cli.options import configured, settings_options
+from edgeagent.catalog.bundles import signing as signatures
+from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.settings import Settings
 
 

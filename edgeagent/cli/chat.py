@@ -11,10 +11,10 @@ from typing import Any
 import click
 import httpx
 
-from edgeagent.cli.answer import ShownAnswer
-from edgeagent.cli.daemon import authorization, explained, running_daemon
-from edgeagent.cli.interrupts import Interrupts
-from edgeagent.cli.options import configured, settings_options
+from edgeagent.cli.shared.answer_view import ShownAnswer
+from edgeagent.cli.shared.daemon import authorization, explained, running_daemon
+from edgeagent.cli.shared.interrupts import Interrupts
+from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.terminal_history import forget_history
 from edgeagent.settings import Settings

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import click
 from rich.table import Table
 
-from edgeagent.cli.erase import erase
+from edgeagent.cli.data_erase import erase
 from edgeagent.cli.keys import actor
 from edgeagent.cli.models import megabytes
-from edgeagent.cli.options import configured, settings_options
-from edgeagent.cli.store import (
+from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.cli.shared.store import (
     is_in_use,
     opened,
     progress_bars,
@@ -22,25 +22,25 @@ from edgeagent.cli.store import (
     sink,
     when,
 )
-from edgeagent.cli.terminal import confirm, show_table
+from edgeagent.cli.shared.terminal import confirm, show_table
 from edgeagent.errors import BackupFailed, NotFound, StoreUnusable
 from edgeagent.settings import Settings
 from edgeagent.store import (
-    anchor,
     audit,
+    audit_anchor,
     export,
-    mark,
+    journal_mark,
+    ownership,
     recovery,
     replay,
-    selection,
     stats,
 )
 from edgeagent.store.backup import Backups
+from edgeagent.store.database_files import StoreFiles, StoreLock
 from edgeagent.store.erasure import label, n_rows
-from edgeagent.store.files import StoreFiles, StoreLock
-from edgeagent.store.secret import Seal, obtain
-from edgeagent.store.selection import Selector
+from edgeagent.store.ownership import Selector
 from edgeagent.store.sql import Connection, now_ms
+from edgeagent.store.store_key import Seal, obtain
 
 
 @click.group()
@@ -114,7 +114,7 @@ def export_(
                 )
             )
         _audit(here.database, here.audit_key, "data.export", selector)
-        anchor.publish_head(here.database, here.audit_key, here.anchor)
+        audit_anchor.publish_head(here.database, here.audit_key, here.anchor)
     if out is not None:
         click.echo(f"Wrote {out} ({megabytes(out.stat().st_size)}, {total} rows)")
 
@@ -184,7 +184,7 @@ def restore(config: Path | None, file: Path | None, yes: bool, **flags: Any) -> 
             click.echo(f"The daemon will answer nobody. {why}", err=True)
         _audit(here.database, here.audit_key, "data.restore", None)
         # The backup's audit is older than the anchor, and this is on purpose.
-        anchor.publish_head(here.database, here.audit_key, here.anchor, is_restored=True)
+        audit_anchor.publish_head(here.database, here.audit_key, here.anchor, is_restored=True)
 
 
 def _restore(settings: Settings, file: Path | None) -> str:
@@ -219,8 +219,8 @@ def _set_hold(
 ) -> None:
     kind: Literal["hold", "release"] = "hold" if is_held else "release"
     with opened(config, flags) as here:
-        found = here.database.read(partial(selection.counts, selector=selector))
-        if not any(found[table] for table in selection.HOLDABLE):
+        found = here.database.read(partial(ownership.counts, selector=selector))
+        if not any(found[table] for table in ownership.HOLDABLE):
             raise NotFound(
                 f"Nothing that can be held is stored of {selector.named()}: check the spelling."
             )
@@ -228,8 +228,8 @@ def _set_hold(
         entered = journal.append(kind, replay.selector_entry(journal, selector))
 
         def change(conn: Connection) -> dict[str, int]:
-            changed = selection.set_hold(conn, selector, is_held)
-            mark.carried_out(conn, entered, entered.head.n)
+            changed = ownership.set_hold(conn, selector, is_held)
+            journal_mark.carried_out(conn, entered, entered.head.n)
             audit.append(
                 conn, here.audit_key, actor=actor(), action=f"data.{kind}",
                 object=label(here.audit_key, selector),
@@ -237,7 +237,7 @@ def _set_hold(
             return changed
 
         changed = here.database.write(change, essential=True).result()
-        anchor.publish_done(here.database, here.audit_key, here.anchor)
+        audit_anchor.publish_done(here.database, here.audit_key, here.anchor)
     told = ", ".join(f"{n} of {table}" for table, n in changed.items() if n) or "nothing new"
     click.echo(f"{'Held' if is_held else 'Released'}: {told}.")
 

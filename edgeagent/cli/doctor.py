@@ -17,17 +17,17 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edgeagent import __version__
-from edgeagent.catalog.speed import error_of
-from edgeagent.cli.confinement import confinement_problems, confinement_table
-from edgeagent.cli.dependencies import known_bad
-from edgeagent.cli.library import library_of, model_to_install
-from edgeagent.cli.measured import Prediction, model_to_measure, predictions
-from edgeagent.cli.options import configured, settings_options
-from edgeagent.configuration import Configuration
+from edgeagent.catalog.sizing.speed import error_of
+from edgeagent.cli.shared.confinement import confinement_problems, confinement_table
+from edgeagent.cli.shared.dependencies import known_bad
+from edgeagent.cli.shared.library import library_of, model_to_install
+from edgeagent.cli.shared.measured_rates import Prediction, model_to_measure, predictions
+from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.device.benchmark import Measuring
+from edgeagent.device.configuration import Configuration
 from edgeagent.device.measure import Measurement
 from edgeagent.errors import EdgeAgentError
-from edgeagent.measuring import Measuring
-from edgeagent.store.files import StoreFiles
+from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.recovery import earlier
 from edgeagent.worker.probe import gather
 

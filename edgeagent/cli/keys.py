@@ -15,13 +15,13 @@ import click
 import msgspec
 from rich.table import Table
 
-from edgeagent.api.schemas.keys import key_fields
-from edgeagent.cli.options import configured, settings_options
-from edgeagent.cli.terminal import confirm, show_table
-from edgeagent.keyring import Keyring
+from edgeagent.api.admin.key_schemas import key_fields
+from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.cli.shared.terminal import confirm, show_table
 from edgeagent.store.database import open_store
-from edgeagent.store.files import StoreFiles
+from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.key_record import Key, KeySpec, NewKey, scopes_from
+from edgeagent.store.keyring import Keyring
 from edgeagent.store.sql import now_ms
 from edgeagent.types import ALL_SCOPES, KeyLimits
 

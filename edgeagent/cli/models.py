@@ -24,22 +24,22 @@ from rich.progress import (
 from rich.table import Table
 
 from edgeagent.catalog import digest
-from edgeagent.catalog import install as installing
 from edgeagent.catalog.approvals import identity_of
 from edgeagent.catalog.chat_template import installed_template
-from edgeagent.catalog.inspection import inspect_apart
+from edgeagent.catalog.gguf.inspection import inspect_apart
+from edgeagent.catalog.install import installer as installing
+from edgeagent.catalog.install.reference import HubReference, Reference, read_reference
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.record import InstalledModel
-from edgeagent.catalog.reference import HubReference, Reference, read_reference
-from edgeagent.catalog.select import Needs
-from edgeagent.cli.daemon import call
-from edgeagent.cli.library import catalog_of, integrity_of, library_of, model_to_install
-from edgeagent.cli.options import configured, settings_options
-from edgeagent.cli.recommend import TASKS, best_here, recommend
-from edgeagent.cli.templates import as_json, given_template, template_table, warning_of
-from edgeagent.cli.terminal import confirm, show_table
-from edgeagent.cli.trial import trial_load
-from edgeagent.configuration import Configuration
+from edgeagent.catalog.selection import Needs
+from edgeagent.cli.models_recommend import TASKS, best_here, recommend
+from edgeagent.cli.shared.daemon import call
+from edgeagent.cli.shared.library import catalog_of, integrity_of, library_of, model_to_install
+from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.cli.shared.templates import as_json, given_template, template_table, warning_of
+from edgeagent.cli.shared.terminal import confirm, show_table
+from edgeagent.cli.shared.trial_load import trial_load
+from edgeagent.device.configuration import Configuration
 from edgeagent.errors import InstallFailed
 from edgeagent.settings import Settings
 

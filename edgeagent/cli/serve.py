@@ -12,13 +12,14 @@ from typing import Any
 
 import click
 
-from edgeagent import logs
-from edgeagent.cli.options import configured, settings_options
-from edgeagent.configuration import Configuration
+from edgeagent.api.http.hosts import is_loopback
+from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.daemon.instance import Instance
+from edgeagent.daemon.preload import Headstart
+from edgeagent.daemon.sockets import bind, listen
+from edgeagent.device.configuration import Configuration
 from edgeagent.errors import StartFailed
-from edgeagent.headstart import Headstart
-from edgeagent.listener import bind, is_loopback, listen
+from edgeagent.worker import log_format
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def serve(config: Path | None, bootstrap_key_file: Path | None, **flags: Any) ->
     """
     configuration = configured(config, **flags)
     settings = configuration.settings
-    logs.start(settings.log_level)
+    log_format.start(settings.log_level)
     # Before the store is marked or a model loaded. Kept until this process ends.
     instance = Instance(settings.state_dir, must_hold=settings.store == "on")
     # An address that is taken is told of before a model is loaded beside that of whoever has it.
@@ -77,7 +78,7 @@ def _serve(
     bootstrap_key_file: Path | None,
 ) -> None:
     # Only now: this is a second of imports, in which the model is being loaded.
-    from edgeagent.app import Daemon
+    from edgeagent.daemon.app import Daemon
 
     daemon = Daemon(configuration, inherited, headstart, bootstrap_key_file=bootstrap_key_file)
     settings = configuration.settings

@@ -16,11 +16,11 @@ import logging
 import os
 from pathlib import Path
 
-from edgeagent.catalog.durable import sync_folder
+from edgeagent.durable import sync_folder
 from edgeagent.errors import StartFailed
-from edgeagent.keyring import Keyring
 from edgeagent.store import keys
 from edgeagent.store.key_record import KeySpec
+from edgeagent.store.keyring import Keyring
 from edgeagent.types import ALL_SCOPES
 
 logger = logging.getLogger(__name__)

@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeagent.custody import Custody
-from edgeagent.dialogues import Dialogues
-from edgeagent.keyring import Keyring
 from edgeagent.pool import Pool
-from edgeagent.prefixes import Prefixes
-from edgeagent.runs import Runs
-from edgeagent.serving.erasure_hub import ErasureHub, Gone
+from edgeagent.serving.background import Runs
+from edgeagent.serving.conversations import Dialogues
+from edgeagent.serving.prefix_store import Prefixes
 from edgeagent.serving.terminal_history import forget_history
+from edgeagent.store.erasure_hub import ErasureHub, Gone
+from edgeagent.store.keyring import Keyring
+from edgeagent.store.lifecycle import Custody
 from edgeagent.store.requests import RequestLog
 
 

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from edgeagent.errors import StartFailed
-from edgeagent.store.files import FolderLock
+from edgeagent.store.database_files import FolderLock
 
 PID_FILE = "daemon.lock"
 

@@ -37,7 +37,7 @@ def begin(config: EngineConfig, log_level: str, *, is_silent: bool = False) -> B
     ours, theirs = socket.socketpair()
     with theirs:
         process = spawn.start(
-            "edgeagent.engine.worker",
+            "edgeagent.engine.process.worker",
             str(theirs.fileno()),
             log_level,
             str(os.getpid()),

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 
-from edgeagent.catalog.safetensors import read_tensors
+from edgeagent.catalog.install.safetensors import read_tensors
 from edgeagent.errors import EdgeAgentError, ForgeFailed
 from edgeagent.forge.precision import autocast, bf16_is_faster
 

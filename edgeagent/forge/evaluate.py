@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgeagent.engine.llama import Llama
-from edgeagent.engine.offer import Choice, Offer, plain_pieces
+from edgeagent.engine.intents.intent_scoring import Choice, Offer, plain_pieces
+from edgeagent.engine.llama.model import Llama
 from edgeagent.forge.classes import Classes, Threshold
 from edgeagent.forge.datasets import OUT_OF_SCOPE, Corpus, Item
 from edgeagent.forge.figures import intent_figures, thresholds
 from edgeagent.forge.vocabulary import Vocabulary, first_values
-from edgeagent.intents import (
+from edgeagent.types import EngineConfig
+from edgeagent.types.intents import (
     LAST_SLOT,
     NO_SLOTS,
     Candidate,
@@ -31,7 +32,6 @@ from edgeagent.intents import (
     intent_text,
     slot_text,
 )
-from edgeagent.types import EngineConfig
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from edgeagent.engine.llama import Llama
+from edgeagent.engine.llama.model import Llama
 from edgeagent.forge.decoder import Decoder
 from edgeagent.forge.evaluate import plain_config
 from edgeagent.forge.vocabulary import END, Vocabulary

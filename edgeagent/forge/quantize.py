@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeagent.engine.bindings import lib
+from edgeagent.engine.llama.bindings import lib
 from edgeagent.errors import ForgeFailed
 
 # llama.h: enum llama_ftype.

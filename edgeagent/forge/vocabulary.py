@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import Corpus, Item
-from edgeagent.intents import LAST_SLOT, NO_SLOTS, intent_text, slot_text
+from edgeagent.types.intents import LAST_SLOT, NO_SLOTS, intent_text, slot_text
 
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 CONTROL = (USER, ASSISTANT, END)

@@ -16,13 +16,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from edgeagent import errors
-from edgeagent.engine.breaker import Breaker
 from edgeagent.engine.client import EngineClient
 from edgeagent.engine.spawn import Begun
 from edgeagent.pool.cores import share_cores
 from edgeagent.pool.memory import Held, Placement, decide, in_words
 from edgeagent.pool.resident import Resident
 from edgeagent.types import EngineConfig
+from edgeagent.worker.breaker import Breaker
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edgeagent.engine.breaker import Breaker
 from edgeagent.engine.client import EngineClient
 from edgeagent.pool.memory import Held, Placement
+from edgeagent.worker.breaker import Breaker
 
 
 @dataclass(eq=False)

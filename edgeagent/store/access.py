@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeagent.errors import EdgeAgentError, StoreLocked
-from edgeagent.store import anchor, audit, clock, keys, mark
-from edgeagent.store.anchor import Recall
+from edgeagent.store import audit, audit_anchor, clock, journal_mark, keys
+from edgeagent.store.audit_anchor import Recall
 from edgeagent.store.connection import Tables
 from edgeagent.store.journal import Contents, Journal
-from edgeagent.store.mark import Mark
+from edgeagent.store.journal_mark import Mark
 from edgeagent.store.replay import Replayed, replay
-from edgeagent.store.secret import Secret
 from edgeagent.store.sql import scalar
+from edgeagent.store.store_key import Secret
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Access:
             journal = self._journal.append("keyed")
         if facts.mark is None or facts.mark.place != journal.head:
             with db.atomic():
-                mark.carried_out(db, journal, *(entry.n for entry in journal.entries))
+                journal_mark.carried_out(db, journal, *(entry.n for entry in journal.entries))
         if facts.anchor is not None and facts.anchor.time_ms > clock.floor_ms(db):
             with db.atomic():  # an older copy knows an older time
                 clock.set_floor(db, facts.anchor.time_ms)
@@ -149,12 +149,12 @@ class Access:
     def _facts(self, db: Tables) -> Facts:
         """Raises: StoreLocked for a journal or an anchor that cannot be read."""
         # The journal last: it is written first, and others may be writing.
-        known = mark.read(db)
+        known = journal_mark.read(db)
         has_keys, has_rows = keys.is_any_made(db), _has_rows(db)
         audit_seq = int(scalar(db, "select max(seq) from audit") or 0)
         path = self._anchor_path
         try:
-            kept = anchor.recall(path, self._key) if path is not None else None
+            kept = audit_anchor.recall(path, self._key) if path is not None else None
         except EdgeAgentError as exc:
             raise StoreLocked(exc.message) from exc
         return Facts(self._journal.read(), known, kept, has_keys, has_rows, audit_seq)

@@ -6,8 +6,8 @@ Each row's mac covers the row and the mac before it, keyed with a subkey of the 
 
 An edited, swapped or missing row breaks the chain behind it. Two sealed records in `checkpoint` guard its
 ends: `audit_base`, where retention has cut the old end off, and `audit_head`, the newest row. Whoever can
-put back an older copy of the whole file defeats both; `store/anchor.py` keeps the head outside for that.
-Rows name objects and never hold their content. Source: forward integrity, Bellare and Yee 1997, less
+put back an older copy of the whole file defeats both; `store/audit_anchor.py` keeps the head outside for
+that. Rows name objects and never hold their content. Source: forward integrity, Bellare and Yee 1997, less
 its evolving keys: the daemon must be able to verify, so whoever has the key can forge.
 """
 
@@ -22,8 +22,8 @@ from typing import Any
 
 import msgspec
 
-from edgeagent.store.secret import Secret
 from edgeagent.store.sql import Connection, boot_id, now_ms, scalar
+from edgeagent.store.store_key import Secret
 
 GENESIS = bytes(32)
 MOST_PROBLEMS = 20

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from edgeagent.catalog.durable import sync_folder
+from edgeagent.durable import sync_folder
 from edgeagent.errors import EdgeAgentError, StorageFull, StoreUnusable
 from edgeagent.settings import Settings
-from edgeagent.store import mark
+from edgeagent.store import journal_mark
 from edgeagent.store.access import Access
 from edgeagent.store.backup import Backups
-from edgeagent.store.ballast import LEAST_BYTES, Ballast
 from edgeagent.store.connection import (
     SqliteError,
     Tables,
@@ -27,12 +26,13 @@ from edgeagent.store.connection import (
     set_wal,
     translate,
 )
-from edgeagent.store.files import StoreFiles, StoreLock
+from edgeagent.store.database_files import StoreFiles, StoreLock
+from edgeagent.store.disk_reserve import LEAST_BYTES, Ballast
 from edgeagent.store.journal import LONG_ENTRIES, Journal
 from edgeagent.store.migrations import MIGRATIONS, Migration, migrate, refuse_newer, version
-from edgeagent.store.reader import Readers
+from edgeagent.store.readers import Readers
 from edgeagent.store.recovery import Notice, prepare
-from edgeagent.store.secret import Secret, obtain
+from edgeagent.store.store_key import Secret, obtain
 from edgeagent.store.writer import Job, Writer
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class Database:
 
     def compact_journal(self) -> bool:
         """Drop old entries of a long journal that neither this database nor any backup lacks."""
-        known = self.read(mark.read)
+        known = self.read(journal_mark.read)
         if known is None:
             return False
         oldest = self.backups.least_entry()

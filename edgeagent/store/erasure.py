@@ -1,7 +1,7 @@
 """Erasing what is kept of an owner, a conversation or a subject, and proving that it is gone.
 
-    1. refuse while something of it is under legal hold; else number it (store/epochs.py), so that what
-       is being answered now is not stored afterwards, and audit that erasing begins
+    1. refuse while something of it is under legal hold; else number it (store/erasure_epochs.py), so that
+       what is being answered now is not stored afterwards, and audit that erasing begins
     2. delete in short transactions: search entries, content, rows; take probes of the texts before
     3. audit the end, with the digest of what was erased
     4. clean up: merge the searches, empty the log; caches outside the database are told to forget
@@ -10,7 +10,8 @@
        VACUUM and search again
 
 Before 2 it is entered in the journal, by which an interrupted erasure is finished at the next start and
-a restored backup is erased again (store/replay.py); a note (`removal.mark`) lets the next sweep clean up.
+a restored backup is erased again (store/replay.py); a note (`row_deletion.mark`)
+lets the next sweep clean up.
 Freed flash cells are the device's affair: what is on them is encrypted.
 """
 
@@ -27,13 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeagent.errors import LegalHold, NotFound
-from edgeagent.store import audit, epochs, proof, removal, selection
+from edgeagent.store import audit, erasure_epochs, ownership, residue_scan, row_deletion
 from edgeagent.store.backup import Backup
 from edgeagent.store.database import Database
-from edgeagent.store.proof import Probes, Proof
-from edgeagent.store.removal import BATCH, key_of
+from edgeagent.store.ownership import HELD, TABLES, Selector
 from edgeagent.store.replay import recorded
-from edgeagent.store.selection import HELD, TABLES, Selector
+from edgeagent.store.residue_scan import Probes, Proof
+from edgeagent.store.row_deletion import BATCH, key_of
 from edgeagent.store.sql import Connection, now_ms
 
 logger = logging.getLogger(__name__)
@@ -200,18 +201,18 @@ def _number(
     conn: Connection, *, store: Database, key: bytes, request: Request
 ) -> dict[str, int] | None:
     """Rows under legal hold; None where nothing is stored. Raises: LegalHold."""
-    is_there = any(selection.counts(conn, request.selector).values())
-    held = selection.held_counts(conn, request.selector)
+    is_there = any(ownership.counts(conn, request.selector).values())
+    held = ownership.held_counts(conn, request.selector)
     if held and not request.except_held:
         told = ", ".join(f"{n} of {table}" for table, n in held.items())
         raise LegalHold(
             f"Rows of {request.selector.named()} are under legal hold ({told}), none may be: end the "
             "hold with `edgeagent data release`, or erase the rest with --except-held."
         )
-    epochs.advance(conn, store.journal.pseudonym, request.selector)
+    erasure_epochs.advance(conn, store.journal.pseudonym, request.selector)
     if not is_there:
         return None
-    removal.prepare(conn)
+    row_deletion.prepare(conn)
     audit.append(
         conn, key, actor=request.actor, action="data.erase.begin", object=label(key, request.selector)
     )  # fmt: skip
@@ -232,8 +233,8 @@ def _erase_batch(conn: Connection, *, table: str, selector: Selector) -> _Batch:
         for one in ids:
             for row in conn.execute(_TEXTS[table], (one,)).fetchall():
                 texts += [text for text in row if text]
-    deleted = removal.delete(conn, table, ids)
-    removal.mark(conn)
+    deleted = row_deletion.delete(conn, table, ids)
+    row_deletion.mark(conn)
     return _Batch(ids, texts, deleted)
 
 
@@ -251,7 +252,7 @@ def _end(
 def _clean(store: Database, tell: Callable[[str, int], object]) -> bool:
     """Clean up, and again while a reader holds the log."""
     deadline = time.monotonic() + CLEAN_TIMEOUT_S
-    while not removal.clean(store, lambda _n: tell("clean", 1)):
+    while not row_deletion.clean(store, lambda _n: tell("clean", 1)):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
@@ -272,9 +273,9 @@ def _prove(
     tell: Callable[[str, int], object],
 ) -> None:  # fmt: skip
     def look() -> Proof:
-        return proof.search(
+        return residue_scan.search(
             store.files, store.secret.raw if store.secret else None, probes,
-            lambda probe: store.read(lambda conn: proof.kept_in(conn, probe)),
+            lambda probe: store.read(lambda conn: residue_scan.kept_in(conn, probe)),
             state_dir=places.state_dir, leave_out=places.leave_out,
             tell=lambda n: tell("search", n),
         )  # fmt: skip
@@ -312,4 +313,4 @@ def _holding(older: list[Backup], keep: int, receipt: Receipt) -> list[dict[str,
 
 def n_rows(conn: Connection, selector: Selector) -> int:
     """How many rows an export or an erasure will pass, for a progress bar."""
-    return sum(selection.counts(conn, selector).values())
+    return sum(ownership.counts(conn, selector).values())

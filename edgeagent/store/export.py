@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from edgeagent.store.removal import key_of
-from edgeagent.store.selection import Selector
+from edgeagent.store.ownership import Selector
+from edgeagent.store.row_deletion import key_of
 from edgeagent.store.sql import Connection
 
 PAGE_ROWS = 200

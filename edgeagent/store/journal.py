@@ -8,12 +8,11 @@ The journal is that memory: a file beside the database, one line for each act, n
     mac[n] = HMAC-SHA256(key, id, n, kind, what, utc_ms, mac[n-1])
 
 An entry is on the disk before its act is acknowledged. The database keeps the number up to which it
-has carried the journal out (`store/mark.py`), so an older copy shows what it lacks, and `store/access.py`
-replays that before anything is served. (number, mac) of the newest entry is the head; database and audit
-anchor keep it, which tells of a journal that was cut, replaced or deleted. Entries hold key ids and, for
-whose data was erased and which rows were deleted, keyed pseudonyms: nobody can read a name in the file,
-with its key either. Entries that no backup lacks are dropped (`compact`).
-A store in plain text has no key: its journal then finds accidents and no intent.
+has carried the journal out (`store/journal_mark.py`), so an older copy shows what it lacks, and
+`store/access.py` replays that before anything is served. (number, mac) of the newest entry is the head;
+database and audit anchor keep it, which tells of a journal that was cut, replaced or deleted. Entries hold
+key ids and, for whose data was erased and which rows were deleted, keyed pseudonyms: nobody can read a name
+in the file, with its key either. Entries that no backup lacks are dropped (`compact`).
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from edgeagent.catalog.durable import open_regular, sync_folder
+from edgeagent.durable import open_regular, sync_folder
 from edgeagent.errors import EdgeAgentError, StoreLocked
-from edgeagent.store.ballast import Ballast
 from edgeagent.store.connection import from_os
-from edgeagent.store.files import StoreFiles
-from edgeagent.store.secret import Secret
+from edgeagent.store.database_files import StoreFiles
+from edgeagent.store.disk_reserve import Ballast
 from edgeagent.store.sql import now_ms
+from edgeagent.store.store_key import Secret
 
 Kind = Literal[
     "keyed", "open", "revoke", "expire", "erase", "delete", "hold", "release", "abandon", "reset"
 ]  # fmt: skip
 # expire: `what` is a key and the UTC milliseconds at which it ends.
 # keyed: from here on requests need a key. open: the last record of a key was dropped on purpose.
-# delete: one row, which its client deleted (store/deletion.py).
+# delete: one row, which its client deleted (store/client_deletion.py).
 # abandon: the erasure or deletion with the number in `what` has failed and is not to be taken up again.
 # reset: an administrator has accepted the loss of what was known of keys.
 MOST_ENTRIES = 4096  # more are dropped where no backup needs them

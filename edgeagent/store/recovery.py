@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeagent.catalog.durable import sync_file, sync_folder
+from edgeagent.durable import sync_file, sync_folder
 from edgeagent.errors import KeyUnusable, StoreDamaged
-from edgeagent.store import wal
+from edgeagent.store import wal_check
 from edgeagent.store.backup import Backups
 from edgeagent.store.connection import (
     PLAIN_HEADER,
@@ -35,9 +35,9 @@ from edgeagent.store.connection import (
     set_wal,
     translate,
 )
-from edgeagent.store.files import StoreFiles, beside
+from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.migrations import MIGRATIONS, Migration, refuse_newer
-from edgeagent.store.secret import Seal, Secret
+from edgeagent.store.store_key import Seal, Secret
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def _examine(
 
     Raises: StoreDamaged with the damage only, StoreUnusable, StorageFull, StorageFailed.
     """
-    log = wal.read(beside(files.database)[0])
+    log = wal_check.read(beside(files.database)[0])
     db = connect(files.database, key, role="writer")
     with contextlib.ExitStack() as undo:
         undo.callback(db.close)
@@ -198,7 +198,7 @@ def _examine(
         return db, said or []
 
 
-def _bring_in(db: Tables, files: StoreFiles, log: wal.Log) -> list[Notice] | None:
+def _bring_in(db: Tables, files: StoreFiles, log: wal_check.Log) -> list[Notice] | None:
     """Empty the log into the file: pages that it replaces may be torn there after a power cut.
 
     None on a full disk: trying would use up what room the readers need. Raises: SqliteError.

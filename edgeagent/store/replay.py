@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import msgspec
 
 from edgeagent.errors import EdgeAgentError
-from edgeagent.store import audit, deletion, mark, removal, selection
+from edgeagent.store import audit, client_deletion, journal_mark, ownership, row_deletion
 from edgeagent.store.connection import SqliteError, Tables
 from edgeagent.store.journal import Contents, Entry, Journal
-from edgeagent.store.selection import HELD, TABLES, Selector
+from edgeagent.store.ownership import HELD, TABLES, Selector
 from edgeagent.store.sql import Connection, marks
 
 _FOUND_IN = {
@@ -67,7 +67,7 @@ def recorded(journal: Journal, selector: Selector) -> Iterator[Callable[[Connect
 
     def mark_done(conn: Connection) -> None:
         same = [e.n for e in contents.entries if e.kind == "erase" and e.what == what]
-        mark.carried_out(conn, contents, *same)
+        journal_mark.carried_out(conn, contents, *same)
 
     try:
         yield mark_done
@@ -79,12 +79,14 @@ def recorded(journal: Journal, selector: Selector) -> Iterator[Callable[[Connect
 
 def replay(db: Tables, journal: Journal, contents: Contents, audit_key: bytes) -> Replayed:
     """Carry out what the mark of this database lacks. Raises: SqliteError."""
-    known = mark.read(db)
+    known = journal_mark.read(db)
     done = Replayed()
     behind = known.place.n if known is not None else 0
     others = set(known.done) if known is not None else set()
     left = [entry for entry in contents.entries if entry.n > behind and entry.n not in others]
-    meant = deletion.present(db, journal, (entry for entry in left if entry.kind == "delete"))
+    meant = client_deletion.present(
+        db, journal, (entry for entry in left if entry.kind == "delete")
+    )
     for is_deletion, group in itertools.groupby(left, key=lambda entry: entry.kind == "delete"):
         if is_deletion:
             _delete_again(db, contents, list(group), meant, audit_key, done)
@@ -119,10 +121,10 @@ def _delete_again(
     db: Tables, contents: Contents, entries: list[Entry], meant: dict[int, tuple[str, str]],
     audit_key: bytes, done: Replayed,
 ) -> None:  # fmt: skip
-    for start in range(0, len(entries), deletion.BATCH):
-        batch = entries[start : start + deletion.BATCH]
+    for start in range(0, len(entries), client_deletion.BATCH):
+        batch = entries[start : start + client_deletion.BATCH]
         with db.atomic():
-            n_rows = deletion.delete_again(db, contents, batch, meant)
+            n_rows = client_deletion.delete_again(db, contents, batch, meant)
             if n_rows:
                 what = f"journal:{batch[0].n}-{batch[-1].n} rows:{n_rows}"
                 audit.append(db, audit_key, actor="system", action="replay.delete", object=what)
@@ -152,9 +154,9 @@ def _carry_out(
         elif entry.kind == "erase" and selector is not None:
             told(f"journal:{entry.n} rows:{n_rows}")
         elif entry.kind in ("hold", "release") and selector is not None:
-            selection.set_hold(db, selector, entry.kind == "hold")
+            ownership.set_hold(db, selector, entry.kind == "hold")
             told(f"journal:{entry.n}")
-        mark.carried_out(db, contents, entry.n)
+        journal_mark.carried_out(db, contents, entry.n)
 
 
 def _selector(db: Tables, journal: Journal, what: str) -> Selector | None:
@@ -181,14 +183,14 @@ def _erase(db: Tables, selector: Selector) -> int:
     """Delete what is meant and not under legal hold, a few rows at a time. Gives how many."""
     n_rows = 0
     for table in TABLES:
-        row_key = removal.key_of(table)
+        row_key = row_deletion.key_of(table)
         sql = (
             f"select {row_key} from {table} where ({selector.where(table)}) and not {HELD[table]} "
-            f"limit {removal.BATCH}"
+            f"limit {row_deletion.BATCH}"
         )
         while ids := [row[0] for row in db.execute(sql, selector.values()).fetchall()]:
             with db.atomic():
-                removal.delete(db, table, ids)
-                removal.mark(db)
+                row_deletion.delete(db, table, ids)
+                row_deletion.mark(db)
             n_rows += len(ids)
     return n_rows

@@ -3,7 +3,7 @@
     look at the clock; while it is doubted nothing is deleted (store/clock.py), but before serving
         what was over its age already at a time that has certainly been
     for each class with an age: delete what is older and not under legal hold, in short transactions
-    clean up what deleting leaves behind (store/removal.py)
+    clean up what deleting leaves behind (store/row_deletion.py)
 
 Classes: `content` is what items and responses say, and leaves the rows about them; `responses` are
 stored responses and conversations with everything in them, counted from a conversation's last change;
@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from edgeagent.store import audit, clock, removal
+from edgeagent.store import audit, clock, row_deletion
 from edgeagent.store.clock import EVERYDAY, Bounds, Clock, Doubt, Judgement
-from edgeagent.store.removal import BATCH, Store, key_of
-from edgeagent.store.selection import HELD
+from edgeagent.store.ownership import HELD
+from edgeagent.store.row_deletion import BATCH, Store, key_of
 from edgeagent.store.sql import Connection, marks, scalar
 
 logger = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class Sweeper:
         swept = Swept(judgement.doubt, judgement.wait_s)
         now_ms = judgement.remember.wall_ms if judgement.doubt is None else floor_ms
         if judgement.doubt is None or (is_brief and now_ms):
-            self._write(removal.prepare)
+            self._write(row_deletion.prepare)
             if judgement.may_redate:
                 latest = now_ms + int(self._bounds.ahead_s * 1000)
                 swept.n_redated = self._write(partial(redate, now_ms=now_ms, latest_ms=latest))
@@ -173,8 +173,8 @@ class Sweeper:
                 self._carry_out(purge, swept)
             if judgement.doubt is None and not self._should_stop():
                 self._write(partial(_keep_swept, now_ms=now_ms))
-        if not is_brief and not self._should_stop() and self._store.read(removal.marked):
-            swept.is_clean = removal.clean(self._store)
+        if not is_brief and not self._should_stop() and self._store.read(row_deletion.marked):
+            swept.is_clean = row_deletion.clean(self._store)
         if swept.deleted or swept.n_redated:
             told = " ".join(f"{kind}={n}" for kind, n in sorted(swept.deleted.items()))
             logger.info("retention_swept redated=%d %s", swept.n_redated, told)
@@ -278,9 +278,9 @@ def _purge_step(
     if step.table in _WITH_CONTENT:
         sql = f"select distinct owner from {step.table} where {row_key} in ({marks(len(ids))})"
         owners = {row[0] for row in conn.execute(sql, ids).fetchall()}
-    remove = removal.delete_content if step.is_content else removal.delete
+    remove = row_deletion.delete_content if step.is_content else row_deletion.delete
     done = remove(conn, step.table, ids)
-    removal.mark(conn)
+    row_deletion.mark(conn)
     if is_first:
         what = f"{purge.kind} before {purge.before_ms}"
         audit.append(conn, key, actor="system", action="retention.purge", object=what)

@@ -6,9 +6,9 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from edgeagent.store import removal
+from edgeagent.store import row_deletion
 from edgeagent.store.connection import Tables
-from edgeagent.store.selection import HELD
+from edgeagent.store.ownership import HELD
 
 PAGE = 20
 MAX_PAGE = 100
@@ -56,7 +56,7 @@ def remove(db: Tables, table: str, where: str, values: dict[str, Any]) -> bool |
     """
     can_go = is_removable(db, table, where, values)
     if can_go:
-        removal.mark(db)
+        row_deletion.mark(db)
         db.execute(f"delete from {table} where {where}", values)
     return can_go
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 
-from edgeagent.store import removal
+from edgeagent.store import row_deletion
 from edgeagent.store.connection import Tables
 from edgeagent.store.sql import scalar
 
@@ -315,7 +315,7 @@ def third(db: Tables) -> None:
     is_any = scalar(db, "select 1 from feedback limit 1") is not None
     _run(db, THIRD)
     if is_any:  # what the step deletes is cleaned up by the next sweep
-        removal.mark(db)
+        row_deletion.mark(db)
 
 
 def _run(db: Tables, script: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeagent.store import clock
 from edgeagent.store.backup import Backups
-from edgeagent.store.files import StoreFiles, beside
+from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.sql import Connection, scalar
 
 # Rows, bytes of text, oldest and newest of each class of retention, and how many are held.

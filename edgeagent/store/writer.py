@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeagent.errors import EdgeAgentError, StoreBusy, StoreUnusable
-from edgeagent.store.ballast import Ballast
 from edgeagent.store.connection import SqliteError, Tables, full, is_damage, is_storage, translate
+from edgeagent.store.disk_reserve import Ballast
 
 logger = logging.getLogger(__name__)
 

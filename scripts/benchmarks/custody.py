@@ -24,9 +24,9 @@ from rich.table import Table
 from edgeagent.store import audit, erasure, retention
 from edgeagent.store.clock import DeviceClock, Reading
 from edgeagent.store.database import Database, Options
-from edgeagent.store.secret import Secret
-from edgeagent.store.selection import Selector
+from edgeagent.store.ownership import Selector
 from edgeagent.store.sql import now_ms
+from edgeagent.store.store_key import Secret
 from scripts.benchmarks import machine
 from tests.store.rows import DAY, conversation, request
 

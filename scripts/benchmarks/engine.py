@@ -146,8 +146,8 @@ def _memory(served: Served) -> dict[str, int]:
 
     return {
         "daemon": psutil.Process(served.process.pid).memory_info().rss,
-        "worker": rss("edgeagent.engine.worker"),
-        "template": rss("edgeagent.engine.template"),
+        "worker": rss("edgeagent.engine.process.worker"),
+        "template": rss("edgeagent.engine.prompt.template_process"),
     }
 
 

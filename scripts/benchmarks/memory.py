@@ -15,10 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from edgeagent.catalog.anatomy import from_facts
-from edgeagent.catalog.facts import inspect
-from edgeagent.catalog.memory import Setup, worker_memory
-from edgeagent.catalog.repack import repacked_types
+from edgeagent.catalog.gguf.model_facts import inspect
+from edgeagent.catalog.sizing.memory import Setup, worker_memory
+from edgeagent.catalog.sizing.model_shape import from_facts
+from edgeagent.catalog.sizing.repack import repacked_types
 from edgeagent.device.probe import probe
 from tests.catalog.synthetic import DESIGNS, write_model
 from tests.catalog.worker_rss import measured_rss

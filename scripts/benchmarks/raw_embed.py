@@ -12,9 +12,9 @@ import sys
 import time
 from array import array
 
-from edgeagent import sandbox
-from edgeagent.engine.encoder import Encoder
+from edgeagent.engine.embedding.encoder import Encoder
 from edgeagent.types import EngineConfig
+from edgeagent.worker import confinement
 
 N_BATCH = 512
 
@@ -29,7 +29,7 @@ def steps_of(texts: list[array[int]]) -> list[list[array[int]]]:
 
 
 def main() -> None:
-    sandbox.enter(read=sys.argv[1:2])  # as a worker does
+    confinement.enter(read=sys.argv[1:2])  # as a worker does
     path, n_threads, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     encoder = Encoder(
         EngineConfig(

@@ -12,9 +12,9 @@ import json
 import sys
 import time
 
-from edgeagent import sandbox
-from edgeagent.engine.llama import Llama
+from edgeagent.engine.llama.model import Llama
 from edgeagent.types import EngineConfig
+from edgeagent.worker import confinement
 
 PROMPT = (
     "<|im_start|>user\nTell me a long story about number {i} and a ferry in the harbour.<|im_end|>\n"
@@ -23,7 +23,7 @@ PROMPT = (
 
 
 def main() -> None:
-    sandbox.enter(read=sys.argv[1:2])  # as a worker does
+    confinement.enter(read=sys.argv[1:2])  # as a worker does
     path, n_seq, n_tokens, n_threads, n_ctx = sys.argv[1], *map(int, sys.argv[2:6])
     llama = Llama(
         EngineConfig(

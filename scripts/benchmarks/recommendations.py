@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from edgeagent.catalog.library import shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
-from edgeagent.catalog.select import Needs, select
-from edgeagent.cli.recommend import rates_of, target_of
+from edgeagent.catalog.selection import Needs, select
+from edgeagent.cli.models_recommend import rates_of, target_of
 from edgeagent.device.library import load_all
 
 

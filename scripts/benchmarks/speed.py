@@ -22,10 +22,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from edgeagent import sandbox
-from edgeagent.catalog.anatomy import from_facts
-from edgeagent.catalog.facts import inspect
-from edgeagent.catalog.speed import (
+from edgeagent.catalog.gguf.model_facts import inspect
+from edgeagent.catalog.sizing.model_shape import from_facts
+from edgeagent.catalog.sizing.speed import (
     Rates,
     decode_tokens_per_s,
     error_of,
@@ -34,11 +33,12 @@ from edgeagent.catalog.speed import (
 )
 from edgeagent.device.measure import measure
 from edgeagent.device.probe import probe
-from edgeagent.engine.llama import Llama
+from edgeagent.engine.llama.model import Llama
 from edgeagent.types import EngineConfig
+from edgeagent.worker.filter import refuse_tiles
 from tests.catalog.synthetic import DESIGNS, write_model
 
-# The last two were not among those that the shares in `catalog/speed.py` were fitted on.
+# The last two were not among those that the shares in `catalog/sizing/speed.py` were fitted on.
 NAMES = (
     "llama-q4_0", "qwen2-q8_0", "gemma3-f16", "llama-q4_k", "llama-wide-q8_0", "qwen2-deep-q4_k",
 )  # fmt: skip
@@ -49,7 +49,7 @@ MAX_REPEATS = 8
 
 
 def main() -> None:
-    sandbox.refuse_tiles()  # as a worker does
+    refuse_tiles()  # as a worker does
     donor = Path(sys.argv[1])
     n_threads = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     with tempfile.TemporaryDirectory() as folder:

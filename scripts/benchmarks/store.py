@@ -23,7 +23,7 @@ from rich.table import Table
 from edgeagent.store.connection import Tables
 from edgeagent.store.database import Database, Options
 from edgeagent.store.migrations import MIGRATIONS, Migration
-from edgeagent.store.secret import Secret
+from edgeagent.store.store_key import Secret
 from scripts.benchmarks import machine
 
 ROW = "x" * 200

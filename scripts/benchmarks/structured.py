@@ -68,11 +68,11 @@ def served(args: argparse.Namespace) -> tuple[dict[int, list[dict[str, Any]]], i
 def mask_costs(model: Path) -> dict[str, float]:
     """Microseconds (median and p95) per drawn token for the mask, and for the draw with and without
     it; milliseconds to build the tokenizer and to compile the schema; the share of forced tokens."""
-    from edgeagent.engine.constrain import compile_source, source_of, tokenizer_of
-    from edgeagent.engine.intake import vocabulary_of
-    from edgeagent.engine.llama import Llama
-    from edgeagent.sandbox import rss_bytes
+    from edgeagent.engine.llama.model import Llama
+    from edgeagent.engine.prompt.intake import vocabulary_of
+    from edgeagent.engine.structured.grammar import compile_source, source_of, tokenizer_of
     from edgeagent.types import EngineConfig, Form
+    from edgeagent.worker.confinement import rss_bytes
 
     llama = Llama(EngineConfig(model_id="m", path=str(model), n_ctx=256, n_threads=1))
     before = rss_bytes()
@@ -103,9 +103,9 @@ def timed_draws(
     that was forced."""
     import numpy as np
 
-    from edgeagent.engine.chain import Candidates
-    from edgeagent.engine.constraint import Constraint
-    from edgeagent.engine.sampling import Sampler
+    from edgeagent.engine.llama.sampler import Sampler
+    from edgeagent.engine.llama.sampler_chain import Candidates
+    from edgeagent.engine.structured.constraint import Constraint
     from edgeagent.types import Sampling
 
     candidates, rng = Candidates(llama.n_vocab), np.random.default_rng(1)

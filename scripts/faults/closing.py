@@ -26,13 +26,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from edgeagent.engine.batching.time_slices import Slice, Sliced
 from edgeagent.engine.client import EngineClient
-from edgeagent.engine.closing import Ending
-from edgeagent.engine.constrain import compile_source, source_of
-from edgeagent.engine.constraint import Constraint, Grammar
-from edgeagent.engine.grammars import try_out
-from edgeagent.engine.slices import Slice, Sliced
-from edgeagent.engine.twin import LAST_TRY
+from edgeagent.engine.structured.byte_grammar import LAST_TRY
+from edgeagent.engine.structured.constraint import Constraint, Grammar
+from edgeagent.engine.structured.grammar import compile_source, source_of
+from edgeagent.engine.structured.grammar_compiler import try_out
+from edgeagent.engine.structured.json_completion import Ending
 from edgeagent.errors import BadRequest, EdgeAgentError
 from edgeagent.types import EngineConfig, Form, GenerateSpec, Prompt, Sampling
 from tests.engine.schema_maker import schema_of

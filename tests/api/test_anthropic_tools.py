@@ -8,7 +8,7 @@ import anthropic
 import jsonschema
 import pytest
 
-from edgeagent.api.schemas.anthropic import MessagesRequest
+from edgeagent.api.anthropic.schemas import MessagesRequest
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.types import LOCAL, Tool
 from tests.conftest import SMOLLM, DaemonProcess

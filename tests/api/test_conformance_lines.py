@@ -18,7 +18,7 @@ import openai
 import pytest
 
 from edgeagent import errors
-from edgeagent.api.errors import encoded
+from edgeagent.api.http.errors import encoded
 from edgeagent.catalog.digest import sha256_of
 from tests.api.wire import error_of
 from tests.catalog.mutants import STR, Key, take_apart

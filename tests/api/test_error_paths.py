@@ -7,11 +7,11 @@ from typing import Any
 import pydantic
 import pytest
 
-from edgeagent.api.errors import translate
-from edgeagent.api.schemas.anthropic import MessagesRequest
-from edgeagent.api.schemas.chat import ChatRequest
-from edgeagent.api.schemas.ollama import OllamaChatRequest
-from edgeagent.api.schemas.responses import ResponseRequest
+from edgeagent.api.anthropic.schemas import MessagesRequest
+from edgeagent.api.http.errors import translate
+from edgeagent.api.ollama.schemas import OllamaChatRequest
+from edgeagent.api.openai.schemas.chat import ChatRequest
+from edgeagent.api.openai.schemas.responses import ResponseRequest
 
 SAID = [{"role": "user", "content": "hello"}]
 CHAT: dict[str, Any] = {"messages": SAID}

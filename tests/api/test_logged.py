@@ -14,7 +14,7 @@ from tests.api.wire import exchange, request
 from tests.conftest import DaemonProcess, serving, wait_for
 
 CANARY = "CANARY-patient-name"
-FORGED = "2026-11-28 00:00:00,000 WARNING edgeagent.api.auth break_glass_used key=key_FORGED"
+FORGED = "2026-11-28 00:00:00,000 WARNING edgeagent.api.http.auth break_glass_used key=key_FORGED"
 NASTY = [
     f"x\n{FORGED} {CANARY}",
     f"x\r\n{FORGED} {CANARY}",

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from litestar.routes import HTTPRoute
 
-from edgeagent.app import Daemon
-from edgeagent.configuration import configure
+from edgeagent.daemon.app import Daemon
+from edgeagent.device.configuration import configure
 from tests.conftest import SMOLLM, DaemonProcess, clean_environment, serving
 
 pytestmark = pytest.mark.filterwarnings(

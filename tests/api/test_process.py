@@ -43,7 +43,7 @@ def test_the_daemon_never_loads_what_belongs_in_a_worker(smollm_daemon: DaemonPr
 def test_worker_and_template_are_confined_and_die_first(daemon: DaemonProcess):
     (worker,) = daemon.workers()
     server, template = worker.children(recursive=True)
-    assert "edgeagent.engine.fork_server" in server.cmdline()
+    assert "edgeagent.engine.process.fork_server" in server.cmdline()
     own = int(Path(f"/proc/{daemon.pid}/oom_score_adj").read_text())
     for process in (worker, server, template):
         assert status(process.pid)["Seccomp"] == "2"

@@ -12,10 +12,10 @@ import pytest
 from openai.lib.streaming.chat._completions import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
-from edgeagent.agent import Decision
-from edgeagent.api.chat import ChatWriter
-from edgeagent.api.tools import MAX_TOOLS, Calls, merged, tool_use
+from edgeagent.api.http.tool_calls import MAX_TOOLS, Calls, merged, tool_use
+from edgeagent.api.openai.chat import ChatWriter
 from edgeagent.errors import Forbidden, InvalidParameter
+from edgeagent.serving.answer import Decision
 from edgeagent.types import LOCAL, CallDelta, TokenChunk, Tool
 from tests.conftest import SMOLLM, DaemonProcess
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from edgeagent.catalog.convert import gguf_name
+from edgeagent.catalog.install.convert import gguf_name
 from tests.catalog.bert import Array, classify, word_pieces
 
 N_EMBD, N_FF, N_HEADS, N_LAYERS, N_CTX = 64, 128, 4, 2, 128

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgeagent.catalog.bundle_state import BundleFolder
+from edgeagent.catalog.bundles.state import BundleFolder
 from edgeagent.catalog.library import STAGING, Library
 from edgeagent.catalog.manifest import load_catalog
-from tests.catalog.bundles import Home, take
+from tests.catalog.bundles.homes import Home, take
 
 # Forks a child for each step, which counts every call that changes the disk, and kills itself before
 # the one that is asked for: what is there after a call is what is there before the next. Prints how
@@ -19,11 +19,11 @@ from tests.catalog.bundles import Home, take
 SCRIPT = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-import edgeagent.catalog.bundle as module
-import edgeagent.catalog.durable as durable
-import edgeagent.catalog.installation as install
+import edgeagent.catalog.bundles.installer as module
+import edgeagent.durable as durable
+import edgeagent.catalog.install.installation as install
 from edgeagent.catalog.library import Library
-from edgeagent.catalog.signing import load_trust
+from edgeagent.catalog.bundles.signing import load_trust
 
 bundle, key, before, runs, at = *map(Path, sys.argv[1:5]), 0
 

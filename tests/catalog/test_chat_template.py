@@ -14,7 +14,7 @@ from edgeagent.catalog.chat_template import (
     installed_template,
     read_template,
 )
-from edgeagent.catalog.install import install_file, set_template
+from edgeagent.catalog.install.installer import install_file, set_template
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.record import InstalledModel, read_record

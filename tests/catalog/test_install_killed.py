@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.catalog.install import install
+from edgeagent.catalog.install.installer import install
 from edgeagent.catalog.library import STAGING, Library
 from edgeagent.catalog.manifest import Catalog, parse_catalog
 from edgeagent.errors import ModelNotFound
@@ -21,8 +21,8 @@ from edgeagent.errors import ModelNotFound
 SCRIPT = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-import edgeagent.catalog.installation as module
-from edgeagent.catalog.install import install
+import edgeagent.catalog.install.installation as module
+from edgeagent.catalog.install.installer import install
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.manifest import load_catalog
 

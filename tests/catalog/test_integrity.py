@@ -11,7 +11,7 @@ import pytest
 
 from edgeagent.catalog.approvals import Approvals
 from edgeagent.catalog.digest import sha256_of
-from edgeagent.catalog.install import install, install_file
+from edgeagent.catalog.install.installer import install, install_file
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.manifest import Catalog, parse_catalog

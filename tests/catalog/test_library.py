@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeagent.catalog.install import install_file
+from edgeagent.catalog.install.installer import install_file
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.record import RECORD, InstalledModel
 from edgeagent.errors import InstallFailed, ModelNotFound, ModelUnusable

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edgeagent.catalog.bundle_read import open_bundle
-from edgeagent.catalog.bundle_write import minisig_of
 from edgeagent.catalog.bundles import minisign
-from edgeagent.catalog.signing import (
+from edgeagent.catalog.bundles.reader import open_bundle
+from edgeagent.catalog.bundles.signing import (
     PublicKey,
     TrustList,
     load_either_key,
@@ -23,6 +22,7 @@ from edgeagent.catalog.signing import (
     make_key_pair,
     trust,
 )
+from edgeagent.catalog.bundles.writer import minisig_of
 from edgeagent.errors import InstallFailed, KeyUnusable, ModelNotFound
 from tests.catalog.bundles import Home
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgeagent.catalog.signing import load_public_key, make_key_pair
+from edgeagent.catalog.bundles.signing import load_public_key, make_key_pair
 from edgeagent.cli.bundle import profile_name, profile_text
 from edgeagent.device.library import load, load_all, parse
 from edgeagent.settings import Settings

@@ -134,7 +134,7 @@ def test_a_variable_that_is_unknown_or_wrong_is_named(run: Run):
 def test_a_converted_model_asks_for_its_package_before_it_is_fetched(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("edgeagent.catalog.installation.find_spec", lambda name: None)
+    monkeypatch.setattr("edgeagent.catalog.install.installation.find_spec", lambda name: None)
     said = run("models install all-minilm-l6-v2")
     assert "pip install 'edgeagent[convert]'" in said
     assert "fetch" not in said
@@ -172,7 +172,9 @@ def test_a_state_directory_that_may_not_be_entered_is_told_in_a_line(
     run: Run, place: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (place / "state").mkdir()
-    monkeypatch.setattr("edgeagent.cli.options.os.access", lambda path, mode: False)  # root may all
+    monkeypatch.setattr(
+        "edgeagent.cli.shared.options.os.access", lambda path, mode: False
+    )  # root may all
     for command in ("serve --port 0", "keys list", "models list", "chat hello"):
         assert "cannot be entered" in run(command)
 

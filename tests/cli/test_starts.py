@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from edgeagent.cli.serve import serve
+from edgeagent.daemon.sockets import bind, listen
 from edgeagent.errors import StartFailed
-from edgeagent.listener import bind, listen
 from tests.api.wire import exchange, post
 from tests.cli.conftest import one_line
 from tests.conftest import DaemonProcess, serving, wait_for

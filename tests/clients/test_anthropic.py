@@ -11,7 +11,7 @@ import httpx
 import pytest
 from anthropic import beta_tool
 
-from edgeagent.api.schemas.anthropic import MessagesRequest
+from edgeagent.api.anthropic.schemas import MessagesRequest
 from tests.conftest import SMOLLM, DaemonProcess
 
 ASK: list[Any] = [{"role": "user", "content": "Switch the lamp in the hall on."}]

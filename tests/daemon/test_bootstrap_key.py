@@ -8,10 +8,10 @@ import pytest
 
 from edgeagent.daemon.bootstrap_key import bootstrap
 from edgeagent.errors import StartFailed
-from edgeagent.keyring import Keyring
 from edgeagent.store.database import Database, Options
 from edgeagent.store.key_record import KeySpec
-from edgeagent.store.secret import Secret
+from edgeagent.store.keyring import Keyring
+from edgeagent.store.store_key import Secret
 from edgeagent.types import ALL_SCOPES
 
 SECRET = Secret(b"k" * 32, "the test")

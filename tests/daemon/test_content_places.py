@@ -17,15 +17,15 @@ from typing import Any
 import httpx
 import pytest
 
-from edgeagent.app import Daemon
-from edgeagent.configuration import configure
+from edgeagent.daemon.app import Daemon
+from edgeagent.device.configuration import configure
 from edgeagent.errors import Erased
-from edgeagent.serving.erasure_hub import Gone
-from edgeagent.store import erasure, removal
+from edgeagent.store import erasure, row_deletion
 from edgeagent.store.clock import BUILD_MS
+from edgeagent.store.database_pages import decrypted
+from edgeagent.store.erasure_hub import Gone
 from edgeagent.store.key_record import KeySpec
-from edgeagent.store.pages import decrypted
-from edgeagent.store.selection import Selector
+from edgeagent.store.ownership import Selector
 from tests.conftest import SMOLLM
 
 pytestmark = pytest.mark.filterwarnings(
@@ -276,7 +276,7 @@ async def nothing_on_disk(house: House) -> None:
     """Neither pages of the database nor another file of the state directory has it, once cleaned up."""
     database = house.daemon.database
     assert database is not None and database.secret is not None
-    await asyncio.to_thread(removal.clean, database)
+    await asyncio.to_thread(row_deletion.clean, database)
     exported = await house.call("POST", "/admin/export", {})
     assert "qzcanary" not in exported.text
     for path in house.daemon.settings.state_dir.rglob("*"):

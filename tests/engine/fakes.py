@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.engine.chain import Candidates
-from edgeagent.engine.kv_cache import Run
-from edgeagent.engine.runner import Aborted, Row
+from edgeagent.engine.batching.kv_cache import Run
+from edgeagent.engine.batching.runner import Aborted, Row
+from edgeagent.engine.llama.sampler_chain import Candidates
 
 N_VOCAB = 97
 END = 0

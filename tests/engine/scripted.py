@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.engine.chain import Candidates
-from edgeagent.engine.engine import Engine
-from edgeagent.engine.intake import Intake
-from edgeagent.engine.llama import Llama
-from edgeagent.engine.sequence import Request, Sequence
+from edgeagent.engine.batching.engine import Engine
+from edgeagent.engine.batching.sequence import Request, Sequence
+from edgeagent.engine.llama.model import Llama
+from edgeagent.engine.llama.sampler_chain import Candidates
+from edgeagent.engine.prompt.intake import Intake
 from edgeagent.types import (
     CallDelta,
     EngineConfig,

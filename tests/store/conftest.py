@@ -13,7 +13,7 @@ from edgeagent.store.connection import connect, set_wal
 from edgeagent.store.database import Database, Options
 from edgeagent.store.migrations import MIGRATIONS, Migration
 from edgeagent.store.schema import first, second, third
-from edgeagent.store.secret import Secret
+from edgeagent.store.store_key import Secret
 
 
 def notes(db: Any) -> None:

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgeagent.keyring import Keyring
 from edgeagent.store import conversations, erasure
 from edgeagent.store.database import Database, Options
 from edgeagent.store.erasure import Places, Request
 from edgeagent.store.key_record import KeySpec
-from edgeagent.store.secret import Secret
-from edgeagent.store.selection import Selector
+from edgeagent.store.keyring import Keyring
+from edgeagent.store.ownership import Selector
+from edgeagent.store.store_key import Secret
 from edgeagent.types import ALL_SCOPES
 
 SPEC = KeySpec(name="test", scopes=ALL_SCOPES)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeagent.errors import StoreLocked
-from edgeagent.keyring import Keyring
 from edgeagent.store.database import Database
+from edgeagent.store.keyring import Keyring
 from tests.store.entering import opened
 from tests.store.kills import ROOT
 from tests.store.writing import KEY

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeagent.store.database import Database, Options
-from edgeagent.store.secret import Secret
+from edgeagent.store.store_key import Secret
 from tests.store.conftest import SCHEMA, texts
 from tests.store.writing import KEY
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from edgeagent.errors import EdgeAgentError, StoreLocked
-from edgeagent.keyring import Keyring
 from edgeagent.store import conversations, erasure, recovery
 from edgeagent.store import journal as journals
 from edgeagent.store.database import Database, Options
 from edgeagent.store.erasure import Places, Request
 from edgeagent.store.key_record import KeySpec
-from edgeagent.store.selection import Selector
+from edgeagent.store.keyring import Keyring
+from edgeagent.store.ownership import Selector
 from edgeagent.types import ALL_SCOPES, LOCAL
 
 SPEC = KeySpec(name="ward", scopes=ALL_SCOPES)
@@ -412,7 +412,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def history(tmp_path_factory):
     """Copies of one state directory: before the first key, before a revocation and an erasure, after."""
-    from edgeagent.store.secret import Secret
+    from edgeagent.store.store_key import Secret
 
     root = tmp_path_factory.mktemp("history")
     key, state = Secret(os.urandom(32), "the test"), root / "state"

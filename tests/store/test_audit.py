@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from edgeagent.errors import BadRequest
-from edgeagent.store import anchor, audit
+from edgeagent.store import audit, audit_anchor
 from edgeagent.store.audit import Head
 from tests.store.audit_cases import CASES, MAC_KEY, fill, is_found
 
@@ -131,7 +131,7 @@ def test_names_of_people_become_pseudonyms_that_need_the_key():
 
 def test_the_anchor_file_only_goes_forward_unless_a_backup_was_restored(opened, tmp_path, caplog):
     path, key = tmp_path / "elsewhere" / "anchor", b"k" * 32
-    assert anchor.read(path) is None and anchor.recall(path, key) is None
+    assert audit_anchor.read(path) is None and audit_anchor.recall(path, key) is None
     store = opened()
 
     for action in ("one", "two"):
@@ -139,35 +139,35 @@ def test_the_anchor_file_only_goes_forward_unless_a_backup_was_restored(opened, 
             partial(audit.append, key=key, actor="test", action=action, object="x")
         ).result()
     with caplog.at_level("INFO"):
-        newest = anchor.publish_head(store, key, path)
+        newest = audit_anchor.publish_head(store, key, path)
     assert f"audit_head seq=2 mac={newest.mac.hex()}" in caplog.text
     store.write(lambda db: db.execute("delete from audit where seq = 2")).result()
     store.write(lambda db: db.execute("delete from checkpoint where name = 'audit_head'")).result()
-    older = anchor.publish_head(store, key, path)
-    assert older.seq == 1 and anchor.read(path) == newest
-    anchor.publish_head(store, key, path, is_restored=True)
-    assert anchor.read(path) == older
+    older = audit_anchor.publish_head(store, key, path)
+    assert older.seq == 1 and audit_anchor.read(path) == newest
+    audit_anchor.publish_head(store, key, path, is_restored=True)
+    assert audit_anchor.read(path) == older
 
 
 def test_an_anchor_that_was_edited_is_not_believed(opened, tmp_path):
     path, key = tmp_path / "anchor", b"k" * 32
     store = opened()
-    anchor.publish_head(store, key, path)
-    kept = anchor.recall(path, key)
+    audit_anchor.publish_head(store, key, path)
+    kept = audit_anchor.recall(path, key)
     assert kept is not None and kept.journal == store.journal.read().head and not kept.is_forged
     body = json.loads(path.read_text())
     for field, value in (("seq", 9), ("time_ms", 7), ("journal", None), ("tag", "00")):
         path.write_text(json.dumps(body | {field: value}))
-        assert anchor.recall(path, key).is_forged, field
-    assert anchor.recall(path, b"x" * 32).is_forged
+        assert audit_anchor.recall(path, key).is_forged, field
+    assert audit_anchor.recall(path, b"x" * 32).is_forged
 
 
 @pytest.mark.parametrize("text", ["", "7", "7:", "x:" + "0" * 64, "7:00", "-1:" + "0" * 64])
 def test_what_is_no_anchor_is_refused(text):
     with pytest.raises(BadRequest, match="is not SEQ:MAC"):
-        anchor.parse(text)
+        audit_anchor.parse(text)
 
 
 def test_an_anchor_reads_as_it_was_shown():
     head = Head(12, b"m" * 32)
-    assert anchor.parse(anchor.shown(head)) == head
+    assert audit_anchor.parse(audit_anchor.shown(head)) == head

@@ -10,7 +10,7 @@ import pytest
 
 from edgeagent.errors import BackupFailed
 from edgeagent.store.backup import Backups
-from edgeagent.store.files import StoreFiles
+from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.recovery import restore
 from tests.store.conftest import SCHEMA, insert, texts
 

@@ -10,9 +10,9 @@ import pytest
 
 from edgeagent.errors import KeyUnusable, StoreUnusable
 from edgeagent.store.connection import IntegrityError, check_sqlite
-from edgeagent.store.files import StoreLock
-from edgeagent.store.secret import Secret
+from edgeagent.store.database_files import StoreLock
 from edgeagent.store.sql import scalar
+from edgeagent.store.store_key import Secret
 from tests.store.conftest import insert, texts
 
 

@@ -9,15 +9,15 @@ import time
 
 import pytest
 
-from edgeagent.api.errors import status_of
+from edgeagent.api.http.errors import status_of
 from edgeagent.errors import StorageFull
-from edgeagent.keyring import Keyring
 from edgeagent.store import conversations, erasure
-from edgeagent.store.ballast import Ballast
 from edgeagent.store.database import Database, Options
+from edgeagent.store.disk_reserve import Ballast
 from edgeagent.store.erasure import Places, Request
 from edgeagent.store.key_record import KeySpec
-from edgeagent.store.selection import Selector
+from edgeagent.store.keyring import Keyring
+from edgeagent.store.ownership import Selector
 from edgeagent.types import ALL_SCOPES
 from tests.store.conftest import SCHEMA, insert, texts
 

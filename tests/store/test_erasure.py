@@ -8,14 +8,14 @@ from collections import Counter
 import pytest
 
 from edgeagent.errors import BadRequest, Forbidden, LegalHold, NotFound, StoreDamaged
-from edgeagent.store import audit, erasure, export, proof, removal, selection
+from edgeagent.store import audit, erasure, export, ownership, residue_scan, row_deletion
 from edgeagent.store.clock import BUILD_MS, DeviceClock
 from edgeagent.store.database import Database, Options
+from edgeagent.store.database_files import beside
+from edgeagent.store.database_pages import decrypted
 from edgeagent.store.erasure import Places, Request
-from edgeagent.store.files import beside
-from edgeagent.store.pages import decrypted
+from edgeagent.store.ownership import Selector
 from edgeagent.store.retention import Sweeper
-from edgeagent.store.selection import Selector
 from tests.store.rows import conversation, feedback, item, n_rows, request, transcript
 
 KEY = b"k" * 32
@@ -115,7 +115,7 @@ def test_canaries_are_never_in_the_raw_bytes_and_after_erasure_nowhere(
     assert left["segment_fts"] == left["segment"] == 60
     assert "feedback" not in left
     assert left["request"] == (1 if selectors[0].is_whole_owner else 2)
-    assert store.read(removal.marked) is None
+    assert store.read(row_deletion.marked) is None
 
 
 def test_a_receipt_says_what_went_and_what_still_holds_it(store, places):
@@ -208,7 +208,7 @@ def test_what_others_wrote_alike_is_no_trace(store, places):
 
 def test_held_rows_refuse_with_reason_and_count(store, places):
     store.write(seed).result()
-    store.write(lambda db: selection.set_hold(db, Selector(conversation="conv_c"), True)).result()
+    store.write(lambda db: ownership.set_hold(db, Selector(conversation="conv_c"), True)).result()
     before = store.read(n_rows)
     with pytest.raises(LegalHold, match=r"under legal hold \(1 of feedback, 2 of item"):
         erase(store, places, Selector(owner="ann"))
@@ -216,14 +216,14 @@ def test_held_rows_refuse_with_reason_and_count(store, places):
     assert store.read(lambda db: audit.page(db, 0, 10)) == []
     receipt = erase(store, places, Selector(owner="ann"), except_held=True)
     assert receipt.held_back == {"feedback": 1, "item": 2, "response": 1, "conversation": 1}
-    left = store.read(lambda db: selection.counts(db, Selector(owner="ann")))
+    left = store.read(lambda db: ownership.counts(db, Selector(owner="ann")))
     assert {table: n for table, n in left.items() if n} == receipt.held_back
-    store.write(lambda db: selection.set_hold(db, Selector(owner="ann"), False)).result()
+    store.write(lambda db: ownership.set_hold(db, Selector(owner="ann"), False)).result()
     assert erase(store, places, Selector(owner="ann")).is_gone
 
 
 def test_more_than_a_batch_is_erased(store, places):
-    n = 2 * removal.BATCH + 3
+    n = 2 * row_deletion.BATCH + 3
 
     def fill(db):
         for i in range(n):
@@ -232,7 +232,7 @@ def test_more_than_a_batch_is_erased(store, places):
     store.write(fill).result()
     receipt = erase(store, places, Selector(owner="ann"))
     assert receipt.erased["item"] == receipt.erased["item_fts"] == n
-    assert receipt.proof.n_probes == proof.MOST_PROBES
+    assert receipt.proof.n_probes == residue_scan.MOST_PROBES
     assert receipt.is_gone
 
 
@@ -325,15 +325,15 @@ def test_an_erasure_that_was_cut_short_is_cleaned_up_by_the_next_sweep(store, pl
     store.checkpoint().result()
 
     def delete_all(db):
-        for table in selection.TABLES:
+        for table in ownership.TABLES:
             erasure._erase_batch(db, table=table, selector=Selector(owner="ann"))
 
     store.write(delete_all).result()  # and here the power went
     assert page_hits(store)
-    assert store.read(removal.marked) is not None
+    assert store.read(row_deletion.marked) is not None
     Sweeper(store, KEY, {}, DeviceClock()).sweep()
     assert page_hits(store) == {}
-    assert store.read(removal.marked) is None
+    assert store.read(row_deletion.marked) is None
 
 
 def test_a_store_in_plain_text_is_searched_as_well(folder):

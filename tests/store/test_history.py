@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.errors import ContextLengthExceeded, NotFound, PreviousNotFound
-from edgeagent.store import conversations, history, items, removal, responses
+from edgeagent.store import conversations, history, items, responses, row_deletion
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
 
@@ -59,7 +59,7 @@ def test_what_is_not_whole_is_not_continued(conn):
     one = turn(conn, "a")
     two = turn(conn, "b", previous_id=one)
     rowid = conn.execute("select min(rowid) from item").fetchone()[0]
-    removal.delete_content(conn, "item", [rowid])
+    row_deletion.delete_content(conn, "item", [rowid])
     with pytest.raises(PreviousNotFound, match="no longer whole"):
         history.of_response(conn, "ann", two)
     responses.delete(conn, "ann", one)

@@ -11,11 +11,11 @@ import pytest
 
 from edgeagent.errors import StoreLocked
 from edgeagent.store import journal as journals
-from edgeagent.store.files import StoreFiles
+from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.journal import Journal, Place
+from edgeagent.store.ownership import Selector
 from edgeagent.store.replay import selector_entry
-from edgeagent.store.secret import Secret
-from edgeagent.store.selection import Selector
+from edgeagent.store.store_key import Secret
 from tests.store.kills import ROOT
 
 
@@ -141,9 +141,9 @@ def test_many_entries_are_compacted_to_what_they_said(journal, files, secret, mo
 _APPENDING = """
 import sys
 from pathlib import Path
-from edgeagent.store.files import StoreFiles
+from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.journal import Journal
-from edgeagent.store.secret import Secret
+from edgeagent.store.store_key import Secret
 journal = Journal(StoreFiles(Path(sys.argv[1])), Secret(bytes.fromhex(sys.argv[2]), "the test"))
 for n in range(int(sys.argv[4])):
     journal.append("revoke", f"{sys.argv[3]}-{n}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.errors import InvalidParameter
-from edgeagent.keyring import Keyring
 from edgeagent.store import clock, key_time
 from edgeagent.store.clock import BUILD_MS, Reading
 from edgeagent.store.database import Database, Options
 from edgeagent.store.key_record import KeySpec
+from edgeagent.store.keyring import Keyring
 from edgeagent.store.retention import Sweeper
 
 NOW = BUILD_MS + 30 * 86_400_000

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeagent.errors import InvalidParameter, KeyNotFound
-from edgeagent.keyring import Keyring
 from edgeagent.store import audit, keys
 from edgeagent.store.database import Database
 from edgeagent.store.key_record import Key, KeySpec, scopes_from
-from edgeagent.store.secret import Secret
+from edgeagent.store.keyring import Keyring
+from edgeagent.store.store_key import Secret
 from edgeagent.types import ALL_SCOPES, LOCAL, KeyLimits
 
 NOW = 1_800_000_000_000

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from edgeagent.errors import StoreDamaged
-from edgeagent.store import conversations, items, prefix_files, prefixes, removal, responses
+from edgeagent.store import conversations, items, prefix_files, prefixes, responses, row_deletion
 from edgeagent.store.items import Item
 from edgeagent.store.prefixes import Piece
 from edgeagent.store.responses import StoredResponse
@@ -52,10 +52,10 @@ def in_conversation(db) -> tuple[str, str]:
     [
         lambda db: responses.delete(db, "ann", "resp_1"),
         lambda db: responses.delete(db, "ann", "resp_2"),
-        lambda db: removal.delete(db, "response", ["resp_1"]),
-        lambda db: removal.delete_content(db, "item", [db.execute(
+        lambda db: row_deletion.delete(db, "response", ["resp_1"]),
+        lambda db: row_deletion.delete_content(db, "item", [db.execute(
             "select rowid from item where response_id = 'resp_1'").fetchone()[0]]),
-        lambda db: removal.delete(db, "item", [db.execute(
+        lambda db: row_deletion.delete(db, "item", [db.execute(
             "select rowid from item where response_id = 'resp_2'").fetchone()[0]]),
     ],
 )  # fmt: skip

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from edgeagent.store import conversations, feedback, responses, selection
+from edgeagent.store import conversations, feedback, ownership, responses
 from edgeagent.store.database import Database, Options
 from edgeagent.store.migrations import MIGRATIONS
-from edgeagent.store.selection import Selector
+from edgeagent.store.ownership import Selector
 from tests.store.rows import NOW, conversation, item, n_rows, request, transcript
 
 
@@ -23,7 +23,7 @@ def do(store, fn):
 
 
 def found(store, subject):
-    counts = store.read(lambda db: selection.counts(db, Selector(subject=subject)))
+    counts = store.read(lambda db: ownership.counts(db, Selector(subject=subject)))
     return {table: n for table, n in counts.items() if n}
 
 

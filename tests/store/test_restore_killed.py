@@ -8,14 +8,14 @@ import shutil
 import pytest
 
 from edgeagent.cli.data import data
-from edgeagent.keyring import Keyring
 from edgeagent.settings import resolve
-from edgeagent.store import audit, conversations, deletion, erasure
+from edgeagent.store import audit, client_deletion, conversations, erasure
+from edgeagent.store.client_deletion import Target
 from edgeagent.store.database import open_store
-from edgeagent.store.deletion import Target
 from edgeagent.store.erasure import Places, Request
 from edgeagent.store.key_record import KeySpec
-from edgeagent.store.selection import Selector
+from edgeagent.store.keyring import Keyring
+from edgeagent.store.ownership import Selector
 from edgeagent.types import ALL_SCOPES
 
 STEPS = ("rename", "replace", "unlink", "fsync")
@@ -50,7 +50,7 @@ def history(tmp_path):
             store, audit.key_of(store.secret), Request(Selector(owner="erased"), "test"),
             Places(state_dir=state),
         )  # fmt: skip
-        assert deletion.delete(store, Target("conversation", row, "deleted"))
+        assert client_deletion.delete(store, Target("conversation", row, "deleted"))
         talk(store, "later")
         keyring.close()
     return state, admin.secret, tablet.secret

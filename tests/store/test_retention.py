@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.store import audit, removal, retention
+from edgeagent.store import audit, retention, row_deletion
 from edgeagent.store.clock import Reading, set_floor
 from edgeagent.store.retention import Purge, Sweeper, plan
 from tests.store.rows import (
@@ -95,7 +95,7 @@ def test_each_class_goes_by_its_own_age(store, clock):
     }  # fmt: skip
     assert swept.deleted["item_content"] == 5
     assert swept.is_clean
-    assert store.read(removal.marked) is None
+    assert store.read(row_deletion.marked) is None
 
 
 def test_a_purge_is_audited_in_its_own_transaction(store, clock):
@@ -131,7 +131,7 @@ def test_what_is_held_stays(store, clock):
 
 
 def test_more_than_a_batch_goes_in_batches_that_others_can_come_between(store, clock):
-    n = 2 * removal.BATCH + 7
+    n = 2 * row_deletion.BATCH + 7
     store.write(lambda db: [request(db, i, at=NOW - YEAR) for i in range(n)] and None).result()
     clock.run(60)
     commits = store.counts()["n_commits"]
@@ -140,15 +140,15 @@ def test_more_than_a_batch_goes_in_batches_that_others_can_come_between(store, c
 
 
 def test_a_sweep_that_is_told_to_stop_ends_between_batches_and_the_next_goes_on(store, clock):
-    n = 3 * removal.BATCH
+    n = 3 * row_deletion.BATCH
     store.write(lambda db: [request(db, i, at=NOW - YEAR) for i in range(n)] and None).result()
     clock.run(60)
     asked = iter([False])
     stopping = Sweeper(store, KEY, {"requests": 10}, clock, should_stop=lambda: next(asked, True))
-    assert stopping.sweep().deleted["request"] == removal.BATCH
-    assert store.read(removal.marked)  # cleaning is still due
-    assert sweep(store, clock).deleted["request"] == 2 * removal.BATCH
-    assert store.read(removal.marked) is None
+    assert stopping.sweep().deleted["request"] == row_deletion.BATCH
+    assert store.read(row_deletion.marked)  # cleaning is still due
+    assert sweep(store, clock).deleted["request"] == 2 * row_deletion.BATCH
+    assert store.read(row_deletion.marked) is None
 
 
 def old_and_new(db):

@@ -11,9 +11,9 @@ from edgeagent.store import (
     conversations,
     feedback,
     items,
-    removal,
     requests,
     responses,
+    row_deletion,
     search,
     transcripts,
 )
@@ -129,7 +129,7 @@ def test_a_hold_protects_what_belongs_to_what_is_held(store):
     do(store, lambda db: hold(db, "conversation", name, 0))
     assert do(store, lambda db: items.delete(db, "a", "conversation_id", name, item)) is True
     assert do(store, lambda db: items.delete(db, "a", "conversation_id", name, item)) is False
-    assert store.read(removal.marked) is not None, "the sweep has something to clean up"
+    assert store.read(row_deletion.marked) is not None, "the sweep has something to clean up"
 
 
 def hold(db, table: str, row: str, is_held: int) -> None:

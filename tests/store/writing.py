@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 
 from edgeagent.store.database import Database, Options
-from edgeagent.store.secret import Secret
+from edgeagent.store.store_key import Secret
 from tests.store.conftest import SCHEMA, insert
 
 KEY = "5a" * 32

@@ -85,12 +85,12 @@ def test_without_landlock_files_can_be_read_and_nothing_else(targets):
 
 ALIVE = """
 import os, sys, threading
-from edgeagent import sandbox
-layers = sandbox.enter(read=[sys.argv[1]])
+from edgeagent.worker import confinement
+layers = confinement.enter(read=[sys.argv[1]])
 assert open(sys.argv[1]).read() == "given"
 import wave, ctypes.util, xml.dom.minidom  # modules that nothing has loaded yet
 done = []
-thread = threading.Thread(target=lambda: done.append(sandbox.rss_bytes() > 1 << 20))
+thread = threading.Thread(target=lambda: done.append(confinement.rss_bytes() > 1 << 20))
 thread.start()
 thread.join()
 assert done == [True]
@@ -116,9 +116,9 @@ def test_what_a_worker_needs_still_works(tmp_path: Path):
 CHECKOUT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from edgeagent import sandbox
+from edgeagent.worker import confinement
 import one_of_ours
-sandbox.enter()
+confinement.enter()
 assert open(one_of_ours.__file__).read()
 try:
     open(sys.argv[1] + "/store.key")

@@ -16,7 +16,7 @@ SHADOWED = ("resource", "json", "msgspec", "click", "numpy", "jinja2", "socket",
 INSPECT = """
 import sys
 from pathlib import Path
-from edgeagent.catalog.inspection import inspect_apart
+from edgeagent.catalog.gguf.inspection import inspect_apart
 print(inspect_apart(Path(sys.argv[1])).architecture)
 """
 

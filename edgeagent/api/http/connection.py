@@ -17,11 +17,11 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edgeagent.api.errors import encoded
-from edgeagent.api.guard import request_id
-from edgeagent.api.http.places import Seat, Standing, victims
-from edgeagent.api.http.stopping import Stopping
-from edgeagent.api.limits import peer_network
+from edgeagent.api.http.connection_places import Seat, Standing, victims
+from edgeagent.api.http.errors import encoded
+from edgeagent.api.http.guard import request_id
+from edgeagent.api.http.limits import peer_network
+from edgeagent.api.http.shutdown import Stopping
 from edgeagent.errors import BadRequest
 
 logger = logging.getLogger(__name__)

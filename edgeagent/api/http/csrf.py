@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 from litestar.types import HTTPScope
 
-from edgeagent.api.dialects import OLLAMA, dialect_of
+from edgeagent.api.http.dialects import OLLAMA, dialect_of
 from edgeagent.errors import Forbidden
 
 Headers = Iterable[tuple[bytes, bytes]]

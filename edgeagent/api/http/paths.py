@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from edgeagent.api.access import parts
-from edgeagent.api.errors import no_such_method, nothing_here
+from edgeagent.api.http.access import parts
+from edgeagent.api.http.errors import no_such_method, nothing_here
 
 # What ids of ours begin with. A path whose id can be none is no path: POST /v1/responses/compact is an
 # endpoint of OpenAI's that is absent here, not a response by that name.

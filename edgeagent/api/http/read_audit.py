@@ -16,10 +16,10 @@ from typing import cast
 
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from edgeagent.api.access import parts
-from edgeagent.api.errors import encoded, translate
-from edgeagent.dialogues import NOTE_READ
-from edgeagent.keyring import Keyring
+from edgeagent.api.http.access import parts
+from edgeagent.api.http.errors import encoded, translate
+from edgeagent.serving.conversations import NOTE_READ
+from edgeagent.store.keyring import Keyring
 from edgeagent.types import Caller
 
 STORED = (

@@ -1,0 +1,287 @@
+"""Bodies of `POST /v1/messages` and `/v1/messages/count_tokens`, as Anthropic's API has them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from edgeagent.api.anthropic.content import Blocks, TextBlock, Texts, turns, without_billing
+from edgeagent.api.anthropic.tools import AnthropicTool, ServiceTool, offered_by
+from edgeagent.api.http.field_marks import Extension, Ignored, RequestModel
+from edgeagent.api.http.tool_calls import tool_use
+from edgeagent.api.http.tool_offer import Offered, refuse_hosted_choice
+from edgeagent.api.openai.schemas.common import StopText
+from edgeagent.api.openai.schemas.response_format import schema_form
+from edgeagent.errors import InvalidParameter, ThreadUnsupported, UnsupportedParameter
+from edgeagent.types import Caller, Form, Prompt, Sampling, ToolUse
+
+MAX_MESSAGES = 4096
+MAX_TOOLS = 128
+MAX_SERVERS = 20
+MAX_STOPS = 16
+
+Template = dict[str, Any]
+
+
+class InputMessage(BaseModel):
+    """One turn; text, or a list of blocks."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    role: Literal["user", "assistant", "system"]
+    content: Blocks
+
+
+class MetadataBody(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    user_id: Annotated[str | None, Ignored()] = Field(None, max_length=512)
+
+
+class Thinking(BaseModel):
+    """Whether blocks of thinking are sent. What a model thinks is its own: it is not bounded here."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    budget_tokens: Annotated[int | None, Ignored()] = Field(None, ge=1)
+    display: Literal["summarized", "omitted"] | None = Field(
+        None, description="`omitted` sends no text of it"
+    )
+
+
+class OutputFormat(BaseModel):
+    """JSON by a schema."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["json_schema"]
+    # `schema` is a method of every BaseModel.
+    content: dict[str, Any] = Field(alias="schema", description="a JSON schema, which binds")
+
+
+class OutputConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    effort: str | None = Field(
+        None, max_length=20, description="told to the model's template as `reasoning_effort`"
+    )
+    format: OutputFormat | None = None
+
+
+class ToolChoice(BaseModel):
+    """`any` makes the answer a call, `tool` one of the tool `name`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+    @model_validator(mode="after")
+    def _names_a_tool(self) -> ToolChoice:
+        if (self.type == "tool") != (self.name is not None):
+            raise ValueError("`name` goes with the type `tool`, and with no other")
+        return self
+
+
+_CHOICES: dict[str, Literal["none", "auto", "required"]] = {
+    "none": "none", "auto": "auto", "any": "required", "tool": "required",
+}  # fmt: skip
+
+
+class Conversation(RequestModel):
+    """What is said to the model: counted, or answered."""
+
+    model: str = Field(max_length=200, description="a model id, or `default`")
+    messages: list[InputMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    system: Texts | None = None
+    tools: Annotated[list[AnthropicTool], Field(max_length=MAX_TOOLS)] | None = None
+    mcp_servers: Annotated[list[dict[str, Any]], Field(max_length=MAX_SERVERS)] | None = Field(
+        None, description="not asked from here: left out, which a note says"
+    )
+    tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = Field(
+        None, description="without it, and with `disabled`, what the model thinks is not sent"
+    )
+    output_config: OutputConfig | None = None
+    cache_control: Annotated[dict[str, Any] | None, Ignored("prefixes are found")] = None
+    context_management: Annotated[dict[str, Any] | None, Ignored()] = None
+    speed: Annotated[str | None, Ignored()] = None
+    user_profile_id: Annotated[str | None, Ignored()] = None
+    workspace_id: Annotated[str | None, Ignored()] = None
+
+    refused: ClassVar[dict[str, tuple[object, ...]]] = {
+        "container": (),
+        "thread": (),
+    }
+    refusals: ClassVar[dict[str, type[UnsupportedParameter]]] = {"thread": ThreadUnsupported}
+    instead: ClassVar[dict[str, str]] = {
+        "thread": "leave it out and send the whole conversation in `messages`"
+    }
+
+    def prompt(self) -> Prompt:
+        """What the model's template is given. A last turn of the assistant is how the answer begins.
+
+        Raises: InvalidParameter for results of tools that nobody called.
+        """
+        system = without_billing(self.system or [])
+        messages = turns(system, [(m.role, m.content) for m in self.messages])
+        if not messages:
+            raise InvalidParameter(
+                "`messages` have no content at all: say something.", param="messages"
+            )
+        prefill = ""
+        last = messages[-1]
+        if last["role"] == "assistant" and not last.get("tool_calls"):
+            if self.form() is not None:
+                raise InvalidParameter(
+                    "The last message is the assistant's, and `output_config.format` says how the whole "
+                    "answer must look: leave one of them out.",
+                    param="messages",
+                )
+            prefill = str(last["content"])
+            messages.pop()
+            if not messages:
+                raise InvalidParameter(
+                    "`messages` has only the beginning of an answer: add what it answers.",
+                    param="messages",
+                )
+        return Prompt(messages=messages, prefill=prefill, variables=self.template_variables())
+
+    def tool_use(self, caller: Caller) -> ToolUse | None:
+        """The tools that the answer may call. Raises: InvalidParameter, Forbidden."""
+        chosen = self.tool_choice or ToolChoice(type="auto")
+        offered = self.offered()
+        offered.check_choice(is_required=chosen.type == "any")
+        for tool in self.tools or ():
+            if (
+                isinstance(tool, ServiceTool)
+                and chosen.name is not None
+                and tool.name == chosen.name
+            ):
+                raise refuse_hosted_choice(tool.type)
+        return tool_use(
+            offered.tools,
+            caller,
+            choice=_CHOICES[chosen.type],
+            name=chosen.name,
+            is_parallel=not chosen.disable_parallel_tool_use,
+        )
+
+    def offered(self) -> Offered:
+        """The tools as a model sees them, and what was left out."""
+        return offered_by(self.tools or (), n_servers=len(self.mcp_servers or ()))
+
+    def template_variables(self) -> dict[str, Any]:
+        told: dict[str, Any] = {}
+        if self.thinking is not None:
+            told["enable_thinking"] = self.thinking.type != "disabled"
+        if self.output_config is not None and self.output_config.effort is not None:
+            told["reasoning_effort"] = self.output_config.effort
+        return told
+
+    def form(self) -> Form | None:
+        """What the answer must look like."""
+        if self.output_config is None or self.output_config.format is None:
+            return None
+        return schema_form(
+            self.output_config.format.content, "output_config.format.schema", is_strict=True
+        )
+
+    @property
+    def shows_thinking(self) -> bool:
+        chosen = self.thinking
+        return (
+            chosen is not None
+            and chosen.type != "disabled"
+            and chosen.display in (None, "summarized")
+        )
+
+
+class MessagesRequest(Conversation):
+    """Anthropic's request for an answer. What is accepted and ignored says so."""
+
+    max_tokens: int = Field(
+        ge=1, lt=1 << 63, description="brought down to what the context has room for"
+    )
+    stop_sequences: Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
+    stream: bool | None = False
+    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
+    top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    top_k: int | None = Field(None, ge=0, le=1_000_000, description="0 is no cut by rank")
+    metadata: MetadataBody | None = None
+    service_tier: Annotated[str | None, Ignored()] = None
+    inference_geo: Annotated[str | None, Ignored()] = None
+    diagnostics: Annotated[dict[str, Any] | None, Ignored()] = None
+    seed: Annotated[int | None, Extension()] = Field(None, ge=-(1 << 63), lt=1 << 63)
+
+    def sampling(self, defaults: Sampling) -> Sampling:
+        """What the request says over what the model's defaults say."""
+        given = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "seed": self.seed,
+        }
+        return msgspec.structs.replace(
+            defaults, **{name: value for name, value in given.items() if value is not None}
+        )
+
+
+class CountRequest(Conversation):
+    """A conversation whose tokens are counted."""
+
+
+class ThinkingOut(BaseModel):
+    type: Literal["thinking"] = "thinking"
+    thinking: str
+    signature: str = Field(description="empty: nothing is signed here, and nothing checked")
+
+
+class ToolUseOut(BaseModel):
+    type: Literal["tool_use"] = "tool_use"
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+class AnthropicUsage(BaseModel):
+    """Tokens. `input_tokens` are those that were not in the cache, as Anthropic counts."""
+
+    input_tokens: int
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int
+    output_tokens: int
+
+
+class MessageAnswer(BaseModel):
+    """A whole answer; streams send the events of which the SDK makes the same."""
+
+    id: str
+    type: Literal["message"] = "message"
+    role: Literal["assistant"] = "assistant"
+    model: str
+    content: list[ThinkingOut | TextBlock | ToolUseOut]
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+    stop_sequence: str | None
+    usage: AnthropicUsage
+
+
+class CountAnswer(BaseModel):
+    input_tokens: int
+
+
+class AnthropicErrorDetail(BaseModel):
+    type: str
+    message: str
+
+
+class AnthropicError(BaseModel):
+    """The shape of every error below `/v1/messages`."""
+
+    type: Literal["error"] = "error"
+    error: AnthropicErrorDetail
+    request_id: str | None

@@ -1,0 +1,199 @@
+"""Who calls, and whether they may: an ASGI layer between the guard and the routes.
+
+    1. the rule of the path (access.py); without one there is nothing
+    2. the caller, by `Authorization: Bearer` or `x-api-key`; on loopback without keys, the local owner
+    3. the scope that the rule names, and whether there is such a path
+    4. the bounds of the key (limits.py); the place is given back when the response has ended
+    5. the body, whole (http/bodies.py): until here nothing has been read of it
+
+A route finds its caller in `scope["state"]["caller"]`, and calls `scope["state"]["charge"](n_tokens)`;
+what goes on after the response takes a place of its own from `scope["state"]["place"]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, cast
+
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from edgeagent.api.http.access import Need, is_known, need_of
+from edgeagent.api.http.bodies import Bodies
+from edgeagent.api.http.encodings import encoding_of
+from edgeagent.api.http.errors import encoded, no_such_method, nothing_here, status_of, translate
+from edgeagent.api.http.limits import FailureThrottle, Limiter, Place
+from edgeagent.api.http.paths import Paths
+from edgeagent.errors import EdgeAgentError, InsufficientScope, Unauthorized
+from edgeagent.store.keyring import Keyring
+from edgeagent.store.keys import looks_like_one
+from edgeagent.types import Caller
+from edgeagent.worker.log_format import escaped
+
+logger = logging.getLogger(__name__)
+
+NO_KEY = (
+    "This request has no API key: send `Authorization: Bearer ea_...`; on the device, `edgeagent keys "
+    "create` makes one."
+)
+# One text for unknown, expired and revoked: who tries keys learns nothing of them.
+BAD_KEY = (
+    "This API key is not valid here, it is unknown, expired or revoked: check what was sent, or look "
+    "at `edgeagent keys list` on the device."
+)
+
+
+class Authentication:
+    """The layer itself. Event loop's thread only."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keyring: Keyring,
+        limiter: Limiter,
+        throttle: FailureThrottle,
+        bodies: Bodies,
+        paths: Paths,
+        *,
+        is_exposed: bool,
+    ) -> None:
+        self._app = app
+        self._keyring = keyring
+        self._limiter = limiter
+        self._throttle = throttle
+        self._bodies = bodies
+        self._paths = paths
+        self._is_exposed = is_exposed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind: str = scope["type"]
+        if kind not in ("http", "lifespan"):
+            raise RuntimeError(f"{kind} has no rules yet")  # the server makes none (ws="none")
+        http = cast(HTTPScope, scope)
+        if kind == "lifespan" or need_of(http["method"], http["path"]) == "open":
+            await self._app(scope, receive, send)
+            return
+        extra: list[tuple[bytes, bytes]] = []
+        caller: Caller | None = None
+        try:
+            caller = await self._admitted(http)
+            if _is_bounded(caller):
+                extra = self._limiter.headers(caller)
+            place = self._limiter.admit(caller)
+        except Exception as exc:
+            error = translate(exc)
+            if caller is None and status_of(error) == 429:
+                extra.append((b"connection", b"close"))  # and what was sent behind it is not judged
+            if status_of(error) == 405:
+                extra.append((b"allow", ", ".join(sorted(self._allowed(http["path"]))).encode()))
+            await _refuse(error, extra, http, send)
+            return
+        try:
+            await self._with_body(http, caller, place, receive, send)
+        finally:
+            place.release()
+
+    def _allowed(self, path: str) -> set[str]:
+        methods = self._paths.methods(path)
+        return {*methods, "HEAD"} if "GET" in methods else {*methods}
+
+    async def _with_body(
+        self, scope: HTTPScope, caller: Caller, place: Place, receive: Receive, send: Send
+    ) -> None:
+        state: dict[str, Any] = scope.setdefault("state", {})
+        if (connection := state.get("connection")) is not None:
+            connection.is_known = True
+        headers = scope["headers"]
+        try:
+            body = await self._bodies.read(receive, caller.key_id, encoding_of(headers))
+        except EdgeAgentError as exc:
+            await _refuse(exc, place.headers(), scope, send)
+            return
+        try:
+            state |= {"caller": caller, "charge": place.charge, "place": place, "body": body}
+            await self._app(scope, body.receive(receive), _with_headers(send, place.headers()))
+        finally:
+            body.close()
+
+    async def _admitted(self, scope: HTTPScope) -> Caller:
+        """The caller of a request that its rule allows. Raises: Unauthorized, InsufficientScope,
+        NotFound, RateLimited, and what the store raises."""
+        try:
+            caller = self._caller(scope)
+        except Unauthorized:
+            client = scope.get("client")
+            peer = client[0] if client else ""
+            self._throttle.fail(peer)
+            logger.warning("unauthorized peer=%s", peer)
+            raise
+        if caller.is_break_glass:
+            what = escaped(f"{scope['method']} {scope['path'][:200]}")
+            logger.warning("break_glass_used key=%s request='%s'", caller.key_id, what)
+            # Before anything is answered: a use that cannot be audited is refused.
+            await asyncio.wrap_future(self._keyring.note_break_glass(caller, what))
+        check_need(need_of(scope["method"], scope["path"]), caller, scope["path"])
+        self._paths.check(scope["method"], scope["path"])
+        return caller
+
+    def _caller(self, scope: HTTPScope) -> Caller:
+        secret = secret_of(scope["headers"])
+        is_plausible = secret is not None and looks_like_one(secret)
+        caller = self._keyring.caller(secret if is_plausible else None, is_exposed=self._is_exposed)
+        if caller is None:
+            raise Unauthorized(NO_KEY if secret is None else BAD_KEY)
+        return caller
+
+
+def secret_of(headers: Any) -> str | None:
+    """The key that a request brings; None without one. Two that differ are an empty one."""
+    found = bearer(headers)
+    keys = {value.decode("latin-1").strip() for name, value in headers if name == b"x-api-key"}
+    if found is not None:
+        keys.add(found)
+    return (keys.pop() if len(keys) == 1 else "") if keys else None
+
+
+def bearer(headers: Any) -> str | None:
+    """The token of the one Authorization header; None without one. Another scheme is an empty token."""
+    values = [value for name, value in headers if name == b"authorization"]
+    if not values:
+        return None
+    scheme, _, token = values[0].decode("latin-1").partition(" ")
+    is_bearer = len(values) == 1 and scheme.lower() == "bearer"
+    return token.strip() if is_bearer else ""
+
+
+def check_need(need: Need | None, caller: Caller, path: str) -> None:
+    """Raises: InsufficientScope; NotFound and MethodNotAllowed where no rule fits."""
+    if need is None:
+        raise no_such_method() if is_known(path) else nothing_here()
+    if need not in ("open", "any key") and need not in caller.scopes:
+        raise InsufficientScope(
+            f"This key has the scopes {', '.join(sorted(caller.scopes))}, this request needs `{need}`: "
+            "use a key that has it.",
+        )
+
+
+def _is_bounded(caller: Caller) -> bool:
+    limits = caller.limits
+    return limits.requests_per_minute is not None or limits.tokens_per_minute is not None
+
+
+def _with_headers(send: Send, extra: list[tuple[bytes, bytes]]) -> Send:
+    if not extra:
+        return send
+
+    async def sender(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", []), *extra]
+        await send(message)
+
+    return sender
+
+
+async def _refuse(
+    error: EdgeAgentError, extra: list[tuple[bytes, bytes]], scope: HTTPScope, send: Send
+) -> None:
+    status, headers, body = encoded(error, scope)
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *extra]})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

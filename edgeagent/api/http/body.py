@@ -1,0 +1,129 @@
+"""Request bodies: read within bounds, decoded, validated, and shown on the OpenAPI page."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+import pydantic
+from litestar import Request
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
+from pydantic_core import CoreConfig, SchemaValidator
+
+from edgeagent.api.http import encodings, json_structure
+from edgeagent.api.http.bodies import Body
+from edgeagent.api.http.errors import register_fields
+from edgeagent.errors import BadRequest
+
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+
+BOM = b"\xef\xbb\xbf"
+# Larger bodies are read beside the event loop, one at a time: each costs ten times its size in memory.
+MUCH_BYTES = 64 << 10
+MAX_BYTES = 1 << 30
+_beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="body")
+
+
+async def read_body(request: Request[Any, Any, Any], model: type[Model]) -> Model:
+    """The JSON body as `model`.
+
+    Raises: BadRequest for what is no JSON, NaN and too much structure included; pydantic's
+    ValidationError for what is no `model`; BodyTooLarge for what is unpacked beyond its bound.
+    """
+    body = request.scope["state"].get("body")
+    if not isinstance(body, Body):  # without the layers before the routes nothing is compressed
+        return read(await request.body(), encodings.IDENTITY, MAX_BYTES, model)
+    data = body.take()
+    if len(data) <= MUCH_BYTES and body.encoding == encodings.IDENTITY:
+        return read(data, body.encoding, body.max_bytes, model)
+    return await asyncio.get_running_loop().run_in_executor(
+        _beside, read, data, body.encoding, body.max_bytes, model
+    )
+
+
+def read(data: bytes | bytearray, encoding: str, max_bytes: int, model: type[Model]) -> Model:
+    """What a body says. From any thread. Raises what `read_body` does."""
+    raw = bytes(encodings.decoded(data, encoding, max_bytes)).removeprefix(BOM)
+    if not raw.strip():
+        raise BadRequest("The body is empty, a JSON object is expected: send one.")
+    json_structure.check_text(raw)
+    try:
+        value = msgspec.json.decode(raw)
+    except RecursionError:
+        raise BadRequest("The body is nested too deeply: send a flatter JSON object.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise BadRequest(f"The body is not valid JSON ({exc}): correct it there.") from exc
+    if not isinstance(value, dict):
+        raise BadRequest(f"The body is a JSON {_kind(value)}, an object is expected.")
+    json_structure.check_value(value)
+    found: Model = _validator(model).validate_python(value)
+    return found
+
+
+@cache
+def _validator(model: type[pydantic.BaseModel]) -> SchemaValidator:
+    """The model's own validator, except that a list ends at its first mistake: nobody is told more."""
+    schema: Any = _failing_fast(model.__pydantic_core_schema__)
+    return SchemaValidator(schema, CoreConfig(title=model.__name__), _use_prebuilt=False)
+
+
+def _failing_fast(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_failing_fast(item) for item in node]
+    if isinstance(node, tuple):
+        return tuple(_failing_fast(item) for item in node)
+    if not isinstance(node, dict):
+        return node
+    found = {key: _failing_fast(value) for key, value in node.items()}
+    if found.get("type") in ("list", "set", "frozenset", "tuple"):
+        found["fail_fast"] = True
+    return found
+
+
+def _kind(value: object) -> str:
+    return {list: "array", str: "string", bool: "boolean", type(None): "null"}.get(
+        type(value), "number"
+    )
+
+
+def body_operation(model: type[pydantic.BaseModel]) -> type[Operation]:
+    """An OpenAPI operation whose request body is `model`, for handlers that read it by `read_body`.
+
+    Litestar makes one when the document is first asked for, and only then is the schema worked out.
+    """
+    register_fields(model)
+
+    @dataclass
+    class WithBody(Operation):
+        def __post_init__(self) -> None:
+            schema: Any = inlined(model.model_json_schema(mode="validation"))
+            self.request_body = RequestBody(
+                content={"application/json": OpenAPIMediaType(schema=schema)}, required=True
+            )
+
+    return WithBody
+
+
+def inlined(schema: dict[str, Any]) -> Any:
+    """The schema with its `$defs` put in place of the references to them; what stands beside a reference
+    says more of it. A type within itself is shown once."""
+    definitions = schema.pop("$defs", {})
+
+    def walk(node: Any, within: tuple[str, ...]) -> Any:
+        if isinstance(node, list):
+            return [walk(item, within) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" not in node:
+            return {key: walk(value, within) for key, value in node.items()}
+        name = node["$ref"].rsplit("/", 1)[1]
+        beside = {key: walk(value, within) for key, value in node.items() if key != "$ref"}
+        if name in within:
+            return {"type": "object"} | beside
+        return walk(definitions[name], (*within, name)) | beside
+
+    return walk(schema, ())

@@ -1,0 +1,72 @@
+"""In whose words a path speaks: OpenAI's, Anthropic's or Ollama's. Their errors differ in shape.
+
+The path alone decides, so that an error which arises before any route sees the request has the shape
+that the client of that path can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from edgeagent.api.http.access import parts
+from edgeagent.errors import EdgeAgentError
+
+# By status; what is not here is the client's mistake below 500 and ours from there on.
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+class Dialect(NamedTuple):
+    """`error` makes an error's body of the error, its status and the id of the request."""
+
+    error: Callable[[EdgeAgentError, int, str], dict[str, Any]]
+
+
+def openai_error(error: EdgeAgentError, status: int, request_id: str = "") -> dict[str, Any]:
+    """`{"error": {...}}`."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": "invalid_request_error" if status < 500 else "server_error",
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def anthropic_error(error: EdgeAgentError, status: int, request_id: str = "") -> dict[str, Any]:
+    """`{"type": "error", "error": {"type", "message"}, "request_id"}`; some errors have `details`."""
+    other = "invalid_request_error" if status < 500 else "api_error"
+    kind = _ANTHROPIC_TYPES.get(status, other)
+    return {
+        "type": "error",
+        "error": {"type": kind, "message": error.message}
+        | ({"details": error.details} if error.details is not None else {}),
+        "request_id": request_id or None,
+    }
+
+
+def ollama_error(error: EdgeAgentError, status: int, request_id: str = "") -> dict[str, Any]:
+    """`{"error": "..."}`."""
+    return {"error": error.message}
+
+
+OPENAI = Dialect(openai_error)
+ANTHROPIC = Dialect(anthropic_error)
+OLLAMA = Dialect(ollama_error)
+
+
+def dialect_of(path: str) -> Dialect:
+    """Whose words are spoken at a path, and below it."""
+    wanted = parts(path)
+    if wanted[:2] == ["v1", "messages"]:
+        return ANTHROPIC
+    return OLLAMA if wanted[:1] == ["api"] else OPENAI

@@ -1,0 +1,56 @@
+"""What the OpenAPI document says of errors: that any operation may answer with one, in which shape.
+
+What a status means is written at the routes where it is worth a word; `default` stands for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import pydantic
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation
+
+from edgeagent.api.anthropic.schemas import AnthropicError
+from edgeagent.api.http.body import inlined
+from edgeagent.api.http.dialects import ANTHROPIC, OLLAMA, OPENAI, dialect_of
+from edgeagent.api.ollama.schemas import OllamaError
+from edgeagent.api.openai.schemas.common import ErrorBody
+
+_BODIES: dict[Any, type[pydantic.BaseModel]] = {
+    OPENAI: ErrorBody,
+    ANTHROPIC: AnthropicError,
+    OLLAMA: OllamaError,
+}
+
+
+def document_errors(handlers: Iterable[HTTPRouteHandler]) -> None:
+    """Let the document say of each handler what an error of its path looks like."""
+    for handler in handlers:
+        (dialect,) = {dialect_of(path) for path in handler.paths}
+        handler.operation_class = _documented(handler.operation_class, _BODIES[dialect])
+
+
+def _documented(base: type[Operation], body: type[pydantic.BaseModel]) -> type[Operation]:
+    @dataclass
+    class WithErrors(base):  # type: ignore[valid-type, misc]
+        responses: Any = None
+
+        def __post_init__(self) -> None:
+            if hasattr(base, "__post_init__"):
+                super().__post_init__()
+            schema: Any = inlined(body.model_json_schema(mode="serialization"))
+            responses = dict(self.responses or {})
+            added = responses.get("400")
+            if added is not None and added.description.startswith(HTTPStatus(400).description):
+                del responses["400"]  # Litestar's own, which is never sent
+            responses["default"] = OpenAPIResponse(
+                description="An error",
+                content={"application/json": OpenAPIMediaType(schema=schema)},
+            )
+            self.responses = responses
+
+    return WithErrors

@@ -1,0 +1,303 @@
+"""What every request passes before any route sees it: an ASGI layer around the whole API.
+
+    1. one Host header, naming this machine (DNS rebinding), and so the target where it has an authority;
+       none where HTTP/1.0 comes from this machine to a daemon that only this machine reaches
+    2. no Origin, or one that is allowed (a web page somebody happens to look at)
+    3. a body of JSON, so that no HTML form can make one, in an encoding that we can undo
+    4. a body that is announced within its bound; one over it is not read
+
+Every response gets an `x-request-id`. HEAD is answered as GET, without the body. A response that comes before
+its request's body closes the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+from urllib.parse import unquote
+
+from litestar.enums import ScopeType
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from edgeagent.api.http.bodies import too_large
+from edgeagent.api.http.csrf import check_site, may_be_untyped
+from edgeagent.api.http.dialects import ANTHROPIC, dialect_of
+from edgeagent.api.http.encodings import encoding_of
+from edgeagent.api.http.errors import encoded
+from edgeagent.api.http.hosts import is_loopback
+from edgeagent.api.http.paths import Paths
+from edgeagent.api.http.shutdown import shutting_down, stopping_of
+from edgeagent.errors import (
+    BadRequest,
+    EdgeAgentError,
+    Forbidden,
+    Misdirected,
+    UnsupportedMediaType,
+)
+
+logger = logging.getLogger(__name__)
+
+_ALLOWED_METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
+
+
+@dataclass(frozen=True)
+class GuardRules:
+    """`hosts` without ports, lower case; `origins` as browsers send them. Sizes in bytes. `is_local`: only
+    this machine reaches the daemon."""
+
+    hosts: frozenset[str]
+    is_wildcard: bool
+    origins: frozenset[str]
+    max_body_bytes: int
+    is_local: bool
+
+
+def rules(
+    host: str, allowed_hosts: Iterable[str], allowed_origins: Iterable[str],
+    max_body_bytes: int, *, is_local: bool,
+) -> GuardRules:  # fmt: skip
+    """Loopback's names and the bound address, beside what the settings allow."""
+    names = {
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        host.lower(),
+        *(name.lower() for name in allowed_hosts),
+    }
+    return GuardRules(
+        hosts=frozenset(names),
+        is_wildcard=host in ("0.0.0.0", "::"),
+        origins=frozenset(origin.rstrip("/").lower() for origin in allowed_origins),
+        max_body_bytes=max_body_bytes,
+        is_local=is_local,
+    )
+
+
+class Guard:
+    """The layer itself. Holds no state of a request."""
+
+    def __init__(self, app: ASGIApp, rules: GuardRules, paths: Paths) -> None:
+        self._app = app
+        self._rules = rules
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        await self._answer(scope, receive, send)
+
+    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        name = request_id()
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = name[1].decode()
+        authority = to_origin_form(scope)
+        extra = [name]
+        if dialect_of(scope["path"]) is ANTHROPIC:
+            extra.append((b"request-id", name[1]))  # where its SDK looks
+        response = _Response(
+            send, extra, state.get("connection"), is_head=scope["method"] == "HEAD"
+        )
+        if response.is_head:
+            # A copy: the server has to know what the client asked.
+            scope = cast(HTTPScope, {**scope, "method": "GET"})
+        try:
+            check_host(scope, self._rules, authority)
+            origin = check_origin(scope["headers"], self._rules)
+            if origin is not None:
+                extra += [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+                if scope["method"] == "OPTIONS":
+                    await _preflight(scope["headers"], response)
+                    return
+            check_site(scope["method"], scope["headers"], origin)
+            self._check_body(scope, origin)
+        except EdgeAgentError as exc:
+            await _answer_error(exc, scope, response)
+            return
+        try:
+            await self._app(scope, receive, response)
+        except asyncio.CancelledError:
+            if not stopping_of(scope).has_begun:
+                raise
+            # The server is being stopped, and this has not ended by itself: no reason for a traceback.
+            if not response.is_started:
+                await _answer_error(shutting_down(), scope, response)
+            logger.info("answer_cut_off request=%s", state["request_id"])
+
+    def _check_body(self, scope: HTTPScope, origin: bytes | None) -> None:
+        """Judge a body by what the head says. Where nothing is, that is the answer (api/http/auth.py).
+
+        Raises: UnsupportedMediaType, UnsupportedEncoding, BodyTooLarge.
+        """
+        headers = scope["headers"]
+        length = content_length(headers)
+        has_body = length or any(name == b"transfer-encoding" for name, _ in headers)
+        may_have_body = has_body or (length is None and scope["method"] in ("PUT", "PATCH"))
+        if may_have_body and self._paths.is_there(scope["method"], scope["path"]):
+            if not may_be_untyped(scope, origin):
+                check_content_type(headers)
+            encoding_of(headers)
+        if length is not None and length > self._rules.max_body_bytes:
+            raise too_large(length, self._rules.max_body_bytes)
+
+
+class _Response:
+    """`send` of one request, which adds what every response has."""
+
+    def __init__(
+        self, send: Send, headers: list[tuple[bytes, bytes]], connection: Any, *, is_head: bool
+    ) -> None:
+        self._send = send
+        self._headers = headers
+        self._connection = connection
+        self.is_head = is_head
+        self.is_started = False
+        self._is_over = False
+
+    async def __call__(self, message: Message) -> None:
+        if self._is_over:
+            return
+        if message["type"] == "http.response.start":
+            self.is_started = True
+            own = self._headers
+            if self._connection is not None and self._connection.leaves_body:
+                own = [*own, (b"connection", b"close")]
+            message["headers"] = [*message.get("headers", []), *own]
+            await self._send(message)
+            if self.is_head:
+                # That ends it, also for who would stream: they see their client leave.
+                self._is_over = True
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        await self._send(message)
+
+
+def to_origin_form(scope: HTTPScope) -> bytes | None:
+    """Make a target in absolute form, `http://host/path`, one like any other. Its authority, if it had
+    one."""
+    # As it was sent: what is decoded may have slashes that were none.
+    scheme, separator, rest = scope["raw_path"].partition(b"://")
+    if scheme.lower() not in (b"http", b"https") or not separator:
+        return None
+    authority, _, path = rest.partition(b"/")
+    scope["raw_path"] = b"/" + path
+    scope["path"] = unquote(scope["raw_path"].decode("ascii", "replace"))
+    return authority
+
+
+def request_id() -> tuple[bytes, bytes]:
+    """The header by which a client names a request when it complains."""
+    return b"x-request-id", f"req_{secrets.token_hex(12)}".encode()
+
+
+def check_host(scope: HTTPScope, rules: GuardRules, authority: bytes | None = None) -> None:
+    """`authority` is that of the request's target. Raises: BadRequest without exactly one Host,
+    Misdirected when it is not this machine's."""
+    values = [value for name, value in scope["headers"] if name == b"host"]
+    if not values and _needs_no_host(scope, rules):
+        pass
+    elif len(values) != 1:
+        raise BadRequest(f"The request has {len(values)} Host headers, exactly one is needed.")
+    for value in values if authority is None else [authority, *values]:
+        name = host_name(value)
+        if name is None or not (name in rules.hosts or (rules.is_wildcard and _is_address(name))):
+            raise Misdirected(
+                f"Host {value.decode('latin-1')[:100]!r} is not a name of this server: use its address, "
+                "or add the name to allowed_hosts."
+            )
+
+
+def _needs_no_host(scope: HTTPScope, rules: GuardRules) -> bool:
+    """HTTP/1.0 has no Host. Browsers, which DNS rebinding needs, speak HTTP/1.1 at least."""
+    client = scope["client"]
+    is_near = client is None or is_loopback(client[0])
+    return scope["http_version"] == "1.0" and rules.is_local and is_near
+
+
+def host_name(value: bytes) -> str | None:
+    """The name or address in a Host header, without port and brackets; None if it is malformed."""
+    text = value.decode("latin-1").strip().lower()
+    if text.startswith("["):
+        name, bracket, rest = text[1:].partition("]")
+        is_good = bool(bracket) and _is_address(name)
+    else:
+        name, colon, digits = text.partition(":")
+        rest = colon + digits
+        is_good = bool(name) and not set(name) & set("@/\\?#%[]")
+    port = rest[1:]
+    if not is_good or (rest and not (rest[0] == ":" and port.isascii() and port.isdigit())):
+        return None
+    return name
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def check_origin(headers: Iterable[tuple[bytes, bytes]], rules: GuardRules) -> bytes | None:
+    """The Origin, if there is one. Raises: Forbidden when it is neither ours nor allowed."""
+    values = [value for name, value in headers if name == b"origin"]
+    if not values:
+        return None
+    text = values[0].decode("latin-1").rstrip("/").lower()
+    host = (
+        next((value for name, value in headers if name == b"host"), b"").decode("latin-1").lower()
+    )
+    is_own = bool(host) and text in (f"http://{host}", f"https://{host}")
+    if len(values) == 1 and (is_own or text in rules.origins):
+        return values[0]
+    raise Forbidden(
+        f"Origin {text[:100]!r} may not call this server from a browser: add it to allowed_origins."
+    )
+
+
+def check_content_type(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raises: UnsupportedMediaType unless the body is JSON; a body there must be."""
+    values = [value for name, value in headers if name == b"content-type"]
+    kind = values[0].split(b";")[0].strip().lower() if len(values) == 1 else b""
+    if kind != b"application/json":
+        shown = values[0].decode("latin-1")[:80] if values else "missing"
+        raise UnsupportedMediaType(
+            f"Content-Type is {shown!r}, application/json is needed: with curl, add "
+            "-H 'Content-Type: application/json'."
+        )
+
+
+def content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """The announced size of the body in bytes; None when it comes in chunks."""
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value)
+    return None
+
+
+async def _preflight(headers: Iterable[tuple[bytes, bytes]], send: Send) -> None:
+    """Any header may be sent from an allowed origin: SDKs add their own."""
+    asked = next((v for name, v in headers if name == b"access-control-request-headers"), b"*")
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 204,
+            "headers": [
+                (b"access-control-allow-methods", _ALLOWED_METHODS),
+                (b"access-control-allow-headers", asked),
+                (b"access-control-max-age", b"600"),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _answer_error(error: EdgeAgentError, scope: Scope, send: Send) -> None:
+    status, headers, body = encoded(error, scope)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

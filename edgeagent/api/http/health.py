@@ -1,0 +1,39 @@
+"""`GET /health` and `GET /ready`."""
+
+from __future__ import annotations
+
+from litestar import Response, get
+from litestar.openapi.datastructures import ResponseSpec
+
+from edgeagent import __version__
+from edgeagent.api.http.errors import public
+from edgeagent.api.openai.schemas.models import HealthBody, ReadyBody
+from edgeagent.serving.answer import Agent
+
+
+@get(
+    "/health",
+    operation_id="health",
+    summary="Is the daemon alive?",
+    tags=["system"],
+    sync_to_thread=False,
+)
+def health() -> HealthBody:
+    return HealthBody(version=__version__)
+
+
+@get(
+    "/ready",
+    operation_id="ready",
+    summary="Would a request to the default model be answered now?",
+    tags=["system"],
+    responses={503: ResponseSpec(ReadyBody, description="Not now; `reason` says why")},
+    sync_to_thread=False,
+)
+def ready(agent: Agent) -> Response[ReadyBody]:
+    readiness = agent.readiness()
+    reason = public(readiness.reason) if readiness.reason is not None else None
+    body = ReadyBody(status=readiness.status, model=readiness.model_id, reason=reason)
+    if readiness.status == "ready":
+        return Response(body)
+    return Response(body, status_code=503, headers={"retry-after": "1"})

@@ -1,0 +1,177 @@
+"""What every way to ask with tools has in common: the tools that count, and the calls of an answer."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from edgeagent.errors import Forbidden, InvalidParameter
+from edgeagent.routing.intents import Unsuited
+from edgeagent.types import CallDelta, Caller, Tool, ToolUse
+
+MAX_TOOLS = 128
+NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # as OpenAI has it
+# What any dialect may send: Ollama's clients have names like `light.turn_on` and `mcp/server:tool`.
+ANY_NAME = r"^[a-zA-Z0-9_./:@+-]{1,128}$"
+PARAM = "tools"
+
+
+def tool_use(
+    tools: list[Tool],
+    caller: Caller,
+    *,
+    choice: Literal["none", "auto", "required"] = "auto",
+    name: str | None = None,
+    only: list[str] | None = None,
+    is_parallel: bool = True,
+    has_own: bool = False,
+) -> ToolUse | None:
+    """The tools that an answer may call; None where it may call none. With `name`, that one and no
+    other must be called; with `only`, no others than those may be. A model that `has_own` tools offers
+    those where there are none here.
+
+    Raises: InvalidParameter for tools or a choice that cannot be; Forbidden for a tool that is not on
+    the list of the caller's key.
+    """
+    _check(tools)
+    for tool in tools:
+        if caller.tools is not None and tool.name not in caller.tools:
+            raise Forbidden(
+                f"This key may not use the tool {tool.name!r}: leave it out, or use a key that lists it.",
+                param=PARAM,
+            )
+    if choice == "none" and name is None and has_own:
+        raise Unsuited(
+            "`tool_choice` none asks for words, and this model answers with calls of its own tools: leave it "
+            "out, or ask another model.",
+            param="tool_choice",
+        )
+    if not tools and has_own and only is None:
+        is_required = choice == "required" or name is not None
+        return ToolUse(tools=[], choice="required", name=name) if is_required else None
+    if not tools:
+        if choice == "required" or name is not None:
+            raise InvalidParameter(
+                "`tool_choice` asks for a call, and there are no `tools`: add them.",
+                param="tool_choice",
+            )
+        return None
+    for wanted in [name] if name is not None else only or ():
+        if all(tool.name != wanted for tool in tools):
+            raise InvalidParameter(
+                f"`tool_choice` names the tool {wanted[:80]!r}, which is not among `tools`: name one of "
+                "them.",
+                param="tool_choice",
+            )
+    if choice == "none" and name is None:
+        return None
+    if only is not None:
+        tools = [tool for tool in tools if tool.name in only]
+    return ToolUse(
+        tools=tools,
+        choice="required" if choice == "required" or name is not None else "auto",
+        name=name,
+        is_parallel=is_parallel,
+    )
+
+
+def _check(tools: list[Tool]) -> None:
+    if len(tools) > MAX_TOOLS:
+        raise InvalidParameter(
+            f"There are {len(tools)} tools, the bound is {MAX_TOOLS}: send fewer.", param=PARAM
+        )
+    seen: set[str] = set()
+    for tool in tools:
+        if not re.fullmatch(ANY_NAME, tool.name):
+            raise InvalidParameter(
+                f"The tool's name {tool.name[:80]!r} is not 1 to 128 letters, digits and characters of "
+                "`_-./:@+`: correct it.",
+                param=PARAM,
+            )
+        if tool.name in seen:
+            raise InvalidParameter(
+                f"Two tools have the name {tool.name!r}: give each a name of its own.", param=PARAM
+            )
+        seen.add(tool.name)
+    try:
+        msgspec.msgpack.encode(tools)
+    except (OverflowError, RecursionError):
+        raise InvalidParameter(
+            "The parameters of a tool hold a number of more than 64 bits or are nested too deeply: send "
+            "a simpler schema.",
+            param=PARAM,
+        ) from None
+
+
+def as_arguments(value: Any) -> Any:
+    """The arguments of a past call, as the object that they are: "" and null are none, and the JSON text
+    of an object is that object. Anything else is left to the field's type to refuse."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return {}
+    if isinstance(value, str):
+        try:
+            return msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            return value
+    return value
+
+
+def new_call_id() -> str:
+    """A name for one call, by which its result will come back."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+@dataclass
+class Call:
+    """One call of an answer as far as it has come. `arguments` is JSON text; where the answer was cut
+    off by its length, the beginning of one."""
+
+    id: str
+    name: str
+    pieces: list[str] = field(default_factory=list)
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self.pieces)
+
+
+class Calls:
+    """The calls of all answers of a request, gathered from their pieces, and their ids."""
+
+    def __init__(self) -> None:
+        self._calls: dict[tuple[int, int], Call] = {}
+        self._ids: dict[tuple[int, int], str] = {}
+
+    def id_of(self, index: int, call: int) -> str:
+        """The id of call number `call` of answer `index`."""
+        return self._ids.setdefault((index, call), new_call_id())
+
+    def add(self, index: int, deltas: Iterable[CallDelta]) -> None:
+        """Pieces of answer `index`, in their order."""
+        for delta in deltas:
+            key = (index, delta.call)
+            if delta.name is not None:
+                self._calls[key] = Call(self.id_of(*key), delta.name)
+            if delta.arguments:
+                self._calls[key].pieces.append(delta.arguments)
+
+    def of(self, index: int) -> list[Call]:
+        """The calls of answer `index`, in their order."""
+        return [self._calls[key] for key in sorted(self._calls) if key[0] == index]
+
+
+def merged(deltas: list[CallDelta]) -> list[CallDelta]:
+    """Neighbouring pieces of one call as one piece."""
+    out: list[CallDelta] = []
+    for delta in deltas:
+        if out and delta.name is None and out[-1].call == delta.call:
+            last = out[-1]
+            out[-1] = CallDelta(last.call, last.arguments + delta.arguments, last.name)
+        else:
+            out.append(delta)
+    return out

@@ -1,0 +1,292 @@
+"""`POST /api/chat` and `/api/generate`: Ollama's API onto the same answers."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+from typing import Any, Literal
+
+import msgspec
+from litestar import Request, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+
+from edgeagent.api.http.auth import check_need
+from edgeagent.api.http.body import body_operation, read_body
+from edgeagent.api.http.caller import asked_by, caller_of
+from edgeagent.api.http.dialects import ollama_error
+from edgeagent.api.http.errors import status_of
+from edgeagent.api.http.stream import AnswerResponse
+from edgeagent.api.http.usage import own_of, usage_of
+from edgeagent.api.ollama.schemas import (
+    OllamaChatAnswer,
+    OllamaChatRequest,
+    OllamaError,
+    OllamaGenerateAnswer,
+    OllamaGenerateRequest,
+    OllamaRequest,
+    plain_name,
+)
+from edgeagent.api.openai.logprobs import Speller
+from edgeagent.errors import EdgeAgentError
+from edgeagent.serving.answer import Agent, Answer, Decision
+from edgeagent.serving.cascade import settle
+from edgeagent.settings import Settings
+from edgeagent.types import GenerateSpec, Prompt, PromptFacts, TokenChunk
+
+Json = dict[str, Any]
+Kind = Literal["chat", "generate"]
+_encode = msgspec.json.encode
+LINES = b"application/x-ndjson"
+
+
+class OllamaWriter:
+    """Chunks as lines of JSON, or one object. One for each response.
+
+    Ollama has calls in one piece, so that each is kept until it is whole.
+    """
+
+    content_type = LINES
+    ping: bytes | None = None  # its clients take every line for an answer
+
+    def __init__(self, kind: Kind, model: str, *, shows_thinking: bool) -> None:
+        self._kind = kind
+        self._model = model
+        self._shows_thinking = shows_thinking
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._calls: list[Json] = []
+        self._logprobs: list[Json] = []
+        self._n_written = 0  # calls that were written as text
+        self._speller = Speller()
+        self._open: tuple[str, list[str]] | None = (
+            None  # name and arguments of the call in the making
+        )
+
+    # --- streamed
+
+    def opening(self, facts: PromptFacts | None) -> bytes:
+        return b""
+
+    def events(self, chunks: list[TokenChunk]) -> bytes:
+        lines = []
+        for chunk in chunks:
+            thought = chunk.reasoning if self._shows_thinking else ""
+            text, calls = self._parts(chunk)
+            logprobs = self._speller.shown(chunk.logprobs)
+            if text or thought or calls or logprobs:
+                said = self._said(text, thought, calls)
+                lines.append(self._line(said, {"done": False} | _with(logprobs)))
+        return b"".join(lines)
+
+    def last_events(self, answer: Answer) -> bytes:
+        return self._line(self._said("", "", []), ending(answer))
+
+    def error_events(self, error: EdgeAgentError) -> bytes:
+        return _encode(ollama_error(error, status_of(error))) + b"\n"
+
+    # --- whole
+
+    def collect(self, chunks: list[TokenChunk]) -> None:
+        for chunk in chunks:
+            text, calls = self._parts(chunk)
+            self._texts.append(text)
+            self._thoughts.append(chunk.reasoning if self._shows_thinking else "")
+            self._calls += calls
+            self._logprobs += self._speller.shown(chunk.logprobs)
+
+    def whole(self, answer: Answer) -> bytes:
+        said = self._said("".join(self._texts), "".join(self._thoughts), self._calls)
+        return self._line(said, ending(answer) | _with(self._logprobs))
+
+    # --- both
+
+    def _parts(self, chunk: TokenChunk) -> tuple[str, list[Json]]:
+        """The text and the whole calls of a chunk. A continued text has no place for calls: there they
+        are text, an object a line."""
+        calls = self._whole_calls(chunk)
+        if self._kind == "chat" or not calls:
+            return chunk.text, calls
+        lines = [_encode(call["function"]).decode() for call in calls]
+        is_first, self._n_written = self._n_written == 0, self._n_written + len(lines)
+        return chunk.text + ("" if is_first else "\n") + "\n".join(lines), []
+
+    def _whole_calls(self, chunk: TokenChunk) -> list[Json]:
+        """The calls that became whole with a chunk. One that the answer ended within never does."""
+        done = []
+        for piece in chunk.calls:
+            if piece.name is not None:
+                done += self._closed()
+                self._open = (piece.name, [])
+            if self._open is not None:
+                self._open[1].append(piece.arguments)
+        if chunk.finish is not None:
+            done += self._closed()
+        return done
+
+    def _closed(self) -> list[Json]:
+        if self._open is None:
+            return []
+        (name, pieces), self._open = self._open, None
+        try:
+            arguments = msgspec.json.decode("".join(pieces) or "{}")
+        except msgspec.DecodeError:
+            return []
+        call_id = f"call_{secrets.token_hex(12)}"
+        return [{"id": call_id, "function": {"name": name, "arguments": arguments}}]
+
+    def _said(self, text: str, thought: str, calls: list[Json]) -> Json:
+        thinking = {"thinking": thought} if thought else {}
+        if self._kind == "generate":
+            return {"response": text} | thinking
+        message: Json = {"role": "assistant", "content": text} | thinking
+        return {"message": message | ({"tool_calls": calls} if calls else {})}
+
+    def _line(self, said: Json, end: Json) -> bytes:
+        return _encode({"model": self._model, "created_at": now()} | said | end) + b"\n"
+
+    def empty(self, reason: str) -> bytes:
+        """What is said where nothing was asked."""
+        return self._line(self._said("", "", []), {"done": True, "done_reason": reason})
+
+
+def _with(logprobs: list[Json]) -> Json:
+    return {"logprobs": logprobs} if logprobs else {}
+
+
+def now() -> str:
+    """The time, as Ollama writes it."""
+    return written(datetime.datetime.now(datetime.UTC))
+
+
+def written(time: datetime.datetime) -> str:
+    """RFC 3339, in UTC."""
+    return time.isoformat().replace("+00:00", "Z")
+
+
+def ending(answer: Answer) -> Json:
+    """What ends an answer: why, counts, and times in nanoseconds."""
+    usage = usage_of(answer)
+    context = {"context": answer.tokens} if answer.tokens else {}
+    (took,) = answer.usages.values()
+    return (
+        {
+            "done": True,
+            "done_reason": "length" if answer.finishes[0] == "length" else "stop",
+            "total_duration": _ns(took.total_ms),
+            "load_duration": 0,
+            "prompt_eval_count": usage["prompt_tokens"],
+            "prompt_eval_duration": _ns(took.ttft_ms - took.queue_ms),
+            "eval_count": usage["completion_tokens"],
+            "eval_duration": _ns(took.total_ms - took.ttft_ms),
+        }
+        | context
+        | own_of(answer)
+    )
+
+
+def _ns(ms: float) -> int:
+    return max(0, round(ms * 1e6))
+
+
+_ERRORS = {
+    400: ResponseSpec(OllamaError, description="The request is not valid"),
+    404: ResponseSpec(OllamaError, description="Unknown model"),
+    429: ResponseSpec(
+        OllamaError, description="The queue is full, or a bound of the key is reached"
+    ),
+    503: ResponseSpec(OllamaError, description="The model cannot answer now"),
+}
+
+
+@post(
+    "/api/chat",
+    operation_class=body_operation(OllamaChatRequest),
+    operation_id="ollama_chat",
+    summary="Answer a conversation, in Ollama's words",
+    description="Lines of JSON, unless `stream` is false.",
+    tags=["ollama"],
+    status_code=200,
+    responses=_ERRORS | {200: ResponseSpec(OllamaChatAnswer, description="The answer")},
+)
+async def chat(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
+    body = await read_body(request, OllamaChatRequest)
+    decision = agent.route(plain_name(body.model))
+    writer = OllamaWriter("chat", body.model, shows_thinking=body.shows_thinking)
+    if not body.messages:
+        return await _load(request, agent, body, decision, writer)
+    return await _answer(request, agent, settings, body, body.prompt(), writer)
+
+
+@post(
+    "/api/generate",
+    operation_class=body_operation(OllamaGenerateRequest),
+    operation_id="ollama_generate",
+    summary="Answer or continue a text, in Ollama's words",
+    description="Lines of JSON, unless `stream` is false.",
+    tags=["ollama"],
+    status_code=200,
+    responses=_ERRORS | {200: ResponseSpec(OllamaGenerateAnswer, description="The answer")},
+)
+async def generate(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
+    body = await read_body(request, OllamaGenerateRequest)
+    decision = agent.route(plain_name(body.model))
+    writer = OllamaWriter("generate", body.model, shows_thinking=body.shows_thinking)
+    if not body.prompt:
+        return await _load(request, agent, body, decision, writer)
+    return await _answer(request, agent, settings, body, body.asked(), writer)
+
+
+async def _answer(
+    request: Request[Any, Any, Any], agent: Agent, settings: Settings, body: OllamaRequest,
+    prompt: Prompt, writer: OllamaWriter,
+) -> AnswerResponse:  # fmt: skip
+    asked, caller = asked_by(request), caller_of(request)
+    options = body.chosen
+
+    def make(decision: Decision) -> GenerateSpec:
+        return GenerateSpec(
+            prompts=[prompt],
+            sampling=options.sampling(agent.defaults(decision)),
+            max_tokens=options.max_tokens,
+            clamps=settings.clamps(by_default=True) or options.is_unbounded,
+            stop=options.stops(),
+            scope=asked.key_id,
+            form=body.form(),
+            tools=body.tool_use(caller),
+            logprobs=body.n_logprobs,
+            tells_tokens=isinstance(body, OllamaGenerateRequest) and body.tells_context,
+        )
+
+    # What Ollama answers to /api/generate has no place for a call.
+    metadata = {"calls": "false"} if isinstance(body, OllamaGenerateRequest) else None
+    decision, spec = await settle(agent, asked, plain_name(body.model), make, metadata)
+    return AnswerResponse(
+        agent.ask(asked, decision, spec),
+        writer,
+        is_stream=body.stream is not False,
+        ping_interval_s=settings.ping_interval_s,
+        write_timeout_s=settings.write_timeout_s,
+    )
+
+
+async def _load(
+    request: Request[Any, Any, Any], agent: Agent, body: OllamaRequest, decision: Decision,
+    writer: OllamaWriter,
+) -> ASGIApp:  # fmt: skip
+    """What Ollama's clients ask without a question: that a model be loaded, or unloaded.
+
+    Raises: InsufficientScope for unloading with a key that may not.
+    """
+    if body.is_unload:
+        check_need("models", caller_of(request), "")
+        await agent.unload(decision.model_id)
+    else:
+        await agent.load(decision.model_id)
+    kind = "application/json" if body.stream is False else LINES.decode()
+    line = writer.empty("unload" if body.is_unload else "load")
+    return ASGIResponse(body=line, media_type=kind)
+
+
+HANDLERS = [chat, generate]

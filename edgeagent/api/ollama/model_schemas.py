@@ -1,0 +1,144 @@
+"""Bodies of what Ollama's clients ask of models: lists, cards, embeddings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, model_validator
+
+from edgeagent.api.http.field_marks import Ignored
+from edgeagent.api.http.loose_body import LooseModel
+from edgeagent.api.ollama.schemas import KeepAlive
+from edgeagent.api.openai.schemas.embeddings import MAX_INPUTS
+from edgeagent.api.openai.schemas.models import TemplateBody
+from edgeagent.errors import InvalidParameter
+
+ModelName = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class ShowRequest(LooseModel):
+    """Which model to show."""
+
+    model: ModelName | None = None
+    name: ModelName | None = Field(None, description="what `model` was called before")
+    verbose: Annotated[bool | None, Ignored()] = None
+    system: Annotated[str | None, Ignored()] = None
+    template: Annotated[str | None, Ignored()] = None
+    options: Annotated[dict[str, Any] | None, Ignored()] = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> ShowRequest:
+        if self.model is None and self.name is None:
+            raise InvalidParameter("`model` is missing: name the model to show.", param="model")
+        return self
+
+    @property
+    def wanted(self) -> str:
+        return self.model or self.name or ""
+
+
+class EmbedRequest(LooseModel):
+    """Texts to turn into vectors. Without any, the model is only loaded."""
+
+    model: ModelName = Field(description="a model whose task is `embed`; `:latest` may follow")
+    input: str | Annotated[list[str], Field(max_length=MAX_INPUTS)]
+    truncate: bool | None = Field(True, description="leave away the end of a text that is too long")
+    dimensions: int | None = Field(
+        None, ge=1, le=1 << 20, description="keep that many numbers of each vector"
+    )
+    options: Annotated[dict[str, Any] | None, Ignored()] = None
+    keep_alive: KeepAlive = None
+
+    def inputs(self) -> list[str | list[int]]:
+        return [self.input] if isinstance(self.input, str) else list(self.input)
+
+
+class EmbeddingsRequest(LooseModel):
+    """One text to turn into a vector, as older clients ask. Without it, the model is only loaded."""
+
+    model: ModelName = Field(description="a model whose task is `embed`; `:latest` may follow")
+    prompt: str | None = None
+    options: Annotated[dict[str, Any] | None, Ignored()] = None
+    keep_alive: KeepAlive = None
+
+
+class Details(BaseModel):
+    parent_model: str = ""
+    format: str = "gguf"
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+
+
+class TaggedModel(BaseModel):
+    """An installed model. `size` in bytes, `digest` the file's sha256 where it is known."""
+
+    name: str
+    model: str
+    modified_at: str
+    size: int
+    digest: str
+    details: Details
+
+
+class TagList(BaseModel):
+    models: list[TaggedModel]
+
+
+class LoadedModel(BaseModel):
+    """A model in memory. `size` in bytes; nothing of it is on a graphics card."""
+
+    name: str
+    model: str
+    size: int
+    digest: str
+    details: Details
+    expires_at: str
+    size_vram: int = 0
+    context_length: int
+
+
+class LoadedList(BaseModel):
+    models: list[LoadedModel]
+
+
+class ShownTemplate(BaseModel):
+    """Our extension: what the model's chat template shows by itself; null until somebody has tried it."""
+
+    chat_template: TemplateBody | None = None
+
+
+class ShownModel(BaseModel):
+    """One model. Its template is not shown: `template` is empty."""
+
+    modelfile: str
+    parameters: str
+    template: str = ""
+    license: str
+    details: Details
+    model_info: dict[str, Any] = Field(
+        description="what the file says of the model: texts, numbers, null"
+    )
+    capabilities: list[str]
+    modified_at: str
+    edgeagent: ShownTemplate = ShownTemplate()
+
+
+class EmbedAnswer(BaseModel):
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int
+    load_duration: int
+    prompt_eval_count: int
+
+
+class EmbeddingsAnswer(BaseModel):
+    embedding: list[float]
+
+
+class VersionBody(BaseModel):
+    """The version of Ollama whose API this is, since clients compare it, and our own."""
+
+    version: str
+    edgeagent: str

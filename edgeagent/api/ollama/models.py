@@ -1,0 +1,306 @@
+"""What Ollama's clients ask of models: `/api/tags`, `/api/ps`, `/api/show`, `/api/embed`, `/api/version`.
+
+Nothing is installed or removed over HTTP: what would do so is refused with the command that does.
+"""
+
+from __future__ import annotations
+
+import datetime
+from array import array
+from typing import Any
+
+import msgspec
+from litestar import HttpMethod, MediaType, Request, Response, get, head, post, route
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.response.base import ASGIResponse
+from litestar.types import ASGIApp
+
+from edgeagent import __version__
+from edgeagent.api.http.body import body_operation, read_body
+from edgeagent.api.http.caller import asked_by
+from edgeagent.api.http.one_shot import OnceResponse
+from edgeagent.api.ollama.chat import written
+from edgeagent.api.ollama.model_schemas import (
+    Details,
+    EmbedAnswer,
+    EmbeddingsAnswer,
+    EmbeddingsRequest,
+    EmbedRequest,
+    LoadedList,
+    LoadedModel,
+    ShownModel,
+    ShownTemplate,
+    ShowRequest,
+    TaggedModel,
+    TagList,
+    VersionBody,
+)
+from edgeagent.api.ollama.schemas import OllamaError, plain_name
+from edgeagent.api.openai.schemas.models import template_body
+from edgeagent.catalog.gguf.model_facts import ModelFacts
+from edgeagent.catalog.model_card import Card
+from edgeagent.errors import BadRequest
+from edgeagent.routing.tasks import capabilities
+from edgeagent.serving.answer import Agent, Decision
+from edgeagent.serving.model_cards import Cards, Loaded
+from edgeagent.serving.one_shot import Calls
+from edgeagent.types import EmbedSpec, Sampling, Vectors
+
+# Clients refuse to speak to one that is older than what they need.
+API_VERSION = "0.12.0"
+_TAGS = ["ollama"]
+_encode = msgspec.json.encode
+# "Stays": a time that no client takes for soon.
+_NEVER = datetime.datetime(2318, 1, 1, tzinfo=datetime.UTC)
+_ERRORS = {
+    400: ResponseSpec(OllamaError, description="The request is not valid"),
+    404: ResponseSpec(OllamaError, description="Unknown model"),
+}
+
+
+@get("/api/tags", operation_id="ollama_tags", summary="List the installed models, in Ollama's words",
+     tags=_TAGS)  # fmt: skip
+async def tags(cards: Cards) -> TagList:
+    return TagList(models=[_tagged(card) for card in await cards.all()])
+
+
+@get("/api/ps", operation_id="ollama_ps", summary="List the loaded models, in Ollama's words",
+     tags=_TAGS)  # fmt: skip
+async def ps(cards: Cards) -> LoadedList:
+    return LoadedList(models=[_loaded(found) for found in await cards.loaded()])
+
+
+@post(
+    "/api/show",
+    operation_class=body_operation(ShowRequest),
+    operation_id="ollama_show",
+    summary="Show a model, in Ollama's words",
+    tags=_TAGS,
+    status_code=200,
+    responses=_ERRORS | {200: ResponseSpec(ShownModel, description="The model")},
+)
+async def show(request: Request[Any, Any, Any], agent: Agent, cards: Cards) -> ShownModel:
+    body = await read_body(request, ShowRequest)
+    card, facts, sampling = await cards.shown(plain_name(body.wanted))
+    return ShownModel(
+        modelfile=f"FROM {card.id}",
+        parameters=_parameters(sampling),
+        license=card.licence,
+        details=_details(card),
+        model_info=_info(facts),
+        capabilities=_capabilities(card, facts, agent),
+        edgeagent=ShownTemplate(chat_template=template_body(card.template)),
+        modified_at=_time(card.modified_s),
+    )
+
+
+@post(
+    "/api/embed",
+    operation_class=body_operation(EmbedRequest),
+    operation_id="ollama_embed",
+    summary="Turn texts into vectors, in Ollama's words",
+    tags=_TAGS,
+    status_code=200,
+    responses=_ERRORS | {200: ResponseSpec(EmbedAnswer, description="The vectors")},
+)
+async def embed(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
+    body = await read_body(request, EmbedRequest)
+    decision = await calls.model_for("embed", plain_name(body.model))
+    inputs = body.inputs()
+    if not inputs:
+        await agent.load(decision.model_id)
+        return _json({"model": body.model, "embeddings": []})
+    spec = EmbedSpec(inputs=inputs, dimensions=body.dimensions, truncate=body.truncate is not False)
+    return OnceResponse(
+        calls.ask(asked_by(request), decision, spec),
+        lambda vectors: _encode({
+            "model": body.model,
+            "embeddings": _rows(vectors),
+            "total_duration": round(vectors.total_ms * 1e6),
+            "load_duration": 0,
+            "prompt_eval_count": vectors.n_prompt,
+        }),
+    )  # fmt: skip
+
+
+@post(
+    "/api/embeddings",
+    operation_class=body_operation(EmbeddingsRequest),
+    operation_id="ollama_embeddings",
+    summary="Turn a text into a vector, in Ollama's older words",
+    tags=_TAGS,
+    status_code=200,
+    responses=_ERRORS | {200: ResponseSpec(EmbeddingsAnswer, description="The vector")},
+)
+async def embeddings(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
+    body = await read_body(request, EmbeddingsRequest)
+    decision = await calls.model_for("embed", plain_name(body.model))
+    if not body.prompt:
+        await agent.load(decision.model_id)
+        return _json({"embedding": []})
+    return OnceResponse(
+        calls.ask(asked_by(request), decision, EmbedSpec(inputs=[body.prompt], truncate=True)),
+        lambda vectors: _encode({"embedding": _rows(vectors)[0]}),
+    )
+
+
+@get("/api/version", operation_id="ollama_version", summary="Which of Ollama's APIs this is",
+     tags=_TAGS, sync_to_thread=False)  # fmt: skip
+def version() -> VersionBody:
+    return VersionBody(version=API_VERSION, edgeagent=__version__)
+
+
+_WHO = "edgeagent is running"
+
+
+@get(
+    "/",
+    operation_id="root",
+    summary="Does anybody answer here?",
+    description="What Ollama's clients ask first.",
+    tags=["system"],
+    sync_to_thread=False,
+)
+def root() -> Response[str]:
+    return Response(_WHO, media_type=MediaType.TEXT)
+
+
+@head(
+    "/",
+    operation_id="root_head",
+    summary="Does anybody answer here?",
+    tags=["system"],
+    sync_to_thread=False,
+)
+def root_head() -> None:
+    return None
+
+
+# What changes which models are installed: method, path below /api, and the command that does it here.
+_REFUSED: tuple[tuple[HttpMethod, str, str], ...] = (
+    (HttpMethod.POST, "pull", "`edgeagent models install MODEL`"),
+    (HttpMethod.POST, "push", "`edgeagent bundle create`, which packs models into a file"),
+    (HttpMethod.POST, "create", "`edgeagent models install FILE.gguf`"),
+    (HttpMethod.POST, "copy", "`edgeagent models install FILE.gguf` with the other name"),
+    (HttpMethod.DELETE, "delete", "`edgeagent models remove MODEL`"),
+    (HttpMethod.POST, "blobs/{digest:str}", "`edgeagent models install FILE.gguf`"),
+)
+
+
+def _refusal(method: HttpMethod, path: str, command: str) -> HTTPRouteHandler:
+    name = path.split("/")[0]
+
+    @route(
+        f"/api/{path}",
+        http_method=method,
+        operation_id=f"ollama_{name}",
+        summary=f"Refused: {command} on the device does it",
+        description="Models are installed and removed on the device, not over HTTP.",
+        tags=_TAGS,
+        status_code=400,
+        responses={400: ResponseSpec(OllamaError, description="The command that does it")},
+        sync_to_thread=False,
+    )
+    def refuse() -> None:
+        raise BadRequest(
+            f"/api/{name} changes which models are installed, and nothing does over HTTP: on the device, "
+            f"use {command}."
+        )
+
+    return refuse
+
+
+def _capabilities(card: Card, facts: ModelFacts, agent: Agent) -> list[str]:
+    is_assistant = (
+        card.task == "generate" and agent.assistant(Decision(card.id, "named")) is not None
+    )
+    found = capabilities(
+        card.task, card.template, is_assistant=is_assistant, has_template=facts.has_chat_template
+    )
+    return found or []
+
+
+def _json(value: Any) -> ASGIResponse:
+    return ASGIResponse(body=_encode(value), media_type="application/json")
+
+
+def _rows(vectors: Vectors) -> list[list[float]]:
+    n_bytes = 4 * vectors.n_dimensions
+    return [
+        array("f", vectors.data[start : start + n_bytes]).tolist()
+        for start in range(0, len(vectors.data), n_bytes)
+    ]
+
+
+def _tagged(card: Card) -> TaggedModel:
+    name = f"{card.id}:latest"
+    return TaggedModel(
+        name=name,
+        model=name,
+        modified_at=_time(card.modified_s),
+        size=card.size_bytes,
+        digest=card.sha256,
+        details=_details(card),
+    )
+
+
+def _loaded(found: Loaded) -> LoadedModel:
+    name = f"{found.card.id}:latest"
+    return LoadedModel(
+        name=name,
+        model=name,
+        size=found.n_bytes,
+        digest=found.card.sha256,
+        details=_details(found.card),
+        expires_at=_time(found.goes_s) if found.goes_s is not None else written(_NEVER),
+        context_length=found.n_ctx,
+    )
+
+
+def _details(card: Card) -> Details:
+    return Details(
+        family=card.family,
+        families=[card.family] if card.family else [],
+        parameter_size=size_in_words(card.n_params),
+        quantization_level=card.quant,
+    )
+
+
+def size_in_words(n_params: int) -> str:
+    """A number of parameters as model names have it: 135M, 1.5B; "" for none."""
+    if n_params >= 1_000_000_000:
+        return f"{n_params / 1e9:.1f}B"
+    return f"{n_params / 1e6:.4g}M" if n_params else ""
+
+
+def _time(unix_s: float) -> str:
+    return written(datetime.datetime.fromtimestamp(unix_s, datetime.UTC))
+
+
+def _parameters(sampling: Sampling) -> str:
+    names = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
+    return "\n".join(f"{name:<30} {getattr(sampling, name):g}" for name in names)
+
+
+def _info(facts: ModelFacts) -> dict[str, str | int | float | None]:
+    """What the file's header says, by the names that it has there."""
+    name = facts.architecture
+    return {
+        "general.architecture": name,
+        "general.parameter_count": facts.n_params,
+        "general.name": facts.name,
+        f"{name}.block_count": facts.n_layers,
+        f"{name}.context_length": facts.n_ctx_train,
+        f"{name}.embedding_length": facts.n_embd,
+        f"{name}.attention.head_count": max(facts.n_head, default=0),
+        f"{name}.attention.head_count_kv": max(facts.n_head_kv, default=0),
+        f"{name}.vocab_size": facts.n_vocab,
+        "tokenizer.ggml.model": facts.tokenizer,
+    }
+
+
+HANDLERS = [
+    tags, ps, show, embed, embeddings, version, root, root_head,
+    *(_refusal(*refused) for refused in _REFUSED),
+]  # fmt: skip

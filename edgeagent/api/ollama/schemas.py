@@ -1,0 +1,218 @@
+"""Bodies of Ollama's `/api/chat` and `/api/generate`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from edgeagent.api.http.field_marks import Ignored
+from edgeagent.api.http.loose_body import LooseModel
+from edgeagent.api.http.tool_calls import MAX_TOOLS, tool_use
+from edgeagent.api.ollama.message_schemas import OllamaMessage, OllamaTool, no_images, turns
+from edgeagent.api.ollama.options import OllamaOptions
+from edgeagent.api.openai.schemas.common import TokenLogprobBody
+from edgeagent.api.openai.schemas.completions import TokenId
+from edgeagent.api.openai.schemas.response_format import ANY_OBJECT, schema_form
+from edgeagent.errors import InvalidParameter
+from edgeagent.types import Caller, Form, Prompt, ToolUse
+
+MAX_MESSAGES = 4096
+MAX_CONTEXT = 1 << 20  # tokens; no model here has room for as many
+
+KeepAlive = Annotated[float | str | None, Ignored("how long a model stays is `idle_unload_s`")]
+
+
+def plain_name(name: str) -> str:
+    """A model's id here. Ollama's clients add the tag `latest` to a name that has none."""
+    return name.removesuffix(":latest")
+
+
+class OllamaRequest(LooseModel):
+    """What chat and generate have in common."""
+
+    model: str = Field(
+        min_length=1, max_length=200, description="a model id, or `default`; `:latest` may follow"
+    )
+    stream: bool | None = Field(True, description="lines of JSON, unless false")
+    format: Literal["", "json"] | dict[str, Any] | None = Field(
+        None, description="`json` for any object, or a JSON schema, which binds"
+    )
+    options: OllamaOptions | None = None
+    think: bool | Literal["low", "medium", "high"] | None = Field(
+        None, description="told to the model's template; false also sends nothing of it"
+    )
+    keep_alive: KeepAlive = None
+    truncate: Annotated[bool | None, Ignored("what is too long is refused, not cut")] = None
+    shift: Annotated[bool | None, Ignored("what is too long is refused, not cut")] = None
+
+    logprobs: bool | None = Field(None, description="how probable each token was, before sampling")
+    top_logprobs: int | None = Field(
+        None, ge=0, le=20, description="and so many of the most probable in its place"
+    )
+
+    @property
+    def n_logprobs(self) -> int | None:
+        """How many alternatives to each token are asked for; None: no log-probabilities at all."""
+        return self.top_logprobs or 0 if self.logprobs else None
+
+    @property
+    def chosen(self) -> OllamaOptions:
+        return self.options or OllamaOptions.model_validate({})
+
+    def form(self) -> Form | None:
+        """What the answer must look like."""
+        if isinstance(self.format, dict):
+            return schema_form(self.format, "format", is_strict=False)
+        return ANY_OBJECT if self.format == "json" else None
+
+    def tool_use(self, caller: Caller) -> ToolUse | None:
+        """The tools that the answer may call. Raises: InvalidParameter, Forbidden."""
+        return None
+
+    @property
+    def shows_thinking(self) -> bool:
+        return self.think is not False
+
+    @property
+    def is_unload(self) -> bool:
+        """Whether it says that a model is to go at once, which counts where nothing is asked."""
+        text = self.keep_alive
+        return text in (0, "0") or (isinstance(text, str) and text in ("0s", "0m", "0h", "0ms"))
+
+    def template_variables(self) -> dict[str, Any]:
+        if self.think is None:
+            return {}
+        told: dict[str, Any] = {"enable_thinking": self.think is not False}
+        return told | ({"reasoning_effort": self.think} if isinstance(self.think, str) else {})
+
+
+class OllamaChatRequest(OllamaRequest):
+    """Ollama's chat. Without messages the model is only loaded, or with `keep_alive` 0 unloaded."""
+
+    messages: Annotated[list[OllamaMessage], Field(max_length=MAX_MESSAGES)] | None = None
+    tools: Annotated[list[OllamaTool], Field(max_length=MAX_TOOLS)] | None = Field(
+        None, description="functions that the model may ask to be called"
+    )
+
+    def prompt(self) -> Prompt:
+        """What the model's template is given. A last turn of the assistant is how the answer begins."""
+        messages = turns(self.messages or [])
+        last, prefill = messages[-1], ""
+        if len(messages) > 1 and last["role"] == "assistant" and "tool_calls" not in last:
+            prefill = str(last["content"])
+            messages.pop()
+        return Prompt(messages=messages, prefill=prefill, variables=self.template_variables())
+
+    def tool_use(self, caller: Caller) -> ToolUse | None:
+        return tool_use([tool.tool() for tool in self.tools or ()], caller)
+
+
+class OllamaGenerateRequest(OllamaRequest):
+    """Ollama's continuation of a text, by the model's template unless `raw`. Without a prompt the model
+    is only loaded, or with `keep_alive` 0 unloaded."""
+
+    prompt: str | None = None
+    suffix: str | None = Field(None, description="what stands behind the answer")
+    system: str | None = None
+    raw: bool | None = Field(
+        None,
+        description="continue the prompt as it is, without the template; names of special tokens in "
+        "it are those tokens",
+    )
+    images: list[Any] | None = Field(None, description="refused unless empty")
+    context: Annotated[list[TokenId], Field(max_length=MAX_CONTEXT)] | None = Field(
+        None, description="the `context` of an earlier answer, behind which this prompt stands"
+    )
+
+    refused: ClassVar[dict[str, tuple[object, ...]]] = {
+        "template": ("",), "width": (0,), "height": (0,), "steps": (0,),
+    }  # fmt: skip
+
+    @field_validator("images")
+    @classmethod
+    def _has_none(cls, images: list[Any] | None) -> list[Any] | None:
+        return no_images(images, "images")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> OllamaGenerateRequest:
+        for name, is_there in (("raw", bool(self.raw)), ("suffix", bool(self.suffix))):
+            if is_there and self.context:
+                raise InvalidParameter(
+                    f"`context` goes before a prompt that the model's template renders, and `{name}` has no "
+                    "template: leave one of them out.",
+                    param="context",
+                )
+        return self
+
+    @property
+    def tells_context(self) -> bool:
+        """Whether the answer says what the next request's `context` is."""
+        return not self.raw and not self.suffix
+
+    def asked(self) -> Prompt:
+        return msgspec.structs.replace(self._asked(), before=self.context or [])
+
+    def _asked(self) -> Prompt:
+        text = self.prompt or ""
+        if self.suffix:
+            return Prompt(text=text, suffix=self.suffix)
+        if self.raw:  # which says that the prompt has the markup of the model's template in it
+            return Prompt(text=text, parse_special=True)
+        messages = [{"role": "user", "content": text}]
+        if self.system:
+            messages.insert(0, {"role": "system", "content": self.system})
+        plain = f"{self.system}\n\n{text}" if self.system else text
+        return Prompt(messages=messages, text=plain, variables=self.template_variables())
+
+
+class OllamaError(BaseModel):
+    """The shape of every error below `/api`."""
+
+    error: str
+
+
+class OllamaFunction(BaseModel):
+    name: str
+    arguments: dict[str, Any]
+
+
+class OllamaCall(BaseModel):
+    id: str
+    function: OllamaFunction
+
+
+class OllamaAnswerMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    thinking: str | None = None
+    tool_calls: list[OllamaCall] | None = None
+
+
+class OllamaEnd(BaseModel):
+    """Counts and times, with the last line of a stream. Durations in nanoseconds."""
+
+    model: str
+    created_at: str
+    done: bool
+    done_reason: Literal["stop", "length", "load", "unload"] | None = None
+    total_duration: int | None = None
+    load_duration: int | None = None
+    prompt_eval_count: int | None = None
+    prompt_eval_duration: int | None = None
+    eval_count: int | None = None
+    eval_duration: int | None = None
+    logprobs: list[TokenLogprobBody] | None = None
+
+
+class OllamaChatAnswer(OllamaEnd):
+    message: OllamaAnswerMessage
+
+
+class OllamaGenerateAnswer(OllamaEnd):
+    response: str
+    thinking: str | None = None
+    context: list[int] | None = Field(
+        None, description="token ids of the dialogue so far, with the last line, unless `raw`"
+    )

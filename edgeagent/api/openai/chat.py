@@ -1,0 +1,305 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ASGIApp
+
+from edgeagent.api.http.body import body_operation, read_body
+from edgeagent.api.http.caller import asked_by, bounded_priority, caller_of
+from edgeagent.api.http.one_shot import OnceResponse
+from edgeagent.api.http.stream import AnswerResponse
+from edgeagent.api.http.tool_calls import Call, merged
+from edgeagent.api.http.tool_offer import CustomInput, Offered
+from edgeagent.api.http.usage import finish_reason, own_body
+from edgeagent.api.openai.choice_writer import AnswerWriter, totals
+from edgeagent.api.openai.logprobs import Speller
+from edgeagent.api.openai.schemas.chat import ChatAnswer, ChatMessage, ChatRequest, ChatTokenCount
+from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.serving.answer import Agent, Answer, Decision
+from edgeagent.serving.archive import Archive
+from edgeagent.serving.cascade import settle
+from edgeagent.serving.one_shot import Calls
+from edgeagent.settings import Settings
+from edgeagent.store.items import Item
+from edgeagent.store.responses import StoredResponse
+from edgeagent.store.rows import subject_of
+from edgeagent.types import CallDelta, CountSpec, GenerateSpec, TokenChunk
+
+_encode = msgspec.json.encode
+
+
+class ChatWriter(AnswerWriter):
+    """Chunks as `chat.completion` and `chat.completion.chunk` objects.
+
+    The parts of a chunk that never change within a stream are encoded once.
+    """
+
+    def __init__(
+        self, decision: Decision, *, wants_usage: bool, offered: Offered | None = None
+    ) -> None:
+        super().__init__(
+            "chatcmpl", "chat.completion.chunk", decision.model_id, wants_usage=wants_usage
+        )
+        self._decision = decision
+        self._offered = offered or Offered()
+        self._inputs: dict[tuple[int, int], CustomInput] = {}  # of calls of custom tools
+        opening = _encode(self.head)[:-1]
+        null_usage = b',"usage":null' if wants_usage else b""
+        self._before = b"data: " + opening + null_usage + b',"choices":[{"index":'
+        self._has_role: set[int] = set()
+
+    def events(self, chunks: list[TokenChunk]) -> bytes:
+        out = []
+        for chunk in chunks:
+            if chunk.index not in self._has_role:
+                self._has_role.add(chunk.index)
+                # What begins otherwise than with text may have none at all.
+                content = b"null" if chunk.reasoning or chunk.calls else b'""'
+                role = b'{"role":"assistant","content":' + content + b"}"
+                out.append(self._event(chunk.index, role, b"null"))
+            if chunk.reasoning:
+                delta = b'{"reasoning_content":' + _encode(chunk.reasoning) + b"}"
+                out.append(self._event(chunk.index, delta, b"null"))
+            if chunk.text or chunk.logprobs:
+                delta = b'{"content":' + _encode(chunk.text) + b"}"
+                out.append(self._event(chunk.index, delta, b"null", self._shown(chunk)))
+            for piece in merged(chunk.calls):
+                out += [
+                    self._event(chunk.index, b'{"tool_calls":[' + _encode(delta) + b"]}", b"null")
+                    for delta in self._call_deltas(chunk.index, piece)
+                ]
+            if chunk.finish is not None:
+                out += [
+                    self._event(chunk.index, b'{"tool_calls":[' + _encode(delta) + b"]}", b"null")
+                    for delta in self._last_deltas(chunk.index)
+                ]
+                out.append(self._last_event(chunk))
+        return b"".join(out)
+
+    def _call_deltas(self, index: int, piece: CallDelta) -> list[dict[str, Any]]:
+        """First who is called, then arguments alone: the SDK adds up what it is sent."""
+        deltas: list[dict[str, Any]] = []
+        key = (index, piece.call)
+        if piece.name is not None and piece.name in self._offered.customs:
+            self._inputs[key] = CustomInput()
+            head = {"index": piece.call, "id": self.calls.id_of(*key), "type": "custom"}
+            deltas.append(head | {"custom": {"name": piece.name, "input": ""}})
+        if (custom := self._inputs.get(key)) is not None:
+            told = custom.feed(piece.arguments)
+            return [*deltas, *([_custom_delta(piece.call, told)] if told else [])]
+        if piece.name is not None:
+            deltas.append({
+                "index": piece.call,
+                "id": self.calls.id_of(index, piece.call),
+                "type": "function",
+                "function": {"name": piece.name, "arguments": ""},
+            })  # fmt: skip
+        if piece.arguments:
+            deltas.append({"index": piece.call, "function": {"arguments": piece.arguments}})
+        return deltas
+
+    def _last_deltas(self, index: int) -> list[dict[str, Any]]:
+        """What is left of the texts of custom tools."""
+        own = [(call, told) for (i, call), told in self._inputs.items() if i == index]
+        return [_custom_delta(call, rest) for call, told in own if (rest := told.finish())]
+
+    def _last_event(self, chunk: TokenChunk) -> bytes:
+        """The finish reason; where an assistant model was asked, how sure it was; and notes."""
+        assert chunk.finish is not None
+        event = self._event(chunk.index, b"{}", _encode(finish_reason(chunk.finish)))
+        confidence = chunk.confidence or self._decision.confidence
+        notes = self._offered.notes
+        own = own_body(self._decision, confidence, chunk.told, notes, chunk.notes)
+        if not own:
+            return event
+        return event[: -len(b"}\n\n")] + b',"edgeagent":' + _encode(own) + b"}\n\n"
+
+    def _event(self, index: int, delta: bytes, finish: bytes, logprobs: bytes = b"null") -> bytes:
+        return (
+            self._before + str(index).encode() + b',"delta":' + delta
+            + b',"logprobs":' + logprobs + b',"finish_reason":' + finish + b"}]}\n\n"
+        )  # fmt: skip
+
+    def _shown(self, chunk: TokenChunk) -> bytes:
+        if not chunk.logprobs:
+            return b"null"
+        shown = self.speller(chunk.index).shown(chunk.logprobs)
+        return _encode({"content": shown, "refusal": None})
+
+    def whole(self, answer: Answer) -> bytes:
+        return _encode(self.whole_object(answer))
+
+    def whole_object(self, answer: Answer) -> dict[str, Any]:
+        """The `chat.completion` of what was collected."""
+        choices = [
+            {
+                "index": index,
+                "message": self._message(index),
+                "logprobs": {"content": Speller().shown(self.logprobs(index)), "refusal": None}
+                if answer.spec.logprobs is not None
+                else None,
+                "finish_reason": finish_reason(answer.finishes[index]),
+            }
+            for index in range(answer.spec.n_answers)
+        ]
+        return self.head | {"object": "chat.completion", "choices": choices} | totals(answer)
+
+    def _message(self, index: int) -> dict[str, Any]:
+        calls, reasoning, text = self.calls.of(index), self.reasoning(index), self.text(index)
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text if text or not calls else None,
+            "refusal": None,
+        }
+        if reasoning:
+            message["reasoning_content"] = reasoning
+        if calls:
+            message["tool_calls"] = [self._whole_call(call) for call in calls]
+        return message
+
+    def _whole_call(self, call: Call) -> dict[str, Any]:
+        if call.name not in self._offered.customs:
+            function = {"name": call.name, "arguments": call.arguments}
+            return {"id": call.id, "type": "function", "function": function}
+        custom = CustomInput()
+        text = custom.feed(call.arguments) + custom.finish()
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": text}}
+
+
+def _custom_delta(call: int, text: str) -> dict[str, Any]:
+    return {"index": call, "custom": {"input": text}}
+
+
+@post(
+    "/v1/chat/completions",
+    operation_class=body_operation(ChatRequest),
+    operation_id="chat",
+    summary="Answer a conversation",
+    description="With `stream`, `chat.completion.chunk` objects as server-sent events, then `[DONE]`.",
+    tags=["chat"],
+    status_code=200,
+    responses={
+        200: ResponseSpec(ChatAnswer, description="The answer"),
+        400: ResponseSpec(ErrorBody, description="The request is not valid"),
+        404: ResponseSpec(ErrorBody, description="Unknown model"),
+        429: ResponseSpec(
+            ErrorBody, description="The queue is full, or a bound of the key is reached"
+        ),
+        503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+    },
+)
+async def chat(
+    request: Request[Any, Any, Any], agent: Agent, archive: Archive, settings: Settings
+) -> ASGIApp:
+    body = await read_body(request, ChatRequest)
+    if body.store:
+        await archive.check()
+    asked, caller = asked_by(request), caller_of(request)
+
+    def make(decision: Decision) -> GenerateSpec:
+        return GenerateSpec(
+            prompts=[body.prompt()],
+            sampling=body.sampling(agent.defaults(decision)),
+            max_tokens=body.answer_limit,
+            clamps=settings.clamps(by_default=False),
+            stop=body.stops(),
+            n=body.n or 1,
+            scope=asked.key_id,
+            ignore_eos=body.ignore_eos,
+            priority=bounded_priority(caller, body.priority),
+            form=body.form(allow_grammars=settings.allow_grammars),
+            tools=body.tool_use(caller, has_own=agent.assistant(decision) is not None),
+            logprobs=body.n_logprobs,
+        )
+
+    decision, spec = await settle(agent, asked, body.model, make, body.metadata)
+    offered = body.offered()
+    writer = ChatWriter(decision, wants_usage=body.wants_usage, offered=offered)
+
+    async def keep(answer: Answer) -> None:
+        await archive.keep(stored_chat(asked.owner, body, writer.whole_object(answer)))
+
+    return AnswerResponse(
+        agent.ask(asked, decision, spec, notes=offered.notes),
+        writer,
+        keep=keep if body.store else None,
+        is_stream=bool(body.stream),
+        ping_interval_s=settings.ping_interval_s,
+        write_timeout_s=settings.write_timeout_s,
+    )
+
+
+@post(
+    "/v1/chat/completions/input_tokens",
+    operation_class=body_operation(ChatRequest),
+    operation_id="count_chat_tokens",
+    summary="Count the tokens of what would be asked (extension)",
+    description="With all that the model's template puts around it, tools included. Nothing is answered.",
+    tags=["chat"],
+    status_code=200,
+    responses={
+        200: ResponseSpec(ChatTokenCount, description="The count"),
+        400: ResponseSpec(ErrorBody, description="The request is not valid"),
+        404: ResponseSpec(ErrorBody, description="Unknown model"),
+        503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+    },
+)
+async def count_chat_tokens(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
+    body = await read_body(request, ChatRequest)
+    decision = agent.route(body.model)
+    tools = body.tool_use(caller_of(request))
+    spec = CountSpec(request=GenerateSpec(prompts=[body.prompt()], tools=tools))
+    head = {"object": "chat.completion.input_tokens", "model": decision.model_id}
+    return OnceResponse(
+        calls.ask(asked_by(request), decision, spec),
+        lambda n_tokens: _encode(head | {"input_tokens": n_tokens}),
+    )
+
+
+def stored_chat(owner: str, body: ChatRequest, whole: dict[str, Any]) -> StoredResponse:
+    """Question and answers as they are kept."""
+    metadata = body.metadata or {}
+    asked = [item for message in body.messages for item in _asked(message)]
+    answered = [item for choice in whole["choices"] for item in _items(choice["message"])]
+    return StoredResponse(
+        id=whole["id"],
+        owner=owner,
+        subject=subject_of(metadata),
+        model=whole["model"],
+        status="completed",
+        body=whole | {"metadata": metadata},
+        items=[*asked, *answered],
+    )
+
+
+def _asked(message: ChatMessage) -> list[Item]:
+    return _items(message.model_dump(exclude_none=True), is_input=True)
+
+
+def _items(message: dict[str, Any], *, is_input: bool = False) -> list[Item]:
+    """A message, and each of its calls beside it: by these, calls are found and counted. The result of
+    a call is an item of its own kind."""
+    is_result = message["role"] == "tool"
+    plain = message.get("content") or ""
+    items = [
+        Item(
+            kind="function_call_output" if is_result else "message",
+            role=message["role"],
+            body=message,
+            plain=plain,
+            is_input=is_input,
+        )
+    ]
+    for call in message.get("tool_calls") or ():
+        is_custom = call["type"] == "custom"
+        kind, field = ("custom_tool_call", "input") if is_custom else ("function_call", "arguments")
+        of = call["custom"] if is_custom else call["function"]
+        called = {"type": kind, "call_id": call["id"], "name": of["name"], field: of[field]}
+        plain = f"{called['name']} {called[field]}"
+        items.append(Item(kind=kind, body=called, plain=plain, is_input=is_input))
+    return items

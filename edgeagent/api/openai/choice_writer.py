@@ -1,0 +1,100 @@
+"""What the writers of chat and completions have in common: the texts so far, and the end of a stream."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from edgeagent import __version__
+from edgeagent.api.http.dialects import openai_error
+from edgeagent.api.http.errors import status_of
+from edgeagent.api.http.tool_calls import Calls
+from edgeagent.api.http.usage import own_of, timings_of, usage_of
+from edgeagent.api.openai.logprobs import Speller
+from edgeagent.errors import EdgeAgentError
+from edgeagent.serving.answer import Answer
+from edgeagent.types import PromptFacts, TokenChunk, TokenLogprob
+
+DONE = b"data: [DONE]\n\n"
+
+
+class AnswerWriter:
+    """The half of a `stream.Writer` that does not differ between endpoints. One for each response.
+
+    `head` is what every object of the response begins with.
+    """
+
+    content_type = b"text/event-stream; charset=utf-8"
+    ping: bytes | None = b": ping\n\n"
+
+    def __init__(self, prefix: str, kind: str, model: str, *, wants_usage: bool) -> None:
+        self.head: dict[str, Any] = {
+            "id": f"{prefix}-{secrets.token_hex(12)}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": model,
+            "system_fingerprint": fingerprint(model),
+        }
+        self._wants_usage = wants_usage
+        self._texts: dict[int, list[str]] = {}
+        self._reasoning: dict[int, list[str]] = {}
+        self._logprobs: dict[int, list[TokenLogprob]] = {}
+        self._spellers: dict[int, Speller] = {}
+        self.calls = Calls()
+
+    def collect(self, chunks: list[TokenChunk]) -> None:
+        """Keep chunks for an answer that is not streamed."""
+        for chunk in chunks:
+            self._texts.setdefault(chunk.index, []).append(chunk.text)
+            if chunk.reasoning:
+                self._reasoning.setdefault(chunk.index, []).append(chunk.reasoning)
+            if chunk.logprobs:
+                self._logprobs.setdefault(chunk.index, []).extend(chunk.logprobs)
+            if chunk.calls:
+                self.calls.add(chunk.index, chunk.calls)
+
+    def text(self, index: int) -> str:
+        """The whole text of answer `index`, of the chunks collected."""
+        return "".join(self._texts.get(index, []))
+
+    def logprobs(self, index: int) -> list[TokenLogprob]:
+        """The tokens of the text of answer `index`."""
+        return self._logprobs.get(index, [])
+
+    def speller(self, index: int) -> Speller:
+        """What spells the streamed tokens of answer `index`."""
+        return self._spellers.setdefault(index, Speller())
+
+    def opening(self, facts: PromptFacts | None) -> bytes:
+        return b""
+
+    def reasoning(self, index: int) -> str:
+        """The reasoning section of answer `index`; empty without one."""
+        return "".join(self._reasoning.get(index, []))
+
+    def last_events(self, answer: Answer) -> bytes:
+        """The usage that ends a stream, where it was asked for, and [DONE]."""
+        if not self._wants_usage:
+            return DONE
+        usage = msgspec.json.encode(self.head | {"choices": []} | totals(answer))
+        return b"data: " + usage + b"\n\n" + DONE
+
+    def error_events(self, error: EdgeAgentError) -> bytes:
+        body = msgspec.json.encode(openai_error(error, status_of(error)))
+        return b"data: " + body + b"\n\n" + DONE
+
+
+@cache
+def fingerprint(model: str) -> str:
+    """What changes with the model and with the version of edgeagent, as OpenAI's `system_fingerprint`."""
+    return f"fp_{hashlib.sha256(f'{__version__} {model}'.encode()).hexdigest()[:10]}"
+
+
+def totals(answer: Answer) -> dict[str, Any]:
+    """Token counts and times, as they end a whole answer and a stream, and how sure it was."""
+    return {"usage": usage_of(answer), "timings": timings_of(answer)} | own_of(answer)

@@ -1,0 +1,185 @@
+"""`/v1/conversations` and their items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, delete, get, post
+from litestar.openapi.datastructures import ResponseSpec
+
+from edgeagent.api.http.body import body_operation, read_body
+from edgeagent.api.http.caller import caller_of
+from edgeagent.api.openai.responses_stored import Include, IncludeList
+from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.openai.schemas.conversations import (
+    ConversationBody,
+    ConversationRequest,
+    ItemsRequest,
+)
+from edgeagent.api.openai.schemas.items import kept
+from edgeagent.api.openai.schemas.stored_chats import Deleted, MetadataRequest, StoredList
+from edgeagent.api.openai.stored_chats import After, Limit, Order, as_list
+from edgeagent.api.openai.turn import bodies_of
+from edgeagent.serving.conversations import Dialogues
+from edgeagent.store.rows import PAGE, Page
+
+_TAGS = ["conversations"]
+_ABSENT = {404: ResponseSpec(ErrorBody, description="Nothing of that id is stored for this key")}
+
+Call = Request[Any, Any, Any]
+
+
+def _shown(row: dict[str, Any]) -> ConversationBody:
+    return ConversationBody(
+        id=row["id"], created_at=row["created_ms"] // 1000, metadata=row["metadata"]
+    )
+
+
+@post(
+    "/v1/conversations",
+    operation_class=body_operation(ConversationRequest),
+    operation_id="create_conversation",
+    summary="Begin a conversation",
+    tags=_TAGS,
+    status_code=200,
+    responses={
+        409: ResponseSpec(ErrorBody, description="This daemon stores nothing"),
+        507: ResponseSpec(ErrorBody, description="The disk is full"),
+    },
+)
+async def create_conversation(request: Call, dialogues: Dialogues) -> ConversationBody:
+    body = await read_body(request, ConversationRequest)
+    owner = caller_of(request).owner
+    new = [
+        kept(item, is_input=True) for item in await bodies_of(body.items or [], owner, dialogues)
+    ]
+    return _shown(await dialogues.create(owner, body.metadata or {}, new))
+
+
+@get(
+    "/v1/conversations/{conversation_id:str}",
+    operation_id="get_conversation",
+    summary="Show a conversation",
+    tags=_TAGS,
+    responses=_ABSENT,
+)
+async def get_conversation(
+    request: Call, dialogues: Dialogues, conversation_id: str
+) -> ConversationBody:
+    return _shown(await dialogues.conversation(caller_of(request).owner, conversation_id))
+
+
+@post(
+    "/v1/conversations/{conversation_id:str}",
+    operation_class=body_operation(MetadataRequest),
+    operation_id="update_conversation",
+    summary="Change the metadata of a conversation",
+    tags=_TAGS,
+    status_code=200,
+    responses=_ABSENT,
+)
+async def update_conversation(
+    request: Call, dialogues: Dialogues, conversation_id: str
+) -> ConversationBody:
+    body = await read_body(request, MetadataRequest)
+    owner = caller_of(request).owner
+    return _shown(await dialogues.update(owner, conversation_id, body.metadata or {}))
+
+
+@delete(
+    "/v1/conversations/{conversation_id:str}",
+    operation_id="delete_conversation",
+    summary="Delete a conversation with everything in it, its responses too",
+    tags=_TAGS,
+    status_code=200,
+    responses=_ABSENT,
+)
+async def delete_conversation(request: Call, dialogues: Dialogues, conversation_id: str) -> Deleted:
+    await dialogues.delete(caller_of(request).owner, conversation_id)
+    return Deleted(id=conversation_id, object="conversation.deleted")
+
+
+@post(
+    "/v1/conversations/{conversation_id:str}/items",
+    operation_class=body_operation(ItemsRequest),
+    operation_id="create_items",
+    summary="Append items to a conversation",
+    tags=_TAGS,
+    status_code=200,
+    responses=_ABSENT,
+)
+async def create_items(
+    request: Call, dialogues: Dialogues, conversation_id: str, include_list: IncludeList = None
+) -> StoredList:
+    body = await read_body(request, ItemsRequest)
+    owner = caller_of(request).owner
+    new = await bodies_of(body.items, owner, dialogues)
+    await dialogues.add(owner, conversation_id, [kept(item, is_input=True) for item in new])
+    return as_list(new, False)
+
+
+@get(
+    "/v1/conversations/{conversation_id:str}/items",
+    operation_id="list_items",
+    summary="List what a conversation consists of",
+    tags=_TAGS,
+    responses=_ABSENT,
+)
+async def list_items(
+    request: Call,
+    dialogues: Dialogues,
+    conversation_id: str,
+    after: After = None,
+    limit: Limit = PAGE,
+    order: Order = "desc",
+    include: Include = None,
+    include_list: IncludeList = None,
+) -> StoredList:
+    page = Page(after, limit, order == "desc")
+    found = await dialogues.items(caller_of(request).owner, conversation_id, page)
+    return as_list([row["body"] for row in found.rows], found.has_more)
+
+
+@get(
+    "/v1/conversations/{conversation_id:str}/items/{item_id:str}",
+    operation_id="get_item",
+    summary="Show one item of a conversation",
+    tags=_TAGS,
+    responses=_ABSENT,
+)
+async def get_item(
+    request: Call,
+    dialogues: Dialogues,
+    conversation_id: str,
+    item_id: str,
+    include: Include = None,
+    include_list: IncludeList = None,
+) -> dict[str, Any]:
+    return await dialogues.item(caller_of(request).owner, conversation_id, item_id)
+
+
+@delete(
+    "/v1/conversations/{conversation_id:str}/items/{item_id:str}",
+    operation_id="delete_item",
+    summary="Delete one item of a conversation",
+    tags=_TAGS,
+    status_code=200,
+    responses=_ABSENT,
+)
+async def delete_item(
+    request: Call, dialogues: Dialogues, conversation_id: str, item_id: str
+) -> ConversationBody:
+    owner = caller_of(request).owner
+    return _shown(await dialogues.delete_item(owner, conversation_id, item_id))
+
+
+HANDLERS = [
+    create_conversation,
+    get_conversation,
+    update_conversation,
+    delete_conversation,
+    create_items,
+    list_items,
+    get_item,
+    delete_item,
+]

@@ -1,0 +1,76 @@
+"""`POST /v1/embeddings`."""
+
+from __future__ import annotations
+
+import base64
+from array import array
+from typing import Any
+
+import msgspec
+from litestar import Request, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ASGIApp
+
+from edgeagent.api.http.body import body_operation, read_body
+from edgeagent.api.http.caller import asked_by
+from edgeagent.api.http.one_shot import OnceResponse
+from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.openai.schemas.embeddings import EmbeddingAnswer, EmbeddingRequest
+from edgeagent.serving.one_shot import Calls
+from edgeagent.types import EmbedSpec, Vectors
+
+_encode = msgspec.json.encode
+
+
+def encoded_vectors(vectors: Vectors, model: str, encoding_format: str) -> bytes:
+    """The answer's body. Vector by vector, so that other threads get their turn between them."""
+    n_bytes = 4 * vectors.n_dimensions
+    items = []
+    for index, start in enumerate(range(0, len(vectors.data), n_bytes)):
+        raw = vectors.data[start : start + n_bytes]
+        numbers: Any = array("f", raw).tolist() if encoding_format == "float" else (
+            base64.b64encode(raw).decode()
+        )  # fmt: skip
+        items.append(_encode({"object": "embedding", "index": index, "embedding": numbers}))
+    tail = {
+        "model": model,
+        "usage": {"prompt_tokens": vectors.n_prompt, "total_tokens": vectors.n_prompt},
+        "timings": {
+            "queue_ms": round(vectors.queue_ms, 3),
+            "total_ms": round(vectors.total_ms, 3),
+        },
+    }
+    return b'{"object":"list","data":[' + b",".join(items) + b"]," + _encode(tail)[1:]
+
+
+@post(
+    "/v1/embeddings",
+    operation_class=body_operation(EmbeddingRequest),
+    operation_id="embed",
+    summary="Turn texts into vectors",
+    description=(
+        "One vector of length 1 for each input, from a model whose `task` in GET /v1/models is `embed`. "
+        "A text longer than the model's context is refused, unless `truncate` is true."
+    ),
+    tags=["embeddings"],
+    status_code=200,
+    responses={
+        200: ResponseSpec(EmbeddingAnswer, description="The vectors"),
+        400: ResponseSpec(ErrorBody, description="The request is not valid"),
+        404: ResponseSpec(ErrorBody, description="Unknown model, or none that makes embeddings"),
+        429: ResponseSpec(
+            ErrorBody, description="The queue is full, or a bound of the key is reached"
+        ),
+        503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+    },
+)
+async def embed(request: Request[Any, Any, Any], calls: Calls) -> ASGIApp:
+    body = await read_body(request, EmbeddingRequest)
+    decision = await calls.model_for("embed", body.model)
+    spec = EmbedSpec(inputs=body.inputs(), dimensions=body.dimensions, truncate=body.truncate)
+    return OnceResponse(
+        calls.ask(asked_by(request), decision, spec),
+        lambda vectors: encoded_vectors(
+            vectors, decision.model_id, body.encoding_format or "float"
+        ),
+    )

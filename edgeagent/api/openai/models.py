@@ -1,0 +1,128 @@
+"""`GET /v1/models` and `GET /v1/models/{id}`."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from litestar import Request, get, post
+from litestar.openapi.datastructures import ResponseSpec
+
+from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.openai.schemas.models import (
+    AnthropicModel,
+    AnthropicModelList,
+    ModelBody,
+    ModelList,
+    template_body,
+)
+from edgeagent.errors import NotFound
+from edgeagent.routing.aliases import is_pattern
+from edgeagent.routing.tasks import capabilities
+from edgeagent.serving.answer import Agent
+from edgeagent.serving.models import ModelStatus
+
+ANTHROPIC_VERSION = "anthropic-version"
+
+
+def _body(model: ModelStatus, alias: str | None = None) -> ModelBody:
+    """A model, or one of its aliases as a model."""
+    return ModelBody(
+        id=alias or model.id,
+        created=model.created,
+        owned_by=model.owner,
+        state=model.state,
+        is_default=model.is_default and alias is None,
+        size_bytes=model.size_bytes,
+        n_ctx=model.n_ctx,
+        task=model.task,
+        aliases=[] if alias else list(model.aliases),
+        alias_of=model.id if alias else None,
+        capabilities=capabilities(
+            model.task, model.template, is_assistant=model.is_assistant, has_template=None
+        ),
+        chat_template=template_body(model.template),
+    )
+
+
+def _for_anthropic(body: ModelBody) -> AnthropicModel:
+    created = datetime.datetime.fromtimestamp(body.created, datetime.UTC)
+    return AnthropicModel(
+        id=body.id,
+        display_name=body.id,
+        created_at=created.isoformat().replace("+00:00", "Z"),
+        max_input_tokens=body.n_ctx,
+    )
+
+
+@get(
+    "/v1/models",
+    operation_id="models",
+    summary="List the installed models",
+    description=(
+        "`task` says whether a model generates text or makes embeddings. Aliases that are no patterns are "
+        "listed too. With the header `anthropic-version` in Anthropic's words."
+    ),
+    tags=["models"],
+)
+async def list_models(
+    request: Request[Any, Any, Any], agent: Agent
+) -> ModelList | AnthropicModelList:
+    models = await agent.listing()
+    bodies = [_body(model) for model in models]
+    bodies += [
+        _body(model, alias) for model in models for alias in model.aliases if not is_pattern(alias)
+    ]
+    if ANTHROPIC_VERSION not in request.headers:
+        return ModelList(data=bodies)
+    data = [_for_anthropic(body) for body in bodies]
+    first_id, last_id = (data[0].id, data[-1].id) if data else (None, None)
+    return AnthropicModelList(data=data, first_id=first_id, last_id=last_id)
+
+
+@get(
+    "/v1/models/{model_id:path}",
+    operation_id="model",
+    summary="One installed model",
+    description=(
+        "Ids with slashes resolve as they are, aliases to their models. With the header "
+        "`anthropic-version` in Anthropic's words."
+    ),
+    tags=["models"],
+    responses={404: ResponseSpec(ErrorBody, description="Unknown model")},
+    sync_to_thread=False,
+)
+def get_model(
+    request: Request[Any, Any, Any], agent: Agent, model_id: str
+) -> ModelBody | AnthropicModel:
+    body = _body(agent.model(model_id.lstrip("/")))
+    return _for_anthropic(body) if ANTHROPIC_VERSION in request.headers else body
+
+
+_CHANGES = {
+    404: ResponseSpec(ErrorBody, description="Unknown model"),
+    503: ResponseSpec(ErrorBody, description="The model cannot be loaded now"),
+    507: ResponseSpec(ErrorBody, description="The memory budget cannot hold the model"),
+}
+
+
+@post(
+    "/v1/models/{path:path}",
+    operation_id="change_model",
+    summary="POST /v1/models/{id}/load or /v1/models/{id}/unload",
+    description=(
+        "`load` loads a model before it is asked for. `unload` ends its worker, and with it the requests "
+        "that run on it; all its memory comes back."
+    ),
+    tags=["models"],
+    status_code=200,
+    responses=_CHANGES,
+)
+async def change_model(agent: Agent, path: str) -> ModelBody:
+    # A path parameter of this kind takes the rest of the path, since ids may have slashes.
+    model_id, _, action = path.strip("/").rpartition("/")
+    if action == "load":
+        return _body(await agent.load(model_id))
+    if action == "unload":
+        return _body(await agent.unload(model_id))
+    raise NotFound(f"POST /v1/models{path} is nothing: end it with /load or /unload.")

@@ -1,0 +1,101 @@
+"""`POST /v1/rerank`, and where vLLM, Cohere and Text Embeddings Inference have it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ASGIApp
+
+from edgeagent.api.http.body import body_operation, read_body
+from edgeagent.api.http.caller import asked_by
+from edgeagent.api.http.one_shot import OnceResponse
+from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.openai.schemas.rerank import RerankAnswer, RerankRequest
+from edgeagent.serving.one_shot import Calls
+from edgeagent.types import RerankSpec, Scores
+
+
+def encoded_ranking(scores: Scores, body: RerankRequest, model: str, answer_id: str) -> bytes:
+    """The answer's body. Documents that are equally relevant keep their order."""
+    order = sorted(range(len(scores.values)), key=lambda i: -scores.values[i])
+    if body.texts is not None:
+        return msgspec.json.encode(
+            [
+                {"index": index, "score": scores.values[index]}
+                | ({"text": body.texts[index]} if body.return_text else {})
+                for index in order[: body.top_n]
+            ]
+        )
+    texts = body.inputs() if body.return_documents else None
+    results: list[dict[str, Any]] = []
+    for index in order[: body.top_n]:
+        result: dict[str, Any] = {"index": index, "relevance_score": scores.values[index]}
+        if texts is not None:
+            result["document"] = {"text": texts[index]}
+        results.append(result)
+    return msgspec.json.encode(
+        {
+            "id": answer_id,
+            "model": model,
+            "results": results,
+            "usage": {"prompt_tokens": scores.n_prompt, "total_tokens": scores.n_prompt},
+            "timings": {
+                "queue_ms": round(scores.queue_ms, 3),
+                "total_ms": round(scores.total_ms, 3),
+            },
+        }
+    )
+
+
+def _route(path: str, operation_id: str) -> HTTPRouteHandler:
+    @post(
+        path,
+        operation_class=body_operation(RerankRequest),
+        operation_id=operation_id,
+        summary="Order documents by how well they answer a query",
+        description=(
+            "By a cross-encoder, a model whose `task` in GET /v1/models is `rerank`; in the shapes of Jina's "
+            "and Cohere's APIs. A document that does not fit beside the query is refused, unless `truncate` "
+            "is true."
+        ),
+        tags=["embeddings"],
+        status_code=200,
+        responses={
+            200: ResponseSpec(RerankAnswer, description="The documents, the most relevant first"),
+            400: ResponseSpec(ErrorBody, description="The request is not valid"),
+            404: ResponseSpec(ErrorBody, description="Unknown model, or none that ranks"),
+            429: ResponseSpec(
+                ErrorBody, description="The queue is full, or a bound of the key is reached"
+            ),
+            503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+        },
+    )
+    async def handle(request: Request[Any, Any, Any], calls: Calls) -> ASGIApp:
+        body = await read_body(request, RerankRequest)
+        decision = await calls.model_for("rerank", body.model)
+        spec = RerankSpec(
+            query=body.query,
+            documents=body.inputs(),
+            max_tokens=body.max_tokens_per_doc,
+            truncate=body.truncate,
+        )
+        asked = asked_by(request)
+        return OnceResponse(
+            calls.ask(asked, decision, spec),
+            lambda scores: encoded_ranking(
+                scores, body, decision.model_id, f"rerank-{asked.request_id}"
+            ),
+        )
+
+    return handle
+
+
+HANDLERS = [
+    _route("/v1/rerank", "rerank"),
+    _route("/v2/rerank", "rerank_cohere"),
+    _route("/rerank", "rerank_plain"),
+]

@@ -1,0 +1,154 @@
+"""What the request bodies of chat and completions have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from edgeagent.api.http.field_marks import Extension, Ignored, RequestModel
+from edgeagent.errors import InvalidParameter
+from edgeagent.types import Sampling
+
+MAX_STOPS = 16
+MAX_LOGIT_BIAS = 1024
+
+StopText = Annotated[str, Field(min_length=1, max_length=256)]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+# JSON writes the keys of an object as strings; larger numbers than this name no token anywhere.
+BiasedToken = Annotated[int, Field(ge=0, lt=1 << 31, strict=False)]
+
+
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    include_usage: bool = False
+    include_obfuscation: Annotated[bool | None, Ignored()] = None
+
+
+class GenerationRequest(RequestModel):
+    """Sampling, length and stream fields. Unknown fields are refused with the nearest known name."""
+
+    model: str | None = Field(None, max_length=200, description="a model id, or `default`")
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(None, ge=1, le=16, description="how many answers")
+    stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
+    seed: int | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    temperature: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
+    top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
+    logit_bias: Annotated[dict[BiasedToken, Bias], Field(max_length=MAX_LOGIT_BIAS)] | None = None
+    user: Annotated[str | None, Ignored()] = None
+    # Beyond OpenAI's: the filters that llama.cpp has.
+    top_k: Annotated[int | None, Extension("0 is no cut by rank")] = Field(None, ge=0, le=1_000_000)
+    min_p: Annotated[float | None, Extension()] = Field(None, ge=0, le=1, allow_inf_nan=False)
+    typical_p: Annotated[float | None, Extension()] = Field(None, gt=0, le=1, allow_inf_nan=False)
+    repeat_penalty: Annotated[float | None, Extension()] = Field(
+        None, gt=0, le=10, allow_inf_nan=False
+    )
+    repeat_last_n: Annotated[int | None, Extension()] = Field(None, ge=0, le=4096)
+    priority: Annotated[
+        int | None,
+        Extension(
+            "of waiting requests one with a higher number is served first, and the number rises while a "
+            "request waits; above 0 only with a key of the scope `models` or `admin`, else it counts as 0"
+        ),
+    ] = Field(None, ge=-100, le=100)
+    ignore_eos: Annotated[bool, Extension("for measurements, go on after the end")] = False
+
+    @model_validator(mode="after")
+    def _stream_options_need_a_stream(self) -> GenerationRequest:
+        if self.stream_options is not None and not self.stream:
+            raise InvalidParameter(
+                "`stream_options` is only allowed when `stream` is true: leave one out or add the other.",
+                param="stream_options",
+            )
+        return self
+
+    def stops(self) -> list[str]:
+        if self.stop is None:
+            return []
+        return [self.stop] if isinstance(self.stop, str) else self.stop
+
+    @property
+    def wants_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def sampling(self, defaults: Sampling) -> Sampling:
+        """What the request says over what the model's defaults say."""
+
+        def pick(name: str) -> Any:
+            value = getattr(self, name)
+            return getattr(defaults, name) if value is None else value
+
+        return Sampling(
+            temperature=pick("temperature"),
+            top_k=pick("top_k"),
+            top_p=pick("top_p"),
+            min_p=pick("min_p"),
+            typical_p=pick("typical_p"),
+            repeat_penalty=pick("repeat_penalty"),
+            repeat_last_n=pick("repeat_last_n"),
+            presence_penalty=pick("presence_penalty"),
+            frequency_penalty=pick("frequency_penalty"),
+            logit_bias=self.logit_bias or {},
+            seed=self.seed,
+        )
+
+
+class PromptTokensDetails(BaseModel):
+    cached_tokens: int = 0
+    audio_tokens: int = 0
+
+
+class CompletionTokensDetails(BaseModel):
+    reasoning_tokens: int = 0
+    audio_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
+
+
+class UsageBody(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
+
+
+class TopLogprobBody(BaseModel):
+    """A token, its natural log-probability and its bytes, which may be part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprobBody(TopLogprobBody):
+    """A token of an answer, and the most probable ones in its place."""
+
+    top_logprobs: list[TopLogprobBody]
+
+
+class TimingsBody(BaseModel):
+    """Extension. Milliseconds from arrival at the engine; `tokens_per_second` while decoding."""
+
+    queue_ms: float
+    ttft_ms: float
+    total_ms: float
+    tokens_per_second: float | None
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: Literal["invalid_request_error", "server_error", "not_found_error"]
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The shape of every error on every path."""
+
+    error: ErrorDetail

@@ -1,0 +1,136 @@
+"""Bodies of `POST /v1/completions`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from edgeagent.api.http.field_marks import Extension
+from edgeagent.api.openai.schemas.common import GenerationRequest, TimingsBody, UsageBody
+from edgeagent.errors import InvalidParameter, UnsupportedParameter
+
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31, strict=True)]
+MAX_PROMPTS = 64
+
+
+class CompletionRequest(GenerationRequest):
+    """OpenAI's completion request: a text, token ids, or a list of either."""
+
+    prompt: (
+        str
+        | Annotated[list[TokenId], Field(min_length=1, max_length=1 << 20)]
+        | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[
+            list[Annotated[list[TokenId], Field(min_length=1)]],
+            Field(min_length=1, max_length=MAX_PROMPTS),
+        ]
+    )
+    max_tokens: int | None = Field(
+        None, ge=0, le=1 << 20, description="0 only scores a prompt, with `echo` and `logprobs`"
+    )
+    suffix: str | None = Field(
+        None, description="what stands behind the answer; for models that were taught to fill in"
+    )
+    echo: bool | None = Field(
+        None,
+        description="put the prompt before the answer; with `logprobs` those of its tokens come too",
+    )
+    best_of: int | None = Field(
+        None,
+        ge=1,
+        le=16,
+        description="answers to make, of which the `n` whose tokens are the most probable are sent",
+    )
+    parse_special: Annotated[
+        bool | None,
+        Extension(
+            "take the names of special tokens in the prompt, such as `<|im_end|>`, for those tokens; "
+            "otherwise they are text. Default: the setting `completions_parse_special`"
+        ),
+    ] = None
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=5,
+        description="how probable each token was, before sampling, and so many of the most probable in its "
+        "place",
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> CompletionRequest:
+        if self.n_made < (self.n or 1):
+            raise InvalidParameter(
+                f"`best_of` is {self.best_of} and `n` is {self.n}: make as many answers as are to be sent.",
+                param="best_of",
+            )
+        if self.n_made > (self.n or 1) and self.stream:
+            raise InvalidParameter(
+                "`best_of` above `n` cannot be streamed, since the best is known at the end only: leave "
+                "out one of them.",
+                param="best_of",
+            )
+        if self.suffix and not all(isinstance(prompt, str) for prompt in self.prompts()):
+            raise InvalidParameter(
+                "`suffix` goes with a prompt that is text: send text in place of token ids.",
+                param="suffix",
+            )
+        if self.max_tokens == 0 and not self.scores_prompt:
+            raise InvalidParameter(
+                "`max_tokens` 0 makes no answer, which is for scoring a prompt: add `echo` and `logprobs`, "
+                "or ask for tokens.",
+                param="max_tokens",
+            )
+        if self.suffix and self.scores_prompt:
+            raise UnsupportedParameter(
+                "`suffix` puts the prompt in another order, in which its tokens are not scored: leave out "
+                "`suffix`, `echo` or `logprobs`.",
+                param="suffix",
+            )
+        return self
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the log-probabilities of the prompt's own tokens are wanted."""
+        return bool(self.echo) and self.logprobs is not None
+
+    @property
+    def n_made(self) -> int:
+        """Answers to each prompt."""
+        return self.best_of or self.n or 1
+
+    def prompts(self) -> list[str | list[int]]:
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if isinstance(self.prompt[0], int):
+            return [self.prompt]
+        return list(self.prompt)
+
+
+class CompletionLogprobs(BaseModel):
+    """One list for each property of the tokens, which add up to the text; offsets in characters."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CompletionChoice(BaseModel):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class CompletionAnswer(BaseModel):
+    """A whole completion; streams send the same object with pieces of text."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[CompletionChoice]
+    usage: UsageBody
+    timings: TimingsBody

@@ -1,0 +1,33 @@
+"""Answer of `GET /v1/conformance`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from edgeagent.api.http.field_marks import Support
+
+
+class ParameterConformance(BaseModel):
+    """What becomes of one parameter. An `extension` is honoured, and OpenAI's API does not have it; a
+    `refused` one is a 400 unless it is null or has one of the values in `accepts`."""
+
+    name: str
+    where: Literal["path", "query", "header", "cookie", "body"]
+    support: Support
+    description: str | None = None
+    accepts: list[Any] | None = None
+
+
+class EndpointConformance(BaseModel):
+    method: str
+    path: str
+    summary: str
+    parameters: list[ParameterConformance]
+
+
+class ConformanceReport(BaseModel):
+    object: Literal["conformance"] = "conformance"
+    version: str
+    data: list[EndpointConformance]

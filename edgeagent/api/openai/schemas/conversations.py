@@ -1,0 +1,37 @@
+"""Bodies of `/v1/conversations`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from edgeagent.api.http.field_marks import Ignored, RequestModel
+from edgeagent.api.openai.schemas.items import InputItem
+from edgeagent.api.openai.schemas.responses import Includable
+from edgeagent.api.openai.schemas.stored_chats import Metadata
+
+MAX_ITEMS = 20  # of one request, as OpenAI bounds it
+
+
+class ConversationRequest(RequestModel):
+    """A conversation, with some items in it or none."""
+
+    items: list[InputItem] | None = Field(None, max_length=MAX_ITEMS)
+    metadata: Metadata | None = Field(
+        None, description="`subject` names whom the conversation is about"
+    )
+
+
+class ItemsRequest(RequestModel):
+    """Items to append."""
+
+    items: list[InputItem] = Field(min_length=1, max_length=MAX_ITEMS)
+    include: Annotated[list[Includable] | None, Ignored("everything is shown")] = None
+
+
+class ConversationBody(BaseModel):
+    id: str
+    object: Literal["conversation"] = "conversation"
+    created_at: int
+    metadata: dict[str, str]

@@ -1,0 +1,129 @@
+"""Bodies of `POST /v1/rerank`, as Jina, Cohere and Text Embeddings Inference have them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from edgeagent.api.http.field_marks import Extension, Ignored, RequestModel
+from edgeagent.errors import InvalidParameter
+
+# As Jina's.
+MAX_DOCUMENTS = 2048
+
+
+class RankedText(BaseModel):
+    """A document as an object."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str
+
+
+class RerankRequest(RequestModel):
+    """A query, and documents to order by how well they answer it."""
+
+    model: str | None = Field(
+        None, max_length=200, description="a model id; without it, the first that ranks"
+    )
+    query: Annotated[str, Field(min_length=1)]
+    documents: (
+        Annotated[list[str | RankedText], Field(min_length=1, max_length=MAX_DOCUMENTS)] | None
+    ) = Field(None, description="texts, or objects with a `text`")
+    texts: Annotated[list[str], Field(min_length=1, max_length=MAX_DOCUMENTS)] | None = Field(
+        None,
+        description="in place of `documents`, as Text Embeddings Inference has it; the answer is a list of "
+        "`index` and `score` then",
+    )
+    return_text: bool | None = Field(None, description="repeat each of the `texts`")
+    raw_scores: Annotated[bool | None, Ignored("scores are 0..1")] = None
+    truncation_direction: Annotated[str | None, Ignored("the end is left away")] = None
+    top_n: int | None = Field(None, ge=1, description="leave away all but the best of them")
+    return_documents: bool | None = Field(None, description="repeat each document in its result")
+    max_tokens_per_doc: int | None = Field(
+        None, ge=1, le=1 << 20, description="read that many tokens of each document at most"
+    )
+    user: Annotated[str | None, Ignored()] = None
+    priority: Annotated[
+        int | None, Ignored("documents are scored in turn with other requests'")
+    ] = None
+    truncate: Annotated[
+        bool, Extension("leave away the end of a document that does not fit beside the query")
+    ] = False
+
+    @model_validator(mode="after")
+    def _has_one_list(self) -> RerankRequest:
+        if (self.documents is None) == (self.texts is None):
+            raise InvalidParameter(
+                "`documents` is empty or no list: send a list of texts, or of objects with a `text`; or "
+                "`texts` in place of it.",
+                param="documents",
+            )
+        return self
+
+    @field_validator("documents", "texts", mode="before")
+    @classmethod
+    def _say_what_is_wrong(cls, value: Any, info: ValidationInfo) -> Any:
+        """A union's own complaint would be about its first type."""
+        if value is None:
+            return None
+        if not isinstance(value, list) or not value:
+            raise InvalidParameter(
+                f"`{info.field_name}` is empty or no list: send a list of texts, or of objects with a "
+                "`text`.",
+                param=info.field_name,
+            )
+        for index, item in enumerate(value):
+            text = item.get("text") if isinstance(item, dict) else item
+            if not isinstance(text, str) or not text or (isinstance(item, dict) and len(item) > 1):
+                raise InvalidParameter(
+                    f"`{info.field_name}` {index} is no text: send a text that is not empty, or an object "
+                    "with nothing but a `text`.",
+                    param=info.field_name,
+                )
+        return value
+
+    def inputs(self) -> list[str]:
+        """What is ranked."""
+        items = self.texts or self.documents or []
+        return [item if isinstance(item, str) else item.text for item in items]
+
+
+class RerankResult(BaseModel):
+    """`index` counts the documents of the request from 0; `relevance_score` is 0..1."""
+
+    index: int
+    relevance_score: float
+    document: RankedText | None = Field(None, description="with `return_documents` only")
+
+
+class RerankUsage(BaseModel):
+    """Tokens of the query and a document, added up over all documents."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class RerankTimings(BaseModel):
+    """Extension. Milliseconds from arrival at the engine."""
+
+    queue_ms: float
+    total_ms: float
+
+
+class RerankAnswer(BaseModel):
+    """The documents, the most relevant first."""
+
+    id: str
+    model: str
+    results: list[RerankResult]
+    usage: RerankUsage
+    timings: RerankTimings

@@ -1,0 +1,211 @@
+"""Tools of `POST /v1/responses`: functions, custom tools, namespaces of both, and what runs elsewhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+)
+
+from edgeagent.api.http.field_marks import STRICT, Ignored
+from edgeagent.api.http.tool_calls import MAX_TOOLS
+from edgeagent.api.http.tool_offer import HOSTED, Offered, refuse_hosted_choice, require_hosted
+from edgeagent.api.openai.schemas.tools import ToolName
+from edgeagent.types import Tool
+
+SpaceName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class _Offer(BaseModel):
+    """What functions and custom tools have in common."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: ToolName
+    description: str | None = None
+    defer_loading: Annotated[bool | None, Ignored("all are told at once")] = None
+    allowed_callers: Annotated[list[str] | None, Ignored()] = None
+    is_async: Annotated[bool | None, Ignored()] = Field(None, alias="async")
+
+
+class FunctionTool(_Offer):
+    """A function that the model may ask to be called."""
+
+    type: Literal["function"]
+    parameters: dict[str, Any] | None = Field(
+        None, description="a JSON schema of the arguments; without one there are none"
+    )
+    strict: bool | None = Field(None, description=STRICT)
+    output_schema: Annotated[dict[str, Any] | None, Ignored()] = None
+
+    def tool(self) -> Tool:
+        return Tool(
+            name=self.name,
+            description=self.description,
+            parameters=self.parameters or {},
+            is_strict=bool(self.strict),
+        )
+
+    def offer(self, offered: Offered, namespace: str | None = None) -> None:
+        offered.add(self.tool(), namespace)
+
+    def shown(self) -> dict[str, Any]:
+        own = self.model_dump(include={"type", "name", "description", "parameters"})
+        return own | {"strict": bool(self.strict)}
+
+
+class CustomTool(_Offer):
+    """A tool that takes a text: a function with the one argument `input`."""
+
+    type: Literal["custom"]
+    format: dict[str, Any] | None = Field(
+        None, description="`text`; a grammar is accepted and not enforced, which a note says"
+    )
+
+    def offer(self, offered: Offered, namespace: str | None = None) -> None:
+        offered.add_custom(self.name, self.description, self.format, namespace)
+
+    def shown(self) -> dict[str, Any]:
+        own = self.model_dump(include={"type", "name", "description"})
+        return own | {"format": self.format or {"type": "text"}}
+
+
+def _type(value: Any) -> str | None:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if isinstance(kind, str) else None
+
+
+def _inner_kind(value: Any) -> str | None:
+    kind = _type(value)
+    return f"tag-{kind}" if kind is not None else None
+
+
+InnerTool = Annotated[
+    Annotated[FunctionTool, Tag("tag-function")] | Annotated[CustomTool, Tag("tag-custom")],
+    Discriminator(_inner_kind),
+]
+
+
+class NamespaceTool(BaseModel):
+    """Tools with a name in common. The model sees them as functions called NAMESPACE__NAME; calls come
+    back with `namespace` and `name`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["namespace"]
+    name: SpaceName
+    description: str | None = None
+    tools: list[InnerTool] = Field(default_factory=list, max_length=MAX_TOOLS)
+
+    def offer(self, offered: Offered) -> None:
+        for tool in self.tools:
+            tool.offer(offered, self.name)
+
+    def shown(self) -> dict[str, Any]:
+        own = {"type": self.type, "name": self.name, "description": self.description or ""}
+        return own | {"tools": [tool.shown() for tool in self.tools]}
+
+
+class HostedTool(BaseModel):
+    """A tool that runs at OpenAI or is known to its models alone: left out, which a note says."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: str = Field(max_length=64)
+
+    def offer(self, offered: Offered) -> None:
+        offered.leave_out(self.type)
+
+    def shown(self) -> None:
+        return None
+
+
+def _kind(value: Any) -> str | None:
+    kind = _type(value)
+    if kind is None or kind in ("function", "custom", "namespace"):
+        return _inner_kind(value)
+    require_hosted(kind)
+    return "tag-hosted"
+
+
+ResponseTool = Annotated[
+    Annotated[FunctionTool, Tag("tag-function")]
+    | Annotated[CustomTool, Tag("tag-custom")]
+    | Annotated[NamespaceTool, Tag("tag-namespace")]
+    | Annotated[HostedTool, Tag("tag-hosted")],
+    Discriminator(
+        _kind,
+        custom_error_type="tool",
+        custom_error_message="a tool is an object with a `type`, such as `function`",
+    ),
+]
+Tools = Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS)]
+
+
+def offered_by(tools: list[ResponseTool] | None) -> Offered:
+    """The tools of a request as a model sees them."""
+    offered = Offered()
+    for tool in tools or ():
+        tool.offer(offered)
+    return offered
+
+
+class NamedTool(BaseModel):
+    """One tool, which must be called."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["function", "custom"]
+    name: str = Field(min_length=1, max_length=64)
+    namespace: str | None = Field(None, max_length=64)
+
+
+class AllowedTool(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    type: str = Field(max_length=64)
+    name: str | None = Field(None, min_length=1, max_length=64)
+    namespace: str | None = Field(None, max_length=64)
+
+
+class AllowedTools(BaseModel):
+    """Of the tools only these may be called."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: list[AllowedTool] = Field(min_length=1, max_length=MAX_TOOLS)
+
+    def names(self, offered: Offered) -> list[str]:
+        """What the model calls them. Raises: InvalidParameter where a call is required and none of them
+        runs here."""
+        named = [tool for tool in self.tools if tool.name and not HOSTED.fullmatch(tool.type)]
+        if not named and self.mode == "required":
+            raise refuse_hosted_choice(self.tools[0].type)
+        return [offered.wanted(tool.name or "", tool.namespace) for tool in named]
+
+
+def _choice(value: Any) -> Any:
+    if isinstance(value, dict):
+        kind = value.get("type")
+        if kind == "allowed_tools":
+            return AllowedTools.model_validate(value)
+        if isinstance(kind, str) and kind not in ("function", "custom"):
+            raise refuse_hosted_choice(kind)
+        return NamedTool.model_validate(value)
+    if value in (None, "none", "auto", "required"):
+        return value
+    raise ValueError("one of `none`, `auto`, `required`, or an object that names a function")
+
+
+Choice = Annotated[
+    Literal["none", "auto", "required"] | NamedTool | AllowedTools, BeforeValidator(_choice)
+]

@@ -1,0 +1,316 @@
+"""Bodies of `POST /v1/responses` and what belongs to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from edgeagent.api.http.field_marks import STRICT, Extension, Ignored, RequestModel
+from edgeagent.api.http.tool_calls import tool_use
+from edgeagent.api.http.tool_offer import Offered
+from edgeagent.api.openai.schemas.common import GenerationRequest
+from edgeagent.api.openai.schemas.items import InputItem
+from edgeagent.api.openai.schemas.response_format import ANY_OBJECT, schema_form
+from edgeagent.api.openai.schemas.response_tools import (
+    AllowedTools,
+    Choice,
+    NamedTool,
+    Tools,
+    offered_by,
+)
+from edgeagent.api.openai.schemas.stored_chats import Metadata
+from edgeagent.errors import InvalidParameter
+from edgeagent.types import Caller, Form, ToolUse
+
+MAX_ITEMS = 4096
+LOGPROBS = "message.output_text.logprobs"
+# What else OpenAI can include concerns tools that run there, and pictures: there is none of it here.
+Includable = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+
+
+def _as_items(value: Any) -> Any:
+    return [{"role": "user", "content": value}] if isinstance(value, str) else value
+
+
+Input = Annotated[list[InputItem], BeforeValidator(_as_items), Field(max_length=MAX_ITEMS)]
+
+
+class ConversationId(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: Id
+
+
+def _as_conversation(value: Any) -> Any:
+    return {"id": value} if isinstance(value, str) else value
+
+
+class TextFormat(BaseModel):
+    """Free text, any JSON object, or JSON by a schema."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: str | None = Field(None, pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    description: Annotated[str | None, Ignored()] = None
+    # `schema` is a method of every BaseModel.
+    content: dict[str, Any] | None = Field(None, alias="schema", description="a JSON schema")
+    strict: bool | None = Field(None, description=STRICT)
+
+    @model_validator(mode="after")
+    def _has_what_its_type_needs(self) -> TextFormat:
+        if self.type == "json_schema" and self.content is None:
+            raise ValueError("`schema` goes with the type `json_schema`: add it")
+        if self.type != "json_schema" and self.content is not None:
+            raise ValueError(f"`schema` goes with the type `json_schema`, this is {self.type!r}")
+        return self
+
+    def form(self) -> Form | None:
+        """What the engine is told; None for free text. Raises: InvalidParameter."""
+        if self.content is not None:
+            return schema_form(self.content, "text.format", is_strict=bool(self.strict))
+        return ANY_OBJECT if self.type == "json_object" else None
+
+    def shown(self) -> dict[str, Any]:
+        if self.type != "json_schema":
+            return {"type": self.type}
+        return {
+            "type": self.type,
+            "name": self.name or "answer",
+            "description": self.description,
+            "schema": self.content,
+            "strict": bool(self.strict),
+        }
+
+
+class TextOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    format: TextFormat | None = None
+    verbosity: Annotated[Literal["low", "medium", "high"] | None, Ignored()] = None
+
+
+class Reasoning(BaseModel):
+    """How much a model should think."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    effort: str | None = Field(
+        None,
+        max_length=20,
+        description="told to the model's template; `none` also turns `enable_thinking` off",
+    )
+    summary: Annotated[str | None, Ignored("reasoning is shown as it is")] = None
+    generate_summary: Annotated[str | None, Ignored()] = None
+    context: Annotated[str | None, Ignored()] = None
+    mode: Annotated[str | None, Ignored()] = None
+
+
+class Asked(RequestModel):
+    """What `POST /v1/responses` and the counting of its tokens have in common."""
+
+    input: Input | None = None
+    instructions: str | None = Field(
+        None, description="put first; those of earlier responses are not carried over"
+    )
+    tools: Tools | None = None
+    tool_choice: Choice | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextOptions | None = None
+    previous_response_id: Id | None = None
+    conversation: Annotated[ConversationId | None, BeforeValidator(_as_conversation)] = None
+    truncation: Literal["auto", "disabled"] | None = Field(
+        None,
+        description="`auto` leaves out the oldest turns where all do not fit, which a note says; system "
+        "messages and the last turn stay",
+    )
+    reasoning: Reasoning | None = None
+
+    @model_validator(mode="after")
+    def _one_history(self) -> Asked:
+        if self.previous_response_id is not None and self.conversation is not None:
+            raise InvalidParameter(
+                "`previous_response_id` and `conversation` exclude each other, each brings its own "
+                "history: leave one out.",
+                param="previous_response_id",
+            )
+        if not self.input and self.previous_response_id is None and self.conversation is None:
+            raise InvalidParameter(
+                "There is nothing to answer: send `input`, a text or a list of items.",
+                param="input",
+            )
+        return self
+
+    @property
+    def items(self) -> list[InputItem]:
+        return self.input or []
+
+    def tool_use(self, caller: Caller, *, has_own: bool = False) -> ToolUse | None:
+        """The tools that the answer may call; with `has_own` the model brings some. Raises:
+        InvalidParameter, Forbidden."""
+        offered = self.offered()
+        is_parallel = self.parallel_tool_calls is not False
+        chosen = self.tool_choice
+        mode: Literal["none", "auto", "required"] = "auto"
+        name: str | None = None
+        only: list[str] | None = None
+        if isinstance(chosen, NamedTool):
+            name = offered.wanted(chosen.name, chosen.namespace)
+        elif isinstance(chosen, AllowedTools):
+            mode, only = chosen.mode, chosen.names(offered)
+        else:
+            mode = chosen or "auto"
+        if not has_own:
+            offered.check_choice(is_required=mode == "required")
+        if only == []:
+            return None
+        return tool_use(
+            offered.tools,
+            caller,
+            choice=mode,
+            name=name,
+            only=only,
+            is_parallel=is_parallel,
+            has_own=has_own,
+        )
+
+    def offered(self) -> Offered:
+        """The tools as a model sees them, and what was left out."""
+        return offered_by(self.tools)
+
+    def variables(self) -> dict[str, Any]:
+        """What the model's template is told of reasoning."""
+        effort = self.reasoning.effort if self.reasoning is not None else None
+        if effort is None:
+            return {}
+        return {"reasoning_effort": effort} | (
+            {"enable_thinking": False} if effort == "none" else {}
+        )
+
+
+class ResponseRequest(GenerationRequest, Asked):
+    """OpenAI's request for a response. What is accepted and ignored says so."""
+
+    refused: ClassVar[dict[str, tuple[object, ...]]] = {
+        "prompt": (),
+        "context_management": ([],),
+        "moderation": (),
+        "background_options": ({},),
+        "image": ({},),
+        "access_programs": ({},),
+    }
+
+    n: Annotated[int | None, Extension("a response is one answer")] = Field(None, ge=1, le=1)
+    max_output_tokens: int | None = Field(None, ge=1, le=1 << 20)
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    include: list[Includable] | None = Field(
+        None, max_length=32, description="others than logprobs add nothing here"
+    )
+    metadata: Metadata | None = Field(
+        None,
+        description="kept with a stored answer; `subject` names whom it is about, `domain` what an assistant "
+        "model may be asked for, `escalate` (true, false) whether a larger one may answer",
+    )
+    store: bool | None = Field(
+        None,
+        description="keep question and answer on this device. Default: true, where this daemon stores "
+        "anything",
+    )
+    background: bool | None = Field(
+        None, description="answer at once and go on without the client; needs `store`"
+    )
+    max_tool_calls: Annotated[int | None, Ignored("it bounds tools that run at OpenAI")] = None
+    service_tier: Annotated[str | None, Ignored()] = None
+    safety_identifier: Annotated[str | None, Ignored()] = None
+    prompt_cache_key: Annotated[str | None, Ignored("prefixes are found")] = None
+    prompt_cache_retention: Annotated[str | None, Ignored()] = None
+    prompt_cache_options: Annotated[dict[str, Any] | None, Ignored()] = None
+    client_metadata: Annotated[dict[str, Any] | None, Ignored("Codex says who it is")] = None
+
+    @property
+    def n_logprobs(self) -> int | None:
+        """How many alternatives to each token are asked for; None: no log-probabilities at all."""
+        if LOGPROBS in (self.include or []) or self.top_logprobs:
+            return self.top_logprobs or 0
+        return None
+
+    def form(self) -> Form | None:
+        """What the answer must look like. Raises: InvalidParameter."""
+        chosen = self.text.format if self.text is not None else None
+        return chosen.form() if chosen is not None else None
+
+
+class TokenCountRequest(Asked):
+    """What would be asked, to be counted."""
+
+    model: str | None = Field(None, max_length=200, description="a model id, or `default`")
+    personality: Annotated[str | None, Ignored()] = None
+
+
+class TokenCount(BaseModel):
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
+
+
+class InputTokensDetails(BaseModel):
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+class OutputTokensDetails(BaseModel):
+    reasoning_tokens: int
+
+
+class ResponseUsage(BaseModel):
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class ResponseErrorBody(BaseModel):
+    """Why a response failed. `code` is OpenAI's, `type` the one that errors have here."""
+
+    code: str
+    message: str
+    type: str | None
+
+
+class ResponseAnswer(BaseModel):
+    """A response; streams send `response.*` events that end with it."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    completed_at: int | None
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+    background: bool
+    error: ResponseErrorBody | None
+    incomplete_details: dict[str, str] | None
+    instructions: str | None
+    model: str
+    output: list[dict[str, Any]]
+    previous_response_id: str | None
+    conversation: ConversationId | None
+    store: bool
+    usage: ResponseUsage | None
+    metadata: dict[str, str]

@@ -1,0 +1,94 @@
+"""`POST /tokenize` and `POST /detokenize`: a model's own vocabulary, in the shapes of llama.cpp's server
+and of vLLM's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar import Request, get, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.types import ASGIApp
+
+from edgeagent.api.http.body import body_operation, read_body
+from edgeagent.api.http.caller import asked_by
+from edgeagent.api.http.one_shot import OnceResponse
+from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.openai.schemas.embeddings import (
+    DetokenizeAnswer,
+    DetokenizeRequest,
+    TokenizeAnswer,
+    TokenizeRequest,
+    TokenizerInfo,
+)
+from edgeagent.serving.answer import Agent
+from edgeagent.serving.one_shot import Calls
+from edgeagent.types import DetokenizeSpec, TokenizeSpec
+
+
+@get(
+    "/tokenizer_info",
+    operation_id="tokenizer_info",
+    summary="What evaluation harnesses ask of a vocabulary, as vLLM has it (extension)",
+    description="Of the model named in the query, or the default one, which is loaded for that.",
+    tags=["tokens"],
+    responses={404: ResponseSpec(ErrorBody, description="Unknown model")},
+)
+async def tokenizer_info(agent: Agent, model: str = "default") -> TokenizerInfo:
+    facts = await agent.engine_facts(model)
+    return TokenizerInfo(
+        bos_token=facts.bos_token,
+        eos_token=facts.eos_token,
+        chat_template=facts.chat_template,
+        model_max_length=facts.n_ctx_slot,
+        vocab_size=facts.n_vocab,
+    )
+
+
+_encode = msgspec.json.encode
+_ERRORS = {
+    400: ResponseSpec(ErrorBody, description="The request is not valid"),
+    404: ResponseSpec(ErrorBody, description="Unknown model"),
+    503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+}
+
+
+@post(
+    "/tokenize",
+    operation_class=body_operation(TokenizeRequest),
+    operation_id="tokenize",
+    summary="Cut a text into tokens (extension)",
+    tags=["tokens"],
+    status_code=200,
+    responses=_ERRORS | {200: ResponseSpec(TokenizeAnswer, description="The token ids")},
+)
+async def tokenize(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
+    body = await read_body(request, TokenizeRequest)
+    decision = calls.any_model(body.model)
+    facts = await agent.engine_facts(decision.model_id)
+    spec = TokenizeSpec(
+        text=body.text, add_special=body.adds_special, parse_special=body.parse_special
+    )
+    known = {"max_model_len": facts.n_ctx_slot, "model": decision.model_id}
+    return OnceResponse(
+        calls.ask(asked_by(request), decision, spec),
+        lambda tokens: _encode({"tokens": tokens, "count": len(tokens)} | known),
+    )
+
+
+@post(
+    "/detokenize",
+    operation_class=body_operation(DetokenizeRequest),
+    operation_id="detokenize",
+    summary="Turn tokens back into text (extension)",
+    tags=["tokens"],
+    status_code=200,
+    responses=_ERRORS | {200: ResponseSpec(DetokenizeAnswer, description="The text")},
+)
+async def detokenize(request: Request[Any, Any, Any], calls: Calls) -> ASGIApp:
+    body = await read_body(request, DetokenizeRequest)
+    decision = calls.any_model(body.model)
+    return OnceResponse(
+        calls.ask(asked_by(request), decision, DetokenizeSpec(tokens=body.tokens)),
+        lambda text: _encode({"content": text, "prompt": text, "model": decision.model_id}),
+    )

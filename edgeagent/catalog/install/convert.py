@@ -1,0 +1,148 @@
+"""Turn a published model that is not GGUF into one: today BERT sentence encoders.
+
+all-MiniLM-L6-v2 is published as safetensors; the engine reads GGUF only. The tensors keep their
+values (matrices as F16, everything added or normed as F32) and get the names that llama.cpp's
+`bert` architecture expects. Its vocabulary marks the beginnings of words, where WordPiece marks
+the continuations, so `##ing` becomes `ing` and `run` becomes `▁run`.
+
+Needs the `convert` extra (the `gguf` package), imported only here and only when used.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeagent.catalog.install.safetensors import read_tensors
+from edgeagent.errors import InstallFailed
+
+_SPECIAL = {"[PAD]": "padding", "[UNK]": "unknown", "[CLS]": "bos", "[SEP]": "seperator",
+            "[MASK]": "mask"}  # fmt: skip
+# llama.h: enum llama_token_type and llama_pooling_type.
+_NORMAL, _CONTROL = 1, 3
+_MEAN = 1
+
+_NAMES = {
+    "embeddings.word_embeddings": "token_embd",
+    "embeddings.position_embeddings": "position_embd",
+    "embeddings.token_type_embeddings": "token_types",
+    "embeddings.LayerNorm": "token_embd_norm",
+}
+_LAYER_NAMES = {
+    "attention.self.query": "attn_q",
+    "attention.self.key": "attn_k",
+    "attention.self.value": "attn_v",
+    "attention.output.dense": "attn_output",
+    "attention.output.LayerNorm": "attn_output_norm",
+    "intermediate.dense": "ffn_up",
+    "output.dense": "ffn_down",
+    "output.LayerNorm": "layer_output_norm",
+}
+# Looked up or added row by row, so the engine wants them whole.
+_KEEP_F32 = ("position_embd.weight", "token_types.weight")
+
+
+def convert(converter: str, folder: Path, target: Path) -> None:
+    """Write the GGUF file `target` from the files in `folder` with the named converter.
+
+    Raises: InstallFailed if the extra is missing or the files do not fit the converter; OSError.
+    """
+    if converter != "minilm":
+        raise InstallFailed(f"No converter is called {converter!r}, only 'minilm': name that one")
+    try:
+        import gguf
+    except ImportError as error:
+        raise InstallFailed(
+            "This model has to be converted and the 'gguf' package is missing:"
+            " pip install 'edgeagent[convert]'"
+        ) from error
+    config = _config(folder)
+    tensors = read_tensors(folder / "model.safetensors")
+    tokens = _tokens(folder / "vocab.txt")
+    writer = gguf.GGUFWriter(target, "bert")
+    _write_facts(writer, config)
+    _write_vocabulary(writer, tokens)
+    for name, array in sorted(tensors.items()):
+        new_name = gguf_name(name)
+        if new_name is not None:
+            small = array.ndim == 1 or new_name in _KEEP_F32
+            writer.add_tensor(new_name, array.astype(np.float32 if small else np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def gguf_name(name: str) -> str | None:
+    """The engine's name of a tensor of BertModel, or None for one it has no use for.
+
+    Raises: InstallFailed for a tensor that should not be there.
+    """
+    stem, _, kind = name.removeprefix("bert.").rpartition(".")
+    if stem in _NAMES:
+        return f"{_NAMES[stem]}.{kind}"
+    if stem.startswith("encoder.layer."):
+        index, _, rest = stem.removeprefix("encoder.layer.").partition(".")
+        if rest in _LAYER_NAMES and index.isdigit():
+            return f"blk.{index}.{_LAYER_NAMES[rest]}.{kind}"
+    if stem == "pooler.dense" or name.endswith("embeddings.position_ids"):
+        # Trained for another task; sentence encoders take the mean of all tokens instead.
+        return None
+    raise InstallFailed(f"Tensor {name!r} does not belong to a BERT encoder: not converted")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        if config["model_type"] != "bert" or config.get("hidden_act") != "gelu":
+            raise ValueError("only BERT with gelu is converted")
+        for key in ("hidden_size", "intermediate_size", "num_hidden_layers",
+                    "num_attention_heads", "max_position_embeddings"):  # fmt: skip
+            config[key] = int(config[key])
+        config["layer_norm_eps"] = float(config["layer_norm_eps"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InstallFailed(
+            f"config.json does not describe a BERT encoder ({error}): install the model again"
+        ) from error
+    return dict(config)
+
+
+def _write_facts(writer: Any, config: dict[str, Any]) -> None:
+    writer.add_file_type(1)
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_layer_norm_eps(config["layer_norm_eps"])
+    writer.add_causal_attention(False)
+    writer.add_uint32("bert.pooling_type", _MEAN)
+
+
+def _tokens(path: Path) -> list[str]:
+    try:
+        tokens = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InstallFailed(f"vocab.txt cannot be read ({error}): install again") from error
+    missing = [token for token in _SPECIAL if token not in tokens]
+    if missing:
+        raise InstallFailed(f"vocab.txt lacks {', '.join(missing)}: it is no BERT vocabulary")
+    return tokens
+
+
+def _write_vocabulary(writer: Any, tokens: list[str]) -> None:
+    writer.add_tokenizer_model("bert")
+    writer.add_token_list([_marked(token) for token in tokens])
+    writer.add_token_types([_CONTROL if token in _SPECIAL else _NORMAL for token in tokens])
+    writer.add_uint32("tokenizer.ggml.token_type_count", 2)
+    for token, role in _SPECIAL.items():
+        writer.add_uint32(f"tokenizer.ggml.{role}_token_id", tokens.index(token))
+
+
+def _marked(token: str) -> str:
+    if token in _SPECIAL:
+        return token
+    return token[2:] if token.startswith("##") and len(token) > 2 else f"\u2581{token}"

@@ -1,0 +1,268 @@
+"""Install a model so that the old state or the new one always serves, whenever we are stopped.
+
+    1. space     is there room in the models directory, may we write there
+    2. fetch     into .staging/, hashed while written; an interrupted download continues
+    3. check     size and sha256 as pinned, then the header (facts.inspect)
+    4. trial     the caller loads the file in a worker, because this floor may not
+    5. place     the file gets its name in the model's folder, beside whatever is there
+    6. record    installed.toml is replaced by one rename: from here on the new model serves
+    7. tidy      files of the model before, and the staging folder, are deleted
+
+Step 6 is the only one that another process can notice. Files, then folder, are flushed to the
+disk before it, so a power cut cannot leave a record of what is not there.
+
+Source: stage, verify, commit by rename, after RAUC and OSTree.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TypeVar
+
+from edgeagent.catalog.chat_template import ChatTemplate
+from edgeagent.catalog.digest import Progress, no_progress
+from edgeagent.catalog.ids import check_id, folder_name, id_of_file
+from edgeagent.catalog.install import fetch, https, huggingface
+from edgeagent.catalog.install.installation import UNKNOWN, Installation, Trial
+from edgeagent.catalog.install.reference import (
+    FileReference,
+    FolderReference,
+    HubReference,
+    Reference,
+    UrlReference,
+    chosen_file,
+    file_in_folder,
+)
+from edgeagent.catalog.install.wheel import FetchFailed
+from edgeagent.catalog.library import Library
+from edgeagent.catalog.manifest import (
+    URL,
+    Bundled,
+    Catalog,
+    Entry,
+    HuggingFace,
+    LocalPath,
+    Source,
+    Variant,
+)
+from edgeagent.catalog.record import InstalledModel
+from edgeagent.errors import InstallFailed
+
+Stated = TypeVar("Stated")
+# Told a model's name and size before it is fetched; raises InstallFailed where it is too large.
+Fits = Callable[[str, int], None]
+
+
+def no_bound(name: str, size_bytes: int) -> None:
+    """Any size will do."""
+
+
+def install(
+    model_id: str,
+    library: Library,
+    catalog: Catalog,
+    *,
+    quant: str | None = None,
+    offline: bool = False,
+    file: Path | None = None,
+    fits: Fits = no_bound,
+    trial: Trial | None = None,
+    template: ChatTemplate | None = None,
+    progress: Progress = no_progress,
+) -> InstalledModel:
+    """Install a model of the catalog and return its record.
+
+    `file` takes the bytes from this machine (a USB stick) instead of the network, against the
+    same pinned digest. `trial(path)` loads the file somewhere it may crash and raises an
+    EdgeAgentError if that fails; `trial(path, text)` does so with `template`, which is used in place
+    of the model's own chat template. What it returns is kept in the record.
+    `progress(stage, done_bytes, total_bytes)` is called often; `fits` is told the size first.
+
+    Raises: ModelNotFound for an unknown id or quant; InstallFailed, with whatever was installed
+    before still in place, for everything else.
+    """
+    entry = catalog.entry(check_id(model_id))
+    variant = entry.variant(quant)
+    sources = variant.sources if file is None else (LocalPath(path=str(file)),)
+    if offline:
+        sources = _without_network(entry, variant, sources)
+    if variant.size_bytes is not None:
+        fits(f"{entry.id} {variant.quant}", variant.size_bytes)
+    return Installation(library, entry, variant, sources, trial, progress, template).run()
+
+
+def install_file(
+    path: Path,
+    library: Library,
+    *,
+    model_id: str | None = None,
+    fits: Fits = no_bound,
+    trial: Trial | None = None,
+    template: ChatTemplate | None = None,
+    progress: Progress = no_progress,
+) -> InstalledModel:
+    """Install a GGUF file that no catalog knows, under `model_id` or an id made of its name.
+
+    Raises: ModelNotFound for a malformed id, InstallFailed for everything else.
+    """
+    model_id = model_id or id_of_file(path.name)
+    if model_id is None or path.suffix.lower() != ".gguf":
+        raise InstallFailed(f"{path.name!r} is not named like a model: rename it to NAME.gguf")
+    if not path.is_file():
+        raise InstallFailed(
+            f"File {path} is not there: check the path, or see `edgeagent models catalog`."
+        )
+    fits(path.name, path.stat().st_size)
+    file = f"{folder_name(model_id)}.gguf"
+    source = LocalPath(path=str(path))
+    variant = Variant(quant=UNKNOWN, file=file, sources=(source,))
+    entry = unknown_entry(model_id, path.stem, variant)
+    return Installation(library, entry, variant, (source,), trial, progress, template).run()
+
+
+def install_reference(
+    reference: Reference,
+    library: Library,
+    *,
+    model_id: str | None = None,
+    offline: bool = False,
+    fits: Fits = no_bound,
+    trial: Trial | None = None,
+    template: ChatTemplate | None = None,
+    progress: Progress = no_progress,
+) -> InstalledModel:
+    """Install what no catalog knows: a file, a folder, an address or a repository.
+
+    Size and digest that its server states are asked for before anything is fetched, and hold. `fits` is
+    told the size and raises where it is too large.
+
+    Raises: ModelNotFound for a malformed id, InstallFailed for everything else.
+    """
+    match reference:
+        case FileReference(path):
+            return install_file(
+                path, library, model_id=model_id, fits=fits, trial=trial, template=template,
+                progress=progress,
+            )  # fmt: skip
+        case FolderReference(path):
+            file = file_in_folder(path)
+            if file is not None:
+                return install_file(
+                    file, library, model_id=model_id, fits=fits, trial=trial, template=template,
+                    progress=progress,
+                )  # fmt: skip
+            name = f"{path.resolve().name}.gguf"
+            source: Source = LocalPath(path=str(path), convert="minilm")
+            size, sha256 = None, None
+        case UrlReference(url, name):
+            _check_online(url, offline)
+            facts = _stated(lambda: https.facts_of(url))
+            source, size, sha256 = URL(url=url), facts.size_bytes, facts.sha256
+        case HubReference(repo, _, _, revision):
+            _check_online(f"hf.co/{repo}", offline)
+            found = chosen_file(reference, _stated(lambda: huggingface.files_of(repo, revision)))
+            name = found.path.rpartition("/")[2]
+            source = HuggingFace(repo=repo, file=found.path, revision=revision)
+            size, sha256 = found.size_bytes or None, found.sha256
+    if size is not None:
+        fits(name, size)
+    model_id = model_id or id_of_file(name)
+    if model_id is None:
+        raise InstallFailed(f"{name[:120]!r} gives no id: choose one with --as ID.")
+    target = f"{folder_name(model_id)}.gguf"
+    variant = Variant(quant=UNKNOWN, file=target, sources=(source,), size_bytes=size, sha256=sha256)
+    entry = unknown_entry(model_id, name.removesuffix(".gguf"), variant)
+    return Installation(library, entry, variant, (source,), trial, progress, template).run()
+
+
+def _check_online(what: str, offline: bool) -> None:
+    if offline:
+        raise InstallFailed(
+            f"{what} needs the network and 'offline' is set: bring the file from a connected machine "
+            "and give its path, or give --online."
+        )
+
+
+def _stated(ask: Callable[[], Stated]) -> Stated:
+    try:
+        return ask()
+    except FetchFailed as error:
+        raise InstallFailed(error.message) from error
+
+
+def unknown_entry(model_id: str, name: str, variant: Variant) -> Entry:
+    """The entry of a model that no catalog knows."""
+    return Entry(
+        id=model_id, name=name, family=UNKNOWN, n_params=0, task="chat",
+        licence=UNKNOWN, variants=(variant,),
+    )  # fmt: skip
+
+
+def set_template(
+    model: InstalledModel,
+    library: Library,
+    template: ChatTemplate,
+    *,
+    trial: Trial | None = None,
+    progress: Progress = no_progress,
+) -> InstalledModel:
+    """Give a model that is installed another chat template; nothing is fetched. One that comes with
+    edgeagent is copied for that. Raises: InstallFailed."""
+    if model.unmanaged or model.sha256 is None:
+        raise InstallFailed(
+            f"Model {model.id!r} was dropped in and not installed: `edgeagent models install "
+            f"{model.path} --chat-template FILE` installs it with a template"
+        )
+    source = LocalPath(path=str(model.path))
+    variant = Variant(
+        quant=model.quant or UNKNOWN, file=Path(model.file).name, sources=(source,),
+        size_bytes=model.size_bytes, sha256=model.sha256,
+    )  # fmt: skip
+    entry = unknown_entry(model.id, model.id, variant)
+    return Installation(library, entry, variant, (source,), trial, progress, template).run()
+
+
+def install_together(
+    wanted: Sequence[tuple[Entry, Variant, Bundled]],
+    library: Library,
+    *,
+    trial: Trial | None = None,
+    progress: Progress = no_progress,
+) -> list[InstalledModel]:
+    """Install several models; the first takes its place when all are fetched, checked and tried.
+
+    So one that fails leaves every old model as it was, and what is left to be interrupted is a few
+    renames. It takes room for all of them at once.
+
+    Raises: InstallFailed.
+    """
+    installs = [
+        Installation(library, entry, variant, (source,), trial, progress)
+        for entry, variant, source in wanted
+    ]
+    with ExitStack() as locks:
+        for one in installs:
+            locks.enter_context(one.locked())
+        try:
+            ready = [one.prepare() for one in installs]
+        except Exception:
+            for one in installs:
+                shutil.rmtree(one.staging, ignore_errors=True)
+            raise
+        return [one.commit(model) for one, model in zip(installs, ready, strict=True)]
+
+
+def _without_network(
+    entry: Entry, variant: Variant, sources: tuple[Source, ...]
+) -> tuple[Source, ...]:
+    local = tuple(source for source in sources if not isinstance(source, fetch.NETWORK))
+    if local:
+        return local
+    origin = fetch.describe(variant.sources[0])
+    raise InstallFailed(
+        f"Model {entry.id!r} comes from {origin} and 'offline' is set: bring {variant.file!r}"
+        f" from a connected machine, then 'edgeagent models install {entry.id} --file PATH'"
+    )

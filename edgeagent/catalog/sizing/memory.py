@@ -1,0 +1,190 @@
+"""What one worker takes of the memory of a device, to the byte where arithmetic knows it.
+
+    weights    every tensor once; those that the processor's kernels want rearranged a second time
+               if the file is mapped (`catalog.repack`)
+    KV         layers x KV heads x head width x (keys + values) x cells x bytes of the type. The
+               worker keeps sliding-window layers at full size (swa_full), so that prefixes can be
+               shared at any length; a window saves nothing here
+    state      recurrent layers: float32, for each sequence
+    compute    the scratch buffer of llama.cpp's graph and the logits of all outputs
+    overhead   interpreter, numpy, bindings, libraries; the vocabulary as llama.cpp holds it
+    template   the process that renders chat templates
+
+The formulas of `compute_bytes` are the graph's own: which arrays live at its widest moment, found
+by comparing llama.cpp's reported buffers over 60 combinations of shape, batch and context (version
+0.3.36 of the bindings; EPYC with AVX-512, November 2026; deviation 0 to 5%). The fixed parts are
+measured there. `scripts/benchmarks/memory.py` prints estimate and measurement side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgeagent.catalog.sizing.model_shape import Anatomy
+from edgeagent.types import EngineConfig, Task
+
+KvType = Literal["f16", "q8_0", "q4_0"]
+
+# A block of 32 numbers with its scale.
+KV_BYTES_PER_VALUE: dict[str, float] = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
+KV_BLOCK: dict[str, int] = {"f16": 1, "q8_0": 32, "q4_0": 32}
+
+# A worker with a model of 1 MB, less what the terms below say of it.
+BASE_BYTES = 46_000_000
+# A token's text in two tables, its merge rule in a third, and 16 bytes of the sampler's arrays.
+VOCABULARY_BYTES_PER_TOKEN = 300
+TEMPLATE_BYTES = 24_300_000
+_MB = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How a model is loaded: what `EngineConfig` says that matters here.
+
+    `repacked` names the tensor types that the device's llama.cpp rearranges. `flash_attention` is
+    what "auto" comes to on every CPU.
+    """
+
+    n_ctx: int = 4096
+    n_seq: int = 8
+    n_prefixes: int = 24
+    n_batch: int = 512
+    kv_type: KvType = "f16"
+    flash_attention: bool = True
+    use_mmap: bool = True
+    repacked: frozenset[str] = frozenset()
+    task: Task = "generate"
+
+    @classmethod
+    def of(cls, config: EngineConfig, repacked: frozenset[str]) -> Setup:
+        """The setup of a worker with this configuration."""
+        return cls(
+            n_ctx=config.n_ctx,
+            n_seq=config.n_seq,
+            n_prefixes=config.n_prefixes,
+            n_batch=config.n_batch,
+            kv_type=config.kv_type,
+            flash_attention=config.flash_attention != "off",
+            use_mmap=config.use_mmap,
+            repacked=repacked,
+            task=config.task,
+        )
+
+    @property
+    def n_step(self) -> int:
+        """Tokens of the largest step: a text that is embedded or ranked is computed in one piece."""
+        return self.n_batch if self.task == "generate" else max(self.n_batch, self.n_ctx)
+
+    @property
+    def n_cells(self) -> int:
+        """Cells that a step may look at; where texts are embedded, only those of the step itself."""
+        return self.n_ctx if self.task == "generate" else self.n_step
+
+    @property
+    def n_outputs(self) -> int:
+        """Rows of logits that llama.cpp keeps room for: of every token where texts are embedded, though
+        an encoder never fills them."""
+        if self.task != "generate":
+            return self.n_step
+        return min(self.n_batch, self.n_seq + self.n_prefixes + 1)  # one id is spare, to move cells
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerMemory:
+    """Resident bytes of one worker and its template process, by purpose.
+
+    `weights_bytes` counts what is stored twice twice; `repacked_bytes` is the second copy in it.
+    The kernel may drop the mapped original when memory is short, at the price of nothing: it is
+    not read again.
+    """
+
+    weights_bytes: int
+    kv_bytes: int
+    compute_bytes: int
+    overhead_bytes: int
+    template_bytes: int
+    repacked_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        return (
+            self.weights_bytes
+            + self.kv_bytes
+            + self.compute_bytes
+            + self.overhead_bytes
+            + self.template_bytes
+        )
+
+    def explain(self) -> str:
+        """The arithmetic on one line, in MB (10^6 bytes)."""
+        twice = f" ({self.repacked_bytes / _MB:.0f} of it twice)" if self.repacked_bytes else ""
+        return (
+            f"{self.total_bytes / _MB:.0f} MB = weights {self.weights_bytes / _MB:.0f}{twice}"
+            f" + KV {self.kv_bytes / _MB:.0f} + compute {self.compute_bytes / _MB:.0f}"
+            f" + overhead {self.overhead_bytes / _MB:.0f}"
+            f" + template {self.template_bytes / _MB:.0f}"
+        )
+
+
+def worker_memory(model: Anatomy, setup: Setup) -> WorkerMemory:
+    """The memory of a worker that has `model` loaded as `setup` says and has filled one step."""
+    twice, once = repacked_bytes(model, setup.repacked)
+    copies = twice if setup.use_mmap else 0
+    return WorkerMemory(
+        weights_bytes=model.weights_bytes + copies + once,
+        kv_bytes=kv_bytes(model, setup),
+        compute_bytes=compute_bytes(model, setup),
+        overhead_bytes=BASE_BYTES + VOCABULARY_BYTES_PER_TOKEN * model.n_vocab,
+        template_bytes=TEMPLATE_BYTES if model.has_template and setup.task == "generate" else 0,
+        repacked_bytes=copies + once,
+    )
+
+
+def repacked_bytes(model: Anatomy, repacked: frozenset[str]) -> tuple[int, int]:
+    """Bytes that are copied rearranged: (matrices, a tied output).
+
+    The matrices replace their originals unless those stay mapped. The tied output is always a
+    second copy, because the token table itself is still looked up.
+    """
+    if not repacked:
+        return 0, 0
+    of_types = sum(size for kind, size in model.bytes_by_type.items() if kind in repacked)
+    if model.embedding_type not in repacked:
+        return of_types, 0
+    matrices = max(0, of_types - model.embedding_bytes)
+    return matrices, model.embedding_bytes if model.is_tied else 0
+
+
+def kv_bytes_per_cell(model: Anatomy, kv_type: str) -> float:
+    """Keys and values of one token position, all layers."""
+    return model.kv_width * KV_BYTES_PER_VALUE[kv_type]
+
+
+def kv_bytes(model: Anatomy, setup: Setup) -> int:
+    """All cells, and the recurrent state of the sequences that have one (no idle prefixes then)."""
+    if setup.task != "generate":  # llama.cpp's own default type, for the cells of one step
+        return int(setup.n_cells * kv_bytes_per_cell(model, "f16")) if model.has_cache else 0
+    cells = setup.n_ctx * kv_bytes_per_cell(model, setup.kv_type)
+    return int(cells) + 4 * model.state_width * setup.n_seq
+
+
+def compute_bytes(model: Anatomy, setup: Setup) -> int:
+    """Scratch memory of one full step, and the buffer in which logits are handed over.
+
+    At its widest moment the graph holds, for each token of the step, four arrays of the embedding's
+    width and three of the feed-forward's, all float32, and a float16 mask over the cells for each
+    cache. Without flash attention the scores of every head over all cells are the widest instead.
+    For small steps the logits of all outputs exceed both.
+    """
+    per_token = 4 * (4 * model.n_embd + 3 * model.n_ff)
+    masks = 2 * model.n_caches * setup.n_cells
+    widest = setup.n_step * (per_token + masks)
+    if not setup.flash_attention:
+        scores = 4 * setup.n_cells * (model.n_head + model.n_caches)
+        widest = max(widest, setup.n_step * (scores + 4 * 6 * model.n_embd))
+    logits = 4 * setup.n_outputs * model.n_vocab
+    inputs = 4 * setup.n_step * model.n_embd
+    if not model.has_cache:  # an encoder has no output matrix
+        return widest + logits
+    return max(widest, logits + inputs) + logits

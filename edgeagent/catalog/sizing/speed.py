@@ -1,0 +1,149 @@
+"""How fast a model will answer on a device, foretold from two rates of the machine.
+
+Decoding reads every active weight once per step, so memory bandwidth bounds the steps per second;
+prefill multiplies each token with every parameter of the layers, so matrix throughput bounds that.
+On top come attention, which grows with the depth, and a fixed cost of each layer's small
+operations, which is what keeps tiny models from being as fast as their size promises.
+
+The shares below were fitted on seven models of 53 to 303 MB with one thread of an AVX-512 server,
+November 2026, bandwidth and matrix products measured beside each; `scripts/benchmarks/speed.py`
+repeats it. Other processors reach other shares, but much the same ones with every model: what one model
+was measured at there, over what is foretold of it, is a factor for all others (`paced`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from edgeagent.catalog.sizing.memory import kv_bytes_per_cell
+from edgeagent.catalog.sizing.model_shape import Anatomy
+
+# Of the bandwidth of plain reading, what decoding reaches on weights: 0.77 to 0.86.
+WEIGHTS_SHARE = 0.82
+# Norms, rotations, copies: 20 to 30 small operations a layer, 70 to 110 us together.
+LAYER_S = 90e-6
+# Of a float32 matrix product (BLAS), what products of many tokens reach by weight type: measured
+# 1.5 to 1.8 for Q4_0 and 1.5 for Q4_K (both repacked), 1.1 for F16 and Q8_0, 0.4 for Q4_1.
+PREFILL_SHARE = {
+    "Q4_0": 1.6, "Q4_K": 1.4, "IQ4_NL": 1.4, "Q8_0": 1.1, "F16": 1.1, "BF16": 1.0, "F32": 1.0,
+}  # fmt: skip
+PREFILL_SHARE_OTHER = 0.4
+# The same for one token, where kernels cannot reuse a weight, and for a handful.
+DECODE_SHARE = 0.6
+BATCH_SHARE_OF_PREFILL = 0.5
+# Attention over the cells: 0.10 to 0.20 for one token in f16, less where it is unpacked first.
+ATTENTION_SHARE = {"f16": 0.13, "q8_0": 0.10, "q4_0": 0.08}
+ATTENTION_SHARE_PREFILL = {"f16": 0.3, "q8_0": 0.1, "q4_0": 0.08}
+# A smaller model is all layers' fixed cost, and lies in the caches: it sets no pace for others.
+PACE_WEIGHTS_BYTES = 32_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a machine does, with the threads that the engine will have.
+
+    `gflops`: 10^9 float32 operations a second of a matrix product. `batch_curve`: measured
+    T(k)/T(1), time of a step with k sequences over one with a single sequence; empty if not. The paces
+    are measured rates over those foretold, see `paced`; 1 where no model was measured.
+    """
+
+    bandwidth_bytes_per_s: float
+    gflops: float
+    batch_curve: Mapping[int, float] = field(default_factory=dict)
+    decode_pace: float = 1.0
+    prefill_pace: float = 1.0
+
+
+def paced(
+    rates: Rates,
+    model: Anatomy,
+    *,
+    decode: float,
+    depth: int,
+    prefill: float | None = None,
+    n_prompt: int = 512,
+) -> Rates:
+    """`rates` with the paces that make them foretell what `model` was measured at.
+
+    `decode` and `prefill` are tokens per second in f16, after `depth` tokens and of a prompt of `n_prompt`.
+    Without an effect for a model of less than `PACE_WEIGHTS_BYTES`.
+    """
+    if model.weights_bytes < PACE_WEIGHTS_BYTES:
+        return rates
+    plain = replace(rates, decode_pace=1.0, prefill_pace=1.0)
+    pace = decode / decode_tokens_per_s(model, plain, depth=depth)
+    prefill_pace = 1.0
+    if prefill is not None:
+        prefill_pace = prefill / prefill_tokens_per_s(model, plain, n_prompt=n_prompt)
+    return replace(rates, decode_pace=pace, prefill_pace=prefill_pace)
+
+
+def decode_step_s(
+    model: Anatomy, rates: Rates, *, kv_type: str = "f16", depth: int = 512, n_seq: int = 1
+) -> float:
+    """Seconds of one step of `n_seq` sequences that have `depth` tokens each behind them."""
+    flops = 2.0 * model.active_params
+    reading = model.active_bytes / (rates.bandwidth_bytes_per_s * WEIGHTS_SHARE)
+    computing = flops / (rates.gflops * 1e9 * DECODE_SHARE)
+    attention = _attention_s(model, rates, kv_type, depth)
+    one = max(reading, computing) + model.n_layers * LAYER_S + attention
+    if n_seq == 1:
+        return one / rates.decode_pace
+    if n_seq in rates.batch_curve:
+        return one * rates.batch_curve[n_seq] / rates.decode_pace
+    share = _product_share(model) * BATCH_SHARE_OF_PREFILL
+    together = n_seq * flops / (rates.gflops * 1e9 * share)
+    step = max(reading, computing, together) + model.n_layers * LAYER_S + n_seq * attention
+    return max(one, min(step, n_seq * one)) / rates.decode_pace
+
+
+def decode_tokens_per_s(
+    model: Anatomy, rates: Rates, *, kv_type: str = "f16", depth: int = 512, n_seq: int = 1
+) -> float:
+    """Tokens per second of all `n_seq` sequences together."""
+    step_s = decode_step_s(model, rates, kv_type=kv_type, depth=depth, n_seq=n_seq)
+    return n_seq / step_s
+
+
+def prefill_tokens_per_s(
+    model: Anatomy, rates: Rates, *, kv_type: str = "f16", n_prompt: int = 512
+) -> float:
+    """Prompt tokens per second over a prompt of `n_prompt` in full steps.
+
+    The output matrix runs once per prompt and is left out.
+    """
+    gflops = rates.gflops * 1e9
+    layers = max(1, model.active_params - model.n_vocab * model.n_embd)
+    products = 2.0 * layers / (gflops * _product_share(model))
+    flops = 2.0 * model.attention_width * n_prompt / 2
+    attention = flops / (gflops * ATTENTION_SHARE_PREFILL[kv_type])
+    return rates.prefill_pace / (products + attention)
+
+
+def error_of(predicted: float, measured: float) -> float:
+    """Relative error of a prediction: 0.1 says that it was 10% above what was measured.
+
+    Raises: ValueError where nothing was measured.
+    """
+    if measured <= 0:
+        raise ValueError(f"measured is {measured}, it must be above 0: measure first")
+    return predicted / measured - 1.0
+
+
+def _attention_s(model: Anatomy, rates: Rates, kv_type: str, depth: int) -> float:
+    """Seconds of attention for one token: each query head goes over all cells, also where several
+    share their keys, so it is computing more often than reading that takes the time."""
+    flops = 2.0 * model.attention_width * depth
+    computing = flops / (rates.gflops * 1e9 * ATTENTION_SHARE[kv_type])
+    reading = depth * kv_bytes_per_cell(model, kv_type) / rates.bandwidth_bytes_per_s
+    return max(computing, reading)
+
+
+def _product_share(model: Anatomy) -> float:
+    """The mean of `PREFILL_SHARE` over the weights' types: times add, so the mean is harmonic."""
+    weights = model.layer_params_by_type or {model.embedding_type: 1.0}
+    total = sum(weights.values())
+    return total / sum(
+        n / PREFILL_SHARE.get(kind, PREFILL_SHARE_OTHER) for kind, n in weights.items()
+    )

@@ -1,0 +1,106 @@
+"""`edgeagent data erase`: erase, prove it, and hand out a receipt."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeagent.cli.keys import actor
+from edgeagent.cli.shared.options import settings_options
+from edgeagent.cli.shared.store import (
+    opened,
+    progress_bars,
+    selected,
+    selector_options,
+    sink,
+)
+from edgeagent.cli.shared.terminal import confirm
+from edgeagent.serving.terminal_history import forget_history
+from edgeagent.settings import Settings
+from edgeagent.store import audit_anchor, erasure, ownership, prefix_files, residue_scan
+from edgeagent.store.database import Database
+from edgeagent.store.erasure import Places, Receipt
+from edgeagent.store.ownership import Selector
+
+
+@click.command()
+@selector_options
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--except-held", is_flag=True, help="Erase the rest where some is under legal hold.")
+@click.option("--backups", is_flag=True,
+              help="Make a new backup and delete those from before, which still have it.")  # fmt: skip
+@click.option("--receipt", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write the receipt to a new file instead of standard output.")  # fmt: skip
+@settings_options
+def erase(
+    config: Path | None, owner: str | None, conversation: str | None, subject: str | None, yes: bool,
+    except_held: bool, backups: bool, receipt: Path | None, **flags: Any,
+) -> int:  # fmt: skip
+    """Erase everything that is kept of somebody, search every byte for traces, and say what was found.
+
+    The receipt (JSON) has counts, digest, place in the audit, and the backups that still hold the data.
+    Exit status 1: a trace was found. Rows under legal hold refuse the whole; API keys and the audit stay.
+    """
+    selector = selected(owner, conversation, subject)
+    with opened(config, flags) as here:
+        counts = here.database.read(partial(ownership.counts, selector=selector))
+        if told := ", ".join(f"{n} of {table}" for table, n in counts.items() if n):
+            confirm(f"Of {selector.named()} there is: {told}. Erase it for good?", yes=yes)
+        request = erasure.Request(selector, actor(), except_held, backups)
+        places = places_of(here.settings, here.database)
+        size = residue_scan.total_bytes(
+            places.state_dir, here.database.files.folder, places.leave_out
+        )
+        n_rows = here.database.read(partial(erasure.n_rows, selector=selector))
+        totals = {"delete": n_rows, "search": size}
+        with progress_bars() as tell:
+            done = erasure.erase(
+                here.database, here.audit_key, request, places,
+                keep_backups=here.settings.store_backups,
+                tell=lambda stage, n: tell(stage, n, totals.get(stage)),
+            )  # fmt: skip
+        audit_anchor.publish_done(here.database, here.audit_key, here.anchor)
+    body = done.shown()
+    with sink(receipt) as write:
+        write(json.dumps(body, indent=1, ensure_ascii=False).encode() + b"\n")
+    _tell(done)
+    return 0 if done.is_gone else 1
+
+
+def places_of(settings: Settings, database: Database) -> Places:
+    """Where an erasure looks: everything the daemon keeps but models, which come from elsewhere. A
+    daemon that runs lets all that it holds forget within seconds of the touch."""
+    files = database.files
+
+    def forget(_selector: Selector) -> list[str]:
+        files.erased.touch()
+        prefix_files.tidy(files.prefixes, database)
+        forget_history(settings.state_dir)
+        return ["cached prefixes", "kept prefixes", "terminal history"]
+
+    return Places(settings.state_dir, leave_out=(settings.effective_models_dir,), forget=forget)
+
+
+def _tell(done: Receipt) -> None:
+    """The receipt for people, on standard error."""
+    where = f"{done.proof.n_files} files"
+    if done.is_gone:
+        text = f"Gone: none of {done.proof.n_probes} probes is left in {where}."
+    elif not done.is_log_empty:
+        text = "The log could not be emptied while another process reads: erase again later."
+    else:
+        names = ", ".join(Path(name).name for name in done.proof.residue)
+        text = f"Traces are left in {names}: look at them and erase again."
+    click.echo(text, err=True)
+    if done.held_back:
+        click.echo(f"Kept under legal hold: {sum(done.held_back.values())} rows.", err=True)
+    for entry in done.backups_holding:
+        click.echo(
+            f"Backup {entry['file']} is from before and goes after {entry['dropped_after']}; "
+            "--backups deletes it now.",
+            err=True,
+        )

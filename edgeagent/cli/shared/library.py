@@ -1,0 +1,37 @@
+"""The models that the settings point to: what is installed, what is known, what to install first."""
+
+from __future__ import annotations
+
+from edgeagent.catalog.approvals import Approvals
+from edgeagent.catalog.integrity import Integrity
+from edgeagent.catalog.library import Library, shipped_models_dir
+from edgeagent.catalog.manifest import Catalog, Shipped, load_catalog
+from edgeagent.device.configuration import Configuration
+from edgeagent.pool.placement import named_models
+from edgeagent.settings import Settings
+
+
+def library_of(settings: Settings) -> Library:
+    return Library(settings.effective_models_dir, settings.shipped_models_dir, settings.state_dir)
+
+
+def integrity_of(configuration: Configuration) -> Integrity:
+    settings = configuration.settings
+    approvals = Approvals(settings.state_dir)
+    return Integrity(library_of(settings), approvals, named_models(configuration))
+
+
+def catalog_of(settings: Settings) -> Catalog:
+    return load_catalog(
+        shipped_models_dir() / "catalog.toml", settings.effective_models_dir / "catalog.toml"
+    )
+
+
+def model_to_install(settings: Settings) -> str:
+    """The default model; its larger one where the default only comes with edgeagent itself."""
+    known, wanted = catalog_of(settings), settings.default_model
+    if wanted not in known or known.entry(wanted).larger is None:
+        return wanted
+    entry = known.entry(wanted)
+    sources = [source for variant in entry.variants for source in variant.sources]
+    return str(entry.larger) if all(isinstance(s, Shipped) for s in sources) else wanted

@@ -1,0 +1,51 @@
+"""Options that several commands share, and the settings they make."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from edgeagent.device.configuration import Configuration, configure
+from edgeagent.errors import SettingsError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def settings_options(command: Command) -> Command:
+    """Where things are: for every command that needs the settings."""
+    options = [
+        click.option("--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+                     help="Configuration file (TOML). Default: /etc/edgeagent/edgeagent.toml, if there."),
+        click.option("--profile", metavar="NAME", help="Device profile. Default: matched to the device."),
+        click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR",
+                     help="What the daemon keeps between starts."),
+        click.option("--models-dir", type=click.Path(path_type=Path), metavar="DIR",
+                     help="Where installed models live. Default: models in the state directory."),
+        click.option("--offline/--online", default=None, help="Refuse everything that needs a network."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def configured(config: Path | None, **flags: Any) -> Configuration:
+    """Settings from all layers, the profile of this device among them. Raises: SettingsError, also for a
+    state directory that cannot be one."""
+    here = configure(flags=flags, config=config)
+    state_dir = here.settings.state_dir
+    there = next((path for path in (state_dir, *state_dir.parents) if path.exists()), None)
+    if there is not None and not there.is_dir():
+        raise SettingsError(
+            f"State directory {state_dir} cannot be used: {there} is a file and no directory. Move it away, "
+            "or choose another --state-dir."
+        )
+    if there == state_dir and not os.access(there, os.R_OK | os.X_OK):
+        raise SettingsError(
+            f"State directory {state_dir} cannot be entered by this user: run as the user that owns it, or "
+            "choose another --state-dir."
+        )
+    return here

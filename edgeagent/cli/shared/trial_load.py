@@ -1,0 +1,50 @@
+"""The first load of a model that is being installed, in a worker of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from edgeagent.catalog.gguf.inspection import inspect_apart
+from edgeagent.engine.client import EngineClient
+from edgeagent.engine.spawn import begin
+from edgeagent.errors import ModelUnusable
+from edgeagent.types import EngineConfig, TemplateFacts, TemplateSpec
+
+TRIAL_TIMEOUT_S = 180.0
+
+
+def trial_load(path: Path, template: str | None = None) -> TemplateFacts | None:
+    """Load a model once, and tell what its chat template can, or `template` in its place.
+
+    None for a model that generates no text. Raises: ModelUnusable, EngineDied.
+    """
+    task = inspect_apart(path).task
+    if task != "generate" and template is not None:
+        raise ModelUnusable("it generates no text and has no use for a chat template: leave it out")
+    config = EngineConfig(
+        model_id=path.name,
+        path=str(path),
+        task=task,
+        n_ctx=256,
+        n_seq=1,
+        n_prefixes=0,
+        n_batch=32,
+        n_threads=1,
+        chat_template=template,
+    )
+    facts = asyncio.run(_loaded(config))
+    if template is not None and facts is not None and facts.problem is not None:
+        raise ModelUnusable(f"the chat template is refused: {facts.problem}")
+    return facts
+
+
+async def _loaded(config: EngineConfig) -> TemplateFacts | None:
+    # What llama.cpp says of a model that it refuses is in the error; the rest of its log, and of the
+    # worker's, would only stand between the lines of the command.
+    begun = begin(config, "error", is_silent=True)
+    client = await EngineClient.start(config, timeout_s=TRIAL_TIMEOUT_S, begun=begun)
+    try:
+        return await client.ask(TemplateSpec()) if config.task == "generate" else None
+    finally:
+        await client.close()

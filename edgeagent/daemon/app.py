@@ -1,0 +1,297 @@
+"""The composition root: builds every part of the daemon, and starts and stops them in order.
+
+settings -> store, keys -> library -> models -> pool -> agent, calls, cards, archive -> API -> auth ->
+guard -> server
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from litestar import Litestar
+from litestar.types import ASGIApp
+
+from edgeagent.api.application import application
+from edgeagent.api.http import auth, guard, server
+from edgeagent.api.http.bodies import Bodies
+from edgeagent.api.http.errors import keep_private
+from edgeagent.api.http.hosts import is_loopback
+from edgeagent.api.http.limits import FailureThrottle, Limiter
+from edgeagent.api.http.paths import Paths
+from edgeagent.api.http.read_audit import ReadAudit
+from edgeagent.daemon.bootstrap_key import bootstrap
+from edgeagent.daemon.content_places import ContentPlaces
+from edgeagent.daemon.idle import IdleMeasuring
+from edgeagent.daemon.preload import Headstart
+from edgeagent.device.benchmark import Measuring
+from edgeagent.device.configuration import Configuration
+from edgeagent.errors import EdgeAgentError, StartFailed
+from edgeagent.pool import Pool, PoolLimits
+from edgeagent.pool.placement import InstalledModels
+from edgeagent.routing.intents import AssistantOptions
+from edgeagent.routing.rules import SHIPPED, read_rules
+from edgeagent.serving.answer import Agent
+from edgeagent.serving.archive import Archive
+from edgeagent.serving.background import Runs
+from edgeagent.serving.conversations import Dialogues
+from edgeagent.serving.model_cards import Cards
+from edgeagent.serving.one_shot import Calls
+from edgeagent.serving.prefix_store import Limits, Prefixes
+from edgeagent.serving.terminal_history import forget_history
+from edgeagent.settings import Settings
+from edgeagent.store.database import open_store
+from edgeagent.store.database_files import StoreFiles
+from edgeagent.store.erasure_hub import ErasureHub
+from edgeagent.store.keyring import Keyring
+from edgeagent.store.lifecycle import Custody
+from edgeagent.store.requests import RequestLog, RequestRow
+
+logger = logging.getLogger(__name__)
+
+
+class Daemon:
+    """Every part of one daemon. `app` is the ASGI application; `close()` may be called twice.
+
+    `addresses` are those it will listen on; default: the one in the settings. `headstart` may have begun
+    to load the default model.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        addresses: Sequence[str] | None = None,
+        headstart: Headstart | None = None,
+        *,
+        bootstrap_key_file: Path | None = None,
+    ) -> None:
+        self.settings = settings = configuration.settings
+        exposed = [a for a in addresses or (settings.host,) if not is_loopback(a)]
+        path = StoreFiles(settings.store_dir).database
+        if exposed and not path.exists() and bootstrap_key_file is None:
+            refuse_open_bind(exposed[0], settings, has_key=False)  # and nothing has been made
+        self.database = open_store(settings) if settings.store == "on" else None
+        self.keyring = Keyring(
+            self.database,
+            path,
+            lambda: open_store(settings),
+            anchor_path=settings.effective_audit_anchor,
+        )
+        is_locked = self.keyring.check_access() is not None  # says so in the log
+        if bootstrap_key_file is not None and not is_locked:
+            bootstrap(self.keyring, bootstrap_key_file)
+        if exposed:  # a locked daemon answers nobody, and may wait for its keys
+            has_key = is_locked or self.keyring.is_any_usable()
+            refuse_open_bind(exposed[0], settings, has_key=has_key)
+        n_cores = settings.n_threads or configuration.device.capacity.n_threads_max
+        measuring = Measuring(configuration.device, settings.state_dir)
+        self.models = InstalledModels.of(configuration)
+        self.models.on_altered = self._note_altered
+        self.pool = Pool(
+            _limits(settings, n_cores, self.models.default_id()),
+            check=self.models.find,
+            place=self.models.place,
+            log_level=settings.log_level,
+            begun=headstart.take if headstart is not None else None,
+            loaded=self.models.learn,
+        )
+        self.hub = ErasureHub()
+        self.archive = Archive(self.database, is_searchable=settings.search, hub=self.hub)
+        self.dialogues = Dialogues(self.archive)
+        self.runs = Runs()
+        self.prefixes = Prefixes(self.database, _prefix_limits(settings), self.models.identity)
+        self._requests = (
+            RequestLog(self.database, settings.request_flush_s) if self.database else None
+        )
+        self.agent = Agent(self.pool, self.models, self._note, _assistant_options(settings))
+        self.custody = Custody(self.database, settings, hub=self.hub, settle=self._settle)
+        ContentPlaces(
+            self.runs, self.dialogues, self.database is not None, self.custody, self._requests,
+            self.pool, self.keyring, self.prefixes, settings.state_dir,
+        ).register(self.hub)  # fmt: skip
+        self.calls = Calls(self.pool, self.models, self._note)
+        self.cards = Cards(self.pool, self.models, settings.idle_unload_s or None)
+        self._preloading: asyncio.Task[None] | None = None
+        self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
+        self.api = self._api()
+        key_folder = settings.effective_store_key_file.parent
+        keep_private([settings.state_dir, key_folder, *self.models.folders])
+        self.app: ASGIApp = self._layers(is_exposed=bool(exposed))
+
+    def _layers(self, *, is_exposed: bool) -> ASGIApp:
+        """What a request passes on its way to the routes."""
+        settings = self.settings
+        paths = Paths.of(self.api.routes)
+        api: ASGIApp = ReadAudit(self.api, self.keyring) if settings.audit_reads else self.api
+        authentication = auth.Authentication(
+            api,
+            self.keyring,
+            Limiter(max_running=max(1, settings.max_connections * 3 // 4)),
+            FailureThrottle(),
+            Bodies(settings.max_body_bytes, settings.max_bodies_bytes, settings.body_timeout_s),
+            paths,
+            is_exposed=is_exposed,
+        )
+        rules = guard.rules(
+            settings.host,
+            settings.allowed_hosts,
+            settings.allowed_origins,
+            settings.max_body_bytes,
+            is_local=not is_exposed,
+        )
+        return guard.Guard(authentication, rules, paths)
+
+    def _api(self) -> Litestar:
+        parts = {
+            "agent": self.agent,
+            "archive": self.archive,
+            "calls": self.calls,
+            "cards": self.cards,
+            "custody": self.custody,
+            "dialogues": self.dialogues,
+            "keyring": self.keyring,
+            "prefixes": self.prefixes,
+            "runs": self.runs,
+            "settings": self.settings,
+        }
+        return application(parts, on_startup=[self._start], on_shutdown=[self.close])
+
+    async def _start(self) -> None:
+        self.hub.start()
+        forget_history(self.settings.state_dir)
+        self._adopt_models()
+        await self.pool.open()
+        await self.custody.sweep_overdue()
+        self.custody.start()
+        await self._fail_open()
+        self.prefixes.start()
+        if self._requests is not None:
+            self._requests.start()
+        if self.settings.preload:
+            self._preloading = asyncio.create_task(self._preload(), name="preload")
+        if self.settings.measure_when_idle:
+            self._idle.start()
+
+    def _adopt_models(self) -> None:
+        try:
+            self.models.integrity.adopt()
+        except EdgeAgentError as exc:  # told again to whoever asks for a model
+            logger.error("approvals_not_kept %s", exc.message)
+
+    async def _preload(self) -> None:
+        """Load the default model; what keeps it from loading is logged and shown by /ready."""
+        with suppress(EdgeAgentError):
+            await self.models.examine()
+            if self.models.default_id() is None:
+                folder = self.settings.effective_models_dir
+                logger.warning("no_model models_dir=%s hint='edgeagent models install'", folder)
+            async with self.pool.lease(self.agent.route(None).model_id):
+                logger.info("ready model=%s", self.agent.route(None).model_id)
+
+    def _default_path(self) -> Path | None:
+        """The model that says most of this device. An assistant model says nothing: it is too small."""
+        with suppress(EdgeAgentError):
+            decision = self.agent.route(None, is_text=True)
+            if self.agent.assistant(decision) is None:
+                return self.models.find(decision.model_id).path
+        return None
+
+    async def close(self) -> None:
+        if self._preloading is not None:
+            self._preloading.cancel()
+        await self._idle.close()
+        await self.runs.close()
+        await self.prefixes.close()
+        await self.pool.close()
+        if self._requests is not None:
+            await self._requests.close()
+        await self.custody.close()
+        self.keyring.close()
+        if self.database is not None:
+            await asyncio.to_thread(self.database.close)
+
+    async def _settle(self) -> None:
+        """Write down what is still in memory."""
+        if self._requests is not None:
+            await self._requests.flush()
+
+    async def _fail_open(self) -> None:
+        """Responses that an earlier daemon was stopped in are not in progress any more."""
+        if self.database is None:
+            return
+        try:
+            n_failed = await self.dialogues.fail_open()
+        except EdgeAgentError as exc:  # they are shown as failed all the same
+            logger.warning("responses_not_marked code=%s", exc.code)
+        else:
+            if n_failed:
+                logger.info("responses_interrupted n=%d", n_failed)
+
+    def _note_altered(self, model_id: str) -> None:
+        """Audit that a model's file is not the approved one. That it is refused does not hang on this."""
+        if self.database is not None:
+            with suppress(EdgeAgentError):
+                self.keyring.note_altered_model(model_id)
+
+    def _note(self, row: RequestRow) -> None:
+        if self._requests is not None:
+            self._requests.add(row)
+
+    async def serve(self, sockets: list[socket.socket]) -> None:
+        """Answer on these sockets until told to stop by SIGINT or SIGTERM."""
+        for sock in sockets:
+            server.send_at_once(sock)
+        await server.server(self.app, self.settings, self.runs.close).serve(sockets=sockets)
+
+
+def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:
+    """Raises: StartFailed for an address that others can reach, without keys or in the clear."""
+    if not has_key:
+        raise StartFailed(
+            f"Host {host} can be reached by others and no live API key protects it: make one with "
+            "`edgeagent keys create`, or use 127.0.0.1."
+        )
+    if not settings.allow_plain_http:
+        raise StartFailed(
+            f"Host {host} can be reached by others, and this daemon speaks plain HTTP, in which keys "
+            "can be read on the way: put a TLS proxy before it and keep 127.0.0.1, or, where the "
+            "network itself is trusted, set allow_plain_http = true."
+        )
+
+
+def _assistant_options(settings: Settings) -> AssistantOptions:
+    """Raises: SettingsError for a mapping of tools that cannot be read."""
+    tools = settings.assistant_tools
+    if isinstance(tools, Path):
+        read_rules(tools)
+    return AssistantOptions(
+        may_escalate=settings.escalate,
+        calls=settings.assistant_calls,
+        tools=SHIPPED if tools is None else (tools if isinstance(tools, Path) else None),
+    )
+
+
+def _prefix_limits(settings: Settings) -> Limits:
+    return Limits(
+        most_bytes=settings.prefix_store_bytes,
+        reserve_bytes=settings.store_reserve_bytes,
+        min_tokens=settings.prefix_min_tokens,
+    )
+
+
+def _limits(settings: Settings, n_cores: int, default: str | None) -> PoolLimits:
+    return PoolLimits(
+        budget_bytes=settings.ram_budget_bytes,
+        n_cores=n_cores,
+        load_timeout_s=settings.load_timeout_s,
+        hang_timeout_s=settings.hang_timeout_s,
+        breaker_deaths=settings.breaker_deaths,
+        breaker_window_s=settings.breaker_window_s,
+        idle_unload_s=settings.idle_unload_s or None,
+        pinned=frozenset(settings.pinned_models),
+        stays=frozenset({settings.default_model, default or settings.default_model}),
+    )

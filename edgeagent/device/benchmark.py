@@ -1,0 +1,119 @@
+"""Measuring this device: its memory, its arithmetic, its disk, then a real model. Under 20 seconds.
+
+Both halves run in processes of their own and are kept in the state directory under a fingerprint of
+hardware and libraries; another kernel, another llama.cpp, another core count means measuring anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from edgeagent.device.measure import Measurement, measure, thread_counts
+from edgeagent.device.measurements import MeasurementStore, fingerprint
+from edgeagent.device.probe import Device
+from edgeagent.types import ModelMeasurement
+from edgeagent.worker import spawn
+
+MACHINE_LIMIT_S = 5.0
+MODEL_LIMIT_S = 13.0
+COMPUTING_LIBRARIES = ("llama-cpp-python", "numpy")
+
+Progress = Callable[[str, float], None]
+
+
+@dataclasses.dataclass(eq=False)
+class Stop:
+    """Lets another thread end a measurement: its child process is killed."""
+
+    is_set: bool = False
+    _process: subprocess.Popen[str] | None = None
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def set(self) -> None:
+        with self._lock:
+            self.is_set = True
+            if self._process is not None:
+                self._process.kill()
+
+    def watch(self, process: subprocess.Popen[str]) -> None:
+        with self._lock:
+            self._process = process
+            if self.is_set:
+                process.kill()
+
+
+class Measuring:
+    """Measurements of this device with these libraries. Any thread, one measurement at a time."""
+
+    def __init__(self, device: Device, state_dir: Path) -> None:
+        self._device = device
+        self._store = MeasurementStore(state_dir)
+        self._key = fingerprint(device, _versions())
+
+    def kept(self) -> Measurement | None:
+        """What was measured before, if it still holds."""
+        return self._store.load(self._key)
+
+    def run(self, model: Path | None, progress: Progress, stop: Stop | None = None) -> Measurement:
+        """Measure and keep the result; blocks for up to about 20 s.
+
+        `progress` gets what is being done and the share that is done. A measurement that was stopped
+        is not kept.
+        """
+        stop = stop or Stop()
+        machine = measure(
+            self._device,
+            file=model,
+            limit_s=MACHINE_LIMIT_S,
+            progress=lambda what, share: progress(what, 0.25 * share),
+        )
+        found = None
+        if model is not None and not stop.is_set:
+            found = self._model(model, progress, stop)
+        measurement = msgspec.structs.replace(machine, model=found)
+        if not stop.is_set:
+            with contextlib.suppress(OSError):  # the figures are still worth showing
+                self._store.save(self._key, measurement)
+            progress("done", 1.0)
+        return measurement
+
+    def _model(self, path: Path, progress: Progress, stop: Stop) -> ModelMeasurement | None:
+        counts = ",".join(map(str, thread_counts(self._device)))
+        begun = time.monotonic()
+        with spawn.start(
+            "edgeagent.engine.llama.measure",
+            str(path.absolute()),
+            "--threads",
+            counts,
+            "--limit",
+            str(MODEL_LIMIT_S),
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            stop.watch(process)
+            assert process.stdout is not None
+            for line in process.stdout:
+                message = json.loads(line)
+                if "result" in message:
+                    return msgspec.convert(message["result"], ModelMeasurement, strict=False)
+                share = min(1.0, (time.monotonic() - begun) / MODEL_LIMIT_S)
+                progress(message.get("doing", ""), 0.25 + 0.75 * share)
+        return None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in COMPUTING_LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

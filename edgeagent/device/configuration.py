@@ -1,0 +1,65 @@
+"""Settings for the device they find themselves on: the probe picks a profile, the profile is a layer.
+
+A profile sets threads, context, KV type, sequences, batch, latency target and memory budget. User
+profiles are TOML files in /etc/edgeagent/profiles and in `profiles` of the state directory; bundles
+bring theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeagent.device.budget import Budget, budget
+from edgeagent.device.library import load
+from edgeagent.device.match import Considered, match
+from edgeagent.device.probe import Device, probe
+from edgeagent.device.profile import Profile
+from edgeagent.settings import Resolved, Settings, resolve
+
+SYSTEM_PROFILES = Path("/etc/edgeagent/profiles")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything that is known before any part is built. `reason` says why this profile."""
+
+    resolved: Resolved
+    device: Device
+    profile: Profile
+    reason: str
+    considered: tuple[Considered, ...]
+    budget: Budget
+
+    @property
+    def settings(self) -> Settings:
+        return self.resolved.settings
+
+
+def configure(
+    *, flags: Mapping[str, Any], config: Path | None = None, root: Path = Path("/")
+) -> Configuration:
+    """Probe the device under `root` and resolve all layers.
+
+    Raises: SettingsError for a wrong value in any layer, and for an unknown profile.
+    """
+    asked = resolve(flags=flags, config=config).settings
+    device = probe(root, state_dir=asked.state_dir)
+    folders = profile_folders(asked)
+    if asked.profile is not None:
+        profile, reason = load(asked.profile, folders), "named by the settings"
+        considered: tuple[Considered, ...] = ()
+    else:
+        found = match(device, folders)
+        profile, reason, considered = found.profile, found.reason, found.considered
+    layer = profile.settings(device) | {"flash_attention": profile.flash_attention}
+    resolved = resolve(flags=flags, config=config, profile=(profile.name, layer))
+    return Configuration(resolved, device, profile, reason, considered, budget(profile, device))
+
+
+def profile_folders(settings: Settings) -> tuple[Path, ...]:
+    """Where user profiles are looked for, the strongest last."""
+    bundled = settings.bundles_dir / "profiles"
+    return (bundled, SYSTEM_PROFILES, settings.state_dir / "profiles")

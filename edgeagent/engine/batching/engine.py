@@ -1,0 +1,482 @@
+"""The loop's one step: sweep, admit, plan, run, then give every sequence its token.
+
+    arrives -> waiting -> prefill -> decode -> ends: stop | length | cancelled | error
+                  ^____________|________|   preempted: its cells were wanted by an older one
+
+The engine thread owns everything here. Others hand in sequences through the worker's inbox, mark a
+request as cancelled, and may read `prefilling`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edgeagent.engine.batching.chunk_buffer import Emit, Outbox
+from edgeagent.engine.batching.kv_cache import KVCache, Match, common_prefix
+from edgeagent.engine.batching.kv_transfer import States
+from edgeagent.engine.batching.runner import Aborted, Row, Runner
+from edgeagent.engine.batching.scheduler import (
+    Lane,
+    Pace,
+    StepPlan,
+    pick_victim,
+    plan_step,
+    waits_for_leader,
+)
+from edgeagent.engine.batching.sequence import Request, Sequence
+from edgeagent.engine.batching.threads import ThreadChoice
+from edgeagent.engine.batching.time_slices import Slice
+from edgeagent.engine.batching.waiting import displaced_by, take_next, yielding_to
+from edgeagent.engine.intents.intent_decoder import choose
+from edgeagent.engine.output.output_parser import NOTHING, Said
+from edgeagent.engine.structured.structured_decoder import Drawn, draw
+from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
+from edgeagent.types import EngineConfig, EngineHealth, PromptFacts, TokenChunk
+
+logger = logging.getLogger(__name__)
+
+# Cells kept free for each running sequence when another is let in, so that it is not thrown out again
+# after a few tokens.
+HEADROOM_CELLS = 32
+# After this part of the longest wait, a request comes before all that arrive later, whatever their priority.
+PATIENCE = 4
+# After this part of it, a key without an answer running gets a slot of the one that has the most.
+SHARE = 12
+SHARE_INTERVAL_S = 0.25
+
+Refuse = Callable[[int, Exception], None]
+
+
+class Engine:
+    """Continuous batching over one context.
+
+    `emit` sends the chunks of a step, `refuse` ends a request that produced nothing. `forget` is told
+    of every request whose last answer has ended, `prepared` of one whose first answer has a place.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        runner: Runner,
+        n_cells: int,
+        *,
+        emit: Emit,
+        refuse: Refuse,
+        forget: Callable[[int], None],
+        prepared: Callable[[int, PromptFacts], None] = lambda request_id, facts: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._runner = runner
+        n_ids = config.n_seq + (config.n_prefixes if runner.can_trim else 0)
+        self._kv = KVCache(n_cells, n_ids, runner)
+        self.states = States(self._kv, runner)
+        self._outbox = Outbox(emit, config.stream_interval_ms / 1e3)
+        self._refuse = refuse
+        self._forget = forget
+        self._prepared = prepared
+        self._clock = clock
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []  # oldest admission first
+        self._open: dict[int, int] = {}  # answers still to end, by request
+        self._pace = Pace(prefill_per_s=config.prefill_tok_s)
+        self._threads = ThreadChoice(config.n_threads)
+        self._n_admissions = 0
+        self._n_steps = 0
+        self._n_preempted = 0
+        self._service_s = 1.0
+        self._next_share_s = 0.0
+        self._slice = Slice()
+        self.prefilling: frozenset[Request] = frozenset()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._running and not self._waiting
+
+    def health(self, rss_bytes: int) -> EngineHealth:
+        return EngineHealth(
+            n_steps=self._n_steps,
+            n_running=len(self._running),
+            n_waiting=len(self._waiting),
+            n_cells_used=self._kv.n_used,
+            n_cells=self._kv.n_cells,
+            n_idle_prefixes=self._kv.n_idle,
+            n_preempted=self._n_preempted,
+            rss_bytes=rss_bytes,
+        )
+
+    # --- arriving and leaving
+
+    def submit(self, sequences: list[Sequence]) -> None:
+        """Queue the answers of one request. When the queue is full it is refused, or another request of the
+        key that has the most waiting."""
+        request = sequences[0].request
+        n_waiting = len({seq.request.request_id for seq in self._waiting})
+        if n_waiting and n_waiting >= self._config.queue_limit:
+            displaced = displaced_by(request.spec.scope, self._waiting, self._open)
+            for seq in displaced:
+                self._waiting.remove(seq)
+                self._open.pop(seq.request.request_id, None)
+            self._turn_away(displaced or sequences, n_waiting)
+            if not displaced:
+                return
+        self._open[request.request_id] = len(sequences)
+        self._waiting.extend(sequences)
+
+    def _turn_away(self, sequences: list[Sequence], n_waiting: int) -> None:
+        """Refuse a request that has produced nothing."""
+        for seq in sequences:
+            seq.sampler.close()
+        request_id = sequences[0].request.request_id
+        self._forget(request_id)
+        self._refuse(
+            request_id,
+            QueueFull(
+                f"{n_waiting} requests wait for {self._config.model_id}, the bound is "
+                f"{self._config.queue_limit}: try again later or raise queue_limit.",
+                retry_after_s=self._retry_after_s(),
+            ),
+        )
+
+    def grant_threads(self, n_threads: int) -> None:
+        """What the daemon allows from the next step on."""
+        self._threads.grant(n_threads)
+
+    def forget_prefixes(self, scope: str | None) -> None:
+        """Drop idle prefixes of one scope, or all."""
+        n_gone = self._kv.forget(scope)
+        logger.info("prefixes_forgotten n=%s", n_gone)
+
+    def _retry_after_s(self) -> float:
+        ahead = len(self._waiting) / max(1, self._config.n_seq)
+        return min(120.0, max(1.0, ahead * self._service_s))
+
+    def _sweep(self, now: float) -> None:
+        """End what was cancelled or has waited too long."""
+        if any(seq.request.is_cancelled for seq in self._running):
+            for seq in [s for s in self._running if s.request.is_cancelled]:
+                self._end(seq, now, finish="cancelled")
+        if not self._waiting:
+            return
+        deadline = now - self._config.queue_timeout_s
+        for seq in list(self._waiting):
+            if seq.request.is_cancelled:
+                self._waiting.remove(seq)
+                self._end(seq, now, finish="cancelled")
+            elif seq.started_s is None and seq.request.arrived_s < deadline:
+                self._waiting.remove(seq)
+                self._time_out(seq, now)
+
+    def _time_out(self, seq: Sequence, now: float) -> None:
+        error = QueueTimeout(
+            f"The request waited {now - seq.request.arrived_s:.0f} s, the bound is "
+            f"{self._config.queue_timeout_s:g} s: try again later or raise queue_timeout_s.",
+            retry_after_s=self._retry_after_s(),
+        )
+        self._end(seq, now, finish="error", error=(error.code, error.message))
+
+    def _end(
+        self,
+        seq: Sequence,
+        now: float,
+        *,
+        finish: Any,
+        said: Said = NOTHING,
+        error: tuple[str, str] | None = None,
+    ) -> None:
+        """The one way out of the engine for an answer."""
+        seq.finish = finish
+        seq.sampler.close()
+        if seq.seq_id is not None:
+            self._running.remove(seq)
+            is_kept = self._runner.can_trim and error is None and not seq.request.is_forgotten
+            if is_kept:
+                done, scope = seq.tokens[: seq.n_past], seq.request.spec.scope
+                self._kv.rest(seq.seq_id, done, scope, seq.request.request_id)
+            else:
+                self._kv.release(seq.seq_id)
+            seq.seq_id = None
+        stop = seq.stopped_by if finish == "stop" else None
+        request_id = seq.request.request_id
+        chunk = said.chunk(
+            seq.index, finish, seq.usage(now), error, stop, seq.notes, seq.told_tokens
+        )
+        self._outbox.put(request_id, chunk)
+        self._open[request_id] -= 1
+        if self._open[request_id] == 0:
+            del self._open[request_id]
+            self._forget(request_id)
+            self._service_s += 0.1 * ((now - (seq.started_s or now)) - self._service_s)
+
+    # --- admission
+
+    def _admit(self, now: float) -> None:
+        """Give waiting requests a slot, in the order of `pick_waiting`.
+
+        A request whose beginning is being prefilled by a running one steps aside until it can share
+        it. One that lacks cells stops the line: overtaking it could keep it waiting for ever.
+        """
+        if not self._waiting:
+            return
+        if len(self._running) >= self._config.n_seq:
+            self._make_way(now)
+            return
+        candidates = list(self._waiting)
+        patience_s = self._config.queue_timeout_s / PATIENCE
+        while candidates and len(self._running) < self._config.n_seq:
+            seq = take_next(candidates, self._running, now, patience_s)
+            match, is_from_idle, leader_comes = self._best_match(seq)
+            if leader_comes:
+                continue
+            need = len(seq.tokens) - match.n + HEADROOM_CELLS * (1 + len(self._running))
+            room = self._kv.n_free + self._kv.n_evictable() - (match.n if is_from_idle else 0)
+            if room < need and self._running:
+                return
+            seq_id = self._kv.acquire(match)
+            if seq_id is None:
+                return
+            self._waiting.remove(seq)
+            self._start(seq, seq_id, match.n, now)
+
+    def _make_way(self, now: float) -> None:
+        """Take a slot back from the API key that has the most, for one that has none and waits."""
+        if now < self._next_share_s:
+            return
+        self._next_share_s = now + SHARE_INTERVAL_S
+        longest_s = self._config.queue_timeout_s
+        seq = yielding_to(
+            self._waiting, self._running, now, longest_s / PATIENCE, longest_s / SHARE
+        )
+        if seq is not None:
+            self._preempt(seq, keeps_cells=self._runner.can_trim)
+
+    def _start(self, seq: Sequence, seq_id: int, n_shared: int, now: float) -> None:
+        seq.seq_id = seq_id
+        seq.n_past = n_shared
+        self._n_admissions += 1
+        seq.admission = self._n_admissions
+        if seq.started_s is None:
+            seq.started_s = now
+            # What an answer must begin with is prefilled with its prompt, and may be cached too.
+            seq.n_cached = min(n_shared, seq.n_prompt)
+            if seq.index == 0 and n_shared and (facts := seq.request.facts) is not None:
+                facts = msgspec.structs.replace(facts, n_cached=seq.n_cached)
+                self._prepared(seq.request.request_id, facts)
+        self._running.append(seq)
+
+    def _best_match(self, seq: Sequence) -> tuple[Match, bool, bool]:
+        """What `seq` can share now, whether that is an idle prefix, and whether to wait for more."""
+        if seq.is_scored:  # logits of what is cached are gone; one answer's are those of all
+            return Match(None, 0), False, any(o.scores is seq.scores for o in self._running)
+        if not self._runner.can_trim:
+            return Match(None, 0), False, False
+        bound = len(seq.tokens) - 1  # the last token must run, for its logits
+        scope = seq.request.spec.scope
+        idle = self._kv.best_idle(seq.tokens, scope)
+        best = Match(idle.seq_id, min(idle.n, bound))
+        is_from_idle = True
+        later, leader_past = 0, 0
+        for other in self._running:
+            if other.request.spec.scope != scope or other.request.is_forgotten:
+                continue
+            common = min(common_prefix(other.tokens, seq.tokens), bound)
+            if min(common, other.n_past) > best.n:
+                best = Match(other.seq_id, min(common, other.n_past))
+                is_from_idle = False
+            if common > later and not other.is_decoding and not other.is_scored:
+                later, leader_past = common, other.n_past
+        return best, is_from_idle, waits_for_leader(best.n, later, leader_past)
+
+    # --- one step
+
+    def step(self) -> bool:
+        """Run one step. False when there was nothing to run."""
+        now = self._clock()
+        self._sweep(now)
+        self._admit(now)
+        self._slice.begin()
+        unfinished = [seq for seq in self._running if seq.drawing is not None]
+        for seq in unfinished:
+            self._go_on(seq, now)
+        plan = self._plan()
+        if plan.n_tokens:
+            self._run(plan)
+        self._outbox.flush(len(self._running) + len(self._waiting))
+        return plan.n_tokens > 0 or bool(unfinished)
+
+    def _plan(self) -> StepPlan:
+        """The next step's plan, with cells for all its tokens; preempts the newest where needed."""
+        while True:
+            n_decode = sum(seq.is_decoding for seq in self._running)
+            limit = self._pace.chunk_limit(
+                self._config.step_budget_ms / 1e3, n_decode, self._config.n_batch
+            )
+            n_scored = self._n_scored()
+            lanes = [
+                Lane(
+                    seq.admission,
+                    min(seq.n_pending, n_scored) if seq.is_scored else seq.n_pending,
+                    seq.is_decoding,
+                    seq.is_answering,
+                )
+                for seq in self._running
+                if seq.n_pending
+            ]
+            plan = plan_step(lanes, self._config.n_batch, limit)
+            if self._kv.make_room(plan.n_tokens):
+                return plan
+            victim = pick_victim([(seq.admission, seq.admission) for seq in self._running])
+            assert victim is not None, "a sequence that is alone fits: checked before it was queued"
+            self._preempt(next(seq for seq in self._running if seq.admission == victim))
+
+    def _n_scored(self) -> int:
+        """Tokens of a step for each prompt that is scored: every one of them is an output, of which each
+        of the others has one at most. Where a batch is smaller than the number of answers, it bounds both."""
+        n = sum(seq.is_scored for seq in self._running)
+        return max(1, (self._runner.max_outputs - (len(self._running) - n)) // n) if n else 0
+
+    def _preempt(self, seq: Sequence, *, keeps_cells: bool = False) -> None:
+        """Let a sequence wait again. With `keeps_cells` they stay as an idle prefix while there is room."""
+        assert seq.seq_id is not None
+        self._running.remove(seq)
+        if keeps_cells:
+            self._kv.rest(seq.seq_id, seq.tokens[: seq.n_past], seq.request.spec.scope)
+        else:
+            self._kv.release(seq.seq_id)
+        seq.seq_id = None
+        seq.n_past = 0
+        self._waiting.appendleft(seq)
+        self._n_preempted += 1
+        logger.info("preempted request=%s n_tokens=%s", seq.request.request_id, len(seq.tokens))
+
+    def _run(self, plan: StepPlan) -> None:
+        by_key = {seq.admission: seq for seq in self._running}
+        work = [(by_key[key], 1) for key in plan.decode]
+        work += [(by_key[key], n) for key, n in plan.prefill]
+        rows = [
+            Row(
+                seq.seq_id or 0,
+                seq.tokens[seq.n_past : seq.n_past + n],
+                seq.n_past,
+                n if seq.is_scored else int(n == seq.n_pending),
+            )
+            for seq, n in work
+        ]
+        is_decode = not plan.prefill
+        has_prompts = any(not by_key[key].is_answering for key, _ in plan.prefill)
+        # Prompts are bound by arithmetic and gain from every thread; the choice is about decoding.
+        if is_decode:
+            n_threads = self._threads.pick(len(plan.decode))
+        else:
+            n_threads = self._threads.granted if has_prompts else self._threads.usual(len(work))
+        self._runner.set_threads(n_threads)
+        self._runner.arm()
+        self.prefilling = frozenset(by_key[key].request for key, _ in plan.prefill)
+        started = time.perf_counter()
+        try:
+            logits = self._runner.run(rows)
+        except Aborted:
+            self._undo(work)
+            return
+        except EngineFailed as exc:
+            now = self._clock()
+            for seq, _ in work:
+                self._end(seq, now, finish="error", error=(exc.code, exc.message))
+            return
+        finally:
+            self.prefilling = frozenset()
+        took = time.perf_counter() - started
+        self._n_steps += 1
+        if is_decode:
+            self._threads.observe(len(plan.decode), n_threads, took)
+        if is_decode or has_prompts:  # a few forced tokens say nothing of the pace of prompts
+            self._pace.observe(len(plan.decode), plan.n_prefill, took)
+        self._advance(work, rows, logits)
+        if len(plan.decode) > 1 and not self._config.reproducible:  # freed cells change their order
+            self._tidy(len(plan.decode))
+
+    def _tidy(self, n_tokens: int) -> None:
+        self._kv.expire(n_tokens)
+        started = time.perf_counter()
+        if self._kv.pack(n_tokens):
+            took_ms = 1e3 * (time.perf_counter() - started)
+            logger.debug("kv_packed n_cells=%s took_ms=%.1f", self._kv.n_used, took_ms)
+
+    def _undo(self, work: list[tuple[Sequence, int]]) -> None:
+        """Take back the cells of an aborted step. State that cannot be cut is computed anew."""
+        for seq, _ in work:
+            assert seq.seq_id is not None
+            if not self._runner.can_trim:
+                seq.n_past = 0
+                self._kv.restart(seq.seq_id)
+            self._runner.trim(seq.seq_id, seq.n_past)
+
+    def _advance(
+        self, work: list[tuple[Sequence, int]], rows: list[Row], logits: np.ndarray[Any, Any]
+    ) -> None:
+        """Count the step's cells, and draw a token for each sequence whose tokens are all through."""
+        now = self._clock()
+        end = 0
+        for (seq, n), row in zip(work, rows, strict=True):
+            assert seq.seq_id is not None
+            self._kv.append(seq.seq_id, n)
+            end += row.n_outputs
+            if seq.scores is not None and row.n_outputs == n:
+                seq.scores.take(seq.n_past, logits[end - n : end], self._runner)
+            seq.n_past += n
+            if seq.n_pending == 0:
+                if not seq.is_taken_apart:
+                    token = seq.sampler.pick(logits[end - 1], self._runner.candidates)
+                    self._take(seq, token, now)
+                else:
+                    self._draw(seq, logits[end - 1], now)
+
+    def _draw(self, seq: Sequence, logits: np.ndarray[Any, Any], now: float) -> None:
+        """As `_take`, for an answer that is taken apart or must have a form."""
+        if seq.first_token_s is None:
+            seq.first_token_s = now
+            self._outbox.hurry()
+        if seq.choice is not None:
+            self._tell(seq, choose(seq, logits, self._runner), now)
+            return
+        if seq.drawing is None:  # else it was preempted meanwhile
+            seq.drawing = draw(seq, logits, self._runner)
+        self._go_on(seq, now)
+
+    def _go_on(self, seq: Sequence, now: float) -> None:
+        """Draw for as long as the step has time for it."""
+        assert seq.drawing is not None
+        drawn = self._slice.go_on(seq.drawing)
+        if drawn is not None:
+            seq.drawing = None
+            self._tell(seq, drawn, now)
+
+    def _tell(self, seq: Sequence, drawn: Drawn, now: float) -> None:
+        said, finish, error = drawn
+        if finish is not None:
+            self._end(seq, now, finish=finish, said=said, error=error)
+        elif any(said):
+            self._outbox.put(seq.request.request_id, said.chunk(seq.index))
+
+    def _take(self, seq: Sequence, token: int, now: float) -> None:
+        if seq.first_token_s is None:
+            seq.first_token_s = now
+            self._outbox.hurry()
+        if token in self._runner.end_tokens and not seq.request.spec.ignore_eos:
+            self._end(seq, now, finish="stop", said=Said(seq.text.finish()))
+            return
+        seq.tokens.append(token)
+        text = seq.text.push(self._runner.piece(token))
+        if seq.text.is_stopped:
+            self._end(seq, now, finish="stop", said=Said(text))
+        elif seq.n_generated >= seq.max_new:
+            self._end(seq, now, finish="length", said=Said(text + seq.text.finish()))
+        elif text:
+            self._outbox.put(seq.request.request_id, TokenChunk(seq.index, text))

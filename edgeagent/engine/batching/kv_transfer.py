@@ -1,0 +1,79 @@
+"""What of ended requests is in the KV cache, taken out piece by piece, and put in again later.
+
+Pieces come and go as idle prefixes grow: after each piece what is there is whole, so that nothing is
+left over when no further one comes. Engine thread only.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from edgeagent.engine.batching.kv_cache import KVCache, Match
+from edgeagent.engine.batching.runner import Runner
+from edgeagent.types import CachedSpec, Cells, HeldSpec, LiftSpec, PlaceSpec, StateQuestion
+
+NOTHING = Cells(n=0)
+
+
+class States:
+    """One context's. Answers what the daemon asks; nothing raises but what llama.cpp cannot do."""
+
+    def __init__(self, kv: KVCache, runner: Runner) -> None:
+        self._kv = kv
+        self._runner = runner
+
+    def answer(self, question: StateQuestion) -> Cells:
+        """Raises: EngineFailed."""
+        match question:
+            case HeldSpec(request_id):
+                return self._held(request_id)
+            case LiftSpec(request_id, first, last):
+                return self._lift(request_id, first, last)
+            case CachedSpec(scope, tokens):
+                return Cells(n=self._kv.best_idle(ids(tokens), scope).n)
+            case PlaceSpec():
+                return self._place(question)
+
+    def _held(self, request_id: int) -> Cells:
+        """The tokens of an ended request that are cached, and the bytes of a cell."""
+        idle = self._kv.idle_of(request_id)
+        if idle is None or not self._runner.cell_bytes:
+            return NOTHING
+        return Cells(n=self._runner.cell_bytes, tokens=idle.tokens.tobytes())
+
+    def _lift(self, request_id: int, first: int, last: int) -> Cells:
+        """The state of some of its positions; nothing once it has gone or goes on."""
+        idle = self._kv.idle_of(request_id)
+        if idle is None or not self._runner.cell_bytes or not 0 <= first < last <= len(idle.tokens):
+            return NOTHING
+        return Cells(n=last, data=self._runner.lift(idle.seq_id, first, last))
+
+    def _place(self, piece: PlaceSpec) -> Cells:
+        """Cache one more piece behind what is cached of these tokens; gives how many then are."""
+        tokens, first, kv = ids(piece.tokens), piece.first, self._kv
+        last = len(tokens)
+        have = kv.best_idle(tokens, piece.scope)
+        if have.n >= last or have.n < first or not self._runner.cell_bytes:
+            return Cells(n=have.n)
+        seq_id = kv.acquire(Match(have.seq_id if first else None, first))
+        if seq_id is None:
+            return Cells(n=0)
+        is_placed = kv.make_room(last - first) and self._put(seq_id, first, last, piece.data)
+        if is_placed:
+            kv.append(seq_id, last - first)
+        n = last if is_placed else first
+        kv.rest(seq_id, tokens[:n], piece.scope)
+        return Cells(n=n)
+
+    def _put(self, seq_id: int, first: int, last: int, data: bytes) -> bool:
+        if self._runner.place(seq_id, first, last, data):
+            return True
+        # It may be that the free cells lie apart.
+        return self._kv.pack_now() and self._runner.place(seq_id, first, last, data)
+
+
+def ids(tokens: bytes) -> array[int]:
+    """Token ids from their bytes: int32 [n]."""
+    found = array("i")
+    found.frombytes(tokens)
+    return found

@@ -1,0 +1,68 @@
+"""The waiting sequences of an engine as the scheduler's decisions see them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from edgeagent.engine.batching.scheduler import Waiter, pick_displaced, pick_waiting, pick_yielding
+from edgeagent.engine.batching.sequence import Sequence
+
+
+def take_next(
+    candidates: list[Sequence], running: Iterable[Sequence], now: float, patience_s: float
+) -> Sequence:
+    """Remove and return the candidate that is admitted next. They are in the order they came."""
+    by_scope: Counter[str] = Counter()
+    by_request: Counter[int] = Counter()
+    for seq in running:
+        by_scope[seq.request.spec.scope] += 1
+        by_request[seq.request.request_id] += 1
+    waiters = [
+        Waiter(
+            seq.request.spec.priority,
+            now - seq.request.arrived_s,
+            by_scope[seq.request.spec.scope],
+            by_request[seq.request.request_id],
+        )
+        for seq in candidates
+    ]
+    return candidates.pop(pick_waiting(waiters, patience_s))
+
+
+def yielding_to(
+    waiting: Iterable[Sequence],
+    running: list[Sequence],
+    now: float,
+    patience_s: float,
+    share_s: float,
+) -> Sequence | None:
+    """The running sequence that makes way for the next of the waiting, where all slots are taken and that
+    one has waited for `share_s`."""
+    wanted = take_next(list(waiting), running, now, patience_s)
+    if now - wanted.request.arrived_s < share_s:
+        return None
+    admission = pick_yielding(
+        [(seq.request.spec.scope, seq.admission) for seq in running], wanted.request.spec.scope
+    )
+    return next((seq for seq in running if seq.admission == admission), None)
+
+
+def displaced_by(
+    scope: str, waiting: Iterable[Sequence], n_open: Mapping[int, int]
+) -> list[Sequence]:
+    """The answers of the request that loses its place in a full queue to one of `scope`: the newest of
+    the API key that has the most waiting, of those that have produced nothing. None of them where `scope`
+    has its share. `n_open` counts the answers of each request that have not ended."""
+    requests: dict[int, list[Sequence]] = {}
+    for seq in waiting:
+        requests.setdefault(seq.request.request_id, []).append(seq)
+    fresh = [
+        seqs
+        for number, seqs in requests.items()
+        if len(seqs) == n_open[number] == seqs[0].request.spec.n_answers
+        and all(seq.started_s is None for seq in seqs)
+    ]
+    longest = pick_displaced(Counter(seqs[0].request.spec.scope for seqs in fresh), scope)
+    found = [seqs for seqs in fresh if seqs[0].request.spec.scope == longest]
+    return max(found, key=lambda seqs: seqs[0].request.arrived_s, default=[])

@@ -1,0 +1,54 @@
+"""What some cells of the KV cache hold, as bytes: out of the cache, and back into it.
+
+The bytes are llama.cpp's own and fit the same model file, the same types of keys and values and the same
+build of llama.cpp only; whoever keeps them sees to that (`kind`). What it cannot take it refuses.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from edgeagent.engine.llama.bindings import build, lib
+from edgeagent.engine.llama.model import Llama
+from edgeagent.errors import EngineFailed
+from edgeagent.types import EngineConfig
+
+
+def kind(llama: Llama, config: EngineConfig) -> str | None:
+    """What the bytes depend on beside the model file; None where a state cannot be cut anywhere."""
+    if not llama.can_trim or llama.has_sliding_window:
+        return None
+    return f"{build()} {config.kv_type} {config.flash_attention} {int(config.reproducible)}"
+
+
+def cell_bytes(llama: Llama) -> int:
+    """About how many bytes a cell takes."""
+    return max(1, llama.kv_bytes() // llama.n_ctx)
+
+
+def lift(llama: Llama, seq_id: int, first: int, last: int) -> bytes:
+    """The state of positions [first, last) of a sequence, which keeps it. Raises: EngineFailed."""
+    spare = llama.spare_id
+    lib.llama_memory_seq_cp(llama.memory, seq_id, spare, first, last)
+    try:
+        size = int(lib.llama_state_seq_get_size(llama.context, spare))
+        buffer = (ctypes.c_uint8 * size)()
+        n = int(lib.llama_state_seq_get_data(llama.context, buffer, size, spare))
+    finally:
+        lib.llama_memory_seq_rm(llama.memory, spare, -1, -1)
+    if n == 0:
+        raise EngineFailed("llama.cpp could not read its KV cache.")
+    return bytes(memoryview(buffer)[:n])
+
+
+def place(llama: Llama, seq_id: int, first: int, last: int, data: bytes) -> bool:
+    """Give a sequence that has the positions before `first` those up to `last`. False, and nothing has
+    changed, where llama.cpp does not take the bytes or finds no room for them."""
+    spare = llama.spare_id
+    buffer: Any = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
+    n = int(lib.llama_state_seq_set_data(llama.context, buffer, len(data), spare))
+    if n:
+        lib.llama_memory_seq_cp(llama.memory, spare, seq_id, first, last)
+    lib.llama_memory_seq_rm(llama.memory, spare, -1, -1)
+    return n > 0

@@ -1,0 +1,85 @@
+"""Moves what the KV cache holds together: `pack` is `Memory.pack` of `kv_cache.py` on llama.cpp.
+
+llama.cpp has no call for it any more; a part's state is read under a spare id, and written back into
+the emptied cache, whose search for cells begins at the first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from typing import Any
+
+import numpy as np
+
+from edgeagent.engine.batching.kv_cache import Run
+from edgeagent.engine.llama.bindings import lib
+from edgeagent.engine.llama.model import Llama
+from edgeagent.errors import EngineFailed
+
+# What is lifted out lies in memory twice for some milliseconds.
+MAX_MOVED_BYTES = 32 << 20
+# Of a run: its header and, per cell, position and sequence ids.
+HEADER_BYTES = 4096
+CELL_BYTES = 64
+
+
+def n_movable(llama: Llama) -> int:
+    """How many cells `pack` may move; 0 where a model's state cannot be cut anywhere."""
+    if not llama.can_trim or llama.has_sliding_window:
+        return 0
+    return int(MAX_MOVED_BYTES * llama.n_ctx // max(1, llama.kv_bytes()))
+
+
+def pack(llama: Llama, runs: list[Run]) -> None:
+    """Take everything out of the cache and put it back from the first cell on, run after run.
+
+    Raises: EngineFailed when llama.cpp refuses a part; the cache is spoiled then.
+    """
+    n_cells = sum(run.n for run in runs)
+    per_cell = llama.kv_bytes() // llama.n_ctx + 1 + CELL_BYTES
+    capacity = n_cells * per_cell + len(runs) * HEADER_BYTES
+    # Pages of its own, given back at once: what malloc keeps would count against the budget.
+    with mmap.mmap(-1, capacity) as store:
+        pages = np.frombuffer(store, np.uint8)
+        try:
+            _move(llama, runs, int(pages.ctypes.data), capacity)
+        finally:
+            del pages
+
+
+def _move(llama: Llama, runs: list[Run], address: int, capacity: int) -> None:
+    sizes: list[int] = []
+    for run in runs:
+        at = sum(sizes)
+        sizes.append(_lift(llama, run, address + at, capacity - at))
+    lib.llama_memory_clear(llama.memory, False)
+    for run, size in zip(runs, sizes, strict=True):
+        _put_back(llama, run, address, size)
+        address += size
+
+
+def _lift(llama: Llama, run: Run, address: int, capacity: int) -> int:
+    """Write the state of a run to memory. Returns its size in bytes."""
+    spare = llama.spare_id
+    first, last = run.first_pos, run.first_pos + run.n
+    lib.llama_memory_seq_cp(llama.memory, min(run.owners), spare, first, last)
+    size = int(lib.llama_state_seq_get_data(llama.context, _bytes(address), capacity, spare))
+    lib.llama_memory_seq_rm(llama.memory, spare, -1, -1)
+    if size == 0:
+        raise EngineFailed("llama.cpp could not read its KV cache.")
+    return size
+
+
+def _put_back(llama: Llama, run: Run, address: int, size: int) -> None:
+    spare = llama.spare_id
+    first, last = run.first_pos, run.first_pos + run.n
+    if lib.llama_state_seq_set_data(llama.context, _bytes(address), size, spare) == 0:
+        raise EngineFailed("llama.cpp could not restore its KV cache.")
+    for owner in run.owners:
+        lib.llama_memory_seq_cp(llama.memory, spare, owner, first, last)
+    lib.llama_memory_seq_rm(llama.memory, spare, -1, -1)
+
+
+def _bytes(address: int) -> Any:
+    return ctypes.cast(address, ctypes.POINTER(ctypes.c_uint8))

@@ -1,0 +1,151 @@
+"""How probable the tokens of an answer were, each told together with the text that it stands for.
+
+Of a free answer a log-probability is that of the model itself: bias, penalties, temperature and cuts by
+rank do not change it. Where a form left only some tokens, it is that among those, so that a forced token
+has 0.0.
+
+A token may become text late, or in part: bytes of a code point wait for the others, a stop string cuts
+what stands before it, a reader takes reasoning and calls out. So every byte knows the character that it
+belongs to, and an entry is given out once all of its characters were, or are known to be none of the text.
+The pieces given out add up to the text, byte by byte.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgeagent.engine.batching.runner import Runner
+from edgeagent.types import TokenLogprob, TopLogprob
+
+# What OpenAI sends for a token that is as good as impossible: JSON has no infinity.
+LEAST = -9999.0
+
+# From one character of what was read to another, the second left out.
+Span = Sequence[int]
+
+
+class _Heard(NamedTuple):
+    """A token that waits to become text: for each byte the number of its character, and where it began."""
+
+    entry: TokenLogprob
+    characters: list[int]
+    at: int
+
+
+class Logprobs:
+    """One answer's. Engine thread only; `n_top` of the most probable tokens stand beside each."""
+
+    def __init__(self, n_top: int) -> None:
+        self._n_top = n_top
+        self._raw: np.ndarray[Any, Any] | None = None
+        self._scores: dict[int, tuple[float, list[TopLogprob]]] = {}
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._n_read = 0
+        self._n_said = 0
+        self._heard: deque[_Heard] = deque()
+
+    # --- before and after a draw
+
+    def weigh(self, logits: np.ndarray[Any, Any], mask: bytes | None) -> None:
+        """Keep the scores (float32 [n_vocab]) of what may be drawn, before a sampler changes them."""
+        raw = logits.copy()
+        if mask is not None:
+            packed = np.frombuffer(mask, np.uint8)
+            is_allowed = np.unpackbits(packed, count=len(raw), bitorder="little").view(np.bool_)
+            raw[~is_allowed] = -np.inf
+        self._raw = raw
+
+    def drew(self, number: int, token: int, runner: Runner) -> None:
+        """Token `number` of the answer was drawn."""
+        raw, self._raw = self._raw, None
+        assert raw is not None, "weigh comes first"
+        self._scores[number] = scored(raw, token, self._n_top, runner)
+
+    # --- from tokens to text
+
+    def hear(self, number: int, piece: bytes, marker: str | None = None) -> None:
+        """Token `number` is read: its bytes, or the name that it goes by."""
+        if marker is not None:
+            piece = marker.encode()
+        at = self._n_read
+        characters = []
+        for byte in piece:
+            n_new = len(self._decoder.decode(bytes([byte])))
+            is_torn = bool(self._decoder.getstate()[0])
+            characters.append(self._n_read + n_new - (not is_torn))
+            self._n_read += n_new
+        logprob, top = self._scores.pop(number, (0.0, None))
+        if top is None:  # forced: nothing else could stand there
+            top = [TopLogprob(piece, 0.0)] if self._n_top else []
+        self._heard.append(_Heard(TokenLogprob(piece, logprob, top), characters, at))
+
+    def forget_last(self) -> None:
+        """The token read last is no part of the answer."""
+        self._decoder.reset()
+        if self._heard:
+            self._heard.pop()
+
+    def tell(
+        self, n_new: int, passed: Sequence[Span] | None, *, is_end: bool
+    ) -> list[TokenLogprob]:
+        """The entries of `n_new` more characters of text. `passed` are the spans of what was read that
+        are text; None: all of it."""
+        self._n_said += n_new
+        told = [(0, self._n_said)] if passed is None else _cut(passed, self._n_said)
+        bound = told[-1][1] if told else 0
+        out = []
+        while self._heard and (is_end or self._is_over(self._heard[0], bound)):
+            entry, characters, at = self._heard.popleft()
+            kept = bytes(
+                byte
+                for byte, character in zip(entry.piece, characters, strict=True)
+                if any(first <= character < last for first, last in told)
+            )
+            if kept or (not entry.piece and any(first <= at <= last for first, last in told)):
+                out.append(TokenLogprob(kept, entry.logprob, entry.top))
+        return out
+
+    @staticmethod
+    def _is_over(heard: _Heard, bound: int) -> bool:
+        return heard.characters[-1] < bound if heard.characters else heard.at < bound
+
+
+def _cut(spans: Sequence[Span], n: int) -> list[tuple[int, int]]:
+    """The first `n` characters of some spans."""
+    found = []
+    for first, last in spans:
+        if n <= 0:
+            break
+        found.append((first, min(last, first + n)))
+        n -= last - first
+    return found
+
+
+def scored(
+    raw: np.ndarray[Any, Any], token: int, n_top: int, runner: Runner
+) -> tuple[float, list[TopLogprob]]:
+    """The log-probability of a token by scores (float32 [n_vocab]), and the `n_top` most probable ones."""
+    best = raw.max()
+    whole = float(best) + math.log(float(np.exp(raw - best).sum(dtype=np.float64)))
+    top: list[TopLogprob] = []
+    if n_top:
+        n = min(n_top, len(raw))
+        ids = np.argpartition(raw, len(raw) - n)[-n:]
+        ids = ids[np.argsort(-raw[ids], kind="stable")]
+        top = [
+            TopLogprob(spelled(int(i), runner), float(raw[i]) - whole)
+            for i in ids
+            if raw[i] > -np.inf
+        ]
+    return max(LEAST, float(raw[token]) - whole), top
+
+
+def spelled(token: int, runner: Runner) -> bytes:
+    """A token's bytes; the name of one that adds none."""
+    return runner.piece(token) or runner.name(token).encode()

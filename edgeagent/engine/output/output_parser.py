@@ -1,0 +1,331 @@
+"""Takes one answer apart while it is made: reasoning, text, calls.
+
+    start -> reasoning -> text -> calls        each but the last may be missing
+
+What may yet turn out to be a marker, a stop string or the opening of a call is held back. Where a grammar
+has to take over, the reader says so (`began`), and with it what of the last piece the grammar must know.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from edgeagent.engine.output.text_stream import StopFilter
+from edgeagent.engine.tool_syntax.family import CallReader, Family, find_marker
+from edgeagent.engine.tool_syntax.reasoning import Reasoning
+from edgeagent.types import (
+    CallDelta,
+    FinishReason,
+    SchemaNote,
+    TokenChunk,
+    TokenLogprob,
+    Usage,
+)
+from edgeagent.types.intents import Confidence
+
+Phase = Literal["start", "reasoning", "text", "calls"]
+# When the grammar of an answer takes over: with its first token, after its reasoning, with a call.
+Takeover = Literal["never", "at once", "after reasoning", "with a call"]
+
+
+class Said(NamedTuple):
+    """New pieces of an answer."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[CallDelta, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    confidence: Confidence | None = None
+    scored: tuple[TokenLogprob, ...] = ()
+
+    def and_then(self, more: Said) -> Said:
+        return Said(
+            self.text + more.text,
+            self.reasoning + more.reasoning,
+            self.calls + more.calls,
+            self.logprobs + more.logprobs,
+            more.confidence or self.confidence,
+            self.scored + more.scored,
+        )
+
+    def chunk(
+        self, index: int, finish: FinishReason | None = None, usage: Usage | None = None,
+        error: tuple[str, str] | None = None, stop: str | None = None,
+        notes: Sequence[SchemaNote] = (), tokens: Collection[int] = (),
+    ) -> TokenChunk:  # fmt: skip
+        """The pieces as they are sent, of answer `index`."""
+        return TokenChunk(
+            index, self.text, finish, usage, error, self.reasoning, [*self.calls], [*self.logprobs],
+            stop, self.confidence, [*self.scored], notes=[*notes], tokens=[*tokens],
+        )  # fmt: skip
+
+
+NOTHING = Said()
+
+
+class Began(NamedTuple):
+    """The grammar takes over. `head` is what it has to know of as written, `rest` what the last piece
+    has beyond that; `kept` is that piece without the rest. `is_torn`: it ends within a code point."""
+
+    head: str
+    rest: str
+    kept: str = ""
+    is_torn: bool = False
+
+
+class Calling(NamedTuple):
+    """Which calls an answer may have: their syntax and the names of the tools. Without `may_repeat` an
+    answer ends where it makes a call again: a model that was never taught to call goes on for ever."""
+
+    family: Family
+    names: frozenset[str]
+    may_repeat: bool = True
+
+
+class Reader:
+    """One answer's. One thread.
+
+    `markers` are the names of tokens that add no text of their own. `is_reasoning`: the prompt has
+    opened the section already. Stop strings hold for the text alone.
+    """
+
+    def __init__(
+        self,
+        stop: list[str],
+        *,
+        markers: Mapping[int, str],
+        reasoning: Reasoning | None = None,
+        is_reasoning: bool = False,
+        calling: Calling | None = None,
+        is_call: bool = False,
+        takeover: Takeover = "never",
+    ) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._filter = StopFilter(stop)
+        self._markers = markers
+        self._reasoning = reasoning
+        self._calling = calling
+        self._is_call = is_call  # whatever comes after the reasoning is calls
+        self._takeover: Takeover = takeover
+        self._calls: CallReader | None = None
+        self._past: list[str] = []  # the calls so far, and what is held back of the one that comes
+        self._again: list[CallDelta] = []
+        self._held = ""
+        self._unsure = ""  # what looked like a call and has none yet
+        self._has_text = False
+        self._is_after_reasoning = False
+        self._began: Began | None = None
+        self._n_read = 0
+        # Which of the characters read are text, as spans [first, last) of them.
+        self.passed: list[list[int]] = []
+        self.n_calls = 0
+        self.is_repeating = False
+        self.n_reasoning = 0
+        self.phase: Phase
+        if is_reasoning:
+            self.phase = "reasoning"
+        elif reasoning is not None and takeover != "at once":
+            self.phase = "start"
+        else:
+            self._answer()
+
+    @property
+    def is_stopped(self) -> bool:
+        """A stop string has come."""
+        return self._filter.is_stopped
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The stop string that has come."""
+        return self._filter.stopped_by
+
+    @property
+    def closing(self) -> str:
+        """What ends the reasoning."""
+        assert self._reasoning is not None
+        return self._reasoning.closing
+
+    def push(self, token: int, piece: bytes) -> Said:
+        """What became certain with one token."""
+        text = self.marker(token) or self._decoder.decode(piece)
+        self._n_read += len(text)
+        was_reasoning = self.phase == "reasoning"
+        said = self._route(text)
+        self.n_reasoning += was_reasoning or self.phase == "reasoning"
+        if self._began is not None:
+            kept = text[: len(text) - len(self._began.rest)]
+            is_torn = bool(self._decoder.getstate()[0])
+            self._began = self._began._replace(kept=kept, is_torn=is_torn)
+        return said
+
+    @property
+    def has_said_all(self) -> bool:
+        """No more text can come: the rest is calls."""
+        return self.phase == "calls" and not self._unsure
+
+    def marker(self, token: int) -> str | None:
+        """The name of a token that adds no text of its own."""
+        return self._markers.get(token)
+
+    def began(self) -> Began | None:
+        """Told once."""
+        began, self._began = self._began, None
+        return began
+
+    def go_on(self, rest: str) -> Said:
+        """The grammar has taken the rest of the last piece too."""
+        return self._route(rest)
+
+    def forget_rest(self) -> None:
+        """The rest of the last piece is not part of the answer."""
+        self._decoder.reset()
+
+    def finish(self) -> Said:
+        """What was held back for something that did not come."""
+        held, self._held = self._held, ""
+        if self.phase == "reasoning":
+            return Said(reasoning=held.rstrip())
+        if self.phase == "calls":
+            return Said(self._pass(self._unsure) + self._filter.finish())
+        if self._is_after_reasoning and not self._has_text:
+            held = held.lstrip()
+        return Said(self._pass(held) + self._filter.finish())
+
+    def finished_calls(self) -> list[tuple[str, str]]:
+        """Name and arguments of the calls that came to their end since the last time."""
+        finished = self._calls.finished() if self._calls is not None else []
+        if finished and self._again:
+            self.is_repeating = True
+        return finished
+
+    # --- the phases
+
+    def _answer(self) -> None:
+        """What is left is the answer proper."""
+        self.phase = "text"
+        if self._is_call:
+            self._open_calls()
+
+    def _open_calls(self) -> None:
+        assert self._calling is not None
+        self.phase = "calls"
+        self._calls = self._calling.family.reader()
+
+    def _route(self, text: str) -> Said:
+        match self.phase:
+            case "start":
+                return self._start(text)
+            case "reasoning":
+                return self._think(text)
+            case "text":
+                return self._speak(text)
+            case "calls":
+                return self._call(text)
+
+    def _start(self, text: str) -> Said:
+        assert self._reasoning is not None
+        self._held += text
+        begun = self._held.lstrip()
+        if begun.startswith(self._reasoning.opening):
+            self._held = ""
+            self.phase = "reasoning"
+            return self._think(begun[len(self._reasoning.opening) :])
+        if self._reasoning.opening.startswith(begun):
+            return Said()
+        held, self._held = self._held, ""
+        self._answer()
+        return self._route(held)
+
+    def _think(self, text: str) -> Said:
+        assert self._reasoning is not None
+        self._held += text
+        if not self._has_text:
+            self._held = self._held.lstrip()
+        found = find_marker(self._held, self._reasoning.closing)
+        if found is not None and found.end is not None:
+            thought, rest = self._held[: found.start].rstrip(), self._held[found.end :]
+            self._held, self._has_text = "", False
+            self._is_after_reasoning = True
+            self._answer()
+            if self._takeover == "after reasoning":
+                self._began = Began("", rest if rest.strip() else "")
+                return Said(reasoning=thought)
+            return Said(reasoning=thought).and_then(self._route(rest))
+        certain = self._held[: found.start if found is not None else None].rstrip()
+        self._held = self._held[len(certain) :]
+        self._has_text |= bool(certain)
+        return Said(reasoning=certain)
+
+    def _speak(self, text: str) -> Said:
+        if self._is_after_reasoning and not self._has_text and not self._held:
+            text = text.lstrip()
+        if self._calling is None:
+            self._has_text |= bool(text)
+            return Said(self._pass(text))
+        self._held += text
+        # Among what a schema asks for there are objects with names too: calls are what begins so.
+        may_call = self._takeover == "with a call" or not self._has_text
+        family, names, _ = self._calling
+        is_first = self._takeover == "with a call" and not self._has_text
+        found = family.find(self._held, names, is_first=is_first) if may_call else None
+        if found is not None and found.end is not None:
+            before = self._pass(self._held[: found.start].rstrip(), self._held)
+            if self._filter.is_stopped:
+                return Said(before)
+            return Said(before + self._filter.finish()).and_then(
+                self._begin_call(found.end, found.head)
+            )
+        # White space before a call is no text.
+        certain = self._held[: found.start if found is not None else None].rstrip()
+        said = self._pass(certain, self._held)
+        self._held = self._held[len(certain) :]
+        self._has_text |= bool(certain)
+        return Said(said)
+
+    def _pass(self, text: str, held: str | None = None) -> str:
+        """What is certain of more text. It begins the last of what was read, `held`, or is all of it."""
+        if text:
+            first = self._n_read - len(held if held is not None else text)
+            if self.passed and self.passed[-1][1] == first:
+                self.passed[-1][1] += len(text)
+            else:
+                self.passed.append([first, first + len(text)])
+        return self._filter.push(text)
+
+    def _begin_call(self, end: int, head: str) -> Said:
+        written, rest = self._held[:end], self._held[end:]
+        self._held = ""
+        self._open_calls()
+        if self._takeover == "with a call":
+            self._began = Began(head, rest)
+            return self._call(head)
+        said = self._call(written + rest)
+        self._unsure = "" if self.n_calls else written + rest
+        return said
+
+    def _call(self, text: str) -> Said:
+        assert self._calls is not None
+        deltas = self._calls.feed(text)
+        assert self._calling is not None
+        if not self._calling.may_repeat:
+            deltas = self._without_repeats(deltas)
+        self.n_calls += sum(delta.name is not None for delta in deltas)
+        if self._unsure:
+            self._unsure = "" if self.n_calls else self._unsure + text
+        return Said(calls=tuple(deltas))
+
+    def _without_repeats(self, deltas: list[CallDelta]) -> list[CallDelta]:
+        """Pieces of a call wait until it differs from all before it."""
+        out: list[CallDelta] = []
+        for delta in deltas:
+            if delta.name is not None:
+                self._past.append(f"{delta.name} ")
+            self._past[-1] += delta.arguments
+            self._again.append(delta)
+            *earlier, this = self._past
+            if not any(call.startswith(this) for call in earlier):
+                out += self._again
+                self._again = []
+        return out

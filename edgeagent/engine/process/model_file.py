@@ -1,0 +1,47 @@
+"""The model file that a worker loads: opened once, so that it is the one that was found good."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from edgeagent.catalog.approvals import identity_of
+from edgeagent.catalog.gguf.model_facts import inspect
+from edgeagent.errors import ModelAltered, ModelUnusable
+from edgeagent.types import EngineConfig
+
+
+class ModelFile:
+    """The open file of one worker's model; it stays open as long as the process lives."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        """Raises: ModelUnusable, ModelAltered."""
+        self._config = config
+        try:
+            self._descriptor = os.open(config.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise ModelUnusable(
+                f"The file of model {config.model_id} cannot be opened ({exc.strerror}): check it with "
+                f"`edgeagent models verify {config.model_id}`."
+            ) from exc
+        self.path = Path(f"/proc/self/fd/{self._descriptor}")
+        self.check()
+
+    def inspected(self) -> EngineConfig:
+        """How to load this file, whatever its name leads to by then.
+
+        Our own bounded reader comes first: some headers that are valid GGUF end the process in llama.cpp.
+        Raises: GGUFRefused.
+        """
+        inspect(Path(self._config.path))
+        return msgspec.structs.replace(self._config, path=str(self.path))
+
+    def check(self) -> None:
+        """Raises: ModelAltered where the file is not in the state in which it was found good."""
+        wanted = self._config.identity
+        if wanted is not None and identity_of(os.fstat(self._descriptor)) != wanted:
+            raise ModelAltered(
+                f"The file of model {self._config.model_id} was changed while it was being loaded: try again."
+            )

@@ -1,0 +1,245 @@
+"""The engine worker process: `python -m edgeagent.engine.process.worker FD LOG_LEVEL DAEMON_PID`.
+
+Four threads: the main one runs the engine and owns the llama.cpp context, `receiver` reads frames
+from the daemon, `intake` renders and tokenizes, `clerk` answers what needs the vocabulary only. The
+process ends when its socket does. A model that embeds or ranks has `embed_worker` or
+`rank_worker` in place of this one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+
+from edgeagent.engine import protocol
+from edgeagent.engine.batching.engine import Engine
+from edgeagent.engine.batching.runner import LlamaRunner
+from edgeagent.engine.batching.sequence import Request, Sequence
+from edgeagent.engine.embedding.rerank_worker import RankWorker
+from edgeagent.engine.embedding.worker import EmbedWorker
+from edgeagent.engine.llama.model import Llama
+from edgeagent.engine.process import helpers
+from edgeagent.engine.process.loop import Channel, Loop
+from edgeagent.engine.process.model_file import ModelFile
+from edgeagent.engine.process.tokenizer_thread import Clerk
+from edgeagent.engine.prompt.intake import Intake, slot_tokens
+from edgeagent.errors import EdgeAgentError, InvalidParameter, QueueFull
+from edgeagent.types import (
+    CachedSpec,
+    CountSpec,
+    DetokenizeSpec,
+    EmbedSpec,
+    EngineConfig,
+    EngineFacts,
+    GenerateSpec,
+    HeldSpec,
+    LiftSpec,
+    PlaceSpec,
+    PromptFacts,
+    RerankSpec,
+    StateQuestion,
+    Task,
+    TemplateFacts,
+    TemplateSpec,
+    TokenChunk,
+    TokenizeSpec,
+)
+from edgeagent.worker import confinement, log_format
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """One loaded model, answering one daemon."""
+
+    def __init__(self, channel: Channel, config: EngineConfig, started_s: float) -> None:
+        self._channel = channel
+        self._config = config
+        self._requests: dict[int, Request] = {}
+        self._loop = Loop(channel)
+        self._llama = Llama(config)
+        self._llama.warm_up()
+        template = config.chat_template or self._llama.chat_template()
+        self._runner = LlamaRunner(self._llama, config)
+        self._engine = Engine(
+            config,
+            self._runner,
+            self._llama.n_ctx,
+            emit=self._emit,
+            refuse=self._refuse,
+            forget=self._forget,
+            prepared=self._tell_facts,
+        )
+        self._intake = Intake(
+            config,
+            self._llama,
+            template,
+            submit=self._submit,
+            refuse=self._refuse,
+            tell=self._tell,
+            prepared=self._tell_facts,
+        )
+        self._clerk = Clerk(config, self._llama, channel)
+        self._facts = self._describe(self._intake.has_template, template, started_s)
+
+    def _describe(self, has_template: bool, template: str | None, started_s: float) -> EngineFacts:
+        return EngineFacts(
+            pid=os.getpid(),
+            description=self._llama.description,
+            n_params=self._llama.n_params,
+            n_vocab=self._llama.n_vocab,
+            n_ctx=self._llama.n_ctx,
+            n_ctx_slot=slot_tokens(self._config, self._llama),
+            n_ctx_train=self._llama.n_ctx_train,
+            n_seq=self._config.n_seq,
+            n_threads=self._config.n_threads,
+            weights_bytes=self._llama.weights_bytes,
+            kv_bytes=self._llama.kv_bytes(),
+            has_chat_template=has_template,
+            can_share_prefix=self._llama.can_trim,
+            state_kind=self._runner.state_kind,
+            load_ms=1e3 * (time.monotonic() - started_s),
+            bos_token=self._name_of(self._llama.bos),
+            eos_token=self._name_of(self._llama.eos),
+            chat_template=template,
+        )
+
+    def _name_of(self, token: int | None) -> str:
+        return self._llama.text_of(token) if token is not None else ""
+
+    # --- engine thread
+
+    def run(self) -> None:
+        """Serve until the daemon goes or says so. Raises whatever the engine could not handle."""
+        pulses = [*self._intake.pulses, self._clerk.pulse]
+        self._loop.run(self._facts, self._engine, self._handle, self._rss_bytes, pulses)
+
+    def _rss_bytes(self) -> int:
+        return confinement.rss_bytes() + self._intake.rss_bytes()
+
+    def _emit(self, chunks: list[tuple[int, TokenChunk]]) -> None:
+        self._channel.send(protocol.Step(chunks))
+
+    def _forget(self, request_id: int) -> None:
+        self._requests.pop(request_id, None)
+
+    def _answer(self, request_id: int, question: StateQuestion) -> None:
+        try:
+            self._channel.send(protocol.Result(request_id, self._engine.states.answer(question)))
+        except EdgeAgentError as exc:
+            self._channel.refuse(request_id, exc)
+
+    # --- any thread
+
+    def _refuse(self, request_id: int, error: Exception) -> None:
+        self._requests.pop(request_id, None)
+        self._channel.refuse(request_id, error)
+
+    def _tell_facts(self, request_id: int, facts: PromptFacts) -> None:
+        self._channel.send(protocol.Prepared(request_id, facts))
+
+    # --- intake thread
+
+    def _submit(self, sequences: list[Sequence]) -> None:
+        self._loop.post(lambda: self._engine.submit(sequences))
+
+    def _tell(self, request_id: int, value: int | TemplateFacts) -> None:
+        self._forget(request_id)
+        self._channel.send(protocol.Result(request_id, value))
+
+    # --- receiver thread
+
+    def _take(self, request: Request) -> None:
+        self._requests[request.request_id] = request
+        if not self._intake.put(request):
+            self._refuse(
+                request.request_id,
+                QueueFull(
+                    f"{self._config.queue_limit} requests wait for {self._config.model_id}: try again "
+                    "later or raise queue_limit.",
+                    retry_after_s=5.0,
+                ),
+            )
+
+    def _handle(self, message: protocol.ToWorker) -> None:
+        match message:
+            case protocol.Generate(request_id, spec):
+                self._take(Request(request_id, spec, time.monotonic()))
+            case protocol.Ask(request_id, TemplateSpec()):
+                nothing = GenerateSpec(prompts=[])
+                self._take(Request(request_id, nothing, time.monotonic(), is_about_template=True))
+            case protocol.Ask(request_id, CountSpec(request=spec)):
+                self._take(Request(request_id, spec, time.monotonic(), is_counted=True))
+            case protocol.Ask(request_id, EmbedSpec() | RerankSpec()):
+                self._refuse(
+                    request_id,
+                    InvalidParameter(
+                        f"Model {self._config.model_id} generates text, and makes no embeddings and ranks "
+                        "nothing: GET /v1/models lists those that do.",
+                        param="model",
+                    ),
+                )
+            case protocol.Ask(request_id, TokenizeSpec() | DetokenizeSpec() as question):
+                self._clerk.answer(request_id, question)
+            case protocol.Ask(
+                request_id, (HeldSpec() | LiftSpec() | CachedSpec() | PlaceSpec()) as about
+            ):
+                self._loop.post(lambda: self._answer(request_id, about))
+            case protocol.Cancel(request_id):
+                cancelled = self._requests.get(request_id)
+                if cancelled is not None:
+                    cancelled.is_cancelled = True
+                    if cancelled in self._engine.prefilling:
+                        self._runner.abort()
+                    self._loop.wake()
+            case protocol.SetThreads(n_threads):
+                self._loop.post(lambda: self._engine.grant_threads(n_threads))
+            case protocol.ForgetPrefixes(scope):
+                for request in list(self._requests.values()):
+                    if scope is None or request.spec.scope == scope:
+                        request.is_forgotten = True
+                if scope is None:
+                    self._intake.forget()
+                self._loop.post(lambda: self._engine.forget_prefixes(scope))
+            case protocol.Shutdown():
+                os._exit(0)
+            case protocol.Load():
+                logger.error("unexpected_message kind=load")
+
+
+WORKERS: dict[Task, type[Worker | EmbedWorker]] = {
+    "generate": Worker,
+    "embed": EmbedWorker,
+    "rerank": RankWorker,
+}
+
+
+def main(argv: list[str]) -> None:
+    started_s = time.monotonic()
+    # Ctrl-C and a service manager's SIGTERM reach the whole group, but stopping is the daemon's to
+    # order: running answers may end first. Without a daemon the socket closes, and that ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    fd, level, daemon = int(argv[1]), argv[2].upper(), int(argv[3])
+    log_format.start(level, "%(levelname)s worker %(name)s %(message)s")
+    channel = Channel(fd)
+    (first, *_) = channel.receive()
+    assert isinstance(first, protocol.Load), "the daemon's first message is Load"
+    if first.config.task == "generate":
+        helpers.begin()
+    try:
+        file = ModelFile(first.config)
+        confinement.enter(read=[file.path], parent=daemon)
+        worker = WORKERS[first.config.task](channel, file.inspected(), started_s)
+        file.check()
+    except EdgeAgentError as exc:
+        channel.send(protocol.LoadFailed(exc.code, exc.message))
+        sys.exit(1)
+    worker.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,118 @@
+"""A grammar over single bytes, beside the one over a model's tokens: what ways out are looked for in.
+
+It follows the text of its answer when it is asked, and knows special tokens by their names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from edgeagent.engine.batching.time_slices import Sliced
+from edgeagent.engine.structured.schema_examples import examples, most_to_close
+from edgeagent.engine.structured.shortest_completion import Place, Search, suffixes
+
+
+class Effort(NamedTuple):
+    """How much is done for one way out, in slices. A state takes 50 us (EPYC Zen 5); few ways out need more
+    than 50."""
+
+    n_states: int
+    timeout_s: float
+
+
+# Of a drawn token, which may be tried again behind the next one.
+TRY = Effort(400, 0.1)
+# Behind the last token, where the answer would be cut.
+LAST_TRY = Effort(20_000, 3)
+MAX_BYTES = 16_384
+BYTES_AT_ONCE = 128  # 1 ms, in long answers
+
+
+class Twin:
+    """One answer's. One thread at a time."""
+
+    def __init__(self, closing: Closing) -> None:
+        self._closing = closing
+        self._is_lost = False
+        self._begin(b"")
+
+    def _begin(self, unread: bytes) -> None:
+        self._matcher = self._closing.matcher.deep_copy()
+        self._place = Place()
+        self._text = bytearray()
+        self._unread = bytearray(unread)
+        self._ways: dict[bytes, bytes] = {}  # out, behind more of the answer
+
+    def hear(self, said: bytes) -> None:
+        """More of the answer, which is followed when a way out is looked for."""
+        self._unread += said
+
+    def way_out(self, more: bytes, effort: Effort) -> Sliced[bytes | None]:
+        """The shortest found that ends the answer after `more` of it."""
+        if not (yield from self._follow()):
+            return None
+        if more not in self._ways:
+            way = yield from self._search(more, effort)
+            if way is None:
+                return None
+            self._ways[more] = way
+        return self._ways[more]
+
+    def _follow(self) -> Sliced[bool]:
+        """Go on to where the answer is. False where the grammar does not allow it."""
+        if self._is_lost:
+            return False
+        if self._matcher.is_error():  # a bound was reached beside the answer's own way
+            self._begin(bytes(self._text + self._unread))
+        said = bytes(self._unread)
+        if not said:
+            return True
+        for at in range(0, len(said), BYTES_AT_ONCE):
+            if at:
+                yield
+            if not self._matcher.consume_tokens(list(said[at : at + BYTES_AT_ONCE])):
+                self._is_lost = True
+                return False
+        self._unread.clear()
+        self._text += said
+        self._place = self._place.after(said)
+        self._keep_ways(said)
+        return True
+
+    def _keep_ways(self, said: bytes) -> None:
+        """What is on the way out that is known is on it still."""
+        ways = [more + way for more, way in self._ways.items() if said.startswith(more)]
+        self._ways.clear()
+        for way in ways:
+            if way.startswith(said):
+                self._ways[b""] = way[len(said) :]
+
+    def _search(self, more: bytes, effort: Effort) -> Sliced[bytes | None]:
+        n_consumed = self._matcher.try_consume_tokens(list(more)) if more else 0
+        if n_consumed < len(more):
+            self._matcher.rollback(n_consumed)
+            return None
+        search = Search(self._matcher, self._place.after(more), self._closing.examples)
+        way = yield from search.run(effort.n_states, MAX_BYTES, effort.timeout_s)
+        if more and not self._matcher.is_error():
+            self._matcher.rollback(len(more))
+        return way
+
+
+@dataclass(eq=False)
+class Closing:
+    """How the answers of one grammar are closed; shared by them."""
+
+    matcher: Any
+    examples: list[bytes]
+    growth: int
+
+    def twin(self) -> Twin:
+        return Twin(self)
+
+
+def closing_of(matcher: Any, schemas: list[dict[str, Any]]) -> Closing:
+    """How answers by some schemas are closed. `matcher` is their grammar's over bytes, at its beginning."""
+    texts = [text for schema in schemas for text in examples(schema)]
+    return Closing(matcher, suffixes(texts), max(map(most_to_close, schemas)))

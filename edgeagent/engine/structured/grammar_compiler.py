@@ -1,0 +1,246 @@
+"""Compiles what answers must look like, beside intake and the engine, and keeps what was compiled.
+
+A schema can be written so that compiling it takes for ever, and native code cannot be interrupted.
+What is not plainly harmless is first compiled in a process of its own, which is ended when its time
+is over. What was refused is remembered too.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from edgeagent.engine.batching.fair_queue import FairQueue
+from edgeagent.engine.batching.sequence import Request
+from edgeagent.engine.process import helpers
+from edgeagent.engine.process.heartbeat import Pulse
+from edgeagent.engine.structured.constraint import Grammar
+from edgeagent.engine.structured.grammar import (
+    PARAM,
+    Source,
+    Vocabulary,
+    compile_source,
+    json_grammar,
+    tokenizer_of,
+    tried,
+)
+from edgeagent.engine.structured.output_spec import Wanted
+from edgeagent.engine.structured.schema_bounds import Checked
+from edgeagent.errors import (
+    BadRequest,
+    EdgeAgentError,
+    EngineFailed,
+    InvalidParameter,
+    QueueFull,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_KEPT = 16
+# The lexer of a grammar is shared by its answers and learns states, up to a bound: compile it anew
+# before that.
+MAX_USES = 256
+# The start of an interpreter is not the schema's fault.
+TRIAL_START_S = 10.0
+# How often the thread says that it waits.
+BEAT_S = 0.5
+
+
+class Grammars:
+    """A thread that compiles forms for one vocabulary. `close()` may be called twice.
+
+    A request comes by `put` and goes on by `ready`, with `request.grammar` set, or by `refuse`. Requests
+    of each key come in turn: a slow schema holds up those of others by its own time at most. `too_many`
+    is what a request is refused with that lost its place to another key's.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Callable[[], Vocabulary],
+        timeout_s: float,
+        queue_limit: int,
+        *,
+        ready: Callable[[Request], None],
+        refuse: Callable[[int, Exception], None],
+        too_many: Callable[[], QueueFull],
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._timeout_s = timeout_s
+        self._ready = ready
+        self._refuse = refuse
+        self._too_many = too_many
+        self.pulse = Pulse()
+        self._tokenizer: Any = None
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[bytes, Grammar | EdgeAgentError] = OrderedDict()
+        self._uses: dict[bytes, int] = {}
+        self._queue: FairQueue[Request] = FairQueue(max(1, queue_limit))
+        self._thread: threading.Thread | None = None  # from the first request on
+
+    def find(self, wanted: Wanted) -> Grammar | None:
+        """What is compiled already. Raises: the error that such a form was refused with."""
+        key = wanted.key()
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                return None
+            self._kept.move_to_end(key)
+            if isinstance(found, EdgeAgentError):
+                raise found
+            self._uses[key] = self._uses.get(key, 0) + 1
+            if found.is_spoiled or self._uses[key] >= MAX_USES:
+                del self._kept[key], self._uses[key]
+            return None if found.is_spoiled else found
+
+    def forget(self) -> None:
+        """Drop what was compiled: schemas are content too."""
+        with self._lock:
+            self._kept.clear()
+            self._uses.clear()
+
+    def put(self, request: Request) -> bool:
+        """Have its form compiled. False when too many wait for that."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="grammars", daemon=True)
+            self._thread.start()
+        has_place, lost = self._queue.put(request.spec.scope, request)
+        if lost is not None:
+            self._refuse(lost.request_id, self._too_many())
+        return has_place
+
+    def _loop(self) -> None:
+        while (request := self._queue.get()) is not None:
+            wanted = request.wanted
+            assert wanted is not None
+            if request.is_cancelled:  # nobody waits for it
+                self._refuse(request.request_id, EngineFailed("The request was cancelled."))
+                continue
+            try:
+                with self.pulse.job():
+                    request.grammar = self.find(wanted) or self._compile(wanted)
+            except EdgeAgentError as exc:
+                self._refuse(request.request_id, exc)
+            # Native code that panics raises what is no Exception.
+            except BaseException as exc:
+                logger.exception("grammar_failed")
+                self._refuse(
+                    request.request_id,
+                    EngineFailed(f"Compiling the schema failed: {type(exc).__name__}."),
+                )
+            else:
+                self._ready(request)
+
+    def _compile(self, wanted: Wanted) -> Grammar:
+        key = wanted.key()
+        try:
+            made = self._compiled(wanted)
+        except EdgeAgentError as exc:
+            self._keep(key, exc)
+            raise
+        self._keep(key, made)
+        kind = wanted.family.name if wanted.family else wanted.form and wanted.form.kind
+        logger.debug("grammar_compiled kind=%s took_ms=%.1f", kind, made.compile_ms)
+        return made
+
+    def _compiled(self, wanted: Wanted) -> Grammar:
+        """What need not hold wholly is enforced in part, where llguidance refuses the whole."""
+        source = wanted.source()
+        try:
+            return self._made(source)
+        except BadRequest as exc:
+            if not source.is_loose:
+                raise
+            logger.debug("grammar_weakened reason=%s", exc.code)
+        return self._made(
+            wanted.source(lambda found: complaint_of(found, self._timeout_s, self.pulse.beat))
+        )
+
+    def _made(self, source: Source) -> Grammar:
+        if not source.is_plain:
+            try_out(source, self._timeout_s, self.pulse.beat)
+        if self._tokenizer is None:
+            self._tokenizer = tokenizer_of(self._vocabulary())
+        return compile_source(source, self._tokenizer)
+
+    def _keep(self, key: bytes, made: Grammar | EdgeAgentError) -> None:
+        with self._lock:
+            self._kept[key] = made
+            while len(self._kept) > MAX_KEPT:
+                oldest, _ = self._kept.popitem(last=False)
+                self._uses.pop(oldest, None)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._queue.close()
+            self._thread.join(timeout=5)
+
+
+class _Watchdog(threading.Thread):
+    """Kills a process at its deadline unless cancelled before, and says `beat` until then."""
+
+    def __init__(
+        self, timeout_s: float, kill: Callable[[], None], beat: Callable[[], None]
+    ) -> None:
+        super().__init__(name="trial-watchdog", daemon=True)
+        self._deadline = time.monotonic() + timeout_s
+        self._kill = kill
+        self._beat = beat
+        self._cancelled = threading.Event()
+
+    def run(self) -> None:
+        while (left := self._deadline - time.monotonic()) > 0:
+            self._beat()
+            if self._cancelled.wait(min(left, BEAT_S)):
+                return
+        self._kill()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+
+def complaint_of(found: Checked, timeout_s: float, beat: Callable[[], None] = lambda: None) -> str:
+    """What is wrong with the masks of a schema; empty when nothing is. What may take long is compiled in
+    a process of its own; `beat` is called while that runs."""
+    grammar = json_grammar(found)
+    if not found.is_plain:
+        try:
+            try_out(Source(grammar, found), timeout_s, beat)
+        except BadRequest as exc:
+            return exc.message
+    return tried(grammar)
+
+
+def try_out(source: Source, timeout_s: float, beat: Callable[[], None] = lambda: None) -> None:
+    """Compile in a process of its own; `beat` is called while that runs. Raises: InvalidParameter when it
+    takes too long or fails."""
+    with helpers.start("trial") as process:
+        watchdog = _Watchdog(TRIAL_START_S, process.kill, beat)
+        watchdog.start()
+        try:
+            is_started = process.stdout.readline() == b"ready\n"
+            watchdog.cancel()
+            watchdog = _Watchdog(timeout_s, process.kill, beat)
+            watchdog.start()
+            process.stdin.write(source.trial().encode("utf-8", "surrogatepass"))
+            process.stdin.close()
+            said = process.stdout.read().decode("utf-8", "replace")
+            status = process.wait()
+        except BrokenPipeError:
+            is_started, said, status = True, "", process.wait()
+        finally:
+            watchdog.cancel()
+            process.kill()
+    if not is_started:
+        raise EngineFailed("The process that tries schemas did not start: try again.")
+    if status != 0:
+        raise InvalidParameter(
+            f"Compiling the form asked for takes more than {timeout_s:g} s or too much memory: ask for a "
+            "simpler one, with fewer patterns that must hold together.",
+            param="tools" if source.tools else PARAM,
+        )
+    if said:
+        raise source.complaint(said)

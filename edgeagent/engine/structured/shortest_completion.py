@@ -1,0 +1,246 @@
+"""The shortest way that a grammar lets a text end: a search over the bytes that may come next.
+
+    best first:  f = bytes said + 6 for each bracket and text that is open
+
+A state is known by its place in the JSON and the bytes that it allows: of those with the same ones the first
+is followed. Where that leads nowhere, they are told apart by their lengths too. Where only one byte may come
+it is taken. Few bytes are tried of each state at first (what closes, a digit, a letter), others when those
+lead nowhere. Patterns bring examples of what they match, whole and from any of their characters on, since
+within one a state does not show by what it allows.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgeagent.engine.batching.time_slices import Sliced
+
+OPEN_COST = 6
+# Of a byte that must come, and of one that came where what is open could have been closed.
+STEP_COST, STAY_COST = 0.2, 5.0
+# Of a byte that has no alternative: a long name that must come says nothing against the steps before it.
+FORCED_COST = 0.02
+# What is tried of a state, and at which cost: the bytes ranked from the first number to the second.
+EXAMPLES = 1
+BATCHES = ((0, 0, 6), (8, 0, 0), (24, 6, 24), (96, 24, 256))
+# How many states are looked at before lengths are told apart.
+ROUGH_STATES = 8000
+END = 256  # ids from here on are no bytes
+QUOTE, BRACKETS, COMMA = frozenset(b'"'), frozenset(b"}]"), frozenset(b",")
+STRUCTURE = b'{}[],:"'
+_IN_TEXT = b'"0a -:.1/@TPSDMZA_b+'
+_OUTSIDE = b'}],":01ntf-2'
+_PRINTABLE = bytes(range(33, 127))
+
+
+def _ranks(first: bytes) -> list[int]:
+    order = dict.fromkeys([*first, *(c for c in _PRINTABLE if c != 0x5C), 0x20, 0x5C, *range(256)])
+    ranks = [0] * 256
+    for rank, byte in enumerate(order):
+        ranks[byte] = rank
+    return ranks
+
+
+_RANKS = {True: _ranks(_IN_TEXT), False: _ranks(_OUTSIDE)}
+
+
+class Place(NamedTuple):
+    """Where in JSON a text is: how many brackets are open, whether within a text or behind a backslash, how
+    many commas came, and how many bytes its last text or number has: a list that needs five items does not
+    show by what it allows how many it has, nor does a text that needs ten characters."""
+
+    n_open: int = 0
+    is_text: bool = False
+    is_escaped: bool = False
+    n_commas: int = 0
+    n_bytes: int = 0
+
+    def after(self, said: bytes) -> Place:
+        n_open, is_text, is_escaped, n_commas, n_bytes = self
+        for byte in said:
+            n_bytes += 1
+            if is_text:
+                if is_escaped:
+                    is_escaped = False
+                elif byte == 0x5C:
+                    is_escaped = True
+                elif byte == 0x22:
+                    is_text, n_bytes = False, 0
+                continue
+            if byte == 0x22:
+                is_text = True
+            elif byte in b"{[":
+                n_open += 1
+            elif byte in b"}]":
+                n_open -= 1
+            elif byte == 0x2C:
+                n_commas += 1
+            if byte in STRUCTURE:
+                n_bytes = 0
+        return Place(n_open, is_text, is_escaped, n_commas, n_bytes)
+
+    @property
+    def cost(self) -> int:
+        return OPEN_COST * (self.n_open + self.is_text)
+
+
+# Where a text is, how long it is if that is told apart, what may follow, the example that was its last step.
+Key = tuple[Place, int, bytes, bytes]
+
+
+class _State(NamedTuple):
+    said: bytes
+    place: Place
+    spent: float = 0.0
+    key: Key = (Place(), 0, b"", b"")
+
+
+class Search:
+    """One search, on a matcher over bytes that is moved about and is back where it was at the end. Any one
+    thread.
+
+    `examples` are texts for patterns, as bytes within a JSON text.
+    """
+
+    def __init__(self, matcher: Any, place: Place, examples: Sequence[bytes] = ()) -> None:
+        self._matcher = matcher
+        self._at = b""  # where the matcher is, from where it was
+        self._examples = examples
+        self._begin(place, tells_lengths=False)
+        self.n_states = 0
+
+    def _begin(self, place: Place, *, tells_lengths: bool) -> None:
+        self._root = _State(b"", place)
+        self._tells_lengths = tells_lengths
+        self._n = 0
+        self._done: set[Key] = set()
+        self._best: dict[Key, float] = {}
+        self._heap: list[tuple[float, int, int, _State]] = []
+        self._push(self._root, 0)
+
+    def run(self, n_states: int, most: int, timeout_s: float) -> Sliced[bytes | None]:
+        """The way out, of at most `most` bytes; None where it is not found among `n_states`, or within
+        `timeout_s` of work."""
+        started, worked_s = time.monotonic(), 0.0
+        found = None
+        steps = self._steps(n_states, most)
+        while worked_s < timeout_s:
+            try:
+                next(steps)
+            except StopIteration as end:
+                found = end.value
+                break
+            worked_s += time.monotonic() - started
+            yield
+            started = time.monotonic()
+        self._move(b"")
+        return found
+
+    def _steps(self, n_states: int, most: int) -> Sliced[bytes | None]:
+        for _ in range(n_states):
+            if self.n_states == ROUGH_STATES or (not self._heap and not self._tells_lengths):
+                self._begin(self._root.place, tells_lengths=True)
+            if not self._heap:
+                return None
+            _, _, batch, state = heapq.heappop(self._heap)
+            self.n_states += 1
+            if batch == 0 and state.key in self._done:
+                continue  # of two states that look alike the one that cost less came first
+            if not self._move(state.said):
+                return None
+            if batch == 0:
+                self._done.add(state.key)
+                if self._matcher.is_accepting() or self._matcher.is_stopped():
+                    return state.said
+                if len(state.said) >= most:
+                    continue
+                if forced := self._matcher.compute_ff_tokens():
+                    self._go(state, bytes(forced), FORCED_COST, is_forced=True)
+                    yield
+                    continue
+            yield from self._spread(state, batch)
+        return None
+
+    def _move(self, to: bytes) -> bool:
+        """Put the matcher elsewhere. False where it broke."""
+        pairs = enumerate(zip(self._at, to, strict=False))
+        n_common = next((n for n, (a, b) in pairs if a != b), min(len(self._at), len(to)))
+        if n_back := len(self._at) - n_common:
+            self._matcher.rollback(n_back)
+        more = list(to[n_common:])
+        n_moved = self._matcher.try_consume_tokens(more) if more else 0
+        self._at = to[: n_common + n_moved]
+        return n_moved == len(more) and not self._matcher.is_error()
+
+    def _spread(self, state: _State, batch: int) -> Sliced[None]:
+        """Go on with some of the bytes that may come, and come back for others later."""
+        ranks = _RANKS[state.place.is_text]
+        allowed = sorted(_allowed(self._matcher), key=ranks.__getitem__)
+        closers = _closers(allowed, state.place)
+        if batch == EXAMPLES and not closers:
+            for text in self._examples if state.place.is_text else ():
+                self._go(state, text, STEP_COST)
+                yield
+        _, first, last = BATCHES[batch]
+        for byte in allowed[first:last]:
+            cost = STEP_COST if not closers or byte in closers else STAY_COST
+            self._go(state, bytes([byte]), cost)
+            yield
+        if batch + 1 < len(BATCHES):
+            self._push(state, batch + 1)
+
+    def _go(self, state: _State, said: bytes, cost: float, *, is_forced: bool = False) -> None:
+        """Look at what comes of one step. The matcher is at the state before and after."""
+        matcher, n = self._matcher, len(said)
+        n_moved = matcher.try_consume_tokens(list(said))
+        mask = matcher.compute_bitmask() if n_moved == n else b""
+        if matcher.is_error():
+            return
+        matcher.rollback(n_moved)
+        if n_moved < n:
+            return
+        place = state.place.after(said)
+        spent = state.spent + cost + (FORCED_COST if is_forced else STEP_COST) * (n - 1)
+        following = _State(state.said + said, place, spent)
+        # An example may be on its way although it allows what everything allows.
+        example = said if n > 1 and not is_forced else b""
+        known = (place, len(following.said) if self._tells_lengths else 0, mask, example)
+        if known not in self._done and self._best.get(known, spent + 1) > spent:
+            self._best[known] = spent
+            self._push(following._replace(key=known), 0)
+
+    def _push(self, state: _State, batch: int) -> None:
+        cost = state.spent + state.place.cost + BATCHES[batch][0]
+        self._n += 1
+        heapq.heappush(self._heap, (cost, self._n, batch, state))
+
+
+def _closers(allowed: list[int], place: Place) -> frozenset[int]:
+    """Those of the bytes that end something: none where it must go on."""
+    if place.is_text:
+        return QUOTE.intersection(allowed)
+    return BRACKETS.intersection(allowed) or COMMA.intersection(allowed)
+
+
+def _allowed(matcher: Any) -> Iterator[int]:
+    bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+    return (int(byte) for byte in np.flatnonzero(bits[:END]))
+
+
+def suffixes(examples: Sequence[str], most: int = 96) -> list[bytes]:
+    """The examples and what is left of each from any of its characters on, as JSON has them, longest first
+    of each."""
+    import json
+
+    found: dict[bytes, None] = {}
+    for text in examples:
+        for at in range(len(text)):
+            found[json.dumps(text[at:], ensure_ascii=False)[1:-1].encode("utf-8", "replace")] = None
+            if len(found) >= most:
+                return list(found)
+    return list(found)

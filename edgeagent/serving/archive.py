@@ -1,0 +1,193 @@
+"""What clients asked to be kept: answers, their items and usage, each owner's for itself.
+
+    write   the one way in for content: refused when whom it is about was erased since the request came
+    keep    before the answer's end is sent, committed
+    show    by owner; what is another's does not exist
+    delete  unless it is on legal hold, for every older copy of the database too (store/client_deletion.py);
+            every place that may hold it is told to forget
+
+With `store = "off"` there is nothing behind it, and whoever asks to store is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from edgeagent.errors import Conflict, Erased, LegalHold, NotFound, StoreOff
+from edgeagent.store import (
+    client_deletion,
+    erasure_epochs,
+    feedback,
+    items,
+    requests,
+    responses,
+    search,
+)
+from edgeagent.store.client_deletion import Target
+from edgeagent.store.database import Database
+from edgeagent.store.erasure_hub import ErasureHub, Gone
+from edgeagent.store.items import Parent
+from edgeagent.store.responses import StoredResponse
+from edgeagent.store.rows import Listed, Page, subject_of
+from edgeagent.store.sql import now_ms
+
+T = TypeVar("T")
+
+
+class Archive:
+    """The kept content of all owners. Event loop's thread; the work is done by the database's."""
+
+    def __init__(
+        self,
+        database: Database | None,
+        *,
+        is_searchable: bool,
+        hub: ErasureHub | None = None,
+    ) -> None:
+        self._database = database
+        self.is_searchable = is_searchable
+        self._hub = hub or ErasureHub()
+
+    @property
+    def is_on(self) -> bool:
+        return self._database is not None
+
+    @property
+    def database(self) -> Database:
+        """Raises: StoreOff."""
+        if self._database is None:
+            raise StoreOff(
+                'This daemon stores nothing (store = "off"): leave `store` out, or turn it on in its '
+                "settings."
+            )
+        return self._database
+
+    async def check(self) -> None:
+        """Before an answer that is to be kept. Raises: StoreOff; StorageFull while the disk is full."""
+        if self.database.refusal is not None:
+            # Nothing to commit costs no sync, and is refused as any write while it must be.
+            await self.database.write_async(lambda db: None)
+
+    async def write(
+        self, owner: str, fn: Callable[[Any], T], *, subjects: Iterable[str | None] = (),
+        conversation: str | None = None,
+    ) -> T:  # fmt: skip
+        """Run `fn`, which stores content of this owner, about these subjects, in that conversation.
+
+        Raises: Erased where one of them was erased since the request arrived (store/erasure_epochs.py);
+        StoreOff, StorageFull, what `fn` raises.
+        """
+        database = self.database
+        named = sorted({subject for subject in subjects if subject})
+        mark = erasure_epochs.Mark(erasure_epochs.SEEN.get(), owner, named, conversation)
+
+        def guarded(db: Any) -> T:
+            erasure_epochs.check(db, database.journal.pseudonym, mark)
+            return fn(db)
+
+        try:
+            return await database.write_async(guarded)
+        except Erased:  # what was computed of it since then goes, too
+            await self.forget(Gone("delete", owner))
+            raise
+
+    async def forget(self, gone: Gone) -> None:
+        """Let every place outside of the database forget what has been deleted from it."""
+        await self._hub.forget(gone)
+
+    async def keep(self, response: StoredResponse) -> None:
+        """Store an answer; it is on disk when this returns. Raises: Erased, StorageFull."""
+        await self.write(
+            response.owner,
+            lambda db: responses.put(
+                db, response, now_ms=now_ms(), is_searchable=self.is_searchable
+            ),
+            subjects=[response.subject],
+        )
+
+    async def response(self, owner: str, response_id: str) -> dict[str, Any]:
+        """Raises: NotFound."""
+        found = await self.database.read_async(lambda db: responses.get(db, owner, response_id))
+        if found is None:
+            raise absent(response_id)
+        return found
+
+    async def responses(
+        self, owner: str, page: Page, *, prefix: str, model: str | None = None
+    ) -> Listed:
+        return await self.database.read_async(
+            lambda db: responses.listed(db, owner, page, prefix=prefix, model=model)
+        )
+
+    async def relabel(
+        self, owner: str, response_id: str, metadata: dict[str, str]
+    ) -> dict[str, Any]:
+        """Replace the metadata of an answer, and whom it is about. Raises: NotFound, Erased."""
+        found = await self.write(
+            owner,
+            lambda db: responses.relabel(db, owner, response_id, metadata),
+            subjects=[subject_of(metadata)],
+        )
+        if found is None:
+            raise absent(response_id)
+        return found
+
+    async def delete_response(self, owner: str, response_id: str) -> None:
+        """Raises: NotFound; LegalHold for one on legal hold."""
+        await self.delete(Target("response", response_id, owner))
+
+    async def delete(self, target: Target) -> None:
+        """Delete one row with what belongs to it; that is on the disk, in the journal too, when this
+        returns. A full disk does not keep it from that. Raises: NotFound, LegalHold, StoreOff."""
+        database = self.database
+        done = await asyncio.to_thread(client_deletion.delete, database, target)
+        if done is None:
+            raise LegalHold(
+                f"{target.id} is on legal hold and cannot be deleted: have it released first."
+            )
+        if not done:
+            raise absent(target.id)
+        await self.forget(Gone("delete", target.owner, conversation=target.conversation))
+
+    async def items(self, owner: str, parent: Parent, parent_id: str, page: Page) -> Listed:
+        return await self.database.read_async(
+            lambda db: items.listed(db, owner, parent, parent_id, page)
+        )
+
+    async def usage(
+        self, owner: str | None, *, since_ms: int, until_ms: int
+    ) -> list[dict[str, Any]]:
+        """Requests and tokens by day and model."""
+        return await self.database.read_async(
+            lambda db: requests.usage(db, owner, since_ms=since_ms, until_ms=until_ms)
+        )
+
+    async def rate(self, owner: str, target_id: str, rating: int, comment: str | None) -> None:
+        """Keep feedback on something of this owner. Raises: NotFound."""
+
+        def add(db: Any) -> bool:
+            if not feedback.has_target(db, owner, target_id):
+                return False
+            feedback.add(db, owner, target_id, rating=rating, comment=comment, now_ms=now_ms())
+            return True
+
+        if not await self.write(owner, add):
+            raise absent(target_id)
+
+    async def find(self, owner: str, text: str, limit: int) -> list[dict[str, Any]]:
+        """Items of this owner that have all the words. Raises: Conflict where nothing is indexed."""
+        if not self.is_searchable:
+            raise Conflict(
+                "Content is not indexed on this device: turn `search` on in its settings. What was stored "
+                "before is not found then either."
+            )
+        return await self.database.read_async(
+            lambda db: search.find_items(db, owner, text, limit=limit)
+        )
+
+
+def absent(what: str) -> NotFound:
+    """One text for what is not there and what is another's: who tries ids learns nothing."""
+    return NotFound(f"{what[:80]!r} is not among what is stored for this key: check the id.")

@@ -1,0 +1,131 @@
+"""Deleting one row at its client's request, so that no older copy of the database brings it back.
+
+    1. is it there, and not on legal hold? Otherwise nothing is entered: whoever tries ids writes nothing
+    2. enter it in the journal, as a keyed pseudonym of its kind and id
+    3. delete it, and mark the entry, in one transaction
+
+Then it may be acknowledged. It costs one more fsync than deleting alone. A deletion that fails after 2 is
+withdrawn; one that is cut short by a kill is made good at the next start (store/replay.py). Both writes
+may use the reserve of the disk: deleting is how a client makes room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from edgeagent.errors import EdgeAgentError
+from edgeagent.store import journal_mark, row_deletion, rows
+from edgeagent.store.connection import Tables
+from edgeagent.store.journal import Contents, Entry, Journal
+from edgeagent.store.sql import marks
+
+Table = Literal["response", "conversation", "item", "transcript"]
+TABLES: tuple[Table, ...] = ("response", "conversation", "item", "transcript")
+BATCH = row_deletion.BATCH
+
+
+class Store(row_deletion.Store, Protocol):
+    """What deleting needs of `Database`."""
+
+    @property
+    def journal(self) -> Journal: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """One row of an owner; an item is one of a conversation."""
+
+    table: Table
+    id: str
+    owner: str
+    conversation: str | None = None
+
+    @property
+    def where(self) -> str:
+        inside = " and conversation_id = :conversation" if self.table == "item" else ""
+        return f"id = :id and owner = :owner{inside}"
+
+    @property
+    def values(self) -> dict[str, Any]:
+        given: dict[str, Any] = {"id": self.id, "owner": self.owner}
+        return given | {"conversation": self.conversation} if self.table == "item" else given
+
+
+def delete(store: Store, target: Target) -> bool | None:
+    """Delete a row with all that belongs to it. True: it is on the disk that it is gone. False: there is
+    none. None: it is on legal hold. Blocks.
+
+    Raises: StoreLocked where there is no sound journal; StorageFull, StorageFailed.
+    """
+    can_go = store.read(lambda db: rows.is_removable(db, target.table, target.where, target.values))
+    if not can_go:
+        return can_go
+    journal = store.journal
+    entered = journal.append("delete", entry_of(journal, target.table, target.id))
+    n = entered.head.n
+
+    def remove(db: Tables) -> bool | None:
+        done = rows.remove(db, target.table, target.where, target.values)
+        if done is not None:
+            journal_mark.carried_out(db, entered, n)
+        return done
+
+    try:
+        done = store.write(remove, essential=True).result()
+    except Exception:
+        _withdraw(journal, n)
+        raise
+    if done is None:  # put on hold meanwhile
+        _withdraw(journal, n)
+    return done
+
+
+def entry_of(journal: Journal, table: Table, row_id: str) -> str:
+    """What the journal holds of a deleted row."""
+    return f"{table}:{journal.pseudonym(table, row_id)}"
+
+
+def present(db: Tables, journal: Journal, entries: Iterable[Entry]) -> dict[int, tuple[str, str]]:
+    """Which rows of this database entries of deletions mean: table and id by the entry's number."""
+    wanted: dict[str, dict[str, int]] = defaultdict(dict)
+    for entry in entries:
+        table, _, _tag = entry.what.partition(":")
+        wanted[table][entry.what] = entry.n
+    found: dict[int, tuple[str, str]] = {}
+    for table in TABLES:
+        if table not in wanted:
+            continue
+        for (row_id,) in db.execute(f"select id from {table}").fetchall():
+            n = wanted[table].get(entry_of(journal, table, row_id))
+            if n is not None:
+                found[n] = table, row_id
+    return found
+
+
+def delete_again(
+    db: Tables, contents: Contents, entries: list[Entry], found: dict[int, tuple[str, str]]
+) -> int:
+    """Delete what these entries mean, and mark them, in the caller's transaction. Gives how many rows were
+    there. A legal hold does not keep them: it was not on them when they were deleted."""
+    ids: dict[str, list[str]] = defaultdict(list)
+    for entry in entries:
+        if entry.n in found and entry.n not in contents.abandoned:
+            table, row_id = found[entry.n]
+            ids[table].append(row_id)
+    n_rows = 0
+    for table, each in ids.items():
+        sql = f"delete from {table} where id in ({marks(len(each))})"
+        n_rows += int(db.execute(sql, each).rowcount)
+    if n_rows:
+        row_deletion.mark(db)
+    journal_mark.carried_out(db, contents, *(entry.n for entry in entries))
+    return n_rows
+
+
+def _withdraw(journal: Journal, n: int) -> None:
+    with contextlib.suppress(EdgeAgentError):
+        journal.append("abandon", str(n))

@@ -1,0 +1,161 @@
+"""Where the files of a store lie, and the locks that say who uses a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeagent.errors import StoreUnusable
+
+LOCK_TIMEOUT_S = 30.0
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class StoreFiles:
+    """The names inside one store folder. Nothing of it is the key (store/store_key.py)."""
+
+    folder: Path
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "edgeagent.db"
+
+    @property
+    def seal(self) -> Path:
+        """Tells a wrong key from a damaged file, and how the key is derived."""
+        return self.folder / "seal.json"
+
+    @property
+    def journal(self) -> Path:
+        """Revocations and erasures, which must outlive the database (store/journal.py)."""
+        return self.folder / "journal"
+
+    @property
+    def journal_lock(self) -> Path:
+        return self.folder / "journal.lock"
+
+    @property
+    def restoring(self) -> Path:
+        """A complete, verified copy that is about to become the database."""
+        return self.folder / "restoring.db"
+
+    @property
+    def ballast(self) -> Path:
+        """Room for what must be written when others have filled the disk (store/disk_reserve.py)."""
+        return self.folder / "ballast"
+
+    @property
+    def erased(self) -> Path:
+        """Touched by an erasure from outside the daemon, whose caches are to forget then."""
+        return self.folder / "erased"
+
+    @property
+    def prefixes(self) -> Path:
+        """What models have computed of dialogues (store/prefixes.py)."""
+        return self.folder / "prefixes"
+
+    @property
+    def backups(self) -> Path:
+        return self.folder / "backups"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.folder / "quarantine"
+
+    def make(self) -> None:
+        """Make the folders, readable by their owner only. Raises: OSError."""
+        for folder in (self.folder, self.backups, self.quarantine, self.prefixes):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def beside(database: Path) -> tuple[Path, Path]:
+    """The write-ahead log and its index, which belong to a database file."""
+    return Path(f"{database}-wal"), Path(f"{database}-shm")
+
+
+class FolderLock:
+    """An advisory lock of a folder, which the kernel releases with the process, however that ends.
+
+    It is the folder itself that is locked: a lock file can be deleted and made anew while it is held.
+    Where the file system locks no folders (NFS), it is the file `name` in it. Children do not inherit it.
+    Any thread; `close` may be called twice.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        """Raises: OSError where the folder cannot be opened."""
+        self._file = folder / name
+        self._fd: int | None = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._is_folder = True
+
+    def is_had(self, kind: int) -> bool:
+        """Try for LOCK_EX, alone, or LOCK_SH, with others; True: it is had. Never waits.
+
+        Raises: OSError where nothing can be locked.
+        """
+        assert self._fd is not None
+        try:
+            fcntl.flock(self._fd, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            if not self._is_folder:
+                raise
+            self._lock_file_instead()
+            return self.is_had(kind)
+        return True
+
+    def share(self) -> None:
+        """Have it with others from now on. Waits for whoever has it alone. Raises: OSError."""
+        if self._fd is not None:
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _lock_file_instead(self) -> None:
+        fd = os.open(self._file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self.close()
+        self._fd, self._is_folder = fd, False
+
+
+class StoreLock:
+    """Shared by every process that uses a store; held alone while the store is checked or replaced.
+
+    Any thread; `close` may be repeated.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises: OSError where the folder cannot be opened."""
+        self._folder = folder
+        self._lock = FolderLock(folder, "lock")
+        self.is_alone = False
+
+    def take(self, timeout_s: float = LOCK_TIMEOUT_S) -> bool:
+        """Take the lock, alone if nobody else has it. True: alone. Raises: StoreUnusable."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if self._lock.is_had(fcntl.LOCK_EX):
+                self.is_alone = True
+                return True
+            if self._lock.is_had(fcntl.LOCK_SH):
+                return False
+            if time.monotonic() >= deadline:
+                raise StoreUnusable(
+                    f"Store {self._folder} is being checked or replaced by another process for "
+                    f"more than {timeout_s:g} s: wait until it ends, or end it."
+                )
+            time.sleep(_POLL_S)
+
+    def share(self) -> None:
+        """Let other processes in."""
+        self._lock.share()
+        self.is_alone = False
+
+    def close(self) -> None:
+        self._lock.close()

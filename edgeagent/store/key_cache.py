@@ -1,0 +1,50 @@
+"""What one connection has found of keys, for as long as nobody has committed anything since.
+
+`PRAGMA data_version` changes with each commit of another connection, of any process: it is read before
+anything that is remembered under it, so that what is remembered is never older than it says. A key made or
+revoked elsewhere counts at once, and a request in between costs one read of shared memory.
+"""
+
+from __future__ import annotations
+
+from edgeagent.store import erasure_epochs, keys
+from edgeagent.store.connection import Tables
+from edgeagent.store.key_record import Key
+from edgeagent.store.sql import scalar
+
+MOST_KEYS = 256
+
+
+class KeyMemory:
+    """One thread, and a connection that does not write. Needs no transaction."""
+
+    def __init__(self) -> None:
+        self._db: Tables | None = None  # the version counts for one connection only
+        self._version = 0
+        self._keys: dict[bytes, Key] = {}
+        self.newest_erasure = 0
+        self.is_any_made = True
+
+    def look(self, db: Tables) -> None:
+        """Forget what may have changed. Raises: SqliteError."""
+        version = int(scalar(db, "PRAGMA data_version"))
+        if db is self._db and version == self._version:
+            return
+        self._db = None  # what fails in between leaves nothing to believe
+        self._keys.clear()
+        self.newest_erasure = erasure_epochs.newest(db)
+        self.is_any_made = keys.is_any_made(db)
+        self._db, self._version = db, version
+
+    def find(self, db: Tables, secret: str) -> Key | None:
+        """The key of this secret, live or not, after `look`. Secrets that are none are looked up each time,
+        so that guesses take no room."""
+        digest = keys.digest_of(secret)
+        known = self._keys.get(digest)
+        if known is None:
+            known = keys.find(db, secret)
+            if known is not None:
+                if len(self._keys) >= MOST_KEYS:
+                    self._keys.clear()
+                self._keys[digest] = known
+        return known

@@ -1,0 +1,57 @@
+"""Who gives up a connection: decided by tables, without a socket."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeagent.api.http.connection_places import Seat, Standing, victims
+
+L, N, S, R, I, B = Standing  # noqa: E741  lingering, unknown, sending, unread, idle, busy
+
+
+def seats(*given: tuple[Standing, float] | tuple[Standing, float, str]) -> list[Seat]:
+    return [Seat(one[0], one[1], one[2] if len(one) > 2 else "a") for one in given]
+
+
+@pytest.mark.parametrize(
+    ("given", "n_places", "gone"),
+    [
+        # room for all, and for those with a key in any case
+        ([(I, 1), (N, 2)], 4, None),
+        ([(N, 1), (N, 2), (N, 3)], 4, None),
+        ([(N, 1), (N, 2), (N, 3), (N, 4)], 4, 0),
+        ([(S, 1), (S, 2), (S, 3), (N, 4)], 4, 0),
+        ([(I, 1), (B, 1), (B, 1), (N, 4)], 4, None),
+        # the least is lost, the oldest first
+        ([(B, 0), (I, 1), (R, 2), (S, 3), (N, 4)], 4, 3),
+        ([(B, 0), (I, 1), (R, 2), (B, 3), (N, 4)], 4, 2),
+        ([(B, 0), (I, 1), (B, 2), (I, 0.5), (N, 4)], 4, 3),
+        ([(B, 0), (L, 3), (N, 1), (S, 0), (N, 4)], 4, 1),
+        ([(S, 2), (S, 1), (B, 0), (B, 0), (N, 4)], 4, 1),
+        # nobody but the new one waits
+        ([(B, 0), (B, 1), (B, 2), (B, 3), (N, 4)], 4, 4),
+        ([(B, 0), (N, 4)], 1, 1),
+        ([(N, 0), (N, 4)], 1, 0),
+        # the peer with most of them gives up its oldest, whoever came first
+        ([(N, 1, "good"), (N, 2, "bad"), (N, 3, "bad"), (B, 0, "x"), (N, 9, "y")], 4, 1),
+        ([(N, 1, "good"), (S, 2, "bad"), (S, 3, "bad"), (B, 0, "x"), (N, 9, "y")], 4, 0),
+    ],
+)
+def test_who_has_least_to_lose_gives_a_place_up(given, n_places, gone):
+    assert victims(seats(*given), n_places) == ([] if gone is None else [gone])
+
+
+def test_connections_that_send_nothing_never_hold_all_places_against_a_known_client():
+    n_places, held = 16, [Seat(I, 0.0, "good")]
+    for i in range(600):
+        held.append(Seat(N, 1.0 + i, "bad"))
+        for index in victims(held, n_places):
+            held.pop(index)
+    assert Seat(I, 0.0, "good") in held
+    assert len(held) <= 1 + 0.75 * n_places
+
+
+def test_many_that_send_nothing_give_up_some_places_at_once_the_oldest_of_them():
+    held = [Seat(N, float(i), "bad") for i in range(640)]
+    assert victims(held, 640) == list(range(20))
+    assert victims([Seat(I, float(i), "good") for i in range(641)], 640) == [0]

@@ -1,0 +1,328 @@
+"""The HTTP server under clients that are slow, many, huge or wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from edgeagent.api.http.server import send_at_once
+from edgeagent.daemon.sockets import bind, listen
+from tests.api.wire import connect, error_of, exchange, post, read_reply, request
+from tests.conftest import DaemonProcess, serving, wait_for
+
+BOMB_BYTES = 20 << 20
+PIECE = 64 << 10
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    directory: Path = tmp_path_factory.mktemp("server")
+    with serving(
+        directory / "models",
+        directory / "state",
+        preload=False,
+        header_timeout_s=2.0,
+        max_connections=60,
+    ) as daemon:
+        yield daemon
+
+
+def is_closed(sock: socket.socket) -> bool:
+    """Whether the other side has ended the connection, whatever it said before."""
+    with contextlib.suppress(ConnectionError):
+        while select.select([sock], [], [], 0)[0]:
+            if not sock.recv(PIECE):
+                return True
+        return False
+    return True
+
+
+def bomb(shape: str) -> Iterator[bytes]:
+    """The pieces of a head of BOMB_BYTES that never ends."""
+    yield b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+    if shape == "one long value":
+        yield b"X-Bomb: "
+        piece = b"a" * PIECE
+    elif shape == "many headers":
+        piece = b"".join(b"X-%d: a\r\n" % i for i in range(8000))
+    else:
+        piece = b"a" * PIECE  # a name that never comes to its colon
+    for _ in range(BOMB_BYTES // len(piece)):
+        yield piece
+
+
+@pytest.mark.parametrize("shape", ["one long value", "many headers", "one long name"])
+def test_a_header_bomb_is_refused_and_costs_no_memory(daemon: DaemonProcess, shape):
+    assert httpx.get(f"{daemon.url}/health").status_code == 200
+    before = psutil.Process(daemon.pid).memory_info().rss
+    n_sent = 0
+    with connect(daemon.url) as sock:
+        with contextlib.suppress(ConnectionError):
+            for piece in bomb(shape):
+                sock.sendall(piece)
+                n_sent += len(piece)
+                if is_closed(sock):
+                    break
+        wait_for(lambda: is_closed(sock), 10)
+    assert n_sent < BOMB_BYTES, "the connection was closed long before the end"
+    assert psutil.Process(daemon.pid).memory_info().rss - before < 8 << 20
+    assert httpx.get(f"{daemon.url}/health").status_code == 200
+
+
+def test_a_head_over_the_bound_is_answered_in_openais_shape(daemon: DaemonProcess):
+    # What comes in one piece with its end is parsed whole, so the head has to stay unfinished.
+    with connect(daemon.url) as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * (70 << 10))
+        reply = read_reply(sock)
+    assert reply.status in (400, 431)
+    assert reply.error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\r\n\r\nnonsense\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET /nothing HTTP/9.9\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b\x00c\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n folded: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS hello\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+    ids=lambda data: repr(data[:30])[2:-1],
+)
+def test_what_is_no_http_is_a_400_in_openais_shape(daemon: DaemonProcess, data):
+    reply = exchange(daemon.url, data)
+    assert reply.status in (400, 403, 404)
+    assert reply.error["type"] == "invalid_request_error"
+    assert reply.headers["x-request-id"].startswith("req_")
+
+
+def test_a_chunk_that_is_no_chunk_is_no_500(daemon: DaemonProcess):
+    head = request("POST", "/v1/chat/completions", "Content-Type: application/json")
+    head = head.replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    with connect(daemon.url) as sock:
+        sock.sendall(head + b"zz\r\nnonsense\r\n")
+        with contextlib.suppress(ConnectionError):
+            data = sock.recv(PIECE)
+            assert not data or b" 400 " in data.splitlines()[0]
+    assert httpx.get(f"{daemon.url}/health").status_code == 200
+
+
+def test_two_requests_in_one_piece_get_two_answers(daemon: DaemonProcess):
+    with connect(daemon.url) as sock:
+        sock.sendall(request("GET", "/health") + request("GET", "/nothing"))
+        assert read_reply(sock).status == 200
+
+
+def test_a_head_that_trickles_is_cut_at_its_deadline(daemon: DaemonProcess):
+    began = time.monotonic()
+    with connect(daemon.url) as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\n")
+
+        def trickle() -> bool:
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(b"a")
+            return is_closed(sock)
+
+        wait_for(trickle, 20)
+    assert time.monotonic() - began >= 1.5, "the deadline is the head's, not that of its first byte"
+
+
+def test_trickling_sockets_do_not_keep_a_good_client_waiting(daemon: DaemonProcess):
+    with contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(connect(daemon.url)) for _ in range(50)]
+        for sock in slow:
+            sock.sendall(b"GET /health HTTP/1.1\r\nHost: loc")
+        for _ in range(20):
+            assert httpx.get(f"{daemon.url}/health", timeout=10).status_code == 200
+
+
+def test_when_all_connections_are_taken_an_idle_one_makes_place(daemon: DaemonProcess):
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(connect(daemon.url)) for _ in range(80)]
+        assert httpx.get(f"{daemon.url}/health", timeout=5).status_code == 200
+        wait_for(lambda: sum(map(is_closed, idle)) >= 20, 10)
+
+
+def test_a_client_that_does_not_read_is_dropped_and_hurts_nobody_else(tmp_path: Path):
+    with (
+        serving(
+            tmp_path / "models", tmp_path / "state", preload=False, write_timeout_s=1.0
+        ) as daemon,
+        socket.socket() as deaf,
+    ):
+        size = len(httpx.get(f"{daemon.url}/schema/openapi.json", timeout=60).content)
+        n = (12 << 20) // size  # far more than the kernel's buffers hold
+        before = psutil.Process(daemon.pid).memory_info().rss
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(connect_address(daemon.url))
+        deaf.sendall(request("GET", "/schema/openapi.json") * n)
+        port = deaf.getsockname()[1]
+
+        def is_served() -> bool:
+            connections = psutil.Process(daemon.pid).net_connections()
+            return any(c.raddr and c.raddr.port == port for c in connections)
+
+        wait_for(is_served)
+        assert httpx.get(f"{daemon.url}/health").status_code == 200
+        wait_for(lambda: not is_served(), 30)
+        assert psutil.Process(daemon.pid).memory_info().rss - before < 16 << 20
+        assert httpx.get(f"{daemon.url}/health").status_code == 200
+
+
+def connect_address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+INHERIT = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3, inheritable=True)
+os.environ["LISTEN_FDS"] = "1"
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.executable, [sys.executable, "-m", "edgeagent", "serve", *sys.argv[2:]])
+"""
+
+
+def activated(sock: socket.socket, state_dir: Path) -> subprocess.Popen[str]:
+    """A daemon that is handed a socket as systemd hands it over."""
+    config = state_dir / "edgeagent.toml"
+    config.write_text("preload = false\n")
+    arguments = ["--state-dir", str(state_dir), "--config", str(config)]
+    return subprocess.Popen(
+        [sys.executable, "-c", INHERIT, str(sock.fileno()), *arguments],
+        pass_fds=[sock.fileno()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_socket_from_systemd_is_served(tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        process = activated(sock, tmp_path)
+        try:
+            # The connection waits in the socket's queue until the daemon is up.
+            reply = httpx.get(f"http://127.0.0.1:{port}/health", timeout=30)
+            assert reply.json()["status"] == "ok"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate(timeout=15)
+    assert re.search(rf"127\.0\.0\.1:{port}\b", out)
+
+
+def test_an_inherited_socket_that_others_can_reach_is_refused(tmp_path: Path):
+    with socket.create_server(("0.0.0.0", 0)) as sock:
+        process = activated(sock, tmp_path)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "0.0.0.0" in err and "Traceback" not in err
+
+
+def test_something_inherited_that_is_no_socket_is_a_clear_error(tmp_path: Path):
+    with (tmp_path / "file").open("w") as file:
+        process = activated(file, tmp_path)  # type: ignore[arg-type]
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert len(err.splitlines()) == 1 and "LISTEN_FDS" in err
+
+
+def test_the_openapi_page_describes_the_endpoints(daemon: DaemonProcess):
+    schema = httpx.get(f"{daemon.url}/schema/openapi.json", timeout=60).json()
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/ready"} <= set(
+        schema["paths"]
+    )
+    body = schema["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]
+    assert "messages" in json.dumps(body)
+    embeddings = schema["paths"]["/v1/embeddings"]["post"]
+    assert "encoding_format" in json.dumps(embeddings["requestBody"])
+    assert "EmbeddingAnswer" in json.dumps(embeddings["responses"]["200"])
+    assert {"/tokenize", "/detokenize"} <= set(schema["paths"])
+
+
+def test_the_documentation_is_whole_without_a_network_and_runs_nothing(daemon: DaemonProcess):
+    reply = httpx.get(f"{daemon.url}/schema")
+    assert reply.status_code == 200 and reply.headers["content-type"].startswith("text/html")
+    seen = Page()
+    seen.feed(reply.text)
+    seen.close()
+    assert not seen.open, "every element ends"
+    assert "script" not in seen.tags
+    assert all(link.startswith(("/schema/", "#", "data:")) for link in seen.links)
+    anchors = {f"#{name}" for name in seen.ids}
+    assert {link for link in seen.links if link.startswith("#")} <= anchors
+    text = "".join(seen.text)
+    schema = httpx.get(f"{daemon.url}/schema/openapi.json", timeout=60).json()
+    assert all(path in text for path in schema["paths"])
+    for told in ("max_completion_tokens", "presence_penalty", "at least -2, at most 2", "required"):
+        assert told in text
+    assert httpx.get(f"{daemon.url}/schema/docs").text == reply.text
+
+
+class Page(HTMLParser):
+    """What a page consists of."""
+
+    VOID = frozenset({"meta", "link", "!doctype"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.ids |= {value or "" for name, value in attrs if name == "id"}
+        assert not [name for name, _ in attrs if name.startswith("on")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_without_a_model_the_daemon_is_up_and_says_what_to_do(daemon: DaemonProcess):
+    ready = httpx.get(f"{daemon.url}/ready")
+    assert ready.status_code == 503 and "models install" in ready.json()["reason"]
+    reply = exchange(
+        daemon.url, post("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]})
+    )
+    assert reply.status == 503
+    assert "models install" in reply.error["message"]
+    assert int(reply.headers["retry-after"]) > 0
+    assert httpx.get(f"{daemon.url}/v1/models").json() == {"object": "list", "data": []}
+    assert error_of(httpx.get(f"{daemon.url}/v1/models/x").json())["code"] in ("model_not_found",)
+
+
+def test_connections_do_not_hold_back_small_pieces():
+    with bind("127.0.0.1", 0) as listening:
+        listen(listening)
+        send_at_once(listening)
+        with socket.create_connection(listening.getsockname()):
+            accepted, _ = listening.accept()
+            with accepted:
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1

@@ -1,0 +1,109 @@
+"""A worker that is begun before the daemon has its own modules, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edgeagent.daemon.preload import Headstart
+from edgeagent.device.configuration import Configuration, configure
+from edgeagent.engine.client import EngineClient
+from edgeagent.pool.placement import InstalledModels
+from edgeagent.types import EngineConfig, GenerateSpec, Prompt
+
+
+@pytest.fixture
+def configuration(stories: Path, tmp_path: Path) -> Configuration:
+    models = tmp_path / "models"
+    models.mkdir()
+    shutil.copy(stories, models / "stories260k.gguf")
+    return configure(
+        flags={
+            "models_dir": models,
+            "default_model": "stories260k",
+            "state_dir": tmp_path / "state",
+            "shipped_models_dir": tmp_path / "none",
+        }
+    )
+
+
+def wanted(configuration: Configuration) -> EngineConfig:
+    """As the daemon's pool asks for it, by an instance of its own."""
+    models = InstalledModels.of(configuration)
+    return asyncio.run(models.place("stories260k")).config
+
+
+def test_what_was_begun_is_taken_over_and_answers(configuration: Configuration):
+    config = wanted(configuration)
+    headstart = Headstart(configuration)
+    begun = headstart.take(config)
+    assert begun is not None
+    headstart.close()  # what was taken is no longer its own
+
+    async def answer() -> str:
+        client = await EngineClient.start(config, timeout_s=60, begun=begun)
+        assert client.pid == begun.process.pid
+        spec = GenerateSpec(prompts=[Prompt(text="Once")], max_tokens=8)
+        text = "".join([chunk.text async for chunk in client.generate(spec)])
+        await client.close()
+        return text
+
+    assert asyncio.run(answer())
+
+
+def test_a_worker_that_loads_something_else_is_ended_and_not_taken(configuration: Configuration):
+    headstart = Headstart(configuration)
+    headstart._thread.join()
+    begun = headstart._begun
+    assert begun is not None and begun.process.poll() is None
+    assert headstart.take(msgspec.structs.replace(begun.config, n_ctx=512)) is None
+    assert begun.process.poll() is not None
+
+
+def test_a_worker_that_nobody_takes_is_ended(configuration: Configuration):
+    headstart = Headstart(configuration)
+    headstart._thread.join()
+    begun = headstart._begun
+    assert begun is not None
+    headstart.close()
+    headstart.close()
+    assert begun.process.poll() is not None
+
+
+def test_closed_before_it_was_begun_it_begins_nothing(configuration: Configuration):
+    config = wanted(configuration)
+    headstart = Headstart(configuration)
+    headstart.close()
+    assert headstart.take(config) is None
+
+
+@pytest.mark.parametrize("change", [{"ram_budget_bytes": 1_000_000}, {"models_dir": "empty"}])
+def test_nothing_is_begun_that_does_not_fit_or_is_not_there(
+    configuration: Configuration, tmp_path: Path, change: dict[str, object]
+):
+    if "models_dir" in change:
+        change = {"models_dir": tmp_path / "empty"}
+    flags = {
+        "models_dir": configuration.settings.models_dir,
+        "state_dir": tmp_path / "state",
+        "shipped_models_dir": tmp_path / "none",
+    }
+    headstart = Headstart(configure(flags=flags | change))
+    headstart._thread.join()
+    assert headstart._begun is None and headstart.take(wanted(configuration)) is None
+
+
+def test_what_cannot_be_begun_is_the_daemons_to_tell(
+    configuration: Configuration, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    def none_left(*_: object) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr("edgeagent.daemon.preload.begin", none_left)
+    headstart = Headstart(configuration)
+    assert headstart.take(wanted(configuration)) is None
+    assert "Traceback" not in capfd.readouterr().err

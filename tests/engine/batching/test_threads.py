@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from edgeagent.engine.batching.threads import PROBE_EVERY, PROBE_SELDOM, PROBE_STEPS, ThreadChoice
+
+
+def decode(
+    choice: ThreadChoice, times: dict[int, float], n_steps: int, n_seq: int = 1
+) -> list[int]:
+    """Steps on a machine where each thread count takes its time; which counts were used."""
+    used = []
+    for _ in range(n_steps):
+        n = choice.pick(n_seq)
+        choice.observe(n_seq, n, times[n])
+        used.append(n)
+    return used
+
+
+def test_all_threads_are_used_while_they_are_fastest_and_others_are_tried_ever_more_seldom():
+    used = decode(ThreadChoice(2), {1: 8.0, 2: 6.0}, 40 * PROBE_EVERY)
+    assert used[: PROBE_EVERY + PROBE_STEPS].count(1) == PROBE_STEPS
+    assert 4 * PROBE_STEPS <= used.count(1) <= 8 * PROBE_STEPS
+
+
+def test_a_busy_neighbour_is_given_way_within_a_few_steps_and_the_core_is_taken_back():
+    choice = ThreadChoice(2)
+    decode(choice, {1: 8.0, 2: 6.0}, 3000)
+    used = decode(choice, {1: 8.0, 2: 25.0}, 40)
+    assert used[-20:] == [1] * 20
+    used = decode(choice, {1: 8.0, 2: 6.0}, 2 * PROBE_SELDOM)
+    assert used[-20:].count(2) >= 20 - PROBE_STEPS
+
+
+def test_single_slow_steps_change_nothing():
+    choice = ThreadChoice(2)
+    decode(choice, {1: 8.0, 2: 6.0}, 1000)
+    for _ in range(30):
+        choice.observe(1, choice.pick(1), 60.0)
+        used = decode(choice, {1: 8.0, 2: 6.0}, 9)
+        assert used.count(2) >= 9 - PROBE_STEPS
+    assert decode(choice, {1: 8.0, 2: 6.0}, 20).count(2) >= 20 - PROBE_STEPS
+
+
+def test_batches_of_another_size_are_judged_for_themselves():
+    choice = ThreadChoice(2)
+    assert decode(choice, {1: 5.0, 2: 9.0}, PROBE_EVERY + 50, n_seq=1)[-20:] == [1] * 20
+    assert decode(choice, {1: 50.0, 2: 30.0}, 100, n_seq=8) == [2] * 100
+
+
+def test_counts_that_are_alike_do_not_alternate():
+    used = decode(ThreadChoice(4), {1: 6.1, 2: 6.0, 3: 6.05, 4: 6.1}, 8 * PROBE_EVERY)
+    assert used[-100:] == [4] * 100
+
+
+def test_a_single_thread_is_never_probed():
+    assert set(decode(ThreadChoice(1), {1: 5.0}, 2 * PROBE_EVERY)) == {1}
+
+
+def test_a_smaller_grant_is_kept_at_once():
+    choice = ThreadChoice(4)
+    decode(choice, {1: 9.0, 2: 8.0, 3: 7.0, 4: 6.0}, 50)
+    choice.grant(2)
+    assert set(decode(choice, {1: 9.0, 2: 8.0}, 2 * PROBE_EVERY)) == {1, 2}
+
+
+def test_the_first_trial_comes_as_early_as_is_asked():
+    choice = ThreadChoice(2, first_probe=5)
+    picks = []
+    for _ in range(12):
+        picks.append(choice.pick(1))
+        choice.observe(1, picks[-1], 1.0 if picks[-1] == 2 else 0.1)
+    assert picks[:4] == [2] * 4 and picks[4:] == [1] * 8
+
+
+def test_a_trial_that_is_hopeless_is_over_after_one_step():
+    choice = ThreadChoice(2, first_probe=5)
+    picks = []
+    for _ in range(12):
+        picks.append(choice.pick(1))
+        choice.observe(1, picks[-1], 1.0 if picks[-1] == 2 else 9.0)
+    assert picks[4] == 1 and picks.count(1) == 1

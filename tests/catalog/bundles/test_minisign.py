@@ -24,7 +24,7 @@ from edgeagent.catalog.bundles.signing import (
 )
 from edgeagent.catalog.bundles.writer import minisig_of
 from edgeagent.errors import InstallFailed, KeyUnusable, ModelNotFound
-from tests.catalog.bundles import Home
+from tests.catalog.bundles.homes import Home
 
 # Made by minisign 0.11 for this test: -G -W, then -S -c "signature made by minisign" -t "made for a test".
 MESSAGE = b"What edgeagent signs, minisign verifies.\n"

@@ -52,7 +52,7 @@ class Server:
         pid = os.fork()
         if pid == 0:
             self._socket.close()
-            self._title.replace("engine.fork_server", f"engine.{KINDS[kind]}")
+            self._title.replace("engine.process.fork_server", f"engine.{KINDS[kind]}")
             _become(kind, descriptors)
         self._children.add(pid)
         for descriptor in descriptors:

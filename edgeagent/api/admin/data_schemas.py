@@ -18,7 +18,7 @@ class WhoseData(BaseModel):
         None, min_length=1, max_length=200, description="default: the key's own"
     )
     conversation: str | None = Field(None, min_length=1, max_length=200)
-    subject: str | None = Field(None, min_length=1, max_length=200)
+    subject: str | None = Field(None, min_length=1, max_length=512)
 
     def selector(self) -> Selector:
         """Raises: BadRequest if nothing is given."""

@@ -120,6 +120,8 @@ def test_one_answer_of_a_conversation_is_made_at_a_time(
     [
         ("POST", "", {"items": [{"role": "user", "content": "x"}] * 21}, "items"),
         ("POST", "", {"metadata": {"k": 1}}, "metadata.k"),
+        ("POST", "", {"metadata": {"subject": ""}}, "metadata"),
+        ("POST", "/{id}", {"metadata": {"subject": " "}}, "metadata"),
         ("POST", "", {"items": [{"type": "surprise"}]}, "input"),
         ("POST", "/{id}/items", {"items": []}, "items"),
         ("GET", "/{id}/items?limit=101", None, "limit"),

@@ -11,7 +11,13 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from pydantic import ValidationError
 
+from edgeagent.api.admin.data_schemas import EraseRequest
+from edgeagent.api.openai.schemas.chat import ChatRequest
+from edgeagent.api.openai.schemas.conversations import ConversationRequest
+from edgeagent.api.openai.schemas.responses import ResponseRequest
+from edgeagent.api.openai.schemas.stored_chats import MetadataRequest
 from edgeagent.settings import resolve
 from edgeagent.store.database import open_store
 from edgeagent.store.sql import scalar
@@ -269,3 +275,24 @@ def test_a_full_disk_refuses_what_is_to_be_stored_and_nothing_else(
         ballast.unlink()
         wait_for(lambda: shutil.disk_usage(tmp_path).free > reserve)
         assert client.chat.completions.retrieve(ask(client, store=True).id)
+
+
+@pytest.mark.parametrize("subject", ["", " ", "\t\n"])
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        (ChatRequest, {"messages": [{"role": "user", "content": "x"}]}),
+        (ResponseRequest, {"input": "x"}),
+        (ConversationRequest, {}),
+        (MetadataRequest, {}),
+    ],
+)
+def test_a_subject_that_names_nobody_is_refused_wherever_one_is_kept(model, body, subject):
+    with pytest.raises(ValidationError, match="`subject` is empty"):
+        model.model_validate(body | {"metadata": {"subject": subject}})
+
+
+def test_every_subject_that_is_kept_can_be_erased():
+    longest = "x" * 512
+    MetadataRequest.model_validate({"metadata": {"subject": longest}})
+    assert EraseRequest.model_validate({"subject": longest}).subject == longest

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+
+
+def _named(metadata: dict[str, str]) -> dict[str, str]:
+    """Refuse a subject that names nobody: what is kept of it could never be asked for or erased."""
+    if not metadata.get("subject", "nobody").strip():
+        raise ValueError("`subject` is empty: name whom this is about, or leave it out")
+    return metadata
+
+
 # As OpenAI bounds it. `subject` names whom the content is about: export and erasure go by it.
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16), AfterValidator(_named)]
 
 
 class MetadataRequest(BaseModel):

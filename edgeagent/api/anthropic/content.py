@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -63,6 +63,19 @@ class ToolUseBlock(Block):
             ) from None
 
 
+class ServiceBlock(BaseModel):
+    """What a tool was asked or has answered that ran on servers or beside them: it is left out."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    type: Literal[
+        "server_tool_use", "web_search_tool_result", "web_fetch_tool_result",
+        "code_execution_tool_result", "bash_code_execution_tool_result",
+        "text_editor_code_execution_tool_result", "tool_search_tool_result", "mcp_tool_use",
+        "mcp_tool_result", "container_upload",
+    ]  # fmt: skip
+
+
 _MISSING = {
     "image": "a model that sees; send what it shows as text",
     "document": "a reader of documents; send its text in a block of type `text`",
@@ -84,16 +97,37 @@ def _readable(value: Any) -> Any:
     return value
 
 
-def _as_blocks(value: Any) -> Any:
+def _turn_block(value: Any) -> Any:
+    """One block of a turn. Newer tools of servers than are known here are blocks of them too."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    if not isinstance(kind, str) or kind in _KNOWN:
+        return _readable(value)
+    if kind in _OF_SERVICES:
+        return value
+    if kind.endswith(("_tool_use", "_tool_result")):
+        return {"type": "server_tool_use"}
+    if kind == "compaction":  # a summary in the place of earlier turns
+        return {"type": "text", "text": value.get("content") or ""}
+    return _readable(value)
+
+
+def _as_texts(value: Any) -> Any:
     """Plain text as a list of one block."""
     if isinstance(value, str):
         return [{"type": "text", "text": value}]
     return [_readable(item) for item in value] if isinstance(value, list) else value
 
 
+def _as_blocks(value: Any) -> Any:
+    """Plain text as a list of one block."""
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    return [_turn_block(item) for item in value] if isinstance(value, list) else value
+
+
 Texts = Annotated[
     list[TextBlock], Field(max_length=MAX_BLOCKS, description="text, or a list of text blocks"),
-    BeforeValidator(_as_blocks, json_schema_input_type=str | list[TextBlock]),
+    BeforeValidator(_as_texts, json_schema_input_type=str | list[TextBlock]),
 ]  # fmt: skip
 
 
@@ -107,7 +141,12 @@ class ToolResultBlock(Block):
 
 
 AnyBlock = Annotated[
-    TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock | ToolResultBlock,
+    TextBlock
+    | ThinkingBlock
+    | RedactedThinkingBlock
+    | ToolUseBlock
+    | ToolResultBlock
+    | ServiceBlock,
     Field(discriminator="type"),
 ]
 Blocks = Annotated[
@@ -115,6 +154,7 @@ Blocks = Annotated[
     BeforeValidator(_as_blocks, json_schema_input_type=str | list[AnyBlock]),
 ]  # fmt: skip
 _KNOWN = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result")
+_OF_SERVICES: tuple[str, ...] = get_args(ServiceBlock.model_fields["type"].annotation)
 
 
 # Claude Code begins its system prompt with a line that differs from session to session, and with it no
@@ -131,6 +171,15 @@ def without_billing(system: list[TextBlock]) -> list[TextBlock]:
     return [*first, *system[1:]]
 
 
+def left_out(blocks: Iterable[Any]) -> list[str]:
+    """What is said of blocks that no model here sees."""
+    kinds = dict.fromkeys(block.type for block in blocks if isinstance(block, ServiceBlock))
+    if not kinds:
+        return []
+    named = ", ".join(f"`{kind}`" for kind in kinds)
+    return [f"messages: blocks of tools that do not run on this device were left out: {named}."]
+
+
 def turns(system: list[TextBlock], messages: Iterable[tuple[str, list[Any]]]) -> list[Template]:
     """Messages as chat templates read them, from (role, blocks). Neighbours of one role are one turn.
 
@@ -143,6 +192,8 @@ def turns(system: list[TextBlock], messages: Iterable[tuple[str, list[Any]]]) ->
         out.append({"role": "system", "content": _joined(system)})
     for index, (role, blocks) in enumerate(messages):
         where = f"messages.{index}.content"
+        if blocks and all(isinstance(block, ServiceBlock) for block in blocks):
+            continue
         if role == "assistant":
             _append(out, _assistant(blocks, called, where))
         else:
@@ -194,7 +245,7 @@ def _append_asked(
             out.append(
                 {"role": "tool", "tool_call_id": block.tool_use_id, "name": name, "content": said}
             )
-        else:
+        elif not isinstance(block, ServiceBlock):
             raise _misplaced(block.type, role, where)
 
 

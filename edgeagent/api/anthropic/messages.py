@@ -247,7 +247,7 @@ async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Sett
 
     decision, spec = await settle(agent, asked, body.model, make)
     return AnswerResponse(
-        agent.ask(asked, decision, spec, notes=body.offered().notes),
+        agent.ask(asked, decision, spec, notes=body.notes()),
         MessageWriter(decision.model_id, shows_thinking=body.shows_thinking),
         is_stream=bool(body.stream),
         ping_interval_s=settings.ping_interval_s,

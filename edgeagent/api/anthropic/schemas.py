@@ -7,7 +7,14 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edgeagent.api.anthropic.content import Blocks, TextBlock, Texts, turns, without_billing
+from edgeagent.api.anthropic.content import (
+    Blocks,
+    TextBlock,
+    Texts,
+    left_out,
+    turns,
+    without_billing,
+)
 from edgeagent.api.anthropic.tools import AnthropicTool, ServiceTool, offered_by
 from edgeagent.api.http.field_marks import Extension, Ignored, RequestModel
 from edgeagent.api.http.tool_calls import tool_use
@@ -113,10 +120,11 @@ class Conversation(RequestModel):
     user_profile_id: Annotated[str | None, Ignored()] = None
     workspace_id: Annotated[str | None, Ignored()] = None
 
-    refused: ClassVar[dict[str, tuple[object, ...]]] = {
-        "container": (),
-        "thread": (),
-    }
+    container: str | dict[str, Any] | None = Field(
+        None, description="no code runs in one here: left out, which a note says"
+    )
+
+    refused: ClassVar[dict[str, tuple[object, ...]]] = {"thread": ()}
     refusals: ClassVar[dict[str, type[UnsupportedParameter]]] = {"thread": ThreadUnsupported}
     instead: ClassVar[dict[str, str]] = {
         "thread": "leave it out and send the whole conversation in `messages`"
@@ -174,6 +182,13 @@ class Conversation(RequestModel):
     def offered(self) -> Offered:
         """The tools as a model sees them, and what was left out."""
         return offered_by(self.tools or (), n_servers=len(self.mcp_servers or ()))
+
+    def notes(self) -> list[str]:
+        """What of the request no model here sees."""
+        notes = [*self.offered().notes, *left_out(b for m in self.messages for b in m.content)]
+        if self.container is not None:
+            notes.append("container: no code runs in one here; it was left out.")
+        return notes
 
     def template_variables(self) -> dict[str, Any]:
         told: dict[str, Any] = {}

@@ -298,10 +298,71 @@ def test_a_block_that_does_not_fit_its_place_is_refused(messages, error):
         prompt(messages)
 
 
-@pytest.mark.parametrize("kind", ["image", "document", "server_tool_use", "nonsense"])
+@pytest.mark.parametrize("kind", ["image", "document", "search_result", "nonsense"])
 def test_a_block_that_nobody_here_can_read_says_what_is_missing(kind):
     with pytest.raises(UnsupportedParameter, match=kind):
         prompt([{"role": "user", "content": [{"type": kind, "source": {}}]}])
+
+
+SEARCHED = [
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}},
+    {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [
+        {"type": "web_search_result", "url": "https://example.org", "title": "X",
+         "encrypted_content": "abc", "page_age": None},
+    ]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        SEARCHED,
+        [SEARCHED[0], SEARCHED[1] | {"content": {"type": "web_search_tool_result_error"}}],
+        [{"type": "mcp_tool_use", "id": "m", "name": "f", "server_name": "s", "input": {}},
+         {"type": "mcp_tool_result", "tool_use_id": "m", "is_error": False, "content": []}],
+        [{"type": "web_fetch_tool_result", "tool_use_id": "w", "content": {}, "caller": {"type": "direct"}}],
+        [{"type": "bash_code_execution_tool_result", "tool_use_id": "b", "content": {"stdout": "1"}}],
+        [{"type": "oracle_tool_result", "tool_use_id": "of a later release"}],
+    ],
+)  # fmt: skip
+def test_what_ran_on_servers_is_left_out_of_a_history_and_said(blocks):
+    told = [{"type": "text", "text": "It is X.", "citations": []}]
+    messages = [
+        {"role": "user", "content": "What is it?"},
+        {"role": "assistant", "content": [*blocks, *told]},
+        {"role": "assistant", "content": blocks},
+        {"role": "user", "content": [{"type": "container_upload", "file_id": "f"}, *told]},
+    ]
+    body = MessagesRequest.model_validate({"model": "m", "max_tokens": 1, "messages": messages})
+    assert body.prompt().messages == [
+        {"role": "user", "content": "What is it?"},
+        {"role": "assistant", "content": "It is X."},
+        {"role": "user", "content": "It is X."},
+    ]
+    (note,) = body.notes()
+    assert "do not run on this device" in note and "`container_upload`" in note
+
+
+def test_a_turn_that_a_server_has_paused_is_taken_up_as_a_question():
+    found = prompt(
+        [{"role": "user", "content": "Look."}, {"role": "assistant", "content": SEARCHED}]
+    )
+    assert found == [{"role": "user", "content": "Look."}]
+
+
+def test_a_summary_stands_for_what_it_sums_up():
+    block = {"type": "compaction", "content": "They spoke of boats."}
+    found = prompt([{"role": "assistant", "content": [block]}, {"role": "user", "content": "And?"}])
+    assert found[0] == {"role": "assistant", "content": "They spoke of boats."}
+
+
+@pytest.mark.parametrize(
+    "container", ["cont_1", {"id": "cont_1", "skills": [{"type": "anthropic"}]}]
+)
+def test_a_container_is_left_out_and_said(container):
+    fields = {"model": "m", "max_tokens": 1, "messages": ASK, "container": container}
+    (note,) = MessagesRequest.model_validate(fields).notes()
+    assert note.startswith("container: ")
 
 
 # --- what becomes of an answer

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import openai
 import psutil
 import pytest
@@ -39,6 +40,11 @@ MINILM = "all-minilm-l6-v2"
 # Models that the tests install stay here, so that a second run needs no network.
 CACHE = Path(os.environ.get("TEST_MODELS_DIR", ROOT / ".cache" / "models"))
 KEY_FILE = "EDGEAGENT_STORE_KEY_FILE"
+# Threads of each worker. One by default: daemons of several tests share the cores, and threads that share
+# one core wait for each other.
+N_THREADS = int(os.environ.get("TEST_N_THREADS", "1"))
+# Part of the hypothesis examples that a run tries; 1 or more for a thorough run.
+EXAMPLES = float(os.environ.get("TEST_EXAMPLES", "0.25"))
 _KEYS = tempfile.TemporaryDirectory(prefix="edgeagent-tests-")
 os.environ[KEY_FILE] = str(Path(_KEYS.name, "store.key"))
 # Tests say which models there are: those that come with edgeagent are hidden from all that do not ask.
@@ -47,6 +53,15 @@ os.environ[SHIPPED] = str(Path(_KEYS.name, "shipped"))
 # Commands that name no state directory leave the system's alone.
 STATE = "EDGEAGENT_STATE_DIR"
 os.environ[STATE] = str(Path(_KEYS.name, "state"))
+
+
+def n_examples(full: int) -> int:
+    """Number of hypothesis examples of a test: `full` scaled by TEST_EXAMPLES, at least 5."""
+    return max(5, round(full * EXAMPLES))
+
+
+hypothesis.settings.register_profile("suite", max_examples=n_examples(100), deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -155,10 +170,9 @@ class DaemonProcess:
         approve_dropped(models_dir, state_dir)
         self.log = state_dir / "daemon.log"
         state_dir.mkdir(parents=True, exist_ok=True)
-        # What a profile would set is set here, so that tests mean the same on every machine. One thread:
-        # daemons of several tests share the cores, and threads that share one wait for each other.
+        # What a profile would set is set here, so that tests mean the same on every machine.
         settings = {
-            "n_ctx": 4096, "n_seq": 8, "n_threads": 1, "measure_when_idle": False
+            "n_ctx": 4096, "n_seq": 8, "n_threads": N_THREADS, "measure_when_idle": False
         } | settings  # fmt: skip
         shipped = settings.pop(
             "shipped_models_dir", os.environ[SHIPPED]

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.api.wire import error_of, exchange, post, request
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import SMOLLM, DaemonProcess, n_examples
 
 CHAT = "/v1/chat/completions"
 ASK = [{"role": "user", "content": "Hi"}]
@@ -254,7 +254,9 @@ JSON_VALUES = st.recursive(
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=n_examples(150),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     field=st.sampled_from([*WRONG_TYPES, "prompt", "tools", "surprise"]),
@@ -273,7 +275,9 @@ def test_no_value_of_any_field_is_a_500(smollm_daemon: DaemonProcess, field, val
 
 
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=n_examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(raw=st.binary(max_size=200))
 def test_no_bytes_are_a_500(smollm_daemon: DaemonProcess, raw):

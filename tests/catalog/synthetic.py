@@ -8,6 +8,7 @@ so that a large one costs what a large one costs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import gguf
@@ -80,12 +81,19 @@ def write_model(path: Path, design: Design, donor: Path, seed: int = 1) -> Path:
     return path
 
 
+@cache
+def _vocabulary(donor: Path) -> tuple[list[str], list[int], list[str], str]:
+    """Tokens, their types, merges and the splitting rule. To read them takes seconds."""
+    fields = gguf.GGUFReader(donor).fields
+    names = ("tokens", "token_type", "merges", "pre")
+    tokens, types, merges, pre = (fields[f"tokenizer.ggml.{name}"].contents() for name in names)
+    return tokens, types, merges, pre
+
+
 def _add_vocabulary(writer: gguf.GGUFWriter, donor: Path, n_vocab: int | None) -> int:
     """Copy the donor's tokens, types and merges; repeat them with a number up to `n_vocab`."""
-    fields = gguf.GGUFReader(donor).fields
-    tokens = fields["tokenizer.ggml.tokens"].contents()
-    types = fields["tokenizer.ggml.token_type"].contents()
-    merges = fields["tokenizer.ggml.merges"].contents()
+    vocabulary = _vocabulary(donor)
+    tokens, types, merges = (list(part) for part in vocabulary[:3])
     n_own, n_merges = len(tokens), len(merges)
     n_vocab = n_vocab or n_own
     for i in range(n_own, n_vocab):
@@ -94,7 +102,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter, donor: Path, n_vocab: int | None) -
         left, _, right = merges[i % n_merges].partition(" ")
         merges.append(f"{left}{i} {right}")
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(fields["tokenizer.ggml.pre"].contents())
+    writer.add_tokenizer_pre(vocabulary[3])
     writer.add_token_list(tokens[:n_vocab])
     writer.add_token_types(types[:n_vocab])
     writer.add_token_merges(merges[:n_vocab])

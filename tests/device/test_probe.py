@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeagent.device.probe import Device, probe
+from tests.conftest import n_examples
 from tests.device.recorded import NAMES, unpack
 
 
@@ -88,7 +89,7 @@ _FILES = [
 ]
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=n_examples(120), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     damage=st.dictionaries(
         st.sampled_from(_FILES),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import Item, Slot
 from edgeagent.forge.vocabulary import CONTROL, Vocabulary
+from tests.conftest import n_examples
 
 
 def test_every_answer_is_json_that_says_what_the_item_says(small, vocabulary):
@@ -39,7 +40,7 @@ def test_values_with_quotes_and_backslashes_stay_json(vocabulary):
     assert json.loads(text)["arguments"] == {"object_name": value}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=n_examples(60), deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_comes_back_from_its_tokens(vocabulary, text):
     assert vocabulary.decode(vocabulary.text_ids(text)) == text

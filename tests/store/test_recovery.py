@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgeagent.errors import KeyUnusable, StoreDamaged
 from edgeagent.store.recovery import earlier, prepare
+from tests.conftest import n_examples
 from tests.store.conftest import SCHEMA, insert, texts
 
 PAGE = 4096
@@ -31,7 +32,9 @@ def overwrite(path, offset, content):
 
 
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=n_examples(20),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_any_flipped_bit_is_found_and_the_backup_restored(place, bit, opened, folder):

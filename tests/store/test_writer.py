@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from edgeagent.errors import StoreBusy
 from edgeagent.store import writer
 from edgeagent.store.connection import SqliteError
+from tests.conftest import n_examples
 from tests.store.conftest import insert, texts
 
 
@@ -60,7 +61,9 @@ KINDS = {
 
 
 @settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=n_examples(25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(kinds=st.lists(st.sampled_from(sorted(KINDS)), max_size=12))
 def test_in_any_mixture_each_closure_fails_or_succeeds_alone(kinds, opened):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgeagent.api.http import json_structure
 from edgeagent.api.http.json_structure import MAX_DEPTH, MAX_KEYS
 from edgeagent.errors import BadRequest
+from tests.conftest import n_examples
 
 M = 4 << 20
 NASTY = {
@@ -97,7 +98,7 @@ def n_values(value: object) -> int:
 
 
 @hypothesis.given(st.dictionaries(st.text(max_size=9), JSON, max_size=5), st.booleans())
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=n_examples(200), deadline=None)
 def test_no_text_with_fewer_values_than_the_bound_is_refused(value, is_ascii):
     """Counted with the bound at what it has, and refused with a bound far below."""
     raw = json.dumps(value, ensure_ascii=is_ascii).encode("utf-8", "surrogatepass")

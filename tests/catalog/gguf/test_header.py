@@ -19,9 +19,12 @@ from edgeagent.catalog.gguf.header import Array, Limits, read_header
 from edgeagent.catalog.gguf.model_facts import inspect
 from edgeagent.errors import GGUFRefused
 from tests.catalog.mutants import ARR, STR, U32, Key, Parts, array, mutants, scalar
+from tests.conftest import n_examples
 
 ONE_FILE = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=n_examples(300),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

@@ -19,6 +19,7 @@ from edgeagent.engine.output.prompt_scores import PromptScores
 from edgeagent.engine.output.text_stream import TextStream
 from edgeagent.errors import QueueFull
 from edgeagent.types import EngineConfig, GenerateSpec, Prompt, Sampling, TokenChunk, TokenLogprob
+from tests.conftest import n_examples
 from tests.engine.fakes import N_VOCAB, FakeRunner, next_token, reference
 
 
@@ -130,7 +131,7 @@ prompts = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=n_examples(150))
 @given(
     work=prompts,
     aborts=st.sets(st.integers(0, 30), max_size=4),

@@ -19,6 +19,7 @@ from edgeagent.engine.batching.kv_cache import (
     Run,
     common_prefix,
 )
+from tests.conftest import n_examples
 from tests.engine.fakes import assert_covers
 
 N_CELLS = 64
@@ -127,7 +128,9 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCacheMachine = CacheMachine.TestCase
-TestCacheMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestCacheMachine.settings = settings(
+    max_examples=n_examples(150), stateful_step_count=40, deadline=None
+)
 
 
 @given(a=st.lists(st.integers(0, 3), max_size=50), b=st.lists(st.integers(0, 3), max_size=50))

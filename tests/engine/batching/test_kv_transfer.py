@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeagent.types import CachedSpec, HeldSpec, LiftSpec, PlaceSpec
+from tests.conftest import n_examples
 from tests.engine.batching.test_engine import Harness
 from tests.engine.fakes import FakeRunner, reference
 
@@ -43,7 +44,7 @@ PROMPT = list(range(1, 41))
 
 
 @given(size=st.integers(1, 50), n_more=st.integers(0, 5))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=n_examples(20), deadline=None)
 def test_what_one_engine_computed_another_goes_on_from(size: int, n_more: int):
     one, other = Harness(), Harness()
     tokens = answered(one, 1, PROMPT)

@@ -15,6 +15,7 @@ from edgeagent.errors import ContextLengthExceeded, InvalidParameter, ModelUnusa
 from edgeagent.types import EmbedSpec, EngineConfig, GenerateSpec, Prompt, RerankSpec, TokenizeSpec
 from tests.catalog.cross_encoder import CrossEncoder, write_cross_encoder
 from tests.catalog.synthetic import RANK, RANK_TEMPLATE, Design, write_model
+from tests.conftest import N_THREADS
 
 QUERY = "where is my parcel"
 DOCUMENTS = [
@@ -36,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> CrossEncoder:
 def config(path: Path, **options: object) -> EngineConfig:
     own: dict[str, Any] = {
         "model_id": "cross", "path": str(path), "task": "rerank", "n_ctx": 128, "n_seq": 64,
-        "n_prefixes": 0, "n_threads": 1,
+        "n_prefixes": 0, "n_threads": N_THREADS,
     }  # fmt: skip
     return EngineConfig(**(own | options))
 

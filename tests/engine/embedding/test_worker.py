@@ -32,6 +32,7 @@ from edgeagent.types import (
 )
 from tests.catalog.bert import embed, word_pieces
 from tests.catalog.synthetic import Design, write_model
+from tests.conftest import N_THREADS
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "while", "rain", "fell", "and", "trains", "ran"]
 TEXTS = [" ".join(WORDS[i % 5 : i % 5 + 1 + i % 7]) + f" {i}" for i in range(64)]
@@ -40,7 +41,7 @@ TEXTS = [" ".join(WORDS[i % 5 : i % 5 + 1 + i % 7]) + f" {i}" for i in range(64)
 def config(path: Path, **options: object) -> EngineConfig:
     own: dict[str, Any] = {
         "model_id": "minilm", "path": str(path), "task": "embed", "n_ctx": 512, "n_seq": 64,
-        "n_prefixes": 0, "n_threads": 1,
+        "n_prefixes": 0, "n_threads": N_THREADS,
     }  # fmt: skip
     return EngineConfig(**(own | options))
 
@@ -179,7 +180,8 @@ async def test_each_worker_refuses_what_only_the_other_can(worker: EngineClient,
         async for _ in worker.generate(GenerateSpec(prompts=[Prompt(text="Once")])):
             pass
     teller = await EngineClient.start(
-        EngineConfig(model_id="stories", path=str(stories), n_ctx=256, n_threads=1), timeout_s=60
+        EngineConfig(model_id="stories", path=str(stories), n_ctx=256, n_threads=N_THREADS),
+        timeout_s=60,
     )
     try:
         with pytest.raises(InvalidParameter, match="makes no embeddings"):

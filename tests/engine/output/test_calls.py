@@ -19,6 +19,7 @@ from edgeagent.errors import (
     UnsupportedParameter,
 )
 from edgeagent.types import EngineConfig, Form, Tool, ToolUse, TopLogprob
+from tests.conftest import n_examples
 from tests.engine.scripted import Stage, Told
 
 PLAIN = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\\n' }}"
@@ -487,7 +488,9 @@ PARTS = st.sampled_from([
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=n_examples(60),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     parts=st.lists(PARTS, max_size=12),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgeagent.engine.output.logprobs import LEAST, Logprobs
 from edgeagent.engine.output.text_stream import TextStream
 from edgeagent.types import TokenLogprob
+from tests.conftest import n_examples
 from tests.engine.fakes import N_VOCAB, FakeRunner
 
 RUNNER = FakeRunner(16)
@@ -84,7 +85,7 @@ def begun(data: bytes) -> str:
     return codecs.getincrementaldecoder("utf-8")("replace").decode(data)
 
 
-@settings(max_examples=200)
+@settings(max_examples=n_examples(200))
 @given(pieces, stops)
 def test_tokens_add_up_to_the_text_whatever_their_bytes_and_the_stop_strings_are(pieces, stops):
     text, logprobs = TextStream(stops), Logprobs(0)

@@ -31,13 +31,17 @@ from edgeagent.types import (
     Sampling,
     TokenChunk,
 )
+from tests.conftest import N_THREADS
 
 GREEDY = Sampling(temperature=0)
 
 
 def config(path: Path, **options: object) -> EngineConfig:
     return EngineConfig(
-        **({"model_id": "stories", "path": str(path), "n_ctx": 512, "n_threads": 2} | options)
+        **(
+            {"model_id": "stories", "path": str(path), "n_ctx": 512, "n_threads": N_THREADS}
+            | options
+        )
     )
 
 

@@ -23,6 +23,7 @@ from edgeagent.engine.prompt.special_tokens import (
 )
 from edgeagent.errors import InvalidParameter
 from edgeagent.types import EngineConfig, Prompt, Tool, ToolUse
+from tests.conftest import n_examples
 from tests.engine.letters import Letters
 
 IM = {
@@ -48,7 +49,7 @@ def tokenizer(specials: dict[str, int], *, adds_space: bool = False) -> TextToke
 
 @pytest.mark.parametrize("adds_space", [False, True])
 @pytest.mark.parametrize("specials", VOCABULARIES.values(), ids=VOCABULARIES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=n_examples(60), deadline=None)
 @given(data=st.data())
 def test_of_a_rendered_text_only_the_templates_markup_is_special(specials, adds_space, data):
     names = [*specials] or ["<x>"]

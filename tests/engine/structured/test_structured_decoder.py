@@ -17,6 +17,7 @@ from edgeagent.engine.output.text_stream import TextStream
 from edgeagent.engine.structured.json_completion import Ending
 from edgeagent.errors import SchemaUnsatisfiable, SchemaViolated
 from edgeagent.types import GenerateSpec, Prompt, Sampling
+from tests.conftest import n_examples
 from tests.engine.batching.test_engine import Harness
 from tests.engine.fakes import END, N_VOCAB, next_token
 
@@ -129,7 +130,7 @@ works = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=n_examples(150))
 @given(
     work=works,
     aborts=st.sets(st.integers(0, 30), max_size=4),

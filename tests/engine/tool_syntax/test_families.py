@@ -15,6 +15,7 @@ from edgeagent.engine.structured.grammar import JSON_STYLE, LIMITS
 from edgeagent.engine.structured.schema_rewrite import narrowed
 from edgeagent.engine.tool_syntax import FAMILIES, PLAIN, chosen
 from edgeagent.engine.tool_syntax.family import Family, Function, quoted
+from tests.conftest import n_examples
 
 BY_NAME = {family.name: family for family in FAMILIES}
 NAMES = frozenset({"lamp", "lamp_off", "get_time"})
@@ -93,7 +94,7 @@ HOSTILE = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=n_examples(300), deadline=None)
 @given(pieces=HOSTILE, name=st.sampled_from(sorted(BY_NAME)))
 @example(pieces=["<start_function_call>call:a{", "}}}}", "]"], name="functiongemma")
 def test_no_text_hurts_a_reader_and_pieces_say_what_the_whole_says(pieces, name):
@@ -107,7 +108,7 @@ def test_no_text_hurts_a_reader_and_pieces_say_what_the_whole_says(pieces, name)
     assert whole.finished() == split.finished()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=n_examples(300), deadline=None)
 @given(pieces=HOSTILE, name=st.sampled_from(sorted(BY_NAME)), is_first=st.booleans())
 def test_a_place_that_is_found_lies_within_the_text(pieces, name, is_first):
     text = "".join(pieces)
@@ -289,7 +290,7 @@ VALUES = st.recursive(
 ARGUMENTS = st.dictionaries(st.sampled_from(["x", "y_z", "Key"]), VALUES, max_size=3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=n_examples(200), deadline=None)
 @given(
     arguments=ARGUMENTS,
     name=st.sampled_from(sorted(BY_NAME)),

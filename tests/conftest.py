@@ -29,6 +29,7 @@ import pytest
 
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.library import Library
+from tests import processes
 from tests.catalog.mutants import STR, Key, take_apart, text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,6 +63,34 @@ def n_examples(full: int) -> int:
 
 hypothesis.settings.register_profile("suite", max_examples=n_examples(100), deadline=None)
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if processes.starts_process(item):
+            item.add_marker(processes.MARK)
+
+
+_watch = processes.Watch()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    _watch.begin(may_start=item.get_closest_marker(processes.MARK) is not None)
+    try:
+        return (yield)
+    finally:
+        _watch.end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    result = yield
+    if started := _watch.end():
+        pytest.fail(
+            f"starts a process without the mark `{processes.MARK}`: {started}", pytrace=False
+        )
+    return result
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -116,7 +116,17 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("command", "way_out"), MISTAKES, ids=[m[0] for m in MISTAKES])
+# Their mistakes are found after a worker or another command was started.
+STARTING = {"models install @/other.gguf", "serve --port 0 --config @/rules.toml"}
+
+
+@pytest.mark.parametrize(
+    ("command", "way_out"),
+    [
+        pytest.param(*m, id=m[0], marks=pytest.mark.process if m[0] in STARTING else ())
+        for m in MISTAKES
+    ],
+)
 def test_a_mistake_is_one_line_with_the_way_out(run: Run, command: str, way_out: str):
     said = run(command)
     # A bar may stand before the line where something was fetched first.

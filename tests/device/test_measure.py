@@ -46,6 +46,7 @@ def test_the_buffer_is_beyond_the_caches_and_within_the_ram(
     assert buffer_bytes(probe(tree_of(tree))) == size
 
 
+@pytest.mark.process
 def test_the_live_machine_is_measured_in_a_child(tmp_path: Path) -> None:
     model = tmp_path / "model.gguf"
     model.write_bytes(b"x" * MIB)
@@ -78,6 +79,7 @@ def test_what_does_not_fit_into_the_time_is_left_out_and_noted() -> None:
     )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("body", "wanted"),
     [
@@ -100,6 +102,7 @@ def test_a_child_that_misbehaves_costs_its_figures_only(
     assert wanted in found.notes[0]
 
 
+@pytest.mark.process
 def test_a_python_that_is_not_there_costs_its_figures_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

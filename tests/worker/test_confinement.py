@@ -139,6 +139,7 @@ def test_a_directory_of_modules_is_readable_for_its_modules_only(tmp_path: Path)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.process
 def test_the_probe_of_doctor_says_what_holds():
     evidence = gather()
     assert evidence is not None

@@ -53,6 +53,6 @@ def test_a_record_is_one_line_and_a_traceback_says_where_and_not_what():
     assert [line for line in lines if line.startswith("WARNING forged")] == []
     assert lines[0].startswith("WARNING request model=x\\x0a2026")
     assert content[:6] not in stream.getvalue() and "\x1b" not in stream.getvalue()
-    assert "test_logs.py" in stream.getvalue() and "KeyError" in stream.getvalue()
+    assert "test_log_format.py" in stream.getvalue() and "KeyError" in stream.getvalue()
     assert all(line.startswith(("WARNING ", "ERROR ", "    | ")) for line in lines)
     assert max(map(len, lines)) < 5000

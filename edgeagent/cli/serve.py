@@ -14,6 +14,7 @@ import click
 
 from edgeagent.api.http.hosts import is_loopback
 from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.daemon.heap import use_one_arena
 from edgeagent.daemon.instance import Instance
 from edgeagent.daemon.preload import Headstart
 from edgeagent.daemon.sockets import bind, listen
@@ -49,6 +50,7 @@ def serve(config: Path | None, bootstrap_key_file: Path | None, **flags: Any) ->
     configuration = configured(config, **flags)
     settings = configuration.settings
     log_format.start(settings.log_level)
+    use_one_arena()
     # Before the store is marked or a model loaded. Kept until this process ends.
     instance = Instance(settings.state_dir, must_hold=settings.store == "on")
     # An address that is taken is told of before a model is loaded beside that of whoever has it.

@@ -26,6 +26,7 @@ from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.read_audit import ReadAudit
 from edgeagent.daemon.bootstrap_key import bootstrap
 from edgeagent.daemon.content_places import ContentPlaces
+from edgeagent.daemon.heap import return_free_pages
 from edgeagent.daemon.idle import IdleMeasuring
 from edgeagent.daemon.preload import Headstart
 from edgeagent.device.benchmark import Measuring
@@ -33,8 +34,8 @@ from edgeagent.device.configuration import Configuration
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.pool import Pool, PoolLimits
 from edgeagent.pool.placement import InstalledModels
+from edgeagent.routing import SHIPPED_RULES
 from edgeagent.routing.intents import AssistantOptions
-from edgeagent.routing.rules import SHIPPED, read_rules
 from edgeagent.serving.answer import Agent
 from edgeagent.serving.archive import Archive
 from edgeagent.serving.background import Runs
@@ -173,6 +174,8 @@ class Daemon:
             self._requests.start()
         if self.settings.preload:
             self._preloading = asyncio.create_task(self._preload(), name="preload")
+        else:
+            return_free_pages()
         if self.settings.measure_when_idle:
             self._idle.start()
 
@@ -191,6 +194,7 @@ class Daemon:
                 logger.warning("no_model models_dir=%s hint='edgeagent models install'", folder)
             async with self.pool.lease(self.agent.route(None).model_id):
                 logger.info("ready model=%s", self.agent.route(None).model_id)
+        return_free_pages()
 
     def _default_path(self) -> Path | None:
         """The model that says most of this device. An assistant model says nothing: it is too small."""
@@ -267,11 +271,13 @@ def _assistant_options(settings: Settings) -> AssistantOptions:
     """Raises: SettingsError for a mapping of tools that cannot be read."""
     tools = settings.assistant_tools
     if isinstance(tools, Path):
+        from edgeagent.routing.rules import read_rules  # as a request does, only where it is needed
+
         read_rules(tools)
     return AssistantOptions(
         may_escalate=settings.escalate,
         calls=settings.assistant_calls,
-        tools=SHIPPED if tools is None else (tools if isinstance(tools, Path) else None),
+        tools=SHIPPED_RULES if tools is None else (tools if isinstance(tools, Path) else None),
     )
 
 

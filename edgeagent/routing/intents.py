@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct, structs
@@ -18,11 +18,15 @@ from msgspec import Struct, structs
 from edgeagent.catalog.assistant import Assistant
 from edgeagent.catalog.ids import nearest
 from edgeagent.errors import Forbidden, InvalidParameter
-from edgeagent.routing.assist import answer_to_results, commands_of, is_mapped
-from edgeagent.routing.commands import Commands
-from edgeagent.routing.rules import SHIPPED, RuleBook, read_rules
+from edgeagent.routing import SHIPPED_RULES
 from edgeagent.types import CallText, GenerateSpec, Tool, ToolUse
 from edgeagent.types.intents import Candidate, Choosing, Slot, WholeCall
+
+# The rules for clients' tools are imported by the first request that needs them: most daemons never
+# get one, and the modules take 0.6 MB.
+if TYPE_CHECKING:
+    from edgeagent.routing.commands import Commands
+    from edgeagent.routing.rules import RuleBook
 
 _REMARKS = frozenset({"title", "description", "examples", "default", "$comment"})
 _OBJECT = _REMARKS | {"type", "properties", "required", "additionalProperties"}
@@ -43,11 +47,13 @@ class AssistantOptions(Struct, frozen=True, kw_only=True):
 
     may_escalate: bool = True
     calls: Literal["named", "always", "never"] = "named"
-    tools: Path | None = SHIPPED
+    tools: Path | None = SHIPPED_RULES
 
     @property
     def book(self) -> RuleBook | None:
         """Raises: SettingsError."""
+        from edgeagent.routing.rules import read_rules
+
         return read_rules(self.tools) if self.tools is not None else None
 
     def tells(self, wish: Wish, *, is_named: bool) -> bool:
@@ -85,6 +91,8 @@ def choosing_of(
     messages = spec.prompts[0].messages or []
     use = spec.tools
     if use is not None and book is not None:
+        from edgeagent.routing.assist import is_mapped
+
         tools = [tool for tool in use.tools if use.name in (None, tool.name)]
         foreign = [tool for tool in tools if tool.name not in names]
         if is_mapped(book, foreign):
@@ -130,6 +138,8 @@ def _mapped(
     domain: str | None,
 ) -> Choosing:
     """The question of a chat with tools that the mapping knows: most often one that its rules answer."""
+    from edgeagent.routing.assist import answer_to_results, commands_of
+
     text = _question(messages, model_id)
     commands = commands_of(book, tools, messages)
     command = commands.read(text)

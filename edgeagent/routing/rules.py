@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 
 from edgeagent.errors import SettingsError
+from edgeagent.routing import SHIPPED_RULES
 from edgeagent.routing.sentences import Template
 from edgeagent.routing.targets import Noun
 from edgeagent.routing.values import PATTERNS
 from edgeagent.routing.words import stems
 
-SHIPPED = Path(__file__).with_name("home_assistant.toml")
 # Kinds of slots that are phrases with a meaning of their own.
 _PHRASES = {
     "command": PATTERNS["text"],
@@ -103,7 +103,7 @@ def read_rules(path: Path) -> RuleBook:
             "out."
         ) from exc
     book = _book(text)
-    if path != SHIPPED:  # whose sentences are compiled when they are needed
+    if path != SHIPPED_RULES:  # whose sentences are compiled when they are needed
         for template in (
             *book.before,
             *book.after,

@@ -322,7 +322,8 @@ class Agent:
         is_named = decision.reason == "named"
         choosing = choosing_of(
             spec, assistant, model_id=decision.model_id, domain=wish.domain, allowed=asked.tools,
-            tells=self.options.tells(wish, is_named=is_named), book=self.options.book,
+            tells=self.options.tells(wish, is_named=is_named),
+            book=self.options.book if spec.tools is not None else None,
         )  # fmt: skip
         return msgspec.structs.replace(spec, choosing=choosing, tools=None, stop=[])
 

@@ -12,7 +12,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +55,8 @@ class Tables:
 
 SqliteError: type[Exception] = sqlcipher.Error
 IntegrityError: type[Exception] = sqlcipher.IntegrityError
+# Python's own `sqlite3` has this too, and would cost a daemon a second SQLite library (1 MB).
+complete_statement: Callable[[str], bool] = sqlcipher.complete_statement
 
 # Before it, two connections of one process could corrupt a WAL database (sqlite.org/wal.html,
 # "The WAL-reset bug", 3.7.0 to 3.51.2).

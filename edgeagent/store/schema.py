@@ -8,11 +8,10 @@ patient, a customer), where the client said so. Times are UTC in milliseconds.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 
 from edgeagent.store import row_deletion
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import Tables, complete_statement
 from edgeagent.store.sql import scalar
 
 FIRST = """
@@ -328,7 +327,7 @@ def _statements(script: str) -> Iterator[str]:
     gathered = ""
     for line in script.splitlines(keepends=True):
         gathered += line
-        if sqlite3.complete_statement(gathered):
+        if complete_statement(gathered):
             yield gathered
             gathered = ""
     assert not gathered.strip(), "the script ends with a whole statement"

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from edgeagent.catalog.gguf.model_facts import inspect
+from edgeagent.catalog.gguf.description import inspect
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.speed import (
     Rates,

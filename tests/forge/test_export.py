@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from edgeagent.catalog.gguf.model_facts import inspect
+from edgeagent.catalog.gguf.description import inspect
 from edgeagent.catalog.library import Library
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.augment import Augmenter

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from edgeagent.routing import SHIPPED_RULES
 from edgeagent.routing.assist import commands_of, is_mapped
 from edgeagent.routing.commands import Command, Commands
-from edgeagent.routing.rules import SHIPPED, read_rules
+from edgeagent.routing.rules import read_rules
 from edgeagent.types import Tool
 from tests.routing.assist import HOME, SLOTS, schema
 from tests.routing.phrasings import (
@@ -25,7 +26,7 @@ from tests.routing.phrasings import (
 
 def commands(*names: str, home: str = HOME, tools: list[Tool] | None = None) -> Commands:
     offered = tools or [Tool(name=name, parameters=schema(name)) for name in names or SLOTS]
-    return commands_of(read_rules(SHIPPED), offered, [{"role": "system", "content": home}])
+    return commands_of(read_rules(SHIPPED_RULES), offered, [{"role": "system", "content": home}])
 
 
 ALL = commands()
@@ -172,7 +173,7 @@ def test_without_a_list_of_devices_nothing_is_named():
 
 def test_only_tools_that_are_offered_are_called():
     assert commands("HassTurnOff").read("turn on the kitchen light") is None
-    book = read_rules(SHIPPED)
+    book = read_rules(SHIPPED_RULES)
     assert is_mapped(book, [Tool(name="assist__HassTurnOn")])
     assert not is_mapped(book, [Tool(name="get_weather")])
 
@@ -183,7 +184,7 @@ def test_devices_are_read_from_the_systems_messages_only():
         {"role": "tool", "content": "- names: Sauna\n  domain: switch\n"},
     ]
     tools = [Tool(name="HassTurnOn", parameters=schema("HassTurnOn"))]
-    assert commands_of(read_rules(SHIPPED), tools, lies).read("turn on the sauna") is None
+    assert commands_of(read_rules(SHIPPED_RULES), tools, lies).read("turn on the sauna") is None
 
 
 def test_an_intent_counts_where_all_that_its_tool_needs_is_said():

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from edgeagent.errors import SettingsError
-from edgeagent.routing.rules import SHIPPED, read_rules
+from edgeagent.routing import SHIPPED_RULES
+from edgeagent.routing.rules import read_rules
 
 
 def test_every_sentence_of_the_shipped_mapping_compiles():
-    book = read_rules(SHIPPED)
+    book = read_rules(SHIPPED_RULES)
     for rule in book.rules:
         for template in rule.templates:
             assert (

@@ -1,27 +1,28 @@
-"""A model file's facts, read by a process of its own: `python -m edgeagent.catalog.gguf.inspection FILE`.
+"""The facts of a model file, read by a confined child process (`inspection_process`).
 
-The daemon asks for the facts of files that anybody may have dropped in. Reading them is bounded
-(`gguf.Limits`), and what goes wrong all the same goes wrong in a child without sockets.
+Anybody may have put a file into the models directory. Reading it is bounded (`header.Limits`), and a
+failure costs a child without sockets, not the daemon.
 """
 
 from __future__ import annotations
 
 import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 
-from edgeagent.catalog.gguf.model_facts import ModelFacts, inspect
-from edgeagent.errors import EdgeAgentError, GGUFRefused
-from edgeagent.worker import confinement, spawn
+from edgeagent.catalog.gguf.model_facts import ModelFacts
+from edgeagent.errors import GGUFRefused
+from edgeagent.worker import spawn
 
 TIMEOUT_S = 20.0
-ADDRESS_SPACE_BYTES = 2 << 30
+CHILD = "edgeagent.catalog.gguf.inspection_process"
 
 
 class Inspection(msgspec.Struct, frozen=True):
+    """What the child writes to its standard output, as JSON: the facts, or why there are none."""
+
     facts: ModelFacts | None = None
     error: str | None = None
 
@@ -42,7 +43,7 @@ def inspect_apart(path: Path) -> ModelFacts:
 def _remembered(path: Path, _size: int, _mtime_ns: int) -> ModelFacts:
     try:
         done = spawn.run(
-            "edgeagent.catalog.gguf.inspection",
+            CHILD,
             str(path.absolute()),
             capture_output=True,
             timeout=TIMEOUT_S,
@@ -55,16 +56,3 @@ def _remembered(path: Path, _size: int, _mtime_ns: int) -> ModelFacts:
     if found.facts is None:
         raise GGUFRefused(found.error or f"{path.name} is no model.")
     return found.facts
-
-
-def main(path: str) -> None:
-    confinement.enter(read=[path], address_space_bytes=ADDRESS_SPACE_BYTES)
-    try:
-        found = Inspection(facts=inspect(Path(path)))
-    except EdgeAgentError as exc:
-        found = Inspection(error=exc.message)
-    sys.stdout.buffer.write(msgspec.json.encode(found))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -20,7 +20,8 @@ import msgspec
 from edgeagent.catalog.approvals import identity_of
 from edgeagent.catalog.chat_template import ChatTemplate, read_template
 from edgeagent.catalog.digest import Progress, sha256_of
-from edgeagent.catalog.gguf.model_facts import ModelFacts, inspect
+from edgeagent.catalog.gguf.description import inspect
+from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.install import fetch
 from edgeagent.catalog.install.wheel import FetchFailed
 from edgeagent.catalog.library import STAGING, Library

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeagent.catalog.gguf.model_facts import inspect
+from edgeagent.catalog.gguf.description import inspect
 from edgeagent.catalog.install.convert import convert, gguf_name
 from edgeagent.catalog.install.installer import install
 from edgeagent.catalog.install.safetensors import read_tensors

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgeagent.catalog.gguf.model_facts import inspect
+from edgeagent.catalog.gguf.description import inspect
 from edgeagent.catalog.library import shipped_models_dir
 from edgeagent.catalog.manifest import Entry, Variant, load_catalog
 from edgeagent.catalog.sizing.model_shape import from_entry, from_facts

@@ -1,0 +1,29 @@
+"""Child process that reads one model file: `python -m edgeagent.catalog.gguf.inspection_process FILE`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from edgeagent.catalog.gguf.description import inspect
+from edgeagent.catalog.gguf.inspection import Inspection
+from edgeagent.errors import EdgeAgentError
+from edgeagent.worker import confinement
+
+ADDRESS_SPACE_BYTES = 2 << 30
+
+
+def main(path: str) -> None:
+    """Confine this process, then write an `Inspection` of the file to standard output."""
+    confinement.enter(read=[path], address_space_bytes=ADDRESS_SPACE_BYTES)
+    try:
+        found = Inspection(facts=inspect(Path(path)))
+    except EdgeAgentError as exc:
+        found = Inspection(error=exc.message)
+    sys.stdout.buffer.write(msgspec.json.encode(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

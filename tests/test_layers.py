@@ -28,6 +28,8 @@ HOMES = {
     },
     "argon2": {"store/store_key.py"},
     "sqlcipher3": {"store/connection.py"},
+    "sqlite_utils": {"cli/data_copy.py", "cli/shared/readable_store.py"},
+    "tomli_w": {"catalog/toml.py"},
     "jinja2": {"engine/prompt/template_process.py"},
     "uvicorn": {"api/http/server.py", "api/http/connection.py"},
     "h11": {"api/http/connection.py"},
@@ -74,3 +76,16 @@ def test_the_environment_is_read_in_one_place_only():
         if "os.environ" in path.read_text(encoding="utf-8")
     }
     assert users == {"environment.py"}
+
+
+def test_the_modules_of_a_daemon_bring_no_tools_for_terminals_and_tables():
+    """`edgeagent data query` imports them in a process of its own: a daemon would keep them for ever."""
+    program = """
+import sys
+import edgeagent.cli.main, edgeagent.cli.serve, edgeagent.daemon.app
+print({"sqlite_utils", "click_default_group", "dateutil", "tabulate", "pip"} & set(sys.modules) or "")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == ""

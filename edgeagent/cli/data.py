@@ -9,7 +9,9 @@ from typing import Any, Literal
 import click
 from rich.table import Table
 
+from edgeagent.cli.data_copy import copy
 from edgeagent.cli.data_erase import erase
+from edgeagent.cli.data_query import query, rows, schema, tables
 from edgeagent.cli.keys import actor
 from edgeagent.cli.models import megabytes
 from edgeagent.cli.shared.options import configured, settings_options
@@ -45,14 +47,15 @@ from edgeagent.store.store_key import Seal, obtain
 
 @click.group()
 def data() -> None:
-    """Show, export, erase, hold, back up and restore what is stored on this device.
+    """Show, query, copy, export, erase, hold, back up and restore what is stored on this device.
 
     All but `restore` work while the daemon runs. Whose data is meant is said by --owner,
     --conversation or --subject; of several, what matches all of them.
     """
 
 
-data.add_command(erase)
+for command in (tables, rows, query, schema, copy, erase):
+    data.add_command(command)
 
 
 @data.command("stats")

@@ -54,6 +54,7 @@ class Tables:
 
 
 SqliteError: type[Exception] = sqlcipher.Error
+SqliteWarning: type[Exception] = sqlcipher.Warning  # two statements where one is expected
 IntegrityError: type[Exception] = sqlcipher.IntegrityError
 # Python's own `sqlite3` has this too, and would cost a daemon a second SQLite library (1 MB).
 complete_statement: Callable[[str], bool] = sqlcipher.complete_statement

@@ -13,7 +13,8 @@ COMMANDS = [
     ["data", "export"], ["data", "erase"], ["data", "backup"], ["data", "restore"], ["data", "hold"],
     ["data", "release"], ["audit"], ["audit", "show"], ["audit", "verify"], ["audit", "export"],
     ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["keys", "rotate"],
-    ["keys", "forget"], ["bundle", "keys"],
+    ["keys", "forget"], ["bundle", "keys"], ["bundle", "keys", "show"], ["data", "tables"],
+    ["data", "rows"], ["data", "query"], ["data", "schema"], ["data", "copy"],
 ]  # fmt: skip
 
 

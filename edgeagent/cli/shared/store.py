@@ -75,7 +75,18 @@ def selector_options(command: Command) -> Command:
 def selected(owner: str | None, conversation: str | None, subject: str | None) -> Selector:
     if owner is None and conversation is None and subject is None:
         raise click.UsageError("Say whose data: give --owner, --conversation or --subject.")
+    for name in (owner, conversation, subject):
+        refuse_other_encodings(name or "", "The name")
     return Selector(owner=owner, conversation=conversation, subject=subject)
+
+
+def refuse_other_encodings(text: str, what: str) -> None:
+    """Raises: InvalidParameter for bytes of the command line that are not UTF-8: nothing stored has any."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        shown = text.encode(errors="backslashreplace").decode()[:60]
+        raise InvalidParameter(f"{what} {shown!r} is not UTF-8: correct it.") from exc
 
 
 @contextmanager

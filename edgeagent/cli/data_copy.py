@@ -1,0 +1,147 @@
+"""`edgeagent data copy`: what is stored of somebody, as a plain SQLite file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeagent import __version__
+from edgeagent.cli.models import megabytes
+from edgeagent.cli.shared.options import settings_options
+from edgeagent.cli.shared.readable_store import ReadableStore, reading
+from edgeagent.cli.shared.row_output import Row
+from edgeagent.cli.shared.store import progress_bars, selected, selector_options
+from edgeagent.durable import sync_file, sync_folder
+from edgeagent.errors import InvalidParameter
+from edgeagent.store.sql import now_ms
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database as SqliteUtils
+
+BATCH_ROWS = 20  # held in memory at a time; one may have megabytes
+ABOUT = "edgeagent_copy"  # the table that says what the file is
+_TYPES: dict[str, type] = {"TEXT": str, "INTEGER": int, "REAL": float, "BLOB": bytes}
+WARNING = (
+    "NOT ENCRYPTED: whoever can read {out} reads everything in it, and neither `data erase` nor retention "
+    "reaches it. Delete it when it has served."
+)
+
+
+@click.command()
+@click.argument("out", metavar="OUT.db", type=click.Path(path_type=Path, dir_okay=False))
+@selector_options
+@settings_options
+def copy(
+    config: Path | None, out: Path, owner: str | None, conversation: str | None, subject: str | None,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Copy what is stored of somebody into OUT.db, a plain SQLite file that is NOT ENCRYPTED.
+
+    Any tool that opens SQLite reads it: sqlite3, sqlite-utils, Datasette. It is one state of the store,
+    with the tables and columns of `edgeagent data schema` and one more, edgeagent_copy, that says whose data
+    it is. OUT.db must not exist; only you may read it. The audit gets a row.
+
+    \b
+        edgeagent data copy --subject patient-17 patient-17.db
+        sqlite3 patient-17.db "select plain from item_content"
+    """
+    who = selected(owner, conversation, subject)
+    if out.exists() or out.is_symlink():
+        raise InvalidParameter(f"File {out} exists, it is not overwritten: name another one.")
+    with (
+        reading(config, flags, who, "data.copy") as store,
+        progress_bars() as tell,
+        _new_file(out) as draft,
+    ):
+        n_rows = _fill(draft, store, tell)
+    size = megabytes(out.stat().st_size)
+    click.echo(f"Wrote {out} ({size}, {n_rows} rows of {store.scope})")
+    click.secho(WARNING.format(out=out), fg="red", bold=True, err=True)
+
+
+def _fill(draft: Path, store: ReadableStore, tell: Callable[[str, int, int | None], None]) -> int:
+    """Write every table of the selection. Gives the number of rows. Raises: sqlite3.Error."""
+    from sqlite_utils import Database as SqliteUtils
+
+    names = list(store.views.columns)
+    total = sum(store.n_rows(name) for name in names)
+    target = SqliteUtils(draft, recursive_triggers=False, execute_plugins=False)
+    try:
+        # The file gets its name when it is whole: it needs no journal, which would be plain text, too.
+        target.execute("PRAGMA journal_mode = OFF")
+        target.execute("PRAGMA synchronous = OFF")
+        for name in names:
+            _copy_table(target, store, name, lambda n: tell("copy", n, total))
+        target.table(ABOUT).insert(_about(store, total))
+    finally:
+        target.close()
+    return total
+
+
+def _copy_table(
+    target: SqliteUtils, store: ReadableStore, name: str, tell: Callable[[int], None]
+) -> None:
+    columns = store.views.columns[name]
+    target.table(name).create(
+        {column.name: _TYPES[column.kind] for column in columns},
+        pk=next(column.name for column in columns if column.is_key),
+        foreign_keys=[
+            (column.name, *column.refers_to)
+            for column in columns
+            if column.refers_to is not None and column.refers_to[0] != name
+        ],
+    )
+
+    def told() -> Iterator[Row]:
+        for row in store.run(f'select * from "{name}"'):
+            yield row
+            tell(1)
+
+    target.table(name).insert_all(told(), batch_size=BATCH_ROWS)
+
+
+def _about(store: ReadableStore, n_rows: int) -> Row:
+    assert store.who is not None
+    return {
+        "what": store.scope, **dict.fromkeys(("owner", "conversation", "subject")),
+        **store.who.values(), "n_rows": n_rows, "copied_ms": now_ms(), "made_by": f"edgeagent {__version__}",
+    }  # fmt: skip
+
+
+@contextmanager
+def _new_file(out: Path) -> Iterator[Path]:
+    """An empty file for its owner only, which becomes `out` when the block is done, and is gone otherwise.
+
+    Raises: InvalidParameter where it cannot be written, or `out` was made meanwhile.
+    """
+    draft = out.with_name(f".{out.name}.part")
+    try:
+        draft.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        yield draft
+        sync_file(draft)
+        _name(draft, out)
+        sync_folder(out.parent)
+    except (OSError, sqlite3.Error) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else exc
+        raise InvalidParameter(
+            f"File {out} cannot be written: {why}. Name a path with room that is yours."
+        ) from exc
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+def _name(draft: Path, out: Path) -> None:
+    try:
+        out.hardlink_to(draft)  # fails where there is such a file by now
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, such as that of a stick
+        draft.replace(out)

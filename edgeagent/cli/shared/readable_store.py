@@ -1,0 +1,157 @@
+"""What the commands share that read the store with SQL: opening it read-only, audit, and errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeagent.cli.keys import actor
+from edgeagent.cli.shared.options import configured
+from edgeagent.cli.shared.row_output import Row, printable
+from edgeagent.cli.shared.store import Opened, opened, selected
+from edgeagent.errors import BadRequest, EdgeAgentError, Forbidden, NotFound, StoreUnusable
+from edgeagent.store import audit, audit_anchor, ownership
+from edgeagent.store.connection import (
+    SqliteError,
+    SqliteWarning,
+    is_damage,
+    is_storage,
+    translate,
+)
+from edgeagent.store.database_files import StoreFiles
+from edgeagent.store.erasure import label
+from edgeagent.store.ownership import Selector
+from edgeagent.store.query_views import MOST_HEAP_BYTES, Views, open_views
+from edgeagent.store.sql import Connection, scalar
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database as SqliteUtils
+
+_REFUSALS = (
+    "not authorized", "is prohibited", "readonly database", "cannot modify", "vtable constructor",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ReadableStore:
+    """One state of the store, limited to a selection (None: all of it). One thread."""
+
+    who: Selector | None
+    views: Views
+    db: SqliteUtils
+
+    @property
+    def scope(self) -> str:
+        """Whose data this is, for people."""
+        return self.who.named() if self.who is not None else "every owner and subject"
+
+    def run(self, sql: str, values: Mapping[str, str] | None = None) -> Iterator[Row]:
+        """The rows of a SELECT as they come, columns of one name told apart as `id`, `id_2`.
+
+        Raises: BadRequest for SQL that is wrong, Forbidden for more than reading tables that may be
+        read, StoreError for the disk.
+        """
+        try:
+            yield from self.db.query(sql, dict(values or {}))
+        except (SqliteError, SqliteWarning, ValueError, OverflowError, MemoryError) as exc:
+            raise _translated(exc, self.views.path) from exc
+
+    def n_rows(self, table: str) -> int:
+        """How many rows a table of this store has here."""
+        (found,) = self.run(f'select count(*) as n from "{table}"')
+        return int(found["n"])
+
+    def refuse_unknown(self, table: str) -> None:
+        """Raises: BadRequest where there is no such table, or it has nothing of a selection."""
+        if table not in self.views.columns:
+            names = ", ".join(self.views.columns)
+            raise BadRequest(
+                f"There is no table {printable(table[:60])!r} of {self.scope}: use {names}."
+            )
+
+
+def _translated(exc: Exception, path: Path) -> EdgeAgentError | click.Abort:
+    text = printable(str(exc)[:200])
+    if text == "interrupted":  # Ctrl-C inside SQLite
+        return click.Abort()
+    if (is_storage(exc) and "readonly" not in text) or is_damage(exc):
+        return translate(exc, path)
+    if isinstance(exc, MemoryError) or text == "out of memory":
+        return BadRequest(
+            f"The statement needs more than {MOST_HEAP_BYTES >> 20} MiB of memory: select fewer or "
+            "shorter values, or sort less."
+        )
+    if any(refusal in text for refusal in _REFUSALS) or "returns rows" in text:
+        why = "it gives no rows" if "returns rows" in text else text
+        return Forbidden(
+            f"The statement is refused ({why}): one SELECT over the tables of `edgeagent data tables` "
+            "is all that can be run."
+        )
+    return BadRequest(
+        f"The SQL is wrong ({text}): `edgeagent data schema` shows tables and columns."
+    )
+
+
+def selected_or_all(
+    owner: str | None, conversation: str | None, subject: str | None
+) -> Selector | None:
+    """Whose data is meant; None: everybody's."""
+    if owner is None and conversation is None and subject is None:
+        return None
+    return selected(owner, conversation, subject)
+
+
+@contextmanager
+def reading(
+    config: Path | None, flags: dict[str, Any], who: Selector | None, action: str, *, what: str = "",
+    sql: str | None = None,
+) -> Iterator[ReadableStore]:  # fmt: skip
+    """The store for reading. Works beside a running daemon, whose log cannot shrink meanwhile.
+
+    The audit has a row of it before anything is read: `action`, whose data, `what`, and a keyed digest of
+    `sql`, which may name people. Raises: StoreUnusable where there is no store; NotFound where nothing is
+    kept of `who`; what opening the store raises.
+    """
+    from sqlite_utils import Database as SqliteUtils  # commands without SQL do not wait for it
+
+    files = StoreFiles(configured(config, **flags).settings.store_dir)
+    if not files.database.exists():
+        raise StoreUnusable(
+            f"There is no store in {files.folder}: name the daemon's state directory with --state-dir."
+        )
+    with opened(config, flags) as here:
+        if who is not None and not here.database.read(lambda conn: _is_any(conn, who)):
+            raise NotFound(f"Nothing is stored of {who.named()}: check the spelling.")
+        _audit(here, action, who, what, sql)
+        secret = here.database.secret
+        views = open_views(here.database.files.database, secret.raw if secret else None, who)
+        try:
+            # Plugins of sqlite-utils would be handed the decrypted connection.
+            db = SqliteUtils(views.db.conn, recursive_triggers=False, execute_plugins=False)
+            yield ReadableStore(who, views, db)
+        finally:
+            views.close()
+
+
+def _is_any(conn: Connection, who: Selector) -> bool:
+    if any(ownership.counts(conn, who).values()):
+        return True
+    sql = "select 1 from key where owner = :owner limit 1"
+    return who.is_whole_owner and scalar(conn, sql, who.values()) is not None
+
+
+def _audit(here: Opened, action: str, who: Selector | None, what: str, sql: str | None) -> None:
+    key = here.audit_key
+    whose = "store" if who is None else label(key, who)
+    digest = audit.pseudonym(key, "sql", sql) if sql is not None else ""
+    named = " ".join(filter(None, (whose, what, digest)))
+    here.database.write(
+        lambda conn: audit.append(conn, key, actor=actor(), action=action, object=named),
+        essential=True,
+    ).result()
+    audit_anchor.publish_done(here.database, key, here.anchor)

@@ -1,0 +1,223 @@
+"""The tables that people may read with SQL: views over one connection that can do nothing else.
+
+A connection of `open_views` has a temporary view for each readable table, named like it and limited to a
+selection. An authorizer holds statements to those: SELECT, no other tables or columns, no PRAGMA, ATTACH or
+extension, and the connection is query-only besides. Two things are never shown: digests and hints of API
+keys, and what the store keeps for itself (`HIDDEN`).
+
+SQLite tells an authorizer which view reads a table by the view's name, which a statement can imitate
+with a common table expression (`with item as (select * from main.item)`). So each view reads another one
+whose name is random, and only that one may read the table.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeagent.store.connection import SqliteError, Tables, connect, translate
+from edgeagent.store.ownership import TABLES, Selector
+
+MOST_HEAP_BYTES = 256 << 20  # what SQLite may use in this process: sorting happens in memory
+_STEPS_PER_CHECK = 100_000  # of SQLite's machine, between two looks for Ctrl-C
+_SAVEPOINT = "sqlite_utils_query"  # sqlite-utils puts one around each query
+
+_KEY_COLUMNS = (
+    "id", "name", "owner", "scopes", "limits", "tools", "is_break_glass", "created_ms", "expires_ms",
+    "revoked_ms", "replaced_by",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Readable:
+    """A table that may be read. `columns` None: all. `parent`: which rows belong to a selection, where
+    that is not said by `Selector.where`; None: none of them, the table is shown without selection only."""
+
+    name: str
+    about: str
+    columns: tuple[str, ...] | None = None
+    parent: str | None = None
+
+
+# What refers to others comes behind them.
+READABLE = (
+    Readable("conversation", "conversations: owner, subject, metadata"),
+    Readable("response", "answers: model, status, conversation"),
+    Readable("response_content", "their text and instructions, as JSON",
+             parent="response_id in (select id from response)"),
+    Readable("item", "what was said, call by call: kind, role, place"),
+    Readable("item_content", "its content, as JSON and as plain text",
+             parent="item_rowid in (select rowid from item)"),
+    Readable("transcript", "dictations: model, language, length"),
+    Readable("segment", "their pieces: times, confidence"),
+    Readable("segment_content", "the words of each piece",
+             parent="segment_rowid in (select rowid from segment)"),
+    Readable("feedback", "ratings of answers"),
+    Readable("feedback_content", "comments beside them",
+             parent="feedback_rowid in (select rowid from feedback)"),
+    Readable("request", "every request: route, status, tokens, timings"),
+    Readable("key", "API keys, without digests and hints", _KEY_COLUMNS, parent="key"),
+    Readable("audit", "who did what; `edgeagent audit verify` checks it"),
+    Readable("measurement", "what `edgeagent doctor --measure` found"),
+)  # fmt: skip
+# Kept for the store itself: sealed heads, numbers of erasures, cached computations and their keys,
+# search indexes (which repeat content), steps of migration.
+HIDDEN = frozenset(
+    {"checkpoint", "erasure", "prefix", "properties", "migrations", "item_fts", "segment_fts"}
+)
+_ALLOWED_CODES = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE})
+_TABLE_FUNCTIONS = frozenset({"json_each", "json_tree"})
+# They load code, write files, or reach below SQL.
+_BAD_FUNCTIONS = re.compile(r"load_|fts|rtree|sqlcipher|readfile|writefile|edit$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a view. `kind`: TEXT, INTEGER, REAL or BLOB. `refers_to`: table and column whose values
+    it has, if any."""
+
+    name: str
+    kind: str
+    is_key: bool
+    refers_to: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class Views:
+    """A connection with views, and what they are. One thread; `close` may be called twice."""
+
+    db: Tables
+    path: Path
+    columns: dict[str, list[Column]]
+    statements: dict[str, str]  # how each table was made, hidden columns left out
+
+    def close(self) -> None:
+        self.db.close()
+
+
+def open_views(path: Path, key: bytes | None, selector: Selector | None) -> Views:
+    """Open the database for reading, one state of it, limited to the selection (None: all of it).
+
+    Statements raise SqliteError or SqliteWarning where they are wrong or may not be. Raises: what
+    `translate` gives.
+    """
+    db = connect(path, key, role="reader")
+    try:
+        db.execute("PRAGMA query_only = OFF")  # temporary views are written, too
+        db.execute(f"PRAGMA hard_heap_limit = {MOST_HEAP_BYTES}")
+        views = Views(db, path, {}, {})
+        inner: set[str] = set()
+        for table in READABLE:
+            condition = _condition(table, selector)
+            if condition is not None:
+                inner.add(_make_view(views, table, condition))
+        tables = {row[0].lower() for row in db.execute("select name from main.sqlite_master")}
+        db.execute("PRAGMA query_only = ON")
+        db.execute("BEGIN")
+    except SqliteError as exc:
+        db.close()
+        raise translate(exc, path) from exc
+    db.conn.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    # Python looks for Ctrl-C between instructions of its own only.
+    db.conn.set_progress_handler(lambda: 0, _STEPS_PER_CHECK)
+    db.conn.set_authorizer(_authorizer(frozenset(views.columns), frozenset(inner), tables))
+    return views
+
+
+def _condition(table: Readable, selector: Selector | None) -> str | None:
+    """Which rows of a table are meant, as SQL; None: the table is not part of the selection."""
+    if selector is None:
+        return "true"
+    if table.name == "key":  # credentials are the owner's and of no conversation or subject
+        condition = "owner = :owner" if selector.is_whole_owner else "false"
+    elif table.name in TABLES:
+        condition = selector.where(table.name)
+    elif table.parent is not None:
+        condition = table.parent
+    else:
+        return None
+    # A view cannot have bound values.
+    values = {name: _literal(value) for name, value in selector.values().items()}
+    return re.sub(r":(owner|conversation|subject)\b", lambda found: values[found[1]], condition)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _make_view(views: Views, table: Readable, condition: str) -> str:
+    """Make the two views of a table; gives the name of the inner one, which may read it."""
+    name, db = table.name, views.db
+    found = db.execute(f'PRAGMA main.table_info("{name}")').fetchall()
+    foreign = {
+        column: (other, to)
+        for _, _, other, column, to, *_ in db.execute(f'PRAGMA main.foreign_key_list("{name}")')
+    }
+    shown = [
+        Column(column, kind.upper(), bool(place), foreign.get(column))
+        for _, column, kind, _, _, place in found
+        if table.columns is None or column in table.columns
+    ]
+    inner = f"rows_{secrets.token_hex(16)}"
+    names = ", ".join(f'"{column.name}"' for column in shown)
+    # A table of which no column is used is named to the authorizer without the view: use one always.
+    used = min((column for column in shown if not column.is_key), key=lambda c: c.name != "owner")
+    db.execute(
+        f'create temp view "{inner}" as select {names} from main."{name}" '
+        f"where ({condition}) and typeof(\"{used.name}\") != ''"
+    )
+    db.execute(f'create temp view "{name}" as select * from "{inner}"')
+    views.columns[name] = shown
+    hidden = {column for _, column, *_ in found} - {column.name for column in shown}
+    made = db.execute("select sql from main.sqlite_master where name = ?", (name,)).fetchone()[0]
+    views.statements[name] = _without(made, hidden)
+    return inner
+
+
+def _without(statement: str, columns: set[str]) -> str:
+    """CREATE TABLE without some columns; ours have one in each line."""
+    lines = statement.splitlines()
+    kept = [line for line in lines if not line.strip() or line.split()[0] not in columns]
+    return "\n".join(kept) + ";"
+
+
+def _authorizer(
+    views: frozenset[str], inner: frozenset[str], tables: set[str]
+) -> Callable[[int, str | None, str | None, str | None, str | None], int]:
+    """What SQLite asks for each thing that a statement would do; `tables`: all names of the database."""
+
+    def may_read(table: str, column: str, database: str | None, by: str | None) -> bool:
+        if by in inner:
+            return True
+        if database == "temp":
+            return table in views or table in inner
+        if table.lower() in _TABLE_FUNCTIONS:
+            return True
+        # A table of which no column is read, named without its database: a view of ours, or one that
+        # the statement defines itself.
+        is_named_only = database is None and column == ""
+        is_foreign = table.lower() in tables - views or table.lower().startswith("sqlite_")
+        return is_named_only and not is_foreign
+
+    def is_allowed(code: int, first: Any, second: Any, database: Any, by: Any) -> bool:
+        if code == sqlite3.SQLITE_READ:
+            return may_read(first, second, database, by)
+        if code == sqlite3.SQLITE_FUNCTION:
+            return _BAD_FUNCTIONS.match(second) is None
+        if code == sqlite3.SQLITE_SAVEPOINT:
+            return bool(second == _SAVEPOINT)
+        return code in _ALLOWED_CODES
+
+    def decide(code: int, first: Any, second: Any, database: Any, by: Any) -> int:
+        return (
+            sqlite3.SQLITE_OK
+            if is_allowed(code, first, second, database, by)
+            else sqlite3.SQLITE_DENY
+        )
+
+    return decide

@@ -329,7 +329,7 @@ def smollm_daemon(
 def shipped_assistant() -> Path:
     """A folder as `models/` is shipped, with a small edge-assistant-s in it (`tests/assistant.py`)."""
     pytest.importorskip("torch")
-    made_of = [ROOT / "tests" / "assistant.py", ROOT / "edgeagent" / "intents.py"]
+    made_of = [ROOT / "tests" / "assistant.py", ROOT / "edgeagent" / "types" / "intents.py"]
     made_of += sorted((ROOT / "edgeagent" / "forge").glob("*.py"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in made_of)).hexdigest()
     folder = CACHE.parent / "assistant" / digest[:16]

@@ -147,7 +147,7 @@ def _memory(served: Served) -> dict[str, int]:
     return {
         "daemon": psutil.Process(served.process.pid).memory_info().rss,
         "worker": rss("edgeagent.engine.worker"),
-        "template": rss("edgeagent.engine.prompt.template_process"),
+        "template": rss("edgeagent.engine.template"),
     }
 
 

@@ -117,7 +117,7 @@ def test_a_template_process_that_stops_is_replaced_and_the_worker_goes_on(
     assert answer(daemon)
     worker = the_worker(daemon)
     helpers = worker.children(recursive=True)
-    (template,) = [c for c in helpers if "edgeagent.engine.prompt.template_process" in c.cmdline()]
+    (template,) = [c for c in helpers if "edgeagent.engine.template" in c.cmdline()]
     template.suspend()
     with daemon.client(timeout=60) as client:
         request = [{"role": "user", "content": "x" * n_letters}]

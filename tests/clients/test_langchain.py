@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
 import jsonschema
 import openai
 import pytest
@@ -145,13 +146,14 @@ def test_errors_are_those_of_the_sdk(model: ChatOpenAI, smollm_daemon: DaemonPro
 
 
 def test_documents_and_queries_are_embedded(smollm_daemon: DaemonProcess, minilm_dir: Path):
-    # Its own cutting of long texts counts with OpenAI's tokenizers, which it would download.
-    embeddings = OpenAIEmbeddings(
-        model=MINILM, base_url=f"{smollm_daemon.url}/v1", api_key="none", max_retries=0,
-        check_embedding_ctx_length=False,
-    )  # fmt: skip
-    texts = ["The parcel has not arrived.", "Roses like clay soil."]
-    rows = embeddings.embed_documents(texts)
-    asked = embeddings.embed_query("Where is my package?")
+    with httpx.Client(timeout=60) as http_client:  # the class closes none of its own
+        # Its own cutting of long texts counts with OpenAI's tokenizers, which it would download.
+        embeddings = OpenAIEmbeddings(
+            model=MINILM, base_url=f"{smollm_daemon.url}/v1", api_key="none", max_retries=0,
+            check_embedding_ctx_length=False, http_client=http_client,
+        )  # fmt: skip
+        texts = ["The parcel has not arrived.", "Roses like clay soil."]
+        rows = embeddings.embed_documents(texts)
+        asked = embeddings.embed_query("Where is my package?")
     near, far = (sum(a * b for a, b in zip(row, asked, strict=True)) for row in rows)
     assert len(asked) == 384 and near > far + 0.2

@@ -48,7 +48,6 @@ from edgeagent.types import (
     TokenizeSpec,
 )
 from edgeagent.worker import confinement, log_format
-from edgeagent.worker.process_title import ProcessTitle
 
 logger = logging.getLogger(__name__)
 
@@ -225,8 +224,6 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     fd, level, daemon = int(argv[1]), argv[2].upper(), int(argv[3])
-    # Under the name that `ps` showed before modules had rooms: monitoring looks for it.
-    ProcessTitle().replace("engine.process.worker", "engine.worker")
     log_format.start(level, "%(levelname)s worker %(name)s %(message)s")
     channel = Channel(fd)
     (first, *_) = channel.receive()

@@ -302,7 +302,6 @@ async def test_the_worker_is_confined_and_its_children_end_with_it(stories):
     assert "NoNewPrivs:\t1" in status
     assert int(Path(f"/proc/{client.pid}/oom_score_adj").read_text()) >= 500
     server, template = children = worker.children(recursive=True)
-    assert "edgeagent.engine.worker" in worker.cmdline()
     assert "edgeagent.engine.process.fork_server" in server.cmdline()
     assert "edgeagent.engine.template" in template.cmdline()
     assert template.ppid() == server.pid

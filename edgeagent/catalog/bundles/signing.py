@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from edgeagent.catalog.bundles import minisign
+from edgeagent.durable import open_regular
 from edgeagent.errors import KeyUnusable
 
 SIGNATURE_BYTES = 64
@@ -239,15 +240,9 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        # Not blocking: opening a named pipe would wait for a writer for ever.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            data = file.read(_MAX_KEY_FILE_BYTES + 1)
+        with open_regular(path, _MAX_KEY_FILE_BYTES) as file:
+            return file.read()
     except OSError as error:
         raise KeyUnusable(
             f"Key file {path} cannot be read ({error}): check the path and its permissions"
         ) from error
-    if len(data) > _MAX_KEY_FILE_BYTES:
-        raise KeyUnusable(
-            f"{path} has more than {_MAX_KEY_FILE_BYTES} bytes, no key has: give a key file"
-        )
-    return data

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from edgeagent.api.http.hosts import is_loopback
+from edgeagent.api.http.loopback import is_loopback
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.daemon.heap import use_one_arena
 from edgeagent.daemon.instance import Instance

@@ -17,11 +17,11 @@ from litestar import Litestar
 from litestar.types import ASGIApp
 
 from edgeagent.api.application import application
-from edgeagent.api.http import auth, guard, server
+from edgeagent.api.http import auth, host_and_origin, server
 from edgeagent.api.http.bodies import Bodies
 from edgeagent.api.http.errors import keep_private
-from edgeagent.api.http.hosts import is_loopback
 from edgeagent.api.http.limits import FailureThrottle, Limiter
+from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.read_audit import ReadAudit
 from edgeagent.daemon.bootstrap_key import bootstrap
@@ -38,11 +38,11 @@ from edgeagent.routing import SHIPPED_RULES
 from edgeagent.routing.intents import AssistantOptions
 from edgeagent.serving.answer import Agent
 from edgeagent.serving.archive import Archive
-from edgeagent.serving.background import Runs
-from edgeagent.serving.conversations import Dialogues
-from edgeagent.serving.model_cards import Cards
-from edgeagent.serving.one_shot import Calls
-from edgeagent.serving.prefix_store import Limits, Prefixes
+from edgeagent.serving.background import BackgroundResponses
+from edgeagent.serving.conversations import Conversations
+from edgeagent.serving.model_cards import ModelCards
+from edgeagent.serving.one_shot import OneShotService
+from edgeagent.serving.prefix_store import PrefixLimits, PrefixStore
 from edgeagent.serving.terminal_history import forget_history
 from edgeagent.settings import Settings
 from edgeagent.store.database import open_store
@@ -102,20 +102,22 @@ class Daemon:
         )
         self.hub = ErasureHub()
         self.archive = Archive(self.database, is_searchable=settings.search, hub=self.hub)
-        self.dialogues = Dialogues(self.archive)
-        self.runs = Runs()
-        self.prefixes = Prefixes(self.database, _prefix_limits(settings), self.models.identity)
+        self.conversations = Conversations(self.archive)
+        self.background = BackgroundResponses()
+        self.prefix_store = PrefixStore(
+            self.database, _prefix_limits(settings), self.models.identity
+        )
         self._requests = (
             RequestLog(self.database, settings.request_flush_s) if self.database else None
         )
         self.agent = Agent(self.pool, self.models, self._note, _assistant_options(settings))
         self.custody = Custody(self.database, settings, hub=self.hub, settle=self._settle)
         ContentPlaces(
-            self.runs, self.dialogues, self.database is not None, self.custody, self._requests,
-            self.pool, self.keyring, self.prefixes, settings.state_dir,
+            self.background, self.conversations, self.database is not None, self.custody, self._requests,
+            self.pool, self.keyring, self.prefix_store, settings.state_dir,
         ).register(self.hub)  # fmt: skip
-        self.calls = Calls(self.pool, self.models, self._note)
-        self.cards = Cards(self.pool, self.models, settings.idle_unload_s or None)
+        self.one_shots = OneShotService(self.pool, self.models, self._note)
+        self.cards = ModelCards(self.pool, self.models, settings.idle_unload_s or None)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
@@ -137,26 +139,26 @@ class Daemon:
             paths,
             is_exposed=is_exposed,
         )
-        rules = guard.rules(
+        rules = host_and_origin.rules(
             settings.host,
             settings.allowed_hosts,
             settings.allowed_origins,
             settings.max_body_bytes,
             is_local=not is_exposed,
         )
-        return guard.Guard(authentication, rules, paths)
+        return host_and_origin.RequestGuard(authentication, rules, paths)
 
     def _api(self) -> Litestar:
         parts = {
             "agent": self.agent,
             "archive": self.archive,
-            "calls": self.calls,
+            "one_shots": self.one_shots,
             "cards": self.cards,
             "custody": self.custody,
-            "dialogues": self.dialogues,
+            "conversations": self.conversations,
             "keyring": self.keyring,
-            "prefixes": self.prefixes,
-            "runs": self.runs,
+            "prefix_store": self.prefix_store,
+            "background": self.background,
             "settings": self.settings,
         }
         return application(parts, on_startup=[self._start], on_shutdown=[self.close])
@@ -169,7 +171,7 @@ class Daemon:
         await self.custody.sweep_overdue()
         self.custody.start()
         await self._fail_open()
-        self.prefixes.start()
+        self.prefix_store.start()
         if self._requests is not None:
             self._requests.start()
         if self.settings.preload:
@@ -208,8 +210,8 @@ class Daemon:
         if self._preloading is not None:
             self._preloading.cancel()
         await self._idle.close()
-        await self.runs.close()
-        await self.prefixes.close()
+        await self.background.close()
+        await self.prefix_store.close()
         await self.pool.close()
         if self._requests is not None:
             await self._requests.close()
@@ -228,7 +230,7 @@ class Daemon:
         if self.database is None:
             return
         try:
-            n_failed = await self.dialogues.fail_open()
+            n_failed = await self.conversations.fail_open()
         except EdgeAgentError as exc:  # they are shown as failed all the same
             logger.warning("responses_not_marked code=%s", exc.code)
         else:
@@ -249,7 +251,7 @@ class Daemon:
         """Answer on these sockets until told to stop by SIGINT or SIGTERM."""
         for sock in sockets:
             server.send_at_once(sock)
-        await server.server(self.app, self.settings, self.runs.close).serve(sockets=sockets)
+        await server.server(self.app, self.settings, self.background.close).serve(sockets=sockets)
 
 
 def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:
@@ -281,8 +283,8 @@ def _assistant_options(settings: Settings) -> AssistantOptions:
     )
 
 
-def _prefix_limits(settings: Settings) -> Limits:
-    return Limits(
+def _prefix_limits(settings: Settings) -> PrefixLimits:
+    return PrefixLimits(
         most_bytes=settings.prefix_store_bytes,
         reserve_bytes=settings.store_reserve_bytes,
         min_tokens=settings.prefix_min_tokens,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeagent.pool import Pool
-from edgeagent.serving.background import Runs
-from edgeagent.serving.conversations import Dialogues
-from edgeagent.serving.prefix_store import Prefixes
+from edgeagent.serving.background import BackgroundResponses
+from edgeagent.serving.conversations import Conversations
+from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.terminal_history import forget_history
 from edgeagent.store.erasure_hub import ErasureHub, Gone
 from edgeagent.store.keyring import Keyring
@@ -23,14 +23,14 @@ from edgeagent.store.requests import RequestLog
 class ContentPlaces:
     """The parts of the daemon that hold content, and how each forgets."""
 
-    runs: Runs
-    dialogues: Dialogues
+    background: BackgroundResponses
+    conversations: Conversations
     is_stored: bool
     custody: Custody
     requests: RequestLog | None
     pool: Pool
     keyring: Keyring
-    prefixes: Prefixes
+    prefix_store: PrefixStore
     state_dir: Path
 
     def register(self, hub: ErasureHub) -> None:
@@ -39,21 +39,21 @@ class ContentPlaces:
             ("exports", "pages of exports under way", self._exports),
             ("request log", "rows that are not written yet", self._requests),
             ("cached prefixes", "prompts, answers and schemas in workers", self._cells),
-            ("kept prefixes", "what models computed of dialogues, on disk", self._files),
+            ("kept prefixes", "what models computed of conversations, on disk", self._files),
             ("terminal history", "lines typed into `edgeagent chat`", self._history),
         ):
             hub.register(name, holds, forget)
 
     async def _runs(self, gone: Gone) -> None:
         """Whatever lost its row or its content; of a conversation that lost an item, what has ended."""
-        ids = self.runs.ids(gone.owner)
+        ids = self.background.ids(gone.owner)
         if not ids:
             return
-        stored = await self.dialogues.stored(ids) if self.is_stored else set(ids)
+        stored = await self.conversations.stored(ids) if self.is_stored else set(ids)
         lost = set(ids) - stored
         if gone.conversation is not None:
-            lost.update(self.runs.ended_in(gone.conversation))
-        await self.runs.forget(lost)
+            lost.update(self.background.ended_in(gone.conversation))
+        await self.background.forget(lost)
 
     async def _exports(self, gone: Gone) -> None:
         if gone.cause != "expire":
@@ -73,9 +73,9 @@ class ContentPlaces:
 
     async def _files(self, gone: Gone) -> None:
         if gone.owner is not None and gone.cause != "erase":
-            self.prefixes.forget(gone.owner)
+            self.prefix_store.forget(gone.owner)
         else:
-            await self.prefixes.erased()
+            await self.prefix_store.erased()
 
     async def _history(self, gone: Gone) -> None:
         if gone.cause in ("erase", "elsewhere"):

@@ -15,14 +15,14 @@ _DISPENSABLE = frozenset({"domain", "floor"})
 _PARTS_OF_A_DURATION = frozenset({"hours", "minutes", "seconds"})
 
 
-class DoesNotFit(ValueError):
+class ArgumentMismatch(ValueError):
     """A tool cannot be called with these arguments."""
 
 
 def arguments_for(
     tool: Tool, values: Mapping[str, Any], optional: Collection[str] = ()
 ) -> dict[str, Any]:
-    """`values` as arguments of a tool. Raises: DoesNotFit."""
+    """`values` as arguments of a tool. Raises: ArgumentMismatch."""
     properties = tool.parameters.get("properties")
     if not isinstance(properties, Mapping):
         if tool.parameters.get("additionalProperties") is False:
@@ -36,14 +36,14 @@ def arguments_for(
         elif not (
             name in _DISPENSABLE or name in optional or (name == "area" and "name" in values)
         ):
-            raise DoesNotFit(name)
+            raise ArgumentMismatch(name)
     return _completed(found, tool.parameters.get("required"), properties)
 
 
 def _completed(
     found: dict[str, Any], required: Any, properties: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments with what is required and says nothing. Raises: DoesNotFit."""
+    """The arguments with what is required and says nothing. Raises: ArgumentMismatch."""
     for name in required if isinstance(required, list) else ():
         if name in found:
             continue
@@ -52,7 +52,7 @@ def _completed(
         elif name in _PARTS_OF_A_DURATION and found.keys() & _PARTS_OF_A_DURATION:
             found[name] = 0
         else:
-            raise DoesNotFit(name)
+            raise ArgumentMismatch(name)
     return found
 
 
@@ -75,23 +75,23 @@ def _others(schema: Mapping[str, Any]) -> list[Any]:
 
 
 def fitted(value: Any, schema: Any) -> Any:
-    """`value` in the type that a schema has. Raises: DoesNotFit."""
+    """`value` in the type that a schema has. Raises: ArgumentMismatch."""
     if not isinstance(schema, Mapping):
         return value
     if others := _others(schema):
         for other in others:
             try:
                 return fitted(value, other)
-            except DoesNotFit:
+            except ArgumentMismatch:
                 continue
-        raise DoesNotFit(value)
+        raise ArgumentMismatch(value)
     kinds = schema.get("type")
     for kind in kinds if isinstance(kinds, list) else [kinds]:
         try:
             return _within(_typed(value, str(kind).lower() if kind else None, schema), schema)
-        except DoesNotFit:
+        except ArgumentMismatch:
             continue
-    raise DoesNotFit(value)
+    raise ArgumentMismatch(value)
 
 
 def _typed(value: Any, kind: str | None, schema: Mapping[str, Any]) -> Any:
@@ -103,7 +103,7 @@ def _typed(value: Any, kind: str | None, schema: Mapping[str, Any]) -> Any:
             return value
         if len(value) == 1:
             return _typed(value[0], kind, schema)
-        raise DoesNotFit(value)
+        raise ArgumentMismatch(value)
     if kind in ("integer", "number") and isinstance(value, int | float):
         if float(value).is_integer():
             return int(value)
@@ -113,7 +113,7 @@ def _typed(value: Any, kind: str | None, schema: Mapping[str, Any]) -> Any:
         return value if isinstance(value, str) else f"{value:g}"
     elif kind is None:
         return int(value) if isinstance(value, float) and value.is_integer() else value
-    raise DoesNotFit(value)
+    raise ArgumentMismatch(value)
 
 
 def _within(value: Any, schema: Mapping[str, Any]) -> Any:
@@ -121,11 +121,11 @@ def _within(value: Any, schema: Mapping[str, Any]) -> Any:
     if isinstance(allowed, list) and value not in allowed and not isinstance(value, list):
         alike = [one for one in allowed if str(one).casefold() == str(value).casefold()]
         if not alike:
-            raise DoesNotFit(value)
+            raise ArgumentMismatch(value)
         return alike[0]
     if isinstance(value, int | float):
         low, high = schema.get("minimum"), schema.get("maximum")
         is_low = isinstance(low, int | float) and value < low
         if is_low or (isinstance(high, int | float) and value > high):
-            raise DoesNotFit(value)
+            raise ArgumentMismatch(value)
     return value

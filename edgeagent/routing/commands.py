@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgeagent.routing.arguments import DoesNotFit, arguments_for
+from edgeagent.routing.arguments import ArgumentMismatch, arguments_for
 from edgeagent.routing.rules import Rule, RuleBook
 from edgeagent.routing.sentences import Phrase, Template
-from edgeagent.routing.targets import Ambiguous, Home, Target
+from edgeagent.routing.targets import AmbiguousTarget, Home, Target
 from edgeagent.routing.values import PATTERNS, READERS
 from edgeagent.routing.words import Words
 from edgeagent.types import CallText, Tool
@@ -173,10 +173,10 @@ class Commands:
         """The calls of a sentence; None where a phrase of it means nothing here."""
         try:
             values, shown = self._values(template, phrases, words)
-        except (ValueError, DoesNotFit):
+        except (ValueError, ArgumentMismatch):
             return None
         targets = self._targets(rule, template, phrases, words)
-        if targets is None or isinstance(targets, Ambiguous):
+        if targets is None or isinstance(targets, AmbiguousTarget):
             return None if targets is None else _question(targets)
         calls = []
         try:
@@ -186,7 +186,7 @@ class Commands:
                     tool, {**said, **values, **rule.text.set}, rule.text.optional
                 )
                 calls.append(CallText(tool.name, arguments))
-        except DoesNotFit:
+        except ArgumentMismatch:
             return None
         if len(calls) > MAX_CALLS:
             return None
@@ -199,7 +199,7 @@ class Commands:
     def _values(
         self, template: Template, phrases: Mapping[str, Phrase], words: Words
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        """The arguments other than targets, and how each is told. Raises: ValueError, DoesNotFit."""
+        """The arguments other than targets, and how each is told. Raises: ValueError, ArgumentMismatch."""
         values: dict[str, Any] = {}
         shown: dict[str, str] = {}
         for name, phrase in phrases.items():
@@ -220,24 +220,24 @@ class Commands:
         return values, shown
 
     def _phrase(self, kind: str, said: Words, original: str) -> str:
-        """Raises: DoesNotFit for a phrase that means nothing here."""
+        """Raises: ArgumentMismatch for a phrase that means nothing here."""
         if kind == "text":
             return original
         if kind == "command":
             command = self._one(said)
             if command is None or not command.calls:
-                raise DoesNotFit(original)
+                raise ArgumentMismatch(original)
             return original
         if kind == "area":
             area, _ = self.home.place(said.words) or (None, None)
             if area is None:
-                raise DoesNotFit(original)
+                raise ArgumentMismatch(original)
             return area
         return self.book.choices[kind][said.line.strip()]
 
     def _targets(
         self, rule: Rule, template: Template, phrases: Mapping[str, Phrase], words: Words
-    ) -> tuple[Target, ...] | Ambiguous | None:
+    ) -> tuple[Target, ...] | AmbiguousTarget | None:
         text = rule.text
         if "target" not in template.kinds:
             return self.home.only(text.default_domain) if text.default_domain else ()
@@ -252,7 +252,7 @@ class Commands:
         every: list[Target] = []
         for part in " ".join(said).split(" and "):
             one = self.home.target(part.split(), text.domains, place_domain=text.place_domain)
-            if one is None or isinstance(one, Ambiguous):
+            if one is None or isinstance(one, AmbiguousTarget):
                 return one
             every += one
         return tuple(dict.fromkeys(every))
@@ -283,7 +283,7 @@ class _Shown(dict[str, str]):
         return ""
 
 
-def _question(several: Ambiguous) -> Command:
+def _question(several: AmbiguousTarget) -> Command:
     names = list(several.names[:6])
     said = ", ".join(names[:-1]) + f" or {names[-1]}"
     return Command(question=f"Which one do you mean: {said}?")

@@ -20,7 +20,7 @@ from edgeagent.catalog.ids import nearest
 from edgeagent.errors import Forbidden, InvalidParameter
 from edgeagent.routing import SHIPPED_RULES
 from edgeagent.types import CallText, GenerateSpec, Tool, ToolUse
-from edgeagent.types.intents import Candidate, Choosing, Slot, WholeCall
+from edgeagent.types.intents import Candidate, IntentQuestion, Slot, WholeCall
 
 # The rules for clients' tools are imported by the first request that needs them: most daemons never
 # get one, and the modules take 0.6 MB.
@@ -32,7 +32,7 @@ _REMARKS = frozenset({"title", "description", "examples", "default", "$comment"}
 _OBJECT = _REMARKS | {"type", "properties", "required", "additionalProperties"}
 
 
-class Wish(Struct, frozen=True, kw_only=True):
+class AssistantPreferences(Struct, frozen=True, kw_only=True):
     """What a request wants of an assistant model: intents of one `domain`; with or without `calls` where it
     offers no tools."""
 
@@ -56,21 +56,21 @@ class AssistantOptions(Struct, frozen=True, kw_only=True):
 
         return read_rules(self.tools) if self.tools is not None else None
 
-    def tells(self, wish: Wish, *, is_named: bool) -> bool:
+    def tells(self, preferences: AssistantPreferences, *, is_named: bool) -> bool:
         """Whether a call is told in words."""
-        if wish.calls is not None:
-            return not wish.calls
+        if preferences.calls is not None:
+            return not preferences.calls
         return self.calls == "never" or (self.calls == "named" and not is_named)
 
 
-WISH, OPTIONS = Wish(), AssistantOptions()
+NO_PREFERENCES, OPTIONS = AssistantPreferences(), AssistantOptions()
 
 
-class Unsuited(InvalidParameter):
+class UnsuitedRequest(InvalidParameter):
     """The request is sound, but asks for what an assistant model does not do; a larger one might."""
 
 
-def choosing_of(
+def make_intent_question(
     spec: GenerateSpec,
     assistant: Assistant,
     *,
@@ -79,12 +79,12 @@ def choosing_of(
     allowed: frozenset[str] | None = None,
     tells: bool = False,
     book: RuleBook | None = None,
-) -> Choosing:
+) -> IntentQuestion:
     """The question of a chat. `domain` None offers all domains; `allowed` are the tools of the caller's key.
     With `tells` a client that offers no tools is told of the call in words. Tools that `book` maps are
     called by its rules.
 
-    Raises: Unsuited; InvalidParameter for an unknown domain; Forbidden where nothing is left to offer.
+    Raises: UnsuitedRequest; InvalidParameter for an unknown domain; Forbidden where nothing is left to offer.
     """
     names = _names(assistant, domain)
     _check_kind(spec, model_id)
@@ -112,7 +112,7 @@ def choosing_of(
                 f"This key may use none of the tools of {model_id}: use a key that lists some of them.",
                 param="model",
             )
-    return Choosing(
+    return IntentQuestion(
         text=_question(messages, model_id),
         candidates=candidates,
         out_of_scope=assistant.out_of_scope,
@@ -136,7 +136,7 @@ def _mapped(
     assistant: Assistant,
     model_id: str,
     domain: str | None,
-) -> Choosing:
+) -> IntentQuestion:
     """The question of a chat with tools that the mapping knows: most often one that its rules answer."""
     from edgeagent.routing.assist import answer_to_results, commands_of
 
@@ -145,7 +145,7 @@ def _mapped(
     command = commands.read(text)
     if command is not None and len(command.calls) > 1 and not use.is_parallel:
         command = None
-    decided = Choosing(
+    decided = IntentQuestion(
         text=text, candidates=[], out_of_scope=assistant.out_of_scope, threshold=0.0, may_abstain=True,
         otherwise=NOT_UNDERSTOOD, domain=domain, is_decided=True,
     )  # fmt: skip
@@ -154,7 +154,7 @@ def _mapped(
     if command is not None and command.calls:
         return structs.replace(decided, calls=[_whole_call(call) for call in command.calls])
     if use.choice == "required":
-        raise Unsuited(
+        raise UnsuitedRequest(
             f"`tool_choice` asks for a call, and {model_id} reads none from the last message: leave "
             "it out, or ask another model.",
             param="tool_choice",
@@ -206,7 +206,7 @@ def _names(assistant: Assistant, domain: str | None) -> tuple[str, ...]:
 
 
 def _check_kind(spec: GenerateSpec, model_id: str) -> None:
-    """Raises: Unsuited for what is not answered by a call."""
+    """Raises: UnsuitedRequest for what is not answered by a call."""
     asked = None
     if spec.form is not None:
         asked = ("an answer of a given form", "response_format")
@@ -216,7 +216,7 @@ def _check_kind(spec: GenerateSpec, model_id: str) -> None:
         asked = ("an answer with a given beginning", "messages")
     if asked is not None:
         what, param = asked
-        raise Unsuited(
+        raise UnsuitedRequest(
             f"Model {model_id} answers with calls of its own tools, and the request wants {what}: leave "
             f"`{param}` out, or ask another model.",
             param=param,
@@ -262,7 +262,7 @@ def _restricted(
 
 
 def _slots(tool: Tool, known: tuple[str, ...], model_id: str) -> list[Slot]:
-    """Raises: Unsuited for a schema that a call of this model might not satisfy."""
+    """Raises: UnsuitedRequest for a schema that a call of this model might not satisfy."""
     schema = tool.parameters
     if odd := sorted(schema.keys() - _OBJECT):
         raise _unsuited(tool, f"its parameters have `{odd[0][:80]}`", model_id)
@@ -302,8 +302,8 @@ def _is_nullable_text(schema: Any, tool: Tool, name: str, model_id: str) -> bool
     return "null" in kinds
 
 
-def _unsuited(tool: Tool, why: str, model_id: str) -> Unsuited:
-    return Unsuited(
+def _unsuited(tool: Tool, why: str, model_id: str) -> UnsuitedRequest:
+    return UnsuitedRequest(
         f"Tool {tool.name!r}: {why}, and {model_id} fills slots with texts of the message: describe the "
         "slots as plain optional strings, or ask another model.",
         param="tools",
@@ -312,12 +312,12 @@ def _unsuited(tool: Tool, why: str, model_id: str) -> Unsuited:
 
 def _unknown(
     name: str, names: Iterable[str], model_id: str, domain: str | None, param: str
-) -> Unsuited:
+) -> UnsuitedRequest:
     names = list(names)
     near = nearest(name, names)
     hint = f"did you mean {near!r}? It" if near else "It"
     place = f"its domain {domain!r}" if domain is not None else "its domains"
-    return Unsuited(
+    return UnsuitedRequest(
         f"Model {model_id} has no intent {name[:80]!r} among the {len(names)} of {place}: {hint} calls only "
         "what it was trained for; leave the tool out, or ask another model.",
         param=param,

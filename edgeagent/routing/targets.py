@@ -30,13 +30,13 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Ambiguous:
+class AmbiguousTarget:
     """Several devices fit the phrase."""
 
     names: tuple[str, ...]
 
 
-Found = tuple[Target, ...] | Ambiguous
+Found = tuple[Target, ...] | AmbiguousTarget
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class _Phrase:
     def _one(self, found: Sequence[Entity]) -> Found | None:
         """The only device that was found."""
         if len(found) > 1:
-            return Ambiguous(tuple(map(_shown, found)))
+            return AmbiguousTarget(tuple(map(_shown, found)))
         return self._only(found[0]) if found else None
 
     def _only(self, entity: Entity) -> tuple[Target, ...]:
@@ -237,13 +237,13 @@ class _Phrase:
         if len(found) < sum(entity.domain in domains for entity in inside):
             if is_many and (is_all or area or floor):
                 return tuple(target for one in found for target in self._only(one))
-            return Ambiguous(tuple(map(_shown, found)))
+            return AmbiguousTarget(tuple(map(_shown, found)))
         if area is not None or floor is not None or is_all:
             return (Target(None, area, floor, domains),)
         places = {entity.area for entity in found}
         if is_many and len(places) == 1 and None not in places:
             return (Target(None, found[0].area, None, domains),)
-        return Ambiguous(tuple(map(_shown, found)))
+        return AmbiguousTarget(tuple(map(_shown, found)))
 
     def _described(self, words: Sequence[str], *, is_many: bool) -> Found | None:
         """The device, or the devices, that names in part, an area and nouns describe together."""

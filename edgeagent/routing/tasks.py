@@ -7,7 +7,7 @@ from typing import NamedTuple
 from edgeagent.types import Task, TemplateFacts
 
 
-class Kind(NamedTuple):
+class TaskWords(NamedTuple):
     """`does` completes "a model that ...", `path` is where it is asked, `small` a model of this kind to
     begin with."""
 
@@ -16,10 +16,10 @@ class Kind(NamedTuple):
     small: str
 
 
-KINDS: dict[Task, Kind] = {
-    "generate": Kind("generates text", "/v1/chat/completions", "smollm2-135m-instruct"),
-    "embed": Kind("makes embeddings", "/v1/embeddings", "all-minilm-l6-v2"),
-    "rerank": Kind("ranks documents", "/v1/rerank", "jina-reranker-v1-tiny-en"),
+KINDS: dict[Task, TaskWords] = {
+    "generate": TaskWords("generates text", "/v1/chat/completions", "smollm2-135m-instruct"),
+    "embed": TaskWords("makes embeddings", "/v1/embeddings", "all-minilm-l6-v2"),
+    "rerank": TaskWords("ranks documents", "/v1/rerank", "jina-reranker-v1-tiny-en"),
 }
 
 

@@ -30,9 +30,15 @@ from edgeagent.errors import (
     by_code,
 )
 from edgeagent.pool import Pool
-from edgeagent.routing.intents import OPTIONS, WISH, AssistantOptions, Wish, choosing_of
+from edgeagent.routing.intents import (
+    NO_PREFERENCES,
+    OPTIONS,
+    AssistantOptions,
+    AssistantPreferences,
+    make_intent_question,
+)
 from edgeagent.routing.tasks import KINDS, none_installed, wrong_kind
-from edgeagent.serving.call_text import CallTeller
+from edgeagent.serving.call_sentences import CallDescriber
 from edgeagent.serving.models import ModelStatus, Readiness
 from edgeagent.serving.request_log import log, model_of, row_of
 from edgeagent.store.requests import RequestRow
@@ -63,7 +69,7 @@ CLIENT_GONE = 499
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestOrigin:
     """Who asks, by which way: `owner` has the rows, requests of one `key_id` share prefixes. `tools` are
     those that the key may use, None for any."""
 
@@ -135,7 +141,7 @@ class Answer:
 
     def __init__(
         self,
-        asked: Asked,
+        origin: RequestOrigin,
         decision: Decision,
         spec: GenerateSpec,
         pool: Pool,
@@ -143,7 +149,7 @@ class Answer:
         prepare: Prepare | None = None,
         notes: Sequence[str] = (),
     ) -> None:
-        self.asked = asked
+        self.origin = origin
         self.decision = decision
         self.spec = spec
         self.started_s = time.monotonic()
@@ -154,7 +160,9 @@ class Answer:
         self.confidence: Confidence | None = None
         self.told: CallText | None = None
         self.tokens: list[int] = []  # of prompt and answer, where they are wanted
-        self._teller = CallTeller(spec.choosing is not None and spec.choosing.tells)
+        self._teller = CallDescriber(
+            spec.intent_question is not None and spec.intent_question.tells
+        )
         self._notes = tuple(notes)
         self.schema_notes: dict[SchemaNote, None] = {}  # each once, in their order
         self._pool = pool
@@ -312,20 +320,28 @@ class Agent:
         return Decision(larger, decision.reason) if larger is not None else None
 
     def suited(
-        self, asked: Asked, decision: Decision, spec: GenerateSpec, wish: Wish = WISH
+        self,
+        origin: RequestOrigin,
+        decision: Decision,
+        spec: GenerateSpec,
+        preferences: AssistantPreferences = NO_PREFERENCES,
     ) -> GenerateSpec:
         """A request as its model takes it: a chat becomes a choice among intents where that is what the
-        model does. Raises: Unsuited, InvalidParameter, Forbidden, SettingsError."""
+        model does. Raises: UnsuitedRequest, InvalidParameter, Forbidden, SettingsError."""
         assistant = self.assistant(decision)
-        if assistant is None or spec.choosing is not None or spec.prompts[0].messages is None:
+        if (
+            assistant is None
+            or spec.intent_question is not None
+            or spec.prompts[0].messages is None
+        ):
             return spec
         is_named = decision.reason == "named"
-        choosing = choosing_of(
-            spec, assistant, model_id=decision.model_id, domain=wish.domain, allowed=asked.tools,
-            tells=self.options.tells(wish, is_named=is_named),
+        intent_question = make_intent_question(
+            spec, assistant, model_id=decision.model_id, domain=preferences.domain, allowed=origin.tools,
+            tells=self.options.tells(preferences, is_named=is_named),
             book=self.options.book if spec.tools is not None else None,
         )  # fmt: skip
-        return msgspec.structs.replace(spec, choosing=choosing, tools=None, stop=[])
+        return msgspec.structs.replace(spec, intent_question=intent_question, tools=None, stop=[])
 
     async def consult(self, decision: Decision, spec: GenerateSpec) -> Confidence:
         """How sure an assistant model is of its answer. Raises what `Pool.lease` and the worker raise."""
@@ -349,7 +365,7 @@ class Agent:
 
     def ask(
         self,
-        asked: Asked,
+        origin: RequestOrigin,
         decision: Decision,
         spec: GenerateSpec,
         prepare: Prepare | None = None,
@@ -358,8 +374,8 @@ class Agent:
         """An answer that waits for `begin`. Whoever asks must `release` it. `prepare` is done with the
         engine before it is asked, once in each of its lives; `notes` are told with the answer. Raises
         what `suited` raises."""
-        spec = self.suited(asked, decision, spec)
-        return Answer(asked, decision, spec, self._pool, self._noted, prepare, notes)
+        spec = self.suited(origin, decision, spec)
+        return Answer(origin, decision, spec, self._pool, self._noted, prepare, notes)
 
     def _noted(self, answer: Answer) -> None:
         row = row_of(answer)

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 MAX_ENDED = 16
 
 
-class Run:
+class BackgroundResponse:
     """One of them. `show` gives what it is now. Event loop's thread only."""
 
     def __init__(
@@ -81,25 +81,25 @@ class Run:
         changed.set()
 
 
-class Runs:
+class BackgroundResponses:
     """Those that are live or have just ended. `close()` may be called twice."""
 
     def __init__(self) -> None:
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, BackgroundResponse] = {}
 
-    def start(self, run: Run, work: Callable[[], Awaitable[None]]) -> None:
+    def start(self, run: BackgroundResponse, work: Callable[[], Awaitable[None]]) -> None:
         ended = [one.id for one in self._runs.values() if one.has_ended]
         for run_id in ended[: -MAX_ENDED or None]:
             del self._runs[run_id]
         self._runs[run.id] = run
         run.start(work)
 
-    def find(self, owner: str, run_id: str) -> Run | None:
+    def find(self, owner: str, run_id: str) -> BackgroundResponse | None:
         """One of this owner's that is live or has just ended."""
         run = self._runs.get(run_id)
         return run if run is not None and run.owner == owner else None
 
-    def live(self, owner: str, run_id: str) -> Run | None:
+    def live(self, owner: str, run_id: str) -> BackgroundResponse | None:
         run = self.find(owner, run_id)
         return run if run is not None and not run.has_ended else None
 

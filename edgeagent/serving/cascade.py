@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
-from edgeagent.routing.intents import Unsuited, Wish
-from edgeagent.serving.answer import Agent, Asked, Decision
+from edgeagent.routing.intents import AssistantPreferences, UnsuitedRequest
+from edgeagent.serving.answer import Agent, Decision, RequestOrigin
 from edgeagent.types import GenerateSpec
 from edgeagent.types.intents import Confidence
 
@@ -27,7 +27,7 @@ Make = Callable[[Decision], GenerateSpec]
 
 async def settle(
     agent: Agent,
-    asked: Asked,
+    origin: RequestOrigin,
     model: str | None,
     make: Make,
     metadata: Mapping[str, str] | None = None,
@@ -44,23 +44,25 @@ async def settle(
     decision = agent.route(model)
     if agent.assistant(decision) is None:
         return decision, make(decision)
-    wish = Wish(domain=metadata.get("domain"), calls=_flag(metadata, "calls"))
+    preferences = AssistantPreferences(
+        domain=metadata.get("domain"), calls=_flag(metadata, "calls")
+    )
     may_escalate = _flag(metadata, "escalate")
     may_escalate = agent.options.may_escalate if may_escalate is None else may_escalate
     larger = agent.larger(decision) if may_escalate else None
     if larger is None:
-        return decision, agent.suited(asked, decision, make(decision), wish)
+        return decision, agent.suited(origin, decision, make(decision), preferences)
     confidence: Confidence | None = None
     try:
-        spec = agent.suited(asked, decision, make(decision), wish)
-        if spec.choosing is not None and spec.choosing.is_decided:
+        spec = agent.suited(origin, decision, make(decision), preferences)
+        if spec.intent_question is not None and spec.intent_question.is_decided:
             return decision, spec
-        has_result = spec.choosing is not None and spec.choosing.reply is not None
+        has_result = spec.intent_question is not None and spec.intent_question.reply is not None
         if not has_result:
             confidence = await agent.consult(decision, spec)
             if not confidence.is_abstained:
                 return decision, spec
-    except (Unsuited, ContextLengthExceeded):
+    except (UnsuitedRequest, ContextLengthExceeded):
         pass
     escalated = replace(larger, reason=ESCALATED, confidence=confidence)
     return escalated, make(escalated)

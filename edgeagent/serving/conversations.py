@@ -46,8 +46,8 @@ async def _note_read(what: str) -> None:
         await note(what)
 
 
-class Dialogues:
-    """All owners' dialogues. Event loop's thread; the work is done by the database's."""
+class Conversations:
+    """All owners' conversations. Event loop's thread; the work is done by the database's."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive

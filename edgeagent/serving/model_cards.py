@@ -16,7 +16,7 @@ from edgeagent.types import Sampling
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedCard:
     """A model in memory: its size there, its context, and when it goes if nobody asks it anything
     (Unix seconds; None: it stays)."""
 
@@ -50,7 +50,7 @@ class CardSource(Protocol):
         ...
 
 
-class Cards:
+class ModelCards:
     """Event loop's thread only. `idle_unload_s` None: nothing is unloaded for being idle."""
 
     def __init__(self, pool: Pool, models: CardSource, idle_unload_s: float | None) -> None:
@@ -63,11 +63,11 @@ class Cards:
         await self._models.examine()
         return [await self._models.card(model) for model in self._models.installed()]
 
-    async def loaded(self) -> list[Loaded]:
+    async def loaded(self) -> list[LoadedCard]:
         """Those in memory now."""
         return [found for card in await self.all() if (found := self._loaded(card)) is not None]
 
-    def _loaded(self, card: Card) -> Loaded | None:
+    def _loaded(self, card: Card) -> LoadedCard | None:
         resident = self._pool.resident(card.id)
         if resident is None or resident.client is None or resident.state != "loaded":
             return None
@@ -75,7 +75,7 @@ class Cards:
         if self._idle_unload_s is not None:
             idle_s = 0.0 if resident.n_leases else time.monotonic() - resident.last_used_s
             goes_s = time.time() + max(0.0, self._idle_unload_s - idle_s)
-        return Loaded(card, resident.n_bytes, resident.client.facts.n_ctx_slot, goes_s)
+        return LoadedCard(card, resident.n_bytes, resident.client.facts.n_ctx_slot, goes_s)
 
     async def shown(self, name: str) -> tuple[Card, ModelFacts, Sampling]:
         """One model's card, what its file says of it, and how it likes to be sampled.

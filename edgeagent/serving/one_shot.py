@@ -2,7 +2,7 @@
 
     which model -> lease -> ask -> result -> note
 
-Whoever takes a `Call` must `release` it, which notes how it ended.
+Whoever takes a `OneShotRequest` must `release` it, which notes how it ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from typing import Any
 from edgeagent.errors import EngineDied, InvalidParameter, ModelNotFound
 from edgeagent.pool import Pool
 from edgeagent.routing.tasks import none_installed, wrong_kind
-from edgeagent.serving.answer import CLIENT_GONE, DEFAULT_ALIASES, Asked, Decision, ModelSource
+from edgeagent.serving.answer import (
+    CLIENT_GONE,
+    DEFAULT_ALIASES,
+    Decision,
+    ModelSource,
+    RequestOrigin,
+)
 from edgeagent.serving.request_log import log, model_of, noted
 from edgeagent.store.requests import RequestRow
 from edgeagent.types import Question, Scores, Task, Vectors
@@ -23,18 +29,18 @@ from edgeagent.types import Question, Scores, Task, Vectors
 logger = logging.getLogger(__name__)
 
 
-class Call:
+class OneShotRequest:
     """One question to one model. `release()` may be called twice."""
 
     def __init__(
         self,
-        asked: Asked,
+        origin: RequestOrigin,
         decision: Decision,
         question: Question,
         pool: Pool,
         note: Callable[[RequestRow], None],
     ) -> None:
-        self.asked = asked
+        self.origin = origin
         self.decision = decision
         self.question = question
         self.started_s = time.monotonic()
@@ -85,7 +91,7 @@ class Call:
             self._note(row)
 
 
-class Calls:
+class OneShotService:
     """Asks the models of a pool what is answered in one piece. Event loop's thread only."""
 
     def __init__(
@@ -131,6 +137,6 @@ class Calls:
             )
         return Decision(default or others[0], "default")
 
-    def ask(self, asked: Asked, decision: Decision, question: Question) -> Call:
+    def ask(self, origin: RequestOrigin, decision: Decision, question: Question) -> OneShotRequest:
         """A call that waits for `result`. Whoever asks must `release` it."""
-        return Call(asked, decision, question, self._pool, self._note)
+        return OneShotRequest(origin, decision, question, self._pool, self._note)

@@ -1,4 +1,4 @@
-"""What models have computed of stored dialogues, kept on disk, so that they go on at once after a restart.
+"""The computed state of stored conversations, kept on disk so that they continue at once after a restart.
 
     remember    after an answer: what is new of it leaves the engine in pieces, each encrypted and written
     recall      before the next one: pieces that the engine has not got (any more) go back
@@ -43,7 +43,7 @@ FIRST_PREFILL_S = 1000.0
 
 
 @dataclass(frozen=True)
-class Place:
+class ThreadPosition:
     """Whose dialogue, which one, and where in it: `response_id` is to be remembered, `previous_id` was
     before. `epoch`: what had been forgotten when it was looked up."""
 
@@ -56,7 +56,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Limits:
+class PrefixLimits:
     """Bytes on disk in all and those left free there; tokens from which a dialogue is worth it."""
 
     most_bytes: int
@@ -64,12 +64,12 @@ class Limits:
     min_tokens: int
 
 
-class Prefixes:
+class PrefixStore:
     """Event loop's thread only, but `tidy`; reading and writing happen on threads. `identity` names a
     model file by its content. Without a database, or with 0 bytes, nothing is done."""
 
     def __init__(
-        self, database: Database | None, limits: Limits, identity: Callable[[str], str]
+        self, database: Database | None, limits: PrefixLimits, identity: Callable[[str], str]
     ) -> None:
         self._database = database if limits.most_bytes else None
         self._limits = limits
@@ -78,7 +78,7 @@ class Prefixes:
         self._folder = database.files.prefixes if database is not None else Path()
         self._epochs: Counter[str] = Counter()
         self._n_erased = 0
-        self._waiting: deque[tuple[EngineClient, int, Place]] = deque()
+        self._waiting: deque[tuple[EngineClient, int, ThreadPosition]] = deque()
         self._writing: set[str] = set()
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -89,51 +89,55 @@ class Prefixes:
         self.n_bytes_written = 0
 
     def epoch(self, owner: str) -> int:
-        """How often something of this owner has been deleted. Asked before a history is read."""
+        """How often something of this owner has been deleted. Read it before a history is read."""
         return self._epochs[owner] + self._n_erased
 
     # ---- back into the engine
 
-    async def recall(self, client: EngineClient, place: Place) -> int:
+    async def recall(self, client: EngineClient, position: ThreadPosition) -> int:
         """Give the engine what it lacks of a dialogue. Gives how many tokens went back; whatever is in
         the way, the answer goes on without."""
         if self._database is None or client.facts.state_kind is None:
             return 0
         started = time.monotonic()
         try:
-            chain = await self._chain(client, place)
+            chain = await self._chain(client, position)
             if chain is None:
                 return 0
-            n_cached = (await self._ask(client, CachedSpec(place.scope, chain.tokens.tobytes()))).n
+            n_cached = (
+                await self._ask(client, CachedSpec(position.scope, chain.tokens.tobytes()))
+            ).n
             if not self._is_worth(client, chain, n_cached):
                 return 0
-            n_now, n_bytes = await self._put_back(client, place.scope, chain, n_cached)
+            n_now, n_bytes = await self._put_back(client, position.scope, chain, n_cached)
         except (StoreDamaged, OSError) as exc:
-            logger.warning("prefix_unusable thread=%s reason=%s", place.thread, type(exc).__name__)
-            await self._drop(place.thread)
+            logger.warning(
+                "prefix_unusable thread=%s reason=%s", position.thread, type(exc).__name__
+            )
+            await self._drop(position.thread)
             return 0
         except EdgeAgentError as exc:
             logger.info("prefix_not_recalled code=%s", exc.code)
             return 0
         took_s = time.monotonic() - started
         self._read_bytes_s = n_bytes / max(took_s, 1e-3)
-        self._later(self._touch(place.thread))
+        self._later(self._touch(position.thread))
         logger.info(
             "prefix_recalled thread=%s n_tokens=%s n_bytes=%s took_ms=%.0f",
-            place.thread, n_now - n_cached, n_bytes, 1e3 * took_s,
+            position.thread, n_now - n_cached, n_bytes, 1e3 * took_s,
         )  # fmt: skip
         return n_now - n_cached
 
-    async def _chain(self, client: EngineClient, place: Place) -> Chain | None:
+    async def _chain(self, client: EngineClient, position: ThreadPosition) -> Chain | None:
         """The pieces up to the response before this one; if it has none, the newest of its dialogue."""
         assert self._database is not None
         fits = self._fits(client)
         rows = await self._database.read_async(
-            lambda db: prefixes.of_thread(db, place.owner, place.scope, place.thread, fits)
+            lambda db: prefixes.of_thread(db, position.owner, position.scope, position.thread, fits)
         )
         found = list(prefixes.chains(rows).values())
         for chain in found:
-            if chain.pieces[-1].response_id == place.previous_id:
+            if chain.pieces[-1].response_id == position.previous_id:
                 return chain
         return found[-1] if found else None
 
@@ -175,28 +179,28 @@ class Prefixes:
 
     # ---- out of the engine
 
-    def remember(self, client: EngineClient, request_id: int, place: Place) -> None:
+    def remember(self, client: EngineClient, request_id: int, position: ThreadPosition) -> None:
         """Keep, when there is time, what is new of an answer that has ended and is stored."""
         if self._database is None or self._is_closing or client.facts.state_kind is None:
             return
         if len(self._waiting) >= MAX_WAITING:
             logger.info("prefix_not_kept reason=too_many_wait")
             return
-        self._waiting.append((client, request_id, place))
+        self._waiting.append((client, request_id, position))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work_off(), name="prefixes")
 
     async def _work_off(self) -> None:
         while self._waiting:
-            client, request_id, place = self._waiting.popleft()
+            client, request_id, position = self._waiting.popleft()
             try:
-                await self._keep(client, request_id, place)
+                await self._keep(client, request_id, position)
             except (EdgeAgentError, OSError) as exc:
                 logger.info("prefix_not_kept reason=%s", type(exc).__name__)
             except Exception:
                 logger.exception("prefix_failed")
 
-    async def _keep(self, client: EngineClient, request_id: int, place: Place) -> None:
+    async def _keep(self, client: EngineClient, request_id: int, position: ThreadPosition) -> None:
         assert self._database is not None
         held = await self._ask(client, HeldSpec(request_id))
         tokens = prefixes.ids(held.tokens)
@@ -204,7 +208,7 @@ class Prefixes:
             return
         fits = self._fits(client)
         rows = await self._database.read_async(
-            lambda db: prefixes.of_thread(db, place.owner, place.scope, place.thread, fits)
+            lambda db: prefixes.of_thread(db, position.owner, position.scope, position.thread, fits)
         )
         base, first = prefixes.best(prefixes.chains(rows), tokens)
         n_bytes = (len(tokens) - first) * held.n
@@ -212,15 +216,15 @@ class Prefixes:
         if len(tokens) - first < self._least or is_long or not await self._has_room(n_bytes):
             return
         piece = Piece(
-            id=prefixes.new_name(), owner=place.owner, scope=place.scope, thread=place.thread,
-            response_id=place.response_id, fits=fits, base_id=base.id if base else None, first=first,
+            id=prefixes.new_name(), owner=position.owner, scope=position.scope, thread=position.thread,
+            response_id=position.response_id, fits=fits, base_id=base.id if base else None, first=first,
             tokens=tokens[first:].tobytes(), key=prefixes.new_key(), n_bytes=0, used_ms=now_ms(),
         )  # fmt: skip
         with self._lock:
             self._writing.add(piece.id)
         try:
             is_kept = await self._write(client, request_id, piece, len(tokens), held.n)
-            if is_kept and self.epoch(place.owner) != place.epoch:
+            if is_kept and self.epoch(position.owner) != position.epoch:
                 # Something was deleted since the history was read: this may have been of it.
                 await self._database.write_async(lambda db: prefixes.forget(db, [piece.id]))
         finally:

@@ -60,7 +60,7 @@ class Noted(Protocol):
     started_s: float
 
     @property
-    def asked(self) -> Who: ...
+    def origin(self) -> Who: ...
 
     @property
     def decision(self) -> Routed: ...
@@ -112,10 +112,10 @@ def noted(
 ) -> RequestRow:
     """The row of a request that ends now."""
     return RequestRow(
-        id=request.asked.request_id,
-        owner=request.asked.owner,
-        key_id=request.asked.key_id,
-        endpoint=request.asked.endpoint,
+        id=request.origin.request_id,
+        owner=request.origin.owner,
+        key_id=request.origin.key_id,
+        endpoint=request.origin.endpoint,
         model=request.noted_model,
         route=request.decision.reason,
         status=request.status,

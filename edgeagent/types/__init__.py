@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
-from edgeagent.types.intents import Choosing, Confidence
+from edgeagent.types.intents import Confidence, IntentQuestion
 
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
 # What a worker does with its model: continue texts, turn each into one vector, or say of each how well it
@@ -126,7 +126,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     `logprobs` asks for the log-probability of each token and that many of the most probable beside it;
     with `scores_prompt` those of the prompts' own tokens come too, and `max_tokens` may be 0.
     Of waiting requests a higher `priority` is served first; it rises while a request waits.
-    With `choosing` an answer is one of the calls on offer, and nothing else counts.
+    With `intent_question` an answer is one of the calls on offer, and nothing else counts.
     With `clamps`, a `max_tokens` for which the context has no room becomes what there is room for.
     With `tells_tokens` each answer ends with the ids of its prompt's tokens and its own.
     """
@@ -144,7 +144,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: int | None = None
     scores_prompt: bool = False
     priority: int = 0
-    choosing: Choosing | None = None
+    intent_question: IntentQuestion | None = None
     tells_tokens: bool = False
 
     @property

@@ -59,7 +59,7 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
     is_foil: bool = False
 
 
-class Choosing(msgspec.Struct, frozen=True, kw_only=True):
+class IntentQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """One question to an assistant model: which of the `candidates` does `text` ask for?
 
     With `may_abstain` none is believed whose probability is below `threshold`; `otherwise` is what is

@@ -25,7 +25,7 @@ def asked(**body: Any) -> MessagesRequest:
 
 
 def tool_of(tool: dict[str, Any]) -> Tool:
-    (found,) = asked(tools=[tool]).offered().tools
+    (found,) = asked(tools=[tool]).tool_offer().tools
     return found
 
 
@@ -83,8 +83,8 @@ def test_a_desktop_says_its_size():
 def test_what_runs_on_anthropics_servers_is_left_out_and_never_required(extra):
     body = asked(**extra)
     assert body.tool_use(LOCAL) is None
-    assert body.offered().notes and "left out" in body.offered().notes[0]
-    assert "authorization_token" not in str(body.offered().notes)
+    assert body.tool_offer().notes and "left out" in body.tool_offer().notes[0]
+    assert "authorization_token" not in str(body.tool_offer().notes)
     with pytest.raises(InvalidParameter, match="tool_choice"):
         asked(**extra, tool_choice={"type": "any"}).tool_use(LOCAL)
     mixed = asked(tools=[BASH, *extra.get("tools", [])], tool_choice={"type": "any"})

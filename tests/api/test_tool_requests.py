@@ -12,7 +12,7 @@ import pytest
 from openai.lib.streaming.chat._completions import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
-from edgeagent.api.http.tool_calls import MAX_TOOLS, Calls, merged, tool_use
+from edgeagent.api.http.tool_calls import MAX_TOOLS, CallCollector, merged, tool_use
 from edgeagent.api.openai.chat import ChatWriter
 from edgeagent.errors import Forbidden, InvalidParameter
 from edgeagent.serving.answer import Decision
@@ -216,7 +216,7 @@ def test_the_first_delta_of_a_call_says_who_and_later_ones_only_what():
 
 
 def test_a_whole_answer_has_the_ids_that_its_stream_had():
-    calls = Calls()
+    calls = CallCollector()
     streamed_id = calls.id_of(0, 1)
     calls.add(0, [CallDelta(0, "{", "a"), CallDelta(1, "{}", "b"), CallDelta(0, "}")])
     assert [(c.name, c.arguments) for c in calls.of(0)] == [("a", "{}"), ("b", "{}")]

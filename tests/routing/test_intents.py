@@ -8,7 +8,7 @@ import pytest
 
 from edgeagent.catalog.assistant import Assistant, SlottedTool
 from edgeagent.errors import Forbidden, InvalidParameter
-from edgeagent.routing.intents import Unsuited, choosing_of
+from edgeagent.routing.intents import UnsuitedRequest, make_intent_question
 from edgeagent.types import Form, GenerateSpec, Prompt, Tool, ToolUse
 from edgeagent.types.intents import Candidate, Slot
 
@@ -20,7 +20,9 @@ ASSISTANT = Assistant(
 USER = {"role": "user", "content": "play"}
 
 
-def choosing(*tools: Tool, domain: str | None = None, allowed: Any = None, **options: Any) -> Any:
+def intent_question(
+    *tools: Tool, domain: str | None = None, allowed: Any = None, **options: Any
+) -> Any:
     messages = options.pop("messages", [USER])
     use = {key: options.pop(key) for key in ("choice", "name") if key in options}
     spec = GenerateSpec(
@@ -28,11 +30,11 @@ def choosing(*tools: Tool, domain: str | None = None, allowed: Any = None, **opt
         tools=ToolUse(tools=list(tools), **use) if tools or use else None,
         **options,
     )
-    return choosing_of(spec, ASSISTANT, model_id="m", domain=domain, allowed=allowed)
+    return make_intent_question(spec, ASSISTANT, model_id="m", domain=domain, allowed=allowed)
 
 
 def names(**options: Any) -> list[str]:
-    return [candidate.name for candidate in choosing(**options).candidates]
+    return [candidate.name for candidate in intent_question(**options).candidates]
 
 
 def play(**parameters: Any) -> Tool:
@@ -40,7 +42,7 @@ def play(**parameters: Any) -> Tool:
 
 
 def slots(tool: Tool) -> list[Slot]:
-    (candidate,) = choosing(tool).candidates
+    (candidate,) = intent_question(tool).candidates
     assert (candidate.name, candidate.has_slots) == ("Play", True)
     return candidate.slots
 
@@ -48,12 +50,12 @@ def slots(tool: Tool) -> list[Slot]:
 def test_a_domain_has_its_names_and_its_threshold_and_none_has_all():
     assert names(domain="home") == ["light", "door"]
     assert names() == ["light", "door", "Play"]
-    found = [choosing(domain=domain).threshold for domain in ("home", "music", None)]
+    found = [intent_question(domain=domain).threshold for domain in ("home", "music", None)]
     assert found == [0.7, 0.5, 0.4]
 
 
 def test_the_whole_of_an_intent_is_offered_where_the_client_says_nothing():
-    assert choosing(domain="music").candidates == [
+    assert intent_question(domain="music").candidates == [
         Candidate("Play", True, [Slot("artist"), Slot("album")]),
         Candidate("door"),
     ]
@@ -62,7 +64,7 @@ def test_the_whole_of_an_intent_is_offered_where_the_client_says_nothing():
 def test_a_key_narrows_what_is_offered_and_one_without_any_is_refused():
     assert names(allowed=frozenset({"door", "Play", "other"})) == ["door", "Play"]
     with pytest.raises(Forbidden):
-        choosing(allowed=frozenset({"other"}))
+        intent_question(allowed=frozenset({"other"}))
 
 
 @pytest.mark.parametrize(
@@ -97,8 +99,8 @@ def test_a_client_s_schema_says_which_slots_there_are(parameters, expected):
     ids=["number", "enum", "anything", "not described", "unknown", "no object", "keyword"],
 )
 def test_a_schema_that_a_call_might_not_satisfy_is_refused(parameters):
-    with pytest.raises(Unsuited, match="Tool 'Play'"):
-        choosing(play(**parameters))
+    with pytest.raises(UnsuitedRequest, match="Tool 'Play'"):
+        intent_question(play(**parameters))
 
 
 @pytest.mark.parametrize(
@@ -112,25 +114,25 @@ def test_a_schema_that_a_call_might_not_satisfy_is_refused(parameters):
     ids=["form", "logprobs", "beginning", "name"],
 )
 def test_what_is_not_answered_by_a_call_is_refused(options):
-    with pytest.raises(Unsuited):
-        choosing(**options)
+    with pytest.raises(UnsuitedRequest):
+        intent_question(**options)
 
 
 def test_a_required_call_leaves_no_way_out_and_a_named_one_no_choice():
-    assert choosing().may_abstain
-    assert not choosing(choice="required").may_abstain
-    named = choosing(choice="required", name="door")
+    assert intent_question().may_abstain
+    assert not intent_question(choice="required").may_abstain
+    named = intent_question(choice="required", name="door")
     assert ([c.name for c in named.candidates], named.may_abstain) == (["door"], False)
 
 
 def test_the_last_words_of_the_user_are_the_question():
     messages = [USER, {"role": "assistant", "content": "?"}, {"role": "user", "content": "open"}]
-    assert choosing(messages=messages).text == "open"
+    assert intent_question(messages=messages).text == "open"
     with pytest.raises(InvalidParameter, match="there is none"):
-        choosing(messages=[{"role": "system", "content": "You are kind."}])
+        intent_question(messages=[{"role": "system", "content": "You are kind."}])
 
 
 def test_results_that_come_last_are_the_answer():
     results = [{"role": "tool", "content": text} for text in ("one", "two")]
-    assert choosing(messages=[USER, *results]).reply == "one\ntwo"
-    assert choosing(messages=[USER, *results, USER]).reply is None
+    assert intent_question(messages=[USER, *results]).reply == "one\ntwo"
+    assert intent_question(messages=[USER, *results, USER]).reply is None

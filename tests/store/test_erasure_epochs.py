@@ -12,7 +12,7 @@ import pytest
 
 from edgeagent.errors import Erased
 from edgeagent.serving.archive import Archive
-from edgeagent.serving.conversations import Dialogues
+from edgeagent.serving.conversations import Conversations
 from edgeagent.store import erasure_epochs
 from edgeagent.store.erasure_epochs import Mark
 from edgeagent.store.items import Item
@@ -36,8 +36,8 @@ def store(opened):
 
 
 @pytest.fixture
-def dialogues(store):
-    return Dialogues(Archive(store, is_searchable=False))
+def conversations(store):
+    return Conversations(Archive(store, is_searchable=False))
 
 
 def erase(store, **who: str) -> None:
@@ -92,7 +92,7 @@ def test_the_table_of_erasures_holds_no_names(store):
     assert not {"Wilhelmina", "Mustermann", "conv_1"} & set(map(str, row))
 
 
-WAYS: dict[str, Callable[[Dialogues, str], Any]] = {
+WAYS: dict[str, Callable[[Conversations, str], Any]] = {
     "chat": lambda to, _: to._archive.keep(answer("chatcmpl-2")),
     "relabel": lambda to, _: to._archive.relabel("ann", "chatcmpl-1", {"subject": "p1"}),
     "feedback": lambda to, _: to._archive.rate("ann", "chatcmpl-1", 1, "a comment"),
@@ -105,19 +105,19 @@ WAYS: dict[str, Callable[[Dialogues, str], Any]] = {
 
 
 @pytest.mark.parametrize("way", list(WAYS))
-async def test_no_way_in_is_open_to_what_an_erasure_meant(store, dialogues, way):
+async def test_no_way_in_is_open_to_what_an_erasure_meant(store, conversations, way):
     """The rows are still there, as they are under legal hold: only the epoch can refuse."""
-    conversation = (await dialogues.create("ann", {}, []))["id"]
-    await dialogues._archive.keep(answer("chatcmpl-1"))
+    conversation = (await conversations.create("ann", {}, []))["id"]
+    await conversations._archive.keep(answer("chatcmpl-1"))
 
     async def request() -> None:
         erasure_epochs.SEEN.set(store.read(erasure_epochs.newest))
         erase(store, owner="bob")
-        await WAYS[way](dialogues, conversation)
+        await WAYS[way](conversations, conversation)
         erasure_epochs.SEEN.set(store.read(erasure_epochs.newest))
         erase(store, owner="ann")
         with pytest.raises(Erased):
-            await WAYS[way](dialogues, conversation)
+            await WAYS[way](conversations, conversation)
 
     async def once() -> None:
         """Nothing of it is there, and nothing comes."""
@@ -125,7 +125,7 @@ async def test_no_way_in_is_open_to_what_an_erasure_meant(store, dialogues, way)
         erase(store, owner="ann")
         before = counts(store)
         with pytest.raises(Erased):
-            await WAYS[way](dialogues, conversation)
+            await WAYS[way](conversations, conversation)
         assert counts(store) == before
 
     for work in (once, request):
@@ -139,19 +139,19 @@ def counts(store) -> list[int]:
     )
 
 
-async def test_an_answer_made_from_what_was_said_about_somebody_is_about_them(store, dialogues):
+async def test_an_answer_made_from_what_was_said_about_somebody_is_about_them(store, conversations):
     async def request() -> None:
         erasure_epochs.SEEN.set(store.read(erasure_epochs.newest))
         erase(store, subject="p1")
         with pytest.raises(Erased):
-            await dialogues.keep(answer("resp_1", subject="p2"), ["p1"])
-        await dialogues.keep(answer("resp_2", subject="p2"), ["p3"])
+            await conversations.keep(answer("resp_1", subject="p2"), ["p1"])
+        await conversations.keep(answer("resp_2", subject="p2"), ["p3"])
 
     await asyncio.create_task(request())
 
 
-async def test_the_end_of_a_background_answer_that_was_deleted_is_refused(dialogues):
-    await dialogues.begin(answer("resp_1", status="queued"))
-    await dialogues._archive.delete_response("ann", "resp_1")
+async def test_the_end_of_a_background_answer_that_was_deleted_is_refused(conversations):
+    await conversations.begin(answer("resp_1", status="queued"))
+    await conversations._archive.delete_response("ann", "resp_1")
     with pytest.raises(Erased, match="was deleted while it was being made"):
-        await dialogues.finish(answer("resp_1"))
+        await conversations.finish(answer("resp_1"))

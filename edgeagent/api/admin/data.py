@@ -119,7 +119,7 @@ async def erase_data(request: Call, custody: NamedDependency[Custody]) -> Receip
         )
     # Erasing takes the whole store; who owns a part of it must not keep it busy.
     is_admin = "admin" in caller.scopes
-    with nullcontext() if is_admin else request.scope["state"]["place"].alone("erasure"):
+    with nullcontext() if is_admin else request.scope["state"]["admission"].alone("erasure"):
         receipt = await custody.erase(
             erasure.Request(selector, caller.key_id, body.except_held, body.drop_backups)
         )

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from edgeagent.api.http.field_marks import Ignored
+from edgeagent.api.http.field_marks import IgnoredField
 from edgeagent.api.http.tool_calls import as_arguments
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
@@ -21,13 +21,13 @@ Template = dict[str, Any]
 class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    cache_control: Annotated[dict[str, Any] | None, Ignored("prefixes are found")] = None
+    cache_control: Annotated[dict[str, Any] | None, IgnoredField("prefixes are found")] = None
 
 
 class TextBlock(Block):
     type: Literal["text"]
     text: str
-    citations: Annotated[list[Any] | None, Ignored()] = None
+    citations: Annotated[list[Any] | None, IgnoredField()] = None
 
 
 class ThinkingBlock(Block):
@@ -35,12 +35,12 @@ class ThinkingBlock(Block):
 
     type: Literal["thinking"]
     thinking: str
-    signature: Annotated[str | None, Ignored()] = None
+    signature: Annotated[str | None, IgnoredField()] = None
 
 
 class RedactedThinkingBlock(Block):
     type: Literal["redacted_thinking"]
-    data: Annotated[str, Ignored("nobody here can read it")]
+    data: Annotated[str, IgnoredField("nobody here can read it")]
 
 
 class ToolUseBlock(Block):
@@ -48,8 +48,8 @@ class ToolUseBlock(Block):
     id: str = Field(min_length=1, max_length=256)
     name: str = Field(min_length=1, max_length=256)
     input: Annotated[dict[str, Any], BeforeValidator(as_arguments)]
-    caller: Annotated[dict[str, Any] | None, Ignored()] = None
-    toolset_name: Annotated[str | None, Ignored()] = None
+    caller: Annotated[dict[str, Any] | None, IgnoredField()] = None
+    toolset_name: Annotated[str | None, IgnoredField()] = None
 
     def written(self) -> str:
         """The arguments as JSON text. Raises: InvalidParameter."""

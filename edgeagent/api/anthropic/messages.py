@@ -20,16 +20,16 @@ from edgeagent.api.anthropic.schemas import (
     MessagesRequest,
 )
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import asked_by, caller_of
+from edgeagent.api.http.caller import caller_of, origin_of
 from edgeagent.api.http.dialects import anthropic_error
 from edgeagent.api.http.errors import status_of
-from edgeagent.api.http.one_shot import OnceResponse
+from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.http.usage import own_of, usage_of
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Agent, Answer, Decision
 from edgeagent.serving.cascade import settle
-from edgeagent.serving.one_shot import Calls
+from edgeagent.serving.one_shot import OneShotService
 from edgeagent.settings import Settings
 from edgeagent.types import CountSpec, FinishReason, GenerateSpec, PromptFacts, TokenChunk
 
@@ -231,7 +231,7 @@ _ERRORS = {
 async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
     body = await read_body(request, MessagesRequest)
     log_betas(request)
-    asked, caller = asked_by(request), caller_of(request)
+    origin, caller = origin_of(request), caller_of(request)
 
     def make(decision: Decision) -> GenerateSpec:
         return GenerateSpec(
@@ -240,14 +240,14 @@ async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Sett
             max_tokens=body.max_tokens,
             clamps=settings.clamps(by_default=True),
             stop=body.stop_sequences or [],
-            scope=asked.key_id,
+            scope=origin.key_id,
             form=body.form(),
             tools=body.tool_use(caller),
         )
 
-    decision, spec = await settle(agent, asked, body.model, make)
+    decision, spec = await settle(agent, origin, body.model, make)
     return AnswerResponse(
-        agent.ask(asked, decision, spec, notes=body.notes()),
+        agent.ask(origin, decision, spec, notes=body.notes()),
         MessageWriter(decision.model_id, shows_thinking=body.shows_thinking),
         is_stream=bool(body.stream),
         ping_interval_s=settings.ping_interval_s,
@@ -265,12 +265,14 @@ async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Sett
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(CountAnswer, description="The count")},
 )
-async def count_tokens(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
+async def count_tokens(
+    request: Request[Any, Any, Any], agent: Agent, one_shots: OneShotService
+) -> ASGIApp:
     body = await read_body(request, CountRequest)
     tools = body.tool_use(caller_of(request))
     spec = CountSpec(request=GenerateSpec(prompts=[body.prompt()], tools=tools))
-    return OnceResponse(
-        calls.ask(asked_by(request), agent.route(body.model), spec),
+    return OneShotResponse(
+        one_shots.ask(origin_of(request), agent.route(body.model), spec),
         lambda n_tokens: _encode({"input_tokens": n_tokens}),
     )
 

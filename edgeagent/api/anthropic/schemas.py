@@ -15,10 +15,10 @@ from edgeagent.api.anthropic.content import (
     turns,
     without_billing,
 )
-from edgeagent.api.anthropic.tools import AnthropicTool, ServiceTool, offered_by
-from edgeagent.api.http.field_marks import Extension, Ignored, RequestModel
+from edgeagent.api.anthropic.tools import AnthropicTool, ServiceTool, tool_offer_of
+from edgeagent.api.http.field_marks import ExtensionField, IgnoredField, RequestModel
 from edgeagent.api.http.tool_calls import tool_use
-from edgeagent.api.http.tool_offer import Offered, refuse_hosted_choice
+from edgeagent.api.http.tool_offer import ToolOffer, refuse_hosted_choice
 from edgeagent.api.openai.schemas.common import StopText
 from edgeagent.api.openai.schemas.response_format import schema_form
 from edgeagent.errors import InvalidParameter, ThreadUnsupported, UnsupportedParameter
@@ -44,7 +44,7 @@ class InputMessage(BaseModel):
 class MetadataBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    user_id: Annotated[str | None, Ignored()] = Field(None, max_length=512)
+    user_id: Annotated[str | None, IgnoredField()] = Field(None, max_length=512)
 
 
 class Thinking(BaseModel):
@@ -53,7 +53,7 @@ class Thinking(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
-    budget_tokens: Annotated[int | None, Ignored()] = Field(None, ge=1)
+    budget_tokens: Annotated[int | None, IgnoredField()] = Field(None, ge=1)
     display: Literal["summarized", "omitted"] | None = Field(
         None, description="`omitted` sends no text of it"
     )
@@ -114,11 +114,11 @@ class Conversation(RequestModel):
         None, description="without it, and with `disabled`, what the model thinks is not sent"
     )
     output_config: OutputConfig | None = None
-    cache_control: Annotated[dict[str, Any] | None, Ignored("prefixes are found")] = None
-    context_management: Annotated[dict[str, Any] | None, Ignored()] = None
-    speed: Annotated[str | None, Ignored()] = None
-    user_profile_id: Annotated[str | None, Ignored()] = None
-    workspace_id: Annotated[str | None, Ignored()] = None
+    cache_control: Annotated[dict[str, Any] | None, IgnoredField("prefixes are found")] = None
+    context_management: Annotated[dict[str, Any] | None, IgnoredField()] = None
+    speed: Annotated[str | None, IgnoredField()] = None
+    user_profile_id: Annotated[str | None, IgnoredField()] = None
+    workspace_id: Annotated[str | None, IgnoredField()] = None
 
     container: str | dict[str, Any] | None = Field(
         None, description="no code runs in one here: left out, which a note says"
@@ -162,8 +162,8 @@ class Conversation(RequestModel):
     def tool_use(self, caller: Caller) -> ToolUse | None:
         """The tools that the answer may call. Raises: InvalidParameter, Forbidden."""
         chosen = self.tool_choice or ToolChoice(type="auto")
-        offered = self.offered()
-        offered.check_choice(is_required=chosen.type == "any")
+        offer = self.tool_offer()
+        offer.check_choice(is_required=chosen.type == "any")
         for tool in self.tools or ():
             if (
                 isinstance(tool, ServiceTool)
@@ -172,20 +172,20 @@ class Conversation(RequestModel):
             ):
                 raise refuse_hosted_choice(tool.type)
         return tool_use(
-            offered.tools,
+            offer.tools,
             caller,
             choice=_CHOICES[chosen.type],
             name=chosen.name,
             is_parallel=not chosen.disable_parallel_tool_use,
         )
 
-    def offered(self) -> Offered:
+    def tool_offer(self) -> ToolOffer:
         """The tools as a model sees them, and what was left out."""
-        return offered_by(self.tools or (), n_servers=len(self.mcp_servers or ()))
+        return tool_offer_of(self.tools or (), n_servers=len(self.mcp_servers or ()))
 
     def notes(self) -> list[str]:
         """What of the request no model here sees."""
-        notes = [*self.offered().notes, *left_out(b for m in self.messages for b in m.content)]
+        notes = [*self.tool_offer().notes, *left_out(b for m in self.messages for b in m.content)]
         if self.container is not None:
             notes.append("container: no code runs in one here; it was left out.")
         return notes
@@ -228,10 +228,10 @@ class MessagesRequest(Conversation):
     top_p: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     top_k: int | None = Field(None, ge=0, le=1_000_000, description="0 is no cut by rank")
     metadata: MetadataBody | None = None
-    service_tier: Annotated[str | None, Ignored()] = None
-    inference_geo: Annotated[str | None, Ignored()] = None
-    diagnostics: Annotated[dict[str, Any] | None, Ignored()] = None
-    seed: Annotated[int | None, Extension()] = Field(None, ge=-(1 << 63), lt=1 << 63)
+    service_tier: Annotated[str | None, IgnoredField()] = None
+    inference_geo: Annotated[str | None, IgnoredField()] = None
+    diagnostics: Annotated[dict[str, Any] | None, IgnoredField()] = None
+    seed: Annotated[int | None, ExtensionField()] = Field(None, ge=-(1 << 63), lt=1 << 63)
 
     def sampling(self, defaults: Sampling) -> Sampling:
         """What the request says over what the model's defaults say."""

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
-from edgeagent.api.http.field_marks import STRICT, Ignored
-from edgeagent.api.http.tool_offer import Offered
+from edgeagent.api.http.field_marks import STRICT, IgnoredField
+from edgeagent.api.http.tool_offer import ToolOffer
 from edgeagent.errors import UnsupportedParameter
 from edgeagent.types import Tool
 
@@ -148,14 +148,14 @@ class CustomTool(BaseModel):
     input_schema: dict[str, Any] = Field(description="a JSON schema of the arguments")
     type: Literal["custom"] | None = None
     strict: bool | None = Field(None, description=STRICT)
-    cache_control: Annotated[dict[str, Any] | None, Ignored("prefixes are found")] = None
-    defer_loading: Annotated[bool | None, Ignored()] = None
-    eager_input_streaming: Annotated[bool | None, Ignored()] = None
-    input_examples: Annotated[list[dict[str, Any]] | None, Ignored()] = None
-    allowed_callers: Annotated[list[str] | None, Ignored()] = None
+    cache_control: Annotated[dict[str, Any] | None, IgnoredField("prefixes are found")] = None
+    defer_loading: Annotated[bool | None, IgnoredField()] = None
+    eager_input_streaming: Annotated[bool | None, IgnoredField()] = None
+    input_examples: Annotated[list[dict[str, Any]] | None, IgnoredField()] = None
+    allowed_callers: Annotated[list[str] | None, IgnoredField()] = None
 
-    def offer(self, offered: Offered) -> None:
-        offered.add(
+    def offer(self, offer: ToolOffer) -> None:
+        offer.add(
             Tool(
                 name=self.name,
                 description=self.description,
@@ -177,10 +177,10 @@ class ClientTool(BaseModel):
     display_height_px: int | None = Field(None, ge=1, le=1 << 16)
     enable_zoom: bool | None = None
 
-    def offer(self, offered: Offered) -> None:
+    def offer(self, offer: ToolOffer) -> None:
         kind, _, version = self.type.rpartition("_")
         about, parameters = _KNOWN[kind](version, self.model_dump())
-        offered.add(Tool(name=self.name, description=about, parameters=parameters))
+        offer.add(Tool(name=self.name, description=about, parameters=parameters))
 
 
 class ServiceTool(BaseModel):
@@ -191,8 +191,8 @@ class ServiceTool(BaseModel):
     type: str = Field(max_length=64)
     name: str | None = Field(None, max_length=128)
 
-    def offer(self, offered: Offered) -> None:
-        offered.leave_out(self.type)
+    def offer(self, offer: ToolOffer) -> None:
+        offer.leave_out(self.type)
 
 
 def _kind(value: Any) -> str:
@@ -218,13 +218,13 @@ AnthropicTool = Annotated[
 ]
 
 
-def offered_by(
+def tool_offer_of(
     tools: Iterable[CustomTool | ClientTool | ServiceTool], *, n_servers: int
-) -> Offered:
+) -> ToolOffer:
     """The tools of a request as a model sees them. `n_servers` MCP servers are not asked for theirs."""
-    offered = Offered()
+    offer = ToolOffer()
     for tool in tools:
-        tool.offer(offered)
+        tool.offer(offer)
     if n_servers:
-        offered.leave_out("mcp_servers")
-    return offered
+        offer.leave_out("mcp_servers")
+    return offer

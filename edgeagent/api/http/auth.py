@@ -7,7 +7,7 @@
     5. the body, whole (http/bodies.py): until here nothing has been read of it
 
 A route finds its caller in `scope["state"]["caller"]`, and calls `scope["state"]["charge"](n_tokens)`;
-what goes on after the response takes a place of its own from `scope["state"]["place"]`.
+what goes on after the response takes a place of its own from `scope["state"]["admission"]`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgeagent.api.http.access import Need, is_known, need_of
 from edgeagent.api.http.bodies import Bodies
 from edgeagent.api.http.encodings import encoding_of
 from edgeagent.api.http.errors import encoded, no_such_method, nothing_here, status_of, translate
-from edgeagent.api.http.limits import FailureThrottle, Limiter, Place
+from edgeagent.api.http.limits import Admission, FailureThrottle, Limiter
 from edgeagent.api.http.paths import Paths
 from edgeagent.errors import EdgeAgentError, InsufficientScope, Unauthorized
 from edgeagent.store.keyring import Keyring
@@ -79,7 +79,7 @@ class Authentication:
             caller = await self._admitted(http)
             if _is_bounded(caller):
                 extra = self._limiter.headers(caller)
-            place = self._limiter.admit(caller)
+            admission = self._limiter.admit(caller)
         except Exception as exc:
             error = translate(exc)
             if caller is None and status_of(error) == 429:
@@ -89,16 +89,16 @@ class Authentication:
             await _refuse(error, extra, http, send)
             return
         try:
-            await self._with_body(http, caller, place, receive, send)
+            await self._with_body(http, caller, admission, receive, send)
         finally:
-            place.release()
+            admission.release()
 
     def _allowed(self, path: str) -> set[str]:
         methods = self._paths.methods(path)
         return {*methods, "HEAD"} if "GET" in methods else {*methods}
 
     async def _with_body(
-        self, scope: HTTPScope, caller: Caller, place: Place, receive: Receive, send: Send
+        self, scope: HTTPScope, caller: Caller, admission: Admission, receive: Receive, send: Send
     ) -> None:
         state: dict[str, Any] = scope.setdefault("state", {})
         if (connection := state.get("connection")) is not None:
@@ -107,11 +107,16 @@ class Authentication:
         try:
             body = await self._bodies.read(receive, caller.key_id, encoding_of(headers))
         except EdgeAgentError as exc:
-            await _refuse(exc, place.headers(), scope, send)
+            await _refuse(exc, admission.headers(), scope, send)
             return
         try:
-            state |= {"caller": caller, "charge": place.charge, "place": place, "body": body}
-            await self._app(scope, body.receive(receive), _with_headers(send, place.headers()))
+            state |= {
+                "caller": caller,
+                "charge": admission.charge,
+                "admission": admission,
+                "body": body,
+            }
+            await self._app(scope, body.receive(receive), _with_headers(send, admission.headers()))
         finally:
             body.close()
 

@@ -7,7 +7,7 @@ from typing import Any
 from litestar import Request
 
 from edgeagent.api.http.access import parts
-from edgeagent.serving.answer import Asked
+from edgeagent.serving.answer import RequestOrigin
 from edgeagent.types import Caller
 
 
@@ -20,10 +20,10 @@ def caller_of(request: Request[Any, Any, Any]) -> Caller:
     return found
 
 
-def asked_by(request: Request[Any, Any, Any]) -> Asked:
+def origin_of(request: Request[Any, Any, Any]) -> RequestOrigin:
     """What the agent notes of a request."""
     caller = caller_of(request)
-    return Asked(
+    return RequestOrigin(
         endpoint="/" + "/".join(parts(request.scope["path"])),
         request_id=str(request.scope["state"]["request_id"]),
         owner=caller.owner,

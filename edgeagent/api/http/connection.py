@@ -17,11 +17,11 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edgeagent.api.http.connection_places import Seat, Standing, victims
+from edgeagent.api.http.connection_limits import ConnectionRank, ConnectionSeat, victims
 from edgeagent.api.http.errors import encoded
-from edgeagent.api.http.guard import request_id
+from edgeagent.api.http.host_and_origin import request_id
 from edgeagent.api.http.limits import peer_network
-from edgeagent.api.http.shutdown import Stopping
+from edgeagent.api.http.shutdown import Shutdown
 from edgeagent.errors import BadRequest
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class GuardedProtocol(H11Protocol):
     header_timeout_s = 15.0
     max_connections = 512
     write_timeout_s = 30.0
-    stopping = Stopping()
+    stopping = Shutdown()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,7 +80,7 @@ class GuardedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._socket = transport
         cast(Any, transport).max_size = READ_BYTES  # asyncio's own is 256 KiB
-        super().connection_made(_Lingering(self, transport))  # type: ignore[arg-type]
+        super().connection_made(_LingeringClose(self, transport))  # type: ignore[arg-type]
         self.peer = peer_network(self.client[0] if self.client else "")
         self._since_s = self.loop.time()
         self._clock = self.loop.call_later(self.header_timeout_s, self._head_is_late)
@@ -157,22 +157,22 @@ class GuardedProtocol(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     @property
-    def seat(self) -> Seat:
+    def seat(self) -> ConnectionSeat:
         """What would be lost with this connection."""
         now_s = self.loop.time()
         unread_s = self._unread_since_s
         if self._is_lingering:
-            return Seat(Standing.LINGERING, self._since_s, self.peer)
+            return ConnectionSeat(ConnectionRank.LINGERING, self._since_s, self.peer)
         if unread_s is not None and now_s - unread_s >= UNREAD_S:
-            standing = Standing.UNREAD if self.is_known else Standing.UNKNOWN
-            return Seat(standing, unread_s, self.peer)
+            standing = ConnectionRank.UNREAD if self.is_known else ConnectionRank.UNKNOWN
+            return ConnectionSeat(standing, unread_s, self.peer)
         if self.is_waiting:
-            standing = Standing.IDLE if self.is_known else Standing.UNKNOWN
+            standing = ConnectionRank.IDLE if self.is_known else ConnectionRank.UNKNOWN
         elif self.cycle.more_body:
-            standing = Standing.SENDING if self.is_known else Standing.UNKNOWN
+            standing = ConnectionRank.SENDING if self.is_known else ConnectionRank.UNKNOWN
         else:
-            standing = Standing.BUSY
-        return Seat(standing, self._since_s, self.peer)
+            standing = ConnectionRank.BUSY
+        return ConnectionSeat(standing, self._since_s, self.peer)
 
     def _all(self) -> list[GuardedProtocol]:
         return [c for c in self.connections if isinstance(c, GuardedProtocol)]
@@ -251,7 +251,7 @@ class GuardedProtocol(H11Protocol):
         logger.debug("upgrade_ignored")
 
 
-class _Lingering:
+class _LingeringClose:
     """The transport as uvicorn sees it: closing it waits for a client that still sends."""
 
     def __init__(self, protocol: GuardedProtocol, transport: asyncio.Transport) -> None:

@@ -1,7 +1,7 @@
 """What becomes of a field in a request: it is honoured, unless its type is marked here or its name refused.
 
-    user: Annotated[str | None, Ignored()] = None
-    top_k: Annotated[int | None, Extension("0 is no cut by rank")] = Field(None, ge=0)
+    user: Annotated[str | None, IgnoredField()] = None
+    top_k: Annotated[int | None, ExtensionField("0 is no cut by rank")] = Field(None, ge=0)
 
 The marks reach the JSON schema as `x-support` and in the description, and from there the OpenAPI page
 and `GET /v1/conformance`, which therefore cannot say anything else.
@@ -29,7 +29,7 @@ STRICT = (
 
 
 @dataclass(frozen=True)
-class Mark:
+class FieldMark:
     """Metadata of a field's type; `note` is what else there is to say of the field."""
 
     note: str = ""
@@ -43,14 +43,14 @@ class Mark:
         return handler(core) | {SUPPORT: self.support, "description": description}
 
 
-class Ignored(Mark):
+class IgnoredField(FieldMark):
     """A field that clients send and that changes nothing here."""
 
     support = "ignored"
     words = "accepted and ignored"
 
 
-class Extension(Mark):
+class ExtensionField(FieldMark):
     """A field that OpenAI's API does not have."""
 
     support = "extension"

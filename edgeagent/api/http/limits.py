@@ -81,7 +81,7 @@ class _Usage:
         return [(key.encode(), value.encode()) for key, value in found]
 
 
-class Place:
+class Admission:
     """One admitted request. `release` gives its place back and may be called twice."""
 
     def __init__(self, usage: _Usage) -> None:
@@ -94,9 +94,9 @@ class Place:
         if self._usage.tokens is not None and n_tokens > 0:
             self._usage.tokens.take(n_tokens)
 
-    def extended(self) -> Place:
+    def extended(self) -> Admission:
         """A place of the same key, for what goes on when this request is over. Nobody is refused it."""
-        return Place(self._usage)
+        return Admission(self._usage)
 
     @contextmanager
     def alone(self, what: str) -> Iterator[None]:
@@ -129,7 +129,7 @@ class Limiter:
         self._max_running = max_running
         self._usages: OrderedDict[str, _Usage] = OrderedDict()
 
-    def admit(self, caller: Caller) -> Place:
+    def admit(self, caller: Caller) -> Admission:
         """A place for one more request. What is refused is not counted. Raises: RateLimited."""
         usage = self._usage(caller)
         is_named = caller.key_id != LOCAL.key_id  # without keys, who attacks is who is attacked
@@ -160,7 +160,7 @@ class Limiter:
             )
         if usage.requests is not None:
             usage.requests.take(1)
-        return Place(usage)
+        return Admission(usage)
 
     def headers(self, caller: Caller) -> list[tuple[bytes, bytes]]:
         """What an answer says of the key's bounds, also one that refuses."""

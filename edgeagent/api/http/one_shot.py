@@ -9,27 +9,27 @@ from typing import Any
 from litestar.types import Receive, Scope, Send
 
 from edgeagent.api.http.errors import encoded, status_of, translate
-from edgeagent.api.http.shutdown import shutting_down, stopping_of
+from edgeagent.api.http.shutdown import shutdown_of, shutting_down
 from edgeagent.api.http.stream import client_gone
 from edgeagent.errors import EdgeAgentError
-from edgeagent.serving.one_shot import Call
+from edgeagent.serving.one_shot import OneShotRequest
 from edgeagent.types import Vectors
 
 # Encoding that many bytes takes longer than the event loop should stand still.
 MUCH_BYTES = 256 << 10
 
 
-class OnceResponse:
+class OneShotResponse:
     """An ASGI response around one call; `encode` makes its JSON body of the result."""
 
-    def __init__(self, call: Call, encode: Callable[[Any], bytes]) -> None:
+    def __init__(self, call: OneShotRequest, encode: Callable[[Any], bytes]) -> None:
         self._call = call
         self._encode = encode
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         produce = asyncio.create_task(self._produce(scope), name="call")
         gone = asyncio.create_task(client_gone(receive), name="call-watch")
-        stop = asyncio.create_task(stopping_of(scope).begun(), name="call-stop")
+        stop = asyncio.create_task(shutdown_of(scope).begun(), name="call-stop")
         try:
             await asyncio.wait({produce, gone, stop}, return_when=asyncio.FIRST_COMPLETED)
             if not gone.done():

@@ -19,7 +19,7 @@ import uvicorn
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.connection import GuardedProtocol
-from edgeagent.api.http.shutdown import Stopping
+from edgeagent.api.http.shutdown import Shutdown
 from edgeagent.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        stopping: Stopping,
+        stopping: Shutdown,
         grace_s: float,
         at_end: Callable[[], Awaitable[None]],
     ) -> None:
@@ -73,7 +73,7 @@ def server(
 ) -> uvicorn.Server:
     """A server for sockets that are listened on already, by us or by systemd. `at_end` ends what goes
     on without its client."""
-    stopping = Stopping()
+    stopping = Shutdown()
     protocol: Any = type(
         "Protocol",
         (GuardedProtocol,),

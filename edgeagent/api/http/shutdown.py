@@ -15,7 +15,7 @@ from edgeagent.errors import ShuttingDown
 RETRY_AFTER_S = 5.0
 
 
-class Stopping:
+class Shutdown:
     """Event loop's thread only."""
 
     def __init__(self) -> None:
@@ -32,10 +32,10 @@ class Stopping:
         await self._event.wait()
 
 
-def stopping_of(scope: Scope) -> Stopping:
+def shutdown_of(scope: Scope) -> Shutdown:
     """That of the server which received a request; without a server, one that never begins."""
     found = (scope.get("state") or {}).get("stopping")
-    return found if isinstance(found, Stopping) else Stopping()
+    return found if isinstance(found, Shutdown) else Shutdown()
 
 
 def shutting_down() -> ShuttingDown:

@@ -16,7 +16,7 @@ from typing import Protocol
 from litestar.types import Receive, Scope, Send
 
 from edgeagent.api.http.errors import encoded, status_of, translate
-from edgeagent.api.http.shutdown import shutting_down, stopping_of
+from edgeagent.api.http.shutdown import shutdown_of, shutting_down
 from edgeagent.api.http.usage import tokens_of
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
@@ -92,7 +92,7 @@ class AnswerResponse:
         self._scope = scope
         produce = asyncio.create_task(self._produce(send), name="answer")
         gone = asyncio.create_task(client_gone(receive), name="answer-watch")
-        stop = asyncio.create_task(stopping_of(scope).begun(), name="answer-stop")
+        stop = asyncio.create_task(shutdown_of(scope).begun(), name="answer-stop")
         try:
             await asyncio.wait({produce, gone, stop}, return_when=asyncio.FIRST_COMPLETED)
             if stop.done() and not (produce.done() or gone.done()):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgeagent.errors import Forbidden, InvalidParameter
-from edgeagent.routing.intents import Unsuited
+from edgeagent.routing.intents import UnsuitedRequest
 from edgeagent.types import CallDelta, Caller, Tool, ToolUse
 
 MAX_TOOLS = 128
@@ -46,7 +46,7 @@ def tool_use(
                 param=PARAM,
             )
     if choice == "none" and name is None and has_own:
-        raise Unsuited(
+        raise UnsuitedRequest(
             "`tool_choice` none asks for words, and this model answers with calls of its own tools: leave it "
             "out, or ask another model.",
             param="tool_choice",
@@ -127,7 +127,7 @@ def new_call_id() -> str:
 
 
 @dataclass
-class Call:
+class PartialCall:
     """One call of an answer as far as it has come. `arguments` is JSON text; where the answer was cut
     off by its length, the beginning of one."""
 
@@ -140,11 +140,11 @@ class Call:
         return "".join(self.pieces)
 
 
-class Calls:
+class CallCollector:
     """The calls of all answers of a request, gathered from their pieces, and their ids."""
 
     def __init__(self) -> None:
-        self._calls: dict[tuple[int, int], Call] = {}
+        self._calls: dict[tuple[int, int], PartialCall] = {}
         self._ids: dict[tuple[int, int], str] = {}
 
     def id_of(self, index: int, call: int) -> str:
@@ -156,11 +156,11 @@ class Calls:
         for delta in deltas:
             key = (index, delta.call)
             if delta.name is not None:
-                self._calls[key] = Call(self.id_of(*key), delta.name)
+                self._calls[key] = PartialCall(self.id_of(*key), delta.name)
             if delta.arguments:
                 self._calls[key].pieces.append(delta.arguments)
 
-    def of(self, index: int) -> list[Call]:
+    def of(self, index: int) -> list[PartialCall]:
         """The calls of answer `index`, in their order."""
         return [self._calls[key] for key in sorted(self._calls) if key[0] == index]
 

@@ -32,7 +32,7 @@ HOSTED = re.compile(
 )
 
 
-class Place(NamedTuple):
+class ToolName(NamedTuple):
     """What the client calls a tool: its namespace, where it has one, and its name there."""
 
     namespace: str | None
@@ -47,13 +47,13 @@ def full_name(namespace: str | None, name: str) -> str:
 
 
 @dataclass
-class Offered:
+class ToolOffer:
     """The tools of one request as a model sees them. `customs` are names of those that take a text,
     `places` what those of namespaces are for the client. `notes` say what was left out."""
 
     tools: list[Tool] = field(default_factory=list)
     customs: set[str] = field(default_factory=set)
-    places: dict[str, Place] = field(default_factory=dict)
+    places: dict[str, ToolName] = field(default_factory=dict)
     hosted: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -61,7 +61,7 @@ class Offered:
         """A function."""
         name = full_name(namespace, tool.name)
         if namespace:
-            self.places[name] = Place(namespace, tool.name)
+            self.places[name] = ToolName(namespace, tool.name)
         self.tools.append(msgspec.structs.replace(tool, name=name))
 
     def add_custom(
@@ -83,9 +83,9 @@ class Offered:
             "and run it where you are."
         )
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> ToolName:
         """What the client calls the tool that the model calls `name`."""
-        return self.places.get(name, Place(None, name))
+        return self.places.get(name, ToolName(None, name))
 
     def wanted(self, name: str, namespace: str | None = None) -> str:
         """What the model calls a tool that the client names; without its namespace too, where only one

@@ -14,7 +14,7 @@ from litestar.types import ASGIApp
 
 from edgeagent.api.http.auth import check_need
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import asked_by, caller_of
+from edgeagent.api.http.caller import caller_of, origin_of
 from edgeagent.api.http.dialects import ollama_error
 from edgeagent.api.http.errors import status_of
 from edgeagent.api.http.stream import AnswerResponse
@@ -235,14 +235,14 @@ async def generate(request: Request[Any, Any, Any], agent: Agent, settings: Sett
     writer = OllamaWriter("generate", body.model, shows_thinking=body.shows_thinking)
     if not body.prompt:
         return await _load(request, agent, body, decision, writer)
-    return await _answer(request, agent, settings, body, body.asked(), writer)
+    return await _answer(request, agent, settings, body, body.question_prompt(), writer)
 
 
 async def _answer(
     request: Request[Any, Any, Any], agent: Agent, settings: Settings, body: OllamaRequest,
     prompt: Prompt, writer: OllamaWriter,
 ) -> AnswerResponse:  # fmt: skip
-    asked, caller = asked_by(request), caller_of(request)
+    origin, caller = origin_of(request), caller_of(request)
     options = body.chosen
 
     def make(decision: Decision) -> GenerateSpec:
@@ -252,7 +252,7 @@ async def _answer(
             max_tokens=options.max_tokens,
             clamps=settings.clamps(by_default=True) or options.is_unbounded,
             stop=options.stops(),
-            scope=asked.key_id,
+            scope=origin.key_id,
             form=body.form(),
             tools=body.tool_use(caller),
             logprobs=body.n_logprobs,
@@ -261,9 +261,9 @@ async def _answer(
 
     # What Ollama answers to /api/generate has no place for a call.
     metadata = {"calls": "false"} if isinstance(body, OllamaGenerateRequest) else None
-    decision, spec = await settle(agent, asked, plain_name(body.model), make, metadata)
+    decision, spec = await settle(agent, origin, plain_name(body.model), make, metadata)
     return AnswerResponse(
-        agent.ask(asked, decision, spec),
+        agent.ask(origin, decision, spec),
         writer,
         is_stream=body.stream is not False,
         ping_interval_s=settings.ping_interval_s,

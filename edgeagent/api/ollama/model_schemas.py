@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from edgeagent.api.http.field_marks import Ignored
+from edgeagent.api.http.field_marks import IgnoredField
 from edgeagent.api.http.loose_body import LooseModel
 from edgeagent.api.ollama.schemas import KeepAlive
 from edgeagent.api.openai.schemas.embeddings import MAX_INPUTS
@@ -21,10 +21,10 @@ class ShowRequest(LooseModel):
 
     model: ModelName | None = None
     name: ModelName | None = Field(None, description="what `model` was called before")
-    verbose: Annotated[bool | None, Ignored()] = None
-    system: Annotated[str | None, Ignored()] = None
-    template: Annotated[str | None, Ignored()] = None
-    options: Annotated[dict[str, Any] | None, Ignored()] = None
+    verbose: Annotated[bool | None, IgnoredField()] = None
+    system: Annotated[str | None, IgnoredField()] = None
+    template: Annotated[str | None, IgnoredField()] = None
+    options: Annotated[dict[str, Any] | None, IgnoredField()] = None
 
     @model_validator(mode="after")
     def _names_one(self) -> ShowRequest:
@@ -46,7 +46,7 @@ class EmbedRequest(LooseModel):
     dimensions: int | None = Field(
         None, ge=1, le=1 << 20, description="keep that many numbers of each vector"
     )
-    options: Annotated[dict[str, Any] | None, Ignored()] = None
+    options: Annotated[dict[str, Any] | None, IgnoredField()] = None
     keep_alive: KeepAlive = None
 
     def inputs(self) -> list[str | list[int]]:
@@ -58,7 +58,7 @@ class EmbeddingsRequest(LooseModel):
 
     model: ModelName = Field(description="a model whose task is `embed`; `:latest` may follow")
     prompt: str | None = None
-    options: Annotated[dict[str, Any] | None, Ignored()] = None
+    options: Annotated[dict[str, Any] | None, IgnoredField()] = None
     keep_alive: KeepAlive = None
 
 

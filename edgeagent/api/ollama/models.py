@@ -18,8 +18,8 @@ from litestar.types import ASGIApp
 
 from edgeagent import __version__
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import asked_by
-from edgeagent.api.http.one_shot import OnceResponse
+from edgeagent.api.http.caller import origin_of
+from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.ollama.chat import written
 from edgeagent.api.ollama.model_schemas import (
     Details,
@@ -43,8 +43,8 @@ from edgeagent.catalog.model_card import Card
 from edgeagent.errors import BadRequest
 from edgeagent.routing.tasks import capabilities
 from edgeagent.serving.answer import Agent, Decision
-from edgeagent.serving.model_cards import Cards, Loaded
-from edgeagent.serving.one_shot import Calls
+from edgeagent.serving.model_cards import LoadedCard, ModelCards
+from edgeagent.serving.one_shot import OneShotService
 from edgeagent.types import EmbedSpec, Sampling, Vectors
 
 # Clients refuse to speak to one that is older than what they need.
@@ -61,13 +61,13 @@ _ERRORS = {
 
 @get("/api/tags", operation_id="ollama_tags", summary="List the installed models, in Ollama's words",
      tags=_TAGS)  # fmt: skip
-async def tags(cards: Cards) -> TagList:
+async def tags(cards: ModelCards) -> TagList:
     return TagList(models=[_tagged(card) for card in await cards.all()])
 
 
 @get("/api/ps", operation_id="ollama_ps", summary="List the loaded models, in Ollama's words",
      tags=_TAGS)  # fmt: skip
-async def ps(cards: Cards) -> LoadedList:
+async def ps(cards: ModelCards) -> LoadedList:
     return LoadedList(models=[_loaded(found) for found in await cards.loaded()])
 
 
@@ -80,7 +80,7 @@ async def ps(cards: Cards) -> LoadedList:
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(ShownModel, description="The model")},
 )
-async def show(request: Request[Any, Any, Any], agent: Agent, cards: Cards) -> ShownModel:
+async def show(request: Request[Any, Any, Any], agent: Agent, cards: ModelCards) -> ShownModel:
     body = await read_body(request, ShowRequest)
     card, facts, sampling = await cards.shown(plain_name(body.wanted))
     return ShownModel(
@@ -104,16 +104,18 @@ async def show(request: Request[Any, Any, Any], agent: Agent, cards: Cards) -> S
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(EmbedAnswer, description="The vectors")},
 )
-async def embed(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
+async def embed(
+    request: Request[Any, Any, Any], agent: Agent, one_shots: OneShotService
+) -> ASGIApp:
     body = await read_body(request, EmbedRequest)
-    decision = await calls.model_for("embed", plain_name(body.model))
+    decision = await one_shots.model_for("embed", plain_name(body.model))
     inputs = body.inputs()
     if not inputs:
         await agent.load(decision.model_id)
         return _json({"model": body.model, "embeddings": []})
     spec = EmbedSpec(inputs=inputs, dimensions=body.dimensions, truncate=body.truncate is not False)
-    return OnceResponse(
-        calls.ask(asked_by(request), decision, spec),
+    return OneShotResponse(
+        one_shots.ask(origin_of(request), decision, spec),
         lambda vectors: _encode({
             "model": body.model,
             "embeddings": _rows(vectors),
@@ -133,14 +135,16 @@ async def embed(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> 
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(EmbeddingsAnswer, description="The vector")},
 )
-async def embeddings(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
+async def embeddings(
+    request: Request[Any, Any, Any], agent: Agent, one_shots: OneShotService
+) -> ASGIApp:
     body = await read_body(request, EmbeddingsRequest)
-    decision = await calls.model_for("embed", plain_name(body.model))
+    decision = await one_shots.model_for("embed", plain_name(body.model))
     if not body.prompt:
         await agent.load(decision.model_id)
         return _json({"embedding": []})
-    return OnceResponse(
-        calls.ask(asked_by(request), decision, EmbedSpec(inputs=[body.prompt], truncate=True)),
+    return OneShotResponse(
+        one_shots.ask(origin_of(request), decision, EmbedSpec(inputs=[body.prompt], truncate=True)),
         lambda vectors: _encode({"embedding": _rows(vectors)[0]}),
     )
 
@@ -245,7 +249,7 @@ def _tagged(card: Card) -> TaggedModel:
     )
 
 
-def _loaded(found: Loaded) -> LoadedModel:
+def _loaded(found: LoadedCard) -> LoadedModel:
     name = f"{found.card.id}:latest"
     return LoadedModel(
         name=name,

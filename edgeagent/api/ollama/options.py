@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from pydantic import BeforeValidator, Field
 
-from edgeagent.api.http.field_marks import Ignored
+from edgeagent.api.http.field_marks import IgnoredField
 from edgeagent.api.http.loose_body import LooseModel, within
 from edgeagent.api.openai.schemas.common import StopText
 from edgeagent.types import Sampling
@@ -44,30 +44,30 @@ class OllamaOptions(LooseModel):
         description="longest answer in tokens, brought down to what the context has room for; below 1: as "
         "many as there is room for",
     )
-    num_ctx: Annotated[Int | None, Ignored("a context is as long as `n_ctx` in the settings")] = (
-        None
-    )
-    num_keep: Annotated[Int | None, Ignored("what is too long is refused, not cut")] = None
-    num_batch: Annotated[Int | None, Ignored()] = None
-    num_gpu: Annotated[Int | None, Ignored()] = None
-    main_gpu: Annotated[Int | None, Ignored()] = None
-    num_thread: Annotated[Int | None, Ignored("threads follow the cores that are free")] = None
-    num_gqa: Annotated[Int | None, Ignored()] = None
-    numa: Annotated[bool | None, Ignored()] = None
-    low_vram: Annotated[bool | None, Ignored()] = None
-    f16_kv: Annotated[bool | None, Ignored()] = None
-    logits_all: Annotated[bool | None, Ignored()] = None
-    vocab_only: Annotated[bool | None, Ignored()] = None
-    use_mmap: Annotated[bool | None, Ignored()] = None
-    use_mlock: Annotated[bool | None, Ignored()] = None
-    embedding_only: Annotated[bool | None, Ignored()] = None
-    mirostat_tau: Annotated[float | None, Ignored("without `mirostat`")] = None
-    mirostat_eta: Annotated[float | None, Ignored("without `mirostat`")] = None
-    penalize_newline: Annotated[bool | None, Ignored()] = None
-    mirostat: Annotated[
-        Int | None, Ignored("its place is taken by `top_p`, `min_p` and the rest")
+    num_ctx: Annotated[
+        Int | None, IgnoredField("a context is as long as `n_ctx` in the settings")
     ] = None
-    tfs_z: Annotated[float | None, Ignored("as `mirostat`")] = None
+    num_keep: Annotated[Int | None, IgnoredField("what is too long is refused, not cut")] = None
+    num_batch: Annotated[Int | None, IgnoredField()] = None
+    num_gpu: Annotated[Int | None, IgnoredField()] = None
+    main_gpu: Annotated[Int | None, IgnoredField()] = None
+    num_thread: Annotated[Int | None, IgnoredField("threads follow the cores that are free")] = None
+    num_gqa: Annotated[Int | None, IgnoredField()] = None
+    numa: Annotated[bool | None, IgnoredField()] = None
+    low_vram: Annotated[bool | None, IgnoredField()] = None
+    f16_kv: Annotated[bool | None, IgnoredField()] = None
+    logits_all: Annotated[bool | None, IgnoredField()] = None
+    vocab_only: Annotated[bool | None, IgnoredField()] = None
+    use_mmap: Annotated[bool | None, IgnoredField()] = None
+    use_mlock: Annotated[bool | None, IgnoredField()] = None
+    embedding_only: Annotated[bool | None, IgnoredField()] = None
+    mirostat_tau: Annotated[float | None, IgnoredField("without `mirostat`")] = None
+    mirostat_eta: Annotated[float | None, IgnoredField("without `mirostat`")] = None
+    penalize_newline: Annotated[bool | None, IgnoredField()] = None
+    mirostat: Annotated[
+        Int | None, IgnoredField("its place is taken by `top_p`, `min_p` and the rest")
+    ] = None
+    tfs_z: Annotated[float | None, IgnoredField("as `mirostat`")] = None
 
     def sampling(self, defaults: Sampling) -> Sampling:
         """What the request says over what the model's defaults say."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from edgeagent.api.http.field_marks import Ignored
+from edgeagent.api.http.field_marks import IgnoredField
 from edgeagent.api.http.loose_body import LooseModel
 from edgeagent.api.http.tool_calls import MAX_TOOLS, tool_use
 from edgeagent.api.ollama.message_schemas import OllamaMessage, OllamaTool, no_images, turns
@@ -21,7 +21,7 @@ from edgeagent.types import Caller, Form, Prompt, ToolUse
 MAX_MESSAGES = 4096
 MAX_CONTEXT = 1 << 20  # tokens; no model here has room for as many
 
-KeepAlive = Annotated[float | str | None, Ignored("how long a model stays is `idle_unload_s`")]
+KeepAlive = Annotated[float | str | None, IgnoredField("how long a model stays is `idle_unload_s`")]
 
 
 def plain_name(name: str) -> str:
@@ -44,8 +44,8 @@ class OllamaRequest(LooseModel):
         None, description="told to the model's template; false also sends nothing of it"
     )
     keep_alive: KeepAlive = None
-    truncate: Annotated[bool | None, Ignored("what is too long is refused, not cut")] = None
-    shift: Annotated[bool | None, Ignored("what is too long is refused, not cut")] = None
+    truncate: Annotated[bool | None, IgnoredField("what is too long is refused, not cut")] = None
+    shift: Annotated[bool | None, IgnoredField("what is too long is refused, not cut")] = None
 
     logprobs: bool | None = Field(None, description="how probable each token was, before sampling")
     top_logprobs: int | None = Field(
@@ -151,7 +151,7 @@ class OllamaGenerateRequest(OllamaRequest):
         """Whether the answer says what the next request's `context` is."""
         return not self.raw and not self.suffix
 
-    def asked(self) -> Prompt:
+    def question_prompt(self) -> Prompt:
         return msgspec.structs.replace(self._asked(), before=self.context or [])
 
     def _asked(self) -> Prompt:

@@ -10,11 +10,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import asked_by, bounded_priority, caller_of
-from edgeagent.api.http.one_shot import OnceResponse
+from edgeagent.api.http.caller import bounded_priority, caller_of, origin_of
+from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.http.stream import AnswerResponse
-from edgeagent.api.http.tool_calls import Call, merged
-from edgeagent.api.http.tool_offer import CustomInput, Offered
+from edgeagent.api.http.tool_calls import PartialCall, merged
+from edgeagent.api.http.tool_offer import CustomInput, ToolOffer
 from edgeagent.api.http.usage import finish_reason, own_body
 from edgeagent.api.openai.choice_writer import AnswerWriter, totals
 from edgeagent.api.openai.logprobs import Speller
@@ -23,7 +23,7 @@ from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.serving.answer import Agent, Answer, Decision
 from edgeagent.serving.archive import Archive
 from edgeagent.serving.cascade import settle
-from edgeagent.serving.one_shot import Calls
+from edgeagent.serving.one_shot import OneShotService
 from edgeagent.settings import Settings
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
@@ -40,13 +40,13 @@ class ChatWriter(AnswerWriter):
     """
 
     def __init__(
-        self, decision: Decision, *, wants_usage: bool, offered: Offered | None = None
+        self, decision: Decision, *, wants_usage: bool, offer: ToolOffer | None = None
     ) -> None:
         super().__init__(
             "chatcmpl", "chat.completion.chunk", decision.model_id, wants_usage=wants_usage
         )
         self._decision = decision
-        self._offered = offered or Offered()
+        self._offer = offer or ToolOffer()
         self._inputs: dict[tuple[int, int], CustomInput] = {}  # of calls of custom tools
         opening = _encode(self.head)[:-1]
         null_usage = b',"usage":null' if wants_usage else b""
@@ -85,7 +85,7 @@ class ChatWriter(AnswerWriter):
         """First who is called, then arguments alone: the SDK adds up what it is sent."""
         deltas: list[dict[str, Any]] = []
         key = (index, piece.call)
-        if piece.name is not None and piece.name in self._offered.customs:
+        if piece.name is not None and piece.name in self._offer.customs:
             self._inputs[key] = CustomInput()
             head = {"index": piece.call, "id": self.calls.id_of(*key), "type": "custom"}
             deltas.append(head | {"custom": {"name": piece.name, "input": ""}})
@@ -113,7 +113,7 @@ class ChatWriter(AnswerWriter):
         assert chunk.finish is not None
         event = self._event(chunk.index, b"{}", _encode(finish_reason(chunk.finish)))
         confidence = chunk.confidence or self._decision.confidence
-        notes = self._offered.notes
+        notes = self._offer.notes
         own = own_body(self._decision, confidence, chunk.told, notes, chunk.notes)
         if not own:
             return event
@@ -162,8 +162,8 @@ class ChatWriter(AnswerWriter):
             message["tool_calls"] = [self._whole_call(call) for call in calls]
         return message
 
-    def _whole_call(self, call: Call) -> dict[str, Any]:
-        if call.name not in self._offered.customs:
+    def _whole_call(self, call: PartialCall) -> dict[str, Any]:
+        if call.name not in self._offer.customs:
             function = {"name": call.name, "arguments": call.arguments}
             return {"id": call.id, "type": "function", "function": function}
         custom = CustomInput()
@@ -199,7 +199,7 @@ async def chat(
     body = await read_body(request, ChatRequest)
     if body.store:
         await archive.check()
-    asked, caller = asked_by(request), caller_of(request)
+    origin, caller = origin_of(request), caller_of(request)
 
     def make(decision: Decision) -> GenerateSpec:
         return GenerateSpec(
@@ -209,7 +209,7 @@ async def chat(
             clamps=settings.clamps(by_default=False),
             stop=body.stops(),
             n=body.n or 1,
-            scope=asked.key_id,
+            scope=origin.key_id,
             ignore_eos=body.ignore_eos,
             priority=bounded_priority(caller, body.priority),
             form=body.form(allow_grammars=settings.allow_grammars),
@@ -217,15 +217,15 @@ async def chat(
             logprobs=body.n_logprobs,
         )
 
-    decision, spec = await settle(agent, asked, body.model, make, body.metadata)
-    offered = body.offered()
-    writer = ChatWriter(decision, wants_usage=body.wants_usage, offered=offered)
+    decision, spec = await settle(agent, origin, body.model, make, body.metadata)
+    offer = body.tool_offer()
+    writer = ChatWriter(decision, wants_usage=body.wants_usage, offer=offer)
 
     async def keep(answer: Answer) -> None:
-        await archive.keep(stored_chat(asked.owner, body, writer.whole_object(answer)))
+        await archive.keep(stored_chat(origin.owner, body, writer.whole_object(answer)))
 
     return AnswerResponse(
-        agent.ask(asked, decision, spec, notes=offered.notes),
+        agent.ask(origin, decision, spec, notes=offer.notes),
         writer,
         keep=keep if body.store else None,
         is_stream=bool(body.stream),
@@ -249,14 +249,16 @@ async def chat(
         503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
     },
 )
-async def count_chat_tokens(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
+async def count_chat_tokens(
+    request: Request[Any, Any, Any], agent: Agent, one_shots: OneShotService
+) -> ASGIApp:
     body = await read_body(request, ChatRequest)
     decision = agent.route(body.model)
     tools = body.tool_use(caller_of(request))
     spec = CountSpec(request=GenerateSpec(prompts=[body.prompt()], tools=tools))
     head = {"object": "chat.completion.input_tokens", "model": decision.model_id}
-    return OnceResponse(
-        calls.ask(asked_by(request), decision, spec),
+    return OneShotResponse(
+        one_shots.ask(origin_of(request), decision, spec),
         lambda n_tokens: _encode(head | {"input_tokens": n_tokens}),
     )
 

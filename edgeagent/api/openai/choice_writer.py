@@ -13,7 +13,7 @@ import msgspec
 from edgeagent import __version__
 from edgeagent.api.http.dialects import openai_error
 from edgeagent.api.http.errors import status_of
-from edgeagent.api.http.tool_calls import Calls
+from edgeagent.api.http.tool_calls import CallCollector
 from edgeagent.api.http.usage import own_of, timings_of, usage_of
 from edgeagent.api.openai.logprobs import Speller
 from edgeagent.errors import EdgeAgentError
@@ -45,7 +45,7 @@ class AnswerWriter:
         self._reasoning: dict[int, list[str]] = {}
         self._logprobs: dict[int, list[TokenLogprob]] = {}
         self._spellers: dict[int, Speller] = {}
-        self.calls = Calls()
+        self.calls = CallCollector()
 
     def collect(self, chunks: list[TokenChunk]) -> None:
         """Keep chunks for an answer that is not streamed."""

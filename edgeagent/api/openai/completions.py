@@ -12,7 +12,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import asked_by, bounded_priority, caller_of
+from edgeagent.api.http.caller import bounded_priority, caller_of, origin_of
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.http.usage import finish_reason
 from edgeagent.api.openai.choice_writer import AnswerWriter, totals
@@ -124,7 +124,7 @@ def _choice(
 async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
     body = await read_body(request, CompletionRequest)
     decision = agent.route(body.model, is_text=True)
-    asked = asked_by(request)
+    origin = origin_of(request)
     parse_special = body.parse_special
     if parse_special is None:
         parse_special = settings.completions_parse_special
@@ -141,7 +141,7 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
         clamps=settings.clamps(by_default=False),
         stop=body.stops(),
         n=body.n_made,
-        scope=asked.key_id,
+        scope=origin.key_id,
         ignore_eos=body.ignore_eos,
         priority=bounded_priority(caller_of(request), body.priority),
         logprobs=0 if body.n_made > (body.n or 1) and body.logprobs is None else body.logprobs,
@@ -165,7 +165,7 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
             ]
 
     return AnswerResponse(
-        agent.ask(asked, decision, spec, read_prompts if body.echo else None),
+        agent.ask(origin, decision, spec, read_prompts if body.echo else None),
         writer,
         params={"messages": "prompt"},
         is_stream=bool(body.stream),

@@ -20,7 +20,7 @@ from edgeagent.api.openai.schemas.items import kept
 from edgeagent.api.openai.schemas.stored_chats import Deleted, MetadataRequest, StoredList
 from edgeagent.api.openai.stored_chats import After, Limit, Order, as_list
 from edgeagent.api.openai.turn import bodies_of
-from edgeagent.serving.conversations import Dialogues
+from edgeagent.serving.conversations import Conversations
 from edgeagent.store.rows import PAGE, Page
 
 _TAGS = ["conversations"]
@@ -47,13 +47,14 @@ def _shown(row: dict[str, Any]) -> ConversationBody:
         507: ResponseSpec(ErrorBody, description="The disk is full"),
     },
 )
-async def create_conversation(request: Call, dialogues: Dialogues) -> ConversationBody:
+async def create_conversation(request: Call, conversations: Conversations) -> ConversationBody:
     body = await read_body(request, ConversationRequest)
     owner = caller_of(request).owner
     new = [
-        kept(item, is_input=True) for item in await bodies_of(body.items or [], owner, dialogues)
+        kept(item, is_input=True)
+        for item in await bodies_of(body.items or [], owner, conversations)
     ]
-    return _shown(await dialogues.create(owner, body.metadata or {}, new))
+    return _shown(await conversations.create(owner, body.metadata or {}, new))
 
 
 @get(
@@ -64,9 +65,9 @@ async def create_conversation(request: Call, dialogues: Dialogues) -> Conversati
     responses=_ABSENT,
 )
 async def get_conversation(
-    request: Call, dialogues: Dialogues, conversation_id: str
+    request: Call, conversations: Conversations, conversation_id: str
 ) -> ConversationBody:
-    return _shown(await dialogues.conversation(caller_of(request).owner, conversation_id))
+    return _shown(await conversations.conversation(caller_of(request).owner, conversation_id))
 
 
 @post(
@@ -79,11 +80,11 @@ async def get_conversation(
     responses=_ABSENT,
 )
 async def update_conversation(
-    request: Call, dialogues: Dialogues, conversation_id: str
+    request: Call, conversations: Conversations, conversation_id: str
 ) -> ConversationBody:
     body = await read_body(request, MetadataRequest)
     owner = caller_of(request).owner
-    return _shown(await dialogues.update(owner, conversation_id, body.metadata or {}))
+    return _shown(await conversations.update(owner, conversation_id, body.metadata or {}))
 
 
 @delete(
@@ -94,8 +95,10 @@ async def update_conversation(
     status_code=200,
     responses=_ABSENT,
 )
-async def delete_conversation(request: Call, dialogues: Dialogues, conversation_id: str) -> Deleted:
-    await dialogues.delete(caller_of(request).owner, conversation_id)
+async def delete_conversation(
+    request: Call, conversations: Conversations, conversation_id: str
+) -> Deleted:
+    await conversations.delete(caller_of(request).owner, conversation_id)
     return Deleted(id=conversation_id, object="conversation.deleted")
 
 
@@ -109,12 +112,15 @@ async def delete_conversation(request: Call, dialogues: Dialogues, conversation_
     responses=_ABSENT,
 )
 async def create_items(
-    request: Call, dialogues: Dialogues, conversation_id: str, include_list: IncludeList = None
+    request: Call,
+    conversations: Conversations,
+    conversation_id: str,
+    include_list: IncludeList = None,
 ) -> StoredList:
     body = await read_body(request, ItemsRequest)
     owner = caller_of(request).owner
-    new = await bodies_of(body.items, owner, dialogues)
-    await dialogues.add(owner, conversation_id, [kept(item, is_input=True) for item in new])
+    new = await bodies_of(body.items, owner, conversations)
+    await conversations.add(owner, conversation_id, [kept(item, is_input=True) for item in new])
     return as_list(new, False)
 
 
@@ -127,7 +133,7 @@ async def create_items(
 )
 async def list_items(
     request: Call,
-    dialogues: Dialogues,
+    conversations: Conversations,
     conversation_id: str,
     after: After = None,
     limit: Limit = PAGE,
@@ -136,7 +142,7 @@ async def list_items(
     include_list: IncludeList = None,
 ) -> StoredList:
     page = Page(after, limit, order == "desc")
-    found = await dialogues.items(caller_of(request).owner, conversation_id, page)
+    found = await conversations.items(caller_of(request).owner, conversation_id, page)
     return as_list([row["body"] for row in found.rows], found.has_more)
 
 
@@ -149,13 +155,13 @@ async def list_items(
 )
 async def get_item(
     request: Call,
-    dialogues: Dialogues,
+    conversations: Conversations,
     conversation_id: str,
     item_id: str,
     include: Include = None,
     include_list: IncludeList = None,
 ) -> dict[str, Any]:
-    return await dialogues.item(caller_of(request).owner, conversation_id, item_id)
+    return await conversations.item(caller_of(request).owner, conversation_id, item_id)
 
 
 @delete(
@@ -167,10 +173,10 @@ async def get_item(
     responses=_ABSENT,
 )
 async def delete_item(
-    request: Call, dialogues: Dialogues, conversation_id: str, item_id: str
+    request: Call, conversations: Conversations, conversation_id: str, item_id: str
 ) -> ConversationBody:
     owner = caller_of(request).owner
-    return _shown(await dialogues.delete_item(owner, conversation_id, item_id))
+    return _shown(await conversations.delete_item(owner, conversation_id, item_id))
 
 
 HANDLERS = [

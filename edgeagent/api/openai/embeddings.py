@@ -12,11 +12,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import asked_by
-from edgeagent.api.http.one_shot import OnceResponse
+from edgeagent.api.http.caller import origin_of
+from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.embeddings import EmbeddingAnswer, EmbeddingRequest
-from edgeagent.serving.one_shot import Calls
+from edgeagent.serving.one_shot import OneShotService
 from edgeagent.types import EmbedSpec, Vectors
 
 _encode = msgspec.json.encode
@@ -64,12 +64,12 @@ def encoded_vectors(vectors: Vectors, model: str, encoding_format: str) -> bytes
         503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
     },
 )
-async def embed(request: Request[Any, Any, Any], calls: Calls) -> ASGIApp:
+async def embed(request: Request[Any, Any, Any], one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, EmbeddingRequest)
-    decision = await calls.model_for("embed", body.model)
+    decision = await one_shots.model_for("embed", body.model)
     spec = EmbedSpec(inputs=body.inputs(), dimensions=body.dimensions, truncate=body.truncate)
-    return OnceResponse(
-        calls.ask(asked_by(request), decision, spec),
+    return OneShotResponse(
+        one_shots.ask(origin_of(request), decision, spec),
         lambda vectors: encoded_vectors(
             vectors, decision.model_id, body.encoding_format or "float"
         ),

@@ -11,11 +11,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import asked_by
-from edgeagent.api.http.one_shot import OnceResponse
+from edgeagent.api.http.caller import origin_of
+from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.rerank import RerankAnswer, RerankRequest
-from edgeagent.serving.one_shot import Calls
+from edgeagent.serving.one_shot import OneShotService
 from edgeagent.types import RerankSpec, Scores
 
 
@@ -74,20 +74,20 @@ def _route(path: str, operation_id: str) -> HTTPRouteHandler:
             503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
         },
     )
-    async def handle(request: Request[Any, Any, Any], calls: Calls) -> ASGIApp:
+    async def handle(request: Request[Any, Any, Any], one_shots: OneShotService) -> ASGIApp:
         body = await read_body(request, RerankRequest)
-        decision = await calls.model_for("rerank", body.model)
+        decision = await one_shots.model_for("rerank", body.model)
         spec = RerankSpec(
             query=body.query,
             documents=body.inputs(),
             max_tokens=body.max_tokens_per_doc,
             truncate=body.truncate,
         )
-        asked = asked_by(request)
-        return OnceResponse(
-            calls.ask(asked, decision, spec),
+        origin = origin_of(request)
+        return OneShotResponse(
+            one_shots.ask(origin, decision, spec),
             lambda scores: encoded_ranking(
-                scores, body, decision.model_id, f"rerank-{asked.request_id}"
+                scores, body, decision.model_id, f"rerank-{origin.request_id}"
             ),
         )
 

@@ -18,7 +18,7 @@ import msgspec
 
 from edgeagent.api.http.errors import status_of
 from edgeagent.api.http.tool_calls import new_call_id
-from edgeagent.api.http.tool_offer import CustomInput, Offered
+from edgeagent.api.http.tool_offer import CustomInput, ToolOffer
 from edgeagent.api.http.usage import own_of, usage_of
 from edgeagent.api.openai.logprobs import Speller
 from edgeagent.api.openai.schemas.items import (
@@ -51,10 +51,10 @@ class ResponseWriter:
     ping: bytes | None = PING
 
     def __init__(
-        self, head: Body, *, is_stream: bool, wants_logprobs: bool, offered: Offered | None = None
+        self, head: Body, *, is_stream: bool, wants_logprobs: bool, offer: ToolOffer | None = None
     ) -> None:
         self.response = head
-        self._offered = offered or Offered()
+        self._offer = offer or ToolOffer()
         self._input: CustomInput | None = None  # of a call of a custom tool in the making
         self._is_stream = is_stream
         self._wants_logprobs = wants_logprobs
@@ -204,8 +204,8 @@ class ResponseWriter:
 
     def _new_call(self, name: str) -> Body:
         """A call as the client knows its tool."""
-        namespace, own_name = self._offered.place(name)
-        is_custom = name in self._offered.customs
+        namespace, own_name = self._offer.place(name)
+        is_custom = name in self._offer.customs
         self._input = CustomInput() if is_custom else None
         shown = shown_custom_call if is_custom else shown_call
         return shown(new_call_id(), own_name, "", "in_progress", namespace)

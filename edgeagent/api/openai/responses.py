@@ -11,12 +11,12 @@ from litestar import Request, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
+from edgeagent.api.http.background_stream import BackgroundStreamResponse, JsonResponse
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import asked_by, caller_of
+from edgeagent.api.http.caller import caller_of, origin_of
 from edgeagent.api.http.errors import translate
-from edgeagent.api.http.follow import FollowResponse, JsonResponse
-from edgeagent.api.http.limits import Place
-from edgeagent.api.http.one_shot import OnceResponse
+from edgeagent.api.http.limits import Admission
+from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.http.usage import tokens_of
 from edgeagent.api.openai.schemas.common import ErrorBody
@@ -32,10 +32,10 @@ from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, Interrupted
 from edgeagent.serving.answer import Agent, Answer
 from edgeagent.serving.archive import Archive
-from edgeagent.serving.background import Run, Runs
-from edgeagent.serving.conversations import WHY_INTERRUPTED, Dialogues
-from edgeagent.serving.one_shot import Calls
-from edgeagent.serving.prefix_store import Prefixes
+from edgeagent.serving.background import BackgroundResponse, BackgroundResponses
+from edgeagent.serving.conversations import WHY_INTERRUPTED, Conversations
+from edgeagent.serving.one_shot import OneShotService
+from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.settings import Settings
 from edgeagent.store.rows import subject_of
 from edgeagent.types import CountSpec, GenerateSpec
@@ -80,38 +80,47 @@ async def respond(
     request: Request[Any, Any, Any],
     agent: Agent,
     archive: Archive,
-    dialogues: Dialogues,
-    prefixes: Prefixes,
-    runs: Runs,
+    conversations: Conversations,
+    prefix_store: PrefixStore,
+    background: BackgroundResponses,
     settings: Settings,
 ) -> ASGIApp:
     body = await read_body(request, ResponseRequest)
     turn = await prepare(
-        body, asked_by(request), caller_of(request), agent, archive, dialogues, prefixes, settings
+        body,
+        origin_of(request),
+        caller_of(request),
+        agent,
+        archive,
+        conversations,
+        prefix_store,
+        settings,
     )
 
     async def recall(client: EngineClient) -> None:
         if turn.history is not None:
-            await prefixes.recall(client, turn.place)
+            await prefix_store.recall(client, turn.position)
 
-    answer = agent.ask(turn.asked, turn.decision, turn.spec, recall, notes=turn.notes)
+    answer = agent.ask(turn.origin, turn.decision, turn.spec, recall, notes=turn.notes)
     if body.background:
-        place = request.scope["state"]["place"].extended()
+        admission = request.scope["state"]["admission"].extended()
         try:
-            run = await begin(turn, answer, dialogues, prefixes, runs, place)
+            run = await begin(turn, answer, conversations, prefix_store, background, admission)
         except BaseException:
-            place.release()
+            admission.release()
             turn.release()
             await answer.release()
             raise
         if body.stream:
-            return FollowResponse(run, 0, settings.ping_interval_s, settings.write_timeout_s)
+            return BackgroundStreamResponse(
+                run, 0, settings.ping_interval_s, settings.write_timeout_s
+            )
         return JsonResponse(run.show())
 
     async def keep(answer: Answer) -> None:
         turn.writer.settle(answer)
-        await _keep(turn, dialogues)
-        remember(turn, answer, prefixes)
+        await _keep(turn, conversations)
+        remember(turn, answer, prefix_store)
 
     return AnswerResponse(
         answer,
@@ -136,66 +145,76 @@ async def respond(
     responses={200: ResponseSpec(TokenCount, description="The count")} | _REFUSED,
 )
 async def count_input_tokens(
-    request: Request[Any, Any, Any], agent: Agent, calls: Calls, dialogues: Dialogues
+    request: Request[Any, Any, Any],
+    agent: Agent,
+    one_shots: OneShotService,
+    conversations: Conversations,
 ) -> ASGIApp:
     body = await read_body(request, TokenCountRequest)
-    asked = asked_by(request)
+    origin = origin_of(request)
     decision = agent.route(body.model)
-    _, _, prompt = await question(body, asked.owner, dialogues)
+    _, _, prompt = await question(body, origin.owner, conversations)
     spec = CountSpec(
         request=GenerateSpec(prompts=[prompt], tools=body.tool_use(caller_of(request)))
     )
-    return OnceResponse(
-        calls.ask(asked, decision, spec),
+    return OneShotResponse(
+        one_shots.ask(origin, decision, spec),
         lambda n_tokens: _encode({"object": "response.input_tokens", "input_tokens": n_tokens}),
     )
 
 
-async def _keep(turn: Turn, dialogues: Dialogues) -> None:
+async def _keep(turn: Turn, conversations: Conversations) -> None:
     """Store a whole turn; of one that is not stored, what belongs to its conversation."""
     if turn.is_stored:
-        await dialogues.keep(turn.stored(), [turn.about])
+        await conversations.keep(turn.stored(), [turn.about])
         return
     assert turn.conversation_id is not None
     items = [
         *(kept(item, is_input=True) for item in turn.inputs),
         *(kept(item, is_input=False) for item in turn.writer.response["output"]),
     ]
-    await dialogues.add(
-        turn.asked.owner, turn.conversation_id, items, [turn.about, subject_of(turn.body.metadata)]
+    await conversations.add(
+        turn.origin.owner, turn.conversation_id, items, [turn.about, subject_of(turn.body.metadata)]
     )
 
 
-def remember(turn: Turn, answer: Answer, prefixes: Prefixes) -> None:
+def remember(turn: Turn, answer: Answer, prefix_store: PrefixStore) -> None:
     """Have kept what was computed of a turn that is on disk."""
-    prefixes.observe(turn.decision.model_id, answer.usages[0])
+    prefix_store.observe(turn.decision.model_id, answer.usages[0])
     if turn.is_stored and answer.origin is not None:
-        prefixes.remember(*answer.origin, turn.place)
+        prefix_store.remember(*answer.origin, turn.position)
 
 
 async def begin(
-    turn: Turn, answer: Answer, dialogues: Dialogues, prefixes: Prefixes, runs: Runs, place: Place
-) -> Run:
+    turn: Turn,
+    answer: Answer,
+    conversations: Conversations,
+    prefix_store: PrefixStore,
+    background: BackgroundResponses,
+    admission: Admission,
+) -> BackgroundResponse:
     """Store an answer that is open, and go on with it in a task of its own."""
-    run = Run(turn.id, turn.asked.owner, turn.writer.now, turn.conversation_id)
-    await dialogues.begin(turn.stored(with_outputs=False), [turn.about])
+    run = BackgroundResponse(turn.id, turn.origin.owner, turn.writer.now, turn.conversation_id)
+    await conversations.begin(turn.stored(with_outputs=False), [turn.about])
     run.publish(turn.writer.begin())
 
     async def work() -> None:
         try:
-            await _answer(turn, answer, dialogues, run)
+            await _answer(turn, answer, conversations, run)
             if turn.writer.response["status"] in ("completed", "incomplete"):
-                remember(turn, answer, prefixes)
+                remember(turn, answer, prefix_store)
         finally:
             turn.release()
-            place.charge(tokens_of(answer))
-            place.release()
+            admission.charge(tokens_of(answer))
+            admission.release()
 
-    runs.start(run, work)
+    background.start(run, work)
     return run
 
 
-async def _answer(turn: Turn, answer: Answer, dialogues: Dialogues, run: Run) -> None:
+async def _answer(
+    turn: Turn, answer: Answer, conversations: Conversations, run: BackgroundResponse
+) -> None:
     """A background answer to its end, whichever that is."""
     writer = turn.writer
     try:
@@ -206,29 +225,31 @@ async def _answer(turn: Turn, answer: Answer, dialogues: Dialogues, run: Run) ->
         finally:
             await answer.release()
         writer.settle(answer)
-        await _finish(turn, dialogues)
+        await _finish(turn, conversations)
         run.publish(writer.finish(answer))
     except asyncio.CancelledError:
         stopped = Interrupted(WHY_INTERRUPTED)
         events = writer.fail(stopped) if run.is_stopping else writer.cancel()
-        await _end_badly(turn, dialogues, run, events)
+        await _end_badly(turn, conversations, run, events)
     except Exception as exc:
         error = translate(exc)
         error.param = PARAMS.get(error.param or "", error.param)
-        await _end_badly(turn, dialogues, run, writer.fail(error))
+        await _end_badly(turn, conversations, run, writer.fail(error))
 
 
-async def _end_badly(turn: Turn, dialogues: Dialogues, run: Run, events: list[bytes]) -> None:
+async def _end_badly(
+    turn: Turn, conversations: Conversations, run: BackgroundResponse, events: list[bytes]
+) -> None:
     """Keep how it ended, if that is possible; if not, the next start finds that it did not."""
     try:
-        await _finish(turn, dialogues)
+        await _finish(turn, conversations)
     except EdgeAgentError as exc:
         logger.warning("response_not_kept id=%s code=%s", turn.id, exc.code)
     run.publish(events)
 
 
-async def _finish(turn: Turn, dialogues: Dialogues) -> None:
-    await dialogues.finish(turn.stored(with_inputs=False))
+async def _finish(turn: Turn, conversations: Conversations) -> None:
+    await conversations.finish(turn.stored(with_inputs=False))
 
 
 HANDLERS = [respond, count_input_tokens]

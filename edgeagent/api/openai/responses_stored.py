@@ -9,16 +9,16 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter, QueryParameter
 from litestar.types import ASGIApp
 
+from edgeagent.api.http.background_stream import BackgroundStreamResponse, JsonResponse
 from edgeagent.api.http.caller import caller_of
-from edgeagent.api.http.follow import FollowResponse, JsonResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.responses import ResponseAnswer
 from edgeagent.api.openai.schemas.stored_chats import Deleted, StoredList
 from edgeagent.api.openai.stored_chats import After, Limit, Order, as_list
 from edgeagent.errors import InvalidParameter
 from edgeagent.serving.archive import Archive
-from edgeagent.serving.background import Runs
-from edgeagent.serving.conversations import INTERRUPTED, Dialogues
+from edgeagent.serving.background import BackgroundResponses
+from edgeagent.serving.conversations import INTERRUPTED, Conversations
 from edgeagent.settings import Settings
 from edgeagent.store.responses import OPEN
 from edgeagent.store.rows import PAGE, Page
@@ -49,9 +49,13 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-async def _find(owner: str, response_id: str, dialogues: Dialogues, runs: Runs) -> dict[str, Any]:
-    live = runs.live(owner, response_id)
-    return live.show() if live is not None else shown(await dialogues.response(owner, response_id))
+async def _find(
+    owner: str, response_id: str, conversations: Conversations, background: BackgroundResponses
+) -> dict[str, Any]:
+    live = background.live(owner, response_id)
+    return (
+        live.show() if live is not None else shown(await conversations.response(owner, response_id))
+    )
 
 
 @get(
@@ -67,8 +71,8 @@ async def _find(owner: str, response_id: str, dialogues: Dialogues, runs: Runs) 
 )
 async def get_response(
     request: Call,
-    dialogues: Dialogues,
-    runs: Runs,
+    conversations: Conversations,
+    background: BackgroundResponses,
     settings: Settings,
     response_id: str,
     stream: bool = False,
@@ -84,17 +88,17 @@ async def get_response(
                 "`starting_after` says where a stream goes on: add `stream=true`, or leave it out.",
                 param="starting_after",
             )
-        return JsonResponse(await _find(owner, response_id, dialogues, runs))
-    run = runs.find(owner, response_id)
+        return JsonResponse(await _find(owner, response_id, conversations, background))
+    run = background.find(owner, response_id)
     if run is None:
-        await dialogues.response(owner, response_id)
+        await conversations.response(owner, response_id)
         raise InvalidParameter(
             f"The events of {response_id} are not kept any more, or it was not made in the background: "
             "leave `stream` out.",
             param="stream",
         )
     n_seen = 0 if starting_after is None else starting_after + 1
-    return FollowResponse(run, n_seen, settings.ping_interval_s, settings.write_timeout_s)
+    return BackgroundStreamResponse(run, n_seen, settings.ping_interval_s, settings.write_timeout_s)
 
 
 @delete(
@@ -106,11 +110,15 @@ async def get_response(
     responses=_ABSENT,
 )
 async def delete_response(
-    request: Call, archive: Archive, dialogues: Dialogues, runs: Runs, response_id: str
+    request: Call,
+    archive: Archive,
+    conversations: Conversations,
+    background: BackgroundResponses,
+    response_id: str,
 ) -> Deleted:
     owner = caller_of(request).owner
-    await dialogues.response(owner, response_id)
-    await runs.end(owner, response_id)
+    await conversations.response(owner, response_id)
+    await background.end(owner, response_id)
     await archive.delete_response(owner, response_id)
     return Deleted(id=response_id, object="response")
 
@@ -124,20 +132,20 @@ async def delete_response(
     responses={200: ResponseSpec(ResponseAnswer, description="The response")} | _ABSENT,
 )
 async def cancel_response(
-    request: Call, dialogues: Dialogues, runs: Runs, response_id: str
+    request: Call, conversations: Conversations, background: BackgroundResponses, response_id: str
 ) -> ASGIApp:
     owner = caller_of(request).owner
-    found = await _find(owner, response_id, dialogues, runs)
+    found = await _find(owner, response_id, conversations, background)
     if not found.get("background"):
         raise InvalidParameter(
             f"{response_id} was not made in the background: close its connection to end one that is.",
             param="response_id",
         )
-    run = runs.live(owner, response_id)
+    run = background.live(owner, response_id)
     if run is None:
         return JsonResponse(found)
     await run.cancel()
-    return JsonResponse(await _find(owner, response_id, dialogues, runs))
+    return JsonResponse(await _find(owner, response_id, conversations, background))
 
 
 @get(
@@ -150,7 +158,7 @@ async def cancel_response(
 )
 async def list_input_items(
     request: Call,
-    dialogues: Dialogues,
+    conversations: Conversations,
     response_id: str,
     after: After = None,
     limit: Limit = PAGE,
@@ -159,7 +167,7 @@ async def list_input_items(
     include_list: IncludeList = None,
 ) -> StoredList:
     page = Page(after, limit, order == "desc")
-    found = await dialogues.input_items(caller_of(request).owner, response_id, page)
+    found = await conversations.input_items(caller_of(request).owner, response_id, page)
     return as_list([row["body"] for row in found.rows], found.has_more)
 
 

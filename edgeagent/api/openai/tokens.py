@@ -11,8 +11,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import asked_by
-from edgeagent.api.http.one_shot import OnceResponse
+from edgeagent.api.http.caller import origin_of
+from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.embeddings import (
     DetokenizeAnswer,
@@ -22,7 +22,7 @@ from edgeagent.api.openai.schemas.embeddings import (
     TokenizerInfo,
 )
 from edgeagent.serving.answer import Agent
-from edgeagent.serving.one_shot import Calls
+from edgeagent.serving.one_shot import OneShotService
 from edgeagent.types import DetokenizeSpec, TokenizeSpec
 
 
@@ -62,16 +62,18 @@ _ERRORS = {
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(TokenizeAnswer, description="The token ids")},
 )
-async def tokenize(request: Request[Any, Any, Any], agent: Agent, calls: Calls) -> ASGIApp:
+async def tokenize(
+    request: Request[Any, Any, Any], agent: Agent, one_shots: OneShotService
+) -> ASGIApp:
     body = await read_body(request, TokenizeRequest)
-    decision = calls.any_model(body.model)
+    decision = one_shots.any_model(body.model)
     facts = await agent.engine_facts(decision.model_id)
     spec = TokenizeSpec(
         text=body.text, add_special=body.adds_special, parse_special=body.parse_special
     )
     known = {"max_model_len": facts.n_ctx_slot, "model": decision.model_id}
-    return OnceResponse(
-        calls.ask(asked_by(request), decision, spec),
+    return OneShotResponse(
+        one_shots.ask(origin_of(request), decision, spec),
         lambda tokens: _encode({"tokens": tokens, "count": len(tokens)} | known),
     )
 
@@ -85,10 +87,10 @@ async def tokenize(request: Request[Any, Any, Any], agent: Agent, calls: Calls) 
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(DetokenizeAnswer, description="The text")},
 )
-async def detokenize(request: Request[Any, Any, Any], calls: Calls) -> ASGIApp:
+async def detokenize(request: Request[Any, Any, Any], one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, DetokenizeRequest)
-    decision = calls.any_model(body.model)
-    return OnceResponse(
-        calls.ask(asked_by(request), decision, DetokenizeSpec(tokens=body.tokens)),
+    decision = one_shots.any_model(body.model)
+    return OneShotResponse(
+        one_shots.ask(origin_of(request), decision, DetokenizeSpec(tokens=body.tokens)),
         lambda text: _encode({"content": text, "prompt": text, "model": decision.model_id}),
     )

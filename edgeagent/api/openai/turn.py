@@ -18,14 +18,13 @@ from edgeagent.api.openai.schemas.items import (
     is_object,
     kept,
 )
-from edgeagent.api.openai.schemas.responses import Asked as AskedBody
-from edgeagent.api.openai.schemas.responses import ResponseRequest
+from edgeagent.api.openai.schemas.responses import ResponseInput, ResponseRequest
 from edgeagent.errors import InvalidParameter
-from edgeagent.serving.answer import Agent, Asked, Decision
+from edgeagent.serving.answer import Agent, Decision, RequestOrigin
 from edgeagent.serving.archive import Archive
 from edgeagent.serving.cascade import settle
-from edgeagent.serving.conversations import Dialogues
-from edgeagent.serving.prefix_store import Place, Prefixes
+from edgeagent.serving.conversations import Conversations
+from edgeagent.serving.prefix_store import PrefixStore, ThreadPosition
 from edgeagent.settings import Settings
 from edgeagent.store.history import PREFIX, History
 from edgeagent.store.responses import StoredResponse
@@ -37,7 +36,7 @@ from edgeagent.types import Caller, GenerateSpec, Prompt, Sampling
 class Turn:
     """A request for a response, ready to be asked. `release` lets others into its conversation."""
 
-    asked: Asked
+    origin: RequestOrigin
     decision: Decision
     body: ResponseRequest
     history: History | None
@@ -45,7 +44,7 @@ class Turn:
     spec: GenerateSpec
     writer: ResponseWriter
     is_stored: bool
-    place: Place
+    position: ThreadPosition
     release: Callable[[], None] = field(default=lambda: None)
     notes: list[str] = field(default_factory=list)
 
@@ -70,11 +69,11 @@ class Turn:
         outputs = response["output"] if with_outputs else []
         return StoredResponse(
             id=self.id,
-            owner=self.asked.owner,
+            owner=self.origin.owner,
             subject=subject,
             conversation_id=self.conversation_id,
             previous_id=self.body.previous_response_id,
-            thread=self.place.thread,
+            thread=self.position.thread,
             model=self.decision.model_id,
             status=response["status"],
             body={key: value for key, value in response.items() if key != "output"},
@@ -86,8 +85,8 @@ class Turn:
 
 
 async def prepare(
-    body: ResponseRequest, asked: Asked, caller: Caller, agent: Agent, archive: Archive, dialogues: Dialogues,
-    prefixes: Prefixes, settings: Settings,
+    body: ResponseRequest, origin: RequestOrigin, caller: Caller, agent: Agent, archive: Archive,
+    conversations: Conversations, prefix_store: PrefixStore, settings: Settings,
 ) -> Turn:  # fmt: skip
     """Look up what was said before and put the question together.
 
@@ -103,13 +102,13 @@ async def prepare(
             param="background",
         )
     agent.route(body.model)  # what cannot be answered at all holds no conversation
-    epoch = prefixes.epoch(asked.owner)
+    epoch = prefix_store.epoch(origin.owner)
     release: Callable[[], None] = lambda: None  # noqa: E731
     if body.conversation is not None:
-        await dialogues.conversation(asked.owner, body.conversation.id)
-        release = dialogues.hold(body.conversation.id)
+        await conversations.conversation(origin.owner, body.conversation.id)
+        release = conversations.hold(body.conversation.id)
     try:
-        history, inputs, prompt = await question(body, asked.owner, dialogues)
+        history, inputs, prompt = await question(body, origin.owner, conversations)
 
         def make(decision: Decision) -> GenerateSpec:
             return GenerateSpec(
@@ -118,7 +117,7 @@ async def prepare(
                 max_tokens=body.max_output_tokens,
                 clamps=settings.clamps(by_default=False),
                 stop=body.stops(),
-                scope=asked.key_id,
+                scope=origin.key_id,
                 ignore_eos=body.ignore_eos,
                 priority=bounded_priority(caller, body.priority),
                 form=body.form(),
@@ -126,29 +125,29 @@ async def prepare(
                 logprobs=body.n_logprobs,
             )
 
-        decision, spec = await settle(agent, asked, body.model, make, body.metadata)
+        decision, spec = await settle(agent, origin, body.model, make, body.metadata)
     except BaseException:
         release()
         raise
     head = head_of(body, decision, spec.sampling, is_stored=is_stored)
-    offered = body.offered()
+    offer = body.tool_offer()
     writer = ResponseWriter(
         head,
         is_stream=bool(body.stream),
         wants_logprobs=body.n_logprobs is not None,
-        offered=offered,
+        offer=offer,
     )
-    place = Place(
-        owner=asked.owner,
-        scope=asked.key_id,
+    position = ThreadPosition(
+        owner=origin.owner,
+        scope=origin.key_id,
         thread=history.thread if history is not None else head["id"],
         response_id=head["id"],
         previous_id=body.previous_response_id,
         epoch=epoch,
     )
-    notes = [*offered.notes, *notes_on(body.items)]
+    notes = [*offer.notes, *notes_on(body.items)]
     return Turn(
-        asked, decision, body, history, inputs, spec, writer, is_stored, place, release, notes
+        origin, decision, body, history, inputs, spec, writer, is_stored, position, release, notes
     )
 
 
@@ -162,18 +161,18 @@ def notes_on(items: Sequence[InputItem]) -> list[str]:
 
 
 async def question(
-    body: AskedBody, owner: str, dialogues: Dialogues
+    body: ResponseInput, owner: str, conversations: Conversations
 ) -> tuple[History | None, list[Body], Prompt]:
     """What was said before, the items that are new, and the prompt of both.
 
     Raises: InvalidParameter, PreviousNotFound, NotFound, ContextLengthExceeded, StoreOff.
     """
-    history = await dialogues.history(
+    history = await conversations.history(
         owner,
         response_id=body.previous_response_id,
         conversation_id=body.conversation.id if body.conversation is not None else None,
     )
-    inputs = await bodies_of(body.items, owner, dialogues)
+    inputs = await bodies_of(body.items, owner, conversations)
     before = history.items if history is not None else []
     _check_calls([*before, *inputs])
     messages = messages_of([*before, *inputs], body.instructions)
@@ -187,11 +186,13 @@ async def question(
     return history, inputs, prompt
 
 
-async def bodies_of(items: Sequence[InputItem], owner: str, dialogues: Dialogues) -> list[Body]:
+async def bodies_of(
+    items: Sequence[InputItem], owner: str, conversations: Conversations
+) -> list[Body]:
     """Items as they are kept and shown; one that is only named is looked up, and said once more it is
     another item. Raises: NotFound, StoreOff."""
     names = [item.id for item in items if isinstance(item, ItemReference)]
-    found = iter(await dialogues.referenced(owner, names) if names else [])
+    found = iter(await conversations.referenced(owner, names) if names else [])
     bodies = []
     for item in items:
         if isinstance(item, ItemReference):

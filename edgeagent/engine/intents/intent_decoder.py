@@ -31,17 +31,17 @@ def choose(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn
 
 def _first(seq: Sequence, choice: Choice, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
     """The intent, or that there is none."""
-    choosing = choice.offer.choosing
-    if choosing.reply is not None:
-        return Drawn(Said(choosing.reply), "stop")
-    if choosing.calls:
-        calls = (CallDelta(n, c.arguments, c.name) for n, c in enumerate(choosing.calls))
+    intent_question = choice.offer.intent_question
+    if intent_question.reply is not None:
+        return Drawn(Said(intent_question.reply), "stop")
+    if intent_question.calls:
+        calls = (CallDelta(n, c.arguments, c.name) for n, c in enumerate(intent_question.calls))
         return Drawn(Said(calls=tuple(calls)), "tool_calls")
     number, choice.confidence = choice.offer.weigh(logits)
     if choice.confidence.is_abstained:
-        return Drawn(Said(choosing.otherwise), "stop")
+        return Drawn(Said(intent_question.otherwise), "stop")
     seq.tokens.append(int(choice.offer.ids[number]))
-    choice.chosen = choosing.candidates[number]
+    choice.chosen = intent_question.candidates[number]
     if (call := choice.chosen.call) is not None:
         return Drawn(Said(calls=(CallDelta(0, call.arguments, call.name),)), "tool_calls")
     if not choice.chosen.slots:

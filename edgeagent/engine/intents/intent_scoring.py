@@ -25,8 +25,8 @@ from edgeagent.types.intents import (
     LAST_SLOT,
     NO_SLOTS,
     Candidate,
-    Choosing,
     Confidence,
+    IntentQuestion,
     Slot,
     intent_text,
     slot_text,
@@ -117,7 +117,7 @@ class Offer:
     the tokens of ordinary text.
     """
 
-    choosing: Choosing
+    intent_question: IntentQuestion
     ids: Ids
     first: dict[str, int]
     later: dict[str, int]
@@ -126,13 +126,13 @@ class Offer:
     pieces: Mapping[bytes, int]
 
     @classmethod
-    def of(cls, choosing: Choosing, tokens: CallTokens) -> Offer:
+    def of(cls, intent_question: IntentQuestion, tokens: CallTokens) -> Offer:
         """Raises: ModelUnusable."""
-        names = [intent_text(c.name, c.has_slots) for c in choosing.candidates]
-        names.append(intent_text(choosing.out_of_scope, False))
-        slots = sorted({slot.name for c in choosing.candidates for slot in c.slots})
+        names = [intent_text(c.name, c.has_slots) for c in intent_question.candidates]
+        names.append(intent_text(intent_question.out_of_scope, False))
+        slots = sorted({slot.name for c in intent_question.candidates for slot in c.slots})
         return cls(
-            choosing,
+            intent_question,
             np.array([tokens.id_of(name) for name in names], np.int64),
             {name: tokens.id_of(slot_text(name, is_first=True)) for name in slots},
             {name: tokens.id_of(slot_text(name, is_first=False)) for name in slots},
@@ -143,7 +143,7 @@ class Offer:
 
     @cached_property
     def text(self) -> bytes:
-        return self.choosing.text.strip().encode("utf-8", "surrogatepass")
+        return self.intent_question.text.strip().encode("utf-8", "surrogatepass")
 
     @cached_property
     def starts(self) -> list[int]:
@@ -157,7 +157,7 @@ class Offer:
         Believed is a candidate whose probability is not below the threshold; out-of-scope only shares in
         the probabilities. The same rule gives the forge's figures and its thresholds (`forge.classes`).
         """
-        choosing = self.choosing
+        intent_question = self.intent_question
         values = logits[self.ids].astype(np.float64)
         shares = np.exp(values - values.max())
         shares /= shares.sum()
@@ -165,12 +165,12 @@ class Offer:
         next_best = float(np.delete(shares, best).max())
         probability = float(shares[best])
         return best, Confidence(
-            choosing.candidates[best].name,
+            intent_question.candidates[best].name,
             probability,
             probability - next_best,
-            choosing.domain,
-            choosing.candidates[best].is_foil
-            or (choosing.may_abstain and probability < choosing.threshold),
+            intent_question.domain,
+            intent_question.candidates[best].is_foil
+            or (intent_question.may_abstain and probability < intent_question.threshold),
         )
 
 

@@ -42,7 +42,7 @@ from edgeagent.types import (
     Sampling,
     TemplateFacts,
 )
-from edgeagent.types.intents import Choosing
+from edgeagent.types.intents import IntentQuestion
 
 logger = logging.getLogger(__name__)
 
@@ -190,8 +190,8 @@ class Intake:
         Raises: ContextLengthExceeded, TemplateFailed, InvalidParameter.
         """
         spec = request.spec
-        if spec.choosing is not None:
-            return self._choices(request, spec.choosing)
+        if spec.intent_question is not None:
+            return self._choices(request, spec.intent_question)
         for token in spec.sampling.logit_bias:
             if not 0 <= token < self._llama.n_vocab:
                 raise InvalidParameter(
@@ -228,11 +228,11 @@ class Intake:
             fitted.append(self._fitted(prompt, spec))
         return fitted
 
-    def _choices(self, request: Request, choosing: Choosing) -> list[Sequence]:
+    def _choices(self, request: Request, intent_question: IntentQuestion) -> list[Sequence]:
         """Answers that are a choice among intents. They end by themselves: a bound only shortens them."""
         spec = request.spec
-        tokens = self._calls.prompt(choosing.text)
-        offer = Offer.of(choosing, self._calls)
+        tokens = self._calls.prompt(intent_question.text)
+        offer = Offer.of(intent_question, self._calls)
         room = self._max_new(len(tokens), msgspec.structs.replace(spec, max_tokens=None))
         request.facts = PromptFacts(len(tokens))
         return [

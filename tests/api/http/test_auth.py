@@ -481,9 +481,9 @@ async def test_going_on_with_what_another_key_of_the_owner_stored_is_a_read(tmp_
         )
         relabelled = await call("POST", path, bob.secret, json={"metadata": {"k": "v"}})
         assert relabelled.status_code == 200
-        dialogues = call.daemon.dialogues
+        conversations = call.daemon.conversations
         token = NOTE_READ.set(None)
-        assert await dialogues.history("ward", conversation_id=made), "no request: not audited"
+        assert await conversations.history("ward", conversation_id=made), "no request: not audited"
         NOTE_READ.reset(token)
         rows = call.daemon.database.read(
             lambda db: [r.object for r in audit.rows(db) if r.actor == bob.key.id]

@@ -83,9 +83,9 @@ def test_a_place_is_given_back_once_however_often_it_is_released():
 def test_tokens_are_charged_afterwards_and_refuse_the_next_request():
     clock = Clock()
     limiter, who = Limiter(clock), caller(tokens_per_minute=60)
-    place = limiter.admit(who)
-    place.charge(90)  # nobody could know before
-    place.release()
+    admission = limiter.admit(who)
+    admission.charge(90)  # nobody could know before
+    admission.release()
     with pytest.raises(RateLimited, match="60 tokens") as caught:
         limiter.admit(who)
     assert caught.value.retry_after_s == pytest.approx(31)
@@ -136,9 +136,9 @@ def test_running_requests_never_exceed_the_bound(acts):
 def test_headers_are_named_and_written_as_openai_does():
     clock = Clock()
     limiter, who = Limiter(clock), caller(requests_per_minute=60, tokens_per_minute=600)
-    place = limiter.admit(who)
-    place.charge(300)
-    assert dict(place.headers()) == {
+    admission = limiter.admit(who)
+    admission.charge(300)
+    assert dict(admission.headers()) == {
         b"x-ratelimit-limit-requests": b"60",
         b"x-ratelimit-remaining-requests": b"59",
         b"x-ratelimit-reset-requests": b"1s",

@@ -13,7 +13,7 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter, ValidationError
 
-from edgeagent.api.http.tool_offer import CustomInput, Offered, arguments_of, full_name
+from edgeagent.api.http.tool_offer import CustomInput, ToolOffer, arguments_of, full_name
 from edgeagent.api.openai.chat import ChatWriter
 from edgeagent.api.openai.item_messages import messages_of
 from edgeagent.api.openai.response_writer import ResponseWriter
@@ -44,13 +44,13 @@ def asked(**body: Any) -> ResponseRequest:
 
 
 def test_a_model_sees_functions_and_notes_say_what_was_left_out():
-    offered = asked(tools=[NOW, PATCH, CRM, *HOSTED]).offered()
-    assert [tool.name for tool in offered.tools] == [
+    offer = asked(tools=[NOW, PATCH, CRM, *HOSTED]).tool_offer()
+    assert [tool.name for tool in offer.tools] == [
         "now", "apply_patch", "crm__find", "crm__query",
     ]  # fmt: skip
-    assert offered.customs == {"apply_patch", "crm__query"}
-    assert offered.place("crm__query") == ("crm", "query") and offered.place("now") == (None, "now")
-    assert len(offered.notes) == len(HOSTED) + 1, "a grammar is not enforced"
+    assert offer.customs == {"apply_patch", "crm__query"}
+    assert offer.place("crm__query") == ("crm", "query") and offer.place("now") == (None, "now")
+    assert len(offer.notes) == len(HOSTED) + 1, "a grammar is not enforced"
     assert full_name("mcp__files__", "read") == "mcp__files__read"
 
 
@@ -118,12 +118,12 @@ def test_what_is_cut_off_or_odd_gives_what_there_is_of_it(written, text):
 
 
 def test_events_of_a_custom_call_add_up_in_the_sdk():
-    offered = asked(tools=[NOW, PATCH, CRM]).offered()
+    offer = asked(tools=[NOW, PATCH, CRM]).tool_offer()
     head = {
         "id": "resp_1", "object": "response", "created_at": 1, "model": "m", "status": "in_progress",
         "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
     }  # fmt: skip
-    writer = ResponseWriter(head, is_stream=True, wants_logprobs=False, offered=offered)
+    writer = ResponseWriter(head, is_stream=True, wants_logprobs=False, offer=offer)
     chunks = [
         TokenChunk(0, "", calls=[CallDelta(0, '{"input":"*** Be', "apply_patch")]),
         TokenChunk(0, "", calls=[CallDelta(0, 'gin\\n"}'), CallDelta(1, "{}", "crm__find")]),
@@ -154,15 +154,15 @@ def test_events_of_a_custom_call_add_up_in_the_sdk():
 
 
 def test_a_chat_has_custom_calls_streamed_and_whole():
-    offered = Offered()
-    offered.add_custom("note", None, None)
-    offered.add(Tool(name="now"))
+    offer = ToolOffer()
+    offer.add_custom("note", None, None)
+    offer.add(Tool(name="now"))
     chunks = [
         TokenChunk(0, "", calls=[CallDelta(0, '{"in', "note")]),
         TokenChunk(0, "", calls=[CallDelta(0, 'put":"a\\u00e4b"}'), CallDelta(1, "{}", "now")]),
         TokenChunk(0, "", "tool_calls"),
     ]
-    streamed = ChatWriter(Decision("m", "named"), wants_usage=False, offered=offered)
+    streamed = ChatWriter(Decision("m", "named"), wants_usage=False, offer=offer)
     raw = b"".join(streamed.events([chunk]) for chunk in chunks).decode()
     deltas = [
         call
@@ -171,7 +171,7 @@ def test_a_chat_has_custom_calls_streamed_and_whole():
     ]  # fmt: skip
     assert deltas[0]["type"] == "custom" and deltas[0]["custom"] == {"name": "note", "input": ""}
     assert "".join(d["custom"]["input"] for d in deltas if "custom" in d) == "aäb"
-    whole = ChatWriter(Decision("m", "named"), wants_usage=False, offered=offered)
+    whole = ChatWriter(Decision("m", "named"), wants_usage=False, offer=offer)
     whole.collect(chunks)
     first, second = whole._message(0)["tool_calls"]
     assert (first["type"], first["custom"]) == ("custom", {"name": "note", "input": "aäb"})

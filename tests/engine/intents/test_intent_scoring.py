@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from edgeagent.engine.intents.intent_scoring import Choice, Offer
-from edgeagent.types.intents import CALL_TEXT, Candidate, Choosing, Slot, intent_text, slot_text
+from edgeagent.types.intents import (
+    CALL_TEXT,
+    Candidate,
+    IntentQuestion,
+    Slot,
+    intent_text,
+    slot_text,
+)
 
 N_VOCAB = 32
 # Tokens: 0..2 intents, 3 out-of-scope, 4, 5 first slots, 6, 7 later slots, 8 and 9 ends, 10 on values.
@@ -21,11 +28,11 @@ def offer(
     *, text: str = "", threshold: float = 0.5, may_abstain: bool = True, slots=SLOTS
 ) -> Offer:
     candidates = [Candidate("x"), Candidate("y"), Candidate("z", True, slots)]
-    choosing = Choosing(
+    intent_question = IntentQuestion(
         text=text, candidates=candidates, out_of_scope="oos", threshold=threshold,
         may_abstain=may_abstain, otherwise="none",
     )  # fmt: skip
-    return Offer(choosing, np.arange(4), {"a": 4, "b": 5}, {"a": 6, "b": 7}, 8, 9, PIECES)
+    return Offer(intent_question, np.arange(4), {"a": 4, "b": 5}, {"a": 6, "b": 7}, 8, 9, PIECES)
 
 
 def logits(**values: float) -> np.ndarray:
@@ -91,7 +98,7 @@ def test_the_rule_is_that_of_the_forge():
 
 def chosen(text: str = "go to rome now", **options: object) -> Choice:
     made = offer(text=text, **options)
-    return Choice(made, chosen=made.choosing.candidates[2])
+    return Choice(made, chosen=made.intent_question.candidates[2])
 
 
 def filling(slot: str, value: bytes = b"", **options: object) -> Choice:

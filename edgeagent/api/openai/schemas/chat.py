@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from edgeagent.api.http.field_marks import Extension, Ignored
+from edgeagent.api.http.field_marks import ExtensionField, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS, tool_use
-from edgeagent.api.http.tool_offer import Offered
+from edgeagent.api.http.tool_offer import ToolOffer
 from edgeagent.api.openai.schemas.common import (
     GenerationRequest,
     TimingsBody,
@@ -155,25 +155,25 @@ class ChatRequest(GenerationRequest):
     )
     chat_template_kwargs: Annotated[
         dict[str, Any] | None,
-        Extension("what else the model's template is told, such as `enable_thinking`"),
+        ExtensionField("what else the model's template is told, such as `enable_thinking`"),
     ] = Field(None, max_length=MAX_TEMPLATE_VARIABLES)
     continue_final_message: Annotated[
         bool | None,
-        Extension(
+        ExtensionField(
             "the answer goes on with the last message, which is the assistant's and not said again"
         ),
     ] = None
     add_generation_prompt: Annotated[
         bool | None,
-        Extension(
+        ExtensionField(
             "false: the prompt does not open an answer; a last message of the assistant is continued"
         ),
     ] = None
-    verbosity: Annotated[str | None, Ignored()] = None
-    service_tier: Annotated[str | None, Ignored()] = None
-    safety_identifier: Annotated[str | None, Ignored()] = None
-    prompt_cache_key: Annotated[str | None, Ignored("prefixes are found by themselves")] = None
-    prompt_cache_retention: Annotated[str | None, Ignored()] = None
+    verbosity: Annotated[str | None, IgnoredField()] = None
+    service_tier: Annotated[str | None, IgnoredField()] = None
+    safety_identifier: Annotated[str | None, IgnoredField()] = None
+    prompt_cache_key: Annotated[str | None, IgnoredField("prefixes are found by themselves")] = None
+    prompt_cache_retention: Annotated[str | None, IgnoredField()] = None
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -221,12 +221,12 @@ class ChatRequest(GenerationRequest):
     def tool_use(self, caller: Caller, *, has_own: bool = False) -> ToolUse | None:
         """The tools that the answer may call; with `has_own` the model brings some. Raises:
         InvalidParameter, Forbidden."""
-        offered = self.offered()
-        tools = offered.tools
+        offer = self.tool_offer()
+        tools = offer.tools
         is_parallel = self.parallel_tool_calls is not False
         chosen = self.tool_choice
         if not has_own:
-            offered.check_choice(is_required=chosen == "required")
+            offer.check_choice(is_required=chosen == "required")
         if isinstance(chosen, FunctionChoice | CustomChoice):
             name = chosen_name(chosen)
             return tool_use(tools, caller, name=name, is_parallel=is_parallel, has_own=has_own)
@@ -243,12 +243,12 @@ class ChatRequest(GenerationRequest):
             tools, caller, choice=chosen or "auto", is_parallel=is_parallel, has_own=has_own
         )
 
-    def offered(self) -> Offered:
+    def tool_offer(self) -> ToolOffer:
         """The tools as a model sees them, and what was left out."""
-        offered = Offered()
+        offer = ToolOffer()
         for tool in self.tools or ():
-            tool.offer(offered)
-        return offered
+            tool.offer(offer)
+        return offer
 
     @model_validator(mode="after")
     def _continues_an_answer(self) -> ChatRequest:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from edgeagent.api.http.field_marks import Extension, Ignored, RequestModel
+from edgeagent.api.http.field_marks import ExtensionField, IgnoredField, RequestModel
 from edgeagent.errors import InvalidParameter
 from edgeagent.types import Sampling
 
@@ -23,7 +23,7 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool = False
-    include_obfuscation: Annotated[bool | None, Ignored()] = None
+    include_obfuscation: Annotated[bool | None, IgnoredField()] = None
 
 
 class GenerationRequest(RequestModel):
@@ -40,23 +40,27 @@ class GenerationRequest(RequestModel):
     presence_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     logit_bias: Annotated[dict[BiasedToken, Bias], Field(max_length=MAX_LOGIT_BIAS)] | None = None
-    user: Annotated[str | None, Ignored()] = None
+    user: Annotated[str | None, IgnoredField()] = None
     # Beyond OpenAI's: the filters that llama.cpp has.
-    top_k: Annotated[int | None, Extension("0 is no cut by rank")] = Field(None, ge=0, le=1_000_000)
-    min_p: Annotated[float | None, Extension()] = Field(None, ge=0, le=1, allow_inf_nan=False)
-    typical_p: Annotated[float | None, Extension()] = Field(None, gt=0, le=1, allow_inf_nan=False)
-    repeat_penalty: Annotated[float | None, Extension()] = Field(
+    top_k: Annotated[int | None, ExtensionField("0 is no cut by rank")] = Field(
+        None, ge=0, le=1_000_000
+    )
+    min_p: Annotated[float | None, ExtensionField()] = Field(None, ge=0, le=1, allow_inf_nan=False)
+    typical_p: Annotated[float | None, ExtensionField()] = Field(
+        None, gt=0, le=1, allow_inf_nan=False
+    )
+    repeat_penalty: Annotated[float | None, ExtensionField()] = Field(
         None, gt=0, le=10, allow_inf_nan=False
     )
-    repeat_last_n: Annotated[int | None, Extension()] = Field(None, ge=0, le=4096)
+    repeat_last_n: Annotated[int | None, ExtensionField()] = Field(None, ge=0, le=4096)
     priority: Annotated[
         int | None,
-        Extension(
+        ExtensionField(
             "of waiting requests one with a higher number is served first, and the number rises while a "
             "request waits; above 0 only with a key of the scope `models` or `admin`, else it counts as 0"
         ),
     ] = Field(None, ge=-100, le=100)
-    ignore_eos: Annotated[bool, Extension("for measurements, go on after the end")] = False
+    ignore_eos: Annotated[bool, ExtensionField("for measurements, go on after the end")] = False
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> GenerationRequest:

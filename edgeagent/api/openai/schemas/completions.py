@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from edgeagent.api.http.field_marks import Extension
+from edgeagent.api.http.field_marks import ExtensionField
 from edgeagent.api.openai.schemas.common import GenerationRequest, TimingsBody, UsageBody
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
@@ -44,7 +44,7 @@ class CompletionRequest(GenerationRequest):
     )
     parse_special: Annotated[
         bool | None,
-        Extension(
+        ExtensionField(
             "take the names of special tokens in the prompt, such as `<|im_end|>`, for those tokens; "
             "otherwise they are text. Default: the setting `completions_parse_special`"
         ),

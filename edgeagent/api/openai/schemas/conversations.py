@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from edgeagent.api.http.field_marks import Ignored, RequestModel
+from edgeagent.api.http.field_marks import IgnoredField, RequestModel
 from edgeagent.api.openai.schemas.items import InputItem
 from edgeagent.api.openai.schemas.responses import Includable
 from edgeagent.api.openai.schemas.stored_chats import Metadata
@@ -27,7 +27,7 @@ class ItemsRequest(RequestModel):
     """Items to append."""
 
     items: list[InputItem] = Field(min_length=1, max_length=MAX_ITEMS)
-    include: Annotated[list[Includable] | None, Ignored("everything is shown")] = None
+    include: Annotated[list[Includable] | None, IgnoredField("everything is shown")] = None
 
 
 class ConversationBody(BaseModel):

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from edgeagent.api.http.field_marks import Extension, Ignored
+from edgeagent.api.http.field_marks import ExtensionField, IgnoredField
 from edgeagent.api.openai.schemas.completions import TokenId
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
@@ -50,9 +50,9 @@ class EmbeddingRequest(BaseModel):
         description="keep that many numbers of each vector, scaled to length 1 again; a model that was "
         "not trained for it loses more than one that was",
     )
-    user: Annotated[str | None, Ignored()] = None
+    user: Annotated[str | None, IgnoredField()] = None
     truncate: Annotated[
-        bool, Extension("leave away the end of a text that is too long for the model")
+        bool, ExtensionField("leave away the end of a text that is too long for the model")
     ] = False
 
     @field_validator("input", mode="wrap")

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from edgeagent.api.http.field_marks import Extension, Ignored, RequestModel
+from edgeagent.api.http.field_marks import ExtensionField, IgnoredField, RequestModel
 from edgeagent.errors import InvalidParameter
 
 # As Jina's.
@@ -44,19 +44,19 @@ class RerankRequest(RequestModel):
         "`index` and `score` then",
     )
     return_text: bool | None = Field(None, description="repeat each of the `texts`")
-    raw_scores: Annotated[bool | None, Ignored("scores are 0..1")] = None
-    truncation_direction: Annotated[str | None, Ignored("the end is left away")] = None
+    raw_scores: Annotated[bool | None, IgnoredField("scores are 0..1")] = None
+    truncation_direction: Annotated[str | None, IgnoredField("the end is left away")] = None
     top_n: int | None = Field(None, ge=1, description="leave away all but the best of them")
     return_documents: bool | None = Field(None, description="repeat each document in its result")
     max_tokens_per_doc: int | None = Field(
         None, ge=1, le=1 << 20, description="read that many tokens of each document at most"
     )
-    user: Annotated[str | None, Ignored()] = None
+    user: Annotated[str | None, IgnoredField()] = None
     priority: Annotated[
-        int | None, Ignored("documents are scored in turn with other requests'")
+        int | None, IgnoredField("documents are scored in turn with other requests'")
     ] = None
     truncate: Annotated[
-        bool, Extension("leave away the end of a document that does not fit beside the query")
+        bool, ExtensionField("leave away the end of a document that does not fit beside the query")
     ] = False
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from edgeagent.api.http.field_marks import STRICT, Extension, Ignored
+from edgeagent.api.http.field_marks import STRICT, ExtensionField, IgnoredField
 from edgeagent.errors import InvalidParameter
 from edgeagent.types import Form
 
@@ -24,7 +24,7 @@ class JsonSchemaFormat(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    description: Annotated[str | None, Ignored()] = None
+    description: Annotated[str | None, IgnoredField()] = None
     # `schema` is a method of every BaseModel.
     content: dict[str, Any] = Field(alias="schema", description="a JSON schema; /schema has more")
     strict: bool | None = Field(None, description=STRICT)
@@ -38,8 +38,8 @@ class ResponseFormat(BaseModel):
 
     type: Literal["text", "json_object", "json_schema", "regex", "lark"]
     json_schema: JsonSchemaFormat | None = Field(None, description="with type `json_schema`")
-    regex: Annotated[Grammar | None, Extension("with type `regex`")] = None
-    lark: Annotated[Grammar | None, Extension("with type `lark`")] = None
+    regex: Annotated[Grammar | None, ExtensionField("with type `regex`")] = None
+    lark: Annotated[Grammar | None, ExtensionField("with type `lark`")] = None
 
     @model_validator(mode="after")
     def _has_what_its_type_needs(self) -> ResponseFormat:

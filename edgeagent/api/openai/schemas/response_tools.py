@@ -14,9 +14,9 @@ from pydantic import (
     Tag,
 )
 
-from edgeagent.api.http.field_marks import STRICT, Ignored
+from edgeagent.api.http.field_marks import STRICT, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS
-from edgeagent.api.http.tool_offer import HOSTED, Offered, refuse_hosted_choice, require_hosted
+from edgeagent.api.http.tool_offer import HOSTED, ToolOffer, refuse_hosted_choice, require_hosted
 from edgeagent.api.openai.schemas.tools import ToolName
 from edgeagent.types import Tool
 
@@ -30,9 +30,9 @@ class _Offer(BaseModel):
 
     name: ToolName
     description: str | None = None
-    defer_loading: Annotated[bool | None, Ignored("all are told at once")] = None
-    allowed_callers: Annotated[list[str] | None, Ignored()] = None
-    is_async: Annotated[bool | None, Ignored()] = Field(None, alias="async")
+    defer_loading: Annotated[bool | None, IgnoredField("all are told at once")] = None
+    allowed_callers: Annotated[list[str] | None, IgnoredField()] = None
+    is_async: Annotated[bool | None, IgnoredField()] = Field(None, alias="async")
 
 
 class FunctionTool(_Offer):
@@ -43,7 +43,7 @@ class FunctionTool(_Offer):
         None, description="a JSON schema of the arguments; without one there are none"
     )
     strict: bool | None = Field(None, description=STRICT)
-    output_schema: Annotated[dict[str, Any] | None, Ignored()] = None
+    output_schema: Annotated[dict[str, Any] | None, IgnoredField()] = None
 
     def tool(self) -> Tool:
         return Tool(
@@ -53,8 +53,8 @@ class FunctionTool(_Offer):
             is_strict=bool(self.strict),
         )
 
-    def offer(self, offered: Offered, namespace: str | None = None) -> None:
-        offered.add(self.tool(), namespace)
+    def offer(self, offer: ToolOffer, namespace: str | None = None) -> None:
+        offer.add(self.tool(), namespace)
 
     def shown(self) -> dict[str, Any]:
         own = self.model_dump(include={"type", "name", "description", "parameters"})
@@ -69,8 +69,8 @@ class CustomTool(_Offer):
         None, description="`text`; a grammar is accepted and not enforced, which a note says"
     )
 
-    def offer(self, offered: Offered, namespace: str | None = None) -> None:
-        offered.add_custom(self.name, self.description, self.format, namespace)
+    def offer(self, offer: ToolOffer, namespace: str | None = None) -> None:
+        offer.add_custom(self.name, self.description, self.format, namespace)
 
     def shown(self) -> dict[str, Any]:
         own = self.model_dump(include={"type", "name", "description"})
@@ -104,9 +104,9 @@ class NamespaceTool(BaseModel):
     description: str | None = None
     tools: list[InnerTool] = Field(default_factory=list, max_length=MAX_TOOLS)
 
-    def offer(self, offered: Offered) -> None:
+    def offer(self, offer: ToolOffer) -> None:
         for tool in self.tools:
-            tool.offer(offered, self.name)
+            tool.offer(offer, self.name)
 
     def shown(self) -> dict[str, Any]:
         own = {"type": self.type, "name": self.name, "description": self.description or ""}
@@ -120,8 +120,8 @@ class HostedTool(BaseModel):
 
     type: str = Field(max_length=64)
 
-    def offer(self, offered: Offered) -> None:
-        offered.leave_out(self.type)
+    def offer(self, offer: ToolOffer) -> None:
+        offer.leave_out(self.type)
 
     def shown(self) -> None:
         return None
@@ -149,12 +149,12 @@ ResponseTool = Annotated[
 Tools = Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS)]
 
 
-def offered_by(tools: list[ResponseTool] | None) -> Offered:
+def tool_offer_of(tools: list[ResponseTool] | None) -> ToolOffer:
     """The tools of a request as a model sees them."""
-    offered = Offered()
+    offer = ToolOffer()
     for tool in tools or ():
-        tool.offer(offered)
-    return offered
+        tool.offer(offer)
+    return offer
 
 
 class NamedTool(BaseModel):
@@ -184,13 +184,13 @@ class AllowedTools(BaseModel):
     mode: Literal["auto", "required"]
     tools: list[AllowedTool] = Field(min_length=1, max_length=MAX_TOOLS)
 
-    def names(self, offered: Offered) -> list[str]:
+    def names(self, offer: ToolOffer) -> list[str]:
         """What the model calls them. Raises: InvalidParameter where a call is required and none of them
         runs here."""
         named = [tool for tool in self.tools if tool.name and not HOSTED.fullmatch(tool.type)]
         if not named and self.mode == "required":
             raise refuse_hosted_choice(self.tools[0].type)
-        return [offered.wanted(tool.name or "", tool.namespace) for tool in named]
+        return [offer.wanted(tool.name or "", tool.namespace) for tool in named]
 
 
 def _choice(value: Any) -> Any:

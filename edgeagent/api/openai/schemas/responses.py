@@ -13,9 +13,9 @@ from pydantic import (
     model_validator,
 )
 
-from edgeagent.api.http.field_marks import STRICT, Extension, Ignored, RequestModel
+from edgeagent.api.http.field_marks import STRICT, ExtensionField, IgnoredField, RequestModel
 from edgeagent.api.http.tool_calls import tool_use
-from edgeagent.api.http.tool_offer import Offered
+from edgeagent.api.http.tool_offer import ToolOffer
 from edgeagent.api.openai.schemas.common import GenerationRequest
 from edgeagent.api.openai.schemas.items import InputItem
 from edgeagent.api.openai.schemas.response_format import ANY_OBJECT, schema_form
@@ -24,7 +24,7 @@ from edgeagent.api.openai.schemas.response_tools import (
     Choice,
     NamedTool,
     Tools,
-    offered_by,
+    tool_offer_of,
 )
 from edgeagent.api.openai.schemas.stored_chats import Metadata
 from edgeagent.errors import InvalidParameter
@@ -70,7 +70,7 @@ class TextFormat(BaseModel):
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: str | None = Field(None, pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    description: Annotated[str | None, Ignored()] = None
+    description: Annotated[str | None, IgnoredField()] = None
     # `schema` is a method of every BaseModel.
     content: dict[str, Any] | None = Field(None, alias="schema", description="a JSON schema")
     strict: bool | None = Field(None, description=STRICT)
@@ -105,7 +105,7 @@ class TextOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format: TextFormat | None = None
-    verbosity: Annotated[Literal["low", "medium", "high"] | None, Ignored()] = None
+    verbosity: Annotated[Literal["low", "medium", "high"] | None, IgnoredField()] = None
 
 
 class Reasoning(BaseModel):
@@ -118,13 +118,13 @@ class Reasoning(BaseModel):
         max_length=20,
         description="told to the model's template; `none` also turns `enable_thinking` off",
     )
-    summary: Annotated[str | None, Ignored("reasoning is shown as it is")] = None
-    generate_summary: Annotated[str | None, Ignored()] = None
-    context: Annotated[str | None, Ignored()] = None
-    mode: Annotated[str | None, Ignored()] = None
+    summary: Annotated[str | None, IgnoredField("reasoning is shown as it is")] = None
+    generate_summary: Annotated[str | None, IgnoredField()] = None
+    context: Annotated[str | None, IgnoredField()] = None
+    mode: Annotated[str | None, IgnoredField()] = None
 
 
-class Asked(RequestModel):
+class ResponseInput(RequestModel):
     """What `POST /v1/responses` and the counting of its tokens have in common."""
 
     input: Input | None = None
@@ -145,7 +145,7 @@ class Asked(RequestModel):
     reasoning: Reasoning | None = None
 
     @model_validator(mode="after")
-    def _one_history(self) -> Asked:
+    def _one_history(self) -> ResponseInput:
         if self.previous_response_id is not None and self.conversation is not None:
             raise InvalidParameter(
                 "`previous_response_id` and `conversation` exclude each other, each brings its own "
@@ -166,24 +166,24 @@ class Asked(RequestModel):
     def tool_use(self, caller: Caller, *, has_own: bool = False) -> ToolUse | None:
         """The tools that the answer may call; with `has_own` the model brings some. Raises:
         InvalidParameter, Forbidden."""
-        offered = self.offered()
+        offer = self.tool_offer()
         is_parallel = self.parallel_tool_calls is not False
         chosen = self.tool_choice
         mode: Literal["none", "auto", "required"] = "auto"
         name: str | None = None
         only: list[str] | None = None
         if isinstance(chosen, NamedTool):
-            name = offered.wanted(chosen.name, chosen.namespace)
+            name = offer.wanted(chosen.name, chosen.namespace)
         elif isinstance(chosen, AllowedTools):
-            mode, only = chosen.mode, chosen.names(offered)
+            mode, only = chosen.mode, chosen.names(offer)
         else:
             mode = chosen or "auto"
         if not has_own:
-            offered.check_choice(is_required=mode == "required")
+            offer.check_choice(is_required=mode == "required")
         if only == []:
             return None
         return tool_use(
-            offered.tools,
+            offer.tools,
             caller,
             choice=mode,
             name=name,
@@ -192,9 +192,9 @@ class Asked(RequestModel):
             has_own=has_own,
         )
 
-    def offered(self) -> Offered:
+    def tool_offer(self) -> ToolOffer:
         """The tools as a model sees them, and what was left out."""
-        return offered_by(self.tools)
+        return tool_offer_of(self.tools)
 
     def variables(self) -> dict[str, Any]:
         """What the model's template is told of reasoning."""
@@ -206,7 +206,7 @@ class Asked(RequestModel):
         )
 
 
-class ResponseRequest(GenerationRequest, Asked):
+class ResponseRequest(GenerationRequest, ResponseInput):
     """OpenAI's request for a response. What is accepted and ignored says so."""
 
     refused: ClassVar[dict[str, tuple[object, ...]]] = {
@@ -218,7 +218,7 @@ class ResponseRequest(GenerationRequest, Asked):
         "access_programs": ({},),
     }
 
-    n: Annotated[int | None, Extension("a response is one answer")] = Field(None, ge=1, le=1)
+    n: Annotated[int | None, ExtensionField("a response is one answer")] = Field(None, ge=1, le=1)
     max_output_tokens: int | None = Field(None, ge=1, le=1 << 20)
     top_logprobs: int | None = Field(None, ge=0, le=20)
     include: list[Includable] | None = Field(
@@ -237,13 +237,13 @@ class ResponseRequest(GenerationRequest, Asked):
     background: bool | None = Field(
         None, description="answer at once and go on without the client; needs `store`"
     )
-    max_tool_calls: Annotated[int | None, Ignored("it bounds tools that run at OpenAI")] = None
-    service_tier: Annotated[str | None, Ignored()] = None
-    safety_identifier: Annotated[str | None, Ignored()] = None
-    prompt_cache_key: Annotated[str | None, Ignored("prefixes are found")] = None
-    prompt_cache_retention: Annotated[str | None, Ignored()] = None
-    prompt_cache_options: Annotated[dict[str, Any] | None, Ignored()] = None
-    client_metadata: Annotated[dict[str, Any] | None, Ignored("Codex says who it is")] = None
+    max_tool_calls: Annotated[int | None, IgnoredField("it bounds tools that run at OpenAI")] = None
+    service_tier: Annotated[str | None, IgnoredField()] = None
+    safety_identifier: Annotated[str | None, IgnoredField()] = None
+    prompt_cache_key: Annotated[str | None, IgnoredField("prefixes are found")] = None
+    prompt_cache_retention: Annotated[str | None, IgnoredField()] = None
+    prompt_cache_options: Annotated[dict[str, Any] | None, IgnoredField()] = None
+    client_metadata: Annotated[dict[str, Any] | None, IgnoredField("Codex says who it is")] = None
 
     @property
     def n_logprobs(self) -> int | None:
@@ -258,11 +258,11 @@ class ResponseRequest(GenerationRequest, Asked):
         return chosen.form() if chosen is not None else None
 
 
-class TokenCountRequest(Asked):
+class TokenCountRequest(ResponseInput):
     """What would be asked, to be counted."""
 
     model: str | None = Field(None, max_length=200, description="a model id, or `default`")
-    personality: Annotated[str | None, Ignored()] = None
+    personality: Annotated[str | None, IgnoredField()] = None
 
 
 class TokenCount(BaseModel):

@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from edgeagent.api.http.field_marks import STRICT, Ignored
+from edgeagent.api.http.field_marks import STRICT, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS, NAME
-from edgeagent.api.http.tool_offer import Offered, arguments_of, require_hosted
+from edgeagent.api.http.tool_offer import ToolOffer, arguments_of, require_hosted
 from edgeagent.types import Tool
 
 MAX_CALLS = 128
@@ -39,7 +39,7 @@ class FunctionDefinition(BaseModel):
     )
     strict: bool | None = Field(None, description=STRICT)
     # Open WebUI says it again here for the tools of OpenAPI servers.
-    type: Annotated[Literal["function"] | None, Ignored()] = None
+    type: Annotated[Literal["function"] | None, IgnoredField()] = None
 
 
 class CustomDefinition(BaseModel):
@@ -62,8 +62,8 @@ class CustomTool(BaseModel):
     type: Literal["custom"]
     custom: CustomDefinition
 
-    def offer(self, offered: Offered) -> None:
-        offered.add_custom(self.custom.name, self.custom.description, self.custom.format)
+    def offer(self, offer: ToolOffer) -> None:
+        offer.add_custom(self.custom.name, self.custom.description, self.custom.format)
 
 
 class HostedTool(BaseModel):
@@ -73,8 +73,8 @@ class HostedTool(BaseModel):
 
     type: str = Field(max_length=64)
 
-    def offer(self, offered: Offered) -> None:
-        offered.leave_out(self.type)
+    def offer(self, offer: ToolOffer) -> None:
+        offer.leave_out(self.type)
 
 
 class FunctionTool(BaseModel):
@@ -92,8 +92,8 @@ class FunctionTool(BaseModel):
             is_strict=bool(function.strict),
         )
 
-    def offer(self, offered: Offered) -> None:
-        offered.add(self.tool())
+    def offer(self, offer: ToolOffer) -> None:
+        offer.add(self.tool())
 
 
 def _kind(value: Any) -> str | None:

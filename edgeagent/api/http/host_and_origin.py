@@ -29,9 +29,9 @@ from edgeagent.api.http.csrf import check_site, may_be_untyped
 from edgeagent.api.http.dialects import ANTHROPIC, dialect_of
 from edgeagent.api.http.encodings import encoding_of
 from edgeagent.api.http.errors import encoded
-from edgeagent.api.http.hosts import is_loopback
+from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.paths import Paths
-from edgeagent.api.http.shutdown import shutting_down, stopping_of
+from edgeagent.api.http.shutdown import shutdown_of, shutting_down
 from edgeagent.errors import (
     BadRequest,
     EdgeAgentError,
@@ -78,7 +78,7 @@ def rules(
     )
 
 
-class Guard:
+class RequestGuard:
     """The layer itself. Holds no state of a request."""
 
     def __init__(self, app: ASGIApp, rules: GuardRules, paths: Paths) -> None:
@@ -122,7 +122,7 @@ class Guard:
         try:
             await self._app(scope, receive, response)
         except asyncio.CancelledError:
-            if not stopping_of(scope).has_begun:
+            if not shutdown_of(scope).has_begun:
                 raise
             # The server is being stopped, and this has not ended by itself: no reason for a traceback.
             if not response.is_started:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.api.http.connection_places import Seat, Standing, victims
+from edgeagent.api.http.connection_limits import ConnectionRank, ConnectionSeat, victims
 
-L, N, S, R, I, B = Standing  # noqa: E741  lingering, unknown, sending, unread, idle, busy
+L, N, S, R, I, B = ConnectionRank  # noqa: E741  lingering, unknown, sending, unread, idle, busy
 
 
-def seats(*given: tuple[Standing, float] | tuple[Standing, float, str]) -> list[Seat]:
-    return [Seat(one[0], one[1], one[2] if len(one) > 2 else "a") for one in given]
+def seats(
+    *given: tuple[ConnectionRank, float] | tuple[ConnectionRank, float, str],
+) -> list[ConnectionSeat]:
+    return [ConnectionSeat(one[0], one[1], one[2] if len(one) > 2 else "a") for one in given]
 
 
 @pytest.mark.parametrize(
@@ -42,16 +44,16 @@ def test_who_has_least_to_lose_gives_a_place_up(given, n_places, gone):
 
 
 def test_connections_that_send_nothing_never_hold_all_places_against_a_known_client():
-    n_places, held = 16, [Seat(I, 0.0, "good")]
+    n_places, held = 16, [ConnectionSeat(I, 0.0, "good")]
     for i in range(600):
-        held.append(Seat(N, 1.0 + i, "bad"))
+        held.append(ConnectionSeat(N, 1.0 + i, "bad"))
         for index in victims(held, n_places):
             held.pop(index)
-    assert Seat(I, 0.0, "good") in held
+    assert ConnectionSeat(I, 0.0, "good") in held
     assert len(held) <= 1 + 0.75 * n_places
 
 
 def test_many_that_send_nothing_give_up_some_places_at_once_the_oldest_of_them():
-    held = [Seat(N, float(i), "bad") for i in range(640)]
+    held = [ConnectionSeat(N, float(i), "bad") for i in range(640)]
     assert victims(held, 640) == list(range(20))
-    assert victims([Seat(I, float(i), "good") for i in range(641)], 640) == [0]
+    assert victims([ConnectionSeat(I, float(i), "good") for i in range(641)], 640) == [0]

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 
-class Standing(IntEnum):
+class ConnectionRank(IntEnum):
     """How much would be lost with a connection, least first."""
 
     LINGERING = 0  # answered; only what its client still sends is thrown away
@@ -23,20 +23,20 @@ class Standing(IntEnum):
     BUSY = 5  # a request is being answered: never given up
 
 
-UNFINISHED = Standing.SENDING  # and all below
+UNFINISHED = ConnectionRank.SENDING  # and all below
 UNFINISHED_SHARE = 0.75
 AT_ONCE = 32  # the part of all places that is given up at once
 
 
-class Seat(NamedTuple):
+class ConnectionSeat(NamedTuple):
     """One connection: since when it stands as it does (monotonic seconds), and from which peer."""
 
-    standing: Standing
+    standing: ConnectionRank
     since_s: float
     peer: str
 
 
-def victims(seats: Sequence[Seat], n_places: int) -> list[int]:
+def victims(seats: Sequence[ConnectionSeat], n_places: int) -> list[int]:
     """Which connections to close so that a new one, the last of `seats`, has a place; by index.
 
     Of those with least to lose the peer with the most connections gives one up, its oldest; of unfinished
@@ -47,7 +47,7 @@ def victims(seats: Sequence[Seat], n_places: int) -> list[int]:
     if len(seats) <= n_places and n_unfinished <= max(1, UNFINISHED_SHARE * n_places):
         return []
     last = len(seats) - 1
-    able = [i for i, seat in enumerate(seats) if seat.standing != Standing.BUSY and i != last]
+    able = [i for i, seat in enumerate(seats) if seat.standing != ConnectionRank.BUSY and i != last]
     if not able:
         return [last]
     least = min(seats[i].standing for i in able)

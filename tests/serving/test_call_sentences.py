@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.serving.call_text import CallTeller, arguments_of, sentence
+from edgeagent.serving.call_sentences import CallDescriber, arguments_of, sentence
 from edgeagent.types import CallDelta, CallText, TokenChunk
 
 
 def test_the_pieces_of_a_call_become_one_sentence_and_the_call_itself():
-    teller = CallTeller()
+    teller = CallDescriber()
     first = TokenChunk(0, "", calls=[CallDelta(0, "", "GetWeather")])
     piece = TokenChunk(0, "", calls=[CallDelta(0, '{"city":"rome"')])
     last = TokenChunk(0, "", "tool_calls", calls=[CallDelta(0, "}")])
@@ -24,7 +24,7 @@ def test_the_pieces_of_a_call_become_one_sentence_and_the_call_itself():
 
 
 def test_answers_of_one_request_are_told_apart():
-    teller = CallTeller()
+    teller = CallDescriber()
     chunks = [
         TokenChunk(0, "", "tool_calls", calls=[CallDelta(0, "{}", "timer")]),
         TokenChunk(1, "", "tool_calls", calls=[CallDelta(0, "{}", "alarm")]),
@@ -38,13 +38,13 @@ def test_answers_of_one_request_are_told_apart():
 def test_text_and_errors_pass_unchanged():
     chunks = [TokenChunk(0, "Out of scope"), TokenChunk(0, "", "stop")]
     failed = [TokenChunk(0, "", "error", error=("engine_died", "gone"))]
-    teller = CallTeller()
+    teller = CallDescriber()
     assert teller.told(chunks) == chunks
     assert teller.told(failed) == failed
 
 
 def test_a_call_that_was_cut_off_keeps_its_reason_and_what_is_whole():
-    teller = CallTeller()
+    teller = CallDescriber()
     cut = TokenChunk(0, "", "length", calls=[CallDelta(0, '{"city":"rome"', "GetWeather")])
     (told,) = teller.told([cut])
     assert (told.finish, told.told) == ("length", CallText("GetWeather", {"city": "rome"}))

@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 
-from edgeagent.api.http import guard
+from edgeagent.api.http import host_and_origin
 from edgeagent.errors import BadRequest
 from tests.api.wire import connect, exchange, post, read_reply, request
 from tests.conftest import DaemonProcess, serving
@@ -288,12 +288,12 @@ def test_only_where_nobody_else_can_reach_the_daemon_a_host_may_be_missing(
     is_local, client, version, is_allowed
 ):
     scope: Any = {"headers": [], "client": client, "http_version": version}
-    rules = guard.rules("127.0.0.1", [], [], 1024, is_local=is_local)
+    rules = host_and_origin.rules("127.0.0.1", [], [], 1024, is_local=is_local)
     if is_allowed:
-        guard.check_host(scope, rules)
+        host_and_origin.check_host(scope, rules)
     else:
         with pytest.raises(BadRequest):
-            guard.check_host(scope, rules)
+            host_and_origin.check_host(scope, rules)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import msgspec
 from litestar.types import Receive, Scope, Send
 
 from edgeagent.api.http.stream import client_gone
-from edgeagent.serving.background import Run
+from edgeagent.serving.background import BackgroundResponse
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +23,11 @@ STREAM_HEADERS = [
 ]
 
 
-class FollowResponse:
+class BackgroundStreamResponse:
     """An ASGI response with the events of `run` after the first `n_seen`."""
 
     def __init__(
-        self, run: Run, n_seen: int, ping_interval_s: float, write_timeout_s: float
+        self, run: BackgroundResponse, n_seen: int, ping_interval_s: float, write_timeout_s: float
     ) -> None:
         self._run = run
         self._n_seen = n_seen

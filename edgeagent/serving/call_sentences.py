@@ -13,7 +13,7 @@ import msgspec
 from edgeagent.types import CallDelta, CallText, TokenChunk
 
 
-class CallTeller:
+class CallDescriber:
     """Turns the calls of one request's answers into sentences, where it `is_used`. One for each request."""
 
     def __init__(self, is_used: bool = True) -> None:

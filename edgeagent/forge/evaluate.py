@@ -27,7 +27,7 @@ from edgeagent.types.intents import (
     LAST_SLOT,
     NO_SLOTS,
     Candidate,
-    Choosing,
+    IntentQuestion,
     Slot,
     intent_text,
     slot_text,
@@ -109,13 +109,13 @@ class Evaluator:
                 return found
 
     def _offer(self, text: str, candidate: Candidate) -> Offer:
-        choosing = Choosing(
+        intent_question = IntentQuestion(
             text=text, candidates=[candidate], out_of_scope=OUT_OF_SCOPE, threshold=0.0,
             may_abstain=False, otherwise="",
         )  # fmt: skip
         id_of, names = self.vocabulary.id_of, [slot.name for slot in candidate.slots]
         return Offer(
-            choosing,
+            intent_question,
             np.empty(0, np.int64),
             {name: id_of(slot_text(name, is_first=True)) for name in names},
             {name: id_of(slot_text(name, is_first=False)) for name in names},

@@ -187,7 +187,7 @@ class Answer:
         return model_of(self.decision, self._pool)
 
     @property
-    def origin(self) -> tuple[EngineClient, int] | None:
+    def engine_request(self) -> tuple[EngineClient, int] | None:
         """The engine that answers, and by what number it knows the request; None before `begin`."""
         return self._generation.origin if self._generation is not None else None
 

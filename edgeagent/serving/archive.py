@@ -30,8 +30,9 @@ from edgeagent.store.database import Database
 from edgeagent.store.erasure_hub import ErasureHub, Gone
 from edgeagent.store.items import Parent
 from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import Listed, Page, subject_of
+from edgeagent.store.rows import subject_of
 from edgeagent.store.sql import now_ms
+from edgeagent.types.pages import Page, RowPage
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ class Archive:
 
     async def responses(
         self, owner: str, page: Page, *, prefix: str, model: str | None = None
-    ) -> Listed:
+    ) -> RowPage:
         return await self.database.read_async(
             lambda db: responses.listed(db, owner, page, prefix=prefix, model=model)
         )
@@ -151,7 +152,7 @@ class Archive:
             raise absent(target.id)
         await self.forget(Gone("delete", target.owner, conversation=target.conversation))
 
-    async def items(self, owner: str, parent: Parent, parent_id: str, page: Page) -> Listed:
+    async def items(self, owner: str, parent: Parent, parent_id: str, page: Page) -> RowPage:
         return await self.database.read_async(
             lambda db: items.listed(db, owner, parent, parent_id, page)
         )

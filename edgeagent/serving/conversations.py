@@ -24,8 +24,10 @@ from edgeagent.store.client_deletion import Target
 from edgeagent.store.history import History
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import Listed, Page, subject_of
+from edgeagent.store.rows import subject_of
 from edgeagent.store.sql import now_ms
+from edgeagent.types.ids import RESPONSE_PREFIX
+from edgeagent.types.pages import Page, RowPage
 
 WHY_INTERRUPTED = "The daemon was stopped before this response had ended: send the request again."
 INTERRUPTED = {
@@ -174,11 +176,11 @@ class Conversations:
             return None if row is None else row | {"output": items.made(db, owner, response_id)}
 
         found = await self._archive.database.read_async(look)
-        if found is None or not response_id.startswith(history.PREFIX):
+        if found is None or not response_id.startswith(RESPONSE_PREFIX):
             raise absent(response_id)
         return found
 
-    async def input_items(self, owner: str, response_id: str, page: Page) -> Listed:
+    async def input_items(self, owner: str, response_id: str, page: Page) -> RowPage:
         """What a stored answer was asked, without what stood before. Raises: NotFound, StoreOff."""
         await self.response(owner, response_id)
         return await self._archive.database.read_async(
@@ -243,7 +245,7 @@ class Conversations:
 
         await self._archive.write(owner, append, subjects=about, conversation=conversation_id)
 
-    async def items(self, owner: str, conversation_id: str, page: Page) -> Listed:
+    async def items(self, owner: str, conversation_id: str, page: Page) -> RowPage:
         """Raises: NotFound, StoreOff."""
         await self.conversation(owner, conversation_id)
         return await self._archive.database.read_async(

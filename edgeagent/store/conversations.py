@@ -6,7 +6,9 @@ import json
 from typing import Any
 
 from edgeagent.store.connection import Tables
-from edgeagent.store.rows import Listed, Page, fetch, new_id, paged, remove, subject_of
+from edgeagent.store.rows import fetch, paged, remove, subject_of
+from edgeagent.types.ids import new_id
+from edgeagent.types.pages import Page, RowPage
 
 
 def create(db: Tables, owner: str, *, metadata: dict[str, str], now_ms: int) -> dict[str, Any]:
@@ -37,10 +39,10 @@ def get(db: Tables, owner: str, conversation_id: str) -> dict[str, Any] | None:
     return _decoded(rows[0]) if rows else None
 
 
-def listed(db: Tables, owner: str, page: Page) -> Listed:
+def listed(db: Tables, owner: str, page: Page) -> RowPage:
     """The owner's conversations, the last used first."""
     found = paged(db, "conversation", "owner = :owner", {"owner": owner}, page, order="updated_ms")
-    return Listed([_decoded(row) for row in found.rows], found.has_more)
+    return RowPage([_decoded(row) for row in found.rows], found.has_more)
 
 
 def update(

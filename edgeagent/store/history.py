@@ -18,12 +18,11 @@ from edgeagent.store import conversations
 from edgeagent.store.connection import Tables
 from edgeagent.store.responses import OPEN
 from edgeagent.store.rows import fetch
+from edgeagent.types.ids import RESPONSE_PREFIX
 
 # Far beyond what fits into any context here; a chain that drops its beginning may grow for ever.
 MAX_BYTES = 8 << 20
 MAX_ITEMS = 4096
-# Ids of the stateful API; a stored chat cannot be continued by its id.
-PREFIX = "resp_"
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +100,7 @@ def _chain(db: Tables, owner: str, response_id: str) -> list[dict[str, Any]]:
             "from response where id = :id and owner = :owner",
             {"id": at, "owner": owner},
         )
-        if not rows or not at.startswith(PREFIX):
+        if not rows or not at.startswith(RESPONSE_PREFIX):
             raise _absent(response_id) if at == response_id else _broken(response_id)
         links.append(rows[0])
         if len(links) > MAX_ITEMS:

@@ -13,18 +13,11 @@ from typing import Any, Literal
 import msgspec
 
 from edgeagent.store.connection import Tables
-from edgeagent.store.rows import Listed, Page, fetch, new_id, paged, remove
+from edgeagent.store.rows import fetch, paged, remove
+from edgeagent.types.ids import ITEM_PREFIXES, new_id
+from edgeagent.types.pages import Page, RowPage
 
 Parent = Literal["conversation_id", "response_id"]
-
-PREFIXES = {
-    "message": "msg",
-    "function_call": "fc",
-    "function_call_output": "fco",
-    "custom_tool_call": "ctc",
-    "custom_tool_call_output": "ctco",
-    "reasoning": "rs",
-}
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +49,7 @@ def add(
     ).fetchone()[0]
     ids = []
     for position, item in enumerate(items, first):
-        item_id = item.id or new_id(PREFIXES.get(item.kind, "item"))
+        item_id = item.id or new_id(ITEM_PREFIXES.get(item.kind, "item"))
         (rowid,) = db.execute(
             "insert into item (id, owner, conversation_id, response_id, position, kind, role, "
             "is_input, created_ms) values (?, ?, ?, ?, ?, ?, ?, ?, ?) returning rowid",
@@ -76,7 +69,7 @@ def add(
 def listed(
     db: Tables, owner: str, parent: Parent, parent_id: str, page: Page,
     *, is_input: bool | None = None, with_content: bool = False,
-) -> Listed:  # fmt: skip
+) -> RowPage:  # fmt: skip
     """A page of the items of one parent: all, or what was sent, or what was made. Content that has been
     purged is None, or its items are left out."""
     where = f"owner = :owner and {parent} = :parent"
@@ -86,7 +79,7 @@ def listed(
         where += " and exists (select 1 from item_content c where c.item_rowid = item.rowid)"
     values = {"owner": owner, "parent": parent_id}
     found = paged(db, "item", where, values, page, order="position")
-    return Listed([_with_body(db, row) for row in found.rows], found.has_more)
+    return RowPage([_with_body(db, row) for row in found.rows], found.has_more)
 
 
 def made(db: Tables, owner: str, response_id: str) -> list[dict[str, Any]]:

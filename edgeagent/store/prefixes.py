@@ -14,8 +14,9 @@ from array import array
 import msgspec
 
 from edgeagent.store.connection import Tables
-from edgeagent.store.rows import fetch, new_id
+from edgeagent.store.rows import fetch
 from edgeagent.store.sql import marks, scalar
+from edgeagent.types.ids import new_id
 
 MOST_PIECES = 512  # of one thread; what comes later is not kept
 _COLUMNS = (

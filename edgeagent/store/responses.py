@@ -15,8 +15,9 @@ import msgspec
 from edgeagent.store import items
 from edgeagent.store.connection import Tables
 from edgeagent.store.items import Item
-from edgeagent.store.rows import Listed, Page, fetch, paged, remove, subject_of
+from edgeagent.store.rows import fetch, paged, remove, subject_of
 from edgeagent.store.sql import marks
+from edgeagent.types.pages import Page, RowPage
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,14 +109,14 @@ def get(db: Tables, owner: str, response_id: str) -> dict[str, Any] | None:
 
 def listed(
     db: Tables, owner: str, page: Page, *, prefix: str = "", model: str | None = None
-) -> Listed:
+) -> RowPage:
     """The owner's answers whose id begins with `prefix`, by age."""
     where = "owner = :owner and substr(id, 1, length(:prefix)) = :prefix"
     if model is not None:
         where += " and model = :model"
     values = {"owner": owner, "prefix": prefix, "model": model}
     found = paged(db, "response", where, values, page, order="created_ms")
-    return Listed([_with_body(db, row) for row in found.rows], found.has_more)
+    return RowPage([_with_body(db, row) for row in found.rows], found.has_more)
 
 
 def update_body(db: Tables, owner: str, response_id: str, body: dict[str, Any]) -> None:

@@ -1,44 +1,18 @@
-"""What the modules of rows share: identifiers, deletion, pages."""
+"""What the modules of rows share: reading by column name, deletion, pages."""
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass
 from typing import Any
 
 from edgeagent.store import row_deletion
 from edgeagent.store.connection import Tables
 from edgeagent.store.ownership import HELD
-
-PAGE = 20
-MAX_PAGE = 100
-
-
-def new_id(prefix: str) -> str:
-    """An identifier that nobody guesses: "conv_" and 24 hex digits."""
-    return f"{prefix}_{secrets.token_hex(12)}"
+from edgeagent.types.pages import Page, RowPage
 
 
 def subject_of(metadata: dict[str, str] | None) -> str | None:
     """Whom a row with this metadata is about; None where it names nobody."""
     return (metadata or {}).get("subject") or None
-
-
-@dataclass(frozen=True)
-class Page:
-    """Which part of a list: `limit` rows behind the row with id `after`."""
-
-    after: str | None = None
-    limit: int = PAGE
-    is_descending: bool = True
-
-
-@dataclass(frozen=True)
-class Listed:
-    """One page of rows, and whether there are more."""
-
-    rows: list[dict[str, Any]]
-    has_more: bool
 
 
 def fetch(db: Tables, sql: str, values: dict[str, Any]) -> list[dict[str, Any]]:
@@ -71,7 +45,7 @@ def is_removable(db: Tables, table: str, where: str, values: dict[str, Any]) -> 
 
 def paged(
     db: Tables, table: str, where: str, values: dict[str, Any], page: Page, *, order: str
-) -> Listed:
+) -> RowPage:
     """A page of `table` by `order`, an integer column, with rowid or id to part equals.
 
     `table`, `where` and `order` are our own text; what a client sent is in `values`. An `after` that
@@ -90,4 +64,4 @@ def paged(
         "limit :limit",
         values | {"after": page.after, "limit": page.limit + 1},
     )
-    return Listed(rows[: page.limit], len(rows) > page.limit)
+    return RowPage(rows[: page.limit], len(rows) > page.limit)

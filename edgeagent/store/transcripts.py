@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 
 from edgeagent.store.connection import Tables
-from edgeagent.store.rows import Listed, Page, fetch, new_id, paged, remove
+from edgeagent.store.rows import fetch, paged, remove
+from edgeagent.types.ids import new_id
+from edgeagent.types.pages import Page, RowPage
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +82,7 @@ def get(db: Tables, owner: str, transcript_id: str) -> dict[str, Any] | None:
     return rows[0] | {"segments": segments}
 
 
-def listed(db: Tables, owner: str, page: Page) -> Listed:
+def listed(db: Tables, owner: str, page: Page) -> RowPage:
     """The owner's transcripts by age, without segments."""
     return paged(db, "transcript", "owner = :owner", {"owner": owner}, page, order="created_ms")
 

@@ -21,8 +21,8 @@ from edgeagent.store.connection import IntegrityError
 from edgeagent.store.items import Item
 from edgeagent.store.requests import RequestLog, RequestRow
 from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import Page
 from edgeagent.store.transcripts import Segment
+from edgeagent.types.pages import Page
 
 NOW = 1_790_000_000_000
 

@@ -21,7 +21,7 @@ from edgeagent.api.openai.schemas.stored_chats import Deleted, MetadataRequest, 
 from edgeagent.api.openai.stored_chats import After, Limit, Order, as_list
 from edgeagent.api.openai.turn import bodies_of
 from edgeagent.serving.conversations import Conversations
-from edgeagent.store.rows import PAGE, Page
+from edgeagent.types.pages import PAGE, Page
 
 _TAGS = ["conversations"]
 _ABSENT = {404: ResponseSpec(ErrorBody, description="Nothing of that id is stored for this key")}

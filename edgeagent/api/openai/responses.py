@@ -181,8 +181,8 @@ async def _keep(turn: Turn, conversations: Conversations) -> None:
 def remember(turn: Turn, answer: Answer, prefix_store: PrefixStore) -> None:
     """Have kept what was computed of a turn that is on disk."""
     prefix_store.observe(turn.decision.model_id, answer.usages[0])
-    if turn.is_stored and answer.origin is not None:
-        prefix_store.remember(*answer.origin, turn.position)
+    if turn.is_stored and answer.engine_request is not None:
+        prefix_store.remember(*answer.engine_request, turn.position)
 
 
 async def begin(

@@ -21,7 +21,7 @@ from edgeagent.serving.background import BackgroundResponses
 from edgeagent.serving.conversations import INTERRUPTED, Conversations
 from edgeagent.settings import Settings
 from edgeagent.store.responses import OPEN
-from edgeagent.store.rows import PAGE, Page
+from edgeagent.types.pages import PAGE, Page
 
 _TAGS = ["responses"]
 _ABSENT = {404: ResponseSpec(ErrorBody, description="Nothing of that id is stored for this key")}

@@ -19,9 +19,9 @@ from edgeagent.api.openai.schemas.stored_chats import (
 )
 from edgeagent.errors import NotFound
 from edgeagent.serving.archive import Archive
-from edgeagent.store.rows import MAX_PAGE, PAGE, Page
+from edgeagent.types.ids import CHAT_PREFIX
+from edgeagent.types.pages import MAX_PAGE, PAGE, Page
 
-PREFIX = "chatcmpl-"
 _DAY_S = 86_400
 _TAGS = ["stored"]
 
@@ -52,9 +52,9 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _chat(archive: Archive, request: Call, completion_id: str) -> dict[str, Any]:
-    if not completion_id.startswith(PREFIX):
+    if not completion_id.startswith(CHAT_PREFIX):
         raise NotFound(
-            f"{completion_id[:80]!r} is no chat completion: its id begins with {PREFIX}."
+            f"{completion_id[:80]!r} is no chat completion: its id begins with {CHAT_PREFIX}."
         )
     return await archive.response(caller_of(request).owner, completion_id)
 
@@ -69,7 +69,7 @@ async def list_chats(
     model: str | None = None,
 ) -> StoredList:
     page = Page(after, limit, order == "desc")
-    found = await archive.responses(caller_of(request).owner, page, prefix=PREFIX, model=model)
+    found = await archive.responses(caller_of(request).owner, page, prefix=CHAT_PREFIX, model=model)
     return as_list([_shown(row) for row in found.rows], found.has_more)
 
 

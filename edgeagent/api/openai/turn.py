@@ -26,10 +26,11 @@ from edgeagent.serving.cascade import settle
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.prefix_store import PrefixStore, ThreadPosition
 from edgeagent.settings import Settings
-from edgeagent.store.history import PREFIX, History
+from edgeagent.store.history import History
 from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import new_id, subject_of
+from edgeagent.store.rows import subject_of
 from edgeagent.types import Caller, GenerateSpec, Prompt, Sampling
+from edgeagent.types.ids import new_id
 
 
 @dataclass
@@ -229,7 +230,7 @@ def head_of(
     format_ = body.text.format if body.text is not None else None
     choice = body.tool_choice or "auto"
     return {
-        "id": new_id(PREFIX.rstrip("_")),
+        "id": new_id("resp"),
         "object": "response",
         "created_at": int(time.time()),
         "completed_at": None,

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from edgeagent.errors import UnsupportedParameter
-from edgeagent.store.items import PREFIXES, Item
-from edgeagent.store.rows import new_id
+from edgeagent.store.items import Item
+from edgeagent.types.ids import ITEM_PREFIXES, new_id
 
 Body = dict[str, Any]
 TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
@@ -242,7 +242,7 @@ def output_text(text: str, logprobs: list[Body] | None = None) -> Body:
 
 def shown_message(role: str, content: list[Body], status: str = "completed") -> Body:
     return {
-        "id": new_id(PREFIXES["message"]),
+        "id": new_id(ITEM_PREFIXES["message"]),
         "type": "message",
         "role": role,
         "status": status,
@@ -258,7 +258,7 @@ def shown_call(
     namespace: str | None = None,
 ) -> Body:
     return {
-        "id": new_id(PREFIXES["function_call"]),
+        "id": new_id(ITEM_PREFIXES["function_call"]),
         "type": "function_call",
         "call_id": call_id,
         "name": name,
@@ -271,7 +271,7 @@ def shown_custom_call(
     call_id: str, name: str, text: str, status: str = "completed", namespace: str | None = None
 ) -> Body:
     return {
-        "id": new_id(PREFIXES["custom_tool_call"]),
+        "id": new_id(ITEM_PREFIXES["custom_tool_call"]),
         "type": "custom_tool_call",
         "call_id": call_id,
         "name": name,
@@ -285,7 +285,7 @@ def shown_output(kind: str, call_id: str, output: Any) -> Body:
     if isinstance(output, list):
         output = [{"type": "input_text", "text": text_of([part])} for part in output]
     return {
-        "id": new_id(PREFIXES[kind]),
+        "id": new_id(ITEM_PREFIXES[kind]),
         "type": kind,
         "call_id": call_id,
         "output": output,
@@ -295,7 +295,7 @@ def shown_output(kind: str, call_id: str, output: Any) -> Body:
 
 def shown_reasoning(text: str, status: str = "completed") -> Body:
     return {
-        "id": new_id(PREFIXES["reasoning"]),
+        "id": new_id(ITEM_PREFIXES["reasoning"]),
         "type": "reasoning",
         "summary": [],
         "content": [{"type": "reasoning_text", "text": text}] if text else [],

@@ -31,6 +31,7 @@ from edgeagent.daemon.idle import IdleMeasuring
 from edgeagent.daemon.preload import Headstart
 from edgeagent.device.benchmark import Measuring
 from edgeagent.device.configuration import Configuration
+from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.pool import Pool, PoolLimits
 from edgeagent.pool.placement import InstalledModels
@@ -97,7 +98,7 @@ class Daemon:
             check=self.models.find,
             place=self.models.place,
             log_level=settings.log_level,
-            begun=headstart.take if headstart is not None else None,
+            preloaded=headstart.take if headstart is not None else None,
             loaded=self.models.learn,
         )
         self.hub = ErasureHub()
@@ -194,7 +195,7 @@ class Daemon:
             if self.models.default_id() is None:
                 folder = self.settings.effective_models_dir
                 logger.warning("no_model models_dir=%s hint='edgeagent models install'", folder)
-            async with self.pool.lease(self.agent.route(None).model_id):
+            async with self.pool.lease(self.agent.route(None).model_id, EngineClient):
                 logger.info("ready model=%s", self.agent.route(None).model_id)
         return_free_pages()
 

@@ -11,10 +11,11 @@ import logging
 import threading
 
 from edgeagent.device.configuration import Configuration
-from edgeagent.engine.spawn import Begun, begin
 from edgeagent.errors import EdgeAgentError
+from edgeagent.pool import Placement
 from edgeagent.pool.placement import InstalledModels
-from edgeagent.types import EngineConfig
+from edgeagent.types.worker import WorkerConfig
+from edgeagent.worker.process import WorkerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -24,43 +25,45 @@ class Headstart:
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
-        self._begun: Begun | None = None
+        self._process: WorkerProcess | None = None
         self._is_closed = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._begin, name="headstart", daemon=True)
         self._thread.start()
 
-    def take(self, config: EngineConfig) -> Begun | None:
+    def take(self, config: WorkerConfig) -> WorkerProcess | None:
         """The worker that loads just this. Blocks while headers of models are being read.
 
         None, and no worker is left, where another one was begun or none at all.
         """
         self._thread.join()
         with self._lock:
-            begun, self._begun = self._begun, None
-        if begun is not None and begun.config != config:
-            begun.close()
+            process, self._process = self._process, None
+        if process is not None and process.config != config:
+            process.close()
             return None
-        return begun
+        return process
 
     def close(self) -> None:
         """End the worker if nobody has taken it."""
         with self._lock:
             self._is_closed = True
-            begun, self._begun = self._begun, None
-        if begun is not None:
-            begun.close()
+            process, self._process = self._process, None
+        if process is not None:
+            process.close()
 
     def _begin(self) -> None:
         try:
-            config = asyncio.run(self._default())
+            placement = asyncio.run(self._default())
             with self._lock:
-                if config is not None and not self._is_closed:
-                    self._begun = begin(config, self._configuration.settings.log_level)
+                if placement is not None and not self._is_closed:
+                    self._process = placement.kind.launch(
+                        placement.config, self._configuration.settings.log_level
+                    )
         except (EdgeAgentError, OSError) as exc:  # the daemon meets it again, and tells everyone
             logger.debug("no_headstart %s", exc)
 
-    async def _default(self) -> EngineConfig | None:
+    async def _default(self) -> Placement | None:
         """How the default model is to be loaded; None without one, or where it needs more than the budget."""
         models = InstalledModels.of(self._configuration)
         await models.examine()
@@ -69,4 +72,4 @@ class Headstart:
             return None
         placement = await models.place(model_id)
         budget = self._configuration.settings.ram_budget_bytes
-        return placement.config if budget is None or placement.need_bytes <= budget else None
+        return placement if budget is None or placement.need_bytes <= budget else None

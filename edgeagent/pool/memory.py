@@ -13,14 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edgeagent.types import EngineConfig
+from edgeagent.types.worker import WorkerConfig
+from edgeagent.worker.client import WorkerClient
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How a model would be loaded, the bytes it would need, and the arithmetic in words."""
+    """How a model would be loaded: by which kind of worker, with which configuration, in how many bytes,
+    and the arithmetic of those in words."""
 
-    config: EngineConfig
+    kind: type[WorkerClient]
+    config: WorkerConfig
     need_bytes: int
     arithmetic: str
 

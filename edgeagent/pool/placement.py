@@ -37,6 +37,7 @@ from edgeagent.pool.template_facts import LearntTemplates
 from edgeagent.routing.aliases import Aliases
 from edgeagent.settings import Settings
 from edgeagent.types import EngineConfig, Sampling, Task, TemplateFacts
+from edgeagent.worker.client import WorkerClient
 
 logger = logging.getLogger(__name__)
 
@@ -199,10 +200,11 @@ class InstalledModels:
         """What the model's chat template can show; None where it was neither tried nor loaded yet."""
         return self._templates.of(model)
 
-    def learn(self, model_id: str, client: EngineClient) -> None:
+    def learn(self, model_id: str, client: WorkerClient) -> None:
         """Find out what is not known yet of a model that was just loaded. Does not wait."""
-        with suppress(EdgeAgentError):
-            self._templates.learn(self.find(model_id), client)
+        if isinstance(client, EngineClient):
+            with suppress(EdgeAgentError):
+                self._templates.learn(self.find(model_id), client)
 
     async def facts(self, model: InstalledModel) -> ModelFacts:
         """What a model's header says, read by a process of its own and remembered. Raises: GGUFRefused."""
@@ -327,7 +329,7 @@ class InstalledModels:
         if (task := self.task(model)) != "generate":
             config = self._for_whole_texts(config, facts, task)
         memory = worker_memory(from_facts(facts), Setup.of(config, self._repacked))
-        return Placement(config, memory.total_bytes, memory.explain())
+        return Placement(EngineClient, config, memory.total_bytes, memory.explain())
 
     def _config(self, model: InstalledModel, facts: ModelFacts) -> EngineConfig:
         settings, n_seq = self._settings, self._settings.n_seq

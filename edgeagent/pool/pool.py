@@ -1,9 +1,9 @@
-"""The pool of engine workers: leases, starts on demand, evictions, restarts.
+"""The pool of workers: leases, starts on demand, evictions, restarts.
 
 A model is loaded when it is first asked for and leased for as long as a request runs. Before a load,
 `memory.decide` says who must go for it; one model loads at a time. A worker that dies is started
 again at once; after deaths with no answer between them ever later, and then not at all for a while
-(`engine.breaker`). Cores are divided among the models that have leases (`cores.share_cores`).
+(`worker.breaker`). Cores are divided among the models that have leases (`cores.share_cores`).
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from edgeagent import errors
-from edgeagent.engine.client import EngineClient
-from edgeagent.engine.spawn import Begun
 from edgeagent.pool.cores import share_cores
 from edgeagent.pool.memory import Held, Placement, decide, in_words
 from edgeagent.pool.resident import Resident
-from edgeagent.types import EngineConfig
+from edgeagent.types.worker import WorkerConfig
 from edgeagent.worker.breaker import Breaker
+from edgeagent.worker.client import WorkerClient
+from edgeagent.worker.process import WorkerProcess
 
 logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 1.0
+
+Client = TypeVar("Client", bound=WorkerClient)
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,11 @@ class PoolLimits:
 
 
 class Pool:
-    """All engine workers of the daemon. Event loop's thread only; `close()` may be called twice.
+    """All workers of the daemon, of whatever kind. Event loop's thread only; `close()` may be called twice.
 
-    `check` raises ModelNotFound for a model that is not there; `place` says how one would be loaded
-    and what it needs, or why not; `begun` gives a worker that loads it already, if there is one.
+    `check` raises ModelNotFound for an unknown model. `place` returns how a model would be loaded and what it
+    needs, or raises why it cannot be. `preloaded` returns the process that loads this already, if there is
+    one. `loaded` is told of each model that was loaded.
     """
 
     def __init__(
@@ -62,17 +66,17 @@ class Pool:
         check: Callable[[str], object],
         place: Callable[[str], Awaitable[Placement]],
         log_level: str = "info",
-        begun: Callable[[EngineConfig], Begun | None] | None = None,
-        loaded: Callable[[str, EngineClient], None] = lambda model_id, client: None,
+        preloaded: Callable[[WorkerConfig], WorkerProcess | None] | None = None,
+        loaded: Callable[[str, WorkerClient], None] = lambda model_id, client: None,
     ) -> None:
         self._loaded = loaded
         self._limits = limits
         self._check = check
         self._place = place
         self._log_level = log_level
-        self._early = begun
+        self._preloaded = preloaded
         self._residents: dict[str, Resident] = {}
-        self._tasks: set[asyncio.Task[EngineClient]] = set()
+        self._tasks: set[asyncio.Task[WorkerClient]] = set()
         self._watcher: asyncio.Task[None] | None = None
         self._loading = asyncio.Lock()
         self._changed = asyncio.Condition()
@@ -99,16 +103,21 @@ class Pool:
         return sum(resident.n_bytes for resident in self._residents.values())
 
     @asynccontextmanager
-    async def lease(self, model_id: str) -> AsyncIterator[EngineClient]:
-        """A loaded engine that is not unloaded while the lease lasts.
+    async def lease(self, model_id: str, kind: type[Client]) -> AsyncIterator[Client]:
+        """A loaded worker of this kind that is not unloaded while the lease lasts.
 
         Raises: ModelNotFound, ModelUnusable, InsufficientMemory, EngineStarting, EngineDied,
-        EngineBroken, Unavailable.
+        EngineBroken, Unavailable; InvalidParameter for a model that another kind of worker runs.
         """
         resident = self._resident(model_id)
         resident.n_leases += 1
         try:
             client = await self._client(resident)
+            if not isinstance(client, kind):
+                raise errors.InvalidParameter(
+                    f"Model {model_id} does another kind of work: GET /v1/models lists what each model does.",
+                    param="model",
+                )
             self._share_cores()
             yield client
         finally:
@@ -125,7 +134,7 @@ class Pool:
 
     async def load(self, model_id: str) -> Resident:
         """Load a model without asking it anything. Raises what `lease` raises."""
-        async with self.lease(model_id):
+        async with self.lease(model_id, WorkerClient):  # type: ignore[type-abstract]
             return self._residents[model_id]
 
     async def unload(self, model_id: str, reason: str) -> bool:
@@ -166,7 +175,7 @@ class Pool:
             self._residents[model_id] = Resident(model_id, breaker)
         return self._residents[model_id]
 
-    async def _client(self, resident: Resident) -> EngineClient:
+    async def _client(self, resident: Resident) -> WorkerClient:
         if resident.client is not None and resident.client.is_alive:
             return resident.client
         start = self._start(resident)
@@ -181,7 +190,7 @@ class Pool:
                 retry_after_s=1.0,
             ) from None
 
-    def _start(self, resident: Resident) -> asyncio.Task[EngineClient]:
+    def _start(self, resident: Resident) -> asyncio.Task[WorkerClient]:
         """The one running attempt to start this model's worker. Raises: EngineBroken."""
         if resident.starting is not None:
             return resident.starting
@@ -210,25 +219,25 @@ class Pool:
             retry_after_s=closes_in_s,
         )
 
-    def _started(self, resident: Resident, task: asyncio.Task[EngineClient]) -> None:
+    def _started(self, resident: Resident, task: asyncio.Task[WorkerClient]) -> None:
         self._tasks.discard(task)
         if resident.starting is task:  # cancelled before it began
             resident.starting = None
         if not task.cancelled() and (exc := task.exception()) is not None:
             logger.error("load_failed %s", exc)
 
-    async def _bring_up(self, resident: Resident, delay_s: float) -> EngineClient:
+    async def _bring_up(self, resident: Resident, delay_s: float) -> WorkerClient:
         try:
             await asyncio.sleep(delay_s)
             async with self._turn_to_load(resident.model_id):
                 resident.placement = await self._place(resident.model_id)
                 await self._make_room(resident.placement)
-                client = await EngineClient.start(
+                client = await resident.placement.kind.start(
                     resident.placement.config,
                     timeout_s=self._limits.load_timeout_s,
                     on_death=lambda client, status: self._on_death(resident, client),
                     log_level=self._log_level,
-                    begun=await self._begun(resident.placement.config),
+                    process=await self._take_preloaded(resident.placement.config),
                 )
         except errors.EdgeAgentError as exc:
             resident.failure = exc.message
@@ -248,9 +257,9 @@ class Pool:
         self._loaded(resident.model_id, client)
         return client
 
-    async def _begun(self, config: EngineConfig) -> Begun | None:
-        """The worker that was begun before there was a pool; for the first model that is loaded only."""
-        take, self._early = self._early, None
+    async def _take_preloaded(self, config: WorkerConfig) -> WorkerProcess | None:
+        """The process that was launched before there was a pool; for the first model that is loaded only."""
+        take, self._preloaded = self._preloaded, None
         return await asyncio.to_thread(take, config) if take is not None else None
 
     @asynccontextmanager
@@ -334,7 +343,7 @@ class Pool:
 
     # --- dying and idling
 
-    def _on_death(self, resident: Resident, client: EngineClient) -> None:
+    def _on_death(self, resident: Resident, client: WorkerClient) -> None:
         """Count a death nobody asked for, and bring the worker up again."""
         if self._is_closing:
             return

@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edgeagent.engine.client import EngineClient
 from edgeagent.pool.memory import Held, Placement
 from edgeagent.worker.breaker import Breaker
+from edgeagent.worker.client import WorkerClient
 
 
 @dataclass(eq=False)
@@ -18,8 +18,8 @@ class Resident:
 
     model_id: str
     breaker: Breaker
-    client: EngineClient | None = None
-    starting: asyncio.Task[EngineClient] | None = None
+    client: WorkerClient | None = None
+    starting: asyncio.Task[WorkerClient] | None = None
     placement: Placement | None = None
     n_leases: int = 0
     last_used_s: float = field(default_factory=time.monotonic)

@@ -175,7 +175,9 @@ class Answer:
 
     async def begin(self) -> None:
         """Lease the model and send the request. Raises what `Pool.lease` raises."""
-        client = await self._stack.enter_async_context(self._pool.lease(self.decision.model_id))
+        client = await self._stack.enter_async_context(
+            self._pool.lease(self.decision.model_id, EngineClient)
+        )
         self.facts: EngineFacts = client.facts
         if self._prepare is not None:
             await self._prepare(client)
@@ -346,7 +348,7 @@ class Agent:
     async def consult(self, decision: Decision, spec: GenerateSpec) -> Confidence:
         """How sure an assistant model is of its answer. Raises what `Pool.lease` and the worker raise."""
         question = msgspec.structs.replace(spec, max_tokens=1, n=1)
-        async with self._pool.lease(decision.model_id) as client:
+        async with self._pool.lease(decision.model_id, EngineClient) as client:
             generation = client.generate(question)
             try:
                 async for chunk in generation:
@@ -419,7 +421,7 @@ class Agent:
 
     async def engine_facts(self, name: str) -> EngineFacts:
         """What a model's worker says of it, which is loaded for that. Raises what `Pool.lease` raises."""
-        async with self._pool.lease(self._named(name)) as client:
+        async with self._pool.lease(self._named(name), EngineClient) as client:
             return client.facts
 
     async def unload(self, name: str) -> ModelStatus:
@@ -431,7 +433,8 @@ class Agent:
     def _status(self, model: InstalledModel, default: str | None, created: int) -> ModelStatus:
         resident = self._pool.resident(model.id)
         is_loaded = resident is not None and resident.state == "loaded"
-        facts = resident.client.facts if is_loaded and resident and resident.client else None
+        client = resident.client if is_loaded and resident is not None else None
+        facts = client.facts if isinstance(client, EngineClient) else None
         return ModelStatus(
             id=model.id,
             created=created,

@@ -9,6 +9,7 @@ from typing import Protocol
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.model_card import Card
 from edgeagent.catalog.record import InstalledModel
+from edgeagent.engine.client import EngineClient
 from edgeagent.errors import ModelNotFound
 from edgeagent.pool import Pool
 from edgeagent.serving.answer import DEFAULT_ALIASES
@@ -69,13 +70,15 @@ class ModelCards:
 
     def _loaded(self, card: Card) -> LoadedCard | None:
         resident = self._pool.resident(card.id)
-        if resident is None or resident.client is None or resident.state != "loaded":
+        if resident is None or resident.state != "loaded":
+            return None
+        if not isinstance(client := resident.client, EngineClient):
             return None
         goes_s = None
         if self._idle_unload_s is not None:
             idle_s = 0.0 if resident.n_leases else time.monotonic() - resident.last_used_s
             goes_s = time.time() + max(0.0, self._idle_unload_s - idle_s)
-        return LoadedCard(card, resident.n_bytes, resident.client.facts.n_ctx_slot, goes_s)
+        return LoadedCard(card, resident.n_bytes, client.facts.n_ctx_slot, goes_s)
 
     async def shown(self, name: str) -> tuple[Card, ModelFacts, Sampling]:
         """One model's card, what its file says of it, and how it likes to be sampled.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EngineDied, InvalidParameter, ModelNotFound
 from edgeagent.pool import Pool
 from edgeagent.routing.tasks import none_installed, wrong_kind
@@ -69,7 +70,7 @@ class OneShotRequest:
         return value
 
     async def _ask(self) -> Any:
-        async with self._pool.lease(self.decision.model_id) as client:
+        async with self._pool.lease(self.decision.model_id, EngineClient) as client:
             return await client.ask(self.question)
 
     @property

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from edgeagent.types.intents import Confidence, IntentQuestion
+from edgeagent.types.worker import WorkerConfig, WorkerFacts, WorkerHealth
 
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
 # What a worker does with its model: continue texts, turn each into one vector, or say of each how well it
@@ -396,14 +397,13 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     tokens: list[int] = []
 
 
-class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker says of itself once its model is loaded. Sizes in bytes, `load_ms` from its start.
+class EngineFacts(WorkerFacts, frozen=True, kw_only=True):
+    """What an engine worker reports once its model is loaded. Sizes in bytes.
 
     `bos_token`, `eos_token` and `chat_template` are texts of the vocabulary and of the file.
     `state_kind`: what the state of cached tokens depends on beside the model; None: it cannot be had.
     """
 
-    pid: int
     description: str
     n_params: int
     n_vocab: int
@@ -416,7 +416,6 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes: int
     has_chat_template: bool
     can_share_prefix: bool
-    load_ms: float
     task: Task = "generate"
     state_kind: str | None = None
     bos_token: str = ""
@@ -424,25 +423,21 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     chat_template: str | None = None
 
 
-class EngineHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """The last heartbeat of a worker: cells of the KV cache in use, requests, memory."""
+class EngineHealth(WorkerHealth, frozen=True, kw_only=True):
+    """The last heartbeat of an engine worker: cells of the KV cache in use, cached prefixes, preemptions."""
 
-    n_steps: int = 0
-    n_running: int = 0
-    n_waiting: int = 0
     n_cells_used: int = 0
     n_cells: int = 0
     n_idle_prefixes: int = 0
     n_preempted: int = 0
-    rss_bytes: int = 0
 
 
 # A state of a file: device, inode, size in bytes, mtime and ctime in nanoseconds.
 FileIdentity = tuple[int, int, int, int, int]
 
 
-class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How to load one model into a worker.
+class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
+    """How to load one model into an engine worker.
 
     `n_ctx` cells are shared by `n_seq` running sequences; `n_prefixes` more sequences may stay cached
     while idle. `step_budget_ms` bounds how long one prompt chunk may hold up running answers;
@@ -452,15 +447,12 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     step.
     """
 
-    model_id: str
-    path: str
     identity: FileIdentity | None = None
     task: Task = "generate"
     n_ctx: int = 4096
     n_seq: int = 8
     n_prefixes: int = 24
     n_batch: int = 512
-    n_threads: int = 2
     kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
     flash_attention: Literal["auto", "on", "off"] = "auto"
     step_budget_ms: float = 150.0

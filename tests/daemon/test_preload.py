@@ -40,13 +40,13 @@ def wanted(configuration: Configuration) -> EngineConfig:
 def test_what_was_begun_is_taken_over_and_answers(configuration: Configuration):
     config = wanted(configuration)
     headstart = Headstart(configuration)
-    begun = headstart.take(config)
-    assert begun is not None
+    process = headstart.take(config)
+    assert process is not None
     headstart.close()  # what was taken is no longer its own
 
     async def answer() -> str:
-        client = await EngineClient.start(config, timeout_s=60, begun=begun)
-        assert client.pid == begun.process.pid
+        client = await EngineClient.start(config, timeout_s=60, process=process)
+        assert client.pid == process.popen.pid
         spec = GenerateSpec(prompts=[Prompt(text="Once")], max_tokens=8)
         text = "".join([chunk.text async for chunk in client.generate(spec)])
         await client.close()
@@ -58,20 +58,20 @@ def test_what_was_begun_is_taken_over_and_answers(configuration: Configuration):
 def test_a_worker_that_loads_something_else_is_ended_and_not_taken(configuration: Configuration):
     headstart = Headstart(configuration)
     headstart._thread.join()
-    begun = headstart._begun
-    assert begun is not None and begun.process.poll() is None
-    assert headstart.take(msgspec.structs.replace(begun.config, n_ctx=512)) is None
-    assert begun.process.poll() is not None
+    process = headstart._process
+    assert process is not None and process.popen.poll() is None
+    assert headstart.take(msgspec.structs.replace(process.config, n_ctx=512)) is None
+    assert process.popen.poll() is not None
 
 
 def test_a_worker_that_nobody_takes_is_ended(configuration: Configuration):
     headstart = Headstart(configuration)
     headstart._thread.join()
-    begun = headstart._begun
-    assert begun is not None
+    process = headstart._process
+    assert process is not None
     headstart.close()
     headstart.close()
-    assert begun.process.poll() is not None
+    assert process.popen.poll() is not None
 
 
 def test_closed_before_it_was_begun_it_begins_nothing(configuration: Configuration):
@@ -94,16 +94,16 @@ def test_nothing_is_begun_that_does_not_fit_or_is_not_there(
     }
     headstart = Headstart(configure(flags=flags | change))
     headstart._thread.join()
-    assert headstart._begun is None and headstart.take(wanted(configuration)) is None
+    assert headstart._process is None and headstart.take(wanted(configuration)) is None
 
 
 def test_what_cannot_be_begun_is_the_daemons_to_tell(
     configuration: Configuration, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
-    def none_left(*_: object) -> None:
+    def none_left(*_: object, **__: object) -> None:
         raise OSError("no more processes")
 
-    monkeypatch.setattr("edgeagent.daemon.preload.begin", none_left)
+    monkeypatch.setattr("edgeagent.worker.client.launch", none_left)
     headstart = Headstart(configuration)
     assert headstart.take(wanted(configuration)) is None
     assert "Traceback" not in capfd.readouterr().err

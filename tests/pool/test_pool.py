@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.errors import InsufficientMemory, ModelNotFound, Unavailable
+from edgeagent.engine.client import EngineClient
+from edgeagent.errors import (
+    InsufficientMemory,
+    InvalidParameter,
+    ModelNotFound,
+    Unavailable,
+)
 from edgeagent.pool import Placement, Pool, PoolLimits
 from edgeagent.pool.cores import share_cores
 from edgeagent.pool.memory import Held, decide
 from edgeagent.types import EngineConfig, GenerateSpec, Prompt, Sampling
 from tests.conftest import wait_for
+from tests.worker.counter import CounterClient, CounterConfig
 
 
 def held(
@@ -91,24 +98,29 @@ class Shelf:
         self.need_bytes = need_bytes
 
     def check(self, model_id: str) -> None:
-        if not model_id.startswith("model-"):
+        if not model_id.startswith(("model-", "counter")):
             raise ModelNotFound(f"{model_id} is not here")
 
     async def place(self, model_id: str) -> Placement:
         config = EngineConfig(
             model_id=model_id, path=str(self.path), n_ctx=512, n_threads=2, n_seq=2
         )
-        return Placement(config, self.need_bytes, "all told")
+        return Placement(EngineClient, config, self.need_bytes, "all told")
 
 
 @asynccontextmanager
-async def pool_of(path: Path, need_bytes: int = 100_000_000, **limits: Any) -> AsyncIterator[Pool]:
+async def pool_of(
+    path: Path,
+    need_bytes: int = 100_000_000,
+    place: Callable[[str], Awaitable[Placement]] | None = None,
+    **limits: Any,
+) -> AsyncIterator[Pool]:
     defaults: dict[str, Any] = {
         "budget_bytes": None, "n_cores": 2, "load_timeout_s": 30, "hang_timeout_s": 30,
         "breaker_deaths": 3, "breaker_window_s": 60,
     }  # fmt: skip
     shelf = Shelf(path, need_bytes)
-    pool = Pool(PoolLimits(**(defaults | limits)), check=shelf.check, place=shelf.place)
+    pool = Pool(PoolLimits(**(defaults | limits)), check=shelf.check, place=place or shelf.place)
     await pool.open()
     try:
         yield pool
@@ -122,7 +134,7 @@ async def ask(pool: Pool, model_id: str, max_tokens: int = 8) -> str:
         max_tokens=max_tokens,
         sampling=Sampling(temperature=0),
     )
-    async with pool.lease(model_id) as client:
+    async with pool.lease(model_id, EngineClient) as client:
         text = ""
         async for chunk in client.generate(spec):
             text += chunk.text
@@ -173,14 +185,14 @@ async def test_a_busy_model_is_waited_for_and_the_wait_is_bounded(stories):
     async with pool_of(
         stories, need_bytes=100_000_000, budget_bytes=110_000_000, load_timeout_s=20
     ) as pool:
-        async with pool.lease("model-a"):
+        async with pool.lease("model-a", EngineClient):
             waiting = asyncio.create_task(ask(pool, "model-b"))
             done, _ = await asyncio.wait({waiting}, timeout=0.5)
             assert not done
         assert await waiting
         assert pool.resident("model-a").state == "unloaded"
         pool._limits = PoolLimits(**{**vars(pool._limits), "load_timeout_s": 0.3})
-        async with pool.lease("model-b"):
+        async with pool.lease("model-b", EngineClient):
             with pytest.raises(Unavailable, match="model-b would have to go but is in use"):
                 await ask(pool, "model-a")
 
@@ -213,12 +225,36 @@ async def test_requests_that_arrive_while_a_model_loads_share_the_one_load(stori
 
 
 async def test_two_busy_models_divide_the_cores_and_one_gets_them_back(stories):
-    async with pool_of(stories) as pool, pool.lease("model-a") as first:
+    async with pool_of(stories) as pool, pool.lease("model-a", EngineClient) as first:
         assert first._n_threads == 2
-        async with pool.lease("model-b") as second:
+        async with pool.lease("model-b", EngineClient) as second:
             assert (first._n_threads, second._n_threads) == (1, 1)
         await ask(pool, "model-a")
         assert first._n_threads == 2
+
+
+async def test_workers_of_two_kinds_share_one_budget_and_the_cores(stories):
+    async def place(model_id: str) -> Placement:
+        if model_id == "counter":
+            counter = CounterConfig(model_id=model_id, path="counter", n_threads=2)
+            return Placement(CounterClient, counter, 100_000_000, "all told")
+        engine = EngineConfig(model_id=model_id, path=str(stories), n_ctx=512, n_threads=2)
+        return Placement(EngineClient, engine, 100_000_000, "all told")
+
+    async with pool_of(stories, place=place) as pool:
+        async with pool.lease("counter", CounterClient) as counter:
+            async with pool.lease("model-a", EngineClient) as engine:
+                assert (counter._n_threads, engine._n_threads) == (1, 1)
+            assert [reply.number async for reply in counter.count(3)] == [1, 2, 3]
+        with pytest.raises(InvalidParameter, match="another kind of work"):
+            async with pool.lease("counter", EngineClient):
+                pass
+        assert pool.resident("counter").n_leases == 0
+    async with pool_of(stories, place=place, budget_bytes=150_000_000) as pool:
+        await ask(pool, "model-a")
+        async with pool.lease("counter", CounterClient):
+            assert pool.resident("model-a").state == "unloaded"
+            pool.forget_prefixes()
 
 
 async def test_a_killed_worker_is_brought_up_again_without_being_asked(stories):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.engine.client import EngineClient
-from edgeagent.engine.spawn import begin
 from edgeagent.errors import ModelUnusable
 from edgeagent.types import EngineConfig, TemplateFacts, TemplateSpec
 
@@ -42,8 +41,8 @@ def trial_load(path: Path, template: str | None = None) -> TemplateFacts | None:
 async def _loaded(config: EngineConfig) -> TemplateFacts | None:
     # What llama.cpp says of a model that it refuses is in the error; the rest of its log, and of the
     # worker's, would only stand between the lines of the command.
-    begun = begin(config, "error", is_silent=True)
-    client = await EngineClient.start(config, timeout_s=TRIAL_TIMEOUT_S, begun=begun)
+    process = EngineClient.launch(config, "error", is_silent=True)
+    client = await EngineClient.start(config, timeout_s=TRIAL_TIMEOUT_S, process=process)
     try:
         return await client.ask(TemplateSpec()) if config.task == "generate" else None
     finally:

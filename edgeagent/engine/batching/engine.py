@@ -37,8 +37,9 @@ from edgeagent.engine.batching.waiting import displaced_by, take_next, yielding_
 from edgeagent.engine.intents.intent_decoder import choose
 from edgeagent.engine.output.output_parser import NOTHING, Said
 from edgeagent.engine.structured.structured_decoder import Drawn, draw
-from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
+from edgeagent.errors import EngineFailed, QueueTimeout
 from edgeagent.types import EngineConfig, EngineHealth, PromptFacts, TokenChunk
+from edgeagent.worker.refusals import queue_full
 
 logger = logging.getLogger(__name__)
 
@@ -124,13 +125,13 @@ class Engine:
             for seq in displaced:
                 self._waiting.remove(seq)
                 self._open.pop(seq.request.request_id, None)
-            self._turn_away(displaced or sequences, n_waiting)
+            self._turn_away(displaced or sequences)
             if not displaced:
                 return
         self._open[request.request_id] = len(sequences)
         self._waiting.extend(sequences)
 
-    def _turn_away(self, sequences: list[Sequence], n_waiting: int) -> None:
+    def _turn_away(self, sequences: list[Sequence]) -> None:
         """Refuse a request that has produced nothing."""
         for seq in sequences:
             seq.sampler.close()
@@ -138,9 +139,9 @@ class Engine:
         self._forget(request_id)
         self._refuse(
             request_id,
-            QueueFull(
-                f"{n_waiting} requests wait for {self._config.model_id}, the bound is "
-                f"{self._config.queue_limit}: try again later or raise queue_limit.",
+            queue_full(
+                self._config.model_id,
+                self._config.queue_limit,
                 retry_after_s=self._retry_after_s(),
             ),
         )

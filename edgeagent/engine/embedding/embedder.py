@@ -22,8 +22,9 @@ import numpy as np
 from edgeagent.engine.batching.runner import Aborted
 from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.embedding.rerank_prompt import relevance
-from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
+from edgeagent.errors import EngineFailed, QueueTimeout
 from edgeagent.types import EmbedSpec, EngineConfig, EngineHealth, RerankSpec, Scores, Vectors
+from edgeagent.worker.refusals import queue_full
 
 logger = logging.getLogger(__name__)
 
@@ -135,9 +136,9 @@ class Embedder:
         if n_waiting >= self._config.queue_limit:
             self._end(
                 request,
-                QueueFull(
-                    f"{n_waiting} requests wait for {self._config.model_id}, the bound is "
-                    f"{self._config.queue_limit}: try again later or raise queue_limit.",
+                queue_full(
+                    self._config.model_id,
+                    self._config.queue_limit,
                     retry_after_s=self._retry_after_s(),
                 ),
             )

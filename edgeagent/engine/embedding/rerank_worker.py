@@ -8,9 +8,9 @@ from typing import Any
 
 from edgeagent.engine.embedding.rerank_prompt import Pairing
 from edgeagent.engine.embedding.worker import EmbedWorker
-from edgeagent.engine.process.loop import Channel
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
 from edgeagent.types import EngineConfig, RerankSpec
+from edgeagent.worker.channel import Channel
 
 
 class RankWorker(EmbedWorker):
@@ -23,7 +23,7 @@ class RankWorker(EmbedWorker):
         super().__init__(channel, config, started_s)
         self._pairing = Pairing(self._encoder)
 
-    # --- clerk's thread
+    # --- tokenizer thread
 
     def _texts(self, spec: Any) -> Iterator[array[int]]:
         """One pair for each document.

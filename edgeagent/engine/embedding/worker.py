@@ -1,4 +1,4 @@
-"""The worker of one embedding model: texts to tokens on the clerk's thread, vectors on the main one."""
+"""The worker of one embedding model: tokens on the tokenizer thread, vectors on the main thread."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 from edgeagent.engine import protocol
 from edgeagent.engine.embedding.embedder import Embedder, Embedding
 from edgeagent.engine.embedding.encoder import Encoder
-from edgeagent.engine.process.loop import Channel, Loop
-from edgeagent.engine.process.tokenizer_thread import Clerk, check_ids
+from edgeagent.engine.process.tokenizer_thread import TokenizerThread, check_ids
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
 from edgeagent.types import (
     DetokenizeSpec,
@@ -25,6 +24,8 @@ from edgeagent.types import (
     Vectors,
 )
 from edgeagent.worker import confinement
+from edgeagent.worker.channel import Channel
+from edgeagent.worker.loop import Loop
 
 # Characters for each token of the longest text that are looked at first; English has 4.
 LOOK_CHARS = 16
@@ -44,7 +45,7 @@ class EmbedWorker:
         self._loop = Loop(channel)
         self._encoder = Encoder(config)
         self._encoder.warm_up()
-        self._clerk = Clerk(config, self._encoder, channel)
+        self._tokenizer = TokenizerThread(config, self._encoder, channel)
         self._embedder = Embedder(
             config, self._encoder, emit=self._emit, refuse=channel.refuse, forget=self._forget
         )
@@ -71,8 +72,8 @@ class EmbedWorker:
         )
 
     def run(self) -> None:
-        """Serve until the daemon goes or says so."""
-        pulses = [self._clerk.pulse]
+        """Serve until the daemon goes or ends this process."""
+        pulses = [self._tokenizer.pulse]
         self._loop.run(self._facts, self._embedder, self._handle, confinement.rss_bytes, pulses)
 
     def _emit(self, request_id: int, result: Vectors | Scores) -> None:
@@ -81,7 +82,7 @@ class EmbedWorker:
     def _forget(self, request_id: int) -> None:
         self._requests.pop(request_id, None)
 
-    # --- clerk's thread
+    # --- tokenizer thread
 
     def _prepare(self, request: Embedding) -> None:
         """Tokens of every text, then into the queue.
@@ -92,7 +93,7 @@ class EmbedWorker:
             for tokens in self._texts(request.spec):
                 if request.is_cancelled:
                     break
-                self._clerk.pulse.beat()
+                self._tokenizer.pulse.beat()
                 request.texts.append(tokens)
                 request.n_prompt += len(tokens)
         except BaseException:
@@ -161,10 +162,10 @@ class EmbedWorker:
             ):
                 request = Embedding(request_id, spec, time.monotonic())
                 self._requests[request_id] = request
-                if not self._clerk.put(request_id, lambda: self._prepare(request)):
+                if not self._tokenizer.put(request_id, lambda: self._prepare(request)):
                     self._forget(request_id)
             case protocol.Ask(request_id, TokenizeSpec() | DetokenizeSpec() as question):
-                self._clerk.answer(request_id, question)
+                self._tokenizer.answer(request_id, question)
             case protocol.Generate(request_id, _) | protocol.Ask(request_id, _):
                 self._channel.refuse(
                     request_id,
@@ -181,9 +182,5 @@ class EmbedWorker:
                     if self._embedder.computing == {cancelled}:
                         self._encoder.abort()
                     self._loop.wake()
-            case protocol.SetThreads(n_threads):
-                self._loop.post(lambda: self._embedder.grant_threads(n_threads))
-            case protocol.Shutdown():
-                os._exit(0)
-            case protocol.ForgetPrefixes() | protocol.Load():
+            case protocol.ForgetPrefixes():
                 pass  # nothing of a request is kept

@@ -1,16 +1,15 @@
 """The engine worker process: `python -m edgeagent.engine.process.worker FD LOG_LEVEL DAEMON_PID`.
 
-Four threads: the main one runs the engine and owns the llama.cpp context, `receiver` reads frames
-from the daemon, `intake` renders and tokenizes, `clerk` answers what needs the vocabulary only. The
-process ends when its socket does. A model that embeds or ranks has `embed_worker` or
-`rank_worker` in place of this one.
+It has four threads. The main thread runs the engine and owns the llama.cpp context, `receiver` reads
+messages from the daemon, `intake` renders and tokenizes prompts, `tokenizer` answers what needs the
+vocabulary only. The process ends when its socket does. For a model that makes embeddings or ranks documents
+it runs `embedding.worker` or `embedding.rerank_worker` in place of `Worker`.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import time
 
@@ -22,11 +21,10 @@ from edgeagent.engine.embedding.rerank_worker import RankWorker
 from edgeagent.engine.embedding.worker import EmbedWorker
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.process import helpers
-from edgeagent.engine.process.loop import Channel, Loop
 from edgeagent.engine.process.model_file import ModelFile
-from edgeagent.engine.process.tokenizer_thread import Clerk
+from edgeagent.engine.process.tokenizer_thread import TokenizerThread
 from edgeagent.engine.prompt.intake import Intake, slot_tokens
-from edgeagent.errors import EdgeAgentError, InvalidParameter, QueueFull
+from edgeagent.errors import EdgeAgentError, InvalidParameter
 from edgeagent.types import (
     CachedSpec,
     CountSpec,
@@ -47,7 +45,10 @@ from edgeagent.types import (
     TokenChunk,
     TokenizeSpec,
 )
-from edgeagent.worker import confinement, log_format
+from edgeagent.worker import confinement, entry
+from edgeagent.worker.channel import Channel
+from edgeagent.worker.loop import Loop
+from edgeagent.worker.refusals import queue_full
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Worker:
             tell=self._tell,
             prepared=self._tell_facts,
         )
-        self._clerk = Clerk(config, self._llama, channel)
+        self._tokenizer = TokenizerThread(config, self._llama, channel)
         self._facts = self._describe(self._intake.has_template, template, started_s)
 
     def _describe(self, has_template: bool, template: str | None, started_s: float) -> EngineFacts:
@@ -113,8 +114,8 @@ class Worker:
     # --- engine thread
 
     def run(self) -> None:
-        """Serve until the daemon goes or says so. Raises whatever the engine could not handle."""
-        pulses = [*self._intake.pulses, self._clerk.pulse]
+        """Serve until the daemon goes or ends this process. Raises whatever the engine could not handle."""
+        pulses = [*self._intake.pulses, self._tokenizer.pulse]
         self._loop.run(self._facts, self._engine, self._handle, self._rss_bytes, pulses)
 
     def _rss_bytes(self) -> int:
@@ -157,11 +158,7 @@ class Worker:
         if not self._intake.put(request):
             self._refuse(
                 request.request_id,
-                QueueFull(
-                    f"{self._config.queue_limit} requests wait for {self._config.model_id}: try again "
-                    "later or raise queue_limit.",
-                    retry_after_s=5.0,
-                ),
+                queue_full(self._config.model_id, self._config.queue_limit),
             )
 
     def _handle(self, message: protocol.ToWorker) -> None:
@@ -183,7 +180,7 @@ class Worker:
                     ),
                 )
             case protocol.Ask(request_id, TokenizeSpec() | DetokenizeSpec() as question):
-                self._clerk.answer(request_id, question)
+                self._tokenizer.answer(request_id, question)
             case protocol.Ask(
                 request_id, (HeldSpec() | LiftSpec() | CachedSpec() | PlaceSpec()) as about
             ):
@@ -195,8 +192,6 @@ class Worker:
                     if cancelled in self._engine.prefilling:
                         self._runner.abort()
                     self._loop.wake()
-            case protocol.SetThreads(n_threads):
-                self._loop.post(lambda: self._engine.grant_threads(n_threads))
             case protocol.ForgetPrefixes(scope):
                 for request in list(self._requests.values()):
                     if scope is None or request.spec.scope == scope:
@@ -204,10 +199,6 @@ class Worker:
                 if scope is None:
                     self._intake.forget()
                 self._loop.post(lambda: self._engine.forget_prefixes(scope))
-            case protocol.Shutdown():
-                os._exit(0)
-            case protocol.Load():
-                logger.error("unexpected_message kind=load")
 
 
 WORKERS: dict[Task, type[Worker | EmbedWorker]] = {
@@ -217,29 +208,18 @@ WORKERS: dict[Task, type[Worker | EmbedWorker]] = {
 }
 
 
-def main(argv: list[str]) -> None:
-    started_s = time.monotonic()
-    # Ctrl-C and a service manager's SIGTERM reach the whole group, but stopping is the daemon's to
-    # order: running answers may end first. Without a daemon the socket closes, and that ends us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    fd, level, daemon = int(argv[1]), argv[2].upper(), int(argv[3])
-    log_format.start(level, "%(levelname)s worker %(name)s %(message)s")
-    channel = Channel(fd)
-    (first, *_) = channel.receive()
-    assert isinstance(first, protocol.Load), "the daemon's first message is Load"
-    if first.config.task == "generate":
+def load(
+    channel: Channel, config: EngineConfig, daemon_pid: int, started_s: float
+) -> Worker | EmbedWorker:
+    """Confine this process and load the model. Raises: ModelUnusable, ModelAltered, GGUFRefused."""
+    if config.task == "generate":
         helpers.begin()
-    try:
-        file = ModelFile(first.config)
-        confinement.enter(read=[file.path], parent=daemon)
-        worker = WORKERS[first.config.task](channel, file.inspected(), started_s)
-        file.check()
-    except EdgeAgentError as exc:
-        channel.send(protocol.LoadFailed(exc.code, exc.message))
-        sys.exit(1)
-    worker.run()
+    file = ModelFile(config)
+    confinement.enter(read=[file.path], parent=daemon_pid)
+    worker = WORKERS[config.task](channel, file.inspected(), started_s)
+    file.check()
+    return worker
 
 
 if __name__ == "__main__":
-    main(sys.argv)
+    entry.run(sys.argv, protocol.decode_to_worker, load)

@@ -18,7 +18,6 @@ from edgeagent.engine.output.logprobs import Logprobs
 from edgeagent.engine.output.output_parser import Calling, Reader, Takeover
 from edgeagent.engine.output.prompt_scores import PromptScores
 from edgeagent.engine.output.text_stream import TextStream
-from edgeagent.engine.process.heartbeat import Pulse
 from edgeagent.engine.prompt.call_loop import without_looping_tools
 from edgeagent.engine.prompt.rendered_prompt import Built, PromptBuilder, token_of
 from edgeagent.engine.prompt.truncation import fewest_dropped, turns_of, without_oldest
@@ -43,6 +42,8 @@ from edgeagent.types import (
     TemplateFacts,
 )
 from edgeagent.types.intents import IntentQuestion
+from edgeagent.worker.heartbeat import Pulse
+from edgeagent.worker.refusals import queue_full
 
 logger = logging.getLogger(__name__)
 
@@ -178,11 +179,7 @@ class Intake:
             self._refuse(request.request_id, self._too_many())
 
     def _too_many(self) -> QueueFull:
-        return QueueFull(
-            f"{self._config.queue_limit} requests wait for {self._config.model_id}: try again later or "
-            "raise queue_limit.",
-            retry_after_s=5.0,
-        )
+        return queue_full(self._config.model_id, self._config.queue_limit)
 
     def prepare(self, request: Request) -> list[Sequence]:
         """The answers to be of one request.

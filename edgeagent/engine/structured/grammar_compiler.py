@@ -17,7 +17,6 @@ from typing import Any
 from edgeagent.engine.batching.fair_queue import FairQueue
 from edgeagent.engine.batching.sequence import Request
 from edgeagent.engine.process import helpers
-from edgeagent.engine.process.heartbeat import Pulse
 from edgeagent.engine.structured.constraint import Grammar
 from edgeagent.engine.structured.grammar import (
     PARAM,
@@ -37,6 +36,7 @@ from edgeagent.errors import (
     InvalidParameter,
     QueueFull,
 )
+from edgeagent.worker.heartbeat import Pulse
 
 logger = logging.getLogger(__name__)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-from edgeagent.engine import protocol
 from edgeagent.engine.client import EngineClient
-from edgeagent.engine.process.heartbeat import Pulse
-from edgeagent.engine.process.loop import beat
 from edgeagent.types import EngineConfig, EngineHealth
+from edgeagent.worker import frames
+from edgeagent.worker.heartbeat import Pulse, heartbeat
 
 
 class Clock:
@@ -48,13 +47,11 @@ def test_a_job_that_fails_is_over():
 async def test_a_worker_whose_tokenizing_hangs_looks_as_silent_as_one_that_hangs():
     clock = Clock()
     pulses = [Pulse(clock), Pulse(clock)]
-    client = EngineClient(EngineConfig(model_id="m", path=""), lambda client, status: None)
+    client = EngineClient(EngineConfig(model_id="m", path=""))
     with pulses[1].job():
         clock.now_s += 42
-        sent = beat(EngineHealth(n_steps=3), pulses)
-        frame = protocol.encode(sent)
-        client.data_received(frame)
+        client.data_received(frames.encode(heartbeat(EngineHealth(n_steps=3), pulses)))
     assert client.health.n_steps == 3
     assert 41 < time.monotonic() - client.last_beat_s < 43 + 5
-    client.data_received(protocol.encode(beat(EngineHealth(), pulses)))
+    client.data_received(frames.encode(heartbeat(EngineHealth(), pulses)))
     assert time.monotonic() - client.last_beat_s < 5

@@ -1,0 +1,30 @@
+"""The plain data that every kind of worker shares: what it is told, and what the pool reads of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How to load one model into a worker. `path` leads to the file or the directory of the model;
+    `n_threads` is the most threads that it can use."""
+
+    model_id: str
+    path: str
+    n_threads: int = 2
+
+
+class WorkerFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker reports once its model is loaded. `load_ms` counts from the start of the process."""
+
+    pid: int
+    load_ms: float
+
+
+class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """The last heartbeat of a worker: steps done, requests, resident memory."""
+
+    n_steps: int = 0
+    n_running: int = 0
+    n_waiting: int = 0
+    rss_bytes: int = 0

@@ -71,6 +71,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(processes.MARK)
 
 
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of later collections: each would walk 700,000 objects for 0.4 s."""
+    gc.collect()
+    gc.freeze()
+
+
 _watch = processes.Watch()
 
 

@@ -55,6 +55,10 @@ os.environ[SHIPPED] = str(Path(_KEYS.name, "shipped"))
 STATE = "EDGEAGENT_STATE_DIR"
 os.environ[STATE] = str(Path(_KEYS.name, "state"))
 
+# httpx gives up after 5 s, which a busy machine may need for an answer.
+for _part in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _part, 60.0)
+
 
 def n_examples(full: int) -> int:
     """Number of hypothesis examples of a test: `full` scaled by TEST_EXAMPLES, at least 5."""

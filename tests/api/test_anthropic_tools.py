@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import anthropic
 import jsonschema
 import pytest
 
@@ -12,6 +11,9 @@ from edgeagent.api.anthropic.schemas import MessagesRequest
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.types import LOCAL, Tool
 from tests.conftest import SMOLLM, DaemonProcess
+from tests.lazy import lazily
+
+anthropic = lazily("anthropic")
 
 ASK: list[Any] = [{"role": "user", "content": "List the files."}]
 BASH = {"type": "bash_20250124", "name": "bash"}

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from scripts.faults.fuzz_http import Fuzzer
-from scripts.faults.openapi import Survey
 from scripts.faults.playground import Playground, playground
 from tests.api.wire import connect, read_reply, request
 from tests.conftest import DaemonProcess, wait_for
@@ -29,6 +28,8 @@ def test_no_spoiled_request_ends_the_daemon_or_gets_an_answer_that_nobody_planne
 
 
 def test_answers_are_as_the_openapi_document_says(place):
+    from scripts.faults.openapi import Survey  # imports Schemathesis, which takes a second
+
     survey = Survey(place, first_seed=1, n_examples=2)
     survey.run(0)
     assert not survey.is_bad, "\n".join(survey.notes)

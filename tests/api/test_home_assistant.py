@@ -6,14 +6,16 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import anthropic
 import httpx
 import ollama
 import openai
 import pytest
 
 from tests.conftest import ROOT, DaemonProcess, serving
+from tests.lazy import lazily
 from tests.routing.assist import HOME, SLOTS, functions, schema
+
+anthropic = lazily("anthropic")
 
 MODEL = "edge-assistant-s"
 ASKED = "turn on the kitchen light"

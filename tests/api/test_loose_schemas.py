@@ -6,13 +6,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import anthropic
 import httpx
 import ollama
 import openai
 import pytest
 
 from tests.conftest import SMOLLM, DaemonProcess
+from tests.lazy import lazily
+
+anthropic = lazily("anthropic")
 
 # Home Assistant's entity and multi-select, an MCP server's map, OpenAPI's nullable, Gemini's types, a look-ahead.
 PARAMETERS: dict[str, Any] = {

@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import anthropic
 import httpx
 import pytest
-from anthropic import beta_tool
 
 from edgeagent.api.anthropic.schemas import MessagesRequest
 from tests.conftest import SMOLLM, DaemonProcess
+from tests.lazy import lazily
+
+anthropic = lazily("anthropic")
 
 ASK: list[Any] = [{"role": "user", "content": "Switch the lamp in the hall on."}]
 COLD = {"extra_body": {"temperature": 0}}
@@ -32,7 +33,7 @@ def claude(smollm_daemon: DaemonProcess) -> Iterator[anthropic.Anthropic]:
 def test_the_tool_runner_goes_on_without_a_thread_and_runs_the_tool(claude, is_stream):
     ran: list[tuple[str, bool]] = []
 
-    @beta_tool
+    @anthropic.beta_tool
     def lamp(room: Literal["hall", "attic"], on: bool) -> str:
         """Switch a lamp.
 

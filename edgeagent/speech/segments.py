@@ -1,0 +1,86 @@
+"""What a transcription is made of: plain data, for the worker and the daemon alike. Times in seconds."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Common to all parts of a transcript."""
+
+
+class Word(Part, frozen=True, kw_only=True):
+    """One word as it was heard, on the recording's clock.
+
+    `text` has its punctuation, and the space before it where the language writes one. `confidence`: the
+    mean probability of its tokens, 0 to 1.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float = 0.0
+    speaker: str | None = None
+
+
+class TokenScore(Part, frozen=True, kw_only=True):
+    """One token of the text and its log probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class Segment(Part, frozen=True, kw_only=True):
+    """A sentence or turn. The words, where there are any, lie within its times, in order.
+
+    `seek` is the start of the window it was heard in, in hundredths of a second; `channel` the channel.
+    """
+
+    start_s: float
+    end_s: float
+    text: str
+    words: tuple[Word, ...] = ()
+    tokens: tuple[int, ...] = ()
+    temperature: float = 0.0
+    avg_logprob: float = 0.0
+    compression_ratio: float = 1.0
+    no_speech_prob: float = 0.0
+    seek: int = 0
+    speaker: str | None = None
+    channel: int | None = None
+    logprobs: tuple[TokenScore, ...] = ()
+
+    @property
+    def confidence(self) -> float | None:
+        """The mean confidence of its words; None without words."""
+        if not self.words:
+            return None
+        return sum(word.confidence for word in self.words) / len(self.words)
+
+
+class Transcript(Part, frozen=True, kw_only=True):
+    """Everything heard in one recording."""
+
+    segments: tuple[Segment, ...]
+    language: str
+    duration_s: float
+    task: str = "transcribe"
+
+    @property
+    def text(self) -> str:
+        """The whole text, without the space at its beginning."""
+        return text_of(self.segments)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        return tuple(word for segment in self.segments for word in segment.words)
+
+
+def text_of(segments: tuple[Segment, ...] | list[Segment]) -> str:
+    """Texts one after another. A change of speaker always gets a space."""
+    text = ""
+    for segment in segments:
+        needs_space = segment.speaker is not None and text and not segment.text.startswith(" ")
+        text += (" " if needs_space else "") + segment.text
+    return text.strip()

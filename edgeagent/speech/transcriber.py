@@ -1,0 +1,126 @@
+"""A recording to segments, window by window. Worker side, one thread.
+
+The recording is decoded twice: first as a whole, so that a file that is damaged, cut or too long is refused
+before a word of it is given out; then window after window, of which one is in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from edgeagent.errors import InvalidParameter
+from edgeagent.speech import channels
+from edgeagent.speech.audio import RATE_HZ, AudioBounds, Samples, blocks
+from edgeagent.speech.options import SpeechOptions
+from edgeagent.speech.segments import Segment
+from edgeagent.speech.vad import VadOptions
+from edgeagent.speech.whisper import Session, Whisper
+from edgeagent.speech.windows import Window, WindowMaker, whole
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a recording before it is heard."""
+
+    duration_s: float
+    n_channels: int
+    do_channels_differ: bool
+
+
+def survey(data: bytes, bounds: AudioBounds | None = None) -> Survey:
+    """Decode everything once. Raises: InvalidParameter, BodyTooLarge."""
+    looked = channels.ChannelSurvey()
+    n_samples = n_channels = 0
+    for block in blocks(data, bounds):
+        n_channels = len(block)
+        n_samples += block.shape[1]
+        looked.feed(block)
+    return Survey(n_samples / RATE_HZ, n_channels, looked.do_differ)
+
+
+def vad_options(given: dict[str, object]) -> VadOptions:
+    """The options from their names. Raises: InvalidParameter for a name or a value that is wrong."""
+    try:
+        return msgspec.convert(given, VadOptions)
+    except msgspec.ValidationError as exc:
+        raise InvalidParameter(f"Voice detection: {exc}.", param="vad") from exc
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What one window gave, and up to which second of the recording everything is heard."""
+
+    segments: tuple[Segment, ...]
+    until_s: float
+    language: str
+
+
+class Transcriber:
+    """One model's transcriptions, one at a time."""
+
+    def __init__(self, whisper: Whisper) -> None:
+        self.whisper = whisper
+
+    def transcribe(
+        self,
+        data: bytes,
+        options: SpeechOptions,
+        known: Survey,
+        bounds: AudioBounds | None = None,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Heard]:
+        """The segments of each window as they come. Ends early when cancelled.
+
+        Raises: InvalidParameter, BodyTooLarge.
+        """
+        by_channel = options.speakers == "channel" and known.do_channels_differ
+        if by_channel or options.has_logprobs:
+            options = msgspec.structs.replace(options, has_words=True)
+        session = self.whisper.session(options)
+        for window in _windows(blocks(data, bounds), options):
+            if is_cancelled():
+                return
+            segments = list(_of_window(session, window, options, by_channel))
+            if options.has_logprobs:
+                segments = [
+                    msgspec.structs.replace(s, logprobs=session.scores(s, window.samples))
+                    for s in segments
+                ]
+            yield Heard(tuple(segments), window.end_s, session.language or "")
+
+
+def _windows(found: Iterator[Samples], options: SpeechOptions) -> Iterator[Window]:
+    if options.vad is None:
+        yield from _everything(found)
+        return
+    maker = WindowMaker(vad_options(options.vad))
+    held: Samples | None = None
+    for block in found:
+        if held is not None:
+            yield from maker.feed(held)
+        held = block
+    if held is not None:
+        yield from maker.feed(held, is_last=True)
+
+
+def _everything(found: Iterator[Samples]) -> Iterator[Window]:
+    at = 0
+    for block in found:
+        yield whole(block, at)
+        at += block.shape[1]
+
+
+def _of_window(
+    session: Session, window: Window, options: SpeechOptions, by_channel: bool
+) -> Iterator[Segment]:
+    names = options.speaker_names
+    if not by_channel:
+        yield from session.hear(window)
+    elif channels.do_overlap(window):
+        heard = [list(session.hear(window, channel)) for channel in window.channels]
+        yield from channels.interleaved(heard, names)
+    else:
+        yield from channels.attributed(list(session.hear(window)), window, names)

@@ -1,0 +1,223 @@
+"""One window of speech to segments and words: faster-whisper without its traps. Worker side, one thread.
+
+What is done here rather than left to the library:
+
+    windows    are ours (`windows.py`): its own voice detection shifts times and needs the whole recording
+    language   is found for each window among those allowed, with the task as it was asked for: its
+               `multilingual` switch changes the language token alone, which translates
+    prompt     vocabulary, prompt and the text before share half the context: its hotwords and previous text
+               have half each and overflow it together
+    batches    are not used: its batched pipeline drops the text before and the temperature fallback
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from faster_whisper import WhisperModel
+
+from edgeagent.errors import InvalidParameter, ModelUnusable
+from edgeagent.speech.guards import believed, without_loops
+from edgeagent.speech.options import SpeechOptions
+from edgeagent.speech.prompt import MAX_TEMPERATURE, Prompt
+from edgeagent.speech.segments import Segment, TokenScore, Word
+from edgeagent.speech.vad import RATE_HZ
+from edgeagent.speech.windows import Samples, Window
+from edgeagent.speech.word_times import Timed, refined, sound_of
+
+# A language other than that of the window before must be this likely to be believed.
+LANGUAGE_PROBABILITY = 0.5
+
+
+class Whisper:
+    """A loaded model. One thread; CTranslate2 fixes the number of threads that it computes with."""
+
+    def __init__(self, folder: Path, *, n_threads: int, compute_type: str = "int8") -> None:
+        """Raises: ModelUnusable."""
+        try:
+            self._model = WhisperModel(
+                str(folder),
+                device="cpu",
+                compute_type=compute_type,
+                cpu_threads=n_threads,
+                num_workers=1,
+                local_files_only=True,
+            )
+        except (
+            Exception
+        ) as exc:  # CTranslate2 raises RuntimeError and ValueError for files of all kinds
+            raise ModelUnusable(
+                f"Speech model {folder.name} cannot be loaded ({exc}): install it again."
+            ) from exc
+        self.languages: tuple[str, ...] = tuple(self._model.supported_languages)
+
+    @property
+    def is_multilingual(self) -> bool:
+        return len(self.languages) > 1
+
+    def check(self, options: SpeechOptions) -> None:
+        """Raises: InvalidParameter for a language that the model does not know, or too many keywords."""
+        for name in filter(None, (options.language, *options.languages)):
+            if name not in self.languages:
+                param = "language" if name == options.language else "languages"
+                raise InvalidParameter(
+                    f"The model does not know the language {name[:40]!r}, it knows "
+                    f"{self._languages_in_words()}: choose another language or a multilingual model.",
+                    param=param,
+                )
+        Prompt(self._encode, options)
+
+    def _languages_in_words(self) -> str:
+        return "English only" if not self.is_multilingual else f"{len(self.languages)} others"
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._model.hf_tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def session(self, options: SpeechOptions) -> Session:
+        """The hearing of one recording. Raises: InvalidParameter."""
+        self.check(options)
+        return Session(self._model, options, Prompt(self._encode, options), self.languages)
+
+
+class Session:
+    """One recording, window after window: keeps its language and the text before."""
+
+    def __init__(
+        self, model: WhisperModel, options: SpeechOptions, prompt: Prompt, languages: Sequence[str]
+    ) -> None:
+        self._model = model
+        self._options = options
+        self._prompt = prompt
+        self._known = languages
+        self.language: str | None = options.language or (
+            languages[0] if len(languages) == 1 else None
+        )
+        self._is_fixed = self.language is not None
+
+    def hear(self, window: Window, samples: Samples | None = None) -> Iterator[Segment]:
+        """The segments of a window on the recording's clock; of `samples` where these stand for its mix."""
+        heard = window.samples if samples is None else samples
+        if not self._is_fixed:
+            self.language = self._language_of(heard)
+        options = self._options
+        given, _ = self._model.transcribe(
+            heard,
+            language=self.language,
+            task=options.task,
+            beam_size=options.beam_size,
+            temperature=list(options.temperatures),
+            compression_ratio_threshold=options.compression_ratio_threshold,
+            log_prob_threshold=options.logprob_threshold,
+            no_speech_threshold=options.no_speech_threshold,
+            condition_on_previous_text=options.is_conditioned,
+            prompt_reset_on_temperature=MAX_TEMPERATURE,
+            initial_prompt=self._prompt.tokens() or None,
+            word_timestamps=options.has_words,
+            vad_filter=False,
+            multilingual=False,
+        )
+        found = list(given)
+        for raw in found:  # with its marks of time: the model goes on as it was taught to
+            self._prompt.add(raw.tokens, raw.temperature)
+        yield from self._refined(found, window, heard)
+
+    def _language_of(self, samples: Samples) -> str:
+        """The likeliest allowed language; the one before unless another is likely enough."""
+        _, _, scores = self._model.detect_language(samples)
+        allowed = [
+            (p, name) for name, p in scores if name in (self._options.languages or self._known)
+        ]
+        probability, name = max(allowed)
+        if self.language is not None and probability < LANGUAGE_PROBABILITY:
+            return self.language
+        return str(name)
+
+    def _refined(self, found: list[Any], window: Window, heard: Samples) -> Iterator[Segment]:
+        if not self._options.has_words:
+            yield from without_loops([self._plain(raw, window) for raw in found])
+            return
+        sound = sound_of(heard, RATE_HZ)
+        words = [
+            Timed(word.word, float(word.start), float(word.end), float(word.probability))
+            for raw in found
+            for word in raw.words or ()
+        ]
+        timed = iter(refined(words, sound))
+        segments = []
+        for raw in found:
+            own = [self._on_the_clock(next(timed), window) for _ in raw.words or ()]
+            if segment := self._with_words(raw, own, window):
+                segments.append(segment)
+        yield from without_loops([s for s in segments if believed(s, window.speech_s)])
+
+    @staticmethod
+    def _on_the_clock(word: Timed, window: Window) -> Word:
+        start_s, end_s = window.original_s(word.start_s, word.end_s)
+        return Word(
+            text=word.text,
+            start_s=round(start_s, 3),
+            end_s=round(end_s, 3),
+            confidence=round(word.confidence, 4),
+        )
+
+    def _with_words(self, raw: Any, words: list[Word], window: Window) -> Segment | None:
+        if not words:
+            return None
+        text = "".join(word.text for word in words)
+        return self._segment(raw, window, words[0].start_s, words[-1].end_s, text, tuple(words))
+
+    def _plain(self, raw: Any, window: Window) -> Segment:
+        start_s, _ = window.original_s(raw.start, raw.start)
+        _, end_s = window.original_s(raw.end, raw.end)
+        return self._segment(
+            raw, window, round(start_s, 3), round(max(start_s, end_s), 3), raw.text, ()
+        )
+
+    def _segment(
+        self,
+        raw: Any,
+        window: Window,
+        start_s: float,
+        end_s: float,
+        text: str,
+        words: tuple[Word, ...],
+    ) -> Segment:
+        eot = self._model.hf_tokenizer.token_to_id("<|endoftext|>")
+        tokens = tuple(int(token) for token in raw.tokens if token < eot)
+        return Segment(
+            start_s=start_s,
+            end_s=end_s,
+            text=text,
+            words=words,
+            tokens=tokens,
+            temperature=float(raw.temperature),
+            avg_logprob=float(raw.avg_logprob),
+            compression_ratio=float(raw.compression_ratio),
+            no_speech_prob=float(raw.no_speech_prob),
+            seek=round(100 * window.start_s),
+        )
+
+    def scores(self, segment: Segment, samples: Samples) -> tuple[TokenScore, ...]:
+        """The log probability of each of a segment's tokens, given the samples that it was heard in."""
+        tokenizer = self._model.hf_tokenizer
+        extractor = self._model.feature_extractor
+        features = extractor(samples)[..., : extractor.nb_max_frames]
+        n_frames = features.shape[-1]
+        padded = np.pad(features, ((0, 0), (0, extractor.nb_max_frames - n_frames)))
+        start = [tokenizer.token_to_id("<|startoftranscript|>")]
+        if self.language is not None and len(self._known) > 1:
+            start += [tokenizer.token_to_id(f"<|{self.language}|>")]
+            start += [tokenizer.token_to_id(f"<|{self._options.task}|>")]
+        encoded = self._model.encode(padded)
+        (aligned,) = self._model.model.align(encoded, start, [list(segment.tokens)], n_frames)
+        pairs = zip(segment.tokens, aligned.text_token_probs, strict=False)
+        return tuple(self._score(token, float(probability)) for token, probability in pairs)
+
+    def _score(self, token: int, probability: float) -> TokenScore:
+        text = self._model.hf_tokenizer.decode([token])
+        return TokenScore(
+            token=text, logprob=float(np.log(max(probability, 1e-9))), bytes=list(text.encode())
+        )

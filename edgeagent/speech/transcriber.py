@@ -6,7 +6,7 @@ before a word of it is given out; then window after window, of which one is in m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -30,19 +30,36 @@ class Survey:
     do_channels_differ: bool
 
 
-def survey(data: bytes, bounds: AudioBounds | None = None) -> Survey:
-    """Decode everything once. Raises: InvalidParameter, BodyTooLarge."""
+def surveying(data: bytes, bounds: AudioBounds | None = None) -> Iterator[Survey | None]:
+    """Decode everything once: None for each block, then the survey.
+
+    Raises: InvalidParameter, BodyTooLarge.
+    """
     looked = channels.ChannelSurvey()
     n_samples = n_channels = 0
     for block in blocks(data, bounds):
         n_channels = len(block)
         n_samples += block.shape[1]
         looked.feed(block)
-    return Survey(n_samples / RATE_HZ, n_channels, looked.do_differ)
+        yield None
+    yield Survey(n_samples / RATE_HZ, n_channels, looked.do_differ)
+
+
+def survey(data: bytes, bounds: AudioBounds | None = None) -> Survey:
+    """The survey, in one go. Raises: InvalidParameter, BodyTooLarge."""
+    *_, found = surveying(data, bounds)
+    assert found is not None
+    return found
 
 
 def vad_options(given: dict[str, object]) -> VadOptions:
     """The options from their names. Raises: InvalidParameter for a name or a value that is wrong."""
+    known = VadOptions.__dataclass_fields__
+    if unknown := sorted(given.keys() - known.keys()):
+        raise InvalidParameter(
+            f"Voice detection has no option {unknown[0][:40]!r}: it has {', '.join(known)}.",
+            param="vad",
+        )
     try:
         return msgspec.convert(given, VadOptions)
     except msgspec.ValidationError as exc:
@@ -70,9 +87,8 @@ class Transcriber:
         options: SpeechOptions,
         known: Survey,
         bounds: AudioBounds | None = None,
-        is_cancelled: Callable[[], bool] = lambda: False,
-    ) -> Iterator[Heard]:
-        """The segments of each window as they come. Ends early when cancelled.
+    ) -> Iterator[Heard | None]:
+        """The segments of each window as they come; None where a block was looked at and gave no window.
 
         Raises: InvalidParameter, BodyTooLarge.
         """
@@ -81,8 +97,9 @@ class Transcriber:
             options = msgspec.structs.replace(options, has_words=True)
         session = self.whisper.session(options)
         for window in _windows(blocks(data, bounds), options):
-            if is_cancelled():
-                return
+            if window is None:
+                yield None
+                continue
             segments = list(_of_window(session, window, options, by_channel))
             if options.has_logprobs:
                 segments = [
@@ -92,7 +109,7 @@ class Transcriber:
             yield Heard(tuple(segments), window.end_s, session.language or "")
 
 
-def _windows(found: Iterator[Samples], options: SpeechOptions) -> Iterator[Window]:
+def _windows(found: Iterator[Samples], options: SpeechOptions) -> Iterator[Window | None]:
     if options.vad is None:
         yield from _everything(found)
         return
@@ -101,6 +118,7 @@ def _windows(found: Iterator[Samples], options: SpeechOptions) -> Iterator[Windo
     for block in found:
         if held is not None:
             yield from maker.feed(held)
+            yield None
         held = block
     if held is not None:
         yield from maker.feed(held, is_last=True)

@@ -12,6 +12,7 @@ What is done here rather than left to the library:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from edgeagent.speech.segments import Segment, TokenScore, Word
 from edgeagent.speech.vad import RATE_HZ
 from edgeagent.speech.windows import Samples, Window
 from edgeagent.speech.word_times import Timed, refined, sound_of
+
+# It tells of every recording.
+logging.getLogger("faster_whisper").setLevel(logging.WARNING)
 
 # A language other than that of the window before must be this likely to be believed.
 LANGUAGE_PROBABILITY = 0.5

@@ -1,0 +1,105 @@
+"""What the daemon and a speech worker exchange, beside the messages of every worker (`worker/protocol.py`).
+
+A request is one `Transcribe` and its recording in `Audio` parts. The worker answers with one `Surveyed`, then
+`Window` after window, then `Finished`; or with a `Refusal`, at whatever point.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from edgeagent.speech.options import SpeechOptions
+from edgeagent.speech.segments import Segment
+from edgeagent.types.worker import WorkerConfig, WorkerFacts, WorkerHealth
+from edgeagent.worker.protocol import (
+    Cancel,
+    Heartbeat,
+    Load,
+    LoadFailure,
+    Ready,
+    Refusal,
+    SetThreads,
+    Shutdown,
+)
+
+# A part of a recording in one frame: small enough that other messages do not wait for long.
+PART_BYTES = 1 << 20
+
+
+class SpeechConfig(WorkerConfig, frozen=True, kw_only=True):
+    """How to load one speech model; `path` is its folder. The rest bounds what one request may bring."""
+
+    compute_type: str = "int8"
+    max_bytes: int = 200 << 20
+    max_seconds: float = 4 * 3600.0
+    queue_limit: int = 16
+
+
+class SpeechFacts(WorkerFacts, frozen=True, kw_only=True):
+    """What a speech worker reports once its model is loaded."""
+
+    languages: tuple[str, ...]
+
+
+class SpeechHealth(WorkerHealth, frozen=True, kw_only=True):
+    """The last heartbeat of a speech worker."""
+
+
+# --- from the daemon
+
+
+class Transcribe(msgspec.Struct, frozen=True, tag="transcribe"):
+    """A request. Of those that wait, windows of the lowest `priority` are heard first."""
+
+    request_id: int
+    options: SpeechOptions
+    n_bytes: int
+    priority: int = 0
+
+
+class Audio(msgspec.Struct, frozen=True, tag="audio"):
+    """The next part of the recording of a request."""
+
+    request_id: int
+    data: bytes
+
+
+# --- from the worker
+
+
+class Surveyed(msgspec.Struct, frozen=True, tag="surveyed"):
+    """The recording is whole and within its bounds."""
+
+    request_id: int
+    duration_s: float
+    n_channels: int
+    has_speakers: bool
+
+
+class Window(msgspec.Struct, frozen=True, tag="window"):
+    """What was heard up to `until_s`, since the window before."""
+
+    request_id: int
+    segments: tuple[Segment, ...]
+    until_s: float
+    language: str
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The end, of all there is or because of a `Cancel`."""
+
+    request_id: int
+
+
+ToWorker = Load[SpeechConfig] | Transcribe | Audio | Cancel | SetThreads | Shutdown
+ToDaemon = (
+    Ready[SpeechFacts]
+    | LoadFailure
+    | Surveyed
+    | Window
+    | Finished
+    | Refusal
+    | Heartbeat[SpeechHealth]
+)
+decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
+decode_to_daemon = msgspec.msgpack.Decoder(ToDaemon).decode

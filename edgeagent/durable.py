@@ -57,9 +57,9 @@ def replace_text(path: Path, text: str) -> None:
 def way_out(error: OSError) -> str:
     """What to do where writing models fails."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full: remove a model, or set models_dir to a larger disk"
+        return "the disk is full: remove a model, or set models.dir to a larger disk"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "it may not be written to: run as the user that owns it, or set models_dir"
+        return "it may not be written to: run as the user that owns it, or set models.dir"
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
-        return "a part of that path is not a directory: set models_dir to a directory"
+        return "a part of that path is not a directory: set models.dir to a directory"
     return "check the disk"

@@ -16,9 +16,9 @@ _FOR_WORKERS = frozenset({
 _FOR_WORKERS_PREFIXES = ("LC_", "OMP_", "GOMP_", "KMP_", "GGML_", "MALLOC_", "GLIBC_TUNABLES")
 
 
-def variables() -> list[str]:
-    """The names of all variables."""
-    return list(os.environ)
+def variables() -> dict[str, str]:
+    """All variables of this process."""
+    return dict(os.environ)
 
 
 def default_state_dir() -> Path:

@@ -30,6 +30,7 @@ import pytest
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.record import read_record
+from edgeagent.settings.old_names import OLD_NAMES
 from tests import processes
 from tests.catalog.mutants import STR, Key, take_apart, text
 
@@ -42,7 +43,7 @@ MINILM = "all-minilm-l6-v2"
 WHISPER = "whisper-tiny.en"
 # Models that the tests install stay here, so that a second run needs no network.
 CACHE = Path(os.environ.get("TEST_MODELS_DIR", ROOT / ".cache" / "models"))
-KEY_FILE = "EDGEAGENT_STORE_KEY_FILE"
+KEY_FILE = "EDGEAGENT_STORE__KEY_FILE"
 # Threads of each worker. One by default: daemons of several tests share the cores, and threads that share
 # one core wait for each other.
 N_THREADS = int(os.environ.get("TEST_N_THREADS", "1"))
@@ -51,7 +52,7 @@ EXAMPLES = float(os.environ.get("TEST_EXAMPLES", "0.25"))
 _KEYS = tempfile.TemporaryDirectory(prefix="edgeagent-tests-")
 os.environ[KEY_FILE] = str(Path(_KEYS.name, "store.key"))
 # Tests say which models there are: those that come with edgeagent are hidden from all that do not ask.
-SHIPPED = "EDGEAGENT_SHIPPED_MODELS_DIR"
+SHIPPED = "EDGEAGENT_MODELS__BUNDLED_DIR"
 os.environ[SHIPPED] = str(Path(_KEYS.name, "shipped"))
 # Commands that name no state directory leave the system's alone.
 STATE = "EDGEAGENT_STATE_DIR"
@@ -227,7 +228,9 @@ class DaemonProcess:
             "shipped_models_dir", os.environ[SHIPPED]
         )  # a variable wins over a file
         self.config = config = state_dir / "edgeagent.toml"
-        config.write_text("".join(f"{k} = {toml(v)}\n" for k, v in settings.items()))
+        config.write_text(
+            "".join(f"{OLD_NAMES.get(k, k)} = {toml(v)}\n" for k, v in settings.items())
+        )
         command = [
             sys.executable, "-m", "edgeagent", "serve", "--port", "0", "--state-dir", str(state_dir),
             "--models-dir", str(models_dir), "--config", str(config), *flags,

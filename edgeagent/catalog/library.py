@@ -187,7 +187,7 @@ def _listed(root: Path) -> list[Path]:
     except OSError as error:
         raise InstallFailed(
             f"The models directory {root} cannot be read ({error}): check that it is a directory"
-            " and its permissions, or set models_dir to another"
+            " and its permissions, or set models.dir to another"
         ) from error
     return [path for path in paths if not path.name.startswith(".")]
 

@@ -76,9 +76,9 @@ def chat(
 def _serve_arguments(config: Path | None, settings: Settings) -> list[str]:
     arguments = [
         "--host",
-        settings.host,
+        settings.http.host,
         "--port",
-        str(settings.port),
+        str(settings.http.port),
         "--state-dir",
         str(settings.state_dir),
     ]

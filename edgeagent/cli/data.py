@@ -66,7 +66,7 @@ def stats_(config: Path | None, **flags: Any) -> None:
         found = here.database.read(stats.classes)
         facts = here.database.read(stats.database)
         files = stats.files(here.database.files, here.database.backups)
-        days = here.settings.retention_days
+        days = here.settings.store.retention.days
     table = Table(
         "class", "rows", "text", "oldest", "newest", "held", "kept", box=None, pad_edge=False
     )
@@ -199,7 +199,7 @@ def _restore(settings: Settings, file: Path | None) -> str:
         seal = Seal.read(files.seal)
         if seal is not None:
             seal.refuse_other(secret, files.folder)
-        backups = Backups(files, secret.raw if secret else None, settings.store_backups)
+        backups = Backups(files, secret.raw if secret else None, settings.store.n_backups)
         lock = StoreLock(files.folder)
         try:
             if not lock.take():

@@ -60,7 +60,7 @@ def erase(
         with progress_bars() as tell:
             done = erasure.erase(
                 here.database, here.audit_key, request, places,
-                keep_backups=here.settings.store_backups,
+                keep_backups=here.settings.store.n_backups,
                 tell=lambda stage, n: tell(stage, n, totals.get(stage)),
             )  # fmt: skip
         audit_anchor.publish_done(here.database, here.audit_key, here.anchor)

@@ -27,6 +27,7 @@ from edgeagent.device.benchmark import Measuring
 from edgeagent.device.configuration import Configuration
 from edgeagent.device.measure import Measurement
 from edgeagent.errors import EdgeAgentError
+from edgeagent.settings.names import FIELDS, value_of
 from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.recovery import earlier
 from edgeagent.worker.probe import gather
@@ -111,9 +112,9 @@ def _device_table(found: Configuration) -> Table:
 def _settings_table(found: Configuration) -> Table:
     table = _table("setting", "value", "origin")
     settings = found.settings
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if name == "models_dir" and value is None:
+    for name in FIELDS:
+        value = value_of(settings, name)
+        if name == "models.dir" and value is None:
             value = settings.effective_models_dir
         table.add_row(
             name, "" if value is None else escape(str(value)), found.resolved.origins[name]
@@ -195,9 +196,9 @@ def _problems(found: Configuration) -> list[str]:
     except EdgeAgentError as exc:
         return [*problems, exc.message]
     wanted = model_to_install(settings)
-    if settings.default_model not in ids and wanted not in ids:
+    if settings.models.default not in ids and wanted not in ids:
         problems.append(
-            f"The default model {settings.default_model} is not installed: "
+            f"The default model {settings.models.default} is not installed: "
             f"`edgeagent models install {wanted}`."
         )
     return problems
@@ -216,8 +217,8 @@ def _as_json(
             "considered": msgspec.to_builtins(found.considered),
         },
         "settings": {
-            name: {"value": getattr(settings, name), "origin": found.resolved.origins[name]}
-            for name in type(settings).model_fields
+            name: {"value": value_of(settings, name), "origin": found.resolved.origins[name]}
+            for name in FIELDS
         },
         "measured": msgspec.to_builtins(figures, str_keys=True) if figures is not None else None,
         "problems": problems,

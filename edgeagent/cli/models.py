@@ -255,7 +255,7 @@ def ensure(ctx: click.Context, /, config: Path | None, larger: bool, **flags: An
     """Install a default model unless some model is there. Options of `serve` are understood."""
     settings = configured(config, **flags).settings
     ids = [model.id for model in library_of(settings).installed()]
-    known, default = catalog_of(settings), settings.default_model
+    known, default = catalog_of(settings), settings.models.default
     wanted = [] if ids else [model_to_install(settings)]
     if larger and default in known and (second := known.entry(default).larger) is not None:
         wanted += [second] if second not in (*ids, *wanted) else []

@@ -52,16 +52,16 @@ def serve(config: Path | None, bootstrap_key_file: Path | None, **flags: Any) ->
     log_format.start(settings.log_level)
     use_one_arena()
     # Before the store is marked or a model loaded. Kept until this process ends.
-    instance = Instance(settings.state_dir, must_hold=settings.store == "on")
+    instance = Instance(settings.state_dir, must_hold=settings.store.enabled)
     # An address that is taken is told of before a model is loaded beside that of whoever has it.
     inherited = inherited_sockets()
     try:
-        sockets = inherited or [bind(settings.host, settings.port)]
+        sockets = inherited or [bind(settings.http.host, settings.http.port)]
     except StartFailed:
-        if is_loopback(settings.host):
+        if is_loopback(settings.http.host):
             raise
         sockets = []  # whether others may reach such an address at all comes first
-    headstart = Headstart(configuration) if settings.preload and sockets else None
+    headstart = Headstart(configuration) if settings.models.preload and sockets else None
     try:
         _serve(configuration, sockets, addresses(inherited), headstart, bootstrap_key_file)
     finally:
@@ -84,7 +84,7 @@ def _serve(
 
     daemon = Daemon(configuration, inherited, headstart, bootstrap_key_file=bootstrap_key_file)
     settings = configuration.settings
-    for sock in sockets or [bind(settings.host, settings.port)]:
+    for sock in sockets or [bind(settings.http.host, settings.http.port)]:
         if inherited is None:
             listen(sock)
         click.echo(f"edgeagent listens on {_shown(sock)} (API under /v1, documentation at /schema)")

@@ -72,11 +72,11 @@ class Daemon:
         bootstrap_key_file: Path | None = None,
     ) -> None:
         self.settings = settings = configuration.settings
-        exposed = [a for a in addresses or (settings.host,) if not is_loopback(a)]
+        exposed = [a for a in addresses or (settings.http.host,) if not is_loopback(a)]
         path = StoreFiles(settings.store_dir).database
         if exposed and not path.exists() and bootstrap_key_file is None:
             refuse_open_bind(exposed[0], settings, has_key=False)  # and nothing has been made
-        self.database = open_store(settings) if settings.store == "on" else None
+        self.database = open_store(settings) if settings.store.enabled else None
         self.keyring = Keyring(
             self.database,
             path,
@@ -89,7 +89,7 @@ class Daemon:
         if exposed:  # a locked daemon answers nobody, and may wait for its keys
             has_key = is_locked or self.keyring.is_any_usable()
             refuse_open_bind(exposed[0], settings, has_key=has_key)
-        n_cores = settings.n_threads or configuration.device.capacity.n_threads_max
+        n_cores = settings.engine.n_threads or configuration.device.capacity.n_threads_max
         measuring = Measuring(configuration.device, settings.state_dir)
         self.models = InstalledModels.of(configuration)
         self.models.on_altered = self._note_altered
@@ -102,14 +102,14 @@ class Daemon:
             loaded=self.models.learn,
         )
         self.hub = ErasureHub()
-        self.archive = Archive(self.database, is_searchable=settings.search, hub=self.hub)
+        self.archive = Archive(self.database, is_searchable=settings.store.search, hub=self.hub)
         self.conversations = Conversations(self.archive)
         self.background = BackgroundResponses()
         self.prefix_store = PrefixStore(
             self.database, _prefix_limits(settings), self.models.identity
         )
         self._requests = (
-            RequestLog(self.database, settings.request_flush_s) if self.database else None
+            RequestLog(self.database, settings.store.request_flush_s) if self.database else None
         )
         self.agent = Agent(self.pool, self.models, self._note, _assistant_options(settings))
         self.custody = Custody(self.database, settings, hub=self.hub, settle=self._settle)
@@ -118,7 +118,7 @@ class Daemon:
             self.pool, self.keyring, self.prefix_store, settings.state_dir,
         ).register(self.hub)  # fmt: skip
         self.one_shots = OneShotService(self.pool, self.models, self._note)
-        self.cards = ModelCards(self.pool, self.models, settings.idle_unload_s or None)
+        self.cards = ModelCards(self.pool, self.models, settings.pool.idle_unload_s or None)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
@@ -130,21 +130,25 @@ class Daemon:
         """What a request passes on its way to the routes."""
         settings = self.settings
         paths = Paths.of(self.api.routes)
-        api: ASGIApp = ReadAudit(self.api, self.keyring) if settings.audit_reads else self.api
+        api: ASGIApp = ReadAudit(self.api, self.keyring) if settings.store.audit_reads else self.api
         authentication = auth.Authentication(
             api,
             self.keyring,
-            Limiter(max_running=max(1, settings.max_connections * 3 // 4)),
+            Limiter(max_running=max(1, settings.http.max_connections * 3 // 4)),
             FailureThrottle(),
-            Bodies(settings.max_body_bytes, settings.max_bodies_bytes, settings.body_timeout_s),
+            Bodies(
+                settings.http.max_body_bytes,
+                settings.http.max_bodies_bytes,
+                settings.http.body_timeout_s,
+            ),
             paths,
             is_exposed=is_exposed,
         )
         rules = host_and_origin.rules(
-            settings.host,
-            settings.allowed_hosts,
-            settings.allowed_origins,
-            settings.max_body_bytes,
+            settings.http.host,
+            settings.http.allowed_hosts,
+            settings.http.allowed_origins,
+            settings.http.max_body_bytes,
             is_local=not is_exposed,
         )
         return host_and_origin.RequestGuard(authentication, rules, paths)
@@ -175,11 +179,11 @@ class Daemon:
         self.prefix_store.start()
         if self._requests is not None:
             self._requests.start()
-        if self.settings.preload:
+        if self.settings.models.preload:
             self._preloading = asyncio.create_task(self._preload(), name="preload")
         else:
             return_free_pages()
-        if self.settings.measure_when_idle:
+        if self.settings.device.measure_when_idle:
             self._idle.start()
 
     def _adopt_models(self) -> None:
@@ -262,45 +266,45 @@ def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:
             f"Host {host} can be reached by others and no live API key protects it: make one with "
             "`edgeagent keys create`, or use 127.0.0.1."
         )
-    if not settings.allow_plain_http:
+    if not settings.http.allow_plain_http:
         raise StartFailed(
             f"Host {host} can be reached by others, and this daemon speaks plain HTTP, in which keys "
             "can be read on the way: put a TLS proxy before it and keep 127.0.0.1, or, where the "
-            "network itself is trusted, set allow_plain_http = true."
+            "network itself is trusted, set http.allow_plain_http = true."
         )
 
 
 def _assistant_options(settings: Settings) -> AssistantOptions:
     """Raises: SettingsError for a mapping of tools that cannot be read."""
-    tools = settings.assistant_tools
+    tools = settings.routing.assistant_tools
     if isinstance(tools, Path):
         from edgeagent.routing.rules import read_rules  # as a request does, only where it is needed
 
         read_rules(tools)
     return AssistantOptions(
-        may_escalate=settings.escalate,
-        calls=settings.assistant_calls,
+        may_escalate=settings.routing.escalate,
+        calls=settings.routing.assistant_calls,
         tools=SHIPPED_RULES if tools is None else (tools if isinstance(tools, Path) else None),
     )
 
 
 def _prefix_limits(settings: Settings) -> PrefixLimits:
     return PrefixLimits(
-        most_bytes=settings.prefix_store_bytes,
-        reserve_bytes=settings.store_reserve_bytes,
-        min_tokens=settings.prefix_min_tokens,
+        most_bytes=settings.store.prefixes.max_bytes,
+        reserve_bytes=settings.store.reserve_bytes,
+        min_tokens=settings.store.prefixes.min_tokens,
     )
 
 
 def _limits(settings: Settings, n_cores: int, default: str | None) -> PoolLimits:
     return PoolLimits(
-        budget_bytes=settings.ram_budget_bytes,
+        budget_bytes=settings.pool.ram_budget_bytes,
         n_cores=n_cores,
-        load_timeout_s=settings.load_timeout_s,
-        hang_timeout_s=settings.hang_timeout_s,
-        breaker_deaths=settings.breaker_deaths,
-        breaker_window_s=settings.breaker_window_s,
-        idle_unload_s=settings.idle_unload_s or None,
-        pinned=frozenset(settings.pinned_models),
-        stays=frozenset({settings.default_model, default or settings.default_model}),
+        load_timeout_s=settings.worker.load_timeout_s,
+        hang_timeout_s=settings.worker.hang_timeout_s,
+        breaker_deaths=settings.worker.breaker_deaths,
+        breaker_window_s=settings.worker.breaker_window_s,
+        idle_unload_s=settings.pool.idle_unload_s or None,
+        pinned=frozenset(settings.pool.pinned_models),
+        stays=frozenset({settings.models.default, default or settings.models.default}),
     )

@@ -71,5 +71,5 @@ class Headstart:
         if model_id is None:
             return None
         placement = await models.place(model_id)
-        budget = self._configuration.settings.ram_budget_bytes
+        budget = self._configuration.settings.pool.ram_budget_bytes
         return placement if budget is None or placement.need_bytes <= budget else None

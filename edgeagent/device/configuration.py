@@ -48,8 +48,8 @@ def configure(
     asked = resolve(flags=flags, config=config).settings
     device = probe(root, state_dir=asked.state_dir)
     folders = profile_folders(asked)
-    if asked.profile is not None:
-        profile, reason = load(asked.profile, folders), "named by the settings"
+    if asked.device.profile is not None:
+        profile, reason = load(asked.device.profile, folders), "named by the settings"
         considered: tuple[Considered, ...] = ()
     else:
         found = match(device, folders)

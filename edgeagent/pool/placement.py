@@ -78,7 +78,7 @@ class InstalledModels:
         self._n_threads = n_threads
         self._repacked = repacked
         self._measured = measured
-        self._aliases = Aliases(settings.model_aliases)
+        self._aliases = Aliases(settings.models.aliases)
         approvals = library.approvals or Approvals(settings.state_dir)
         self.integrity = Integrity(library, approvals, named)
         self._listing: dict[str, InstalledModel] = {}
@@ -97,12 +97,12 @@ class InstalledModels:
         measuring = Measuring(device, settings.state_dir)
         return cls(
             settings,
-            Library(settings.effective_models_dir, settings.shipped_models_dir, settings.state_dir),
+            Library(settings.effective_models_dir, settings.models.bundled_dir, settings.state_dir),
             load_catalog(
                 shipped_models_dir() / "catalog.toml",
                 settings.effective_models_dir / "catalog.toml",
             ),
-            n_threads=settings.n_threads or device.capacity.n_threads_max,
+            n_threads=settings.engine.n_threads or device.capacity.n_threads_max,
             repacked=repacked_types(device.system.architecture or "", device.cpu.features),
             measured=measuring.kept,
             named=named_models(configuration),
@@ -218,7 +218,7 @@ class InstalledModels:
         """The default model, or its larger one, or the first that generates text; None when none is
         installed."""
         ids = self.with_task("generate")
-        wanted = self._settings.default_model
+        wanted = self._settings.models.default
         for model_id in (wanted, self._larger(wanted)):
             if model_id in ids:
                 return model_id
@@ -332,33 +332,24 @@ class InstalledModels:
         return Placement(EngineClient, config, memory.total_bytes, memory.explain())
 
     def _config(self, model: InstalledModel, facts: ModelFacts) -> EngineConfig:
-        settings, n_seq = self._settings, self._settings.n_seq
+        engine = self._settings.engine
         is_assistant = model.id in self._catalog and self._catalog.entry(model.id).tools is not None
-        return EngineConfig(
-            model_id=model.id,
-            path=str(model.path),
+        own = {
+            "model_id": model.id,
+            "path": str(model.path),
             # Cells beyond what all slots may use together are never touched.
-            n_ctx=min(settings.n_ctx, max(256, facts.n_ctx_train * settings.n_seq)),
-            n_seq=settings.n_seq,
+            "n_ctx": min(engine.n_ctx, max(256, facts.n_ctx_train * engine.n_seq)),
             # Questions to an assistant model have nothing in common.
-            n_prefixes=0 if is_assistant else min(settings.n_prefixes, PREFIXES_PER_SEQ * n_seq),
-            n_batch=settings.n_batch,
+            "n_prefixes": 0
+            if is_assistant
+            else min(engine.n_prefixes, PREFIXES_PER_SEQ * engine.n_seq),
             # So small a model waits at barriers for longer than a second thread saves.
-            n_threads=1 if is_assistant else self._n_threads,
-            kv_type=settings.kv_type,
-            flash_attention=settings.flash_attention,
-            step_budget_ms=settings.step_budget_ms,
-            stream_interval_ms=settings.stream_interval_ms,
-            queue_limit=settings.queue_limit,
-            queue_timeout_s=settings.queue_timeout_s,
-            default_max_tokens=settings.default_max_tokens,
-            template_timeout_s=settings.template_timeout_s,
-            grammar_timeout_s=settings.grammar_timeout_s,
-            prefill_tok_s=self._prefill_tok_s(facts),
+            "n_threads": 1 if is_assistant else self._n_threads,
+            "prefill_tok_s": self._prefill_tok_s(facts),
             # Weights that llama.cpp rearranges would lie in memory twice, mapped and rearranged.
-            use_mmap=not self._repacked & facts.bytes_by_type.keys(),
-            reproducible=settings.reproducible,
-        )
+            "use_mmap": not self._repacked & facts.bytes_by_type.keys(),
+        }
+        return msgspec.convert(engine.model_dump() | own, EngineConfig)
 
     def _for_whole_texts(self, config: EngineConfig, facts: ModelFacts, task: Task) -> EngineConfig:
         """As the same model that generated would be loaded, but for one text or many in a step."""
@@ -366,7 +357,7 @@ class InstalledModels:
         return msgspec.structs.replace(
             config,
             task=task,
-            n_ctx=min(self._settings.n_ctx, facts.n_ctx_train, max(512, n_rows)),
+            n_ctx=min(self._settings.engine.n_ctx, facts.n_ctx_train, max(512, n_rows)),
             n_seq=TEXTS_PER_STEP,
             n_prefixes=0,
         )
@@ -383,7 +374,10 @@ class InstalledModels:
 def named_models(configuration: Configuration) -> frozenset[str]:
     """The models that the administrator's own settings name; what a default or a profile names is not."""
     origins, settings = configuration.resolved.origins, configuration.settings
-    named = {"default_model": [settings.default_model], "pinned_models": settings.pinned_models}
+    named = {
+        "models.default": [settings.models.default],
+        "pool.pinned_models": settings.pool.pinned_models,
+    }
     return frozenset(
         model_id
         for setting, ids in named.items()

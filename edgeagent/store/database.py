@@ -60,9 +60,9 @@ def open_store(settings: Settings) -> Database:
     StorageFailed.
     """
     options = Options(
-        group_window_ms=settings.store_group_window_ms,
-        reserve_bytes=settings.store_reserve_bytes,
-        n_backups=settings.store_backups,
+        group_window_ms=settings.store.group_window_ms,
+        reserve_bytes=settings.store.reserve_bytes,
+        n_backups=settings.store.n_backups,
         anchor=settings.effective_audit_anchor,
     )
     try:

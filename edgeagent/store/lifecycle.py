@@ -108,7 +108,7 @@ class Custody:
 
     def _sweeper(self, database: Database) -> Sweeper:
         return Sweeper(
-            database, self._key, self._settings.retention_days, self._clock,
+            database, self._key, self._settings.store.retention.days, self._clock,
             should_stop=self._stopping.is_set,
         )  # fmt: skip
 
@@ -153,7 +153,7 @@ class Custody:
     def _back_up(self) -> None:
         """Take a backup if the newest is older than it may be, or from the future of this clock; also where
         the journal has grown long, so that what only the oldest backups need of it can go."""
-        interval_s = 3600 * self._settings.store_backup_hours
+        interval_s = 3600 * self._settings.store.backup_hours
         backups = self._database.backups
         newest = max((b.path.stat().st_mtime for b in backups.listed()), default=None)
         is_due = newest is None or not 0 <= time.time() - newest < interval_s
@@ -191,7 +191,7 @@ class Custody:
             try:
                 return erasure.erase(
                     database, self._key, request, self._places,
-                    keep_backups=self._settings.store_backups,
+                    keep_backups=self._settings.store.n_backups,
                 )  # fmt: skip
             finally:
                 self._erasing.discard(whose)

@@ -167,7 +167,7 @@ def _refuse_unsealed(files: StoreFiles, secret: Secret | None) -> None:
         is_plain = file.read(len(PLAIN_HEADER)) == PLAIN_HEADER
     if is_plain and secret is not None:
         raise KeyUnusable(
-            f"Database {files.database} is plain text, store_encryption is on: set it to off, or move "
+            f"Database {files.database} is plain text, store.encryption is on: set it to off, or move "
             "the file away to begin anew."
         )
 

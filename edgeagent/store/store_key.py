@@ -98,7 +98,7 @@ class Seal:
         if self.is_encrypted != is_encrypted:
             was, now = ("on", "off") if self.is_encrypted else ("off", "on")
             raise KeyUnusable(
-                f"Store {folder} was made with store_encryption = {was}, the setting is {now}: "
+                f"Store {folder} was made with store.encryption = {was}, the setting is {now}: "
                 "set it back, or move that folder away to begin anew."
             )
 
@@ -123,7 +123,7 @@ def obtain(settings: Settings) -> Secret | None:
     """
     files = StoreFiles(settings.store_dir)
     seal = Seal.read(files.seal)
-    is_encrypted = settings.store_encryption == "on"
+    is_encrypted = settings.store.encryption == "on"
     if seal is not None:
         seal.refuse_other_mode(is_encrypted, files.folder)
     if not is_encrypted:
@@ -131,11 +131,11 @@ def obtain(settings: Settings) -> Secret | None:
     given = credential(CREDENTIAL)
     if given is not None:
         return Secret(_parse(_read(given), given), f"credential {CREDENTIAL}")
-    if settings.store_passphrase_file is not None:
-        _refuse_readable_by_others(settings.store_passphrase_file)
+    if settings.store.passphrase_file is not None:
+        _refuse_readable_by_others(settings.store.passphrase_file)
         is_new = seal is None and not files.database.exists()
         return from_passphrase(
-            settings.store_passphrase_file, seal.kdf if seal else None, is_new=is_new
+            settings.store.passphrase_file, seal.kdf if seal else None, is_new=is_new
         )
     path = settings.effective_store_key_file
     _refuse_inside(path, settings.state_dir)
@@ -152,7 +152,7 @@ def from_passphrase(path: Path, kdf: Mapping[str, Any] | None, *, is_new: bool) 
         if not is_new:
             raise KeyUnusable(
                 f"Passphrase file {path} is set, the store was sealed without a passphrase (or its "
-                "seal.json is gone): unset store_passphrase_file, or restore seal.json."
+                "seal.json is gone): unset store.passphrase_file, or restore seal.json."
             )
         kdf = {"name": "argon2id", "salt": secrets.token_hex(16), **ARGON2}
     words = _read(path).split(b"\n")[0].rstrip(b"\r")
@@ -211,7 +211,7 @@ def _refuse_inside(path: Path, state_dir: Path) -> None:
     if path.resolve().is_relative_to(state_dir.resolve()):
         raise KeyUnusable(
             f"Key file {path} lies inside the state directory {state_dir}, where who takes the data "
-            "takes the key: set store_key_file to a path outside of it."
+            "takes the key: set store.key_file to a path outside of it."
         )
 
 
@@ -262,5 +262,5 @@ def _make(path: Path) -> None:
     except OSError as exc:
         raise KeyUnusable(
             f"Key file {path} cannot be made: {exc.strerror}. Make its folder writable for this user, "
-            "set store_key_file, or hand in a systemd credential."
+            "set store.key_file, or hand in a systemd credential."
         ) from exc

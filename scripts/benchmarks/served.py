@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from edgeagent.settings.old_names import OLD_NAMES
 from tests.conftest import approve_dropped
 
 
@@ -53,7 +54,10 @@ def serving(models_dir: Path, *options: str, **settings: object) -> Iterator[Ser
             "measure_when_idle": False, "store_key_file": key, "shipped_models_dir": hidden,
         } | settings  # fmt: skip
         config.write_text(
-            "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+            "".join(
+                f"{OLD_NAMES.get(name, name)} = {json.dumps(value)}\n"
+                for name, value in settings.items()
+            )
         )
         log = Path(state, "log")
         command = [

@@ -70,7 +70,7 @@ async def write_until_killed(url: str, names: itertools.count[int], n_clients: i
 async def one_life(
     settings: Settings, delay_s: float, names: itertools.count[int], n_clients: int
 ) -> list[str]:
-    options = {"state_dir": str(settings.state_dir), "store_key_file": str(settings.store_key_file)}
+    options = {"state_dir": str(settings.state_dir), "store_key_file": str(settings.store.key_file)}
     with serving(settings.effective_models_dir, preload=False, **options) as served:
         writing = asyncio.create_task(write_until_killed(served.url, names, n_clients))
         await asyncio.sleep(delay_s)

@@ -136,7 +136,7 @@ def test_a_missing_directory_holds_no_models(tmp_path: Path) -> None:
 
 def test_a_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "models").write_text("")
-    with pytest.raises(InstallFailed, match="set models_dir"):
+    with pytest.raises(InstallFailed, match=r"set models\.dir"):
         Library(tmp_path / "models", tmp_path / "absent").installed()
 
 

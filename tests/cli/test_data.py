@@ -15,6 +15,7 @@ import pytest
 
 from edgeagent.cli.main import main
 from edgeagent.settings import Settings
+from edgeagent.settings.store import StoreSettings
 from edgeagent.store import audit
 from edgeagent.store.database import open_store
 from tests.cli.conftest import one_line
@@ -43,7 +44,9 @@ def state(tmp_path):
 
 @contextmanager
 def opened(state):
-    with open_store(Settings(state_dir=state, store_key_file=Path(os.environ[KEY_FILE]))) as store:
+    with open_store(
+        Settings(state_dir=state, store=StoreSettings(key_file=Path(os.environ[KEY_FILE])))
+    ) as store:
         yield store
 
 

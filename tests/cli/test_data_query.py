@@ -19,6 +19,7 @@ import pytest
 
 from edgeagent.cli.main import main
 from edgeagent.settings import Settings
+from edgeagent.settings.store import StoreSettings
 from edgeagent.store import audit, keys
 from edgeagent.store.database import open_store
 from edgeagent.store.key_record import KeySpec, scopes_from
@@ -48,7 +49,9 @@ def state(tmp_path_factory):
 
 
 def opened(state):
-    return open_store(Settings(state_dir=state, store_key_file=Path(os.environ[KEY_FILE])))
+    return open_store(
+        Settings(state_dir=state, store=StoreSettings(key_file=Path(os.environ[KEY_FILE])))
+    )
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_our_own_commands_send_the_key_of_the_environment(edgeagent, keys, tmp_p
     with serving(tmp_path / "models", tmp_path / "state", preload=False) as daemon:
         port = daemon.url.rpartition(":")[2]
         config = tmp_path / "port.toml"
-        config.write_text(f"port = {port}\n")
+        config.write_text(f"http.port = {port}\n")
 
         def said(*words: str, **env: str) -> str:
             return one_line(edgeagent(*words, "--config", config, env=env))
@@ -156,7 +156,7 @@ def test_another_address_needs_a_live_key_and_a_word_about_plain_http(
 ):
     if options is not None:
         made(keys, *options)
-    plain = {} if options == [] else {"EDGEAGENT_ALLOW_PLAIN_HTTP": "true"}
+    plain = {} if options == [] else {"EDGEAGENT_HTTP__ALLOW_PLAIN_HTTP": "true"}
     serve = ("serve", "--host", "0.0.0.0", "--port", 0, "--state-dir", tmp_path / "state")
     assert said in one_line(edgeagent(*serve, env=plain))
 

@@ -34,7 +34,7 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "bad.toml").write_text("port = ")
     (tmp_path / "unknown.toml").write_text("prot = 1")
     (tmp_path / "wrong.toml").write_text("port = 'x'")
-    (tmp_path / "rules.toml").write_text("assistant_tools = 'bad.toml'")
+    (tmp_path / "rules.toml").write_text("routing.assistant_tools = 'bad.toml'")
     return tmp_path
 
 
@@ -42,17 +42,17 @@ def place(tmp_path: Path) -> Path:
 def run(place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run a command in this process; gives its standard error. `@` stands for the folder."""
     for name in list(os.environ):
-        if name.startswith(ENV_PREFIX) and name != "EDGEAGENT_STORE_KEY_FILE":
+        if name.startswith(ENV_PREFIX) and name != "EDGEAGENT_STORE__KEY_FILE":
             monkeypatch.delenv(name)
     monkeypatch.setenv("EDGEAGENT_STATE_DIR", str(place / "state"))
-    monkeypatch.setenv("EDGEAGENT_STORE_KEY_FILE", str(place / "key"))
+    monkeypatch.setenv("EDGEAGENT_STORE__KEY_FILE", str(place / "key"))
     monkeypatch.setenv("COLUMNS", "300")
 
     def ask(command: str, **variables: str) -> str:
         for name, value in variables.items():
             monkeypatch.setenv(name, value.replace("@", str(place)))
         if command.startswith("serve"):  # else it begins to load one, and the log says so
-            monkeypatch.setenv("EDGEAGENT_SHIPPED_MODELS_DIR", str(place / "none"))
+            monkeypatch.setenv("EDGEAGENT_MODELS__BUNDLED_DIR", str(place / "none"))
         arguments = [part.replace("@", str(place)) for part in command.split()]
         monkeypatch.setattr(sys, "argv", ["edgeagent", *arguments])
         with pytest.raises(SystemExit) as ended:
@@ -101,7 +101,7 @@ MISTAKES = [
     ("models list --models-dir @/file", "directory"),
     ("models list --config @/nothing.toml", "--config"),
     ("models list --config @/bad.toml", "Correct that line"),
-    ("models list --config @/unknown.toml", "did you mean port"),
+    ("models list --config @/unknown.toml", "did you mean http.port"),
     ("models list --config @/wrong.toml", "port"),
     ("models list --profile nothing", "profile"),
     ("serve --port 99999999", "65535"),
@@ -139,7 +139,7 @@ def test_a_mistake_is_one_line_with_the_way_out(run: Run, command: str, way_out:
 
 
 def test_a_variable_that_is_unknown_or_wrong_is_named(run: Run):
-    assert "EDGEAGENT_PORT" in run("models list", EDGEAGENT_PROT="1")
+    assert "EDGEAGENT_HTTP__PORT" in run("models list", EDGEAGENT_PROT="1")
     assert "did you mean" in run("models list", EDGEAGENT_PROT="1")
 
 

@@ -126,7 +126,7 @@ def test_what_comes_with_edgeagent_is_listed_verified_and_enough(
     edgeagent, shipped_assistant: Path, tmp_path: Path
 ):
     def run(*arguments: str):
-        env = {"EDGEAGENT_SHIPPED_MODELS_DIR": str(shipped_assistant)}
+        env = {"EDGEAGENT_MODELS__BUNDLED_DIR": str(shipped_assistant)}
         return edgeagent("models", *arguments, "--models-dir", tmp_path, env=env)
 
     listed = run("list").stdout
@@ -141,7 +141,7 @@ def test_what_comes_with_edgeagent_is_listed_verified_and_enough(
 def test_a_shipped_model_is_ensured_without_a_network_and_its_larger_one_is_not(
     edgeagent, shipped_assistant: Path, tmp_path: Path
 ):
-    env = {"EDGEAGENT_SHIPPED_MODELS_DIR": str(shipped_assistant), "EDGEAGENT_OFFLINE": "true"}
+    env = {"EDGEAGENT_MODELS__BUNDLED_DIR": str(shipped_assistant), "EDGEAGENT_OFFLINE": "true"}
     where = ("--models-dir", tmp_path)
     assert edgeagent("models", "ensure", *where, env=env).returncode == 0
     done = edgeagent("models", "ensure", "--larger", *where, env=env)

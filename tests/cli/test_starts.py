@@ -58,7 +58,7 @@ def test_an_address_that_others_reach_is_refused_without_keys(edgeagent, tmp_pat
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("prot = 8484", "did you mean port"),
+        ("prot = 8484", "did you mean http.port"),
         ("port = 'many'", "port"),
         ("port = 99999", "99999"),
         ("port = ", "not valid TOML"),
@@ -86,7 +86,7 @@ def test_a_configuration_that_is_not_there_is_an_error(edgeagent, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("EDGEAGENT_PROT", "1", "EDGEAGENT_PORT"),
+        ("EDGEAGENT_PROT", "1", "EDGEAGENT_HTTP__PORT"),
         ("EDGEAGENT_XYZZY", "1", "EDGEAGENT_XYZZY"),
         ("EDGEAGENT_PORT", "many", "EDGEAGENT_PORT"),
         ("EDGEAGENT_ALLOWED_HOSTS", "one", "allowed_hosts"),
@@ -195,14 +195,44 @@ def test_a_broken_catalog_of_the_user_is_a_clear_error(edgeagent, tmp_path: Path
     assert "catalog.toml" in line
 
 
+def test_old_names_of_settings_bring_one_warning_each(edgeagent, tmp_path: Path):
+    config = tmp_path / "old.toml"
+    config.write_text(f"n_seq = 3\nstate_dir = {json.dumps(str(tmp_path))}\n")
+    done = edgeagent("doctor", "--config", config, "--json", env={"EDGEAGENT_N_CTX": "1024"})
+    settings = json.loads(done.stdout)["settings"]
+    assert settings["engine.n_seq"] == {"value": 3, "origin": str(config)}
+    assert settings["engine.n_ctx"] == {"value": 1024, "origin": "EDGEAGENT_N_CTX"}
+    assert done.stderr.splitlines() == [
+        f"edgeagent: warning: {config}: n_seq is now called [engine] n_seq; the old name still works.",
+        "edgeagent: warning: EDGEAGENT_N_CTX is now called EDGEAGENT_ENGINE__N_CTX; the old name still "
+        "works.",
+    ]
+
+
+def test_a_configuration_of_the_first_release_starts_the_daemon(tmp_path: Path):
+    config = tmp_path / "old.toml"
+    config.write_text('preload = false\nn_seq = 3\nstore = "off"\nretention_content_days = 30\n')
+    with serving(
+        tmp_path / "models", tmp_path / "state", ["--config", str(config)], preload=False
+    ) as daemon:
+        assert httpx.get(f"{daemon.url}/health").status_code == 200
+        log = daemon.log.read_text()
+        assert log.count("warning: ") == 4 and "store is now called [store] enabled" in log
+        assert not (tmp_path / "state" / "store").exists()
+
+
 def test_doctor_shows_each_value_with_its_origin(edgeagent, tmp_path: Path):
     config = tmp_path / "my.toml"
-    config.write_text(f"n_seq = 3\nstate_dir = {json.dumps(str(tmp_path))}\n")
-    done = edgeagent("doctor", "--config", config, "--offline", env={"EDGEAGENT_N_CTX": "1024"})
+    config.write_text(f"state_dir = {json.dumps(str(tmp_path))}\n[engine]\nn_seq = 3\n")
+    done = edgeagent(
+        "doctor", "--config", config, "--offline", env={"EDGEAGENT_ENGINE__N_CTX": "1024"}
+    )
     rows = {line.split()[0]: line.rstrip() for line in done.stdout.splitlines() if line.strip()}
-    assert "3" in rows["n_seq"] and "my.toml" in rows["n_seq"]
-    assert "1024" in rows["n_ctx"] and rows["n_ctx"].endswith("EDGEAGENT_N_CTX")
+    assert "3" in rows["engine.n_seq"] and "my.toml" in rows["engine.n_seq"]
+    assert "1024" in rows["engine.n_ctx"] and rows["engine.n_ctx"].endswith(
+        "EDGEAGENT_ENGINE__N_CTX"
+    )
     assert "True" in rows["offline"] and rows["offline"].endswith("flag")
-    assert rows["queue_limit"].endswith("default")
-    assert "profile" in rows["n_batch"]
+    assert rows["engine.queue_limit"].endswith("default")
+    assert "profile" in rows["engine.n_batch"]
     assert "is not installed" in done.stdout

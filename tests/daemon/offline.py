@@ -98,9 +98,9 @@ def attempt() -> None:
 def main(models_dir: str, state_dir: str) -> None:
     raise_loopback()
     env = os.environ | {
-        "EDGEAGENT_STORE_KEY_FILE": str(Path(state_dir).parent / "keys" / "store.key"),
-        "EDGEAGENT_DEFAULT_MODEL": "stories260k",
-        "EDGEAGENT_MEASURE_WHEN_IDLE": "false",
+        "EDGEAGENT_STORE__KEY_FILE": str(Path(state_dir).parent / "keys" / "store.key"),
+        "EDGEAGENT_MODELS__DEFAULT": "stories260k",
+        "EDGEAGENT_DEVICE__MEASURE_WHEN_IDLE": "false",
     }
     command = [
         sys.executable, "-m", "edgeagent", "serve", "--port", str(PORT), "--models-dir", models_dir,

@@ -88,7 +88,7 @@ def test_nothing_is_begun_that_does_not_fit_or_is_not_there(
     if "models_dir" in change:
         change = {"models_dir": tmp_path / "empty"}
     flags = {
-        "models_dir": configuration.settings.models_dir,
+        "models_dir": configuration.settings.models.dir,
         "state_dir": tmp_path / "state",
         "shipped_models_dir": tmp_path / "none",
     }

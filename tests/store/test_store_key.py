@@ -8,7 +8,7 @@ import os
 import pytest
 
 from edgeagent.errors import KeyUnusable
-from edgeagent.settings import Settings
+from edgeagent.settings import resolve
 from edgeagent.store import store_key as secrets_of_store
 from edgeagent.store.database import open_store
 from edgeagent.store.store_key import Secret, obtain
@@ -30,7 +30,7 @@ def settings(tmp_path, monkeypatch):
             "store_key_file": tmp_path / "keys" / "store.key",
             "store_reserve_bytes": 0,
         }
-        return Settings(**given | values)
+        return resolve(flags=given | values).settings
 
     return settings
 
@@ -44,7 +44,7 @@ def passphrase(tmp_path, words="correct horse battery"):
 
 def test_a_key_file_is_made_once_outside_of_the_state_for_its_owner_only(settings):
     first = obtain(settings())
-    path = settings().store_key_file
+    path = settings().store.key_file
     assert first.raw == bytes.fromhex(path.read_text().strip())
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(path.parent.iterdir()) == [path]
@@ -62,23 +62,23 @@ def test_a_key_file_inside_the_state_directory_is_refused(settings, tmp_path):
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o777])
 def test_a_key_that_others_may_read_is_refused(settings, mode):
     obtain(settings())
-    settings().store_key_file.chmod(mode)
+    settings().store.key_file.chmod(mode)
     with pytest.raises(KeyUnusable, match="chmod 600"):
         obtain(settings())
 
 
 def test_a_lost_key_is_not_replaced_by_a_new_one(settings):
     open_store(settings()).close()
-    settings().store_key_file.unlink()
+    settings().store.key_file.unlink()
     with pytest.raises(KeyUnusable, match="put the key back"):
         open_store(settings())
-    assert not settings().store_key_file.exists()
+    assert not settings().store.key_file.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"ab" * 31, b"zz" * 32, bytes(range(0x80, 0xA1))])
 def test_what_is_not_a_key_is_refused(settings, content):
     obtain(settings())
-    settings().store_key_file.write_bytes(content)
+    settings().store.key_file.write_bytes(content)
     with pytest.raises(KeyUnusable, match="a key is 32 raw bytes"):
         obtain(settings())
 
@@ -90,7 +90,7 @@ def test_a_systemd_credential_comes_first(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
     found = obtain(settings())
     assert (found.raw, found.source) == (bytes(range(32)), "credential edgeagent.key")
-    assert not settings().store_key_file.exists()
+    assert not settings().store.key_file.exists()
 
 
 def test_a_passphrase_opens_what_it_sealed_and_no_other_does(settings, tmp_path, cheap):
@@ -127,7 +127,7 @@ def test_a_passphrase_for_a_store_with_a_key_file_is_refused(settings, tmp_path,
 @pytest.mark.parametrize(("before", "after"), [("on", "off"), ("off", "on")])
 def test_the_mode_of_a_store_does_not_change_by_itself(settings, before, after):
     open_store(settings(store_encryption=before)).close()
-    with pytest.raises(KeyUnusable, match=f"was made with store_encryption = {before}"):
+    with pytest.raises(KeyUnusable, match=f"was made with store.encryption = {before}"):
         open_store(settings(store_encryption=after))
     with open_store(settings(store_encryption=before)) as store:
         assert store.notices == []

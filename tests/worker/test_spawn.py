@@ -52,7 +52,7 @@ def test_the_command_itself_imports_nothing_from_there(stick: Path):
 
 def test_workers_are_told_what_they_need_and_no_secret(monkeypatch):
     secrets = (
-        "EDGEAGENT_API_KEY", "EDGEAGENT_STORE_KEY_FILE", "HF_TOKEN", "CREDENTIALS_DIRECTORY",
+        "EDGEAGENT_API_KEY", "EDGEAGENT_STORE__KEY_FILE", "HF_TOKEN", "CREDENTIALS_DIRECTORY",
         "AWS_SECRET_ACCESS_KEY", "NOTIFY_SOCKET", "LISTEN_FDS", "SSH_AUTH_SOCK", "PYTHONSTARTUP",
     )  # fmt: skip
     for name in secrets:

@@ -38,7 +38,7 @@ _INVALID = ResponseSpec(ErrorBody, description="The request is not valid")
     summary="Make an API key",
     description=(
         "The answer has the secret, this once. From the first key on, every request needs one; the "
-        "setting `first_key` may leave making the first one to the command line."
+        "setting `api.first_key` may leave making the first one to the command line."
     ),
     tags=["keys"],
     responses={
@@ -52,9 +52,9 @@ async def create_key(
 ) -> Response[NewKeyBody]:
     body = await read_body(request, KeyRequest)
     caller = caller_of(request)
-    if caller == LOCAL and settings.first_key == "command-line":
+    if caller == LOCAL and settings.api.first_key == "command-line":
         raise Forbidden(
-            "The first key of this daemon is made on the device (first_key = command-line): run "
+            "The first key of this daemon is made on the device (api.first_key = command-line): run "
             "`edgeagent keys create` there."
         )
     spec = body.spec(await asyncio.to_thread(keyring.now_ms))

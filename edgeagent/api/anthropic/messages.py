@@ -238,7 +238,7 @@ async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Sett
             prompts=[body.prompt()],
             sampling=body.sampling(agent.defaults(decision)),
             max_tokens=body.max_tokens,
-            clamps=settings.clamps(by_default=True),
+            clamps=settings.api.clamps(by_default=True),
             stop=body.stop_sequences or [],
             scope=origin.key_id,
             form=body.form(),
@@ -250,8 +250,8 @@ async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Sett
         agent.ask(origin, decision, spec, notes=body.notes()),
         MessageWriter(decision.model_id, shows_thinking=body.shows_thinking),
         is_stream=bool(body.stream),
-        ping_interval_s=settings.ping_interval_s,
-        write_timeout_s=settings.write_timeout_s,
+        ping_interval_s=settings.http.ping_interval_s,
+        write_timeout_s=settings.http.write_timeout_s,
     )
 
 

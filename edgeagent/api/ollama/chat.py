@@ -250,7 +250,7 @@ async def _answer(
             prompts=[prompt],
             sampling=options.sampling(agent.defaults(decision)),
             max_tokens=options.max_tokens,
-            clamps=settings.clamps(by_default=True) or options.is_unbounded,
+            clamps=settings.api.clamps(by_default=True) or options.is_unbounded,
             stop=options.stops(),
             scope=origin.key_id,
             form=body.form(),
@@ -266,8 +266,8 @@ async def _answer(
         agent.ask(origin, decision, spec),
         writer,
         is_stream=body.stream is not False,
-        ping_interval_s=settings.ping_interval_s,
-        write_timeout_s=settings.write_timeout_s,
+        ping_interval_s=settings.http.ping_interval_s,
+        write_timeout_s=settings.http.write_timeout_s,
     )
 
 

@@ -206,13 +206,13 @@ async def chat(
             prompts=[body.prompt()],
             sampling=body.sampling(agent.defaults(decision)),
             max_tokens=body.answer_limit,
-            clamps=settings.clamps(by_default=False),
+            clamps=settings.api.clamps(by_default=False),
             stop=body.stops(),
             n=body.n or 1,
             scope=origin.key_id,
             ignore_eos=body.ignore_eos,
             priority=bounded_priority(caller, body.priority),
-            form=body.form(allow_grammars=settings.allow_grammars),
+            form=body.form(allow_grammars=settings.api.allow_grammars),
             tools=body.tool_use(caller, has_own=agent.assistant(decision) is not None),
             logprobs=body.n_logprobs,
         )
@@ -229,8 +229,8 @@ async def chat(
         writer,
         keep=keep if body.store else None,
         is_stream=bool(body.stream),
-        ping_interval_s=settings.ping_interval_s,
-        write_timeout_s=settings.write_timeout_s,
+        ping_interval_s=settings.http.ping_interval_s,
+        write_timeout_s=settings.http.write_timeout_s,
     )
 
 

@@ -127,7 +127,7 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
     origin = origin_of(request)
     parse_special = body.parse_special
     if parse_special is None:
-        parse_special = settings.completions_parse_special
+        parse_special = settings.api.completions_parse_special
     spec = GenerateSpec(
         prompts=[
             Prompt(text=prompt, suffix=body.suffix or None, parse_special=parse_special)
@@ -138,7 +138,7 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
         sampling=body.sampling(agent.defaults(decision)),
         # OpenAI's default for completions; a chat's answer ends by itself, a text need not.
         max_tokens=body.max_tokens if body.max_tokens is not None else 16,
-        clamps=settings.clamps(by_default=False),
+        clamps=settings.api.clamps(by_default=False),
         stop=body.stops(),
         n=body.n_made,
         scope=origin.key_id,
@@ -169,6 +169,6 @@ async def complete(request: Request[Any, Any, Any], agent: Agent, settings: Sett
         writer,
         params={"messages": "prompt"},
         is_stream=bool(body.stream),
-        ping_interval_s=settings.ping_interval_s,
-        write_timeout_s=settings.write_timeout_s,
+        ping_interval_s=settings.http.ping_interval_s,
+        write_timeout_s=settings.http.write_timeout_s,
     )

@@ -113,7 +113,7 @@ async def respond(
             raise
         if body.stream:
             return BackgroundStreamResponse(
-                run, 0, settings.ping_interval_s, settings.write_timeout_s
+                run, 0, settings.http.ping_interval_s, settings.http.write_timeout_s
             )
         return JsonResponse(run.show())
 
@@ -129,8 +129,8 @@ async def respond(
         ended=lambda _: turn.release(),
         params=PARAMS,
         is_stream=bool(body.stream),
-        ping_interval_s=settings.ping_interval_s,
-        write_timeout_s=settings.write_timeout_s,
+        ping_interval_s=settings.http.ping_interval_s,
+        write_timeout_s=settings.http.write_timeout_s,
     )
 
 

@@ -98,7 +98,9 @@ async def get_response(
             param="stream",
         )
     n_seen = 0 if starting_after is None else starting_after + 1
-    return BackgroundStreamResponse(run, n_seen, settings.ping_interval_s, settings.write_timeout_s)
+    return BackgroundStreamResponse(
+        run, n_seen, settings.http.ping_interval_s, settings.http.write_timeout_s
+    )
 
 
 @delete(

@@ -116,7 +116,7 @@ async def prepare(
                 prompts=[prompt],
                 sampling=body.sampling(agent.defaults(decision)),
                 max_tokens=body.max_output_tokens,
-                clamps=settings.clamps(by_default=False),
+                clamps=settings.api.clamps(by_default=False),
                 stop=body.stops(),
                 scope=origin.key_id,
                 ignore_eos=body.ignore_eos,

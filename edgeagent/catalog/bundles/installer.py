@@ -231,7 +231,7 @@ def _check_space(bundle: Bundle, library: Library) -> None:
     if free < need:
         raise InstallFailed(
             f"Bundle {bundle.manifest.title!r} needs {need} bytes of disk, {library.models_dir} has"
-            f" {free} free: remove a model, or set models_dir to a larger disk"
+            f" {free} free: remove a model, or set models.dir to a larger disk"
         )
 
 

@@ -182,7 +182,7 @@ class Installation:
         if free < need:
             raise InstallFailed(
                 f"Model {self.entry.id!r} needs {need} bytes of disk while it is installed,"
-                f" {self.library.models_dir} has {free} free: remove a model, or set models_dir"
+                f" {self.library.models_dir} has {free} free: remove a model, or set models.dir"
                 " to a larger disk"
             )
 

@@ -20,8 +20,8 @@ START_TIMEOUT_S = 120.0
 
 
 def base_url(settings: Settings) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}"
+    host = f"[{settings.http.host}]" if ":" in settings.http.host else settings.http.host
+    return f"http://{host}:{settings.http.port}"
 
 
 def is_running(url: str) -> bool:

@@ -12,7 +12,7 @@ from edgeagent.settings import Settings
 
 
 def library_of(settings: Settings) -> Library:
-    return Library(settings.effective_models_dir, settings.shipped_models_dir, settings.state_dir)
+    return Library(settings.effective_models_dir, settings.models.bundled_dir, settings.state_dir)
 
 
 def integrity_of(configuration: Configuration) -> Integrity:
@@ -29,7 +29,7 @@ def catalog_of(settings: Settings) -> Catalog:
 
 def model_to_install(settings: Settings) -> str:
     """The default model; its larger one where the default only comes with edgeagent itself."""
-    known, wanted = catalog_of(settings), settings.default_model
+    known, wanted = catalog_of(settings), settings.models.default
     if wanted not in known or known.entry(wanted).larger is None:
         return wanted
     entry = known.entry(wanted)

@@ -44,7 +44,7 @@ def model_to_measure(found: Configuration) -> Path | None:
         if entry.task in ("embedding", "rerank") or entry.tools is not None
     }
     models = [model for model in models if model.path.suffix == ".gguf" and model.id not in others]
-    models.sort(key=lambda model: (model.id != found.settings.default_model, model.size_bytes))
+    models.sort(key=lambda model: (model.id != found.settings.models.default, model.size_bytes))
     return models[0].path if models else None
 
 

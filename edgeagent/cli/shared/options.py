@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,8 @@ def configured(config: Path | None, **flags: Any) -> Configuration:
     """Settings from all layers, the profile of this device among them. Raises: SettingsError, also for a
     state directory that cannot be one."""
     here = configure(flags=flags, config=config)
+    for renaming in here.resolved.renamings:
+        _warn(str(renaming))
     state_dir = here.settings.state_dir
     there = next((path for path in (state_dir, *state_dir.parents) if path.exists()), None)
     if there is not None and not there.is_dir():
@@ -49,3 +52,9 @@ def configured(config: Path | None, **flags: Any) -> Configuration:
             "choose another --state-dir."
         )
     return here
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Once in a process, though a command may resolve its settings again for another command."""
+    click.echo(f"edgeagent: warning: {text}", err=True)

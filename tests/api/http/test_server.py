@@ -207,7 +207,7 @@ os.execv(sys.executable, [sys.executable, "-m", "edgeagent", "serve", *sys.argv[
 def activated(sock: socket.socket, state_dir: Path) -> subprocess.Popen[str]:
     """A daemon that is handed a socket as systemd hands it over."""
     config = state_dir / "edgeagent.toml"
-    config.write_text("preload = false\n")
+    config.write_text("models.preload = false\n")
     arguments = ["--state-dir", str(state_dir), "--config", str(config)]
     return subprocess.Popen(
         [sys.executable, "-c", INHERIT, str(sock.fileno()), *arguments],

@@ -383,7 +383,7 @@ def test_a_models_directory_below_a_file_is_one_clear_failure(
 ) -> None:
     (tmp_path / "file").write_text("")
     library = Library(tmp_path / "file" / "models", tmp_path / "shipped")
-    with pytest.raises(InstallFailed, match="set models_dir to a directory"):
+    with pytest.raises(InstallFailed, match=r"set models\.dir to a directory"):
         install("tiny", library, from_path(stories))
 
 

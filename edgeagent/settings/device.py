@@ -1,0 +1,17 @@
+"""`[device]`: the profile of this device, and when it is measured."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from edgeagent.settings.table import SettingsTable
+
+
+class DeviceSettings(SettingsTable):
+    profile: str | None = Field(
+        default=None,
+        description="name of the device profile; default: the profile that matches the device",
+    )
+    measure_when_idle: bool = Field(
+        default=True, description="measure the speed of a new device when the daemon is idle"
+    )

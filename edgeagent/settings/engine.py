@@ -1,0 +1,60 @@
+"""`[engine]`: context, batching and limits of the worker of one model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgeagent.settings.table import SettingsTable
+
+
+class EngineSettings(SettingsTable):
+    n_ctx: int = Field(
+        default=4096, ge=256, le=1 << 20, description="KV cells of a model, shared by all its slots"
+    )
+    n_seq: int = Field(default=8, ge=1, le=64, description="sequences decoded in one batch")
+    n_prefixes: int = Field(
+        default=24, ge=0, le=128, description="idle prefixes kept in the KV cache"
+    )
+    n_batch: int = Field(default=512, ge=32, le=4096, description="limit of tokens in one step")
+    n_threads: int | None = Field(
+        default=None, ge=1, le=256, description="threads of one worker; default: usable cores"
+    )
+    kv_type: Literal["f16", "q8_0", "q4_0"] = Field(
+        default="f16", description="number type of the KV cache"
+    )
+    flash_attention: Literal["auto", "on", "off"] = Field(
+        default="auto", description="flash attention"
+    )
+    reproducible: bool = Field(
+        default=False,
+        description="give the same text whatever else runs in the batch; about a tenth slower",
+    )
+    step_budget_ms: float = Field(
+        default=150.0,
+        ge=5,
+        le=10_000,
+        description="longest time that one chunk of a prompt may delay running answers",
+    )
+    stream_interval_ms: float = Field(
+        default=20.0,
+        ge=0,
+        le=1000,
+        description="shortest time between two chunks of a stream, longer under load; 0: every token",
+    )
+    default_max_tokens: int = Field(
+        default=1024, ge=1, le=1 << 20, description="max_tokens of a request that gives none"
+    )
+    queue_limit: int = Field(
+        default=64, ge=0, le=10_000, description="limit of requests that wait for a model"
+    )
+    queue_timeout_s: float = Field(
+        default=60.0, gt=0, le=3600, description="longest time a request may wait in the queue"
+    )
+    template_timeout_s: float = Field(
+        default=2.0, gt=0, le=60, description="time limit for rendering a chat template"
+    )
+    grammar_timeout_s: float = Field(
+        default=2.0, gt=0, le=60, description="time limit for compiling a schema or grammar"
+    )

@@ -24,7 +24,7 @@ from msgspec import Struct
 from edgeagent.catalog.record import InstalledModel
 from edgeagent.durable import open_regular, replace_text
 from edgeagent.errors import InstallFailed
-from edgeagent.types import FileIdentity
+from edgeagent.types.engine import FileIdentity
 
 # More than a device has models; a state directory outlives many.
 _MAX_DIGESTS = 500

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from edgeagent.errors import SettingsError
-from edgeagent.types import Tool
+from edgeagent.types.tools import Tool
 
 # Without one that was calibrated.
 THRESHOLD = 0.5

@@ -24,7 +24,7 @@ from edgeagent.catalog.digest import CHUNK_BYTES
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.record import InstalledModel
 from edgeagent.errors import ModelAltered, ModelNotApproved, ModelUnusable
-from edgeagent.types import FileIdentity
+from edgeagent.types.engine import FileIdentity
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from edgeagent.catalog.ids import is_id
 from edgeagent.catalog.toml import to_toml
-from edgeagent.types import TemplateFacts
+from edgeagent.types.template import TemplateFacts
 
 RECORD = "installed.toml"
 # A shipped model calls it model.toml: it is part of the release, nobody installed it.

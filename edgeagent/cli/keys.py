@@ -23,7 +23,7 @@ from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.key_record import Key, KeySpec, NewKey, scopes_from
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.sql import now_ms
-from edgeagent.types import ALL_SCOPES, KeyLimits
+from edgeagent.types.caller import ALL_SCOPES, KeyLimits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -21,7 +21,7 @@ from edgeagent.errors import StartFailed
 from edgeagent.store import keys
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
-from edgeagent.types import ALL_SCOPES
+from edgeagent.types.caller import ALL_SCOPES
 
 logger = logging.getLogger(__name__)
 

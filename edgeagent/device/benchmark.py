@@ -21,7 +21,7 @@ import msgspec
 from edgeagent.device.measure import Measurement, measure, thread_counts
 from edgeagent.device.measurements import MeasurementStore, fingerprint
 from edgeagent.device.probe import Device
-from edgeagent.types import ModelMeasurement
+from edgeagent.types.measurement import ModelMeasurement
 from edgeagent.worker import spawn
 
 MACHINE_LIMIT_S = 5.0

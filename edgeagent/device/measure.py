@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from edgeagent.device.probe import Device
-from edgeagent.types import ModelMeasurement
+from edgeagent.types.measurement import ModelMeasurement
 from edgeagent.worker import spawn
 
 Progress = Callable[[str, float], None]

@@ -5,15 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from edgeagent.engine import protocol
-from edgeagent.types import (
-    EngineConfig,
-    EngineFacts,
-    EngineHealth,
-    GenerateSpec,
-    PromptFacts,
-    Question,
-    TokenChunk,
-)
+from edgeagent.types.answer import PromptFacts, TokenChunk
+from edgeagent.types.engine import EngineConfig, EngineFacts, EngineHealth
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.questions import Question
 from edgeagent.worker.client import WorkerClient
 from edgeagent.worker.reply_stream import ReplyStream
 

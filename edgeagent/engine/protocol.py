@@ -8,19 +8,12 @@ from __future__ import annotations
 
 import msgspec
 
-from edgeagent.types import (
-    Cells,
-    EngineConfig,
-    EngineFacts,
-    EngineHealth,
-    GenerateSpec,
-    PromptFacts,
-    Question,
-    Scores,
-    TemplateFacts,
-    TokenChunk,
-    Vectors,
-)
+from edgeagent.types.answer import PromptFacts, TokenChunk
+from edgeagent.types.engine import EngineConfig, EngineFacts, EngineHealth
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.kv_state import Cells
+from edgeagent.types.questions import Question, Scores, Vectors
+from edgeagent.types.template import TemplateFacts
 from edgeagent.worker.protocol import (
     Cancel,
     Heartbeat,

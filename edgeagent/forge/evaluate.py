@@ -22,7 +22,7 @@ from edgeagent.forge.classes import Classes, Threshold
 from edgeagent.forge.datasets import OUT_OF_SCOPE, Corpus, Item
 from edgeagent.forge.figures import intent_figures, thresholds
 from edgeagent.forge.vocabulary import Vocabulary, first_values
-from edgeagent.types import EngineConfig
+from edgeagent.types.engine import EngineConfig
 from edgeagent.types.intents import (
     LAST_SLOT,
     NO_SLOTS,

@@ -36,7 +36,9 @@ from edgeagent.pool import Placement
 from edgeagent.pool.template_facts import LearntTemplates
 from edgeagent.routing.aliases import Aliases
 from edgeagent.settings import Settings
-from edgeagent.types import EngineConfig, Sampling, Task, TemplateFacts
+from edgeagent.types.engine import EngineConfig, Task
+from edgeagent.types.sampling import Sampling
+from edgeagent.types.template import TemplateFacts
 from edgeagent.worker.client import WorkerClient
 
 logger = logging.getLogger(__name__)

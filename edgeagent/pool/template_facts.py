@@ -9,7 +9,8 @@ from pathlib import Path
 from edgeagent.catalog.record import InstalledModel
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError
-from edgeagent.types import TemplateFacts, TemplateSpec
+from edgeagent.types.questions import TemplateSpec
+from edgeagent.types.template import TemplateFacts
 
 logger = logging.getLogger(__name__)
 

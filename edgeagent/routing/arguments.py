@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from edgeagent.types import Tool
+from edgeagent.types.tools import Tool
 
 # Narrow a target that is told otherwise already.
 _DISPENSABLE = frozenset({"domain", "floor"})

@@ -11,7 +11,7 @@ from edgeagent.routing.entities import listed
 from edgeagent.routing.results import told
 from edgeagent.routing.rules import RuleBook
 from edgeagent.routing.targets import Home
-from edgeagent.types import Tool
+from edgeagent.types.tools import Tool
 
 # How Home Assistant tells a model of the satellite that it hears.
 _HERE = re.compile(r"You are in area ([^\n(]+?)(?: \(floor [^)]*\))? and all generic commands")

@@ -20,7 +20,8 @@ from edgeagent.routing.sentences import Phrase, Template
 from edgeagent.routing.targets import AmbiguousTarget, Home, Target
 from edgeagent.routing.values import PATTERNS, READERS
 from edgeagent.routing.words import Words
-from edgeagent.types import CallText, Tool
+from edgeagent.types.answer import CallText
+from edgeagent.types.tools import Tool
 
 # Commands are short; what is longer would hold up others while it is compared.
 MAX_CHARACTERS = 300

@@ -19,8 +19,10 @@ from edgeagent.catalog.assistant import Assistant
 from edgeagent.catalog.ids import nearest
 from edgeagent.errors import Forbidden, InvalidParameter
 from edgeagent.routing import SHIPPED_RULES
-from edgeagent.types import CallText, GenerateSpec, Tool, ToolUse
+from edgeagent.types.answer import CallText
+from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import Candidate, IntentQuestion, Slot, WholeCall
+from edgeagent.types.tools import Tool, ToolUse
 
 # The rules for clients' tools are imported by the first request that needs them: most daemons never
 # get one, and the modules take 0.6 MB.

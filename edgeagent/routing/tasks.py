@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edgeagent.types import Task, TemplateFacts
+from edgeagent.types.engine import Task
+from edgeagent.types.template import TemplateFacts
 
 
 class TaskWords(NamedTuple):

@@ -42,20 +42,19 @@ from edgeagent.serving.call_sentences import CallDescriber
 from edgeagent.serving.models import ModelStatus, Readiness
 from edgeagent.serving.request_log import log, model_of, row_of
 from edgeagent.store.requests import RequestRow
-from edgeagent.types import (
+from edgeagent.types.answer import (
     CallText,
-    EngineFacts,
     FinishReason,
-    GenerateSpec,
     PromptFacts,
-    Sampling,
     SchemaNote,
-    Task,
-    TemplateFacts,
     TokenChunk,
     Usage,
 )
+from edgeagent.types.engine import EngineFacts, Task
+from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import Confidence
+from edgeagent.types.sampling import Sampling
+from edgeagent.types.template import TemplateFacts
 
 logger = logging.getLogger(__name__)
 

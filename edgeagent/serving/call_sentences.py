@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from edgeagent.types import CallDelta, CallText, TokenChunk
+from edgeagent.types.answer import CallDelta, CallText, TokenChunk
 
 
 class CallDescriber:

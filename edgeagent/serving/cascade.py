@@ -17,7 +17,7 @@ from dataclasses import replace
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
 from edgeagent.routing.intents import AssistantPreferences, UnsuitedRequest
 from edgeagent.serving.answer import Agent, Decision, RequestOrigin
-from edgeagent.types import GenerateSpec
+from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import Confidence
 
 ESCALATED = "escalated"

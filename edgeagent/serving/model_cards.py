@@ -13,7 +13,7 @@ from edgeagent.engine.client import EngineClient
 from edgeagent.errors import ModelNotFound
 from edgeagent.pool import Pool
 from edgeagent.serving.answer import DEFAULT_ALIASES
-from edgeagent.types import Sampling
+from edgeagent.types.sampling import Sampling
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edgeagent.types import Task, TemplateFacts
+from edgeagent.types.engine import Task
+from edgeagent.types.template import TemplateFacts
 
 
 @dataclass(frozen=True)

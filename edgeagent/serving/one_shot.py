@@ -25,7 +25,8 @@ from edgeagent.serving.answer import (
 )
 from edgeagent.serving.request_log import log, model_of, noted
 from edgeagent.store.requests import RequestRow
-from edgeagent.types import Question, Scores, Task, Vectors
+from edgeagent.types.engine import Task
+from edgeagent.types.questions import Question, Scores, Vectors
 
 logger = logging.getLogger(__name__)
 

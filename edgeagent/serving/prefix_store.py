@@ -29,7 +29,8 @@ from edgeagent.store import prefix_files, prefixes
 from edgeagent.store.database import Database
 from edgeagent.store.prefixes import Chain, Piece
 from edgeagent.store.sql import now_ms
-from edgeagent.types import CachedSpec, Cells, HeldSpec, LiftSpec, PlaceSpec, Usage
+from edgeagent.types.answer import Usage
+from edgeagent.types.kv_state import CachedSpec, Cells, HeldSpec, LiftSpec, PlaceSpec
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ import time
 from typing import Protocol
 
 from edgeagent.store.requests import RequestRow
-from edgeagent.types import FinishReason, GenerateSpec, Usage
+from edgeagent.types.answer import FinishReason, Usage
+from edgeagent.types.generation import GenerateSpec
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edgeagent.errors import InvalidParameter
-from edgeagent.types import ALL_SCOPES, Caller, KeyLimits, KeyScope
+from edgeagent.types.caller import ALL_SCOPES, Caller, KeyLimits, KeyScope
 
 _OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,63}")
 _TOOL = re.compile(r"[A-Za-z0-9_-]{1,64}")

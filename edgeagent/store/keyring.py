@@ -26,7 +26,7 @@ from edgeagent.store.key_record import Key, KeySpec, NewKey
 from edgeagent.store.key_time import KeyTime
 from edgeagent.store.readers import Readers
 from edgeagent.store.sql import now_ms
-from edgeagent.types import ALL_SCOPES, LOCAL, Caller
+from edgeagent.types.caller import ALL_SCOPES, LOCAL, Caller
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@
 
 An intent is one token of its model: the whole call, or all up to the slots. Slots and the end of a call
 are tokens too; only values are ordinary text. The forge trains models that way (`forge.vocabulary`), the
-engine reads the tokens back (`engine.offer`).
+engine reads the tokens back (`engine.intents.intent_scoring`).
 """
 
 from __future__ import annotations

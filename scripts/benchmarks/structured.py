@@ -71,7 +71,8 @@ def mask_costs(model: Path) -> dict[str, float]:
     from edgeagent.engine.llama.model import Llama
     from edgeagent.engine.prompt.intake import vocabulary_of
     from edgeagent.engine.structured.grammar import compile_source, source_of, tokenizer_of
-    from edgeagent.types import EngineConfig, Form
+    from edgeagent.types.engine import EngineConfig
+    from edgeagent.types.generation import Form
     from edgeagent.worker.confinement import rss_bytes
 
     llama = Llama(EngineConfig(model_id="m", path=str(model), n_ctx=256, n_threads=1))
@@ -106,7 +107,7 @@ def timed_draws(
     from edgeagent.engine.llama.sampler import Sampler
     from edgeagent.engine.llama.sampler_chain import Candidates
     from edgeagent.engine.structured.constraint import Constraint
-    from edgeagent.types import Sampling
+    from edgeagent.types.sampling import Sampling
 
     candidates, rng = Candidates(llama.n_vocab), np.random.default_rng(1)
     logits = rng.normal(0, 3, llama.n_vocab).astype(np.float32)

@@ -34,7 +34,10 @@ from edgeagent.engine.structured.grammar import compile_source, source_of
 from edgeagent.engine.structured.grammar_compiler import try_out
 from edgeagent.engine.structured.json_completion import Ending
 from edgeagent.errors import BadRequest, EdgeAgentError
-from edgeagent.types import EngineConfig, Form, GenerateSpec, Prompt, Sampling
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import Form, GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
 from tests.engine.schema_maker import schema_of
 
 LIMITS = (1, 3, 8, 16, 32, 64, 128, 256)

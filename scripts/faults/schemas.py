@@ -31,7 +31,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import BadRequest, EdgeAgentError
-from edgeagent.types import EngineConfig, Form, GenerateSpec, Prompt, Sampling
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import Form, GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
 from tests.engine.schema_corpus import bad, bfcl, good
 
 CLIENTS = 8

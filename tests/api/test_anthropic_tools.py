@@ -9,7 +9,8 @@ import pytest
 
 from edgeagent.api.anthropic.schemas import MessagesRequest
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
-from edgeagent.types import LOCAL, Tool
+from edgeagent.types.caller import LOCAL
+from edgeagent.types.tools import Tool
 from tests.conftest import SMOLLM, DaemonProcess
 from tests.lazy import lazily
 

@@ -14,7 +14,7 @@ from edgeagent.api.http import loose_body
 from edgeagent.api.ollama.model_schemas import EmbedRequest, ShowRequest
 from edgeagent.api.ollama.options import UNBOUNDED, OllamaOptions
 from edgeagent.api.ollama.schemas import OllamaChatRequest, OllamaGenerateRequest
-from edgeagent.types import Sampling
+from edgeagent.types.sampling import Sampling
 from tests.conftest import SMOLLM, DaemonProcess
 
 ASK = [{"role": "user", "content": "hi"}]

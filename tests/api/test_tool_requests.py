@@ -16,7 +16,9 @@ from edgeagent.api.http.tool_calls import MAX_TOOLS, CallCollector, merged, tool
 from edgeagent.api.openai.chat import ChatWriter
 from edgeagent.errors import Forbidden, InvalidParameter
 from edgeagent.serving.answer import Decision
-from edgeagent.types import LOCAL, CallDelta, TokenChunk, Tool
+from edgeagent.types.answer import CallDelta, TokenChunk
+from edgeagent.types.caller import LOCAL
+from edgeagent.types.tools import Tool
 from tests.conftest import SMOLLM, DaemonProcess
 
 ASK: list[Any] = [{"role": "user", "content": "Light, please."}]

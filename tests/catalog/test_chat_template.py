@@ -19,7 +19,7 @@ from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.library import Library
 from edgeagent.catalog.record import InstalledModel, read_record
 from edgeagent.errors import InstallFailed, ModelAltered, ModelUnusable
-from edgeagent.types import TemplateFacts
+from edgeagent.types.template import TemplateFacts
 
 ONE, TWO = ChatTemplate("{{ messages }} eins\r\n"), ChatTemplate("{{ messages }} zwei")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.catalog.record import InstalledModel, parse_record
-from edgeagent.types import TemplateFacts
+from edgeagent.types.template import TemplateFacts
 
 OLD = 'id = "tale"\nfile = "tale.gguf"\n'
 

@@ -7,7 +7,11 @@ from pathlib import Path
 import psutil
 
 from edgeagent.engine.client import EngineClient
-from edgeagent.types import EmbedSpec, EngineConfig, GenerateSpec, Prompt, Sampling
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.questions import EmbedSpec
+from edgeagent.types.sampling import Sampling
 
 
 async def measured_rss(path: Path, **options: object) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from edgeagent.store.database import Database, Options
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.store_key import Secret
-from edgeagent.types import ALL_SCOPES
+from edgeagent.types.caller import ALL_SCOPES
 
 SECRET = Secret(b"k" * 32, "the test")
 

@@ -13,7 +13,9 @@ from edgeagent.daemon.preload import Headstart
 from edgeagent.device.configuration import Configuration, configure
 from edgeagent.engine.client import EngineClient
 from edgeagent.pool.placement import InstalledModels
-from edgeagent.types import EngineConfig, GenerateSpec, Prompt
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
 
 
 @pytest.fixture

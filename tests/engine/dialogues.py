@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeagent.types import Tool, ToolUse
+from edgeagent.types.tools import Tool, ToolUse
 
 Message = dict[str, Any]
 

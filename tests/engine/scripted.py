@@ -14,17 +14,12 @@ from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.llama.sampler_chain import Candidates
 from edgeagent.engine.prompt.intake import Intake
-from edgeagent.types import (
-    CallDelta,
-    EngineConfig,
-    GenerateSpec,
-    Prompt,
-    Sampling,
-    TokenChunk,
-    TokenLogprob,
-    ToolUse,
-    Usage,
-)
+from edgeagent.types.answer import CallDelta, TokenChunk, TokenLogprob, Usage
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
+from edgeagent.types.tools import ToolUse
 from tests.engine.fakes import FakeRunner
 
 N_CELLS = 4096

@@ -3,7 +3,10 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.engine import protocol
-from edgeagent.types import GenerateSpec, Prompt, Sampling, TokenChunk, Usage
+from edgeagent.types.answer import TokenChunk, Usage
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
 from edgeagent.worker import frames
 
 USAGE = Usage(3, 1, 2, 0.1, 0.2, 0.3)

@@ -22,7 +22,10 @@ from edgeagent.errors import (
 from edgeagent.pool import Placement, Pool, PoolLimits
 from edgeagent.pool.cores import share_cores
 from edgeagent.pool.memory import Held, decide
-from edgeagent.types import EngineConfig, GenerateSpec, Prompt, Sampling
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
 from tests.conftest import wait_for
 from tests.worker.counter import CounterClient, CounterConfig
 

@@ -10,7 +10,7 @@ from edgeagent.routing import SHIPPED_RULES
 from edgeagent.routing.assist import commands_of, is_mapped
 from edgeagent.routing.commands import Command, Commands
 from edgeagent.routing.rules import read_rules
-from edgeagent.types import Tool
+from edgeagent.types.tools import Tool
 from tests.routing.assist import HOME, SLOTS, schema
 from tests.routing.phrasings import (
     DEVELOPMENT,

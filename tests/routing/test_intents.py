@@ -9,8 +9,10 @@ import pytest
 from edgeagent.catalog.assistant import Assistant, SlottedTool
 from edgeagent.errors import Forbidden, InvalidParameter
 from edgeagent.routing.intents import UnsuitedRequest, make_intent_question
-from edgeagent.types import Form, GenerateSpec, Prompt, Tool, ToolUse
+from edgeagent.types.generation import Form, GenerateSpec
 from edgeagent.types.intents import Candidate, Slot
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.tools import Tool, ToolUse
 
 ASSISTANT = Assistant(
     domains={"home": ("light", "door"), "music": ("Play", "door")},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.serving.call_sentences import CallDescriber, arguments_of, sentence
-from edgeagent.types import CallDelta, CallText, TokenChunk
+from edgeagent.types.answer import CallDelta, CallText, TokenChunk
 
 
 def test_the_pieces_of_a_call_become_one_sentence_and_the_call_itself():

@@ -20,7 +20,7 @@ from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.ownership import Selector
 from edgeagent.store.store_key import Secret
-from edgeagent.types import ALL_SCOPES
+from edgeagent.types.caller import ALL_SCOPES
 
 SPEC = KeySpec(name="test", scopes=ALL_SCOPES)
 

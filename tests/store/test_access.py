@@ -22,7 +22,7 @@ from edgeagent.store.erasure import Places, Request
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.ownership import Selector
-from edgeagent.types import ALL_SCOPES, LOCAL
+from edgeagent.types.caller import ALL_SCOPES, LOCAL
 
 SPEC = KeySpec(name="ward", scopes=ALL_SCOPES)
 CLIENT = KeySpec(name="tablet", scopes=frozenset({"chat"}), owner="ann")

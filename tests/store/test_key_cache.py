@@ -9,7 +9,7 @@ from edgeagent.store import key_cache as memories
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.ownership import Selector
-from edgeagent.types import ALL_SCOPES, LOCAL
+from edgeagent.types.caller import ALL_SCOPES, LOCAL
 
 SPEC = KeySpec(name="ward", scopes=ALL_SCOPES)
 

@@ -17,7 +17,7 @@ from edgeagent.store.database import Database
 from edgeagent.store.key_record import Key, KeySpec, scopes_from
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.store_key import Secret
-from edgeagent.types import ALL_SCOPES, LOCAL, KeyLimits
+from edgeagent.types.caller import ALL_SCOPES, LOCAL, KeyLimits
 
 NOW = 1_800_000_000_000
 CHAT = KeySpec(name="ward 7", scopes=frozenset({"chat"}))

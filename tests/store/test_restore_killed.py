@@ -16,7 +16,7 @@ from edgeagent.store.erasure import Places, Request
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.ownership import Selector
-from edgeagent.types import ALL_SCOPES
+from edgeagent.types.caller import ALL_SCOPES
 
 STEPS = ("rename", "replace", "unlink", "fsync")
 KILLED = 9

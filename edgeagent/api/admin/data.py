@@ -30,7 +30,7 @@ from edgeagent.errors import InsufficientScope
 from edgeagent.store import audit_anchor, erasure
 from edgeagent.store.lifecycle import Custody
 from edgeagent.store.ownership import Selector
-from edgeagent.types import Caller
+from edgeagent.types.caller import Caller
 
 MAX_PAGE = 1000
 _TAGS = ["data"]

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgeagent.store.key_record import Key, KeySpec, scopes_from
-from edgeagent.types import KeyLimits
+from edgeagent.types.caller import KeyLimits
 
 YEARS_10_S = 315_360_000
 

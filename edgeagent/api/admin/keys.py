@@ -24,7 +24,7 @@ from edgeagent.settings import Settings
 from edgeagent.store.key_record import Key, NewKey
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.sql import now_ms
-from edgeagent.types import LOCAL
+from edgeagent.types.caller import LOCAL
 
 _UNKNOWN = ResponseSpec(ErrorBody, description="Unknown key")
 _FORBIDDEN = ResponseSpec(ErrorBody, description="Done on the device only")

@@ -31,7 +31,9 @@ from edgeagent.serving.answer import Agent, Answer, Decision
 from edgeagent.serving.cascade import settle
 from edgeagent.serving.one_shot import OneShotService
 from edgeagent.settings import Settings
-from edgeagent.types import CountSpec, FinishReason, GenerateSpec, PromptFacts, TokenChunk
+from edgeagent.types.answer import FinishReason, PromptFacts, TokenChunk
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.questions import CountSpec
 
 Json = dict[str, Any]
 logger = logging.getLogger(__name__)

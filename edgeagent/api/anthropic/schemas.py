@@ -22,7 +22,11 @@ from edgeagent.api.http.tool_offer import ToolOffer, refuse_hosted_choice
 from edgeagent.api.openai.schemas.common import StopText
 from edgeagent.api.openai.schemas.response_format import schema_form
 from edgeagent.errors import InvalidParameter, ThreadUnsupported, UnsupportedParameter
-from edgeagent.types import Caller, Form, Prompt, Sampling, ToolUse
+from edgeagent.types.caller import Caller
+from edgeagent.types.generation import Form
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
+from edgeagent.types.tools import ToolUse
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128

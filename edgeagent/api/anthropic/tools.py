@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstrai
 from edgeagent.api.http.field_marks import STRICT, IgnoredField
 from edgeagent.api.http.tool_offer import ToolOffer
 from edgeagent.errors import UnsupportedParameter
-from edgeagent.types import Tool
+from edgeagent.types.tools import Tool
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 

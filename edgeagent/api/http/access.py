@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from edgeagent.types import KeyScope
+from edgeagent.types.caller import KeyScope
 
 Need = KeyScope | Literal["open", "any key"]
 

@@ -27,7 +27,7 @@ from edgeagent.api.http.paths import Paths
 from edgeagent.errors import EdgeAgentError, InsufficientScope, Unauthorized
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.keys import looks_like_one
-from edgeagent.types import Caller
+from edgeagent.types.caller import Caller
 from edgeagent.worker.log_format import escaped
 
 logger = logging.getLogger(__name__)

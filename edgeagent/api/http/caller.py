@@ -8,7 +8,7 @@ from litestar import Request
 
 from edgeagent.api.http.access import parts
 from edgeagent.serving.answer import RequestOrigin
-from edgeagent.types import Caller
+from edgeagent.types.caller import Caller
 
 
 def caller_of(request: Request[Any, Any, Any]) -> Caller:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from edgeagent.errors import RateLimited
-from edgeagent.types import LOCAL, Caller
+from edgeagent.types.caller import LOCAL, Caller
 
 Clock = Callable[[], float]  # seconds, monotonic
 

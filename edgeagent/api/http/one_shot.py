@@ -13,7 +13,7 @@ from edgeagent.api.http.shutdown import shutdown_of, shutting_down
 from edgeagent.api.http.stream import client_gone
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.one_shot import OneShotRequest
-from edgeagent.types import Vectors
+from edgeagent.types.questions import Vectors
 
 # Encoding that many bytes takes longer than the event loop should stand still.
 MUCH_BYTES = 256 << 10

@@ -20,7 +20,7 @@ from edgeagent.api.http.access import parts
 from edgeagent.api.http.errors import encoded, translate
 from edgeagent.serving.conversations import NOTE_READ
 from edgeagent.store.keyring import Keyring
-from edgeagent.types import Caller
+from edgeagent.types.caller import Caller
 
 STORED = (
     ("v1", "responses"),

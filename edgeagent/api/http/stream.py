@@ -20,7 +20,7 @@ from edgeagent.api.http.shutdown import shutdown_of, shutting_down
 from edgeagent.api.http.usage import tokens_of
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
-from edgeagent.types import PromptFacts, TokenChunk
+from edgeagent.types.answer import PromptFacts, TokenChunk
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,9 @@ import msgspec
 
 from edgeagent.errors import Forbidden, InvalidParameter
 from edgeagent.routing.intents import UnsuitedRequest
-from edgeagent.types import CallDelta, Caller, Tool, ToolUse
+from edgeagent.types.answer import CallDelta
+from edgeagent.types.caller import Caller
+from edgeagent.types.tools import Tool, ToolUse
 
 MAX_TOOLS = 128
 NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # as OpenAI has it

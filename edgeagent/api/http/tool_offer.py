@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
-from edgeagent.types import Tool
+from edgeagent.types.tools import Tool
 
 INPUT = "input"
 CUSTOM_SCHEMA: dict[str, Any] = {

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from edgeagent.serving.answer import Answer, Decision
-from edgeagent.types import CallText, SchemaNote
+from edgeagent.types.answer import CallText, SchemaNote
 from edgeagent.types.intents import Confidence
 
 

@@ -33,7 +33,9 @@ from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Agent, Answer, Decision
 from edgeagent.serving.cascade import settle
 from edgeagent.settings import Settings
-from edgeagent.types import GenerateSpec, Prompt, PromptFacts, TokenChunk
+from edgeagent.types.answer import PromptFacts, TokenChunk
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
 
 Json = dict[str, Any]
 Kind = Literal["chat", "generate"]

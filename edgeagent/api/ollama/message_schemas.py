@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from edgeagent.api.http.tool_calls import as_arguments
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
-from edgeagent.types import Tool
+from edgeagent.types.tools import Tool
 
 Template = dict[str, Any]
 

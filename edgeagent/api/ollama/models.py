@@ -45,7 +45,8 @@ from edgeagent.routing.tasks import capabilities
 from edgeagent.serving.answer import Agent, Decision
 from edgeagent.serving.model_cards import LoadedCard, ModelCards
 from edgeagent.serving.one_shot import OneShotService
-from edgeagent.types import EmbedSpec, Sampling, Vectors
+from edgeagent.types.questions import EmbedSpec, Vectors
+from edgeagent.types.sampling import Sampling
 
 # Clients refuse to speak to one that is older than what they need.
 API_VERSION = "0.12.0"

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from edgeagent.api.http.field_marks import IgnoredField
 from edgeagent.api.http.loose_body import LooseModel, within
 from edgeagent.api.openai.schemas.common import StopText
-from edgeagent.types import Sampling
+from edgeagent.types.sampling import Sampling
 
 MAX_STOPS = 16
 # Ollama repeats a penalty over the whole context for -1; ours looks back this far at most.

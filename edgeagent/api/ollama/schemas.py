@@ -16,7 +16,10 @@ from edgeagent.api.openai.schemas.common import TokenLogprobBody
 from edgeagent.api.openai.schemas.completions import TokenId
 from edgeagent.api.openai.schemas.response_format import ANY_OBJECT, schema_form
 from edgeagent.errors import InvalidParameter
-from edgeagent.types import Caller, Form, Prompt, ToolUse
+from edgeagent.types.caller import Caller
+from edgeagent.types.generation import Form
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.tools import ToolUse
 
 MAX_MESSAGES = 4096
 MAX_CONTEXT = 1 << 20  # tokens; no model here has room for as many

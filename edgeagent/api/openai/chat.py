@@ -28,7 +28,9 @@ from edgeagent.settings import Settings
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import subject_of
-from edgeagent.types import CallDelta, CountSpec, GenerateSpec, TokenChunk
+from edgeagent.types.answer import CallDelta, TokenChunk
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.questions import CountSpec
 
 _encode = msgspec.json.encode
 

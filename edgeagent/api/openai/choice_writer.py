@@ -18,7 +18,7 @@ from edgeagent.api.http.usage import own_of, timings_of, usage_of
 from edgeagent.api.openai.logprobs import Speller
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
-from edgeagent.types import PromptFacts, TokenChunk, TokenLogprob
+from edgeagent.types.answer import PromptFacts, TokenChunk, TokenLogprob
 
 DONE = b"data: [DONE]\n\n"
 

@@ -23,7 +23,10 @@ from edgeagent.engine.client import EngineClient
 from edgeagent.errors import InvalidParameter
 from edgeagent.serving.answer import Agent, Answer
 from edgeagent.settings import Settings
-from edgeagent.types import DetokenizeSpec, GenerateSpec, Prompt, TokenChunk, TokenLogprob
+from edgeagent.types.answer import TokenChunk, TokenLogprob
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.questions import DetokenizeSpec
 
 _encode = msgspec.json.encode
 

@@ -17,7 +17,7 @@ from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.embeddings import EmbeddingAnswer, EmbeddingRequest
 from edgeagent.serving.one_shot import OneShotService
-from edgeagent.types import EmbedSpec, Vectors
+from edgeagent.types.questions import EmbedSpec, Vectors
 
 _encode = msgspec.json.encode
 

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Sequence
 from typing import Any
 
-from edgeagent.types import TokenLogprob
+from edgeagent.types.answer import TokenLogprob
 
 Body = dict[str, Any]
 

@@ -16,7 +16,7 @@ from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.rerank import RerankAnswer, RerankRequest
 from edgeagent.serving.one_shot import OneShotService
-from edgeagent.types import RerankSpec, Scores
+from edgeagent.types.questions import RerankSpec, Scores
 
 
 def encoded_ranking(scores: Scores, body: RerankRequest, model: str, answer_id: str) -> bytes:

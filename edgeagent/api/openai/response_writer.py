@@ -31,7 +31,7 @@ from edgeagent.api.openai.schemas.items import (
 )
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
-from edgeagent.types import CallDelta, PromptFacts, TokenChunk, TokenLogprob
+from edgeagent.types.answer import CallDelta, PromptFacts, TokenChunk, TokenLogprob
 
 _encode = msgspec.json.encode
 # Items that are calls, and what the events of their text are called.

@@ -38,7 +38,8 @@ from edgeagent.serving.one_shot import OneShotService
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.settings import Settings
 from edgeagent.store.rows import subject_of
-from edgeagent.types import CountSpec, GenerateSpec
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.questions import CountSpec
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from edgeagent.api.openai.schemas.embeddings import (
 )
 from edgeagent.serving.answer import Agent
 from edgeagent.serving.one_shot import OneShotService
-from edgeagent.types import DetokenizeSpec, TokenizeSpec
+from edgeagent.types.questions import DetokenizeSpec, TokenizeSpec
 
 
 @get(

@@ -29,8 +29,11 @@ from edgeagent.settings import Settings
 from edgeagent.store.history import History
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import subject_of
-from edgeagent.types import Caller, GenerateSpec, Prompt, Sampling
+from edgeagent.types.caller import Caller
+from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.ids import new_id
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
 
 
 @dataclass

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeagent.types import Task
+from edgeagent.types.engine import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from edgeagent.durable import replace_text, way_out
 from edgeagent.durable import sync_file as _sync_file
 from edgeagent.durable import sync_folder as _sync_folder
 from edgeagent.errors import EdgeAgentError, InstallFailed, ModelUnusable
-from edgeagent.types import TemplateFacts
+from edgeagent.types.template import TemplateFacts
 
 # Room that an install leaves for the database and the logs.
 RESERVE_BYTES = 64 * 1024 * 1024

@@ -12,7 +12,7 @@ from edgeagent.cli.shared.library import catalog_of, library_of
 from edgeagent.device.configuration import Configuration
 from edgeagent.device.measure import Measurement
 from edgeagent.errors import EdgeAgentError
-from edgeagent.types import MEASURED_DEPTH, MEASURED_STEPS, ModelMeasurement
+from edgeagent.types.measurement import MEASURED_DEPTH, MEASURED_STEPS, ModelMeasurement
 
 KV_OPTIONS = {"f16": "kv f16", "q8_0": "kv q8_0"}
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from edgeagent.catalog.chat_template import ChatTemplate, read_template
 from edgeagent.catalog.record import InstalledModel
 from edgeagent.engine.prompt.template_trial import check_template
-from edgeagent.types import TemplateFacts
+from edgeagent.types.template import TemplateFacts
 
 _SOURCES = {"model": "its own", "installed": "installed", "built-in": "edgeagent's"}
 _COLUMNS = ("system", "turns", "tools", "results", "thinking", "prefill")

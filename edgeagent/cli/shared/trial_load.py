@@ -8,7 +8,9 @@ from pathlib import Path
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import ModelUnusable
-from edgeagent.types import EngineConfig, TemplateFacts, TemplateSpec
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.questions import TemplateSpec
+from edgeagent.types.template import TemplateFacts
 
 TRIAL_TIMEOUT_S = 180.0
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from edgeagent.types import TokenChunk
+from edgeagent.types.answer import TokenChunk
 
 FEW_ANSWERS = 4
 

@@ -38,7 +38,8 @@ from edgeagent.engine.intents.intent_decoder import choose
 from edgeagent.engine.output.output_parser import NOTHING, Said
 from edgeagent.engine.structured.structured_decoder import Drawn, draw
 from edgeagent.errors import EngineFailed, QueueTimeout
-from edgeagent.types import EngineConfig, EngineHealth, PromptFacts, TokenChunk
+from edgeagent.types.answer import PromptFacts, TokenChunk
+from edgeagent.types.engine import EngineConfig, EngineHealth
 from edgeagent.worker.refusals import queue_full
 
 logger = logging.getLogger(__name__)

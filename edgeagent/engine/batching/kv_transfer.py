@@ -10,7 +10,7 @@ from array import array
 
 from edgeagent.engine.batching.kv_cache import KVCache, Match
 from edgeagent.engine.batching.runner import Runner
-from edgeagent.types import CachedSpec, Cells, HeldSpec, LiftSpec, PlaceSpec, StateQuestion
+from edgeagent.types.kv_state import CachedSpec, Cells, HeldSpec, LiftSpec, PlaceSpec, StateQuestion
 
 NOTHING = Cells(n=0)
 

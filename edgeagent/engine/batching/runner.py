@@ -15,7 +15,7 @@ from edgeagent.engine.batching.kv_cache import Run
 from edgeagent.engine.llama import kv_cells, kv_packing
 from edgeagent.engine.llama.model import Aborted, Llama
 from edgeagent.engine.llama.sampler_chain import Candidates
-from edgeagent.types import EngineConfig
+from edgeagent.types.engine import EngineConfig
 
 __all__ = ["Aborted", "LlamaRunner", "Row", "Runner"]
 

@@ -16,7 +16,8 @@ from edgeagent.engine.output.text_stream import TextStream
 from edgeagent.engine.structured.constraint import Constraint, Grammar
 from edgeagent.engine.structured.json_completion import Ending
 from edgeagent.engine.structured.output_spec import Wanted
-from edgeagent.types import FinishReason, GenerateSpec, PromptFacts, SchemaNote, Usage
+from edgeagent.types.answer import FinishReason, PromptFacts, SchemaNote, Usage
+from edgeagent.types.generation import GenerateSpec
 
 
 @dataclass(eq=False)

@@ -23,7 +23,8 @@ from edgeagent.engine.batching.runner import Aborted
 from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.embedding.rerank_prompt import relevance
 from edgeagent.errors import EngineFailed, QueueTimeout
-from edgeagent.types import EmbedSpec, EngineConfig, EngineHealth, RerankSpec, Scores, Vectors
+from edgeagent.types.engine import EngineConfig, EngineHealth
+from edgeagent.types.questions import EmbedSpec, RerankSpec, Scores, Vectors
 from edgeagent.worker.refusals import queue_full
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from typing import Any
 from edgeagent.engine.embedding.rerank_prompt import Pairing
 from edgeagent.engine.embedding.worker import EmbedWorker
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
-from edgeagent.types import EngineConfig, RerankSpec
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.questions import RerankSpec
 from edgeagent.worker.channel import Channel
 
 

@@ -13,11 +13,10 @@ from edgeagent.engine.embedding.embedder import Embedder, Embedding
 from edgeagent.engine.embedding.encoder import Encoder
 from edgeagent.engine.process.tokenizer_thread import TokenizerThread, check_ids
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
-from edgeagent.types import (
+from edgeagent.types.engine import EngineConfig, EngineFacts
+from edgeagent.types.questions import (
     DetokenizeSpec,
     EmbedSpec,
-    EngineConfig,
-    EngineFacts,
     RerankSpec,
     Scores,
     TokenizeSpec,

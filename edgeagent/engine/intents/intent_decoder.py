@@ -14,7 +14,7 @@ from edgeagent.engine.batching.sequence import Sequence
 from edgeagent.engine.intents.intent_scoring import Choice
 from edgeagent.engine.output.output_parser import Said
 from edgeagent.engine.structured.structured_decoder import Drawn
-from edgeagent.types import CallDelta
+from edgeagent.types.answer import CallDelta
 
 
 def choose(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:

@@ -27,10 +27,10 @@ import msgspec
 from edgeagent.catalog.gguf.description import inspect
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import EdgeAgentError
-from edgeagent.types import (
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.measurement import (
     MEASURED_DEPTH,
     MEASURED_STEPS,
-    EngineConfig,
     ModelMeasurement,
     PrefillDecode,
 )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeagent.engine.llama.sampler_chain import TOP_K_BEFORE_SORTING, Candidates, Chain
-from edgeagent.types import Sampling
+from edgeagent.types.sampling import Sampling
 
 # With more than these allowed, filters that cannot bear a logit of minus infinity never meet one: they
 # work on the first so many only.

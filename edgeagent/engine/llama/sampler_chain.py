@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeagent.engine.llama.bindings import lib
-from edgeagent.types import Sampling
+from edgeagent.types.sampling import Sampling
 
 CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)], align=True)
 # top_p and typical sort what they get: 3.8 ms a token on 49k candidates, 0.4 ms on the first 1024

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgeagent.engine.batching.runner import Runner
-from edgeagent.types import TokenLogprob, TopLogprob
+from edgeagent.types.answer import TokenLogprob, TopLogprob
 
 # What OpenAI sends for a token that is as good as impossible: JSON has no infinity.
 LEAST = -9999.0

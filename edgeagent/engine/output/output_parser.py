@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from edgeagent.engine.output.text_stream import StopFilter
 from edgeagent.engine.tool_syntax.family import CallReader, Family, find_marker
 from edgeagent.engine.tool_syntax.reasoning import Reasoning
-from edgeagent.types import (
+from edgeagent.types.answer import (
     CallDelta,
     FinishReason,
     SchemaNote,

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeagent.engine.batching.runner import Runner
 from edgeagent.engine.output.logprobs import scored, spelled
-from edgeagent.types import TokenLogprob, TopLogprob
+from edgeagent.types.answer import TokenLogprob, TopLogprob
 
 
 class PromptScores:

@@ -10,7 +10,7 @@ import msgspec
 from edgeagent.catalog.approvals import identity_of
 from edgeagent.catalog.gguf.description import inspect
 from edgeagent.errors import ModelAltered, ModelUnusable
-from edgeagent.types import EngineConfig
+from edgeagent.types.engine import EngineConfig
 
 
 class ModelFile:

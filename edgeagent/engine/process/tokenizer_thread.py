@@ -7,7 +7,8 @@ from typing import Any
 from edgeagent.engine import protocol
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import InvalidParameter
-from edgeagent.types import DetokenizeSpec, EngineConfig, TokenizeSpec
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.questions import DetokenizeSpec, TokenizeSpec
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.job_thread import JobThread
 

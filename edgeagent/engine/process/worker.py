@@ -25,26 +25,19 @@ from edgeagent.engine.process.model_file import ModelFile
 from edgeagent.engine.process.tokenizer_thread import TokenizerThread
 from edgeagent.engine.prompt.intake import Intake, slot_tokens
 from edgeagent.errors import EdgeAgentError, InvalidParameter
-from edgeagent.types import (
-    CachedSpec,
+from edgeagent.types.answer import PromptFacts, TokenChunk
+from edgeagent.types.engine import EngineConfig, EngineFacts, Task
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.kv_state import CachedSpec, HeldSpec, LiftSpec, PlaceSpec, StateQuestion
+from edgeagent.types.questions import (
     CountSpec,
     DetokenizeSpec,
     EmbedSpec,
-    EngineConfig,
-    EngineFacts,
-    GenerateSpec,
-    HeldSpec,
-    LiftSpec,
-    PlaceSpec,
-    PromptFacts,
     RerankSpec,
-    StateQuestion,
-    Task,
-    TemplateFacts,
     TemplateSpec,
-    TokenChunk,
     TokenizeSpec,
 )
+from edgeagent.types.template import TemplateFacts
 from edgeagent.worker import confinement, entry
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.loop import Loop

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from edgeagent.engine.prompt.template_abilities import Message
-from edgeagent.types import GenerateSpec
+from edgeagent.types.generation import GenerateSpec
 
 
 def without_looping_tools(spec: GenerateSpec) -> GenerateSpec:

@@ -10,7 +10,8 @@ import msgspec
 
 from edgeagent.engine.prompt.literal_text import Guard
 from edgeagent.errors import InvalidParameter
-from edgeagent.types import Prompt, ToolUse
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.tools import ToolUse
 
 
 def all_told(prompt: Prompt, tools: ToolUse | None) -> list[Any]:

@@ -33,15 +33,13 @@ from edgeagent.errors import (
     InvalidParameter,
     QueueFull,
 )
-from edgeagent.types import (
-    EngineConfig,
-    GenerateSpec,
-    Prompt,
-    PromptFacts,
-    Sampling,
-    TemplateFacts,
-)
+from edgeagent.types.answer import PromptFacts
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import IntentQuestion
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
+from edgeagent.types.template import TemplateFacts
 from edgeagent.worker.heartbeat import Pulse
 from edgeagent.worker.refusals import queue_full
 

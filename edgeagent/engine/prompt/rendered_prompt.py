@@ -24,7 +24,9 @@ from edgeagent.engine.tool_syntax import PLAIN
 from edgeagent.engine.tool_syntax.family import Family
 from edgeagent.engine.tool_syntax.reasoning import Reasoning, reasoning_of
 from edgeagent.errors import InvalidParameter, TemplateFailed
-from edgeagent.types import Prompt, TemplateFacts, TemplateSource, ToolUse
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.template import TemplateFacts, TemplateSource
+from edgeagent.types.tools import ToolUse
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from edgeagent.engine.prompt.template_host import TemplateRefused
 from edgeagent.engine.tool_syntax import PLAIN, chosen
 from edgeagent.engine.tool_syntax.family import Family
 from edgeagent.errors import TemplateFailed
-from edgeagent.types import TemplateFacts, TemplateSource, Tool
+from edgeagent.types.template import TemplateFacts, TemplateSource
+from edgeagent.types.tools import Tool
 
 Message = dict[str, Any]
 Render = Callable[[dict[str, Any]], str]

@@ -10,7 +10,7 @@ from edgeagent.engine.prompt.past_calls import in_words, is_about_calls, native
 from edgeagent.engine.prompt.template_abilities import Abilities, Message, described
 from edgeagent.engine.prompt.turn_merging import adapted
 from edgeagent.engine.tool_syntax.family import Family
-from edgeagent.types import Tool, ToolUse
+from edgeagent.types.tools import Tool, ToolUse
 
 # Behind a last result, for models that were never taught to call: SmolLM2-135M made the call again in 7 of
 # 8 dialogues without it.

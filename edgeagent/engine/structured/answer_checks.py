@@ -12,7 +12,7 @@ from edgeagent.engine.structured import schema_bounds as schemas
 from edgeagent.engine.structured.schema_repair import Note
 from edgeagent.engine.structured.schema_rewrite import without_patterns
 from edgeagent.errors import InvalidParameter, SchemaViolated
-from edgeagent.types import SchemaNote
+from edgeagent.types.answer import SchemaNote
 
 MAX_FAULTS = 4
 

@@ -12,7 +12,7 @@ from edgeagent.engine.structured import byte_grammar, schema_bounds
 from edgeagent.engine.structured.answer_checks import Check
 from edgeagent.engine.structured.byte_grammar import Closing, Effort
 from edgeagent.errors import SchemaUnsatisfiable, SchemaViolated
-from edgeagent.types import SchemaNote
+from edgeagent.types.answer import SchemaNote
 
 # A vocabulary of no more tokens has bytes alone.
 SINGLE_BYTES = 512

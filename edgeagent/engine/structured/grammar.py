@@ -23,7 +23,8 @@ from edgeagent.errors import (
     SchemaUnsatisfiable,
     UnsupportedParameter,
 )
-from edgeagent.types import Form, SchemaNote
+from edgeagent.types.answer import SchemaNote
+from edgeagent.types.generation import Form
 
 PARAM = schemas.PARAM
 # No white space between tokens, as OpenAI writes it: fewer tokens, and most of them are forced. A

@@ -12,7 +12,8 @@ from edgeagent.engine.structured.grammar import Source, source_of
 from edgeagent.engine.structured.schema_relaxation import Attempt
 from edgeagent.engine.structured.tool_grammar import source_of_tools
 from edgeagent.engine.tool_syntax.family import Family
-from edgeagent.types import Form, ToolUse
+from edgeagent.types.generation import Form
+from edgeagent.types.tools import ToolUse
 
 
 class Wanted(NamedTuple):

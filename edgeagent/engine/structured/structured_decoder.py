@@ -23,7 +23,7 @@ from edgeagent.engine.output.output_parser import Said
 from edgeagent.engine.structured.byte_grammar import LAST_TRY
 from edgeagent.engine.structured.constraint import Constraint
 from edgeagent.errors import EdgeAgentError, InvalidParameter
-from edgeagent.types import FinishReason, SchemaNote
+from edgeagent.types.answer import FinishReason, SchemaNote
 
 CUT = SchemaNote(
     None, "#", "max_tokens", "the tokens ran out within a call: what was open is closed, check its arguments"

@@ -13,7 +13,8 @@ from edgeagent.engine.structured.schema_relaxation import Attempt, Loosened, loo
 from edgeagent.engine.structured.schema_repair import Note
 from edgeagent.engine.tool_syntax.family import Family, Function, json_rule, quoted
 from edgeagent.errors import EdgeAgentError, InvalidParameter, UnsupportedParameter
-from edgeagent.types import Form, Tool, ToolUse
+from edgeagent.types.generation import Form
+from edgeagent.types.tools import Tool, ToolUse
 
 PARAM = "tools"
 

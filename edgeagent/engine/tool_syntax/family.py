@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from edgeagent.types import CallDelta
+from edgeagent.types.answer import CallDelta
 
 # A small model that may call again now and then does nothing else.
 MAX_CALLS = 8

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from edgeagent.engine.tool_syntax.family import Found
-from edgeagent.types import CallDelta
+from edgeagent.types.answer import CallDelta
 
 _WHITE = " \t\r\n"
 _FENCE = re.compile(r"```[a-z_]*\s*")

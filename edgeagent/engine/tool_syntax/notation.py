@@ -6,7 +6,7 @@ import json
 import re
 from typing import NamedTuple
 
-from edgeagent.types import CallDelta
+from edgeagent.types.answer import CallDelta
 
 MAX_HEAD = 256
 

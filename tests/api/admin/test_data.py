@@ -22,7 +22,7 @@ from edgeagent.store.erasure_hub import ErasureHub
 from edgeagent.store.lifecycle import Custody
 from edgeagent.store.ownership import Selector
 from edgeagent.store.store_key import Secret
-from edgeagent.types import ALL_SCOPES, Caller
+from edgeagent.types.caller import ALL_SCOPES, Caller
 from tests.conftest import wait_for
 from tests.store.rows import conversation, n_rows, request, transcript
 

@@ -16,7 +16,8 @@ from edgeagent.api.anthropic.messages import MessageWriter
 from edgeagent.api.anthropic.schemas import MessagesRequest
 from edgeagent.errors import EngineFailed, InvalidParameter, UnsupportedParameter
 from edgeagent.serving.answer import Answer, Decision
-from edgeagent.types import CallDelta, GenerateSpec, PromptFacts, TokenChunk, Usage
+from edgeagent.types.answer import CallDelta, PromptFacts, TokenChunk, Usage
+from edgeagent.types.generation import GenerateSpec
 from tests.api.wire import anthropic_error_of as error_of
 from tests.api.wire import connect, exchange, post, read_reply, request
 from tests.conftest import SMOLLM, DaemonProcess

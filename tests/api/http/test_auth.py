@@ -28,7 +28,7 @@ from edgeagent.store.database import open_store
 from edgeagent.store.key_record import KeySpec, NewKey
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.sql import now_ms
-from edgeagent.types import ALL_SCOPES, KeyLimits
+from edgeagent.types.caller import ALL_SCOPES, KeyLimits
 from tests.api.wire import error_of, message_at
 from tests.conftest import SMOLLM, wait_for
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.api.http.caller import bounded_priority
-from edgeagent.types import LOCAL, Caller
+from edgeagent.types.caller import LOCAL, Caller
 
 
 @pytest.mark.parametrize(

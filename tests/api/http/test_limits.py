@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edgeagent.api.http import limits
 from edgeagent.api.http.limits import FAILURES, MAX_PEERS, FailureThrottle, Limiter, duration
 from edgeagent.errors import RateLimited
-from edgeagent.types import LOCAL, Caller, KeyLimits
+from edgeagent.types.caller import LOCAL, Caller, KeyLimits
 
 
 class Clock:

@@ -21,7 +21,9 @@ from edgeagent.api.openai.schemas.chat import ChatRequest
 from edgeagent.api.openai.schemas.responses import ResponseRequest
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.serving.answer import Decision
-from edgeagent.types import LOCAL, CallDelta, TokenChunk, Tool
+from edgeagent.types.answer import CallDelta, TokenChunk
+from edgeagent.types.caller import LOCAL
+from edgeagent.types.tools import Tool
 from tests.conftest import SMOLLM, DaemonProcess
 
 NOW = {"type": "function", "name": "now", "parameters": {"type": "object", "properties": {}}}

@@ -23,7 +23,10 @@ from edgeagent.catalog.install.installer import install_file
 from edgeagent.catalog.library import Library
 from edgeagent.errors import EngineFailed, InvalidParameter, UnsupportedParameter
 from edgeagent.serving.answer import Answer, Decision
-from edgeagent.types import CallDelta, GenerateSpec, Sampling, TemplateFacts, TokenChunk, Usage
+from edgeagent.types.answer import CallDelta, TokenChunk, Usage
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.sampling import Sampling
+from edgeagent.types.template import TemplateFacts
 from tests.api.wire import exchange, ollama_error_of, post, request
 from tests.catalog.mutants import STR, Key, take_apart
 from tests.conftest import MINILM, SMOLLM, DaemonProcess, serving, wait_for

@@ -9,7 +9,7 @@ import pytest
 
 from edgeagent.catalog.record import InstalledModel
 from edgeagent.cli.shared.templates import printable, warning_of
-from edgeagent.types import TemplateFacts
+from edgeagent.types.template import TemplateFacts
 from tests.cli.conftest import one_line
 
 GOOD = (

@@ -6,7 +6,7 @@ import pytest
 
 from edgeagent.engine.batching import chunk_buffer
 from edgeagent.engine.batching.chunk_buffer import Chunks, Outbox
-from edgeagent.types import TokenChunk
+from edgeagent.types.answer import TokenChunk
 
 STEP_S = 0.033
 

@@ -18,7 +18,11 @@ from edgeagent.engine.output.logprobs import Logprobs
 from edgeagent.engine.output.prompt_scores import PromptScores
 from edgeagent.engine.output.text_stream import TextStream
 from edgeagent.errors import QueueFull
-from edgeagent.types import EngineConfig, GenerateSpec, Prompt, Sampling, TokenChunk, TokenLogprob
+from edgeagent.types.answer import TokenChunk, TokenLogprob
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
 from tests.conftest import n_examples
 from tests.engine.fakes import N_VOCAB, FakeRunner, next_token, reference
 

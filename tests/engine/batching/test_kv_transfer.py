@@ -7,7 +7,7 @@ from array import array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeagent.types import CachedSpec, HeldSpec, LiftSpec, PlaceSpec
+from edgeagent.types.kv_state import CachedSpec, HeldSpec, LiftSpec, PlaceSpec
 from tests.conftest import n_examples
 from tests.engine.batching.test_engine import Harness
 from tests.engine.fakes import FakeRunner, reference

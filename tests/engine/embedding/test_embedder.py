@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from edgeagent.engine.batching.runner import Aborted
 from edgeagent.engine.embedding.embedder import Embedder, Embedding, plan_texts, unit
 from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
-from edgeagent.types import EmbedSpec, EngineConfig, Vectors
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.questions import EmbedSpec, Vectors
 
 
 class FakeEncoder:

@@ -12,7 +12,10 @@ import pytest
 from edgeagent.catalog.gguf.description import inspect
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter, ModelUnusable
-from edgeagent.types import EmbedSpec, EngineConfig, GenerateSpec, Prompt, RerankSpec, TokenizeSpec
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.questions import EmbedSpec, RerankSpec, TokenizeSpec
 from tests.catalog.cross_encoder import CrossEncoder, write_cross_encoder
 from tests.catalog.synthetic import RANK, RANK_TEMPLATE, Design, write_model
 from tests.conftest import N_THREADS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeagent.engine.llama.sampler import Sampler
 from edgeagent.engine.llama.sampler_chain import Candidates
-from edgeagent.types import Sampling
+from edgeagent.types.sampling import Sampling
 
 N_VOCAB = 50
 CANDIDATES = Candidates(N_VOCAB)

@@ -18,7 +18,10 @@ from edgeagent.errors import (
     SchemaUnsatisfiable,
     UnsupportedParameter,
 )
-from edgeagent.types import EngineConfig, Form, Tool, ToolUse, TopLogprob
+from edgeagent.types.answer import TopLogprob
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import Form
+from edgeagent.types.tools import Tool, ToolUse
 from tests.conftest import n_examples
 from tests.engine.scripted import Stage, Told
 
@@ -260,7 +263,7 @@ def test_a_section_without_an_end_is_all_reasoning(stages):
 
 
 def test_a_template_can_be_told_not_to_open_it(stages):
-    from edgeagent.types import Prompt
+    from edgeagent.types.prompt import Prompt
 
     stage = stages["thinking"]
     prompt = Prompt(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeagent.engine.output.logprobs import LEAST, Logprobs
 from edgeagent.engine.output.text_stream import TextStream
-from edgeagent.types import TokenLogprob
+from edgeagent.types.answer import TokenLogprob
 from tests.conftest import n_examples
 from tests.engine.fakes import N_VOCAB, FakeRunner
 

@@ -20,17 +20,12 @@ from edgeagent.errors import (
     QueueFull,
     TemplateFailed,
 )
-from edgeagent.types import (
-    CachedSpec,
-    EngineConfig,
-    GenerateSpec,
-    HeldSpec,
-    LiftSpec,
-    PlaceSpec,
-    Prompt,
-    Sampling,
-    TokenChunk,
-)
+from edgeagent.types.answer import TokenChunk
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.kv_state import CachedSpec, HeldSpec, LiftSpec, PlaceSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
 from tests.conftest import N_THREADS
 
 GREEDY = Sampling(temperature=0)

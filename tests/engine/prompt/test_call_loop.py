@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.engine.prompt.call_loop import is_looping, without_looping_tools
-from edgeagent.types import GenerateSpec, Prompt, Tool, ToolUse
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.tools import Tool, ToolUse
 from tests.engine.dialogues import CLOCK, LAMP, Message, assistant, result, user
 
 ONCE = [assistant("", LAMP), result("lamp", "on")]

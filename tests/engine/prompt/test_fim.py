@@ -12,7 +12,8 @@ import pytest
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.prompt.rendered_prompt import PromptBuilder
 from edgeagent.errors import UnsupportedParameter
-from edgeagent.types import EngineConfig, Prompt
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.prompt import Prompt
 from tests.catalog.mutants import U32, Key, take_apart
 
 MARKS = {"pre": 300, "suf": 301, "mid": 302}

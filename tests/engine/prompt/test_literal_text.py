@@ -22,7 +22,9 @@ from edgeagent.engine.prompt.special_tokens import (
     SpecialTokens,
 )
 from edgeagent.errors import InvalidParameter
-from edgeagent.types import EngineConfig, Prompt, Tool, ToolUse
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.tools import Tool, ToolUse
 from tests.conftest import n_examples
 from tests.engine.letters import Letters
 

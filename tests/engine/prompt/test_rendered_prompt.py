@@ -18,7 +18,8 @@ from edgeagent.engine.prompt import built_in_templates
 from edgeagent.engine.prompt.rendered_prompt import PromptBuilder
 from edgeagent.engine.prompt.special_tokens import CONTROL
 from edgeagent.errors import TemplateFailed
-from edgeagent.types import Prompt, ToolUse
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.tools import ToolUse
 from tests.engine.dialogues import DIALOGUES, USE, Message, assistant, result, system, user
 from tests.engine.family_templates import FAMILIES
 from tests.engine.letters import ModelVocabulary

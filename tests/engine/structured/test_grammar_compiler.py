@@ -15,7 +15,8 @@ from edgeagent.engine.structured.grammar_compiler import MAX_KEPT, MAX_USES, Gra
 from edgeagent.engine.structured.output_spec import Wanted
 from edgeagent.engine.tool_syntax import FAMILIES, PLAIN
 from edgeagent.errors import InvalidParameter, QueueFull, SchemaUnsatisfiable
-from edgeagent.types import Form, GenerateSpec, Tool, ToolUse
+from edgeagent.types.generation import Form, GenerateSpec
+from edgeagent.types.tools import Tool, ToolUse
 from tests.conftest import wait_for
 
 

@@ -19,7 +19,7 @@ from edgeagent.engine.structured.grammar import compile_source, source_of
 from edgeagent.engine.structured.grammar_compiler import try_out
 from edgeagent.engine.structured.json_completion import Ending
 from edgeagent.errors import BadRequest
-from edgeagent.types import Form
+from edgeagent.types.generation import Form
 from tests.engine.schema_corpus import good
 from tests.engine.schema_maker import schema_of
 

@@ -15,7 +15,10 @@ from edgeagent.engine.client import EngineClient
 from edgeagent.engine.structured.schema_bounds import checked, repeats
 from edgeagent.engine.structured.schema_rewrite import is_exclusive, narrowed
 from edgeagent.errors import BadRequest, InvalidParameter, UnsupportedParameter
-from edgeagent.types import EngineConfig, Form, GenerateSpec, Prompt, Sampling
+from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import Form, GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
 from tests.conftest import N_THREADS, SHARED
 from tests.engine.schema_corpus import UNSUPPORTED, bad, bfcl, good
 

@@ -22,7 +22,8 @@ from edgeagent.engine.structured.schema_repair import Note, repaired, translated
 from edgeagent.engine.structured.tool_grammar import checked_tool
 from edgeagent.engine.tool_syntax import PLAIN
 from edgeagent.errors import BadRequest, InvalidParameter, SchemaViolated
-from edgeagent.types import Form, Tool, ToolUse
+from edgeagent.types.generation import Form
+from edgeagent.types.tools import Tool, ToolUse
 from tests.engine.odd_schemas import ODD, of
 
 TIMEOUT_S = 10

@@ -16,7 +16,9 @@ from edgeagent.engine.llama.sampler import Sampler
 from edgeagent.engine.output.text_stream import TextStream
 from edgeagent.engine.structured.json_completion import Ending
 from edgeagent.errors import SchemaUnsatisfiable, SchemaViolated
-from edgeagent.types import GenerateSpec, Prompt, Sampling
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.sampling import Sampling
 from tests.conftest import n_examples
 from tests.engine.batching.test_engine import Harness
 from tests.engine.fakes import END, N_VOCAB, next_token

@@ -17,7 +17,7 @@ from edgeagent.engine.structured.tool_grammar import (
 from edgeagent.engine.tool_syntax import FAMILIES
 from edgeagent.engine.tool_syntax.family import Family
 from edgeagent.errors import InvalidParameter, SchemaViolated
-from edgeagent.types import Tool, ToolUse
+from edgeagent.types.tools import Tool, ToolUse
 
 LAMP: dict[str, Any] = {
     "properties": {"on": {"type": "boolean"}, "room": {"type": "string", "maxLength": 5}},

@@ -32,7 +32,10 @@ from edgeagent.api.openai.schemas.tools import (
     chosen_name,
 )
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
-from edgeagent.types import Caller, Form, Prompt, ToolUse
+from edgeagent.types.caller import Caller
+from edgeagent.types.generation import Form
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.tools import ToolUse
 
 MAX_TEMPLATE_VARIABLES = 16
 MAX_TEMPLATE_BYTES = 16 << 10

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgeagent.api.http.field_marks import ExtensionField, IgnoredField, RequestModel
 from edgeagent.errors import InvalidParameter
-from edgeagent.types import Sampling
+from edgeagent.types.sampling import Sampling
 
 MAX_STOPS = 16
 MAX_LOGIT_BIAS = 1024

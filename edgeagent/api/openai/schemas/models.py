@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from edgeagent.types import Task, TemplateFacts, TemplateSource
+from edgeagent.types.engine import Task
+from edgeagent.types.template import TemplateFacts, TemplateSource
 
 
 class TemplateBody(BaseModel):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 from edgeagent.api.http.field_marks import STRICT, ExtensionField, IgnoredField
 from edgeagent.errors import InvalidParameter
-from edgeagent.types import Form
+from edgeagent.types.generation import Form
 
 ANY_OBJECT = Form(kind="json_schema", text='{"type":"object"}')
 # The worker has the bounds on a schema's size, depth and keywords; this one is on a frame.

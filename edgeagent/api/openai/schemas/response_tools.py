@@ -18,7 +18,7 @@ from edgeagent.api.http.field_marks import STRICT, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS
 from edgeagent.api.http.tool_offer import HOSTED, ToolOffer, refuse_hosted_choice, require_hosted
 from edgeagent.api.openai.schemas.tools import ToolName
-from edgeagent.types import Tool
+from edgeagent.types.tools import Tool
 
 SpaceName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 

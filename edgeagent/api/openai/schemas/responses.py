@@ -28,7 +28,9 @@ from edgeagent.api.openai.schemas.response_tools import (
 )
 from edgeagent.api.openai.schemas.stored_chats import Metadata
 from edgeagent.errors import InvalidParameter
-from edgeagent.types import Caller, Form, ToolUse
+from edgeagent.types.caller import Caller
+from edgeagent.types.generation import Form
+from edgeagent.types.tools import ToolUse
 
 MAX_ITEMS = 4096
 LOGPROBS = "message.output_text.logprobs"

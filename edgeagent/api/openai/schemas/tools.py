@@ -19,7 +19,7 @@ from pydantic import (
 from edgeagent.api.http.field_marks import STRICT, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS, NAME
 from edgeagent.api.http.tool_offer import ToolOffer, arguments_of, require_hosted
-from edgeagent.types import Tool
+from edgeagent.types.tools import Tool
 
 MAX_CALLS = 128
 

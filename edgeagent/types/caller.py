@@ -1,0 +1,35 @@
+"""Who makes a request, and what that caller may do."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+import msgspec
+
+KeyScope = Literal["chat", "transcribe", "embeddings", "models", "data", "admin"]
+
+
+ALL_SCOPES: frozenset[KeyScope] = frozenset(get_args(KeyScope))
+
+
+class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one API key may use; None is no bound. `tokens_per_minute` counts prompt and answer."""
+
+    requests_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
+    tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
+
+
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who makes a request. `key_id` names the key, `owner` whose rows it sees; `tools` None is any."""
+
+    key_id: str
+    owner: str
+    scopes: frozenset[KeyScope]
+    limits: KeyLimits = KeyLimits()
+    tools: frozenset[str] | None = None
+    is_break_glass: bool = False
+
+
+# Whoever is on this machine, as long as no key has been made.
+LOCAL = Caller(key_id="local", owner="local", scopes=ALL_SCOPES)

@@ -1,0 +1,83 @@
+"""How a worker loads a model, and what it reports about itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgeagent.types.worker import WorkerConfig, WorkerFacts, WorkerHealth
+
+# What a worker does with its model: continue texts, turn each into one vector, or say of each how well it
+# answers a question.
+Task = Literal["generate", "embed", "rerank"]
+
+
+class EngineFacts(WorkerFacts, frozen=True, kw_only=True):
+    """What an engine worker reports once its model is loaded. Sizes in bytes.
+
+    `bos_token`, `eos_token` and `chat_template` are texts of the vocabulary and of the file.
+    `state_kind`: what the state of cached tokens depends on beside the model; None: it cannot be had.
+    """
+
+    description: str
+    n_params: int
+    n_vocab: int
+    n_ctx: int
+    n_ctx_slot: int
+    n_ctx_train: int
+    n_seq: int
+    n_threads: int
+    weights_bytes: int
+    kv_bytes: int
+    has_chat_template: bool
+    can_share_prefix: bool
+    task: Task = "generate"
+    state_kind: str | None = None
+    bos_token: str = ""
+    eos_token: str = ""
+    chat_template: str | None = None
+
+
+class EngineHealth(WorkerHealth, frozen=True, kw_only=True):
+    """The last heartbeat of an engine worker: cells of the KV cache in use, cached prefixes, preemptions."""
+
+    n_cells_used: int = 0
+    n_cells: int = 0
+    n_idle_prefixes: int = 0
+    n_preempted: int = 0
+
+
+# A state of a file: device, inode, size in bytes, mtime and ctime in nanoseconds.
+FileIdentity = tuple[int, int, int, int, int]
+
+
+class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
+    """How to load one model into an engine worker.
+
+    `n_ctx` cells are shared by `n_seq` running sequences; `n_prefixes` more sequences may stay cached
+    while idle. `step_budget_ms` bounds how long one prompt chunk may hold up running answers;
+    `prefill_tok_s` is what this device was measured to do, where it was. `reproducible` stores values
+    in bf16: see `engine.llama.BF16`. `identity` is the state of the file that was found good, None for
+    any. For the tasks "embed" and "rerank" `n_ctx` is the longest text and `n_seq` the most texts of one
+    step.
+    """
+
+    identity: FileIdentity | None = None
+    task: Task = "generate"
+    n_ctx: int = 4096
+    n_seq: int = 8
+    n_prefixes: int = 24
+    n_batch: int = 512
+    kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+    step_budget_ms: float = 150.0
+    stream_interval_ms: float = 20.0
+    queue_limit: int = 64
+    queue_timeout_s: float = 60.0
+    default_max_tokens: int = 1024
+    template_timeout_s: float = 2.0
+    grammar_timeout_s: float = 2.0
+    chat_template: str | None = None
+    use_mmap: bool = True
+    repack: bool = True
+    reproducible: bool = False
+    prefill_tok_s: float | None = None

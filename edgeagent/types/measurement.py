@@ -1,0 +1,36 @@
+"""How fast a model runs on a device."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class PrefillDecode(msgspec.Struct, frozen=True, array_like=True):
+    """Prompt tokens per second, and generated tokens per second, under one choice."""
+
+    prefill_tok_s: float
+    decode_tok_s: float
+
+
+MEASURED_STEPS = 16
+
+
+MEASURED_DEPTH = 256
+
+
+class ModelMeasurement(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast one model ran on this device. Rates in tokens per second.
+
+    `decode_tok_s` by thread count over the first `MEASURED_STEPS`, `n_threads` the best of them;
+    `batch_curve` has T(k)/T(1) of a step with k sequences; `prefill_tok_s` by chunk size; `options` by the
+    name of a choice ("kv q8_0"): a prompt of `MEASURED_DEPTH` tokens and decoding after it.
+    """
+
+    model: str
+    weights_bytes: int
+    n_params: int
+    n_threads: int
+    decode_tok_s: dict[int, float]
+    batch_curve: dict[int, float]
+    prefill_tok_s: dict[int, float]
+    options: dict[str, PrefillDecode]

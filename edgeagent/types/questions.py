@@ -1,0 +1,86 @@
+"""Requests that a worker answers in one piece: vectors, scores, tokens, counts."""
+
+from __future__ import annotations
+
+import msgspec
+
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.kv_state import StateQuestion
+
+
+class EmbedSpec(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
+    """Texts to turn into vectors; token ids are taken as they are. `dimensions` keeps the first numbers
+    of each vector; `truncate` cuts a text that is too long instead of refusing it."""
+
+    inputs: list[str | list[int]]
+    dimensions: int | None = None
+    truncate: bool = False
+
+
+class RerankSpec(msgspec.Struct, frozen=True, kw_only=True, tag="rerank"):
+    """Documents to compare with a query. Of each, `max_tokens` at most are read; `truncate` cuts one that
+    does not fit beside the query instead of refusing it."""
+
+    query: str
+    documents: list[str]
+    max_tokens: int | None = None
+    truncate: bool = False
+
+
+class TokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="tokenize"):
+    """A text to cut into tokens. `add_special` adds those that the model puts around every text,
+    `parse_special` takes the names of special tokens in the text for those tokens."""
+
+    text: str
+    add_special: bool = False
+    parse_special: bool = True
+
+
+class DetokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="detokenize"):
+    """Token ids to turn back into text."""
+
+    tokens: list[int]
+
+
+class CountSpec(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
+    """A request whose prompts are made as they would be for an answer, and counted in tokens."""
+
+    request: GenerateSpec
+
+
+class TemplateSpec(msgspec.Struct, frozen=True, tag="template"):
+    """What the model's chat template can show of a dialogue."""
+
+
+Question = (
+    EmbedSpec
+    | RerankSpec
+    | TokenizeSpec
+    | DetokenizeSpec
+    | CountSpec
+    | TemplateSpec
+    | StateQuestion
+)
+
+
+class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
+    """One vector of length 1 for each input: float32 little-endian [n_inputs, n_dimensions] in `data`.
+
+    `n_prompt` counts the tokens that were computed, those that the model adds included.
+    """
+
+    n_dimensions: int
+    data: bytes
+    n_prompt: int
+    queue_ms: float
+    total_ms: float
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
+    """How relevant each document is, 0..1, in the order of the documents. `n_prompt` counts the tokens that
+    were computed: the query's once for each document."""
+
+    values: list[float]
+    n_prompt: int
+    queue_ms: float
+    total_ms: float

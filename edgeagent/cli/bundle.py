@@ -19,9 +19,10 @@ from edgeagent.catalog.bundles.state import BundleFolder
 from edgeagent.catalog.bundles.writer import Contents, minisig_of, write_bundle
 from edgeagent.catalog.toml import to_toml
 from edgeagent.cli.bundle_keys import keys, trusted_keys_dir
-from edgeagent.cli.models import megabytes, progress_bar
 from edgeagent.cli.shared.library import catalog_of, library_of
 from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.cli.shared.progress import byte_progress
+from edgeagent.cli.shared.sizes import megabytes
 from edgeagent.cli.shared.terminal import show_table
 from edgeagent.cli.shared.trial_load import trial_load
 from edgeagent.device import library as profiles
@@ -101,7 +102,7 @@ def create(
         wheels=wheels,
     )
     key = load_signing_key(sign_key)
-    with progress_bar() as progress:
+    with byte_progress() as progress:
         manifest = write_bundle(
             out, contents, library_of(settings), catalog_of(settings), key, progress
         )
@@ -126,7 +127,7 @@ def install(config: Path | None, file: Path, key: Path | None, **flags: Any) -> 
     old models still serve; run the command again. Wheels are unpacked, not installed.
     """
     settings = configured(config, **flags).settings
-    with progress_bar() as progress:
+    with byte_progress() as progress:
         done = install_bundle(
             file, library_of(settings), trust_of(settings, key), check_profile=profile_name,
             trial=trial_load, progress=progress,
@@ -148,7 +149,7 @@ def show(config: Path | None, file: Path, key: Path | None, quick: bool, **flags
     settings = configured(config, **flags).settings
     with open_bundle(file, trust_of(settings, key)) as opened:
         if not quick:
-            with progress_bar() as progress:
+            with byte_progress() as progress:
                 opened.check_parts(progress)
         manifest, key_id = opened.manifest, opened.key.id
     last = BundleFolder(settings.effective_models_dir, settings.state_dir).last(manifest.name)

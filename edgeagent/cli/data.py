@@ -13,12 +13,12 @@ from edgeagent.cli.data_copy import copy
 from edgeagent.cli.data_erase import erase
 from edgeagent.cli.data_query import query, rows, schema, tables
 from edgeagent.cli.keys import actor
-from edgeagent.cli.models import megabytes
 from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.cli.shared.progress import row_progress
+from edgeagent.cli.shared.sizes import megabytes
 from edgeagent.cli.shared.store import (
     is_in_use,
     opened,
-    progress_bars,
     selected,
     selector_options,
     sink,
@@ -105,7 +105,7 @@ def export_(
 ) -> None:  # fmt: skip
     """Write everything that is kept of somebody as one JSON document, facts about it included."""
     selector = selected(owner, conversation, subject)
-    with opened(config, flags) as here, progress_bars() as tell:
+    with opened(config, flags) as here, row_progress() as tell:
         total = here.database.read(partial(n_rows, selector=selector))
         if not total:
             raise NotFound(f"Nothing is stored of {selector.named()}: check the spelling.")
@@ -151,7 +151,7 @@ def backup(config: Path | None, **flags: Any) -> None:
 
     A backup opens only with the key that made it: keep that key elsewhere, too.
     """
-    with opened(config, flags) as here, progress_bars() as tell:
+    with opened(config, flags) as here, row_progress() as tell:
         tell("backup", 0, None)
         made = here.database.backups.take()
         size = made.path.stat().st_size

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeagent import __version__
-from edgeagent.cli.models import megabytes
 from edgeagent.cli.shared.options import settings_options
+from edgeagent.cli.shared.progress import row_progress
 from edgeagent.cli.shared.readable_store import ReadableStore, reading
 from edgeagent.cli.shared.row_output import Row
-from edgeagent.cli.shared.store import progress_bars, selected, selector_options
+from edgeagent.cli.shared.sizes import megabytes
+from edgeagent.cli.shared.store import selected, selector_options
 from edgeagent.durable import sync_file, sync_folder
 from edgeagent.errors import InvalidParameter
 from edgeagent.store.sql import now_ms
@@ -56,7 +57,7 @@ def copy(
         raise InvalidParameter(f"File {out} exists, it is not overwritten: name another one.")
     with (
         reading(config, flags, who, "data.copy") as store,
-        progress_bars() as tell,
+        row_progress() as tell,
         _new_file(out) as draft,
     ):
         n_rows = _fill(draft, store, tell)

@@ -11,9 +11,9 @@ import click
 
 from edgeagent.cli.keys import actor
 from edgeagent.cli.shared.options import settings_options
+from edgeagent.cli.shared.progress import row_progress
 from edgeagent.cli.shared.store import (
     opened,
-    progress_bars,
     selected,
     selector_options,
     sink,
@@ -57,7 +57,7 @@ def erase(
         )
         n_rows = here.database.read(partial(erasure.n_rows, selector=selector))
         totals = {"delete": n_rows, "search": size}
-        with progress_bars() as tell:
+        with row_progress() as tell:
             done = erasure.erase(
                 here.database, here.audit_key, request, places,
                 keep_backups=here.settings.store.n_backups,

@@ -12,9 +12,9 @@ from typing import Any
 import click
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from edgeagent import __version__
 from edgeagent.catalog.sizing.speed import error_of
@@ -23,6 +23,8 @@ from edgeagent.cli.shared.dependencies import known_bad
 from edgeagent.cli.shared.library import library_of, model_to_install
 from edgeagent.cli.shared.measured_rates import Prediction, model_to_measure, predictions
 from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.cli.shared.printable import printable
+from edgeagent.cli.shared.terminal import PlainConsole
 from edgeagent.device.benchmark import Measuring
 from edgeagent.device.configuration import Configuration
 from edgeagent.device.measure import Measurement
@@ -54,7 +56,7 @@ def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> N
         click.echo(json.dumps(tree, indent=1, default=str))
         return
     # Nothing is cut where no terminal sets a width: paths are long, and scripts read this.
-    console = Console(width=None if os.isatty(1) else 500)
+    console = PlainConsole(width=None if os.isatty(1) else 500)
     console.print(
         f"edgeagent {__version__}, Python {platform.python_version()}, {platform.platform()}"
     )
@@ -69,7 +71,7 @@ def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> N
     else:
         console.print("Not measured yet: `edgeagent doctor --measure` takes 20 seconds.")
     for problem in problems:
-        console.print(f"[yellow]![/] {escape(problem)}")
+        console.print(Text.assemble(("! ", "yellow"), printable(problem)))
     if not problems:
         console.print("Everything that was checked is in order.")
 
@@ -103,9 +105,9 @@ def _device_table(found: Configuration) -> Table:
         "memory budget": found.budget.explain(),
     }
     for name, value in rows.items():
-        table.add_row(name, escape(str(value)) if value is not None else "not known")
+        table.add_row(name, str(value) if value is not None else "not known")
     for note in device.notes:
-        table.add_row("note", escape(note))
+        table.add_row("note", note)
     return table
 
 
@@ -116,9 +118,7 @@ def _settings_table(found: Configuration) -> Table:
         value = value_of(settings, name)
         if name == "models.dir" and value is None:
             value = settings.effective_models_dir
-        table.add_row(
-            name, "" if value is None else escape(str(value)), found.resolved.origins[name]
-        )
+        table.add_row(name, "" if value is None else str(value), found.resolved.origins[name])
     return table
 
 
@@ -160,7 +160,7 @@ def _figures_table(figures: Measurement) -> Table:
                 name, f"prefill {rates.prefill_tok_s:.0f}, decode {rates.decode_tok_s:.1f} tokens/s"
             )
     for note in figures.notes:
-        table.add_row("note", escape(note))
+        table.add_row("note", note)
     return table
 
 

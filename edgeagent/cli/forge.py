@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from edgeagent.cli.shared.terminal import show_table
 from edgeagent.environment import keep_kernels
 from edgeagent.errors import ForgeFailed
 
@@ -278,4 +279,4 @@ def _show(name: str, figures: dict[str, float]) -> None:
     table = Table("figure", "value", title=name, title_justify="left")
     for key, value in figures.items():
         table.add_row(key, f"{value:.4f}")
-    Console().print(table)
+    show_table(table)

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from edgeagent.catalog.selection import Choice, Needs, Ranking, Target, select
@@ -20,6 +19,7 @@ from edgeagent.cli.shared.library import catalog_of
 from edgeagent.cli.shared.measured_rates import rates_measured
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.sizes import Size
+from edgeagent.cli.shared.terminal import PlainConsole
 from edgeagent.device.benchmark import Measuring
 from edgeagent.device.budget import budget
 from edgeagent.device.capacity import HasCapacity
@@ -205,7 +205,7 @@ def as_text(profile: Profile, target: Target, source: str, ranking: Ranking) -> 
 
 def show(profile: Profile, target: Target, source: str, ranking: Ranking, all_: bool) -> None:
     """Print the table of choices and the nearest refusals."""
-    console = Console()
+    console = PlainConsole()
     console.width = max(console.width, TABLE_WIDTH)
     console.print(
         f"Profile {profile.name}: {target.budget_bytes / _MB:,.0f} MB for a model,"

@@ -155,7 +155,7 @@ def test_a_converted_model_asks_for_its_package_before_it_is_fetched(
 def test_a_model_larger_than_the_memory_is_refused_before_it_is_fetched(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("edgeagent.cli.models._check_memory", _too_small)
+    monkeypatch.setattr("edgeagent.cli.models_install._check_memory", _too_small)
     assert "--force" in run("models install @/bad.gguf")
 
 
@@ -195,6 +195,6 @@ def test_a_full_disk_below_any_command_is_told_in_a_line(run: Run, monkeypatch: 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "/somewhere")
 
-    monkeypatch.setattr("edgeagent.cli.models.library_of", full)
+    monkeypatch.setattr("edgeagent.cli.models_install.library_of", full)
     said = run("models list")
     assert said.startswith("edgeagent: /somewhere: No space left on device.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
 from edgeagent.environment import variables, worker_environment
@@ -14,7 +13,7 @@ def confinement_table(evidence: Evidence | None) -> Table:
     """One row for each layer, as a child of this process found it."""
     table = Table("confinement", "", box=None, pad_edge=False)
     for name, value in _rows(evidence).items():
-        table.add_row(name, escape(value))
+        table.add_row(name, value)
     return table
 
 

@@ -12,7 +12,8 @@ import click
 
 from edgeagent.cli.keys import actor
 from edgeagent.cli.shared.options import configured
-from edgeagent.cli.shared.row_output import Row, printable
+from edgeagent.cli.shared.printable import printable
+from edgeagent.cli.shared.row_output import Row
 from edgeagent.cli.shared.store import Opened, opened, selected
 from edgeagent.errors import BadRequest, EdgeAgentError, Forbidden, NotFound, StoreUnusable
 from edgeagent.store import audit, audit_anchor, ownership

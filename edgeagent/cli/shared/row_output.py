@@ -16,7 +16,6 @@ import csv
 import io
 import json
 import math
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
@@ -27,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgeagent.cli.shared.printable import UNPRINTABLE, printable
 from edgeagent.cli.shared.terminal import PIPE_WIDTH
 
 Format = Literal["table", "csv", "json", "nl"]
@@ -34,13 +34,6 @@ Row = dict[str, Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
 TABLE_ROWS = 100  # of which a table takes its widths
 MOST_CELL = 500  # characters of a value in a table
-
-# Controls, and what changes the order or the look of text without being seen. Joiners stay: scripts
-# and emoji need them.
-_UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    "\ufff9-\ufffb\U000e0000-\U000e007f]"
-)
 
 
 def format_options(command: Command) -> Command:
@@ -88,21 +81,6 @@ def _pieces(rows: Iterator[Row], shape: Format, *, is_terminal: bool) -> Iterato
     return _tables(rows, is_terminal=is_terminal)
 
 
-def printable(text: str) -> str:
-    """Text that a terminal shows and does not obey."""
-    return _UNSAFE.sub(_escaped, text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    short = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(found[0])
-    if short is not None:
-        return short
-    return (
-        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
-    )
-
-
 def _csv(rows: Iterator[Row], *, is_terminal: bool) -> Iterator[str]:
     first = next(rows, None)
     if first is None:
@@ -146,7 +124,7 @@ def _value(value: Any) -> str:
     elif isinstance(value, float) and math.isinf(value):
         return "9e999" if value > 0 else "-9e999"  # JSON has no infinity; SQLite writes it so
     text = json.dumps(value, ensure_ascii=False)
-    return _UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    return UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def _tables(rows: Iterator[Row], *, is_terminal: bool) -> Iterator[str]:

@@ -37,3 +37,8 @@ class Size(click.ParamType[int]):
         if not 1 <= size <= MAX_BYTES:
             self.fail(f"{value!r} is {size:.0f} bytes, it must be 1 to {MAX_BYTES} (1 PiB)")
         return int(size)
+
+
+def megabytes(n_bytes: int) -> str:
+    """A size for people, such as "1,234.5 MB"."""
+    return f"{n_bytes / 1e6:,.1f} MB"

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from edgeagent.cli.shared.options import configured
 from edgeagent.errors import InvalidParameter
@@ -87,21 +85,6 @@ def refuse_other_encodings(text: str, what: str) -> None:
     except UnicodeEncodeError as exc:
         shown = text.encode(errors="backslashreplace").decode()[:60]
         raise InvalidParameter(f"{what} {shown!r} is not UTF-8: correct it.") from exc
-
-
-@contextmanager
-def progress_bars() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Bars on standard error: `tell(stage, n_more, total)`; a total that is not known yet is None."""
-    columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-
-        def tell(stage: str, n_more: int, total: int | None = None) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], advance=n_more)
-
-        yield tell
 
 
 @contextmanager

@@ -1,0 +1,150 @@
+"""`edgeagent models install`: from the catalog, a file, a URL or a hub; or the best model for this device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeagent.catalog.install import installer as installing
+from edgeagent.catalog.install.reference import HubReference, Reference, read_reference
+from edgeagent.catalog.selection import Needs
+from edgeagent.cli.models_recommend import TASKS, best_here
+from edgeagent.cli.shared.library import catalog_of, library_of
+from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.cli.shared.progress import byte_progress
+from edgeagent.cli.shared.sizes import megabytes
+from edgeagent.cli.shared.templates import given_template, warning_of
+from edgeagent.cli.shared.trial_load import trial_load
+from edgeagent.device.configuration import Configuration
+from edgeagent.errors import InstallFailed
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option(
+    "--quant",
+    metavar="NAME",
+    help="Which variant, as `models catalog` names it. Default: the first.",
+)
+@click.option("--task", type=click.Choice(TASKS), default="chat", show_default=True,
+              help="Without MODEL: what it is for.")  # fmt: skip
+@click.option("--language", metavar="CODE", help="Without MODEL: what it must speak, as en or de.")
+@click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="PATH",
+              help="Take the bytes from this file (a USB stick) instead of the network.")  # fmt: skip
+@click.option(
+    "--as", "model_id", metavar="ID",
+    help="Id of a model that is no entry of the catalog. Default: made of its file's name.",
+)  # fmt: skip
+@click.option(
+    "--chat-template",
+    "template",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Use the Jinja template in FILE in place of the model's own. Alone with an installed "
+    "MODEL, nothing is fetched; installed without it again, MODEL goes back to its own.",
+)
+@click.option(
+    "--force", is_flag=True, help="Even where its weights are larger than the memory for models."
+)
+@settings_options
+def install(
+    config: Path | None,
+    model: str | None,
+    quant: str | None,
+    file: Path | None,
+    task: str = "chat",
+    language: str | None = None,
+    model_id: str | None = None,
+    template: Path | None = None,
+    force: bool = False,
+    **flags: Any,
+) -> None:
+    """Install MODEL: an id of the catalog; a GGUF file or a folder with one; https://.../NAME.gguf; or a
+    Hugging Face repository, hf.co/OWNER/REPO:QUANT or hf.co/OWNER/REPO/FILE.gguf. Without MODEL, the one that
+    `models recommend` puts first for this device.
+
+    The file is hashed and checked, and loaded once on trial, before it takes the place of what was
+    there. Interrupted at any point, the old state still serves; run the command again.
+    """
+    here = configured(config, **flags)
+    settings = here.settings
+    if model is None:
+        if (quant, file, template) != (None, None, None):
+            raise click.UsageError(
+                "--quant, --file and --chat-template need a MODEL: see `edgeagent models catalog`."
+            )
+        best = best_here(here, Needs(task, None, language, None))
+        model, quant = best.model_id, best.quant
+        click.echo(
+            f"Profile {here.profile.name}: {model} {quant}, {megabytes(best.memory.total_bytes)} of "
+            f"memory, about {best.decode_tokens_per_s:.0f} tokens/s"
+        )
+    library, known = library_of(settings), catalog_of(settings)
+    chat_template = given_template(template)
+    if (
+        template is not None
+        and model in known
+        and known.entry(model).task not in ("chat", "assistant")
+    ):
+        raise click.UsageError(f"{model} makes no text: leave out --chat-template.")
+    is_bare = (quant, file, model_id) == (None, None, None)
+    there = {found.id: found for found in library.installed()} if is_bare else {}
+    if chat_template is not None and model in there:
+        done = installing.set_template(there[model], library, chat_template, trial=trial_load)
+        click.echo(
+            f"{done.id} has the chat template {done.template_file}. A running daemon uses it from "
+            f"the next load on: `edgeagent models unload {done.id}`."
+        )
+        return
+    reference = None if model in known else read_reference(model)
+    _check_options(model, reference, quant, file, model_id)
+    if isinstance(reference, HubReference) and quant is not None:
+        reference = replace(reference, quant=quant)
+    fits = partial(_check_memory, here, force)
+    with byte_progress() as progress:
+        if reference is not None:
+            done = installing.install_reference(
+                reference, library, model_id=model_id, offline=settings.offline, fits=fits,
+                trial=trial_load, template=chat_template, progress=progress,
+            )  # fmt: skip
+        else:
+            done = installing.install(
+                model, library, known, quant=quant, offline=settings.offline,
+                file=file, fits=fits, trial=trial_load, template=chat_template, progress=progress,
+            )  # fmt: skip
+    click.echo(f"Installed {done.id} ({done.quant}, {megabytes(done.size_bytes)}) in {done.folder}")
+    click.echo(f"sha256 {done.sha256}")
+    if (warning := warning_of(done)) is not None:
+        click.echo(warning, err=True)
+
+
+def _check_options(
+    model: str,
+    reference: Reference | None,
+    quant: str | None,
+    file: Path | None,
+    model_id: str | None,
+) -> None:
+    """Raises: UsageError for options that do not go with MODEL."""
+    if reference is None and model_id is not None:
+        raise click.UsageError(f"--as is for models that are no entry of the catalog: {model} is.")
+    if reference is not None and file is not None:
+        raise click.UsageError("--file gives the bytes of an entry of the catalog: leave it out.")
+    if quant is not None and not (reference is None or isinstance(reference, HubReference)):
+        raise click.UsageError(
+            "--quant chooses among several files, and MODEL is one: leave it out."
+        )
+
+
+def _check_memory(here: Configuration, force: bool, name: str, size_bytes: int) -> None:
+    """Raises: InstallFailed for weights that do not fit, before they are fetched."""
+    if not force and size_bytes > here.budget.n_bytes:
+        room = megabytes(here.budget.n_bytes)
+        raise InstallFailed(
+            f"{name} has {megabytes(size_bytes)} of weights, and models may use {room} here "
+            f"({here.budget.bound_by}): choose a smaller quantization or model, or give --force."
+        )

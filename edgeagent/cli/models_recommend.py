@@ -164,7 +164,7 @@ def target_of(
     """
     chosen = profile.settings(machine)
     if budget_bytes is None:
-        speech = SPEECH_BYTES[profile.speech_model] if with_speech else 0
+        speech = SPEECH_BYTES[profile.speech.model] if with_speech else 0
         budget_bytes = max(0, budget(profile, machine).n_bytes - DAEMON_BYTES - speech)
     if isinstance(machine, Device):
         architecture = machine.system.architecture or ""
@@ -172,16 +172,16 @@ def target_of(
     else:
         assert isinstance(machine, Reference)
         architecture, features, free = machine.architecture, machine.features, None
-    first = _KV_TYPES.index("q8_0" if chosen["kv_type"] == "q8_0" else "f16")
+    first = _KV_TYPES.index("q8_0" if chosen["engine.kv_type"] == "q8_0" else "f16")
     return Target(
         budget_bytes=budget_bytes,
-        n_threads=int(str(chosen["n_threads"])),
+        n_threads=int(str(chosen["engine.n_threads"])),
         rates=rates,
-        n_ctx=int(str(chosen["n_ctx"])),
-        n_seq=int(str(chosen["n_seq"])),
-        n_batch=int(str(chosen["n_batch"])),
+        n_ctx=int(str(chosen["engine.n_ctx"])),
+        n_seq=int(str(chosen["engine.n_seq"])),
+        n_batch=int(str(chosen["engine.n_batch"])),
         kv_types=_KV_TYPES[first:],
-        latency_target_ms=float(profile.latency_target_ms),
+        latency_target_ms=float(profile.engine.step_budget_ms),
         repacked=repacked_types(architecture, features),
         storage_free_bytes=free,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
 from edgeagent.device.capacity import HasCapacity
+
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 
 # Where the kernel does not tell its RAM, a budget that the smallest supported board has too.
 _UNKNOWN_RAM_BYTES = 256 * 1024 * 1024
@@ -15,13 +17,19 @@ _UNKNOWN_RAM_BYTES = 256 * 1024 * 1024
 _AVAILABLE_SHARE = 0.95
 
 
-class HasReserve(Protocol):
+class MemoryShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table `[pool]` of a profile. `ram_reserved_bytes` stays with the operating system and other
+    programs; `ram_share` is the part of usable RAM for models, caches and speech together."""
+
+    ram_reserved_bytes: Bytes = 512 << 20
+    ram_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.75
+
+
+class HasMemoryShare(Protocol):
     """The part of a profile that a budget needs."""
 
     @property
-    def ram_reserved_bytes(self) -> int: ...
-    @property
-    def ram_share(self) -> float: ...
+    def pool(self) -> MemoryShare: ...
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -37,7 +45,7 @@ class Budget(msgspec.Struct, frozen=True):
         return f"{self.n_bytes / 2**30:.2f} GiB by {self.bound_by}: least of {terms} GiB"
 
 
-def budget(profile: HasReserve, target: HasCapacity) -> Budget:
+def budget(profile: HasMemoryShare, target: HasCapacity) -> Budget:
     """The budget of `profile` on `target`, with the arithmetic.
 
     The least of three bounds, never below 0:
@@ -56,8 +64,8 @@ def budget(profile: HasReserve, target: HasCapacity) -> Budget:
     if usable is None:
         return Budget(_UNKNOWN_RAM_BYTES, "unknown RAM", (("unknown RAM", _UNKNOWN_RAM_BYTES),))
     bounds = [
-        ("share", int(usable * profile.ram_share)),
-        ("reserve", max(0, usable - profile.ram_reserved_bytes)),
+        ("share", int(usable * profile.pool.ram_share)),
+        ("reserve", max(0, usable - profile.pool.ram_reserved_bytes)),
     ]
     if capacity.ram_available_bytes is not None:
         bounds.append(("available", int(capacity.ram_available_bytes * _AVAILABLE_SHARE)))
@@ -65,6 +73,6 @@ def budget(profile: HasReserve, target: HasCapacity) -> Budget:
     return Budget(least, name, tuple(bounds))
 
 
-def budget_bytes(profile: HasReserve, target: HasCapacity) -> int:
+def budget_bytes(profile: HasMemoryShare, target: HasCapacity) -> int:
     """The bytes of `budget()`, without the arithmetic."""
     return budget(profile, target).n_bytes

@@ -54,8 +54,8 @@ def configure(
     else:
         found = match(device, folders)
         profile, reason, considered = found.profile, found.reason, found.considered
-    layer = profile.settings(device) | {"flash_attention": profile.flash_attention}
-    resolved = resolve(flags=flags, config=config, profile=(profile.name, layer))
+    layer = (profile.name, profile.settings(device))
+    resolved = resolve(flags=flags, config=config, profile=layer)
     return Configuration(resolved, device, profile, reason, considered, budget(profile, device))
 
 

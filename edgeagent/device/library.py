@@ -15,6 +15,19 @@ from edgeagent.device.profile import Profile
 from edgeagent.errors import SettingsError
 
 MAX_FILE_BYTES = 256 * 1024
+# Names that values had before they stood in tables; profiles and bundles with them are still read.
+OLD_NAMES = {
+    "ram_reserved_bytes": "pool.ram_reserved_bytes",
+    "ram_share": "pool.ram_share",
+    "n_threads": "engine.n_threads",
+    "n_ctx": "engine.n_ctx",
+    "kv_type": "engine.kv_type",
+    "n_seq": "engine.n_seq",
+    "n_batch": "engine.n_batch",
+    "latency_target_ms": "engine.step_budget_ms",
+    "flash_attention": "engine.flash_attention",
+    "speech_model": "speech.model",
+}
 
 
 def load_all(extra_dirs: Iterable[Path] = ()) -> dict[str, Profile]:
@@ -91,9 +104,25 @@ def _files(directory: Path) -> list[tuple[str, str]]:
 
 def _parse(place: str, text: str) -> dict[str, object]:
     try:
-        return tomllib.loads(text)
+        return _with_tables(tomllib.loads(text), place)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"Profile {place} is not TOML ({error}): correct that line") from error
+
+
+def _with_tables(values: dict[str, object], place: str) -> dict[str, object]:
+    """A profile as it is written now, whatever names it uses. Raises: SettingsError for both of one value."""
+    tree = {key: value for key, value in values.items() if key not in OLD_NAMES}
+    for old in values.keys() & OLD_NAMES.keys():
+        table, _, key = OLD_NAMES[old].partition(".")
+        inner = tree.get(table, {})
+        if not isinstance(inner, dict):
+            continue  # told of below
+        if key in inner:
+            raise SettingsError(
+                f"Profile {place} has {old} and {OLD_NAMES[old]}, which are the same: keep the latter"
+            )
+        tree[table] = {**inner, key: values[old]}
+    return tree
 
 
 def _inherit(
@@ -132,7 +161,9 @@ def _check_keys(table: Mapping[str, object], struct: type, place: str, prefix: s
     hints = typing.get_type_hints(struct)
     for key, value in table.items():
         if key not in hints:
-            hint = _nearest(key, hints) or f"one of {', '.join(sorted(hints))}"
+            known = {name: name for name in hints} | ({} if prefix else OLD_NAMES)
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+            hint = repr(known[near[0]]) if near else f"one of {', '.join(sorted(hints))}"
             raise SettingsError(
                 f"Profile {place} has an unknown key {prefix + key!r}: use {hint}, or remove it",
                 param=prefix + key,
@@ -161,9 +192,9 @@ def _value_at(table: Mapping[str, object], message: str) -> str:
 def _check_sense(profile: Profile, place: str) -> None:
     """What no single value shows."""
     rules, heat = profile.match, profile.thermal
-    if profile.kv_type == "q8_0" and profile.flash_attention == "off":
+    if profile.engine.kv_type == "q8_0" and profile.engine.flash_attention == "off":
         raise SettingsError(
-            f"Profile {place} has kv_type = 'q8_0' with flash_attention = 'off', llama.cpp"
+            f"Profile {place} has engine.kv_type = 'q8_0' with engine.flash_attention = 'off', llama.cpp"
             " quantizes the V cache only with flash attention: set it to auto, or kv_type to f16"
         )
     if heat.warn_c >= heat.throttle_c:

@@ -1,8 +1,8 @@
 """A profile: how models should be run on one kind of device, as written in profiles/*.toml.
 
-A profile says what cannot be measured in a moment (how much RAM to leave alone, which stall people
-still bear) and where to start with what can. `settings()` turns it into the plain dict that
-`settings.py` takes as its device layer: defaults < profile < file < environment < flags.
+A profile says what cannot be measured in a moment (how much RAM to leave alone, which gap between tokens
+people accept) and where to start with what can. `settings()` gives the device layer of the settings:
+defaults < profile < file < environment < flags.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgeagent.device.budget import budget_bytes
+from edgeagent.device.budget import Bytes, MemoryShare, budget_bytes
 from edgeagent.device.capacity import Capacity, HasCapacity
 from edgeagent.errors import SettingsError
 
 _MIB = 1024 * 1024
 
-Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 Celsius = Annotated[float, msgspec.Meta(ge=30, le=120)]
 KvType = Literal["f16", "q8_0"]
 ThreadRule = Literal["performance_cores", "usable_cores", "auto"]
@@ -81,49 +80,57 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One profile. "auto" is computed from cores and RAM when the profile is resolved.
+class EngineProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table `[engine]` of a profile. "auto" is computed from cores and RAM.
 
-    `ram_reserved_bytes` stays with the operating system and other programs; `ram_share` is the
-    part of usable RAM that models, caches and speech may have in all. `n_ctx` counts the tokens of
-    the whole context, shared by `n_seq` sequences; `n_batch` the tokens of one step at most.
-    `latency_target_ms` bounds one step, hence the stall between two tokens of anybody's answer.
+    `n_ctx` counts the tokens of the whole context, shared by `n_seq` sequences; `n_batch` is the limit of
+    tokens in one step. `step_budget_ms` bounds one step, hence the gap between two tokens of any answer.
     """
+
+    n_threads: Annotated[int, msgspec.Meta(ge=1, le=512)] | ThreadRule = "auto"
+    n_ctx: Annotated[int, msgspec.Meta(ge=128, le=1 << 22)] | Literal["auto"] = "auto"
+    kv_type: KvType | Literal["auto"] = "auto"
+    n_seq: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = "auto"
+    n_batch: Annotated[int, msgspec.Meta(ge=1, le=65_536)] | Literal["auto"] = "auto"
+    step_budget_ms: Annotated[int, msgspec.Meta(ge=10, le=60_000)] = 250
+    flash_attention: Literal["auto", "on", "off"] = "auto"
+
+
+class SpeechProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table `[speech]` of a profile."""
+
+    model: Literal["none", "tiny", "base", "small"] = "none"
+
+
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One profile. Its tables have the names of the tables of the settings."""
 
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     version: Annotated[int, msgspec.Meta(ge=1)]
     description: str = ""
     based_on: str | None = None
     match: MatchRules = MatchRules()
-    ram_reserved_bytes: Bytes = 512 * _MIB
-    ram_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.75
-    n_threads: Annotated[int, msgspec.Meta(ge=1, le=512)] | ThreadRule = "auto"
-    n_ctx: Annotated[int, msgspec.Meta(ge=128, le=1 << 22)] | Literal["auto"] = "auto"
-    kv_type: KvType | Literal["auto"] = "auto"
-    n_seq: Annotated[int, msgspec.Meta(ge=1, le=256)] | Literal["auto"] = "auto"
-    n_batch: Annotated[int, msgspec.Meta(ge=1, le=65_536)] | Literal["auto"] = "auto"
-    latency_target_ms: Annotated[int, msgspec.Meta(ge=10, le=60_000)] = 250
+    engine: EngineProfile = EngineProfile()
+    pool: MemoryShare = MemoryShare()
+    speech: SpeechProfile = SpeechProfile()
     thermal: ThermalLimits = ThermalLimits()
-    speech_model: Literal["none", "tiny", "base", "small"] = "none"
-    flash_attention: Literal["auto", "on", "off"] = "auto"
     reference: Reference | None = None
 
     def settings(self, target: HasCapacity) -> dict[str, object]:
-        """The settings this profile gives on `target` (a Device, or a Reference).
+        """The settings that this profile gives on `target` (a Device, or a Reference), by their names.
 
-        Keys: n_threads, n_ctx, kv_type, n_seq, n_batch, step_budget_ms, ram_budget_bytes; all
-        resolved, none "auto". Not clipped to a model: the engine lowers n_ctx to what it was
-        trained for.
+        Keys: engine.n_threads, engine.n_ctx, engine.kv_type, engine.n_seq, engine.n_batch,
+        engine.step_budget_ms, engine.flash_attention, pool.ram_budget_bytes; none is "auto", except for
+        flash_attention. Not clipped to a model: the engine lowers n_ctx to what it was trained for.
         """
         capacity = target.capacity
-        computed = compute(capacity)
-        chosen: dict[str, object] = {"n_threads": resolve_threads(self.n_threads, capacity)}
-        for name in ("n_ctx", "kv_type", "n_seq", "n_batch"):
-            value = getattr(self, name)
-            chosen[name] = getattr(computed, name) if value == "auto" else value
-        chosen["step_budget_ms"] = self.latency_target_ms
-        chosen["ram_budget_bytes"] = budget_bytes(self, target)
-        return chosen
+        chosen = msgspec.structs.asdict(self.engine)
+        for name, value in msgspec.structs.asdict(compute(capacity)).items():
+            if chosen[name] == "auto":
+                chosen[name] = value
+        chosen["n_threads"] = resolve_threads(self.engine.n_threads, capacity)
+        layer = {f"engine.{name}": value for name, value in chosen.items()}
+        return layer | {"pool.ram_budget_bytes": budget_bytes(self, target)}
 
 
 class Computed(msgspec.Struct, frozen=True):

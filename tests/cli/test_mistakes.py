@@ -195,6 +195,6 @@ def test_a_full_disk_below_any_command_is_told_in_a_line(run: Run, monkeypatch: 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "/somewhere")
 
-    monkeypatch.setattr("edgeagent.cli.models_install.library_of", full)
+    monkeypatch.setattr("edgeagent.cli.models.library_of", full)
     said = run("models list")
     assert said.startswith("edgeagent: /somewhere: No space left on device.")

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from edgeagent.device.budget import MemoryShare
 from edgeagent.device.library import MAX_FILE_BYTES, load, load_all, parse
-from edgeagent.device.profile import Profile
+from edgeagent.device.profile import EngineProfile, Profile, SpeechProfile
 from edgeagent.errors import SettingsError
 
 SHIPPED = (
@@ -61,8 +63,8 @@ def test_a_directory_that_does_not_exist_holds_no_profiles(tmp_path: Path) -> No
 
 
 def test_a_users_profile_is_added(tmp_path: Path) -> None:
-    dirs = put(tmp_path / "etc", 'name = "kiosk"\nversion = 3\nn_ctx = 2048')
-    assert load("kiosk", dirs).n_ctx == 2048
+    dirs = put(tmp_path / "etc", 'name = "kiosk"\nversion = 3\nengine.n_ctx = 2048')
+    assert load("kiosk", dirs).engine.n_ctx == 2048
 
 
 def test_a_users_profile_of_the_same_name_replaces_ours_whole(tmp_path: Path) -> None:
@@ -72,26 +74,55 @@ def test_a_users_profile_of_the_same_name_replaces_ours_whole(tmp_path: Path) ->
 
 
 def test_a_profile_based_on_its_own_name_changes_one_value(tmp_path: Path) -> None:
-    text = 'name = "pi5-8gb"\nbased_on = "pi5-8gb"\nn_ctx = 4096\n[thermal]\nwarn_c = 60'
+    text = 'name = "pi5-8gb"\nbased_on = "pi5-8gb"\nengine.n_ctx = 4096\n[thermal]\nwarn_c = 60'
     profile = load("pi5-8gb", put(tmp_path / "etc", text))
     ours = load("pi5-8gb")
-    assert (profile.n_ctx, profile.thermal.warn_c) == (4096, 60)
-    assert (profile.match, profile.n_seq) == (ours.match, ours.n_seq)
+    assert (profile.engine.n_ctx, profile.thermal.warn_c) == (4096, 60)
+    assert (profile.match, profile.engine.n_seq) == (ours.match, ours.engine.n_seq)
     assert profile.thermal.throttle_c == ours.thermal.throttle_c
 
 
+def test_a_profile_with_the_names_of_the_first_release_is_still_read(tmp_path: Path) -> None:
+    text = (
+        'name = "kiosk"\nversion = 1\nram_reserved_bytes = 5\nram_share = 0.5\nn_threads = 3\nn_ctx = 2048\n'
+        'kv_type = "q8_0"\nn_seq = 2\nn_batch = 64\nlatency_target_ms = 99\nflash_attention = "on"\n'
+        'speech_model = "base"\n'
+    )
+    assert load("kiosk", put(tmp_path / "etc", text)) == Profile(
+        name="kiosk",
+        version=1,
+        engine=EngineProfile(3, 2048, "q8_0", 2, 64, 99, "on"),
+        pool=MemoryShare(5, 0.5),
+        speech=SpeechProfile("base"),
+    )
+
+
+def test_an_old_name_goes_over_a_profile_with_new_ones(tmp_path: Path) -> None:
+    text = 'name = "pi5-8gb"\nbased_on = "pi5-8gb"\nn_ctx = 4096\n'
+    profile, ours = load("pi5-8gb", put(tmp_path / "etc", text)), load("pi5-8gb")
+    assert profile.engine == msgspec.structs.replace(ours.engine, n_ctx=4096)
+
+
 def test_later_directories_go_over_earlier_ones(tmp_path: Path) -> None:
-    dirs = put(tmp_path / "a", 'name = "kiosk"\nversion = 1\nn_ctx = 1024\nn_seq = 3')
-    dirs += put(tmp_path / "b", 'name = "kiosk"\nbased_on = "kiosk"\nn_ctx = 2048')
+    dirs = put(tmp_path / "a", 'name = "kiosk"\nversion = 1\nengine.n_ctx = 1024\nengine.n_seq = 3')
+    dirs += put(tmp_path / "b", 'name = "kiosk"\nbased_on = "kiosk"\n[engine]\nn_ctx = 2048')
     profile = load("kiosk", dirs)
-    assert (profile.n_ctx, profile.n_seq) == (2048, 3)
+    assert (profile.engine.n_ctx, profile.engine.n_seq) == (2048, 3)
 
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
         ("n_ctx = ", "is not TOML"),
-        ('name = "x"\nversion = 1\nn_tcx = 5', "unknown key 'n_tcx': use 'n_ctx'"),
+        ('name = "x"\nversion = 1\nn_tcx = 5', "unknown key 'n_tcx': use 'engine.n_ctx'"),
+        ('name = "x"\nversion = 1\n[engine]\nn_tcx = 5', "unknown key 'engine.n_tcx': use 'n_ctx'"),
+        ('name = "x"\nversion = 1\n[engin]\nn_ctx = 5', "unknown key 'engin': use 'engine'"),
+        ('name = "x"\nversion = 1\nengine = 5', "engine = 5"),
+        ('name = "x"\nversion = 1\nn_ctx = 512\nengine = 5', "engine = 5"),
+        (
+            'name = "x"\nversion = 1\nn_ctx = 512\n[engine]\nn_ctx = 512',
+            "n_ctx and engine.n_ctx, which are the same",
+        ),
         ('name = "x"\nversion = 1\n[match]\nboards = []', "'match.boards': use 'board'"),
         ('name = "x"\nversion = 1\n[thermal]\nwarm_c = 5.0', "'thermal.warm_c': use 'warn_c'"),
         ('name = "x"\nversion = 1\nqqqq = 5', "use one of based_on, description"),

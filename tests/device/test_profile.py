@@ -7,16 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.device.budget import budget, budget_bytes
+from edgeagent.device.budget import MemoryShare, budget, budget_bytes
 from edgeagent.device.capacity import Capacity
 from edgeagent.device.library import load, load_all
 from edgeagent.device.match import match
 from edgeagent.device.probe import probe
 from edgeagent.device.profile import Profile, compute, reference_device, resolve_threads
 from edgeagent.errors import SettingsError
+from edgeagent.settings.names import FIELDS
 
 GIB = 1 << 30
-KEYS = {"n_threads", "n_ctx", "kv_type", "n_seq", "n_batch", "step_budget_ms", "ram_budget_bytes"}
+KEYS = {
+    "engine.n_threads", "engine.n_ctx", "engine.kv_type", "engine.n_seq", "engine.n_batch",
+    "engine.step_budget_ms", "engine.flash_attention", "pool.ram_budget_bytes",
+}  # fmt: skip
 
 
 class Machine:
@@ -30,9 +34,11 @@ class Machine:
 def test_a_profile_gives_settings_for_a_machine_that_is_not_here(name: str) -> None:
     profile = load(name)
     settings = profile.settings(reference_device(profile))
-    assert set(settings) == KEYS
-    assert "auto" not in settings.values()
-    budget_now = settings["ram_budget_bytes"]
+    assert set(settings) == KEYS <= set(FIELDS)
+    assert [name for name, value in settings.items() if value == "auto"] == [
+        "engine.flash_attention"
+    ]
+    budget_now = settings["pool.ram_budget_bytes"]
     assert isinstance(budget_now, int)
     assert budget_now > 150 * 1024 * 1024
 
@@ -46,8 +52,16 @@ def test_the_generic_profile_is_computed_from_the_machine() -> None:
     generic = load("generic")
     small = generic.settings(Machine(GIB // 2, GIB // 2))
     large = generic.settings(Machine(16 * GIB, 15 * GIB))
-    assert (small["n_ctx"], small["kv_type"], small["n_seq"]) == (1024, "q8_0", 1)
-    assert (large["n_ctx"], large["kv_type"], large["n_seq"]) == (16_384, "f16", 8)
+    assert (small["engine.n_ctx"], small["engine.kv_type"], small["engine.n_seq"]) == (
+        1024,
+        "q8_0",
+        1,
+    )
+    assert (large["engine.n_ctx"], large["engine.kv_type"], large["engine.n_seq"]) == (
+        16_384,
+        "f16",
+        8,
+    )
 
 
 @given(st.integers(0, 1 << 40), st.integers(0, 1 << 40))
@@ -95,7 +109,7 @@ def test_efficiency_cores_alone_are_used_when_affinity_leaves_nothing_else() -> 
 def test_the_budget_is_the_least_of_its_bounds(
     usable: int | None, available: int | None, bound_by: str, n_bytes: int
 ) -> None:
-    profile = Profile(name="x", version=1, ram_reserved_bytes=GIB, ram_share=0.5)
+    profile = Profile(name="x", version=1, pool=MemoryShare(GIB, 0.5))
     found = budget(profile, Machine(usable, available))
     assert (found.bound_by, found.n_bytes) == (bound_by, n_bytes)
     assert bound_by in found.explain()
@@ -110,7 +124,7 @@ def test_the_budget_is_the_least_of_its_bounds(
 def test_a_budget_is_never_negative_and_never_more_than_there_is(
     usable: int, available: int, reserved: int, share: float
 ) -> None:
-    profile = Profile(name="x", version=1, ram_reserved_bytes=reserved, ram_share=share)
+    profile = Profile(name="x", version=1, pool=MemoryShare(reserved, share))
     n_bytes = budget_bytes(profile, Machine(usable, available))
     assert 0 <= n_bytes <= min(usable, available)
 

@@ -114,7 +114,7 @@ def _decode_of(found: Configuration, ran: ModelMeasurement) -> float:
 
 
 def _n_threads(found: Configuration) -> int:
-    return int(str(found.profile.settings(found.device)["n_threads"]))
+    return int(str(found.profile.settings(found.device)["engine.n_threads"]))
 
 
 def _rates_of_machine(found: Configuration, figures: Measurement) -> Rates | None:

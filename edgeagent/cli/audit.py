@@ -1,4 +1,4 @@
-"""`edgeagent audit`: who did what, and whether anybody has changed that record."""
+"""`edgeagent audit`: show, export and verify the record of who did what."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgeagent.store import audit_anchor
 
 @click.group()
 def audit() -> None:
-    """Show, export and verify the audit: a chain of rows that cannot be changed unnoticed.
+    """Show, export and verify the audit, a chain of rows in which every change is detected.
 
     Rows name objects and never hold content. Works while the daemon runs.
     """
@@ -26,7 +26,7 @@ def audit() -> None:
 
 @audit.command()
 @click.option("-n", "n_rows", type=click.IntRange(1, 10_000), default=20, show_default=True,
-              metavar="N", help="How many of the newest rows.")  # fmt: skip
+              metavar="N", help="Number of rows.")  # fmt: skip
 @settings_options
 def show(config: Path | None, n_rows: int, **flags: Any) -> None:
     """Show the newest rows."""
@@ -44,14 +44,14 @@ def show(config: Path | None, n_rows: int, **flags: Any) -> None:
 
 @audit.command()
 @click.option("--anchor", "anchors", multiple=True, metavar="SEQ:MAC",
-              help="A head that you kept elsewhere; may be repeated.")  # fmt: skip
+              help="A head that you stored elsewhere; may be repeated.")  # fmt: skip
 @settings_options
 def verify(config: Path | None, anchors: tuple[str, ...], **flags: Any) -> int:
-    """Find rows that were edited, deleted, reordered or cut off the end. Exit status 1: some were.
+    """Find rows that were edited, deleted, reordered or cut off. Exit status 1: there are some.
 
-    Compared with the anchor file (setting audit_anchor) and with each --anchor: an `audit_head` line
-    of the log, or the last line of an export. Without any of them, an older copy of the whole
-    database in the place of this one is not noticed.
+    Compares the audit with the anchor file (setting store.audit_anchor) and with each --anchor: an
+    `audit_head` line of the log, or the last line of an export. Without an anchor, an older copy of the
+    whole database cannot be detected.
     """
     given = [audit_anchor.parse(text) for text in anchors]
     with opened(config, flags) as here:
@@ -74,7 +74,7 @@ def verify(config: Path | None, anchors: tuple[str, ...], **flags: Any) -> int:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write a new file instead of standard output.")  # fmt: skip
 @click.option("--after", type=click.IntRange(0), default=0, metavar="SEQ",
-              help="Only rows behind this one.")  # fmt: skip
+              help="Only rows after this one.")  # fmt: skip
 @settings_options
 def export(config: Path | None, out: Path | None, after: int, **flags: Any) -> None:
     """Write the rows as JSON lines; the last line is the head, an anchor for `audit verify`."""

@@ -1,4 +1,4 @@
-"""`edgeagent bundle`: models, profile and wheels as one signed file for devices without a network."""
+"""`edgeagent bundle`: models, a profile and wheels in one signed file, for devices without a network."""
 
 from __future__ import annotations
 
@@ -28,14 +28,12 @@ from edgeagent.cli.shared.trial_load import trial_load
 from edgeagent.device import library as profiles
 from edgeagent.settings import Settings
 
-KEY_HELP = (
-    "Public key to verify with. Default: the keys that `edgeagent bundle keys trust` accepted."
-)
+KEY_HELP = "Public key to verify with. Default: the keys accepted by `edgeagent bundle keys trust`."
 
 
 @click.group()
 def bundle() -> None:
-    """Carry models to devices without a network: one signed file, on a USB stick.
+    """Bring models to devices without a network, in one signed file on a USB stick.
 
     \b
     Where there is a network:   edgeagent bundle keys signing --out keys
@@ -52,7 +50,10 @@ bundle.add_command(keys)
 @bundle.command()
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 @click.option(
-    "--models", metavar="ID,ID", default="", help="Installed models to put in, separated by commas."
+    "--models",
+    metavar="ID,ID",
+    default="",
+    help="Installed models to include, separated by commas.",
 )
 @click.option(
     "--sign-key",
@@ -65,27 +66,27 @@ bundle.add_command(keys)
     "--wheels",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     metavar="DIR",
-    help="Put in all *.whl of DIR, to install edgeagent itself without a network.",
+    help="Include all *.whl of DIR, to install edgeagent itself without a network.",
 )
 @click.option(
-    "--name", metavar="NAME", help="What devices know the bundle by. Default: the name of OUT."
+    "--name", metavar="NAME", help="Name of the bundle on devices. Default: the name of OUT."
 )
 @click.option(
     "--counter",
     type=click.IntRange(1),
     metavar="N",
-    help="Version; a device takes only a higher one of a name. Default: the time, YYYYMMDDhhmmss.",
+    help="Version; a device accepts only a higher one of the same name. Default: the time, YYYYMMDDhhmmss.",
 )
 @settings_options
 def create(
     config: Path | None, out: Path, models: str, sign_key: Path, wheels: Path | None, name: str | None,
     counter: int | None, profile: str | None, **flags: Any,
 ) -> None:  # fmt: skip
-    """Write OUT (*.eab) from models that are installed here, and sign it.
+    """Write OUT (*.eab) from installed models, and sign it.
 
-    The models go in as they are, with their catalog entries; --profile adds a device profile (it
-    need not be that of this machine). Nothing on this machine changes but OUT and OUT.minisig, a
-    signature over the whole file that minisign verifies without edgeagent:
+    Models are included unchanged, with their catalog entries; --profile adds a device profile, not
+    necessarily that of this machine. The command writes OUT and OUT.minisig, a signature of the whole
+    file that minisign verifies without edgeagent:
 
     \b
         minisign -Vm clinic.eab -p bundle.pub
@@ -120,11 +121,11 @@ def create(
 )
 @settings_options
 def install(config: Path | None, file: Path, key: Path | None, **flags: Any) -> None:
-    """Verify the bundle FILE and install what it holds.
+    """Verify the bundle FILE and install its content.
 
-    Every byte is verified before anything is written. All models are loaded once on trial before
-    the first takes its place; if one does not load, nothing changes. Interrupted at any point, the
-    old models still serve; run the command again. Wheels are unpacked, not installed.
+    Every byte is verified before anything is written. All models are loaded once on trial before the
+    first one is installed; if one does not load, nothing changes. If the command is interrupted, the old
+    models remain; run it again. Wheels are unpacked, not installed.
     """
     settings = configured(config, **flags).settings
     with byte_progress() as progress:
@@ -141,11 +142,11 @@ def install(config: Path | None, file: Path, key: Path | None, **flags: Any) -> 
     "--key", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help=KEY_HELP
 )
 @click.option(
-    "--quick", is_flag=True, help="Verify signature and structure, do not hash the parts."
+    "--quick", is_flag=True, help="Verify signature and structure only; do not hash the parts."
 )
 @settings_options
 def show(config: Path | None, file: Path, key: Path | None, quick: bool, **flags: Any) -> None:
-    """Verify the bundle FILE and list what it holds. Nothing is written."""
+    """Verify the bundle FILE and list its content. Nothing is written."""
     settings = configured(config, **flags).settings
     with open_bundle(file, trust_of(settings, key)) as opened:
         if not quick:
@@ -178,7 +179,7 @@ def _tell(done: InstalledBundle) -> None:
         )
     if done.models:
         click.echo(
-            "A running daemon finds new models by itself; restart it to replace loaded ones."
+            "A running daemon finds new models by itself; restart it to replace loaded models."
         )
     if done.profile is not None:
         name, path = done.profile
@@ -195,7 +196,7 @@ def trust_of(settings: Settings, key: Path | None) -> TrustList:
 
 
 def profile_text(settings: Settings, name: str) -> str:
-    """A profile as TOML that stands alone: what it was based on is in it."""
+    """A profile as self-contained TOML, including what it is based on."""
     found = profiles.load(name, [BundleFolder(settings.effective_models_dir).profiles])
     tree = msgspec.to_builtins(found) | {"based_on": None}
     return f"# Written by edgeagent: device profile {name} of a bundle.\n\n{to_toml(tree)}"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import httpx
 
-from edgeagent.cli.shared.answer_view import ShownAnswer
+from edgeagent.cli.shared.answer_view import AnswerView
 from edgeagent.cli.shared.daemon import authorization, explained, running_daemon
 from edgeagent.cli.shared.interrupts import Interrupts
 from edgeagent.cli.shared.options import configured, settings_options
@@ -20,10 +20,10 @@ from edgeagent.serving.terminal_history import forget_history
 from edgeagent.settings import Settings
 
 HELP = """\
-  /system TEXT   begin again with TEXT as the system prompt
+  /system TEXT   start over with TEXT as the system prompt
   /clear         forget the conversation
   /history       show the conversation
-  /help          this list
+  /help          show this list
   /quit          leave (so does Ctrl-D)
   Ctrl-C         stop the answer"""
 
@@ -34,17 +34,23 @@ HELP = """\
     "--model", default="default", show_default=True, help="Which installed model answers."
 )
 @click.option(
-    "--domain", metavar="NAME", help="What an assistant model may be asked for. Default: all of it."
+    "--domain",
+    metavar="NAME",
+    help="Part of an assistant model to use, such as `skills`. Default: all parts.",
 )
 @click.option("--system", metavar="TEXT", help="System prompt.")
 @click.option(
     "--temperature",
     type=click.FloatRange(0, 2),
-    help="0 is always the likeliest word. Default: the model's.",
+    help="0 always picks the most probable token. Default: the model's.",
 )
-@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer. Default: the daemon's.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(1),
+    help="Limit of the answer in tokens. Default: the daemon's.",
+)
 @click.option("--seed", type=int, help="The same seed gives the same answer.")
-@click.option("--host", metavar="ADDRESS", help="Where the daemon listens. Default: 127.0.0.1.")
+@click.option("--host", metavar="ADDRESS", help="Address of the daemon. Default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: 8484.")
 @settings_options
 def chat(
@@ -53,14 +59,14 @@ def chat(
 ) -> None:  # fmt: skip
     """Chat with a model. With MESSAGE, print one answer and end.
 
-    Talks to the daemon; where none is running, starts one that ends with the chat.
+    Uses the running daemon, or starts one that ends with the chat.
     """
     settings = configured(config, **flags).settings
     sampling = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
     options: dict[str, Any] = {"model": model} | {
         key: value for key, value in sampling.items() if value is not None
     }
-    # Calls are shown as such, whichever model makes them.
+    # Show tool calls as calls, whichever model makes them.
     options["metadata"] = {"calls": "true"} | ({"domain": domain} if domain is not None else {})
     with (
         running_daemon(settings, _serve_arguments(config, settings)) as url,
@@ -127,7 +133,7 @@ def _obey(conversation: Conversation, line: str) -> None:
 
 
 class Conversation:
-    """The messages so far, and how to get the next one."""
+    """The messages so far; `ask` adds a question and its answer."""
 
     def __init__(
         self, url: str, options: dict[str, Any], system: str | None, interrupts: Interrupts
@@ -149,11 +155,12 @@ class Conversation:
         self.messages = [{"role": "system", "content": self._system}] if self._system else []
 
     def ask(self, text: str) -> bool:
-        """Print the answer as it comes, then how sure and fast it was; gives whether it came to its end.
-        Ctrl-C stops it and keeps what there is of it. Raises: EdgeAgentError with the daemon's own message.
+        """Print the answer as it streams, then its confidence and speed; returns whether it is complete.
+
+        Ctrl-C stops the answer and keeps its text. Raises: EdgeAgentError with the daemon's message.
         """
         self.messages.append({"role": "user", "content": text})
-        answer = ShownAnswer()
+        answer = AnswerView()
         is_whole = False
         try:
             with self._interrupts.stoppable():
@@ -202,7 +209,7 @@ def _message(text: str) -> str:
 
 
 def _line_history() -> None:
-    """Let arrow keys recall earlier lines of this chat, where there is a terminal. Nothing is written."""
+    """On a terminal, let arrow keys recall earlier lines of this chat. Nothing is written to disk."""
     if sys.stdin.isatty():
         import readline
 

@@ -1,4 +1,4 @@
-"""`edgeagent data`: what is stored on this device, and everything its owner may want done with it."""
+"""`edgeagent data`: show, export, erase, hold, back up and restore the data stored on this device."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ from edgeagent.store.store_key import Seal, obtain
 
 @click.group()
 def data() -> None:
-    """Show, query, copy, export, erase, hold, back up and restore what is stored on this device.
+    """Show, query, copy, export, erase, hold, back up and restore the data stored on this device.
 
-    All but `restore` work while the daemon runs. Whose data is meant is said by --owner,
-    --conversation or --subject; of several, what matches all of them.
+    All commands but `restore` work while the daemon runs. --owner, --conversation and --subject select
+    whose data; together they select what matches all of them.
     """
 
 
@@ -61,7 +61,7 @@ for command in (tables, rows, query, schema, copy, erase):
 @data.command("stats")
 @settings_options
 def stats_(config: Path | None, **flags: Any) -> None:
-    """Show sizes, counts and ages of what is stored, by class of retention."""
+    """Show sizes, counts and ages of the stored data, by retention class."""
     with opened(config, flags) as here:
         found = here.database.read(stats.classes)
         facts = here.database.read(stats.database)
@@ -86,12 +86,12 @@ def stats_(config: Path | None, **flags: Any) -> None:
     click.echo(f"backups {files.n_backups} ({megabytes(files.backup_bytes)}){newest}")
     if files.n_prefixes:
         click.echo(
-            f"computed of dialogues: {files.n_prefixes} pieces ({megabytes(files.prefix_bytes)})"
+            f"KV cache of conversations: {files.n_prefixes} files ({megabytes(files.prefix_bytes)})"
         )
     if files.quarantine_bytes:
-        click.echo(f"set aside as damaged: {megabytes(files.quarantine_bytes)}")
+        click.echo(f"quarantined as damaged: {megabytes(files.quarantine_bytes)}")
     if facts["clock_doubt"]:
-        click.echo(f"retention waits: the clock is doubted ({facts['clock_doubt']})")
+        click.echo(f"retention is paused, because the clock may be wrong: {facts['clock_doubt']}")
 
 
 @data.command("export")
@@ -103,12 +103,12 @@ def export_(
     config: Path | None, owner: str | None, conversation: str | None, subject: str | None,
     out: Path | None, **flags: Any,
 ) -> None:  # fmt: skip
-    """Write everything that is kept of somebody as one JSON document, facts about it included."""
+    """Write all data of an owner, conversation or subject as one JSON document, with its metadata."""
     selector = selected(owner, conversation, subject)
     with opened(config, flags) as here, row_progress() as tell:
         total = here.database.read(partial(n_rows, selector=selector))
         if not total:
-            raise NotFound(f"Nothing is stored of {selector.named()}: check the spelling.")
+            raise NotFound(f"Nothing is stored for {selector.named()}: check the spelling.")
         with sink(out) as write:
             # One read: the document is one state of the database.
             here.database.read(
@@ -129,7 +129,7 @@ def hold(
     config: Path | None, owner: str | None, conversation: str | None, subject: str | None,
     **flags: Any,
 ) -> None:  # fmt: skip
-    """Put what is stored of somebody now under legal hold: neither retention nor erasure touches it."""
+    """Put the selected data under legal hold: neither retention nor erasure deletes it."""
     _set_hold(config, flags, selected(owner, conversation, subject), is_held=True)
 
 
@@ -140,16 +140,16 @@ def release(
     config: Path | None, owner: str | None, conversation: str | None, subject: str | None,
     **flags: Any,
 ) -> None:  # fmt: skip
-    """End a legal hold. What is over its age goes with the next sweep."""
+    """End a legal hold. The next retention run deletes what is over its age."""
     _set_hold(config, flags, selected(owner, conversation, subject), is_held=False)
 
 
 @data.command()
 @settings_options
 def backup(config: Path | None, **flags: Any) -> None:
-    """Make a backup of the database, encrypted with its key, and verify it. The oldest one goes.
+    """Make a backup of the database, encrypted with its key, and verify it. The oldest backup is deleted.
 
-    A backup opens only with the key that made it: keep that key elsewhere, too.
+    A backup opens only with the key that made it: keep a copy of that key elsewhere.
     """
     with opened(config, flags) as here, row_progress() as tell:
         tell("backup", 0, None)
@@ -163,30 +163,30 @@ def backup(config: Path | None, **flags: Any) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @settings_options
 def restore(config: Path | None, file: Path | None, yes: bool, **flags: Any) -> None:
-    """Put the backup FILE in the database's place. Default: the newest one that is sound.
+    """Replace the database with the backup FILE. Default: the newest intact backup.
 
-    The daemon must not run. What was there is kept in the store's quarantine folder; what was stored
-    after the backup is not in it. Keys that were revoked since are revoked again, what was erased or
-    deleted since goes again, and the daemon deletes what is over its age before it answers.
+    The daemon must not run. The old database moves to the store's quarantine folder; data stored after
+    the backup is only there. Later revocations, erasures and deletions are applied again, and the daemon
+    deletes what is over its age before it answers.
     """
     settings = configured(config, **flags).settings
     if is_in_use(settings):
         raise StoreUnusable(
-            f"Store {settings.store_dir} is in use, restoring needs it alone: stop the daemon first."
+            f"Store {settings.store_dir} is in use, a restore needs exclusive access: stop the daemon first."
         )
     if file is not None and not file.is_file():
         raise BackupFailed(
             f"There is no file {file}: `edgeagent data stats` counts the backups here."
         )
-    confirm("What was stored after the backup will be set aside. Restore?", yes=yes)
+    confirm("Data stored after the backup will be moved to quarantine. Restore?", yes=yes)
     click.echo(_restore(settings, file))
     with opened(config, flags) as here:
         for notice in here.database.notices:
             click.echo(notice.message)
         if (why := here.database.read(here.database.access.refusal)) is not None:
-            click.echo(f"The daemon will answer nobody. {why}", err=True)
+            click.echo(f"The daemon will stay locked. {why}", err=True)
         _audit(here.database, here.audit_key, "data.restore", None)
-        # The backup's audit is older than the anchor, and this is on purpose.
+        # The backup's audit is older than the anchor, as intended here.
         audit_anchor.publish_head(here.database, here.audit_key, here.anchor, is_restored=True)
 
 
@@ -207,9 +207,7 @@ def _restore(settings: Settings, file: Path | None) -> str:
             newest = None if file is not None else backups.newest_sound()
             chosen = file or (newest.path if newest else None)
             if chosen is None:
-                raise BackupFailed(
-                    f"No backup in {files.backups} is sound: name a FILE from elsewhere."
-                )
+                raise BackupFailed(f"No backup in {files.backups} is intact: give another FILE.")
             return recovery.restore(files, backups, chosen).message
         finally:
             lock.close()
@@ -225,7 +223,7 @@ def _set_hold(
         found = here.database.read(partial(ownership.counts, selector=selector))
         if not any(found[table] for table in ownership.HOLDABLE):
             raise NotFound(
-                f"Nothing that can be held is stored of {selector.named()}: check the spelling."
+                f"Nothing that can be held is stored for {selector.named()}: check the spelling."
             )
         journal = here.database.journal
         entered = journal.append(kind, replay.selector_entry(journal, selector))

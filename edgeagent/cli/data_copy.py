@@ -1,4 +1,4 @@
-"""`edgeagent data copy`: what is stored of somebody, as a plain SQLite file."""
+"""`edgeagent data copy`: the data of an owner, conversation or subject as a plain SQLite file."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ BATCH_ROWS = 20  # held in memory at a time; one may have megabytes
 ABOUT = "edgeagent_copy"  # the table that says what the file is
 _TYPES: dict[str, type] = {"TEXT": str, "INTEGER": int, "REAL": float, "BLOB": bytes}
 WARNING = (
-    "NOT ENCRYPTED: whoever can read {out} reads everything in it, and neither `data erase` nor retention "
-    "reaches it. Delete it when it has served."
+    "NOT ENCRYPTED: everyone who can read {out} can read the data, and neither `data erase` nor retention "
+    "deletes it. Delete the file when it is no longer needed."
 )
 
 
@@ -42,11 +42,11 @@ def copy(
     config: Path | None, out: Path, owner: str | None, conversation: str | None, subject: str | None,
     **flags: Any,
 ) -> None:  # fmt: skip
-    """Copy what is stored of somebody into OUT.db, a plain SQLite file that is NOT ENCRYPTED.
+    """Copy the selected data into OUT.db, a plain SQLite file that is NOT ENCRYPTED.
 
-    Any tool that opens SQLite reads it: sqlite3, sqlite-utils, Datasette. It is one state of the store,
-    with the tables and columns of `edgeagent data schema` and one more, edgeagent_copy, that says whose data
-    it is. OUT.db must not exist; only you may read it. The audit gets a row.
+    Every tool for SQLite can open it: sqlite3, sqlite-utils, Datasette. It is a consistent copy with the
+    tables and columns of `edgeagent data schema` and the table edgeagent_copy, which tells whose data it
+    is. OUT.db must not exist; only you can read it. The copy is recorded in the audit.
 
     \b
         edgeagent data copy --subject patient-17 patient-17.db
@@ -54,7 +54,7 @@ def copy(
     """
     who = selected(owner, conversation, subject)
     if out.exists() or out.is_symlink():
-        raise InvalidParameter(f"File {out} exists, it is not overwritten: name another one.")
+        raise InvalidParameter(f"File {out} exists and is not overwritten: give another name.")
     with (
         reading(config, flags, who, "data.copy") as store,
         row_progress() as tell,
@@ -74,7 +74,7 @@ def _fill(draft: Path, store: ReadableStore, tell: Callable[[str, int, int | Non
     total = sum(store.n_rows(name) for name in names)
     target = SqliteUtils(draft, recursive_triggers=False, execute_plugins=False)
     try:
-        # The file gets its name when it is whole: it needs no journal, which would be plain text, too.
+        # The file is renamed when complete, so it needs no journal, which would be unencrypted, too.
         target.execute("PRAGMA journal_mode = OFF")
         target.execute("PRAGMA synchronous = OFF")
         for name in names:
@@ -117,9 +117,10 @@ def _about(store: ReadableStore, n_rows: int) -> Row:
 
 @contextmanager
 def _new_file(out: Path) -> Iterator[Path]:
-    """An empty file for its owner only, which becomes `out` when the block is done, and is gone otherwise.
+    """An empty file, readable by its owner only; renamed to `out` at the end of the block, deleted on an
+    error.
 
-    Raises: InvalidParameter where it cannot be written, or `out` was made meanwhile.
+    Raises: InvalidParameter if it cannot be written, or `out` was created meanwhile.
     """
     draft = out.with_name(f".{out.name}.part")
     try:
@@ -132,7 +133,7 @@ def _new_file(out: Path) -> Iterator[Path]:
     except (OSError, sqlite3.Error) as exc:
         why = exc.strerror if isinstance(exc, OSError) else exc
         raise InvalidParameter(
-            f"File {out} cannot be written: {why}. Name a path with room that is yours."
+            f"File {out} cannot be written: {why}. Give a writable path with enough space."
         ) from exc
     finally:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""`edgeagent data erase`: erase, prove it, and hand out a receipt."""
+"""`edgeagent data erase`: erase data, search for remains, and write a receipt."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from edgeagent.store.ownership import Selector
 @click.command()
 @selector_options
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--except-held", is_flag=True, help="Erase the rest where some is under legal hold.")
+@click.option("--except-held", is_flag=True, help="Erase everything that is not under legal hold.")
 @click.option("--backups", is_flag=True,
-              help="Make a new backup and delete those from before, which still have it.")  # fmt: skip
+              help="Make a new backup and delete the older ones, which still contain the data.")  # fmt: skip
 @click.option("--receipt", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write the receipt to a new file instead of standard output.")  # fmt: skip
 @settings_options
@@ -40,16 +40,17 @@ def erase(
     config: Path | None, owner: str | None, conversation: str | None, subject: str | None, yes: bool,
     except_held: bool, backups: bool, receipt: Path | None, **flags: Any,
 ) -> int:  # fmt: skip
-    """Erase everything that is kept of somebody, search every byte for traces, and say what was found.
+    """Erase the selected data, search the whole state directory for remains, and report them.
 
-    The receipt (JSON) has counts, digest, place in the audit, and the backups that still hold the data.
-    Exit status 1: a trace was found. Rows under legal hold refuse the whole; API keys and the audit stay.
+    The receipt (JSON) has counts, a digest, the position in the audit, and the backups that still contain
+    the data. Exit status 1: remains were found. Nothing is erased if rows are under legal hold, unless
+    --except-held is given. API keys and the audit are kept.
     """
     selector = selected(owner, conversation, subject)
     with opened(config, flags) as here:
         counts = here.database.read(partial(ownership.counts, selector=selector))
         if told := ", ".join(f"{n} of {table}" for table, n in counts.items() if n):
-            confirm(f"Of {selector.named()} there is: {told}. Erase it for good?", yes=yes)
+            confirm(f"{selector.named()} has {told}. Erase for good?", yes=yes)
         request = erasure.Request(selector, actor(), except_held, backups)
         places = places_of(here.settings, here.database)
         size = residue_scan.total_bytes(
@@ -72,8 +73,8 @@ def erase(
 
 
 def places_of(settings: Settings, database: Database) -> Places:
-    """Where an erasure looks: everything the daemon keeps but models, which come from elsewhere. A
-    daemon that runs lets all that it holds forget within seconds of the touch."""
+    """Where an erasure searches: everything the daemon stores except models. A running daemon drops what
+    it holds in memory within seconds after the touch."""
     files = database.files
 
     def forget(_selector: Selector) -> list[str]:
@@ -86,21 +87,21 @@ def places_of(settings: Settings, database: Database) -> Places:
 
 
 def _tell(done: Receipt) -> None:
-    """The receipt for people, on standard error."""
+    """Print a summary of the receipt on standard error."""
     where = f"{done.proof.n_files} files"
     if done.is_gone:
-        text = f"Gone: none of {done.proof.n_probes} probes is left in {where}."
+        text = f"Erased: none of {done.proof.n_probes} probes was found in {where}."
     elif not done.is_log_empty:
-        text = "The log could not be emptied while another process reads: erase again later."
+        text = "The write-ahead log could not be emptied while another process reads: erase again later."
     else:
         names = ", ".join(Path(name).name for name in done.proof.residue)
-        text = f"Traces are left in {names}: look at them and erase again."
+        text = f"Remains were found in {names}: check these files and erase again."
     click.echo(text, err=True)
     if done.held_back:
-        click.echo(f"Kept under legal hold: {sum(done.held_back.values())} rows.", err=True)
+        click.echo(f"Not erased, under legal hold: {sum(done.held_back.values())} rows.", err=True)
     for entry in done.backups_holding:
         click.echo(
-            f"Backup {entry['file']} is from before and goes after {entry['dropped_after']}; "
+            f"Backup {entry['file']} still contains the data and is deleted after {entry['dropped_after']}; "
             "--backups deletes it now.",
             err=True,
         )

@@ -1,4 +1,4 @@
-"""`edgeagent data tables`, `rows`, `query` and `schema`: reading what is stored, with SQL."""
+"""`edgeagent data tables`, `rows`, `query` and `schema`: read the stored data with SQL."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def tables(
     config: Path | None, owner: str | None, conversation: str | None, subject: str | None,
     shape: Format, **flags: Any,
 ) -> None:  # fmt: skip
-    """List the tables that can be read: how many rows each has, its columns, and what it holds.
+    """List the readable tables with their numbers of rows, columns and content.
 
     \b
         edgeagent data tables
         edgeagent data tables --subject patient-17 --json
 
-    JSON: an array of {"table", "n_rows", "columns", "about"}; columns are one text, by spaces.
+    JSON: an array of {"table", "n_rows", "columns", "about"}; columns are one text, separated by spaces.
     """
     who = selected_or_all(owner, conversation, subject)
     with reading(config, flags, who, "data.tables") as store:
@@ -43,7 +43,7 @@ def tables(
 
 @click.command()
 @click.argument("table")
-@click.option("-n", "--limit", type=click.IntRange(1), metavar="N", help="At most so many rows.")
+@click.option("-n", "--limit", type=click.IntRange(1), metavar="N", help="Limit of rows.")
 @selector_options
 @format_options
 @settings_options
@@ -51,14 +51,14 @@ def rows(
     config: Path | None, table: str, limit: int | None, owner: str | None, conversation: str | None,
     subject: str | None, shape: Format, **flags: Any,
 ) -> None:  # fmt: skip
-    """Show the rows of TABLE, as they come: everybody's, or somebody's. `data tables` has the names.
+    """Show the rows of TABLE, all of them or those of the selected data. `data tables` lists the names.
 
     \b
         edgeagent data rows request -n 20
         edgeagent data rows item_content --owner clinic --nl > clinic.jsonl
 
     JSON: an object for each row, with the columns that `edgeagent data schema TABLE` shows; JSON in a
-    column (body, metadata) stays a text.
+    column (body, metadata) remains text.
     """
     who = selected_or_all(owner, conversation, subject)
     what = f"table:{printable(table[:60])}"
@@ -72,7 +72,7 @@ def rows(
 @click.command()
 @click.argument("sql")
 @click.option("-p", "--param", "parameters", nargs=2, multiple=True, metavar="NAME VALUE",
-              help="A value for :NAME in the statement; may be repeated.")  # fmt: skip
+              help="Value of :NAME in the statement; may be repeated.")  # fmt: skip
 @selector_options
 @format_options
 @settings_options
@@ -80,11 +80,12 @@ def query(
     config: Path | None, sql: str, parameters: tuple[tuple[str, str], ...], owner: str | None,
     conversation: str | None, subject: str | None, shape: Format, **flags: Any,
 ) -> None:  # fmt: skip
-    """Run one SELECT over the tables of `edgeagent data tables` and show its rows as they come.
+    """Run one SELECT statement on the tables of `edgeagent data tables` and show its rows.
 
-    With --owner, --conversation or --subject, every table holds only what belongs to them. Nothing can be
-    written. SQL of - is read from standard input, where other users of the machine do not see it. The
-    audit gets a row for each statement. While a result is being read, the store's log cannot shrink.
+    With --owner, --conversation or --subject, every table contains only their data. The database is
+    read-only. With - as SQL, the statement is read from standard input, hidden from other users of the
+    machine. Each statement is recorded in the audit. While a result is read, the write-ahead log of the
+    store cannot shrink.
 
     \b
         edgeagent data query "select model, count(*) as n from request group by model"
@@ -93,8 +94,8 @@ def query(
             "select status, total_ms from request where created_ms > unixepoch() * 1000 - :day"
 
     JSON: an object for each row, named by the columns of the result; bytes are
-    {"$base64": true, "encoded": "..."}. CSV holds texts as they are stored: a spreadsheet may take one
-    that begins with = for a formula.
+    {"$base64": true, "encoded": "..."}. CSV contains texts as stored: a spreadsheet may interpret a text
+    that begins with = as a formula.
     """
     who = selected_or_all(owner, conversation, subject)
     text = _statement(sql)
@@ -106,7 +107,7 @@ def query(
 @click.argument("table", required=False)
 @settings_options
 def schema(config: Path | None, table: str | None, **flags: Any) -> None:
-    """Show the tables that can be read, or TABLE, as SQL, with what their columns mean.
+    """Show the readable tables, or TABLE, as SQL with comments on the columns.
 
     \b
         edgeagent data schema

@@ -1,4 +1,4 @@
-"""`edgeagent doctor`: the device, its profile, every setting and its origin, and what is not in order."""
+"""`edgeagent doctor`: the device, its profile, all settings with their origins, and problems."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rich.text import Text
 from edgeagent import __version__
 from edgeagent.catalog.sizing.speed import error_of
 from edgeagent.cli.shared.confinement import confinement_problems, confinement_table
-from edgeagent.cli.shared.dependencies import known_bad
 from edgeagent.cli.shared.library import library_of, model_to_install
 from edgeagent.cli.shared.measured_rates import Prediction, model_to_measure, predictions
 from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.cli.shared.outdated_libraries import find_outdated
 from edgeagent.cli.shared.printable import printable
 from edgeagent.cli.shared.terminal import PlainConsole
 from edgeagent.device.benchmark import Measuring
@@ -42,20 +42,20 @@ LIBRARIES = (
 
 @click.command()
 @click.option("--measure", is_flag=True, help="Measure this device now, in under 20 seconds.")
-@click.option("--json", "as_json", is_flag=True, help="Everything as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @settings_options
 def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> None:
-    """Show the device, its profile, the settings with their origins, and check what is needed."""
+    """Show the device, its profile and the settings with their origins, and check for problems."""
     found = configured(config, **flags)
     measuring = Measuring(found.device, found.settings.state_dir)
     figures = _measure(found, measuring) if measure else measuring.kept()
     evidence = gather()
-    problems = _problems(found) + known_bad() + confinement_problems(evidence)
+    problems = _problems(found) + find_outdated() + confinement_problems(evidence)
     if as_json:
         tree = _as_json(found, figures, problems) | {"confinement": msgspec.to_builtins(evidence)}
         click.echo(json.dumps(tree, indent=1, default=str))
         return
-    # Nothing is cut where no terminal sets a width: paths are long, and scripts read this.
+    # Without a terminal nothing is cut: paths are long, and scripts read this output.
     console = PlainConsole(width=None if os.isatty(1) else 500)
     console.print(
         f"edgeagent {__version__}, Python {platform.python_version()}, {platform.platform()}"
@@ -73,7 +73,7 @@ def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> N
     for problem in problems:
         console.print(Text.assemble(("! ", "yellow"), printable(problem)))
     if not problems:
-        console.print("Everything that was checked is in order.")
+        console.print("No problems found.")
 
 
 def _measure(found: Configuration, measuring: Measuring) -> Measurement:
@@ -133,7 +133,7 @@ def _libraries_table() -> Table:
 
 
 def _figures_table(figures: Measurement) -> Table:
-    """What was measured; decode speed as a share of what memory bandwidth allows."""
+    """The measured rates, with the decode speed as a share of the memory bandwidth."""
     table = _table("measured", "")
     for rate in figures.memory_gb_per_s:
         table.add_row(f"memory read, {rate.n_threads} threads", f"{rate.value:.1f} GB/s")
@@ -165,7 +165,7 @@ def _figures_table(figures: Measurement) -> Table:
 
 
 def _prediction_table(predictions: list[Prediction]) -> Table:
-    """What selection would have predicted of the measured model, against what was measured."""
+    """Predicted and measured rates of the measured model."""
     table = _table(
         "predicted, tokens/s", "from the machine", "error", "with its pace", "error", "measured"
     )
@@ -188,7 +188,7 @@ def _problems(found: Configuration) -> list[str]:
         existing = existing.parent
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         problems.append(
-            f"{directory} cannot be written: nothing can be installed. Set --models-dir or --state-dir."
+            f"{directory} is not writable, so no model can be installed: set --models-dir or --state-dir."
         )
     problems += [notice.message for notice in earlier(StoreFiles(settings.store_dir))]
     try:

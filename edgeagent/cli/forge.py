@@ -36,21 +36,21 @@ def forge_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Path(path_type=Path, file_okay=False),
             default=Path("data"),
             show_default=True,
-            help="Folder of the public data sets: clinc150/, banking77/, snips/, bfcl/. What is missing is "
-            "named with its origin.",
+            help="Directory of the public data sets: clinc150/, banking77/, snips/, bfcl/. Errors "
+            "name the origin of a missing one.",
         ),
         click.option(
             "--runs",
             type=click.Path(path_type=Path, file_okay=False),
             default=Path("runs"),
             show_default=True,
-            help="Folder of trainings: vocabulary, checkpoints, logs.",
+            help="Directory of training runs: vocabulary, checkpoints, logs.",
         ),
         click.option(
             "--threads",
             type=click.IntRange(1, 256),
             default=None,
-            help="Threads to compute with. Default: one for each core.",
+            help="Number of threads. Default: one per core.",
         ),
     ):
         command = option(command)
@@ -59,15 +59,15 @@ def forge_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def forge() -> None:
-    """Train small domain models and make GGUF files of them (needs `pip install edgeagent[forge]`).
+    """Train small domain models and export them as GGUF (needs `pip install edgeagent[forge]`).
 
     \b
-    A teacher, a model that learns from it too, a file to serve:
+    Train a teacher, train a model with its help, and export that model:
         edgeagent forge train sentence-teacher --data data --runs runs
         edgeagent forge distill edge-assistant-s --data data --runs runs
         edgeagent forge export edge-assistant-s --data data --runs runs --out models
 
-    Interrupted with Ctrl-C, a training is kept; the same command goes on with it.
+    Ctrl-C interrupts a training; the same command resumes it.
     """
 
 
@@ -75,9 +75,9 @@ def forge() -> None:
 @click.argument("recipe")
 @forge_options
 def train(recipe: str, data: Path, runs: Path, threads: int | None) -> None:
-    """Train by a recipe, from the labels alone.
+    """Train with a recipe, from labels only.
 
-    RECIPE is a TOML file, or the name of one that comes with edgeagent.
+    RECIPE is a TOML file, or the name of a bundled recipe.
     """
     _train(recipe, data, runs, threads, with_teachers=False)
 
@@ -86,9 +86,9 @@ def train(recipe: str, data: Path, runs: Path, threads: int | None) -> None:
 @click.argument("recipe")
 @forge_options
 def distill(recipe: str, data: Path, runs: Path, threads: int | None) -> None:
-    """Train by a recipe, from the labels and from what its teachers think of each text.
+    """Train with a recipe, from labels and from the predictions of its teachers.
 
-    RECIPE is a TOML file, or the name of one that comes with edgeagent. Its teachers are trained first.
+    RECIPE is a TOML file, or the name of a bundled recipe. Its teachers are trained first.
     """
     _train(recipe, data, runs, threads, with_teachers=True)
 
@@ -101,7 +101,7 @@ def _train(
         figures = opened.train(wanted, with_teachers=with_teachers, until=is_interrupted)
         if is_interrupted():
             raise ForgeFailed(
-                f"Interrupted: {runs / wanted.name} has all that was learnt; the same command goes on."
+                f"Interrupted: the progress is in {runs / wanted.name}; the same command resumes it."
             )
     _show(wanted.name, figures)
 
@@ -110,20 +110,23 @@ def _train(
 @click.argument("run")
 @forge_options
 @click.option(
-    "--quant", default="Q8_0", show_default=True, help="Type of the weights; F16 leaves them."
+    "--quant",
+    default="Q8_0",
+    show_default=True,
+    help="Quantization of the weights; F16 keeps them as trained.",
 )
 @click.option(
     "--beside",
     multiple=True,
     metavar="RUN",
-    help="Another run whose figures go into the card; may be given several times.",
+    help="Another run to compare with in the card; may be repeated.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("models"),
     show_default=True,
-    help="Folder that gets RUN/ with the GGUF file, model.toml and README.md (the card), and "
+    help="Directory to write: RUN/ with the GGUF file, model.toml and README.md (the card), and "
     "edge-assistant.json with the intents.",
 )
 def export(
@@ -135,8 +138,11 @@ def export(
     beside: tuple[str, ...],
     out: Path,
 ) -> None:
-    """Make a GGUF file of a trained RUN, check it against torch, quantize it, measure both files on the
-    validation splits, and write the record with its thresholds and the card."""
+    """Export the trained RUN as GGUF.
+
+    The file is compared with torch and quantized; both files are evaluated on the validation splits, and
+    the record with its thresholds and the card are written.
+    """
     opened = _runs(data, runs, threads)
     from edgeagent.device.probe import probe
     from edgeagent.forge.card import card
@@ -169,19 +175,20 @@ def export(
 
 
 def _checked(opened: Runs, plain: Path, vocabulary: Any, decoder: Any) -> Parity:
-    """Raises: ForgeFailed where llama.cpp computes something else than torch."""
+    """Raises: ForgeFailed if llama.cpp and torch give different results."""
     from edgeagent.forge.evaluate import sample
     from edgeagent.forge.parity import compare
 
     texts = [item.text for item in sample(opened.corpus.validation, 50)]
     parity = compare(decoder, vocabulary, plain, texts)
     click.echo(
-        f"llama.cpp against torch on {parity.n_prompts} prompts: largest difference of a logit "
+        f"llama.cpp and torch on {parity.n_prompts} prompts: largest difference of a logit "
         f"{parity.largest_difference:.4f}, {parity.n_equal} greedy answers equal"
     )
     if parity.n_equal < parity.n_prompts or parity.n_same_ids < parity.n_prompts:
         raise ForgeFailed(
-            f"{plain} does not compute what was trained: {parity.n_prompts - parity.n_equal} answers differ."
+            f"{plain} differs from the trained model in {parity.n_prompts - parity.n_equal} answers: check "
+            "the versions of gguf and llama-cpp-python, then export again."
         )
     return parity
 
@@ -189,14 +196,14 @@ def _checked(opened: Runs, plain: Path, vocabulary: Any, decoder: Any) -> Parity
 @forge.command()
 @click.argument("model")
 @forge_options
-@click.option("--every", type=click.IntRange(1), default=1, help="Take every so-manieth item only.")
+@click.option("--every", type=click.IntRange(1), default=1, help="Evaluate only every Nth item.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def evaluate(
     model: str, data: Path, runs: Path, threads: int | None, every: int, as_json: bool
 ) -> None:
-    """Measure a GGUF file on the validation splits, as llama.cpp runs it.
+    """Evaluate a GGUF file with llama.cpp on the validation splits.
 
-    MODEL is a file, or the name of a run that has been exported.
+    MODEL is a file, or the name of an exported run.
     """
     opened = _runs(data, runs, threads)
     path = Path(model)
@@ -228,13 +235,13 @@ def _measured(opened: Runs, path: Path, every: int) -> Figures:
 
 
 def _runs(data: Path, runs: Path, threads: int | None) -> Runs:
-    """Everything that training needs. Raises: ForgeFailed, also where the extra is not installed."""
+    """Everything that training needs. Raises: ForgeFailed, also if the extra is not installed."""
     missing = [
         name for name in ("torch", "tokenizers", "gguf") if importlib.util.find_spec(name) is None
     ]
     if missing:
         raise ForgeFailed(
-            f"Training needs {', '.join(missing)}: pip install 'edgeagent[forge]' brings it."
+            f"Training needs {', '.join(missing)}: run pip install 'edgeagent[forge]'."
         )
     keep_kernels()
     import torch
@@ -253,14 +260,14 @@ def _runs(data: Path, runs: Path, threads: int | None) -> Runs:
 def _opened(recipe: str, data: Path, runs: Path, threads: int | None) -> tuple[Runs, Recipe]:
     from edgeagent.forge.recipe import read_recipe
 
-    # A wrong recipe is said before anything is read or fetched.
+    # A wrong recipe is an error before anything is read or downloaded.
     wanted = read_recipe(Path(recipe))
     return _runs(data, runs, threads), wanted
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks for an end at the next step; a second one ends at once."""
+    """Ctrl-C ends the training at the next step; a second Ctrl-C ends it at once."""
     asked = False
 
     def ask(signum: int, frame: object) -> None:

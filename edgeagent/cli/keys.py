@@ -1,4 +1,4 @@
-"""`edgeagent keys`: the API keys of the daemon. Works beside a running one, and counts there at once."""
+"""`edgeagent keys`: the API keys of the daemon. A running daemon applies changes at once."""
 
 from __future__ import annotations
 
@@ -44,24 +44,25 @@ class Duration(click.ParamType[int]):
         seconds = int(found[1]) * _UNITS_S[found[2]] if found else 0
         if not 0 < seconds <= MAX_DURATION_S:
             self.fail(
-                f"{value!r} is no duration up to 10y: write a number and s, m, h, d, w or y, as in 90d."
+                f"{value!r} is not a duration of at most 10y: write a number and s, m, h, d, w or y, such as "
+                "90d."
             )
         return seconds
 
 
 @click.group()
 def keys() -> None:
-    """Make, list, replace and end the API keys that the daemon asks for.
+    """Make, list, replace and revoke API keys.
 
-    Without any key the daemon answers whoever is on this machine, and listens nowhere else. From the
-    first key on, every request needs one. A running daemon follows at once. Our own commands send
-    the key in EDGEAGENT_API_KEY. The keys that bundles are signed with: edgeagent bundle keys.
+    Without keys the daemon answers every client on this machine and listens on loopback only. From the
+    first key on, every request needs a key. A running daemon applies changes at once. edgeagent's own
+    commands send the key in EDGEAGENT_API_KEY. For keys that sign bundles, see `edgeagent bundle keys`.
     """
 
 
 @contextmanager
 def opened(config: Path | None, flags: dict[str, Any]) -> Iterator[Keyring]:
-    """The keys of the state directory. Raises: StoreUnusable and what else opening the store raises."""
+    """The keys of the state directory. Raises: StoreUnusable, and what else opening the store raises."""
     settings = configured(config, **flags).settings
     path = StoreFiles(settings.store_dir).database
     keyring = Keyring(
@@ -74,34 +75,39 @@ def opened(config: Path | None, flags: dict[str, Any]) -> Iterator[Keyring]:
 
 
 def actor() -> str:
-    """Who acts, for the audit."""
+    """The name of the acting user in the audit."""
     return f"cli:{getpass.getuser()}"
 
 
 @keys.command()
-@click.option("--name", required=True, metavar="TEXT", help="What the key is for: `ward 7 tablet`.")
-@click.option("--scopes", metavar="LIST", show_default=True, default=DEFAULT_SCOPES,
-              help="What it may do, by commas: " + ", ".join(sorted(ALL_SCOPES)) + ".")  # fmt: skip
-@click.option("--owner", metavar="NAME",
-              help="Whose data it sees; keys of one owner share. `local` has what was kept before there "
-              "were keys. Default: data of its own.")  # fmt: skip
 @click.option(
-    "--expires", type=Duration(), metavar="TIME", help="End it after 90d, 12h, ... Default: never."
+    "--name", required=True, metavar="TEXT", help="Purpose of the key, such as `ward 7 tablet`."
+)
+@click.option("--scopes", metavar="LIST", show_default=True, default=DEFAULT_SCOPES,
+              help="Scopes, separated by commas: " + ", ".join(sorted(ALL_SCOPES)) + ".")  # fmt: skip
+@click.option("--owner", metavar="NAME",
+              help="Whose data the key can see; keys with one owner share data. `local` owns the data stored "
+              "before the first key. Default: a new owner.")  # fmt: skip
+@click.option(
+    "--expires",
+    type=Duration(),
+    metavar="TIME",
+    help="Lifetime of the key, such as 90d or 12h. Default: unlimited.",
 )
 @click.option(
     "--requests-per-minute",
     type=click.IntRange(1, 1_000_000),
     metavar="N",
-    help="Default: no bound.",
+    help="Default: unlimited.",
 )
 @click.option("--concurrency", type=click.IntRange(1, 10_000), metavar="N",
-              help="Requests at once. Default: no bound.")  # fmt: skip
+              help="Limit of concurrent requests. Default: unlimited.")  # fmt: skip
 @click.option("--tokens-per-minute", type=click.IntRange(1, 1_000_000_000), metavar="N",
-              help="Tokens read and made. Default: no bound.")  # fmt: skip
+              help="Limit of prompt and answer tokens. Default: unlimited.")  # fmt: skip
 @click.option("--tool", "tools", multiple=True, metavar="NAME",
-              help="Allow only this tool; may be repeated. Default: any.")  # fmt: skip
+              help="Allow this tool only; may be repeated. Default: all tools.")  # fmt: skip
 @click.option("--break-glass", is_flag=True,
-              help="A sealed key for emergencies: every scope, every use audited and logged.")  # fmt: skip
+              help="Make a sealed key for emergencies: all scopes, each use audited and logged.")  # fmt: skip
 @as_json_option
 @settings_options
 def create(
@@ -109,10 +115,10 @@ def create(
     requests_per_minute: int | None, concurrency: int | None, tokens_per_minute: int | None,
     tools: tuple[str, ...], break_glass: bool, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
-    """Make a key and print its secret, this once.
+    """Make a key and print its secret, which is not shown again.
 
-    A sealed key (--break-glass) belongs into an envelope: it has every scope, and is no key for daily
-    work, so the daemon does not listen beyond this machine with a sealed key alone.
+    A sealed key (--break-glass) has all scopes and belongs in an envelope. It is not meant for daily work:
+    with a sealed key alone the daemon does not listen beyond loopback.
     """
     spec = KeySpec(
         name=name,
@@ -141,7 +147,7 @@ def create(
 @as_json_option
 @settings_options
 def list_(config: Path | None, as_json: bool, **flags: Any) -> None:
-    """Show every key, dead ones too, without secrets."""
+    """List all keys, including expired and revoked ones, without secrets."""
     with opened(config, flags) as keyring:
         found, now = keyring.all(), keyring.now_ms()
     if as_json:
@@ -150,7 +156,8 @@ def list_(config: Path | None, as_json: bool, **flags: Any) -> None:
         show_table(_table(found, now))
     else:
         click.echo(
-            "No key was made: whoever is on this machine may call. `edgeagent keys create` ends that."
+            "There is no key: every client on this machine may use the API. `edgeagent keys create` changes "
+            "that."
         )
 
 
@@ -158,26 +165,26 @@ def list_(config: Path | None, as_json: bool, **flags: Any) -> None:
 @click.argument("key_id", metavar="ID")
 @settings_options
 def revoke(config: Path | None, key_id: str, **flags: Any) -> None:
-    """End the key ID, at once and for good.
+    """Revoke the key ID, at once and for good.
 
-    A running answer ends by itself. Ending the last key opens nothing: requests go on needing one,
-    until `edgeagent keys forget` has dropped every record.
+    Running answers are completed. After the last key is revoked, requests still need a key, until
+    `edgeagent keys forget` has deleted all records.
     """
     with opened(config, flags) as keyring:
         key = keyring.revoke(key_id, actor()).result()
-    click.echo(f"Key {key.id} ({key.name}) is revoked since {_when(key.revoked_ms)}.")
+    click.echo(f"Key {key.id} ({key.name}) has been revoked since {_when(key.revoked_ms)}.")
 
 
 @keys.command()
 @click.argument("key_id", metavar="ID")
 @click.option("--grace", type=Duration(), default=None, metavar="TIME",
-              help="Let the old secret live for 1h, 7d, ... Default: it ends now.")  # fmt: skip
+              help="Time the old secret stays valid, such as 1h or 7d. Default: none.")  # fmt: skip
 @as_json_option
 @settings_options
 def rotate(
     config: Path | None, key_id: str, grace: int | None, as_json: bool, **flags: Any
 ) -> None:
-    """Replace the key ID: a new id and secret, the same owner, scopes, limits and lifetime."""
+    """Replace the key ID by one with a new id and secret and the same owner, scopes, limits and lifetime."""
     with opened(config, flags) as keyring:
         made = keyring.rotate(key_id, actor(), grace or 0).result()
         old = keyring.get(key_id)
@@ -190,42 +197,42 @@ def rotate(
 @click.argument("key_id", metavar="ID")
 @settings_options
 def forget(config: Path | None, key_id: str, **flags: Any) -> None:
-    """Drop the record of the revoked or expired key ID. Data of its owner stays.
+    """Delete the record of the revoked or expired key ID. Its owner's data stays.
 
-    When the last record is gone, whoever is on this machine may call without a key again.
+    Once the last record is deleted, clients on this machine need no key again.
     """
     with opened(config, flags) as keyring:
         key = keyring.forget(key_id, actor()).result()
         is_any_left = keyring.is_any_made()
-    click.echo(f"Key {key.id} ({key.name}) is forgotten.")
+    click.echo(f"Key {key.id} ({key.name}) is deleted.")
     if not is_any_left:
-        click.echo("It was the last: on this machine, requests need no key now.", err=True)
+        click.echo("It was the last one: clients on this machine need no key now.", err=True)
 
 
 @keys.command("reset-access")
 @click.option("--name", default="administrator", show_default=True, metavar="TEXT",
               help="Name of the new key.")  # fmt: skip
 @click.option("--keep-keys", is_flag=True,
-              help="Trust the keys in the database: look at `edgeagent keys list` before.")  # fmt: skip
+              help="Keep the keys of the database; check `edgeagent keys list` first.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @as_json_option
 @settings_options
 def reset_access(
     config: Path | None, name: str, keep_keys: bool, yes: bool, as_json: bool, **flags: Any
 ) -> None:
-    """Open a daemon that is locked because its keys, or the record of which were revoked, are lost.
+    """Unlock a daemon whose keys, or whose record of revoked keys, are lost.
 
-    First consider `edgeagent data restore`. This command accepts the loss: it ends every key that the
-    database still has, since any of them may have been revoked, and prints a new one with every scope.
-    Erasures that the lost record had are not known any more. The daemon follows within a second.
+    Consider `edgeagent data restore` first. This command accepts the loss: it revokes all keys of the
+    database, because any of them may have been revoked before, and prints a new key with all scopes.
+    Erasures in the lost record are no longer known. A running daemon follows within a second.
     """
     with opened(config, flags) as keyring:
         why = keyring.check_access()
         if why is None:
-            click.echo("Nothing is wrong: the daemon may answer, and no key was changed.", err=True)
+            click.echo("The daemon is not locked: no key was changed.", err=True)
             return
         click.echo(why, err=True)
-        what = "kept" if keep_keys else "ended, and a new one is made"
+        what = "kept" if keep_keys else "revoked, and a new one is made"
         confirm(f"All keys are {what}. Accept the loss?", yes=yes)
         made = keyring.reset_access(actor(), name, keep_keys=keep_keys).result()
     if made is not None:
@@ -236,15 +243,15 @@ def reset_access(
 @keys.command("accept-clock")
 @settings_options
 def accept_clock(config: Path | None, **flags: Any) -> None:
-    """Say that the device's clock is right now, though it was later before.
+    """Confirm that the device's clock is right, although it showed a later time before.
 
-    Keys expire by the latest time that was ever believed, so that setting the clock back revives none.
-    A clock that was years ahead, and believed, ends keys too early: this forgets that time. NTP does so
-    by itself.
+    Keys expire by the latest time that the daemon has accepted, so that setting the clock back revives no
+    key. If the clock was years ahead, keys end too early: this command discards that time. NTP corrects it
+    without this command.
     """
     with opened(config, flags) as keyring:
         before_ms = keyring.accept_clock(actor()).result()
-    click.echo(f"The latest time so far was {_when(before_ms)}; from now on it is the clock's.")
+    click.echo(f"The latest accepted time was {_when(before_ms)}; it is now the time of the clock.")
 
 
 def _names(text: str) -> list[str]:
@@ -260,7 +267,7 @@ def _tell_new(made: NewKey, as_json: bool) -> None:
     if made.key.is_break_glass:
         click.echo("Print the secret, seal it in an envelope, and keep no copy.", err=True)
     else:
-        click.echo("The secret is not shown again; keep it now.", err=True)
+        click.echo("The secret is not shown again: store it now.", err=True)
 
 
 def _table(found: list[Key], now: int) -> Table:

@@ -1,4 +1,4 @@
-"""`edgeagent`: one command, a subcommand for each noun."""
+"""`edgeagent`: the command line, with one subcommand per noun."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Loads a subcommand's module when it is asked for: `serve` keeps no terminal libraries in memory."""
+    """Imports the module of a subcommand when it is used, so that `serve` loads no terminal libraries."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -49,10 +49,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The console script: errors of ours are one line on standard error, exit status 2.
+    """The console script: our own errors are one line on standard error, with exit status 2.
 
-    The daemon holds the store's key, and so do commands that open the store, so that no other process of
-    the same user is to read their memory.
+    The daemon and the commands that open the store hold its key in memory, so their memory is closed to other
+    processes of the same user.
     """
     keep_private()
     try:
@@ -63,7 +63,7 @@ def main() -> None:
     except click.ClickException as exc:
         click.echo(f"edgeagent: {one_line(exc)}", err=True)
         sys.exit(exc.exit_code)
-    except BrokenPipeError:  # whoever read our output has had enough
+    except BrokenPipeError:  # the reader of our output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as exc:
@@ -79,10 +79,10 @@ def main() -> None:
 
 
 def one_line(exc: click.ClickException) -> str:
-    """A mistake in the command, and where its help is."""
+    """An error in the command line, with a hint to its help."""
     message = " ".join(exc.format_message().split())
     context = exc.ctx if isinstance(exc, click.UsageError) else None
     if context is None:
         return message
     end = "" if message.endswith((".", "?", "!")) else "."
-    return f"{message}{end} `{context.command_path} --help` shows what there is."
+    return f"{message}{end} See `{context.command_path} --help`."

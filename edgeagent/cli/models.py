@@ -1,4 +1,4 @@
-"""`edgeagent models`: what is installed, what could be, and getting it."""
+"""`edgeagent models`: list, approve, verify, remove, load and unload models."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from edgeagent.cli.shared.terminal import confirm, show_table
 from edgeagent.errors import InstallFailed
 from edgeagent.settings import Settings
 
-# What `models list` says of those that were not installed.
-STANDINGS = {"waiting": "waits for `models approve`", "named": "named by the settings"}
+# How `models list` shows models that were not installed.
+STANDINGS = {"waiting": "waits for `models approve`", "named": "named in the settings"}
 
 
 @click.group()
 def models() -> None:
     """List, install, verify and remove models.
 
-    Models come from the catalog (`edgeagent models catalog`), from a file you bring, or are dropped
-    as *.gguf into the models directory, where they wait for `models approve`.
+    Models come from the catalog (`edgeagent models catalog`), from a file of yours, or from *.gguf files
+    copied into the models directory, which wait for `models approve`.
     """
 
 
@@ -49,15 +49,16 @@ models.add_command(install)
     "--verbose",
     "-v",
     is_flag=True,
-    help="And what the chat template of each can show, as it was found out at its install.",
+    help="Also show what the chat template of each model supports, as tested at its installation.",
 )
-@click.option("--json", "is_json", is_flag=True, help="Everything that is known of them, as JSON.")
+@click.option("--json", "is_json", is_flag=True, help="Print all details as JSON.")
 @settings_options
 def list_(config: Path | None, verbose: bool, is_json: bool, **flags: Any) -> None:
-    """Show the installed models.
+    """List the installed models.
 
-    With --verbose, what a chat template does not show by itself: a system message is "folded" into the first
-    of the user, turns of one role in a row are "joined", tools and their results are "told" in words.
+    With --verbose, also how edgeagent adapts to a chat template: a system message is "folded" into the
+    first user message, consecutive messages of one role are "joined", tools and their results are "told" in
+    words.
     """
     here = configured(config, **flags)
     settings = here.settings
@@ -88,7 +89,7 @@ def list_(config: Path | None, verbose: bool, is_json: bool, **flags: Any) -> No
 @models.command()
 @settings_options
 def catalog(config: Path | None, **flags: Any) -> None:
-    """Show the models that can be installed by name."""
+    """List the models that can be installed by name."""
     settings = configured(config, **flags).settings
     table = Table("id", "task", "parameters", "licence", "quant", "size", box=None, pad_edge=False)
     for entry in catalog_of(settings).entries.values():
@@ -106,11 +107,15 @@ def catalog(config: Path | None, **flags: Any) -> None:
 
 
 @models.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.option("--larger", is_flag=True, help="And the model that the default hands over to.")
+@click.option(
+    "--larger",
+    is_flag=True,
+    help="Also install the larger model that the default model escalates to.",
+)
 @settings_options
 @click.pass_context
 def ensure(ctx: click.Context, /, config: Path | None, larger: bool, **flags: Any) -> None:
-    """Install a default model unless some model is there. Options of `serve` are understood."""
+    """Install a default model unless a model is installed. Accepts the options of `serve`."""
     settings = configured(config, **flags).settings
     ids = [model.id for model in library_of(settings).installed()]
     known, default = catalog_of(settings), settings.models.default
@@ -129,9 +134,9 @@ def ensure(ctx: click.Context, /, config: Path | None, larger: bool, **flags: An
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @settings_options
 def approve(config: Path | None, model: str, yes: bool, **flags: Any) -> None:
-    """Accept the file of MODEL as it is: one that was dropped in, or has changed.
+    """Approve the current file of MODEL, which was copied in or has changed.
 
-    Its digests are shown first. From then on the daemon serves this file and no other under that name.
+    Shows its digests first. From then on the daemon serves only this file under that name.
     """
     here = configured(config, **flags)
     library, integrity = library_of(here.settings), integrity_of(here)
@@ -153,7 +158,7 @@ def approve(config: Path | None, model: str, yes: bool, **flags: Any) -> None:
     confirm(f"Serve {found.path.name} ({megabytes(found.size_bytes)}) as {model}?", yes=yes)
     if library.approvals.digest(found.path.absolute(), identity_of(found.path.stat())) != sha256:
         raise InstallFailed(
-            f"The file of {model} changed meanwhile: look at it, then approve it again"
+            f"The file of {model} changed during the approval: check it, then approve it again"
         )
     library.approvals.approve(
         model, sha256, template, "approved", template_file_sha256=file, beside=beside
@@ -164,7 +169,7 @@ def approve(config: Path | None, model: str, yes: bool, **flags: Any) -> None:
 def _measured_beside(
     integrity: Integrity, model: InstalledModel, before: Mapping[str, str]
 ) -> dict[str, str]:
-    """Digests of the other files that a model consists of, shown."""
+    """Print and return the digests of the model's other files."""
     found = {name: integrity.measured(model, name)[0] for name in model.beside}
     for name, sha256 in found.items():
         _show_digest(name, sha256, before.get(name))
@@ -208,21 +213,21 @@ def remove(config: Path | None, model: str, yes: bool, **flags: Any) -> None:
 
 @models.command()
 @click.argument("model")
-@click.option("--host", metavar="ADDRESS", help="Where the daemon listens. Default: 127.0.0.1.")
+@click.option("--host", metavar="ADDRESS", help="Address of the daemon. Default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: 8484.")
 @settings_options
 def load(config: Path | None, model: str, **flags: Any) -> None:
-    """Let the running daemon load MODEL before it is asked for."""
+    """Let the running daemon load MODEL now."""
     _change(configured(config, **flags).settings, model, "load")
 
 
 @models.command()
 @click.argument("model")
-@click.option("--host", metavar="ADDRESS", help="Where the daemon listens. Default: 127.0.0.1.")
+@click.option("--host", metavar="ADDRESS", help="Address of the daemon. Default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: 8484.")
 @settings_options
 def unload(config: Path | None, model: str, **flags: Any) -> None:
-    """Let the running daemon unload MODEL; all its memory comes back."""
+    """Let the running daemon unload MODEL and free its memory."""
     _change(configured(config, **flags).settings, model, "unload")
 
 

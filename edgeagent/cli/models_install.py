@@ -28,27 +28,29 @@ from edgeagent.errors import InstallFailed
 @click.option(
     "--quant",
     metavar="NAME",
-    help="Which variant, as `models catalog` names it. Default: the first.",
+    help="Variant, as listed by `models catalog`. Default: the first.",
 )
 @click.option("--task", type=click.Choice(TASKS), default="chat", show_default=True,
-              help="Without MODEL: what it is for.")  # fmt: skip
-@click.option("--language", metavar="CODE", help="Without MODEL: what it must speak, as en or de.")
+              help="Without MODEL: what the model is for.")  # fmt: skip
+@click.option(
+    "--language", metavar="CODE", help="Without MODEL: required language, such as en or de."
+)
 @click.option("--file", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="PATH",
-              help="Take the bytes from this file (a USB stick) instead of the network.")  # fmt: skip
+              help="Read the model from this file, e.g. on a USB stick, instead of the network.")  # fmt: skip
 @click.option(
     "--as", "model_id", metavar="ID",
-    help="Id of a model that is no entry of the catalog. Default: made of its file's name.",
+    help="Id of a model that is not in the catalog. Default: derived from the file name.",
 )  # fmt: skip
 @click.option(
     "--chat-template",
     "template",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Use the Jinja template in FILE in place of the model's own. Alone with an installed "
-    "MODEL, nothing is fetched; installed without it again, MODEL goes back to its own.",
+    help="Use the Jinja template in FILE instead of the model's own. For an installed MODEL nothing is "
+    "downloaded; installing MODEL without this option restores its own template.",
 )
 @click.option(
-    "--force", is_flag=True, help="Even where its weights are larger than the memory for models."
+    "--force", is_flag=True, help="Install even if the weights exceed the memory for models."
 )
 @settings_options
 def install(
@@ -63,12 +65,12 @@ def install(
     force: bool = False,
     **flags: Any,
 ) -> None:
-    """Install MODEL: an id of the catalog; a GGUF file or a folder with one; https://.../NAME.gguf; or a
-    Hugging Face repository, hf.co/OWNER/REPO:QUANT or hf.co/OWNER/REPO/FILE.gguf. Without MODEL, the one that
-    `models recommend` puts first for this device.
+    """Install MODEL: an id of the catalog; a GGUF file or a directory with one; https://.../NAME.gguf; or a
+    Hugging Face repository, hf.co/OWNER/REPO:QUANT or hf.co/OWNER/REPO/FILE.gguf. Without MODEL, install the
+    first recommendation of `models recommend` for this device.
 
-    The file is hashed and checked, and loaded once on trial, before it takes the place of what was
-    there. Interrupted at any point, the old state still serves; run the command again.
+    The file is hashed, checked and loaded once on trial before it replaces an installed one. If the command
+    is interrupted, the old state remains; run it again.
     """
     here = configured(config, **flags)
     settings = here.settings
@@ -90,7 +92,7 @@ def install(
         and model in known
         and known.entry(model).task not in ("chat", "assistant")
     ):
-        raise click.UsageError(f"{model} makes no text: leave out --chat-template.")
+        raise click.UsageError(f"{model} does not generate text: leave out --chat-template.")
     is_bare = (quant, file, model_id) == (None, None, None)
     there = {found.id: found for found in library.installed()} if is_bare else {}
     if chat_template is not None and model in there:
@@ -129,19 +131,21 @@ def _check_options(
     file: Path | None,
     model_id: str | None,
 ) -> None:
-    """Raises: UsageError for options that do not go with MODEL."""
+    """Raises: UsageError for options that do not apply to MODEL."""
     if reference is None and model_id is not None:
-        raise click.UsageError(f"--as is for models that are no entry of the catalog: {model} is.")
+        raise click.UsageError(
+            f"--as is for models outside the catalog, and {model} is in it: leave it out."
+        )
     if reference is not None and file is not None:
-        raise click.UsageError("--file gives the bytes of an entry of the catalog: leave it out.")
+        raise click.UsageError("--file is for models of the catalog: leave it out.")
     if quant is not None and not (reference is None or isinstance(reference, HubReference)):
         raise click.UsageError(
-            "--quant chooses among several files, and MODEL is one: leave it out."
+            "--quant selects one of several files, and MODEL is a single file: leave it out."
         )
 
 
 def _check_memory(here: Configuration, force: bool, name: str, size_bytes: int) -> None:
-    """Raises: InstallFailed for weights that do not fit, before they are fetched."""
+    """Raises: InstallFailed for weights that do not fit, before they are downloaded."""
     if not force and size_bytes > here.budget.n_bytes:
         room = megabytes(here.budget.n_bytes)
         raise InstallFailed(

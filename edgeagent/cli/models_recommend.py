@@ -1,4 +1,4 @@
-"""`edgeagent models recommend`: what to run on this device or on another, before any download."""
+"""`edgeagent models recommend`: which models fit this device or another one, before any download."""
 
 from __future__ import annotations
 
@@ -51,20 +51,22 @@ _MB = 1e6
     show_default=True,
     help="What the model is for.",
 )
-@click.option("--domain", metavar="NAME", help="Prefer models made for it.")
-@click.option("--language", metavar="CODE", help="Only models that speak it, as en or de.")
+@click.option("--domain", metavar="NAME", help="Prefer models made for this domain.")
 @click.option(
-    "--n-ctx", type=click.IntRange(128, 1 << 20), metavar="N", help="Least context in tokens."
+    "--language", metavar="CODE", help="Only models that support this language, such as en or de."
+)
+@click.option(
+    "--n-ctx", type=click.IntRange(128, 1 << 20), metavar="N", help="Smallest context in tokens."
 )
 @click.option(
     "--budget",
     "budget_",
     type=Size(),
     metavar="SIZE",
-    help="Memory for the model, as 600MB or 1.5GiB. Default: from the profile.",
+    help="Memory for the model, such as 600MB or 1.5GiB. Default: from the profile.",
 )
-@click.option("--with-speech", is_flag=True, help="Leave room for the profile's speech model.")
-@click.option("--all", "all_", is_flag=True, help="Every variant and every refusal.")
+@click.option("--with-speech", is_flag=True, help="Reserve memory for the profile's speech model.")
+@click.option("--all", "all_", is_flag=True, help="Show all variants and all refusals.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @settings_options
 def recommend(
@@ -82,9 +84,9 @@ def recommend(
 ) -> None:
     """Show which models fit, how fast they will be, and why others do not fit.
 
-    For this device, or with --profile for a typical machine of that profile. Rates are predicted
-    from memory bandwidth and matrix throughput: as `doctor --measure` has kept them, else measured
-    now (some seconds), or as published for the profile.
+    Applies to this device, or with --profile to a typical machine of that profile. Rates are predicted
+    from memory bandwidth and matrix throughput, as measured by `doctor --measure`, measured now (takes
+    some seconds), or published for the profile.
     """
     here = configured(config, **flags)
     if profile is None:

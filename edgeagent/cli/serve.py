@@ -15,8 +15,8 @@ import click
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.daemon.heap import use_one_arena
-from edgeagent.daemon.instance import Instance
-from edgeagent.daemon.preload import Headstart
+from edgeagent.daemon.instance_lock import InstanceLock
+from edgeagent.daemon.preload import Preload
 from edgeagent.daemon.sockets import bind, listen
 from edgeagent.device.configuration import Configuration
 from edgeagent.errors import StartFailed
@@ -39,34 +39,34 @@ FIRST_INHERITED_FD = 3
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: info."
 )
 @click.option("--bootstrap-key-file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Where no API key was made yet: make one with every scope and write it to this new "
-              "file, readable for this user only.")  # fmt: skip
+              help="If there is no API key yet, make one with every scope and write it to this new file, "
+              "readable by this user only.")  # fmt: skip
 def serve(config: Path | None, bootstrap_key_file: Path | None, **flags: Any) -> None:
     """Run the daemon: an OpenAI-compatible API on this machine.
 
-    The API is at http://127.0.0.1:8484/v1, its documentation at /schema. Ctrl-C or SIGTERM stops it.
-    A socket handed over by systemd is used instead of --host and --port.
+    The API is at http://127.0.0.1:8484/v1, its documentation at /schema. Ctrl-C or SIGTERM stops the daemon.
+    A socket passed by systemd replaces --host and --port.
     """
     configuration = configured(config, **flags)
     settings = configuration.settings
     log_format.start(settings.log_level)
     use_one_arena()
-    # Before the store is marked or a model loaded. Kept until this process ends.
-    instance = Instance(settings.state_dir, must_hold=settings.store.enabled)
-    # An address that is taken is told of before a model is loaded beside that of whoever has it.
+    # Taken before the store is opened or a model loaded, kept until this process ends.
+    instance = InstanceLock(settings.state_dir, must_hold=settings.store.enabled)
+    # Bind first: a used address is an error before a model is loaded.
     inherited = inherited_sockets()
     try:
         sockets = inherited or [bind(settings.http.host, settings.http.port)]
     except StartFailed:
         if is_loopback(settings.http.host):
             raise
-        sockets = []  # whether others may reach such an address at all comes first
-    headstart = Headstart(configuration) if settings.models.preload and sockets else None
+        sockets = []  # an address that others reach is checked for keys first
+    preload = Preload(configuration) if settings.models.preload and sockets else None
     try:
-        _serve(configuration, sockets, addresses(inherited), headstart, bootstrap_key_file)
+        _serve(configuration, sockets, addresses(inherited), preload, bootstrap_key_file)
     finally:
-        if headstart is not None:
-            headstart.close()
+        if preload is not None:
+            preload.close()
         for sock in sockets:
             sock.close()
         instance.close()
@@ -76,13 +76,13 @@ def _serve(
     configuration: Configuration,
     sockets: list[socket.socket],
     inherited: list[str] | None,
-    headstart: Headstart | None,
+    preload: Preload | None,
     bootstrap_key_file: Path | None,
 ) -> None:
-    # Only now: this is a second of imports, in which the model is being loaded.
+    # Imported here: it takes a second, during which the worker loads its model.
     from edgeagent.daemon.app import Daemon
 
-    daemon = Daemon(configuration, inherited, headstart, bootstrap_key_file=bootstrap_key_file)
+    daemon = Daemon(configuration, inherited, preload, bootstrap_key_file=bootstrap_key_file)
     settings = configuration.settings
     for sock in sockets or [bind(settings.http.host, settings.http.port)]:
         if inherited is None:
@@ -93,9 +93,9 @@ def _serve(
 
 
 def inherited_sockets() -> list[socket.socket]:
-    """Listening sockets that systemd opened for this process (sd_listen_fds(3)); none without it.
+    """Listening sockets that systemd opened for this process (sd_listen_fds(3)); none without systemd.
 
-    Raises: StartFailed for what is no socket.
+    Raises: StartFailed for a descriptor that is not a socket.
     """
     from edgeagent.environment import listen_fds
 
@@ -105,15 +105,15 @@ def inherited_sockets() -> list[socket.socket]:
             sock = socket.socket(fileno=fd)
         except OSError as exc:
             raise StartFailed(
-                f"LISTEN_FDS names descriptor {fd}, which is no socket ({exc.strerror}): unset it, or let "
-                "systemd set it."
+                f"LISTEN_FDS names descriptor {fd}, which is not a socket ({exc.strerror}): unset it, or "
+                "let systemd set it."
             ) from exc
         sockets.append(sock)
     return sockets
 
 
 def addresses(sockets: list[socket.socket]) -> list[str] | None:
-    """What these sockets listen on; None without any. A Unix socket is as near as loopback."""
+    """The addresses of these sockets; None if there are none. A Unix socket counts as loopback."""
     if not sockets:
         return None
     return [

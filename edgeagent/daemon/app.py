@@ -25,10 +25,10 @@ from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.read_audit import ReadAudit
 from edgeagent.daemon.bootstrap_key import bootstrap
-from edgeagent.daemon.content_places import ContentPlaces
+from edgeagent.daemon.erasure_participants import ErasureParticipants
 from edgeagent.daemon.heap import return_free_pages
-from edgeagent.daemon.idle import IdleMeasuring
-from edgeagent.daemon.preload import Headstart
+from edgeagent.daemon.idle_benchmark import IdleBenchmark
+from edgeagent.daemon.preload import Preload
 from edgeagent.device.benchmark import Measuring
 from edgeagent.device.configuration import Configuration
 from edgeagent.engine.client import EngineClient
@@ -59,7 +59,7 @@ logger = logging.getLogger(__name__)
 class Daemon:
     """Every part of one daemon. `app` is the ASGI application; `close()` may be called twice.
 
-    `addresses` are those it will listen on; default: the one in the settings. `headstart` may have begun
+    `addresses` are those it will listen on; default: the one in the settings. `preload` may have begun
     to load the default model.
     """
 
@@ -67,7 +67,7 @@ class Daemon:
         self,
         configuration: Configuration,
         addresses: Sequence[str] | None = None,
-        headstart: Headstart | None = None,
+        preload: Preload | None = None,
         *,
         bootstrap_key_file: Path | None = None,
     ) -> None:
@@ -98,7 +98,7 @@ class Daemon:
             check=self.models.find,
             place=self.models.place,
             log_level=settings.log_level,
-            preloaded=headstart.take if headstart is not None else None,
+            preloaded=preload.take if preload is not None else None,
             loaded=self.models.learn,
         )
         self.hub = ErasureHub()
@@ -113,14 +113,14 @@ class Daemon:
         )
         self.agent = Agent(self.pool, self.models, self._note, _assistant_options(settings))
         self.custody = Custody(self.database, settings, hub=self.hub, settle=self._settle)
-        ContentPlaces(
+        ErasureParticipants(
             self.background, self.conversations, self.database is not None, self.custody, self._requests,
             self.pool, self.keyring, self.prefix_store, settings.state_dir,
         ).register(self.hub)  # fmt: skip
         self.one_shots = OneShotService(self.pool, self.models, self._note)
         self.cards = ModelCards(self.pool, self.models, settings.pool.idle_unload_s or None)
         self._preloading: asyncio.Task[None] | None = None
-        self._idle = IdleMeasuring(measuring, lambda: self.pool.is_busy, self._default_path)
+        self._idle = IdleBenchmark(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
         key_folder = settings.effective_store_key_file.parent
         keep_private([settings.state_dir, key_folder, *self.models.folders])

@@ -1,12 +1,14 @@
-"""The first key of a device that nobody logs in to, written to a file at its first start.
+"""The first API key of a device without an administrator at the keyboard, written to a file at the first
+start.
 
-    FILE is there: it is left as it is, and so is the store
-    a draft beside it holds the secret of a live key: an earlier start was cut short; give it its name
-    the store has keys: nothing to do
-    else write a new secret to the draft, make the key, give the draft its name
+    FILE exists: leave it and the store unchanged
+    the draft beside FILE holds the secret of a live key: an earlier start was interrupted; rename the draft
+    the store has keys: do nothing
+    otherwise: write a new secret to the draft, make the key, rename the draft to FILE
 
-The draft comes first: a kill between it and the key leaves a secret of no key, a kill after the key
-leaves one that the next start finds. Never is there a key whose secret nobody has.
+The draft is written before the key is made. If the process is killed in between, the draft holds a secret
+without a key; if it is killed later, the next start finds the draft. A key whose secret is lost cannot
+arise.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ NAME = "bootstrap"
 
 
 def bootstrap(keyring: Keyring, path: Path) -> bool:
-    """Make the first key and write its secret to `path`, mode 0600. True: that was done now.
+    """Make the first key and write its secret to `path`, mode 0600. Returns whether a file was written.
 
-    Raises: StartFailed where the file is there and no key is, or cannot be written; StoreLocked.
+    Raises: StartFailed if the file exists although no key does, or cannot be written; StoreLocked.
     """
     draft = path.with_name(f".{path.name}.part")
     try:
@@ -39,8 +41,8 @@ def bootstrap(keyring: Keyring, path: Path) -> bool:
             return not path.exists() and _finish(keyring, draft, path)
         if os.path.lexists(path):
             raise StartFailed(
-                f"Bootstrap key file {path} exists, though this daemon has no key yet, and is not "
-                "overwritten: move it away, or name another file."
+                f"Bootstrap key file {path} exists although this daemon has no key yet; it is not "
+                "overwritten. Move it away, or name another file."
             )
         draft.unlink(missing_ok=True)
         secret = keys.new_secret()
@@ -63,7 +65,7 @@ def bootstrap(keyring: Keyring, path: Path) -> bool:
 
 
 def _finish(keyring: Keyring, draft: Path, path: Path) -> bool:
-    """Name what an earlier start had written. Raises: OSError."""
+    """Rename the draft of an interrupted start. Raises: OSError."""
     try:
         secret = draft.read_text(encoding="ascii").strip()
     except (FileNotFoundError, UnicodeDecodeError):
@@ -75,7 +77,7 @@ def _finish(keyring: Keyring, draft: Path, path: Path) -> bool:
 
 
 def _name(draft: Path, path: Path) -> None:
-    """Give the draft its name, unless somebody else has taken it. Raises: OSError."""
+    """Rename the draft to `path`, which must not exist. Raises: OSError."""
     try:
         os.link(draft, path, follow_symlinks=False)
     except FileExistsError:

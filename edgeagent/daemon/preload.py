@@ -1,7 +1,7 @@
-"""The default model's worker, begun while the daemon still loads its own modules.
+"""Start the worker of the default model while the daemon still imports its own modules.
 
-To import the API takes a daemon about as long as it takes a worker to load a small model, and neither
-waits for the other: on two cores a start is shorter by the lesser of the two.
+Importing the API takes about as long as a worker needs to load a small model. Done side by side on two cores,
+they shorten the start by the shorter of the two.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from edgeagent.worker.process import WorkerProcess
 logger = logging.getLogger(__name__)
 
 
-class Headstart:
-    """Begins at once, on a thread of its own. `take` from any thread, once; `close` may be called twice."""
+class Preload:
+    """Starts the worker at once, on its own thread. Call `take` from any thread, once; `close` may be called
+    twice."""
 
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
         self._process: WorkerProcess | None = None
         self._is_closed = False
         self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._begin, name="headstart", daemon=True)
+        self._thread = threading.Thread(target=self._begin, name="preload", daemon=True)
         self._thread.start()
 
     def take(self, config: WorkerConfig) -> WorkerProcess | None:
-        """The worker that loads just this. Blocks while headers of models are being read.
+        """The worker that loads exactly this configuration. Blocks while model headers are read.
 
-        None, and no worker is left, where another one was begun or none at all.
+        None if no worker was started or it loads something else; that worker is then ended.
         """
         self._thread.join()
         with self._lock:
@@ -45,7 +46,7 @@ class Headstart:
         return process
 
     def close(self) -> None:
-        """End the worker if nobody has taken it."""
+        """End the worker unless it was taken."""
         with self._lock:
             self._is_closed = True
             process, self._process = self._process, None
@@ -60,11 +61,11 @@ class Headstart:
                     self._process = placement.kind.launch(
                         placement.config, self._configuration.settings.log_level
                     )
-        except (EdgeAgentError, OSError) as exc:  # the daemon meets it again, and tells everyone
-            logger.debug("no_headstart %s", exc)
+        except (EdgeAgentError, OSError) as exc:  # the daemon meets the same error and reports it
+            logger.debug("preload_skipped %s", exc)
 
     async def _default(self) -> Placement | None:
-        """How the default model is to be loaded; None without one, or where it needs more than the budget."""
+        """How to load the default model; None if there is none or it needs more than the budget."""
         models = InstalledModels.of(self._configuration)
         await models.examine()
         model_id = models.default_id()

@@ -17,7 +17,7 @@ from edgeagent.device.library import load
 from edgeagent.device.match import Considered, match
 from edgeagent.device.probe import Device, probe
 from edgeagent.device.profile import Profile
-from edgeagent.settings import Resolved, Settings, resolve
+from edgeagent.settings import ResolvedSettings, Settings, resolve
 
 SYSTEM_PROFILES = Path("/etc/edgeagent/profiles")
 
@@ -26,7 +26,7 @@ SYSTEM_PROFILES = Path("/etc/edgeagent/profiles")
 class Configuration:
     """Everything that is known before any part is built. `reason` says why this profile."""
 
-    resolved: Resolved
+    resolved: ResolvedSettings
     device: Device
     profile: Profile
     reason: str

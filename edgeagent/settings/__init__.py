@@ -4,7 +4,7 @@ One file holds one table of the configuration; `settings` puts them together, `l
 values come from, `names` and `old_names` know what each setting is called.
 """
 
-from edgeagent.settings.layers import SYSTEM_CONFIG, Renaming, Resolved, resolve
+from edgeagent.settings.layers import SYSTEM_CONFIG, Renaming, ResolvedSettings, resolve
 from edgeagent.settings.settings import BUNDLES, Settings
 
-__all__ = ["BUNDLES", "SYSTEM_CONFIG", "Renaming", "Resolved", "Settings", "resolve"]
+__all__ = ["BUNDLES", "SYSTEM_CONFIG", "Renaming", "ResolvedSettings", "Settings", "resolve"]

@@ -1,7 +1,7 @@
 """The layers that settings come from, weakest first: defaults, device profile, configuration file,
 EDGEAGENT_* variables, flags.
 
-Every value keeps the layer it came from (`Resolved.origins`), which `edgeagent doctor` prints.
+Every value keeps the layer it came from (`ResolvedSettings.origins`), which `edgeagent doctor` prints.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Renaming:
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedSettings:
     """Settings with the origin of each value: "default", "profile NAME", a path, a variable or "flag".
 
     `origins` is keyed by names such as `engine.n_ctx`; `renamings` are the old names in use.
@@ -81,7 +81,7 @@ def resolve(
     flags: Mapping[str, Any] | None = None,
     config: Path | None = None,
     profile: tuple[str, Mapping[str, Any]] | None = None,
-) -> Resolved:
+) -> ResolvedSettings:
     """Merge all layers and check the result.
 
     `flags` with value None are absent; their names are those of the command line (`models_dir`) or of
@@ -102,7 +102,7 @@ def resolve(
         settings = Settings(**tree)
     except ValidationError as exc:
         raise SettingsError(_explain(exc, origins)) from exc
-    return Resolved(settings, origins, tuple(renamings))
+    return ResolvedSettings(settings, origins, tuple(renamings))
 
 
 def _put(tree: dict[str, Any], name: str, value: Any) -> None:

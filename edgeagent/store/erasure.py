@@ -192,7 +192,7 @@ def _begin(store: Database, key: bytes, request: Request, places: Places) -> dic
     if held is None:
         # What was never stored may be cached, and what is being answered now is not stored later.
         places.forget(request.selector)
-        raise NotFound(f"Nothing is stored of {request.selector.named()}: check the spelling.")
+        raise NotFound(f"Nothing is stored for {request.selector.named()}: check the spelling.")
     found: dict[str, int] = held
     return found
 

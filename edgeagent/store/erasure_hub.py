@@ -8,7 +8,7 @@ hub, and the hub tells every place:
     expire      retention has deleted content of an owner
     elsewhere   the command line has erased something; this process cannot tell whose it was
 
-Places of the daemon (`daemon/content_places.py`): background answers and their events, exports under
+Places of the daemon (`daemon/erasure_participants.py`): background answers and their events, exports under
 way, rows of the request log that are not written yet, what workers have cached of prompts and of
 schemas, kept prefixes on disk, and the input history that `edgeagent chat` once wrote. An answer in
 flight is no place: it is refused by the store when it ends (`store/erasure_epochs.py`).

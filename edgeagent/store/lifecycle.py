@@ -217,7 +217,7 @@ class Custody:
 
         def begin(conn: Any) -> None:
             if not erasure.n_rows(conn, selector):
-                raise NotFound(f"Nothing is stored of {selector.named()}: check the spelling.")
+                raise NotFound(f"Nothing is stored for {selector.named()}: check the spelling.")
             what = erasure.label(self._key, selector)
             audit.append(conn, self._key, actor=actor, action="data.export", object=what)
 

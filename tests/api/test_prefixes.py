@@ -72,7 +72,7 @@ def test_a_chain_goes_on_after_a_kill_from_what_was_computed_before(
             [sys.executable, "-m", "edgeagent", "data", "stats", "--state-dir", str(state)],
             capture_output=True, text=True, check=True, env=clean_environment(),
         )  # fmt: skip
-        assert "computed of dialogues: " in stats.stdout
+        assert "KV cache of conversations: " in stats.stdout
         client.responses.delete(second.id)
         wait_for(lambda: files(state) == [])
 

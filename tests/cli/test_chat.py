@@ -65,7 +65,7 @@ def assistant(
             "why do cats purr",
             "assistant",
             "Out of scope: this asks for none of the 3",
-            "not believed",
+            "below the threshold",
         ),
     ],
     ids=["slots", "no slots", "out of scope"],
@@ -144,7 +144,7 @@ def test_something_else_on_the_port_is_not_talked_to(edgeagent, tmp_path: Path):
         done = edgeagent("chat", "Hi", "--port", other.server_address[1], "--state-dir", tmp_path)
         other.shutdown()
         thread.join()
-    assert "not edgeagent" in one_line(done)
+    assert "Another program" in one_line(done)
 
 
 def test_a_conversation_in_a_terminal(smollm_daemon: DaemonProcess, tmp_path: Path):

@@ -95,7 +95,7 @@ def test_a_life_of_data_beside_a_running_process(run, state, tmp_path):
         document = json.loads(out.read_text())
         assert document["item"][0]["plain"] == f"{SECRET_TEXT} 0"
         assert stat.S_IMODE(out.stat().st_mode) == 0o600
-        assert "it is not overwritten" in one_line(
+        assert "is not overwritten" in one_line(
             run("data", "export", "--owner", "ann", "--out", out)
         )
 
@@ -107,8 +107,8 @@ def test_a_life_of_data_beside_a_running_process(run, state, tmp_path):
         assert "give --yes" in one_line(run("data", "erase", "--subject", "patient-17"))
         done = run("data", "erase", "--subject", "patient-17", "--yes", "--receipt", receipt)
         assert done.returncode == 0, done.stderr
-        assert "Gone: none of" in done.stderr
-        assert "is from before" in done.stderr
+        assert "Erased: none of" in done.stderr
+        assert "still contains the data" in done.stderr
         body = json.loads(receipt.read_text())
         assert body["is_gone"] is True
         assert body["erased"]["segment"] == 2
@@ -165,4 +165,4 @@ def test_whose_data_must_be_said(run):
     for command in ("export", "erase", "hold", "release"):
         done = run("data", command)
         assert done.returncode == 2
-        assert "Say whose data" in done.stderr
+        assert "to select the data" in done.stderr

@@ -142,7 +142,7 @@ def test_a_query_gives_the_rows_of_a_selection(run):
         ("select \x1b[31m", r"\x1b"),
         ("select '\udcff'", "not UTF-8"),
         ("", "is empty"),
-        ("/* nothing */", "gives no rows"),
+        ("/* nothing */", "returns no rows"),
         ("x" * 1_000_001, "more than 1000000 characters"),
     ],
     ids=lambda text: text[:30],
@@ -227,9 +227,9 @@ def contents(db):
 
 def test_a_selection_that_says_nothing_or_too_much_is_one_line(run, tmp_path):
     for name in ("nobody", "x' or '1'='1", "ann' --"):
-        assert "Nothing is stored of owner" in one_line(run("query", "select 1", "--owner", name))
+        assert "Nothing is stored for owner" in one_line(run("query", "select 1", "--owner", name))
     assert "is not UTF-8" in one_line(run("query", "select 1", "--owner", "\udcff"))
-    assert "Nothing is stored of subject" in one_line(run("rows", "item", "--subject", "ann"))
+    assert "Nothing is stored for subject" in one_line(run("rows", "item", "--subject", "ann"))
     # The owner's tables, and of the audit, which is of no owner, nothing.
     assert "refused" in one_line(run("query", "select * from audit", "--owner", "ann"))
     assert "no table 'audit'" in one_line(run("rows", "audit", "--owner", "ann"))
@@ -322,7 +322,7 @@ def test_a_copy_is_a_plain_file_of_the_selection_alone(run, tmp_path):
 def test_a_copy_that_cannot_be_made_leaves_nothing(run, tmp_path):
     (tmp_path / "there.db").write_text("mine")
     (tmp_path / "link.db").symlink_to(tmp_path / "elsewhere")
-    assert "Say whose data" in one_line(run("copy", tmp_path / "x.db"))
+    assert "to select the data" in one_line(run("copy", tmp_path / "x.db"))
     assert "is not overwritten" in one_line(run("copy", "--owner", "ann", tmp_path / "there.db"))
     assert "is not overwritten" in one_line(run("copy", "--owner", "ann", tmp_path / "link.db"))
     assert "cannot be written" in one_line(run("copy", "--owner", "ann", tmp_path / "no" / "x.db"))

@@ -28,7 +28,7 @@ def test_a_port_in_use_is_named(edgeagent, tmp_path: Path):
 
 def test_no_model_is_loaded_for_an_address_that_cannot_be_had(tmp_path: Path, monkeypatch):
     begun = []
-    monkeypatch.setattr("edgeagent.cli.serve.Headstart", begun.append)
+    monkeypatch.setattr("edgeagent.cli.serve.Preload", begun.append)
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(StartFailed, match="--port"),

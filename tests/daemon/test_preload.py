@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgeagent.daemon.preload import Headstart
+from edgeagent.daemon.preload import Preload
 from edgeagent.device.configuration import Configuration, configure
 from edgeagent.engine.client import EngineClient
 from edgeagent.pool.placement import InstalledModels
@@ -41,10 +41,10 @@ def wanted(configuration: Configuration) -> EngineConfig:
 
 def test_what_was_begun_is_taken_over_and_answers(configuration: Configuration):
     config = wanted(configuration)
-    headstart = Headstart(configuration)
-    process = headstart.take(config)
+    preload = Preload(configuration)
+    process = preload.take(config)
     assert process is not None
-    headstart.close()  # what was taken is no longer its own
+    preload.close()  # what was taken is no longer its own
 
     async def answer() -> str:
         client = await EngineClient.start(config, timeout_s=60, process=process)
@@ -58,29 +58,29 @@ def test_what_was_begun_is_taken_over_and_answers(configuration: Configuration):
 
 
 def test_a_worker_that_loads_something_else_is_ended_and_not_taken(configuration: Configuration):
-    headstart = Headstart(configuration)
-    headstart._thread.join()
-    process = headstart._process
+    preload = Preload(configuration)
+    preload._thread.join()
+    process = preload._process
     assert process is not None and process.popen.poll() is None
-    assert headstart.take(msgspec.structs.replace(process.config, n_ctx=512)) is None
+    assert preload.take(msgspec.structs.replace(process.config, n_ctx=512)) is None
     assert process.popen.poll() is not None
 
 
 def test_a_worker_that_nobody_takes_is_ended(configuration: Configuration):
-    headstart = Headstart(configuration)
-    headstart._thread.join()
-    process = headstart._process
+    preload = Preload(configuration)
+    preload._thread.join()
+    process = preload._process
     assert process is not None
-    headstart.close()
-    headstart.close()
+    preload.close()
+    preload.close()
     assert process.popen.poll() is not None
 
 
 def test_closed_before_it_was_begun_it_begins_nothing(configuration: Configuration):
     config = wanted(configuration)
-    headstart = Headstart(configuration)
-    headstart.close()
-    assert headstart.take(config) is None
+    preload = Preload(configuration)
+    preload.close()
+    assert preload.take(config) is None
 
 
 @pytest.mark.parametrize("change", [{"ram_budget_bytes": 1_000_000}, {"models_dir": "empty"}])
@@ -94,9 +94,9 @@ def test_nothing_is_begun_that_does_not_fit_or_is_not_there(
         "state_dir": tmp_path / "state",
         "shipped_models_dir": tmp_path / "none",
     }
-    headstart = Headstart(configure(flags=flags | change))
-    headstart._thread.join()
-    assert headstart._process is None and headstart.take(wanted(configuration)) is None
+    preload = Preload(configure(flags=flags | change))
+    preload._thread.join()
+    assert preload._process is None and preload.take(wanted(configuration)) is None
 
 
 def test_what_cannot_be_begun_is_the_daemons_to_tell(
@@ -106,6 +106,6 @@ def test_what_cannot_be_begun_is_the_daemons_to_tell(
         raise OSError("no more processes")
 
     monkeypatch.setattr("edgeagent.worker.client.launch", none_left)
-    headstart = Headstart(configuration)
-    assert headstart.take(wanted(configuration)) is None
+    preload = Preload(configuration)
+    assert preload.take(wanted(configuration)) is None
     assert "Traceback" not in capfd.readouterr().err

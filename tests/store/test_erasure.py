@@ -254,7 +254,7 @@ def test_caches_elsewhere_are_told_to_forget(store, folder):
 
 
 def test_nothing_to_erase_and_nothing_meant_are_errors(store, places):
-    with pytest.raises(NotFound, match="Nothing is stored of owner 'nobody'"):
+    with pytest.raises(NotFound, match="Nothing is stored for owner 'nobody'"):
         erase(store, places, Selector(owner="nobody"))
     with pytest.raises(BadRequest, match="whose data"):
         Selector()

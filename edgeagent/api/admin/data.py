@@ -42,7 +42,7 @@ _REFUSED = {
     403: ResponseSpec(
         ErrorBody, description="The data of another owner, or a key without the scope"
     ),
-    404: ResponseSpec(ErrorBody, description="Nothing is stored of it"),
+    404: ResponseSpec(ErrorBody, description="Nothing is stored for it"),
 }
 _HELD = {
     409: ResponseSpec(

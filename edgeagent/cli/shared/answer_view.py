@@ -1,5 +1,4 @@
-"""An answer as it is shown in the terminal: text as it comes, calls when they are whole, how sure and how
-fast it was."""
+"""An answer in the terminal: streamed text, complete tool calls, and a line with confidence and speed."""
 
 from __future__ import annotations
 
@@ -10,8 +9,8 @@ from typing import Any
 import click
 
 
-class ShownAnswer:
-    """Reads the events of one streamed chat. `text` is what was shown so far."""
+class AnswerView:
+    """Prints the events of one streamed chat. `text` is the text printed so far."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
@@ -24,7 +23,7 @@ class ShownAnswer:
         return "".join(self._pieces)
 
     def read(self, event: dict[str, Any]) -> None:
-        """Show what is new in one event."""
+        """Print the new text and calls of one event."""
         for choice in event.get("choices", []):
             delta = choice["delta"]
             self._show(delta.get("content") or "")
@@ -51,14 +50,14 @@ class ShownAnswer:
         self._calls = {}
 
     def footnote(self) -> str:
-        """How sure and how fast it was, in brackets; empty when that is not known."""
+        """Confidence and speed in brackets; empty if they are unknown."""
         if not self._last:
             return ""
         return "[" + ", ".join([*_sure(self._own), *_speed(self._last)]) + "]"
 
 
 def call_text(name: str, arguments: str) -> str:
-    """A call as people read it: `GetWeather(city: "Rome")`. What was cut off is shown as it is."""
+    """A call for people: `GetWeather(city: "Rome")`. Incomplete arguments are shown unchanged."""
     try:
         values = json.loads(arguments)
         said = ", ".join(f"{key}: {json.dumps(v, ensure_ascii=False)}" for key, v in values.items())
@@ -72,7 +71,7 @@ def _sure(own: dict[str, Any]) -> list[str]:
         return []
     sure = own["confidence"]
     said = f"{sure['intent']} {100 * sure['probability']:.1f}% probable"
-    said += ", not believed" if sure["abstained"] else ""
+    said += ", below the threshold" if sure["abstained"] else ""
     return [said, "handed to the larger model"] if own["route"] == "escalated" else [said]
 
 

@@ -1,4 +1,4 @@
-"""What `edgeagent doctor` says of the confinement of daemon and workers on this kernel."""
+"""The confinement of daemon and workers on this kernel, for `edgeagent doctor`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeagent.worker.probe import Evidence
 
 
 def confinement_table(evidence: Evidence | None) -> Table:
-    """One row for each layer, as a child of this process found it."""
+    """One row per layer, as tested in a child process."""
     table = Table("confinement", "", box=None, pad_edge=False)
     for name, value in _rows(evidence).items():
         table.add_row(name, value)
@@ -24,16 +24,16 @@ def _rows(evidence: Evidence | None) -> dict[str, str]:
         "environment": f"{handed_on} of {len(variables())} variables reach workers",
     }
     if evidence is None:
-        return rows | {"workers": "not known: the process that tries did not start"}
+        return rows | {"workers": "unknown: the test process did not start"}
     layers = evidence.layers
     return rows | {
         "workers' memory": _held(layers.not_dumpable, "closed to other processes of their user"),
-        "privileges": _held(layers.no_new_privs, "none to be gained"),
+        "privileges": _held(layers.no_new_privs, "cannot be gained"),
         "Landlock": f"version {layers.landlock}"
         if layers.landlock
         else f"no: {layers.missing['landlock']}",
         "seccomp": _held(layers.seccomp, "filter installed", layers.missing.get("seccomp", "")),
-        "tried as a worker": f"{len(evidence.refused)} of {_n_tried(evidence)} things refused",
+        "tested as a worker": f"{len(evidence.refused)} of {_n_tried(evidence)} attempts refused",
     }
 
 
@@ -46,13 +46,13 @@ def _n_tried(evidence: Evidence) -> int:
 
 
 def confinement_problems(evidence: Evidence | None) -> list[str]:
-    """What a worker that was taken over could reach here, and which layer is missing for it."""
+    """What a compromised worker could reach here, and which layer is missing."""
     if evidence is None:
-        return ["Confinement of workers could not be tried: the process for it did not start."]
+        return ["The confinement of workers could not be tested: the test process did not start."]
     if not evidence.reached:
         return []
     missing = "; ".join(f"{part}: {why}" for part, why in evidence.layers.missing.items())
     return [
-        f"A worker that was taken over could {', '.join(evidence.reached)}. Missing on this kernel: "
-        f"{missing or 'nothing that is known'}."
+        f"A compromised worker could {', '.join(evidence.reached)}. Missing on this kernel: "
+        f"{missing or 'nothing known'}."
     ]

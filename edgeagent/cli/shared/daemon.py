@@ -1,4 +1,4 @@
-"""Finding the daemon, or starting one for as long as a command needs it."""
+"""Connect to the running daemon, or start one for the duration of a command."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ def base_url(settings: Settings) -> str:
 
 
 def is_running(url: str) -> bool:
-    """Whether an edgeagent answers there. Raises: StartFailed when something else does."""
+    """Whether an edgeagent daemon answers there. Raises: StartFailed if something else answers."""
     try:
         body = _get(f"{url}/health")
     except (httpx.TransportError, ValueError):
         return False
     if isinstance(body, dict) and "version" in body:
         return True
-    raise StartFailed(f"Something at {url} is not edgeagent: choose another --port.")
+    raise StartFailed(f"Another program answers at {url}: choose another --port.")
 
 
 def _get(url: str) -> Any:
-    # A proxy from the environment does not know what listens on this machine.
+    # No proxy: the daemon is on this machine.
     return httpx.get(url, timeout=5, trust_env=False, headers=authorization()).json()
 
 
 def authorization() -> dict[str, str]:
-    """The header that names us to the daemon, where the environment has a key."""
+    """The header with the API key of the environment, if there is one."""
     key = client_api_key()
     return {"Authorization": f"Bearer {key}"} if key is not None else {}
 
 
 def explained(status: int, message: str) -> str:
-    """The daemon's message, with what it means for a command of ours."""
-    hint = " Put a key into EDGEAGENT_API_KEY for this command." if status == 401 else ""
+    """The daemon's message, with a hint for users of the command line."""
+    hint = " Set EDGEAGENT_API_KEY for this command." if status == 401 else ""
     return f"{message}{hint}"
 
 
 def call(settings: Settings, method: str, path: str) -> dict[str, Any]:
-    """The body that the running daemon answers with.
+    """The body of the running daemon's answer.
 
-    Raises: StartFailed when none runs; EdgeAgentError with the daemon's own message.
+    Raises: StartFailed if no daemon runs; EdgeAgentError with the daemon's message.
     """
     url = base_url(settings)
     try:
@@ -65,7 +65,7 @@ def call(settings: Settings, method: str, path: str) -> dict[str, Any]:
         body = response.json()
     except (httpx.TransportError, ValueError) as exc:
         raise StartFailed(
-            f"No daemon answers at {url}: start one with `edgeagent serve`, or name its --port."
+            f"No daemon answers at {url}: start one with `edgeagent serve`, or give its --port."
         ) from exc
     if response.status_code != 200:
         raise EdgeAgentError(explained(response.status_code, body["error"]["message"]))
@@ -74,11 +74,13 @@ def call(settings: Settings, method: str, path: str) -> dict[str, Any]:
 
 @contextmanager
 def running_daemon(settings: Settings, arguments: list[str]) -> Iterator[str]:
-    """The URL of a daemon that can answer: the one that runs, or one started with `arguments` that
-    ends with the block. Raises: StartFailed."""
+    """The URL of a daemon: the running one, or one started with `arguments` that ends with the block.
+
+    Raises: StartFailed.
+    """
     url = base_url(settings)
     if is_running(url):
-        # Its model may load with the first message, or be another than the default one.
+        # Its model may be loaded with the first message, or differ from the default one.
         yield url
         return
     click.echo("No daemon is running; starting one for this chat ...", err=True)
@@ -102,18 +104,18 @@ def running_daemon(settings: Settings, arguments: list[str]) -> Iterator[str]:
 
 
 def _wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Until the daemon answers; a model that still loads makes only the first answer wait."""
+    """Wait until the daemon answers; a model that is still loading delays only the first answer."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise StartFailed("The daemon ended at start; its own message is above.")
+            raise StartFailed("The daemon failed to start; its message is above.")
         try:
             body = _get(f"{url}/ready")
         except (httpx.TransportError, ValueError):
             body = {}
         if body.get("status") in ("ready", "loading"):
             return
-        if "error" in body:  # it is up, and tells the first question that it wants a key
+        if "error" in body:  # it is up; the first question reports that a key is needed
             return
         if body.get("status") == "unavailable":
             raise StartFailed(f"The daemon at {url} cannot answer: {body.get('reason')}")

@@ -1,4 +1,4 @@
-"""Ctrl-C for as long as somebody talks to us in a terminal: it stops what is going on, never the program."""
+"""Ctrl-C in an interactive command: it stops the current action, not the program."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ TICK_S = 0.2
 
 
 class Interrupts:
-    """Turns Ctrl-C into a KeyboardInterrupt inside `stoppable` blocks, and into nothing between them.
+    """Turns Ctrl-C into a KeyboardInterrupt inside `stoppable` blocks, and ignores it elsewhere.
 
-    Two things make that more than a flag. Readline of CPython looks for signals only when its
-    wait is interrupted: a keystroke that arrives just before the wait begins would be noticed with the
-    next one, and then take the line that was typed with it. A tick while a line is read ends the wait.
-    And an interrupt that arrives while a finalizer runs is dropped by the interpreter: `check` raises it.
-    Main thread only.
+    A flag alone does not suffice. CPython's readline looks for signals only when its wait is interrupted: a
+    Ctrl-C just before the wait would take effect with the next keystroke and discard the typed line, so a
+    timer ends the wait regularly. And the interpreter drops an interrupt that arrives in a finalizer: `check`
+    raises it later. Main thread only.
     """
 
     def __init__(self) -> None:
@@ -45,7 +44,7 @@ class Interrupts:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """A block that Ctrl-C ends. Raises: KeyboardInterrupt."""
+        """A block that Ctrl-C interrupts. Raises: KeyboardInterrupt."""
         self._was_pressed = False
         self._is_stoppable = True
         try:
@@ -54,12 +53,12 @@ class Interrupts:
             self._is_stoppable = False
 
     def check(self) -> None:
-        """Raises: KeyboardInterrupt, when the one of a keystroke in this block was dropped."""
+        """Raises: KeyboardInterrupt if one was dropped in this block."""
         if self._was_pressed:
             raise KeyboardInterrupt
 
     def read_line(self, prompt: str) -> str:
-        """What is typed after the prompt. Raises: EOFError; KeyboardInterrupt at Ctrl-C."""
+        """The line typed after the prompt. Raises: EOFError; KeyboardInterrupt at Ctrl-C."""
         with self.stoppable():
             signal.setitimer(signal.ITIMER_REAL, TICK_S, TICK_S)
             try:

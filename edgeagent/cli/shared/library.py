@@ -1,4 +1,4 @@
-"""The models that the settings point to: what is installed, what is known, what to install first."""
+"""The model library, the catalog and the model to install first, according to the settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def catalog_of(settings: Settings) -> Catalog:
 
 
 def model_to_install(settings: Settings) -> str:
-    """The default model; its larger one where the default only comes with edgeagent itself."""
+    """The default model; its larger model if the default is bundled and cannot be installed."""
     known, wanted = catalog_of(settings), settings.models.default
     if wanted not in known or known.entry(wanted).larger is None:
         return wanted

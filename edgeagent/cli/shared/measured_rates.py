@@ -1,4 +1,4 @@
-"""What a kept measurement says of this machine: its rates, and how far off predictions are."""
+"""The measured rates of this machine, and the error of predictions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ KV_OPTIONS = {"f16": "kv f16", "q8_0": "kv q8_0"}
 
 
 class Prediction(NamedTuple):
-    """Rates in tokens per second: `foretold` from the machine alone, `with_pace` of the measured model too.
+    """Rates in tokens per second: `foretold` from the machine alone, `with_pace` corrected by the
+    measured model.
 
-    `sets_pace`: the pace was taken from this one, so that its `with_pace` shows nothing.
+    `sets_pace`: the correction comes from this very rate, so its `with_pace` is not a test.
     """
 
     name: str
@@ -31,8 +32,10 @@ class Prediction(NamedTuple):
 
 
 def model_to_measure(found: Configuration) -> Path | None:
-    """The default model if it is installed, else the smallest GGUF that generates text. No assistant
-    model: it is so small that it lies in the processor's caches, which says nothing of others."""
+    """The default model if it is installed, else the smallest GGUF that generates text.
+
+    Not an assistant model: it fits into the processor's caches and is not typical of other models.
+    """
     try:
         models = library_of(found.settings).installed()
         entries = catalog_of(found.settings).entries
@@ -49,8 +52,8 @@ def model_to_measure(found: Configuration) -> Path | None:
 
 
 def rates_measured(found: Configuration, figures: Measurement) -> Rates | None:
-    """The rates of this machine with the threads of its profile; the paces of the model that was measured
-    with them, while it is installed. None where no memory or no products were measured."""
+    """The rates of this machine with the threads of its profile, corrected by the measured model if that is
+    installed. None if memory or matrix products were not measured."""
     rates = _rates_of_machine(found, figures)
     model = _model_measured(found, figures)
     if rates is None or model is None or figures.model is None:
@@ -59,8 +62,8 @@ def rates_measured(found: Configuration, figures: Measurement) -> Rates | None:
 
 
 def predictions(found: Configuration, figures: Measurement) -> list[Prediction]:
-    """Each rate of the measured model as selection would have foretold it. Empty if none was measured or
-    it is gone."""
+    """Each rate of the measured model as selection would predict it; empty if no model was measured or it is
+    no longer installed."""
     plain = _rates_of_machine(found, figures)
     model, ran = _model_measured(found, figures), figures.model
     if plain is None or model is None or ran is None:
@@ -136,5 +139,5 @@ def _model_measured(found: Configuration, figures: Measurement) -> Anatomy | Non
             if model.path.name == figures.model.model:
                 return from_facts(inspect_apart(model.path))
     except EdgeAgentError:
-        pass  # predictions are as good as the machine's rates then
+        pass  # without a correction by the measured model
     return None

@@ -17,15 +17,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def settings_options(command: Command) -> Command:
-    """Where things are: for every command that needs the settings."""
+    """Options of every command that needs the settings."""
     options = [
         click.option("--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-                     help="Configuration file (TOML). Default: /etc/edgeagent/edgeagent.toml, if there."),
+                     help="Configuration file (TOML). Default: /etc/edgeagent/edgeagent.toml, if any."),
         click.option("--profile", metavar="NAME", help="Device profile. Default: matched to the device."),
         click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR",
-                     help="What the daemon keeps between starts."),
+                     help="Directory of everything the daemon stores."),
         click.option("--models-dir", type=click.Path(path_type=Path), metavar="DIR",
-                     help="Where installed models live. Default: models in the state directory."),
+                     help="Directory of installed models. Default: `models` in the state directory."),
         click.option("--offline/--online", default=None, help="Refuse everything that needs a network."),
     ]  # fmt: skip
     for option in reversed(options):
@@ -34,8 +34,10 @@ def settings_options(command: Command) -> Command:
 
 
 def configured(config: Path | None, **flags: Any) -> Configuration:
-    """Settings from all layers, the profile of this device among them. Raises: SettingsError, also for a
-    state directory that cannot be one."""
+    """Settings from all layers, including the device profile; warns of old names.
+
+    Raises: SettingsError, also if the state directory cannot be used.
+    """
     here = configure(flags=flags, config=config)
     for renaming in here.resolved.renamings:
         _warn(str(renaming))
@@ -43,7 +45,7 @@ def configured(config: Path | None, **flags: Any) -> Configuration:
     there = next((path for path in (state_dir, *state_dir.parents) if path.exists()), None)
     if there is not None and not there.is_dir():
         raise SettingsError(
-            f"State directory {state_dir} cannot be used: {there} is a file and no directory. Move it away, "
+            f"State directory {state_dir} cannot be used: {there} is a file, not a directory. Move it away, "
             "or choose another --state-dir."
         )
     if there == state_dir and not os.access(there, os.R_OK | os.X_OK):
@@ -56,5 +58,5 @@ def configured(config: Path | None, **flags: Any) -> Configuration:
 
 @functools.cache
 def _warn(text: str) -> None:
-    """Once in a process, though a command may resolve its settings again for another command."""
+    """Print a warning once per process: a command may resolve its settings more than once."""
     click.echo(f"edgeagent: warning: {text}", err=True)

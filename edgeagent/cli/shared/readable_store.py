@@ -1,4 +1,4 @@
-"""What the commands share that read the store with SQL: opening it read-only, audit, and errors."""
+"""The store for commands that read it with SQL: read-only, audited, with translated errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeagent.cli.keys import actor
 from edgeagent.cli.shared.options import configured
 from edgeagent.cli.shared.printable import printable
 from edgeagent.cli.shared.row_output import Row
-from edgeagent.cli.shared.store import Opened, opened, selected
+from edgeagent.cli.shared.store import StoreSession, opened, selected
 from edgeagent.errors import BadRequest, EdgeAgentError, Forbidden, NotFound, StoreUnusable
 from edgeagent.store import audit, audit_anchor, ownership
 from edgeagent.store.connection import (
@@ -40,7 +40,7 @@ _REFUSALS = (
 
 @dataclass(frozen=True)
 class ReadableStore:
-    """One state of the store, limited to a selection (None: all of it). One thread."""
+    """A consistent state of the store, limited to a selection (None: everything). For one thread."""
 
     who: Selector | None
     views: Views
@@ -48,14 +48,14 @@ class ReadableStore:
 
     @property
     def scope(self) -> str:
-        """Whose data this is, for people."""
+        """Whose data this is, in words."""
         return self.who.named() if self.who is not None else "every owner and subject"
 
     def run(self, sql: str, values: Mapping[str, str] | None = None) -> Iterator[Row]:
-        """The rows of a SELECT as they come, columns of one name told apart as `id`, `id_2`.
+        """The rows of a SELECT, one by one; columns with equal names become `id`, `id_2`.
 
-        Raises: BadRequest for SQL that is wrong, Forbidden for more than reading tables that may be
-        read, StoreError for the disk.
+        Raises: BadRequest for invalid SQL, Forbidden for anything but reading the readable tables,
+        StoreError for disk errors.
         """
         try:
             yield from self.db.query(sql, dict(values or {}))
@@ -63,12 +63,12 @@ class ReadableStore:
             raise _translated(exc, self.views.path) from exc
 
     def n_rows(self, table: str) -> int:
-        """How many rows a table of this store has here."""
+        """The number of rows of a table in this selection."""
         (found,) = self.run(f'select count(*) as n from "{table}"')
         return int(found["n"])
 
     def refuse_unknown(self, table: str) -> None:
-        """Raises: BadRequest where there is no such table, or it has nothing of a selection."""
+        """Raises: BadRequest if there is no such table, or the selection has no rows in it."""
         if table not in self.views.columns:
             names = ", ".join(self.views.columns)
             raise BadRequest(
@@ -88,20 +88,20 @@ def _translated(exc: Exception, path: Path) -> EdgeAgentError | click.Abort:
             "shorter values, or sort less."
         )
     if any(refusal in text for refusal in _REFUSALS) or "returns rows" in text:
-        why = "it gives no rows" if "returns rows" in text else text
+        why = "it returns no rows" if "returns rows" in text else text
         return Forbidden(
-            f"The statement is refused ({why}): one SELECT over the tables of `edgeagent data tables` "
-            "is all that can be run."
+            f"The statement is refused ({why}): only one SELECT on the tables of `edgeagent data tables` "
+            "is allowed."
         )
     return BadRequest(
-        f"The SQL is wrong ({text}): `edgeagent data schema` shows tables and columns."
+        f"The SQL is invalid ({text}): `edgeagent data schema` shows tables and columns."
     )
 
 
 def selected_or_all(
     owner: str | None, conversation: str | None, subject: str | None
 ) -> Selector | None:
-    """Whose data is meant; None: everybody's."""
+    """The selection of the options; None without any of them: all data."""
     if owner is None and conversation is None and subject is None:
         return None
     return selected(owner, conversation, subject)
@@ -112,27 +112,30 @@ def reading(
     config: Path | None, flags: dict[str, Any], who: Selector | None, action: str, *, what: str = "",
     sql: str | None = None,
 ) -> Iterator[ReadableStore]:  # fmt: skip
-    """The store for reading. Works beside a running daemon, whose log cannot shrink meanwhile.
+    """Open the store for reading. Works beside a running daemon, whose write-ahead log cannot shrink
+    meanwhile.
 
-    The audit has a row of it before anything is read: `action`, whose data, `what`, and a keyed digest of
-    `sql`, which may name people. Raises: StoreUnusable where there is no store; NotFound where nothing is
-    kept of `who`; what opening the store raises.
+    The audit records it before anything is read: `action`, whose data, `what`, and a keyed digest of `sql`,
+    which may name people. Raises: StoreUnusable if there is no store; NotFound if nothing is stored for
+    `who`; what opening the store raises.
     """
-    from sqlite_utils import Database as SqliteUtils  # commands without SQL do not wait for it
+    from sqlite_utils import (
+        Database as SqliteUtils,
+    )  # slow to import, and other commands do not need it
 
     files = StoreFiles(configured(config, **flags).settings.store_dir)
     if not files.database.exists():
         raise StoreUnusable(
-            f"There is no store in {files.folder}: name the daemon's state directory with --state-dir."
+            f"There is no store in {files.folder}: give the daemon's state directory with --state-dir."
         )
     with opened(config, flags) as here:
         if who is not None and not here.database.read(lambda conn: _is_any(conn, who)):
-            raise NotFound(f"Nothing is stored of {who.named()}: check the spelling.")
+            raise NotFound(f"Nothing is stored for {who.named()}: check the spelling.")
         _audit(here, action, who, what, sql)
         secret = here.database.secret
         views = open_views(here.database.files.database, secret.raw if secret else None, who)
         try:
-            # Plugins of sqlite-utils would be handed the decrypted connection.
+            # No plugins of sqlite-utils: they would get the decrypted connection.
             db = SqliteUtils(views.db.conn, recursive_triggers=False, execute_plugins=False)
             yield ReadableStore(who, views, db)
         finally:
@@ -146,7 +149,9 @@ def _is_any(conn: Connection, who: Selector) -> bool:
     return who.is_whole_owner and scalar(conn, sql, who.values()) is not None
 
 
-def _audit(here: Opened, action: str, who: Selector | None, what: str, sql: str | None) -> None:
+def _audit(
+    here: StoreSession, action: str, who: Selector | None, what: str, sql: str | None
+) -> None:
     key = here.audit_key
     whose = "store" if who is None else label(key, who)
     digest = audit.pseudonym(key, "sql", sql) if sql is not None else ""

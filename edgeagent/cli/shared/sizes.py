@@ -1,4 +1,4 @@
-"""Sizes as people write them: "600MB", "1.5GiB", "700000000"."""
+"""Sizes in bytes, as people write them: "600MB", "1.5GiB", "700000000"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNITS = {
     "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
 MAX_BYTES = 1 << 50
-LEAST_WITHOUT_UNIT = 1e6  # nobody means so few bytes
+LEAST_WITHOUT_UNIT = 1e6  # a smaller number without a unit is a mistake
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
 
 

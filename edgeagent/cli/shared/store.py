@@ -1,4 +1,4 @@
-"""What the commands about stored data share: opening the store, whose data is meant, and progress."""
+"""Opening the store, selecting data and writing output files, for the commands about stored data."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Opened:
-    """The store of the state directory, the key of its audit, and where its head is anchored."""
+class StoreSession:
+    """The open store of the state directory, with the key and the anchor file of its audit."""
 
     settings: Settings
     database: Database
@@ -38,15 +38,16 @@ class Opened:
 
 
 @contextmanager
-def opened(config: Path | None, flags: dict[str, Any]) -> Iterator[Opened]:
-    """Works beside a running daemon. Raises: StoreUnusable and what else opening the store raises."""
+def opened(config: Path | None, flags: dict[str, Any]) -> Iterator[StoreSession]:
+    """Open the store, also beside a running daemon. Raises: StoreUnusable, and what opening the store
+    raises."""
     settings = configured(config, **flags).settings
     with open_store(settings) as database:
-        yield Opened(settings, database, audit.key_of(database.secret))
+        yield StoreSession(settings, database, audit.key_of(database.secret))
 
 
 def is_in_use(settings: Settings) -> bool:
-    """Whether another process has the store open, as a running daemon has."""
+    """Whether another process, such as a running daemon, has the store open."""
     files = StoreFiles(settings.store_dir)
     if not files.folder.is_dir():
         return False
@@ -58,12 +59,12 @@ def is_in_use(settings: Settings) -> bool:
 
 
 def selector_options(command: Command) -> Command:
-    """Whose data is meant: what matches all of these that are given."""
+    """Options that select data: together they select what matches all of them."""
     options = [
-        click.option("--owner", metavar="NAME", help="All that belongs to this owner of keys."),
+        click.option("--owner", metavar="NAME", help="All data of this owner of keys."),
         click.option("--conversation", metavar="ID", help="One conversation: conv_..."),
         click.option("--subject", metavar="NAME",
-                     help="All about a person (a patient, a customer), where the client said so."),
+                     help="All data about a person, such as a patient, if the client named the person."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -72,14 +73,14 @@ def selector_options(command: Command) -> Command:
 
 def selected(owner: str | None, conversation: str | None, subject: str | None) -> Selector:
     if owner is None and conversation is None and subject is None:
-        raise click.UsageError("Say whose data: give --owner, --conversation or --subject.")
+        raise click.UsageError("Give --owner, --conversation or --subject to select the data.")
     for name in (owner, conversation, subject):
         refuse_other_encodings(name or "", "The name")
     return Selector(owner=owner, conversation=conversation, subject=subject)
 
 
 def refuse_other_encodings(text: str, what: str) -> None:
-    """Raises: InvalidParameter for bytes of the command line that are not UTF-8: nothing stored has any."""
+    """Raises: InvalidParameter for arguments that are not UTF-8: no stored text contains them."""
     try:
         text.encode()
     except UnicodeEncodeError as exc:
@@ -89,13 +90,13 @@ def refuse_other_encodings(text: str, what: str) -> None:
 
 @contextmanager
 def sink(out: Path | None) -> Iterator[Callable[[bytes], object]]:
-    """Where an export goes: a new file for its owner only, whole or not at all; or standard output."""
+    """The output of an export: a new file, readable by its owner only and complete or absent; or stdout."""
     if out is None:
         yield sys.stdout.buffer.write
         sys.stdout.buffer.flush()
         return
     if out.exists():
-        raise InvalidParameter(f"File {out} exists, it is not overwritten: name another one.")
+        raise InvalidParameter(f"File {out} exists and is not overwritten: give another name.")
     draft = out.with_name(f".{out.name}.part")
     try:
         fd = os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
@@ -106,7 +107,7 @@ def sink(out: Path | None) -> Iterator[Callable[[bytes], object]]:
         draft.replace(out)
     except OSError as exc:
         raise InvalidParameter(
-            f"File {out} cannot be written: {exc.strerror}. Name a path with room that is yours."
+            f"File {out} cannot be written: {exc.strerror}. Give a writable path with enough space."
         ) from exc
     finally:
         draft.unlink(missing_ok=True)

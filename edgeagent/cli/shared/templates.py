@@ -1,4 +1,4 @@
-"""What the commands say of chat templates: what a model's can show, and what is wrong with it."""
+"""Chat templates on the command line: what they support, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLUMNS = ("system", "turns", "tools", "results", "thinking", "prefill")
 
 
 def given_template(path: Path | None) -> ChatTemplate | None:
-    """The chat template in a file, after it has rendered a question. Raises: InstallFailed."""
+    """The chat template in a file, tested by rendering a question. Raises: InstallFailed."""
     if path is None:
         return None
     template = read_template(path)
@@ -27,7 +27,7 @@ def given_template(path: Path | None) -> ChatTemplate | None:
 
 
 def warning_of(model: InstalledModel) -> str | None:
-    """What to know of a model whose chat template is missing or broken, in a line; None where it is fine."""
+    """A warning about a missing or broken chat template; None if it works."""
     facts = model.template
     if facts is None or facts.problem is None:
         return None
@@ -43,10 +43,10 @@ def warning_of(model: InstalledModel) -> str | None:
 
 
 def template_table(models: list[InstalledModel]) -> Table:
-    """A row for each model: the source of its chat template, and what it shows by itself.
+    """One row per model: the source of its chat template, and what the template supports.
 
-    What it does not show is adapted: system messages go into the first of the user, neighbours are joined,
-    tools are told by our own prompt.
+    edgeagent adapts to what it does not support: system messages move into the first user message,
+    consecutive messages of one role are joined, tools are described in the prompt.
     """
     table = Table("id", "chat template", *_COLUMNS, box=None, pad_edge=False)
     for model in models:
@@ -100,5 +100,5 @@ def as_json(model: InstalledModel, state: str) -> dict[str, Any]:
 
 
 def printable(text: str) -> str:
-    """A text of somebody else's, in one line that does nothing to a terminal."""
+    """A foreign text on one line, without characters that a terminal interprets."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -13,7 +13,7 @@ from rich.text import Text
 from edgeagent.cli.shared.printable import printable
 from edgeagent.errors import BadRequest
 
-PIPE_WIDTH = 10_000  # a table takes what it needs of it
+PIPE_WIDTH = 10_000  # more than any table needs
 
 
 class PlainConsole(Console):
@@ -32,12 +32,12 @@ def show_table(table: Table) -> None:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask, on standard error, unless `yes` is said already.
+    """Ask on standard error, unless `yes` was given.
 
-    Raises: click.Abort at a no; BadRequest where nobody is there to ask.
+    Raises: click.Abort if the answer is no; BadRequest if there is no terminal.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise BadRequest(f"{question} Nobody is there to ask: give --yes.")
+        raise BadRequest(f"{question} There is no terminal to ask on: give --yes.")
     click.confirm(question, abort=True, err=True)

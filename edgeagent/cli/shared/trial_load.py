@@ -1,4 +1,4 @@
-"""The first load of a model that is being installed, in a worker of its own."""
+"""Load a model once, in its own worker, before it is installed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ TRIAL_TIMEOUT_S = 180.0
 
 
 def trial_load(path: Path, template: str | None = None) -> TemplateFacts | None:
-    """Load a model once, and tell what its chat template can, or `template` in its place.
+    """Load a model once and return what its chat template supports; `template` replaces that of the model.
 
-    None for a model that generates no text. Raises: ModelUnusable, EngineDied.
+    None for a model that does not generate text. Raises: ModelUnusable, EngineDied.
     """
     task = inspect_apart(path).task
     if task != "generate" and template is not None:
-        raise ModelUnusable("it generates no text and has no use for a chat template: leave it out")
+        raise ModelUnusable("it does not generate text and needs no chat template: leave it out")
     config = EngineConfig(
         model_id=path.name,
         path=str(path),
@@ -41,8 +41,7 @@ def trial_load(path: Path, template: str | None = None) -> TemplateFacts | None:
 
 
 async def _loaded(config: EngineConfig) -> TemplateFacts | None:
-    # What llama.cpp says of a model that it refuses is in the error; the rest of its log, and of the
-    # worker's, would only stand between the lines of the command.
+    # The error has llama.cpp's reason; the rest of its log and of the worker's would disturb the output.
     process = EngineClient.launch(config, "error", is_silent=True)
     client = await EngineClient.start(config, timeout_s=TRIAL_TIMEOUT_S, process=process)
     try:

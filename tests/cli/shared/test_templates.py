@@ -88,4 +88,4 @@ def test_a_template_needs_a_model_that_chats(edgeagent, tmp_path: Path):
     done = edgeagent("models", "install", "--chat-template", file, *where)
     assert done.returncode == 2 and "need a MODEL" in done.stderr
     done = edgeagent("models", "install", "all-minilm-l6-v2", "--chat-template", file, *where)
-    assert done.returncode == 2 and "makes no text" in done.stderr
+    assert done.returncode == 2 and "does not generate text" in done.stderr

@@ -1,7 +1,7 @@
-"""One daemon for one state directory.
+"""The lock that allows one daemon per state directory.
 
-Two would mark each other's answers as failed, and sweep, back up and cache against each other. Command
-line tools open the data of a running daemon and do not take this lock.
+Two daemons would mark each other's answers as failed and run retention, backups and caches against each
+other. Command-line tools open the data of a running daemon without this lock.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from edgeagent.store.database_files import FolderLock
 PID_FILE = "daemon.lock"
 
 
-class Instance:
-    """Held for the life of the daemon; the kernel releases it with the process, however that ends.
+class InstanceLock:
+    """Held while the daemon lives; the kernel releases it when the process ends, in any way.
 
     `close` may be called twice.
     """
 
     def __init__(self, state_dir: Path, *, must_hold: bool = True) -> None:
-        """Raises: StartFailed where another daemon holds it; and where it cannot be had, if it must."""
+        """Raises: StartFailed if another daemon holds the lock, or, with `must_hold`, if it cannot be
+        taken."""
         self._lock: FolderLock | None = None
         path = state_dir / PID_FILE
         try:
@@ -45,8 +46,8 @@ class Instance:
         if not is_first:
             self.close()
             raise StartFailed(
-                f"Another daemon{_pid(path)} uses state directory {state_dir}, one is the most: stop it, or "
-                "give this one its own --state-dir."
+                f"State directory {state_dir} is in use by another daemon{_pid(path)}: stop that daemon, "
+                "or give this one its own --state-dir."
             )
 
     def close(self) -> None:
@@ -56,14 +57,15 @@ class Instance:
 
 
 def _write_pid(path: Path) -> None:
-    """For the message of another daemon. Raises: OSError where the directory cannot be written."""
+    """Write the pid for the error message of a second daemon. Raises: OSError if the directory is
+    read-only."""
     try:
         fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as exc:
-        if exc.errno in (errno.EISDIR, errno.ELOOP):  # somebody else's: it is not needed
+        if exc.errno in (errno.EISDIR, errno.ELOOP):  # not our file; the pid is optional
             return
         raise
-    with contextlib.suppress(OSError):  # a full disk keeps nobody out
+    with contextlib.suppress(OSError):  # on a full disk the lock alone suffices
         os.truncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())
     os.close(fd)
@@ -76,12 +78,12 @@ def _pid(path: Path) -> str:
 
 
 def _why(state_dir: Path, exc: OSError) -> str:
-    """What is wrong with a directory, and what helps."""
+    """The reason why a directory cannot be used, and the way out."""
     if exc.errno in (errno.EEXIST, errno.ENOTDIR):
         path = next((p for p in (state_dir, *state_dir.parents) if p.exists()), state_dir)
-        return f"{path} is a file and no directory. Move it away"
+        return f"{path} is a file, not a directory. Move it away"
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return "its disk is full. Make room"
     if exc.errno == errno.EROFS:
         return "its disk is mounted read-only. Remount it"
-    return f"{exc.strerror}. Let this user enter and write it"
+    return f"{exc.strerror}. Give this user access to it"

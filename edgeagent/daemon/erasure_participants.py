@@ -1,6 +1,6 @@
 """The places outside the database that hold content of clients, registered with the erasure hub.
 
-In the order in which they forget: what is still computed or sent ends before what was kept of it goes.
+They forget in the order of registration: running answers end before their stored parts are deleted.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from edgeagent.store.requests import RequestLog
 
 
 @dataclass(frozen=True)
-class ContentPlaces:
-    """The parts of the daemon that hold content, and how each forgets."""
+class ErasureParticipants:
+    """The parts of the daemon that hold content, and how each one forgets it."""
 
     background: BackgroundResponses
     conversations: Conversations
@@ -35,17 +35,18 @@ class ContentPlaces:
 
     def register(self, hub: ErasureHub) -> None:
         for name, holds, forget in (
-            ("background answers", "answers in the making and their events", self._runs),
-            ("exports", "pages of exports under way", self._exports),
-            ("request log", "rows that are not written yet", self._requests),
+            ("background answers", "running answers and their events", self._runs),
+            ("exports", "pages of running exports", self._exports),
+            ("request log", "rows not written yet", self._requests),
             ("cached prefixes", "prompts, answers and schemas in workers", self._cells),
-            ("kept prefixes", "what models computed of conversations, on disk", self._files),
+            ("kept prefixes", "KV cache of conversations, on disk", self._files),
             ("terminal history", "lines typed into `edgeagent chat`", self._history),
         ):
             hub.register(name, holds, forget)
 
     async def _runs(self, gone: Gone) -> None:
-        """Whatever lost its row or its content; of a conversation that lost an item, what has ended."""
+        """End answers whose row or content is gone, and drop ended answers of a conversation that lost an
+        item."""
         ids = self.background.ids(gone.owner)
         if not ids:
             return
@@ -64,7 +65,7 @@ class ContentPlaces:
             self.requests.forget(gone.owner)
 
     async def _cells(self, gone: Gone) -> None:
-        """Prompts that were never stored are cached too: after an erasure everything goes."""
+        """Drop cached prompts; after an erasure all of them, because unstored prompts are cached, too."""
         if gone.owner is None or gone.cause == "erase":
             self.pool.forget_prefixes()
             return

@@ -1,4 +1,4 @@
-"""Installed libraries below the version that mended a fault which reaches this server."""
+"""Installed libraries older than the version that fixed a vulnerability of this server."""
 
 from __future__ import annotations
 
@@ -10,34 +10,40 @@ from edgeagent.store.connection import LEAST_SQLITE, sqlite_version
 
 
 @dataclass(frozen=True)
-class Floor:
-    """The least version of a distribution, and what the ones before it let happen."""
+class MinimumVersion:
+    """The minimum version of a distribution, and the vulnerability of older versions."""
 
     name: str
     least: str
     reason: str
 
 
-# Only faults that an input of this server reaches. pyproject.toml asks for at least as much, so that a
-# fresh installation never has them; an environment that was put together by hand may.
-FLOORS = (
-    Floor("h11", "0.16.0", "requests can be smuggled in chunked bodies (CVE-2025-43859)"),
-    Floor("jinja2", "3.1.6", "chat templates leave the sandbox (CVE-2025-27516)"),
-    Floor("litestar", "2.20.0", "allowed origins match as patterns (CVE-2026-25478)"),
-    Floor("multipart", "1.3.1", "a header of an upload takes exponential time (CVE-2026-28356)"),
-    Floor("uvicorn", "0.11.7", "requests write lines of their own into the log (PYSEC-2020-150)"),
-    Floor("cryptography", "46.0.5", "keys on some curves go unchecked (CVE-2026-26007)"),
-    Floor("pydantic", "2.4.0", "a pattern takes quadratic time (CVE-2024-3772)"),
-    Floor("llama-cpp-python", "0.3.36", "older llama.cpp write past memory on hostile GGUF files"),
+# Only vulnerabilities that an input of this server can reach. pyproject.toml requires at least these
+# versions; an environment that was assembled by hand may have older ones.
+MINIMUM_VERSIONS = (
+    MinimumVersion("h11", "0.16.0", "requests can be smuggled in chunked bodies (CVE-2025-43859)"),
+    MinimumVersion("jinja2", "3.1.6", "chat templates leave the sandbox (CVE-2025-27516)"),
+    MinimumVersion("litestar", "2.20.0", "allowed origins match as patterns (CVE-2026-25478)"),
+    MinimumVersion(
+        "multipart", "1.3.1", "a header of an upload takes exponential time (CVE-2026-28356)"
+    ),
+    MinimumVersion(
+        "uvicorn", "0.11.7", "requests write lines of their own into the log (PYSEC-2020-150)"
+    ),
+    MinimumVersion("cryptography", "46.0.5", "keys on some curves go unchecked (CVE-2026-26007)"),
+    MinimumVersion("pydantic", "2.4.0", "a pattern takes quadratic time (CVE-2024-3772)"),
+    MinimumVersion(
+        "llama-cpp-python", "0.3.36", "older llama.cpp write past memory on hostile GGUF files"
+    ),
 )
 
 
-def known_bad() -> list[str]:
-    """One line for each library that is below its floor; a missing one is told elsewhere."""
+def find_outdated() -> list[str]:
+    """One line for each library older than its minimum version; missing libraries are reported elsewhere."""
     found = [
         f"{floor.name} {version} is known to be bad: {floor.reason}. "
         f"Upgrade to {floor.least} or later."
-        for floor in FLOORS
+        for floor in MINIMUM_VERSIONS
         if (version := _installed(floor.name)) is not None and is_below(version, floor.least)
     ]
     if sqlite_version() < LEAST_SQLITE:
@@ -51,7 +57,8 @@ def known_bad() -> list[str]:
 
 
 def is_below(version: str, least: str) -> bool:
-    """Whether `version` is older; a pre-release of `least` is, a post-release or a build is not."""
+    """Whether `version` is older than `least`. A pre-release of `least` is; a post-release or a build is
+    not."""
     one, two = _release(version), _release(least)
     length = max(len(one), len(two))
     padded = one + (0,) * (length - len(one))

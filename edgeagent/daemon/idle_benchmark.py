@@ -1,7 +1,7 @@
-"""Work for quiet moments: measuring a device that nobody has measured yet.
+"""Measure a new device while the daemon is idle.
 
-The measurement runs in child processes once the daemon has had nothing to do for a while. A request
-that comes meanwhile ends it; it begins anew at the next quiet moment.
+The measurement runs in child processes once the daemon has been idle for a while. A request stops it; it
+starts again when the daemon is idle the next time.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ QUIET_S = 20.0
 POLL_S = 0.25
 
 
-class IdleMeasuring:
-    """Event loop's thread only; `close()` may be called twice.
+class IdleBenchmark:
+    """Runs on the event loop's thread only; `close()` may be called twice.
 
-    `is_busy` says whether a request is running; `model` is what to measure, None while there is none.
+    `is_busy` tells whether a request is running; `model` gives the model file to measure, None if there
+    is none.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class IdleMeasuring:
         self._stop: Stop | None = None
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="idle-measuring")
+        self._task = asyncio.create_task(self._run(), name="idle-benchmark")
 
     async def _run(self) -> None:
         while self._measuring.kept() is None:
@@ -62,7 +63,7 @@ class IdleMeasuring:
 
     async def _measure(self, model: Path) -> None:
         self._stop = stop = Stop()
-        logger.info("measuring begun")
+        logger.info("benchmark_started")
         work = asyncio.create_task(
             asyncio.to_thread(self._measuring.run, model, _log_progress, stop)
         )
@@ -70,10 +71,10 @@ class IdleMeasuring:
             await asyncio.wait({work}, timeout=POLL_S)
             if self._is_busy() and not stop.is_set:
                 stop.set()
-                logger.info("measuring put off: a request has come")
+                logger.info("benchmark_stopped reason=request")
         measured = await work
         if not stop.is_set:
-            logger.info("measuring done wall_s=%.1f", measured.wall_s)
+            logger.info("benchmark_done wall_s=%.1f", measured.wall_s)
 
     async def close(self) -> None:
         if self._stop is not None:
@@ -84,4 +85,4 @@ class IdleMeasuring:
 
 
 def _log_progress(what: str, share: float) -> None:
-    logger.debug("measuring %s share=%.2f", what, share)
+    logger.debug("benchmark stage=%s share=%.2f", what, share)

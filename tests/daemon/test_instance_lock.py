@@ -11,25 +11,25 @@ import sys
 
 import pytest
 
-from edgeagent.daemon.instance import PID_FILE, Instance
+from edgeagent.daemon.instance_lock import PID_FILE, InstanceLock
 from edgeagent.errors import StartFailed
 from tests.conftest import clean_environment, serving
 
 
 def test_a_second_one_is_refused_with_the_first_ones_pid_until_that_ends(tmp_path):
-    first = Instance(tmp_path)
-    with pytest.raises(StartFailed, match=rf"Another daemon \(pid {os.getpid()}\)"):
-        Instance(tmp_path)
-    Instance(tmp_path / "another").close()
+    first = InstanceLock(tmp_path)
+    with pytest.raises(StartFailed, match=rf"in use by another daemon \(pid {os.getpid()}\)"):
+        InstanceLock(tmp_path)
+    InstanceLock(tmp_path / "another").close()
     first.close()
     first.close()
-    Instance(tmp_path).close()
+    InstanceLock(tmp_path).close()
 
 
 @pytest.mark.parametrize("how", ["deleted", "another file", "a folder", "a link", "renamed"])
 def test_the_lock_holds_whatever_is_done_to_the_file_that_names_the_daemon(tmp_path, how):
     state, file = tmp_path / "state", tmp_path / "state" / PID_FILE
-    first = Instance(state)
+    first = InstanceLock(state)
     if how == "renamed":
         file.rename(state / "old")
     else:
@@ -40,13 +40,13 @@ def test_the_lock_holds_whatever_is_done_to_the_file_that_names_the_daemon(tmp_p
         file.mkdir()
     elif how == "a link":
         file.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StartFailed, match="Another daemon"):
-        Instance(state)
+    with pytest.raises(StartFailed, match="in use by another daemon"):
+        InstanceLock(state)
     (tmp_path / "alias").symlink_to(state)
-    with pytest.raises(StartFailed, match="Another daemon"):
-        Instance(tmp_path / "alias")
+    with pytest.raises(StartFailed, match="in use by another daemon"):
+        InstanceLock(tmp_path / "alias")
     first.close()
-    Instance(state).close()
+    InstanceLock(state).close()
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -58,18 +58,18 @@ def test_where_a_file_system_locks_no_folders_a_file_is_locked(tmp_path, monkeyp
 
     real = fcntl.flock
     monkeypatch.setattr(fcntl, "flock", flock)
-    first = Instance(tmp_path)
-    with pytest.raises(StartFailed, match="Another daemon"):
-        Instance(tmp_path)
+    first = InstanceLock(tmp_path)
+    with pytest.raises(StartFailed, match="in use by another daemon"):
+        InstanceLock(tmp_path)
     first.close()
-    Instance(tmp_path).close()
+    InstanceLock(tmp_path).close()
 
 
 def test_a_directory_that_cannot_be_made_is_refused_where_it_is_needed(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StartFailed, match="cannot be used"):
-        Instance(tmp_path / "file" / "state")
-    Instance(tmp_path / "file" / "state", must_hold=False).close()
+        InstanceLock(tmp_path / "file" / "state")
+    InstanceLock(tmp_path / "file" / "state", must_hold=False).close()
 
 
 def test_a_second_daemon_ends_in_one_line_and_tools_go_on(tmp_path):
@@ -86,7 +86,7 @@ def test_a_second_daemon_ends_in_one_line_and_tools_go_on(tmp_path):
         second = run("serve", "--port", "0")
         assert second.returncode == 2 and second.stdout == ""
         (line,) = second.stderr.strip().splitlines()
-        assert f"Another daemon (pid {daemon.pid}) uses state directory" in line
+        assert f"is in use by another daemon (pid {daemon.pid})" in line
         assert run("keys", "create", "--name", "beside").returncode == 0
         assert run("data", "stats").returncode == 0
     with serving(models, state, preload=False):

@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.cli.shared import dependencies
-from edgeagent.cli.shared.dependencies import FLOORS, Floor, is_below, known_bad
+from edgeagent.cli.shared import outdated_libraries
+from edgeagent.cli.shared.outdated_libraries import (
+    MINIMUM_VERSIONS,
+    MinimumVersion,
+    find_outdated,
+    is_below,
+)
 from edgeagent.store.connection import LEAST_SQLITE
 from tests.conftest import ROOT
 
@@ -32,7 +37,7 @@ def test_versions_are_compared_as_numbers_and_previews_come_before_their_release
 
 
 def test_nothing_installed_here_is_known_to_be_bad():
-    assert known_bad() == []
+    assert find_outdated() == []
 
 
 def test_the_lock_has_every_library_at_its_floor_or_above():
@@ -44,14 +49,14 @@ def test_the_lock_has_every_library_at_its_floor_or_above():
     pinned = {name.lower().replace("_", "-"): version for name, version in lock.items()}
     # A hash or a marker after the version would be compared as a part of it.
     assert all(re.fullmatch(r"[\w.+!-]+", version) for version in pinned.values())
-    for floor in FLOORS:
+    for floor in MINIMUM_VERSIONS:
         assert not is_below(pinned[floor.name], floor.least), floor
 
 
 def test_no_declared_range_lets_a_version_below_its_floor_in():
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     leasts = dict(re.findall(r"^([\w-]+)>=([\w.]+)", "\n".join(declared), re.MULTILINE))
-    for floor in FLOORS:
+    for floor in MINIMUM_VERSIONS:
         if floor.name in leasts:
             assert not is_below(leasts[floor.name], floor.least), floor
 
@@ -70,11 +75,15 @@ def test_the_doctor_names_what_is_below_its_floor_and_the_way_out(edgeagent, tmp
 
 
 def test_an_sqlite_that_loses_data_is_told_too(monkeypatch):
-    monkeypatch.setattr(dependencies, "sqlite_version", lambda: (3, 51, 2))
+    monkeypatch.setattr(outdated_libraries, "sqlite_version", lambda: (3, 51, 2))
     least = ".".join(map(str, LEAST_SQLITE))
-    assert [line for line in known_bad() if "3.51.2" in line and least in line]
+    assert [line for line in find_outdated() if "3.51.2" in line and least in line]
 
 
 def test_a_library_that_is_not_installed_has_no_line(monkeypatch):
-    monkeypatch.setattr(dependencies, "FLOORS", (Floor("no-such-distribution", "1", "none"),))
-    assert known_bad() == []
+    monkeypatch.setattr(
+        outdated_libraries,
+        "MINIMUM_VERSIONS",
+        (MinimumVersion("no-such-distribution", "1", "none"),),
+    )
+    assert find_outdated() == []

@@ -21,7 +21,7 @@ MARK = "process"
 # Names that a function uses where it starts a process: of the standard library and of edgeagent.
 STARTERS = {
     "Popen", "create_subprocess_exec", "create_subprocess_shell", "posix_spawn", "fork", "EngineClient",
-    "Preload", "PoolLimits", "PromptBuilder", "TemplateHost", "check_template", "try_out",
+    "Preload", "Pool", "PromptBuilder", "TemplateHost", "check_template", "try_out",
 }  # fmt: skip
 EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 # `subprocess.run` and its relatives, whose names alone say nothing.

@@ -33,9 +33,8 @@ from edgeagent.device.benchmark import Measuring
 from edgeagent.device.configuration import Configuration
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, StartFailed
-from edgeagent.pool import Pool, PoolLimits
+from edgeagent.pool import Pool
 from edgeagent.pool.placement import InstalledModels
-from edgeagent.routing import SHIPPED_RULES
 from edgeagent.routing.intents import AssistantOptions
 from edgeagent.serving.answer import Agent
 from edgeagent.serving.archive import Archive
@@ -43,9 +42,10 @@ from edgeagent.serving.background import BackgroundResponses
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.model_cards import ModelCards
 from edgeagent.serving.one_shot import OneShotService
-from edgeagent.serving.prefix_store import PrefixLimits, PrefixStore
+from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.terminal_history import forget_history
 from edgeagent.settings import Settings
+from edgeagent.settings.routing import RoutingSettings
 from edgeagent.store.database import open_store
 from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.erasure_hub import ErasureHub
@@ -94,7 +94,12 @@ class Daemon:
         self.models = InstalledModels.of(configuration)
         self.models.on_altered = self._note_altered
         self.pool = Pool(
-            _limits(settings, n_cores, self.models.default_id()),
+            settings.pool,
+            settings.worker,
+            n_cores=n_cores,
+            stays=frozenset(
+                {settings.models.default, self.models.default_id() or settings.models.default}
+            ),
             check=self.models.find,
             place=self.models.place,
             log_level=settings.log_level,
@@ -105,13 +110,11 @@ class Daemon:
         self.archive = Archive(self.database, is_searchable=settings.store.search, hub=self.hub)
         self.conversations = Conversations(self.archive)
         self.background = BackgroundResponses()
-        self.prefix_store = PrefixStore(
-            self.database, _prefix_limits(settings), self.models.identity
-        )
+        self.prefix_store = PrefixStore(self.database, settings.store, self.models.identity)
         self._requests = (
             RequestLog(self.database, settings.store.request_flush_s) if self.database else None
         )
-        self.agent = Agent(self.pool, self.models, self._note, _assistant_options(settings))
+        self.agent = Agent(self.pool, self.models, self._note, _assistant_options(settings.routing))
         self.custody = Custody(self.database, settings, hub=self.hub, settle=self._settle)
         ErasureParticipants(
             self.background, self.conversations, self.database is not None, self.custody, self._requests,
@@ -136,21 +139,11 @@ class Daemon:
             self.keyring,
             Limiter(max_running=max(1, settings.http.max_connections * 3 // 4)),
             FailureThrottle(),
-            Bodies(
-                settings.http.max_body_bytes,
-                settings.http.max_bodies_bytes,
-                settings.http.body_timeout_s,
-            ),
+            Bodies(settings.http),
             paths,
             is_exposed=is_exposed,
         )
-        rules = host_and_origin.rules(
-            settings.http.host,
-            settings.http.allowed_hosts,
-            settings.http.allowed_origins,
-            settings.http.max_body_bytes,
-            is_local=not is_exposed,
-        )
+        rules = host_and_origin.rules(settings.http, is_local=not is_exposed)
         return host_and_origin.RequestGuard(authentication, rules, paths)
 
     def _api(self) -> Litestar:
@@ -256,7 +249,9 @@ class Daemon:
         """Answer on these sockets until told to stop by SIGINT or SIGTERM."""
         for sock in sockets:
             server.send_at_once(sock)
-        await server.server(self.app, self.settings, self.background.close).serve(sockets=sockets)
+        await server.server(self.app, self.settings.http, self.background.close).serve(
+            sockets=sockets
+        )
 
 
 def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:
@@ -274,37 +269,11 @@ def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:
         )
 
 
-def _assistant_options(settings: Settings) -> AssistantOptions:
+def _assistant_options(settings: RoutingSettings) -> AssistantOptions:
     """Raises: SettingsError for a mapping of tools that cannot be read."""
-    tools = settings.routing.assistant_tools
-    if isinstance(tools, Path):
-        from edgeagent.routing.rules import read_rules  # as a request does, only where it is needed
-
-        read_rules(tools)
-    return AssistantOptions(
-        may_escalate=settings.routing.escalate,
-        calls=settings.routing.assistant_calls,
-        tools=SHIPPED_RULES if tools is None else (tools if isinstance(tools, Path) else None),
-    )
-
-
-def _prefix_limits(settings: Settings) -> PrefixLimits:
-    return PrefixLimits(
-        most_bytes=settings.store.prefixes.max_bytes,
-        reserve_bytes=settings.store.reserve_bytes,
-        min_tokens=settings.store.prefixes.min_tokens,
-    )
-
-
-def _limits(settings: Settings, n_cores: int, default: str | None) -> PoolLimits:
-    return PoolLimits(
-        budget_bytes=settings.pool.ram_budget_bytes,
-        n_cores=n_cores,
-        load_timeout_s=settings.worker.load_timeout_s,
-        hang_timeout_s=settings.worker.hang_timeout_s,
-        breaker_deaths=settings.worker.breaker_deaths,
-        breaker_window_s=settings.worker.breaker_window_s,
-        idle_unload_s=settings.pool.idle_unload_s or None,
-        pinned=frozenset(settings.pool.pinned_models),
-        stays=frozenset({settings.models.default, default or settings.models.default}),
-    )
+    options = AssistantOptions(settings)
+    if isinstance(
+        settings.assistant_tools, Path
+    ):  # the bundled one is read when a request needs it
+        options.read_book()
+    return options

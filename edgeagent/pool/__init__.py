@@ -1,7 +1,7 @@
 """Which models are loaded, in which memory, on how many cores, and who may use them now."""
 
 from edgeagent.pool.memory import Placement
-from edgeagent.pool.pool import Pool, PoolLimits
+from edgeagent.pool.pool import Pool
 from edgeagent.pool.resident import Resident
 
-__all__ = ["Placement", "Pool", "PoolLimits", "Resident"]
+__all__ = ["Placement", "Pool", "Resident"]

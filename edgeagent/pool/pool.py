@@ -13,13 +13,14 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from edgeagent import errors
 from edgeagent.pool.cores import share_cores
 from edgeagent.pool.memory import Held, Placement, decide, in_words
 from edgeagent.pool.resident import Resident
+from edgeagent.settings.pool import PoolSettings
+from edgeagent.settings.worker import WorkerSettings
 from edgeagent.types.worker import WorkerConfig
 from edgeagent.worker.breaker import Breaker
 from edgeagent.worker.client import WorkerClient
@@ -32,45 +33,33 @@ WATCH_INTERVAL_S = 1.0
 Client = TypeVar("Client", bound=WorkerClient)
 
 
-@dataclass(frozen=True)
-class PoolLimits:
-    """The budget of all workers, and how patient to be with them. Bytes, seconds.
-
-    `idle_unload_s` None keeps idle models until their memory is wanted; `stays` is never unloaded for
-    idleness, `pinned` ones not for memory either.
-    """
-
-    budget_bytes: int | None
-    n_cores: int
-    load_timeout_s: float
-    hang_timeout_s: float
-    breaker_deaths: int
-    breaker_window_s: float
-    idle_unload_s: float | None = None
-    pinned: frozenset[str] = frozenset()
-    stays: frozenset[str] = field(default=frozenset())
-
-
 class Pool:
     """All workers of the daemon, of whatever kind. Event loop's thread only; `close()` may be called twice.
 
     `check` raises ModelNotFound for an unknown model. `place` returns how a model would be loaded and what it
     needs, or raises why it cannot be. `preloaded` returns the process that loads this already, if there is
-    one. `loaded` is told of each model that was loaded.
+    one. `loaded` is told of each model that was loaded. Models in `stays` are never unloaded for idleness,
+    pinned ones not for memory either.
     """
 
     def __init__(
         self,
-        limits: PoolLimits,
+        settings: PoolSettings,
+        worker: WorkerSettings,
         *,
+        n_cores: int,
         check: Callable[[str], object],
         place: Callable[[str], Awaitable[Placement]],
         log_level: str = "info",
         preloaded: Callable[[WorkerConfig], WorkerProcess | None] | None = None,
         loaded: Callable[[str, WorkerClient], None] = lambda model_id, client: None,
+        stays: frozenset[str] = frozenset(),
     ) -> None:
         self._loaded = loaded
-        self._limits = limits
+        self._settings = settings
+        self._worker = worker
+        self._n_cores = n_cores
+        self._stays = stays
         self._check = check
         self._place = place
         self._log_level = log_level
@@ -171,7 +160,7 @@ class Pool:
     def _resident(self, model_id: str) -> Resident:
         self._check(model_id)  # an unknown model gets no place
         if model_id not in self._residents:
-            breaker = Breaker(self._limits.breaker_deaths, self._limits.breaker_window_s)
+            breaker = Breaker(self._worker.breaker_deaths, self._worker.breaker_window_s)
             self._residents[model_id] = Resident(model_id, breaker)
         return self._residents[model_id]
 
@@ -212,8 +201,8 @@ class Pool:
         if closes_in_s is None:
             return None
         return errors.EngineBroken(
-            f"The engine of {resident.model_id} died {self._limits.breaker_deaths} times in "
-            f"{self._limits.breaker_window_s:g} s without finishing an answer and is left alone for "
+            f"The engine of {resident.model_id} died {self._worker.breaker_deaths} times in "
+            f"{self._worker.breaker_window_s:g} s without finishing an answer and is left alone for "
             f"now: try again in {closes_in_s:.0f} s, or check it with "
             f"`edgeagent models verify {resident.model_id}`.",
             retry_after_s=closes_in_s,
@@ -234,7 +223,7 @@ class Pool:
                 await self._make_room(resident.placement)
                 client = await resident.placement.kind.start(
                     resident.placement.config,
-                    timeout_s=self._limits.load_timeout_s,
+                    timeout_s=self._worker.load_timeout_s,
                     on_death=lambda client, status: self._on_death(resident, client),
                     log_level=self._log_level,
                     process=await self._take_preloaded(resident.placement.config),
@@ -266,11 +255,11 @@ class Pool:
     async def _turn_to_load(self, model_id: str) -> AsyncIterator[None]:
         """One model loads at a time: two at once would both find the memory free."""
         try:
-            async with asyncio.timeout(self._limits.load_timeout_s):
+            async with asyncio.timeout(self._worker.load_timeout_s):
                 await self._loading.acquire()
         except TimeoutError:
             raise errors.Unavailable(
-                f"Model {model_id} waited {self._limits.load_timeout_s:g} s for another one to load: try "
+                f"Model {model_id} waited {self._worker.load_timeout_s:g} s for another one to load: try "
                 "again later.",
                 retry_after_s=10.0,
             ) from None
@@ -283,7 +272,7 @@ class Pool:
 
     def _held(self, besides: str) -> list[Held]:
         return [
-            resident.held(is_pinned=resident.model_id in self._limits.pinned)
+            resident.held(is_pinned=resident.model_id in self._settings.pinned_models)
             for resident in self._residents.values()
             if resident.state == "loaded" and resident.model_id != besides
         ]
@@ -294,8 +283,8 @@ class Pool:
         Raises: InsufficientMemory when the model can never have a place; Unavailable when nobody
         became idle in time.
         """
-        budget = self._limits.budget_bytes
-        deadline = time.monotonic() + self._limits.load_timeout_s
+        budget = self._settings.ram_budget_bytes
+        deadline = time.monotonic() + self._worker.load_timeout_s
         while True:
             held = self._held(besides=need.config.model_id)
             decision = decide(need.need_bytes, budget, held)
@@ -303,7 +292,7 @@ class Pool:
                 pinned = f" with {', '.join(decision.blockers)} pinned" if decision.blockers else ""
                 raise errors.InsufficientMemory(
                     f"{in_words(need, budget or 0, held)}{pinned}: choose a smaller model or quantization, "
-                    "lower n_ctx, use a quantized kv_type, or raise ram_budget_bytes."
+                    "lower engine.n_ctx, use a quantized engine.kv_type, or raise pool.ram_budget_bytes."
                 )
             if decision.verdict == "load":
                 for model_id in decision.evict:
@@ -318,9 +307,10 @@ class Pool:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._changed:
                 await self._changed.wait()
         except TimeoutError:
+            budget = self._settings.ram_budget_bytes or 0
             raise errors.Unavailable(
-                f"{in_words(need, self._limits.budget_bytes or 0, held)}, and {', '.join(blockers)} would "
-                "have to go but is in use: try again later, unload it, or raise ram_budget_bytes.",
+                f"{in_words(need, budget, held)}, and {', '.join(blockers)} would have to go but is in "
+                "use: try again later, unload it, or raise pool.ram_budget_bytes.",
                 retry_after_s=10.0,
             ) from None
 
@@ -337,7 +327,7 @@ class Pool:
             for resident in self._residents.values()
             if resident.n_leases and resident.client is not None and resident.client.is_alive
         ]
-        shares = share_cores(self._limits.n_cores, [client.config.n_threads for client in active])
+        shares = share_cores(self._n_cores, [client.config.n_threads for client in active])
         for client, n_threads in zip(active, shares, strict=True):
             client.set_threads(n_threads)
 
@@ -379,11 +369,11 @@ class Pool:
         if client is None or not client.is_alive:
             return
         silent_s = now - client.last_beat_s
-        if silent_s > self._limits.hang_timeout_s:
+        if silent_s > self._worker.hang_timeout_s:
             client.kill(f"silent for {silent_s:.0f} s")
             return
         idle_s = now - resident.last_used_s
-        may_go = resident.model_id not in self._limits.stays | self._limits.pinned
-        wait_s = self._limits.idle_unload_s
+        may_go = resident.model_id not in (*self._stays, *self._settings.pinned_models)
+        wait_s = self._settings.idle_unload_s or None
         if wait_s is not None and may_go and resident.n_leases == 0 and idle_s > wait_s:
             await self.unload(resident.model_id, f"idle for {idle_s:.0f} s")

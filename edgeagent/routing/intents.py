@@ -9,8 +9,8 @@ them. Pure: the same request gives the same question.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct, structs
@@ -19,6 +19,7 @@ from edgeagent.catalog.assistant import Assistant
 from edgeagent.catalog.ids import nearest
 from edgeagent.errors import Forbidden, InvalidParameter
 from edgeagent.routing import SHIPPED_RULES
+from edgeagent.settings.routing import RoutingSettings
 from edgeagent.types.answer import CallText
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import Candidate, IntentQuestion, Slot, WholeCall
@@ -42,27 +43,30 @@ class AssistantPreferences(Struct, frozen=True, kw_only=True):
     calls: bool | None = None
 
 
-class AssistantOptions(Struct, frozen=True, kw_only=True):
-    """How assistant models answer. `calls`: where a client offers no tools, a call is made ("always"), told
-    in words ("never"), or made where the model is named ("named"). `tools` is the mapping of clients'
-    tools, None for none."""
+@dataclass(frozen=True)
+class AssistantOptions:
+    """How assistant models answer, by the settings. Where a client offers no tools, `assistant_calls` decides
+    whether a call is made or told in words."""
 
-    may_escalate: bool = True
-    calls: Literal["named", "always", "never"] = "named"
-    tools: Path | None = SHIPPED_RULES
+    settings: RoutingSettings = field(default_factory=RoutingSettings)
 
     @property
-    def book(self) -> RuleBook | None:
-        """Raises: SettingsError."""
+    def may_escalate(self) -> bool:
+        return self.settings.escalate
+
+    def read_book(self) -> RuleBook | None:
+        """The mapping of clients' tools; None for none. Raises: SettingsError."""
         from edgeagent.routing.rules import read_rules
 
-        return read_rules(self.tools) if self.tools is not None else None
+        tools = self.settings.assistant_tools
+        return None if tools == "off" else read_rules(tools or SHIPPED_RULES)
 
     def tells(self, preferences: AssistantPreferences, *, is_named: bool) -> bool:
         """Whether a call is told in words."""
         if preferences.calls is not None:
             return not preferences.calls
-        return self.calls == "never" or (self.calls == "named" and not is_named)
+        calls = self.settings.assistant_calls
+        return calls == "never" or (calls == "named" and not is_named)
 
 
 NO_PREFERENCES, OPTIONS = AssistantPreferences(), AssistantOptions()

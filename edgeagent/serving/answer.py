@@ -340,7 +340,7 @@ class Agent:
         intent_question = make_intent_question(
             spec, assistant, model_id=decision.model_id, domain=preferences.domain, allowed=origin.tools,
             tells=self.options.tells(preferences, is_named=is_named),
-            book=self.options.book if spec.tools is not None else None,
+            book=self.options.read_book() if spec.tools is not None else None,
         )  # fmt: skip
         return msgspec.structs.replace(spec, intent_question=intent_question, tools=None, stop=[])
 

@@ -25,6 +25,7 @@ import msgspec
 
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, StoreDamaged
+from edgeagent.settings.store import StoreSettings
 from edgeagent.store import prefix_files, prefixes
 from edgeagent.store.database import Database
 from edgeagent.store.prefixes import Chain, Piece
@@ -56,25 +57,16 @@ class ThreadPosition:
     epoch: int
 
 
-@dataclass(frozen=True)
-class PrefixLimits:
-    """Bytes on disk in all and those left free there; tokens from which a dialogue is worth it."""
-
-    most_bytes: int
-    reserve_bytes: int
-    min_tokens: int
-
-
 class PrefixStore:
     """Event loop's thread only, but `tidy`; reading and writing happen on threads. `identity` names a
     model file by its content. Without a database, or with 0 bytes, nothing is done."""
 
     def __init__(
-        self, database: Database | None, limits: PrefixLimits, identity: Callable[[str], str]
+        self, database: Database | None, settings: StoreSettings, identity: Callable[[str], str]
     ) -> None:
-        self._database = database if limits.most_bytes else None
-        self._limits = limits
-        self._least = min(LEAST_NEW, limits.min_tokens)
+        self._database = database if settings.prefixes.max_bytes else None
+        self._settings = settings
+        self._least = min(LEAST_NEW, settings.prefixes.min_tokens)
         self._identity = identity
         self._folder = database.files.prefixes if database is not None else Path()
         self._epochs: Counter[str] = Counter()
@@ -205,7 +197,7 @@ class PrefixStore:
         assert self._database is not None
         held = await self._ask(client, HeldSpec(request_id))
         tokens = prefixes.ids(held.tokens)
-        if len(tokens) < self._limits.min_tokens:
+        if len(tokens) < self._settings.prefixes.min_tokens:
             return
         fits = self._fits(client)
         rows = await self._database.read_async(
@@ -249,7 +241,7 @@ class PrefixStore:
                 prefix_files.append, self._folder, piece, number, first, last, lifted.data
             )
         whole = msgspec.structs.replace(piece, n_bytes=n_bytes)
-        most = self._limits.most_bytes
+        most = self._settings.prefixes.max_bytes
 
         def keep(db: Any) -> bool:
             is_kept = prefixes.insert(db, whole)
@@ -267,10 +259,10 @@ class PrefixStore:
 
     async def _has_room(self, n_bytes: int) -> bool:
         """Whether a write leaves the disk its reserve, and is not by itself more than is allowed."""
-        if n_bytes > self._limits.most_bytes:
+        if n_bytes > self._settings.prefixes.max_bytes:
             return False
         usage = await asyncio.to_thread(shutil.disk_usage, self._folder.parent)
-        return usage.free - n_bytes > self._limits.reserve_bytes
+        return usage.free - n_bytes > self._settings.reserve_bytes
 
     # ---- forgetting
 

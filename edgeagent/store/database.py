@@ -70,7 +70,7 @@ def open_store(settings: Settings) -> Database:
     except StorageFull as exc:
         raise StorageFull(
             f"The store in {settings.store_dir} cannot be opened, its disk is full or read-only: make room, "
-            'choose another --state-dir, or set store = "off".'
+            "choose another --state-dir, or set store.enabled = false."
         ) from exc
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,9 +18,11 @@ from edgeagent.errors import (
     ModelNotFound,
     Unavailable,
 )
-from edgeagent.pool import Placement, Pool, PoolLimits
+from edgeagent.pool import Placement, Pool
 from edgeagent.pool.cores import share_cores
 from edgeagent.pool.memory import Held, decide
+from edgeagent.settings.pool import PoolSettings
+from edgeagent.settings.worker import WorkerSettings
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
@@ -116,14 +117,23 @@ async def pool_of(
     path: Path,
     need_bytes: int = 100_000_000,
     place: Callable[[str], Awaitable[Placement]] | None = None,
-    **limits: Any,
+    pinned: Sequence[str] = (),
+    stays: frozenset[str] = frozenset(),
+    budget_bytes: int | None = None,
+    idle_unload_s: float = 0,
+    load_timeout_s: float = 30,
 ) -> AsyncIterator[Pool]:
-    defaults: dict[str, Any] = {
-        "budget_bytes": None, "n_cores": 2, "load_timeout_s": 30, "hang_timeout_s": 30,
-        "breaker_deaths": 3, "breaker_window_s": 60,
-    }  # fmt: skip
     shelf = Shelf(path, need_bytes)
-    pool = Pool(PoolLimits(**(defaults | limits)), check=shelf.check, place=place or shelf.place)
+    pool = Pool(
+        PoolSettings(
+            ram_budget_bytes=budget_bytes, idle_unload_s=idle_unload_s, pinned_models=list(pinned)
+        ),
+        WorkerSettings(load_timeout_s=load_timeout_s, hang_timeout_s=30, breaker_deaths=3),
+        n_cores=2,
+        check=shelf.check,
+        place=place or shelf.place,
+        stays=stays,
+    )
     await pool.open()
     try:
         yield pool
@@ -168,7 +178,7 @@ async def test_the_least_recently_used_model_goes_when_memory_is_wanted(stories)
         # Measured sizes have replaced the estimates: this is room for the third beside one of them.
         a, b = (resident.n_bytes for resident in pool.residents())
         budget = a + b // 2 + 100_000_000
-        pool._limits = PoolLimits(**{**vars(pool._limits), "budget_bytes": budget})
+        pool._settings = pool._settings.model_copy(update={"ram_budget_bytes": budget})
         await ask(pool, "model-c")
         assert pool.resident("model-b").state == "unloaded"
         assert pool.resident("model-a").state == "loaded"
@@ -194,7 +204,7 @@ async def test_a_busy_model_is_waited_for_and_the_wait_is_bounded(stories):
             assert not done
         assert await waiting
         assert pool.resident("model-a").state == "unloaded"
-        pool._limits = PoolLimits(**{**vars(pool._limits), "load_timeout_s": 0.3})
+        pool._worker = pool._worker.model_copy(update={"load_timeout_s": 0.3})
         async with pool.lease("model-b", EngineClient):
             with pytest.raises(Unavailable, match="model-b would have to go but is in use"):
                 await ask(pool, "model-a")
@@ -202,7 +212,7 @@ async def test_a_busy_model_is_waited_for_and_the_wait_is_bounded(stories):
 
 async def test_a_pinned_model_never_goes(stories):
     async with pool_of(
-        stories, need_bytes=100_000_000, budget_bytes=120_000_000, pinned=frozenset({"model-a"})
+        stories, need_bytes=100_000_000, budget_bytes=120_000_000, pinned=["model-a"]
     ) as pool:
         await ask(pool, "model-a")
         with pytest.raises(InsufficientMemory, match="model-a pinned"):

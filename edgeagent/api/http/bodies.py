@@ -15,6 +15,7 @@ from typing import cast
 from litestar.types import HTTPReceiveMessage, HTTPRequestEvent, Receive
 
 from edgeagent.errors import BadRequest, BodyTooLarge, RateLimited, Unavailable
+from edgeagent.settings.http import HttpSettings
 
 MIN_BODY_BYTES_PER_S = 16 << 10
 FREE_BYTES = 16 << 10
@@ -86,10 +87,10 @@ class Body:
 class Bodies:
     """All bodies of a daemon. Event loop's thread only."""
 
-    def __init__(self, max_body_bytes: int, max_bytes: int, timeout_s: float) -> None:
-        self.max_body_bytes = max_body_bytes
-        self.max_bytes = max(max_bytes, max_body_bytes)
-        self.timeout_s = timeout_s
+    def __init__(self, settings: HttpSettings) -> None:
+        self.max_body_bytes = settings.max_body_bytes
+        self.max_bytes = max(settings.max_bodies_bytes, settings.max_body_bytes)
+        self.timeout_s = settings.body_timeout_s
         self._open: dict[Body, None] = {}
         self._held: Counter[str] = Counter()
         self._n_bytes = 0
@@ -145,7 +146,7 @@ class Bodies:
             if not self._evict(body, among=body.holder):
                 raise RateLimited(
                     f"Requests of this key hold {self._held[body.holder]} bytes of bodies, its bound is "
-                    f"{share}: wait until some have ended, or raise max_bodies_bytes.",
+                    f"{share}: wait until some have ended, or raise http.max_bodies_bytes.",
                     retry_after_s=RETRY_AFTER_S,
                 )
         while self._n_bytes + n_more > self.max_bytes:
@@ -191,6 +192,6 @@ def too_large(n_bytes: int, max_bytes: int) -> BodyTooLarge:
 def _crowded() -> Unavailable:
     return Unavailable(
         "Bodies of other requests take all the memory there is for them: send the request again, or "
-        "raise max_bodies_bytes.",
+        "raise http.max_bodies_bytes.",
         retry_after_s=RETRY_AFTER_S,
     )

@@ -39,6 +39,7 @@ from edgeagent.errors import (
     Misdirected,
     UnsupportedMediaType,
 )
+from edgeagent.settings.http import HttpSettings
 
 logger = logging.getLogger(__name__)
 
@@ -57,23 +58,20 @@ class GuardRules:
     is_local: bool
 
 
-def rules(
-    host: str, allowed_hosts: Iterable[str], allowed_origins: Iterable[str],
-    max_body_bytes: int, *, is_local: bool,
-) -> GuardRules:  # fmt: skip
+def rules(settings: HttpSettings, *, is_local: bool) -> GuardRules:
     """Loopback's names and the bound address, beside what the settings allow."""
     names = {
         "localhost",
         "127.0.0.1",
         "::1",
-        host.lower(),
-        *(name.lower() for name in allowed_hosts),
+        settings.host.lower(),
+        *(name.lower() for name in settings.allowed_hosts),
     }
     return GuardRules(
         hosts=frozenset(names),
-        is_wildcard=host in ("0.0.0.0", "::"),
-        origins=frozenset(origin.rstrip("/").lower() for origin in allowed_origins),
-        max_body_bytes=max_body_bytes,
+        is_wildcard=settings.host in ("0.0.0.0", "::"),
+        origins=frozenset(origin.rstrip("/").lower() for origin in settings.allowed_origins),
+        max_body_bytes=settings.max_body_bytes,
         is_local=is_local,
     )
 

@@ -136,7 +136,7 @@ class Limiter:
         if is_named and self._max_running is not None and usage.n_running >= self._max_running:
             raise RateLimited(
                 f"This key has {usage.n_running} requests running, no key may have more than three quarters "
-                "of the server's connections: wait until one ends, or raise max_connections.",
+                "of the server's connections: wait until one ends, or raise http.max_connections.",
                 retry_after_s=1.0,
             )
         most = caller.limits.concurrency

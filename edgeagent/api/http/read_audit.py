@@ -1,4 +1,4 @@
-"""Who has read what is stored, where several keys share an owner (setting `audit_reads`).
+"""Who has read what is stored, where several keys share an owner (setting `store.audit_reads`).
 
 Rows belong to the owner of a key, and keys of one owner see the same rows: those of one person, or of
 everybody on a ward. In the second case an audit row for each read says who has looked. It is written before

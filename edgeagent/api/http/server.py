@@ -20,7 +20,7 @@ from litestar.types import ASGIApp
 
 from edgeagent.api.http.connection import GuardedProtocol
 from edgeagent.api.http.shutdown import Shutdown
-from edgeagent.settings import Settings
+from edgeagent.settings.http import HttpSettings
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Server(uvicorn.Server):
 
 
 def server(
-    app: ASGIApp, settings: Settings, at_end: Callable[[], Awaitable[None]]
+    app: ASGIApp, settings: HttpSettings, at_end: Callable[[], Awaitable[None]]
 ) -> uvicorn.Server:
     """A server for sockets that are listened on already, by us or by systemd. `at_end` ends what goes
     on without its client."""
@@ -78,9 +78,9 @@ def server(
         "Protocol",
         (GuardedProtocol,),
         {
-            "header_timeout_s": settings.http.header_timeout_s,
-            "max_connections": settings.http.max_connections,
-            "write_timeout_s": settings.http.write_timeout_s,
+            "header_timeout_s": settings.header_timeout_s,
+            "max_connections": settings.max_connections,
+            "write_timeout_s": settings.write_timeout_s,
             "stopping": stopping,
         },
     )
@@ -96,9 +96,9 @@ def server(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=settings.http.max_header_bytes,
+        h11_max_incomplete_event_size=settings.max_header_bytes,
         timeout_keep_alive=30,
         # Only what says nothing at the end is cancelled by uvicorn.
-        timeout_graceful_shutdown=settings.http.shutdown_grace_s + LAST_WORDS_S,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=settings.shutdown_grace_s + LAST_WORDS_S,  # type: ignore[arg-type]
     )
-    return Server(config, stopping, settings.http.shutdown_grace_s, at_end)
+    return Server(config, stopping, settings.shutdown_grace_s, at_end)

@@ -179,7 +179,7 @@ class Engine:
     def _time_out(self, seq: Sequence, now: float) -> None:
         error = QueueTimeout(
             f"The request waited {now - seq.request.arrived_s:.0f} s, the bound is "
-            f"{self._config.queue_timeout_s:g} s: try again later or raise queue_timeout_s.",
+            f"{self._config.queue_timeout_s:g} s: try again later or raise engine.queue_timeout_s.",
             retry_after_s=self._retry_after_s(),
         )
         self._end(seq, now, finish="error", error=(error.code, error.message))

@@ -179,7 +179,7 @@ class Embedder:
             elif request.started_s is None and request.arrived_s < deadline:
                 error = QueueTimeout(
                     f"The request waited {now - request.arrived_s:.0f} s, the bound is "
-                    f"{self._config.queue_timeout_s:g} s: try again later or raise queue_timeout_s.",
+                    f"{self._config.queue_timeout_s:g} s: try again later or raise engine.queue_timeout_s.",
                     retry_after_s=self._retry_after_s(),
                 )
                 self._leave(request, error)

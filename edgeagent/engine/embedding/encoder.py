@@ -83,7 +83,7 @@ class Encoder(Llama):
         if not context:
             raise ModelUnusable(
                 f"No context for texts of {config.n_ctx} tokens could be made for {config.model_id}: "
-                "lower n_ctx or n_batch."
+                "lower engine.n_ctx or engine.n_batch."
             )
         return context
 

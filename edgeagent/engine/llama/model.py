@@ -97,7 +97,7 @@ class Llama:
         if not context:
             raise ModelUnusable(
                 f"No context of {config.n_ctx} tokens ({config.kv_type}) could be made for "
-                f"{config.model_id}: lower n_ctx or n_seq, or choose flash_attention auto with a "
+                f"{config.model_id}: lower engine.n_ctx or n_seq, or choose flash_attention auto with a "
                 "quantized KV type."
             )
         return context

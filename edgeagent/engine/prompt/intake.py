@@ -338,7 +338,7 @@ class Intake:
         if room < (1 if asked is None else min(1, asked)):
             raise ContextLengthExceeded(
                 f"The prompt is too long for {self._config.model_id}: it has {n_prompt} tokens, and "
-                f"{is_bound} with the answer. Shorten the history or raise n_ctx.",
+                f"{is_bound} with the answer. Shorten the history or raise engine.n_ctx.",
                 param="messages",
             )
         if asked is None:
@@ -347,7 +347,7 @@ class Intake:
             raise ContextLengthExceeded(
                 f"The prompt is too long for so long an answer of {self._config.model_id}: the prompt has "
                 f"{n_prompt} tokens and the answer may have {asked}, together {n_prompt + asked}, and "
-                f"{is_bound}. Ask for at most {room} tokens, shorten the history or raise n_ctx.",
+                f"{is_bound}. Ask for at most {room} tokens, shorten the history or raise engine.n_ctx.",
                 param="max_tokens",
             )
         return min(asked, room)

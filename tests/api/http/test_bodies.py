@@ -9,6 +9,7 @@ import pytest
 
 from edgeagent.api.http.bodies import FREE_BYTES, Bodies, Body
 from edgeagent.errors import BadRequest, BodyTooLarge, RateLimited, Unavailable
+from edgeagent.settings.http import HttpSettings
 
 MB = 1 << 20
 
@@ -32,7 +33,11 @@ class Client:
 
 
 def bodies(max_body: int = 4 * MB, max_all: int = 16 * MB, timeout_s: float = 30.0) -> Bodies:
-    return Bodies(max_body, max_all, timeout_s)
+    return Bodies(
+        HttpSettings.model_construct(
+            max_body_bytes=max_body, max_bodies_bytes=max_all, body_timeout_s=timeout_s
+        )
+    )
 
 
 async def whole(all_: Bodies, n_bytes: int, holder: str = "key") -> Body:

@@ -15,6 +15,7 @@ import pytest
 
 from edgeagent.api.http import host_and_origin
 from edgeagent.errors import BadRequest
+from edgeagent.settings.http import HttpSettings
 from tests.api.wire import connect, exchange, post, read_reply, request
 from tests.conftest import DaemonProcess, serving
 
@@ -288,7 +289,7 @@ def test_only_where_nobody_else_can_reach_the_daemon_a_host_may_be_missing(
     is_local, client, version, is_allowed
 ):
     scope: Any = {"headers": [], "client": client, "http_version": version}
-    rules = host_and_origin.rules("127.0.0.1", [], [], 1024, is_local=is_local)
+    rules = host_and_origin.rules(HttpSettings(), is_local=is_local)
     if is_allowed:
         host_and_origin.check_host(scope, rules)
     else:

@@ -46,7 +46,7 @@ class CompletionRequest(GenerationRequest):
         bool | None,
         ExtensionField(
             "take the names of special tokens in the prompt, such as `<|im_end|>`, for those tokens; "
-            "otherwise they are text. Default: the setting `completions_parse_special`"
+            "otherwise they are text. Default: the setting `api.completions_parse_special`"
         ),
     ] = None
     logprobs: int | None = Field(

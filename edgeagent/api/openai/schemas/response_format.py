@@ -32,7 +32,7 @@ class JsonSchemaFormat(BaseModel):
 
 class ResponseFormat(BaseModel):
     """Free text, any JSON object, JSON by a schema; by a regular expression or a Lark grammar where
-    the setting `allow_grammars` permits (an extension)."""
+    the setting `api.allow_grammars` permits (an extension)."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -64,7 +64,7 @@ class ResponseFormat(BaseModel):
         if not allow_grammars:
             raise InvalidParameter(
                 f"A response format of type {self.type!r} is not allowed here: use `json_schema`, or "
-                "have the setting `allow_grammars` switched on.",
+                "have the setting `api.allow_grammars` switched on.",
                 param="response_format",
             )
         assert self.type in ("regex", "lark")

@@ -1,4 +1,4 @@
-"""Files that are on the disk, not only in memory, before the next step relies on them."""
+"""File operations that are on the disk when they return."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush the names in a folder to the disk. Raises: OSError."""
+    """Flush the directory entries of a folder to the disk. Raises: OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -25,26 +25,26 @@ def sync_folder(path: Path) -> None:
 
 
 def open_regular(path: Path, most_bytes: int) -> BinaryIO:
-    """Open a file of our own to read it, where it is one and no larger than it can be.
+    """Open a regular file of at most `most_bytes` for reading.
 
-    Whoever may write into its folder can put something else there: opening a FIFO would wait for ever,
-    reading a device would never end. Raises: OSError.
+    Others who can write into the folder may put something else there: opening a FIFO would block, reading a
+    device would never end. Raises: OSError.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode):
         os.close(fd)
-        raise OSError(errno.EINVAL, "it is no regular file")
+        raise OSError(errno.EINVAL, "it is not a regular file")
     if found.st_size > most_bytes:
         os.close(fd)
-        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, {most_bytes} are the most")
+        raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, the limit is {most_bytes}")
     return os.fdopen(fd, "rb")
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Make `text` the content of `path` by one rename: readers see the old file or the new one.
+    """Replace the content of `path` by `text` with one rename: readers see the old or the new file.
 
-    Its folder is made if it is not there. Raises: OSError.
+    Creates the folder if it is missing. Raises: OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
@@ -55,11 +55,11 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def way_out(error: OSError) -> str:
-    """What to do where writing models fails."""
+    """The way out of an error while writing models."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full: remove a model, or set models.dir to a larger disk"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "it may not be written to: run as the user that owns it, or set models.dir"
+        return "it is not writable: run as the user that owns it, or set models.dir"
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return "a part of that path is not a directory: set models.dir to a directory"
     return "check the disk"

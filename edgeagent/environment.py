@@ -1,4 +1,4 @@
-"""What the process's environment says: the only place that reads `os.environ`."""
+"""The environment of the process; the only module that reads `os.environ`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 ENV_PREFIX = "EDGEAGENT_"
-API_KEY = ENV_PREFIX + "API_KEY"  # no setting: it is a secret, and belongs to who calls
-# What a worker process is told: language and time zone, where libraries lie, how they compute.
+API_KEY = ENV_PREFIX + "API_KEY"  # not a setting: the secret of a client
+# Variables that worker processes get: language and time zone, paths of libraries, and their options.
 _FOR_WORKERS = frozenset({
     "HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONDONTWRITEBYTECODE",
     "PYTHONFAULTHANDLER", "PYTHONHASHSEED", "PYTHONHOME", "PYTHONMALLOC", "PYTHONNOUSERSITE",
@@ -36,16 +36,16 @@ def default_key_file() -> Path:
 
 
 def keep_kernels() -> None:
-    """Let oneDNN keep its kernels of all shapes that a training meets; before torch is imported.
+    """Let oneDNN cache the kernels of all shapes in a training. Call before torch is imported.
 
-    It keeps 1,024 of them, and batches of texts have more: generating kernels again and again took more
-    time than using them.
+    By default it caches 1,024; batches of texts have more shapes, and generating kernels again took more time
+    than using them.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 
 def listen_fds(pid: int) -> int:
-    """How many sockets systemd handed to process `pid` (LISTEN_PID, LISTEN_FDS); 0 without it."""
+    """The number of sockets that systemd passed to process `pid` (LISTEN_PID, LISTEN_FDS)."""
     if os.environ.get("LISTEN_PID") != str(pid):
         return 0
     count = os.environ.get("LISTEN_FDS", "0")
@@ -53,28 +53,28 @@ def listen_fds(pid: int) -> int:
 
 
 def credential(name: str) -> Path | None:
-    """The file of a systemd credential (LoadCredential=, LoadCredentialEncrypted=), if we were given it."""
+    """The file of a systemd credential (LoadCredential=, LoadCredentialEncrypted=), if there is one."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     path = Path(folder) / name if folder else None
     return path if path is not None and path.is_file() else None
 
 
 def client_api_key() -> str | None:
-    """The API key that our own commands send to the daemon (EDGEAGENT_API_KEY)."""
+    """The API key that edgeagent's own commands send to the daemon (EDGEAGENT_API_KEY)."""
     return os.environ.get(API_KEY) or None
 
 
 def child_environment(**extra: str) -> dict[str, str]:
-    """The environment of this process with `extra` over it, for a program that we start. It makes no
-    requests of its own, so it gets no API key."""
+    """The environment for a program that we start: that of this process, overridden by `extra`, without the
+    API key."""
     return {name: value for name, value in os.environ.items() if name != API_KEY} | extra
 
 
 def worker_environment(**extra: str) -> dict[str, str]:
-    """The environment of a worker process: what is known to be needed, with `extra` over it.
+    """The environment of a worker process: known variables, overridden by `extra`.
 
-    Everything else stays out: API keys, tokens of model hubs, credentials of a service manager. BLAS
-    computes on the calling thread, since threads that run before a process confines itself escape it.
+    Everything else is left out: API keys, tokens of model hubs, credentials of a service manager. BLAS
+    computes on the calling thread, because threads started before the confinement would escape it.
     """
     kept = {
         name: value
@@ -85,6 +85,6 @@ def worker_environment(**extra: str) -> dict[str, str]:
 
 
 def python_path() -> list[str]:
-    """The directories of PYTHONPATH, absolute; without the empty one, which is the current directory."""
+    """The absolute directories of PYTHONPATH, without the empty entry, which is the current directory."""
     listed = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return [str(Path(path).absolute()) for path in listed if path]

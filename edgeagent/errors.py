@@ -1,57 +1,57 @@
 """Every error that edgeagent raises on purpose, in one tree.
 
     EdgeAgentError                      code
-    |- BadRequest                       bad_request              what the caller sent is wrong
+    |- BadRequest                       bad_request              the request is wrong
     |  |- InvalidParameter              invalid_parameter        one field is wrong; `param` names it
-    |  |- UnsupportedParameter          unsupported_parameter    a field we know and cannot honour
+    |  |- UnsupportedParameter          unsupported_parameter    a known field that is not supported
     |  |  `- ThreadUnsupported          thread_unsupported_request  Anthropic's threads: send it all
     |  |- ContextLengthExceeded         context_length_exceeded  can never fit into a slot
     |  |- BodyTooLarge                  body_too_large
     |  |- UnsupportedMediaType          unsupported_media_type
-    |  |  `- UnsupportedEncoding        unsupported_content_encoding  `Content-Encoding` we cannot undo
-    |  |- Misdirected                   misdirected_request      the Host header is not ours
-    |  |- SchemaUnsatisfiable           schema_unsatisfiable     no answer can have the form asked for
-    |  |- PreviousNotFound              previous_response_not_found  nothing that could be continued
+    |  |  `- UnsupportedEncoding        unsupported_content_encoding  an unknown `Content-Encoding`
+    |  |- Misdirected                   misdirected_request      the Host header is not accepted
+    |  |- SchemaUnsatisfiable           schema_unsatisfiable     no answer can satisfy the schema
+    |  |- PreviousNotFound              previous_response_not_found  no response to continue
     |  `- TemplateFailed                template_failed          the model's chat template refused or failed
-    |- Unauthorized                     invalid_api_key          no key, or none that is good here
+    |- Unauthorized                     invalid_api_key          no valid key
     |- Forbidden                        forbidden
-    |  |- InsufficientScope             insufficient_scope       a good key that may not do this
-    |  `- ModelNotApproved              model_not_approved       a file that nobody has approved
-    |- Conflict                         conflict                 not in the state that this needs
+    |  |- InsufficientScope             insufficient_scope       a valid key without this scope
+    |  `- ModelNotApproved              model_not_approved       a model file that is not approved
+    |- Conflict                         conflict                 not possible in the current state
     |  |- StoreOff                      store_off                this daemon stores nothing
-    |  |- Erased                        erased                   whom it is about was erased meanwhile
-    |  `- LegalHold                     legal_hold               rows that must not be erased now
+    |  |- Erased                        erased                   the data was erased meanwhile
+    |  `- LegalHold                     legal_hold               rows under legal hold
     |- NotFound                         not_found
     |  |- ModelNotFound                 model_not_found
     |  `- KeyNotFound                   key_not_found
     |- Unavailable                      unavailable              try again after `retry_after_s`
     |  |- QueueFull                     queue_full
     |  |- QueueTimeout                  queue_timeout
-    |  |- RateLimited                   rate_limit_exceeded      a bound of the caller's own key
-    |  |- ShuttingDown                  shutting_down            the daemon stops, and this was not finished
-    |  |- ConversationLocked            conversation_locked      another answer of it is being made
-    |  |- ErasureRunning                erasure_running          another erasure of the same owner runs
-    |  |- EngineDied                    engine_died              the worker ended under a running request
+    |  |- RateLimited                   rate_limit_exceeded      a limit of the caller's key
+    |  |- ShuttingDown                  shutting_down            the daemon stops before the answer is done
+    |  |- ConversationLocked            conversation_locked      another answer of it is running
+    |  |- ErasureRunning                erasure_running          another erasure of the same owner is running
+    |  |- EngineDied                    engine_died              the worker ended during a request
     |  |- EngineStarting                engine_starting          a worker did not become ready in time
     |  |- EngineBroken                  engine_broken            the breaker is open
     |  `- StoreBusy                     store_busy               too many writes wait for the disk
     |- InsufficientMemory               insufficient_memory      a model that the budget cannot hold
     |- Interrupted                      interrupted              the daemon was stopped before the end
     |- EngineFailed                     engine_failed            llama.cpp refused or failed a step
-    |- SchemaViolated                   schema_violated          an answer without the form it was held to
+    |- SchemaViolated                   schema_violated          an answer that does not satisfy its schema
     |- ModelUnusable                    model_unusable           a model file that cannot be loaded
-    |  |- GGUFRefused                   gguf_refused             refused by our header reader
+    |  |- GGUFRefused                   gguf_refused             refused by the header reader
     |  `- ModelAltered                  model_altered            not the file that was approved
     |- InstallFailed                    install_failed
     |  `- BundleRefused                 bundle_refused           altered, unsigned or replayed
-    |- KeyUnusable                      key_unusable             a key that is not usable, trusted or right
+    |- KeyUnusable                      key_unusable             a wrong, untrusted or unreadable key
     |- StoreError                       store_error              the database of this device
     |  |- StoreUnusable                 store_unusable           cannot be opened: too new, in use, wrong mode
     |  |- StoreDamaged                  store_damaged            the file is not what was written
-    |  |- StorageFull                   storage_full             no room on the disk; reads go on
+    |  |- StorageFull                   storage_full             the disk is full; reads still work
     |  |- StoreLocked                   store_locked             keys or their journal are lost: see access.py
     |  |- StorageFailed                 storage_failed           the disk refused a read or a write
-    |  `- BackupFailed                  backup_failed            a backup that is not sound or cannot be made
+    |  `- BackupFailed                  backup_failed            a damaged backup, or one that cannot be made
     |- ForgeFailed                      forge_failed             training: a recipe, a data set, a checkpoint
     |- SettingsError                    settings_error           a configuration value is wrong
     `- StartFailed                      start_failed             the daemon cannot start: port, directory
@@ -66,10 +66,10 @@ from typing import Any, ClassVar
 
 
 class EdgeAgentError(Exception):
-    """The root. `message` is meant for the user; `param` names the field at fault, if one is."""
+    """The root. `message` is for the user; `param` names the field that is wrong, if any."""
 
     code: ClassVar[str] = "internal_error"
-    # What else Anthropic's API says of it.
+    # Additional fields in Anthropic's API.
     details: ClassVar[dict[str, Any] | None] = None
 
     def __init__(
@@ -94,7 +94,7 @@ class UnsupportedParameter(BadRequest):
 
 
 class ThreadUnsupported(UnsupportedParameter):
-    """Anthropic's SDK goes on without `thread` when it reads these details."""
+    """With these details Anthropic's SDK continues without `thread`."""
 
     code = "thread_unsupported_request"
     details: ClassVar[dict[str, Any] | None] = {
@@ -306,7 +306,7 @@ class StartFailed(EdgeAgentError):
 def by_code(
     code: str, message: str, param: str | None = None, retry_after_s: float | None = None
 ) -> EdgeAgentError:
-    """The error of the class that has `code`, as it crosses a process border."""
+    """The error with `code`, received from another process."""
     return _CLASSES.get(code, EdgeAgentError)(message, param=param, retry_after_s=retry_after_s)
 
 

@@ -1,4 +1,4 @@
-"""What comes back of a request to generate text: chunks, usage, log-probabilities, notes."""
+"""The answer to a request to generate text: chunks, usage, log-probabilities, notes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
-    """Token counts and times of one answer. `n_cached` of the `n_prompt` tokens came from the KV cache,
-    `n_reasoning` of the `n_generated` were a reasoning section."""
+    """Token counts and times of one answer. `n_prompt` includes `n_cached` tokens from the KV cache,
+    `n_generated` includes `n_reasoning` tokens of a reasoning section."""
 
     n_prompt: int
     n_cached: int
@@ -25,9 +25,11 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class PromptFacts(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of a request before its first token: the tokens of its prompts, how many of them were
-    found in the KV cache, and what had to give way so that they fit: `max_tokens` is the length of an
-    answer where that is less than was asked for, `n_dropped` messages were left out."""
+    """What is known of a request before its first token.
+
+    Its prompts have `n_prompt` tokens, `n_cached` of them from the KV cache. `max_tokens` is the limit of an
+    answer if it was lowered to fit; `n_dropped` messages were left out.
+    """
 
     n_prompt: int
     n_cached: int = 0
@@ -36,8 +38,8 @@ class PromptFacts(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CallDelta(msgspec.Struct, frozen=True, array_like=True):
-    """A piece of tool call number `call` of an answer. The first piece of each has its `name`; all
-    `arguments` of one call together are a JSON object."""
+    """A piece of tool call number `call` of an answer. The first piece of a call has its `name`; the
+    `arguments` of all its pieces form a JSON object."""
 
     call: int
     arguments: str = ""
@@ -45,7 +47,7 @@ class CallDelta(msgspec.Struct, frozen=True, array_like=True):
 
 
 class CallText(msgspec.Struct, frozen=True):
-    """A whole call, for a client that is told of it in words."""
+    """A complete call that is described to the client in words."""
 
     name: str
     arguments: dict[str, Any]
@@ -59,7 +61,7 @@ class TopLogprob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
-    """A token, and the most probable ones in its place, falling. `logprob` None: it is the first of all."""
+    """A token and the most probable alternatives, descending. `logprob` is None for the very first token."""
 
     piece: bytes
     logprob: float | None
@@ -67,7 +69,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SchemaNote(msgspec.Struct, frozen=True, array_like=True):
-    """What of a schema an answer was not held to: the `keyword` at `path`, and why. `tool` is None for the
+    """A part of a schema that was not enforced: the `keyword` at `path`, and why. `tool` is None for the
     schema of the answer itself."""
 
     tool: str | None
@@ -80,11 +82,11 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     """New text of answer `index`. The last chunk of an answer has `finish` and `usage`.
 
     `finish` "error" comes with `error`, a (code, message) pair. `reasoning` is text of a reasoning
-    section, which comes before `text`; `calls` are pieces of tool calls, which come after it. `stop` is
-    the stop string that ended the answer. The last chunk of a choice among intents has its `confidence`.
-    The first one of an answer whose prompt is scored has the prompt's tokens, `scored`. `told` is the call
-    that `text` tells in words. The last one has `notes` of what its schemas ask for and it was not held to,
-    and `tokens`, those of prompt and answer, where the request wants them.
+    section and precedes `text`; `calls` are pieces of tool calls and follow it. `stop` is the stop string
+    that ended the answer. `told` is the call that `text` describes in words. The first chunk has
+    `scored`, the tokens of a scored prompt. The last chunk has the `confidence` of a choice among
+    intents, `notes` on schemas that were not enforced, and, if requested, `tokens`, the ids of prompt and
+    answer.
     """
 
     index: int

@@ -13,7 +13,7 @@ ALL_SCOPES: frozenset[KeyScope] = frozenset(get_args(KeyScope))
 
 
 class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one API key may use; None is no bound. `tokens_per_minute` counts prompt and answer."""
+    """The limits of one API key; None is unlimited. `tokens_per_minute` counts prompt and answer."""
 
     requests_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
@@ -21,7 +21,7 @@ class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who makes a request. `key_id` names the key, `owner` whose rows it sees; `tools` None is any."""
+    """The sender of a request. The key `key_id` sees the rows of `owner`; `tools` None allows all tools."""
 
     key_id: str
     owner: str
@@ -31,5 +31,5 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     is_break_glass: bool = False
 
 
-# Whoever is on this machine, as long as no key has been made.
+# Every client on this machine while there are no keys.
 LOCAL = Caller(key_id="local", owner="local", scopes=ALL_SCOPES)

@@ -13,8 +13,8 @@ from edgeagent.types.tools import ToolUse
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer must look like. `text` is a JSON schema as JSON, a regular expression or a Lark
-    grammar. A schema that is not `is_strict` is enforced as far as it can be."""
+    """The required form of an answer. `text` is a JSON schema, a regular expression or a Lark grammar. A
+    schema without `is_strict` is enforced as far as possible."""
 
     kind: Literal["json_schema", "regex", "lark"]
     text: str
@@ -24,14 +24,14 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
 class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One request to one engine: `n` answers to each prompt, numbered prompt by prompt.
 
-    Answer i draws with `seed + i`. `max_tokens` None means the engine's default; `scope` names whose
-    cached prefixes may be shared. With a `form` an answer ends when it is whole, `ignore_eos` or not.
-    `logprobs` asks for the log-probability of each token and that many of the most probable beside it;
-    with `scores_prompt` those of the prompts' own tokens come too, and `max_tokens` may be 0.
-    Of waiting requests a higher `priority` is served first; it rises while a request waits.
-    With `intent_question` an answer is one of the calls on offer, and nothing else counts.
-    With `clamps`, a `max_tokens` for which the context has no room becomes what there is room for.
-    With `tells_tokens` each answer ends with the ids of its prompt's tokens and its own.
+    Answer i uses the seed `seed + i`. `max_tokens` None means the engine's default. Cached prefixes are
+    shared within a `scope`. An answer with a `form` ends when it is complete, even with `ignore_eos`.
+    `logprobs` is the number of alternatives for each token; with `scores_prompt` the tokens of the
+    prompts are scored, too, and `max_tokens` may be 0. A waiting request with a higher `priority` is
+    served first; the priority rises while it waits. With `intent_question` the answer is one of its
+    calls, and all other fields are ignored. With `clamps` a `max_tokens` that does not fit into the
+    context is lowered. With `tells_tokens` the last chunk of an answer has the ids of the prompt's and
+    the answer's tokens.
     """
 
     prompts: list[Prompt]

@@ -1,10 +1,10 @@
-"""What an assistant model chooses among, how its calls are spelled, and how sure it was of one.
+"""The question to an assistant model, its confidence, and how its calls are tokenized.
 
     {"name":"GetWeather","arguments":{ "city":" Rome "}}
 
-An intent is one token of its model: the whole call, or all up to the slots. Slots and the end of a call
-are tokens too; only values are ordinary text. The forge trains models that way (`forge.vocabulary`), the
-engine reads the tokens back (`engine.intents.intent_scoring`).
+An intent is one token of the model: the whole call, or the call up to its slots. Slots and the end of a
+call are tokens, too; only values are ordinary text. The forge trains models in this way
+(`forge.vocabulary`), and the engine reads the tokens (`engine.intents.intent_scoring`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Literal
 import msgspec
 
 NO_SLOTS, LAST_SLOT = "}}", '"}}'
-# Every text that is a token of its own in such a vocabulary.
+# Every text that is one token in such a vocabulary.
 CALL_TEXT = re.compile(
     r'\{"name":"[^"]*","arguments":\{(\}\})?|"[^",:]+":"|","[^",:]+":"|"?\}\}', re.DOTALL
 )
 
 
 def intent_text(name: str, has_slots: bool) -> str:
-    """The token of an intent: all of its call, or all up to its slots."""
+    """The token of an intent: the whole call, or the call up to its slots."""
     return f'{{"name":"{name}","arguments":{{' + ("" if has_slots else "}}")
 
 
@@ -31,25 +31,26 @@ def slot_text(name: str, *, is_first: bool) -> str:
 
 
 class Slot(msgspec.Struct, frozen=True, array_like=True):
-    """A slot that a call may fill. A `required` one is filled in every call; a `nullable` one is null
-    where the text says nothing of it."""
+    """A slot that a call may fill. A `required` slot is filled in every call; a `nullable` slot is null
+    if the text does not mention it."""
 
     name: str
     kind: Literal["optional", "required", "nullable"] = "optional"
 
 
 class WholeCall(msgspec.Struct, frozen=True, array_like=True):
-    """A call that needs no model: a tool's name, and its arguments as JSON."""
+    """A complete call without a model: the name of a tool and its arguments as JSON."""
 
     name: str
     arguments: str
 
 
 class Candidate(msgspec.Struct, frozen=True, array_like=True):
-    """An intent on offer. `has_slots` says how the model knows it, `slots` which of them may be filled.
+    """An intent that may be chosen. `has_slots` tells how the model was trained, `slots` which ones may
+    be filled.
 
-    With `call` that one is made where the intent is believed. One that `is_foil` shares in the
-    probabilities, and where it is the most probable one none is believed.
+    `call` is made instead of the intent's own call. An intent that `is_foil` takes part in the probabilities;
+    if it is the most probable one, no intent is chosen.
     """
 
     name: str
@@ -62,10 +63,10 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
 class IntentQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """One question to an assistant model: which of the `candidates` does `text` ask for?
 
-    With `may_abstain` none is believed whose probability is below `threshold`; `otherwise` is what is
-    said then. `reply` is said at once, `calls` are made at once, and nothing is chosen. With `tells` the
-    client offered no tools and is told in words what the call would be. One that `is_decided` is this
-    model's to answer, whatever larger ones there are. `domain` None is all domains.
+    With `may_abstain` an intent with a probability below `threshold` is not chosen, and the answer is
+    `otherwise`. With a `reply` or `calls` nothing is chosen: the answer is that text or those calls. With
+    `tells` the client offered no tools and gets a description of the call. A question that `is_decided`
+    is not passed on to a larger model. `domain` None means all domains.
     """
 
     text: str
@@ -82,9 +83,9 @@ class IntentQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Confidence(msgspec.Struct, frozen=True, array_like=True):
-    """How sure an assistant model was. `intent` is the most probable one on offer, `probability` its share
-    among all on offer, out-of-scope included, `margin` how much more that is than the next one's.
-    `is_abstained`: it was not believed."""
+    """The confidence of an assistant model. `intent` is the most probable candidate, `probability` its share
+    among all candidates including out-of-scope, `margin` the lead over the second. `is_abstained`: the
+    probability was below the threshold."""
 
     intent: str
     probability: float

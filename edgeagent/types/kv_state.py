@@ -6,13 +6,13 @@ import msgspec
 
 
 class HeldSpec(msgspec.Struct, frozen=True, tag="held"):
-    """Which tokens of an ended request are cached."""
+    """Asks which tokens of an ended request are cached."""
 
     request_id: int
 
 
 class LiftSpec(msgspec.Struct, frozen=True, tag="lift"):
-    """The state of its positions [first, last)."""
+    """Asks for the KV state of the positions [first, last) of an ended request."""
 
     request_id: int
     first: int
@@ -20,15 +20,15 @@ class LiftSpec(msgspec.Struct, frozen=True, tag="lift"):
 
 
 class CachedSpec(msgspec.Struct, frozen=True, tag="cached"):
-    """How many of these tokens, from the first on, are cached for a scope: int32 [n]."""
+    """Asks how many of these tokens (int32 [n]), from the first on, are cached for a scope."""
 
     scope: str
     tokens: bytes
 
 
 class PlaceSpec(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
-    """A state to cache for a scope: `data` is that of the positions of `tokens` (int32 [n]) from
-    `first` on; those before must be cached."""
+    """A KV state to cache for a scope: `data` holds the positions of `tokens` (int32 [n]) from `first`
+    on; the positions before must be cached."""
 
     scope: str
     tokens: bytes
@@ -36,12 +36,12 @@ class PlaceSpec(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
     data: bytes
 
 
-# What is asked of a worker and answered at once, in one piece.
+# Questions that a worker answers at once, in one piece.
 StateQuestion = HeldSpec | LiftSpec | CachedSpec | PlaceSpec
 
 
 class Cells(msgspec.Struct, frozen=True, kw_only=True, tag="cells"):
-    """An answer about cached tokens, by the question: `n` of them are cached, or `n` bytes hold one."""
+    """The answer to a question about cached tokens: the number of cached tokens, or of bytes per token."""
 
     n: int
     tokens: bytes = b""

@@ -1,4 +1,4 @@
-"""Pages of lists: which part a client asks for, and the rows of it."""
+"""Pages of lists: the part that a client requests, and its rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_PAGE = 100
 
 @dataclass(frozen=True)
 class Page:
-    """Which part of a list: `limit` rows behind the row with id `after`."""
+    """A part of a list: `limit` rows after the row with id `after`."""
 
     after: str | None = None
     limit: int = PAGE

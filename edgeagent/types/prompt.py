@@ -1,4 +1,4 @@
-"""What a model is asked to continue."""
+"""The prompt of a request."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import msgspec
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What to continue: exactly one of `messages` (rendered by the model's template), `text`, `tokens`.
 
-    With a `suffix` the answer is what stands between `text` and it, where the vocabulary can say so.
-    A `text` beside `messages` is for a model without a template. `prefill` is how the answer to
-    `messages` begins: it is continued, and not said again.
-    `variables` are what else the template is told, beside messages and tools. Of one that `may_drop`, the
-    oldest turns are left out where all do not fit.
-    `before` are token ids that stand in front of `messages` or `text`: what was said and answered before.
-    `opens_answer`: the template is to end the prompt with the opening of an answer.
-    Names of special tokens in what a client sent are text; with `parse_special` those in a `text` without
-    `messages` are the tokens.
+    With a `suffix` the answer fills the gap between `text` and `suffix`, if the vocabulary supports this.
+    A `text` besides `messages` is used by a model without a template. `prefill` is the beginning of the
+    answer to `messages`; it is continued and not repeated. `variables` are further variables of the
+    template. With `may_drop` the oldest turns are left out if not all fit. `before` are token ids in
+    front of `messages` or `text`, from earlier turns. With `opens_answer` the template ends the prompt
+    with the opening of an answer. Names of special tokens in client text are text, except in a `text`
+    without `messages` with `parse_special`.
     """
 
     messages: list[dict[str, Any]] | None = None

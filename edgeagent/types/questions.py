@@ -9,8 +9,8 @@ from edgeagent.types.kv_state import StateQuestion
 
 
 class EmbedSpec(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
-    """Texts to turn into vectors; token ids are taken as they are. `dimensions` keeps the first numbers
-    of each vector; `truncate` cuts a text that is too long instead of refusing it."""
+    """Texts or token ids to turn into vectors. `dimensions` keeps the first numbers of each vector;
+    `truncate` cuts a text that is too long instead of refusing it."""
 
     inputs: list[str | list[int]]
     dimensions: int | None = None
@@ -18,8 +18,8 @@ class EmbedSpec(msgspec.Struct, frozen=True, kw_only=True, tag="embed"):
 
 
 class RerankSpec(msgspec.Struct, frozen=True, kw_only=True, tag="rerank"):
-    """Documents to compare with a query. Of each, `max_tokens` at most are read; `truncate` cuts one that
-    does not fit beside the query instead of refusing it."""
+    """Documents to compare with a query. At most `max_tokens` of each are read; `truncate` cuts a
+    document that does not fit together with the query instead of refusing it."""
 
     query: str
     documents: list[str]
@@ -28,8 +28,8 @@ class RerankSpec(msgspec.Struct, frozen=True, kw_only=True, tag="rerank"):
 
 
 class TokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="tokenize"):
-    """A text to cut into tokens. `add_special` adds those that the model puts around every text,
-    `parse_special` takes the names of special tokens in the text for those tokens."""
+    """A text to tokenize. `add_special` adds the tokens that the model puts around every text;
+    `parse_special` reads the names of special tokens in the text as those tokens."""
 
     text: str
     add_special: bool = False
@@ -37,19 +37,19 @@ class TokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="tokenize"):
 
 
 class DetokenizeSpec(msgspec.Struct, frozen=True, kw_only=True, tag="detokenize"):
-    """Token ids to turn back into text."""
+    """Token ids to turn into text."""
 
     tokens: list[int]
 
 
 class CountSpec(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
-    """A request whose prompts are made as they would be for an answer, and counted in tokens."""
+    """A request whose prompts are rendered as for an answer, and counted in tokens."""
 
     request: GenerateSpec
 
 
 class TemplateSpec(msgspec.Struct, frozen=True, tag="template"):
-    """What the model's chat template can show of a dialogue."""
+    """What the model's chat template supports."""
 
 
 Question = (
@@ -66,7 +66,7 @@ Question = (
 class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
     """One vector of length 1 for each input: float32 little-endian [n_inputs, n_dimensions] in `data`.
 
-    `n_prompt` counts the tokens that were computed, those that the model adds included.
+    `n_prompt` counts the computed tokens, including those that the model adds.
     """
 
     n_dimensions: int
@@ -77,8 +77,8 @@ class Vectors(msgspec.Struct, frozen=True, kw_only=True, tag="vectors"):
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True, tag="scores"):
-    """How relevant each document is, 0..1, in the order of the documents. `n_prompt` counts the tokens that
-    were computed: the query's once for each document."""
+    """The relevance of each document, 0..1, in the order of the documents. `n_prompt` counts the computed
+    tokens, those of the query once per document."""
 
     values: list[float]
     n_prompt: int

@@ -1,4 +1,4 @@
-"""What a chat template can show of a conversation."""
+"""What a chat template supports."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Literal
 
 import msgspec
 
-# Whose chat template it is: the model's own, one that was installed with it, or ours for its family, in
-# place of one that is missing or broken.
+# The origin of a chat template: the model file, an installed file, or edgeagent's own for the model family,
+# which replaces a missing or broken one.
 TemplateSource = Literal["model", "installed", "built-in"]
 
 
 class TemplateFacts(msgspec.Struct, frozen=True, kw_only=True, tag="template_facts"):
-    """What a chat template can show of a dialogue. Requests are adapted to what it cannot.
+    """What a chat template supports. Requests are adapted to what it does not support.
 
-    `source` None: there is none, and `problem` says what is wrong with the model's own. `late_system`: a
-    system message behind others; `neighbours`: two messages of one role in a row; `prefill`: an answer
-    can be continued; `thinking`: the model can be told not to reason; `reasoning`: it has markers for it.
-    `insert` tells of the vocabulary: it marks a gap to be filled in.
+    `source` None: there is no usable template; `problem` is what is wrong with the model's own.
+    `late_system`: a system message after others; `neighbours`: consecutive messages of one role;
+    `prefill`: an answer can be continued; `thinking`: reasoning can be switched off; `reasoning`: there
+    are markers for reasoning. `insert`: the vocabulary has marks for a gap to fill in.
     """
 
     source: TemplateSource | None = None
@@ -36,5 +36,5 @@ class TemplateFacts(msgspec.Struct, frozen=True, kw_only=True, tag="template_fac
 
     @property
     def can_chat(self) -> bool:
-        """Whether chats are answered at all: by the model's own template or by one in its place."""
+        """Whether the model can answer chats, with its own template or a replacement."""
         return self.source is not None and (self.problem is None or self.source == "built-in")

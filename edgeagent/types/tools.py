@@ -8,8 +8,8 @@ import msgspec
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A function that a model may ask to be called; `parameters` is the JSON schema of its arguments, an
-    empty one that of a function without any. One that is not `is_strict` is enforced as far as it can be."""
+    """A function that a model may call. `parameters` is the JSON schema of its arguments, empty for a
+    function without arguments. A schema without `is_strict` is enforced as far as possible."""
 
     name: str
     description: str | None = None
@@ -18,9 +18,9 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolUse(msgspec.Struct, frozen=True, kw_only=True):
-    """The tools of one request. `choice` "required" makes the answer a call, `name` one call of that
-    tool; without `is_parallel` there is one call at most. Where none may be called, there is no `ToolUse`.
-    One without tools means those of the model itself."""
+    """The tools of one request. With `choice` "required" the answer is a call, with `name` one call of
+    that tool; without `is_parallel` it has one call at most. A request that must not call tools has no
+    `ToolUse`. An empty list of tools stands for the model's own tools."""
 
     tools: list[Tool]
     choice: Literal["auto", "required"] = "auto"

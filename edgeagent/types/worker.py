@@ -1,4 +1,4 @@
-"""The plain data that every kind of worker shares: what it is told, and what the pool reads of it."""
+"""Configuration, facts and health of a worker, for every kind of worker."""
 
 from __future__ import annotations
 

@@ -356,8 +356,8 @@ def test_a_full_disk_is_told_before_anything_is_fetched(
     ("code", "said"),
     [
         (errno.ENOSPC, "the disk is full"),
-        (errno.EACCES, "may not be written to"),
-        (errno.EROFS, "may not be written to"),
+        (errno.EACCES, "is not writable"),
+        (errno.EROFS, "is not writable"),
         (errno.EIO, "check the disk"),
     ],
 )

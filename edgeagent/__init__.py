@@ -1,3 +1,3 @@
 """edgeagent: an application server for small language models on edge devices."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +13,8 @@ import openai
 import pytest
 
 from tests.api.wire import connect, post, read_reply
-from tests.conftest import SMOLLM, DaemonProcess, clean_environment, serving, wait_for
+from tests.commands import run_here
+from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
 
 HI: list[Any] = [{"role": "user", "content": "Hi"}]
 LONG = "The river was wide and the night was cold. " * 6
@@ -29,11 +28,8 @@ def daemon(smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def keys_command(daemon: DaemonProcess, *arguments: str) -> str:
     """What `edgeagent keys` prints, beside the running daemon."""
-    command = [sys.executable, "-m", "edgeagent", "keys", *arguments]
-    command += ["--state-dir", str(daemon.state_dir)]
-    done = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env=clean_environment(), timeout=60
-    )
+    done = run_here("keys", *arguments, "--state-dir", daemon.state_dir)
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 

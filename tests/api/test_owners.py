@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +12,8 @@ from litestar.routes import HTTPRoute
 
 from edgeagent.daemon.app import Daemon
 from edgeagent.device.configuration import configure
-from tests.conftest import SMOLLM, DaemonProcess, clean_environment, serving
+from tests.commands import run_here
+from tests.conftest import SMOLLM, DaemonProcess, serving
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning"
@@ -33,11 +32,9 @@ class Holder:
     """One key and what it has stored."""
 
     def __init__(self, daemon: DaemonProcess, state: Path, name: str) -> None:
-        command = [sys.executable, "-m", "edgeagent", "keys", "create", "--name", name, "--json"]
-        done = subprocess.run(
-            [*command, "--scopes", "chat,data", "--state-dir", str(state)],
-            capture_output=True, text=True, check=True, env=clean_environment(),
-        )  # fmt: skip
+        command = ("keys", "create", "--name", name, "--json", "--scopes", "chat,data")
+        done = run_here(*command, "--state-dir", state)
+        assert done.returncode == 0, done.stderr
         self._url = daemon.url
         self.secret = json.loads(done.stdout)["secret"]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import openai
 
-from tests.conftest import SMOLLM, DaemonProcess, clean_environment, serving, wait_for
+from tests.commands import run_here
+from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
 
 SETTINGS = {"prefix_min_tokens": 16}
 INSTRUCTIONS = (
@@ -68,10 +67,7 @@ def test_a_chain_goes_on_after_a_kill_from_what_was_computed_before(
         # What is in the engine is not read again.
         ask(client, "And my dogs?", again)
         assert daemon.log.read_text().count("prefix_recalled") == 1
-        stats = subprocess.run(
-            [sys.executable, "-m", "edgeagent", "data", "stats", "--state-dir", str(state)],
-            capture_output=True, text=True, check=True, env=clean_environment(),
-        )  # fmt: skip
+        stats = run_here("data", "stats", "--state-dir", state)
         assert "KV cache of conversations: " in stats.stdout
         client.responses.delete(second.id)
         wait_for(lambda: files(state) == [])
@@ -92,11 +88,7 @@ def test_torn_files_cost_time_and_nothing_else(smollm_dir: Path, tmp_path: Path)
         assert "prefix_unusable" in daemon.log.read_text()
         wait_for(lambda: n_kept(daemon) == 1)
         wait_for(lambda: not {*others, first} & set(files(state)))  # it is kept anew
-        command = [sys.executable, "-m", "edgeagent", "data", "erase", "--owner", "local", "--yes"]
-        done = subprocess.run(
-            [*command, "--state-dir", str(state)],
-            capture_output=True, text=True, env=clean_environment(),
-        )  # fmt: skip
+        done = run_here("data", "erase", "--owner", "local", "--yes", "--state-dir", state)
         assert done.returncode == 0, done.stdout[-1500:]
         assert "kept prefixes" in done.stdout
         assert files(state) == []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from edgeagent.catalog.library import Library
 from edgeagent.catalog.manifest import Catalog, parse_catalog
 from edgeagent.catalog.record import InstalledModel
 from edgeagent.errors import InstallFailed, ModelAltered, ModelNotApproved, ModelUnusable
+from tests.commands import run_here
 
 
 @pytest.fixture
@@ -233,11 +232,8 @@ def test_approving_a_model_of_several_files_approves_them_all(library, stories):
     model = of_two_files(library, stories)
     (model.folder / "config.json").write_text("[]")
     assert library.state_dir is not None
-    done = subprocess.run(
-        [sys.executable, "-m", "edgeagent", "models", "approve", "talk", "--yes",
-         "--models-dir", library.models_dir, "--state-dir", library.state_dir],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    where = ("--models-dir", library.models_dir, "--state-dir", library.state_dir)
+    done = run_here("models", "approve", "talk", "--yes", *where)
     assert done.returncode == 0, done.stderr
     assert f"approved was {model.extra['config.json']}" in done.stdout
     assert integrity_of(library).verified_beside(library.resolve("talk"))["config.json"][2] == 2

@@ -1,27 +1,33 @@
-"""Running `edgeagent` as a user does: a process, its output, its exit status."""
+"""Running `edgeagent` as a user does: its output, its exit status."""
 
 from __future__ import annotations
 
 import subprocess
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.conftest import clean_environment
-
-Edgeagent = Callable[..., "subprocess.CompletedProcess[str]"]
+from tests.commands import Command, run_apart, run_here
 
 
 @pytest.fixture(scope="session")
-def edgeagent() -> Edgeagent:
-    def run(*arguments: object, env: dict[str, str] | None = None, **kwargs: Any) -> Any:
-        clean = clean_environment()
-        done = subprocess.run(
-            [sys.executable, "-m", "edgeagent", *map(str, arguments)], capture_output=True, text=True,
-            timeout=60, env=clean | {"COLUMNS": "200"} | (env or {}), stdin=subprocess.DEVNULL, **kwargs,
-        )  # fmt: skip
+def edgeagent() -> Command:
+    """`edgeagent` in this process."""
+
+    def run(*arguments: object, env: dict[str, str] | None = None) -> Any:
+        done = run_here(*arguments, env=env)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def edgeagent_process() -> Command:
+    """`edgeagent` in a process of its own."""
+
+    def run(*arguments: object, env: dict[str, str] | None = None) -> Any:
+        done = run_apart(*arguments, env=env)
         assert "Traceback" not in done.stderr, done.stderr
         return done
 

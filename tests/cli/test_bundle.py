@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -13,15 +11,7 @@ from edgeagent.catalog.bundles.signing import load_public_key, make_key_pair
 from edgeagent.cli.bundle import profile_name, profile_text
 from edgeagent.device.library import load, load_all, parse
 from edgeagent.settings import Settings
-from tests.conftest import clean_environment
-
-
-def edgeagent(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = clean_environment()
-    return subprocess.run(
-        [sys.executable, "-m", "edgeagent", *map(str, arguments)],
-        capture_output=True, text=True, timeout=120, check=False, env=environment,
-    )  # fmt: skip
+from tests.commands import run_here as edgeagent
 
 
 @pytest.mark.parametrize("name", sorted(load_all()))
@@ -48,6 +38,7 @@ def made(stories_dir: Path, tmp_path: Path) -> Path:
     return tmp_path / "out.eab"
 
 
+@pytest.mark.process
 def test_a_bundle_travels_from_one_machine_to_another(made: Path, tmp_path: Path) -> None:
     state = tmp_path / "device"
     public = tmp_path / "keys" / "bundle.pub"

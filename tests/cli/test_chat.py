@@ -39,8 +39,12 @@ def chatting(daemon: DaemonProcess, state_dir: Path) -> Iterator[Terminal]:
         yield terminal
 
 
-def test_one_message_prints_one_answer_and_its_speed(edgeagent, smollm_daemon: DaemonProcess):
-    done = edgeagent("chat", "Count to five.", "--port", port_of(smollm_daemon), "--max-tokens", 20)
+def test_one_message_prints_one_answer_and_its_speed(
+    edgeagent_process, smollm_daemon: DaemonProcess
+):
+    done = edgeagent_process(
+        "chat", "Count to five.", "--port", port_of(smollm_daemon), "--max-tokens", 20
+    )
     assert done.returncode == 0
     assert done.stdout.strip()
     assert re.search(r"\[\d+ tokens, [\d.]+ tokens/s, first after \d+ ms", done.stderr)
@@ -70,44 +74,48 @@ def assistant(
     ],
     ids=["slots", "no slots", "out of scope"],
 )
-def test_calls_of_an_assistant_are_readable(edgeagent, assistant, message, domain, shown, sure):
-    done = edgeagent("chat", message, "--domain", domain, "--port", port_of(assistant))
+def test_calls_of_an_assistant_are_readable(
+    edgeagent_process, assistant, message, domain, shown, sure
+):
+    done = edgeagent_process("chat", message, "--domain", domain, "--port", port_of(assistant))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(shown)
     assert re.search(rf"\[\w+ [\d.]+% probable, {sure}.*first after \d+ ms", done.stderr)
 
 
-def test_an_unknown_domain_is_one_line(edgeagent, assistant):
-    done = edgeagent("chat", "Hi", "--domain", "kitchen", "--port", port_of(assistant))
+def test_an_unknown_domain_is_one_line(edgeagent_process, assistant):
+    done = edgeagent_process("chat", "Hi", "--domain", "kitchen", "--port", port_of(assistant))
     assert "assistant, service, skills" in one_line(done)
 
 
 def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
-    edgeagent, smollm_daemon: DaemonProcess
+    edgeagent_process, smollm_daemon: DaemonProcess
 ):
     proxy = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
-    done = edgeagent("chat", "Hi", "--port", port_of(smollm_daemon), "--max-tokens", 2, env=proxy)
+    done = edgeagent_process(
+        "chat", "Hi", "--port", port_of(smollm_daemon), "--max-tokens", 2, env=proxy
+    )
     assert done.returncode == 0, done.stderr
 
 
-def test_an_error_of_the_daemon_is_one_line(edgeagent, smollm_daemon: DaemonProcess):
-    done = edgeagent("chat", "Hi", "--port", port_of(smollm_daemon), "--model", "nobody")
+def test_an_error_of_the_daemon_is_one_line(edgeagent_process, smollm_daemon: DaemonProcess):
+    done = edgeagent_process("chat", "Hi", "--port", port_of(smollm_daemon), "--model", "nobody")
     assert "nobody" in one_line(done)
 
 
 def test_a_daemon_that_loads_its_model_late_is_chatted_with(
-    edgeagent, smollm_dir: Path, tmp_path: Path
+    edgeagent_process, smollm_dir: Path, tmp_path: Path
 ):
     with serving(smollm_dir, tmp_path, preload=False) as daemon:
-        done = edgeagent("chat", "Hi", "--port", port_of(daemon), "--max-tokens", 2)
+        done = edgeagent_process("chat", "Hi", "--port", port_of(daemon), "--max-tokens", 2)
     assert done.returncode == 0 and done.stdout.strip()
 
 
 def test_without_a_daemon_one_is_started_and_ended(
-    edgeagent, smollm_dir: Path, tmp_path: Path, free_port
+    edgeagent_process, smollm_dir: Path, tmp_path: Path, free_port
 ):
     where = ("--port", free_port, "--models-dir", smollm_dir, "--state-dir", tmp_path)
-    done = edgeagent("chat", "Hi", *where, "--max-tokens", 2)
+    done = edgeagent_process("chat", "Hi", *where, "--max-tokens", 2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert "starting one" in done.stderr
@@ -116,16 +124,16 @@ def test_without_a_daemon_one_is_started_and_ended(
 
 
 def test_without_a_daemon_and_without_a_model_the_way_out_is_named(
-    edgeagent, tmp_path: Path, free_port
+    edgeagent_process, tmp_path: Path, free_port
 ):
-    done = edgeagent(
+    done = edgeagent_process(
         "chat", "Hi", "--port", free_port, "--models-dir", tmp_path, "--state-dir", tmp_path
     )
     assert done.returncode == 2
     assert "models install" in done.stderr
 
 
-def test_something_else_on_the_port_is_not_talked_to(edgeagent, tmp_path: Path):
+def test_something_else_on_the_port_is_not_talked_to(edgeagent_process, tmp_path: Path):
     import http.server
     import threading
 
@@ -141,7 +149,9 @@ def test_something_else_on_the_port_is_not_talked_to(edgeagent, tmp_path: Path):
     with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
         thread = threading.Thread(target=other.serve_forever)
         thread.start()
-        done = edgeagent("chat", "Hi", "--port", other.server_address[1], "--state-dir", tmp_path)
+        done = edgeagent_process(
+            "chat", "Hi", "--port", other.server_address[1], "--state-dir", tmp_path
+        )
         other.shutdown()
         thread.join()
     assert "Another program" in one_line(done)

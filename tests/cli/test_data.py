@@ -77,9 +77,9 @@ def test_stats_show_counts_and_ages(run):
     assert SECRET_TEXT not in out
 
 
-def test_commands_work_in_a_process_of_their_own(edgeagent, state):
+def test_commands_work_in_a_process_of_their_own(edgeagent_process, state):
     with opened(state):
-        done = edgeagent("data", "erase", "--owner", "bob", "--yes", "--state-dir", state)
+        done = edgeagent_process("data", "erase", "--owner", "bob", "--yes", "--state-dir", state)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["is_gone"] is True
 

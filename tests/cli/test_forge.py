@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.commands import run_here
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"
 
 
 def forge(*args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeagent", "forge", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return run_here("forge", *args)
 
 
 def refused(*args: object) -> str:
@@ -52,6 +51,7 @@ def test_a_data_set_with_another_checksum_is_refused(tmp_path):
     assert "SHA-256" in said
 
 
+@pytest.mark.process
 def test_what_was_not_trained_cannot_be_exported(tmp_path, runs):
     said = refused("export", "edge-assistant-s", "--data", DATA, "--runs", runs, "--out", tmp_path)
     assert "edge-assistant-s" in said
@@ -59,6 +59,7 @@ def test_what_was_not_trained_cannot_be_exported(tmp_path, runs):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.process
 def test_a_pupil_whose_teacher_is_missing_says_which(tmp_path, runs):
     path = tmp_path / "pupil.toml"
     path.write_text(
@@ -87,6 +88,7 @@ def runs(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.process
 def test_a_file_that_is_not_there_is_not_measured(runs, tmp_path):
     said = refused("evaluate", tmp_path / "none.gguf", "--data", DATA, "--runs", runs)
     assert "none.gguf is missing" in said

@@ -7,6 +7,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import one_line
 
 
@@ -23,6 +25,7 @@ def test_the_shipped_catalog_is_found_from_a_checkout(edgeagent, tmp_path: Path)
     assert "smollm2-135m-instruct" in done.stdout
 
 
+@pytest.mark.process
 def test_a_dropped_in_file_waits_until_it_is_approved(edgeagent, stories_dir: Path, tmp_path: Path):
     where = ("--models-dir", stories_dir, "--state-dir", tmp_path / "state")
     digest = hashlib.sha256((stories_dir / "stories260k.gguf").read_bytes()).hexdigest()
@@ -46,6 +49,7 @@ def test_a_dropped_in_file_waits_until_it_is_approved(edgeagent, stories_dir: Pa
     assert "stories260k: good" in edgeagent("models", "verify", *where).stdout
 
 
+@pytest.mark.process
 def test_install_verify_damage_and_remove(edgeagent, stories: Path, tmp_path: Path):
     where = ("--models-dir", tmp_path / "models")
     done = edgeagent("models", "install", stories, *where)
@@ -105,6 +109,7 @@ def test_nothing_is_fetched_when_offline(edgeagent, tmp_path: Path):
     assert "offline" in done.stderr
 
 
+@pytest.mark.process
 def test_install_without_a_model_takes_the_recommended_one(edgeagent, tmp_path: Path):
     where = ("--models-dir", tmp_path / "models", "--state-dir", tmp_path / "state")
     choices = json.loads(edgeagent("models", "recommend", "--json", *where).stdout)["choices"]

@@ -126,6 +126,7 @@ def test_a_models_directory_that_is_a_file_leaves_the_daemon_up(tmp_path: Path):
         assert httpx.get(f"{daemon.url}/health").status_code == 200
 
 
+@pytest.mark.process
 def test_a_models_directory_that_is_a_file_is_a_clear_error_of_every_command(
     edgeagent, tmp_path: Path, stories
 ):
@@ -143,34 +144,30 @@ def test_a_directory_that_cannot_be_written_is_a_clear_error(edgeagent, stories:
     assert "/proc/edgeagent" in one_line(done)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda whole: whole[: len(whole) // 2],
-        lambda whole: whole[:100],
-        lambda whole: b"this is no model",
-        lambda whole: b"",
-        lambda whole: b"GGUF" + b"\xff" * 4096,
-        lambda whole: whole[:4] + bytes(len(whole) - 4),
-    ],
-    ids=["cut in half", "cut in the header", "text", "empty", "magic and noise", "zeros"],
-)
-def test_a_file_that_is_no_sound_model_is_a_503_and_the_others_serve(
-    stories: Path, tmp_path: Path, make
-):
+def test_a_file_that_is_no_sound_model_is_a_503_and_the_others_serve(stories: Path, tmp_path: Path):
     models = tmp_path / "models"
     models.mkdir()
     whole = stories.read_bytes()
-    (models / "bad.gguf").write_bytes(make(whole))
-    (models / "good.gguf").write_bytes(whole)
+    bad = {
+        "cut-in-half": whole[: len(whole) // 2],
+        "cut-in-the-header": whole[:100],
+        "text": b"this is no model",
+        "empty": b"",
+        "magic-and-noise": b"GGUF" + b"\xff" * 4096,
+        "zeros": whole[:4] + bytes(len(whole) - 4),
+    }
+    for name, content in (bad | {"good": whole}).items():
+        (models / f"{name}.gguf").write_bytes(content)
     with serving(models, tmp_path / "state", default_model="good") as daemon:
-        for _ in range(2):
-            reply = exchange(daemon.url, post("/v1/completions", {"model": "bad", "prompt": "Hi"}))
-            assert reply.status == 503
-            assert reply.error["code"] in ("gguf_refused", "model_unusable")
-            assert reply.headers["x-should-retry"] == "false"
-        body = {"model": "good", "prompt": "Once", "max_tokens": 2}
-        assert exchange(daemon.url, post("/v1/completions", body)).status == 200
+        for name in bad:
+            for _ in range(2):
+                asked = post("/v1/completions", {"model": name, "prompt": "Hi"})
+                reply = exchange(daemon.url, asked)
+                assert reply.status == 503, name
+                assert reply.error["code"] in ("gguf_refused", "model_unusable"), name
+                assert reply.headers["x-should-retry"] == "false", name
+            body = {"model": "good", "prompt": "Once", "max_tokens": 2}
+            assert exchange(daemon.url, post("/v1/completions", body)).status == 200, name
         assert daemon.process.poll() is None
         log = daemon.log.read_text()
     assert "Traceback" not in log
@@ -195,6 +192,7 @@ def test_a_broken_catalog_of_the_user_is_a_clear_error(edgeagent, tmp_path: Path
     assert "catalog.toml" in line
 
 
+@pytest.mark.process
 def test_old_names_of_settings_bring_one_warning_each(edgeagent, tmp_path: Path):
     config = tmp_path / "old.toml"
     config.write_text(f"n_seq = 3\nstate_dir = {json.dumps(str(tmp_path))}\n")
@@ -221,6 +219,7 @@ def test_a_configuration_of_the_first_release_starts_the_daemon(tmp_path: Path):
         assert not (tmp_path / "state" / "store").exists()
 
 
+@pytest.mark.process
 def test_doctor_shows_each_value_with_its_origin(edgeagent, tmp_path: Path):
     config = tmp_path / "my.toml"
     config.write_text(f"state_dir = {json.dumps(str(tmp_path))}\n[engine]\nn_seq = 3\n")

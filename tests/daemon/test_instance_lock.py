@@ -7,13 +7,13 @@ import fcntl
 import os
 import stat
 import subprocess
-import sys
 
 import pytest
 
 from edgeagent.daemon.instance_lock import PID_FILE, InstanceLock
 from edgeagent.errors import StartFailed
-from tests.conftest import clean_environment, serving
+from tests.commands import run_here
+from tests.conftest import serving
 
 
 def test_a_second_one_is_refused_with_the_first_ones_pid_until_that_ends(tmp_path):
@@ -77,10 +77,7 @@ def test_a_second_daemon_ends_in_one_line_and_tools_go_on(tmp_path):
     models.mkdir()
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "edgeagent", *arguments, "--state-dir", str(state)],
-            env=clean_environment(), capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        return run_here(*arguments, "--state-dir", state)
 
     with serving(models, state, preload=False) as daemon:
         second = run("serve", "--port", "0")

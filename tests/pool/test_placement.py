@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.conftest import DaemonProcess, clean_environment, serving, wait_for
+from tests.commands import run_here
+from tests.conftest import DaemonProcess, serving, wait_for
 
 
 def complete(daemon: DaemonProcess, model: str) -> tuple[int, Any]:
@@ -20,10 +19,8 @@ def complete(daemon: DaemonProcess, model: str) -> tuple[int, Any]:
 
 
 def edgeagent(*arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "edgeagent", *map(str, arguments)], capture_output=True, text=True,
-        timeout=60, check=True, env=clean_environment(),
-    )  # fmt: skip
+    done = run_here(*arguments)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from edgeagent.settings import Settings, resolve
 from edgeagent.store import client_deletion, conversations, database, journal
 from edgeagent.store.database import open_store
 from edgeagent.store.lifecycle import Custody
-from tests.conftest import SMOLLM, clean_environment, serving, wait_for
+from tests.commands import run_here
+from tests.conftest import SMOLLM, serving, wait_for
 
 LONG = "The harbour ferry leaves at nine, at noon and at six, except on Sundays. " * 4
 
@@ -76,10 +75,7 @@ def test_engines_forget_what_the_command_line_has_erased(smollm_dir: Path, tmp_p
 
         n_cached()
         assert n_cached() > 50
-        command = [sys.executable, "-m", "edgeagent", "data", "erase", "--owner", "local", "--yes"]
-        done = subprocess.run(
-            [*command, "--state-dir", str(state)], capture_output=True, env=clean_environment()
-        )
+        done = run_here("data", "erase", "--owner", "local", "--yes", "--state-dir", state)
         assert done.returncode == 0, done.stderr
         wait_for(lambda: "prefixes_forgotten" in daemon.log.read_text())
         assert n_cached() == 0

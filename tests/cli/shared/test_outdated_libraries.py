@@ -61,12 +61,14 @@ def test_no_declared_range_lets_a_version_below_its_floor_in():
             assert not is_below(leasts[floor.name], floor.least), floor
 
 
-def test_the_doctor_names_what_is_below_its_floor_and_the_way_out(edgeagent, tmp_path: Path):
+def test_the_doctor_names_what_is_below_its_floor_and_the_way_out(
+    edgeagent_process, tmp_path: Path
+):
     site = tmp_path / "site"
     old = site / "h11-0.14.0.dist-info"
     old.mkdir(parents=True)
     (old / "METADATA").write_text("Metadata-Version: 2.1\nName: h11\nVersion: 0.14.0\n")
-    done = edgeagent(
+    done = edgeagent_process(
         "doctor", "--json", "--state-dir", tmp_path / "state", env={"PYTHONPATH": str(site)}
     )
     problems = [line for line in json.loads(done.stdout)["problems"] if "h11" in line]

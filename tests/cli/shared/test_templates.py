@@ -40,6 +40,7 @@ def test_a_template_that_cannot_be_used_is_told_in_one_line_with_the_way_out(fac
         assert "`edgeagent models install tale --chat-template FILE`" in line
 
 
+@pytest.mark.process
 def test_a_broken_file_is_refused_in_one_line_before_anything_is_fetched(edgeagent, tmp_path: Path):
     file = tmp_path / "broken.jinja"
     file.write_text("{% for m in messages %}\n\n{{ m.content }")
@@ -53,6 +54,7 @@ def test_a_broken_file_is_refused_in_one_line_before_anything_is_fetched(edgeage
     assert "(line 3 of the template)" in line and "broken.jinja" in line
 
 
+@pytest.mark.process
 def test_what_a_template_can_is_learnt_kept_shown_and_changed(
     edgeagent, stories: Path, tmp_path: Path
 ):

@@ -1,9 +1,7 @@
-"""Parts of a small training: the real data sets, a few of their intents, a decoder of 0.1 million weights."""
+"""Parts of a small training: a few intents, a decoder of 0.1 million weights; and the real data sets."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +12,10 @@ from edgeagent.forge.datasets import Corpus, load
 from edgeagent.forge.decoder import DecoderShape
 from edgeagent.forge.teaching import Pool
 from edgeagent.forge.vocabulary import Vocabulary
+from tests import assistant
 from tests.conftest import SHARED
 
 DATA = SHARED / "data"
-FEW = {
-    "weather", "timer", "translate", "balance", "oos",
-    "card_arrival", "lost_or_stolen_card", "GetWeather", "RateBook",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,33 +36,14 @@ def corpus(data: Path) -> Corpus:
 
 
 @pytest.fixture(scope="session")
-def small(corpus: Corpus) -> Corpus:
-    """A few intents of each domain, 40 training items and 10 kept back of each."""
-
-    def few(items, n):
-        seen: Counter[tuple[str, str]] = Counter()
-        kept = []
-        for item in items:
-            key = (item.domain, item.intent)
-            seen[key] += 1
-            if item.intent in FEW and seen[key] <= n:
-                kept.append(item)
-        return tuple(kept)
-
-    names = {domain: tuple(n for n in names if n in FEW) for domain, names in corpus.names.items()}
-    slots = {intent: names for intent, names in corpus.slot_names.items() if intent in FEW}
-    return replace(
-        corpus,
-        train=few(corpus.train, 40),
-        validation=few(corpus.validation, 10),
-        names=names,
-        slot_names=slots,
-    )
+def small() -> Corpus:
+    """Seven intents of the three domains, with texts that we made ourselves."""
+    return assistant.corpus()
 
 
 @pytest.fixture(scope="session")
 def vocabulary(small: Corpus) -> Vocabulary:
-    return Vocabulary.train(small, 1024)
+    return Vocabulary.train(small, 512)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def exported(decoder, vocabulary, tmp_path_factory):
 
 
 def test_llama_cpp_computes_what_torch_does(decoder, vocabulary, small, exported):
-    texts = [item.text for item in sample(small.validation, 50)]
+    texts = [item.text for item in sample(small.train, 50)]
     parity = compare(decoder, vocabulary, exported, texts)
     assert parity.n_prompts == 50
     assert parity.largest_difference < 0.05
@@ -85,8 +85,8 @@ def test_the_tools_of_the_daemon_are_those_of_the_corpus(small, tmp_path):
     write_tools(small, tmp_path / "edge-assistant.json")
     body = json.loads((tmp_path / "edge-assistant.json").read_text())
     assert body["out_of_scope"] == "oos"
-    assert set(body["domains"]["skills"]) == {"GetWeather", "RateBook"}
-    assert body["tools"]["RateBook"]["slots"] == list(small.slot_names["RateBook"])
+    assert set(body["domains"]["skills"]) == {"GetWeather", "PlayMusic"}
+    assert body["tools"]["PlayMusic"]["slots"] == list(small.slot_names["PlayMusic"])
 
 
 def test_a_record_makes_a_shipped_model_of_a_file(exported, tmp_path):

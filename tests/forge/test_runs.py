@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from random import Random
 
 import pytest
 import torch
 
 from edgeagent.errors import ForgeFailed
+from edgeagent.forge.datasets import OUT_OF_SCOPE, Corpus, Item
 from edgeagent.forge.recipe import Recipe
 from edgeagent.forge.runs import Runs
 
@@ -18,9 +21,19 @@ def recipe(name: str, **more: object) -> Recipe:
     return Recipe.model_validate(known | more)
 
 
+@pytest.fixture(scope="module")
+def wordy(small) -> Corpus:
+    """The small corpus with 500 made-up words: a recipe asks for a vocabulary of at least 1024 tokens."""
+    parts = [first + vowel for first in "bdfgklmnprstvz" for vowel in "aeiou"]
+    random = Random(1)
+    words = ["".join(random.choices(parts, k=3)) for _ in range(500)]
+    more = (Item(f"{word} {word}", "assistant", OUT_OF_SCOPE) for word in words)
+    return replace(small, train=(*small.train, *more))
+
+
 @pytest.fixture
-def runs(small, tmp_path) -> Runs:
-    return Runs(tmp_path / "runs", small, tmp_path, is_quiet=True)
+def runs(wordy, tmp_path) -> Runs:
+    return Runs(tmp_path / "runs", wordy, tmp_path, is_quiet=True)
 
 
 def test_a_run_can_begin_with_the_weights_of_another(runs):

@@ -37,7 +37,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_one_that_was_not(
     def interrupt() -> bool:
         nonlocal steps
         steps += 1
-        return steps > 25
+        return steps > 5
 
     cut = trainer(pool, small, vocabulary, shape, tmp_path / "cut", average=average)
     cut.run(until=interrupt)

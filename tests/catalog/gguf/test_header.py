@@ -59,11 +59,8 @@ def test_a_real_model_is_described(stories: Path) -> None:
     assert facts.task == "generate"
 
 
-def test_a_quantized_chat_model_is_described() -> None:
-    path = os.environ.get("EDGEAGENT_TEST_SMOLLM2")
-    if not path:
-        pytest.skip("EDGEAGENT_TEST_SMOLLM2 does not name SmolLM2-135M-Instruct.Q4_1.gguf")
-    facts = inspect(path)
+def test_a_quantized_chat_model_is_described(smollm: Path) -> None:
+    facts = inspect(smollm)
     assert (facts.n_layers, facts.n_vocab, facts.quant) == (30, 49_152, "Q4_1")
     assert facts.n_params == 134_515_008
     assert facts.bytes_by_type["Q4_1"] == 66_355_200

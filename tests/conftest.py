@@ -32,7 +32,8 @@ from edgeagent.catalog.library import Library
 from edgeagent.catalog.record import read_record
 from edgeagent.settings.old_names import OLD_NAMES
 from tests import processes
-from tests.catalog.mutants import STR, Key, take_apart, text
+from tests.catalog.mutants import STR, U32, Key, scalar, take_apart, text
+from tests.engine.family_templates import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -41,6 +42,8 @@ TALES = ROOT / "tests" / "data" / "tales260K.gguf"
 SMOLLM = "smollm2-135m-instruct"
 MINILM = "all-minilm-l6-v2"
 WHISPER = "whisper-tiny.en"
+# The tiny story model with a chat template: an answer costs next to nothing, and means nothing.
+TALES_CHAT = "tales-chat"
 # Models that the tests install stay here, so that a second run needs no network.
 CACHE = Path(os.environ.get("TEST_MODELS_DIR", ROOT / ".cache" / "models"))
 KEY_FILE = "EDGEAGENT_STORE__KEY_FILE"
@@ -49,6 +52,7 @@ KEY_FILE = "EDGEAGENT_STORE__KEY_FILE"
 N_THREADS = int(os.environ.get("TEST_N_THREADS", "1"))
 # Part of the hypothesis examples that a run tries; 1 or more for a thorough run.
 EXAMPLES = float(os.environ.get("TEST_EXAMPLES", "0.25"))
+TEMPLATE_KEY, CONTEXT_KEY = b"tokenizer.chat_template", b"llama.context_length"
 _KEYS = tempfile.TemporaryDirectory(prefix="edgeagent-tests-")
 os.environ[KEY_FILE] = str(Path(_KEYS.name, "store.key"))
 # Tests say which models there are: those that come with edgeagent are hidden from all that do not ask.
@@ -121,14 +125,24 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def write_stories(path: Path, template: str | None = None) -> None:
-    """Write the tiny test model, with this chat template or with none."""
-    name = b"tokenizer.chat_template"
-    parts = take_apart(TALES)
-    keys = [key for key in parts.keys if key.name != name]
+def write_stories(path: Path, template: str | None = None, n_ctx: int | None = None) -> None:
+    """Write the tiny test model with this chat template or none; `n_ctx` is the context it claims."""
+    given: dict[bytes, Key] = {}
     if template is not None:
-        keys.append(Key(name, STR, text(template.encode())))
-    path.write_bytes(replace(parts, keys=tuple(keys)).encode())
+        given[TEMPLATE_KEY] = Key(TEMPLATE_KEY, STR, text(template.encode()))
+    if n_ctx is not None:
+        given[CONTEXT_KEY] = Key(CONTEXT_KEY, U32, scalar(U32, n_ctx))
+    parts = take_apart(TALES)
+    kept = [key for key in parts.keys if key.name not in {TEMPLATE_KEY, *given}]
+    path.write_bytes(replace(parts, keys=(*kept, *given.values())).encode())
+
+
+@pytest.fixture(scope="session")
+def tales_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models directory with `TALES_CHAT` alone, which knows tools and takes 8192 tokens."""
+    directory = tmp_path_factory.mktemp("tales-chat")
+    write_stories(directory / f"{TALES_CHAT}.gguf", FAMILIES["qwen2.5"].template, 8192)
+    return directory
 
 
 @pytest.fixture(scope="session")
@@ -349,6 +363,15 @@ def smollm_daemon(
 
 
 @pytest.fixture(scope="session")
+def tales_daemon(
+    tales_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DaemonProcess]:
+    """One daemon with `TALES_CHAT` for every test that does not hurt it and reads no sense in answers."""
+    with serving(tales_dir, tmp_path_factory.mktemp("tales-state")) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="session")
 def shipped_assistant() -> Path:
     """A folder as `models/` is shipped, with a small edge-assistant-s in it (`tests/assistant.py`)."""
     pytest.importorskip("torch")
@@ -364,6 +387,17 @@ def shipped_assistant() -> Path:
 
 
 @pytest.fixture(scope="session")
-def client(smollm_daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
+def smollm_client(smollm_daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
     with smollm_daemon.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def client(smollm_client: openai.OpenAI) -> openai.OpenAI:
+    return smollm_client
+
+
+@pytest.fixture(scope="session")
+def tales_client(tales_daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
+    with tales_daemon.client() as client:
         yield client

@@ -14,7 +14,7 @@ class _LazyModule(ModuleType):
     """Stands for the module of its name until somebody asks for something in it."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked for by those who look at every global of a module
+        if name.startswith("_"):  # asked for by those who look at every global of a module
             raise AttributeError(name)
         return getattr(importlib.import_module(self.__name__), name)
 

@@ -15,7 +15,7 @@ from edgeagent.api.ollama.model_schemas import EmbedRequest, ShowRequest
 from edgeagent.api.ollama.options import UNBOUNDED, OllamaOptions
 from edgeagent.api.ollama.schemas import OllamaChatRequest, OllamaGenerateRequest
 from edgeagent.types.sampling import Sampling
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import TALES_CHAT, DaemonProcess
 
 ASK = [{"role": "user", "content": "hi"}]
 
@@ -101,37 +101,42 @@ def test_a_length_is_a_bound_or_says_that_there_is_none(n, limit):
 
 
 def ask(daemon: DaemonProcess, path: str, **body: Any) -> httpx.Response:
-    asked = {"model": SMOLLM, "stream": False} | body
+    asked = {"model": TALES_CHAT, "stream": False} | body
     return httpx.post(f"{daemon.url}{path}", json=asked, timeout=60)
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_a_length_beyond_the_context_is_brought_down_and_said(smollm_daemon, is_stream):
+def test_a_length_beyond_the_context_is_brought_down_and_said(tales_daemon, is_stream):
     options = {"num_predict": 32_000, "stop": ["e"]}
-    reply = ask(smollm_daemon, "/api/chat", messages=ASK, options=options, stream=is_stream)
+    reply = ask(tales_daemon, "/api/chat", messages=ASK, options=options, stream=is_stream)
     assert reply.status_code == 200
     last = json.loads(reply.text.splitlines()[-1])
     n_prompt, bound = last["prompt_eval_count"], int(reply.headers["x-edgeagent-clamped"])
     assert n_prompt + bound == 4096
-    reply = ask(smollm_daemon, "/api/chat", messages=ASK, options={"num_predict": 3})
+    reply = ask(tales_daemon, "/api/chat", messages=ASK, options={"num_predict": 3})
     assert reply.json()["done_reason"] == "length"
     assert "x-edgeagent-clamped" not in reply.headers
 
 
-def test_a_prompt_that_leaves_no_room_is_refused_all_the_same(smollm_daemon):
-    reply = ask(smollm_daemon, "/api/generate", prompt="a " * 4200, raw=True)
+def test_a_prompt_that_leaves_no_room_is_refused_all_the_same(tales_daemon):
+    reply = ask(tales_daemon, "/api/generate", prompt="a " * 4200, raw=True)
     assert reply.status_code == 400
     assert "prompt is too long" in reply.json()["error"]
     assert "maximum context length is 4096 tokens" in reply.json()["error"]
 
 
 def messages(daemon: DaemonProcess, **body: Any) -> httpx.Response:
-    asked = {"model": SMOLLM, "messages": ASK, "max_tokens": 32_000, "stop_sequences": ["e"]} | body
+    asked = {
+        "model": TALES_CHAT,
+        "messages": ASK,
+        "max_tokens": 32_000,
+        "stop_sequences": ["e"],
+    } | body
     return httpx.post(f"{daemon.url}/v1/messages", json=asked, timeout=60)
 
 
-def test_messages_are_brought_down_and_openais_endpoints_refuse(smollm_daemon):
-    reply = messages(smollm_daemon)
+def test_messages_are_brought_down_and_openais_endpoints_refuse(tales_daemon):
+    reply = messages(tales_daemon)
     usage = reply.json()["usage"]
     n_prompt = usage["input_tokens"] + usage["cache_read_input_tokens"]
     assert int(reply.headers["x-edgeagent-clamped"]) == 4096 - n_prompt
@@ -140,13 +145,13 @@ def test_messages_are_brought_down_and_openais_endpoints_refuse(smollm_daemon):
         ("completions", {"prompt": "hi", "max_tokens": 32_000}),
         ("responses", {"input": "hi", "max_output_tokens": 32_000, "store": False}),
     ):
-        reply = httpx.post(f"{smollm_daemon.url}/v1/{path}", json=body | {"model": SMOLLM})
+        reply = httpx.post(f"{tales_daemon.url}/v1/{path}", json=body | {"model": TALES_CHAT})
         assert reply.status_code == 400
         assert "maximum context length is 4096 tokens" in reply.json()["error"]["message"]
 
 
-def test_a_stream_of_messages_begins_with_the_tokens_of_its_prompt(smollm_daemon):
-    whole = messages(smollm_daemon, stream=True).text
+def test_a_stream_of_messages_begins_with_the_tokens_of_its_prompt(tales_daemon):
+    whole = messages(tales_daemon, stream=True).text
     events = [json.loads(line[6:]) for line in whole.splitlines() if line.startswith("data: ")]
     begun = events[0]["message"]["usage"]
     ended = next(e["usage"] for e in events if e["type"] == "message_delta")
@@ -159,19 +164,19 @@ def test_a_stream_of_messages_begins_with_the_tokens_of_its_prompt(smollm_daemon
     "name",
     ["light.turn_on", "todo/add-item", "mcp:server/tool", "x" * 128, "a@b+c", "-", "get_time"],
 )
-def test_names_of_tools_that_ollamas_clients_have(smollm_daemon, name):
+def test_names_of_tools_that_ollamas_clients_have(tales_daemon, name):
     tool = {"type": "function", "function": {"name": name, "description": "x",
             "parameters": {"type": "object", "properties": {}}}}  # fmt: skip
     past = {"role": "assistant", "content": "",
             "tool_calls": [{"function": {"name": name, "arguments": ""}}]}  # fmt: skip
     result = {"role": "tool", "tool_name": name, "content": "done"}
-    reply = ask(smollm_daemon, "/api/chat", messages=[*ASK, past, result, *ASK], tools=[tool],
+    reply = ask(tales_daemon, "/api/chat", messages=[*ASK, past, result, *ASK], tools=[tool],
                 options={"num_predict": 2})  # fmt: skip
     assert reply.status_code == 200, reply.text
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "two words", 'a"b', "a\nb", "ä", "<|x|>"])
-def test_a_name_that_no_model_could_write_is_refused(smollm_daemon, name):
+def test_a_name_that_no_model_could_write_is_refused(tales_daemon, name):
     tool = {"type": "function", "function": {"name": name}}
-    reply = ask(smollm_daemon, "/api/chat", messages=ASK, tools=[tool])
+    reply = ask(tales_daemon, "/api/chat", messages=ASK, tools=[tool])
     assert reply.status_code == 400 and "name" in reply.json()["error"]

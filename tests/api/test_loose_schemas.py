@@ -11,8 +11,14 @@ import ollama
 import openai
 import pytest
 
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import TALES_CHAT, DaemonProcess
 from tests.lazy import lazily
+
+
+@pytest.fixture(scope="module")
+def client(tales_client: openai.OpenAI) -> openai.OpenAI:
+    return tales_client
+
 
 anthropic = lazily("anthropic")
 
@@ -31,7 +37,7 @@ PARAMETERS: dict[str, Any] = {
 NOTED = {("#/properties/entity", "format"), ("#/properties/modes", "uniqueItems")}
 FUNCTION = {"name": "set_mode", "parameters": PARAMETERS}
 ASK: list[Any] = [{"role": "user", "content": "Set the hall light to eco."}]
-CHAT: dict[str, Any] = {"model": SMOLLM, "messages": ASK, "max_tokens": 60, "temperature": 0}
+CHAT: dict[str, Any] = {"model": TALES_CHAT, "messages": ASK, "max_tokens": 60, "temperature": 0}
 CHOICES: list[Any] = [
     "auto",
     "required",
@@ -78,7 +84,7 @@ def test_a_streamed_chat_has_its_notes_with_the_finish_reason(client: openai.Ope
 def test_responses(client: openai.OpenAI):
     tools: Any = [{"type": "function", "strict": False} | FUNCTION]
     answer = client.responses.create(
-        model=SMOLLM,
+        model=TALES_CHAT,
         input="Set it to eco.",
         tools=tools,
         tool_choice="required",
@@ -90,12 +96,12 @@ def test_responses(client: openai.OpenAI):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_messages(smollm_daemon: DaemonProcess, stream: bool):
+def test_messages(tales_daemon: DaemonProcess, stream: bool):
     tools: Any = [{"name": "set_mode", "input_schema": PARAMETERS | {"type": "object"}}]
     asked: Any = {
-        "model": SMOLLM, "messages": ASK, "max_tokens": 60, "tools": tools, "tool_choice": {"type": "any"},
+        "model": TALES_CHAT, "messages": ASK, "max_tokens": 60, "tools": tools, "tool_choice": {"type": "any"},
     }  # fmt: skip
-    with anthropic.Anthropic(base_url=smollm_daemon.url, api_key="none", max_retries=0) as claude:
+    with anthropic.Anthropic(base_url=tales_daemon.url, api_key="none", max_retries=0) as claude:
         if not stream:
             answer = claude.messages.create(**asked)
             own = (answer.model_extra or {})["edgeagent"]
@@ -110,11 +116,11 @@ def test_messages(smollm_daemon: DaemonProcess, stream: bool):
         check(block.input)
 
 
-def test_ollama(smollm_daemon: DaemonProcess):
+def test_ollama(tales_daemon: DaemonProcess):
     function = FUNCTION | {"parameters": PARAMETERS | {"type": "object"}}
-    with ollama.Client(smollm_daemon.url) as llama:
+    with ollama.Client(tales_daemon.url) as llama:
         with_tools = llama.chat(
-            SMOLLM,
+            TALES_CHAT,
             ASK,
             tools=[{"type": "function", "function": function}],
             options={"num_predict": 20},
@@ -126,23 +132,23 @@ def test_ollama(smollm_daemon: DaemonProcess):
         "required": ["e"],
     }
     body = {
-        "model": SMOLLM,
+        "model": TALES_CHAT,
         "messages": ASK,
         "stream": False,
         "format": form,
         "options": {"num_predict": 30},
     }
-    answer = httpx.post(f"{smollm_daemon.url}/api/chat", json=body, timeout=60).json()
+    answer = httpx.post(f"{tales_daemon.url}/api/chat", json=body, timeout=60).json()
     assert isinstance(json.loads(answer["message"]["content"])["e"], str)
     (note,) = answer["edgeagent"]["schema_notes"]
     assert (note["tool"], note["path"], note["keyword"]) == (None, "#/properties/e", "format")
 
 
-def test_what_is_strict_is_refused_in_every_dialect(smollm_daemon: DaemonProcess):
+def test_what_is_strict_is_refused_in_every_dialect(tales_daemon: DaemonProcess):
     bad = {"type": "object", "properties": {"a": {"type": "string", "format": "entity_id"}}}
     function = {"name": "f", "parameters": bad, "strict": True}
     form = {"name": "f", "schema": bad, "strict": True}
-    asked = {"model": SMOLLM, "messages": ASK, "max_tokens": 9}
+    asked = {"model": TALES_CHAT, "messages": ASK, "max_tokens": 9}
     for path, body in (
         ("/v1/chat/completions", asked | {"tools": [{"type": "function", "function": function}]}),
         (
@@ -151,29 +157,29 @@ def test_what_is_strict_is_refused_in_every_dialect(smollm_daemon: DaemonProcess
         ),
         (
             "/v1/responses",
-            {"model": SMOLLM, "input": "x", "tools": [{"type": "function"} | function]},
+            {"model": TALES_CHAT, "input": "x", "tools": [{"type": "function"} | function]},
         ),
         (
             "/v1/responses",
-            {"model": SMOLLM, "input": "x", "text": {"format": {"type": "json_schema"} | form}},
+            {"model": TALES_CHAT, "input": "x", "text": {"format": {"type": "json_schema"} | form}},
         ),
         ("/v1/messages", asked | {"tools": [{"name": "f", "input_schema": bad, "strict": True}]}),
     ):
-        answer = httpx.post(smollm_daemon.url + path, json=body, timeout=60)
+        answer = httpx.post(tales_daemon.url + path, json=body, timeout=60)
         assert answer.status_code == 400, answer.text
         assert "`format` at #/properties/a" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("limit", [1, 6, 15, 22])
 def test_a_call_whose_tokens_run_out_has_the_same_arguments_in_every_dialect(
-    smollm_daemon: DaemonProcess, limit: int
+    tales_daemon: DaemonProcess, limit: int
 ):
     parameters = {
         "type": "object",
         "properties": {"room": {"type": "string"}, "level": {"type": "integer"}},
         "required": ["room", "level"],
     }
-    asked = {"model": SMOLLM, "messages": ASK, "max_tokens": limit, "temperature": 0}
+    asked = {"model": TALES_CHAT, "messages": ASK, "max_tokens": limit, "temperature": 0}
     chat = asked | {
         "tools": [{"type": "function", "function": {"name": "dim", "parameters": parameters}}],
         "tool_choice": "required",
@@ -182,8 +188,8 @@ def test_a_call_whose_tokens_run_out_has_the_same_arguments_in_every_dialect(
         "tools": [{"name": "dim", "input_schema": parameters}],
         "tool_choice": {"type": "any"},
     }
-    answer = httpx.post(f"{smollm_daemon.url}/v1/chat/completions", json=chat, timeout=60).json()
-    message = httpx.post(f"{smollm_daemon.url}/v1/messages", json=claude, timeout=60).json()
+    answer = httpx.post(f"{tales_daemon.url}/v1/chat/completions", json=chat, timeout=60).json()
+    message = httpx.post(f"{tales_daemon.url}/v1/messages", json=claude, timeout=60).json()
     (choice,) = answer["choices"]
     (call,) = choice["message"]["tool_calls"]
     (block,) = message["content"]

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import TALES_CHAT, DaemonProcess
 
 # Each of these is there, null or not.
 FIELDS = {
@@ -33,7 +33,7 @@ def say(text: str, role: str = "user") -> dict[str, Any]:
 
 
 def post(daemon: DaemonProcess, **body: Any) -> httpx.Response:
-    asked = {"model": SMOLLM, "max_output_tokens": 24, "temperature": 0} | body
+    asked = {"model": TALES_CHAT, "max_output_tokens": 24, "temperature": 0} | body
     reply = httpx.post(f"{daemon.url}/v1/responses", json=asked, timeout=60)
     assert reply.status_code == 200, reply.text
     return reply
@@ -70,14 +70,14 @@ def text_of(response: dict[str, Any]) -> str:
     ],
     ids=["text", "system prompt", "developer prompt", "several turns"],
 )
-def test_a_text_is_answered_by_a_whole_response(smollm_daemon: DaemonProcess, turns):
-    response = checked(post(smollm_daemon, input=turns).json())
+def test_a_text_is_answered_by_a_whole_response(tales_daemon: DaemonProcess, turns):
+    response = checked(post(tales_daemon, input=turns).json())
     (item,) = response["output"]
     assert item["type"] == "message" and text_of(response)
 
 
-def test_events_tell_of_the_response_that_they_end_with(smollm_daemon: DaemonProcess):
-    reply = post(smollm_daemon, input=[say("Count to five.")], stream=True)
+def test_events_tell_of_the_response_that_they_end_with(tales_daemon: DaemonProcess):
+    reply = post(tales_daemon, input=[say("Count to five.")], stream=True)
     assert reply.headers["content-type"].startswith("text/event-stream")
     events = [json.loads(line[6:]) for line in reply.text.splitlines() if line.startswith("data: ")]
     kinds = [event["type"] for event in events]
@@ -95,10 +95,10 @@ def test_events_tell_of_the_response_that_they_end_with(smollm_daemon: DaemonPro
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_a_function_is_called_and_its_result_answered(smollm_daemon: DaemonProcess, is_stream):
+def test_a_function_is_called_and_its_result_answered(tales_daemon: DaemonProcess, is_stream):
     asked = {"tools": [WEATHER], "tool_choice": "required", "parallel_tool_calls": False}
     turns = [say("What is the weather in Rome?")]
-    reply = post(smollm_daemon, input=turns, stream=is_stream, max_output_tokens=60, **asked)
+    reply = post(tales_daemon, input=turns, stream=is_stream, max_output_tokens=60, **asked)
     if is_stream:
         lines = [line for line in reply.text.splitlines() if line.startswith("data: ")]
         response = checked(json.loads(lines[-1][6:])["response"])
@@ -108,5 +108,5 @@ def test_a_function_is_called_and_its_result_answered(smollm_daemon: DaemonProce
     assert call["type"] == "function_call" and call["name"] == "get_weather" and call["call_id"]
     assert json.loads(call["arguments"])["city"] in ("Rome", "Oslo")
     result = {"type": "function_call_output", "call_id": call["call_id"], "output": "Sunny."}
-    after = checked(post(smollm_daemon, input=[*turns, call, result], tools=[WEATHER]).json())
+    after = checked(post(tales_daemon, input=[*turns, call, result], tools=[WEATHER]).json())
     assert after["usage"]["input_tokens"] > response["usage"]["input_tokens"]

@@ -13,7 +13,7 @@ from litestar.routes import HTTPRoute
 from edgeagent.daemon.app import Daemon
 from edgeagent.device.configuration import configure
 from tests.commands import run_here
-from tests.conftest import SMOLLM, DaemonProcess, serving
+from tests.conftest import TALES_CHAT, DaemonProcess, serving
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning"
@@ -43,7 +43,7 @@ class Holder:
         return httpx.request(method, self._url + path, headers=headers, json=body, timeout=60)
 
     def store(self) -> str:
-        return str(self._made("/v1/chat/completions", ASK | {"model": SMOLLM})["id"])
+        return str(self._made("/v1/chat/completions", ASK | {"model": TALES_CHAT})["id"])
 
     def ids(self) -> dict[str, str]:
         """One of everything that a path can name, by the name of its place there."""
@@ -67,10 +67,10 @@ class Holder:
 
 @pytest.fixture(scope="module")
 def holders(
-    smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    tales_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Holder, Holder]]:
     state = tmp_path_factory.mktemp("owners") / "state"
-    with serving(smollm_dir, state, search=True, request_flush_s=0) as daemon:
+    with serving(tales_dir, state, search=True, request_flush_s=0) as daemon:
         yield Holder(daemon, state, "a"), Holder(daemon, state, "b")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import openai
 
 from tests.commands import run_here
-from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
+from tests.conftest import TALES_CHAT, DaemonProcess, serving, wait_for
 
 SETTINGS = {"prefix_min_tokens": 16}
 INSTRUCTIONS = (
@@ -23,7 +23,7 @@ TURNS = (
 
 def ask(client: openai.OpenAI, text: str, previous=None, **options):
     return client.responses.create(
-        model=SMOLLM, input=text, instructions=INSTRUCTIONS, temperature=0, max_output_tokens=10,
+        model=TALES_CHAT, input=text, instructions=INSTRUCTIONS, temperature=0, max_output_tokens=10,
         previous_response_id=previous.id if previous is not None else None, **options,
     )  # fmt: skip
 
@@ -45,10 +45,10 @@ def two_turns(daemon: DaemonProcess, client: openai.OpenAI):
 
 
 def test_a_chain_goes_on_after_a_kill_from_what_was_computed_before(
-    smollm_dir: Path, tmp_path: Path
+    tales_dir: Path, tmp_path: Path
 ):
     state = tmp_path / "state"
-    with serving(smollm_dir, state, **SETTINGS) as daemon:
+    with serving(tales_dir, state, **SETTINGS) as daemon:
         with daemon.client() as client:
             second = two_turns(daemon, client)
             third = ask(client, TURNS[2], second)
@@ -57,7 +57,7 @@ def test_a_chain_goes_on_after_a_kill_from_what_was_computed_before(
     sizes = [path.stat().st_size for path in files(state)]
     assert 2 <= len(sizes) <= 3 and INSTRUCTIONS.encode() not in files(state)[0].read_bytes()
     assert max(path.stat().st_mode & 0o777 for path in files(state)) == 0o600
-    with serving(smollm_dir, state, **SETTINGS) as daemon, daemon.client() as client:
+    with serving(tales_dir, state, **SETTINGS) as daemon, daemon.client() as client:
         again = ask(client, TURNS[2], second)
         read = second.usage.input_tokens + second.usage.output_tokens
         assert again.usage.input_tokens_details.cached_tokens >= read - 1
@@ -73,16 +73,16 @@ def test_a_chain_goes_on_after_a_kill_from_what_was_computed_before(
         wait_for(lambda: files(state) == [])
 
 
-def test_torn_files_cost_time_and_nothing_else(smollm_dir: Path, tmp_path: Path):
+def test_torn_files_cost_time_and_nothing_else(tales_dir: Path, tmp_path: Path):
     state = tmp_path / "state"
-    with serving(smollm_dir, state, **SETTINGS) as daemon, daemon.client() as client:
+    with serving(tales_dir, state, **SETTINGS) as daemon, daemon.client() as client:
         second = two_turns(daemon, client)
     # Names tell nothing; the first turn's file is the oldest, and without it the others are of no use.
     first, *others = sorted(files(state), key=lambda path: path.stat().st_mtime_ns)
     content = bytearray(first.read_bytes())
     content[len(content) // 2] ^= 1
     first.write_bytes(content)
-    with serving(smollm_dir, state, **SETTINGS) as daemon, daemon.client() as client:
+    with serving(tales_dir, state, **SETTINGS) as daemon, daemon.client() as client:
         third = ask(client, TURNS[2], second)
         assert third.output_text and third.usage.input_tokens_details.cached_tokens == 0
         assert "prefix_unusable" in daemon.log.read_text()
@@ -95,16 +95,16 @@ def test_torn_files_cost_time_and_nothing_else(smollm_dir: Path, tmp_path: Path)
 
 
 def test_nothing_is_kept_where_the_settings_say_so_or_nothing_is_stored(
-    smollm_dir: Path, tmp_path: Path
+    tales_dir: Path, tmp_path: Path
 ):
     state = tmp_path / "state"
     with (
-        serving(smollm_dir, state, prefix_store_bytes=0, prefix_min_tokens=1) as daemon,
+        serving(tales_dir, state, prefix_store_bytes=0, prefix_min_tokens=1) as daemon,
         daemon.client() as client,
     ):
         ask(client, TURNS[0])
     assert files(state) == []
-    with serving(smollm_dir, state, prefix_min_tokens=1) as daemon, daemon.client() as client:
+    with serving(tales_dir, state, prefix_min_tokens=1) as daemon, daemon.client() as client:
         ask(client, TURNS[0], store=False)
         stored = ask(client, TURNS[0])
         wait_for(lambda: n_kept(daemon) == 1)

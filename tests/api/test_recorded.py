@@ -1,4 +1,5 @@
-"""Requests of well-known clients (`fixtures/`), sent as they stand: answered, and with what they read."""
+"""Requests of well-known clients (`fixtures/`), sent as they stand but for the name of the model: answered,
+and with what they read."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import DaemonProcess
+from tests.conftest import SMOLLM, TALES_CHAT, DaemonProcess
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TYPES: dict[str, type | tuple[type, ...]] = {
@@ -47,13 +48,15 @@ def at(value: Any, path: str) -> Any:
 
 @pytest.mark.parametrize("recorded", RECORDED)
 def test_what_a_client_sends_is_answered_with_what_it_reads(
-    smollm_daemon: DaemonProcess, minilm_dir: Path, recorded: dict[str, Any]
+    smollm_daemon: DaemonProcess, tales_daemon: DaemonProcess, recorded: dict[str, Any]
 ):
+    body = None if recorded["body"] is None else json.dumps(recorded["body"])
+    is_chat = body is not None and SMOLLM in body
     reply = httpx.request(
         recorded["method"],
-        smollm_daemon.url + recorded["path"],
+        (tales_daemon if is_chat else smollm_daemon).url + recorded["path"],
         headers=recorded["headers"],
-        content=None if recorded["body"] is None else json.dumps(recorded["body"]),
+        content=body.replace(SMOLLM, TALES_CHAT) if is_chat else body,
         timeout=60,
     )
     assert reply.status_code == 200, reply.text

@@ -15,7 +15,13 @@ import psutil
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.conftest import SMOLLM, DaemonProcess, serving
+from tests.conftest import TALES_CHAT, DaemonProcess, serving
+
+
+@pytest.fixture(scope="module")
+def client(tales_client: openai.OpenAI) -> openai.OpenAI:
+    return tales_client
+
 
 ASK = [{"role": "user", "content": "My laptop is broken and I want my money back. Fill the form."}]
 
@@ -61,14 +67,18 @@ def wanted(schema: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def create(client: openai.OpenAI, **kwargs: Any) -> Any:
-    options = {"model": SMOLLM, "messages": ASK, "max_tokens": 200, "temperature": 0}
+    options = {"model": TALES_CHAT, "messages": ASK, "max_tokens": 200, "temperature": 0}
     return client.chat.completions.create(**(options | kwargs))
 
 
 @pytest.mark.parametrize("temperature", [0, 1])
 def test_the_clients_parse_gives_a_model(client, temperature):
     answer = client.chat.completions.parse(
-        model=SMOLLM, messages=ASK, response_format=Ticket, temperature=temperature, max_tokens=300
+        model=TALES_CHAT,
+        messages=ASK,
+        response_format=Ticket,
+        temperature=temperature,
+        max_tokens=300,
     )
     assert isinstance(answer.choices[0].message.parsed, Ticket)
     assert answer.choices[0].finish_reason == "stop"
@@ -76,7 +86,7 @@ def test_the_clients_parse_gives_a_model(client, temperature):
 
 def test_the_clients_stream_gives_a_model(client):
     with client.chat.completions.stream(
-        model=SMOLLM, messages=ASK, response_format=Ticket, temperature=0, max_tokens=300
+        model=TALES_CHAT, messages=ASK, response_format=Ticket, temperature=0, max_tokens=300
     ) as stream:
         for _ in stream:
             pass
@@ -121,13 +131,13 @@ def test_an_answer_whose_tokens_run_out_is_closed_and_says_length(client):
     }
     short = schema | {"properties": {"story": {"type": "string"}, "n": DIGIT}}
     told = client.chat.completions.create(
-        model=SMOLLM, max_tokens=40, temperature=1, seed=4, response_format=wanted(short),
+        model=TALES_CHAT, max_tokens=40, temperature=1, seed=4, response_format=wanted(short),
         messages=[{"role": "user", "content": "Tell a long, long story."}],
     ).choices[0]  # fmt: skip
     jsonschema.validate(json.loads(told.message.content), short)
     # Where there is no room for any whole answer it is cut, as it would be without a schema.
     cut = client.chat.completions.create(
-        model=SMOLLM, max_tokens=10, messages=ASK, response_format=wanted(schema)
+        model=TALES_CHAT, max_tokens=10, messages=ASK, response_format=wanted(schema)
     ).choices[0]
     assert cut.finish_reason == "length" and cut.message.content.startswith('{"story":"')
 
@@ -140,7 +150,7 @@ def test_an_answer_that_is_cut_off_says_length_and_the_clients_parse_raises(clie
     jsonschema.validate(json.loads(answer.choices[0].message.content), SCHEMA)
     with pytest.raises(openai.LengthFinishReasonError):
         client.chat.completions.parse(
-            model=SMOLLM, messages=ASK, response_format=Ticket, max_tokens=3
+            model=TALES_CHAT, messages=ASK, response_format=Ticket, max_tokens=3
         )
 
 
@@ -206,25 +216,25 @@ def test_a_stop_string_that_breaks_the_form_is_an_error_and_no_answer(client):
 
 
 def test_the_daemon_itself_loads_neither_the_grammars_nor_the_checker(
-    client, smollm_daemon: DaemonProcess
+    client, tales_daemon: DaemonProcess
 ):
     create(client, response_format=wanted(SCHEMA))
-    maps = Path(f"/proc/{smollm_daemon.pid}/maps").read_text()
+    maps = Path(f"/proc/{tales_daemon.pid}/maps").read_text()
     assert "llguidance" not in maps and "jsonschema" not in maps
-    (worker,) = smollm_daemon.workers()
+    (worker,) = tales_daemon.workers()
     assert "llguidance" in Path(f"/proc/{worker.pid}/maps").read_text()
-    assert psutil.Process(smollm_daemon.pid).is_running()
+    assert psutil.Process(tales_daemon.pid).is_running()
 
 
-def test_the_openapi_page_shows_the_formats(smollm_daemon: DaemonProcess):
-    page = httpx.get(f"{smollm_daemon.url}/schema/openapi.json").json()
+def test_the_openapi_page_shows_the_formats(tales_daemon: DaemonProcess):
+    page = httpx.get(f"{tales_daemon.url}/schema/openapi.json").json()
     body = page["paths"]["/v1/chat/completions"]["post"]["requestBody"]
     schema = body["content"]["application/json"]["schema"]["properties"]["response_format"]
     assert "json_schema" in json.dumps(schema) and "json_object" in json.dumps(schema)
 
 
-def test_grammars_are_for_daemons_that_allow_them(smollm_dir, tmp_path):
-    with serving(smollm_dir, tmp_path, allow_grammars=True) as daemon, daemon.client() as client:
+def test_grammars_are_for_daemons_that_allow_them(tales_dir, tmp_path):
+    with serving(tales_dir, tmp_path, allow_grammars=True) as daemon, daemon.client() as client:
         asked = {"type": "regex", "regex": "(yes|no), [a-z]{3}!"}
         text = create(client, response_format=asked, temperature=1).choices[0].message.content
         assert text.startswith(("yes, ", "no, ")) and text.endswith("!")

@@ -19,7 +19,13 @@ from edgeagent.serving.answer import Decision
 from edgeagent.types.answer import CallDelta, TokenChunk
 from edgeagent.types.caller import LOCAL
 from edgeagent.types.tools import Tool
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import TALES_CHAT, DaemonProcess
+
+
+@pytest.fixture(scope="module")
+def client(tales_client: openai.OpenAI) -> openai.OpenAI:
+    return tales_client
+
 
 ASK: list[Any] = [{"role": "user", "content": "Light, please."}]
 LAMP = {
@@ -48,7 +54,7 @@ def assistant(*calls: Any) -> dict[str, Any]:
 
 
 def refused(client: openai.OpenAI, **body: Any) -> openai.BadRequestError:
-    options: dict[str, Any] = {"model": SMOLLM, "messages": ASK, "max_tokens": 1}
+    options: dict[str, Any] = {"model": TALES_CHAT, "messages": ASK, "max_tokens": 1}
     with pytest.raises(openai.BadRequestError) as caught:
         client.post("/chat/completions", body=options | body, cast_to=object)
     return caught.value
@@ -230,8 +236,8 @@ def test_neighbouring_pieces_of_a_call_leave_as_one():
     assert merged(pieces) == [CallDelta(0, "{}", "a"), CallDelta(1, "{}", "b")]
 
 
-def test_the_openapi_page_shows_tools(smollm_daemon: DaemonProcess, client):
-    page = client.with_options(base_url=smollm_daemon.url).get(
+def test_the_openapi_page_shows_tools(tales_daemon: DaemonProcess, client):
+    page = client.with_options(base_url=tales_daemon.url).get(
         "/schema/openapi.json", cast_to=object
     )
     body = page["paths"]["/v1/chat/completions"]["post"]["requestBody"]

@@ -11,7 +11,13 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.conftest import SMOLLM
+from tests.conftest import SMOLLM, TALES_CHAT
+
+
+@pytest.fixture(scope="module")
+def client(tales_client: openai.OpenAI) -> openai.OpenAI:
+    return tales_client
+
 
 ASK: list[Any] = [{"role": "user", "content": "Switch the lamp in the hall on, please."}]
 LAMP_SCHEMA: dict[str, Any] = {
@@ -38,7 +44,7 @@ class Lamp(BaseModel):
 
 def create(client: openai.OpenAI, **kwargs: Any) -> Any:
     options: dict[str, Any] = {
-        "model": SMOLLM,
+        "model": TALES_CHAT,
         "messages": ASK,
         "max_tokens": 60,
         "temperature": 0,
@@ -85,10 +91,15 @@ def test_only_the_allowed_tools_are_called(client):
     assert {call.function.name for call in choice.message.tool_calls} == {"get_time"}
 
 
-def test_without_parallel_calls_there_is_one_at_most(client):
+def test_without_parallel_calls_there_is_one_at_most(smollm_client):
     for seed in range(3):
         choice = create(
-            client, tool_choice="required", parallel_tool_calls=False, temperature=1, seed=seed
+            smollm_client,
+            model=SMOLLM,
+            tool_choice="required",
+            parallel_tool_calls=False,
+            temperature=1,
+            seed=seed,
         ).choices[0]
         assert len(choice.message.tool_calls) == 1 and choice.finish_reason == "tool_calls"
         check(choice.message)
@@ -102,8 +113,10 @@ def test_with_none_no_tool_is_called_or_shown(client):
     assert none.usage.prompt_tokens == bare.usage.prompt_tokens
 
 
-def test_with_auto_an_answer_may_be_words(client):
-    answer = create(client, max_tokens=8, logit_bias={"28": 100})  # a comma, again and again
+def test_with_auto_an_answer_may_be_words(smollm_client):
+    answer = create(
+        smollm_client, model=SMOLLM, max_tokens=8, logit_bias={"28": 100}
+    )  # a comma, again and again
     assert answer.choices[0].message.tool_calls is None
     assert answer.choices[0].message.content == "," * 8
     assert answer.usage.prompt_tokens > 60, "the tools are in the prompt"
@@ -113,7 +126,7 @@ def test_a_stream_adds_up_to_the_whole_answer(client):
     options = {"tool_choice": "required", "parallel_tool_calls": False}
     whole = create(client, **options).choices[0]
     with client.chat.completions.stream(
-        model=SMOLLM, messages=ASK, tools=[LAMP, TIME], temperature=0, max_tokens=60, **options
+        model=TALES_CHAT, messages=ASK, tools=[LAMP, TIME], temperature=0, max_tokens=60, **options
     ) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_completion().choices[0]
@@ -149,8 +162,8 @@ def test_streamed_deltas_have_the_shape_that_the_sdk_adds_up(client):
     assert len({chunk.id for chunk in chunks}) == 1 and chunks[-1].usage.completion_tokens > 5
 
 
-def test_the_clients_parse_gives_arguments_as_a_model(client):
-    answer = client.chat.completions.parse(
+def test_the_clients_parse_gives_arguments_as_a_model(smollm_client):
+    answer = smollm_client.chat.completions.parse(
         model=SMOLLM, messages=ASK, tools=[openai.pydantic_function_tool(Lamp)], tool_choice="required",
         parallel_tool_calls=False, max_tokens=60, temperature=1, seed=5,
     )  # fmt: skip
@@ -165,7 +178,7 @@ def test_a_call_that_is_cut_off_says_length_and_the_clients_parse_raises(client)
     assert choice.finish_reason == "length"
     with pytest.raises(openai.LengthFinishReasonError):
         client.chat.completions.parse(
-            model=SMOLLM,
+            model=TALES_CHAT,
             messages=ASK,
             tools=[openai.pydantic_function_tool(Lamp)],
             tool_choice="required",

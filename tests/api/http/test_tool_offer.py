@@ -24,7 +24,7 @@ from edgeagent.serving.answer import Decision
 from edgeagent.types.answer import CallDelta, TokenChunk
 from edgeagent.types.caller import LOCAL
 from edgeagent.types.tools import Tool
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import TALES_CHAT, DaemonProcess
 
 NOW = {"type": "function", "name": "now", "parameters": {"type": "object", "properties": {}}}
 PATCH = {"type": "custom", "name": "apply_patch", "description": "Change files"}
@@ -185,14 +185,14 @@ def test_a_chat_has_custom_calls_streamed_and_whole():
 
 
 @pytest.fixture(scope="module")
-def client(smollm_daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
-    with smollm_daemon.client() as client:
+def client(tales_daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
+    with tales_daemon.client() as client:
         yield client
 
 
 def test_codex_is_answered_and_its_custom_tool_called_and_replayed(client):
     asked: dict[str, Any] = {
-        "model": SMOLLM, "instructions": "You are Codex", "store": False, "temperature": 0,
+        "model": TALES_CHAT, "instructions": "You are Codex", "store": False, "temperature": 0,
         "tools": [NOW, PATCH, {"type": "web_search"}, CRM], "parallel_tool_calls": False,
         "extra_body": {"client_metadata": {"x": "y"}}, "max_output_tokens": 60,
         "include": ["reasoning.encrypted_content"], "prompt_cache_key": "k",
@@ -215,8 +215,8 @@ def test_codex_is_answered_and_its_custom_tool_called_and_replayed(client):
 
 
 @pytest.mark.parametrize("arguments", ["", "  ", None, "{}"])
-def test_empty_arguments_of_a_past_call_are_none_everywhere(smollm_daemon, arguments):
-    url = smollm_daemon.url
+def test_empty_arguments_of_a_past_call_are_none_everywhere(tales_daemon, arguments):
+    url = tales_daemon.url
     ask = {"role": "user", "content": "hi"}
     called = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": arguments}}
     native = {"function": {"name": "f", "arguments": arguments}}
@@ -236,5 +236,5 @@ def test_empty_arguments_of_a_past_call_are_none_everywhere(smollm_daemon, argum
             {"role": "tool", "tool_name": "f", "content": "ok"}]},
     }  # fmt: skip
     for path, body in bodies.items():
-        reply = httpx.post(f"{url}{path}", json=body | {"model": SMOLLM}, timeout=60)
+        reply = httpx.post(f"{url}{path}", json=body | {"model": TALES_CHAT}, timeout=60)
         assert reply.status_code == 200, (path, reply.text)

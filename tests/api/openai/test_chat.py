@@ -6,14 +6,25 @@ import httpx
 import openai
 import pytest
 
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import SMOLLM, TALES_CHAT, DaemonProcess
+
+
+@pytest.fixture(scope="module")
+def client(tales_client: openai.OpenAI) -> openai.OpenAI:
+    return tales_client
+
 
 ASK = [{"role": "user", "content": "Name three colours."}]
 
 
 def create(client: openai.OpenAI, **kwargs):
-    options = {"model": SMOLLM, "messages": ASK, "max_tokens": 12, "temperature": 0}
+    options = {"model": TALES_CHAT, "messages": ASK, "max_tokens": 12, "temperature": 0}
     return client.chat.completions.create(**(options | kwargs))
+
+
+def said_by_smollm(client: openai.OpenAI, **kwargs):
+    """The same of the model whose answers have an end and a meaning."""
+    return create(client, model=SMOLLM, **kwargs)
 
 
 def is_same_prompt(
@@ -37,7 +48,7 @@ def test_an_answer_has_id_model_one_choice_and_usage(client):
     answer = create(client)
     assert answer.id.startswith("chatcmpl-")
     assert answer.object == "chat.completion"
-    assert answer.model == SMOLLM
+    assert answer.model == TALES_CHAT
     assert answer.created > 0
     (choice,) = answer.choices
     assert choice.index == 0
@@ -50,16 +61,20 @@ def test_an_answer_has_id_model_one_choice_and_usage(client):
     assert answer._request_id.startswith("req_")
 
 
-def test_a_stream_has_the_text_of_the_whole_answer(client):
+def test_a_stream_has_the_text_of_the_whole_answer(smollm_client):
     # A forced token: texts that the model is free in differ in a close call once the cache has moved.
     forced = {"logit_bias": {"28": 100}}
-    assert texts(create(client, stream=True, **forced)) == {
-        0: create(client, **forced).choices[0].message.content
+    assert texts(said_by_smollm(smollm_client, stream=True, **forced)) == {
+        0: said_by_smollm(smollm_client, **forced).choices[0].message.content
     }
 
 
-def test_an_answer_that_ends_by_itself_says_stop(client):
-    answer = create(client, messages=[{"role": "user", "content": "Say hi."}], max_tokens=200)
+def test_an_answer_that_ends_by_itself_says_stop(smollm_client):
+    answer = said_by_smollm(
+        smollm_client,
+        messages=[{"role": "user", "content": "Say hi."}],
+        max_tokens=200,
+    )
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage.completion_tokens < 200
 
@@ -67,7 +82,7 @@ def test_an_answer_that_ends_by_itself_says_stop(client):
 def test_a_stream_has_one_id_one_role_one_finish_reason_and_no_usage(client):
     chunks = list(create(client, stream=True))
     assert {(c.id, c.object, c.model, c.created) for c in chunks} == {
-        (chunks[0].id, "chat.completion.chunk", SMOLLM, chunks[0].created)
+        (chunks[0].id, "chat.completion.chunk", TALES_CHAT, chunks[0].created)
     }
     choices = [choice for chunk in chunks for choice in chunk.choices]
     assert [choice.delta.role for choice in choices] == ["assistant"] + [None] * (len(choices) - 1)
@@ -85,9 +100,9 @@ def test_include_usage_adds_a_last_chunk_without_choices(client):
     assert all("usage" in chunk.model_fields_set for chunk in chunks), "null, as OpenAI sends it"
 
 
-def test_a_stream_ends_with_done_on_the_wire(smollm_daemon: DaemonProcess):
+def test_a_stream_ends_with_done_on_the_wire(tales_daemon: DaemonProcess):
     body = {"messages": ASK, "max_tokens": 3, "stream": True}
-    reply = httpx.post(f"{smollm_daemon.url}/v1/chat/completions", json=body, timeout=60)
+    reply = httpx.post(f"{tales_daemon.url}/v1/chat/completions", json=body, timeout=60)
     assert reply.headers["content-type"].startswith("text/event-stream")
     assert reply.headers["x-request-id"].startswith("req_")
     events = reply.text.split("\n\n")
@@ -125,13 +140,15 @@ def test_a_stream_of_n_answers_gives_each_its_role_and_its_finish(client):
         assert mine[-1].finish_reason in ("length", "stop")
 
 
-def test_a_stop_string_ends_the_answer_and_is_not_in_it(client):
+def test_a_stop_string_ends_the_answer_and_is_not_in_it(smollm_client):
     messages = [{"role": "user", "content": "Write a sentence about rivers."}]
     for stop in (" ", ["\x07", " "]):
-        choice = create(client, messages=messages, stop=stop).choices[0]
+        choice = said_by_smollm(smollm_client, messages=messages, stop=stop).choices[0]
         assert choice.finish_reason == "stop"
         assert choice.message.content and " " not in choice.message.content
-        (text,) = texts(create(client, messages=messages, stop=stop, stream=True)).values()
+        (text,) = texts(
+            said_by_smollm(smollm_client, messages=messages, stop=stop, stream=True)
+        ).values()
         assert text and " " not in text
 
 
@@ -142,14 +159,18 @@ def test_another_seed_gives_another_text(client):
     assert len(said) > 1
 
 
-def test_logit_bias_can_force_a_token(client):
-    answer = create(client, logit_bias={"28": 100}, max_tokens=4).choices[0].message.content
+def test_logit_bias_can_force_a_token(smollm_client):
+    answer = (
+        said_by_smollm(smollm_client, logit_bias={"28": 100}, max_tokens=4)
+        .choices[0]
+        .message.content
+    )
     assert len(set(answer)) == 1 and len(answer) == 4
 
 
-def test_a_biased_token_outside_the_vocabulary_is_a_400_with_the_bound(client):
+def test_a_biased_token_outside_the_vocabulary_is_a_400_with_the_bound(smollm_client):
     with pytest.raises(openai.BadRequestError, match=r"999999.*49151") as caught:
-        create(client, logit_bias={"999999": 1})
+        said_by_smollm(smollm_client, logit_bias={"999999": 1})
     assert caught.value.param == "logit_bias"
 
 
@@ -189,7 +210,7 @@ def test_a_part_that_is_no_text_is_a_400_that_names_its_type(client, kind):
 
 @pytest.mark.parametrize("model", ["default", ""])
 def test_the_default_model_answers_to_its_alias(client, model):
-    assert create(client, model=model, max_tokens=1).model == SMOLLM
+    assert create(client, model=model, max_tokens=1).model == TALES_CHAT
 
 
 def test_a_repeated_prompt_is_found_in_the_cache(client):
@@ -203,9 +224,9 @@ def test_the_tokens_of_a_chat_are_counted_without_an_answer(client):
     tool = {"type": "function", "function": {"name": "lamp", "parameters": {"type": "object"}}}
 
     def counted(**fields) -> int:
-        body = {"model": SMOLLM, "messages": ASK} | fields
+        body = {"model": TALES_CHAT, "messages": ASK} | fields
         reply = client.post("/chat/completions/input_tokens", body=body, cast_to=object)
-        assert (reply["object"], reply["model"]) == ("chat.completion.input_tokens", SMOLLM)
+        assert (reply["object"], reply["model"]) == ("chat.completion.input_tokens", TALES_CHAT)
         return reply["input_tokens"]
 
     assert counted() == create(client, max_tokens=1).usage.prompt_tokens
@@ -237,12 +258,12 @@ def test_a_replayed_answer_may_carry_all_that_the_sdk_puts_into_it(client):
     assert create(client, messages=messages).choices[0].message.content
 
 
-async def test_the_asynchronous_client_streams_too(smollm_daemon: DaemonProcess):
+async def test_the_asynchronous_client_streams_too(tales_daemon: DaemonProcess):
     async with openai.AsyncOpenAI(
-        base_url=f"{smollm_daemon.url}/v1", api_key="x", _strict_response_validation=True
+        base_url=f"{tales_daemon.url}/v1", api_key="x", _strict_response_validation=True
     ) as client:
         stream = await client.chat.completions.create(
-            model=SMOLLM, messages=ASK, max_tokens=5, stream=True
+            model=TALES_CHAT, messages=ASK, max_tokens=5, stream=True
         )
         choices = [choice async for chunk in stream for choice in chunk.choices]
     assert choices[-1].finish_reason == "length"
@@ -256,18 +277,20 @@ async def test_the_asynchronous_client_streams_too(smollm_daemon: DaemonProcess)
         {"add_generation_prompt": False},
     ],
 )
-def test_a_trailing_answer_is_continued_where_that_is_asked_for(client, flags):
+def test_a_trailing_answer_is_continued_where_that_is_asked_for(smollm_client, flags):
     begun = [*ASK, {"role": "assistant", "content": "The three colours are red, green and"}]
-    whole = create(client, messages=begun)
-    answer = create(client, messages=begun, extra_body=flags)
+    whole = said_by_smollm(smollm_client, messages=begun)
+    answer = said_by_smollm(smollm_client, messages=begun, extra_body=flags)
     # Neither the end of that turn nor another turn's opening.
     assert whole.usage.prompt_tokens - answer.usage.prompt_tokens == 6
     assert "The three" not in answer.choices[0].message.content
 
 
-def test_a_prompt_may_end_without_the_opening_of_an_answer(client):
-    with_opening = create(client).usage.prompt_tokens
-    without = create(client, extra_body={"add_generation_prompt": False}).usage.prompt_tokens
+def test_a_prompt_may_end_without_the_opening_of_an_answer(smollm_client):
+    with_opening = said_by_smollm(smollm_client).usage.prompt_tokens
+    without = said_by_smollm(
+        smollm_client, extra_body={"add_generation_prompt": False}
+    ).usage.prompt_tokens
     assert with_opening - without == 4
 
 

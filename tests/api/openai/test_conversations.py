@@ -10,15 +10,15 @@ import httpx
 import openai
 import pytest
 
-from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
+from tests.conftest import TALES_CHAT, DaemonProcess, serving, wait_for
 
-ASK = {"model": SMOLLM, "max_output_tokens": 8, "temperature": 0}
+ASK = {"model": TALES_CHAT, "max_output_tokens": 8, "temperature": 0}
 
 
 @pytest.fixture(scope="module")
-def daemon(smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+def daemon(tales_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     state = tmp_path_factory.mktemp("conversations") / "state"
-    with serving(smollm_dir, state, search=True) as daemon:
+    with serving(tales_dir, state, search=True) as daemon:
         yield daemon
 
 
@@ -96,7 +96,7 @@ def test_one_answer_of_a_conversation_is_made_at_a_time(
 ):
     made = client.conversations.create()
     slow = client.responses.create(
-        input="Tell a story.", conversation=made.id, background=True, model=SMOLLM,
+        input="Tell a story.", conversation=made.id, background=True, model=TALES_CHAT,
         max_output_tokens=3000, extra_body={"ignore_eos": True},
     )  # fmt: skip
     with pytest.raises(openai.ConflictError) as caught:
@@ -136,28 +136,28 @@ def test_bad_requests_are_refused_by_name(
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
-def test_a_kill_costs_no_turn_and_leaves_nothing_in_progress(smollm_dir: Path, tmp_path: Path):
+def test_a_kill_costs_no_turn_and_leaves_nothing_in_progress(tales_dir: Path, tmp_path: Path):
     state = tmp_path / "state"
-    with serving(smollm_dir, state) as daemon:
+    with serving(tales_dir, state) as daemon:
         with daemon.client() as client:
             made = client.conversations.create()
             turn = client.responses.create(input="I like tea.", conversation=made.id, **ASK)
             slow = client.responses.create(
-                input="Tell a story.", background=True, model=SMOLLM, max_output_tokens=3000,
+                input="Tell a story.", background=True, model=TALES_CHAT, max_output_tokens=3000,
                 extra_body={"ignore_eos": True},
             )  # fmt: skip
             wait_for(lambda: client.responses.retrieve(slow.id).status == "in_progress")
         daemon.process.kill()
         daemon.process.wait()
-    with serving(smollm_dir, state) as daemon, daemon.client() as client:
+    with serving(tales_dir, state) as daemon, daemon.client() as client:
         failed = client.responses.retrieve(slow.id)
         assert (failed.status, failed.error.type) == ("failed", "interrupted")
         assert texts(client, made.id) == ["I like tea.", turn.output_text]
         going = client.responses.create(
-            input="Tell a story.", background=True, model=SMOLLM, max_output_tokens=3000,
+            input="Tell a story.", background=True, model=TALES_CHAT, max_output_tokens=3000,
             extra_body={"ignore_eos": True},
         )  # fmt: skip
         daemon.stop()
-    with serving(smollm_dir, state, preload=False) as daemon, daemon.client() as client:
+    with serving(tales_dir, state, preload=False) as daemon, daemon.client() as client:
         stopped = client.responses.retrieve(going.id)
         assert (stopped.status, stopped.error.type) == ("failed", "interrupted")

@@ -12,16 +12,16 @@ import pydantic
 import pytest
 
 from tests.api.wire import error_of
-from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
+from tests.conftest import SMOLLM, TALES_CHAT, DaemonProcess, serving, wait_for
 
 INSTRUCTIONS = "You are a harbour master. Answer in one short sentence."
 LONG = {"max_output_tokens": 3000, "extra_body": {"ignore_eos": True}}
 
 
 @pytest.fixture(scope="module")
-def daemon(smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+def daemon(tales_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     state = tmp_path_factory.mktemp("responses") / "state"
-    with serving(smollm_dir, state) as daemon:
+    with serving(tales_dir, state) as daemon:
         yield daemon
 
 
@@ -33,7 +33,7 @@ def client(daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
 
 def ask(client: openai.OpenAI, question, **options):
     """A response; short, and the same each time, unless told otherwise."""
-    given = {"model": SMOLLM, "max_output_tokens": 12, "temperature": 0} | options
+    given = {"model": TALES_CHAT, "max_output_tokens": 12, "temperature": 0} | options
     return client.responses.create(input=question, **given)
 
 
@@ -66,7 +66,12 @@ def test_an_answer_that_was_cut_says_why(client: openai.OpenAI):
 
 
 def test_events_come_in_their_order_each_with_the_next_number(daemon: DaemonProcess):
-    body = {"model": SMOLLM, "input": "Is a ferry a boat?", "max_output_tokens": 6, "stream": True}
+    body = {
+        "model": TALES_CHAT,
+        "input": "Is a ferry a boat?",
+        "max_output_tokens": 6,
+        "stream": True,
+    }
     answer = httpx.post(f"{daemon.url}/v1/responses", json=body | {"temperature": 0}, timeout=60)
     assert answer.headers["content-type"].startswith("text/event-stream")
     parts = answer.text.strip().split("\n\n")
@@ -94,15 +99,15 @@ def test_events_come_in_their_order_each_with_the_next_number(daemon: DaemonProc
     assert events[-2]["item"] == item
 
 
-def test_the_client_s_stream_helper_gathers_the_same_answer(client: openai.OpenAI):
-    with client.responses.stream(
+def test_the_client_s_stream_helper_gathers_the_same_answer(smollm_client: openai.OpenAI):
+    with smollm_client.responses.stream(
         model=SMOLLM, input="Name three colours.", instructions="Be brief.", temperature=0,
         max_output_tokens=60,
     ) as stream:  # fmt: skip
         texts = [e.delta for e in stream if e.type == "response.output_text.delta"]
         final = stream.get_final_response()
     assert final.output_text == "".join(texts) and final.status == "completed"
-    assert client.responses.retrieve(final.id).output_text == final.output_text
+    assert smollm_client.responses.retrieve(final.id).output_text == final.output_text
 
 
 class Ticket(pydantic.BaseModel):
@@ -112,13 +117,13 @@ class Ticket(pydantic.BaseModel):
 
 def test_an_answer_by_a_schema_is_parsed_by_the_client(client: openai.OpenAI):
     parsed = client.responses.parse(
-        model=SMOLLM, input="The pump of ward 7 is on fire.", text_format=Ticket, temperature=0,
+        model=TALES_CHAT, input="The pump of ward 7 is on fire.", text_format=Ticket, temperature=0,
         max_output_tokens=200,
     )  # fmt: skip
     assert isinstance(parsed.output_parsed, Ticket)
     assert parsed.text.format.type == "json_schema" and parsed.text.format.name == "Ticket"
     with client.responses.stream(
-        model=SMOLLM, input="The pump of ward 7 is on fire.", text_format=Ticket, temperature=0,
+        model=TALES_CHAT, input="The pump of ward 7 is on fire.", text_format=Ticket, temperature=0,
         max_output_tokens=200,
     ) as stream:  # fmt: skip
         assert stream.get_final_response().output_parsed == parsed.output_parsed
@@ -156,11 +161,11 @@ def test_items_of_every_kind_are_read(client: openai.OpenAI):
 # ---- chains
 
 
-def test_a_chain_reads_what_was_said_and_computes_only_what_is_new(client: openai.OpenAI):
+def test_a_chain_reads_what_was_said_and_computes_only_what_is_new(smollm_client: openai.OpenAI):
     before = None
     for text in ("My name is Wilhelmina.", "What is my name?", "Spell it.", "Say it twice."):
         made = ask(
-            client, text, instructions=INSTRUCTIONS, max_output_tokens=24,
+            smollm_client, text, model=SMOLLM, instructions=INSTRUCTIONS, max_output_tokens=24,
             previous_response_id=before.id if before else None,
         )  # fmt: skip
         if before is not None:
@@ -170,7 +175,7 @@ def test_a_chain_reads_what_was_said_and_computes_only_what_is_new(client: opena
             # The last token of an answer that was cut has not been computed.
             assert made.usage.input_tokens_details.cached_tokens >= read - 1
         before = made
-    assert len(list(client.responses.input_items.list(before.id))) == 1, "its own request's"
+    assert len(list(smollm_client.responses.input_items.list(before.id))) == 1, "its own request's"
 
 
 def test_a_chain_may_branch_and_a_part_of_it_may_not_be_missing(client: openai.OpenAI):
@@ -212,7 +217,7 @@ def test_an_answer_that_was_not_stored_cannot_be_continued(client: openai.OpenAI
 
 
 def test_tokens_are_counted_as_they_would_be_read(client: openai.OpenAI):
-    given = {"instructions": INSTRUCTIONS, "input": "What is my name?", "model": SMOLLM}
+    given = {"instructions": INSTRUCTIONS, "input": "What is my name?", "model": TALES_CHAT}
     before = client.responses.create(**given, max_output_tokens=4)
     for more in ({}, {"previous_response_id": before.id}, {"tools": [FUNCTION]}):
         counted = client.responses.input_tokens.count(**given, **more)
@@ -366,8 +371,8 @@ def test_a_long_history_is_refused_before_the_stream_begins(client: openai.OpenA
         ask(client, "Hello", conversation=made.id)  # and it is not locked
 
 
-def test_a_daemon_that_stores_nothing_answers_and_says_so(smollm_dir: Path, tmp_path: Path):
-    with serving(smollm_dir, tmp_path / "state", store="off") as daemon, daemon.client() as client:
+def test_a_daemon_that_stores_nothing_answers_and_says_so(tales_dir: Path, tmp_path: Path):
+    with serving(tales_dir, tmp_path / "state", store="off") as daemon, daemon.client() as client:
         made = ask(client, "Hello")
         assert made.output_text and made.store is False
         for options in ({"store": True}, {"previous_response_id": made.id}):
@@ -392,7 +397,7 @@ def test_a_dialogue_that_does_not_fit_loses_its_oldest_turns_where_it_may(client
         {"type": "function_call_output", "call_id": "c", "output": "stone"},
         {"role": "user", "content": "hi"},
     ]  # fmt: skip
-    asked = {"model": SMOLLM, "max_output_tokens": 2, "instructions": "Be kind."}
+    asked = {"model": TALES_CHAT, "max_output_tokens": 2, "instructions": "Be kind."}
     with pytest.raises(openai.BadRequestError, match="maximum context length"):
         client.responses.create(**asked, input=long)
     made = client.responses.create(**asked, input=long, truncation="auto")

@@ -22,7 +22,7 @@ from edgeagent.settings import resolve
 from edgeagent.store.database import open_store
 from edgeagent.store.sql import scalar
 from tests.api.wire import error_of
-from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
+from tests.conftest import TALES_CHAT, DaemonProcess, serving, wait_for
 
 ASK = [
     {"role": "system", "content": "Answer shortly."},
@@ -31,9 +31,9 @@ ASK = [
 
 
 @pytest.fixture(scope="module")
-def daemon(smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+def daemon(tales_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     state = tmp_path_factory.mktemp("stored") / "state"
-    with serving(smollm_dir, state, search=True, request_flush_s=0) as daemon:
+    with serving(tales_dir, state, search=True, request_flush_s=0) as daemon:
         yield daemon
 
 
@@ -45,7 +45,7 @@ def client(daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
 
 def ask(client: openai.OpenAI, **options):
     return client.chat.completions.create(
-        model=SMOLLM, messages=ASK, max_tokens=8, temperature=0, **options
+        model=TALES_CHAT, messages=ASK, max_tokens=8, temperature=0, **options
     )
 
 
@@ -78,7 +78,7 @@ def test_stored_calls_and_results_are_items_of_their_own(
     tools = [{"type": "function", "function": {"name": "dim_the_zoetrope"}}]
     options = {"tools": tools, "tool_choice": "required", "parallel_tool_calls": False}
     made = client.chat.completions.create(
-        model=SMOLLM, messages=ASK, max_tokens=40, store=True, stream=True, **options
+        model=TALES_CHAT, messages=ASK, max_tokens=40, store=True, stream=True, **options
     )
     chunks = list(made)
     shown = client.chat.completions.retrieve(chunks[0].id).choices[0].message
@@ -88,7 +88,7 @@ def test_stored_calls_and_results_are_items_of_their_own(
     result = {"role": "tool", "tool_call_id": call.id, "content": "It is dimmed."}
     history = [*ASK, shown.model_dump(exclude_none=True), result]
     again = client.chat.completions.create(
-        model=SMOLLM, messages=history, max_tokens=2, tools=tools, store=True
+        model=TALES_CHAT, messages=history, max_tokens=2, tools=tools, store=True
     )
     messages = httpx.get(f"{daemon.url}/v1/chat/completions/{again.id}/messages").json()["data"]
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool"]
@@ -159,7 +159,7 @@ def test_usage_counts_requests_and_tokens(daemon: DaemonProcess, client: openai.
     made = ask(client)
     wait_for(lambda: usage_of(daemon)["n_requests"] == before["n_requests"] + 1)
     after = usage_of(daemon)
-    assert after["model"] == SMOLLM
+    assert after["model"] == TALES_CHAT
     assert after["n_generated"] - before["n_generated"] == made.usage.completion_tokens
     assert after["n_prompt"] - before["n_prompt"] == made.usage.prompt_tokens
     assert after["ttft_ms"] > 0 and after["tpot_ms"] > 0
@@ -203,7 +203,7 @@ def test_search_finds_stored_words_and_nothing_that_was_deleted(
         return [row["response_id"] for row in answer.json()["data"]]
 
     made = client.chat.completions.create(
-        model=SMOLLM,
+        model=TALES_CHAT,
         messages=[{"role": "user", "content": 'The zebrafish said "OR NOT" to NEAR(quixotry)'}],
         max_tokens=2,
         store=True,
@@ -222,8 +222,8 @@ def test_search_finds_stored_words_and_nothing_that_was_deleted(
     assert found("zebrafish") == []
 
 
-def test_a_daemon_that_stores_nothing_says_so_and_answers(smollm_dir: Path, tmp_path: Path):
-    with serving(smollm_dir, tmp_path / "state", store="off") as daemon, daemon.client() as client:
+def test_a_daemon_that_stores_nothing_says_so_and_answers(tales_dir: Path, tmp_path: Path):
+    with serving(tales_dir, tmp_path / "state", store="off") as daemon, daemon.client() as client:
         assert ask(client).choices
         with pytest.raises(openai.ConflictError) as caught:
             ask(client, store=True)
@@ -236,22 +236,20 @@ def test_a_daemon_that_stores_nothing_says_so_and_answers(smollm_dir: Path, tmp_
             assert n == 0, table
 
 
-def test_what_was_stored_is_there_after_a_kill(smollm_dir: Path, tmp_path: Path):
-    with serving(smollm_dir, tmp_path / "state") as daemon:
+def test_what_was_stored_is_there_after_a_kill(tales_dir: Path, tmp_path: Path):
+    with serving(tales_dir, tmp_path / "state") as daemon:
         with daemon.client() as client:
             made = ask(client, store=True)
         daemon.process.kill()
         daemon.process.wait()
     with (
-        serving(smollm_dir, tmp_path / "state", preload=False) as daemon,
+        serving(tales_dir, tmp_path / "state", preload=False) as daemon,
         daemon.client() as client,
     ):
         assert client.chat.completions.retrieve(made.id).usage == made.usage
 
 
-def test_a_full_disk_refuses_what_is_to_be_stored_and_nothing_else(
-    smollm_dir: Path, tmp_path: Path
-):
+def test_a_full_disk_refuses_what_is_to_be_stored_and_nothing_else(tales_dir: Path, tmp_path: Path):
     # The reserve is what is free now, less a little, and a file takes that little: to the store the
     # disk is full. A file of zeros would do, but must not be sparse.
     free = shutil.disk_usage(tmp_path).free
@@ -259,7 +257,7 @@ def test_a_full_disk_refuses_what_is_to_be_stored_and_nothing_else(
     reserve = free - slack
     ballast = tmp_path / "ballast"
     with (
-        serving(smollm_dir, tmp_path / "state", store_reserve_bytes=reserve) as daemon,
+        serving(tales_dir, tmp_path / "state", store_reserve_bytes=reserve) as daemon,
         daemon.client() as client,
     ):
         kept = ask(client, store=True)

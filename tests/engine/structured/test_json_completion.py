@@ -20,11 +20,12 @@ from edgeagent.engine.structured.grammar_compiler import try_out
 from edgeagent.engine.structured.json_completion import Ending
 from edgeagent.errors import BadRequest
 from edgeagent.types.generation import Form
+from tests.conftest import EXAMPLES, n_examples
 from tests.engine.schema_corpus import good
 from tests.engine.schema_maker import schema_of
 
 PATIENT = Effort(8000, 20)  # beside other tests
-SOME = dict(list(good().items())[::4])
+SOME = dict(list(good().items())[:: 4 if EXAMPLES >= 1 else 8])
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +84,9 @@ def test_a_long_way_out_is_found_before_the_answer_would_be_cut(seed: int):
     jsonschema.validate(json.loads(bytes(constraint.opening + way)), schema)
 
 
-@pytest.mark.parametrize("seeds", [range(i, i + 15) for i in range(0, 90, 15)], ids=str)
+@pytest.mark.parametrize(
+    "seeds", [range(i, i + 15) for i in range(0, n_examples(240), 15)], ids=str
+)
 def test_answers_by_random_schemas_validate_however_few_tokens_they_have(seeds: range):
     for seed in seeds:
         schema = schema_of(seed)

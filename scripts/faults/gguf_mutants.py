@@ -35,7 +35,7 @@ from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.gguf.description import inspect
 from edgeagent.catalog.install.installer import install_file
 from edgeagent.catalog.library import Library
-from edgeagent.cli.models import trial_load
+from edgeagent.cli.shared.trial_load import trial_load
 from edgeagent.errors import GGUFRefused, InstallFailed
 from tests.catalog.mutants import Parts, lies, take_apart
 from tests.conftest import DaemonProcess, serving

@@ -44,7 +44,7 @@ def every(kind: type[errors.EdgeAgentError]) -> Iterator[type[errors.EdgeAgentEr
             yield from every(child)
 
 
-@pytest.mark.parametrize("kind", sorted({*every(errors.EdgeAgentError)}, key=lambda k: k.__name__))
+@pytest.mark.parametrize("kind", sorted({*every(errors.EdgeAgentError)}, key=str))
 def test_the_sdk_raises_its_own_error_for_each_of_ours_and_retries_what_passes(kind):
     for retry_after_s in (None, 0.2, 7.0, 9000.0):
         error = kind(

@@ -93,7 +93,7 @@ def _vocabulary(donor: Path) -> tuple[list[str], list[int], list[str], str]:
 def _add_vocabulary(writer: gguf.GGUFWriter, donor: Path, n_vocab: int | None) -> int:
     """Copy the donor's tokens, types and merges; repeat them with a number up to `n_vocab`."""
     vocabulary = _vocabulary(donor)
-    tokens, types, merges = (list(part) for part in vocabulary[:3])
+    tokens, types, merges = map(list, vocabulary[:3])
     n_own, n_merges = len(tokens), len(merges)
     n_vocab = n_vocab or n_own
     for i in range(n_own, n_vocab):

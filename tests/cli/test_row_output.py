@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from edgeagent.cli.shared.row_output import MOST_CELL, TABLE_ROWS, printable, write_rows
+from edgeagent.cli.shared.printable import printable
+from edgeagent.cli.shared.row_output import MOST_CELL, TABLE_ROWS, write_rows
 
 EVIL = "\x1b]0;title\x07 \r\x9b31m \u202egnp.exe \u2028 \ufeff[red]x[/red] \U000e0041 \x7f"
 PLAIN = "für 患者 👩‍⚕️ naïve"

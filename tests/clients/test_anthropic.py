@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 import pytest
@@ -13,7 +13,10 @@ from edgeagent.api.anthropic.schemas import MessagesRequest
 from tests.conftest import SMOLLM, DaemonProcess
 from tests.lazy import lazily
 
-anthropic = lazily("anthropic")
+if TYPE_CHECKING:
+    import anthropic
+else:
+    anthropic = lazily("anthropic")
 
 ASK: list[Any] = [{"role": "user", "content": "Switch the lamp in the hall on."}]
 COLD = {"extra_body": {"temperature": 0}}

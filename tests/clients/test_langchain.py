@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 import jsonschema
@@ -17,7 +17,10 @@ from tests.lazy import lazily
 
 messages = lazily("langchain_core.messages")
 tools = lazily("langchain_core.tools")
-langchain_openai = lazily("langchain_openai")
+if TYPE_CHECKING:
+    import langchain_openai
+else:
+    langchain_openai = lazily("langchain_openai")
 
 QUESTION = "Name one colour of the sky."
 # Where texts are compared: each token of the answer is likelier by far than the next best one, so that

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import openai
 import pytest
@@ -12,7 +12,10 @@ from pydantic import BaseModel
 from tests.conftest import SMOLLM, DaemonProcess
 from tests.lazy import lazily
 
-agents = lazily("agents")
+if TYPE_CHECKING:
+    import agents
+else:
+    agents = lazily("agents")
 
 KINDS = {"responses": "OpenAIResponsesModel", "chat": "OpenAIChatCompletionsModel"}
 # Free text ends with its first sentence: the SDK raises where it runs out of tokens, and what a small model

@@ -103,7 +103,7 @@ async def fill_answers(house: House) -> None:
         "conversation": house.conversation,
     }  # fmt: skip
     house.response = (await house.made("/v1/responses", body))["id"]
-    run = house.daemon.runs.find("ann", house.response)
+    run = house.daemon.background.find("ann", house.response)
     assert run is not None
     await until(lambda: run.has_ended)
     rated = {"target_id": house.response, "rating": -1, "comment": CANARY}
@@ -163,14 +163,14 @@ async def fill_files(house: House) -> None:
 
 
 async def has_files(house: House) -> bool:
-    await until(lambda: not house.daemon.prefixes._tasks or all_idle(house))
+    await until(lambda: not house.daemon.prefix_store._tasks or all_idle(house))
     return bool(kept_files(house))
 
 
 def all_idle(house: House) -> bool:
     return not any(
         "tidy" in repr(task) and not task.done() and "keep_tidy" not in repr(task)
-        for task in house.daemon.prefixes._tasks
+        for task in house.daemon.prefix_store._tasks
     )
 
 
@@ -211,7 +211,7 @@ async def erase_elsewhere(house: House) -> None:
     places = erasure.Places(house.daemon.settings.state_dir)
     await asyncio.to_thread(erasure.erase, database, b"k" * 32, request, places)
     database.files.erased.touch()
-    await until(lambda: not house.daemon.runs.ids("ann"))
+    await until(lambda: not house.daemon.background.ids("ann"))
     await until(lambda: not history(house).exists())
 
 
@@ -236,7 +236,7 @@ async def expire(house: House) -> None:
     await daemon.database.write_async(age)
     daemon.custody._first_sweep_s = 0.0
     daemon.custody.start()
-    await until(lambda: not daemon.runs.ids("ann"))
+    await until(lambda: not daemon.background.ids("ann"))
 
 
 STORED = {"background answers", "kept prefixes", "cached prefixes"}
@@ -334,7 +334,7 @@ async def test_a_background_answer_in_flight_ends_with_its_conversation(
             "conversation": house.conversation,
         }  # fmt: skip
         house.response = (await house.made("/v1/responses", body))["id"]
-        run = house.daemon.runs.live("ann", house.response)
+        run = house.daemon.background.live("ann", house.response)
         assert run is not None
         await until(lambda: len(run._events) > 4)
         await delete_conversation(house)

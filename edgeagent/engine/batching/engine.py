@@ -19,28 +19,27 @@ import msgspec
 import numpy as np
 
 from edgeagent.engine.batching.chunk_buffer import Emit, Outbox
-from edgeagent.engine.batching.kv_cache import KVCache, Match, common_prefix
+from edgeagent.engine.batching.kv_cache import KVCache
 from edgeagent.engine.batching.kv_transfer import States
+from edgeagent.engine.batching.prefix_sharing import find_shared_prefix
 from edgeagent.engine.batching.runner import Aborted, Row, Runner
-from edgeagent.engine.batching.scheduler import (
-    Lane,
-    Pace,
-    StepPlan,
-    pick_victim,
-    plan_step,
-    waits_for_leader,
+from edgeagent.engine.batching.scheduler import Pace, StepPlan, pick_victim, plan_step
+from edgeagent.engine.batching.scheduler_views import (
+    displaced_by,
+    lanes_of,
+    row_of,
+    take_next,
+    yielding_to,
 )
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.batching.time_slices import Slice
-from edgeagent.engine.batching.waiting import displaced_by, take_next, yielding_to
-from edgeagent.engine.intents.intent_decoder import choose
-from edgeagent.engine.output.output_parser import NOTHING, Said
-from edgeagent.engine.structured.structured_decoder import Drawn, draw
-from edgeagent.errors import EngineFailed, QueueTimeout
-from edgeagent.types.answer import PromptFacts, TokenChunk
+from edgeagent.engine.output.decoder import Draw
+from edgeagent.engine.output.output_parser import NOTHING, Pieces
+from edgeagent.errors import EngineFailed
+from edgeagent.types.answer import PromptFacts
 from edgeagent.types.engine import EngineConfig, EngineHealth
-from edgeagent.worker.refusals import queue_full
+from edgeagent.worker.refusals import queue_full, queue_timeout
 
 logger = logging.getLogger(__name__)
 
@@ -135,17 +134,12 @@ class Engine:
     def _turn_away(self, sequences: list[Sequence]) -> None:
         """Refuse a request that has produced nothing."""
         for seq in sequences:
-            seq.sampler.close()
+            seq.decoder.close()
         request_id = sequences[0].request.request_id
         self._forget(request_id)
-        self._refuse(
-            request_id,
-            queue_full(
-                self._config.model_id,
-                self._config.queue_limit,
-                retry_after_s=self._retry_after_s(),
-            ),
-        )
+        config, retry_after_s = self._config, self._retry_after_s()
+        error = queue_full(config.model_id, config.queue_limit, retry_after_s=retry_after_s)
+        self._refuse(request_id, error)
 
     def grant_threads(self, n_threads: int) -> None:
         """What the daemon allows from the next step on."""
@@ -177,11 +171,8 @@ class Engine:
                 self._time_out(seq, now)
 
     def _time_out(self, seq: Sequence, now: float) -> None:
-        error = QueueTimeout(
-            f"The request waited {now - seq.request.arrived_s:.0f} s, the bound is "
-            f"{self._config.queue_timeout_s:g} s: try again later or raise engine.queue_timeout_s.",
-            retry_after_s=self._retry_after_s(),
-        )
+        waited_s, limit_s = now - seq.request.arrived_s, self._config.queue_timeout_s
+        error = queue_timeout(waited_s, limit_s, retry_after_s=self._retry_after_s())
         self._end(seq, now, finish="error", error=(error.code, error.message))
 
     def _end(
@@ -190,12 +181,11 @@ class Engine:
         now: float,
         *,
         finish: Any,
-        said: Said = NOTHING,
+        pieces: Pieces = NOTHING,
         error: tuple[str, str] | None = None,
     ) -> None:
         """The one way out of the engine for an answer."""
-        seq.finish = finish
-        seq.sampler.close()
+        seq.decoder.close()
         if seq.seq_id is not None:
             self._running.remove(seq)
             is_kept = self._runner.can_trim and error is None and not seq.request.is_forgotten
@@ -205,10 +195,10 @@ class Engine:
             else:
                 self._kv.release(seq.seq_id)
             seq.seq_id = None
-        stop = seq.stopped_by if finish == "stop" else None
+        stop = seq.decoder.stopped_by if finish == "stop" else None
         request_id = seq.request.request_id
-        chunk = said.chunk(
-            seq.index, finish, seq.usage(now), error, stop, seq.notes, seq.told_tokens
+        chunk = pieces.chunk(
+            seq.index, finish, seq.usage(now), error, stop, seq.decoder.notes, seq.returned_tokens
         )
         self._outbox.put(request_id, chunk)
         self._open[request_id] -= 1
@@ -234,11 +224,13 @@ class Engine:
         patience_s = self._config.queue_timeout_s / PATIENCE
         while candidates and len(self._running) < self._config.n_seq:
             seq = take_next(candidates, self._running, now, patience_s)
-            match, is_from_idle, leader_comes = self._best_match(seq)
-            if leader_comes:
+            match, is_idle, must_wait = find_shared_prefix(
+                seq, self._running, self._kv, can_trim=self._runner.can_trim
+            )
+            if must_wait:
                 continue
             need = len(seq.tokens) - match.n + HEADROOM_CELLS * (1 + len(self._running))
-            room = self._kv.n_free + self._kv.n_evictable() - (match.n if is_from_idle else 0)
+            room = self._kv.n_free + self._kv.n_evictable() - (match.n if is_idle else 0)
             if room < need and self._running:
                 return
             seq_id = self._kv.acquire(match)
@@ -273,29 +265,6 @@ class Engine:
                 self._prepared(seq.request.request_id, facts)
         self._running.append(seq)
 
-    def _best_match(self, seq: Sequence) -> tuple[Match, bool, bool]:
-        """What `seq` can share now, whether that is an idle prefix, and whether to wait for more."""
-        if seq.is_scored:  # logits of what is cached are gone; one answer's are those of all
-            return Match(None, 0), False, any(o.scores is seq.scores for o in self._running)
-        if not self._runner.can_trim:
-            return Match(None, 0), False, False
-        bound = len(seq.tokens) - 1  # the last token must run, for its logits
-        scope = seq.request.spec.scope
-        idle = self._kv.best_idle(seq.tokens, scope)
-        best = Match(idle.seq_id, min(idle.n, bound))
-        is_from_idle = True
-        later, leader_past = 0, 0
-        for other in self._running:
-            if other.request.spec.scope != scope or other.request.is_forgotten:
-                continue
-            common = min(common_prefix(other.tokens, seq.tokens), bound)
-            if min(common, other.n_past) > best.n:
-                best = Match(other.seq_id, min(common, other.n_past))
-                is_from_idle = False
-            if common > later and not other.is_decoding and not other.is_scored:
-                later, leader_past = common, other.n_past
-        return best, is_from_idle, waits_for_leader(best.n, later, leader_past)
-
     # --- one step
 
     def step(self) -> bool:
@@ -304,9 +273,11 @@ class Engine:
         self._sweep(now)
         self._admit(now)
         self._slice.begin()
-        unfinished = [seq for seq in self._running if seq.drawing is not None]
+        unfinished = [seq for seq in self._running if seq.decoder.is_drawing]
         for seq in unfinished:
-            self._go_on(seq, now)
+            draw = seq.decoder.resume(self._slice)
+            if draw is not None:
+                self._deliver(seq, draw, now)
         plan = self._plan()
         if plan.n_tokens:
             self._run(plan)
@@ -320,29 +291,13 @@ class Engine:
             limit = self._pace.chunk_limit(
                 self._config.step_budget_ms / 1e3, n_decode, self._config.n_batch
             )
-            n_scored = self._n_scored()
-            lanes = [
-                Lane(
-                    seq.admission,
-                    min(seq.n_pending, n_scored) if seq.is_scored else seq.n_pending,
-                    seq.is_decoding,
-                    seq.is_answering,
-                )
-                for seq in self._running
-                if seq.n_pending
-            ]
+            lanes = lanes_of(self._running, self._runner.max_outputs)
             plan = plan_step(lanes, self._config.n_batch, limit)
             if self._kv.make_room(plan.n_tokens):
                 return plan
             victim = pick_victim([(seq.admission, seq.admission) for seq in self._running])
             assert victim is not None, "a sequence that is alone fits: checked before it was queued"
             self._preempt(next(seq for seq in self._running if seq.admission == victim))
-
-    def _n_scored(self) -> int:
-        """Tokens of a step for each prompt that is scored: every one of them is an output, of which each
-        of the others has one at most. Where a batch is smaller than the number of answers, it bounds both."""
-        n = sum(seq.is_scored for seq in self._running)
-        return max(1, (self._runner.max_outputs - (len(self._running) - n)) // n) if n else 0
 
     def _preempt(self, seq: Sequence, *, keeps_cells: bool = False) -> None:
         """Let a sequence wait again. With `keeps_cells` they stay as an idle prefix while there is room."""
@@ -362,15 +317,7 @@ class Engine:
         by_key = {seq.admission: seq for seq in self._running}
         work = [(by_key[key], 1) for key in plan.decode]
         work += [(by_key[key], n) for key, n in plan.prefill]
-        rows = [
-            Row(
-                seq.seq_id or 0,
-                seq.tokens[seq.n_past : seq.n_past + n],
-                seq.n_past,
-                n if seq.is_scored else int(n == seq.n_pending),
-            )
-            for seq, n in work
-        ]
+        rows = [row_of(seq, n) for seq, n in work]
         is_decode = not plan.prefill
         has_prompts = any(not by_key[key].is_answering for key, _ in plan.prefill)
         # Prompts are bound by arithmetic and gain from every thread; the choice is about decoding.
@@ -423,7 +370,7 @@ class Engine:
     def _advance(
         self, work: list[tuple[Sequence, int]], rows: list[Row], logits: np.ndarray[Any, Any]
     ) -> None:
-        """Count the step's cells, and draw a token for each sequence whose tokens are all through."""
+        """Count the cells of the step, and draw for each sequence whose tokens have all been computed."""
         now = self._clock()
         end = 0
         for (seq, n), row in zip(work, rows, strict=True):
@@ -434,51 +381,17 @@ class Engine:
                 seq.scores.take(seq.n_past, logits[end - n : end], self._runner)
             seq.n_past += n
             if seq.n_pending == 0:
-                if not seq.is_taken_apart:
-                    token = seq.sampler.pick(logits[end - 1], self._runner.candidates)
-                    self._take(seq, token, now)
-                else:
-                    self._draw(seq, logits[end - 1], now)
+                if seq.first_token_s is None:
+                    seq.first_token_s = now
+                    self._outbox.hurry()
+                draw = seq.decoder.next(logits[end - 1], self._runner, self._slice)
+                if draw is not None:
+                    self._deliver(seq, draw, now)
 
-    def _draw(self, seq: Sequence, logits: np.ndarray[Any, Any], now: float) -> None:
-        """As `_take`, for an answer that is taken apart or must have a form."""
-        if seq.first_token_s is None:
-            seq.first_token_s = now
-            self._outbox.hurry()
-        if seq.choice is not None:
-            self._tell(seq, choose(seq, logits, self._runner), now)
-            return
-        if seq.drawing is None:  # else it was preempted meanwhile
-            seq.drawing = draw(seq, logits, self._runner)
-        self._go_on(seq, now)
-
-    def _go_on(self, seq: Sequence, now: float) -> None:
-        """Draw for as long as the step has time for it."""
-        assert seq.drawing is not None
-        drawn = self._slice.go_on(seq.drawing)
-        if drawn is not None:
-            seq.drawing = None
-            self._tell(seq, drawn, now)
-
-    def _tell(self, seq: Sequence, drawn: Drawn, now: float) -> None:
-        said, finish, error = drawn
+    def _deliver(self, seq: Sequence, draw: Draw, now: float) -> None:
+        """Send the pieces of a draw, and end the answer if the draw does."""
+        pieces, finish, error = draw
         if finish is not None:
-            self._end(seq, now, finish=finish, said=said, error=error)
-        elif any(said):
-            self._outbox.put(seq.request.request_id, said.chunk(seq.index))
-
-    def _take(self, seq: Sequence, token: int, now: float) -> None:
-        if seq.first_token_s is None:
-            seq.first_token_s = now
-            self._outbox.hurry()
-        if token in self._runner.end_tokens and not seq.request.spec.ignore_eos:
-            self._end(seq, now, finish="stop", said=Said(seq.text.finish()))
-            return
-        seq.tokens.append(token)
-        text = seq.text.push(self._runner.piece(token))
-        if seq.text.is_stopped:
-            self._end(seq, now, finish="stop", said=Said(text))
-        elif seq.n_generated >= seq.max_new:
-            self._end(seq, now, finish="length", said=Said(text + seq.text.finish()))
-        elif text:
-            self._outbox.put(seq.request.request_id, TokenChunk(seq.index, text))
+            self._end(seq, now, finish=finish, pieces=pieces, error=error)
+        elif any(pieces):
+            self._outbox.put(seq.request.request_id, pieces.chunk(seq.index))

@@ -22,10 +22,10 @@ import numpy as np
 from edgeagent.engine.batching.runner import Aborted
 from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.embedding.rerank_prompt import relevance
-from edgeagent.errors import EngineFailed, QueueTimeout
+from edgeagent.errors import EngineFailed
 from edgeagent.types.engine import EngineConfig, EngineHealth
 from edgeagent.types.questions import EmbedSpec, RerankSpec, Scores, Vectors
-from edgeagent.worker.refusals import queue_full
+from edgeagent.worker.refusals import queue_full, queue_timeout
 
 logger = logging.getLogger(__name__)
 
@@ -177,9 +177,9 @@ class Embedder:
             if request.is_cancelled:
                 self._leave(request, None)
             elif request.started_s is None and request.arrived_s < deadline:
-                error = QueueTimeout(
-                    f"The request waited {now - request.arrived_s:.0f} s, the bound is "
-                    f"{self._config.queue_timeout_s:g} s: try again later or raise engine.queue_timeout_s.",
+                error = queue_timeout(
+                    now - request.arrived_s,
+                    self._config.queue_timeout_s,
                     retry_after_s=self._retry_after_s(),
                 )
                 self._leave(request, error)

@@ -1,61 +1,74 @@
-"""One draw of an answer that is a choice among intents: the intent at once, then its slots.
+"""Decodes an answer that is a choice among intents: the intent with the first draw, then its slots.
 
-The most probable token that may come is taken; sampling has no say in what a text asks for.
+The most probable token that may come is taken; sampling has no effect on what a text asks for.
 """
 
 from __future__ import annotations
 
+from array import array
 from typing import Any
 
 import numpy as np
 
 from edgeagent.engine.batching.runner import Runner
-from edgeagent.engine.batching.sequence import Sequence
+from edgeagent.engine.batching.time_slices import Slice
 from edgeagent.engine.intents.intent_scoring import Choice
-from edgeagent.engine.output.output_parser import Said
-from edgeagent.engine.structured.structured_decoder import Drawn
+from edgeagent.engine.llama.sampler import Sampler
+from edgeagent.engine.output.decoder import Decoder, Draw
+from edgeagent.engine.output.output_parser import Pieces
 from edgeagent.types.answer import CallDelta
+from edgeagent.types.sampling import Sampling
 
 
-def choose(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
-    """The next piece of the call, from logits (float32 [n_vocab])."""
-    assert seq.choice is not None
-    drawn = (_first if seq.choice.chosen is None else _slot)(seq, seq.choice, logits, runner)
-    if drawn.finish is None and seq.n_generated >= seq.max_new:
-        drawn = drawn._replace(finish="length")
-    if drawn.finish is not None:
-        said = drawn.said._replace(confidence=seq.choice.confidence)
-        drawn = drawn._replace(said=said)
-    return drawn
+class IntentDecoder(Decoder):
+    """The pieces of one call. Its tokens are names of intents and slots, and no text to go on from."""
 
+    can_be_continued = False
 
-def _first(seq: Sequence, choice: Choice, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
-    """The intent, or that there is none."""
-    intent_question = choice.offer.intent_question
-    if intent_question.reply is not None:
-        return Drawn(Said(intent_question.reply), "stop")
-    if intent_question.calls:
-        calls = (CallDelta(n, c.arguments, c.name) for n, c in enumerate(intent_question.calls))
-        return Drawn(Said(calls=tuple(calls)), "tool_calls")
-    number, choice.confidence = choice.offer.weigh(logits)
-    if choice.confidence.is_abstained:
-        return Drawn(Said(intent_question.otherwise), "stop")
-    seq.tokens.append(int(choice.offer.ids[number]))
-    choice.chosen = intent_question.candidates[number]
-    if (call := choice.chosen.call) is not None:
-        return Drawn(Said(calls=(CallDelta(0, call.arguments, call.name),)), "tool_calls")
-    if not choice.chosen.slots:
-        return Drawn(Said(calls=(CallDelta(0, "{}", choice.chosen.name),)), "tool_calls")
-    return Drawn(Said(calls=(CallDelta(0, "", choice.chosen.name),)))
+    def __init__(
+        self, tokens: array[int], n_prompt: int, max_new: int, choice: Choice, n_vocab: int
+    ) -> None:
+        super().__init__(
+            tokens, n_prompt, max_new, Sampler(Sampling(temperature=0), n_vocab, [], 0)
+        )
+        self._choice = choice
 
+    def next(self, logits: np.ndarray[Any, Any], runner: Runner, time_slice: Slice) -> Draw | None:
+        draw = self._intent(logits) if self._choice.chosen is None else self._slot(logits)
+        if draw.finish is None and self.n_generated >= self.max_new:
+            draw = draw._replace(finish="length")
+        if draw.finish is not None:
+            pieces = draw.pieces._replace(confidence=self._choice.confidence)
+            draw = draw._replace(pieces=pieces)
+        return draw
 
-def _slot(seq: Sequence, choice: Choice, logits: np.ndarray[Any, Any], runner: Runner) -> Drawn:
-    """A token of a value, or the turn to the next slot or the end; a slot is told when it is whole."""
-    token, piece = choice.next_token(logits)
-    seq.tokens.append(token)
-    if piece is not None:
-        choice.go_on(piece)
-        return Drawn()
-    told = choice.turn(token)
-    said = Said(calls=(CallDelta(0, told),)) if told else Said()
-    return Drawn(said, "tool_calls" if choice.slot is None else None)
+    def _intent(self, logits: np.ndarray[Any, Any]) -> Draw:
+        """The intent, or that there is none."""
+        choice = self._choice
+        question = choice.offer.intent_question
+        if question.reply is not None:
+            return Draw(Pieces(question.reply), "stop")
+        if question.calls:
+            calls = (CallDelta(n, c.arguments, c.name) for n, c in enumerate(question.calls))
+            return Draw(Pieces(calls=tuple(calls)), "tool_calls")
+        number, choice.confidence = choice.offer.weigh(logits)
+        if choice.confidence.is_abstained:
+            return Draw(Pieces(question.otherwise), "stop")
+        self.tokens.append(int(choice.offer.ids[number]))
+        choice.chosen = question.candidates[number]
+        if (call := choice.chosen.call) is not None:
+            return Draw(Pieces(calls=(CallDelta(0, call.arguments, call.name),)), "tool_calls")
+        if not choice.chosen.slots:
+            return Draw(Pieces(calls=(CallDelta(0, "{}", choice.chosen.name),)), "tool_calls")
+        return Draw(Pieces(calls=(CallDelta(0, "", choice.chosen.name),)))
+
+    def _slot(self, logits: np.ndarray[Any, Any]) -> Draw:
+        """A token of a value, or the turn to the next slot or the end; a slot is sent when it is whole."""
+        token, piece = self._choice.next_token(logits)
+        self.tokens.append(token)
+        if piece is not None:
+            self._choice.go_on(piece)
+            return Draw()
+        arguments = self._choice.turn(token)
+        pieces = Pieces(calls=(CallDelta(0, arguments),)) if arguments else Pieces()
+        return Draw(pieces, "tool_calls" if self._choice.slot is None else None)

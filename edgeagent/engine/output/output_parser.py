@@ -30,7 +30,7 @@ Phase = Literal["start", "reasoning", "text", "calls"]
 Takeover = Literal["never", "at once", "after reasoning", "with a call"]
 
 
-class Said(NamedTuple):
+class Pieces(NamedTuple):
     """New pieces of an answer."""
 
     text: str = ""
@@ -40,8 +40,8 @@ class Said(NamedTuple):
     confidence: Confidence | None = None
     scored: tuple[TokenLogprob, ...] = ()
 
-    def and_then(self, more: Said) -> Said:
-        return Said(
+    def and_then(self, more: Pieces) -> Pieces:
+        return Pieces(
             self.text + more.text,
             self.reasoning + more.reasoning,
             self.calls + more.calls,
@@ -62,10 +62,10 @@ class Said(NamedTuple):
         )  # fmt: skip
 
 
-NOTHING = Said()
+NOTHING = Pieces()
 
 
-class Began(NamedTuple):
+class Handover(NamedTuple):
     """The grammar takes over. `head` is what it has to know of as written, `rest` what the last piece
     has beyond that; `kept` is that piece without the rest. `is_torn`: it ends within a code point."""
 
@@ -84,7 +84,7 @@ class Calling(NamedTuple):
     may_repeat: bool = True
 
 
-class Reader:
+class OutputParser:
     """One answer's. One thread.
 
     `markers` are the names of tokens that add no text of their own. `is_reasoning`: the prompt has
@@ -116,7 +116,7 @@ class Reader:
         self._unsure = ""  # what looked like a call and has none yet
         self._has_text = False
         self._is_after_reasoning = False
-        self._began: Began | None = None
+        self._handover: Handover | None = None
         self._n_read = 0
         # Which of the characters read are text, as spans [first, last) of them.
         self.passed: list[list[int]] = []
@@ -147,17 +147,17 @@ class Reader:
         assert self._reasoning is not None
         return self._reasoning.closing
 
-    def push(self, token: int, piece: bytes) -> Said:
+    def push(self, token: int, piece: bytes) -> Pieces:
         """What became certain with one token."""
         text = self.marker(token) or self._decoder.decode(piece)
         self._n_read += len(text)
         was_reasoning = self.phase == "reasoning"
         said = self._route(text)
         self.n_reasoning += was_reasoning or self.phase == "reasoning"
-        if self._began is not None:
-            kept = text[: len(text) - len(self._began.rest)]
+        if self._handover is not None:
+            kept = text[: len(text) - len(self._handover.rest)]
             is_torn = bool(self._decoder.getstate()[0])
-            self._began = self._began._replace(kept=kept, is_torn=is_torn)
+            self._handover = self._handover._replace(kept=kept, is_torn=is_torn)
         return said
 
     @property
@@ -169,12 +169,12 @@ class Reader:
         """The name of a token that adds no text of its own."""
         return self._markers.get(token)
 
-    def began(self) -> Began | None:
+    def handover(self) -> Handover | None:
         """Told once."""
-        began, self._began = self._began, None
-        return began
+        handover, self._handover = self._handover, None
+        return handover
 
-    def go_on(self, rest: str) -> Said:
+    def go_on(self, rest: str) -> Pieces:
         """The grammar has taken the rest of the last piece too."""
         return self._route(rest)
 
@@ -182,16 +182,16 @@ class Reader:
         """The rest of the last piece is not part of the answer."""
         self._decoder.reset()
 
-    def finish(self) -> Said:
+    def finish(self) -> Pieces:
         """What was held back for something that did not come."""
         held, self._held = self._held, ""
         if self.phase == "reasoning":
-            return Said(reasoning=held.rstrip())
+            return Pieces(reasoning=held.rstrip())
         if self.phase == "calls":
-            return Said(self._pass(self._unsure) + self._filter.finish())
+            return Pieces(self._pass(self._unsure) + self._filter.finish())
         if self._is_after_reasoning and not self._has_text:
             held = held.lstrip()
-        return Said(self._pass(held) + self._filter.finish())
+        return Pieces(self._pass(held) + self._filter.finish())
 
     def finished_calls(self) -> list[tuple[str, str]]:
         """Name and arguments of the calls that came to their end since the last time."""
@@ -213,7 +213,7 @@ class Reader:
         self.phase = "calls"
         self._calls = self._calling.family.reader()
 
-    def _route(self, text: str) -> Said:
+    def _route(self, text: str) -> Pieces:
         match self.phase:
             case "start":
                 return self._start(text)
@@ -224,7 +224,7 @@ class Reader:
             case "calls":
                 return self._call(text)
 
-    def _start(self, text: str) -> Said:
+    def _start(self, text: str) -> Pieces:
         assert self._reasoning is not None
         self._held += text
         begun = self._held.lstrip()
@@ -233,12 +233,12 @@ class Reader:
             self.phase = "reasoning"
             return self._think(begun[len(self._reasoning.opening) :])
         if self._reasoning.opening.startswith(begun):
-            return Said()
+            return Pieces()
         held, self._held = self._held, ""
         self._answer()
         return self._route(held)
 
-    def _think(self, text: str) -> Said:
+    def _think(self, text: str) -> Pieces:
         assert self._reasoning is not None
         self._held += text
         if not self._has_text:
@@ -250,20 +250,20 @@ class Reader:
             self._is_after_reasoning = True
             self._answer()
             if self._takeover == "after reasoning":
-                self._began = Began("", rest if rest.strip() else "")
-                return Said(reasoning=thought)
-            return Said(reasoning=thought).and_then(self._route(rest))
+                self._handover = Handover("", rest if rest.strip() else "")
+                return Pieces(reasoning=thought)
+            return Pieces(reasoning=thought).and_then(self._route(rest))
         certain = self._held[: found.start if found is not None else None].rstrip()
         self._held = self._held[len(certain) :]
         self._has_text |= bool(certain)
-        return Said(reasoning=certain)
+        return Pieces(reasoning=certain)
 
-    def _speak(self, text: str) -> Said:
+    def _speak(self, text: str) -> Pieces:
         if self._is_after_reasoning and not self._has_text and not self._held:
             text = text.lstrip()
         if self._calling is None:
             self._has_text |= bool(text)
-            return Said(self._pass(text))
+            return Pieces(self._pass(text))
         self._held += text
         # Among what a schema asks for there are objects with names too: calls are what begins so.
         may_call = self._takeover == "with a call" or not self._has_text
@@ -273,8 +273,8 @@ class Reader:
         if found is not None and found.end is not None:
             before = self._pass(self._held[: found.start].rstrip(), self._held)
             if self._filter.is_stopped:
-                return Said(before)
-            return Said(before + self._filter.finish()).and_then(
+                return Pieces(before)
+            return Pieces(before + self._filter.finish()).and_then(
                 self._begin_call(found.end, found.head)
             )
         # White space before a call is no text.
@@ -282,7 +282,7 @@ class Reader:
         said = self._pass(certain, self._held)
         self._held = self._held[len(certain) :]
         self._has_text |= bool(certain)
-        return Said(said)
+        return Pieces(said)
 
     def _pass(self, text: str, held: str | None = None) -> str:
         """What is certain of more text. It begins the last of what was read, `held`, or is all of it."""
@@ -294,18 +294,18 @@ class Reader:
                 self.passed.append([first, first + len(text)])
         return self._filter.push(text)
 
-    def _begin_call(self, end: int, head: str) -> Said:
+    def _begin_call(self, end: int, head: str) -> Pieces:
         written, rest = self._held[:end], self._held[end:]
         self._held = ""
         self._open_calls()
         if self._takeover == "with a call":
-            self._began = Began(head, rest)
+            self._handover = Handover(head, rest)
             return self._call(head)
         said = self._call(written + rest)
         self._unsure = "" if self.n_calls else written + rest
         return said
 
-    def _call(self, text: str) -> Said:
+    def _call(self, text: str) -> Pieces:
         assert self._calls is not None
         deltas = self._calls.feed(text)
         assert self._calling is not None
@@ -314,7 +314,7 @@ class Reader:
         self.n_calls += sum(delta.name is not None for delta in deltas)
         if self._unsure:
             self._unsure = "" if self.n_calls else self._unsure + text
-        return Said(calls=tuple(deltas))
+        return Pieces(calls=tuple(deltas))
 
     def _without_repeats(self, deltas: list[CallDelta]) -> list[CallDelta]:
         """Pieces of a call wait until it differs from all before it."""

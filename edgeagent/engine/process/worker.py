@@ -23,7 +23,8 @@ from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.process import helpers
 from edgeagent.engine.process.model_file import ModelFile
 from edgeagent.engine.process.tokenizer_thread import TokenizerThread
-from edgeagent.engine.prompt.intake import Intake, slot_tokens
+from edgeagent.engine.prompt.intake import Intake
+from edgeagent.engine.prompt.prompt_fitting import slot_tokens
 from edgeagent.errors import EdgeAgentError, InvalidParameter
 from edgeagent.types.answer import PromptFacts, TokenChunk
 from edgeagent.types.engine import EngineConfig, EngineFacts, Task

@@ -27,7 +27,7 @@ from edgeagent.engine.structured.grammar import (
     tokenizer_of,
     tried,
 )
-from edgeagent.engine.structured.output_spec import Wanted
+from edgeagent.engine.structured.output_spec import OutputSpec
 from edgeagent.engine.structured.schema_bounds import Checked
 from edgeagent.errors import (
     BadRequest,
@@ -81,9 +81,9 @@ class Grammars:
         self._queue: FairQueue[Request] = FairQueue(max(1, queue_limit))
         self._thread: threading.Thread | None = None  # from the first request on
 
-    def find(self, wanted: Wanted) -> Grammar | None:
+    def find(self, output: OutputSpec) -> Grammar | None:
         """What is compiled already. Raises: the error that such a form was refused with."""
-        key = wanted.key()
+        key = output.key()
         with self._lock:
             found = self._kept.get(key)
             if found is None:
@@ -114,14 +114,14 @@ class Grammars:
 
     def _loop(self) -> None:
         while (request := self._queue.get()) is not None:
-            wanted = request.wanted
-            assert wanted is not None
+            output = request.output
+            assert output is not None
             if request.is_cancelled:  # nobody waits for it
                 self._refuse(request.request_id, EngineFailed("The request was cancelled."))
                 continue
             try:
                 with self.pulse.job():
-                    request.grammar = self.find(wanted) or self._compile(wanted)
+                    request.grammar = self.find(output) or self._compile(output)
             except EdgeAgentError as exc:
                 self._refuse(request.request_id, exc)
             # Native code that panics raises what is no Exception.
@@ -134,21 +134,21 @@ class Grammars:
             else:
                 self._ready(request)
 
-    def _compile(self, wanted: Wanted) -> Grammar:
-        key = wanted.key()
+    def _compile(self, output: OutputSpec) -> Grammar:
+        key = output.key()
         try:
-            made = self._compiled(wanted)
+            made = self._compiled(output)
         except EdgeAgentError as exc:
             self._keep(key, exc)
             raise
         self._keep(key, made)
-        kind = wanted.family.name if wanted.family else wanted.form and wanted.form.kind
+        kind = output.family.name if output.family else output.form and output.form.kind
         logger.debug("grammar_compiled kind=%s took_ms=%.1f", kind, made.compile_ms)
         return made
 
-    def _compiled(self, wanted: Wanted) -> Grammar:
+    def _compiled(self, output: OutputSpec) -> Grammar:
         """What need not hold wholly is enforced in part, where llguidance refuses the whole."""
-        source = wanted.source()
+        source = output.source()
         try:
             return self._made(source)
         except BadRequest as exc:
@@ -156,7 +156,7 @@ class Grammars:
                 raise
             logger.debug("grammar_weakened reason=%s", exc.code)
         return self._made(
-            wanted.source(lambda found: complaint_of(found, self._timeout_s, self.pulse.beat))
+            output.source(lambda found: complaint_of(found, self._timeout_s, self.pulse.beat))
         )
 
     def _made(self, source: Source) -> Grammar:

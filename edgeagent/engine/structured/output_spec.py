@@ -16,7 +16,7 @@ from edgeagent.types.generation import Form
 from edgeagent.types.tools import ToolUse
 
 
-class Wanted(NamedTuple):
+class OutputSpec(NamedTuple):
     """What an answer must look like: a form, or calls of tools in the syntax of a family, whose markers
     are these special tokens; with both, one or the other."""
 

@@ -1,4 +1,4 @@
-"""One draw for an answer that is taken apart or must have a form, and the tokens that are forced after it.
+"""Decodes an answer that a grammar holds to a form, or that is parsed into reasoning, text and calls.
 
 Forced tokens are appended as they are and computed together in the next step, as a small prefill,
 instead of being drawn one by one: "jump-forward". They count as generated.
@@ -12,220 +12,305 @@ Where a grammar is to take over later, tokens are drawn freely until then and co
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from array import array
+from typing import Any
 
 import numpy as np
 
 from edgeagent.engine.batching.runner import Runner
-from edgeagent.engine.batching.sequence import Sequence
-from edgeagent.engine.batching.time_slices import Sliced
-from edgeagent.engine.output.output_parser import Said
+from edgeagent.engine.batching.time_slices import Slice, Sliced
+from edgeagent.engine.llama.sampler import Sampler
+from edgeagent.engine.output.decoder import Decoder, Draw
+from edgeagent.engine.output.logprobs import Logprobs
+from edgeagent.engine.output.output_parser import OutputParser, Pieces, Takeover
+from edgeagent.engine.output.prompt_scores import PromptScores
+from edgeagent.engine.output.text_stream import TextStream
 from edgeagent.engine.structured.byte_grammar import LAST_TRY
 from edgeagent.engine.structured.constraint import Constraint
+from edgeagent.engine.structured.json_completion import Ending
 from edgeagent.errors import EdgeAgentError, InvalidParameter
-from edgeagent.types.answer import FinishReason, SchemaNote
+from edgeagent.types.answer import SchemaNote
 
 CUT = SchemaNote(
     None, "#", "max_tokens", "the tokens ran out within a call: what was open is closed, check its arguments"
 )  # fmt: skip
 
 
-class Drawn(NamedTuple):
-    """What is new, and how the answer ends if it does."""
+class StructuredDecoder(Decoder):
+    """Draws one answer's tokens; a draw may append several, and may take several steps.
 
-    said: Said = Said()
-    finish: FinishReason | None = None
-    error: tuple[str, str] | None = None
+    A `constraint` holds the answer to its grammar from the first token on, or, by `takeover`, from where the
+    `parser` says so. With `ending` the answer is closed before its tokens run out. Without a `parser` all of
+    the answer is text. `logprobs` and `scores` (of the prompt) are there where the client wants them; the
+    latter are sent with answer `index`.
+    """
 
+    def __init__(
+        self,
+        tokens: array[int],
+        n_prompt: int,
+        max_new: int,
+        sampler: Sampler,
+        stop: list[str],
+        *,
+        index: int = 0,
+        ignore_eos: bool = False,
+        constraint: Constraint | None = None,
+        takeover: Takeover = "never",
+        ending: Ending | None = None,
+        parser: OutputParser | None = None,
+        logprobs: Logprobs | None = None,
+        scores: PromptScores | None = None,
+    ) -> None:
+        # What an answer must begin with is prefilled with its prompt.
+        is_active = takeover == "at once"
+        forced = constraint.opening if constraint is not None and is_active else []
+        for token in forced[:max_new]:
+            sampler.accept(token)
+        super().__init__(tokens + array("i", forced[:max_new]), n_prompt, max_new, sampler)
+        self._text = TextStream(stop)
+        self._index = index
+        self._ignores_eos = ignore_eos
+        # The constraint in force, and one that takes over later.
+        self._constraint = constraint if is_active else None
+        self._later = constraint if not is_active else None
+        # The answer does not end before the constraint takes over.
+        self._must_form = takeover == "after reasoning"
+        self._ending = ending
+        # Tokens that the grammar has accepted and for which `max_new` left no room.
+        self._unsaid = forced[max_new:]
+        self._parser = parser
+        self._logprobs = logprobs
+        self._scores = scores
+        self._n_read = 0  # tokens of the answer that were turned into pieces
+        self._sent: list[str] = []  # the text of those pieces
+        self._drawing: Sliced[Draw] | None = None
 
-def draw(seq: Sequence, logits: np.ndarray[Any, Any], runner: Runner) -> Sliced[Drawn]:
-    """The next tokens of an answer, from logits (float32 [n_vocab], changed in place). They are read before
-    it is first left."""
-    try:
-        said = _tell(seq, runner)  # what it must begin with
-        drawn = yield from _ended(seq, said, runner)
-        if drawn is None:
-            constraint = seq.constraint
-            mask = constraint.allowed() if constraint is not None else None
-            if seq.logprobs is not None:
-                seq.logprobs.weigh(logits, mask)
-            token = seq.sampler.pick(logits, runner.candidates, mask)
-            if token in runner.end_tokens and not _goes_on(seq):
-                return _told(seq, _whole(seq, said), runner)
-            if (closing := (yield from _closing(seq, token))) is not None:
-                return _told(seq, _closed(seq, closing, said, runner), runner)
-            if token in runner.end_tokens and seq.must_form:
-                _close_reasoning(seq)
-            else:
-                if seq.logprobs is not None:
-                    seq.logprobs.drew(seq.n_generated, token, runner)
-                _append(seq, token, constraint.accept(token) if constraint is not None else [])
-            said = said.and_then(_tell(seq, runner)).and_then(_take_over(seq, runner))
-            drawn = (yield from _ended(seq, said, runner)) or Drawn(said)
-    except EdgeAgentError as exc:
-        return Drawn(Said(), "error", (exc.code, exc.message))
-    return _told(seq, drawn, runner)
+    # --- what the engine sees
 
+    def next(self, logits: np.ndarray[Any, Any], runner: Runner, time_slice: Slice) -> Draw | None:
+        if self._drawing is None:  # else it was preempted within a draw
+            self._drawing = self._draw(logits, runner)
+        return self.resume(time_slice)
 
-def _told(seq: Sequence, drawn: Drawn, runner: Runner) -> Drawn:
-    """The same with the log-probabilities of the tokens that it tells of, where they are wanted."""
-    if seq.scores is not None:
-        scored = seq.scores.tell(seq.index, runner)
-        drawn = drawn._replace(said=drawn.said._replace(scored=scored))
-    if seq.logprobs is None:
-        return drawn
-    said, reader = drawn.said, seq.reader
-    passed = reader.passed if reader is not None else None
-    is_end = drawn.finish is not None or (reader is not None and reader.has_said_all)
-    told = seq.logprobs.tell(len(said.text), passed, is_end=is_end)
-    return drawn._replace(said=said._replace(logprobs=tuple(told)))
+    @property
+    def is_drawing(self) -> bool:
+        return self._drawing is not None
 
+    def resume(self, time_slice: Slice) -> Draw | None:
+        assert self._drawing is not None
+        draw: Draw | None = time_slice.go_on(self._drawing)
+        if draw is not None:
+            self._drawing = None
+        return draw
 
-def _goes_on(seq: Sequence) -> bool:
-    """Whether the answer has to go on where the model would end it."""
-    return seq.constraint is None and (seq.must_form or seq.request.spec.ignore_eos)
+    @property
+    def stopped_by(self) -> str | None:
+        source = self._parser if self._parser is not None else self._text
+        return source.stopped_by
 
+    @property
+    def n_reasoning(self) -> int:
+        return self._parser.n_reasoning if self._parser is not None else 0
 
-def _closing(seq: Sequence, token: int) -> Sliced[list[int] | None]:
-    """What to end with instead of a drawn token, behind which the answer could not be ended any more."""
-    if seq.ending is None or seq.constraint is None:
+    @property
+    def notes(self) -> list[SchemaNote]:
+        constraint = self._constraint or self._later
+        return constraint.notes if constraint is not None else []
+
+    # --- one draw
+
+    def _draw(self, logits: np.ndarray[Any, Any], runner: Runner) -> Sliced[Draw]:
+        """The next tokens of the answer. The logits are read before it is first left."""
+        try:
+            pieces = self._read(runner)  # what the answer must begin with
+            draw = yield from self._end_if_due(pieces, runner)
+            if draw is None:
+                constraint = self._constraint
+                mask = constraint.allowed() if constraint is not None else None
+                if self._logprobs is not None:
+                    self._logprobs.weigh(logits, mask)
+                token = self._sampler.pick(logits, runner.candidates, mask)
+                if token in runner.end_tokens and not self._must_go_on():
+                    return self._with_scores(self._complete(pieces), runner)
+                if (closing := (yield from self._closing_instead_of(token))) is not None:
+                    return self._with_scores(self._close_with(closing, pieces, runner), runner)
+                if token in runner.end_tokens and self._must_form:
+                    self._close_reasoning()
+                else:
+                    if self._logprobs is not None:
+                        self._logprobs.drew(self.n_generated, token, runner)
+                    self._append(token, constraint.accept(token) if constraint is not None else [])
+                pieces = pieces.and_then(self._read(runner)).and_then(self._take_over(runner))
+                draw = (yield from self._end_if_due(pieces, runner)) or Draw(pieces)
+        except EdgeAgentError as exc:
+            return Draw(Pieces(), "error", (exc.code, exc.message))
+        return self._with_scores(draw, runner)
+
+    def _with_scores(self, draw: Draw, runner: Runner) -> Draw:
+        """The draw with the log-probabilities of the tokens that it sends, where they are wanted."""
+        if self._scores is not None:
+            scored = self._scores.tell(self._index, runner)
+            draw = draw._replace(pieces=draw.pieces._replace(scored=scored))
+        if self._logprobs is None:
+            return draw
+        pieces, parser = draw.pieces, self._parser
+        passed = parser.passed if parser is not None else None
+        is_end = draw.finish is not None or (parser is not None and parser.has_said_all)
+        told = self._logprobs.tell(len(pieces.text), passed, is_end=is_end)
+        return draw._replace(pieces=pieces._replace(logprobs=tuple(told)))
+
+    # --- tokens
+
+    def _append(self, token: int, forced: list[int]) -> None:
+        """Append as many tokens as the answer may have; the rest is for an answer that is closed."""
+        room = self.max_new - self.n_generated
+        self.tokens.append(token)
+        self._append_forced(forced, room - 1)
+
+    def _append_forced(self, forced: list[int], room: int) -> None:
+        for token in forced[:room]:
+            self.tokens.append(token)
+            self._sampler.accept(token)
+        self._unsaid += forced[room:]
+
+    def _read(self, runner: Runner) -> Pieces:
+        """The pieces that the tokens since the last call add. Tokens behind a stop string are removed."""
+        pieces = Pieces()
+        while self._n_read < self.n_generated and not self._is_stopped:
+            token = self.tokens[self.n_prompt + self._n_read]
+            piece = runner.piece(token)
+            if self._logprobs is not None:
+                marker = self._parser.marker(token) if self._parser is not None else None
+                self._logprobs.hear(self._n_read, piece, marker)
+            self._n_read += 1
+            if self._parser is None:
+                pieces = pieces.and_then(Pieces(self._text.push(piece)))
+                continue
+            pieces = pieces.and_then(self._parser.push(token, piece))
+            for name, arguments in self._parser.finished_calls():
+                constraint = self._constraint or self._later
+                assert constraint is not None, "only a grammar makes calls"
+                constraint.check_call(name, arguments)
+        if self._is_stopped:
+            del self.tokens[self.n_prompt + self._n_read :]
+        if pieces.text:
+            self._sent.append(pieces.text)
+        return pieces
+
+    @property
+    def _is_stopped(self) -> bool:
+        """Whether a stop string has come."""
+        source = self._parser if self._parser is not None else self._text
+        return source.is_stopped
+
+    # --- the constraint takes over
+
+    def _take_over(self, runner: Runner) -> Pieces:
+        """Let the grammar continue from here, if the last token says so."""
+        handover = self._parser.handover() if self._parser is not None else None
+        if handover is None or self._later is None:
+            return Pieces()
+        assert self._parser is not None
+        constraint = self._constraint = self._later
+        self._later = None
+        pieces = Pieces()
+        rest = "" if handover.is_torn else handover.rest
+        if constraint.begin(handover.head, rest) and not handover.is_torn:
+            pieces = self._parser.go_on(handover.rest)
+        else:  # the grammar refuses how the last token ends: it is spelled anew, without that
+            self._parser.forget_rest()
+            if self._logprobs is not None:
+                self._logprobs.forget_last()
+            del self.tokens[-1:]
+            for token in constraint.spelled(handover.kept):
+                self.tokens.append(token)
+            self._n_read = self.n_generated
+        forced = constraint.go_on(self.n_generated)
+        self._append_forced(forced, max(0, self.max_new - self.n_generated))
+        return pieces.and_then(self._read(runner))
+
+    def _close_reasoning(self) -> None:
+        """A model that ends within its reasoning has yet to give the answer that was asked for."""
+        assert self._later is not None
+        assert self._parser is not None
+        for token in self._later.spelled(self._parser.closing):
+            self.tokens.append(token)
+
+    # --- the end
+
+    def _must_go_on(self) -> bool:
+        """Whether the answer has to go on where the model would end it."""
+        return self._constraint is None and (self._must_form or self._ignores_eos)
+
+    def _end_if_due(self, pieces: Pieces, runner: Runner) -> Sliced[Draw | None]:
+        """How the answer ends with the tokens it has now, or None."""
+        constraint = self._constraint
+        if self._is_stopped:
+            return self._cut_by_stop(pieces)
+        # Tokens that there was no room for were accepted all the same.
+        is_whole = constraint is not None and constraint.is_complete
+        if is_whole and constraint is not None and constraint.n_tokens == self.n_generated:
+            return self._complete(pieces)
+        if self._parser is not None and self._parser.is_repeating:
+            return self._complete(pieces)
+        if self.n_generated >= self.max_new:
+            return (yield from self._out_of_tokens(pieces, runner))
         return None
-    return (yield from seq.ending.instead(seq.constraint, token, seq.max_new - seq.n_generated))
 
+    def _closing_instead_of(self, token: int) -> Sliced[list[int] | None]:
+        """What to end with instead of a drawn token behind which the answer could not be ended any more."""
+        if self._ending is None or self._constraint is None:
+            return None
+        room = self.max_new - self.n_generated
+        return (yield from self._ending.instead(self._constraint, token, room))
 
-def _closed(seq: Sequence, closing: list[int], said: Said, runner: Runner) -> Drawn:
-    for token in [*seq.unsaid, *closing]:
-        seq.tokens.append(token)
-        seq.sampler.accept(token)
-    seq.unsaid.clear()
-    said = said.and_then(_tell(seq, runner))
-    if seq.is_stopped:
-        return _cut_by_stop(seq, seq.constraint, said)
-    if seq.reader is not None and seq.reader.n_calls and seq.constraint is not None:
-        seq.constraint.notes.append(CUT)
-    return Drawn(said.and_then(_rest(seq)), "length")
+    def _close_with(self, closing: list[int], pieces: Pieces, runner: Runner) -> Draw:
+        for token in [*self._unsaid, *closing]:
+            self.tokens.append(token)
+            self._sampler.accept(token)
+        self._unsaid.clear()
+        pieces = pieces.and_then(self._read(runner))
+        if self._is_stopped:
+            return self._cut_by_stop(pieces)
+        if self._parser is not None and self._parser.n_calls and self._constraint is not None:
+            self._constraint.notes.append(CUT)
+        return Draw(pieces.and_then(self._rest()), "length")
 
+    def _out_of_tokens(self, pieces: Pieces, runner: Runner) -> Sliced[Draw]:
+        """The end of an answer that is not whole: where there is a way out it is taken all the same."""
+        if self._ending is not None and self._later is not None and self._must_form:
+            self._close_reasoning()
+            pieces = pieces.and_then(self._read(runner)).and_then(self._take_over(runner))
+        if self._ending is not None and self._constraint is not None:
+            closing = yield from self._constraint.way_out(None, LAST_TRY)
+            if closing is not None:
+                return self._close_with(closing, pieces, runner)
+        return Draw(pieces.and_then(self._rest()), "length")
 
-def _append(seq: Sequence, token: int, forced: list[int]) -> None:
-    """As many of them as the answer may have; the rest is for the end of one that is closed."""
-    room = seq.max_new - seq.n_generated
-    seq.tokens.append(token)
-    _append_forced(seq, forced, room - 1)
+    def _rest(self) -> Pieces:
+        """What was held back."""
+        if self._parser is not None:
+            return self._parser.finish()
+        return Pieces(self._text.finish())
 
+    def _complete(self, pieces: Pieces) -> Draw:
+        """The end of an answer, after a check. Raises: SchemaViolated."""
+        rest = self._rest()
+        has_calls = self._parser is not None and self._parser.n_calls > 0
+        if self._constraint is not None and not has_calls:
+            self._constraint.check("".join(self._sent) + rest.text)
+        return Draw(pieces.and_then(rest), "tool_calls" if has_calls else "stop")
 
-def _append_forced(seq: Sequence, forced: list[int], room: int) -> None:
-    for token in forced[:room]:
-        seq.tokens.append(token)
-        seq.sampler.accept(token)
-    seq.unsaid += forced[room:]
-
-
-def _close_reasoning(seq: Sequence) -> None:
-    """A model that ends within its reasoning has yet to give the answer that was asked for."""
-    assert seq.later is not None
-    assert seq.reader is not None
-    for token in seq.later.spelled(seq.reader.closing):
-        seq.tokens.append(token)
-
-
-def _take_over(seq: Sequence, runner: Runner) -> Said:
-    """Let the grammar go on from here, if the last token says so."""
-    began = seq.reader.began() if seq.reader is not None else None
-    if began is None or seq.later is None:
-        return Said()
-    assert seq.reader is not None
-    seq.constraint, seq.later = seq.later, None
-    said = Said()
-    if seq.constraint.begin(began.head, "" if began.is_torn else began.rest) and not began.is_torn:
-        said = seq.reader.go_on(began.rest)
-    else:  # the grammar cannot bear how the last token ends: it is spelled anew, without that
-        seq.reader.forget_rest()
-        if seq.logprobs is not None:
-            seq.logprobs.forget_last()
-        del seq.tokens[-1:]
-        for token in seq.constraint.spelled(began.kept):
-            seq.tokens.append(token)
-        seq.n_told = seq.n_generated
-    forced = seq.constraint.go_on(seq.n_generated)
-    _append_forced(seq, forced, max(0, seq.max_new - seq.n_generated))
-    return said.and_then(_tell(seq, runner))
-
-
-def _tell(seq: Sequence, runner: Runner) -> Said:
-    """What the tokens since the last call say. What follows a stop string is taken back."""
-    said = Said()
-    while seq.n_told < seq.n_generated and not seq.is_stopped:
-        token = seq.tokens[seq.n_prompt + seq.n_told]
-        piece = runner.piece(token)
-        if seq.logprobs is not None:
-            marker = seq.reader.marker(token) if seq.reader is not None else None
-            seq.logprobs.hear(seq.n_told, piece, marker)
-        seq.n_told += 1
-        if seq.reader is None:
-            said = said.and_then(Said(seq.text.push(piece)))
-            continue
-        said = said.and_then(seq.reader.push(token, piece))
-        for name, arguments in seq.reader.finished_calls():
-            constraint = seq.constraint or seq.later
-            assert constraint is not None, "only a grammar makes calls"
-            constraint.check_call(name, arguments)
-    if seq.is_stopped:
-        del seq.tokens[seq.n_prompt + seq.n_told :]
-        seq.n_past = min(seq.n_past, len(seq.tokens))
-    if said.text:
-        seq.told.append(said.text)
-    return said
-
-
-def _ended(seq: Sequence, said: Said, runner: Runner) -> Sliced[Drawn | None]:
-    """How the answer ends with the tokens it has now, or None."""
-    constraint = seq.constraint
-    if seq.is_stopped:
-        return _cut_by_stop(seq, constraint, said)
-    # Tokens that there was no room for were accepted all the same.
-    if constraint is not None and constraint.is_complete and constraint.n_tokens == seq.n_generated:
-        return _whole(seq, said)
-    if seq.reader is not None and seq.reader.is_repeating:
-        return _whole(seq, said)
-    if seq.n_generated >= seq.max_new:
-        return (yield from _out_of_tokens(seq, said, runner))
-    return None
-
-
-def _out_of_tokens(seq: Sequence, said: Said, runner: Runner) -> Sliced[Drawn]:
-    """The end of an answer that is not whole: where there is a way out it is taken all the same."""
-    if seq.ending is not None and seq.later is not None and seq.must_form:
-        _close_reasoning(seq)
-        said = said.and_then(_tell(seq, runner)).and_then(_take_over(seq, runner))
-    if seq.ending is not None and seq.constraint is not None:
-        closing = yield from seq.constraint.way_out(None, LAST_TRY)
-        if closing is not None:
-            return _closed(seq, closing, said, runner)
-    return Drawn(said.and_then(_rest(seq)), "length")
-
-
-def _rest(seq: Sequence) -> Said:
-    return seq.reader.finish() if seq.reader is not None else Said(seq.text.finish())
-
-
-def _whole(seq: Sequence, said: Said) -> Drawn:
-    """The end of an answer, after a check. Raises: SchemaViolated."""
-    rest = _rest(seq)
-    has_calls = seq.reader is not None and seq.reader.n_calls > 0
-    if seq.constraint is not None and not has_calls:
-        seq.constraint.check("".join(seq.told) + rest.text)
-    return Drawn(said.and_then(rest), "tool_calls" if has_calls else "stop")
-
-
-def _cut_by_stop(seq: Sequence, constraint: Constraint | None, said: Said) -> Drawn:
-    """A stop string may end an answer that is whole without it. Raises: InvalidParameter."""
-    if constraint is None:
-        return Drawn(said, "stop")
-    try:
-        constraint.check("".join(seq.told))
-    except EdgeAgentError:
-        raise InvalidParameter(
-            "A stop string ended the answer before it had the form asked for: leave out `stop`.",
-            param="stop",
-        ) from None
-    return Drawn(said, "stop")
+    def _cut_by_stop(self, pieces: Pieces) -> Draw:
+        """A stop string may end an answer that is whole without it. Raises: InvalidParameter."""
+        if self._constraint is None:
+            return Draw(pieces, "stop")
+        try:
+            self._constraint.check("".join(self._sent))
+        except EdgeAgentError:
+            raise InvalidParameter(
+                "A stop string ended the answer before it had the form asked for: leave out `stop`.",
+                param="stop",
+            ) from None
+        return Draw(pieces, "stop")

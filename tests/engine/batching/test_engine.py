@@ -14,9 +14,11 @@ from edgeagent.engine.batching.engine import Engine
 from edgeagent.engine.batching.scheduler import MIN_WORTH_WAITING
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.llama.sampler import Sampler
+from edgeagent.engine.output.decoder import Decoder
 from edgeagent.engine.output.logprobs import Logprobs
+from edgeagent.engine.output.plain_decoder import PlainDecoder
 from edgeagent.engine.output.prompt_scores import PromptScores
-from edgeagent.engine.output.text_stream import TextStream
+from edgeagent.engine.structured.structured_decoder import StructuredDecoder
 from edgeagent.errors import QueueFull
 from edgeagent.types.answer import TokenChunk, TokenLogprob
 from edgeagent.types.engine import EngineConfig
@@ -82,21 +84,21 @@ class Harness:
             self.now,
         )
         scores = PromptScores(array("i", prompt), 1) if is_scored else None
-        self.engine.submit(
-            [
-                Sequence(
-                    request=request,
-                    index=index,
-                    tokens=array("i", prompt),
-                    n_prompt=len(prompt),
-                    max_new=max_new,
-                    sampler=Sampler(request.spec.sampling, N_VOCAB, [], index),
-                    text=TextStream(request.spec.stop),
-                    logprobs=Logprobs(0) if is_scored else None,
-                    scores=scores,
+
+        def decoder(request: Request, index: int) -> Decoder:
+            spec, tokens = request.spec, array("i", prompt)
+            sampler = Sampler(spec.sampling, N_VOCAB, [], index)
+            if scores is None:
+                return PlainDecoder(
+                    tokens, len(prompt), max_new, sampler, spec.stop, ignore_eos=spec.ignore_eos
                 )
-                for index in range(n)
-            ]
+            return StructuredDecoder(
+                tokens, len(prompt), max_new, sampler, spec.stop, index=index,
+                logprobs=Logprobs(0), scores=scores,
+            )  # fmt: skip
+
+        self.engine.submit(
+            [Sequence(request, index, decoder(request, index), scores) for index in range(n)]
         )
         return request
 

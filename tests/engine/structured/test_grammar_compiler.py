@@ -12,7 +12,7 @@ from edgeagent.engine.batching.sequence import Request
 from edgeagent.engine.structured.constraint import Grammar
 from edgeagent.engine.structured.grammar import source_of
 from edgeagent.engine.structured.grammar_compiler import MAX_KEPT, MAX_USES, Grammars, try_out
-from edgeagent.engine.structured.output_spec import Wanted
+from edgeagent.engine.structured.output_spec import OutputSpec
 from edgeagent.engine.tool_syntax import FAMILIES, PLAIN
 from edgeagent.errors import InvalidParameter, QueueFull, SchemaUnsatisfiable
 from edgeagent.types.generation import Form, GenerateSpec
@@ -20,8 +20,8 @@ from edgeagent.types.tools import Tool, ToolUse
 from tests.conftest import wait_for
 
 
-def form(text: str) -> Wanted:
-    return Wanted(Form(kind="json_schema", text=text))
+def form(text: str) -> OutputSpec:
+    return OutputSpec(Form(kind="json_schema", text=text))
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_refusal_is_remembered_and_the_oldest_goes_first(grammars):
     for i in range(MAX_KEPT):
         grammars._keep(form(str(i)).key(), Grammar(None, None))
     assert grammars.find(form("bad")) is None
-    assert grammars.find(Wanted(Form(kind="regex", text="0"))) is None, (
+    assert grammars.find(OutputSpec(Form(kind="regex", text="0"))) is None, (
         "the kind is part of the key"
     )
 
@@ -74,9 +74,9 @@ def test_a_trial_ends_at_its_deadline():
     assert time.monotonic() - started < 30
 
 
-def using(parameters: dict[str, Any], **more: Any) -> Wanted:
+def using(parameters: dict[str, Any], **more: Any) -> OutputSpec:
     tools = [Tool(name="good"), Tool(name="lamp", parameters=parameters)]
-    return Wanted(None, ToolUse(tools=tools, **more), PLAIN)
+    return OutputSpec(None, ToolUse(tools=tools, **more), PLAIN)
 
 
 def test_what_calls_may_look_like_is_part_of_the_key():
@@ -108,7 +108,7 @@ def test_a_trial_of_tools_names_the_one_that_is_at_fault():
 
 def asking(request_id: int, scope: str) -> Request:
     spec = GenerateSpec(prompts=[], scope=scope)
-    return Request(request_id, spec, 0.0, wanted=form(f'{{"const": {request_id}}}'))
+    return Request(request_id, spec, 0.0, output=form(f'{{"const": {request_id}}}'))
 
 
 def test_schemas_of_each_key_are_compiled_in_turn(monkeypatch):

@@ -15,7 +15,7 @@ from edgeagent.engine.structured.byte_grammar import Effort
 from edgeagent.engine.structured.constraint import Constraint, Grammar
 from edgeagent.engine.structured.grammar import compile_source
 from edgeagent.engine.structured.grammar_compiler import complaint_of, try_out
-from edgeagent.engine.structured.output_spec import Wanted
+from edgeagent.engine.structured.output_spec import OutputSpec
 from edgeagent.engine.structured.schema_bounds import parsed
 from edgeagent.engine.structured.schema_relaxation import checked_loosely, loosened
 from edgeagent.engine.structured.schema_repair import Note, repaired, translated
@@ -29,7 +29,7 @@ from tests.engine.odd_schemas import ODD, of
 TIMEOUT_S = 10
 
 
-def made(wanted: Wanted) -> Grammar:
+def made(wanted: OutputSpec) -> Grammar:
     """Compiled as the worker compiles, over bytes."""
     from llguidance import LLTokenizer
 
@@ -47,9 +47,9 @@ def made(wanted: Wanted) -> Grammar:
     return compiled(wanted.source(lambda found: complaint_of(found, TIMEOUT_S)))
 
 
-def wanted(parameters: dict[str, Any], *, is_strict: bool = False) -> Wanted:
+def wanted(parameters: dict[str, Any], *, is_strict: bool = False) -> OutputSpec:
     tool = Tool(name="f", parameters=parameters, is_strict=is_strict)
-    return Wanted(None, ToolUse(tools=[tool], choice="required", is_parallel=False), PLAIN)
+    return OutputSpec(None, ToolUse(tools=[tool], choice="required", is_parallel=False), PLAIN)
 
 
 def call_of(grammar: Grammar, seed: int = 1) -> dict[str, Any]:
@@ -177,12 +177,12 @@ def test_the_bounds_on_size_and_depth_hold_for_every_schema(parameters, said):
 def test_a_form_that_is_not_strict_is_loose_likewise():
     schema = of({"type": "string", "format": "entity_id"})
     loose = Form(kind="json_schema", text=json.dumps(schema))
-    grammar = made(Wanted(loose))
+    grammar = made(OutputSpec(loose))
     assert [(n.tool, n.path, n.keyword) for n in grammar.notes] == [
         (None, "#/properties/a", "format")
     ]
     with pytest.raises(BadRequest, match="entity_id"):
-        Wanted(Form(kind="json_schema", text=loose.text, is_strict=True)).source()
+        OutputSpec(Form(kind="json_schema", text=loose.text, is_strict=True)).source()
 
 
 def test_notes_name_where_the_client_wrote_it():

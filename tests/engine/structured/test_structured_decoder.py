@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from edgeagent.engine.batching import time_slices
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.llama.sampler import Sampler
-from edgeagent.engine.output.text_stream import TextStream
 from edgeagent.engine.structured.json_completion import Ending
+from edgeagent.engine.structured.structured_decoder import StructuredDecoder
 from edgeagent.errors import SchemaUnsatisfiable, SchemaViolated
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
@@ -84,23 +84,17 @@ class Formed(Harness):
     """The engine's harness, with answers that have a form."""
 
     def ask(
-        self, request_id: int, prompt: list[int], max_new: int, grammar: Grammar, **spec: Any
-    ) -> Request:
+        self, request_id: int, prompt: list[int], max_new: int, grammar: Grammar,
+        ending: Ending | None = None, **spec: Any,
+    ) -> Request:  # fmt: skip
         options = {"sampling": Sampling(temperature=0)} | spec
         asked = GenerateSpec(prompts=[Prompt(tokens=prompt)], **options)
         request = Request(request_id, asked, self.now)
-        self.engine.submit([
-            Sequence(
-                request=request,
-                index=0,
-                tokens=array("i", [*prompt, *grammar.opening[:max_new]]),
-                n_prompt=len(prompt),
-                max_new=max_new,
-                sampler=Sampler(asked.sampling, N_VOCAB, [], 0),
-                text=TextStream(asked.stop),
-                constraint=grammar,  # type: ignore[arg-type]
-            )
-        ])  # fmt: skip
+        decoder = StructuredDecoder(
+            array("i", prompt), len(prompt), max_new, Sampler(asked.sampling, N_VOCAB, [], 0), asked.stop,
+            constraint=grammar, takeover="at once", ending=ending,  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.engine.submit([Sequence(request, 0, decoder)])
         return request
 
 
@@ -273,9 +267,7 @@ class Slow(Grammar):
 
 def ask_slow(harness: Formed, request_id: int, grammar: Slow) -> Request:
     """One whose room is looked at from the first token on, and which is closed at the last."""
-    request = harness.ask(request_id, [5, 6, 7], 12, grammar)
-    harness.engine._waiting[-1].ending = Ending(12, 0)
-    return request
+    return harness.ask(request_id, [5, 6, 7], 12, grammar, ending=Ending(12, 0))
 
 
 @pytest.fixture
@@ -315,7 +307,7 @@ def test_a_search_survives_that_its_answer_is_preempted(_one_piece_a_step):
         while (1, 0) not in one.ends:
             one.engine.step()
             running = one.engine._running
-            if running and running[0].drawing is not None and n_preempted < 3:
+            if running and running[0].decoder.is_drawing and n_preempted < 3:
                 one.engine._preempt(running[0])
                 n_preempted += 1
     assert n_preempted == 3 and harness.tokens(1) == quick.tokens(1)

@@ -1,12 +1,50 @@
-"""The waiting sequences of an engine as the scheduler's decisions see them."""
+"""The sequences of an engine as the plain data that the scheduler decides on."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
-from edgeagent.engine.batching.scheduler import Waiter, pick_displaced, pick_waiting, pick_yielding
+from edgeagent.engine.batching.runner import Row
+from edgeagent.engine.batching.scheduler import (
+    Lane,
+    Waiter,
+    pick_displaced,
+    pick_waiting,
+    pick_yielding,
+)
 from edgeagent.engine.batching.sequence import Sequence
+
+
+def lanes_of(running: Collection[Sequence], max_outputs: int) -> list[Lane]:
+    """A lane for each running sequence that has tokens to compute, of which `max_outputs` in all may have
+    logits.
+
+    Every token of a prompt that is scored has logits, and of each other sequence one at most. Where that is
+    more than there may be, a step takes fewer tokens of such prompts.
+    """
+    n_scored = sum(seq.is_scored for seq in running)
+    bound = max(1, (max_outputs - (len(running) - n_scored)) // n_scored) if n_scored else 0
+    return [
+        Lane(
+            seq.admission,
+            min(seq.n_pending, bound) if seq.is_scored else seq.n_pending,
+            seq.is_decoding,
+            seq.is_answering,
+        )
+        for seq in running
+        if seq.n_pending
+    ]
+
+
+def row_of(seq: Sequence, n: int) -> Row:
+    """The next `n` pending tokens of a running sequence, as one row of a step."""
+    return Row(
+        seq.seq_id or 0,
+        seq.tokens[seq.n_past : seq.n_past + n],
+        seq.n_past,
+        n if seq.is_scored else int(n == seq.n_pending),
+    )
 
 
 def take_next(

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 READ_BYTES = 32 << 10  # at once; what is read must be kept, whoever sent it
 SMALL_BODY_BYTES = 64 << 10  # left unread without closing the connection
+FIRST_REQUEST_S = 0.5  # for the first request of a connection that was accepted just before a stop
 LINGER_S = 10.0
 LINGER_SILENCE_S = 1.0
 LINGER_BYTES = 64 << 20
@@ -82,7 +83,7 @@ class GuardedProtocol(H11Protocol):
         cast(Any, transport).max_size = READ_BYTES  # asyncio's own is 256 KiB
         super().connection_made(_LingeringClose(self, transport))  # type: ignore[arg-type]
         self.peer = peer_network(self.client[0] if self.client else "")
-        self._since_s = self.loop.time()
+        self._made_s = self._since_s = self.loop.time()
         self._clock = self.loop.call_later(self.header_timeout_s, self._head_is_late)
         if len(self.connections) > self.max_connections // 2:
             self._make_place()
@@ -188,6 +189,18 @@ class GuardedProtocol(H11Protocol):
             self._socket.abort()
 
     # --- ends
+
+    def shutdown(self) -> None:
+        """End the connection because the daemon stops. A new one keeps a moment: its request is under way."""
+        left_s = self._made_s + FIRST_REQUEST_S - self.loop.time()
+        if cast(Any, self).cycle is None and left_s > 0:
+            self.loop.call_later(left_s, self._end)
+        else:
+            super().shutdown()
+
+    def _end(self) -> None:
+        if not self._socket.is_closing():
+            super().shutdown()
 
     @property
     def leaves_body(self) -> bool:

@@ -9,11 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from tests.api.wire import connect, post
-from tests.conftest import SMOLLM, serving
+from tests.conftest import SMOLLM, serving, wait_for
 
 SAID = [{"role": "user", "content": "Tell a story."}]
 LONG = {"stream": True, "ignore_eos": True}
@@ -101,3 +102,17 @@ def test_the_end_is_not_an_accident_in_the_log_and_leaves_nobody(ended):
     for word in ("Traceback", "CancelledError", "Exception in ASGI", " ERROR ", "timeout graceful"):
         assert word not in log
     assert status in (0, -signal.SIGTERM) and n_left == 0
+
+
+def test_a_connection_accepted_just_before_the_stop_is_still_answered(
+    stories_dir: Path, tmp_path: Path
+):
+    with (
+        serving(stories_dir, tmp_path / "state", preload=False) as daemon,
+        connect(daemon.url) as sock,
+    ):
+        httpx.get(f"{daemon.url}/health")  # so the connection before it has been accepted
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "Shutting down" in daemon.log.read_text())
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert rest(sock).startswith(b"HTTP/1.1 200")

@@ -22,17 +22,26 @@ def variables() -> dict[str, str]:
 
 
 def default_state_dir() -> Path:
-    if os.geteuid() == 0:
-        return Path("/var/lib/edgeagent")
-    base = os.environ.get("XDG_STATE_HOME")
-    return Path(base or Path.home() / ".local" / "state") / "edgeagent"
+    """In the user's home; the system's directory for root and for users of services, who have no home."""
+    base = _user_dir("XDG_STATE_HOME", ".local/state")
+    return base / "edgeagent" if base is not None else Path("/var/lib/edgeagent")
 
 
 def default_key_file() -> Path:
+    """As `default_state_dir`, but never in it: a copy of the state directory must not open the store."""
+    base = _user_dir("XDG_CONFIG_HOME", ".config")
+    return (base if base is not None else Path("/etc")) / "edgeagent" / "store.key"
+
+
+def _user_dir(variable: str, in_home: str) -> Path | None:
     if os.geteuid() == 0:
-        return Path("/etc/edgeagent/store.key")
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return Path(base or Path.home() / ".config") / "edgeagent" / "store.key"
+        return None
+    if base := os.environ.get(variable):
+        return Path(base)
+    try:
+        return Path.home() / in_home
+    except RuntimeError:
+        return None
 
 
 def keep_kernels() -> None:
@@ -50,6 +59,19 @@ def listen_fds(pid: int) -> int:
         return 0
     count = os.environ.get("LISTEN_FDS", "0")
     return int(count) if count.isdigit() else 0
+
+
+def notify_socket() -> str | None:
+    """Address of the service manager's notification socket (NOTIFY_SOCKET), if there is a manager."""
+    return os.environ.get("NOTIFY_SOCKET") or None
+
+
+def watchdog_s(pid: int) -> float | None:
+    """Seconds after which the service manager ends process `pid` if it does not report (WATCHDOG_USEC)."""
+    if os.environ.get("WATCHDOG_PID", str(pid)) != str(pid):
+        return None
+    interval = os.environ.get("WATCHDOG_USEC", "")
+    return int(interval) / 1e6 if interval.isdigit() and int(interval) > 0 else None
 
 
 def credential(name: str) -> Path | None:

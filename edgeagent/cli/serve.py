@@ -16,15 +16,15 @@ from edgeagent.api.http.loopback import is_loopback
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.daemon.heap import use_one_arena
 from edgeagent.daemon.instance_lock import InstanceLock
+from edgeagent.daemon.notify import ServiceManager
 from edgeagent.daemon.preload import Preload
-from edgeagent.daemon.sockets import bind, listen
+from edgeagent.daemon.sockets import addresses, bind, inherited_sockets, listen, shown
 from edgeagent.device.configuration import Configuration
+from edgeagent.environment import notify_socket, watchdog_s
 from edgeagent.errors import StartFailed
 from edgeagent.worker import log_format
 
 logger = logging.getLogger(__name__)
-
-FIRST_INHERITED_FD = 3
 
 
 @click.command()
@@ -82,48 +82,14 @@ def _serve(
     # Imported here: it takes a second, during which the worker loads its model.
     from edgeagent.daemon.app import Daemon
 
-    daemon = Daemon(configuration, inherited, preload, bootstrap_key_file=bootstrap_key_file)
+    manager = ServiceManager(notify_socket(), watchdog_s(os.getpid()))
+    daemon = Daemon(
+        configuration, inherited, preload, bootstrap_key_file=bootstrap_key_file, manager=manager
+    )
     settings = configuration.settings
     for sock in sockets or [bind(settings.http.host, settings.http.port)]:
         if inherited is None:
             listen(sock)
-        click.echo(f"edgeagent listens on {_shown(sock)} (API under /v1, documentation at /schema)")
+        click.echo(f"edgeagent listens on {shown(sock)} (API under /v1, documentation at /schema)")
     sys.stdout.flush()
     asyncio.run(daemon.serve(sockets))
-
-
-def inherited_sockets() -> list[socket.socket]:
-    """Listening sockets that systemd opened for this process (sd_listen_fds(3)); none without systemd.
-
-    Raises: StartFailed for a descriptor that is not a socket.
-    """
-    from edgeagent.environment import listen_fds
-
-    sockets = []
-    for fd in range(FIRST_INHERITED_FD, FIRST_INHERITED_FD + listen_fds(os.getpid())):
-        try:
-            sock = socket.socket(fileno=fd)
-        except OSError as exc:
-            raise StartFailed(
-                f"LISTEN_FDS names descriptor {fd}, which is not a socket ({exc.strerror}): unset it, or "
-                "let systemd set it."
-            ) from exc
-        sockets.append(sock)
-    return sockets
-
-
-def addresses(sockets: list[socket.socket]) -> list[str] | None:
-    """The addresses of these sockets; None if there are none. A Unix socket counts as loopback."""
-    if not sockets:
-        return None
-    return [
-        sock.getsockname()[0] if sock.family in (socket.AF_INET, socket.AF_INET6) else "localhost"
-        for sock in sockets
-    ]
-
-
-def _shown(sock: socket.socket) -> str:
-    if sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return f"unix:{sock.getsockname()}"
-    host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

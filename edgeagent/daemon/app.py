@@ -28,6 +28,7 @@ from edgeagent.daemon.bootstrap_key import bootstrap
 from edgeagent.daemon.erasure_participants import ErasureParticipants
 from edgeagent.daemon.heap import return_free_pages
 from edgeagent.daemon.idle_benchmark import IdleBenchmark
+from edgeagent.daemon.notify import ServiceManager
 from edgeagent.daemon.preload import Preload
 from edgeagent.device.benchmark import Measuring
 from edgeagent.device.configuration import Configuration
@@ -70,9 +71,11 @@ class Daemon:
         preload: Preload | None = None,
         *,
         bootstrap_key_file: Path | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
         self.settings = settings = configuration.settings
         exposed = [a for a in addresses or (settings.http.host,) if not is_loopback(a)]
+        self._manager = manager or ServiceManager(None)
         path = StoreFiles(settings.store_dir).database
         if exposed and not path.exists() and bootstrap_key_file is None:
             refuse_open_bind(exposed[0], settings, has_key=False)  # and nothing has been made
@@ -194,6 +197,7 @@ class Daemon:
                 logger.warning("no_model models_dir=%s hint='edgeagent models install'", folder)
             async with self.pool.lease(self.agent.route(None).model_id, EngineClient):
                 logger.info("ready model=%s", self.agent.route(None).model_id)
+                self._manager.status(f"Ready, model {self.agent.route(None).model_id} is loaded")
         return_free_pages()
 
     def _default_path(self) -> Path | None:
@@ -205,6 +209,7 @@ class Daemon:
         return None
 
     async def close(self) -> None:
+        """Stop every part, in the opposite order of their start."""
         if self._preloading is not None:
             self._preloading.cancel()
         await self._idle.close()
@@ -217,6 +222,7 @@ class Daemon:
         self.keyring.close()
         if self.database is not None:
             await asyncio.to_thread(self.database.close)
+        await self._manager.close()
 
     async def _settle(self) -> None:
         """Write down what is still in memory."""
@@ -249,9 +255,18 @@ class Daemon:
         """Answer on these sockets until told to stop by SIGINT or SIGTERM."""
         for sock in sockets:
             server.send_at_once(sock)
-        await server.server(self.app, self.settings.http, self.background.close).serve(
-            sockets=sockets
+        http = server.server(
+            self.app,
+            self.settings.http,
+            at_start=self._report_ready,
+            at_stop=self._manager.stopping,
+            at_end=self.background.close,
         )
+        await http.serve(sockets=sockets)
+
+    def _report_ready(self) -> None:
+        self._manager.ready("Ready")
+        self._manager.watch(lambda: self.pool.is_watching)
 
 
 def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:

@@ -1,10 +1,14 @@
-"""Listening sockets of the daemon: bind early; listen once the daemon can serve."""
+"""Listening sockets: the daemon's own (bind early; listen once it can serve) or the service manager's."""
 
 from __future__ import annotations
 
+import os
 import socket
 
+from edgeagent.environment import listen_fds
 from edgeagent.errors import StartFailed
+
+FIRST_INHERITED_FD = 3
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -27,6 +31,53 @@ def listen(sock: socket.socket) -> None:
         host, port = sock.getsockname()[:2]
         sock.close()
         raise _refused(host, port, exc) from exc
+
+
+def inherited_sockets() -> list[socket.socket]:
+    """Listening sockets that systemd opened for this process (sd_listen_fds(3)); none without it.
+
+    Raises: StartFailed for a descriptor that is no listening stream socket.
+    """
+    sockets = []
+    for fd in range(FIRST_INHERITED_FD, FIRST_INHERITED_FD + listen_fds(os.getpid())):
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError as exc:
+            raise StartFailed(
+                f"LISTEN_FDS names descriptor {fd}, which is no socket ({exc.strerror}): unset it, or let "
+                "systemd set it."
+            ) from exc
+        if not _is_listening(sock):
+            raise StartFailed(
+                f"Descriptor {fd} from LISTEN_FDS is a socket that does not listen for streams: use "
+                "ListenStream= in the socket unit."
+            )
+        sockets.append(sock)
+    return sockets
+
+
+def addresses(sockets: list[socket.socket]) -> list[str] | None:
+    """The addresses that these sockets listen on; None without sockets. A Unix socket counts as loopback."""
+    if not sockets:
+        return None
+    return [
+        sock.getsockname()[0] if sock.family in (socket.AF_INET, socket.AF_INET6) else "localhost"
+        for sock in sockets
+    ]
+
+
+def shown(sock: socket.socket) -> str:
+    """The address of a socket as a client would write it."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return f"unix:{sock.getsockname()}"
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_listening(sock: socket.socket) -> bool:
+    return sock.type == socket.SOCK_STREAM and bool(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    )
 
 
 def _refused(host: str, port: int, exc: OSError) -> StartFailed:

@@ -29,6 +29,7 @@ from edgeagent.worker.process import WorkerProcess
 logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 1.0
+WATCH_GRACE_S = 15.0  # a busy device wakes late; a worker that is killed takes a moment to end
 
 Client = TypeVar("Client", bound=WorkerClient)
 
@@ -70,6 +71,7 @@ class Pool:
         self._loading = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._is_closing = False
+        self._watched_s = time.monotonic()
 
     async def open(self) -> None:
         """Start watching for workers that hang and models that are idle."""
@@ -350,6 +352,18 @@ class Pool:
                     "engine_broken model=%s n_deaths=%s", resident.model_id, resident.n_deaths
                 )
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether the care for workers goes on: it has run lately, and no worker is silent past its end."""
+        now = time.monotonic()
+        bound_s = self._worker.hang_timeout_s + WATCH_GRACE_S
+        silent = any(
+            client.is_alive and now - client.last_beat_s > bound_s
+            for resident in self.residents()
+            if (client := resident.client) is not None
+        )
+        return not silent and now - self._watched_s < WATCH_GRACE_S
+
     async def _watch(self) -> None:
         """End workers that have been silent for too long, whose death does the rest; unload models
         that nobody has asked for a while."""
@@ -357,6 +371,7 @@ class Pool:
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             now = time.monotonic()
+            self._watched_s = now
             slept, last = now - last, now
             if slept > 5 * WATCH_INTERVAL_S:
                 continue  # it was this process that stood still: heartbeats wait in the socket

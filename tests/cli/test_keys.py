@@ -182,7 +182,7 @@ def test_with_both_the_daemon_listens_and_asks_everybody_for_a_key(keys, tmp_pat
 
 
 def test_an_inherited_address_counts_as_one_that_was_asked_for(tmp_path: Path):
-    from edgeagent.cli.serve import addresses
+    from edgeagent.daemon.sockets import addresses
 
     with socket.create_server(("0.0.0.0", 0)) as everywhere, socket.create_server(
         ("127.0.0.1", 0)

@@ -39,22 +39,37 @@ def send_at_once(sock: socket.socket) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which ends by telling its clients. `at_end` is called when the grace is over."""
+    """uvicorn's server, which ends by telling its clients.
+
+    `at_start` is called once connections are accepted, `at_stop` when the server is told to stop, `at_end`
+    when the grace is over.
+    """
 
     def __init__(
         self,
         config: uvicorn.Config,
         stopping: Shutdown,
         grace_s: float,
+        *,
+        at_start: Callable[[], None],
+        at_stop: Callable[[], None],
         at_end: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(config)
+        self._at_start = at_start
+        self._at_stop = at_stop
         self._stopping = stopping
         self._grace_s = grace_s
         self._at_end = at_end
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._at_start()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept nothing more, let answers finish for a while, then end them with an error."""
+        self._at_stop()
         end = asyncio.create_task(self._end(), name="shutdown")
         try:
             await super().shutdown(sockets)
@@ -69,7 +84,12 @@ class Server(uvicorn.Server):
 
 
 def server(
-    app: ASGIApp, settings: HttpSettings, at_end: Callable[[], Awaitable[None]]
+    app: ASGIApp,
+    settings: HttpSettings,
+    *,
+    at_start: Callable[[], None],
+    at_stop: Callable[[], None],
+    at_end: Callable[[], Awaitable[None]],
 ) -> uvicorn.Server:
     """A server for sockets that are listened on already, by us or by systemd. `at_end` ends what goes
     on without its client."""
@@ -101,4 +121,11 @@ def server(
         # Only what says nothing at the end is cancelled by uvicorn.
         timeout_graceful_shutdown=settings.shutdown_grace_s + LAST_WORDS_S,  # type: ignore[arg-type]
     )
-    return Server(config, stopping, settings.shutdown_grace_s, at_end)
+    return Server(
+        config,
+        stopping,
+        settings.shutdown_grace_s,
+        at_start=at_start,
+        at_stop=at_stop,
+        at_end=at_end,
+    )

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import select
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -193,56 +189,6 @@ def test_a_client_that_does_not_read_is_dropped_and_hurts_nobody_else(tmp_path: 
 def connect_address(url: str) -> tuple[str, int]:
     host, _, port = url.removeprefix("http://").rpartition(":")
     return host, int(port)
-
-
-INHERIT = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3, inheritable=True)
-os.environ["LISTEN_FDS"] = "1"
-os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.executable, [sys.executable, "-m", "edgeagent", "serve", *sys.argv[2:]])
-"""
-
-
-def activated(sock: socket.socket, state_dir: Path) -> subprocess.Popen[str]:
-    """A daemon that is handed a socket as systemd hands it over."""
-    config = state_dir / "edgeagent.toml"
-    config.write_text("models.preload = false\n")
-    arguments = ["--state-dir", str(state_dir), "--config", str(config)]
-    return subprocess.Popen(
-        [sys.executable, "-c", INHERIT, str(sock.fileno()), *arguments],
-        pass_fds=[sock.fileno()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def test_a_socket_from_systemd_is_served(tmp_path: Path):
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-        process = activated(sock, tmp_path)
-        try:
-            # The connection waits in the socket's queue until the daemon is up.
-            reply = httpx.get(f"http://127.0.0.1:{port}/health", timeout=30)
-            assert reply.json()["status"] == "ok"
-        finally:
-            process.send_signal(signal.SIGTERM)
-            out, _ = process.communicate(timeout=15)
-    assert re.search(rf"127\.0\.0\.1:{port}\b", out)
-
-
-def test_an_inherited_socket_that_others_can_reach_is_refused(tmp_path: Path):
-    with socket.create_server(("0.0.0.0", 0)) as sock:
-        process = activated(sock, tmp_path)
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == 2
-    assert "0.0.0.0" in err and "Traceback" not in err
-
-
-def test_something_inherited_that_is_no_socket_is_a_clear_error(tmp_path: Path):
-    with (tmp_path / "file").open("w") as file:
-        process = activated(file, tmp_path)  # type: ignore[arg-type]
-        _, err = process.communicate(timeout=30)
-    assert process.returncode == 2
-    assert len(err.splitlines()) == 1 and "LISTEN_FDS" in err
 
 
 def test_the_openapi_page_describes_the_endpoints(daemon: DaemonProcess):

@@ -54,7 +54,8 @@
     |  `- BackupFailed                  backup_failed            a damaged backup, or one that cannot be made
     |- ForgeFailed                      forge_failed             training: a recipe, a data set, a checkpoint
     |- SettingsError                    settings_error           a configuration value is wrong
-    `- StartFailed                      start_failed             the daemon cannot start: port, directory
+    |- StartFailed                      start_failed             the daemon cannot start: port, directory
+    `- ServiceFailed                    service_failed           the systemd service cannot be installed
 
 A message has four parts: what, the value, the bound, the way out. `api/http/errors.py` maps each
 code to an HTTP status; the CLI prints the message on one line and exits with 2.
@@ -301,6 +302,10 @@ class SettingsError(EdgeAgentError):
 
 class StartFailed(EdgeAgentError):
     code = "start_failed"
+
+
+class ServiceFailed(EdgeAgentError):
+    code = "service_failed"
 
 
 def by_code(

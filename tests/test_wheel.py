@@ -14,11 +14,13 @@ PROGRAM = """
 from pathlib import Path
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.catalog.manifest import load_catalog
+from edgeagent.cli.shared.service_units import UNITS, unit_text, units_dir
 from edgeagent.device.library import load_all
 import edgeagent
 print(edgeagent.__file__)
 print("smollm2-135m-instruct" in load_catalog(shipped_models_dir() / "catalog.toml"))
 print("pi5-8gb" in load_all())
+print(units_dir().relative_to(Path(edgeagent.__file__).parent), unit_text(UNITS[0], Path("/x"), 1) != "")
 print([model.id for model in Library(Path("none")).installed()])
 """
 
@@ -45,4 +47,4 @@ def test_catalog_profiles_and_shipped_models_are_found_in_an_installed_wheel(tmp
     origin, *found = done.stdout.splitlines()
     assert Path(origin).is_relative_to(site)
     shipped = [model.id for model in Library(tmp_path / "none", ROOT / "models").installed()]
-    assert found == ["True", "True", str(shipped)]
+    assert found == ["True", "True", "systemd True", str(shipped)]

@@ -21,6 +21,7 @@ COMMANDS = {
     "audit": "edgeagent.cli.audit",
     "forge": "edgeagent.cli.forge",
     "doctor": "edgeagent.cli.doctor",
+    "service": "edgeagent.cli.service",
 }
 
 

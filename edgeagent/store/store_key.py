@@ -141,7 +141,7 @@ def obtain(settings: Settings) -> Secret | None:
     _refuse_inside(path, settings.state_dir)
     if not path.exists():
         _refuse_lost(path, files)
-        _make(path)
+        make_key_file(path)
     _refuse_readable_by_others(path)
     return Secret(_parse(_read(path), path), f"key file {path}")
 
@@ -242,8 +242,8 @@ def _refuse_readable_by_others(path: Path) -> None:
         )
 
 
-def _make(path: Path) -> None:
-    """A new key, whole and on the disk before anything is sealed with it; of two makers one wins."""
+def make_key_file(path: Path) -> None:
+    """Make a new key, whole and on the disk before anything is sealed with it; of two makers one wins."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -15,6 +15,8 @@ COMMANDS = [
     ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"], ["keys", "rotate"],
     ["keys", "forget"], ["bundle", "keys"], ["bundle", "keys", "show"], ["data", "tables"],
     ["data", "rows"], ["data", "query"], ["data", "schema"], ["data", "copy"],
+    ["service"], ["service", "install"], ["service", "uninstall"], ["service", "status"],
+    ["service", "run"], ["service", "make-key"],
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from edgeagent.api.http.error_docs import document_errors
 from edgeagent.api.ollama import chat as ollama
 from edgeagent.api.ollama import models as ollama_models
 from edgeagent.api.openai import (
+    audio,
     chat,
     completions,
     conformance,
@@ -38,6 +39,7 @@ ROUTES = [
     completions.complete,
     embeddings.embed,
     *rerank.HANDLERS,
+    *audio.HANDLERS,
     tokens.tokenize,
     tokens.detokenize,
     tokens.tokenizer_info,

@@ -24,6 +24,7 @@ from edgeagent.api.http.limits import FailureThrottle, Limiter
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.read_audit import ReadAudit
+from edgeagent.api.http.uploads import Uploads
 from edgeagent.daemon.bootstrap_key import bootstrap
 from edgeagent.daemon.erasure_participants import ErasureParticipants
 from edgeagent.daemon.heap import return_free_pages
@@ -45,6 +46,7 @@ from edgeagent.serving.model_cards import ModelCards
 from edgeagent.serving.one_shot import OneShotService
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.terminal_history import forget_history
+from edgeagent.serving.transcription import TranscriptionService
 from edgeagent.settings import Settings
 from edgeagent.settings.routing import RoutingSettings
 from edgeagent.store.database import open_store
@@ -124,6 +126,7 @@ class Daemon:
             self.pool, self.keyring, self.prefix_store, settings.state_dir,
         ).register(self.hub)  # fmt: skip
         self.one_shots = OneShotService(self.pool, self.models, self._note)
+        self.transcriptions = TranscriptionService(self.pool, self.one_shots, self._note)
         self.cards = ModelCards(self.pool, self.models, settings.pool.idle_unload_s or None)
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleBenchmark(measuring, lambda: self.pool.is_busy, self._default_path)
@@ -136,17 +139,19 @@ class Daemon:
         """What a request passes on its way to the routes."""
         settings = self.settings
         paths = Paths.of(self.api.routes)
+        uploads = Uploads({"/v1/audio": settings.speech.max_upload_bytes})
         api: ASGIApp = ReadAudit(self.api, self.keyring) if settings.store.audit_reads else self.api
         authentication = auth.Authentication(
             api,
             self.keyring,
             Limiter(max_running=max(1, settings.http.max_connections * 3 // 4)),
             FailureThrottle(),
-            Bodies(settings.http),
+            Bodies(settings.http, settings.speech.max_upload_bytes),
             paths,
             is_exposed=is_exposed,
+            uploads=uploads,
         )
-        rules = host_and_origin.rules(settings.http, is_local=not is_exposed)
+        rules = host_and_origin.rules(settings.http, is_local=not is_exposed, uploads=uploads)
         return host_and_origin.RequestGuard(authentication, rules, paths)
 
     def _api(self) -> Litestar:
@@ -154,6 +159,7 @@ class Daemon:
             "agent": self.agent,
             "archive": self.archive,
             "one_shots": self.one_shots,
+            "transcriptions": self.transcriptions,
             "cards": self.cards,
             "custody": self.custody,
             "conversations": self.conversations,

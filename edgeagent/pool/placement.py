@@ -33,6 +33,7 @@ from edgeagent.device.measure import Measurement
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, ModelAltered, ModelNotFound
 from edgeagent.pool import Placement
+from edgeagent.pool.speech_placement import speech_placement
 from edgeagent.pool.template_facts import LearntTemplates
 from edgeagent.routing.aliases import Aliases
 from edgeagent.settings import Settings
@@ -50,6 +51,7 @@ TASKS: dict[str, Task] = {
     "assistant": "generate",
     "embedding": "embed",
     "rerank": "rerank",
+    "speech": "transcribe",
 }
 # Sequences of one step of an embedding model: more of the shortest texts than a step has tokens for.
 TEXTS_PER_STEP = 64
@@ -290,8 +292,7 @@ class InstalledModels:
             self.integrity.require(self._waiting[model_id])
         self._library.resolve(model_id)  # says what is near, or that it is not installed
         raise ModelNotFound(
-            f"Model {model_id!r} neither generates text nor makes embeddings nor ranks: GET /v1/models "
-            "lists those that do.",
+            f"Model {model_id!r} is of no kind that is served: GET /v1/models lists those that are.",
             param="model",
         )
 
@@ -317,6 +318,8 @@ class InstalledModels:
         model = self.find(model_id)
         try:
             identity = await asyncio.to_thread(self.integrity.verified, model)
+            if self.task(model) == "transcribe":
+                return speech_placement(model, self._settings, self._n_threads)
             facts = await asyncio.to_thread(inspect_apart, model.path)
             self.integrity.check_template(model, facts.template_sha256)
             template = await asyncio.to_thread(self.integrity.template, model)

@@ -21,6 +21,7 @@ KINDS: dict[Task, TaskWords] = {
     "generate": TaskWords("generates text", "/v1/chat/completions", "smollm2-135m-instruct"),
     "embed": TaskWords("makes embeddings", "/v1/embeddings", "all-minilm-l6-v2"),
     "rerank": TaskWords("ranks documents", "/v1/rerank", "jina-reranker-v1-tiny-en"),
+    "transcribe": TaskWords("transcribes speech", "/v1/audio/transcriptions", "whisper-tiny.en"),
 }
 
 

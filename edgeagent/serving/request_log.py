@@ -110,6 +110,7 @@ def noted(
     ttft_ms: float | None = None,
     tpot_ms: float | None = None,
     finish: str | None = None,
+    audio_s: float | None = None,
 ) -> RequestRow:
     """The row of a request that ends now."""
     return RequestRow(
@@ -129,6 +130,7 @@ def noted(
         tpot_ms=tpot_ms,
         total_ms=1e3 * (time.monotonic() - request.started_s),
         created_ms=int(1e3 * time.time()),
+        audio_s=audio_s,
     )
 
 

@@ -15,6 +15,7 @@ from edgeagent.settings.http import HttpSettings
 from edgeagent.settings.models import ModelsSettings
 from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.routing import RoutingSettings
+from edgeagent.settings.speech import SpeechSettings
 from edgeagent.settings.store import StoreSettings
 from edgeagent.settings.table import SettingsTable
 from edgeagent.settings.worker import WorkerSettings
@@ -39,6 +40,7 @@ class Settings(SettingsTable):
     pool: PoolSettings = PoolSettings()
     engine: EngineSettings = EngineSettings()
     worker: WorkerSettings = WorkerSettings()
+    speech: SpeechSettings = SpeechSettings()
     store: StoreSettings = StoreSettings()
     device: DeviceSettings = DeviceSettings()
 

@@ -16,6 +16,7 @@ from edgeagent.speech.segments import Segment, Word
 MIN_CONFIDENCE = 0.25
 # Where there is hardly any speech in a window, or the model itself doubts it, more is asked.
 DOUBTFUL_SPEECH_S, DOUBTFUL_NO_SPEECH = 0.8, 0.6
+DOUBTFUL_LOGPROB = -1.0
 DOUBTFUL_CONFIDENCE = 0.5
 # The same words so many times in a row are a loop.
 MAX_REPEATS = 5
@@ -27,7 +28,11 @@ def believed(segment: Segment, speech_s: float) -> bool:
     confidence = segment.confidence
     if confidence is None:
         return True
-    is_doubtful = speech_s < DOUBTFUL_SPEECH_S or segment.no_speech_prob > DOUBTFUL_NO_SPEECH
+    is_doubtful = (
+        speech_s < DOUBTFUL_SPEECH_S
+        or segment.no_speech_prob > DOUBTFUL_NO_SPEECH
+        or segment.avg_logprob < DOUBTFUL_LOGPROB
+    )
     return confidence >= (DOUBTFUL_CONFIDENCE if is_doubtful else MIN_CONFIDENCE)
 
 

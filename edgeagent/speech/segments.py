@@ -22,6 +22,10 @@ class Word(Part, frozen=True, kw_only=True):
     confidence: float = 0.0
     speaker: str | None = None
 
+    @property
+    def middle_s(self) -> float:
+        return (self.start_s + self.end_s) / 2
+
 
 class TokenScore(Part, frozen=True, kw_only=True):
     """One token of the text and its log probability."""

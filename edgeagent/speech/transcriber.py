@@ -102,10 +102,7 @@ class Transcriber:
                 continue
             segments = list(_of_window(session, window, options, by_channel))
             if options.has_logprobs:
-                segments = [
-                    msgspec.structs.replace(s, logprobs=session.scores(s, window.samples))
-                    for s in segments
-                ]
+                segments = session.scored(segments, window.samples)
             yield Heard(tuple(segments), window.end_s, session.language or "")
 
 

@@ -7,16 +7,19 @@ What is done here rather than left to the library:
                `multilingual` switch changes the language token alone, which translates
     prompt     vocabulary, prompt and the text before share half the context: its hotwords and previous text
                have half each and overflow it together
+    the end    of a window is not heard once more when its speech is over: that takes longer than the speech,
+               and gives words that nobody said
     batches    are not used: its batched pipeline drops the text before and the temperature fallback
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from faster_whisper import WhisperModel
 
@@ -32,6 +35,8 @@ from edgeagent.speech.word_times import Timed, refined, sound_of
 # It tells of every recording.
 logging.getLogger("faster_whisper").setLevel(logging.WARNING)
 
+# Speech that is left when a segment ends so near to the end of all speech is none.
+TAIL_S = 0.5
 # A language other than that of the window before must be this likely to be believed.
 LANGUAGE_PROBABILITY = 0.5
 
@@ -123,7 +128,7 @@ class Session:
             vad_filter=False,
             multilingual=False,
         )
-        found = list(given)
+        found = _until(given, window.speech_end_s - TAIL_S)
         for raw in found:  # with its marks of time: the model goes on as it was taught to
             self._prompt.add(raw.tokens, raw.temperature)
         yield from self._refined(found, window, heard)
@@ -155,7 +160,9 @@ class Session:
             own = [self._on_the_clock(next(timed), window) for _ in raw.words or ()]
             if segment := self._with_words(raw, own, window):
                 segments.append(segment)
-        yield from without_loops([s for s in segments if believed(s, window.speech_s)])
+        yield from without_loops(
+            [s for s in segments if believed(s, window.speech_s) and window.is_speech(s.words)]
+        )
 
     @staticmethod
     def _on_the_clock(word: Timed, window: Window) -> Word:
@@ -204,24 +211,43 @@ class Session:
             seek=round(100 * window.start_s),
         )
 
-    def scores(self, segment: Segment, samples: Samples) -> tuple[TokenScore, ...]:
-        """The log probability of each of a segment's tokens, given the samples that it was heard in."""
+    def scored(self, segments: Sequence[Segment], samples: Samples) -> list[Segment]:
+        """The segments of a window with the log probability of each token, given the window's samples."""
+        texts = [segment.tokens for segment in segments]
+        if not any(texts):
+            return list(segments)
         tokenizer = self._model.hf_tokenizer
         extractor = self._model.feature_extractor
         features = extractor(samples)[..., : extractor.nb_max_frames]
         n_frames = features.shape[-1]
         padded = np.pad(features, ((0, 0), (0, extractor.nb_max_frames - n_frames)))
         start = [tokenizer.token_to_id("<|startoftranscript|>")]
-        if self.language is not None and len(self._known) > 1:
+        if len(self._known) > 1:
             start += [tokenizer.token_to_id(f"<|{self.language}|>")]
             start += [tokenizer.token_to_id(f"<|{self._options.task}|>")]
-        encoded = self._model.encode(padded)
-        (aligned,) = self._model.model.align(encoded, start, [list(segment.tokens)], n_frames)
-        pairs = zip(segment.tokens, aligned.text_token_probs, strict=False)
-        return tuple(self._score(token, float(probability)) for token, probability in pairs)
+        told = [token for text in texts for token in text]
+        (aligned,) = self._model.model.align(self._model.encode(padded), start, [told], n_frames)
+        pairs = iter(zip(told, aligned.text_token_probs, strict=True))
+        return [
+            msgspec.structs.replace(
+                segment,
+                logprobs=tuple(self._score(*next(pairs)) for _ in segment.tokens),
+            )
+            for segment in segments
+        ]
 
     def _score(self, token: int, probability: float) -> TokenScore:
         text = self._model.hf_tokenizer.decode([token])
         return TokenScore(
             token=text, logprob=float(np.log(max(probability, 1e-9))), bytes=list(text.encode())
         )
+
+
+def _until(given: Iterable[Any], end_s: float) -> list[Any]:
+    """The segments up to the one that reaches `end_s`; later ones are not computed."""
+    found = []
+    for raw in given:
+        found.append(raw)
+        if raw.end >= end_s:
+            break
+    return found

@@ -7,16 +7,19 @@ cut and no sentence where that can be helped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeagent.speech.segments import Word
 from edgeagent.speech.vad import RATE_HZ, SpeechProbability, Stretch, StretchFinder, VadOptions
 
 WINDOW_S = 28.0
 PAUSE_S = 2.0
+# Words so near to speech are part of it.
+NEAR_S = 0.15
 
 Samples = NDArray[np.float32]
 
@@ -58,6 +61,20 @@ class Window:
     def speech_s(self) -> float:
         """How much of it is speech."""
         return sum(stretch.end - stretch.start for stretch in self.stretches) / RATE_HZ
+
+    @property
+    def speech_end_s(self) -> float:
+        """Where speech ends, on the window's own clock."""
+        return self.sample_at(self.stretches[-1].end / RATE_HZ) / RATE_HZ
+
+    def is_speech(self, words: Sequence[Word]) -> bool:
+        """Whether any of these words was said where speech was found."""
+        near = round(NEAR_S * RATE_HZ)
+        return any(
+            stretch.start - near <= word.middle_s * RATE_HZ <= stretch.end + near
+            for word in words
+            for stretch in self.stretches
+        )
 
     def sample_at(self, second: float) -> int:
         """Where a moment of the recording is in the window."""

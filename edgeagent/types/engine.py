@@ -8,7 +8,7 @@ from edgeagent.types.worker import WorkerConfig, WorkerFacts, WorkerHealth
 
 # What a worker does with its model: continue texts, turn each into one vector, or say of each how well it
 # answers a question.
-Task = Literal["generate", "embed", "rerank"]
+Task = Literal["generate", "embed", "rerank", "transcribe"]
 
 
 class EngineFacts(WorkerFacts, frozen=True, kw_only=True):

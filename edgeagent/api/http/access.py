@@ -32,6 +32,7 @@ RULES = (
     Rule("POST", "/v1/messages", "chat"),  # and counting their tokens
     Rule("POST", "/api/chat", "chat"),
     Rule("POST", "/api/generate", "chat"),
+    Rule("POST", "/v1/audio", "transcribe"),
     Rule("POST", "/v1/embeddings", "embeddings"),
     Rule("POST", "/v1/rerank", "embeddings"),
     Rule("POST", "/v2/rerank", "embeddings"),

@@ -24,6 +24,7 @@ from edgeagent.api.http.encodings import encoding_of
 from edgeagent.api.http.errors import encoded, no_such_method, nothing_here, status_of, translate
 from edgeagent.api.http.limits import Admission, FailureThrottle, Limiter
 from edgeagent.api.http.paths import Paths
+from edgeagent.api.http.uploads import Uploads
 from edgeagent.errors import EdgeAgentError, InsufficientScope, Unauthorized
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.keys import looks_like_one
@@ -56,7 +57,9 @@ class Authentication:
         paths: Paths,
         *,
         is_exposed: bool,
+        uploads: Uploads | None = None,
     ) -> None:
+        self._uploads = uploads or Uploads({})
         self._app = app
         self._keyring = keyring
         self._limiter = limiter
@@ -105,7 +108,8 @@ class Authentication:
             connection.is_known = True
         headers = scope["headers"]
         try:
-            body = await self._bodies.read(receive, caller.key_id, encoding_of(headers))
+            most = self._uploads.max_bytes(scope["path"])
+            body = await self._bodies.read(receive, caller.key_id, encoding_of(headers), most)
         except EdgeAgentError as exc:
             await _refuse(exc, admission.headers(), scope, send)
             return

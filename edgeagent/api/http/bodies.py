@@ -26,12 +26,14 @@ RETRY_AFTER_S = 2.0
 class Body:
     """One body. Event loop's thread only; `close` may be called twice."""
 
-    def __init__(self, bodies: Bodies, holder: str, encoding: str, started_s: float) -> None:
+    def __init__(
+        self, bodies: Bodies, holder: str, encoding: str, started_s: float, max_bytes: int
+    ) -> None:
         self._bodies = bodies
         self.holder = holder
         self.encoding = encoding
         self.started_s = started_s
-        self.max_bytes = bodies.max_body_bytes
+        self.max_bytes = max_bytes
         self.n_bytes = 0  # that count
         self.is_complete = False
         self.is_evicted = False
@@ -87,9 +89,9 @@ class Body:
 class Bodies:
     """All bodies of a daemon. Event loop's thread only."""
 
-    def __init__(self, settings: HttpSettings) -> None:
+    def __init__(self, settings: HttpSettings, max_upload_bytes: int = 0) -> None:
         self.max_body_bytes = settings.max_body_bytes
-        self.max_bytes = max(settings.max_bodies_bytes, settings.max_body_bytes)
+        self.max_bytes = max(settings.max_bodies_bytes, settings.max_body_bytes, max_upload_bytes)
         self.timeout_s = settings.body_timeout_s
         self._open: dict[Body, None] = {}
         self._held: Counter[str] = Counter()
@@ -100,13 +102,20 @@ class Bodies:
         """Counted bytes of all bodies."""
         return self._n_bytes
 
-    async def read(self, receive: Receive, holder: str, encoding: str = "identity") -> Body:
-        """A whole body. Whoever reads it must `close` it.
+    async def read(
+        self,
+        receive: Receive,
+        holder: str,
+        encoding: str = "identity",
+        max_bytes: int | None = None,
+    ) -> Body:
+        """A whole body, of an upload with a bound of its own (`max_bytes`). Whoever reads it must `close` it.
 
         Raises: BadRequest for one that stops or comes too slowly; BodyTooLarge; RateLimited, Unavailable
         when there is no room for it.
         """
-        body = Body(self, holder, encoding, asyncio.get_running_loop().time())
+        now_s = asyncio.get_running_loop().time()
+        body = Body(self, holder, encoding, now_s, max_bytes or self.max_body_bytes)
         self._open[body] = None
         try:
             while not body.is_complete:
@@ -141,7 +150,7 @@ class Bodies:
         """Count `n_more` bytes of `body`. Raises: RateLimited, Unavailable."""
         if n_more <= 0:
             return
-        share = max(self.max_body_bytes, int(CALLER_SHARE * self.max_bytes))
+        share = max(body.max_bytes, int(CALLER_SHARE * self.max_bytes))
         while self._held[body.holder] + n_more > share:
             if not self._evict(body, among=body.holder):
                 raise RateLimited(

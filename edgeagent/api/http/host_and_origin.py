@@ -3,7 +3,8 @@
     1. one Host header, naming this machine (DNS rebinding), and so the target where it has an authority;
        none where HTTP/1.0 comes from this machine to a daemon that only this machine reaches
     2. no Origin, or one that is allowed (a web page somebody happens to look at)
-    3. a body of JSON, so that no HTML form can make one, in an encoding that we can undo
+    3. a body of JSON, so that no HTML form can make one, in an encoding that we can undo; an upload has a
+       form, and comes from no page that is not allowed (`uploads.py`)
     4. a body that is announced within its bound; one over it is not read
 
 Every response gets an `x-request-id`. HEAD is answered as GET, without the body. A response that comes before
@@ -17,7 +18,7 @@ import ipaddress
 import logging
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -32,6 +33,7 @@ from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.shutdown import shutdown_of, shutting_down
+from edgeagent.api.http.uploads import Uploads, check_form
 from edgeagent.errors import (
     BadRequest,
     EdgeAgentError,
@@ -56,9 +58,10 @@ class GuardRules:
     origins: frozenset[str]
     max_body_bytes: int
     is_local: bool
+    uploads: Uploads = field(default_factory=lambda: Uploads({}))
 
 
-def rules(settings: HttpSettings, *, is_local: bool) -> GuardRules:
+def rules(settings: HttpSettings, *, is_local: bool, uploads: Uploads | None = None) -> GuardRules:
     """Loopback's names and the bound address, beside what the settings allow."""
     names = {
         "localhost",
@@ -73,6 +76,7 @@ def rules(settings: HttpSettings, *, is_local: bool) -> GuardRules:
         origins=frozenset(origin.rstrip("/").lower() for origin in settings.allowed_origins),
         max_body_bytes=settings.max_body_bytes,
         is_local=is_local,
+        uploads=uploads or Uploads({}),
     )
 
 
@@ -136,12 +140,16 @@ class RequestGuard:
         length = content_length(headers)
         has_body = length or any(name == b"transfer-encoding" for name, _ in headers)
         may_have_body = has_body or (length is None and scope["method"] in ("PUT", "PATCH"))
+        most = self._rules.uploads.max_bytes(scope["path"])
         if may_have_body and self._paths.is_there(scope["method"], scope["path"]):
-            if not may_be_untyped(scope, origin):
+            if most is not None:
+                check_form(headers, origin)
+            elif not may_be_untyped(scope, origin):
                 check_content_type(headers)
             encoding_of(headers)
-        if length is not None and length > self._rules.max_body_bytes:
-            raise too_large(length, self._rules.max_body_bytes)
+        most = most or self._rules.max_body_bytes
+        if length is not None and length > most:
+            raise too_large(length, most)
 
 
 class _Response:

@@ -1,0 +1,145 @@
+"""Forms with files, in memory only: Litestar's own would write larger files to the disk in the clear."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from litestar import Request
+from multipart import MultipartError, PushMultipartParser
+
+from edgeagent.api.http import encodings
+from edgeagent.api.http.bodies import Body
+from edgeagent.errors import BadRequest, InvalidParameter
+
+MAX_FIELDS = 256
+MAX_FIELD_BYTES = 256 << 10
+# name, name[], name[key]
+_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[([A-Za-z0-9_]*)\])?")
+
+
+@dataclass
+class Form:
+    """`fields` as clients write them in JSON; `files` by name."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def file(self, name: str) -> bytes:
+        """Raises: InvalidParameter without it."""
+        if name not in self.files:
+            raise InvalidParameter(
+                f"The form has no file {name!r}: with curl, send -F {name}=@FILE.", param=name
+            )
+        return self.files[name]
+
+
+async def read_form(request: Request[Any, Any, Any], lists: frozenset[str]) -> Form:
+    """The form of a request; fields named in `lists` are lists, however often they come.
+
+    Raises: BadRequest, InvalidParameter; BodyTooLarge for what is unpacked beyond its bound.
+    """
+    body = request.scope["state"].get("body")
+    assert isinstance(body, Body), "api/http/auth.py reads every body"
+    data = encodings.decoded(body.take(), body.encoding, body.max_bytes)
+    return parsed(bytes(data), request.headers.get("content-type", ""), lists)
+
+
+def parsed(data: bytes, content_type: str, lists: frozenset[str]) -> Form:
+    """Raises: BadRequest for what is no form, InvalidParameter for a field that comes twice."""
+    form = Form()
+    try:
+        for name, is_file, value in _segments(data, _boundary(content_type)):
+            if is_file:
+                if name in form.files:
+                    raise InvalidParameter(
+                        f"The form has two files {name!r}: send one.", param=name
+                    )
+                form.files[name] = value
+            else:
+                _put(form.fields, name, _text(name, value), lists)
+    except MultipartError as exc:
+        raise BadRequest(f"The body is no sound multipart form ({exc}): send it again.") from exc
+    return form
+
+
+def _boundary(content_type: str) -> str:
+    match = re.search(r'boundary=(?:"([^"]{1,70})"|([^\s;,"]{1,70}))', content_type, re.IGNORECASE)
+    if match is None:
+        raise BadRequest("Content-Type names no boundary: send multipart/form-data; boundary=...")
+    return match[1] or match[2]
+
+
+def _segments(data: bytes, boundary: str) -> list[tuple[str, bool, bytes]]:
+    """Name, whether it is a file, and content of each part."""
+    found: list[tuple[str, bool, bytes]] = []
+    with PushMultipartParser(
+        boundary, content_length=len(data), max_segment_count=MAX_FIELDS
+    ) as parser:
+        name, is_file = "", False
+        pieces: list[bytes] = []
+        for event in parser.parse(data):
+            if event is None:
+                found.append((name, is_file, pieces[0] if len(pieces) == 1 else b"".join(pieces)))
+            elif isinstance(event, bytes | bytearray):
+                pieces.append(bytes(event))
+            else:
+                name, is_file, pieces = event.name, event.filename is not None, []
+    return found
+
+
+def _text(name: str, value: bytes) -> str:
+    if len(value) > MAX_FIELD_BYTES:
+        raise InvalidParameter(
+            f"`{name[:80]}` has {len(value)} bytes, at most {MAX_FIELD_BYTES} are read: shorten it.",
+            param=name[:80],
+        )
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidParameter(
+            f"`{name[:80]}` is not UTF-8: correct it.", param=name[:80]
+        ) from None
+
+
+def _put(fields: dict[str, Any], name: str, value: str, lists: frozenset[str]) -> None:
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise InvalidParameter(f"The form has a field {name[:80]!r}, which has no sound name.")
+    base, key = match[1], match[2]
+    if key == "" or (key is None and base in lists):
+        held = fields.setdefault(base, [])
+        if not isinstance(held, list):
+            raise _twice(base)
+        held.extend(_listed(value) if key is None else [value])
+    elif key is not None:
+        held = fields.setdefault(base, {})
+        if not isinstance(held, dict) or key in held:
+            raise _twice(f"{base}[{key}]")
+        held[key] = value
+    elif base in fields:
+        raise _twice(base)
+    else:
+        fields[base] = _value(value)
+
+
+def _listed(value: str) -> list[Any]:
+    """A list that came as one field: as JSON, or one item."""
+    found = _value(value)
+    return found if isinstance(found, list) else [value]
+
+
+def _value(text: str) -> Any:
+    """Objects and lists may come as JSON; everything else is text."""
+    if text[:1] not in ("{", "["):
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _twice(name: str) -> InvalidParameter:
+    return InvalidParameter(f"The form has {name[:80]!r} twice: send it once.", param=name[:80])

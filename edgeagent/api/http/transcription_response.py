@@ -1,0 +1,149 @@
+"""Sends one transcription, whole or as events, and gives up the work when the client leaves.
+
+Nothing is sent before the recording is known to be whole, so that a bad file is a status and not an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Protocol
+
+from litestar.types import Receive, Scope, Send
+
+from edgeagent.api.http.errors import encoded, status_of, translate
+from edgeagent.api.http.shutdown import shutdown_of, shutting_down
+from edgeagent.api.http.stream import client_gone
+from edgeagent.errors import EdgeAgentError
+from edgeagent.serving.transcription import TranscriptionRequest
+from edgeagent.speech.segments import Segment, Transcript
+
+logger = logging.getLogger(__name__)
+
+PING = b": hearing\n\n"
+
+
+class TranscriptWriter(Protocol):
+    """Puts a transcript into the words of one endpoint. `content_type` is that of the whole."""
+
+    content_type: bytes
+
+    def events(self, segments: Iterable[Segment]) -> bytes:
+        """A stream's events for some segments."""
+        ...
+
+    def last_events(self, transcript: Transcript) -> bytes: ...
+
+    def error_events(self, error: EdgeAgentError) -> bytes: ...
+
+    def whole(self, transcript: Transcript) -> bytes: ...
+
+
+class TranscriptionResponse:
+    """An ASGI response around one transcription."""
+
+    def __init__(
+        self,
+        request: TranscriptionRequest,
+        writer: TranscriptWriter,
+        *,
+        is_stream: bool,
+        ping_interval_s: float,
+        write_timeout_s: float,
+    ) -> None:
+        self._request = request
+        self._writer = writer
+        self._is_stream = is_stream
+        self._ping_interval_s = ping_interval_s
+        self._write_timeout_s = write_timeout_s
+        self._is_started = False
+        self._scope: Scope | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        produce = asyncio.create_task(self._produce(send), name="transcription")
+        gone = asyncio.create_task(client_gone(receive), name="transcription-watch")
+        stop = asyncio.create_task(shutdown_of(scope).begun(), name="transcription-stop")
+        try:
+            await asyncio.wait({produce, gone, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if stop.done() and not (produce.done() or gone.done()):
+                produce.cancel()
+                await asyncio.wait({produce})
+                await self._fail(send, shutting_down())
+        finally:
+            for task in (produce, gone, stop):
+                task.cancel()
+            # However this ended, what the request holds is given back before the response is over.
+            await asyncio.gather(produce, gone, stop, return_exceptions=True)
+            await self._request.release()
+
+    async def _produce(self, send: Send) -> None:
+        try:
+            await self._request.begin()
+            if self._is_stream:
+                await self._stream(send)
+            else:
+                while await self._request.take() is not None:
+                    pass
+                body = self._writer.whole(self._request.transcript())
+                kind = (b"content-type", self._writer.content_type)
+                length = (b"content-length", str(len(body)).encode())
+                await self._start(send, 200, [kind, length])
+                await self._send(send, body, more=False)
+        except Exception as exc:
+            await self._fail(send, exc)
+
+    async def _stream(self, send: Send) -> None:
+        await self._start(
+            send,
+            200,
+            [
+                (b"content-type", b"text/event-stream; charset=utf-8"),
+                (b"cache-control", b"no-cache"),
+                (b"x-accel-buffering", b"no"),
+            ],
+        )
+        take = asyncio.ensure_future(self._request.take())
+        try:
+            while True:
+                done, _ = await asyncio.wait({take}, timeout=self._ping_interval_s)
+                if not done:
+                    await self._send(send, PING)
+                    continue
+                segments = take.result()
+                if segments is None:
+                    break
+                if segments:
+                    await self._send(send, self._writer.events(segments))
+                take = asyncio.ensure_future(self._request.take())
+        finally:
+            take.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await take
+        last = self._writer.last_events(self._request.transcript())
+        await self._send(send, last, more=False)
+
+    async def _start(self, send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        self._is_started = True
+
+    async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
+        async with asyncio.timeout(self._write_timeout_s):
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _fail(self, send: Send, exc: Exception) -> None:
+        """A status before the first byte, an event after it. A client that does not read gets neither."""
+        if isinstance(exc, TimeoutError):
+            logger.info("client_dropped reason=reads_too_slowly")
+            return
+        error = translate(exc)
+        self._request.status = status_of(error)
+        if self._is_started:
+            with suppress(TimeoutError):
+                await self._send(send, self._writer.error_events(error), more=False)
+            return
+        status, headers, body = encoded(error, self._scope)
+        await self._start(send, status, headers)
+        await self._send(send, body, more=False)

@@ -1,0 +1,126 @@
+"""`POST /v1/audio/transcriptions` and `/v1/audio/translations`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from litestar import Request, post
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
+from litestar.types import ASGIApp
+
+from edgeagent.api.http.body import inlined
+from edgeagent.api.http.caller import origin_of
+from edgeagent.api.http.errors import register_fields
+from edgeagent.api.http.forms import read_form
+from edgeagent.api.http.transcription_response import TranscriptionResponse
+from edgeagent.api.openai.schemas.audio import (
+    DIARIZING,
+    LISTS,
+    RecordingRequest,
+    TranscriptionAnswer,
+    TranscriptionBody,
+    TranslationBody,
+)
+from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.openai.transcript_writer import OpenAITranscriptWriter
+from edgeagent.serving.transcription import Recording, TranscriptionService
+from edgeagent.settings import Settings
+
+Model = TypeVar("Model", bound=RecordingRequest)
+
+
+def form_operation(model: type[RecordingRequest]) -> type[Operation]:
+    """An OpenAPI operation whose body is a form with the fields of `model`."""
+    register_fields(model)
+
+    @dataclass
+    class WithForm(Operation):
+        def __post_init__(self) -> None:
+            schema: Any = inlined(model.model_json_schema(mode="validation"))
+            self.request_body = RequestBody(
+                content={"multipart/form-data": OpenAPIMediaType(schema=schema)}, required=True
+            )
+
+    return WithForm
+
+
+async def read_recording(
+    request: Request[Any, Any, Any], model: type[Model]
+) -> tuple[Model, bytes]:
+    """The fields of a form, and its file. Raises: BadRequest, InvalidParameter, ValidationError."""
+    form = await read_form(request, LISTS)
+    recording = form.file("file")
+    return model.model_validate(form.fields | {"file": "file"}), recording
+
+
+_RESPONSES = {
+    200: ResponseSpec(TranscriptionAnswer, description="The transcript, in the format asked for"),
+    400: ResponseSpec(ErrorBody, description="The request or the recording is not valid"),
+    404: ResponseSpec(ErrorBody, description="Unknown model, or none that transcribes"),
+    413: ResponseSpec(ErrorBody, description="The recording is too large or too long"),
+    429: ResponseSpec(ErrorBody, description="The queue is full, or a bound of the key is reached"),
+    503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+}
+
+
+@post(
+    "/v1/audio/transcriptions",
+    operation_class=form_operation(TranscriptionBody),
+    operation_id="transcribe",
+    summary="Turn speech into text",
+    description=(
+        "A recording as a form, and its text as json, text, srt, vtt, verbose_json (segments and words with "
+        "times and confidence) or diarized_json (speakers by channel). A recording without speech has no "
+        "text. One that is cut, damaged or no audio is a 400, one that is too long a 413, before anything is "
+        "sent."
+    ),
+    tags=["audio"],
+    status_code=200,
+    responses=_RESPONSES,
+)
+async def transcribe(
+    request: Request[Any, Any, Any], transcriptions: TranscriptionService, settings: Settings
+) -> ASGIApp:
+    body, recording = await read_recording(request, TranscriptionBody)
+    if body.model == DIARIZING and body.speakers is None:
+        body.speakers = "channel"
+    decision = await transcriptions.model_for(body.model)
+    wanted = Recording(recording, body.options())
+    return TranscriptionResponse(
+        transcriptions.transcribe(origin_of(request), decision, wanted),
+        OpenAITranscriptWriter(body.response_format, body.timestamp_granularities),
+        is_stream=body.is_stream,
+        ping_interval_s=settings.http.ping_interval_s,
+        write_timeout_s=settings.http.write_timeout_s,
+    )
+
+
+@post(
+    "/v1/audio/translations",
+    operation_class=form_operation(TranslationBody),
+    operation_id="translate",
+    summary="Turn speech in any language into English text",
+    description="As transcriptions, for models that know other languages than English.",
+    tags=["audio"],
+    status_code=200,
+    responses=_RESPONSES,
+)
+async def translate_speech(
+    request: Request[Any, Any, Any], transcriptions: TranscriptionService, settings: Settings
+) -> ASGIApp:
+    body, recording = await read_recording(request, TranslationBody)
+    decision = await transcriptions.model_for(body.model)
+    return TranscriptionResponse(
+        transcriptions.transcribe(
+            origin_of(request), decision, Recording(recording, body.options())
+        ),
+        OpenAITranscriptWriter(body.response_format),
+        is_stream=False,
+        ping_interval_s=settings.http.ping_interval_s,
+        write_timeout_s=settings.http.write_timeout_s,
+    )
+
+
+HANDLERS = (transcribe, translate_speech)

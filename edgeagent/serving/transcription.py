@@ -1,0 +1,185 @@
+"""Recordings to transcripts: which model, a place on it, its windows, and what is noted.
+
+    which model -> lease -> transcribe -> survey -> windows -> note
+
+Whoever takes a `TranscriptionRequest` must `release` it: that cancels what runs and gives the place back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from edgeagent.errors import EngineDied, InvalidParameter
+from edgeagent.pool import Pool
+from edgeagent.serving.answer import CLIENT_GONE, Decision, RequestOrigin
+from edgeagent.serving.one_shot import OneShotService
+from edgeagent.serving.request_log import log, model_of, noted
+from edgeagent.speech.client import SpeechClient, Transcription
+from edgeagent.speech.options import SpeechOptions
+from edgeagent.speech.protocol import Surveyed, Window
+from edgeagent.speech.segments import Segment, Transcript
+from edgeagent.store.requests import RequestRow
+
+logger = logging.getLogger(__name__)
+
+# Names of other providers' models, which stand for the speech model that is installed.
+OTHER_NAMES = frozenset(
+    {
+        "whisper-1", "gpt-transcribe", "gpt-live-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe",
+        "gpt-4o-mini-transcribe-2025-12-15", "gpt-4o-transcribe-diarize", "gpt-realtime-whisper",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is to be transcribed, and how."""
+
+    data: bytes
+    options: SpeechOptions
+    priority: int = 0
+
+
+class TranscriptionRequest:
+    """One recording on its way through a model. Event loop's thread only; `release()` may be called twice."""
+
+    def __init__(
+        self,
+        origin: RequestOrigin,
+        decision: Decision,
+        recording: Recording,
+        pool: Pool,
+        note: Callable[[RequestRow], None],
+    ) -> None:
+        self.origin = origin
+        self.decision = decision
+        self.recording = recording
+        self.started_s = time.monotonic()
+        self.status = CLIENT_GONE  # until it is known better
+        self.surveyed: Surveyed | None = None
+        self.segments: list[Segment] = []
+        self.language = ""
+        self._pool = pool
+        self._note = note
+        self._stack = AsyncExitStack()
+        self._stream: Transcription | None = None
+        self._first_ms: float | None = None
+        self._early: list[Window] = []  # that came with the survey
+        self._is_released = False
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of the recording; 0 until they are known."""
+        return self.surveyed.duration_s if self.surveyed is not None else 0.0
+
+    async def begin(self) -> None:
+        """Wait until the recording is known to be whole and within bounds.
+
+        A worker that dies before is asked once more, in its next life; once, because the recording may be
+        what killed it. Raises what `Pool.lease` and the worker raise.
+        """
+        try:
+            await self._begin()
+        except EngineDied:
+            logger.info("request_repeated model=%s reason=engine_died", self.decision.model_id)
+            await self._stack.aclose()
+            self._stack = AsyncExitStack()
+            await self._begin()
+
+    async def _begin(self) -> None:
+        lease = self._pool.lease(self.decision.model_id, SpeechClient)
+        client = await self._stack.enter_async_context(lease)
+        recording = self.recording
+        self._stream = client.transcribe(
+            recording.data, recording.options, priority=recording.priority
+        )
+        first, *rest = await self._stream.take()
+        assert isinstance(first, Surveyed), "the survey comes before any window"
+        self.surveyed = first
+        self._early = [reply for reply in rest if isinstance(reply, Window)]
+        if recording.options.speaker_names and not first.has_speakers:
+            raise InvalidParameter(
+                f"Speakers are told apart by channel, and this recording has {first.n_channels} with nobody "
+                "of their own: leave out `known_speaker_names`, or send a channel for each speaker.",
+                param="known_speaker_names",
+            )
+
+    async def take(self) -> list[Segment] | None:
+        """The segments since the last call, maybe none; None at the end. Raises what the worker raises."""
+        assert self._stream is not None, "it has begun"
+        if self._early:
+            windows, self._early = self._early, []
+        elif replies := await self._stream.take():
+            windows = [reply for reply in replies if isinstance(reply, Window)]
+        else:
+            self.status = 200
+            self._pool.record_answer(self.decision.model_id)
+            return None
+        return self._taken(windows)
+
+    def _taken(self, windows: list[Window]) -> list[Segment]:
+        found = [segment for window in windows for segment in window.segments]
+        for window in windows:
+            self.language = window.language
+        if found and self._first_ms is None:
+            self._first_ms = 1e3 * (time.monotonic() - self.started_s)
+        self.segments += found
+        return found
+
+    def transcript(self) -> Transcript:
+        """All that was heard so far."""
+        options = self.recording.options
+        language = self.language or options.language or "en"
+        return Transcript(
+            segments=tuple(self.segments),
+            language="en" if options.task == "translate" else language,
+            duration_s=self.duration_s,
+            task=options.task,
+        )
+
+    @property
+    def noted_model(self) -> str:
+        return model_of(self.decision, self._pool)
+
+    async def release(self) -> None:
+        """Cancel what still runs, give the place back, note how it ended."""
+        if self._is_released:
+            return
+        self._is_released = True
+        if self._stream is not None:
+            self._stream.cancel()
+        await self._stack.aclose()
+        row = noted(
+            self, n_prompt=0, queue_ms=None, ttft_ms=self._first_ms, audio_s=self.duration_s
+        )
+        log(row)
+        self._note(row)
+
+
+class TranscriptionService:
+    """Gives recordings to the speech models of a pool. Event loop's thread only."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        one_shots: OneShotService,
+        note: Callable[[RequestRow], None] = lambda row: None,
+    ) -> None:
+        self._pool = pool
+        self._one_shots = one_shots
+        self._note = note
+
+    async def model_for(self, model: str | None) -> Decision:
+        """The speech model that a name means. Raises: InvalidParameter, ModelNotFound."""
+        is_other = model is not None and model.lower() in OTHER_NAMES
+        return await self._one_shots.model_for("transcribe", None if is_other else model)
+
+    def transcribe(
+        self, origin: RequestOrigin, decision: Decision, recording: Recording
+    ) -> TranscriptionRequest:
+        """A request that waits for `begin`. Whoever takes it must `release` it."""
+        return TranscriptionRequest(origin, decision, recording, self._pool, self._note)

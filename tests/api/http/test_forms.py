@@ -1,0 +1,115 @@
+"""Forms with files: read in memory, named as clients name fields, and refused where they are not sound."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from edgeagent.api.http.forms import Form, parsed
+from edgeagent.api.http.uploads import Uploads, check_form
+from edgeagent.errors import BadRequest, Forbidden, InvalidParameter, UnsupportedMediaType
+
+LISTS = frozenset({"words"})
+
+
+def form(fields: list[tuple[str, str]], files: dict[str, bytes] | None = None) -> Form:
+    """As httpx, and so the official client, writes it."""
+    parts: list[tuple[str, tuple[str | None, bytes]]] = [
+        (name, (None, value.encode())) for name, value in fields
+    ]
+    parts += [(name, ("a.wav", data)) for name, data in (files or {}).items()]
+    request = httpx.Request("POST", "http://h/", files=parts)
+    return parsed(request.read(), request.headers["content-type"], LISTS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([("a", "1")], {"a": "1"}),
+        ([("words[]", "x"), ("words[]", "y")], {"words": ["x", "y"]}),
+        ([("words", "x"), ("words", "y")], {"words": ["x", "y"]}),
+        ([("words", '["x", "y"]')], {"words": ["x", "y"]}),
+        ([("o[type]", "t"), ("o[n]", "2")], {"o": {"type": "t", "n": "2"}}),
+        ([("o", '{"type": "t"}')], {"o": {"type": "t"}}),
+        ([("prompt", "{unfinished")], {"prompt": "{unfinished"}),
+    ],
+)
+def test_fields(fields, expected):
+    assert form(fields).fields == expected
+
+
+def test_files_are_apart_from_fields():
+    data = bytes(range(256)) * 1000
+    found = form([("model", "m")], {"file": data})
+    assert found.file("file") == data
+    with pytest.raises(InvalidParameter, match="no file 'other'"):
+        found.file("other")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("a", "1"), ("a", "2")],
+        [("a", "1"), ("a[b]", "2")],
+        [("a[b]", "1"), ("a[b]", "2")],
+        [("a[]", "1"), ("a[b]", "2")],
+        [("a[b][c]", "1")],
+        [("", "1")],
+        [("a", "x" * 300_000)],
+    ],
+)
+def test_fields_that_contradict_themselves_are_refused(fields):
+    with pytest.raises(BadRequest):
+        form(fields)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"", "multipart/form-data; boundary=b"),
+        (b"--b\r\n", "multipart/form-data; boundary=b"),
+        (b"no form", "multipart/form-data; boundary=b"),
+        (b"--b--\r\n", "multipart/form-data"),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\n\xff\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+        ),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="a"\r\n\r\ncut',
+            "multipart/form-data; boundary=b",
+        ),
+    ],
+)
+def test_what_is_no_form_is_a_bad_request(body, kind):
+    with pytest.raises(BadRequest):
+        parsed(body, kind, LISTS)
+
+
+def test_paths_with_uploads_have_a_bound_of_their_own():
+    uploads = Uploads({"/v1/audio": 5})
+    assert uploads.max_bytes("/v1/audio/transcriptions") == 5
+    assert uploads.max_bytes("//v1/audio") == 5
+    assert uploads.max_bytes("/v1/audiophile") is None
+    assert uploads.max_bytes("/v1/chat/completions") is None
+
+
+FORM = (b"content-type", b"multipart/form-data; boundary=b")
+
+
+@pytest.mark.parametrize(
+    ("headers", "origin", "error"),
+    [
+        ([FORM], None, None),
+        ([FORM, (b"user-agent", b"Mozilla/5.0")], b"http://ok", None),
+        ([FORM, (b"user-agent", b"Mozilla/5.0")], None, Forbidden),
+        ([FORM, (b"referer", b"http://x")], None, Forbidden),
+        ([(b"content-type", b"application/json")], None, UnsupportedMediaType),
+        ([], None, UnsupportedMediaType),
+    ],
+)
+def test_forms_come_from_programs_and_allowed_pages(headers, origin, error):
+    if error is None:
+        check_form(headers, origin)
+    else:
+        with pytest.raises(error):
+            check_form(headers, origin)

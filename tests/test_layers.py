@@ -32,6 +32,7 @@ HOMES = {
     "llama_cpp": {"engine/llama/bindings.py"},
     "faster_whisper": {"speech/vad.py", "speech/whisper.py"},
     "av": {"speech/audio.py"},
+    "onnxruntime": {"speech/vad.py"},
     "multipart": {"api/http/forms.py"},
     "huggingface_hub": {"catalog/install/huggingface.py"},
     "cryptography": {

@@ -14,6 +14,7 @@ from edgeagent.worker.privacy import keep_private
 COMMANDS = {
     "serve": "edgeagent.cli.serve",
     "chat": "edgeagent.cli.chat",
+    "transcribe": "edgeagent.cli.transcribe",
     "models": "edgeagent.cli.models",
     "bundle": "edgeagent.cli.bundle",
     "keys": "edgeagent.cli.keys",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+import msgspec
 
 from edgeagent.speech.languages import language_name
 from edgeagent.speech.segments import Segment, Transcript, Word
@@ -11,6 +13,7 @@ from edgeagent.speech.segments import Segment, Transcript, Word
 Format = Literal["json", "text", "srt", "verbose_json", "vtt", "diarized_json"]
 Granularity = Literal["word", "segment"]
 
+FORMATS: tuple[Format, ...] = get_args(Format)
 MEDIA_TYPES: dict[str, str] = {
     "text": "text/plain; charset=utf-8",
     "srt": "application/x-subrip; charset=utf-8",
@@ -18,6 +21,29 @@ MEDIA_TYPES: dict[str, str] = {
 }
 # A caption is shown in one piece: two lines at most, and no longer than this.
 CAPTION_CHARS, CAPTION_S = 84, 7.0
+
+
+def rendered(
+    transcript: Transcript, form: Format, granularities: Sequence[Granularity] = ()
+) -> str:
+    """A transcript in any of the formats."""
+    match form:
+        case "text":
+            return as_text(transcript)
+        case "srt":
+            return as_srt(transcript)
+        case "vtt":
+            return as_vtt(transcript)
+        case "verbose_json":
+            return _json(as_verbose_json(transcript, granularities))
+        case "diarized_json":
+            return _json(as_diarized_json(transcript))
+        case "json":
+            return _json(as_json(transcript))
+
+
+def _json(body: dict[str, Any]) -> str:
+    return msgspec.json.encode(body).decode()
 
 
 def as_json(transcript: Transcript) -> dict[str, Any]:

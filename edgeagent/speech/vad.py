@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import onnxruntime
 from faster_whisper.vad import get_vad_model
 from numpy.typing import NDArray
 
@@ -66,10 +67,17 @@ class VadOptions:
         return max(self.threshold - 0.15, 0.01)
 
 
+def load_detector() -> None:
+    """Load the model now rather than with the first recording. ONNX Runtime is told to report nothing."""
+    onnxruntime.disable_telemetry_events()
+    get_vad_model()
+
+
 class SpeechProbability:
     """Silero on one channel. One thread; keeps its state from block to block."""
 
     def __init__(self) -> None:
+        load_detector()
         self._session = get_vad_model().session
         self._h = np.zeros(_STATE, dtype=np.float32)
         self._c = np.zeros(_STATE, dtype=np.float32)

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,15 +184,33 @@ class SpeechWorker:
 
 def load(channel: Channel, config: SpeechConfig, daemon_pid: int, started_s: float) -> SpeechWorker:
     """Confine this process, then load the model. Raises: ModelUnusable."""
-    confinement.enter(read=[config.path], parent=daemon_pid)
-    # Imported behind the confinement: these bring threads, which it would not hold.
-    from edgeagent.speech.transcriber import Transcriber
-    from edgeagent.speech.whisper import Whisper
+    # ONNX Runtime chooses its kernels by /proc/cpuinfo.
+    confinement.enter(read=[config.path, "/proc/cpuinfo"], parent=daemon_pid)
+    with _muted():
+        # Imported behind the confinement: these bring threads, which it would not hold.
+        from edgeagent.speech.transcriber import Transcriber
+        from edgeagent.speech.vad import load_detector
+        from edgeagent.speech.whisper import Whisper
 
+        load_detector()
     whisper = Whisper(
         Path(config.path), n_threads=config.n_threads, compute_type=config.compute_type
     )
     return SpeechWorker(channel, config, Transcriber(whisper), started_s)
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Without what ONNX Runtime writes to standard error while it is loaded, which is of the confinement."""
+    kept = os.dup(2)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,11 @@ class TranscriptWriter(Protocol):
 
     content_type: bytes
 
-    def events(self, segments: Iterable[Segment]) -> bytes:
+    def opening(self, transcript: Transcript) -> bytes:
+        """What a stream begins with."""
+        ...
+
+    def events(self, segments: Iterable[Segment], language: str) -> bytes:
         """A stream's events for some segments."""
         ...
 
@@ -105,6 +109,8 @@ class TranscriptionResponse:
                 (b"x-accel-buffering", b"no"),
             ],
         )
+        if opening := self._writer.opening(self._request.transcript()):
+            await self._send(send, opening)
         take = asyncio.ensure_future(self._request.take())
         try:
             while True:
@@ -116,7 +122,8 @@ class TranscriptionResponse:
                 if segments is None:
                     break
                 if segments:
-                    await self._send(send, self._writer.events(segments))
+                    language = self._request.language
+                    await self._send(send, self._writer.events(segments, language))
                 take = asyncio.ensure_future(self._request.take())
         finally:
             take.cancel()

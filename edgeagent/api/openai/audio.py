@@ -90,7 +90,11 @@ async def transcribe(
     wanted = Recording(recording, body.options())
     return TranscriptionResponse(
         transcriptions.transcribe(origin_of(request), decision, wanted),
-        OpenAITranscriptWriter(body.response_format, body.timestamp_granularities),
+        OpenAITranscriptWriter(
+            body.response_format,
+            body.timestamp_granularities,
+            has_segments="segments" in body.include,
+        ),
         is_stream=body.is_stream,
         ping_interval_s=settings.http.ping_interval_s,
         write_timeout_s=settings.http.write_timeout_s,

@@ -20,8 +20,13 @@ class OpenAITranscriptWriter:
     """One for each response."""
 
     def __init__(
-        self, response_format: formats.Format, granularities: Sequence[formats.Granularity] = ()
+        self,
+        response_format: formats.Format,
+        granularities: Sequence[formats.Granularity] = (),
+        *,
+        has_segments: bool = False,
     ) -> None:
+        self._has_segments = has_segments
         self._format = response_format
         self._granularities = granularities
         self._n_segments = 0
@@ -30,29 +35,29 @@ class OpenAITranscriptWriter:
         self.content_type = kind.encode()
 
     def whole(self, transcript: Transcript) -> bytes:
-        match self._format:
-            case "text":
-                return formats.as_text(transcript).encode()
-            case "srt":
-                return formats.as_srt(transcript).encode()
-            case "vtt":
-                return formats.as_vtt(transcript).encode()
-            case "verbose_json":
-                return _encode(formats.as_verbose_json(transcript, self._granularities))
-            case "diarized_json":
-                return _encode(formats.as_diarized_json(transcript))
-            case "json":
-                return _encode(formats.as_json(transcript))
+        return formats.rendered(transcript, self._format, self._granularities).encode()
 
-    def events(self, segments: Iterable[Segment]) -> bytes:
+    def opening(self, transcript: Transcript) -> bytes:
+        """What a stream begins with where segments are asked for: how long the recording is."""
+        if not self._has_segments:
+            return b""
+        return _event({"type": "transcript.created", "duration": transcript.duration_s})
+
+    def events(self, segments: Iterable[Segment], language: str) -> bytes:
         """A delta for each segment, and with speakers the segment itself."""
         found = []
         for segment in segments:
-            if self._format == "diarized_json":
-                found.append(_event(formats.diarized_segment(self._n_segments, segment)))
+            if self._format == "diarized_json" or self._has_segments:
+                found.append(_event(self._segment(segment, language)))
             found.append(_event(self._delta(segment)))
             self._n_segments += 1
         return b"".join(found)
+
+    def _segment(self, segment: Segment, language: str) -> dict[str, Any]:
+        event = formats.diarized_segment(self._n_segments, segment)
+        if self._has_segments:
+            event |= {"segment": msgspec.to_builtins(segment), "language": language}
+        return event
 
     def _delta(self, segment: Segment) -> dict[str, Any]:
         """Deltas add up to the text."""

@@ -107,7 +107,11 @@ class TranscriptionBody(RecordingRequest):
         default=[], max_length=MAX_KEYWORDS, description="words to expect: names, drugs, terms"
     )
     timestamp_granularities: list[Granularity] = Field(default=[], max_length=2)
-    include: list[Literal["logprobs"]] = Field(default=[], max_length=1)
+    include: list[Literal["logprobs", "segments"]] = Field(
+        default=[],
+        max_length=2,
+        description="logprobs, with json; as an extension segments: a stream has all that is known of each",
+    )
     chunking_strategy: Literal["auto"] | ServerVad | None = None
     known_speaker_names: list[Name] = Field(
         default=[],
@@ -138,7 +142,7 @@ class TranscriptionBody(RecordingRequest):
                 f"{self.response_format}: change one of them.",
                 param="timestamp_granularities",
             )
-        if self.include and self.response_format != "json":
+        if "logprobs" in self.include and self.response_format != "json":
             raise InvalidParameter(
                 f"`include` logprobs needs `response_format` json, it is {self.response_format}: change one "
                 "of them.",
@@ -168,7 +172,7 @@ class TranscriptionBody(RecordingRequest):
             keywords=tuple(self.keywords),
             temperatures=self.temperatures(),
             has_words=needs_words or bool(self.include),
-            has_logprobs=bool(self.include),
+            has_logprobs="logprobs" in self.include,
             speakers="channel" if by_channel else "none",
             speaker_names=tuple(self.known_speaker_names),
             vad=vad.options() if isinstance(vad, ServerVad) else {},

@@ -1,0 +1,323 @@
+"""`edgeagent transcribe`: recordings to text, by the running daemon or by a worker of this command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from edgeagent.cli.shared.daemon import authorization, base_url, explained, is_running
+from edgeagent.cli.shared.library import catalog_of, integrity_of, library_of
+from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.device.configuration import Configuration
+from edgeagent.errors import BodyTooLarge, EdgeAgentError, InvalidParameter, ModelNotFound
+from edgeagent.pool.speech_placement import speech_placement
+from edgeagent.speech import formats
+from edgeagent.speech.client import SpeechClient
+from edgeagent.speech.languages import language_code
+from edgeagent.speech.options import SpeechOptions
+from edgeagent.speech.protocol import SpeechConfig, Surveyed, Window
+from edgeagent.speech.segments import Segment, Transcript
+
+ENDINGS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
+LOAD_TIMEOUT_S = 180.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a transcription has told so far: `duration_s` at its beginning, then segments up to `until_s`."""
+
+    duration_s: float = 0.0
+    until_s: float = 0.0
+    segments: tuple[Segment, ...] = ()
+    language: str = ""
+
+
+@click.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(formats.FORMATS)),
+    default="text",
+    show_default=True,
+    help="What is printed or written.",
+)
+@click.option("--language", metavar="CODE", help="Language of the recordings. Default: detected.")
+@click.option("--words", is_flag=True, help="With verbose_json: the times of each word.")
+@click.option(
+    "--speakers",
+    metavar="NAMES",
+    flag_value="",
+    is_flag=False,
+    help="Tell speakers apart by channel; names such as `doctor,patient` in the order of the channels.",
+)
+@click.option(
+    "--vocabulary",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Words to expect, one a line.",
+)
+@click.option("--prompt", default="", metavar="TEXT", help="Text that precedes the recordings.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write a file for each recording there, instead of printing.",
+)
+@click.option("--model", metavar="ID", help="Speech model. Default: the first that is installed.")
+@click.option("--host", metavar="ADDRESS", help="Address of the daemon. Default: 127.0.0.1.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: 8484.")
+@settings_options
+def transcribe(
+    config: Path | None, files: tuple[Path, ...], form: formats.Format, language: str | None, words: bool,
+    speakers: str | None, vocabulary: Path | None, prompt: str, out: Path | None, model: str | None,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Transcribe FILES: flac, m4a, mp3, ogg, wav or webm.
+
+    Uses the running daemon, or a worker of its own that ends with the command. Nothing leaves this device.
+    """
+    here = configured(config, **flags)
+    names = tuple(name.strip() for name in (speakers or "").split(",") if name.strip())
+    by_channel = speakers is not None or form == "diarized_json"
+    options = SpeechOptions(
+        language=_language(language),
+        prompt=prompt,
+        keywords=_vocabulary(vocabulary),
+        speakers="channel" if by_channel else "none",
+        speaker_names=names,
+    )
+    source: Daemon | Worker = Worker(here, model)
+    if is_running(url := base_url(here.settings)):
+        source = Daemon(url, model)
+    n_failed = asyncio.run(_all(source, files, options, form, words, out))
+    if n_failed:
+        raise click.exceptions.Exit(2)
+
+
+def _language(given: str | None) -> str | None:
+    if given is None:
+        return None
+    code = language_code(given)
+    if code is None:
+        raise InvalidParameter(f"Language {given[:40]!r} is not known: give a code such as en.")
+    return code
+
+
+def _vocabulary(path: Path | None) -> tuple[str, ...]:
+    if path is None:
+        return ()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as exc:
+        raise InvalidParameter(f"{path} is not UTF-8 text: save it as such.") from exc
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+async def _all(
+    source: Daemon | Worker, files: tuple[Path, ...], options: SpeechOptions, form: formats.Format,
+    words: bool, out: Path | None,
+) -> int:  # fmt: skip
+    """Transcribe file after file. Returns how many could not be."""
+    n_failed = 0
+    printed: list[str] = []  # on a terminal below the bars
+    async with source:
+        with _progress() as bar:
+            for path in files:
+                try:
+                    transcript = await _one(source, path, options, bar)
+                except (EdgeAgentError, httpx.TransportError) as exc:
+                    n_failed += 1
+                    message = getattr(exc, "message", None) or f"the daemon has gone ({exc})"
+                    bar.console.print(
+                        f"edgeagent: {path}: {message}", markup=False, highlight=False
+                    )
+                    continue
+                text = formats.rendered(transcript, form, ("segment", "word") if words else ())
+                if out is not None:
+                    await asyncio.to_thread(_write, out, path, form, text)
+                    continue
+                head = f"{path}:\n" if len(files) > 1 and form == "text" else ""
+                printed.append(head + text + ("" if text.endswith("\n") else "\n"))
+                if not sys.stdout.isatty():
+                    _print(printed)
+    _print(printed)
+    return n_failed
+
+
+async def _one(
+    source: Daemon | Worker, path: Path, options: SpeechOptions, bar: Progress
+) -> Transcript:
+    task = bar.add_task(path.name, total=None, rate="")
+    started_s = time.monotonic()
+    data = await asyncio.to_thread(path.read_bytes)
+    segments: list[Segment] = []
+    duration_s, language = 0.0, options.language or ""
+    try:
+        async for part in source.parts(data, options):
+            duration_s = part.duration_s or duration_s
+            language = part.language or language
+            segments += part.segments
+            _show(bar, task, duration_s, part.until_s, time.monotonic() - started_s)
+        _show(bar, task, duration_s, duration_s, time.monotonic() - started_s)
+    except BaseException:
+        bar.remove_task(task)
+        raise
+    return Transcript(segments=tuple(segments), language=language or "en", duration_s=duration_s)
+
+
+def _show(bar: Progress, task: TaskID, duration_s: float, until_s: float, took_s: float) -> None:
+    """The bar counts seconds of audio; beside it the real-time factor: seconds of work for each of audio."""
+    rate = f"{until_s:.0f}/{duration_s:.0f} s"
+    if until_s:
+        rate += f", real-time factor {took_s / until_s:.2f}"
+    bar.update(task, total=duration_s or None, completed=until_s, rate=rate)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield bar
+
+
+def _print(texts: list[str]) -> None:
+    sys.stdout.write("".join(texts))
+    sys.stdout.flush()
+    texts.clear()
+
+
+def _write(out: Path, path: Path, form: formats.Format, text: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"{path.stem}.{ENDINGS.get(form, 'json')}"
+    target.write_text(text, encoding="utf-8")
+
+
+class Worker:
+    """A speech worker of this command, started with the first recording."""
+
+    def __init__(self, here: Configuration, model: str | None) -> None:
+        self._here = here
+        self._model = model
+        self._client: SpeechClient | None = None
+
+    async def __aenter__(self) -> Worker:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    async def parts(self, recording: bytes, options: SpeechOptions) -> AsyncIterator[Part]:
+        """Raises: EdgeAgentError."""
+        if self._client is None:
+            config = await asyncio.to_thread(self._config)
+            process = await asyncio.to_thread(SpeechClient.launch, config, "error")
+            self._client = await SpeechClient.start(
+                config, timeout_s=LOAD_TIMEOUT_S, process=process
+            )
+        stream = self._client.transcribe(recording, options)
+        async for reply in stream:
+            if isinstance(reply, Surveyed):
+                if options.speaker_names and not reply.has_speakers:
+                    stream.cancel()
+                    raise InvalidParameter("its channels have no speakers of their own")
+                yield Part(duration_s=reply.duration_s)
+            elif isinstance(reply, Window):
+                yield Part(until_s=reply.until_s, segments=reply.segments, language=reply.language)
+
+    def _config(self) -> SpeechConfig:
+        """How the model is loaded. Raises: ModelNotFound, and what its check raises."""
+        settings = self._here.settings
+        known = catalog_of(settings)
+        able = [
+            model for model in library_of(settings).installed()
+            if model.id in known and known.entry(model.id).task == "speech"
+        ]  # fmt: skip
+        found = [model for model in able if self._model in (None, model.id)]
+        if not found:
+            wanted = f"Speech model {self._model!r}" if self._model else "A speech model"
+            raise ModelNotFound(
+                f"{wanted} is not installed: run `edgeagent models install "
+                f"{self._model or 'whisper-tiny.en'}`."
+            )
+        integrity = integrity_of(self._here)
+        integrity.verified(found[0])
+        n_threads = settings.engine.n_threads or self._here.device.capacity.n_threads_max
+        config = speech_placement(found[0], settings, n_threads).config
+        assert isinstance(config, SpeechConfig)
+        # A file of this command's user need not be as small as an upload.
+        return msgspec.structs.replace(config, max_bytes=1 << 30)
+
+
+class Daemon:
+    """The running daemon, asked for a stream of segments."""
+
+    def __init__(self, url: str, model: str | None) -> None:
+        self._http = httpx.AsyncClient(base_url=url, timeout=600, trust_env=False)
+        self._model = model
+
+    async def __aenter__(self) -> Daemon:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._http.aclose()
+
+    async def parts(self, recording: bytes, options: SpeechOptions) -> AsyncIterator[Part]:
+        """Raises: EdgeAgentError with the daemon's message."""
+        form: dict[str, Any] = {
+            "stream": "true", "include[]": "segments", "prompt": options.prompt,
+            "keywords[]": list(options.keywords), "speakers": options.speakers,
+            "known_speaker_names[]": list(options.speaker_names),
+        }  # fmt: skip
+        form |= {"language": options.language} if options.language else {}
+        form |= {"model": self._model} if self._model else {}
+        async with self._http.stream(
+            "POST", "/v1/audio/transcriptions", files={"file": ("recording", recording)}, data=form,
+            headers=authorization(),
+        ) as response:  # fmt: skip
+            if response.status_code != 200:
+                raise _error_of(response.status_code, await response.aread())
+            async for line in response.aiter_lines():
+                if line.startswith("data: {"):
+                    yield _part_of(json.loads(line.removeprefix("data: ")))
+
+
+def _part_of(event: dict[str, Any]) -> Part:
+    """What an event tells. Raises: EdgeAgentError for one that is an error."""
+    if "error" in event:
+        raise EdgeAgentError(event["error"]["message"])
+    if event["type"] == "transcript.created":
+        return Part(duration_s=event["duration"])
+    if event["type"] == "transcript.text.segment":
+        segment = msgspec.convert(event["segment"], Segment)
+        return Part(until_s=segment.end_s, segments=(segment,), language=event["language"])
+    return Part()
+
+
+def _error_of(status: int, body: bytes) -> EdgeAgentError:
+    try:
+        message = str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = f"the daemon answered {status}"
+    kind = BodyTooLarge if status == 413 else EdgeAgentError
+    return kind(explained(status, message))

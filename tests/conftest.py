@@ -80,6 +80,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if processes.starts_process(item):
             item.add_marker(processes.MARK)
+    # Modules that start processes come first: the short ones then fill the end of a run on several cores.
+    slow = {item.path for item in items if item.get_closest_marker(processes.MARK) is not None}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_collection_finish() -> None:

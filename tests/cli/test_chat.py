@@ -40,10 +40,10 @@ def chatting(daemon: DaemonProcess, state_dir: Path) -> Iterator[Terminal]:
 
 
 def test_one_message_prints_one_answer_and_its_speed(
-    edgeagent_process, smollm_daemon: DaemonProcess
+    edgeagent_process, tales_daemon: DaemonProcess
 ):
     done = edgeagent_process(
-        "chat", "Count to five.", "--port", port_of(smollm_daemon), "--max-tokens", 20
+        "chat", "Count to five.", "--port", port_of(tales_daemon), "--max-tokens", 20
     )
     assert done.returncode == 0
     assert done.stdout.strip()
@@ -89,24 +89,24 @@ def test_an_unknown_domain_is_one_line(edgeagent_process, assistant):
 
 
 def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
-    edgeagent_process, smollm_daemon: DaemonProcess
+    edgeagent_process, tales_daemon: DaemonProcess
 ):
     proxy = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     done = edgeagent_process(
-        "chat", "Hi", "--port", port_of(smollm_daemon), "--max-tokens", 2, env=proxy
+        "chat", "Hi", "--port", port_of(tales_daemon), "--max-tokens", 2, env=proxy
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_an_error_of_the_daemon_is_one_line(edgeagent_process, smollm_daemon: DaemonProcess):
-    done = edgeagent_process("chat", "Hi", "--port", port_of(smollm_daemon), "--model", "nobody")
+def test_an_error_of_the_daemon_is_one_line(edgeagent_process, tales_daemon: DaemonProcess):
+    done = edgeagent_process("chat", "Hi", "--port", port_of(tales_daemon), "--model", "nobody")
     assert "nobody" in one_line(done)
 
 
 def test_a_daemon_that_loads_its_model_late_is_chatted_with(
-    edgeagent_process, smollm_dir: Path, tmp_path: Path
+    edgeagent_process, tales_dir: Path, tmp_path: Path
 ):
-    with serving(smollm_dir, tmp_path, preload=False) as daemon:
+    with serving(tales_dir, tmp_path, preload=False) as daemon:
         done = edgeagent_process("chat", "Hi", "--port", port_of(daemon), "--max-tokens", 2)
     assert done.returncode == 0 and done.stdout.strip()
 
@@ -157,8 +157,8 @@ def test_something_else_on_the_port_is_not_talked_to(edgeagent_process, tmp_path
     assert "Another program" in one_line(done)
 
 
-def test_a_conversation_in_a_terminal(smollm_daemon: DaemonProcess, tmp_path: Path):
-    with chatting(smollm_daemon, tmp_path) as terminal:
+def test_a_conversation_in_a_terminal(tales_daemon: DaemonProcess, tmp_path: Path):
+    with chatting(tales_daemon, tmp_path) as terminal:
         terminal.type("/help\n")
         assert "/clear" in terminal.wait_for("Ctrl-C +stop the answer")
         terminal.wait_for("> ")
@@ -185,7 +185,7 @@ def test_a_conversation_in_a_terminal(smollm_daemon: DaemonProcess, tmp_path: Pa
         assert not path.is_file() or b"Say hi." not in path.read_bytes(), path
 
 
-def test_an_answer_to_one_message_that_was_stopped_is_no_success(smollm_daemon: DaemonProcess):
+def test_an_answer_to_one_message_that_was_stopped_is_no_success(tales_daemon: DaemonProcess):
     command = [
         sys.executable,
         "-m",
@@ -193,7 +193,7 @@ def test_an_answer_to_one_message_that_was_stopped_is_no_success(smollm_daemon: 
         "chat",
         "Write a very long story.",
         "--port",
-        port_of(smollm_daemon),
+        port_of(tales_daemon),
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as chat:
         assert chat.stdout is not None and chat.stdout.read(1)
@@ -202,8 +202,8 @@ def test_an_answer_to_one_message_that_was_stopped_is_no_success(smollm_daemon: 
     assert chat.returncode == 130
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_program(smollm_daemon: DaemonProcess, tmp_path: Path):
-    with chatting(smollm_daemon, tmp_path) as terminal:
+def test_ctrl_c_stops_the_answer_and_not_the_program(tales_daemon: DaemonProcess, tmp_path: Path):
+    with chatting(tales_daemon, tmp_path) as terminal:
         terminal.type("Write a very long story about a king and his three sons.\n")
         terminal.wait_for(r"sons\.\s+\S+ \S+ \S+")
         terminal.type("\x03")

@@ -20,7 +20,7 @@ from edgeagent.types.answer import CallDelta, PromptFacts, TokenChunk, Usage
 from edgeagent.types.generation import GenerateSpec
 from tests.api.wire import anthropic_error_of as error_of
 from tests.api.wire import connect, exchange, post, read_reply, request
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import SMOLLM, TALES_CHAT, DaemonProcess
 from tests.lazy import lazily
 
 if TYPE_CHECKING:
@@ -31,11 +31,20 @@ else:
 ASK = [{"role": "user", "content": "Name three colours."}]
 # The SDK of today has no argument for a temperature; those of before have.
 COLD = {"extra_body": {"temperature": 0}}
-ASKED: dict[str, Any] = {"model": SMOLLM, "messages": ASK, "max_tokens": 12} | COLD
+ASKED: dict[str, Any] = {"model": TALES_CHAT, "messages": ASK, "max_tokens": 12} | COLD
 
 
 @pytest.fixture(scope="module")
-def claude(smollm_daemon: DaemonProcess) -> Iterator[anthropic.Anthropic]:
+def claude(tales_daemon: DaemonProcess) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(
+        base_url=tales_daemon.url, api_key="none", max_retries=0, timeout=60,
+        _strict_response_validation=True,
+    ) as client:  # fmt: skip
+        yield client
+
+
+@pytest.fixture(scope="module")
+def smollm_claude(smollm_daemon: DaemonProcess) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(
         base_url=smollm_daemon.url, api_key="none", max_retries=0, timeout=60,
         _strict_response_validation=True,
@@ -54,7 +63,7 @@ def n_input(usage: anthropic.types.Usage) -> int:
 
 def test_an_answer_has_blocks_a_stop_reason_and_usage(claude):
     answer = create(claude)
-    assert answer.id.startswith("msg_") and answer.model == SMOLLM
+    assert answer.id.startswith("msg_") and answer.model == TALES_CHAT
     (block,) = answer.content
     assert block.type == "text" and block.text
     assert (answer.stop_reason, answer.stop_sequence) == ("max_tokens", None)
@@ -91,9 +100,9 @@ def test_a_stream_gives_the_message_that_a_whole_answer_is(claude):
     assert n_input(streamed.usage) == n_input(whole.usage)
 
 
-def test_events_come_in_order_and_each_says_its_type_twice(smollm_daemon: DaemonProcess):
-    body = {"model": SMOLLM, "messages": ASK, "max_tokens": 3, "stream": True}
-    reply = httpx.post(f"{smollm_daemon.url}/v1/messages", json=body, timeout=60)
+def test_events_come_in_order_and_each_says_its_type_twice(tales_daemon: DaemonProcess):
+    body = {"model": TALES_CHAT, "messages": ASK, "max_tokens": 3, "stream": True}
+    reply = httpx.post(f"{tales_daemon.url}/v1/messages", json=body, timeout=60)
     assert reply.headers["content-type"].startswith("text/event-stream")
     assert reply.headers["request-id"] == reply.headers["x-request-id"]
     events = read_events(reply.content)
@@ -133,21 +142,21 @@ def test_blocks_and_plain_text_are_the_same_prompt(claude):
     assert again.cache_read_input_tokens == n_input(plain) - 1, "the very same tokens"
 
 
-def test_the_beginning_of_an_answer_is_continued(claude):
+def test_the_beginning_of_an_answer_is_continued(smollm_claude):
     begun = {"role": "assistant", "content": "One, two, three, four,"}
     ask = [{"role": "user", "content": "Count from one to ten in words."}]
-    answer = create(claude, messages=[*ask, begun], max_tokens=4)
+    answer = create(smollm_claude, model=SMOLLM, messages=[*ask, begun], max_tokens=4)
     assert "five" in answer.content[0].text
     with pytest.raises(anthropic.BadRequestError, match="only the beginning"):
-        create(claude, messages=[begun])
+        create(smollm_claude, model=SMOLLM, messages=[begun])
 
 
 def test_tokens_are_counted_as_an_answer_counts_them(claude):
     system = "You are a pirate."
-    counted = claude.messages.count_tokens(model=SMOLLM, messages=ASK, system=system)
+    counted = claude.messages.count_tokens(model=TALES_CHAT, messages=ASK, system=system)
     assert counted.input_tokens == n_input(create(claude, system=system, max_tokens=1).usage)
     longer = [*ASK, {"role": "assistant", "content": "Red."}, {"role": "user", "content": "More."}]
-    more = claude.messages.count_tokens(model=SMOLLM, messages=longer, system=system)
+    more = claude.messages.count_tokens(model=TALES_CHAT, messages=longer, system=system)
     assert more.input_tokens > counted.input_tokens
 
 
@@ -158,15 +167,15 @@ class Colour(BaseModel):
 
 def test_an_output_format_binds(claude):
     answer = claude.messages.parse(
-        model=SMOLLM, messages=ASK, max_tokens=60, output_format=Colour, **COLD
+        model=TALES_CHAT, messages=ASK, max_tokens=60, output_format=Colour, **COLD
     )
     assert isinstance(answer.parsed_output, Colour)
 
 
-async def test_the_asynchronous_client_streams_too(smollm_daemon: DaemonProcess):
-    async with anthropic.AsyncAnthropic(base_url=smollm_daemon.url, api_key="x") as client:
+async def test_the_asynchronous_client_streams_too(tales_daemon: DaemonProcess):
+    async with anthropic.AsyncAnthropic(base_url=tales_daemon.url, api_key="x") as client:
         stream = await client.messages.create(
-            model=SMOLLM, messages=ASK, max_tokens=5, stream=True, metadata={"user_id": "u"}
+            model=TALES_CHAT, messages=ASK, max_tokens=5, stream=True, metadata={"user_id": "u"}
         )
         kinds = [event.type async for event in stream]
     assert kinds[0] == "message_start" and kinds[-1] == "message_stop"
@@ -184,18 +193,18 @@ def test_fields_that_change_nothing_are_accepted(claude):
 # --- errors
 
 
-def test_every_error_has_anthropics_shape_and_its_exception(claude, smollm_daemon: DaemonProcess):
+def test_every_error_has_anthropics_shape_and_its_exception(claude, tales_daemon: DaemonProcess):
     with pytest.raises(anthropic.NotFoundError, match="claude") as caught:
         create(claude, model="claude-sonnet")
     assert caught.value.type == "not_found_error" and caught.value.request_id.startswith("req_")
     error_of(caught.value.response.json())
     assert caught.value.response.json()["request_id"] == caught.value.request_id
     assert caught.value.response.headers["x-should-retry"] == "false"
-    url = smollm_daemon.url
+    url = tales_daemon.url
     json_type = "Content-Type: application/json"
     for raw, status, kind in (
         (post("/v1/messages", b"{"), 400, "invalid_request_error"),
-        (post("/v1/messages", {"model": SMOLLM, "messages": ASK}), 400, "invalid_request_error"),
+        (post("/v1/messages", {"model": TALES_CHAT, "messages": ASK}), 400, "invalid_request_error"),
         (request("GET", "/v1/messages"), 405, "invalid_request_error"),
         (post("/v1/messages/batches", {}), 404, "not_found_error"),
         (request("POST", "/v1/messages", "Content-Type: text/plain", body=b"{}"), 415,
@@ -208,9 +217,9 @@ def test_every_error_has_anthropics_shape_and_its_exception(claude, smollm_daemo
         assert json.loads(reply.body)["request_id"] == reply.headers["request-id"]
 
 
-def test_a_body_that_is_too_large_is_a_413_in_the_same_shape(smollm_daemon: DaemonProcess):
+def test_a_body_that_is_too_large_is_a_413_in_the_same_shape(tales_daemon: DaemonProcess):
     size = (32 << 20) + 1
-    with connect(smollm_daemon.url) as sock:
+    with connect(tales_daemon.url) as sock:
         head = request("POST", "/v1/messages", "Content-Type: application/json")
         sock.sendall(head.replace(b"Content-Length: 0", b"Content-Length: %d" % size))
         sock.sendall(b" " * size)
@@ -242,9 +251,9 @@ def test_a_prompt_that_is_too_long_is_a_400_before_the_stream(claude):
     ],
     ids=str,
 )  # fmt: skip
-def test_what_is_wrong_with_a_request_is_named(smollm_daemon: DaemonProcess, change, named):
-    body = {"model": SMOLLM, "messages": ASK, "max_tokens": 5} | change
-    reply = exchange(smollm_daemon.url, post("/v1/messages", body))
+def test_what_is_wrong_with_a_request_is_named(tales_daemon: DaemonProcess, change, named):
+    body = {"model": TALES_CHAT, "messages": ASK, "max_tokens": 5} | change
+    reply = exchange(tales_daemon.url, post("/v1/messages", body))
     assert reply.status == 400, reply
     assert named in error_of(json.loads(reply.body))["message"]
 
@@ -437,15 +446,15 @@ def test_a_stream_that_waits_begins_before_its_first_ping():
     assert [event["type"] for event in events] == ["message_start", "ping"]
 
 
-def test_messages_without_any_content_are_refused(smollm_daemon: DaemonProcess):
+def test_messages_without_any_content_are_refused(tales_daemon: DaemonProcess):
     body = {"model": "default", "max_tokens": 4, "messages": [{"role": "user", "content": []}] * 2}
-    reply = exchange(smollm_daemon.url, post("/v1/messages", body))
+    reply = exchange(tales_daemon.url, post("/v1/messages", body))
     assert reply.status == 400
     assert "messages" in error_of(json.loads(reply.body))["message"]
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
-def test_a_tool_is_called_and_its_result_answered(claude, is_streamed):
+def test_a_tool_is_called_and_its_result_answered(smollm_claude, is_streamed):
     lamp = {
         "name": "lamp",
         "description": "Switch a lamp",
@@ -460,10 +469,10 @@ def test_a_tool_is_called_and_its_result_answered(claude, is_streamed):
     options = {"tools": [lamp], "max_tokens": 60, "messages": asked} | COLD
     options["tool_choice"] = {"type": "any", "disable_parallel_tool_use": True}
     if is_streamed:
-        with claude.messages.stream(model=SMOLLM, **options) as stream:
+        with smollm_claude.messages.stream(model=SMOLLM, **options) as stream:
             answer = stream.get_final_message()
     else:
-        answer = create(claude, **options)
+        answer = create(smollm_claude, model=SMOLLM, **options)
     assert answer.stop_reason == "tool_use"
     (call,) = answer.content
     jsonschema.validate(call.input, lamp["input_schema"])
@@ -471,13 +480,15 @@ def test_a_tool_is_called_and_its_result_answered(claude, is_streamed):
     turns = [*asked, {"role": "assistant", "content": answer.content}]
     turns.append({"role": "user", "content": [result]})
     said = create(
-        claude, **(options | {"messages": turns, "tool_choice": {"type": "none"}, "max_tokens": 8})
+        smollm_claude,
+        model=SMOLLM,
+        **(options | {"messages": turns, "tool_choice": {"type": "none"}, "max_tokens": 8}),
     )
     (block,) = said.content
     assert block.type == "text" and block.text
 
 
-def test_the_sdks_own_runner_calls_a_python_function(claude):
+def test_the_sdks_own_runner_calls_a_python_function(smollm_claude):
     asked_for = []
 
     @anthropic.beta_tool
@@ -490,7 +501,7 @@ def test_the_sdks_own_runner_calls_a_python_function(claude):
         asked_for.append(room)
         return f"The lamp in the {room} is on."
 
-    runner = claude.beta.messages.tool_runner(
+    runner = smollm_claude.beta.messages.tool_runner(
         model=SMOLLM, max_tokens=60, tools=[lamp], tool_choice={"type": "tool", "name": "lamp"},
         messages=[{"role": "user", "content": "Light in the hall, please."}], max_iterations=1, thread=False,
         **COLD,

@@ -29,25 +29,31 @@ from edgeagent.types.sampling import Sampling
 from edgeagent.types.template import TemplateFacts
 from tests.api.wire import exchange, ollama_error_of, post, request
 from tests.catalog.mutants import STR, Key, take_apart
-from tests.conftest import MINILM, SMOLLM, DaemonProcess, serving, wait_for
+from tests.conftest import MINILM, SMOLLM, TALES_CHAT, DaemonProcess, serving, wait_for
 
 ASK = [{"role": "user", "content": "Name three colours."}]
 COLD = {"temperature": 0, "num_predict": 12}
 
 
 @pytest.fixture(scope="module")
-def llama(smollm_daemon: DaemonProcess) -> Iterator[ollama.Client]:
+def llama(tales_daemon: DaemonProcess) -> Iterator[ollama.Client]:
+    with ollama.Client(host=tales_daemon.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def smollm_llama(smollm_daemon: DaemonProcess) -> Iterator[ollama.Client]:
     with ollama.Client(host=smollm_daemon.url) as client:
         yield client
 
 
 def chat(client: ollama.Client, **kwargs: Any) -> Any:
-    return client.chat(**({"model": SMOLLM, "messages": ASK, "options": COLD} | kwargs))
+    return client.chat(**({"model": TALES_CHAT, "messages": ASK, "options": COLD} | kwargs))
 
 
 def test_a_chat_has_its_message_counts_and_times(llama):
-    answer = chat(llama, model=f"{SMOLLM}:latest")
-    assert answer.model == f"{SMOLLM}:latest" and answer.done and answer.done_reason == "length"
+    answer = chat(llama, model=f"{TALES_CHAT}:latest")
+    assert answer.model == f"{TALES_CHAT}:latest" and answer.done and answer.done_reason == "length"
     assert answer.message.role == "assistant" and answer.message.content
     assert answer.eval_count == 12 and answer.prompt_eval_count > 5
     assert answer.total_duration >= answer.eval_duration > 0
@@ -64,15 +70,15 @@ def test_a_stream_gives_the_text_of_the_whole_answer(llama):
     assert parts[-1].eval_count == 12 and parts[-1].done_reason == "length"
 
 
-def test_lines_of_json_are_the_default(smollm_daemon: DaemonProcess):
-    body = {"model": SMOLLM, "options": COLD}
+def test_lines_of_json_are_the_default(tales_daemon: DaemonProcess):
+    body = {"model": TALES_CHAT, "options": COLD}
     for path, key in (("/api/chat", "message"), ("/api/generate", "response")):
-        reply = httpx.post(f"{smollm_daemon.url}{path}", json=body | asked(path), timeout=60)
+        reply = httpx.post(f"{tales_daemon.url}{path}", json=body | asked(path), timeout=60)
         assert reply.headers["content-type"] == "application/x-ndjson"
         lines = [json.loads(line) for line in reply.text.splitlines()]
         assert len(lines) > 1 and all(key in line for line in lines)
         whole = body | asked(path) | {"stream": False}
-        reply = httpx.post(f"{smollm_daemon.url}{path}", json=whole, timeout=60)
+        reply = httpx.post(f"{tales_daemon.url}{path}", json=whole, timeout=60)
         assert reply.headers["content-type"] == "application/json"
         assert reply.json()["done_reason"] == "length"
 
@@ -83,12 +89,12 @@ def asked(path: str) -> dict[str, Any]:
 
 def test_generate_puts_a_prompt_into_the_template_and_raw_does_not(llama):
     text = "The opposite of hot is"
-    templated = llama.generate(SMOLLM, text, options=COLD)
-    said = llama.chat(SMOLLM, [{"role": "user", "content": text}], options=COLD)
+    templated = llama.generate(TALES_CHAT, text, options=COLD)
+    said = llama.chat(TALES_CHAT, [{"role": "user", "content": text}], options=COLD)
     assert templated.prompt_eval_count == said.prompt_eval_count
-    raw = llama.generate(SMOLLM, text, options=COLD, raw=True)
+    raw = llama.generate(TALES_CHAT, text, options=COLD, raw=True)
     assert raw.prompt_eval_count < templated.prompt_eval_count
-    longer = llama.generate(SMOLLM, text, options=COLD, system="You are a pirate. " * 9)
+    longer = llama.generate(TALES_CHAT, text, options=COLD, system="You are a pirate. " * 9)
     assert longer.prompt_eval_count > templated.prompt_eval_count
 
 
@@ -111,7 +117,7 @@ def test_an_answer_holds_to_a_format(llama):
     }  # fmt: skip
     options = COLD | {"num_predict": 60}
     assert json.loads(chat(llama, format=schema, options=options).message.content)["name"]
-    found = llama.generate(SMOLLM, "A colour as JSON.", format=schema, options=options)
+    found = llama.generate(TALES_CHAT, "A colour as JSON.", format=schema, options=options)
     assert json.loads(found.response)["name"] in ("red", "blue")
 
 
@@ -128,24 +134,27 @@ def test_options_count(llama):
     assert sampling.repeat_last_n == 4096 and options.max_tokens is None
 
 
-def test_the_beginning_of_an_answer_is_continued(llama):
+def test_the_beginning_of_an_answer_is_continued(smollm_llama):
     begun = {"role": "assistant", "content": "One, two, three, four,"}
     ask = [{"role": "user", "content": "Count from one to ten in words."}]
-    assert "five" in chat(llama, messages=[*ask, begun], options=COLD).message.content
+    assert (
+        "five"
+        in chat(smollm_llama, model=SMOLLM, messages=[*ask, begun], options=COLD).message.content
+    )
 
 
-def test_models_are_listed_shown_and_seen_in_memory(llama, smollm_daemon: DaemonProcess):
-    chat(llama)
-    listed = {model.model: model for model in llama.list().models}
+def test_models_are_listed_shown_and_seen_in_memory(smollm_llama, smollm_daemon: DaemonProcess):
+    chat(smollm_llama, model=SMOLLM)
+    listed = {model.model: model for model in smollm_llama.list().models}
     found = listed[f"{SMOLLM}:latest"]
     assert found.size > 50 << 20 and len(found.digest) == 64
     assert found.details.parameter_size == "134.5M"
     assert found.details.format == "gguf" and found.details.quantization_level == "Q4_1"
-    (running,) = [m for m in llama.ps().models if m.model == f"{SMOLLM}:latest"]
+    (running,) = [m for m in smollm_llama.ps().models if m.model == f"{SMOLLM}:latest"]
     assert running.context_length == 4096 and running.size > 50 << 20
     assert running.expires_at > datetime.datetime.now(datetime.UTC)
     for name in (SMOLLM, f"{SMOLLM}:latest"):
-        shown = llama.show(name)
+        shown = smollm_llama.show(name)
         assert shown.capabilities == ["completion", "tools"]
         assert shown.modelinfo["general.architecture"] == "llama"
         assert shown.modelinfo["llama.context_length"] == 8192
@@ -215,23 +224,23 @@ def test_sizes_are_written_as_in_names():
     assert [size_in_words(n) for n in sizes] == ["", "0.26M", "135M", "1.5B"]
 
 
-def test_who_probes_finds_somebody(smollm_daemon: DaemonProcess):
-    with httpx.Client(base_url=smollm_daemon.url) as http:
+def test_who_probes_finds_somebody(tales_daemon: DaemonProcess):
+    with httpx.Client(base_url=tales_daemon.url) as http:
         assert http.get("/").text == "edgeagent is running"
         head = http.head("/")
         assert head.status_code == 200 and head.content == b""
         assert http.get("/api/version").json()["version"].count(".") == 2
 
 
-def test_without_a_question_a_model_is_loaded_or_unloaded(smollm_dir: Path, tmp_path: Path):
+def test_without_a_question_a_model_is_loaded_or_unloaded(tales_dir: Path, tmp_path: Path):
     state = tmp_path / "state"
-    with serving(smollm_dir, state, preload=False) as daemon, ollama.Client(daemon.url) as client:
+    with serving(tales_dir, state, preload=False) as daemon, ollama.Client(daemon.url) as client:
         assert client.ps().models == []
-        assert client.generate(SMOLLM).done_reason == "load"
+        assert client.generate(TALES_CHAT).done_reason == "load"
         assert len(client.ps().models) == 1
-        assert client.chat(SMOLLM, keep_alive=0).done_reason == "unload"
+        assert client.chat(TALES_CHAT, keep_alive=0).done_reason == "unload"
         assert client.ps().models == []
-        (line,) = client.chat(SMOLLM, [], stream=True, keep_alive="5m")
+        (line,) = client.chat(TALES_CHAT, [], stream=True, keep_alive="5m")
         assert line.done_reason == "load" and line.message.content == ""
         assert len(client.ps().models) == 1
 
@@ -265,30 +274,30 @@ def test_embeddings_are_those_of_the_other_api(minilm_dir: Path, tmp_path: Path)
 
 def test_a_dialogue_goes_on_behind_the_context_of_its_last_answer(llama):
     few = {"temperature": 0, "num_predict": 4}
-    first = llama.generate(SMOLLM, "My cat is called Tom.", options=few)
+    first = llama.generate(TALES_CHAT, "My cat is called Tom.", options=few)
     assert len(first.context) >= first.prompt_eval_count + first.eval_count - 1
     parts = list(
-        llama.generate(SMOLLM, "And yours?", context=first.context, options=few, stream=True)
+        llama.generate(TALES_CHAT, "And yours?", context=first.context, options=few, stream=True)
     )
     assert all(part.context is None for part in parts[:-1])
     context = parts[-1].context
     assert context[: len(first.context)] == first.context, "what was said before stays as it was"
     assert parts[-1].prompt_eval_count > len(first.context)
-    alone = llama.generate(SMOLLM, "And yours?", context=[], options=few)
+    alone = llama.generate(TALES_CHAT, "And yours?", context=[], options=few)
     assert alone.prompt_eval_count < parts[-1].prompt_eval_count
-    assert llama.generate(SMOLLM, "Hi", raw=True, options=few).context is None
+    assert llama.generate(TALES_CHAT, "Hi", raw=True, options=few).context is None
 
 
-def test_a_token_that_no_model_has_is_named(smollm_daemon: DaemonProcess):
-    body = {"model": SMOLLM, "prompt": "Hi", "context": [1, 1 << 30], "stream": False}
-    error = httpx.post(f"{smollm_daemon.url}/api/generate", json=body, timeout=60).json()["error"]
+def test_a_token_that_no_model_has_is_named(tales_daemon: DaemonProcess):
+    body = {"model": TALES_CHAT, "prompt": "Hi", "context": [1, 1 << 30], "stream": False}
+    error = httpx.post(f"{tales_daemon.url}/api/generate", json=body, timeout=60).json()["error"]
     assert "`context`" in error and str(1 << 30) in error
 
 
 # --- errors
 
 
-def test_every_error_has_ollamas_shape(llama, smollm_daemon: DaemonProcess):
+def test_every_error_has_ollamas_shape(llama, tales_daemon: DaemonProcess):
     for stream in (False, True):
         with pytest.raises(ollama.ResponseError, match="llama3") as caught:
             list(chat(llama, model="llama3:8b", stream=stream))
@@ -298,29 +307,29 @@ def test_every_error_has_ollamas_shape(llama, smollm_daemon: DaemonProcess):
         (request("GET", "/api/chat"), 405), (post("/api/nothing", {}), 404),
         (request("POST", "/api/chat", "Content-Type: text/plain", "Cookie: a=b", body=b"{}"), 415),
         (post("/api/show", {}), 400), (post("/api/show", {"model": "nobody"}), 404),
-        (post("/api/chat", {"model": SMOLLM, "messages": ASK, "options": {"num_predict": "many"}}), 400),
-        (post("/api/chat", {"model": SMOLLM, "messages": ASK, "options": {"seed": 1 << 64}}), 400),
-        (post("/api/chat", {"model": SMOLLM, "messages": ASK, "format": "xml"}), 400),
-        (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "context": [1 << 30]}), 400),
-        (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "context": [-1]}), 400),
-        (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "context": ["a"]}), 400),
-        (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "context": [1], "raw": True}), 400),
-        (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "context": [1] * 5000}), 400),
-        (post("/api/generate", {"model": SMOLLM, "prompt": "Hi", "images": ["aGk="]}), 400),
+        (post("/api/chat", {"model": TALES_CHAT, "messages": ASK, "options": {"num_predict": "many"}}), 400),
+        (post("/api/chat", {"model": TALES_CHAT, "messages": ASK, "options": {"seed": 1 << 64}}), 400),
+        (post("/api/chat", {"model": TALES_CHAT, "messages": ASK, "format": "xml"}), 400),
+        (post("/api/generate", {"model": TALES_CHAT, "prompt": "Hi", "context": [1 << 30]}), 400),
+        (post("/api/generate", {"model": TALES_CHAT, "prompt": "Hi", "context": [-1]}), 400),
+        (post("/api/generate", {"model": TALES_CHAT, "prompt": "Hi", "context": ["a"]}), 400),
+        (post("/api/generate", {"model": TALES_CHAT, "prompt": "Hi", "context": [1], "raw": True}), 400),
+        (post("/api/generate", {"model": TALES_CHAT, "prompt": "Hi", "context": [1] * 5000}), 400),
+        (post("/api/generate", {"model": TALES_CHAT, "prompt": "Hi", "images": ["aGk="]}), 400),
     ):  # fmt: skip
-        reply = exchange(smollm_daemon.url, raw)
+        reply = exchange(tales_daemon.url, raw)
         assert reply.status == status, (raw, reply)
         ollama_error_of(json.loads(reply.body))
 
 
-def test_nothing_is_installed_or_removed_over_http(llama, smollm_daemon: DaemonProcess):
+def test_nothing_is_installed_or_removed_over_http(llama, tales_daemon: DaemonProcess):
     for act, command in (
         (lambda: llama.pull("llama3"), "models install"),
         (lambda: list(llama.pull("llama3", stream=True)), "models install"),
         (lambda: llama.push("llama3"), "bundle create"),
         (lambda: llama.create("x", from_="llama3"), "models install"),
         (lambda: llama.copy("a", "b"), "models install"),
-        (lambda: llama.delete(SMOLLM), "models remove"),
+        (lambda: llama.delete(TALES_CHAT), "models remove"),
     ):
         with pytest.raises(ollama.ResponseError, match=command) as caught:
             act()
@@ -455,12 +464,12 @@ def test_an_error_in_mid_stream_is_a_line_that_the_client_raises():
 
 def test_a_suffix_is_refused_by_a_model_that_was_not_taught_to_fill_in(llama):
     with pytest.raises(ollama.ResponseError, match="suffix") as caught:
-        llama.generate(model=SMOLLM, prompt="def add(", suffix="return a + b")
+        llama.generate(model=TALES_CHAT, prompt="def add(", suffix="return a + b")
     assert caught.value.status_code == 400
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
-def test_a_python_function_is_called_and_its_result_answered(llama, is_streamed):
+def test_a_python_function_is_called_and_its_result_answered(smollm_llama, is_streamed):
     def lamp(room: str, on: bool) -> str:
         """Switch a lamp.
 
@@ -487,10 +496,10 @@ def test_a_python_function_is_called_and_its_result_answered(llama, is_streamed)
         "options": {"temperature": 0, "num_predict": 60},
     }
     if is_streamed:
-        parts = list(chat(llama, **options, stream=True))
+        parts = list(chat(smollm_llama, model=SMOLLM, **options, stream=True))
         calls = [call for part in parts for call in part.message.tool_calls or []]
     else:
-        calls = chat(llama, **options).message.tool_calls
+        calls = chat(smollm_llama, model=SMOLLM, **options).message.tool_calls
     (call,) = calls
     said = lamp(**call.function.arguments)
     assert said.startswith("The lamp in the ")
@@ -498,4 +507,4 @@ def test_a_python_function_is_called_and_its_result_answered(llama, is_streamed)
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_name": "lamp", "content": said},
     ]
-    assert chat(llama, messages=messages).message.content
+    assert chat(smollm_llama, model=SMOLLM, messages=messages).message.content

@@ -68,7 +68,7 @@ class Intake:
             refuse=refuse,
             too_many=self._too_many,
         )
-        self.pulses = (self._pulse, self._grammars.pulse)
+        self.pulses = (self._pulse, *self._grammars.pulses)
         self._queue: FairQueue[Request] = FairQueue(config.queue_limit + config.n_seq)
         self._thread = threading.Thread(target=self._loop, name="intake", daemon=True)
         self._thread.start()

@@ -2,7 +2,7 @@
 
 A schema can be written so that compiling it takes for ever, and native code cannot be interrupted.
 What is not plainly harmless is first compiled in a process of its own, which is ended when its time
-is over. What was refused is remembered too.
+is over, and has a thread of its own, so that nothing else waits for it. What was refused is remembered too.
 """
 
 from __future__ import annotations
@@ -50,12 +50,44 @@ TRIAL_START_S = 10.0
 BEAT_S = 0.5
 
 
+class _Lane:
+    """One thread with a line for each key. `close()` may be called twice."""
+
+    def __init__(
+        self, name: str, queue_limit: int, handle: Callable[[Request, Pulse], None]
+    ) -> None:
+        self.pulse = Pulse()
+        self._name = name
+        self._handle = handle
+        self._queue: FairQueue[Request] = FairQueue(max(1, queue_limit))
+        self._thread: threading.Thread | None = None  # from the first request on
+
+    def put(self, request: Request) -> tuple[bool, Request | None]:
+        """Whether the request has a place, and which other one lost its own to it. One thread calls it."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
+            self._thread.start()
+        return self._queue.put(request.spec.scope, request)
+
+    def _loop(self) -> None:
+        while (request := self._queue.get()) is not None:
+            with self.pulse.job():
+                self._handle(request, self.pulse)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._queue.close()
+            self._thread.join(timeout=5)
+
+
 class Grammars:
-    """A thread that compiles forms for one vocabulary. `close()` may be called twice.
+    """Two threads that compile forms for one vocabulary: one for what is plainly harmless, one for the
+    rest, which is tried first. `close()` may be called twice.
 
     A request comes by `put` and goes on by `ready`, with `request.grammar` set, or by `refuse`. Requests
-    of each key come in turn: a slow schema holds up those of others by its own time at most. `too_many`
-    is what a request is refused with that lost its place to another key's.
+    of each key come in turn, so a slow schema holds up slow ones of other keys by its own time at most,
+    and plain ones not at all. `too_many` is what a request is refused with that has no place, or lost it
+    to another key's.
     """
 
     def __init__(
@@ -73,13 +105,14 @@ class Grammars:
         self._ready = ready
         self._refuse = refuse
         self._too_many = too_many
-        self.pulse = Pulse()
         self._tokenizer: Any = None
         self._lock = threading.Lock()
+        self._tokenizer_lock = threading.Lock()
         self._kept: OrderedDict[bytes, Grammar | EdgeAgentError] = OrderedDict()
         self._uses: dict[bytes, int] = {}
-        self._queue: FairQueue[Request] = FairQueue(max(1, queue_limit))
-        self._thread: threading.Thread | None = None  # from the first request on
+        self._plain = _Lane("grammars", queue_limit, self._serve_plain)
+        self._intricate = _Lane("grammar-trials", queue_limit, self._serve_intricate)
+        self.pulses = (self._plain.pulse, self._intricate.pulse)
 
     def find(self, output: OutputSpec) -> Grammar | None:
         """What is compiled already. Raises: the error that such a form was refused with."""
@@ -104,40 +137,63 @@ class Grammars:
 
     def put(self, request: Request) -> bool:
         """Have its form compiled. False when too many wait for that."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._loop, name="grammars", daemon=True)
-            self._thread.start()
-        has_place, lost = self._queue.put(request.spec.scope, request)
+        return self._enter(self._plain, request)
+
+    def _enter(self, lane: _Lane, request: Request) -> bool:
+        has_place, lost = lane.put(request)
         if lost is not None:
             self._refuse(lost.request_id, self._too_many())
         return has_place
 
-    def _loop(self) -> None:
-        while (request := self._queue.get()) is not None:
-            output = request.output
-            assert output is not None
-            if request.is_cancelled:  # nobody waits for it
-                self._refuse(request.request_id, EngineFailed("The request was cancelled."))
-                continue
-            try:
-                with self.pulse.job():
-                    request.grammar = self.find(output) or self._compile(output)
-            except EdgeAgentError as exc:
-                self._refuse(request.request_id, exc)
-            # Native code that panics raises what is no Exception.
-            except BaseException as exc:
-                logger.exception("grammar_failed")
-                self._refuse(
-                    request.request_id,
-                    EngineFailed(f"Compiling the schema failed: {type(exc).__name__}."),
-                )
-            else:
-                self._ready(request)
+    def _serve_plain(self, request: Request, pulse: Pulse) -> None:
+        """Compile what needs no trial, and hand on what does."""
 
-    def _compile(self, output: OutputSpec) -> Grammar:
+        def compiled(output: OutputSpec) -> Grammar | None:
+            source = self._source(output)
+            return self._compile(output, source, pulse) if source.is_plain else None
+
+        is_served = self._serve(request, compiled)
+        if not is_served and not self._enter(self._intricate, request):
+            self._refuse(request.request_id, self._too_many())
+
+    def _serve_intricate(self, request: Request, pulse: Pulse) -> None:
+        self._serve(request, lambda output: self._compile(output, self._source(output), pulse))
+
+    def _serve(self, request: Request, compiled: Callable[[OutputSpec], Grammar | None]) -> bool:
+        """Let the request go on with what was kept or is compiled now, or refuse it. False: it is neither."""
+        output = request.output
+        assert output is not None
+        if request.is_cancelled:  # nobody waits for it
+            self._refuse(request.request_id, EngineFailed("The request was cancelled."))
+            return True
+        try:
+            request.grammar = self.find(output) or compiled(output)
+        except EdgeAgentError as exc:
+            self._refuse(request.request_id, exc)
+        # Native code that panics raises what is no Exception.
+        except BaseException as exc:
+            logger.exception("grammar_failed")
+            self._refuse(
+                request.request_id,
+                EngineFailed(f"Compiling the schema failed: {type(exc).__name__}."),
+            )
+        else:
+            if request.grammar is None:
+                return False
+            self._ready(request)
+        return True
+
+    def _source(self, output: OutputSpec) -> Source:
+        try:
+            return output.source()
+        except EdgeAgentError as exc:
+            self._keep(output.key(), exc)
+            raise
+
+    def _compile(self, output: OutputSpec, source: Source, pulse: Pulse) -> Grammar:
         key = output.key()
         try:
-            made = self._compiled(output)
+            made = self._compiled(output, source, pulse)
         except EdgeAgentError as exc:
             self._keep(key, exc)
             raise
@@ -146,24 +202,24 @@ class Grammars:
         logger.debug("grammar_compiled kind=%s took_ms=%.1f", kind, made.compile_ms)
         return made
 
-    def _compiled(self, output: OutputSpec) -> Grammar:
+    def _compiled(self, output: OutputSpec, source: Source, pulse: Pulse) -> Grammar:
         """What need not hold wholly is enforced in part, where llguidance refuses the whole."""
-        source = output.source()
         try:
-            return self._made(source)
+            return self._made(source, pulse)
         except BadRequest as exc:
             if not source.is_loose:
                 raise
             logger.debug("grammar_weakened reason=%s", exc.code)
         return self._made(
-            output.source(lambda found: complaint_of(found, self._timeout_s, self.pulse.beat))
+            output.source(lambda found: complaint_of(found, self._timeout_s, pulse.beat)), pulse
         )
 
-    def _made(self, source: Source) -> Grammar:
+    def _made(self, source: Source, pulse: Pulse) -> Grammar:
         if not source.is_plain:
-            try_out(source, self._timeout_s, self.pulse.beat)
-        if self._tokenizer is None:
-            self._tokenizer = tokenizer_of(self._vocabulary())
+            try_out(source, self._timeout_s, pulse.beat)
+        with self._tokenizer_lock:
+            if self._tokenizer is None:
+                self._tokenizer = tokenizer_of(self._vocabulary())
         return compile_source(source, self._tokenizer)
 
     def _keep(self, key: bytes, made: Grammar | EdgeAgentError) -> None:
@@ -174,9 +230,8 @@ class Grammars:
                 self._uses.pop(oldest, None)
 
     def close(self) -> None:
-        if self._thread is not None:
-            self._queue.close()
-            self._thread.join(timeout=5)
+        self._plain.close()
+        self._intricate.close()
 
 
 class _Watchdog(threading.Thread):

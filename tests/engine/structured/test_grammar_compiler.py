@@ -127,14 +127,14 @@ def test_schemas_of_each_key_are_compiled_in_turn(monkeypatch):
         too_many=lambda: QueueFull("too many"),
     )  # fmt: skip
 
-    def compiled(source: object) -> Grammar:
+    def compiled(*_: object) -> Grammar:
         all_are_here.wait(10)
         return Grammar(None, None)
 
     monkeypatch.setattr(grammars, "_compiled", compiled)
     try:
         assert grammars.put(asking(1, "a"))
-        wait_for(lambda: grammars.pulse.silent_s() > 0)
+        wait_for(lambda: grammars.pulses[0].silent_s() > 0)
         for request_id in range(2, 10):
             assert grammars.put(asking(request_id, "a"))
         assert not grammars.put(asking(10, "a")), "the line is full"
@@ -147,4 +147,44 @@ def test_schemas_of_each_key_are_compiled_in_turn(monkeypatch):
         assert order[:3] == [1, 2, 21] and refused == [9, 8, 20]
     finally:
         all_are_here.set()
+        grammars.close()
+
+
+def test_a_plain_schema_waits_for_no_intricate_one(monkeypatch):
+    ready: list[int] = []
+    trial_begun, trial_may_end = threading.Event(), threading.Event()
+
+    def tried_out(*_: object) -> None:
+        trial_begun.set()
+        assert trial_may_end.wait(10)
+
+    monkeypatch.setattr("edgeagent.engine.structured.grammar_compiler.try_out", tried_out)
+    monkeypatch.setattr(
+        "edgeagent.engine.structured.grammar_compiler.compile_source",
+        lambda source, tokenizer: Grammar(None, None),
+    )
+    monkeypatch.setattr(
+        "edgeagent.engine.structured.grammar_compiler.tokenizer_of", lambda vocabulary: None
+    )
+
+    def refuse(request_id: int, error: Exception) -> None:
+        raise AssertionError(error)
+
+    grammars = Grammars(
+        lambda: None, 1.0, 8,  # type: ignore[arg-type,return-value]
+        ready=lambda request: ready.append(request.request_id), refuse=refuse,
+        too_many=lambda: QueueFull("too many"),
+    )  # fmt: skip
+    intricate = form('{"allOf": [{"type": "string", "pattern": "^a"}, {"type": "string"}]}')
+    try:
+        for request_id in (1, 2):
+            spec = GenerateSpec(prompts=[], scope="a")
+            assert grammars.put(Request(request_id, spec, 0.0, output=intricate))
+        assert trial_begun.wait(10)
+        assert grammars.put(asking(3, "b")) and grammars.put(asking(4, "a"))
+        wait_for(lambda: ready == [3, 4])
+        trial_may_end.set()
+        wait_for(lambda: ready == [3, 4, 1, 2])
+    finally:
+        trial_may_end.set()
         grammars.close()

@@ -223,6 +223,10 @@ class GuardedProtocol(H11Protocol):
             return False
         if self.stopping.has_begun or self._socket.is_closing():
             return False
+        try:
+            self._socket.write_eof()
+        except OSError:  # the client has reset the connection
+            return False
         self._is_lingering = True
         self._since_s = self.loop.time()
         self._clock.cancel()
@@ -230,7 +234,6 @@ class GuardedProtocol(H11Protocol):
         if self.cycle is not None:
             self.cycle.body = bytearray()
         self.conn = BoundedH11(READ_BYTES)  # and what it held of the client's bytes
-        self._socket.write_eof()
         self._socket.resume_reading()
         self._clock = self.loop.call_later(LINGER_SILENCE_S, self._close_if_silent, 0)
         return True

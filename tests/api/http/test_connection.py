@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import httpx
 import psutil
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
+from edgeagent.api.http.connection import GuardedProtocol
 from tests.api.wire import connect, exchange, post, read_reply, request
 from tests.conftest import DaemonProcess, serving
 
@@ -147,6 +152,47 @@ def test_a_client_that_writes_on_gets_to_read_why_it_was_refused(daemon: DaemonP
         for _ in range(100):
             sock.sendall(b"x" * 100_000)
         assert read_reply(sock).status == 413
+
+
+def test_a_client_that_has_reset_the_connection_meanwhile_raises_nothing():
+    errors: list[Any] = []
+
+    async def serve_one() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: errors.append(context))
+        is_answered = asyncio.Event()
+        client = socket.socket()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": 200,
+                    "headers": [(b"content-length", b"2")],
+                }
+            )
+            await send({"type": "http.response.body", "body": b"ok", "more_body": True})
+            assert client.recv(1000).endswith(b"ok")
+            client.close()  # what is written from now on is answered by a reset
+            try:
+                await send({"type": "http.response.body", "body": b""})
+            except OSError as exc:
+                errors.append(exc)
+            is_answered.set()
+
+        config = uvicorn.Config(app, lifespan="off", log_config=None)
+        config.load()
+        server = await loop.create_server(
+            lambda: GuardedProtocol(config=config, server_state=ServerState(), app_state={}),
+            "127.0.0.1", 0,
+        )  # fmt: skip
+        async with server:
+            client.connect(server.sockets[0].getsockname())
+            client.sendall(request("GET", "/") + b"no HTTP\r\n\r\n")
+            await asyncio.wait_for(is_answered.wait(), 10)
+
+    asyncio.run(serve_one())
+    assert errors == []
 
 
 def test_an_attempt_at_websocket_is_answered_as_http_and_logs_nothing(daemon: DaemonProcess):

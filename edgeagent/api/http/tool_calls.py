@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ def tool_use(
     Raises: InvalidParameter for tools or a choice that cannot be; Forbidden for a tool that is not on
     the list of the caller's key.
     """
-    _check(tools)
+    tools = _checked(tools)
     for tool in tools:
         if caller.tools is not None and tool.name not in caller.tools:
             raise Forbidden(
@@ -82,7 +83,8 @@ def tool_use(
     )
 
 
-def _check(tools: list[Tool]) -> None:
+def _checked(tools: list[Tool]) -> list[Tool]:
+    """The tools with names that are sound and different, and numbers that a frame can carry."""
     if len(tools) > MAX_TOOLS:
         raise InvalidParameter(
             f"There are {len(tools)} tools, the bound is {MAX_TOOLS}: send fewer.", param=PARAM
@@ -100,14 +102,36 @@ def _check(tools: list[Tool]) -> None:
                 f"Two tools have the name {tool.name!r}: give each a name of its own.", param=PARAM
             )
         seen.add(tool.name)
-    try:
-        msgspec.msgpack.encode(tools)
-    except (OverflowError, RecursionError):
-        raise InvalidParameter(
-            "The parameters of a tool hold a number of more than 64 bits or are nested too deeply: send "
-            "a simpler schema.",
-            param=PARAM,
-        ) from None
+    return [_encodable(tool) for tool in tools]
+
+
+def _encodable(tool: Tool) -> Tool:
+    """The tool as it is, or with integers of more than 64 bits as floats where it is not strict."""
+    with suppress(OverflowError, RecursionError):
+        msgspec.msgpack.encode(tool)
+        return tool
+    if not tool.is_strict:
+        with suppress(OverflowError, RecursionError):
+            rounded = msgspec.structs.replace(tool, parameters=_rounded(tool.parameters))
+            msgspec.msgpack.encode(rounded)
+            return rounded
+    raise InvalidParameter(
+        f"The parameters of tool {tool.name!r} hold a number of more than 64 bits or are nested too "
+        "deeply: send a simpler schema.",
+        param=PARAM,
+    )
+
+
+def _is_long(number: int) -> bool:
+    return not -(1 << 63) <= number < 1 << 64
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(value) if isinstance(value, int) and _is_long(value) else value
 
 
 def as_arguments(value: Any) -> Any:

@@ -45,6 +45,20 @@ def asked(**body: Any) -> ResponseRequest:
     return ResponseRequest.model_validate({"input": "hi"} | body)
 
 
+def test_a_bound_of_more_than_64_bits_is_rounded_unless_the_tool_is_strict():
+    bounds = {"type": "integer", "minimum": -(2**80), "maximum": 2**64 - 1}
+    tool = NOW | {
+        "parameters": {"type": "object", "properties": {"a": bounds, "b": {"enum": [2**70, "x"]}}}
+    }
+    use = asked(tools=[tool | {"strict": False}]).tool_use(LOCAL)
+    assert use is not None
+    properties = use.tools[0].parameters["properties"]
+    assert properties["a"] == bounds | {"minimum": -(2.0**80)}
+    assert properties["b"]["enum"] == [2.0**70, "x"]
+    with pytest.raises(InvalidParameter, match="tool 'now' hold a number of more than 64 bits"):
+        asked(tools=[tool | {"strict": True}]).tool_use(LOCAL)
+
+
 def test_a_model_sees_functions_and_notes_say_what_was_left_out():
     offer = asked(tools=[NOW, PATCH, CRM, *HOSTED]).tool_offer()
     assert [tool.name for tool in offer.tools] == [

@@ -277,7 +277,7 @@ class DaemonProcess:
         found = []
         for child in psutil.Process(self.pid).children():
             try:
-                is_worker = "edgeagent.engine.process.worker" in child.cmdline()
+                is_worker = "edgeagent.engine.worker" in child.cmdline()
             except psutil.NoSuchProcess:
                 continue
             if is_worker and child.status() != psutil.STATUS_ZOMBIE:

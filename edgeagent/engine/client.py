@@ -37,7 +37,7 @@ class Generation(ReplyStream[TokenChunk]):
 class EngineClient(WorkerClient):
     """A running engine worker: a model that generates text, makes embeddings or ranks documents."""
 
-    module = "edgeagent.engine.process.worker"
+    module = "edgeagent.engine.worker"
     decode = staticmethod(protocol.decode_to_daemon)
 
     config: EngineConfig

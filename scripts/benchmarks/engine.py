@@ -146,7 +146,7 @@ def _memory(served: Served) -> dict[str, int]:
 
     return {
         "daemon": psutil.Process(served.process.pid).memory_info().rss,
-        "worker": rss("edgeagent.engine.process.worker"),
+        "worker": rss("edgeagent.engine.worker"),
         "template": rss("edgeagent.engine.template"),
     }
 

@@ -34,7 +34,7 @@ def killed_stream(served: Served, http: httpx.Client) -> tuple[float, bool]:
     with http.stream("POST", "/v1/chat/completions", json=BODY) as response:
         for n, line in enumerate(response.iter_lines()):
             if n == 8:
-                served.children("edgeagent.engine.process.worker")[0].kill()
+                served.children("edgeagent.engine.worker")[0].kill()
                 killed_s = time.perf_counter()
             if line.startswith("data: {") and "error" in json.loads(line[6:]):
                 has_error = True

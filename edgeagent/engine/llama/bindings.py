@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import logging
+import os
 import sys
 import types
 from collections import deque
@@ -69,3 +71,39 @@ def _on_log(level: int, text: bytes, _data: object) -> None:
 
 
 lib.llama_log_set(_on_log, None)
+
+
+def start() -> None:
+    """Have llama.cpp ready. May be called twice.
+
+    Where AMX tiles are refused (`worker/filter.py`), it looks for them once, with the first model or here,
+    and complains on standard error, past its log: that is kept away.
+    """
+    lib.llama_backend_init()
+    own_stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_RDONLY)
+    try:
+        os.dup2(nowhere, 2)
+        _look_for_buffers()
+    finally:
+        os.dup2(own_stderr, 2)
+        os.close(own_stderr)
+        os.close(nowhere)
+
+
+def _look_for_buffers() -> None:
+    """Make the list of the processor's own kinds of weight buffers, as loading a model does."""
+    found: Any = lib._lib
+    if not hasattr(found, "ggml_backend_cpu_reg"):
+        return
+    pointer = ctypes.c_void_p
+    named = {}
+    for name, arguments in (
+        ("ggml_backend_cpu_reg", ()),
+        ("ggml_backend_reg_dev_get", (pointer, ctypes.c_size_t)),
+        ("ggml_backend_reg_get_proc_address", (pointer, ctypes.c_char_p)),
+    ):
+        named[name] = ctypes.CFUNCTYPE(pointer, *arguments)((name, found))
+    cpu = named["ggml_backend_cpu_reg"]()
+    address = named["ggml_backend_reg_get_proc_address"](cpu, b"ggml_backend_dev_get_extra_bufts")
+    if address:
+        ctypes.CFUNCTYPE(pointer, pointer)(address)(named["ggml_backend_reg_dev_get"](cpu, 0))

@@ -38,7 +38,7 @@ class Llama:
     """One loaded model and its context. `close()` may be called twice."""
 
     def __init__(self, config: EngineConfig) -> None:
-        lib.llama_backend_init()
+        bindings.start()
         self._kv_type = config.kv_type
         self._n_threads = config.n_threads
         self._model = self._load_model(config)

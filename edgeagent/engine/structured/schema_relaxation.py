@@ -31,6 +31,9 @@ CORE = frozenset({
     "definitions", "additionalProperties",
 })  # fmt: skip
 
+# A time of day as RFC 3339 has it, or without the offset: Home Assistant reads no other.
+TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?$"
+
 # A complaint about a schema's masks; empty for one that can be enforced.
 Attempt = Callable[[schemas.Checked], str]
 
@@ -98,6 +101,12 @@ class _Loosen:
         for key, value in node.items():
             if not self._is_dropped(node, key, value, path):
                 out[key] = self._inner(key, value, path)
+        if out.get("format") == "time" and "pattern" not in out:
+            del out["format"]
+            out["pattern"] = TIME
+            self._note(
+                path, "format", "'time' is enforced without its offset, which may stand there"
+            )
         self._choose(out, path)
         return out
 

@@ -53,9 +53,12 @@ def id_of_file(file_name: str) -> str | None:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like `name`, or None where nothing is near.
 
-    A name left unfinished ("smollm2-135m") is compared with the beginnings of the known ones.
+    A name left unfinished ("smollm2-135m") is compared with the beginnings of the known ones; those that
+    begin with it come first.
     """
     name = name.lower()[:MAX_ID_LENGTH]
+    known = list(known)
+    known = [candidate for candidate in known if name and candidate.startswith(name)] or known
 
     def likeness(candidate: str) -> float:
         whole = difflib.SequenceMatcher(None, name, candidate).ratio()

@@ -61,5 +61,6 @@ def test_the_nearest_name_is_found_and_a_far_one_is_not() -> None:
     known = ["smollm2-135m-instruct", "lfm2-350m", "qwen3-4b"]
     assert nearest("smolm2-135m", known) == "smollm2-135m-instruct"
     assert nearest("qwen3-4b-instruct", known) == "qwen3-4b"
+    assert nearest("smollm2", ["smollm3-3b", "smollm2-1.7b-instruct"]) == "smollm2-1.7b-instruct"
     assert nearest("zzzz", known) is None
     assert nearest("anything", []) is None

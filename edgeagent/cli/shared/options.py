@@ -36,7 +36,7 @@ def settings_options(command: Command) -> Command:
 def configured(config: Path | None, **flags: Any) -> Configuration:
     """Settings from all layers, including the device profile; warns of old names.
 
-    Raises: SettingsError, also if the state directory cannot be used.
+    Raises: SettingsError, also if the state or the models directory cannot be used.
     """
     here = configure(flags=flags, config=config)
     for renaming in here.resolved.renamings:
@@ -52,6 +52,12 @@ def configured(config: Path | None, **flags: Any) -> Configuration:
         raise SettingsError(
             f"State directory {state_dir} cannot be entered by this user: run as the user that owns it, or "
             "choose another --state-dir."
+        )
+    models_dir = here.settings.effective_models_dir
+    if models_dir.exists() and not models_dir.is_dir():
+        raise SettingsError(
+            f"Models directory {models_dir} is a file, not a directory: move it away, or choose another "
+            "--models-dir."
         )
     return here
 

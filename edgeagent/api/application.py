@@ -1,4 +1,4 @@
-"""The Litestar application: every route, what they are given, and the OpenAPI page."""
+"""The Litestar application: all routes, their dependencies, and the OpenAPI page."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ Hook = Callable[[], Awaitable[None]]
 def application(
     parts: Mapping[str, Any], *, on_startup: Sequence[Hook], on_shutdown: Sequence[Hook]
 ) -> Litestar:
-    """The routes over the parts of one daemon, which handlers ask for by name."""
+    """The routes over the parts of one daemon, which handlers receive by name."""
     return Litestar(
         route_handlers=ROUTES,
         dependencies={name: _provide(part) for name, part in parts.items()},
@@ -92,7 +92,7 @@ def application(
             security=[{"key": []}],
         ),
         logging_config=None,
-        request_max_body_size=None,  # the guard's bound holds, with its own error
+        request_max_body_size=None,  # host_and_origin.py checks the size, with our own error
     )
 
 

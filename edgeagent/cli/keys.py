@@ -15,9 +15,9 @@ import click
 import msgspec
 from rich.table import Table
 
-from edgeagent.api.admin.key_schemas import key_fields
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.terminal import confirm, show_table
+from edgeagent.serving.key_admin import key_fields
 from edgeagent.store.database import open_store
 from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.key_record import Key, KeySpec, NewKey, scopes_from

@@ -1,7 +1,7 @@
 """The composition root: builds every part of the daemon, and starts and stops them in order.
 
-settings -> store, keys -> library -> models -> pool -> agent, calls, cards, archive -> API -> auth ->
-guard -> server
+settings -> store, keys -> models -> pool -> chats, turns and other services -> API -> authentication ->
+host and origin checks -> server
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from litestar.types import ASGIApp
 
 from edgeagent.api.application import application
 from edgeagent.api.http import auth, host_and_origin, server
-from edgeagent.api.http.bodies import Bodies
-from edgeagent.api.http.errors import keep_private
+from edgeagent.api.http.body_memory import Bodies
 from edgeagent.api.http.limits import FailureThrottle, Limiter
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.paths import Paths
@@ -38,15 +37,25 @@ from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.pool import Pool
 from edgeagent.pool.placement import InstalledModels
 from edgeagent.routing.intents import AssistantOptions
-from edgeagent.serving.answer import Agent
 from edgeagent.serving.archive import Archive
+from edgeagent.serving.authentication import Authenticator
 from edgeagent.serving.background import BackgroundResponses
+from edgeagent.serving.chat import ChatService
+from edgeagent.serving.client_errors import hide_folders
 from edgeagent.serving.conversations import Conversations
+from edgeagent.serving.engines import Engines
+from edgeagent.serving.key_admin import KeyAdmin
 from edgeagent.serving.model_cards import ModelCards
+from edgeagent.serving.model_choice import ModelChooser
+from edgeagent.serving.models import ModelAdmin
 from edgeagent.serving.one_shot import OneShotService
 from edgeagent.serving.prefix_store import PrefixStore
+from edgeagent.serving.stored_chats import StoredChats
+from edgeagent.serving.stored_data import StoredData
+from edgeagent.serving.stored_responses import StoredResponses
 from edgeagent.serving.terminal_history import forget_history
 from edgeagent.serving.transcription import TranscriptionService
+from edgeagent.serving.turn import TurnService
 from edgeagent.settings import Settings
 from edgeagent.settings.routing import RoutingSettings
 from edgeagent.store.database import open_store
@@ -119,20 +128,24 @@ class Daemon:
         self._requests = (
             RequestLog(self.database, settings.store.request_flush_s) if self.database else None
         )
-        self.agent = Agent(self.pool, self.models, self._note, _assistant_options(settings.routing))
+        engines = Engines(self.pool, self._note)
+        self.chooser = ModelChooser(self.models, _assistant_options(settings.routing))
+        self.chats = ChatService(engines, self.chooser)
+        self.one_shots = OneShotService(engines, self.chooser)
         self.custody = Custody(self.database, settings, hub=self.hub, settle=self._settle)
         ErasureParticipants(
             self.background, self.conversations, self.database is not None, self.custody, self._requests,
             self.pool, self.keyring, self.prefix_store, settings.state_dir,
         ).register(self.hub)  # fmt: skip
-        self.one_shots = OneShotService(self.pool, self.models, self._note)
-        self.transcriptions = TranscriptionService(self.pool, self.one_shots, self._note)
-        self.cards = ModelCards(self.pool, self.models, settings.pool.idle_unload_s or None)
+        self.transcriptions = TranscriptionService(engines, self.chooser)
+        self.keys = KeyAdmin(
+            self.keyring, is_first_on_device=settings.api.first_key == "command-line"
+        )
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleBenchmark(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
         key_folder = settings.effective_store_key_file.parent
-        keep_private([settings.state_dir, key_folder, *self.models.folders])
+        hide_folders([settings.state_dir, key_folder, *self.models.folders])
         self.app: ASGIApp = self._layers(is_exposed=bool(exposed))
 
     def _layers(self, *, is_exposed: bool) -> ASGIApp:
@@ -140,33 +153,39 @@ class Daemon:
         settings = self.settings
         paths = Paths.of(self.api.routes)
         uploads = Uploads({"/v1/audio": settings.speech.max_upload_bytes})
-        api: ASGIApp = ReadAudit(self.api, self.keyring) if settings.store.audit_reads else self.api
+        authenticator = Authenticator(self.keyring, is_exposed=is_exposed)
+        api: ASGIApp = (
+            ReadAudit(self.api, authenticator) if settings.store.audit_reads else self.api
+        )
         authentication = auth.Authentication(
             api,
-            self.keyring,
+            authenticator,
             Limiter(max_running=max(1, settings.http.max_connections * 3 // 4)),
             FailureThrottle(),
             Bodies(settings.http, settings.speech.max_upload_bytes),
             paths,
-            is_exposed=is_exposed,
             uploads=uploads,
         )
         rules = host_and_origin.rules(settings.http, is_local=not is_exposed, uploads=uploads)
         return host_and_origin.RequestGuard(authentication, rules, paths)
 
     def _api(self) -> Litestar:
+        archive, conversations, background = self.archive, self.conversations, self.background
+        idle_unload_s = self.settings.pool.idle_unload_s or None
         parts = {
-            "agent": self.agent,
-            "archive": self.archive,
+            "archive": archive,
+            "cards": ModelCards(self.pool, self.models, self.chooser, idle_unload_s),
+            "chats": self.chats,
+            "conversations": conversations,
+            "keys": self.keys,
+            "models": ModelAdmin(self.pool, self.models, self.chooser),
             "one_shots": self.one_shots,
+            "responses": StoredResponses(archive, conversations, background),
             "transcriptions": self.transcriptions,
-            "cards": self.cards,
-            "custody": self.custody,
-            "conversations": self.conversations,
-            "keyring": self.keyring,
-            "prefix_store": self.prefix_store,
-            "background": self.background,
             "settings": self.settings,
+            "stored_chats": StoredChats(archive),
+            "stored_data": StoredData(self.custody),
+            "turns": TurnService(self.chats, archive, conversations, self.prefix_store, background),
         }
         return application(parts, on_startup=[self._start], on_shutdown=[self.close])
 
@@ -201,16 +220,17 @@ class Daemon:
             if self.models.default_id() is None:
                 folder = self.settings.effective_models_dir
                 logger.warning("no_model models_dir=%s hint='edgeagent models install'", folder)
-            async with self.pool.lease(self.agent.route(None).model_id, EngineClient):
-                logger.info("ready model=%s", self.agent.route(None).model_id)
-                self._manager.status(f"Ready, model {self.agent.route(None).model_id} is loaded")
+            model_id = self.chooser.for_text(None).model_id
+            async with self.pool.lease(model_id, EngineClient):
+                logger.info("ready model=%s", model_id)
+                self._manager.status(f"Ready, model {model_id} is loaded")
         return_free_pages()
 
     def _default_path(self) -> Path | None:
         """The model that says most of this device. An assistant model says nothing: it is too small."""
         with suppress(EdgeAgentError):
-            decision = self.agent.route(None, is_text=True)
-            if self.agent.assistant(decision) is None:
+            decision = self.chooser.for_plain_text(None)
+            if self.chooser.assistant(decision) is None:
                 return self.models.find(decision.model_id).path
         return None
 

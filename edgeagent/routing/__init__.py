@@ -1,6 +1,6 @@
-"""Which model or tool answers a request, decided from the request alone."""
+"""Decides which model or which tool of a client answers a request, from the request alone."""
 
 from pathlib import Path
 
-# The mapping of clients' tools that every installation has.
-SHIPPED_RULES = Path(__file__).with_name("home_assistant.toml")
+# The mapping of clients' tools that ships with edgeagent.
+SHIPPED_RULES = Path(__file__).parent / "home_assistant" / "home_assistant.toml"

@@ -1,9 +1,9 @@
-"""From a request to the question that an assistant model answers: which intents are on offer, and how.
+"""Makes the question for an assistant model from a request: which intents it may choose, and their slots.
 
-    domain -> names -> those the client and its key allow -> the slots that a call may fill
+    domain -> names -> those that the client and its key allow -> the slots that a call may fill
 
-A client's own tools restrict the names; their schemas must be such that a call of ours always satisfies
-them. Pure: the same request gives the same question.
+A client's tools restrict the names; their schemas must accept every call that we could make. Pure: the same
+request gives the same question.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import Candidate, IntentQuestion, Slot, WholeCall
 from edgeagent.types.tools import Tool, ToolUse
 
-# The rules for clients' tools are imported by the first request that needs them: most daemons never
-# get one, and the modules take 0.6 MB.
+# Rules for clients' tools are imported by the first request that needs them: most daemons never do,
+# and the modules take 0.6 MB.
 if TYPE_CHECKING:
-    from edgeagent.routing.commands import Commands
-    from edgeagent.routing.rules import RuleBook
+    from edgeagent.routing.home_assistant.commands import Commands
+    from edgeagent.routing.home_assistant.rules import RuleBook
 
 _REMARKS = frozenset({"title", "description", "examples", "default", "$comment"})
 _OBJECT = _REMARKS | {"type", "properties", "required", "additionalProperties"}
 
 
 class AssistantPreferences(Struct, frozen=True, kw_only=True):
-    """What a request wants of an assistant model: intents of one `domain`; with or without `calls` where it
-    offers no tools."""
+    """The wishes of a request for an assistant model: intents of one `domain` only; with `calls` true or
+    false, calls or sentences where the request has no tools."""
 
     domain: str | None = None
     calls: bool | None = None
@@ -45,8 +45,11 @@ class AssistantPreferences(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class AssistantOptions:
-    """How assistant models answer, by the settings. Where a client offers no tools, `assistant_calls` decides
-    whether a call is made or told in words."""
+    """How assistant models answer, by the settings.
+
+    `assistant_calls` decides what a client without tools gets: a call ("always"), a sentence ("never"), or a
+    call only where it names the model ("named"). `assistant_tools` is the mapping of clients' tools.
+    """
 
     settings: RoutingSettings = field(default_factory=RoutingSettings)
 
@@ -55,25 +58,26 @@ class AssistantOptions:
         return self.settings.escalate
 
     def read_book(self) -> RuleBook | None:
-        """The mapping of clients' tools; None for none. Raises: SettingsError."""
-        from edgeagent.routing.rules import read_rules
+        """The mapping of clients' tools; None where it is off. Raises: SettingsError."""
+        from edgeagent.routing.home_assistant.rules import read_rules
 
         tools = self.settings.assistant_tools
         return None if tools == "off" else read_rules(tools or SHIPPED_RULES)
 
     def tells(self, preferences: AssistantPreferences, *, is_named: bool) -> bool:
-        """Whether a call is told in words."""
+        """Whether calls are sent as sentences."""
         if preferences.calls is not None:
             return not preferences.calls
         calls = self.settings.assistant_calls
         return calls == "never" or (calls == "named" and not is_named)
 
 
-NO_PREFERENCES, OPTIONS = AssistantPreferences(), AssistantOptions()
+NO_PREFERENCES, DEFAULT_OPTIONS = AssistantPreferences(), AssistantOptions()
 
 
 class UnsuitedRequest(InvalidParameter):
-    """The request is sound, but asks for what an assistant model does not do; a larger one might."""
+    """The request is valid, but asks for something that an assistant model does not do; a larger model
+    might."""
 
 
 def make_intent_question(
@@ -86,18 +90,19 @@ def make_intent_question(
     tells: bool = False,
     book: RuleBook | None = None,
 ) -> IntentQuestion:
-    """The question of a chat. `domain` None offers all domains; `allowed` are the tools of the caller's key.
-    With `tells` a client that offers no tools is told of the call in words. Tools that `book` maps are
-    called by its rules.
+    """The question of a chat.
 
-    Raises: UnsuitedRequest; InvalidParameter for an unknown domain; Forbidden where nothing is left to offer.
+    `domain` None offers all domains; `allowed` are the tools of the caller's key. With `tells`, a client
+    without tools gets the call as a sentence. Tools in `book` are called by its rules.
+
+    Raises: UnsuitedRequest; InvalidParameter for an unknown domain; Forbidden where no intent is left.
     """
     names = _names(assistant, domain)
     _check_kind(spec, model_id)
     messages = spec.prompts[0].messages or []
     use = spec.tools
     if use is not None and book is not None:
-        from edgeagent.routing.assist import is_mapped
+        from edgeagent.routing.home_assistant.tool_mapping import is_mapped
 
         tools = [tool for tool in use.tools if use.name in (None, tool.name)]
         foreign = [tool for tool in tools if tool.name not in names]
@@ -143,8 +148,8 @@ def _mapped(
     model_id: str,
     domain: str | None,
 ) -> IntentQuestion:
-    """The question of a chat with tools that the mapping knows: most often one that its rules answer."""
-    from edgeagent.routing.assist import answer_to_results, commands_of
+    """The question of a chat with tools of the mapping; usually its rules have decided the call."""
+    from edgeagent.routing.home_assistant.tool_mapping import answer_to_results, commands_of
 
     text = _question(messages, model_id)
     commands = commands_of(book, tools, messages)
@@ -182,8 +187,8 @@ def _whole_call(call: CallText) -> WholeCall:
 def _meaning_tools(
     commands: Commands, text: str, assistant: Assistant, domain: str | None
 ) -> list[Candidate]:
-    """The model's intents, where one of them means a tool and all that it needs stands in the text; the
-    others are foils."""
+    """The model's intents, where at least one maps to a tool and the text has all its values; the others
+    are foils."""
     found = {intent: commands.of_intent(intent, text) for intent in commands.intents}
     calls = {intent: one.calls[0] for intent, one in found.items() if one is not None and one.calls}
     names = assistant.names(domain)
@@ -212,10 +217,10 @@ def _names(assistant: Assistant, domain: str | None) -> tuple[str, ...]:
 
 
 def _check_kind(spec: GenerateSpec, model_id: str) -> None:
-    """Raises: UnsuitedRequest for what is not answered by a call."""
+    """Raises: UnsuitedRequest for requests that a call cannot answer."""
     asked = None
     if spec.form is not None:
-        asked = ("an answer of a given form", "response_format")
+        asked = ("an answer in a given format", "response_format")
     elif spec.logprobs is not None:
         asked = ("log-probabilities of tokens", "logprobs")
     elif spec.prompts[0].prefill:
@@ -230,7 +235,7 @@ def _check_kind(spec: GenerateSpec, model_id: str) -> None:
 
 
 def _question(messages: list[dict[str, Any]], model_id: str) -> str:
-    """What the user said last."""
+    """The user's last message."""
     for message in reversed(messages):
         if message["role"] == "user":
             return str(message.get("content") or "")
@@ -241,7 +246,7 @@ def _question(messages: list[dict[str, Any]], model_id: str) -> str:
 
 
 def _reply(messages: list[dict[str, Any]]) -> str | None:
-    """What calls gave, where that came last: a model that only calls passes it on as it is."""
+    """The results of calls, where they are the last messages: an assistant model returns them unchanged."""
     results: list[str] = []
     for message in reversed(messages):
         if message["role"] != "tool":
@@ -258,7 +263,7 @@ def _whole(name: str, assistant: Assistant) -> Candidate:
 def _restricted(
     tool: Tool, assistant: Assistant, names: Iterable[str], model_id: str, domain: str | None
 ) -> Candidate:
-    """An intent as a client's tool has it: no slots but those its schema has."""
+    """An intent with only the slots that the client's tool has in its schema."""
     if tool.name not in names:
         raise _unknown(tool.name, names, model_id, domain, "tools")
     slots = assistant.slots(tool.name)
@@ -268,19 +273,19 @@ def _restricted(
 
 
 def _slots(tool: Tool, known: tuple[str, ...], model_id: str) -> list[Slot]:
-    """Raises: UnsuitedRequest for a schema that a call of this model might not satisfy."""
+    """Raises: UnsuitedRequest for a schema that some call of this model would violate."""
     schema = tool.parameters
     if odd := sorted(schema.keys() - _OBJECT):
         raise _unsuited(tool, f"its parameters have `{odd[0][:80]}`", model_id)
     properties, required = schema.get("properties", {}), schema.get("required", [])
     is_object = schema.get("type", "object") == "object" and isinstance(properties, Mapping)
     if not is_object or not isinstance(required, list):
-        raise _unsuited(tool, "its parameters are no object with `properties`", model_id)
+        raise _unsuited(tool, "its parameters are not an object with `properties`", model_id)
     found = []
     for name in known:
         if name not in properties:
             if name in required:
-                raise _unsuited(tool, f"{name!r} is required and not described", model_id)
+                raise _unsuited(tool, f"{name!r} is required but not described", model_id)
             continue
         is_nullable = _is_nullable_text(properties[name], tool, name, model_id)
         if name in required:
@@ -296,7 +301,7 @@ def _slots(tool: Tool, known: tuple[str, ...], model_id: str) -> list[Slot]:
 
 
 def _is_nullable_text(schema: Any, tool: Tool, name: str, model_id: str) -> bool:
-    """Whether a slot may be null; that it may be any text."""
+    """Whether a slot may be null. Raises: UnsuitedRequest for one that does not accept every string."""
     kind = schema.get("type", "string") if isinstance(schema, Mapping) else None
     kinds = kind if isinstance(kind, list) else [kind]
     if (

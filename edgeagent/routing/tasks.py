@@ -1,4 +1,4 @@
-"""What can be asked of each kind of model, and in which words."""
+"""The tasks of models, and the words for them in errors and listings."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from edgeagent.types.template import TemplateFacts
 
 
 class TaskWords(NamedTuple):
-    """`does` completes "a model that ...", `path` is where it is asked, `small` a model of this kind to
-    begin with."""
+    """`does` completes "a model that ...", `path` is the endpoint of the task, `small` a small model for
+    it."""
 
     does: str
     path: str
     small: str
 
 
-KINDS: dict[Task, TaskWords] = {
+TASK_WORDS: dict[Task, TaskWords] = {
     "generate": TaskWords("generates text", "/v1/chat/completions", "smollm2-135m-instruct"),
     "embed": TaskWords("makes embeddings", "/v1/embeddings", "all-minilm-l6-v2"),
     "rerank": TaskWords("ranks documents", "/v1/rerank", "jina-reranker-v1-tiny-en"),
@@ -26,31 +26,31 @@ KINDS: dict[Task, TaskWords] = {
 
 
 def wrong_kind(model: str, task: Task, wanted: Task, able: list[str]) -> str:
-    """What to say of a model that does `task` and was asked for what only those of `wanted` do."""
+    """The message for a model of `task` that is asked for `wanted`; `able` are the models that can."""
     others = f"choose one that does ({', '.join(able)})" if able else (
-        f"`edgeagent models install {KINDS[wanted].small}` gets one that does"
+        f"`edgeagent models install {TASK_WORDS[wanted].small}` installs one that does"
     )  # fmt: skip
     return (
-        f"Model {model!r} {KINDS[task].does}, it is none that {KINDS[wanted].does}: {others}, or POST "
-        f"{KINDS[task].path}."
+        f"Model {model!r} {TASK_WORDS[task].does}, and the request needs one that {TASK_WORDS[wanted].does}: "
+        f"{others}, or POST {TASK_WORDS[task].path}."
     )
 
 
 def none_installed(wanted: Task) -> str:
     return (
-        f"No model that {KINDS[wanted].does} is installed: `edgeagent models install "
-        f"{KINDS[wanted].small}` gets a small one."
+        f"No model that {TASK_WORDS[wanted].does} is installed: `edgeagent models install "
+        f"{TASK_WORDS[wanted].small}` installs a small one."
     )
 
 
 def capabilities(
     task: Task, template: TemplateFacts | None, *, is_assistant: bool, has_template: bool | None
 ) -> list[str] | None:
-    """What a model does for a client, in Ollama's words; None where that is not known yet.
+    """The capabilities of a model in Ollama's terms; None where they are not known yet.
 
-    `has_template` is what the model's file says, for a template that nobody has tried. A model that was not
-    taught tools is told of them by our own prompt, so any that chats calls them; an assistant model calls
-    its own and none of a client's.
+    `has_template` is what the file of the model says, for a template that has not been tried. A model
+    without training for tools gets our own prompt for them, so that every chat model has tools; an
+    assistant model has its own tools and takes none of a client.
     """
     if task != "generate":
         return ["embedding"] if task == "embed" else []

@@ -1,12 +1,12 @@
-"""What clients asked to be kept: answers, their items and usage, each owner's for itself.
+"""What clients have stored: answers, their items, feedback and usage, separate for each owner.
 
-    write   the one way in for content: refused when whom it is about was erased since the request came
-    keep    before the answer's end is sent, committed
-    show    by owner; what is another's does not exist
-    delete  unless it is on legal hold, for every older copy of the database too (store/client_deletion.py);
-            every place that may hold it is told to forget
+    write   the only way to store content: refused where its subject was erased after the request came
+    keep    commit an answer before its end is sent
+    show    rows of the owner; rows of others do not exist for it
+    delete  unless on legal hold; also for older copies of the database (store/client_deletion.py), and
+            in every other place that may hold the content
 
-With `store = "off"` there is nothing behind it, and whoever asks to store is told so.
+With `store = "off"` there is no database, and a request to store is refused.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ T = TypeVar("T")
 
 
 class Archive:
-    """The kept content of all owners. Event loop's thread; the work is done by the database's."""
+    """The stored content of all owners. Event loop's thread; the database does the work on its own
+    threads."""
 
     def __init__(
         self,
@@ -66,9 +67,10 @@ class Archive:
         return self._database
 
     async def check(self) -> None:
-        """Before an answer that is to be kept. Raises: StoreOff; StorageFull while the disk is full."""
+        """Call before an answer that is to be stored. Raises: StoreOff; StorageFull while the disk is
+        full."""
         if self.database.refusal is not None:
-            # Nothing to commit costs no sync, and is refused as any write while it must be.
+            # An empty write costs no sync, and is refused as any other while the disk is full.
             await self.database.write_async(lambda db: None)
 
     async def write(
@@ -90,12 +92,12 @@ class Archive:
 
         try:
             return await database.write_async(guarded)
-        except Erased:  # what was computed of it since then goes, too
+        except Erased:  # also delete what was computed of it since then
             await self.forget(Gone("delete", owner))
             raise
 
     async def forget(self, gone: Gone) -> None:
-        """Let every place outside of the database forget what has been deleted from it."""
+        """Make every place outside of the database forget what has been deleted."""
         await self._hub.forget(gone)
 
     async def keep(self, response: StoredResponse) -> None:
@@ -125,7 +127,7 @@ class Archive:
     async def relabel(
         self, owner: str, response_id: str, metadata: dict[str, str]
     ) -> dict[str, Any]:
-        """Replace the metadata of an answer, and whom it is about. Raises: NotFound, Erased."""
+        """Replace the metadata of an answer and with it its subject. Raises: NotFound, Erased."""
         found = await self.write(
             owner,
             lambda db: responses.relabel(db, owner, response_id, metadata),
@@ -140,8 +142,8 @@ class Archive:
         await self.delete(Target("response", response_id, owner))
 
     async def delete(self, target: Target) -> None:
-        """Delete one row with what belongs to it; that is on the disk, in the journal too, when this
-        returns. A full disk does not keep it from that. Raises: NotFound, LegalHold, StoreOff."""
+        """Delete one row with everything that belongs to it. The deletion is on disk, also in the journal,
+        when this returns; it works on a full disk. Raises: NotFound, LegalHold, StoreOff."""
         database = self.database
         done = await asyncio.to_thread(client_deletion.delete, database, target)
         if done is None:
@@ -166,7 +168,7 @@ class Archive:
         )
 
     async def rate(self, owner: str, target_id: str, rating: int, comment: str | None) -> None:
-        """Keep feedback on something of this owner. Raises: NotFound."""
+        """Store feedback on something of this owner. Raises: NotFound."""
 
         def add(db: Any) -> bool:
             if not feedback.has_target(db, owner, target_id):
@@ -178,7 +180,7 @@ class Archive:
             raise absent(target_id)
 
     async def find(self, owner: str, text: str, limit: int) -> list[dict[str, Any]]:
-        """Items of this owner that have all the words. Raises: Conflict where nothing is indexed."""
+        """Items of this owner that contain all the words. Raises: Conflict where content is not indexed."""
         if not self.is_searchable:
             raise Conflict(
                 "Content is not indexed on this device: turn `search` on in its settings. What was stored "
@@ -190,5 +192,5 @@ class Archive:
 
 
 def absent(what: str) -> NotFound:
-    """One text for what is not there and what is another's: who tries ids learns nothing."""
+    """The same message for what does not exist and for what belongs to another owner: it gives no hint."""
     return NotFound(f"{what[:80]!r} is not among what is stored for this key: check the id.")

@@ -1,7 +1,7 @@
-"""Answers that go on without their client: what they have told so far, for who comes to listen.
+"""Responses that are made without a connected client: their events so far, for clients that follow them.
 
-Each is a task that publishes events. It is live until it ends; a few that have ended are remembered for
-listeners who come late, everything else is in the database.
+Each is a task that publishes events. It is live until it ends; a few ended ones stay in memory for clients
+that come late. Everything else is in the database.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Any
 
 import msgspec
 
+from edgeagent.serving.response_builder import ResponseEvent
+
 logger = logging.getLogger(__name__)
 
 MAX_ENDED = 16
 
 
 class BackgroundResponse:
-    """One of them. `show` gives what it is now. Event loop's thread only."""
+    """One response in the background. `show` gives the response object so far. Event loop's thread only."""
 
     def __init__(
         self, run_id: str, owner: str, show: Callable[[], dict[str, Any]],
@@ -29,49 +31,54 @@ class BackgroundResponse:
         self.owner = owner
         self.conversation_id = conversation_id
         self.show = show
-        self.is_stopping = False  # the daemon ends, nobody has asked for it
+        self.is_stopping = False  # the daemon is ending, no client has cancelled it
         self.has_ended = False
-        self._events: list[bytes] = []
+        self._events: list[ResponseEvent] = []
+        self._n_dropped = 0  # events before the first in `_events`
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._task = asyncio.create_task(self._to_the_end(work), name=f"run-{self.id}")
+        self._task = asyncio.create_task(self._run_to_end(work), name=f"run-{self.id}")
 
-    def publish(self, events: Sequence[bytes]) -> None:
-        """Tell more, in order."""
+    def publish(self, events: Sequence[ResponseEvent]) -> None:
+        """Append events."""
         if events:
             self._events += events
             self._wake()
 
-    async def take(self, n_seen: int) -> list[bytes]:
-        """What comes after the first `n_seen` events, at least one; empty once it has ended."""
-        while len(self._events) <= n_seen and not self.has_ended:
+    async def take(self, n_seen: int) -> tuple[list[ResponseEvent], int]:
+        """The events after the first `n_seen`, at least one, and the number of events seen then; no events
+        once the response has ended."""
+        while self._n_events <= n_seen and not self.has_ended:
             await self._changed.wait()
-        return self._events[n_seen:]
+        return self._events[max(0, n_seen - self._n_dropped) :], self._n_events
+
+    @property
+    def _n_events(self) -> int:
+        return self._n_dropped + len(self._events)
 
     async def cancel(self) -> None:
-        """End it, and wait until it has."""
+        """End it, and wait for its end."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
 
     def drop(self) -> None:
-        """Forget what was told. Who listens at this moment is told that it has gone, and nothing else."""
-        n = len(self._events)
+        """Forget all events. Clients that follow now receive an error in place of what they lack."""
         body = {
-            "type": "error", "sequence_number": n, "code": "erased", "param": None,
+            "type": "error", "sequence_number": self._n_events, "code": "erased", "param": None,
             "message": f"{self.id} was deleted: nothing of it is stored.",
         }  # fmt: skip
-        event = b"event: error\ndata: " + msgspec.json.encode(body) + b"\n\n"
-        self._events = [*([b""] * n), event]
+        self._n_dropped = self._n_events
+        self._events = [ResponseEvent("error", msgspec.json.encode(body))]
         self._wake()
 
-    async def _to_the_end(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _run_to_end(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Exception:
-            logger.exception("run_failed id=%s", self.id)
+            logger.exception("background_failed id=%s", self.id)
         finally:
             self.has_ended = True
             self._wake()
@@ -82,7 +89,7 @@ class BackgroundResponse:
 
 
 class BackgroundResponses:
-    """Those that are live or have just ended. `close()` may be called twice."""
+    """The responses that are live or have just ended. `close()` may be called twice."""
 
     def __init__(self) -> None:
         self._runs: dict[str, BackgroundResponse] = {}
@@ -95,7 +102,7 @@ class BackgroundResponses:
         run.start(work)
 
     def find(self, owner: str, run_id: str) -> BackgroundResponse | None:
-        """One of this owner's that is live or has just ended."""
+        """A response of this owner that is live or has just ended."""
         run = self._runs.get(run_id)
         return run if run is not None and run.owner == owner else None
 
@@ -104,23 +111,23 @@ class BackgroundResponses:
         return run if run is not None and not run.has_ended else None
 
     async def end(self, owner: str, run_id: str) -> None:
-        """Cancel one of this owner's if it is live, and forget it."""
+        """Cancel a response of this owner if it is live, and forget it."""
         run = self.find(owner, run_id)
         if run is not None:
             await run.cancel()
             self._runs.pop(run_id, None)
 
     def ids(self, owner: str | None) -> list[str]:
-        """Those of an owner; None: all."""
+        """Ids of an owner's responses; None: of all owners."""
         return [run.id for run in self._runs.values() if owner in (None, run.owner)]
 
     def ended_in(self, conversation_id: str) -> list[str]:
-        """Those that have ended, of one conversation."""
+        """Ids of the ended responses of a conversation."""
         found = (run for run in self._runs.values() if run.conversation_id == conversation_id)
         return [run.id for run in found if run.has_ended]
 
     async def forget(self, run_ids: Iterable[str]) -> None:
-        """Cancel those that are live, and drop what each has told. Returns once they have ended."""
+        """Cancel these responses and drop their events. Returns once they have ended."""
         for run_id in set(run_ids):
             if (run := self._runs.get(run_id)) is not None:
                 await run.cancel()
@@ -128,7 +135,7 @@ class BackgroundResponses:
                 self._runs.pop(run_id, None)
 
     async def close(self) -> None:
-        """End all of them."""
+        """Cancel all live responses."""
         live = [run for run in self._runs.values() if not run.has_ended]
         for run in live:
             run.is_stopping = True

@@ -1,4 +1,4 @@
-"""A call told in words: for clients that offered no tools and cannot read a call.
+"""Tool calls as sentences, for clients that offered no tools and cannot read a call.
 
 PlayMusic {"artist":"miles davis"}  ->  This asks for PlayMusic, with artist "miles davis".
 """
@@ -14,7 +14,7 @@ from edgeagent.types.answer import CallDelta, CallText, TokenChunk
 
 
 class CallDescriber:
-    """Turns the calls of one request's answers into sentences, where it `is_used`. One for each request."""
+    """Replaces the calls of one request's answers by sentences, if `is_used`. One for each request."""
 
     def __init__(self, is_used: bool = True) -> None:
         self._is_used = is_used
@@ -22,8 +22,8 @@ class CallDescriber:
         self._pieces: dict[tuple[int, int], list[str]] = {}
 
     def told(self, chunks: list[TokenChunk]) -> list[TokenChunk]:
-        """The chunks without calls: each answer's last chunk has the sentence and the call itself. May be
-        empty while a call is being made."""
+        """The chunks without calls; the last chunk of each answer has the sentence and the call itself. May
+        be empty while a call is being generated."""
         if not self._is_used:
             return chunks
         found = (self._told_one(chunk) for chunk in chunks)
@@ -57,7 +57,7 @@ class CallDescriber:
 
 
 def arguments_of(text: str) -> dict[str, Any]:
-    """The arguments of a call; of one that was cut off, those that are whole."""
+    """The arguments of a call; where it was cut off, the complete ones."""
     for whole in (text or "{}", text + "}"):
         try:
             value = msgspec.json.decode(whole)
@@ -69,7 +69,7 @@ def arguments_of(text: str) -> dict[str, Any]:
 
 
 def sentence(call: CallText) -> str:
-    """A call as a sentence that names it."""
+    """The sentence for a call."""
     said = _listed(call.arguments)
     return f"This asks for {call.name}{', with ' + said if said else ''}."
 

@@ -1,12 +1,12 @@
-"""Conversations and chains of responses: what was said before, and what is added to it.
+"""Conversations and chains of responses: their history, and what is added to it.
 
-    history     of a conversation, or behind a response; another owner's does not exist
-    hold        one answer of a conversation at a time
-    begin       an answer that goes on without its client: on disk, open
-    finish      its end
-    keep        a whole answer at once
+    history     of a conversation, or of a response and those before it
+    hold        allow one answer in a conversation at a time
+    begin       store a response in the background, open
+    finish      store its end
+    keep        store a whole response at once
 
-What is stored goes through `Archive.write`, and what is deleted is forgotten elsewhere too.
+What is stored goes through `Archive.write`; what is deleted is also deleted outside of the database.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 
 from edgeagent.errors import Conflict, ConversationLocked, Erased, NotFound
 from edgeagent.serving.archive import Archive, absent
+from edgeagent.serving.items import REFERENCE, Body, stored_item
 from edgeagent.store import conversations, history, items, responses
 from edgeagent.store.client_deletion import Target
 from edgeagent.store.history import History
@@ -26,7 +27,7 @@ from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import subject_of
 from edgeagent.store.sql import now_ms
-from edgeagent.types.ids import RESPONSE_PREFIX
+from edgeagent.types.ids import RESPONSE_PREFIX, new_id
 from edgeagent.types.pages import Page, RowPage
 
 WHY_INTERRUPTED = "The daemon was stopped before this response had ended: send the request again."
@@ -35,7 +36,7 @@ INTERRUPTED = {
 }  # fmt: skip
 
 
-# Notes who reads what is stored by continuing it; set for requests where such reads are audited
+# Audits a read of stored data by continuing it; set for requests where such reads are audited
 # (api/http/read_audit.py).
 NOTE_READ: ContextVar[Callable[[str], Awaitable[None]] | None] = ContextVar(
     "note_read", default=None
@@ -49,24 +50,24 @@ async def _note_read(what: str) -> None:
 
 
 class Conversations:
-    """All owners' conversations. Event loop's thread; the work is done by the database's."""
+    """The conversations of all owners. Event loop's thread; the database does the work on its own threads."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._held: set[str] = set()
 
     async def fail_open(self) -> int:
-        """Mark answers that an earlier daemon did not finish. Raises what the store raises."""
+        """Mark responses that an earlier daemon did not finish as failed. Raises what the store raises."""
         return await self._archive.database.write_async(
             lambda db: responses.fail_open(db, INTERRUPTED)
         )
 
-    # ---- what was said before
+    # ---- history
 
     async def history(
         self, owner: str, *, response_id: str | None = None, conversation_id: str | None = None
     ) -> History | None:
-        """What stands before a new answer; None for one that begins anew.
+        """The history before a new response; None where there is none.
 
         Raises: PreviousNotFound, NotFound, ContextLengthExceeded, StoreOff.
         """
@@ -82,7 +83,16 @@ class Conversations:
             )
         return None
 
-    async def referenced(self, owner: str, item_ids: Sequence[str]) -> list[dict[str, Any]]:
+    async def resolved(self, owner: str, bodies: Sequence[Body]) -> list[Body]:
+        """Items as they are stored and shown. A reference becomes a copy of its item, with a new id.
+
+        Raises: NotFound, StoreOff.
+        """
+        names = [body["id"] for body in bodies if body["type"] == REFERENCE]
+        found = iter(await self._referenced(owner, names) if names else [])
+        return [_copy(next(found)) if body["type"] == REFERENCE else body for body in bodies]
+
+    async def _referenced(self, owner: str, item_ids: Sequence[str]) -> list[dict[str, Any]]:
         """The bodies of stored items. Raises: NotFound, StoreOff."""
 
         def look(db: Any) -> list[dict[str, Any] | None]:
@@ -102,11 +112,11 @@ class Conversations:
         return [body for body in bodies if body is not None]
 
     def hold(self, conversation_id: str) -> Callable[[], None]:
-        """Keep others from answering in a conversation, until the function that this gives is called,
-        which may be called twice. Raises: ConversationLocked."""
+        """Keep other requests from answering in a conversation until the returned function is called, which
+        may be called twice. Raises: ConversationLocked."""
         if conversation_id in self._held:
             raise ConversationLocked(
-                f"Conversation {conversation_id[:80]!r} is being answered in by another request: send "
+                f"Conversation {conversation_id[:80]!r} is in use by another request: send "
                 "this one again when that has ended.",
                 param="conversation",
                 retry_after_s=1.0,
@@ -125,12 +135,12 @@ class Conversations:
     # ---- answers
 
     async def keep(self, response: StoredResponse, about: Iterable[str | None] = ()) -> None:
-        """Store a whole answer. `about`: whom else it was made from. Raises: Conflict where its
-        conversation has gone; Erased where one of them was erased meanwhile; StorageFull."""
+        """Store a whole response. `about` names subjects of its history. Raises: Conflict where its
+        conversation was deleted; Erased where one of the subjects was erased meanwhile; StorageFull."""
         await self._put(response, about)
 
     async def begin(self, response: StoredResponse, about: Iterable[str | None] = ()) -> None:
-        """Store an answer that is still open, with what was asked. Raises as `keep`."""
+        """Store an open response with its input. Raises as `keep`."""
         await self._put(response, about)
 
     async def _put(self, response: StoredResponse, about: Iterable[str | None]) -> None:
@@ -138,7 +148,7 @@ class Conversations:
             self._touch(db, response.owner, response.conversation_id)
             whole = response
             if response.conversation_id is not None and not subject_of(response.body["metadata"]):
-                # Whom the conversation is about may have been set while the answer was made.
+                # The subject of the conversation may have been set while the response was made.
                 row = conversations.get(db, response.owner, response.conversation_id)
                 whole = msgspec.structs.replace(response, subject=row and row["subject"])
             responses.put(db, whole, now_ms=now_ms(), is_searchable=self._archive.is_searchable)
@@ -149,8 +159,8 @@ class Conversations:
         )  # fmt: skip
 
     async def finish(self, response: StoredResponse) -> None:
-        """The end of an answer that was begun, with what is new of it. Its row is still there if nothing
-        has erased it. Raises: Erased where it has gone, or has ended, meanwhile."""
+        """Store the end of an open response with its new items. Raises: Erased where it was deleted or
+        ended meanwhile."""
 
         def end(db: Any) -> bool:
             return responses.finish(
@@ -163,13 +173,13 @@ class Conversations:
             )
 
     async def stored(self, response_ids: Sequence[str]) -> set[str]:
-        """Those of these answers whose content is still stored."""
+        """The ids among these whose content is still stored."""
         return await self._archive.database.read_async(
             lambda db: responses.with_content(db, response_ids)
         )
 
     async def response(self, owner: str, response_id: str) -> dict[str, Any]:
-        """A stored answer with what it consists of in `output`. Raises: NotFound, StoreOff."""
+        """A stored response with its items in `output`. Raises: NotFound, StoreOff."""
 
         def look(db: Any) -> dict[str, Any] | None:
             row = responses.get(db, owner, response_id)
@@ -181,7 +191,7 @@ class Conversations:
         return found
 
     async def input_items(self, owner: str, response_id: str, page: Page) -> RowPage:
-        """What a stored answer was asked, without what stood before. Raises: NotFound, StoreOff."""
+        """The input of a stored response, without its history. Raises: NotFound, StoreOff."""
         await self.response(owner, response_id)
         return await self._archive.database.read_async(
             lambda db: items.listed(
@@ -192,9 +202,10 @@ class Conversations:
     # ---- conversations
 
     async def create(
-        self, owner: str, metadata: dict[str, str], first: Sequence[Item]
+        self, owner: str, metadata: dict[str, str], bodies: Sequence[Body]
     ) -> dict[str, Any]:
-        """Begin a conversation with some items. Raises: StoreOff, StorageFull."""
+        """Create a conversation with some items. Raises: NotFound, StoreOff, StorageFull."""
+        first = [stored_item(b, is_input=True) for b in await self.resolved(owner, bodies)]
 
         def make(db: Any) -> dict[str, Any]:
             made = conversations.create(db, owner, metadata=metadata, now_ms=now_ms())
@@ -213,7 +224,7 @@ class Conversations:
     async def update(
         self, owner: str, conversation_id: str, metadata: dict[str, str]
     ) -> dict[str, Any]:
-        """Replace the metadata, and whom it is about. Raises: NotFound, Erased, StoreOff."""
+        """Replace the metadata and with it the subject. Raises: NotFound, Erased, StoreOff."""
         found = await self._archive.write(
             owner,
             lambda db: conversations.update(
@@ -228,6 +239,12 @@ class Conversations:
         """Delete a conversation with everything in it. Raises: NotFound, LegalHold, StoreOff."""
         await self._archive.delete(Target("conversation", conversation_id, owner, conversation_id))
 
+    async def append(self, owner: str, conversation_id: str, bodies: Sequence[Body]) -> list[Body]:
+        """Append items that a client sends. Gives them as they are stored. Raises as `add`."""
+        new = await self.resolved(owner, bodies)
+        await self.add(owner, conversation_id, [stored_item(b, is_input=True) for b in new])
+        return new
+
     async def add(
         self,
         owner: str,
@@ -235,8 +252,8 @@ class Conversations:
         new: Sequence[Item],
         about: Iterable[str | None] = (),
     ) -> None:
-        """Append items, made from what is stored `about` whom. Raises: NotFound, Erased, StoreOff,
-        StorageFull."""
+        """Append items; `about` names subjects of what they were made from. Raises: NotFound, Erased,
+        StoreOff, StorageFull."""
 
         def append(db: Any) -> None:
             if not conversations.touch(db, owner, conversation_id, now_ms()):
@@ -262,7 +279,7 @@ class Conversations:
         return _row(found and found["body"], item_id)
 
     async def delete_item(self, owner: str, conversation_id: str, item_id: str) -> dict[str, Any]:
-        """Delete one item; gives its conversation. Raises: NotFound, LegalHold, StoreOff."""
+        """Delete one item. Gives its conversation. Raises: NotFound, LegalHold, StoreOff."""
         found = await self.conversation(owner, conversation_id)
         await self._archive.delete(Target("item", item_id, owner, conversation_id))
         return found
@@ -274,8 +291,8 @@ class Conversations:
             db, owner, conversation_id, now_ms()
         ):
             raise Conflict(
-                f"Conversation {conversation_id[:80]!r} was deleted while it was being answered in: "
-                "begin another one.",
+                f"Conversation {conversation_id[:80]!r} was deleted while its answer was made: "
+                "create another one.",
                 param="conversation",
             )
 
@@ -294,3 +311,8 @@ def _row(found: dict[str, Any] | None, what: str) -> dict[str, Any]:
     if found is None:
         raise absent(what)
     return found
+
+
+def _copy(body: Body) -> Body:
+    kind = str(body["id"]).partition("_")[0]
+    return body | {"id": new_id(kind)}

@@ -1,32 +1,28 @@
-"""Requests that are answered in one piece: embeddings, rankings, texts to tokens and back, tokens counted.
+"""Requests that are answered in one piece: embeddings, rankings, tokenizing, counts of tokens.
 
-    which model -> lease -> ask -> result -> note
+1. choose a model that can do it (serving/model_choice.py)
+2. `result`     lease its engine and ask; a worker that dies is asked once more
+3. `release`    log the request
 
-Whoever takes a `OneShotRequest` must `release` it, which notes how it ended.
+Whoever has a `OneShotRequest` must `release` it.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 from typing import Any
 
-from edgeagent.engine.client import EngineClient
-from edgeagent.errors import EngineDied, InvalidParameter, ModelNotFound
-from edgeagent.pool import Pool
-from edgeagent.routing.tasks import none_installed, wrong_kind
-from edgeagent.serving.answer import (
-    CLIENT_GONE,
-    DEFAULT_ALIASES,
-    Decision,
-    ModelSource,
-    RequestOrigin,
-)
-from edgeagent.serving.request_log import log, model_of, noted
-from edgeagent.store.requests import RequestRow
-from edgeagent.types.engine import Task
-from edgeagent.types.questions import Question, Scores, Vectors
+from edgeagent.errors import EngineDied
+from edgeagent.routing.decision import Decision
+from edgeagent.serving.engines import Engines
+from edgeagent.serving.model_choice import ModelChooser
+from edgeagent.serving.request_log import RequestRecord
+from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.types.engine import EngineFacts
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.questions import CountSpec, Question, Scores, Vectors
+from edgeagent.types.tools import ToolUse
 
 logger = logging.getLogger(__name__)
 
@@ -35,110 +31,70 @@ class OneShotRequest:
     """One question to one model. `release()` may be called twice."""
 
     def __init__(
-        self,
-        origin: RequestOrigin,
-        decision: Decision,
-        question: Question,
-        pool: Pool,
-        note: Callable[[RequestRow], None],
+        self, origin: RequestOrigin, decision: Decision, question: Question, engines: Engines
     ) -> None:
-        self.origin = origin
         self.decision = decision
         self.question = question
-        self.started_s = time.monotonic()
-        self.status = CLIENT_GONE  # until it is known better
+        self.record = RequestRecord(origin, decision)
         self.computed: Vectors | Scores | None = None
-        self._pool = pool
-        self._note = note
+        self._engines = engines
         self._is_released = False
 
     async def result(self) -> Any:
-        """Vectors, Scores, list[int], str or int, by the question. Raises what `Pool.lease` and the
-        worker raise.
+        """Vectors, Scores, list[int], str or int, by the question.
 
-        A worker that dies is asked again once, in its next life; once, because the question may be
-        what killed it. Cancelling the task that waits here cancels the work.
+        A worker that dies is asked once more after its restart; only once, since the question may have
+        killed it. Cancelling the task that waits here cancels the work. Raises what `Pool.lease` and the
+        worker raise.
         """
         try:
-            value = await self._ask()
+            value = await self._ask()  # 2
         except EngineDied:
             logger.info("request_repeated model=%s reason=engine_died", self.decision.model_id)
             value = await self._ask()
         if isinstance(value, Vectors | Scores):
             self.computed = value
-        self.status = 200
-        self._pool.record_answer(self.decision.model_id)
+        self.record.status = 200
+        self._engines.record_answer(self.decision.model_id)
         return value
 
     async def _ask(self) -> Any:
-        async with self._pool.lease(self.decision.model_id, EngineClient) as client:
+        async with self._engines.lease(self.decision.model_id) as client:
             return await client.ask(self.question)
 
     @property
-    def noted_model(self) -> str:
-        return model_of(self.decision, self._pool)
-
-    @property
     def n_tokens(self) -> int:
-        """Tokens that were computed, for the key's bound."""
+        """Tokens that were computed, for the limit of the key."""
         return self.computed.n_prompt if self.computed is not None else 0
 
     def release(self) -> None:
-        """Note how it ended."""
-        if not self._is_released:
+        """Log how the request ended."""
+        if not self._is_released:  # 3
             self._is_released = True
             queue_ms = self.computed.queue_ms if self.computed is not None else None
-            row = noted(self, n_prompt=self.n_tokens, queue_ms=queue_ms)
-            log(row)
-            self._note(row)
+            row = self.record.row(self._engines, n_prompt=self.n_tokens, queue_ms=queue_ms)
+            self._engines.log(row)
 
 
 class OneShotService:
-    """Asks the models of a pool what is answered in one piece. Event loop's thread only."""
+    """Asks models what they answer in one piece. Event loop's thread only."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        models: ModelSource,
-        note: Callable[[RequestRow], None] = lambda row: None,
-    ) -> None:
-        self._pool = pool
-        self._models = models
-        self._note = note
-
-    async def model_for(self, wanted: Task, model: str | None) -> Decision:
-        """The model that does this: the one named, else the first there is.
-
-        Raises: InvalidParameter for one that does something else; ModelNotFound.
-        """
-        await self._models.examine()
-        model = self._models.named(model) if model else model
-        able = self._models.with_task(wanted)
-        if model is None or model in DEFAULT_ALIASES:
-            if not able:
-                raise ModelNotFound(none_installed(wanted), param="model")
-            return Decision(able[0], "default")
-        if model not in able:
-            task = self._models.task(self._models.find(model))
-            if task != wanted:  # else it came after the listing
-                raise InvalidParameter(wrong_kind(model, task, wanted, able), param="model")
-        return Decision(model, "named")
-
-    def any_model(self, model: str | None) -> Decision:
-        """The model named, else the default one, else the first of any kind. Raises: ModelNotFound."""
-        model = self._models.named(model) if model else model
-        if model is not None and model not in DEFAULT_ALIASES:
-            return Decision(self._models.find(model).id, "named")
-        default = self._models.default_id()
-        others = (*self._models.with_task("embed"), *self._models.with_task("rerank"))
-        if default is None and not others:
-            raise ModelNotFound(
-                "No model is installed: `edgeagent models install smollm2-135m-instruct` gets a small "
-                "one.",
-                param="model",
-            )
-        return Decision(default or others[0], "default")
+    def __init__(self, engines: Engines, chooser: ModelChooser) -> None:
+        self._engines = engines
+        self.chooser = chooser
 
     def ask(self, origin: RequestOrigin, decision: Decision, question: Question) -> OneShotRequest:
-        """A call that waits for `result`. Whoever asks must `release` it."""
-        return OneShotRequest(origin, decision, question, self._pool, self._note)
+        """A request that waits for `result`; the caller must `release` it."""
+        return OneShotRequest(origin, decision, question, self._engines)
+
+    def count(
+        self, origin: RequestOrigin, decision: Decision, prompt: Prompt, tools: ToolUse | None
+    ) -> OneShotRequest:
+        """The request for the number of tokens of a chat, with all that its template adds, tools included."""
+        question = CountSpec(request=GenerateSpec(prompts=[prompt], tools=tools))
+        return self.ask(origin, decision, question)
+
+    async def engine_facts(self, decision: Decision) -> EngineFacts:
+        """Facts about a model from its worker, which loads the model. Raises what `Pool.lease` raises."""
+        async with self._engines.lease(decision.model_id) as client:
+            return client.facts

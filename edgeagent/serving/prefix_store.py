@@ -1,10 +1,10 @@
-"""The computed state of stored conversations, kept on disk so that they continue at once after a restart.
+"""The computed state of stored conversations, on disk, so that they continue at once after a restart.
 
-    remember    after an answer: what is new of it leaves the engine in pieces, each encrypted and written
-    recall      before the next one: pieces that the engine has not got (any more) go back
-    forget      something was deleted: its rows have gone by the store's triggers, its files go here
+    remember    after an answer: read its new tokens' state from the engine, in pieces, encrypted and written
+    recall      before the next answer: send the engine the pieces that it does not have
+    forget      after a deletion: triggers of the store delete rows, this module deletes files
 
-Each token's state is written once. Keys never leave the daemon: the engine gives and takes plain pieces.
+The state of each token is written once. Keys never leave the daemon: the engine exchanges plain pieces.
 """
 
 from __future__ import annotations
@@ -35,19 +35,22 @@ from edgeagent.types.kv_state import CachedSpec, Cells, HeldSpec, LiftSpec, Plac
 
 logger = logging.getLogger(__name__)
 
-RECORD_BYTES = 2 << 20  # what leaves the engine between two of its steps
+RECORD_BYTES = 2 << 20  # bytes that the engine sends between two of its steps
 WINDOW = 3  # records on their way to the engine at once
-LEAST_NEW = 48  # tokens that are worth a write, or a read
-MAX_WAITING = 16  # answers to be remembered; beyond, the newest are not
+LEAST_NEW = 48  # fewer tokens are not worth a write or a read
+MAX_WAITING = 16  # answers that wait to be remembered; further ones are not
 TIDY_INTERVAL_S = 3600.0
-FIRST_READ_BYTES_S = 50e6  # until it is measured: an SD card
+FIRST_READ_BYTES_S = 50e6  # of an SD card, until it is measured
 FIRST_PREFILL_S = 1000.0
 
 
 @dataclass(frozen=True)
 class ThreadPosition:
-    """Whose dialogue, which one, and where in it: `response_id` is to be remembered, `previous_id` was
-    before. `epoch`: what had been forgotten when it was looked up."""
+    """A position in a stored conversation: `response_id` is the new response, `previous_id` the one before
+    it.
+
+    `epoch` is the owner's deletion counter from before the history was read.
+    """
 
     owner: str
     scope: str
@@ -58,8 +61,10 @@ class ThreadPosition:
 
 
 class PrefixStore:
-    """Event loop's thread only, but `tidy`; reading and writing happen on threads. `identity` names a
-    model file by its content. Without a database, or with 0 bytes, nothing is done."""
+    """Event loop's thread only, except `tidy`; reading and writing happen on threads.
+
+    `identity` names a model file by its content. Without a database, or with 0 bytes, nothing is stored.
+    """
 
     def __init__(
         self, database: Database | None, settings: StoreSettings, identity: Callable[[str], str]
@@ -82,14 +87,14 @@ class PrefixStore:
         self.n_bytes_written = 0
 
     def epoch(self, owner: str) -> int:
-        """How often something of this owner has been deleted. Read it before a history is read."""
+        """The number of deletions of this owner's data. Read it before a history is read."""
         return self._epochs[owner] + self._n_erased
 
-    # ---- back into the engine
+    # ---- into the engine
 
     async def recall(self, client: EngineClient, position: ThreadPosition) -> int:
-        """Give the engine what it lacks of a dialogue. Gives how many tokens went back; whatever is in
-        the way, the answer goes on without."""
+        """Send the engine what it lacks of a conversation. Gives the number of tokens sent; after an error
+        the answer goes on without them."""
         if self._database is None or client.facts.state_kind is None:
             return 0
         started = time.monotonic()
@@ -122,7 +127,7 @@ class PrefixStore:
         return n_now - n_cached
 
     async def _chain(self, client: EngineClient, position: ThreadPosition) -> Chain | None:
-        """The pieces up to the response before this one; if it has none, the newest of its dialogue."""
+        """The pieces up to the previous response; without one, the newest chain of the conversation."""
         assert self._database is not None
         fits = self._fits(client)
         rows = await self._database.read_async(
@@ -135,7 +140,7 @@ class PrefixStore:
         return found[-1] if found else None
 
     def _is_worth(self, client: EngineClient, chain: Chain, n_cached: int) -> bool:
-        """Whether reading is faster than computing what is missing, as far as both have been measured."""
+        """Whether reading takes less time than computing the missing tokens, by the rates measured so far."""
         n_missing = len(chain.tokens) - n_cached
         size = sum(piece.n_bytes for piece in chain.pieces)
         n_bytes = size * n_missing / max(1, len(chain.tokens))
@@ -145,8 +150,8 @@ class PrefixStore:
     async def _put_back(
         self, client: EngineClient, scope: str, chain: Chain, n_cached: int
     ) -> tuple[int, int]:
-        """Send record after record, a few ahead of what the engine has taken. Gives the tokens it then
-        has, and the bytes sent."""
+        """Send record after record, a few ahead of the engine. Gives the tokens that the engine then has,
+        and the bytes sent."""
         n_now, n_bytes = n_cached, 0
         sent: deque[asyncio.Task[Cells]] = deque()
         try:
@@ -156,7 +161,7 @@ class PrefixStore:
                 if len(sent) == WINDOW:
                     n_now = (await sent.popleft()).n
                     if n_now <= n_cached:
-                        break  # it has no room
+                        break  # the engine has no room
                 data = await asyncio.to_thread(record.read)
                 n_bytes += len(data)
                 spec = PlaceSpec(
@@ -173,7 +178,8 @@ class PrefixStore:
     # ---- out of the engine
 
     def remember(self, client: EngineClient, request_id: int, position: ThreadPosition) -> None:
-        """Keep, when there is time, what is new of an answer that has ended and is stored."""
+        """Queue the new tokens of an answer that has ended and is stored; they are written in the
+        background."""
         if self._database is None or self._is_closing or client.facts.state_kind is None:
             return
         if len(self._waiting) >= MAX_WAITING:
@@ -218,7 +224,7 @@ class PrefixStore:
         try:
             is_kept = await self._write(client, request_id, piece, len(tokens), held.n)
             if is_kept and self.epoch(position.owner) != position.epoch:
-                # Something was deleted since the history was read: this may have been of it.
+                # Something was deleted since the history was read, and the state may depend on it.
                 await self._database.write_async(lambda db: prefixes.forget(db, [piece.id]))
         finally:
             with self._lock:
@@ -228,7 +234,8 @@ class PrefixStore:
     async def _write(
         self, client: EngineClient, request_id: int, piece: Piece, n_tokens: int, cell_bytes: int
     ) -> bool:
-        """Write the records of a piece, then its row. False: the answer is gone, here or there."""
+        """Write the records of a piece, then its row. False: the answer has been deleted, or has left the
+        cache."""
         assert self._database is not None
         step = max(1, RECORD_BYTES // cell_bytes)
         n_bytes = 0
@@ -258,7 +265,7 @@ class PrefixStore:
         return is_kept
 
     async def _has_room(self, n_bytes: int) -> bool:
-        """Whether a write leaves the disk its reserve, and is not by itself more than is allowed."""
+        """Whether a write leaves the reserve of the disk free and stays within the limit."""
         if n_bytes > self._settings.prefixes.max_bytes:
             return False
         usage = await asyncio.to_thread(shutil.disk_usage, self._folder.parent)
@@ -267,19 +274,19 @@ class PrefixStore:
     # ---- forgetting
 
     def forget(self, owner: str) -> None:
-        """Something of this owner was deleted: answers that may have read it are not kept, and files
-        without rows go."""
+        """Something of this owner was deleted: do not store answers that may have read it, and delete files
+        without rows."""
         self._epochs[owner] += 1
         if self._database is not None:
             self._later(asyncio.to_thread(self.tidy))
 
     async def erased(self) -> None:
-        """Something was erased, whoever's it was: its files have gone when this returns."""
+        """Something was erased, whoever owned it. Its files are gone when this returns."""
         self._n_erased += 1
         await asyncio.to_thread(self.tidy)
 
     def tidy(self) -> int:
-        """Remove files that no row knows. Blocks; any thread."""
+        """Delete files without rows. Blocks; any thread."""
         if self._database is None:
             return 0
         with self._lock:
@@ -287,7 +294,7 @@ class PrefixStore:
         return prefix_files.tidy(self._folder, self._database, spare)
 
     async def keep_tidy(self) -> None:
-        """Now and then: what retention has deleted."""
+        """Delete the files of what retention has deleted, once an hour."""
         while self._database is not None:
             try:
                 await asyncio.to_thread(self.tidy)
@@ -300,7 +307,7 @@ class PrefixStore:
             self._later(self.keep_tidy())
 
     async def close(self) -> None:
-        """Finish the piece that is being written, no other."""
+        """Finish the piece that is being written, and start no other."""
         self._is_closing = True
         self._waiting.clear()
         if self._worker is not None:
@@ -314,14 +321,15 @@ class PrefixStore:
     # ---- helpers
 
     def observe(self, model_id: str, usage: Usage) -> None:
-        """Learn how fast a model reads a prompt."""
+        """Learn how fast a model prefills."""
         n_new = usage.n_prompt - usage.n_cached
         took_s = (usage.ttft_ms - usage.queue_ms) / 1e3
         if n_new >= LEAST_NEW and took_s > 0:
             self._prefill_s[model_id] = n_new / took_s
 
     def _fits(self, client: EngineClient) -> str:
-        """Which engine can take a state: the same file, loaded the same way by the same library."""
+        """A digest of what must be equal for an engine to take a state: the file, its settings and the
+        library."""
         what = f"{self._identity(client.config.model_id)} {client.facts.state_kind}"
         return sha256(what.encode()).hexdigest()
 

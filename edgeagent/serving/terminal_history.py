@@ -1,7 +1,7 @@
-"""The input history of `edgeagent chat`: kept in memory while a chat lasts, and never on disk.
+"""The input history of `edgeagent chat`: kept in memory during a chat, and never on disk.
 
-Version 0.1.0 wrote the lines that people typed into a file of the state directory, in plain text.
-It is removed when the daemon starts, when a chat begins, and by every erasure.
+Version 0.1.0 wrote the lines that users typed into a file of the state directory, in plain text. The file
+is deleted when the daemon starts, when a chat begins, and by every erasure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ NAME = "chat_history"
 
 
 def forget_history(state_dir: Path) -> None:
-    """Remove the file of an earlier version: overwritten first, where the file system allows that."""
+    """Delete the file of version 0.1.0; it is overwritten first, where the file system allows that."""
     path = state_dir / NAME
     with contextlib.suppress(OSError):
         if path.is_file() and not path.is_symlink():

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from edgeagent.errors import EngineDied, InvalidParameter
-from edgeagent.pool import Pool
-from edgeagent.serving.answer import CLIENT_GONE, Decision, RequestOrigin
-from edgeagent.serving.one_shot import OneShotService
-from edgeagent.serving.request_log import log, model_of, noted
+from edgeagent.routing.decision import Decision
+from edgeagent.serving.engines import Engines
+from edgeagent.serving.model_choice import ModelChooser
+from edgeagent.serving.request_log import RequestRecord
+from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.speech.client import SpeechClient, Transcription
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.protocol import Surveyed, Window
 from edgeagent.speech.segments import Segment, Transcript
-from edgeagent.store.requests import RequestRow
 
 logger = logging.getLogger(__name__)
 
@@ -52,19 +51,15 @@ class TranscriptionRequest:
         origin: RequestOrigin,
         decision: Decision,
         recording: Recording,
-        pool: Pool,
-        note: Callable[[RequestRow], None],
+        engines: Engines,
     ) -> None:
-        self.origin = origin
         self.decision = decision
         self.recording = recording
-        self.started_s = time.monotonic()
-        self.status = CLIENT_GONE  # until it is known better
+        self.record = RequestRecord(origin, decision)
         self.surveyed: Surveyed | None = None
         self.segments: list[Segment] = []
         self.language = ""
-        self._pool = pool
-        self._note = note
+        self._engines = engines
         self._stack = AsyncExitStack()
         self._stream: Transcription | None = None
         self._first_ms: float | None = None
@@ -91,7 +86,7 @@ class TranscriptionRequest:
             await self._begin()
 
     async def _begin(self) -> None:
-        lease = self._pool.lease(self.decision.model_id, SpeechClient)
+        lease = self._engines.lease_worker(self.decision.model_id, SpeechClient)
         client = await self._stack.enter_async_context(lease)
         recording = self.recording
         self._stream = client.transcribe(
@@ -116,8 +111,8 @@ class TranscriptionRequest:
         elif replies := await self._stream.take():
             windows = [reply for reply in replies if isinstance(reply, Window)]
         else:
-            self.status = 200
-            self._pool.record_answer(self.decision.model_id)
+            self.record.status = 200
+            self._engines.record_answer(self.decision.model_id)
             return None
         return self._taken(windows)
 
@@ -126,7 +121,7 @@ class TranscriptionRequest:
         for window in windows:
             self.language = window.language
         if found and self._first_ms is None:
-            self._first_ms = 1e3 * (time.monotonic() - self.started_s)
+            self._first_ms = 1e3 * (time.monotonic() - self.record.started_s)
         self.segments += found
         return found
 
@@ -141,10 +136,6 @@ class TranscriptionRequest:
             task=options.task,
         )
 
-    @property
-    def noted_model(self) -> str:
-        return model_of(self.decision, self._pool)
-
     async def release(self) -> None:
         """Cancel what still runs, give the place back, note how it ended."""
         if self._is_released:
@@ -153,33 +144,30 @@ class TranscriptionRequest:
         if self._stream is not None:
             self._stream.cancel()
         await self._stack.aclose()
-        row = noted(
-            self, n_prompt=0, queue_ms=None, ttft_ms=self._first_ms, audio_s=self.duration_s
+        row = self.record.row(
+            self._engines,
+            n_prompt=0,
+            queue_ms=None,
+            ttft_ms=self._first_ms,
+            audio_s=self.duration_s,
         )
-        log(row)
-        self._note(row)
+        self._engines.log(row)
 
 
 class TranscriptionService:
     """Gives recordings to the speech models of a pool. Event loop's thread only."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        one_shots: OneShotService,
-        note: Callable[[RequestRow], None] = lambda row: None,
-    ) -> None:
-        self._pool = pool
-        self._one_shots = one_shots
-        self._note = note
+    def __init__(self, engines: Engines, chooser: ModelChooser) -> None:
+        self._engines = engines
+        self._chooser = chooser
 
     async def model_for(self, model: str | None) -> Decision:
         """The speech model that a name means. Raises: InvalidParameter, ModelNotFound."""
         is_other = model is not None and model.lower() in OTHER_NAMES
-        return await self._one_shots.model_for("transcribe", None if is_other else model)
+        return await self._chooser.for_task("transcribe", None if is_other else model)
 
     def transcribe(
         self, origin: RequestOrigin, decision: Decision, recording: Recording
     ) -> TranscriptionRequest:
         """A request that waits for `begin`. Whoever takes it must `release` it."""
-        return TranscriptionRequest(origin, decision, recording, self._pool, self._note)
+        return TranscriptionRequest(origin, decision, recording, self._engines)

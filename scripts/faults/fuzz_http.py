@@ -9,7 +9,7 @@ since no HTTP client would send most of it.
 
 The exit status is 1 if an answer was a 5xx that is not planned (501, 503 and 507 in the shape of an error of
 ours are), if an error had another shape than its path has, if a request with a good head had no answer, if
-the daemon ended or stopped answering, if a worker died, or if the log has an error that nobody foresaw.
+the daemon ended or stopped answering, if a worker died, or if the log has an unforeseen error.
 `--seed S --only N` sends request N of a run again.
 """
 
@@ -42,11 +42,11 @@ from scripts.faults.valid_requests import Maker, Operation, operations
 
 BAD = (
     "5xx not planned", "errors of another shape", "closed without an answer", "unforeseen in a stream",
-    "daemon exits", "times it did not answer", "workers that died, errors nobody foresaw",
+    "daemon exits", "times it did not answer", "workers that died, unforeseen errors",
 )  # fmt: skip
 TIMEOUT_S = 20.0
 MAX_IDS = 50
-UNFORESEEN = b"An error nobody foresaw"
+UNFORESEEN = b"An unexpected error occurred"
 
 
 class Sent(NamedTuple):

@@ -6,7 +6,7 @@ Requests of every operation in turn, made from the document's schemas, good ones
 An answer is bad if it is a 5xx that is not planned (501, 503 and 507 in the shape of an error of ours are),
 if an error has another shape than its path has, if its status is not one that the document gives, or if a
 body that is JSON is not what the document says. The exit status is 1 if one was, if the daemon ended, if a
-worker died, or if the log has an error that nobody foresaw.
+worker died, or if the log has an unforeseen error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from scripts.faults.shapes import PLANNED, has_shape
 BAD = (
     "5xx not planned", "errors of another shape", "statuses not in the document",
     "bodies not as in the document", "without an answer", "daemon exits",
-    "workers that died, errors nobody foresaw",
+    "workers that died, unforeseen errors",
 )  # fmt: skip
 EXAMPLES = 12  # of an operation, before it is the next one's turn
 TIMEOUT_S = 30

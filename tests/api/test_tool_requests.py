@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletionChunk
 from edgeagent.api.http.tool_calls import MAX_TOOLS, CallCollector, merged, tool_use
 from edgeagent.api.openai.chat import ChatWriter
 from edgeagent.errors import Forbidden, InvalidParameter
-from edgeagent.serving.answer import Decision
+from edgeagent.routing.decision import Decision
 from edgeagent.types.answer import CallDelta, TokenChunk
 from edgeagent.types.caller import LOCAL
 from edgeagent.types.tools import Tool

@@ -13,6 +13,7 @@ import pytest
 from edgeagent.errors import Erased
 from edgeagent.serving.archive import Archive
 from edgeagent.serving.conversations import Conversations
+from edgeagent.serving.items import shown_message
 from edgeagent.store import erasure_epochs
 from edgeagent.store.erasure_epochs import Mark
 from edgeagent.store.items import Item
@@ -20,6 +21,8 @@ from edgeagent.store.ownership import Selector
 from edgeagent.store.responses import StoredResponse
 
 SAID = Item(kind="message", role="user", body={"type": "message"}, plain="hello", is_input=True)
+
+BODY = shown_message("user", [{"type": "input_text", "text": "hello"}])
 
 
 def answer(name: str, **fields: Any) -> StoredResponse:
@@ -98,7 +101,7 @@ WAYS: dict[str, Callable[[Conversations, str], Any]] = {
     "feedback": lambda to, _: to._archive.rate("ann", "chatcmpl-1", 1, "a comment"),
     "response": lambda to, _: to.keep(answer("resp_1")),
     "background": lambda to, _: to.begin(answer("resp_2", status="queued")),
-    "conversation": lambda to, _: to.create("ann", {}, [SAID]),
+    "conversation": lambda to, _: to.create("ann", {}, [BODY]),
     "metadata": lambda to, c: to.update("ann", c, {"note": "x"}),
     "items": lambda to, c: to.add("ann", c, [SAID]),
 }

@@ -1,16 +1,14 @@
-"""`/admin/audit`, `/admin/export`, `/admin/erase`: what owners and inspectors may want of stored data.
+"""`/admin/audit`, `/admin/export`, `/admin/erase`: stored data for owners and inspectors.
 
-A key with the scope `data` acts on what its own owner has; one with `admin` on everybody's. Whose data is
-meant comes in the body: the names of people do not belong into addresses, which get logged.
+A key with the scope `data` acts on the data of its owner, one with `admin` on all data. The selection is in
+the body, since names of people do not belong in URLs, which are logged.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Request, get, post
+from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
@@ -24,29 +22,24 @@ from edgeagent.api.admin.data_schemas import (
     WhoseData,
 )
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import caller_of
+from edgeagent.api.http.caller import ApiRequest, caller_of
+from edgeagent.api.http.context import context_of
 from edgeagent.api.openai.schemas.common import ErrorBody
-from edgeagent.errors import InsufficientScope
-from edgeagent.store import audit_anchor, erasure
-from edgeagent.store.lifecycle import Custody
-from edgeagent.store.ownership import Selector
-from edgeagent.types.caller import Caller
+from edgeagent.serving.stored_data import StoredData
 
 MAX_PAGE = 1000
 _TAGS = ["data"]
 
-Call = Request[Any, Any, Any]
-
 _REFUSED = {
-    400: ResponseSpec(ErrorBody, description="Nothing says whose data is meant"),
+    400: ResponseSpec(ErrorBody, description="No owner, conversation or subject is given"),
     403: ResponseSpec(
         ErrorBody, description="The data of another owner, or a key without the scope"
     ),
-    404: ResponseSpec(ErrorBody, description="Nothing is stored for it"),
+    404: ResponseSpec(ErrorBody, description="Nothing is stored for this selection"),
 }
 _HELD = {
     409: ResponseSpec(
-        ErrorBody, description="Some of it is under legal hold, or another erasure of it runs"
+        ErrorBody, description="Some rows are on legal hold, or another erasure is running"
     )
 }
 
@@ -59,17 +52,17 @@ _HELD = {
     tags=_TAGS,
 )
 async def read_audit(
-    custody: NamedDependency[Custody],
+    stored_data: NamedDependency[StoredData],
     after: Annotated[
         int, Parameter(ge=0, le=1 << 62, description="`next_after` of the last page")
     ] = 0,
-    limit: Annotated[int, Parameter(ge=1, le=MAX_PAGE, description="most of one page")] = 100,
+    limit: Annotated[int, Parameter(ge=1, le=MAX_PAGE, description="maximum of one page")] = 100,
 ) -> AuditPage:
-    rows, head = await custody.audit_page(after, limit)
+    page = await stored_data.audit_page(after, limit)
     return AuditPage(
-        data=[AuditRow.model_validate(row.shown()) for row in rows],
-        next_after=rows[-1].seq if rows and rows[-1].seq < head.seq else None,
-        head=audit_anchor.shown(head),
+        data=[AuditRow.model_validate(row) for row in page.rows],
+        next_after=page.next_after,
+        head=page.head,
     )
 
 
@@ -77,19 +70,18 @@ async def read_audit(
     "/admin/export",
     operation_class=body_operation(WhoseData),
     operation_id="export_data",
-    summary="Everything that is kept of an owner, a conversation or a subject",
+    summary="Export everything that is stored about an owner, a conversation or a subject",
     description=(
-        "One JSON document, streamed: a list of rows for each table. Written in pages while others "
-        "write; `edgeagent data export` gives one state of the database. A broken document was cut off."
+        "One JSON document, streamed: a list of rows for each table. It is read in pages while others "
+        "write; `edgeagent data export` reads one state of the database. An incomplete document was cut off."
     ),
     tags=_TAGS,
     status_code=200,
     responses=_REFUSED,
 )
-async def export_data(request: Call, custody: NamedDependency[Custody]) -> Stream:
-    caller = caller_of(request)
+async def export_data(request: ApiRequest, stored_data: NamedDependency[StoredData]) -> Stream:
     body = await read_body(request, WhoseData)
-    pieces = await custody.export(_allowed(caller, body), caller.key_id)
+    pieces = await stored_data.export(caller_of(request), body.selection())
     return Stream(pieces, media_type="application/json", headers={"cache-control": "no-store"})
 
 
@@ -97,58 +89,26 @@ async def export_data(request: Call, custody: NamedDependency[Custody]) -> Strea
     "/admin/erase",
     operation_class=body_operation(EraseRequest),
     operation_id="erase_data",
-    summary="Erase what is kept of an owner, a conversation or a subject",
+    summary="Erase everything that is stored about an owner, a conversation or a subject",
     description=(
-        "Answers when it is done and the state directory has been searched for traces. Rows under legal "
-        "hold refuse the whole, unless `except_held`. API keys and the audit stay. An owner's erasures "
-        "run one at a time. A key without `admin` gets no counts that tell of others' data."
+        "Answers after the erasure and a search of the state directory for traces. Rows on legal "
+        "hold prevent the erasure, unless `except_held`. API keys and the audit stay. An owner's erasures "
+        "run one at a time. A key without `admin` gets no counts that reveal data of others."
     ),
     tags=_TAGS,
     status_code=200,
     responses=_REFUSED | _HELD,
 )
-async def erase_data(request: Call, custody: NamedDependency[Custody]) -> ReceiptBody:
-    caller = caller_of(request)
+async def erase_data(request: ApiRequest, stored_data: NamedDependency[StoredData]) -> ReceiptBody:
     body = await read_body(request, EraseRequest)
-    selector = _allowed(caller, body)
-    if body.drop_backups and "admin" not in caller.scopes:
-        raise InsufficientScope(
-            "`drop_backups` deletes what backups hold of everybody, this key lacks the scope `admin`: "
-            "leave it out, or use a key that has it.",
-            param="drop_backups",
-        )
-    # Erasing takes the whole store; who owns a part of it must not keep it busy.
-    is_admin = "admin" in caller.scopes
-    with nullcontext() if is_admin else request.scope["state"]["admission"].alone("erasure"):
-        receipt = await custody.erase(
-            erasure.Request(selector, caller.key_id, body.except_held, body.drop_backups)
-        )
-    if is_admin:
-        return ReceiptBody.model_validate(_without_folders(receipt.shown()))
-    return ReceiptBody.model_validate(custody.shown_to_owner(receipt))
-
-
-def _allowed(caller: Caller, body: WhoseData) -> Selector:
-    """What this caller may reach of what was meant. Raises: InsufficientScope, Forbidden, BadRequest."""
-    if "admin" in caller.scopes:
-        return body.selector()
-    if "data" not in caller.scopes:
-        raise InsufficientScope(
-            f"This key has the scopes {', '.join(sorted(caller.scopes))}, this request needs `data` or "
-            "`admin`: use a key that has it."
-        )
-    if body.owner is None and body.conversation is None and body.subject is None:
-        return Selector(owner=caller.owner)
-    return body.selector().within(caller.owner)
-
-
-def _without_folders(receipt: dict[str, Any]) -> dict[str, Any]:
-    """Where files lie on this device is no caller's business; their names are enough."""
-    proof = dict(receipt["proof"])
-    for name in ("residue", "backups"):
-        proof[name] = {Path(path).name: n for path, n in proof[name].items()}
-    proof["unreadable"] = [Path(path).name for path in proof["unreadable"]]
-    return receipt | {"proof": proof}
+    receipt = await stored_data.erase(
+        caller_of(request),
+        body.selection(),
+        except_held=body.except_held,
+        drop_backups=body.drop_backups,
+        alone=context_of(request.scope).known_admission.alone("erasure"),
+    )
+    return ReceiptBody.model_validate(receipt)
 
 
 HANDLERS = [read_audit, export_data, erase_data]

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgeagent.store.ownership import Selector
+from edgeagent.serving.stored_data import DataSelection
 
 
 class WhoseData(BaseModel):
-    """Whose data is meant: what matches all of these that are given; one at least is."""
+    """The selection of data: rows that match all given fields; at least one is given."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -20,17 +20,16 @@ class WhoseData(BaseModel):
     conversation: str | None = Field(None, min_length=1, max_length=200)
     subject: str | None = Field(None, min_length=1, max_length=512)
 
-    def selector(self) -> Selector:
-        """Raises: BadRequest if nothing is given."""
-        return Selector(owner=self.owner, conversation=self.conversation, subject=self.subject)
+    def selection(self) -> DataSelection:
+        return DataSelection(self.owner, self.conversation, self.subject)
 
 
 class EraseRequest(WhoseData):
-    """What to erase, and how far."""
+    """The selection to erase, and options."""
 
-    except_held: bool = Field(False, description="erase the rest where some is under legal hold")
+    except_held: bool = Field(False, description="erase the rest where some rows are on legal hold")
     drop_backups: bool = Field(
-        False, description="make a new backup and delete those from before; needs the scope `admin`"
+        False, description="make a new backup and delete the earlier ones; needs the scope `admin`"
     )
 
 
@@ -48,7 +47,7 @@ class AuditRow(BaseModel):
 
 
 class AuditPage(BaseModel):
-    """A page of the audit; `after=next_after` gives the next one, null: this was the last."""
+    """A page of the audit; `after=next_after` gives the next one, null means this was the last."""
 
     object: Literal["list"] = "list"
     data: list[AuditRow]
@@ -59,24 +58,26 @@ class AuditPage(BaseModel):
 
 
 class ProofBody(BaseModel):
-    """How the state directory was searched for pieces of the erased texts, and what was found. All but
-    `n_probes` is null for a key without the scope `admin`: it would tell of others' data."""
+    """The search of the state directory for pieces of the erased texts, and its results. All but `n_probes`
+    is null for a key without the scope `admin`, since it would reveal data of others."""
 
     n_probes: int
     n_files: int | None
     n_bytes: int | None
     shared: dict[str, int] | None = Field(
-        description="tables whose kept rows hold some of the pieces too, with how many"
+        description="tables whose other rows also contain pieces, with the number of pieces"
     )
-    residue: dict[str, int] | None = Field(description="files that still hold some, with how many")
+    residue: dict[str, int] | None = Field(
+        description="files that still contain pieces, with the number of pieces"
+    )
     backups: dict[str, int] | None = Field(
-        description="backups that still hold some, with how many"
+        description="backups that still contain pieces, with the number of pieces"
     )
     unreadable: list[str] | None = Field(description="damaged copies that were set aside")
 
 
 class ReceiptBody(BaseModel):
-    """What was erased, and what is left of it."""
+    """What was erased, and what is left."""
 
     edgeagent_erasure: Literal[1] = 1
     what: dict[str, str]
@@ -84,16 +85,16 @@ class ReceiptBody(BaseModel):
     began_ms: int
     done_ms: int
     erased: dict[str, int] = Field(description="rows of each table")
-    held_back: dict[str, int] = Field(description="rows of each table under legal hold")
-    digest: str = Field(description="SHA-256 over what was erased, as in the audit")
+    held_back: dict[str, int] = Field(description="rows of each table on legal hold")
+    digest: str = Field(description="SHA-256 of what was erased, as in the audit")
     audit_seq: int
     audit_mac: str
-    forgotten: list[str] = Field(description="caches that were told to forget")
+    forgotten: list[str] = Field(description="caches that were cleared")
     is_log_empty: bool
     is_vacuumed: bool | None
     is_gone: bool = Field(description="no trace was found outside of backups")
     backups_removed: list[str]
     backups_holding: list[dict[str, Any]] | None = Field(
-        description="backups from before, which may hold it; null without the scope `admin`"
+        description="earlier backups, which may contain it; null without the scope `admin`"
     )
     proof: ProofBody

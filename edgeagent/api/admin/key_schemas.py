@@ -1,4 +1,4 @@
-"""Bodies of the key paths. Times in Unix seconds."""
+"""Bodies of the paths for API keys. Times in Unix seconds."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgeagent.store.key_record import Key, KeySpec, scopes_from
-from edgeagent.types.caller import KeyLimits
-
 YEARS_10_S = 315_360_000
 
 
 class LimitsBody(BaseModel):
-    """What the key may use; what is left out is not bounded."""
+    """The limits of the key; a missing field means no limit."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -23,33 +20,24 @@ class LimitsBody(BaseModel):
 
 
 class KeyRequest(BaseModel):
-    """A key to make."""
+    """A new key."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: str = Field(max_length=100, description="what the key is for")
+    name: str = Field(max_length=100, description="the purpose of the key")
     scopes: list[str] = Field(
         max_length=20, description="of chat, transcribe, embeddings, models, data, admin"
     )
     owner: str | None = Field(
-        None, max_length=64, description="whose rows it sees; default: rows of its own"
+        None,
+        max_length=64,
+        description="owner of the rows that it sees; default: an owner of its own",
     )
     expires_in_s: int | None = Field(None, ge=1, le=YEARS_10_S, description="default: never")
     limits: LimitsBody = Field(default_factory=LimitsBody)
     tools: list[str] | None = Field(
         None, max_length=100, description="tools it may use; default: any"
     )
-
-    def spec(self, now_ms: int) -> KeySpec:
-        """Raises: InvalidParameter for an unknown scope."""
-        return KeySpec(
-            name=self.name,
-            scopes=scopes_from(self.scopes),
-            owner=self.owner,
-            limits=KeyLimits(**self.limits.model_dump()),
-            tools=frozenset(self.tools) if self.tools is not None else None,
-            expires_ms=now_ms + 1000 * self.expires_in_s if self.expires_in_s else None,
-        )
 
 
 class RotateRequest(BaseModel):
@@ -59,7 +47,7 @@ class RotateRequest(BaseModel):
 
 
 class KeyBody(BaseModel):
-    """A key without its secret; `hint` is the end of it."""
+    """A key without its secret; `hint` is the end of the secret."""
 
     id: str
     object: Literal["api_key"] = "api_key"
@@ -78,7 +66,7 @@ class KeyBody(BaseModel):
 
 
 class NewKeyBody(KeyBody):
-    """A key with its secret, which is shown this once."""
+    """A key with its secret, which is shown only once."""
 
     secret: str
 
@@ -86,26 +74,3 @@ class NewKeyBody(KeyBody):
 class KeyList(BaseModel):
     object: Literal["list"] = "list"
     data: list[KeyBody]
-
-
-def key_fields(key: Key, now_ms: int) -> dict[str, object]:
-    """What is shown of a key, here and on the command line."""
-    return {
-        "id": key.id,
-        "name": key.name,
-        "owner": key.owner,
-        "hint": key.hint,
-        "scopes": sorted(key.scopes),
-        "limits": {
-            "requests_per_minute": key.limits.requests_per_minute,
-            "concurrency": key.limits.concurrency,
-            "tokens_per_minute": key.limits.tokens_per_minute,
-        },
-        "tools": sorted(key.tools) if key.tools is not None else None,
-        "is_break_glass": key.is_break_glass,
-        "state": key.state(now_ms),
-        "created_at": key.created_ms // 1000,
-        "expires_at": key.expires_ms // 1000 if key.expires_ms is not None else None,
-        "revoked_at": key.revoked_ms // 1000 if key.revoked_ms is not None else None,
-        "replaced_by": key.replaced_by,
-    }

@@ -1,11 +1,10 @@
-"""`/admin/keys`: make, list, revoke and rotate API keys. A sealed key is made on the device only."""
+"""`/admin/keys`: create, list, revoke and rotate API keys. Sealed keys are made on the device only."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
-from litestar import Request, Response, delete, get, post
+from litestar import Response, delete, get, post
 from litestar.openapi.datastructures import ResponseSpec
 
 from edgeagent.api.admin.key_schemas import (
@@ -14,20 +13,15 @@ from edgeagent.api.admin.key_schemas import (
     KeyRequest,
     NewKeyBody,
     RotateRequest,
-    key_fields,
 )
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import caller_of
+from edgeagent.api.http.caller import ApiRequest, caller_of
 from edgeagent.api.openai.schemas.common import ErrorBody
-from edgeagent.errors import Forbidden
-from edgeagent.settings import Settings
-from edgeagent.store.key_record import Key, NewKey
-from edgeagent.store.keyring import Keyring
-from edgeagent.store.sql import now_ms
-from edgeagent.types.caller import LOCAL
+from edgeagent.serving.key_admin import KeyAdmin
+from edgeagent.types.caller import KeyLimits
 
 _UNKNOWN = ResponseSpec(ErrorBody, description="Unknown key")
-_FORBIDDEN = ResponseSpec(ErrorBody, description="Done on the device only")
+_FORBIDDEN = ResponseSpec(ErrorBody, description="Possible on the device only")
 _INVALID = ResponseSpec(ErrorBody, description="The request is not valid")
 
 
@@ -35,10 +29,10 @@ _INVALID = ResponseSpec(ErrorBody, description="The request is not valid")
     "/admin/keys",
     operation_class=body_operation(KeyRequest),
     operation_id="create_key",
-    summary="Make an API key",
+    summary="Create an API key",
     description=(
-        "The answer has the secret, this once. From the first key on, every request needs one; the "
-        "setting `api.first_key` may leave making the first one to the command line."
+        "The answer contains the secret, only this once. From the first key on, every request needs one; the "
+        "setting `api.first_key` may restrict making the first key to the command line."
     ),
     tags=["keys"],
     responses={
@@ -47,47 +41,45 @@ _INVALID = ResponseSpec(ErrorBody, description="The request is not valid")
         403: _FORBIDDEN,
     },
 )
-async def create_key(
-    request: Request[Any, Any, Any], keyring: Keyring, settings: Settings
-) -> Response[NewKeyBody]:
+async def create_key(request: ApiRequest, keys: KeyAdmin) -> Response[NewKeyBody]:
     body = await read_body(request, KeyRequest)
-    caller = caller_of(request)
-    if caller == LOCAL and settings.api.first_key == "command-line":
-        raise Forbidden(
-            "The first key of this daemon is made on the device (api.first_key = command-line): run "
-            "`edgeagent keys create` there."
-        )
-    spec = body.spec(await asyncio.to_thread(keyring.now_ms))
-    return _secret(await asyncio.wrap_future(keyring.create(spec, caller.key_id)))
+    made = await keys.create(
+        caller_of(request),
+        name=body.name,
+        scopes=body.scopes,
+        owner=body.owner,
+        limits=KeyLimits(**body.limits.model_dump()),
+        tools=frozenset(body.tools) if body.tools is not None else None,
+        expires_in_s=body.expires_in_s,
+    )
+    return _secret(made)
 
 
 @get(
     "/admin/keys",
     operation_id="list_keys",
     summary="List the API keys",
-    description="Dead ones too, until they are forgotten. Without secrets.",
+    description="Including revoked and expired ones, until they are deleted. Without secrets.",
     tags=["keys"],
 )
-async def list_keys(keyring: Keyring) -> KeyList:
-    found, now = await asyncio.to_thread(lambda: (keyring.all(), keyring.now_ms()))
-    return KeyList(data=[KeyBody.model_validate(key_fields(key, now)) for key in found])
+async def list_keys(keys: KeyAdmin) -> KeyList:
+    return KeyList(data=[KeyBody.model_validate(key) for key in await keys.listed()])
 
 
 @delete(
     "/admin/keys/{key_id:str}",
     operation_id="revoke_key",
-    summary="End an API key",
+    summary="Revoke an API key",
     description=(
-        "At once for new requests; what it is being answered now ends by itself. A sealed key is ended "
+        "Takes effect at once for new requests; running requests finish. A sealed key is revoked "
         "on the device."
     ),
     tags=["keys"],
     status_code=200,
     responses={403: _FORBIDDEN, 404: _UNKNOWN},
 )
-async def revoke_key(request: Request[Any, Any, Any], keyring: Keyring, key_id: str) -> KeyBody:
-    ended = keyring.revoke(key_id, caller_of(request).key_id, may_be_sealed=False)
-    return _body(await asyncio.wrap_future(ended))
+async def revoke_key(request: ApiRequest, keys: KeyAdmin, key_id: str) -> KeyBody:
+    return KeyBody.model_validate(await keys.revoke(caller_of(request), key_id))
 
 
 @post(
@@ -106,19 +98,11 @@ async def revoke_key(request: Request[Any, Any, Any], keyring: Keyring, key_id: 
         404: _UNKNOWN,
     },
 )
-async def rotate_key(
-    request: Request[Any, Any, Any], keyring: Keyring, key_id: str
-) -> Response[NewKeyBody]:
+async def rotate_key(request: ApiRequest, keys: KeyAdmin, key_id: str) -> Response[NewKeyBody]:
     body = await read_body(request, RotateRequest)
-    made = keyring.rotate(key_id, caller_of(request).key_id, body.grace_s, may_be_sealed=False)
-    return _secret(await asyncio.wrap_future(made))
+    return _secret(await keys.rotate(caller_of(request), key_id, body.grace_s))
 
 
-def _body(key: Key) -> KeyBody:
-    return KeyBody.model_validate(key_fields(key, now_ms()))
-
-
-def _secret(made: NewKey) -> Response[NewKeyBody]:
-    fields = key_fields(made.key, now_ms()) | {"secret": made.secret}
+def _secret(fields: dict[str, Any]) -> Response[NewKeyBody]:
     body = NewKeyBody.model_validate(fields)
     return Response(body, status_code=201, headers={"cache-control": "no-store"})

@@ -1,4 +1,4 @@
-"""What Anthropic's messages are made of, and what a chat template is told of them."""
+"""The content of Anthropic's messages, and its conversion to messages for a chat template."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TextBlock(Block):
 
 
 class ThinkingBlock(Block):
-    """What the model thought before; its template may show it again, or leave it away."""
+    """The reasoning of an earlier answer; the template may show it again or leave it out."""
 
     type: Literal["thinking"]
     thinking: str
@@ -57,14 +57,14 @@ class ToolUseBlock(Block):
             return json.dumps(self.input, ensure_ascii=False)
         except (RecursionError, ValueError):
             raise InvalidParameter(
-                "The input of a tool is nested too deeply or holds a number that is too long: send a "
+                "The input of a tool is nested too deeply or has a number that is too long: send a "
                 "simpler one.",
                 param="messages",
             ) from None
 
 
 class ServiceBlock(BaseModel):
-    """What a tool was asked or has answered that ran on servers or beside them: it is left out."""
+    """A call or result of a tool that runs on servers: it is left out."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -77,8 +77,8 @@ class ServiceBlock(BaseModel):
 
 
 _MISSING = {
-    "image": "a model that sees; send what it shows as text",
-    "document": "a reader of documents; send its text in a block of type `text`",
+    "image": "a model for images; describe the image as text",
+    "document": "a document reader; send its text in a block of type `text`",
     "search_result": "citations; send its text in a block of type `text`",
 }
 
@@ -106,7 +106,7 @@ def _turn_block(value: Any) -> Any:
         return value
     if kind.endswith(("_tool_use", "_tool_result")):
         return {"type": "server_tool_use"}
-    if kind == "compaction":  # a summary in the place of earlier turns
+    if kind == "compaction":  # a summary that replaces earlier turns
         return {"type": "text", "text": value.get("content") or ""}
     return _readable(value)
 
@@ -132,7 +132,7 @@ Texts = Annotated[
 
 
 class ToolResultBlock(Block):
-    """What came of a call."""
+    """The result of a call."""
 
     type: Literal["tool_result"]
     tool_use_id: str = Field(min_length=1, max_length=256)
@@ -157,8 +157,8 @@ _KNOWN = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result")
 _OF_SERVICES: tuple[str, ...] = get_args(ServiceBlock.model_fields["type"].annotation)
 
 
-# Claude Code begins its system prompt with a line that differs from session to session, and with it no
-# prefix would ever be found again.
+# Claude Code begins its system prompt with a line that differs in each session, and with that line no
+# cached prefix would ever match.
 _BILLING = re.compile(r"\A\s*x-anthropic-billing-header:[^\n]*(\n+|\Z)", re.IGNORECASE)
 
 
@@ -172,7 +172,7 @@ def without_billing(system: list[TextBlock]) -> list[TextBlock]:
 
 
 def left_out(blocks: Iterable[Any]) -> list[str]:
-    """What is said of blocks that no model here sees."""
+    """Notes about blocks that no model here can read."""
     kinds = dict.fromkeys(block.type for block in blocks if isinstance(block, ServiceBlock))
     if not kinds:
         return []
@@ -181,10 +181,9 @@ def left_out(blocks: Iterable[Any]) -> list[str]:
 
 
 def turns(system: list[TextBlock], messages: Iterable[tuple[str, list[Any]]]) -> list[Template]:
-    """Messages as chat templates read them, from (role, blocks). Neighbours of one role are one turn.
+    """Messages for a chat template, from (role, blocks). Consecutive messages of one role become one turn.
 
-    Raises: InvalidParameter for a block that its role cannot have, and for the result of a tool that
-    nobody called before.
+    Raises: InvalidParameter for a block that its role cannot have, and for a result without its call.
     """
     out: list[Template] = []
     called: dict[str, str] = {}
@@ -198,7 +197,9 @@ def turns(system: list[TextBlock], messages: Iterable[tuple[str, list[Any]]]) ->
             _append(out, _assistant(blocks, called, where))
         else:
             _append_asked(out, role, blocks, called, where)
-    for turn in out:  # once at the end: thousands of neighbours would be copied as often
+    for (
+        turn
+    ) in out:  # joined once at the end, so that thousands of messages are not copied repeatedly
         if isinstance(turn["content"], list):
             turn["content"] = BETWEEN.join(filter(None, turn["content"]))
     return out
@@ -255,7 +256,7 @@ def _append(out: list[Template], message: Template) -> None:
     if last is None or last["role"] != message["role"] or "tool_calls" in last:
         out.append(message | {"content": [message["content"]]})
         return
-    if isinstance(last["content"], str):  # a message that was not joined yet
+    if isinstance(last["content"], str):  # a message that is not joined yet
         last["content"] = [last["content"]]
     last["content"].append(message["content"])
     for key in ("reasoning_content", "tool_calls"):

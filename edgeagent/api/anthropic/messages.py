@@ -1,4 +1,4 @@
-"""`POST /v1/messages` and `/v1/messages/count_tokens`: Anthropic's API onto the same answers."""
+"""`POST /v1/messages` and `/v1/messages/count_tokens`: Anthropic's API over the same services."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from litestar import Request, post
+from litestar import post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
@@ -20,31 +20,29 @@ from edgeagent.api.anthropic.schemas import (
     MessagesRequest,
 )
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import caller_of, origin_of
+from edgeagent.api.http.caller import ApiRequest, caller_of, origin_of
 from edgeagent.api.http.dialects import anthropic_error
 from edgeagent.api.http.errors import status_of
 from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.http.stream import AnswerResponse
-from edgeagent.api.http.usage import own_of, usage_of
 from edgeagent.errors import EdgeAgentError
-from edgeagent.serving.answer import Agent, Answer, Decision
-from edgeagent.serving.cascade import settle
+from edgeagent.serving.answer import Answer
+from edgeagent.serving.answer_extension import answer_extension
+from edgeagent.serving.chat import ChatInput, ChatService
 from edgeagent.serving.one_shot import OneShotService
 from edgeagent.settings import Settings
 from edgeagent.types.answer import FinishReason, PromptFacts, TokenChunk
-from edgeagent.types.generation import GenerateSpec
-from edgeagent.types.questions import CountSpec
 
 Json = dict[str, Any]
 logger = logging.getLogger(__name__)
 _encode = msgspec.json.encode
-# What was cancelled from outside simply stopped.
+# A cancelled answer has "end_turn".
 _STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
 
 
 @dataclass
-class Block:
-    """One block of an answer as far as it has come. `key` tells it from the others."""
+class OutputBlock:
+    """One block of an answer so far. `key` identifies it among the others."""
 
     key: str | int
     head: Json
@@ -57,7 +55,7 @@ class Block:
         return self.head | {_FIELDS[kind]: _arguments(text) if kind == "tool_use" else text}
 
 
-# The field of a block that its deltas add to, and what they are called.
+# The field of each type of block that its deltas extend, and the names of the deltas.
 _FIELDS = {"thinking": "thinking", "text": "text", "tool_use": "input"}
 _DELTAS = {
     "thinking": ("thinking_delta", "thinking"),
@@ -67,7 +65,7 @@ _DELTAS = {
 
 
 def _arguments(text: str) -> Any:
-    """The arguments of a call; none where the answer ended within them."""
+    """The arguments of a call; empty where the answer ended within them."""
     try:
         return msgspec.json.decode(text or "{}")
     except msgspec.DecodeError:
@@ -84,13 +82,13 @@ class MessageWriter:
         self._id = f"msg_{secrets.token_hex(12)}"
         self._model = model
         self._shows_thinking = shows_thinking
-        self._blocks: list[Block] = []
+        self._blocks: list[OutputBlock] = []
         self._stop: str | None = None
 
     # --- streamed
 
     def opening(self, facts: PromptFacts | None) -> bytes:
-        # Unknown only where a request has waited so long that a ping opens its stream.
+        # Unknown only where a request waits so long that a ping opens its stream.
         n_prompt, n_cached = (facts.n_prompt, facts.n_cached) if facts is not None else (0, 0)
         usage = _usage(n_prompt - n_cached, n_cached, 0)
         return _event("message_start", message=self._message([], None, usage))
@@ -100,7 +98,9 @@ class MessageWriter:
 
     def last_events(self, answer: Answer) -> bytes:
         delta = self._ending(answer.finishes[0])
-        ending = _event("message_delta", delta=delta, usage=_usage_of(answer), **own_of(answer))
+        ending = _event(
+            "message_delta", delta=delta, usage=_usage_of(answer), **answer_extension(answer)
+        )
         return self._closing() + ending + _event("message_stop")
 
     def error_events(self, error: EdgeAgentError) -> bytes:
@@ -116,12 +116,12 @@ class MessageWriter:
     def whole(self, answer: Answer) -> bytes:
         blocks = [block.whole for block in self._blocks]
         message = self._message(blocks, answer.finishes[0], _usage_of(answer))
-        return _encode(message | own_of(answer))
+        return _encode(message | answer_extension(answer))
 
     # --- both
 
     def _take(self, chunk: TokenChunk) -> list[bytes]:
-        """Adds a chunk to the blocks. Returns the events that say so."""
+        """Add a chunk to the blocks. Returns its events."""
         out = []
         if chunk.reasoning and self._shows_thinking:
             thought: Json = {"type": "thinking", "thinking": "", "signature": ""}
@@ -145,7 +145,7 @@ class MessageWriter:
         if not self._blocks or self._blocks[-1].key != key:
             out.append(self._closing())
             out.append(_event("content_block_start", index=len(self._blocks), content_block=head))
-            self._blocks.append(Block(key, head))
+            self._blocks.append(OutputBlock(key, head))
         block = self._blocks[-1]
         if piece:
             block.pieces.append(piece)
@@ -155,7 +155,7 @@ class MessageWriter:
         return out
 
     def _closing(self) -> bytes:
-        """The end of the last block, where there is one."""
+        """The end of the last block; empty without one."""
         if not self._blocks:
             return b""
         return _event("content_block_stop", index=len(self._blocks) - 1)
@@ -184,13 +184,13 @@ def _event(kind: str, **fields: Any) -> bytes:
 
 
 def _usage_of(answer: Answer) -> Json:
-    usage = usage_of(answer)
-    n_cached = usage["prompt_tokens_details"]["cached_tokens"]
-    return _usage(usage["prompt_tokens"] - n_cached, n_cached, usage["completion_tokens"])
+    totals = answer.totals
+    return _usage(totals.n_prompt - totals.n_cached, totals.n_cached, totals.n_generated)
 
 
 def _usage(n_input: int, n_cached: int, n_output: int) -> Json:
-    """Anthropic's sum of what was read: new, put into the cache (not told apart here), found in it."""
+    """Anthropic's counts of prompt tokens: new ones, those written to the cache (not separated here), those
+    read from it."""
     return {
         "input_tokens": n_input,
         "cache_creation_input_tokens": 0,
@@ -199,8 +199,8 @@ def _usage(n_input: int, n_cached: int, n_output: int) -> Json:
     }
 
 
-def log_betas(request: Request[Any, Any, Any]) -> None:
-    """What of Anthropic's trials a client wants: none of it is here, and nothing depends on it."""
+def log_betas(request: ApiRequest) -> None:
+    """Log the beta features that a client requests; none exists here, and they have no effect."""
     if logger.isEnabledFor(logging.DEBUG):
         betas = ",".join(request.headers.getall("anthropic-beta", []))
         logger.debug("anthropic_beta values=%s", ascii(betas[:400]))
@@ -210,7 +210,7 @@ _ERRORS = {
     400: ResponseSpec(AnthropicError, description="The request is not valid"),
     404: ResponseSpec(AnthropicError, description="Unknown model"),
     429: ResponseSpec(
-        AnthropicError, description="The queue is full, or a bound of the key is reached"
+        AnthropicError, description="The queue is full, or a limit of the key is reached"
     ),
     503: ResponseSpec(AnthropicError, description="The model cannot answer now"),
 }
@@ -220,37 +220,35 @@ _ERRORS = {
     "/v1/messages",
     operation_class=body_operation(MessagesRequest),
     operation_id="messages",
-    summary="Answer a conversation, in Anthropic's words",
+    summary="Answer a conversation, in Anthropic's format",
     description=(
-        "As Anthropic's Messages API has it; a key may come as `x-api-key`. With `stream`, its events from "
-        "`message_start` to `message_stop`. A `max_tokens` beyond the context is brought down to it (setting "
-        "`clamp_max_tokens`), and the header `x-edgeagent-clamped` says to what."
+        "Anthropic's Messages API; the key may be sent as `x-api-key`. With `stream`, its events from "
+        "`message_start` to `message_stop`. A `max_tokens` beyond the context is reduced to it (setting "
+        "`clamp_max_tokens`), and the header `x-edgeagent-clamped` has the new value."
     ),
     tags=["anthropic"],
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(MessageAnswer, description="The answer")},
 )
-async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
+async def messages(request: ApiRequest, chats: ChatService, settings: Settings) -> ASGIApp:
     body = await read_body(request, MessagesRequest)
     log_betas(request)
-    origin, caller = origin_of(request), caller_of(request)
-
-    def make(decision: Decision) -> GenerateSpec:
-        return GenerateSpec(
-            prompts=[body.prompt()],
-            sampling=body.sampling(agent.defaults(decision)),
-            max_tokens=body.max_tokens,
-            clamps=settings.api.clamps(by_default=True),
-            stop=body.stop_sequences or [],
-            scope=origin.key_id,
-            form=body.form(),
-            tools=body.tool_use(caller),
-        )
-
-    decision, spec = await settle(agent, origin, body.model, make)
+    caller = caller_of(request)
+    chat = ChatInput(
+        model=body.model,
+        prompts=[body.prompt()],
+        sampling=body.sampling,
+        tools=lambda has_own: body.tool_use(caller),
+        max_tokens=body.max_tokens,
+        clamps=settings.api.clamps(by_default=True),
+        stop=body.stop_sequences or [],
+        form=body.form(),
+        notes=body.notes(),
+    )
+    answer = await chats.answer(origin_of(request), chat)
     return AnswerResponse(
-        agent.ask(origin, decision, spec, notes=body.notes()),
-        MessageWriter(decision.model_id, shows_thinking=body.shows_thinking),
+        answer,
+        MessageWriter(answer.decision.model_id, shows_thinking=body.shows_thinking),
         is_stream=bool(body.stream),
         ping_interval_s=settings.http.ping_interval_s,
         write_timeout_s=settings.http.write_timeout_s,
@@ -261,20 +259,18 @@ async def messages(request: Request[Any, Any, Any], agent: Agent, settings: Sett
     "/v1/messages/count_tokens",
     operation_class=body_operation(CountRequest),
     operation_id="count_message_tokens",
-    summary="Count the tokens of a conversation, in Anthropic's words",
-    description="With all that the model's template puts around it, tools included.",
+    summary="Count the tokens of a conversation, in Anthropic's format",
+    description="Including everything that the model's template adds, such as tools.",
     tags=["anthropic"],
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(CountAnswer, description="The count")},
 )
-async def count_tokens(
-    request: Request[Any, Any, Any], agent: Agent, one_shots: OneShotService
-) -> ASGIApp:
+async def count_tokens(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, CountRequest)
     tools = body.tool_use(caller_of(request))
-    spec = CountSpec(request=GenerateSpec(prompts=[body.prompt()], tools=tools))
+    decision = one_shots.chooser.for_text(body.model)
     return OneShotResponse(
-        one_shots.ask(origin_of(request), agent.route(body.model), spec),
+        one_shots.count(origin_of(request), decision, body.prompt(), tools),
         lambda n_tokens: _encode({"input_tokens": n_tokens}),
     )
 

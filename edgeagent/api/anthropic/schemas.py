@@ -1,4 +1,4 @@
-"""Bodies of `POST /v1/messages` and `/v1/messages/count_tokens`, as Anthropic's API has them."""
+"""Bodies of `POST /v1/messages` and `/v1/messages/count_tokens`, in Anthropic's format."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from edgeagent.api.anthropic.content import (
 from edgeagent.api.anthropic.tools import AnthropicTool, ServiceTool, tool_offer_of
 from edgeagent.api.http.field_marks import ExtensionField, IgnoredField, RequestModel
 from edgeagent.api.http.tool_calls import tool_use
-from edgeagent.api.http.tool_offer import ToolOffer, refuse_hosted_choice
 from edgeagent.api.openai.schemas.common import StopText
 from edgeagent.api.openai.schemas.response_format import schema_form
 from edgeagent.errors import InvalidParameter, ThreadUnsupported, UnsupportedParameter
+from edgeagent.serving.tool_offer import ToolOffer, refuse_hosted_choice
 from edgeagent.types.caller import Caller
 from edgeagent.types.generation import Form
 from edgeagent.types.prompt import Prompt
@@ -59,7 +59,7 @@ class Thinking(BaseModel):
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     budget_tokens: Annotated[int | None, IgnoredField()] = Field(None, ge=1)
     display: Literal["summarized", "omitted"] | None = Field(
-        None, description="`omitted` sends no text of it"
+        None, description="`omitted` leaves out its text"
     )
 
 
@@ -70,14 +70,14 @@ class OutputFormat(BaseModel):
 
     type: Literal["json_schema"]
     # `schema` is a method of every BaseModel.
-    content: dict[str, Any] = Field(alias="schema", description="a JSON schema, which binds")
+    content: dict[str, Any] = Field(alias="schema", description="a JSON schema, which is enforced")
 
 
 class OutputConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     effort: str | None = Field(
-        None, max_length=20, description="told to the model's template as `reasoning_effort`"
+        None, max_length=20, description="passed to the model's template as `reasoning_effort`"
     )
     format: OutputFormat | None = None
 
@@ -94,7 +94,7 @@ class ToolChoice(BaseModel):
     @model_validator(mode="after")
     def _names_a_tool(self) -> ToolChoice:
         if (self.type == "tool") != (self.name is not None):
-            raise ValueError("`name` goes with the type `tool`, and with no other")
+            raise ValueError("`name` goes with the type `tool` only")
         return self
 
 
@@ -111,11 +111,11 @@ class Conversation(RequestModel):
     system: Texts | None = None
     tools: Annotated[list[AnthropicTool], Field(max_length=MAX_TOOLS)] | None = None
     mcp_servers: Annotated[list[dict[str, Any]], Field(max_length=MAX_SERVERS)] | None = Field(
-        None, description="not asked from here: left out, which a note says"
+        None, description="not contacted: left out, and a note says so"
     )
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = Field(
-        None, description="without it, and with `disabled`, what the model thinks is not sent"
+        None, description="default, and with `disabled`: the reasoning of the model is not sent"
     )
     output_config: OutputConfig | None = None
     cache_control: Annotated[dict[str, Any] | None, IgnoredField("prefixes are found")] = None
@@ -125,7 +125,7 @@ class Conversation(RequestModel):
     workspace_id: Annotated[str | None, IgnoredField()] = None
 
     container: str | dict[str, Any] | None = Field(
-        None, description="no code runs in one here: left out, which a note says"
+        None, description="no code runs in containers here: left out, and a note says so"
     )
 
     refused: ClassVar[dict[str, tuple[object, ...]]] = {"thread": ()}
@@ -142,9 +142,7 @@ class Conversation(RequestModel):
         system = without_billing(self.system or [])
         messages = turns(system, [(m.role, m.content) for m in self.messages])
         if not messages:
-            raise InvalidParameter(
-                "`messages` have no content at all: say something.", param="messages"
-            )
+            raise InvalidParameter("`messages` have no content at all: add some.", param="messages")
         prefill = ""
         last = messages[-1]
         if last["role"] == "assistant" and not last.get("tool_calls"):
@@ -158,7 +156,7 @@ class Conversation(RequestModel):
             messages.pop()
             if not messages:
                 raise InvalidParameter(
-                    "`messages` has only the beginning of an answer: add what it answers.",
+                    "`messages` has only the beginning of an answer: add the question.",
                     param="messages",
                 )
         return Prompt(messages=messages, prefill=prefill, variables=self.template_variables())
@@ -191,7 +189,7 @@ class Conversation(RequestModel):
         """What of the request no model here sees."""
         notes = [*self.tool_offer().notes, *left_out(b for m in self.messages for b in m.content)]
         if self.container is not None:
-            notes.append("container: no code runs in one here; it was left out.")
+            notes.append("container: no code runs in containers here; it was left out.")
         return notes
 
     def template_variables(self) -> dict[str, Any]:
@@ -254,13 +252,13 @@ class CountRequest(Conversation):
     """A conversation whose tokens are counted."""
 
 
-class ThinkingOut(BaseModel):
+class ThinkingBody(BaseModel):
     type: Literal["thinking"] = "thinking"
     thinking: str
-    signature: str = Field(description="empty: nothing is signed here, and nothing checked")
+    signature: str = Field(description="empty: nothing is signed or checked here")
 
 
-class ToolUseOut(BaseModel):
+class ToolUseBody(BaseModel):
     type: Literal["tool_use"] = "tool_use"
     id: str
     name: str
@@ -283,7 +281,7 @@ class MessageAnswer(BaseModel):
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     model: str
-    content: list[ThinkingOut | TextBlock | ToolUseOut]
+    content: list[ThinkingBody | TextBlock | ToolUseBody]
     stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
     stop_sequence: str | None
     usage: AnthropicUsage
@@ -299,7 +297,7 @@ class AnthropicErrorDetail(BaseModel):
 
 
 class AnthropicError(BaseModel):
-    """The shape of every error below `/v1/messages`."""
+    """The format of every error below `/v1/messages`."""
 
     type: Literal["error"] = "error"
     error: AnthropicErrorDetail

@@ -1,9 +1,10 @@
-"""Tools in Anthropic's requests: the client's own, those that its models know, those of its servers.
+"""Tools in Anthropic's requests: the client's own, those that Anthropic's models know, and those of its
+servers.
 
 A tool that Anthropic's models know by its type and the client runs (a shell, an editor, a desktop, a
-memory) is a function here: its input is told in words of ours. One that runs on Anthropic's servers is
-left out, which a note says.
-The input schemas are in our words and were not compared with a published list.
+memory) becomes a function here, with our own description of its input. A tool that runs on Anthropic's
+servers is left out, and a note says so. The input schemas are our own and were not compared with a
+published list.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from edgeagent.api.http.field_marks import STRICT, IgnoredField
-from edgeagent.api.http.tool_offer import ToolOffer
 from edgeagent.errors import UnsupportedParameter
+from edgeagent.serving.tool_offer import ToolOffer
 from edgeagent.types.tools import Tool
 
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 
 Schema = dict[str, Any]
 _DATE = r"_\d{8}"
-# Their versions have dates behind the name.
+# Versions append a date to the name.
 CLIENTS = re.compile(rf"(bash|text_editor|computer|memory){_DATE}")
 SERVICES = re.compile(
     rf"(web_search|web_fetch|code_execution|tool_search_tool(_regex|_bm25)?|advisor){_DATE}"
@@ -139,7 +140,7 @@ _KNOWN = {"bash": _bash, "text_editor": _text_editor, "computer": _computer, "me
 
 
 class CustomTool(BaseModel):
-    """A function that the model may ask to be called."""
+    """A function that the model may call."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -184,7 +185,7 @@ class ClientTool(BaseModel):
 
 
 class ServiceTool(BaseModel):
-    """A tool that runs on Anthropic's servers: left out, which a note says."""
+    """A tool that runs on Anthropic's servers: left out, and a note says so."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -204,7 +205,7 @@ def _kind(value: Any) -> str:
     if SERVICES.fullmatch(kind):
         return "tag-service"
     raise UnsupportedParameter(
-        f"A tool of type {kind[:60]!r} is not known here: describe it as a tool of your own, with `name` "
+        f"A tool of type {kind[:60]!r} is not known here: define it as a tool of your own, with `name` "
         "and `input_schema`.",
         param="tools",
     )
@@ -221,7 +222,7 @@ AnthropicTool = Annotated[
 def tool_offer_of(
     tools: Iterable[CustomTool | ClientTool | ServiceTool], *, n_servers: int
 ) -> ToolOffer:
-    """The tools of a request as a model sees them. `n_servers` MCP servers are not asked for theirs."""
+    """The tools of a request as the model sees them. The tools of `n_servers` MCP servers are left out."""
     offer = ToolOffer()
     for tool in tools:
         tool.offer(offer)

@@ -1,1 +1,1 @@
-"""What happens to a request before a route sees it."""
+"""HTTP for all dialects: the layers before the routes, and the responses."""

@@ -1,4 +1,4 @@
-"""What a path needs of its caller. A path without a rule is not answered at all."""
+"""The scope that each path needs. A path without a rule is not answered."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ Need = KeyScope | Literal["open", "any key"]
 
 
 class Rule(NamedTuple):
-    """`need` holds for `path` and for all below it; "open" for `path` alone. Method "*" is every one."""
+    """`need` applies to `path` and everything below it; "open" to `path` alone. Method "*" means every
+    method."""
 
     method: str
     path: str
     need: Need
 
 
-# The first rule that fits counts.
+# The first rule that matches applies.
 RULES = (
     Rule("GET", "/health", "open"),
-    Rule("GET", "/", "open"),  # what Ollama's clients ask first, and /api/version
+    Rule("GET", "/", "open"),  # the first request of Ollama's clients, and /api/version
     Rule("HEAD", "/", "open"),
     Rule("GET", "/api/version", "open"),
     Rule("GET", "/ready", "any key"),
     Rule("GET", "/schema", "any key"),
-    Rule("*", "/v1/chat/completions", "chat"),  # stored answers too: those of its owner
+    Rule("*", "/v1/chat/completions", "chat"),  # also the stored answers of its owner
     Rule("POST", "/v1/completions", "chat"),
     Rule("*", "/v1/responses", "chat"),
     Rule("*", "/v1/conversations", "chat"),
-    Rule("POST", "/v1/messages", "chat"),  # and counting their tokens
+    Rule("POST", "/v1/messages", "chat"),  # and their token counts
     Rule("POST", "/api/chat", "chat"),
     Rule("POST", "/api/generate", "chat"),
     Rule("POST", "/v1/audio", "transcribe"),
@@ -42,7 +43,7 @@ RULES = (
     Rule("GET", "/api/tags", "any key"),
     Rule("GET", "/api/ps", "any key"),
     Rule("POST", "/api/show", "any key"),
-    # These are refused, with the command that does it.
+    # These are refused with a message that names the command.
     *(
         Rule("POST", f"/api/{name}", "models")
         for name in ("pull", "push", "create", "copy", "blobs")
@@ -59,14 +60,14 @@ RULES = (
     Rule("GET", "/v1/search", "chat"),
     Rule("*", "/admin/keys", "admin"),
     Rule("GET", "/admin/audit", "admin"),
-    # "data" for one's own, "admin" for all: the routes look at whose it is.
+    # "data" for the owner's rows, "admin" for all: the service checks whose they are.
     Rule("POST", "/admin/export", "any key"),
     Rule("POST", "/admin/erase", "any key"),
 )
 
 
 def need_of(method: str, path: str) -> Need | None:
-    """What a request needs; None where no rule fits, which is to be refused."""
+    """The need of a request; None where no rule matches, which means it is refused."""
     wanted = parts(path)
     for rule in RULES:
         if rule.method in ("*", method) and is_below(wanted, rule):
@@ -75,7 +76,7 @@ def need_of(method: str, path: str) -> Need | None:
 
 
 def is_known(path: str) -> bool:
-    """Whether any method is answered there."""
+    """Whether the path is answered for any method."""
     wanted = parts(path)
     return any(is_below(wanted, rule) for rule in RULES)
 
@@ -86,5 +87,5 @@ def is_below(path: list[str], rule: Rule) -> bool:
 
 
 def parts(path: str) -> list[str]:
-    """A path as Litestar's router sees it: empty parts count for nothing, so //admin is /admin."""
+    """The parts of a path as Litestar's router sees it: empty parts are ignored, so //admin is /admin."""
     return [part for part in path.split("/") if part]

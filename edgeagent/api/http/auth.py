@@ -1,33 +1,31 @@
-"""Who calls, and whether they may: an ASGI layer between the guard and the routes.
+"""Authentication and authorization: an ASGI layer between host_and_origin.py and the routes.
 
-    1. the rule of the path (access.py); without one there is nothing
+    1. the rule of the path (access.py); a path without a rule is not answered
     2. the caller, by `Authorization: Bearer` or `x-api-key`; on loopback without keys, the local owner
     3. the scope that the rule names, and whether there is such a path
-    4. the bounds of the key (limits.py); the place is given back when the response has ended
-    5. the body, whole (http/bodies.py): until here nothing has been read of it
+    4. the limits of the key (limits.py); the admission ends with the response
+    5. the whole body (body_memory.py), of which nothing has been read before
 
-A route finds its caller in `scope["state"]["caller"]`, and calls `scope["state"]["charge"](n_tokens)`;
-what goes on after the response takes a place of its own from `scope["state"]["admission"]`.
+Routes find the results in the request's context (context.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any, cast
 
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from edgeagent.api.http.access import Need, is_known, need_of
-from edgeagent.api.http.bodies import Bodies
+from edgeagent.api.http.body_memory import Bodies
+from edgeagent.api.http.context import context_of
 from edgeagent.api.http.encodings import encoding_of
 from edgeagent.api.http.errors import encoded, no_such_method, nothing_here, status_of, translate
 from edgeagent.api.http.limits import Admission, FailureThrottle, Limiter
 from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.uploads import Uploads
 from edgeagent.errors import EdgeAgentError, InsufficientScope, Unauthorized
-from edgeagent.store.keyring import Keyring
-from edgeagent.store.keys import looks_like_one
+from edgeagent.serving.authentication import Authenticator
 from edgeagent.types.caller import Caller
 from edgeagent.worker.log_format import escaped
 
@@ -37,7 +35,7 @@ NO_KEY = (
     "This request has no API key: send `Authorization: Bearer ea_...`; on the device, `edgeagent keys "
     "create` makes one."
 )
-# One text for unknown, expired and revoked: who tries keys learns nothing of them.
+# The same text for unknown, expired and revoked keys gives no hint to an attacker.
 BAD_KEY = (
     "This API key is not valid here, it is unknown, expired or revoked: check what was sent, or look "
     "at `edgeagent keys list` on the device."
@@ -45,33 +43,33 @@ BAD_KEY = (
 
 
 class Authentication:
-    """The layer itself. Event loop's thread only."""
+    """The layer. Event loop's thread only."""
 
     def __init__(
         self,
         app: ASGIApp,
-        keyring: Keyring,
+        authenticator: Authenticator,
         limiter: Limiter,
         throttle: FailureThrottle,
         bodies: Bodies,
         paths: Paths,
         *,
-        is_exposed: bool,
         uploads: Uploads | None = None,
     ) -> None:
         self._uploads = uploads or Uploads({})
         self._app = app
-        self._keyring = keyring
+        self._authenticator = authenticator
         self._limiter = limiter
         self._throttle = throttle
         self._bodies = bodies
         self._paths = paths
-        self._is_exposed = is_exposed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind: str = scope["type"]
         if kind not in ("http", "lifespan"):
-            raise RuntimeError(f"{kind} has no rules yet")  # the server makes none (ws="none")
+            raise RuntimeError(
+                f"{kind} has no rules yet"
+            )  # the server creates no others (ws="none")
         http = cast(HTTPScope, scope)
         if kind == "lifespan" or need_of(http["method"], http["path"]) == "open":
             await self._app(scope, receive, send)
@@ -86,7 +84,9 @@ class Authentication:
         except Exception as exc:
             error = translate(exc)
             if caller is None and status_of(error) == 429:
-                extra.append((b"connection", b"close"))  # and what was sent behind it is not judged
+                extra.append(
+                    (b"connection", b"close")
+                )  # requests pipelined behind it are not answered
             if status_of(error) == 405:
                 extra.append((b"allow", ", ".join(sorted(self._allowed(http["path"]))).encode()))
             await _refuse(error, extra, http, send)
@@ -103,9 +103,9 @@ class Authentication:
     async def _with_body(
         self, scope: HTTPScope, caller: Caller, admission: Admission, receive: Receive, send: Send
     ) -> None:
-        state: dict[str, Any] = scope.setdefault("state", {})
-        if (connection := state.get("connection")) is not None:
-            connection.is_known = True
+        context = context_of(scope)
+        if context.connection is not None:
+            context.connection.is_known = True
         headers = scope["headers"]
         try:
             most = self._uploads.max_bytes(scope["path"])
@@ -114,19 +114,14 @@ class Authentication:
             await _refuse(exc, admission.headers(), scope, send)
             return
         try:
-            state |= {
-                "caller": caller,
-                "charge": admission.charge,
-                "admission": admission,
-                "body": body,
-            }
+            context.caller, context.admission, context.body = caller, admission, body
             await self._app(scope, body.receive(receive), _with_headers(send, admission.headers()))
         finally:
             body.close()
 
     async def _admitted(self, scope: HTTPScope) -> Caller:
-        """The caller of a request that its rule allows. Raises: Unauthorized, InsufficientScope,
-        NotFound, RateLimited, and what the store raises."""
+        """The caller of a request that its rule allows. Raises: Unauthorized, InsufficientScope, NotFound,
+        RateLimited, and what the store raises."""
         try:
             caller = self._caller(scope)
         except Unauthorized:
@@ -138,23 +133,22 @@ class Authentication:
         if caller.is_break_glass:
             what = escaped(f"{scope['method']} {scope['path'][:200]}")
             logger.warning("break_glass_used key=%s request='%s'", caller.key_id, what)
-            # Before anything is answered: a use that cannot be audited is refused.
-            await asyncio.wrap_future(self._keyring.note_break_glass(caller, what))
+            # Written before the answer: a use that cannot be audited is refused.
+            await self._authenticator.note_break_glass(caller, what)
         check_need(need_of(scope["method"], scope["path"]), caller, scope["path"])
         self._paths.check(scope["method"], scope["path"])
         return caller
 
     def _caller(self, scope: HTTPScope) -> Caller:
         secret = secret_of(scope["headers"])
-        is_plausible = secret is not None and looks_like_one(secret)
-        caller = self._keyring.caller(secret if is_plausible else None, is_exposed=self._is_exposed)
+        caller = self._authenticator.caller(secret)
         if caller is None:
             raise Unauthorized(NO_KEY if secret is None else BAD_KEY)
         return caller
 
 
 def secret_of(headers: Any) -> str | None:
-    """The key that a request brings; None without one. Two that differ are an empty one."""
+    """The key in a request; None without one. Two different keys count as an empty one."""
     found = bearer(headers)
     keys = {value.decode("latin-1").strip() for name, value in headers if name == b"x-api-key"}
     if found is not None:
@@ -163,7 +157,8 @@ def secret_of(headers: Any) -> str | None:
 
 
 def bearer(headers: Any) -> str | None:
-    """The token of the one Authorization header; None without one. Another scheme is an empty token."""
+    """The token of a single Authorization header; None without a header. Another scheme counts as an empty
+    token."""
     values = [value for name, value in headers if name == b"authorization"]
     if not values:
         return None
@@ -173,7 +168,7 @@ def bearer(headers: Any) -> str | None:
 
 
 def check_need(need: Need | None, caller: Caller, path: str) -> None:
-    """Raises: InsufficientScope; NotFound and MethodNotAllowed where no rule fits."""
+    """Raises: InsufficientScope; NotFound and MethodNotAllowed where no rule matches."""
     if need is None:
         raise no_such_method() if is_known(path) else nothing_here()
     if need not in ("open", "any key") and need not in caller.scopes:

@@ -1,4 +1,4 @@
-"""Request bodies: read within bounds, decoded, validated, and shown on the OpenAPI page."""
+"""Decodes and validates request bodies, and documents them on the OpenAPI page."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
 from pydantic_core import CoreConfig, SchemaValidator
 
 from edgeagent.api.http import encodings, json_structure
-from edgeagent.api.http.bodies import Body
+from edgeagent.api.http.context import context_of
 from edgeagent.api.http.errors import register_fields
 from edgeagent.errors import BadRequest
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 BOM = b"\xef\xbb\xbf"
-# Larger bodies are read beside the event loop, one at a time: each costs ten times its size in memory.
+# Larger bodies are decoded on a thread, one at a time: each takes ten times its size in memory.
 MUCH_BYTES = 64 << 10
 MAX_BYTES = 1 << 30
 _beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="body")
@@ -31,11 +31,12 @@ _beside = ThreadPoolExecutor(max_workers=1, thread_name_prefix="body")
 async def read_body(request: Request[Any, Any, Any], model: type[Model]) -> Model:
     """The JSON body as `model`.
 
-    Raises: BadRequest for what is no JSON, NaN and too much structure included; pydantic's
-    ValidationError for what is no `model`; BodyTooLarge for what is unpacked beyond its bound.
+    Raises: BadRequest for invalid JSON, including NaN and too much structure; pydantic's ValidationError
+    for JSON that does not fit `model`; BodyTooLarge for a compressed body that exceeds the limit when
+    unpacked.
     """
-    body = request.scope["state"].get("body")
-    if not isinstance(body, Body):  # without the layers before the routes nothing is compressed
+    body = context_of(request.scope).body
+    if body is None:  # without the layers before the routes bodies are not compressed
         return read(await request.body(), encodings.IDENTITY, MAX_BYTES, model)
     data = body.take()
     if len(data) <= MUCH_BYTES and body.encoding == encodings.IDENTITY:
@@ -46,7 +47,7 @@ async def read_body(request: Request[Any, Any, Any], model: type[Model]) -> Mode
 
 
 def read(data: bytes | bytearray, encoding: str, max_bytes: int, model: type[Model]) -> Model:
-    """What a body says. From any thread. Raises what `read_body` does."""
+    """Decode and validate a body. Any thread. Raises as `read_body`."""
     raw = bytes(encodings.decoded(data, encoding, max_bytes)).removeprefix(BOM)
     if not raw.strip():
         raise BadRequest("The body is empty, a JSON object is expected: send one.")
@@ -66,7 +67,7 @@ def read(data: bytes | bytearray, encoding: str, max_bytes: int, model: type[Mod
 
 @cache
 def _validator(model: type[pydantic.BaseModel]) -> SchemaValidator:
-    """The model's own validator, except that a list ends at its first mistake: nobody is told more."""
+    """The model's validator, except that a list stops at its first error: only one error is reported."""
     schema: Any = _failing_fast(model.__pydantic_core_schema__)
     return SchemaValidator(schema, CoreConfig(title=model.__name__), _use_prebuilt=False)
 
@@ -91,9 +92,9 @@ def _kind(value: object) -> str:
 
 
 def body_operation(model: type[pydantic.BaseModel]) -> type[Operation]:
-    """An OpenAPI operation whose request body is `model`, for handlers that read it by `read_body`.
+    """An OpenAPI operation whose request body is `model`, for handlers that use `read_body`.
 
-    Litestar makes one when the document is first asked for, and only then is the schema worked out.
+    Litestar creates it when the document is first requested, and only then is the schema generated.
     """
     register_fields(model)
 
@@ -109,8 +110,8 @@ def body_operation(model: type[pydantic.BaseModel]) -> type[Operation]:
 
 
 def inlined(schema: dict[str, Any]) -> Any:
-    """The schema with its `$defs` put in place of the references to them; what stands beside a reference
-    says more of it. A type within itself is shown once."""
+    """The schema with its `$defs` in place of the references to them; keys beside a reference are kept. A
+    recursive type is shown once."""
     definitions = schema.pop("$defs", {})
 
     def walk(node: Any, within: tuple[str, ...]) -> Any:

@@ -1,4 +1,4 @@
-"""Who makes this request, as the layers before the routes have found out."""
+"""The sender of a request, for routes."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from typing import Any
 from litestar import Request
 
 from edgeagent.api.http.access import parts
-from edgeagent.serving.answer import RequestOrigin
+from edgeagent.api.http.context import context_of
+from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.types.caller import Caller
 
-
-def caller_of(request: Request[Any, Any, Any]) -> Caller:
-    """The key's holder; without keys, whoever is on this machine."""
-    found = request.scope["state"][
-        "caller"
-    ]  # api/http/auth.py has put it there, or nothing got here
-    assert isinstance(found, Caller)
-    return found
+ApiRequest = Request[Any, Any, Any]
 
 
-def origin_of(request: Request[Any, Any, Any]) -> RequestOrigin:
-    """What the agent notes of a request."""
+def caller_of(request: ApiRequest) -> Caller:
+    """The holder of the key; without keys, the user of this machine."""
+    return context_of(request.scope).known_caller
+
+
+def origin_of(request: ApiRequest) -> RequestOrigin:
+    """Sender and endpoint of a request, for the request log and the store."""
     caller = caller_of(request)
     return RequestOrigin(
         endpoint="/" + "/".join(parts(request.scope["path"])),
-        request_id=str(request.scope["state"]["request_id"]),
+        request_id=context_of(request.scope).request_id,
         owner=caller.owner,
         key_id=caller.key_id,
         tools=caller.tools,
@@ -33,7 +32,7 @@ def origin_of(request: Request[Any, Any, Any]) -> RequestOrigin:
 
 
 def bounded_priority(caller: Caller, priority: int | None) -> int:
-    """The priority of a request: one above the usual 0 is for keys that run the machine, lest each client
-    put itself before all others."""
+    """The priority of a request. A value above the usual 0 needs a key that administers the machine, so that
+    clients cannot put themselves before all others."""
     may_lead = caller.scopes & {"models", "admin"}
     return priority or 0 if may_lead else min(priority or 0, 0)

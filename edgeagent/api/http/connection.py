@@ -1,11 +1,11 @@
-"""One connection of a client: uvicorn's protocol for h11, with bounds that uvicorn leaves to others.
+"""One client connection: uvicorn's protocol for h11, with limits that uvicorn does not have.
 
-a request head arrives whole within `header_timeout_s`
-all places are taken       -> who has least to lose gives one up (places.py)
-a client reads nothing     -> it is dropped after `write_timeout_s`; unread answers have `MAX_UNREAD_BYTES`
-an answer is given before the whole body has come
-                           -> the connection lingers: what still comes is thrown away for a moment, so
-                              that the client gets to read the answer instead of a reset
+a request head must arrive completely within `header_timeout_s`
+all places are taken    -> the least valuable connection is closed (connection_limits.py)
+a client reads nothing  -> it is dropped after `write_timeout_s`; unread answers have `MAX_UNREAD_BYTES`
+an answer is sent before the whole body has arrived
+                        -> the connection lingers: further bytes are discarded for a moment, so that the
+                           client can read the answer instead of a reset
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeagent.api.http.connection_limits import ConnectionRank, ConnectionSeat, victims
+from edgeagent.api.http.context import KEY, RequestContext
 from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.host_and_origin import request_id
 from edgeagent.api.http.limits import peer_network
@@ -26,23 +27,23 @@ from edgeagent.errors import BadRequest
 
 logger = logging.getLogger(__name__)
 
-READ_BYTES = 32 << 10  # at once; what is read must be kept, whoever sent it
-SMALL_BODY_BYTES = 64 << 10  # left unread without closing the connection
+READ_BYTES = 32 << 10  # read at once; every byte read must be kept, whoever sent it
+SMALL_BODY_BYTES = 64 << 10  # may stay unread without closing the connection
 FIRST_REQUEST_S = 0.5  # for the first request of a connection that was accepted just before a stop
 LINGER_S = 10.0
 LINGER_SILENCE_S = 1.0
 LINGER_BYTES = 64 << 20
 MAX_UNREAD_BYTES = (
     12 << 20
-)  # of clients that have read nothing for `UNREAD_S`; of all, twice as much
+)  # of clients that have read nothing for `UNREAD_S`; twice as much of all
 UNREAD_S = 0.25
-# Pieces that a body may come in: each costs the event loop 10 us, be it one byte.
+# Pieces of one body: each costs the event loop 10 us, even if it is a single byte.
 FREE_PIECES = 4096
 MIN_PIECE_BYTES = 256
 
 
 class BoundedH11(h11.Connection):
-    """h11 with a bound on the pieces of one request's body."""
+    """h11 with a limit on the number of pieces of a request body."""
 
     def __init__(self, max_head_bytes: int) -> None:
         super().__init__(h11.SERVER, max_head_bytes)
@@ -62,17 +63,17 @@ class BoundedH11(h11.Connection):
 
 
 class GuardedProtocol(H11Protocol):
-    """See the module. Class attributes are what the server of a daemon sets."""
+    """The protocol of one connection (see the module). The server of a daemon sets the class attributes."""
 
     header_timeout_s = 15.0
     max_connections = 512
     write_timeout_s = 30.0
-    stopping = Shutdown()
+    daemon_shutdown = Shutdown()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conn = BoundedH11(self.config.h11_max_incomplete_event_size or READ_BYTES)
-        self.is_known = False  # a request of this connection had a key, or none is needed
+        self.is_known = False  # a request of this connection had a valid key, or none is needed
         self._is_lingering = False
         self._n_thrown_away = 0
         self._unread_since_s: float | None = None
@@ -80,7 +81,7 @@ class GuardedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._socket = transport
-        cast(Any, transport).max_size = READ_BYTES  # asyncio's own is 256 KiB
+        cast(Any, transport).max_size = READ_BYTES  # asyncio's default is 256 KiB
         super().connection_made(_LingeringClose(self, transport))  # type: ignore[arg-type]
         self.peer = peer_network(self.client[0] if self.client else "")
         self._made_s = self._since_s = self.loop.time()
@@ -102,10 +103,12 @@ class GuardedProtocol(H11Protocol):
         if self.cycle is not before:
             self._clock.cancel()
             self._since_s = self.loop.time()
-            self.cycle.scope["state"] |= {"connection": self, "stopping": self.stopping}
+            self.cycle.scope["state"][KEY] = RequestContext(
+                connection=self, shutdown=self.daemon_shutdown
+            )
 
     def on_response_complete(self) -> None:
-        # Between requests uvicorn's keep-alive clock runs until the first byte of the next head.
+        # Between requests uvicorn's keep-alive timer runs until the first byte of the next head.
         super().on_response_complete()
         if not self.transport.is_closing() and self.is_waiting:
             self._since_s = self.loop.time()
@@ -124,7 +127,7 @@ class GuardedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._unread_since_s = self.loop.time()
-        # A little later than the stream's own clock, which has the better word for the log.
+        # A little later than the stream's own timeout, which logs a better reason.
         self._write_clock = self.loop.call_later(self.write_timeout_s + 1, self._socket.abort)
         self._bound_unread()
 
@@ -139,7 +142,7 @@ class GuardedProtocol(H11Protocol):
             self._write_clock = None
 
     def _bound_unread(self) -> None:
-        """Drop those who have not read for longest while unread answers take too much memory."""
+        """Drop the clients that have not read for longest while unread answers take too much memory."""
         unread = [(c._unread_since_s, c) for c in self._all() if c._unread_since_s is not None]
         n_bytes = sum(c._socket.get_write_buffer_size() for _, c in unread)
         for since_s, connection in sorted(unread, key=lambda one: one[0]):
@@ -154,12 +157,12 @@ class GuardedProtocol(H11Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """No request is being answered on this connection."""
+        """Whether no request is being answered on this connection."""
         return self.cycle is None or self.cycle.response_complete
 
     @property
     def seat(self) -> ConnectionSeat:
-        """What would be lost with this connection."""
+        """The value of this connection when places are short."""
         now_s = self.loop.time()
         unread_s = self._unread_since_s
         if self._is_lingering:
@@ -204,7 +207,8 @@ class GuardedProtocol(H11Protocol):
 
     @property
     def leaves_body(self) -> bool:
-        """Whether an answer given now has to close the connection: too much of the body is to come."""
+        """Whether an answer now has to close the connection, because too much of the body has yet to
+        arrive."""
         cycle = self.cycle
         if cycle is None or not cycle.more_body:
             return False
@@ -221,7 +225,7 @@ class GuardedProtocol(H11Protocol):
         has_more = self.cycle is not None and self.cycle.more_body
         if not (has_more or self.conn.trailing_data[0] or self.conn.their_state is h11.ERROR):
             return False
-        if self.stopping.has_begun or self._socket.is_closing():
+        if self.daemon_shutdown.has_begun or self._socket.is_closing():
             return False
         try:
             self._socket.write_eof()
@@ -233,7 +237,7 @@ class GuardedProtocol(H11Protocol):
         self._unset_keepalive_if_required()
         if self.cycle is not None:
             self.cycle.body = bytearray()
-        self.conn = BoundedH11(READ_BYTES)  # and what it held of the client's bytes
+        self.conn = BoundedH11(READ_BYTES)  # also drops the bytes it held
         self._socket.resume_reading()
         self._clock = self.loop.call_later(LINGER_SILENCE_S, self._close_if_silent, 0)
         return True
@@ -246,9 +250,9 @@ class GuardedProtocol(H11Protocol):
             self._clock = self.loop.call_later(LINGER_SILENCE_S, self._close_if_silent, n)
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is answered in the same shape as everything else."""
+        """Answer malformed HTTP in the same format as other errors."""
         status, headers, body = encoded(
-            BadRequest(f"{msg.rstrip('.')}: send HTTP/1.1 within the bounds.")
+            BadRequest(f"{msg.rstrip('.')}: send HTTP/1.1 within the limits.")
         )
         headers += [(b"connection", b"close"), request_id()]
         try:
@@ -259,16 +263,16 @@ class GuardedProtocol(H11Protocol):
             logger.debug("bad_request_unanswerable")
         self.transport.close()
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # whoever answers it is told
+            self.cycle.disconnected = True  # wakes the response
             self.cycle.message_event.set()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """A request to speak WebSocket is answered as if it had not asked (RFC 9110, 7.8)."""
+        """Ignore a request to upgrade to WebSocket (RFC 9110, 7.8)."""
         logger.debug("upgrade_ignored")
 
 
 class _LingeringClose:
-    """The transport as uvicorn sees it: closing it waits for a client that still sends."""
+    """The transport as uvicorn sees it: closing it waits for a client that is still sending."""
 
     def __init__(self, protocol: GuardedProtocol, transport: asyncio.Transport) -> None:
         self._protocol = protocol

@@ -1,7 +1,7 @@
-"""Who gives up a connection when all places are taken. Pure: plain data in, a choice out.
+"""Chooses the connections to close when all places are taken. Pure: plain data in, a choice out.
 
-An unfinished connection is one that has shown no key and waits for its client, or whose body has not
-arrived. They may hold three quarters of all places, so that a client with a key finds one.
+An unfinished connection has shown no key and waits for its client, or is still receiving a body. Unfinished
+connections may hold three quarters of all places, so that a client with a key finds one.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import NamedTuple
 
 
 class ConnectionRank(IntEnum):
-    """How much would be lost with a connection, least first."""
+    """The value of a connection, the lowest first."""
 
-    LINGERING = 0  # answered; only what its client still sends is thrown away
-    UNKNOWN = 1  # no request with a key or from this machine yet, and it waits for its client
-    SENDING = 2  # its body arrives
+    LINGERING = 0  # answered; what its client still sends is discarded
+    UNKNOWN = 1  # waits for its client, and has had no request with a key or from this machine
+    SENDING = 2  # receives a body
     UNREAD = 3  # its client does not read the answer
-    IDLE = 4  # between two requests of somebody known
-    BUSY = 5  # a request is being answered: never given up
+    IDLE = 4  # between two requests of a known client
+    BUSY = 5  # answers a request: never closed
 
 
-UNFINISHED = ConnectionRank.SENDING  # and all below
+UNFINISHED = ConnectionRank.SENDING  # and lower ranks
 UNFINISHED_SHARE = 0.75
-AT_ONCE = 32  # the part of all places that is given up at once
+AT_ONCE = 32  # the part of all places that is freed at once
 
 
 class ConnectionSeat(NamedTuple):
-    """One connection: since when it stands as it does (monotonic seconds), and from which peer."""
+    """One connection: its rank, since when it has that rank (monotonic seconds), and its peer."""
 
     standing: ConnectionRank
     since_s: float
@@ -37,11 +37,11 @@ class ConnectionSeat(NamedTuple):
 
 
 def victims(seats: Sequence[ConnectionSeat], n_places: int) -> list[int]:
-    """Which connections to close so that a new one, the last of `seats`, has a place; by index.
+    """Indexes of the connections to close so that a new one, the last of `seats`, has a place.
 
-    Of those with least to lose the peer with the most connections gives one up, its oldest; of unfinished
-    ones some at once, since looking at all of them costs as much as a request. It is the new one itself
-    when all others are being answered.
+    Among those of the lowest rank, the peer with the most connections loses its oldest. Unfinished
+    connections are closed several at a time, since looking at all costs as much as a request. The new
+    connection itself is closed when all others are being answered.
     """
     n_unfinished = sum(seat.standing <= UNFINISHED for seat in seats)
     if len(seats) <= n_places and n_unfinished <= max(1, UNFINISHED_SHARE * n_places):

@@ -1,7 +1,7 @@
-"""In whose words a path speaks: OpenAI's, Anthropic's or Ollama's. Their errors differ in shape.
+"""The dialect of a path: OpenAI's, Anthropic's or Ollama's. Their errors differ in format.
 
-The path alone decides, so that an error which arises before any route sees the request has the shape
-that the client of that path can read.
+The path alone decides, so that an error before the routing has the format that the client of the path can
+read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from edgeagent.api.http.access import parts
 from edgeagent.errors import EdgeAgentError
 
-# By status; what is not here is the client's mistake below 500 and ours from there on.
+# By status; other statuses are the client's error below 500 and a server error from there on.
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -25,7 +25,7 @@ _ANTHROPIC_TYPES = {
 
 
 class Dialect(NamedTuple):
-    """`error` makes an error's body of the error, its status and the id of the request."""
+    """`error` makes the body of an error from the error, its status and the id of the request."""
 
     error: Callable[[EdgeAgentError, int, str], dict[str, Any]]
 
@@ -65,7 +65,7 @@ OLLAMA = Dialect(ollama_error)
 
 
 def dialect_of(path: str) -> Dialect:
-    """Whose words are spoken at a path, and below it."""
+    """The dialect of a path and of everything below it."""
     wanted = parts(path)
     if wanted[:2] == ["v1", "messages"]:
         return ANTHROPIC

@@ -1,7 +1,7 @@
-"""The page that documents the API: one piece of HTML that needs no script and nothing from elsewhere.
+"""The page that documents the API: a single HTML file without scripts or external resources.
 
-The usual renderers of OpenAPI documents are scripts from a server on the internet, which is not there for an
-offline device, and not wanted where it is.
+The usual renderers of OpenAPI documents load scripts from the internet, which an offline device does not
+have.
 """
 
 from __future__ import annotations

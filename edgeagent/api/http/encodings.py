@@ -1,7 +1,7 @@
-"""Request bodies that come compressed: `Content-Encoding` gzip, deflate and zstd.
+"""Compressed request bodies: `Content-Encoding` gzip, deflate and zstd.
 
-What comes out is bounded while it comes out, so that a small body cannot become a large one; the window of
-zstd is bounded by the 8 MiB of RFC 9659.
+The output is limited while it is produced, so that a small body cannot become a large one; the window of
+zstd is limited to the 8 MiB of RFC 9659.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import zlib
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from edgeagent.api.http.bodies import too_large
+from edgeagent.api.http.body_memory import too_large
 from edgeagent.errors import BadRequest, UnsupportedEncoding
 
 IDENTITY = "identity"
 SUPPORTED = ("gzip", "deflate", "zstd")
 MAX_WINDOW_LOG = 23
-MAX_MEMBERS = 16  # streams one after the other; each costs a copy of what comes after it
+MAX_MEMBERS = 16  # concatenated streams; each costs a copy of the rest
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
@@ -29,7 +29,7 @@ class _Decompressor(Protocol):
 
 
 def encoding_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """How the body is encoded. Raises: UnsupportedEncoding for what we cannot undo."""
+    """The encoding of the body. Raises: UnsupportedEncoding for an unknown one."""
     values = [v.decode("latin-1") for name, v in headers if name == b"content-encoding"]
     names = [name.strip().lower() for value in values for name in value.split(",")]
     wanted = [name.removeprefix("x-") for name in names if name not in ("", IDENTITY)]
@@ -44,7 +44,7 @@ def encoding_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def decoded(data: bytes | bytearray, encoding: str, max_bytes: int) -> bytes | bytearray:
-    """The body itself. Raises: BodyTooLarge beyond `max_bytes`; BadRequest for what is damaged."""
+    """The decoded body. Raises: BodyTooLarge beyond `max_bytes`; BadRequest for damaged data."""
     if encoding == IDENTITY:
         return data
     try:
@@ -52,13 +52,13 @@ def decoded(data: bytes | bytearray, encoding: str, max_bytes: int) -> bytes | b
             return _zstd(bytes(data), max_bytes)
         return _zlib(bytes(data), _window(data, encoding), max_bytes)
     except (zlib.error, EOFError) as exc:
-        raise BadRequest(f"The body is not sound {encoding}: compress it again.") from exc
+        raise BadRequest(f"The body is not valid {encoding}: compress it again.") from exc
 
 
 def _window(data: bytes | bytearray, encoding: str) -> int:
     if encoding == "gzip":
         return _GZIP
-    # "deflate" is zlib's format; some clients send what is in it (RFC 9110, 8.4.1.2).
+    # "deflate" is zlib's format; some clients send raw deflate data (RFC 9110, 8.4.1.2).
     is_zlib = len(data) > 1 and data[0] & 15 == 8 and (data[0] << 8 | data[1]) % 31 == 0
     return _ZLIB if is_zlib else _RAW
 

@@ -1,6 +1,6 @@
-"""What the OpenAPI document says of errors: that any operation may answer with one, in which shape.
+"""Documents errors in OpenAPI: any operation may answer with one, in the format of its path.
 
-What a status means is written at the routes where it is worth a word; `default` stands for the others.
+Statuses that need an explanation are documented at the routes; `default` stands for the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BODIES: dict[Any, type[pydantic.BaseModel]] = {
 
 
 def document_errors(handlers: Iterable[HTTPRouteHandler]) -> None:
-    """Let the document say of each handler what an error of its path looks like."""
+    """Add the error format of its path to each handler."""
     for handler in handlers:
         (dialect,) = {dialect_of(path) for path in handler.paths}
         handler.operation_class = _documented(handler.operation_class, _BODIES[dialect])

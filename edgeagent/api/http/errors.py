@@ -1,14 +1,12 @@
-"""From any exception to an answer in the shape of its path: the one border where status codes are chosen."""
+"""Turns every exception into an answer in the format of its path. The only place that chooses status
+codes."""
 
 from __future__ import annotations
 
 import difflib
-import logging
 import math
 import re
-from collections.abc import Iterable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +20,7 @@ from litestar.exceptions import (
 )
 from litestar.types import Scope
 
+from edgeagent.api.http.context import context_of
 from edgeagent.api.http.dialects import OPENAI, dialect_of
 from edgeagent.errors import (
     BadRequest,
@@ -31,12 +30,11 @@ from edgeagent.errors import (
     Unavailable,
     UnsupportedEncoding,
 )
+from edgeagent.serving.client_errors import client_error, public
 
-logger = logging.getLogger(__name__)
-
-MAX_MESSAGE = 1000  # characters of a complaint about one field
-MAX_QUOTED = 80  # characters of a name or a value
-MAX_RETRY_AFTER_S = 120  # openai-python ignores a longer one
+MAX_MESSAGE = 1000  # characters of the message about one field
+MAX_QUOTED = 80  # characters of a quoted name or value
+MAX_RETRY_AFTER_S = 120  # openai-python ignores longer ones
 
 STATUS = {
     "body_too_large": 413,
@@ -67,7 +65,7 @@ STATUS = {
 
 
 def status_of(error: EdgeAgentError) -> int:
-    """The HTTP status of an error: by its code, else by the branch of the tree it sits on."""
+    """The HTTP status of an error: by its code, else by its branch of the tree of errors."""
     if error.code in STATUS:
         return STATUS[error.code]
     if isinstance(error, BadRequest):
@@ -80,13 +78,13 @@ def status_of(error: EdgeAgentError) -> int:
 def encoded(
     error: EdgeAgentError, scope: Scope | None = None
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, headers and body of an error answer to the request of `scope`, in the words of its path.
-    Transient errors say when to come again, the others that it is of no use."""
+    """Status, headers and body of an error answer, in the format of the path in `scope`. Transient errors
+    say when to retry, others that retrying is useless."""
     status = status_of(error)
     dialect = dialect_of(str(scope["path"])) if scope is not None else OPENAI
-    state: dict[str, Any] = scope.get("state") or {} if scope is not None else {}
+    request_id = context_of(scope).request_id if scope is not None else ""
     error.message = public(error.message)
-    body = msgspec.json.encode(dialect.error(error, status, str(state.get("request_id", ""))))
+    body = msgspec.json.encode(dialect.error(error, status, request_id))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     if isinstance(error, Unavailable):
         wait = min(MAX_RETRY_AFTER_S, max(1, math.ceil(error.retry_after_s or 1)))
@@ -100,29 +98,8 @@ def encoded(
     return status, headers, body
 
 
-_PRIVATE: list[str] = []
-
-
-def keep_private(folders: Iterable[Path]) -> None:
-    """Clients are not told that these folders of the device are where they are."""
-    _PRIVATE[:] = sorted(
-        {f"{folder}/" for folder in folders if len(folder.parts) > 1}, reverse=True
-    )
-
-
-def public(message: str) -> str:
-    """A message without the folders of this device."""
-    for folder in _PRIVATE:
-        message = message.replace(folder, "").replace(folder.rstrip("/"), "its folder")
-    return message
-
-
 def translate(exc: Exception) -> EdgeAgentError:
-    """Our error for a foreign one. What nobody foresaw is logged with its traceback, and the client is
-    told nothing of it."""
-    if isinstance(exc, EdgeAgentError):
-        exc.message = public(exc.message)
-        return exc
+    """Our error for an exception of pydantic, of Litestar or of our own (serving/client_errors.py)."""
     if isinstance(exc, pydantic.ValidationError):
         return _from_validation(exc)
     if isinstance(exc, MethodNotAllowedException):
@@ -133,8 +110,7 @@ def translate(exc: Exception) -> EdgeAgentError:
         return _from_query(exc)
     if isinstance(exc, HTTPException) and exc.status_code < 500:
         return BadRequest(exc.detail or "The request is not valid.")
-    logger.error("unforeseen %s", type(exc).__name__, exc_info=exc)
-    return EdgeAgentError("An error nobody foresaw happened; the log has its traceback.")
+    return client_error(exc)
 
 
 class MethodNotAllowed(BadRequest):
@@ -146,7 +122,7 @@ STATUS[MethodNotAllowed.code] = 405
 
 def no_such_method() -> MethodNotAllowed:
     return MethodNotAllowed(
-        "This path does not answer that method: /schema shows which ones it does."
+        "This path does not accept that method: /schema shows which ones it does."
     )
 
 
@@ -155,11 +131,11 @@ def nothing_here() -> NotFound:
 
 
 def _from_validation(exc: pydantic.ValidationError) -> EdgeAgentError:
-    """The first complaint about a body, with the name of the field at fault."""
+    """The first error in a body, with the name of its field."""
     errors = exc.errors(include_url=False, include_context=False)
     first = min(errors, key=_is_beside)
     is_unknown = first["type"] == "extra_forbidden"
-    # The last part is then the client's own key, whatever it looks like.
+    # The last part is then a key of the client, whatever it looks like.
     *path, last = first["loc"] or ("",)
     names = [shortened(str(part)) for part in path if not _is_alternative(part)]
     if is_unknown or not _is_alternative(last):
@@ -178,14 +154,14 @@ def _from_validation(exc: pydantic.ValidationError) -> EdgeAgentError:
 
 
 def _is_beside(error: Any) -> bool:
-    """Whether a complaint is of an alternative that the client did not mean."""
+    """Whether an error is about an alternative type that the client did not mean."""
     is_constant = error["type"] == "literal_error" and isinstance(error["input"], dict | list)
     return is_constant or error["type"] in ("model_type", "string_type")
 
 
 def _is_alternative(part: int | str) -> bool:
-    """Whether a part of a path names one of several types that a field may have, and not a field: pydantic
-    puts `literal[...]`, `list[...]`, `constrained-str` and the names of models there."""
+    """Whether a part of a path names one of several types of a field rather than a field: pydantic inserts
+    `literal[...]`, `list[...]`, `constrained-str` and names of models."""
     if not isinstance(part, str):
         return False
     is_type = part in _TYPES or part.startswith(
@@ -208,7 +184,7 @@ def _model_names() -> frozenset[str]:
 
 
 def _from_query(exc: ValidationException) -> EdgeAgentError:
-    """The first complaint about a parameter in the URL."""
+    """The first error in a parameter of the URL."""
     extra: Any = exc.extra
     first = extra[0] if isinstance(extra, list) and extra and isinstance(extra[0], dict) else {}
     param = first.get("key")
@@ -226,7 +202,7 @@ def _shown(error: Any) -> str:
 
 
 def shortened(text: str) -> str:
-    """What is quoted of a name that a client sent."""
+    """A name or value of a client, as it is quoted."""
     return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "..."
 
 
@@ -234,7 +210,7 @@ _KNOWN_FIELDS: dict[str, list[str]] = {}
 
 
 def register_fields(model: type[pydantic.BaseModel]) -> None:
-    """Let errors about this body suggest its field names."""
+    """Register the fields of a body, so that errors can suggest their names."""
     _KNOWN_FIELDS[model.__name__] = list(model.model_fields)
 
 

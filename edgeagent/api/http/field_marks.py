@@ -1,10 +1,10 @@
-"""What becomes of a field in a request: it is honoured, unless its type is marked here or its name refused.
+"""Marks of fields in request bodies. A field without a mark is honoured; refused names are listed apart.
 
     user: Annotated[str | None, IgnoredField()] = None
     top_k: Annotated[int | None, ExtensionField("0 is no cut by rank")] = Field(None, ge=0)
 
-The marks reach the JSON schema as `x-support` and in the description, and from there the OpenAPI page
-and `GET /v1/conformance`, which therefore cannot say anything else.
+Marks reach the JSON schema as `x-support` and in the description, and from there the OpenAPI page and `GET
+/v1/conformance`, so that these always agree.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ SUPPORT = "x-support"
 REFUSED = "x-refused"
 
 
-# What `strict` means of a tool or a format.
+# The meaning of `strict` for a tool or a format.
 STRICT = (
-    "true: a schema that cannot be enforced wholly is a 400; else it is enforced as far as it can be, and "
+    "true: a schema that cannot be fully enforced is a 400; otherwise it is enforced as far as possible, and "
     "`edgeagent.schema_notes` says what is not"
 )
 
 
 @dataclass(frozen=True)
 class FieldMark:
-    """Metadata of a field's type; `note` is what else there is to say of the field."""
+    """Metadata of a field's type; `note` describes the field further."""
 
     note: str = ""
     support: ClassVar[Support]
@@ -44,7 +44,7 @@ class FieldMark:
 
 
 class IgnoredField(FieldMark):
-    """A field that clients send and that changes nothing here."""
+    """A field that clients send and that has no effect here."""
 
     support = "ignored"
     words = "accepted and ignored"
@@ -58,17 +58,16 @@ class ExtensionField(FieldMark):
 
 
 class RequestModel(BaseModel):
-    """A request body: a name that is neither a field nor in `refused` is a mistake of the client's."""
+    """A request body. A name that is neither a field nor in `refused` is an error of the client."""
 
-    # Strict: "2" is no number and 1 no boolean, as with OpenAI; a typo would else change the meaning.
+    # Strict, as with OpenAI: "2" is not a number and 1 is not a boolean.
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    # Fields of the API that we know and cannot honour, with the values that ask for nothing; null does
-    # not either.
+    # Known fields that we cannot honour, by name, with the values that have no effect; nor has null.
     refused: ClassVar[dict[str, tuple[object, ...]]] = {}
-    # What to do where leaving one of them out is not all.
+    # What to do instead, where leaving the field out is not enough.
     instead: ClassVar[dict[str, str]] = {}
-    # Errors that some of them have of their own.
+    # Classes of errors for some of them.
     refusals: ClassVar[dict[str, type[UnsupportedParameter]]] = {}
 
     @model_validator(mode="before")

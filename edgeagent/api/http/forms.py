@@ -11,7 +11,7 @@ from litestar import Request
 from multipart import MultipartError, PushMultipartParser
 
 from edgeagent.api.http import encodings
-from edgeagent.api.http.bodies import Body
+from edgeagent.api.http.context import context_of
 from edgeagent.errors import BadRequest, InvalidParameter
 
 MAX_FIELDS = 256
@@ -41,8 +41,8 @@ async def read_form(request: Request[Any, Any, Any], lists: frozenset[str]) -> F
 
     Raises: BadRequest, InvalidParameter; BodyTooLarge for what is unpacked beyond its bound.
     """
-    body = request.scope["state"].get("body")
-    assert isinstance(body, Body), "api/http/auth.py reads every body"
+    body = context_of(request.scope).body
+    assert body is not None, "api/http/auth.py reads every body"
     data = encodings.decoded(body.take(), body.encoding, body.max_bytes)
     return parsed(bytes(data), request.headers.get("content-type", ""), lists)
 

@@ -6,9 +6,9 @@ from litestar import Response, get
 from litestar.openapi.datastructures import ResponseSpec
 
 from edgeagent import __version__
-from edgeagent.api.http.errors import public
 from edgeagent.api.openai.schemas.models import HealthBody, ReadyBody
-from edgeagent.serving.answer import Agent
+from edgeagent.serving.client_errors import public
+from edgeagent.serving.models import ModelAdmin
 
 
 @get(
@@ -25,13 +25,13 @@ def health() -> HealthBody:
 @get(
     "/ready",
     operation_id="ready",
-    summary="Would a request to the default model be answered now?",
+    summary="Whether a request to the default model would be answered now",
     tags=["system"],
     responses={503: ResponseSpec(ReadyBody, description="Not now; `reason` says why")},
     sync_to_thread=False,
 )
-def ready(agent: Agent) -> Response[ReadyBody]:
-    readiness = agent.readiness()
+def ready(models: ModelAdmin) -> Response[ReadyBody]:
+    readiness = models.readiness()
     reason = public(readiness.reason) if readiness.reason is not None else None
     body = ReadyBody(status=readiness.status, model=readiness.model_id, reason=reason)
     if readiness.status == "ready":

@@ -1,14 +1,14 @@
-"""What every request passes before any route sees it: an ASGI layer around the whole API.
+"""The first checks of every request: an ASGI layer around the whole API.
 
-    1. one Host header, naming this machine (DNS rebinding), and so the target where it has an authority;
-       none where HTTP/1.0 comes from this machine to a daemon that only this machine reaches
-    2. no Origin, or one that is allowed (a web page somebody happens to look at)
-    3. a body of JSON, so that no HTML form can make one, in an encoding that we can undo; an upload has a
-       form, and comes from no page that is not allowed (`uploads.py`)
-    4. a body that is announced within its bound; one over it is not read
+    1. one Host header that names this machine (DNS rebinding), and the same for an absolute target; it may
+       be missing in HTTP/1.0 from this machine, to a daemon that only this machine reaches
+    2. no Origin, or an allowed one (web pages)
+    3. a body of JSON, so that HTML forms cannot make requests, in a supported encoding; an upload is a
+       form, from no page that is not allowed (`uploads.py`)
+    4. an announced size within the limit; a larger body is not read
 
-Every response gets an `x-request-id`. HEAD is answered as GET, without the body. A response that comes before
-its request's body closes the connection.
+Every response gets an `x-request-id`. HEAD is answered like GET, without the body. A response that comes
+before the body of its request closes the connection.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from urllib.parse import unquote
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from edgeagent.api.http.bodies import too_large
+from edgeagent.api.http.body_memory import too_large
+from edgeagent.api.http.context import context_of
 from edgeagent.api.http.csrf import check_site, may_be_untyped
 from edgeagent.api.http.dialects import ANTHROPIC, dialect_of
 from edgeagent.api.http.encodings import encoding_of
 from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.paths import Paths
-from edgeagent.api.http.shutdown import shutdown_of, shutting_down
+from edgeagent.api.http.shutdown import shutting_down
 from edgeagent.api.http.uploads import Uploads, check_form
 from edgeagent.errors import (
     BadRequest,
@@ -50,8 +51,8 @@ _ALLOWED_METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
 
 @dataclass(frozen=True)
 class GuardRules:
-    """`hosts` without ports, lower case; `origins` as browsers send them. Sizes in bytes. `is_local`: only
-    this machine reaches the daemon."""
+    """`hosts` without ports, in lower case; `origins` as browsers send them; sizes in bytes. `is_local`:
+    only this machine reaches the daemon."""
 
     hosts: frozenset[str]
     is_wildcard: bool
@@ -62,7 +63,7 @@ class GuardRules:
 
 
 def rules(settings: HttpSettings, *, is_local: bool, uploads: Uploads | None = None) -> GuardRules:
-    """Loopback's names and the bound address, beside what the settings allow."""
+    """The rules for the names of loopback, the bound address, and what the settings allow."""
     names = {
         "localhost",
         "127.0.0.1",
@@ -81,7 +82,7 @@ def rules(settings: HttpSettings, *, is_local: bool, uploads: Uploads | None = N
 
 
 class RequestGuard:
-    """The layer itself. Holds no state of a request."""
+    """The layer. Holds no state of a request."""
 
     def __init__(self, app: ASGIApp, rules: GuardRules, paths: Paths) -> None:
         self._app = app
@@ -96,17 +97,15 @@ class RequestGuard:
 
     async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         name = request_id()
-        state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = name[1].decode()
+        context = context_of(scope)
+        context.request_id = name[1].decode()
         authority = to_origin_form(scope)
         extra = [name]
         if dialect_of(scope["path"]) is ANTHROPIC:
-            extra.append((b"request-id", name[1]))  # where its SDK looks
-        response = _Response(
-            send, extra, state.get("connection"), is_head=scope["method"] == "HEAD"
-        )
+            extra.append((b"request-id", name[1]))  # the header that its SDK reads
+        response = _Response(send, extra, context.connection, is_head=scope["method"] == "HEAD")
         if response.is_head:
-            # A copy: the server has to know what the client asked.
+            # A copy, since the server needs the method that the client sent.
             scope = cast(HTTPScope, {**scope, "method": "GET"})
         try:
             check_host(scope, self._rules, authority)
@@ -124,15 +123,15 @@ class RequestGuard:
         try:
             await self._app(scope, receive, response)
         except asyncio.CancelledError:
-            if not shutdown_of(scope).has_begun:
+            if not context.shutdown.has_begun:
                 raise
-            # The server is being stopped, and this has not ended by itself: no reason for a traceback.
+            # The server is stopping and has cancelled the request: no reason for a traceback.
             if not response.is_started:
                 await _answer_error(shutting_down(), scope, response)
-            logger.info("answer_cut_off request=%s", state["request_id"])
+            logger.info("answer_cut_off request=%s", context.request_id)
 
     def _check_body(self, scope: HTTPScope, origin: bytes | None) -> None:
-        """Judge a body by what the head says. Where nothing is, that is the answer (api/http/auth.py).
+        """Check a body by its headers. For an unknown path api/http/auth.py answers.
 
         Raises: UnsupportedMediaType, UnsupportedEncoding, BodyTooLarge.
         """
@@ -153,7 +152,7 @@ class RequestGuard:
 
 
 class _Response:
-    """`send` of one request, which adds what every response has."""
+    """`send` of one request, with the headers that every response has."""
 
     def __init__(
         self, send: Send, headers: list[tuple[bytes, bytes]], connection: Any, *, is_head: bool
@@ -176,7 +175,7 @@ class _Response:
             message["headers"] = [*message.get("headers", []), *own]
             await self._send(message)
             if self.is_head:
-                # That ends it, also for who would stream: they see their client leave.
+                # This ends the response; a stream sees its client leave.
                 self._is_over = True
                 await self._send({"type": "http.response.body", "body": b"", "more_body": False})
             return
@@ -184,9 +183,9 @@ class _Response:
 
 
 def to_origin_form(scope: HTTPScope) -> bytes | None:
-    """Make a target in absolute form, `http://host/path`, one like any other. Its authority, if it had
+    """Rewrite a target in absolute form, `http://host/path`, to its path. Gives its authority, if it had
     one."""
-    # As it was sent: what is decoded may have slashes that were none.
+    # The raw path, since decoding may create slashes.
     scheme, separator, rest = scope["raw_path"].partition(b"://")
     if scheme.lower() not in (b"http", b"https") or not separator:
         return None
@@ -197,13 +196,13 @@ def to_origin_form(scope: HTTPScope) -> bytes | None:
 
 
 def request_id() -> tuple[bytes, bytes]:
-    """The header by which a client names a request when it complains."""
+    """The header with the id of a request."""
     return b"x-request-id", f"req_{secrets.token_hex(12)}".encode()
 
 
 def check_host(scope: HTTPScope, rules: GuardRules, authority: bytes | None = None) -> None:
-    """`authority` is that of the request's target. Raises: BadRequest without exactly one Host,
-    Misdirected when it is not this machine's."""
+    """`authority` is that of an absolute target. Raises: BadRequest without exactly one Host; Misdirected
+    for a name that is not this machine's."""
     values = [value for name, value in scope["headers"] if name == b"host"]
     if not values and _needs_no_host(scope, rules):
         pass
@@ -219,7 +218,7 @@ def check_host(scope: HTTPScope, rules: GuardRules, authority: bytes | None = No
 
 
 def _needs_no_host(scope: HTTPScope, rules: GuardRules) -> bool:
-    """HTTP/1.0 has no Host. Browsers, which DNS rebinding needs, speak HTTP/1.1 at least."""
+    """HTTP/1.0 has no Host. DNS rebinding needs a browser, and browsers send HTTP/1.1 or later."""
     client = scope["client"]
     is_near = client is None or is_loopback(client[0])
     return scope["http_version"] == "1.0" and rules.is_local and is_near
@@ -250,7 +249,7 @@ def _is_address(name: str) -> bool:
 
 
 def check_origin(headers: Iterable[tuple[bytes, bytes]], rules: GuardRules) -> bytes | None:
-    """The Origin, if there is one. Raises: Forbidden when it is neither ours nor allowed."""
+    """The Origin, if there is one. Raises: Forbidden unless it is ours or allowed."""
     values = [value for name, value in headers if name == b"origin"]
     if not values:
         return None
@@ -267,7 +266,7 @@ def check_origin(headers: Iterable[tuple[bytes, bytes]], rules: GuardRules) -> b
 
 
 def check_content_type(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Raises: UnsupportedMediaType unless the body is JSON; a body there must be."""
+    """For a request with a body. Raises: UnsupportedMediaType unless it is JSON."""
     values = [value for name, value in headers if name == b"content-type"]
     kind = values[0].split(b";")[0].strip().lower() if len(values) == 1 else b""
     if kind != b"application/json":
@@ -279,7 +278,7 @@ def check_content_type(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 
 def content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """The announced size of the body in bytes; None when it comes in chunks."""
+    """The announced size of the body in bytes; None for a chunked body."""
     for name, value in headers:
         if name == b"content-length":
             return int(value)
@@ -287,7 +286,7 @@ def content_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
 
 
 async def _preflight(headers: Iterable[tuple[bytes, bytes]], send: Send) -> None:
-    """Any header may be sent from an allowed origin: SDKs add their own."""
+    """Allow any header from an allowed origin, since SDKs add their own."""
     asked = next((v for name, v in headers if name == b"access-control-request-headers"), b"*")
     await send(
         {

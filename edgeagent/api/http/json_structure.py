@@ -1,7 +1,7 @@
-"""How much structure a JSON body may have, counted before anything is made of it.
+"""Limits the structure of JSON bodies before objects are made of it.
 
-Four megabytes of text are little work; four megabytes of brackets are a hundred megabytes of objects, and
-a complaint about each of them takes seconds. What is counted here bounds both.
+Four megabytes of text are little work; four megabytes of brackets become a hundred megabytes of objects,
+and reporting an error for each takes seconds. The limits here prevent both.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from typing import Any
 
 from edgeagent.errors import BadRequest
 
-# Numbers are cheap: a batch of 1000 texts as 512 token ids each is what LangChain sends.
+# Numbers are cheap: LangChain sends batches of 1000 texts as 512 token ids each.
 MAX_VALUES = 1 << 19
 # Enough for 4096 messages with their parts, and 128 tools with 150 described properties each.
 MAX_CONTAINERS = 1 << 16
-MAX_STRINGS = 1 << 17  # keys included
+MAX_STRINGS = 1 << 17  # including keys
 MAX_KEYS = 2048
 MAX_DEPTH = 100
 STRINGS_AT_ONCE = 1 << 14
-MAX_DIGITS = 64  # of one number: a double has 17 that count, and more are slow to read
+MAX_DIGITS = 64  # of one number: a double has 17 significant ones, and more are slow to parse
 
 _AS_DIGITS = bytes.maketrans(b"123456789.", b"0000000000")
 _TOO_LONG = b"0" * (MAX_DIGITS + 1)
 
 
 def check_text(raw: bytes) -> None:
-    """Bound the values of a JSON text that has not been parsed, and the length of its numbers.
+    """Limit the values of JSON text that has not been parsed, and the length of its numbers.
 
-    A few passes of C, each of some milliseconds for 4 MB: other threads go on between them. Raises:
-    BadRequest beyond `MAX_VALUES`, `MAX_DIGITS`. Says nothing of texts that are no JSON.
+    A few passes in C of some milliseconds each for 4 MB, between which other threads run. Raises:
+    BadRequest beyond `MAX_VALUES` or `MAX_DIGITS`. Invalid JSON passes.
     """
     if _n_values(raw) <= MAX_CONTAINERS and not _has_long_number(raw):
-        return  # strings included
+        return  # including strings
     n_values, n_containers, n_strings = 1, 0, 0
     for text in _outside_strings(raw):
         n_containers += text.count(b"[") + text.count(b"{")
@@ -73,7 +73,7 @@ def _has_long_number(raw: bytes) -> bool:
 
 
 def check_value(value: dict[str, Any]) -> None:
-    """Bound the depth of a parsed body and the keys of each object in it. Raises: BadRequest."""
+    """Limit the depth of a parsed body and the keys of each object in it. Raises: BadRequest."""
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
         widest = max((len(one) for one in level if type(one) is dict), default=0)

@@ -1,7 +1,8 @@
-"""What one key may use: requests and tokens in a minute, requests at once. And how often a peer may fail.
+"""The limits of a key: requests and tokens per minute, and concurrent requests. Also limits failed
+authentications.
 
-Nothing here reads a header, a clock or a database: the clock is given, so that tables test it. Buckets
-are in memory; a restart fills them. Event loop's thread only.
+Nothing here reads a header, a clock or a database: the clock is passed in, so that tests can use tables.
+Buckets are in memory; a restart fills them. Event loop's thread only.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from edgeagent.types.caller import LOCAL, Caller
 Clock = Callable[[], float]  # seconds, monotonic
 
 MINUTE_S = 60.0
-MAX_IDLE_KEYS = 1024  # buckets kept for keys that do nothing
+MAX_IDLE_KEYS = 1024  # idle keys whose buckets are kept
 MAX_PEERS = 1024
-FAILURES = 20  # that a peer may make at once, and then each minute
+FAILURES = 20  # allowed to a peer at once, and then per minute
 
 
 class Bucket:
-    """`capacity` things, refilled evenly within a minute. What is taken later may go below zero."""
+    """A token bucket of `capacity`, refilled evenly within a minute. Charges after the fact may make it
+    negative."""
 
     def __init__(self, capacity: float, clock: Clock) -> None:
         self.capacity = capacity
@@ -44,7 +46,7 @@ class Bucket:
         self._level = self.level - amount
 
     def wait_s(self, wanted: float) -> float:
-        """Until it holds `wanted`, which is no more than its capacity."""
+        """Seconds until it holds `wanted`, which is at most its capacity."""
         return max(0.0, wanted - self.level) / self._rate
 
     @property
@@ -53,23 +55,23 @@ class Bucket:
 
 
 class _Usage:
-    """What one key uses now."""
+    """The current usage of one key."""
 
     def __init__(self, caller: Caller, clock: Clock) -> None:
         limits = caller.limits
         self.requests = _bucket(limits.requests_per_minute, clock)
         self.tokens = _bucket(limits.tokens_per_minute, clock)
         self.n_running = 0
-        self.alone: set[str] = set()  # what runs once at a time
+        self.alone: set[str] = set()  # kinds of work that run one at a time
 
     @property
     def is_idle(self) -> bool:
-        """Forgetting it would change nothing."""
+        """Whether forgetting it would change nothing."""
         buckets = (self.requests, self.tokens)
         return self.n_running == 0 and all(b is None or b.is_full for b in buckets)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """`x-ratelimit-*`, named and written as OpenAI does."""
+        """`x-ratelimit-*`, in OpenAI's format."""
         found = []
         for name, bucket in (("requests", self.requests), ("tokens", self.tokens)):
             if bucket is not None:
@@ -82,7 +84,7 @@ class _Usage:
 
 
 class Admission:
-    """One admitted request. `release` gives its place back and may be called twice."""
+    """One admitted request. `release` ends it and may be called twice."""
 
     def __init__(self, usage: _Usage) -> None:
         self._usage = usage
@@ -90,20 +92,20 @@ class Admission:
         usage.n_running += 1
 
     def charge(self, n_tokens: int) -> None:
-        """Count tokens that were read and made. May be called more than once."""
+        """Charge tokens that were read and generated. May be called more than once."""
         if self._usage.tokens is not None and n_tokens > 0:
             self._usage.tokens.take(n_tokens)
 
     def extended(self) -> Admission:
-        """A place of the same key, for what goes on when this request is over. Nobody is refused it."""
+        """An admission of the same key for work that continues after this request. It is always granted."""
         return Admission(self._usage)
 
     @contextmanager
     def alone(self, what: str) -> Iterator[None]:
-        """While it lasts, the key does no other of `what`. Raises: RateLimited."""
+        """While this lasts, the key may not start another `what`. Raises: RateLimited."""
         if what in self._usage.alone:
             raise RateLimited(
-                f"This key has one {what} running, which is all it may: wait until it has ended.",
+                f"This key has one {what} running, which is its limit: wait until it has ended.",
                 retry_after_s=5.0,
             )
         self._usage.alone.add(what)
@@ -122,7 +124,7 @@ class Admission:
 
 
 class Limiter:
-    """The bounds of all keys, and `max_running`, which holds for each of them."""
+    """The limits of all keys, and `max_running`, which applies to each of them."""
 
     def __init__(self, clock: Clock = time.monotonic, max_running: int | None = None) -> None:
         self._clock = clock
@@ -130,9 +132,9 @@ class Limiter:
         self._usages: OrderedDict[str, _Usage] = OrderedDict()
 
     def admit(self, caller: Caller) -> Admission:
-        """A place for one more request. What is refused is not counted. Raises: RateLimited."""
+        """Admit one more request. Refused requests do not count. Raises: RateLimited."""
         usage = self._usage(caller)
-        is_named = caller.key_id != LOCAL.key_id  # without keys, who attacks is who is attacked
+        is_named = caller.key_id != LOCAL.key_id  # without keys there is only the local owner
         if is_named and self._max_running is not None and usage.n_running >= self._max_running:
             raise RateLimited(
                 f"This key has {usage.n_running} requests running, no key may have more than three quarters "
@@ -142,19 +144,19 @@ class Limiter:
         most = caller.limits.concurrency
         if most is not None and usage.n_running >= most:
             raise RateLimited(
-                f"This key has {usage.n_running} requests running, its bound is {most}: wait until one "
+                f"This key has {usage.n_running} requests running, its limit is {most}: wait until one "
                 "ends, or ask for a higher `concurrency`.",
                 retry_after_s=1.0,
             )
         if usage.requests is not None and usage.requests.level < 1:
             raise RateLimited(
-                f"This key has made its {usage.requests.capacity:.0f} requests of a minute: come "
+                f"This key has made its {usage.requests.capacity:.0f} requests of a minute: try "
                 "again later, or ask for a higher `requests_per_minute`.",
                 retry_after_s=usage.requests.wait_s(1),
             )
         if usage.tokens is not None and usage.tokens.level < 1:
             raise RateLimited(
-                f"This key has used its {usage.tokens.capacity:.0f} tokens of a minute: come again "
+                f"This key has used its {usage.tokens.capacity:.0f} tokens of a minute: try again "
                 "later, or ask for a higher `tokens_per_minute`.",
                 retry_after_s=usage.tokens.wait_s(1),
             )
@@ -163,7 +165,7 @@ class Limiter:
         return Admission(usage)
 
     def headers(self, caller: Caller) -> list[tuple[bytes, bytes]]:
-        """What an answer says of the key's bounds, also one that refuses."""
+        """The headers about the limits of a key, for every answer."""
         return self._usage(caller).headers()
 
     def _usage(self, caller: Caller) -> _Usage:
@@ -180,10 +182,10 @@ class Limiter:
 
 
 class FailureThrottle:
-    """Counts failed authentications of each peer, so that guessing neither fills the log nor is free.
+    """Counts failed authentications of each peer, so that guessing is slow and does not fill the log.
 
-    A good key always passes: behind a proxy all clients have one address, and one that guesses must
-    not lock the others out. Secrets of 256 bits are what guessing fails at.
+    A valid key always passes: behind a proxy all clients have one address, and one guessing client must not
+    lock out the others. The security lies in secrets of 256 bits.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -191,7 +193,7 @@ class FailureThrottle:
         self._peers: OrderedDict[str, Bucket] = OrderedDict()
 
     def fail(self, peer: str) -> None:
-        """Count a failure. Raises: RateLimited for a peer that has made too many."""
+        """Count a failure. Raises: RateLimited for a peer with too many."""
         network = peer_network(peer)
         bucket = self._peers.pop(network, None) or Bucket(FAILURES, self._clock)
         self._peers[network] = bucket
@@ -210,7 +212,7 @@ class FailureThrottle:
 
 
 def peer_network(peer: str) -> str:
-    """What counts as one peer: an IPv4 address, or the /64 that one IPv6 host can draw from."""
+    """The unit that counts as one peer: an IPv4 address, or an IPv6 /64, from which one host can choose."""
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])
     except ValueError:
@@ -223,7 +225,7 @@ def peer_network(peer: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Time as OpenAI's headers have it: `120ms`, `6s`, `1m0s`."""
+    """A time in the format of OpenAI's headers: `120ms`, `6s`, `1m0s`."""
     if seconds < 1:
         return f"{seconds * 1e3:.0f}ms"
     minutes, rest = divmod(round(seconds), 60)

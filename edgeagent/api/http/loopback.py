@@ -1,4 +1,4 @@
-"""Host names and addresses, as far as the daemon must judge them."""
+"""Whether an address is on loopback."""
 
 from __future__ import annotations
 

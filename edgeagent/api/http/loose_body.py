@@ -1,6 +1,6 @@
-"""Bodies whose unknown fields are left alone, as Ollama does: said once in the log, by name.
+"""Bodies whose unknown fields are ignored, as in Ollama's API; each name is logged once.
 
-A number beyond what can be done here is brought to the nearest that can.
+Numbers beyond a limit are clamped to it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from edgeagent.api.http.field_marks import RequestModel
 
 logger = logging.getLogger(__name__)
 
-# Names are the clients' own: so many are remembered, and no more said.
+# Names come from clients: this many are remembered, and no others are logged.
 MAX_NAMES = 256
 _said: set[str] = set()
 
 
 class LooseModel(RequestModel):
-    """A body, or a part of one, with fields of which only some are known."""
+    """A body, or a part of one, that may have unknown fields."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    # What a field of it is called in the log.
+    # The word for its fields in the log.
     field_kind: ClassVar[str] = "field"
 
     @model_validator(mode="before")
@@ -37,8 +37,8 @@ class LooseModel(RequestModel):
 
 
 def say_ignored(kind: str, name: str) -> bool:
-    """Log that a field of a request changes nothing; once for each name, which is a client's text and
-    therefore escaped. Returns whether it was said now."""
+    """Log once for each name that a field has no effect. The name comes from a client and is escaped.
+    Returns whether it was logged now."""
     if name in _said or len(_said) >= MAX_NAMES:
         return False
     _said.add(name)
@@ -47,7 +47,7 @@ def say_ignored(kind: str, name: str) -> bool:
 
 
 def within(least: float, most: float) -> BeforeValidator:
-    """Numbers brought into bounds; what is no number is left to the field's type to refuse."""
+    """Clamp numbers; other values are left to the field's type to refuse."""
 
     def fitted(value: Any) -> Any:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""Sends what is answered in one piece, and gives up the work when the client leaves."""
+"""Sends what is answered in one piece, and cancels the work when the client leaves."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from litestar.types import Receive, Scope, Send
 
+from edgeagent.api.http.context import context_of
+from edgeagent.api.http.disconnect import run_until_gone
 from edgeagent.api.http.errors import encoded, status_of, translate
-from edgeagent.api.http.shutdown import shutdown_of, shutting_down
-from edgeagent.api.http.stream import client_gone
+from edgeagent.api.http.shutdown import shutting_down
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.one_shot import OneShotRequest
 from edgeagent.types.questions import Vectors
@@ -18,49 +20,67 @@ from edgeagent.types.questions import Vectors
 # Encoding that many bytes takes longer than the event loop should stand still.
 MUCH_BYTES = 256 << 10
 
+Whole = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body
+
 
 class OneShotResponse:
-    """An ASGI response around one call; `encode` makes its JSON body of the result."""
+    """An ASGI response around one request; `encode` makes the JSON body of its result."""
 
-    def __init__(self, call: OneShotRequest, encode: Callable[[Any], bytes]) -> None:
-        self._call = call
+    def __init__(self, request: OneShotRequest, encode: Callable[[Any], bytes]) -> None:
+        self._request = request
         self._encode = encode
+        self._response: Whole | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        produce = asyncio.create_task(self._produce(scope), name="call")
-        gone = asyncio.create_task(client_gone(receive), name="call-watch")
-        stop = asyncio.create_task(shutdown_of(scope).begun(), name="call-stop")
+        context = context_of(scope)
         try:
-            await asyncio.wait({produce, gone, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if not gone.done():
-                if produce.done():
-                    status, headers, body = produce.result()
-                else:
-                    status, headers, body = self._failed(shutting_down(), scope)
-                await send({"type": "http.response.start", "status": status, "headers": headers})
-                await send({"type": "http.response.body", "body": body, "more_body": False})
+            ending = await run_until_gone(
+                self._produce(scope), receive, name="one-shot", shutdown=context.shutdown
+            )
+            if ending == "stopping":
+                self._response = self._failed(shutting_down(), scope)
+            if ending != "gone" and self._response is not None:
+                await send_whole(send, *self._response)
         finally:
-            for task in (produce, gone, stop):
-                task.cancel()
-            # However this ended, what the call holds is given back before the response is over.
-            await asyncio.gather(produce, gone, stop, return_exceptions=True)
-            self._call.release()
-            scope["state"]["charge"](self._call.n_tokens)
+            # However this ended, the request holds nothing when the response is over.
+            self._request.release()
+            context.charge(self._request.n_tokens)
 
-    async def _produce(self, scope: Scope) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    async def _produce(self, scope: Scope) -> None:
         try:
-            value = await self._call.result()
+            value = await self._request.result()
             if isinstance(value, Vectors) and len(value.data) > MUCH_BYTES:
                 body = await asyncio.to_thread(self._encode, value)
             else:
                 body = self._encode(value)
+            self._response = whole_json(body)
         except Exception as exc:
-            return self._failed(translate(exc), scope)
-        length = (b"content-length", str(len(body)).encode())
-        return 200, [(b"content-type", b"application/json"), length], body
+            self._response = self._failed(translate(exc), scope)
 
-    def _failed(
-        self, error: EdgeAgentError, scope: Scope
-    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        self._call.status = status_of(error)
+    def _failed(self, error: EdgeAgentError, scope: Scope) -> Whole:
+        self._request.record.status = status_of(error)
         return encoded(error, scope)
+
+
+class JsonResponse:
+    """An ASGI response with an object."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send_whole(send, *whole_json(msgspec.json.encode(self._value)))
+
+
+def whole_json(body: bytes) -> Whole:
+    """A successful response with a JSON body."""
+    length = (b"content-length", str(len(body)).encode())
+    return 200, [(b"content-type", b"application/json"), length], body
+
+
+async def send_whole(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    """Send a response in one piece."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

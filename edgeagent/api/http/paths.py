@@ -1,4 +1,4 @@
-"""Which paths and methods the API has, for the layers that judge a request before it is routed."""
+"""The paths and methods of the API, for layers that run before the routing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from edgeagent.api.http.access import parts
 from edgeagent.api.http.errors import no_such_method, nothing_here
 
-# What ids of ours begin with. A path whose id can be none is no path: POST /v1/responses/compact is an
-# endpoint of OpenAI's that is absent here, not a response by that name.
+# Prefixes of our ids. A path with an impossible id does not exist: POST /v1/responses/compact is an
+# endpoint of OpenAI that is missing here, not a response of that name.
 _PREFIXES = {
     "response_id": "resp_",
     "conversation_id": "conv_",
@@ -18,7 +18,7 @@ _PREFIXES = {
 
 
 class _Shape:
-    """A path with its parameters: `{id:str}` is any one part, `{id:path}` all that is left."""
+    """A path with its parameters: `{id:str}` matches one part, `{id:path}` the rest."""
 
     def __init__(self, path: str) -> None:
         self._parts = parts(path)
@@ -46,14 +46,14 @@ def _all_fit(shape: list[str], path: list[str]) -> bool:
 
 
 class Paths:
-    """The methods of each path. GET stands for HEAD too."""
+    """The methods of each path. GET includes HEAD."""
 
     def __init__(self, methods: Mapping[str, Iterable[str]]) -> None:
         self._shapes = [(_Shape(path), frozenset(names)) for path, names in methods.items()]
 
     @classmethod
     def of(cls, routes: Iterable[object]) -> Paths:
-        """Those of an application's routes."""
+        """The paths of an application's routes."""
         found: dict[str, set[str]] = {}
         for route in routes:
             names: Iterable[str] = getattr(route, "methods", ("GET",))
@@ -61,13 +61,13 @@ class Paths:
         return cls(found)
 
     def methods(self, path: str) -> frozenset[str]:
-        """What a path answers; empty where there is nothing."""
+        """The methods of a path; empty where it does not exist."""
         wanted = parts(path)
         fitting = [(shape, names) for shape, names in self._shapes if shape.fits(wanted)]
         return frozenset().union(*(names for _, names in fitting))
 
     def is_there(self, method: str, path: str) -> bool:
-        """Whether anything answers to this path, be it to another method."""
+        """Whether the path exists for any method."""
         wanted = parts(path)
         return any(
             method in names or shape.has_possible_ids(wanted)

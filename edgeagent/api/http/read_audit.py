@@ -1,26 +1,24 @@
-"""Who has read what is stored, where several keys share an owner (setting `store.audit_reads`).
+"""Audits reads of stored data whose owner has several keys (setting `store.audit_reads`).
 
-Rows belong to the owner of a key, and keys of one owner see the same rows: those of one person, or of
-everybody on a ward. In the second case an audit row for each read says who has looked. It is written before
-anything is answered. Rows do not say which key made them, so that a read of one's own is audited too.
+Rows belong to the owner of a key, and all keys of an owner see the same rows: one person's, or those of a
+whole ward. In the second case an audit row tells who has read them. It is written before the answer. Rows
+do not record which key made them, so that reads of one's own rows are audited too.
 
-Whoever continues a stored dialogue (`previous_response_id`, `conversation`, an item by reference) can let
-the model tell it, and so can whoever changes the metadata of a row and is answered with all of it: both are
-reads.
+Continuing a stored dialogue (`previous_response_id`, `conversation`, an item by reference) makes the model
+repeat it, and changing the metadata of a row returns the row: both count as reads.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import cast
 
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from edgeagent.api.http.access import parts
+from edgeagent.api.http.context import context_of
 from edgeagent.api.http.errors import encoded, translate
+from edgeagent.serving.authentication import Authenticator
 from edgeagent.serving.conversations import NOTE_READ
-from edgeagent.store.keyring import Keyring
-from edgeagent.types.caller import Caller
 
 STORED = (
     ("v1", "responses"),
@@ -28,7 +26,7 @@ STORED = (
     ("v1", "chat", "completions"),
     ("v1", "search"),
 )
-# Answered with the row as it is stored; `*` is any part.
+# POST paths that return a stored row; `*` is any part.
 SHOWN_BY_POST = (
     ("v1", "responses", "*", "cancel"),
     ("v1", "conversations", "*"),
@@ -37,30 +35,27 @@ SHOWN_BY_POST = (
 
 
 class ReadAudit:
-    """An ASGI layer behind authentication, which has found the caller. Event loop's thread only."""
+    """An ASGI layer behind authentication. Event loop's thread only."""
 
-    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
         self._app = app
-        self._keyring = keyring
+        self._authenticator = authenticator
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind: str = scope["type"]
         http = cast(HTTPScope, scope)
-        caller = (scope.get("state") or {}).get("caller") if kind == "http" else None
+        caller = context_of(scope).caller if kind == "http" else None
         if caller is not None:
             request = f"{http['method']} {http['path'][:200]}"
             if is_stored_read(http["method"], http["path"]):
                 try:
-                    await self._note(caller, request)
+                    await self._authenticator.note_read(caller, request)
                 except Exception as exc:
                     await _refuse(exc, http, send)
                     return
-            NOTE_READ.set(lambda what: self._note(caller, f"{request} {what}"))
+            note = self._authenticator.note_read
+            NOTE_READ.set(lambda what: note(caller, f"{request} {what}"))
         await self._app(scope, receive, send)
-
-    async def _note(self, caller: Caller, what: str) -> None:
-        if await asyncio.to_thread(self._keyring.is_shared, caller.owner):
-            await asyncio.wrap_future(self._keyring.note_read(caller, what))
 
 
 def is_stored_read(method: str, path: str) -> bool:
@@ -77,7 +72,7 @@ def _fits(part: str, shape: str) -> bool:
 
 
 async def _refuse(exc: Exception, scope: HTTPScope, send: Send) -> None:
-    """A read that cannot be audited is refused."""
+    """Refuse a read that cannot be audited."""
     status, headers, body = encoded(translate(exc), scope)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

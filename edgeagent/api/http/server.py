@@ -1,10 +1,10 @@
-"""The HTTP server: uvicorn on h11, with bounds that uvicorn leaves to others.
+"""The HTTP server: uvicorn on h11, with limits that uvicorn does not have.
 
-Chosen by measurement (2 cores, EPYC Zen 5, 2026-11; uvicorn 0.54 with h11 and httptools, hypercorn
-0.18, granian 2.8): with httptools 100 MB of headers cost 98 MB of memory, with h11, hypercorn and
-granian none; granian cannot take an inherited socket and its two processes cost 54 MB where uvicorn
-costs 27 and hypercorn 67; all see a client leave within 3 ms; 2,000 stream chunks take 26 ms with
-h11, 35 with hypercorn, 38 with granian. What h11 lacks is in `http/connection.py`.
+Chosen by measurement (2 cores, EPYC Zen 5, 2026-11; uvicorn 0.54 with h11 and httptools, hypercorn 0.18,
+granian 2.8): with httptools 100 MB of headers take 98 MB of memory, with h11, hypercorn and granian none;
+granian cannot use an inherited socket and its two processes take 54 MB, uvicorn 27 and hypercorn 67; all
+notice a lost client within 3 ms; 2,000 stream chunks take 26 ms with h11, 35 with hypercorn, 38 with
+granian. `http/connection.py` adds what h11 lacks.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from edgeagent.settings.http import HttpSettings
 
 logger = logging.getLogger(__name__)
 
-LAST_WORDS_S = 2.0  # for errors to be sent in, once the grace is over
+LAST_WORDS_S = 2.0  # to send errors in, after the grace period
 INVALID = "Invalid HTTP request received."
 
 
 def send_at_once(sock: socket.socket) -> None:
-    """Let connections that this socket accepts send small pieces without waiting for a confirmation.
+    """Send small writes of accepted connections without waiting for an acknowledgement.
 
-    An answer is written head first, then body: without this the body waits for the client's delayed
-    confirmation of the head, 40 ms on Linux. asyncio sets it only for sockets that name their protocol.
+    An answer is written as head and body: without this the body waits for the client's delayed
+    acknowledgement of the head, 40 ms on Linux. asyncio sets it only for sockets that name their protocol.
     """
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -42,13 +42,13 @@ class Server(uvicorn.Server):
     """uvicorn's server, which ends by telling its clients.
 
     `at_start` is called once connections are accepted, `at_stop` when the server is told to stop, `at_end`
-    when the grace is over.
+    after the grace period.
     """
 
     def __init__(
         self,
         config: uvicorn.Config,
-        stopping: Shutdown,
+        shutdown: Shutdown,
         grace_s: float,
         *,
         at_start: Callable[[], None],
@@ -58,7 +58,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._at_start = at_start
         self._at_stop = at_stop
-        self._stopping = stopping
+        self._shutdown = shutdown
         self._grace_s = grace_s
         self._at_end = at_end
 
@@ -68,7 +68,7 @@ class Server(uvicorn.Server):
             self._at_start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept nothing more, let answers finish for a while, then end them with an error."""
+        """Accept no more requests, let answers finish for a while, then end them with an error."""
         self._at_stop()
         end = asyncio.create_task(self._end(), name="shutdown")
         try:
@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
     async def _end(self) -> None:
         await asyncio.sleep(self._grace_s)
         logger.info("answers_interrupted n=%d", len(self.server_state.tasks))
-        self._stopping.begin()
+        self._shutdown.begin()
         await self._at_end()
 
 
@@ -91,9 +91,9 @@ def server(
     at_stop: Callable[[], None],
     at_end: Callable[[], Awaitable[None]],
 ) -> uvicorn.Server:
-    """A server for sockets that are listened on already, by us or by systemd. `at_end` ends what goes
-    on without its client."""
-    stopping = Shutdown()
+    """A server for sockets that already listen, ours or systemd's. `at_end` ends work that continues
+    without its client."""
+    shutdown = Shutdown()
     protocol: Any = type(
         "Protocol",
         (GuardedProtocol,),
@@ -101,10 +101,10 @@ def server(
             "header_timeout_s": settings.header_timeout_s,
             "max_connections": settings.max_connections,
             "write_timeout_s": settings.write_timeout_s,
-            "stopping": stopping,
+            "daemon_shutdown": shutdown,
         },
     )
-    # Anybody can cause this line, as often as they like, and it says nothing.
+    # Any client can cause this line at will, and it carries no information.
     logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != INVALID)
     config = uvicorn.Config(
         app,
@@ -118,12 +118,12 @@ def server(
         proxy_headers=False,
         h11_max_incomplete_event_size=settings.max_header_bytes,
         timeout_keep_alive=30,
-        # Only what says nothing at the end is cancelled by uvicorn.
+        # uvicorn cancels only responses that do not end by themselves.
         timeout_graceful_shutdown=settings.shutdown_grace_s + LAST_WORDS_S,  # type: ignore[arg-type]
     )
     return Server(
         config,
-        stopping,
+        shutdown,
         settings.shutdown_grace_s,
         at_start=at_start,
         at_stop=at_stop,

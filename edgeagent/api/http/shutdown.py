@@ -1,14 +1,12 @@
-"""The end of the daemon, as responses see it: a while to finish, then each says that it was cut off.
+"""The end of the daemon, as responses see it: time to finish, then an error that says it is stopping.
 
-The server calls `begin` once its grace is over. Whoever answers waits for `begun` beside its work, and
-ends with an error in the words of its path; what cannot, is cancelled.
+The server calls `begin` when that time is over. Responses wait for `begun` beside their work, and end with
+an error in the shape of their path; others are cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
-
-from litestar.types import Scope
 
 from edgeagent.errors import ShuttingDown
 
@@ -30,12 +28,6 @@ class Shutdown:
 
     async def begun(self) -> None:
         await self._event.wait()
-
-
-def shutdown_of(scope: Scope) -> Shutdown:
-    """That of the server which received a request; without a server, one that never begins."""
-    found = (scope.get("state") or {}).get("stopping")
-    return found if isinstance(found, Shutdown) else Shutdown()
 
 
 def shutting_down() -> ShuttingDown:

@@ -1,7 +1,7 @@
-"""Sends one answer, streamed or whole, and lets go of it the moment the client does.
+"""Sends one answer, streamed or whole, and releases it as soon as the client leaves.
 
-Nothing is sent before the first tokens are there, so that what goes wrong until then is a status
-code and not an event. A stream that stays silent for longer, in a long prefill, says that it lives.
+Nothing is sent before the first tokens, so that an error until then is a status code and not an event. A
+stream that stays silent for longer, during a long prefill, sends pings.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Protocol
 
 from litestar.types import Receive, Scope, Send
 
+from edgeagent.api.http.context import context_of
+from edgeagent.api.http.disconnect import run_until_gone
 from edgeagent.api.http.errors import encoded, status_of, translate
-from edgeagent.api.http.shutdown import shutdown_of, shutting_down
-from edgeagent.api.http.usage import tokens_of
+from edgeagent.api.http.shutdown import shutting_down
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
 from edgeagent.types.answer import PromptFacts, TokenChunk
@@ -26,28 +27,28 @@ logger = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
-    """Puts chunks into the words of one endpoint. One for each response.
+    """Encodes chunks for one endpoint. One for each response.
 
-    `content_type` is a stream's. A stream that has long been silent sends `ping`; None: it stays so.
+    `content_type` is that of a stream. A silent stream sends `ping` at intervals; None: nothing.
     """
 
     content_type: bytes
     ping: bytes | None
 
     def opening(self, facts: PromptFacts | None) -> bytes:
-        """What a stream begins with, before any chunk or ping. `facts`: what is known of its prompt."""
+        """The beginning of a stream, before any chunk or ping. `facts` are those of the prompt, if known."""
         ...
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
-        """The stream's events for some chunks."""
+        """The events of some chunks."""
         ...
 
     def last_events(self, answer: Answer) -> bytes:
-        """What the stream ends with."""
+        """The end of a stream."""
         ...
 
     def error_events(self, error: EdgeAgentError) -> bytes:
-        """What a stream ends with that fails after its beginning."""
+        """The end of a stream that fails after its beginning."""
         ...
 
     def collect(self, chunks: list[TokenChunk]) -> None:
@@ -60,17 +61,19 @@ class Writer(Protocol):
 
 
 class AnswerResponse:
-    """An ASGI response around one answer. `keep` stores it, before its end is sent: an answer that says
-    it is stored is on disk. `ended` is told however it ended, once the answer holds nothing any more.
-    `params` has this endpoint's names for fields that have others in a chat."""
+    """An ASGI response around one answer.
+
+    `keep` stores it before its end is sent: an answer that says it is stored is on disk. `ended` is called
+    however it ended, after its release. `params` maps names of fields in a chat to those of this endpoint.
+    """
 
     def __init__(
         self,
         answer: Answer,
         writer: Writer,
         *,
-        keep: Callable[[Answer], Awaitable[None]] | None = None,
-        ended: Callable[[Answer], None] = lambda answer: None,
+        keep: Callable[[], Awaitable[None]] | None = None,
+        ended: Callable[[], None] = lambda: None,
         params: Mapping[str, str] = MappingProxyType({}),
         is_stream: bool,
         ping_interval_s: float,
@@ -90,24 +93,18 @@ class AnswerResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
-        produce = asyncio.create_task(self._produce(send), name="answer")
-        gone = asyncio.create_task(client_gone(receive), name="answer-watch")
-        stop = asyncio.create_task(shutdown_of(scope).begun(), name="answer-stop")
+        context = context_of(scope)
         try:
-            await asyncio.wait({produce, gone, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if stop.done() and not (produce.done() or gone.done()):
-                produce.cancel()
-                await asyncio.wait({produce})
-                if not self._is_over:
-                    await self._fail(send, shutting_down())
+            ending = await run_until_gone(
+                self._produce(send), receive, name="answer", shutdown=context.shutdown
+            )
+            if ending == "stopping" and not self._is_over:
+                await self._fail(send, shutting_down())
         finally:
-            for task in (produce, gone, stop):
-                task.cancel()
-            # However this ended, what the answer holds is given back before the response is over.
-            await asyncio.gather(produce, gone, stop, return_exceptions=True)
+            # However this ended, the answer holds nothing when the response is over.
             await self._answer.release()
-            self._ended(self._answer)
-            scope["state"]["charge"](tokens_of(self._answer))
+            self._ended()
+            context.charge(self._answer.n_tokens)
 
     async def _produce(self, send: Send) -> None:
         try:
@@ -123,7 +120,7 @@ class AnswerResponse:
         while chunks := await answer.take():
             self._writer.collect(chunks)
         if self._keep is not None:
-            await self._keep(answer)
+            await self._keep()
         body = self._writer.whole(answer)
         length = (b"content-length", str(len(body)).encode())
         kind = (b"content-type", b"application/json")
@@ -137,11 +134,11 @@ class AnswerResponse:
             await self._start_stream(send)
             await self._send(send, self._writer.events(chunks))
         if self._keep is not None:
-            await self._keep(answer)
+            await self._keep()
         await self._send(send, self._writer.last_events(answer), more=False)
 
     async def _take(self, send: Send, answer: Answer) -> list[TokenChunk]:
-        """The next chunks; a sign of life for each interval that passes without any."""
+        """The next chunks; a ping for each interval that passes without any."""
         while True:
             try:
                 async with asyncio.timeout(self._ping_interval_s):
@@ -177,13 +174,14 @@ class AnswerResponse:
         self._is_over = not more
 
     async def _fail(self, send: Send, exc: Exception) -> None:
-        """A status before the first byte, an event after it. A client that does not read gets neither."""
+        """Send the error: as a status before the first byte, as an event after it. A client that does not
+        read gets neither."""
         if isinstance(exc, TimeoutError):
             logger.info("client_dropped reason=reads_too_slowly")
             return
         error = translate(exc)
         error.param = self._params.get(error.param or "", error.param)
-        self._answer.status = status_of(error)
+        self._answer.record.status = status_of(error)
         if self._is_started:
             with suppress(TimeoutError):
                 await self._send(send, self._writer.error_events(error), more=False)
@@ -194,13 +192,7 @@ class AnswerResponse:
 
 
 def own_headers(facts: PromptFacts | None) -> list[tuple[bytes, bytes]]:
-    """`x-edgeagent-clamped`: how long the answer may be, where that is less than was asked for."""
+    """`x-edgeagent-clamped`: the length that the answer may have, where less was possible than requested."""
     if facts is None or facts.max_tokens is None:
         return []
     return [(b"x-edgeagent-clamped", str(facts.max_tokens).encode())]
-
-
-async def client_gone(receive: Receive) -> None:
-    """Returns once the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -1,4 +1,4 @@
-"""What every way to ask with tools has in common: the tools that count, and the calls of an answer."""
+"""What all dialects share about tools: the tools that an answer may call, and its calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgeagent.types.tools import Tool, ToolUse
 
 MAX_TOOLS = 128
 NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # as OpenAI has it
-# What any dialect may send: Ollama's clients have names like `light.turn_on` and `mcp/server:tool`.
+# Names in any dialect: Ollama's clients have names like `light.turn_on` and `mcp/server:tool`.
 ANY_NAME = r"^[a-zA-Z0-9_./:@+-]{1,128}$"
 PARAM = "tools"
 
@@ -34,12 +34,13 @@ def tool_use(
     is_parallel: bool = True,
     has_own: bool = False,
 ) -> ToolUse | None:
-    """The tools that an answer may call; None where it may call none. With `name`, that one and no
-    other must be called; with `only`, no others than those may be. A model that `has_own` tools offers
-    those where there are none here.
+    """The tools that an answer may call; None where it may call none.
 
-    Raises: InvalidParameter for tools or a choice that cannot be; Forbidden for a tool that is not on
-    the list of the caller's key.
+    With `name`, that tool must be called; with `only`, no others may be. A model that `has_own` tools
+    offers those where the request has none.
+
+    Raises: InvalidParameter for invalid tools or an invalid choice; Forbidden for a tool that the caller's
+    key does not list.
     """
     tools = _checked(tools)
     for tool in tools:
@@ -50,7 +51,7 @@ def tool_use(
             )
     if choice == "none" and name is None and has_own:
         raise UnsuitedRequest(
-            "`tool_choice` none asks for words, and this model answers with calls of its own tools: leave it "
+            "`tool_choice` none asks for text, and this model answers with calls of its own tools: leave it "
             "out, or ask another model.",
             param="tool_choice",
         )
@@ -135,8 +136,8 @@ def _rounded(value: Any) -> Any:
 
 
 def as_arguments(value: Any) -> Any:
-    """The arguments of a past call, as the object that they are: "" and null are none, and the JSON text
-    of an object is that object. Anything else is left to the field's type to refuse."""
+    """The arguments of a past call as an object: "" and null become an empty object, JSON text is parsed.
+    Other values are left to the field's type to refuse."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return {}
     if isinstance(value, str):
@@ -148,14 +149,13 @@ def as_arguments(value: Any) -> Any:
 
 
 def new_call_id() -> str:
-    """A name for one call, by which its result will come back."""
+    """An id for a call, which its result refers to."""
     return f"call_{secrets.token_hex(12)}"
 
 
 @dataclass
 class PartialCall:
-    """One call of an answer as far as it has come. `arguments` is JSON text; where the answer was cut
-    off by its length, the beginning of one."""
+    """One call of an answer so far. `arguments` is JSON text, incomplete where the answer was cut off."""
 
     id: str
     name: str
@@ -167,7 +167,7 @@ class PartialCall:
 
 
 class CallCollector:
-    """The calls of all answers of a request, gathered from their pieces, and their ids."""
+    """Collects the calls of all answers of a request from their pieces, and assigns their ids."""
 
     def __init__(self) -> None:
         self._calls: dict[tuple[int, int], PartialCall] = {}
@@ -178,7 +178,7 @@ class CallCollector:
         return self._ids.setdefault((index, call), new_call_id())
 
     def add(self, index: int, deltas: Iterable[CallDelta]) -> None:
-        """Pieces of answer `index`, in their order."""
+        """Add pieces of answer `index`, in order."""
         for delta in deltas:
             key = (index, delta.call)
             if delta.name is not None:
@@ -187,12 +187,12 @@ class CallCollector:
                 self._calls[key].pieces.append(delta.arguments)
 
     def of(self, index: int) -> list[PartialCall]:
-        """The calls of answer `index`, in their order."""
+        """The calls of answer `index`, in order."""
         return [self._calls[key] for key in sorted(self._calls) if key[0] == index]
 
 
 def merged(deltas: list[CallDelta]) -> list[CallDelta]:
-    """Neighbouring pieces of one call as one piece."""
+    """The pieces with neighbours of the same call joined."""
     out: list[CallDelta] = []
     for delta in deltas:
         if out and delta.name is None and out[-1].call == delta.call:

@@ -13,9 +13,10 @@ from typing import Protocol
 
 from litestar.types import Receive, Scope, Send
 
+from edgeagent.api.http.context import context_of
+from edgeagent.api.http.disconnect import run_until_gone
 from edgeagent.api.http.errors import encoded, status_of, translate
-from edgeagent.api.http.shutdown import shutdown_of, shutting_down
-from edgeagent.api.http.stream import client_gone
+from edgeagent.api.http.shutdown import shutting_down
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.transcription import TranscriptionRequest
 from edgeagent.speech.segments import Segment, Transcript
@@ -67,20 +68,15 @@ class TranscriptionResponse:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
-        produce = asyncio.create_task(self._produce(send), name="transcription")
-        gone = asyncio.create_task(client_gone(receive), name="transcription-watch")
-        stop = asyncio.create_task(shutdown_of(scope).begun(), name="transcription-stop")
+        shutdown = context_of(scope).shutdown
         try:
-            await asyncio.wait({produce, gone, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if stop.done() and not (produce.done() or gone.done()):
-                produce.cancel()
-                await asyncio.wait({produce})
+            ending = await run_until_gone(
+                self._produce(send), receive, name="transcription", shutdown=shutdown
+            )
+            if ending == "stopping":
                 await self._fail(send, shutting_down())
         finally:
-            for task in (produce, gone, stop):
-                task.cancel()
-            # However this ended, what the request holds is given back before the response is over.
-            await asyncio.gather(produce, gone, stop, return_exceptions=True)
+            # However this ended, the request holds nothing when the response is over.
             await self._request.release()
 
     async def _produce(self, send: Send) -> None:
@@ -146,7 +142,7 @@ class TranscriptionResponse:
             logger.info("client_dropped reason=reads_too_slowly")
             return
         error = translate(exc)
-        self._request.status = status_of(error)
+        self._request.record.status = status_of(error)
         if self._is_started:
             with suppress(TimeoutError):
                 await self._send(send, self._writer.error_events(error), more=False)

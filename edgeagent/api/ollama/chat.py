@@ -1,4 +1,4 @@
-"""`POST /api/chat` and `/api/generate`: Ollama's API onto the same answers."""
+"""`POST /api/chat` and `/api/generate`: Ollama's API over the same services."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ import secrets
 from typing import Any, Literal
 
 import msgspec
-from litestar import Request, post
+from litestar import post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.auth import check_need
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import caller_of, origin_of
+from edgeagent.api.http.caller import ApiRequest, caller_of, origin_of
 from edgeagent.api.http.dialects import ollama_error
 from edgeagent.api.http.errors import status_of
 from edgeagent.api.http.stream import AnswerResponse
-from edgeagent.api.http.usage import own_of, usage_of
 from edgeagent.api.ollama.schemas import (
     OllamaChatAnswer,
     OllamaChatRequest,
@@ -28,13 +27,14 @@ from edgeagent.api.ollama.schemas import (
     OllamaRequest,
     plain_name,
 )
-from edgeagent.api.openai.logprobs import Speller
 from edgeagent.errors import EdgeAgentError
-from edgeagent.serving.answer import Agent, Answer, Decision
-from edgeagent.serving.cascade import settle
+from edgeagent.serving.answer import Answer
+from edgeagent.serving.answer_extension import answer_extension
+from edgeagent.serving.chat import ChatInput, ChatService
+from edgeagent.serving.logprobs import Speller
+from edgeagent.serving.models import ModelAdmin
 from edgeagent.settings import Settings
 from edgeagent.types.answer import PromptFacts, TokenChunk
-from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
 
 Json = dict[str, Any]
@@ -46,11 +46,11 @@ LINES = b"application/x-ndjson"
 class OllamaWriter:
     """Chunks as lines of JSON, or one object. One for each response.
 
-    Ollama has calls in one piece, so that each is kept until it is whole.
+    Ollama sends calls in one piece, so each call is kept until it is complete.
     """
 
     content_type = LINES
-    ping: bytes | None = None  # its clients take every line for an answer
+    ping: bytes | None = None  # its clients read every line as an answer
 
     def __init__(self, kind: Kind, model: str, *, shows_thinking: bool) -> None:
         self._kind = kind
@@ -62,9 +62,7 @@ class OllamaWriter:
         self._logprobs: list[Json] = []
         self._n_written = 0  # calls that were written as text
         self._speller = Speller()
-        self._open: tuple[str, list[str]] | None = (
-            None  # name and arguments of the call in the making
-        )
+        self._open: tuple[str, list[str]] | None = None  # name and arguments of the unfinished call
 
     # --- streamed
 
@@ -105,8 +103,8 @@ class OllamaWriter:
     # --- both
 
     def _parts(self, chunk: TokenChunk) -> tuple[str, list[Json]]:
-        """The text and the whole calls of a chunk. A continued text has no place for calls: there they
-        are text, an object a line."""
+        """The text and the complete calls of a chunk. A continued text has no field for calls: there they
+        are written as text, one object per line."""
         calls = self._whole_calls(chunk)
         if self._kind == "chat" or not calls:
             return chunk.text, calls
@@ -115,7 +113,7 @@ class OllamaWriter:
         return chunk.text + ("" if is_first else "\n") + "\n".join(lines), []
 
     def _whole_calls(self, chunk: TokenChunk) -> list[Json]:
-        """The calls that became whole with a chunk. One that the answer ended within never does."""
+        """The calls that a chunk completes. A call within which the answer ends is dropped."""
         done = []
         for piece in chunk.calls:
             if piece.name is not None:
@@ -149,7 +147,7 @@ class OllamaWriter:
         return _encode({"model": self._model, "created_at": now()} | said | end) + b"\n"
 
     def empty(self, reason: str) -> bytes:
-        """What is said where nothing was asked."""
+        """The answer to a request without a question."""
         return self._line(self._said("", "", []), {"done": True, "done_reason": reason})
 
 
@@ -158,7 +156,7 @@ def _with(logprobs: list[Json]) -> Json:
 
 
 def now() -> str:
-    """The time, as Ollama writes it."""
+    """The current time in Ollama's format."""
     return written(datetime.datetime.now(datetime.UTC))
 
 
@@ -168,8 +166,8 @@ def written(time: datetime.datetime) -> str:
 
 
 def ending(answer: Answer) -> Json:
-    """What ends an answer: why, counts, and times in nanoseconds."""
-    usage = usage_of(answer)
+    """The end of an answer: reason, counts, and times in nanoseconds."""
+    totals = answer.totals
     context = {"context": answer.tokens} if answer.tokens else {}
     (took,) = answer.usages.values()
     return (
@@ -178,13 +176,13 @@ def ending(answer: Answer) -> Json:
             "done_reason": "length" if answer.finishes[0] == "length" else "stop",
             "total_duration": _ns(took.total_ms),
             "load_duration": 0,
-            "prompt_eval_count": usage["prompt_tokens"],
+            "prompt_eval_count": totals.n_prompt,
             "prompt_eval_duration": _ns(took.ttft_ms - took.queue_ms),
-            "eval_count": usage["completion_tokens"],
+            "eval_count": totals.n_generated,
             "eval_duration": _ns(took.total_ms - took.ttft_ms),
         }
         | context
-        | own_of(answer)
+        | answer_extension(answer)
     )
 
 
@@ -196,7 +194,7 @@ _ERRORS = {
     400: ResponseSpec(OllamaError, description="The request is not valid"),
     404: ResponseSpec(OllamaError, description="Unknown model"),
     429: ResponseSpec(
-        OllamaError, description="The queue is full, or a bound of the key is reached"
+        OllamaError, description="The queue is full, or a limit of the key is reached"
     ),
     503: ResponseSpec(OllamaError, description="The model cannot answer now"),
 }
@@ -206,66 +204,66 @@ _ERRORS = {
     "/api/chat",
     operation_class=body_operation(OllamaChatRequest),
     operation_id="ollama_chat",
-    summary="Answer a conversation, in Ollama's words",
+    summary="Answer a conversation, in Ollama's format",
     description="Lines of JSON, unless `stream` is false.",
     tags=["ollama"],
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(OllamaChatAnswer, description="The answer")},
 )
-async def chat(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
+async def chat(
+    request: ApiRequest, chats: ChatService, models: ModelAdmin, settings: Settings
+) -> ASGIApp:
     body = await read_body(request, OllamaChatRequest)
-    decision = agent.route(plain_name(body.model))
+    decision = chats.chooser.for_text(plain_name(body.model))
     writer = OllamaWriter("chat", body.model, shows_thinking=body.shows_thinking)
     if not body.messages:
-        return await _load(request, agent, body, decision, writer)
-    return await _answer(request, agent, settings, body, body.prompt(), writer)
+        return await _load(request, models, body, decision.model_id, writer)
+    return await _answer(request, chats, settings, body, body.prompt(), writer)
 
 
 @post(
     "/api/generate",
     operation_class=body_operation(OllamaGenerateRequest),
     operation_id="ollama_generate",
-    summary="Answer or continue a text, in Ollama's words",
+    summary="Answer or continue a text, in Ollama's format",
     description="Lines of JSON, unless `stream` is false.",
     tags=["ollama"],
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(OllamaGenerateAnswer, description="The answer")},
 )
-async def generate(request: Request[Any, Any, Any], agent: Agent, settings: Settings) -> ASGIApp:
+async def generate(
+    request: ApiRequest, chats: ChatService, models: ModelAdmin, settings: Settings
+) -> ASGIApp:
     body = await read_body(request, OllamaGenerateRequest)
-    decision = agent.route(plain_name(body.model))
+    decision = chats.chooser.for_text(plain_name(body.model))
     writer = OllamaWriter("generate", body.model, shows_thinking=body.shows_thinking)
     if not body.prompt:
-        return await _load(request, agent, body, decision, writer)
-    return await _answer(request, agent, settings, body, body.question_prompt(), writer)
+        return await _load(request, models, body, decision.model_id, writer)
+    return await _answer(request, chats, settings, body, body.question_prompt(), writer)
 
 
 async def _answer(
-    request: Request[Any, Any, Any], agent: Agent, settings: Settings, body: OllamaRequest,
+    request: ApiRequest, chats: ChatService, settings: Settings, body: OllamaRequest,
     prompt: Prompt, writer: OllamaWriter,
 ) -> AnswerResponse:  # fmt: skip
-    origin, caller = origin_of(request), caller_of(request)
-    options = body.chosen
-
-    def make(decision: Decision) -> GenerateSpec:
-        return GenerateSpec(
-            prompts=[prompt],
-            sampling=options.sampling(agent.defaults(decision)),
-            max_tokens=options.max_tokens,
-            clamps=settings.api.clamps(by_default=True) or options.is_unbounded,
-            stop=options.stops(),
-            scope=origin.key_id,
-            form=body.form(),
-            tools=body.tool_use(caller),
-            logprobs=body.n_logprobs,
-            tells_tokens=isinstance(body, OllamaGenerateRequest) and body.tells_context,
-        )
-
-    # What Ollama answers to /api/generate has no place for a call.
-    metadata = {"calls": "false"} if isinstance(body, OllamaGenerateRequest) else None
-    decision, spec = await settle(agent, origin, plain_name(body.model), make, metadata)
+    caller, options = caller_of(request), body.chosen
+    is_text = isinstance(body, OllamaGenerateRequest)
+    chat = ChatInput(
+        model=plain_name(body.model),
+        prompts=[prompt],
+        sampling=options.sampling,
+        tools=lambda has_own: body.tool_use(caller),
+        max_tokens=options.max_tokens,
+        clamps=settings.api.clamps(by_default=True) or options.is_unbounded,
+        stop=options.stops(),
+        form=body.form(),
+        logprobs=body.n_logprobs,
+        tells_tokens=isinstance(body, OllamaGenerateRequest) and body.tells_context,
+        # Ollama's answer to /api/generate has no field for a call.
+        metadata={"calls": "false"} if is_text else {},
+    )
     return AnswerResponse(
-        agent.ask(origin, decision, spec),
+        await chats.answer(origin_of(request), chat),
         writer,
         is_stream=body.stream is not False,
         ping_interval_s=settings.http.ping_interval_s,
@@ -274,18 +272,18 @@ async def _answer(
 
 
 async def _load(
-    request: Request[Any, Any, Any], agent: Agent, body: OllamaRequest, decision: Decision,
+    request: ApiRequest, models: ModelAdmin, body: OllamaRequest, model_id: str,
     writer: OllamaWriter,
 ) -> ASGIApp:  # fmt: skip
-    """What Ollama's clients ask without a question: that a model be loaded, or unloaded.
+    """Load a model, or unload it: the meaning of a request without a question in Ollama's API.
 
-    Raises: InsufficientScope for unloading with a key that may not.
+    Raises: InsufficientScope for unloading without the scope `models`.
     """
     if body.is_unload:
         check_need("models", caller_of(request), "")
-        await agent.unload(decision.model_id)
+        await models.unload(model_id)
     else:
-        await agent.load(decision.model_id)
+        await models.load(model_id)
     kind = "application/json" if body.stream is False else LINES.decode()
     line = writer.empty("unload" if body.is_unload else "load")
     return ASGIResponse(body=line, media_type=kind)

@@ -1,4 +1,4 @@
-"""Ollama's messages, and what a chat template is told of them."""
+"""Ollama's messages, and their conversion to messages for a chat template."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ToolFunction(BaseModel):
     name: str = Field(min_length=1, max_length=256)
     description: str | None = None
     parameters: dict[str, Any] | None = Field(
-        None, description="a JSON schema of the arguments, which binds"
+        None, description="a JSON schema of the arguments, which is enforced"
     )
 
 
@@ -41,7 +41,7 @@ class OllamaTool(BaseModel):
         )
 
 
-class CalledFunction(BaseModel):
+class CallFunction(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     name: str = Field(min_length=1, max_length=256)
@@ -55,19 +55,19 @@ class CalledFunction(BaseModel):
             return json.dumps(self.arguments, ensure_ascii=False)
         except (RecursionError, ValueError):
             raise InvalidParameter(
-                "The arguments of a call are nested too deeply or hold a number that is too long: send "
+                "The arguments of a call are nested too deeply or have a number that is too long: send "
                 "simpler ones.",
                 param="messages",
             ) from None
 
 
-class Called(BaseModel):
+class ToolCallInput(BaseModel):
     """A call that an answer asked for, sent again."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
     id: str | None = Field(None, min_length=1, max_length=256)
-    function: CalledFunction
+    function: CallFunction
 
 
 class OllamaMessage(BaseModel):
@@ -79,7 +79,7 @@ class OllamaMessage(BaseModel):
     content: str | None = None
     thinking: str | None = None
     images: list[Any] | None = Field(None, description="refused unless empty")
-    tool_calls: Annotated[list[Called], Field(max_length=128)] | None = None
+    tool_calls: Annotated[list[ToolCallInput], Field(max_length=128)] | None = None
     tool_name: str | None = Field(None, max_length=256)
     tool_call_id: str | None = Field(None, max_length=256)
 
@@ -93,7 +93,7 @@ def no_images(images: list[Any] | None, param: str) -> list[Any] | None:
     """Raises: UnsupportedParameter where there are some."""
     if images:
         raise UnsupportedParameter(
-            "An image needs a model that sees, and there is none here: send what it shows as text.",
+            "An image needs a model for images, which is not available here: describe it as text.",
             param=param,
         )
     return images
@@ -106,7 +106,7 @@ def turns(messages: list[OllamaMessage]) -> list[Template]:
     waiting: list[tuple[str, str]] = []  # id and name of calls without a result yet
     n_calls = 0
     for index, message in enumerate(messages):
-        # Home Assistant cuts a long dialogue by count: results may come first whose calls are gone.
+        # Home Assistant cuts long dialogues by count: the first results may have lost their calls.
         if message.role == "tool" and n_calls == 0 and index < len(messages) - 1:
             continue
         turn: Template = {"role": message.role, "content": message.content or ""}

@@ -1,4 +1,4 @@
-"""Bodies of what Ollama's clients ask of models: lists, cards, embeddings."""
+"""Bodies of Ollama's paths for models: lists, details, embeddings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ModelName = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class ShowRequest(LooseModel):
-    """Which model to show."""
+    """The model to show."""
 
     model: ModelName | None = None
-    name: ModelName | None = Field(None, description="what `model` was called before")
+    name: ModelName | None = Field(None, description="the former name of `model`")
     verbose: Annotated[bool | None, IgnoredField()] = None
     system: Annotated[str | None, IgnoredField()] = None
     template: Annotated[str | None, IgnoredField()] = None
@@ -38,13 +38,13 @@ class ShowRequest(LooseModel):
 
 
 class EmbedRequest(LooseModel):
-    """Texts to turn into vectors. Without any, the model is only loaded."""
+    """Texts to turn into vectors. Without text the model is only loaded."""
 
     model: ModelName = Field(description="a model whose task is `embed`; `:latest` may follow")
     input: str | Annotated[list[str], Field(max_length=MAX_INPUTS)]
-    truncate: bool | None = Field(True, description="leave away the end of a text that is too long")
+    truncate: bool | None = Field(True, description="cut off the end of a text that is too long")
     dimensions: int | None = Field(
-        None, ge=1, le=1 << 20, description="keep that many numbers of each vector"
+        None, ge=1, le=1 << 20, description="keep this many numbers of each vector"
     )
     options: Annotated[dict[str, Any] | None, IgnoredField()] = None
     keep_alive: KeepAlive = None
@@ -54,7 +54,7 @@ class EmbedRequest(LooseModel):
 
 
 class EmbeddingsRequest(LooseModel):
-    """One text to turn into a vector, as older clients ask. Without it, the model is only loaded."""
+    """One text to turn into a vector, for older clients. Without text the model is only loaded."""
 
     model: ModelName = Field(description="a model whose task is `embed`; `:latest` may follow")
     prompt: str | None = None
@@ -71,8 +71,8 @@ class Details(BaseModel):
     quantization_level: str
 
 
-class TaggedModel(BaseModel):
-    """An installed model. `size` in bytes, `digest` the file's sha256 where it is known."""
+class ModelListing(BaseModel):
+    """An installed model. `size` in bytes; `digest` is the file's sha256, where it is known."""
 
     name: str
     model: str
@@ -83,11 +83,11 @@ class TaggedModel(BaseModel):
 
 
 class TagList(BaseModel):
-    models: list[TaggedModel]
+    models: list[ModelListing]
 
 
 class LoadedModel(BaseModel):
-    """A model in memory. `size` in bytes; nothing of it is on a graphics card."""
+    """A loaded model. `size` in bytes; no part of it is on a graphics card."""
 
     name: str
     model: str
@@ -103,26 +103,24 @@ class LoadedList(BaseModel):
     models: list[LoadedModel]
 
 
-class ShownTemplate(BaseModel):
-    """Our extension: what the model's chat template shows by itself; null until somebody has tried it."""
+class TemplateDetails(BaseModel):
+    """Extension: what the model's chat template supports by itself; null until it has been tried."""
 
     chat_template: TemplateBody | None = None
 
 
-class ShownModel(BaseModel):
-    """One model. Its template is not shown: `template` is empty."""
+class ModelDetails(BaseModel):
+    """Details of a model. Its template is not shown: `template` is empty."""
 
     modelfile: str
     parameters: str
     template: str = ""
     license: str
     details: Details
-    model_info: dict[str, Any] = Field(
-        description="what the file says of the model: texts, numbers, null"
-    )
+    model_info: dict[str, Any] = Field(description="fields of the model file: texts, numbers, null")
     capabilities: list[str]
     modified_at: str
-    edgeagent: ShownTemplate = ShownTemplate()
+    edgeagent: TemplateDetails = TemplateDetails()
 
 
 class EmbedAnswer(BaseModel):
@@ -138,7 +136,7 @@ class EmbeddingsAnswer(BaseModel):
 
 
 class VersionBody(BaseModel):
-    """The version of Ollama whose API this is, since clients compare it, and our own."""
+    """The version of Ollama whose API this is, because clients compare it, and our own version."""
 
     version: str
     edgeagent: str

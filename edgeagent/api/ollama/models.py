@@ -1,6 +1,6 @@
-"""What Ollama's clients ask of models: `/api/tags`, `/api/ps`, `/api/show`, `/api/embed`, `/api/version`.
+"""Ollama's paths for models: `/api/tags`, `/api/ps`, `/api/show`, `/api/embed`, `/api/version`.
 
-Nothing is installed or removed over HTTP: what would do so is refused with the command that does.
+Models are never installed or removed over HTTP: such requests are refused with the command for it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from array import array
 from typing import Any
 
 import msgspec
-from litestar import HttpMethod, MediaType, Request, Response, get, head, post, route
+from litestar import HttpMethod, MediaType, Response, get, head, post, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
@@ -18,7 +18,7 @@ from litestar.types import ASGIApp
 
 from edgeagent import __version__
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import origin_of
+from edgeagent.api.http.caller import ApiRequest, origin_of
 from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.ollama.chat import written
 from edgeagent.api.ollama.model_schemas import (
@@ -29,11 +29,11 @@ from edgeagent.api.ollama.model_schemas import (
     EmbedRequest,
     LoadedList,
     LoadedModel,
-    ShownModel,
-    ShownTemplate,
+    ModelDetails,
+    ModelListing,
     ShowRequest,
-    TaggedModel,
     TagList,
+    TemplateDetails,
     VersionBody,
 )
 from edgeagent.api.ollama.schemas import OllamaError, plain_name
@@ -42,17 +42,17 @@ from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.model_card import Card
 from edgeagent.errors import BadRequest
 from edgeagent.routing.tasks import capabilities
-from edgeagent.serving.answer import Agent, Decision
 from edgeagent.serving.model_cards import LoadedCard, ModelCards
+from edgeagent.serving.models import ModelAdmin
 from edgeagent.serving.one_shot import OneShotService
 from edgeagent.types.questions import EmbedSpec, Vectors
 from edgeagent.types.sampling import Sampling
 
-# Clients refuse to speak to one that is older than what they need.
+# Clients refuse servers that are older than they need.
 API_VERSION = "0.12.0"
 _TAGS = ["ollama"]
 _encode = msgspec.json.encode
-# "Stays": a time that no client takes for soon.
+# Means "stays loaded": a time in the far future.
 _NEVER = datetime.datetime(2318, 1, 1, tzinfo=datetime.UTC)
 _ERRORS = {
     400: ResponseSpec(OllamaError, description="The request is not valid"),
@@ -60,13 +60,13 @@ _ERRORS = {
 }
 
 
-@get("/api/tags", operation_id="ollama_tags", summary="List the installed models, in Ollama's words",
+@get("/api/tags", operation_id="ollama_tags", summary="List the installed models, in Ollama's format",
      tags=_TAGS)  # fmt: skip
 async def tags(cards: ModelCards) -> TagList:
     return TagList(models=[_tagged(card) for card in await cards.all()])
 
 
-@get("/api/ps", operation_id="ollama_ps", summary="List the loaded models, in Ollama's words",
+@get("/api/ps", operation_id="ollama_ps", summary="List the loaded models, in Ollama's format",
      tags=_TAGS)  # fmt: skip
 async def ps(cards: ModelCards) -> LoadedList:
     return LoadedList(models=[_loaded(found) for found in await cards.loaded()])
@@ -76,22 +76,22 @@ async def ps(cards: ModelCards) -> LoadedList:
     "/api/show",
     operation_class=body_operation(ShowRequest),
     operation_id="ollama_show",
-    summary="Show a model, in Ollama's words",
+    summary="Show a model, in Ollama's format",
     tags=_TAGS,
     status_code=200,
-    responses=_ERRORS | {200: ResponseSpec(ShownModel, description="The model")},
+    responses=_ERRORS | {200: ResponseSpec(ModelDetails, description="The model")},
 )
-async def show(request: Request[Any, Any, Any], agent: Agent, cards: ModelCards) -> ShownModel:
+async def show(request: ApiRequest, models: ModelAdmin, cards: ModelCards) -> ModelDetails:
     body = await read_body(request, ShowRequest)
     card, facts, sampling = await cards.shown(plain_name(body.wanted))
-    return ShownModel(
+    return ModelDetails(
         modelfile=f"FROM {card.id}",
         parameters=_parameters(sampling),
         license=card.licence,
         details=_details(card),
         model_info=_info(facts),
-        capabilities=_capabilities(card, facts, agent),
-        edgeagent=ShownTemplate(chat_template=template_body(card.template)),
+        capabilities=_capabilities(card, facts, models),
+        edgeagent=TemplateDetails(chat_template=template_body(card.template)),
         modified_at=_time(card.modified_s),
     )
 
@@ -100,19 +100,17 @@ async def show(request: Request[Any, Any, Any], agent: Agent, cards: ModelCards)
     "/api/embed",
     operation_class=body_operation(EmbedRequest),
     operation_id="ollama_embed",
-    summary="Turn texts into vectors, in Ollama's words",
+    summary="Turn texts into vectors, in Ollama's format",
     tags=_TAGS,
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(EmbedAnswer, description="The vectors")},
 )
-async def embed(
-    request: Request[Any, Any, Any], agent: Agent, one_shots: OneShotService
-) -> ASGIApp:
+async def embed(request: ApiRequest, models: ModelAdmin, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, EmbedRequest)
-    decision = await one_shots.model_for("embed", plain_name(body.model))
+    decision = await one_shots.chooser.for_task("embed", plain_name(body.model))
     inputs = body.inputs()
     if not inputs:
-        await agent.load(decision.model_id)
+        await models.load(decision.model_id)
         return _json({"model": body.model, "embeddings": []})
     spec = EmbedSpec(inputs=inputs, dimensions=body.dimensions, truncate=body.truncate is not False)
     return OneShotResponse(
@@ -131,18 +129,16 @@ async def embed(
     "/api/embeddings",
     operation_class=body_operation(EmbeddingsRequest),
     operation_id="ollama_embeddings",
-    summary="Turn a text into a vector, in Ollama's older words",
+    summary="Turn a text into a vector, in Ollama's older format",
     tags=_TAGS,
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(EmbeddingsAnswer, description="The vector")},
 )
-async def embeddings(
-    request: Request[Any, Any, Any], agent: Agent, one_shots: OneShotService
-) -> ASGIApp:
+async def embeddings(request: ApiRequest, models: ModelAdmin, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, EmbeddingsRequest)
-    decision = await one_shots.model_for("embed", plain_name(body.model))
+    decision = await one_shots.chooser.for_task("embed", plain_name(body.model))
     if not body.prompt:
-        await agent.load(decision.model_id)
+        await models.load(decision.model_id)
         return _json({"embedding": []})
     return OneShotResponse(
         one_shots.ask(origin_of(request), decision, EmbedSpec(inputs=[body.prompt], truncate=True)),
@@ -150,7 +146,7 @@ async def embeddings(
     )
 
 
-@get("/api/version", operation_id="ollama_version", summary="Which of Ollama's APIs this is",
+@get("/api/version", operation_id="ollama_version", summary="The version of Ollama's API",
      tags=_TAGS, sync_to_thread=False)  # fmt: skip
 def version() -> VersionBody:
     return VersionBody(version=API_VERSION, edgeagent=__version__)
@@ -162,8 +158,8 @@ _WHO = "edgeagent is running"
 @get(
     "/",
     operation_id="root",
-    summary="Does anybody answer here?",
-    description="What Ollama's clients ask first.",
+    summary="Whether the daemon is running",
+    description="The first request of Ollama's clients.",
     tags=["system"],
     sync_to_thread=False,
 )
@@ -174,7 +170,7 @@ def root() -> Response[str]:
 @head(
     "/",
     operation_id="root_head",
-    summary="Does anybody answer here?",
+    summary="Whether the daemon is running",
     tags=["system"],
     sync_to_thread=False,
 )
@@ -182,7 +178,7 @@ def root_head() -> None:
     return None
 
 
-# What changes which models are installed: method, path below /api, and the command that does it here.
+# Requests that change the installed models: method, path below /api, and the command for it.
 _REFUSED: tuple[tuple[HttpMethod, str, str], ...] = (
     (HttpMethod.POST, "pull", "`edgeagent models install MODEL`"),
     (HttpMethod.POST, "push", "`edgeagent bundle create`, which packs models into a file"),
@@ -200,7 +196,7 @@ def _refusal(method: HttpMethod, path: str, command: str) -> HTTPRouteHandler:
         f"/api/{path}",
         http_method=method,
         operation_id=f"ollama_{name}",
-        summary=f"Refused: {command} on the device does it",
+        summary=f"Refused: use {command} on the device",
         description="Models are installed and removed on the device, not over HTTP.",
         tags=_TAGS,
         status_code=400,
@@ -209,17 +205,15 @@ def _refusal(method: HttpMethod, path: str, command: str) -> HTTPRouteHandler:
     )
     def refuse() -> None:
         raise BadRequest(
-            f"/api/{name} changes which models are installed, and nothing does over HTTP: on the device, "
+            f"/api/{name} changes the installed models, which is not possible over HTTP: on the device, "
             f"use {command}."
         )
 
     return refuse
 
 
-def _capabilities(card: Card, facts: ModelFacts, agent: Agent) -> list[str]:
-    is_assistant = (
-        card.task == "generate" and agent.assistant(Decision(card.id, "named")) is not None
-    )
+def _capabilities(card: Card, facts: ModelFacts, models: ModelAdmin) -> list[str]:
+    is_assistant = card.task == "generate" and models.is_assistant(card.id)
     found = capabilities(
         card.task, card.template, is_assistant=is_assistant, has_template=facts.has_chat_template
     )
@@ -238,9 +232,9 @@ def _rows(vectors: Vectors) -> list[list[float]]:
     ]
 
 
-def _tagged(card: Card) -> TaggedModel:
+def _tagged(card: Card) -> ModelListing:
     name = f"{card.id}:latest"
-    return TaggedModel(
+    return ModelListing(
         name=name,
         model=name,
         modified_at=_time(card.modified_s),
@@ -258,7 +252,7 @@ def _loaded(found: LoadedCard) -> LoadedModel:
         size=found.n_bytes,
         digest=found.card.sha256,
         details=_details(found.card),
-        expires_at=_time(found.goes_s) if found.goes_s is not None else written(_NEVER),
+        expires_at=_time(found.unload_s) if found.unload_s is not None else written(_NEVER),
         context_length=found.n_ctx,
     )
 
@@ -273,7 +267,7 @@ def _details(card: Card) -> Details:
 
 
 def size_in_words(n_params: int) -> str:
-    """A number of parameters as model names have it: 135M, 1.5B; "" for none."""
+    """A number of parameters in the style of model names: 135M, 1.5B; empty for 0."""
     if n_params >= 1_000_000_000:
         return f"{n_params / 1e9:.1f}B"
     return f"{n_params / 1e6:.4g}M" if n_params else ""
@@ -289,7 +283,7 @@ def _parameters(sampling: Sampling) -> str:
 
 
 def _info(facts: ModelFacts) -> dict[str, str | int | float | None]:
-    """What the file's header says, by the names that it has there."""
+    """Fields of the file's header, under the names that they have there."""
     name = facts.architecture
     return {
         "general.architecture": name,

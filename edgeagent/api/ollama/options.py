@@ -1,4 +1,4 @@
-"""Ollama's `options`: how tokens are drawn."""
+"""Ollama's `options`: sampling and length."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from edgeagent.api.openai.schemas.common import StopText
 from edgeagent.types.sampling import Sampling
 
 MAX_STOPS = 16
-# Ollama repeats a penalty over the whole context for -1; ours looks back this far at most.
+# Ollama applies a penalty to the whole context for -1; ours looks back this far at most.
 MAX_LAST_N = 4096
 UNBOUNDED = 1 << 40  # tokens: more than any context has
 
-# JSON numbers of some clients are all floats.
+# Some clients send every JSON number as a float.
 Int = Annotated[
     int, BeforeValidator(lambda v: int(v) if isinstance(v, float) and v.is_integer() else v)
 ]
 
 
 class OllamaOptions(LooseModel):
-    """How to draw tokens. What says how a model is loaded is this server's own to decide."""
+    """Options for sampling. Options for loading a model are left to this server."""
 
     field_kind: ClassVar[str] = "option"
 
@@ -41,17 +41,21 @@ class OllamaOptions(LooseModel):
     stop: StopText | Annotated[list[StopText], Field(max_length=MAX_STOPS)] | None = None
     num_predict: Annotated[Int | None, within(-2, UNBOUNDED)] = Field(
         None,
-        description="longest answer in tokens, brought down to what the context has room for; below 1: as "
-        "many as there is room for",
+        description="longest answer in tokens, reduced to the room in the context; below 1: as "
+        "many as fit",
     )
     num_ctx: Annotated[
-        Int | None, IgnoredField("a context is as long as `n_ctx` in the settings")
+        Int | None, IgnoredField("the length of the context is the setting `n_ctx`")
     ] = None
-    num_keep: Annotated[Int | None, IgnoredField("what is too long is refused, not cut")] = None
+    num_keep: Annotated[
+        Int | None, IgnoredField("a prompt that is too long is refused, not cut")
+    ] = None
     num_batch: Annotated[Int | None, IgnoredField()] = None
     num_gpu: Annotated[Int | None, IgnoredField()] = None
     main_gpu: Annotated[Int | None, IgnoredField()] = None
-    num_thread: Annotated[Int | None, IgnoredField("threads follow the cores that are free")] = None
+    num_thread: Annotated[
+        Int | None, IgnoredField("the number of threads follows the free cores")
+    ] = None
     num_gqa: Annotated[Int | None, IgnoredField()] = None
     numa: Annotated[bool | None, IgnoredField()] = None
     low_vram: Annotated[bool | None, IgnoredField()] = None
@@ -64,13 +68,11 @@ class OllamaOptions(LooseModel):
     mirostat_tau: Annotated[float | None, IgnoredField("without `mirostat`")] = None
     mirostat_eta: Annotated[float | None, IgnoredField("without `mirostat`")] = None
     penalize_newline: Annotated[bool | None, IgnoredField()] = None
-    mirostat: Annotated[
-        Int | None, IgnoredField("its place is taken by `top_p`, `min_p` and the rest")
-    ] = None
+    mirostat: Annotated[Int | None, IgnoredField("replaced by `top_p`, `min_p` and others")] = None
     tfs_z: Annotated[float | None, IgnoredField("as `mirostat`")] = None
 
     def sampling(self, defaults: Sampling) -> Sampling:
-        """What the request says over what the model's defaults say."""
+        """The values of the request over the defaults of the model."""
         names = (
             "temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_penalty",
             "presence_penalty", "frequency_penalty", "seed",

@@ -22,42 +22,50 @@ from edgeagent.types.prompt import Prompt
 from edgeagent.types.tools import ToolUse
 
 MAX_MESSAGES = 4096
-MAX_CONTEXT = 1 << 20  # tokens; no model here has room for as many
+MAX_CONTEXT = 1 << 20  # tokens; more than any context has
 
-KeepAlive = Annotated[float | str | None, IgnoredField("how long a model stays is `idle_unload_s`")]
+KeepAlive = Annotated[
+    float | str | None, IgnoredField("the setting `idle_unload_s` decides how long a model stays")
+]
 
 
 def plain_name(name: str) -> str:
-    """A model's id here. Ollama's clients add the tag `latest` to a name that has none."""
+    """The id of a model here. Ollama's clients append the tag `latest` to names without a tag."""
     return name.removesuffix(":latest")
 
 
 class OllamaRequest(LooseModel):
-    """What chat and generate have in common."""
+    """The fields that chat and generate share."""
 
     model: str = Field(
         min_length=1, max_length=200, description="a model id, or `default`; `:latest` may follow"
     )
     stream: bool | None = Field(True, description="lines of JSON, unless false")
     format: Literal["", "json"] | dict[str, Any] | None = Field(
-        None, description="`json` for any object, or a JSON schema, which binds"
+        None, description="`json` for any object, or a JSON schema, which is enforced"
     )
     options: OllamaOptions | None = None
     think: bool | Literal["low", "medium", "high"] | None = Field(
-        None, description="told to the model's template; false also sends nothing of it"
+        None, description="passed to the model's template; false also leaves it out of the answer"
     )
     keep_alive: KeepAlive = None
-    truncate: Annotated[bool | None, IgnoredField("what is too long is refused, not cut")] = None
-    shift: Annotated[bool | None, IgnoredField("what is too long is refused, not cut")] = None
+    truncate: Annotated[
+        bool | None, IgnoredField("a prompt that is too long is refused, not cut")
+    ] = None
+    shift: Annotated[bool | None, IgnoredField("a prompt that is too long is refused, not cut")] = (
+        None
+    )
 
-    logprobs: bool | None = Field(None, description="how probable each token was, before sampling")
+    logprobs: bool | None = Field(
+        None, description="the log-probability of each token, before sampling"
+    )
     top_logprobs: int | None = Field(
-        None, ge=0, le=20, description="and so many of the most probable in its place"
+        None, ge=0, le=20, description="the number of most probable alternatives to each token"
     )
 
     @property
     def n_logprobs(self) -> int | None:
-        """How many alternatives to each token are asked for; None: no log-probabilities at all."""
+        """The number of alternatives to each token; None: no log-probabilities."""
         return self.top_logprobs or 0 if self.logprobs else None
 
     @property
@@ -65,7 +73,7 @@ class OllamaRequest(LooseModel):
         return self.options or OllamaOptions.model_validate({})
 
     def form(self) -> Form | None:
-        """What the answer must look like."""
+        """The format of the answer."""
         if isinstance(self.format, dict):
             return schema_form(self.format, "format", is_strict=False)
         return ANY_OBJECT if self.format == "json" else None
@@ -80,7 +88,7 @@ class OllamaRequest(LooseModel):
 
     @property
     def is_unload(self) -> bool:
-        """Whether it says that a model is to go at once, which counts where nothing is asked."""
+        """Whether the model is to be unloaded at once, which applies to requests without a question."""
         text = self.keep_alive
         return text in (0, "0") or (isinstance(text, str) and text in ("0s", "0m", "0h", "0ms"))
 
@@ -92,11 +100,11 @@ class OllamaRequest(LooseModel):
 
 
 class OllamaChatRequest(OllamaRequest):
-    """Ollama's chat. Without messages the model is only loaded, or with `keep_alive` 0 unloaded."""
+    """Ollama's chat. Without messages the model is only loaded, or unloaded with `keep_alive` 0."""
 
     messages: Annotated[list[OllamaMessage], Field(max_length=MAX_MESSAGES)] | None = None
     tools: Annotated[list[OllamaTool], Field(max_length=MAX_TOOLS)] | None = Field(
-        None, description="functions that the model may ask to be called"
+        None, description="functions that the model may call"
     )
 
     def prompt(self) -> Prompt:
@@ -113,20 +121,20 @@ class OllamaChatRequest(OllamaRequest):
 
 
 class OllamaGenerateRequest(OllamaRequest):
-    """Ollama's continuation of a text, by the model's template unless `raw`. Without a prompt the model
-    is only loaded, or with `keep_alive` 0 unloaded."""
+    """Ollama's request to continue a text, by the model's template unless `raw`. Without a prompt the model
+    is only loaded, or unloaded with `keep_alive` 0."""
 
     prompt: str | None = None
-    suffix: str | None = Field(None, description="what stands behind the answer")
+    suffix: str | None = Field(None, description="the text after the answer")
     system: str | None = None
     raw: bool | None = Field(
         None,
-        description="continue the prompt as it is, without the template; names of special tokens in "
+        description="continue the prompt unchanged, without the template; names of special tokens in "
         "it are those tokens",
     )
     images: list[Any] | None = Field(None, description="refused unless empty")
     context: Annotated[list[TokenId], Field(max_length=MAX_CONTEXT)] | None = Field(
-        None, description="the `context` of an earlier answer, behind which this prompt stands"
+        None, description="the `context` of an earlier answer, which precedes this prompt"
     )
 
     refused: ClassVar[dict[str, tuple[object, ...]]] = {
@@ -161,7 +169,7 @@ class OllamaGenerateRequest(OllamaRequest):
         text = self.prompt or ""
         if self.suffix:
             return Prompt(text=text, suffix=self.suffix)
-        if self.raw:  # which says that the prompt has the markup of the model's template in it
+        if self.raw:  # the prompt already has the markup of the model's template
             return Prompt(text=text, parse_special=True)
         messages = [{"role": "user", "content": text}]
         if self.system:
@@ -171,7 +179,7 @@ class OllamaGenerateRequest(OllamaRequest):
 
 
 class OllamaError(BaseModel):
-    """The shape of every error below `/api`."""
+    """The format of every error below `/api`."""
 
     error: str
 
@@ -217,5 +225,5 @@ class OllamaGenerateAnswer(OllamaEnd):
     response: str
     thinking: str | None = None
     context: list[int] | None = Field(
-        None, description="token ids of the dialogue so far, with the last line, unless `raw`"
+        None, description="token ids of the dialogue so far, in the last line, unless `raw`"
     )

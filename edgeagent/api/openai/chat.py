@@ -5,32 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from litestar import Request, post
+from litestar import post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import bounded_priority, caller_of, origin_of
+from edgeagent.api.http.caller import ApiRequest, bounded_priority, caller_of, origin_of
 from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.http.tool_calls import PartialCall, merged
-from edgeagent.api.http.tool_offer import CustomInput, ToolOffer
-from edgeagent.api.http.usage import finish_reason, own_body
 from edgeagent.api.openai.choice_writer import AnswerWriter, totals
-from edgeagent.api.openai.logprobs import Speller
-from edgeagent.api.openai.schemas.chat import ChatAnswer, ChatMessage, ChatRequest, ChatTokenCount
+from edgeagent.api.openai.schemas.chat import ChatAnswer, ChatRequest, ChatTokenCount
 from edgeagent.api.openai.schemas.common import ErrorBody
-from edgeagent.serving.answer import Agent, Answer, Decision
-from edgeagent.serving.archive import Archive
-from edgeagent.serving.cascade import settle
+from edgeagent.api.openai.usage import finish_reason
+from edgeagent.routing.decision import Decision
+from edgeagent.serving.answer import Answer
+from edgeagent.serving.answer_extension import extension
+from edgeagent.serving.chat import ChatInput, ChatService
+from edgeagent.serving.logprobs import Speller
 from edgeagent.serving.one_shot import OneShotService
+from edgeagent.serving.stored_chats import StoredChats
+from edgeagent.serving.tool_offer import CustomInput, ToolOffer
 from edgeagent.settings import Settings
-from edgeagent.store.items import Item
-from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import subject_of
 from edgeagent.types.answer import CallDelta, TokenChunk
-from edgeagent.types.generation import GenerateSpec
-from edgeagent.types.questions import CountSpec
+from edgeagent.types.caller import Caller
 
 _encode = msgspec.json.encode
 
@@ -60,7 +58,7 @@ class ChatWriter(AnswerWriter):
         for chunk in chunks:
             if chunk.index not in self._has_role:
                 self._has_role.add(chunk.index)
-                # What begins otherwise than with text may have none at all.
+                # An answer that begins without text may have none at all.
                 content = b"null" if chunk.reasoning or chunk.calls else b'""'
                 role = b'{"role":"assistant","content":' + content + b"}"
                 out.append(self._event(chunk.index, role, b"null"))
@@ -84,7 +82,7 @@ class ChatWriter(AnswerWriter):
         return b"".join(out)
 
     def _call_deltas(self, index: int, piece: CallDelta) -> list[dict[str, Any]]:
-        """First who is called, then arguments alone: the SDK adds up what it is sent."""
+        """The name first, then arguments alone, since the SDK concatenates what it receives."""
         deltas: list[dict[str, Any]] = []
         key = (index, piece.call)
         if piece.name is not None and piece.name in self._offer.customs:
@@ -106,17 +104,17 @@ class ChatWriter(AnswerWriter):
         return deltas
 
     def _last_deltas(self, index: int) -> list[dict[str, Any]]:
-        """What is left of the texts of custom tools."""
+        """The rest of the texts of custom tools."""
         own = [(call, told) for (i, call), told in self._inputs.items() if i == index]
         return [_custom_delta(call, rest) for call, told in own if (rest := told.finish())]
 
     def _last_event(self, chunk: TokenChunk) -> bytes:
-        """The finish reason; where an assistant model was asked, how sure it was; and notes."""
+        """The finish reason, the confidence of an assistant model, and notes."""
         assert chunk.finish is not None
         event = self._event(chunk.index, b"{}", _encode(finish_reason(chunk.finish)))
         confidence = chunk.confidence or self._decision.confidence
         notes = self._offer.notes
-        own = own_body(self._decision, confidence, chunk.told, notes, chunk.notes)
+        own = extension(self._decision, confidence, chunk.told, notes, chunk.notes)
         if not own:
             return event
         return event[: -len(b"}\n\n")] + b',"edgeagent":' + _encode(own) + b"}\n\n"
@@ -137,7 +135,7 @@ class ChatWriter(AnswerWriter):
         return _encode(self.whole_object(answer))
 
     def whole_object(self, answer: Answer) -> dict[str, Any]:
-        """The `chat.completion` of what was collected."""
+        """The `chat.completion` of the collected chunks."""
         choices = [
             {
                 "index": index,
@@ -190,44 +188,28 @@ def _custom_delta(call: int, text: str) -> dict[str, Any]:
         400: ResponseSpec(ErrorBody, description="The request is not valid"),
         404: ResponseSpec(ErrorBody, description="Unknown model"),
         429: ResponseSpec(
-            ErrorBody, description="The queue is full, or a bound of the key is reached"
+            ErrorBody, description="The queue is full, or a limit of the key is reached"
         ),
         503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
     },
 )
 async def chat(
-    request: Request[Any, Any, Any], agent: Agent, archive: Archive, settings: Settings
+    request: ApiRequest, chats: ChatService, stored_chats: StoredChats, settings: Settings
 ) -> ASGIApp:
     body = await read_body(request, ChatRequest)
     if body.store:
-        await archive.check()
-    origin, caller = origin_of(request), caller_of(request)
+        await stored_chats.check()
+    origin = origin_of(request)
+    answer = await chats.answer(origin, chat_input(body, caller_of(request), settings))
+    writer = ChatWriter(answer.decision, wants_usage=body.wants_usage, offer=body.tool_offer())
 
-    def make(decision: Decision) -> GenerateSpec:
-        return GenerateSpec(
-            prompts=[body.prompt()],
-            sampling=body.sampling(agent.defaults(decision)),
-            max_tokens=body.answer_limit,
-            clamps=settings.api.clamps(by_default=False),
-            stop=body.stops(),
-            n=body.n or 1,
-            scope=origin.key_id,
-            ignore_eos=body.ignore_eos,
-            priority=bounded_priority(caller, body.priority),
-            form=body.form(allow_grammars=settings.api.allow_grammars),
-            tools=body.tool_use(caller, has_own=agent.assistant(decision) is not None),
-            logprobs=body.n_logprobs,
-        )
-
-    decision, spec = await settle(agent, origin, body.model, make, body.metadata)
-    offer = body.tool_offer()
-    writer = ChatWriter(decision, wants_usage=body.wants_usage, offer=offer)
-
-    async def keep(answer: Answer) -> None:
-        await archive.keep(stored_chat(origin.owner, body, writer.whole_object(answer)))
+    async def keep() -> None:
+        messages = [message.model_dump(exclude_none=True) for message in body.messages]
+        completion = writer.whole_object(answer)
+        await stored_chats.keep(origin.owner, messages, completion, body.metadata or {})
 
     return AnswerResponse(
-        agent.ask(origin, decision, spec, notes=offer.notes),
+        answer,
         writer,
         keep=keep if body.store else None,
         is_stream=bool(body.stream),
@@ -236,12 +218,32 @@ async def chat(
     )
 
 
+def chat_input(body: ChatRequest, caller: Caller, settings: Settings) -> ChatInput:
+    """The input of the service, made of the body. Raises: InvalidParameter."""
+    return ChatInput(
+        model=body.model,
+        prompts=[body.prompt()],
+        sampling=body.sampling,
+        tools=lambda has_own: body.tool_use(caller, has_own=has_own),
+        max_tokens=body.answer_limit,
+        clamps=settings.api.clamps(by_default=False),
+        stop=body.stops(),
+        n=body.n or 1,
+        ignore_eos=body.ignore_eos,
+        priority=bounded_priority(caller, body.priority),
+        form=body.form(allow_grammars=settings.api.allow_grammars),
+        logprobs=body.n_logprobs,
+        metadata=body.metadata or {},
+        notes=body.tool_offer().notes,
+    )
+
+
 @post(
     "/v1/chat/completions/input_tokens",
     operation_class=body_operation(ChatRequest),
     operation_id="count_chat_tokens",
-    summary="Count the tokens of what would be asked (extension)",
-    description="With all that the model's template puts around it, tools included. Nothing is answered.",
+    summary="Count the tokens of a chat (extension)",
+    description="Including everything that the model's template adds, such as tools. Nothing is generated.",
     tags=["chat"],
     status_code=200,
     responses={
@@ -251,59 +253,12 @@ async def chat(
         503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
     },
 )
-async def count_chat_tokens(
-    request: Request[Any, Any, Any], agent: Agent, one_shots: OneShotService
-) -> ASGIApp:
+async def count_chat_tokens(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, ChatRequest)
-    decision = agent.route(body.model)
+    decision = one_shots.chooser.for_text(body.model)
     tools = body.tool_use(caller_of(request))
-    spec = CountSpec(request=GenerateSpec(prompts=[body.prompt()], tools=tools))
     head = {"object": "chat.completion.input_tokens", "model": decision.model_id}
     return OneShotResponse(
-        one_shots.ask(origin_of(request), decision, spec),
+        one_shots.count(origin_of(request), decision, body.prompt(), tools),
         lambda n_tokens: _encode(head | {"input_tokens": n_tokens}),
     )
-
-
-def stored_chat(owner: str, body: ChatRequest, whole: dict[str, Any]) -> StoredResponse:
-    """Question and answers as they are kept."""
-    metadata = body.metadata or {}
-    asked = [item for message in body.messages for item in _asked(message)]
-    answered = [item for choice in whole["choices"] for item in _items(choice["message"])]
-    return StoredResponse(
-        id=whole["id"],
-        owner=owner,
-        subject=subject_of(metadata),
-        model=whole["model"],
-        status="completed",
-        body=whole | {"metadata": metadata},
-        items=[*asked, *answered],
-    )
-
-
-def _asked(message: ChatMessage) -> list[Item]:
-    return _items(message.model_dump(exclude_none=True), is_input=True)
-
-
-def _items(message: dict[str, Any], *, is_input: bool = False) -> list[Item]:
-    """A message, and each of its calls beside it: by these, calls are found and counted. The result of
-    a call is an item of its own kind."""
-    is_result = message["role"] == "tool"
-    plain = message.get("content") or ""
-    items = [
-        Item(
-            kind="function_call_output" if is_result else "message",
-            role=message["role"],
-            body=message,
-            plain=plain,
-            is_input=is_input,
-        )
-    ]
-    for call in message.get("tool_calls") or ():
-        is_custom = call["type"] == "custom"
-        kind, field = ("custom_tool_call", "input") if is_custom else ("function_call", "arguments")
-        of = call["custom"] if is_custom else call["function"]
-        called = {"type": kind, "call_id": call["id"], "name": of["name"], field: of[field]}
-        plain = f"{called['name']} {called[field]}"
-        items.append(Item(kind=kind, body=called, plain=plain, is_input=is_input))
-    return items

@@ -1,4 +1,4 @@
-"""What the writers of chat and completions have in common: the texts so far, and the end of a stream."""
+"""The base of the writers of chats and completions: the texts so far, and the end of a stream."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from edgeagent import __version__
 from edgeagent.api.http.dialects import openai_error
 from edgeagent.api.http.errors import status_of
 from edgeagent.api.http.tool_calls import CallCollector
-from edgeagent.api.http.usage import own_of, timings_of, usage_of
-from edgeagent.api.openai.logprobs import Speller
+from edgeagent.api.openai.usage import timings_of, usage_of
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
+from edgeagent.serving.answer_extension import answer_extension
+from edgeagent.serving.logprobs import Speller
 from edgeagent.types.answer import PromptFacts, TokenChunk, TokenLogprob
 
 DONE = b"data: [DONE]\n\n"
 
 
 class AnswerWriter:
-    """The half of a `stream.Writer` that does not differ between endpoints. One for each response.
+    """The parts of a `stream.Writer` that both endpoints share. One for each response.
 
-    `head` is what every object of the response begins with.
+    `head` has the first fields of every object of the response.
     """
 
     content_type = b"text/event-stream; charset=utf-8"
@@ -59,15 +60,15 @@ class AnswerWriter:
                 self.calls.add(chunk.index, chunk.calls)
 
     def text(self, index: int) -> str:
-        """The whole text of answer `index`, of the chunks collected."""
+        """The collected text of answer `index`."""
         return "".join(self._texts.get(index, []))
 
     def logprobs(self, index: int) -> list[TokenLogprob]:
-        """The tokens of the text of answer `index`."""
+        """The tokens of answer `index` with their log-probabilities."""
         return self._logprobs.get(index, [])
 
     def speller(self, index: int) -> Speller:
-        """What spells the streamed tokens of answer `index`."""
+        """The speller of the streamed tokens of answer `index`."""
         return self._spellers.setdefault(index, Speller())
 
     def opening(self, facts: PromptFacts | None) -> bytes:
@@ -78,7 +79,7 @@ class AnswerWriter:
         return "".join(self._reasoning.get(index, []))
 
     def last_events(self, answer: Answer) -> bytes:
-        """The usage that ends a stream, where it was asked for, and [DONE]."""
+        """The usage, where it was requested, and [DONE]."""
         if not self._wants_usage:
             return DONE
         usage = msgspec.json.encode(self.head | {"choices": []} | totals(answer))
@@ -91,10 +92,10 @@ class AnswerWriter:
 
 @cache
 def fingerprint(model: str) -> str:
-    """What changes with the model and with the version of edgeagent, as OpenAI's `system_fingerprint`."""
+    """OpenAI's `system_fingerprint`: changes with the model and with the version of edgeagent."""
     return f"fp_{hashlib.sha256(f'{__version__} {model}'.encode()).hexdigest()[:10]}"
 
 
 def totals(answer: Answer) -> dict[str, Any]:
-    """Token counts and times, as they end a whole answer and a stream, and how sure it was."""
-    return {"usage": usage_of(answer), "timings": timings_of(answer)} | own_of(answer)
+    """Token counts, times and the extension, for whole answers and the end of a stream."""
+    return {"usage": usage_of(answer), "timings": timings_of(answer)} | answer_extension(answer)

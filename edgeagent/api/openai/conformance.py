@@ -1,7 +1,7 @@
-"""`GET /v1/conformance`: what becomes of each parameter of each endpoint.
+"""`GET /v1/conformance`: the support of each parameter of each endpoint.
 
-Read off the OpenAPI document, whose schemas are those that requests are validated by: a parameter that
-is not marked (schemas/marks.py) is honoured.
+It is derived from the OpenAPI document, whose schemas validate the requests: a parameter without a mark
+(api/http/field_marks.py) is honoured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgeagent.api.openai.schemas.conformance import (
     operation_id="conformance",
     summary="Which parameters are honoured, ignored or refused",
     description=(
-        "For each endpoint, generated from the schemas that requests are checked by. Fields of objects and "
+        "For each endpoint, derived from the schemas that validate requests. Fields of objects and "
         "of list items are named with dots and brackets: `messages[].content`."
     ),
     tags=["system"],
@@ -36,7 +36,7 @@ def show_conformance(request: Request[Any, Any, Any]) -> ConformanceReport:
 
 
 def report(document: dict[str, Any]) -> ConformanceReport:
-    """What an OpenAPI document says of its parameters."""
+    """The report on an OpenAPI document."""
     return ConformanceReport(
         version=__version__,
         data=[

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import Request, delete, get, post
+from litestar import delete, get, post
 from litestar.openapi.datastructures import ResponseSpec
 
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import caller_of
+from edgeagent.api.http.caller import ApiRequest, caller_of
 from edgeagent.api.openai.responses_stored import Include, IncludeList
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.conversations import (
@@ -16,17 +16,14 @@ from edgeagent.api.openai.schemas.conversations import (
     ConversationRequest,
     ItemsRequest,
 )
-from edgeagent.api.openai.schemas.items import kept
-from edgeagent.api.openai.schemas.stored_chats import Deleted, MetadataRequest, StoredList
+from edgeagent.api.openai.schemas.items import item_bodies
+from edgeagent.api.openai.schemas.stored_chats import DeletionBody, MetadataRequest, StoredList
 from edgeagent.api.openai.stored_chats import After, Limit, Order, as_list
-from edgeagent.api.openai.turn import bodies_of
 from edgeagent.serving.conversations import Conversations
 from edgeagent.types.pages import PAGE, Page
 
 _TAGS = ["conversations"]
-_ABSENT = {404: ResponseSpec(ErrorBody, description="Nothing of that id is stored for this key")}
-
-Call = Request[Any, Any, Any]
+_ABSENT = {404: ResponseSpec(ErrorBody, description="Nothing with this id is stored for this key")}
 
 
 def _shown(row: dict[str, Any]) -> ConversationBody:
@@ -39,7 +36,7 @@ def _shown(row: dict[str, Any]) -> ConversationBody:
     "/v1/conversations",
     operation_class=body_operation(ConversationRequest),
     operation_id="create_conversation",
-    summary="Begin a conversation",
+    summary="Create a conversation",
     tags=_TAGS,
     status_code=200,
     responses={
@@ -47,13 +44,12 @@ def _shown(row: dict[str, Any]) -> ConversationBody:
         507: ResponseSpec(ErrorBody, description="The disk is full"),
     },
 )
-async def create_conversation(request: Call, conversations: Conversations) -> ConversationBody:
+async def create_conversation(
+    request: ApiRequest, conversations: Conversations
+) -> ConversationBody:
     body = await read_body(request, ConversationRequest)
     owner = caller_of(request).owner
-    new = [
-        kept(item, is_input=True)
-        for item in await bodies_of(body.items or [], owner, conversations)
-    ]
+    new = item_bodies(body.items or [])
     return _shown(await conversations.create(owner, body.metadata or {}, new))
 
 
@@ -65,7 +61,7 @@ async def create_conversation(request: Call, conversations: Conversations) -> Co
     responses=_ABSENT,
 )
 async def get_conversation(
-    request: Call, conversations: Conversations, conversation_id: str
+    request: ApiRequest, conversations: Conversations, conversation_id: str
 ) -> ConversationBody:
     return _shown(await conversations.conversation(caller_of(request).owner, conversation_id))
 
@@ -80,7 +76,7 @@ async def get_conversation(
     responses=_ABSENT,
 )
 async def update_conversation(
-    request: Call, conversations: Conversations, conversation_id: str
+    request: ApiRequest, conversations: Conversations, conversation_id: str
 ) -> ConversationBody:
     body = await read_body(request, MetadataRequest)
     owner = caller_of(request).owner
@@ -90,16 +86,16 @@ async def update_conversation(
 @delete(
     "/v1/conversations/{conversation_id:str}",
     operation_id="delete_conversation",
-    summary="Delete a conversation with everything in it, its responses too",
+    summary="Delete a conversation with its items and responses",
     tags=_TAGS,
     status_code=200,
     responses=_ABSENT,
 )
 async def delete_conversation(
-    request: Call, conversations: Conversations, conversation_id: str
-) -> Deleted:
+    request: ApiRequest, conversations: Conversations, conversation_id: str
+) -> DeletionBody:
     await conversations.delete(caller_of(request).owner, conversation_id)
-    return Deleted(id=conversation_id, object="conversation.deleted")
+    return DeletionBody(id=conversation_id, object="conversation.deleted")
 
 
 @post(
@@ -112,27 +108,26 @@ async def delete_conversation(
     responses=_ABSENT,
 )
 async def create_items(
-    request: Call,
+    request: ApiRequest,
     conversations: Conversations,
     conversation_id: str,
     include_list: IncludeList = None,
 ) -> StoredList:
     body = await read_body(request, ItemsRequest)
     owner = caller_of(request).owner
-    new = await bodies_of(body.items, owner, conversations)
-    await conversations.add(owner, conversation_id, [kept(item, is_input=True) for item in new])
+    new = await conversations.append(owner, conversation_id, item_bodies(body.items))
     return as_list(new, False)
 
 
 @get(
     "/v1/conversations/{conversation_id:str}/items",
     operation_id="list_items",
-    summary="List what a conversation consists of",
+    summary="List the items of a conversation",
     tags=_TAGS,
     responses=_ABSENT,
 )
 async def list_items(
-    request: Call,
+    request: ApiRequest,
     conversations: Conversations,
     conversation_id: str,
     after: After = None,
@@ -154,7 +149,7 @@ async def list_items(
     responses=_ABSENT,
 )
 async def get_item(
-    request: Call,
+    request: ApiRequest,
     conversations: Conversations,
     conversation_id: str,
     item_id: str,
@@ -173,7 +168,7 @@ async def get_item(
     responses=_ABSENT,
 )
 async def delete_item(
-    request: Call, conversations: Conversations, conversation_id: str, item_id: str
+    request: ApiRequest, conversations: Conversations, conversation_id: str, item_id: str
 ) -> ConversationBody:
     owner = caller_of(request).owner
     return _shown(await conversations.delete_item(owner, conversation_id, item_id))

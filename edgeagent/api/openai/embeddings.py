@@ -7,12 +7,12 @@ from array import array
 from typing import Any
 
 import msgspec
-from litestar import Request, post
+from litestar import post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import origin_of
+from edgeagent.api.http.caller import ApiRequest, origin_of
 from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.embeddings import EmbeddingAnswer, EmbeddingRequest
@@ -23,7 +23,7 @@ _encode = msgspec.json.encode
 
 
 def encoded_vectors(vectors: Vectors, model: str, encoding_format: str) -> bytes:
-    """The answer's body. Vector by vector, so that other threads get their turn between them."""
+    """The body of the answer. Encoded vector by vector, so that other threads can run in between."""
     n_bytes = 4 * vectors.n_dimensions
     items = []
     for index, start in enumerate(range(0, len(vectors.data), n_bytes)):
@@ -57,16 +57,16 @@ def encoded_vectors(vectors: Vectors, model: str, encoding_format: str) -> bytes
     responses={
         200: ResponseSpec(EmbeddingAnswer, description="The vectors"),
         400: ResponseSpec(ErrorBody, description="The request is not valid"),
-        404: ResponseSpec(ErrorBody, description="Unknown model, or none that makes embeddings"),
+        404: ResponseSpec(ErrorBody, description="Unknown model, or no embedding model"),
         429: ResponseSpec(
-            ErrorBody, description="The queue is full, or a bound of the key is reached"
+            ErrorBody, description="The queue is full, or a limit of the key is reached"
         ),
         503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
     },
 )
-async def embed(request: Request[Any, Any, Any], one_shots: OneShotService) -> ASGIApp:
+async def embed(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, EmbeddingRequest)
-    decision = await one_shots.model_for("embed", body.model)
+    decision = await one_shots.chooser.for_task("embed", body.model)
     spec = EmbedSpec(inputs=body.inputs(), dimensions=body.dimensions, truncate=body.truncate)
     return OneShotResponse(
         one_shots.ask(origin_of(request), decision, spec),

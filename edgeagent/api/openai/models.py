@@ -19,14 +19,13 @@ from edgeagent.api.openai.schemas.models import (
 from edgeagent.errors import NotFound
 from edgeagent.routing.aliases import is_pattern
 from edgeagent.routing.tasks import capabilities
-from edgeagent.serving.answer import Agent
-from edgeagent.serving.models import ModelStatus
+from edgeagent.serving.models import ModelAdmin, ModelStatus
 
 ANTHROPIC_VERSION = "anthropic-version"
 
 
 def _body(model: ModelStatus, alias: str | None = None) -> ModelBody:
-    """A model, or one of its aliases as a model."""
+    """A model, or one of its aliases shown as a model."""
     return ModelBody(
         id=alias or model.id,
         created=model.created,
@@ -60,18 +59,18 @@ def _for_anthropic(body: ModelBody) -> AnthropicModel:
     operation_id="models",
     summary="List the installed models",
     description=(
-        "`task` says whether a model generates text or makes embeddings. Aliases that are no patterns are "
-        "listed too. With the header `anthropic-version` in Anthropic's words."
+        "`task` tells whether a model generates text, makes embeddings or ranks. Plain aliases are "
+        "listed too. With the header `anthropic-version`, in Anthropic's format."
     ),
     tags=["models"],
 )
 async def list_models(
-    request: Request[Any, Any, Any], agent: Agent
+    request: Request[Any, Any, Any], models: ModelAdmin
 ) -> ModelList | AnthropicModelList:
-    models = await agent.listing()
-    bodies = [_body(model) for model in models]
+    found = await models.listing()
+    bodies = [_body(model) for model in found]
     bodies += [
-        _body(model, alias) for model in models for alias in model.aliases if not is_pattern(alias)
+        _body(model, alias) for model in found for alias in model.aliases if not is_pattern(alias)
     ]
     if ANTHROPIC_VERSION not in request.headers:
         return ModelList(data=bodies)
@@ -85,17 +84,17 @@ async def list_models(
     operation_id="model",
     summary="One installed model",
     description=(
-        "Ids with slashes resolve as they are, aliases to their models. With the header "
-        "`anthropic-version` in Anthropic's words."
+        "Ids may have slashes; aliases resolve to their models. With the header "
+        "`anthropic-version`, in Anthropic's format."
     ),
     tags=["models"],
     responses={404: ResponseSpec(ErrorBody, description="Unknown model")},
     sync_to_thread=False,
 )
 def get_model(
-    request: Request[Any, Any, Any], agent: Agent, model_id: str
+    request: Request[Any, Any, Any], models: ModelAdmin, model_id: str
 ) -> ModelBody | AnthropicModel:
-    body = _body(agent.model(model_id.lstrip("/")))
+    body = _body(models.model(model_id.lstrip("/")))
     return _for_anthropic(body) if ANTHROPIC_VERSION in request.headers else body
 
 
@@ -111,18 +110,18 @@ _CHANGES = {
     operation_id="change_model",
     summary="POST /v1/models/{id}/load or /v1/models/{id}/unload",
     description=(
-        "`load` loads a model before it is asked for. `unload` ends its worker, and with it the requests "
-        "that run on it; all its memory comes back."
+        "`load` loads a model before its first request. `unload` ends its worker, and with it the requests "
+        "that run on it; all its memory is released."
     ),
     tags=["models"],
     status_code=200,
     responses=_CHANGES,
 )
-async def change_model(agent: Agent, path: str) -> ModelBody:
-    # A path parameter of this kind takes the rest of the path, since ids may have slashes.
+async def change_model(models: ModelAdmin, path: str) -> ModelBody:
+    # A `path` parameter takes the rest of the path, since ids may have slashes.
     model_id, _, action = path.strip("/").rpartition("/")
     if action == "load":
-        return _body(await agent.load(model_id))
+        return _body(await models.load(model_id))
     if action == "unload":
-        return _body(await agent.unload(model_id))
-    raise NotFound(f"POST /v1/models{path} is nothing: end it with /load or /unload.")
+        return _body(await models.unload(model_id))
+    raise NotFound(f"POST /v1/models{path} does not exist: end the path with /load or /unload.")

@@ -1,17 +1,17 @@
-"""`POST /v1/rerank`, and where vLLM, Cohere and Text Embeddings Inference have it."""
+"""`POST /v1/rerank`, and the paths that vLLM, Cohere and Text Embeddings Inference use for it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import msgspec
-from litestar import Request, post
+from litestar import post
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import origin_of
+from edgeagent.api.http.caller import ApiRequest, origin_of
 from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.rerank import RerankAnswer, RerankRequest
@@ -20,7 +20,7 @@ from edgeagent.types.questions import RerankSpec, Scores
 
 
 def encoded_ranking(scores: Scores, body: RerankRequest, model: str, answer_id: str) -> bytes:
-    """The answer's body. Documents that are equally relevant keep their order."""
+    """The body of the answer. Documents of equal relevance keep their order."""
     order = sorted(range(len(scores.values)), key=lambda i: -scores.values[i])
     if body.texts is not None:
         return msgspec.json.encode(
@@ -56,10 +56,10 @@ def _route(path: str, operation_id: str) -> HTTPRouteHandler:
         path,
         operation_class=body_operation(RerankRequest),
         operation_id=operation_id,
-        summary="Order documents by how well they answer a query",
+        summary="Rank documents by their relevance to a query",
         description=(
-            "By a cross-encoder, a model whose `task` in GET /v1/models is `rerank`; in the shapes of Jina's "
-            "and Cohere's APIs. A document that does not fit beside the query is refused, unless `truncate` "
+            "By a cross-encoder, whose `task` in GET /v1/models is `rerank`; in the formats of Jina's "
+            "and Cohere's APIs. A document that does not fit with the query is refused, unless `truncate` "
             "is true."
         ),
         tags=["embeddings"],
@@ -67,16 +67,16 @@ def _route(path: str, operation_id: str) -> HTTPRouteHandler:
         responses={
             200: ResponseSpec(RerankAnswer, description="The documents, the most relevant first"),
             400: ResponseSpec(ErrorBody, description="The request is not valid"),
-            404: ResponseSpec(ErrorBody, description="Unknown model, or none that ranks"),
+            404: ResponseSpec(ErrorBody, description="Unknown model, or no ranking model"),
             429: ResponseSpec(
-                ErrorBody, description="The queue is full, or a bound of the key is reached"
+                ErrorBody, description="The queue is full, or a limit of the key is reached"
             ),
             503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
         },
     )
-    async def handle(request: Request[Any, Any, Any], one_shots: OneShotService) -> ASGIApp:
+    async def handle(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:
         body = await read_body(request, RerankRequest)
-        decision = await one_shots.model_for("rerank", body.model)
+        decision = await one_shots.chooser.for_task("rerank", body.model)
         spec = RerankSpec(
             query=body.query,
             documents=body.inputs(),

@@ -1,65 +1,48 @@
-"""`POST /v1/responses`: answer a turn, streamed, whole or in the background, and keep it."""
+"""`POST /v1/responses`: answer a turn, streamed, whole or in the background, and store it."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from litestar import Request, post
+from litestar import post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
-from edgeagent.api.http.background_stream import BackgroundStreamResponse, JsonResponse
+from edgeagent.api.http.background_stream import BackgroundStreamResponse
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import caller_of, origin_of
-from edgeagent.api.http.errors import translate
-from edgeagent.api.http.limits import Admission
-from edgeagent.api.http.one_shot import OneShotResponse
+from edgeagent.api.http.caller import ApiRequest, bounded_priority, caller_of, origin_of
+from edgeagent.api.http.context import context_of
+from edgeagent.api.http.one_shot import JsonResponse, OneShotResponse
 from edgeagent.api.http.stream import AnswerResponse
-from edgeagent.api.http.usage import tokens_of
+from edgeagent.api.openai.response_writer import ResponseWriter
 from edgeagent.api.openai.schemas.common import ErrorBody
-from edgeagent.api.openai.schemas.items import kept
+from edgeagent.api.openai.schemas.items import HostedItem, InputItem, item_bodies
 from edgeagent.api.openai.schemas.responses import (
     ResponseAnswer,
+    ResponseInput,
     ResponseRequest,
     TokenCount,
     TokenCountRequest,
 )
-from edgeagent.api.openai.turn import Turn, prepare, question
-from edgeagent.engine.client import EngineClient
-from edgeagent.errors import EdgeAgentError, Interrupted
-from edgeagent.serving.answer import Agent, Answer
-from edgeagent.serving.archive import Archive
-from edgeagent.serving.background import BackgroundResponse, BackgroundResponses
-from edgeagent.serving.conversations import WHY_INTERRUPTED, Conversations
+from edgeagent.serving.chat import ChatInput
 from edgeagent.serving.one_shot import OneShotService
-from edgeagent.serving.prefix_store import PrefixStore
+from edgeagent.serving.turn import PARAMS, DialogueInput, TurnInput, TurnService
 from edgeagent.settings import Settings
-from edgeagent.store.rows import subject_of
-from edgeagent.types.generation import GenerateSpec
-from edgeagent.types.questions import CountSpec
-
-logger = logging.getLogger(__name__)
+from edgeagent.types.caller import Caller
 
 _encode = msgspec.json.encode
 
-PARAMS = {
-    "messages": "input",
-    "max_tokens": "max_output_tokens",
-    "response_format": "text.format",
-}
-
 _REFUSED = {
     400: ResponseSpec(
-        ErrorBody, description="The request is not valid, or its history is not whole"
+        ErrorBody, description="The request is not valid, or its history is incomplete"
     ),
     404: ResponseSpec(ErrorBody, description="Unknown model, conversation or item"),
     409: ResponseSpec(
-        ErrorBody, description="The conversation is being answered in, or nothing is kept"
+        ErrorBody, description="The conversation is in use, or this daemon stores nothing"
     ),
-    429: ResponseSpec(ErrorBody, description="The queue is full, or a bound of the key is reached"),
+    429: ResponseSpec(ErrorBody, description="The queue is full, or a limit of the key is reached"),
     503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
 }
 
@@ -68,66 +51,36 @@ _REFUSED = {
     "/v1/responses",
     operation_class=body_operation(ResponseRequest),
     operation_id="respond",
-    summary="Answer a turn, and keep it",
+    summary="Answer a turn, and store it",
     description=(
-        "With `stream`, `response.*` events. What stood before comes from `previous_response_id` or "
-        "`conversation`. With `background` the answer goes on without its client: GET it, or cancel it."
+        "With `stream`, `response.*` events. The history comes from `previous_response_id` or "
+        "`conversation`. With `background` the answer continues without its client: GET it, or cancel it."
     ),
     tags=["responses"],
     status_code=200,
     responses={200: ResponseSpec(ResponseAnswer, description="The answer")} | _REFUSED,
 )
-async def respond(
-    request: Request[Any, Any, Any],
-    agent: Agent,
-    archive: Archive,
-    conversations: Conversations,
-    prefix_store: PrefixStore,
-    background: BackgroundResponses,
-    settings: Settings,
-) -> ASGIApp:
+async def respond(request: ApiRequest, turns: TurnService, settings: Settings) -> ASGIApp:
     body = await read_body(request, ResponseRequest)
-    turn = await prepare(
-        body,
-        origin_of(request),
-        caller_of(request),
-        agent,
-        archive,
-        conversations,
-        prefix_store,
-        settings,
-    )
-
-    async def recall(client: EngineClient) -> None:
-        if turn.history is not None:
-            await prefix_store.recall(client, turn.position)
-
-    answer = agent.ask(turn.origin, turn.decision, turn.spec, recall, notes=turn.notes)
+    turn = await turns.begin(origin_of(request), turn_input(body, caller_of(request), settings))
     if body.background:
-        admission = request.scope["state"]["admission"].extended()
-        try:
-            run = await begin(turn, answer, conversations, prefix_store, background, admission)
-        except BaseException:
+        admission = context_of(request.scope).known_admission.extended()
+
+        def at_end() -> None:
+            admission.charge(turn.answer.n_tokens)
             admission.release()
-            turn.release()
-            await answer.release()
-            raise
+
+        running = await turns.start_in_background(turn, at_end)
         if body.stream:
             return BackgroundStreamResponse(
-                run, 0, settings.http.ping_interval_s, settings.http.write_timeout_s
+                running, 0, settings.http.ping_interval_s, settings.http.write_timeout_s
             )
-        return JsonResponse(run.show())
-
-    async def keep(answer: Answer) -> None:
-        turn.writer.settle(answer)
-        await _keep(turn, conversations)
-        remember(turn, answer, prefix_store)
-
+        return JsonResponse(running.show())
     return AnswerResponse(
-        answer,
-        turn.writer,
-        keep=keep if turn.is_stored or turn.conversation_id is not None else None,
-        ended=lambda _: turn.release(),
+        turn.answer,
+        ResponseWriter(turn.builder, is_stream=bool(body.stream)),
+        keep=(lambda: turns.keep(turn)) if turn.is_kept else None,
+        ended=turn.release,
         params=PARAMS,
         is_stream=bool(body.stream),
         ping_interval_s=settings.http.ping_interval_s,
@@ -139,118 +92,102 @@ async def respond(
     "/v1/responses/input_tokens",
     operation_class=body_operation(TokenCountRequest),
     operation_id="count_input_tokens",
-    summary="Count the tokens of what would be asked",
-    description="With the history, and all that the model's template puts around it, tools included.",
+    summary="Count the tokens of a turn",
+    description="Including the history and everything that the model's template adds, such as tools.",
     tags=["responses"],
     status_code=200,
     responses={200: ResponseSpec(TokenCount, description="The count")} | _REFUSED,
 )
 async def count_input_tokens(
-    request: Request[Any, Any, Any],
-    agent: Agent,
-    one_shots: OneShotService,
-    conversations: Conversations,
+    request: ApiRequest, turns: TurnService, one_shots: OneShotService
 ) -> ASGIApp:
     body = await read_body(request, TokenCountRequest)
     origin = origin_of(request)
-    decision = agent.route(body.model)
-    _, _, prompt = await question(body, origin.owner, conversations)
-    spec = CountSpec(
-        request=GenerateSpec(prompts=[prompt], tools=body.tool_use(caller_of(request)))
-    )
+    decision = one_shots.chooser.for_text(body.model)
+    dialogue = await turns.dialogue(origin.owner, dialogue_input(body))
+    tools = body.tool_use(caller_of(request))
     return OneShotResponse(
-        one_shots.ask(origin, decision, spec),
+        one_shots.count(origin, decision, dialogue.prompt, tools),
         lambda n_tokens: _encode({"object": "response.input_tokens", "input_tokens": n_tokens}),
     )
 
 
-async def _keep(turn: Turn, conversations: Conversations) -> None:
-    """Store a whole turn; of one that is not stored, what belongs to its conversation."""
-    if turn.is_stored:
-        await conversations.keep(turn.stored(), [turn.about])
-        return
-    assert turn.conversation_id is not None
-    items = [
-        *(kept(item, is_input=True) for item in turn.inputs),
-        *(kept(item, is_input=False) for item in turn.writer.response["output"]),
-    ]
-    await conversations.add(
-        turn.origin.owner, turn.conversation_id, items, [turn.about, subject_of(turn.body.metadata)]
+def turn_input(body: ResponseRequest, caller: Caller, settings: Settings) -> TurnInput:
+    """The input of the service, made of the body. Raises: InvalidParameter."""
+    offer = body.tool_offer()
+    return TurnInput(
+        chat=ChatInput(
+            model=body.model,
+            prompts=[],
+            sampling=body.sampling,
+            tools=lambda has_own: body.tool_use(caller, has_own=has_own),
+            max_tokens=body.max_output_tokens,
+            clamps=settings.api.clamps(by_default=False),
+            stop=body.stops(),
+            ignore_eos=body.ignore_eos,
+            priority=bounded_priority(caller, body.priority),
+            form=body.form(),
+            logprobs=body.n_logprobs,
+            metadata=body.metadata or {},
+            notes=[*offer.notes, *notes_on(body.items)],
+        ),
+        dialogue=dialogue_input(body),
+        shown=shown_fields(body),
+        is_stored=body.store,
+        is_background=bool(body.background),
+        wants_logprobs=body.n_logprobs is not None,
+        offer=offer,
     )
 
 
-def remember(turn: Turn, answer: Answer, prefix_store: PrefixStore) -> None:
-    """Have kept what was computed of a turn that is on disk."""
-    prefix_store.observe(turn.decision.model_id, answer.usages[0])
-    if turn.is_stored and answer.engine_request is not None:
-        prefix_store.remember(*answer.engine_request, turn.position)
+def dialogue_input(body: ResponseInput) -> DialogueInput:
+    """The history that the body continues, and its new items."""
+    return DialogueInput(
+        items=item_bodies(body.items),
+        instructions=body.instructions,
+        previous_id=body.previous_response_id,
+        conversation_id=body.conversation.id if body.conversation is not None else None,
+        variables=body.variables(),
+        may_drop=body.truncation == "auto",
+    )
 
 
-async def begin(
-    turn: Turn,
-    answer: Answer,
-    conversations: Conversations,
-    prefix_store: PrefixStore,
-    background: BackgroundResponses,
-    admission: Admission,
-) -> BackgroundResponse:
-    """Store an answer that is open, and go on with it in a task of its own."""
-    run = BackgroundResponse(turn.id, turn.origin.owner, turn.writer.now, turn.conversation_id)
-    await conversations.begin(turn.stored(with_outputs=False), [turn.about])
-    run.publish(turn.writer.begin())
-
-    async def work() -> None:
-        try:
-            await _answer(turn, answer, conversations, run)
-            if turn.writer.response["status"] in ("completed", "incomplete"):
-                remember(turn, answer, prefix_store)
-        finally:
-            turn.release()
-            admission.charge(tokens_of(answer))
-            admission.release()
-
-    background.start(run, work)
-    return run
+def notes_on(items: Sequence[InputItem]) -> list[str]:
+    """Notes about items that were left out."""
+    kinds = {item.type[:60] for item in items if isinstance(item, HostedItem)}
+    return [
+        f"input: items of type `{kind}` cannot be read by a model here and were left out."
+        for kind in sorted(kinds)
+    ]
 
 
-async def _answer(
-    turn: Turn, answer: Answer, conversations: Conversations, run: BackgroundResponse
-) -> None:
-    """A background answer to its end, whichever that is."""
-    writer = turn.writer
-    try:
-        try:
-            await answer.begin()
-            while chunks := await answer.take():
-                run.publish(writer.listed(chunks))
-        finally:
-            await answer.release()
-        writer.settle(answer)
-        await _finish(turn, conversations)
-        run.publish(writer.finish(answer))
-    except asyncio.CancelledError:
-        stopped = Interrupted(WHY_INTERRUPTED)
-        events = writer.fail(stopped) if run.is_stopping else writer.cancel()
-        await _end_badly(turn, conversations, run, events)
-    except Exception as exc:
-        error = translate(exc)
-        error.param = PARAMS.get(error.param or "", error.param)
-        await _end_badly(turn, conversations, run, writer.fail(error))
-
-
-async def _end_badly(
-    turn: Turn, conversations: Conversations, run: BackgroundResponse, events: list[bytes]
-) -> None:
-    """Keep how it ended, if that is possible; if not, the next start finds that it did not."""
-    try:
-        await _finish(turn, conversations)
-    except EdgeAgentError as exc:
-        logger.warning("response_not_kept id=%s code=%s", turn.id, exc.code)
-    run.publish(events)
-
-
-async def _finish(turn: Turn, conversations: Conversations) -> None:
-    await conversations.finish(turn.stored(with_inputs=False))
+def shown_fields(body: ResponseRequest) -> dict[str, Any]:
+    """The fields of the response object that repeat the request."""
+    format_ = body.text.format if body.text is not None else None
+    choice = body.tool_choice or "auto"
+    return {
+        "instructions": body.instructions,
+        "max_output_tokens": body.max_output_tokens,
+        "max_tool_calls": body.max_tool_calls,
+        "parallel_tool_calls": body.parallel_tool_calls is not False,
+        "previous_response_id": body.previous_response_id,
+        "conversation": body.conversation.model_dump() if body.conversation else None,
+        "prompt_cache_key": body.prompt_cache_key,
+        "reasoning": {
+            "effort": body.reasoning.effort if body.reasoning else None,
+            "summary": body.reasoning.summary if body.reasoning else None,
+        },
+        "safety_identifier": body.safety_identifier,
+        "text": {
+            "format": format_.shown() if format_ is not None else {"type": "text"},
+            "verbosity": (body.text.verbosity if body.text else None) or "medium",
+        },
+        "tool_choice": choice if isinstance(choice, str) else choice.model_dump(exclude_none=True),
+        "tools": [shown for tool in body.tools or [] if (shown := tool.shown()) is not None],
+        "top_logprobs": body.top_logprobs or 0,
+        "truncation": body.truncation or "disabled",
+        "user": body.user,
+    }
 
 
 HANDLERS = [respond, count_input_tokens]

@@ -1,78 +1,50 @@
-"""`/v1/responses/{id}` and below: what is kept of an answer, and the end of one that is still made."""
+"""`/v1/responses/{id}` and below: show, follow, cancel and delete responses."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Request, delete, get, post
+from litestar import delete, get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter, QueryParameter
 from litestar.types import ASGIApp
 
-from edgeagent.api.http.background_stream import BackgroundStreamResponse, JsonResponse
-from edgeagent.api.http.caller import caller_of
+from edgeagent.api.http.background_stream import BackgroundStreamResponse
+from edgeagent.api.http.caller import ApiRequest, caller_of
+from edgeagent.api.http.one_shot import JsonResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.responses import ResponseAnswer
-from edgeagent.api.openai.schemas.stored_chats import Deleted, StoredList
+from edgeagent.api.openai.schemas.stored_chats import DeletionBody, StoredList
 from edgeagent.api.openai.stored_chats import After, Limit, Order, as_list
 from edgeagent.errors import InvalidParameter
-from edgeagent.serving.archive import Archive
-from edgeagent.serving.background import BackgroundResponses
-from edgeagent.serving.conversations import INTERRUPTED, Conversations
+from edgeagent.serving.conversations import Conversations
+from edgeagent.serving.stored_responses import StoredResponses
 from edgeagent.settings import Settings
-from edgeagent.store.responses import OPEN
 from edgeagent.types.pages import PAGE, Page
 
 _TAGS = ["responses"]
-_ABSENT = {404: ResponseSpec(ErrorBody, description="Nothing of that id is stored for this key")}
+_ABSENT = {404: ResponseSpec(ErrorBody, description="Nothing with this id is stored for this key")}
 
-Call = Request[Any, Any, Any]
-Include = Annotated[list[str] | None, Parameter(description="accepted: everything is shown")]
+Include = Annotated[list[str] | None, Parameter(description="accepted; everything is shown")]
 IncludeList = Annotated[
-    list[str] | None, QueryParameter(name="include[]", description="as the SDK writes it")
+    list[str] | None, QueryParameter(name="include[]", description="the name in the SDK")
 ]
-
-
-def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A stored response as it was sent, or what is left of it."""
-    body = row["body"]
-    if body is None:
-        body = {
-            "id": row["id"], "object": "response", "created_at": row["created_ms"] // 1000,
-            "model": row["model"], "error": None, "incomplete_details": None, "instructions": None,
-            "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "metadata": {},
-            "previous_response_id": row["previous_id"], "usage": None, "text": {},
-        }  # fmt: skip
-    found: dict[str, Any] = body | {"status": row["status"], "output": row["output"]}
-    if row["status"] in OPEN:  # and nobody is at it
-        found |= {"status": "failed", "error": INTERRUPTED}
-    return found
-
-
-async def _find(
-    owner: str, response_id: str, conversations: Conversations, background: BackgroundResponses
-) -> dict[str, Any]:
-    live = background.live(owner, response_id)
-    return (
-        live.show() if live is not None else shown(await conversations.response(owner, response_id))
-    )
 
 
 @get(
     "/v1/responses/{response_id:str}",
     operation_id="get_response",
-    summary="Show a stored response, or how far one in the background is",
+    summary="Show a stored response, or a response in the background so far",
     description=(
-        "With `stream`, the events of a response in the background after number `starting_after`, while "
-        "it is made and for a while after it."
+        "With `stream`, the events of a response in the background after number `starting_after`, while it "
+        "is made and for a while after that."
     ),
     tags=_TAGS,
     responses={200: ResponseSpec(ResponseAnswer, description="The response")} | _ABSENT,
 )
 async def get_response(
-    request: Call,
-    conversations: Conversations,
-    background: BackgroundResponses,
+    request: ApiRequest,
+    responses: StoredResponses,
     settings: Settings,
     response_id: str,
     stream: bool = False,
@@ -85,81 +57,56 @@ async def get_response(
     if not stream:
         if starting_after is not None:
             raise InvalidParameter(
-                "`starting_after` says where a stream goes on: add `stream=true`, or leave it out.",
+                "`starting_after` is the last event of a stream: add `stream=true`, or leave it out.",
                 param="starting_after",
             )
-        return JsonResponse(await _find(owner, response_id, conversations, background))
-    run = background.find(owner, response_id)
-    if run is None:
-        await conversations.response(owner, response_id)
-        raise InvalidParameter(
-            f"The events of {response_id} are not kept any more, or it was not made in the background: "
-            "leave `stream` out.",
-            param="stream",
-        )
+        return JsonResponse(await responses.find(owner, response_id))
+    running = await responses.events(owner, response_id)
     n_seen = 0 if starting_after is None else starting_after + 1
     return BackgroundStreamResponse(
-        run, n_seen, settings.http.ping_interval_s, settings.http.write_timeout_s
+        running, n_seen, settings.http.ping_interval_s, settings.http.write_timeout_s
     )
 
 
 @delete(
     "/v1/responses/{response_id:str}",
     operation_id="delete_response",
-    summary="Delete a stored response with what was asked, also from its conversation",
+    summary="Delete a stored response with its input, also from its conversation",
     tags=_TAGS,
     status_code=200,
     responses=_ABSENT,
 )
 async def delete_response(
-    request: Call,
-    archive: Archive,
-    conversations: Conversations,
-    background: BackgroundResponses,
-    response_id: str,
-) -> Deleted:
-    owner = caller_of(request).owner
-    await conversations.response(owner, response_id)
-    await background.end(owner, response_id)
-    await archive.delete_response(owner, response_id)
-    return Deleted(id=response_id, object="response")
+    request: ApiRequest, responses: StoredResponses, response_id: str
+) -> DeletionBody:
+    await responses.delete(caller_of(request).owner, response_id)
+    return DeletionBody(id=response_id, object="response")
 
 
 @post(
     "/v1/responses/{response_id:str}/cancel",
     operation_id="cancel_response",
-    summary="End a response in the background; one that has ended is shown",
+    summary="Cancel a response in the background; one that has ended is shown",
     tags=_TAGS,
     status_code=200,
     responses={200: ResponseSpec(ResponseAnswer, description="The response")} | _ABSENT,
 )
 async def cancel_response(
-    request: Call, conversations: Conversations, background: BackgroundResponses, response_id: str
+    request: ApiRequest, responses: StoredResponses, response_id: str
 ) -> ASGIApp:
-    owner = caller_of(request).owner
-    found = await _find(owner, response_id, conversations, background)
-    if not found.get("background"):
-        raise InvalidParameter(
-            f"{response_id} was not made in the background: close its connection to end one that is.",
-            param="response_id",
-        )
-    run = background.live(owner, response_id)
-    if run is None:
-        return JsonResponse(found)
-    await run.cancel()
-    return JsonResponse(await _find(owner, response_id, conversations, background))
+    return JsonResponse(await responses.cancel(caller_of(request).owner, response_id))
 
 
 @get(
     "/v1/responses/{response_id:str}/input_items",
     operation_id="list_input_items",
-    summary="List what a stored response was asked",
-    description="The items of its own request, without what stood before.",
+    summary="List the input of a stored response",
+    description="The items of its own request, without the history.",
     tags=_TAGS,
     responses=_ABSENT,
 )
 async def list_input_items(
-    request: Call,
+    request: ApiRequest,
     conversations: Conversations,
     response_id: str,
     after: After = None,

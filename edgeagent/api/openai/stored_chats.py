@@ -1,38 +1,38 @@
-"""`GET /v1/chat/completions` and below: answers that were asked to be stored; usage, feedback, search."""
+"""`GET /v1/chat/completions` and below: stored chats; also usage, feedback and search."""
 
 from __future__ import annotations
 
 import time
 from typing import Annotated, Any, Literal
 
-from litestar import Request, delete, get, post
+from litestar import delete, get, post
 from litestar.params import Parameter
 
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import caller_of
+from edgeagent.api.http.caller import ApiRequest, caller_of
 from edgeagent.api.openai.schemas.stored_chats import (
-    Deleted,
+    DeletionBody,
     FeedbackRequest,
     MetadataRequest,
     StoredList,
     UsageReport,
 )
-from edgeagent.errors import NotFound
 from edgeagent.serving.archive import Archive
-from edgeagent.types.ids import CHAT_PREFIX
+from edgeagent.serving.stored_chats import StoredChats
 from edgeagent.types.pages import MAX_PAGE, PAGE, Page
 
 _DAY_S = 86_400
 _TAGS = ["stored"]
 
-After = Annotated[str | None, Parameter(max_length=100, description="id of the last one seen")]
-Limit = Annotated[int, Parameter(ge=1, le=MAX_PAGE, description="most of one page")]
+After = Annotated[
+    str | None, Parameter(max_length=100, description="id of the last item of the previous page")
+]
+Limit = Annotated[int, Parameter(ge=1, le=MAX_PAGE, description="maximum of one page")]
 Order = Literal["asc", "desc"]
-Call = Request[Any, Any, Any]
 
 
 def as_list(rows: list[dict[str, Any]], has_more: bool) -> StoredList:
-    """A page as the API shows it."""
+    """A page in the format of the API."""
     return StoredList(
         data=rows,
         first_id=rows[0]["id"] if rows else None,
@@ -41,36 +41,18 @@ def as_list(rows: list[dict[str, Any]], has_more: bool) -> StoredList:
     )
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A stored answer as it was sent, or what is left of it."""
-    if row["body"] is not None:
-        return dict(row["body"])
-    return {
-        "id": row["id"], "object": "chat.completion", "created": row["created_ms"] // 1000,
-        "model": row["model"], "choices": [], "metadata": {},
-    }  # fmt: skip
-
-
-async def _chat(archive: Archive, request: Call, completion_id: str) -> dict[str, Any]:
-    if not completion_id.startswith(CHAT_PREFIX):
-        raise NotFound(
-            f"{completion_id[:80]!r} is no chat completion: its id begins with {CHAT_PREFIX}."
-        )
-    return await archive.response(caller_of(request).owner, completion_id)
-
-
 @get("/v1/chat/completions", operation_id="list_chats", summary="List stored chats", tags=_TAGS)
 async def list_chats(
-    request: Call,
-    archive: Archive,
+    request: ApiRequest,
+    stored_chats: StoredChats,
     after: After = None,
     limit: Limit = PAGE,
     order: Order = "asc",
     model: str | None = None,
 ) -> StoredList:
     page = Page(after, limit, order == "desc")
-    found = await archive.responses(caller_of(request).owner, page, prefix=CHAT_PREFIX, model=model)
-    return as_list([_shown(row) for row in found.rows], found.has_more)
+    found = await stored_chats.listed(caller_of(request).owner, page, model)
+    return as_list(found.rows, found.has_more)
 
 
 @get(
@@ -79,8 +61,10 @@ async def list_chats(
     summary="Show a stored chat",
     tags=_TAGS,
 )
-async def get_chat(request: Call, archive: Archive, completion_id: str) -> dict[str, Any]:
-    return _shown(await _chat(archive, request, completion_id))
+async def get_chat(
+    request: ApiRequest, stored_chats: StoredChats, completion_id: str
+) -> dict[str, Any]:
+    return await stored_chats.find(caller_of(request).owner, completion_id)
 
 
 @post(
@@ -91,11 +75,12 @@ async def get_chat(request: Call, archive: Archive, completion_id: str) -> dict[
     tags=_TAGS,
     status_code=200,
 )
-async def update_chat(request: Call, archive: Archive, completion_id: str) -> dict[str, Any]:
+async def update_chat(
+    request: ApiRequest, stored_chats: StoredChats, completion_id: str
+) -> dict[str, Any]:
     body = await read_body(request, MetadataRequest)
-    await _chat(archive, request, completion_id)
-    row = await archive.relabel(caller_of(request).owner, completion_id, body.metadata or {})
-    return _shown(row)
+    owner = caller_of(request).owner
+    return await stored_chats.update(owner, completion_id, body.metadata or {})
 
 
 @delete(
@@ -105,49 +90,42 @@ async def update_chat(request: Call, archive: Archive, completion_id: str) -> di
     tags=_TAGS,
     status_code=200,
 )
-async def delete_chat(request: Call, archive: Archive, completion_id: str) -> Deleted:
-    await _chat(archive, request, completion_id)
-    await archive.delete_response(caller_of(request).owner, completion_id)
-    return Deleted(id=completion_id, object="chat.completion.deleted")
+async def delete_chat(
+    request: ApiRequest, stored_chats: StoredChats, completion_id: str
+) -> DeletionBody:
+    await stored_chats.delete(caller_of(request).owner, completion_id)
+    return DeletionBody(id=completion_id, object="chat.completion.deleted")
 
 
 @get(
     "/v1/chat/completions/{completion_id:str}/messages",
     operation_id="list_chat_messages",
-    summary="List what was asked in a stored chat",
+    summary="List the messages of the request of a stored chat",
     tags=_TAGS,
 )
 async def list_messages(
-    request: Call,
-    archive: Archive,
+    request: ApiRequest,
+    stored_chats: StoredChats,
     completion_id: str,
     after: After = None,
     limit: Limit = PAGE,
     order: Order = "asc",
 ) -> StoredList:
-    await _chat(archive, request, completion_id)
-    owner = caller_of(request).owner
     page = Page(after, limit, order == "desc")
-    found = await archive.items(owner, "response_id", completion_id, page)
-    rows = [
-        {"id": row["id"]} | (row["body"] or {})
-        for row in found.rows
-        if row["is_input"]
-        and row["kind"] not in ("function_call", "custom_tool_call")  # its message has it
-    ]
-    return as_list(rows, found.has_more)
+    found = await stored_chats.messages(caller_of(request).owner, completion_id, page)
+    return as_list(found.rows, found.has_more)
 
 
 @get(
     "/v1/usage",
     operation_id="usage",
     summary="Requests and tokens by day and model",
-    description="Of the key's owner. `since` and `until` in Unix seconds; the last 30 days by default. "
-    "Requests of the last seconds may be missing: they are written together.",
+    description="For the owner of the key. `since` and `until` in Unix seconds; the last 30 days by default. "
+    "Requests of the last seconds may be missing, since rows are written in groups.",
     tags=_TAGS,
 )
 async def usage(
-    request: Call,
+    request: ApiRequest,
     archive: Archive,
     since: Annotated[int | None, Parameter(ge=0, le=1 << 40)] = None,
     until: Annotated[int | None, Parameter(ge=0, le=1 << 40)] = None,
@@ -164,11 +142,11 @@ async def usage(
     "/v1/feedback",
     operation_class=body_operation(FeedbackRequest),
     operation_id="feedback",
-    summary="Say what an answer was worth",
+    summary="Rate an answer",
     tags=_TAGS,
     status_code=201,
 )
-async def give_feedback(request: Call, archive: Archive) -> dict[str, Any]:
+async def give_feedback(request: ApiRequest, archive: Archive) -> dict[str, Any]:
     body = await read_body(request, FeedbackRequest)
     await archive.rate(caller_of(request).owner, body.target_id, body.rating, body.comment)
     return {"object": "feedback", "target_id": body.target_id, "rating": body.rating}
@@ -178,11 +156,11 @@ async def give_feedback(request: Call, archive: Archive) -> dict[str, Any]:
     "/v1/search",
     operation_id="search",
     summary="Search what is stored",
-    description="Items that have all the words of `q`; the last word may be only begun.",
+    description="Items that contain all words of `q`; the last word may be a prefix.",
     tags=_TAGS,
 )
 async def find(
-    request: Call,
+    request: ApiRequest,
     archive: Archive,
     q: Annotated[str, Parameter(min_length=1, max_length=1000)],
     limit: Limit = PAGE,

@@ -1,17 +1,15 @@
-"""`POST /tokenize` and `POST /detokenize`: a model's own vocabulary, in the shapes of llama.cpp's server
-and of vLLM's."""
+"""`POST /tokenize` and `POST /detokenize`: a model's vocabulary, in the formats of llama.cpp's server and
+of vLLM."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
-from litestar import Request, get, post
+from litestar import get, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
-from edgeagent.api.http.caller import origin_of
+from edgeagent.api.http.caller import ApiRequest, origin_of
 from edgeagent.api.http.one_shot import OneShotResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.embeddings import (
@@ -21,7 +19,7 @@ from edgeagent.api.openai.schemas.embeddings import (
     TokenizeRequest,
     TokenizerInfo,
 )
-from edgeagent.serving.answer import Agent
+from edgeagent.routing.decision import Decision
 from edgeagent.serving.one_shot import OneShotService
 from edgeagent.types.questions import DetokenizeSpec, TokenizeSpec
 
@@ -29,13 +27,14 @@ from edgeagent.types.questions import DetokenizeSpec, TokenizeSpec
 @get(
     "/tokenizer_info",
     operation_id="tokenizer_info",
-    summary="What evaluation harnesses ask of a vocabulary, as vLLM has it (extension)",
-    description="Of the model named in the query, or the default one, which is loaded for that.",
+    summary="Facts about a vocabulary for evaluation harnesses, in vLLM's format (extension)",
+    description="Of the model in the query, or the default one. Loads the model.",
     tags=["tokens"],
     responses={404: ResponseSpec(ErrorBody, description="Unknown model")},
 )
-async def tokenizer_info(agent: Agent, model: str = "default") -> TokenizerInfo:
-    facts = await agent.engine_facts(model)
+async def tokenizer_info(one_shots: OneShotService, model: str = "default") -> TokenizerInfo:
+    model_id = one_shots.chooser.model_id(model)
+    facts = await one_shots.engine_facts(Decision(model_id, "named"))
     return TokenizerInfo(
         bos_token=facts.bos_token,
         eos_token=facts.eos_token,
@@ -57,17 +56,15 @@ _ERRORS = {
     "/tokenize",
     operation_class=body_operation(TokenizeRequest),
     operation_id="tokenize",
-    summary="Cut a text into tokens (extension)",
+    summary="Tokenize a text (extension)",
     tags=["tokens"],
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(TokenizeAnswer, description="The token ids")},
 )
-async def tokenize(
-    request: Request[Any, Any, Any], agent: Agent, one_shots: OneShotService
-) -> ASGIApp:
+async def tokenize(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, TokenizeRequest)
-    decision = one_shots.any_model(body.model)
-    facts = await agent.engine_facts(decision.model_id)
+    decision = one_shots.chooser.for_any_task(body.model)
+    facts = await one_shots.engine_facts(decision)
     spec = TokenizeSpec(
         text=body.text, add_special=body.adds_special, parse_special=body.parse_special
     )
@@ -82,14 +79,14 @@ async def tokenize(
     "/detokenize",
     operation_class=body_operation(DetokenizeRequest),
     operation_id="detokenize",
-    summary="Turn tokens back into text (extension)",
+    summary="Detokenize tokens (extension)",
     tags=["tokens"],
     status_code=200,
     responses=_ERRORS | {200: ResponseSpec(DetokenizeAnswer, description="The text")},
 )
-async def detokenize(request: Request[Any, Any, Any], one_shots: OneShotService) -> ASGIApp:
+async def detokenize(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, DetokenizeRequest)
-    decision = one_shots.any_model(body.model)
+    decision = one_shots.chooser.for_any_task(body.model)
     return OneShotResponse(
         one_shots.ask(origin_of(request), decision, DetokenizeSpec(tokens=body.tokens)),
         lambda text: _encode({"content": text, "prompt": text, "model": decision.model_id}),

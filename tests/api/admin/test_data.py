@@ -13,8 +13,10 @@ from litestar.testing import TestClient
 
 from edgeagent.api.admin import data
 from edgeagent.api.http import errors
+from edgeagent.api.http.context import context_of
 from edgeagent.api.http.limits import Limiter
 from edgeagent.errors import ErasureRunning, NotFound
+from edgeagent.serving.stored_data import StoredData
 from edgeagent.settings import Settings
 from edgeagent.store import audit, audit_anchor, erasure
 from edgeagent.store.database import Database, Options
@@ -85,8 +87,8 @@ def serving(custody):
         async def layer(scope, receive, send):
             if scope["type"] == "http":
                 who = dict(scope["headers"])[b"x-who"].decode()
-                state = scope.setdefault("state", {})
-                state |= {"caller": CALLERS[who], "place": LIMITER.admit(CALLERS[who])}
+                context = context_of(scope)
+                context.caller, context.admission = CALLERS[who], LIMITER.admit(CALLERS[who])
             await app(scope, receive, send)
 
         return layer
@@ -94,7 +96,7 @@ def serving(custody):
     return Litestar(
         data.HANDLERS,
         middleware=[identify],
-        dependencies={"custody": Provide(lambda: custody, sync_to_thread=False)},
+        dependencies={"stored_data": Provide(lambda: StoredData(custody), sync_to_thread=False)},
         exception_handlers={Exception: errors.respond},
     )
 

@@ -15,7 +15,8 @@ from edgeagent.api.anthropic.content import BETWEEN, TextBlock, turns
 from edgeagent.api.anthropic.messages import MessageWriter
 from edgeagent.api.anthropic.schemas import MessagesRequest
 from edgeagent.errors import EngineFailed, InvalidParameter, UnsupportedParameter
-from edgeagent.serving.answer import Answer, Decision
+from edgeagent.routing.decision import Decision
+from edgeagent.serving.answer import Answer
 from edgeagent.types.answer import CallDelta, PromptFacts, TokenChunk, Usage
 from edgeagent.types.generation import GenerateSpec
 from tests.api.wire import anthropic_error_of as error_of
@@ -395,7 +396,7 @@ CHUNKS = [
 def answered(finish: str) -> Answer:
     """An answer of one text that has ended, without an engine."""
     decision = Decision("m", "named")
-    answer = Answer(None, decision, GenerateSpec(prompts=[]), None, lambda answer: None)  # type: ignore[arg-type]
+    answer = Answer(None, decision, GenerateSpec(prompts=[]), None)  # type: ignore[arg-type]
     answer.spec = GenerateSpec(prompts=[None])  # type: ignore[list-item]
     answer.finishes[0], answer.usages[0] = finish, DONE  # type: ignore[assignment]
     return answer

@@ -22,7 +22,8 @@ from edgeagent.catalog.chat_template import ChatTemplate
 from edgeagent.catalog.install.installer import install_file
 from edgeagent.catalog.library import Library
 from edgeagent.errors import EngineFailed, InvalidParameter, UnsupportedParameter
-from edgeagent.serving.answer import Answer, Decision
+from edgeagent.routing.decision import Decision
+from edgeagent.serving.answer import Answer
 from edgeagent.types.answer import CallDelta, TokenChunk, Usage
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.sampling import Sampling
@@ -381,7 +382,7 @@ def test_results_whose_calls_were_cut_off_are_left_out():
 
 
 def test_an_image_says_what_is_missing():
-    with pytest.raises(UnsupportedParameter, match="sees"):
+    with pytest.raises(UnsupportedParameter, match="model for images"):
         turns([{"role": "user", "content": "What is this?", "images": ["aGk="]}])
 
 
@@ -418,7 +419,7 @@ def answered(finish: str) -> Answer:
     """An answer of one text that has ended, without an engine."""
     spec = GenerateSpec(prompts=[None])  # type: ignore[list-item]
     decision = Decision("m", "named")
-    answer = Answer(None, decision, spec, None, lambda answer: None)  # type: ignore[arg-type]
+    answer = Answer(None, decision, spec, None)  # type: ignore[arg-type]
     answer.finishes[0], answer.usages[0] = finish, DONE  # type: ignore[assignment]
     return answer
 

@@ -108,7 +108,7 @@ def test_without_a_name_the_model_that_ranks_answers(served: Served):
         ({"documents": "rain"}, "documents", "list"),
         ({"documents": ["rain", ""]}, "documents", "`documents` 1"),
         ({"documents": ["rain", 5]}, "documents", "`documents` 1"),
-        ({"documents": [{"text": "rain", "id": 4}]}, "documents", "nothing but a `text`"),
+        ({"documents": [{"text": "rain", "id": 4}]}, "documents", "only a `text`"),
         ({"documents": [{"image": "data:"}]}, "documents", "`documents` 0"),
         ({"documents": ["rain"] * 2049}, "documents", "2048"),
         ({"query": ""}, "query", "1 character"),

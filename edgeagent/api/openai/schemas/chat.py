@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from edgeagent.api.http.field_marks import ExtensionField, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS, tool_use
-from edgeagent.api.http.tool_offer import ToolOffer
 from edgeagent.api.openai.schemas.common import (
     GenerationRequest,
     TimingsBody,
@@ -32,6 +31,7 @@ from edgeagent.api.openai.schemas.tools import (
     chosen_name,
 )
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
+from edgeagent.serving.tool_offer import ToolOffer
 from edgeagent.types.caller import Caller
 from edgeagent.types.generation import Form
 from edgeagent.types.prompt import Prompt
@@ -39,14 +39,14 @@ from edgeagent.types.tools import ToolUse
 
 MAX_TEMPLATE_VARIABLES = 16
 MAX_TEMPLATE_BYTES = 16 << 10
-# What we tell a template ourselves.
+# Variables of a template that we set ourselves.
 RESERVED = frozenset({
     "messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "continue_final_message",
 })  # fmt: skip
 
 
 class ChatMessage(BaseModel):
-    """One turn. `content` may be text or a list of text parts, which are joined."""
+    """One message. `content` may be text or a list of text parts, which are joined."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -54,7 +54,7 @@ class ChatMessage(BaseModel):
     content: str | None = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS)] | None = Field(
-        None, description="what an answer asked to be called"
+        None, description="the calls of an answer"
     )
     tool_call_id: CallId | None = Field(None, description="the call whose result `content` is")
 
@@ -69,17 +69,17 @@ class ChatMessage(BaseModel):
             raise ValueError("a message of the role `tool` needs the `tool_call_id` of its call")
         if self.role != "assistant" and self.tool_calls:
             raise ValueError("`tool_calls` go with the role `assistant`")
-        # What else a message holds is the template's to read, as far as a frame can carry it.
+        # Other fields of a message are left to the template, as far as a frame can carry them.
         try:
             msgspec.msgpack.encode(self.model_extra)
         except (OverflowError, RecursionError):
             raise ValueError(
-                "a message holds numbers of at most 64 bits and few nested levels"
+                "a message has numbers of at most 64 bits and few nested levels"
             ) from None
         return self
 
     def for_template(self) -> dict[str, Any]:
-        """As a chat template reads it: `developer` is what templates call `system`."""
+        """As a chat template reads it: templates call `developer` `system`."""
         message = self.model_dump(exclude_none=True)
         message["role"] = "system" if self.role == "developer" else self.role
         message.setdefault("content", "")
@@ -105,10 +105,10 @@ def _part_text(part: Any) -> str:
 
 
 class ChatRequest(GenerationRequest):
-    """OpenAI's chat request. What is accepted and ignored says so."""
+    """OpenAI's chat request. Fields that are accepted and ignored are marked."""
 
     refused: ClassVar[dict[str, tuple[object, ...]]] = {
-        # What `tools` and `tool_choice` were called before; every client of today sends those.
+        # Former names of `tools` and `tool_choice`; current clients send the new ones.
         "functions": ([],),
         "function_call": ("none", "auto"),
         "modalities": (["text"],),
@@ -128,25 +128,25 @@ class ChatRequest(GenerationRequest):
     response_format: ResponseFormat | None = None
     logprobs: bool | None = Field(
         None,
-        description="how probable each token of the content was, before sampling; among those that its "
-        "form allows, where it has one",
+        description="the log-probability of each token, before sampling; among the tokens that the "
+        "format allows, where it has one",
     )
     top_logprobs: int | None = Field(
-        None, ge=0, le=20, description="and so many of the most probable in its place"
+        None, ge=0, le=20, description="the number of most probable alternatives to each token"
     )
     metadata: Metadata | None = Field(
         None,
-        description="kept with a stored answer; `subject` names whom it is about, `domain` what an assistant "
-        "model may be asked for, `escalate` (true, false) whether a larger one may answer",
+        description="stored with the answer; `subject` names the person it is about, `domain` the domain "
+        "for an assistant model, `escalate` (true, false) whether a larger model may answer",
     )
-    store: bool | None = Field(None, description="keep question and answer on this device")
+    store: bool | None = Field(None, description="store question and answer on this device")
     tools: Annotated[list[ChatTool], Field(max_length=MAX_TOOLS)] | None = Field(
         None,
-        description="functions that the model may ask to be called; once its last two calls were the same "
-        "and had their results, it answers in words unless `tool_choice` asks for a call",
+        description="functions that the model may call; once its last two calls were the same "
+        "and had their results, it answers with text unless `tool_choice` asks for a call",
     )
     tool_choice: ToolChoice | None = Field(
-        None, description="default: `auto` with tools; what is required is enforced"
+        None, description="default: `auto` with tools; a required call is enforced"
     )
     parallel_tool_calls: bool | None = Field(
         None, description="whether an answer may have more than one call; default: true"
@@ -154,16 +154,16 @@ class ChatRequest(GenerationRequest):
     reasoning_effort: str | None = Field(
         None,
         max_length=20,
-        description="told to the model's template; `none` also turns `enable_thinking` off",
+        description="passed to the model's template; `none` also turns `enable_thinking` off",
     )
     chat_template_kwargs: Annotated[
         dict[str, Any] | None,
-        ExtensionField("what else the model's template is told, such as `enable_thinking`"),
+        ExtensionField("other variables of the model's template, such as `enable_thinking`"),
     ] = Field(None, max_length=MAX_TEMPLATE_VARIABLES)
     continue_final_message: Annotated[
         bool | None,
         ExtensionField(
-            "the answer goes on with the last message, which is the assistant's and not said again"
+            "the answer continues the last message, which is the assistant's and is not repeated"
         ),
     ] = None
     add_generation_prompt: Annotated[
@@ -175,7 +175,7 @@ class ChatRequest(GenerationRequest):
     verbosity: Annotated[str | None, IgnoredField()] = None
     service_tier: Annotated[str | None, IgnoredField()] = None
     safety_identifier: Annotated[str | None, IgnoredField()] = None
-    prompt_cache_key: Annotated[str | None, IgnoredField("prefixes are found by themselves")] = None
+    prompt_cache_key: Annotated[str | None, IgnoredField("prefixes are found automatically")] = None
     prompt_cache_retention: Annotated[str | None, IgnoredField()] = None
 
     @field_validator("chat_template_kwargs")
@@ -183,7 +183,7 @@ class ChatRequest(GenerationRequest):
     def _is_small(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
         for name in given or ():
             if name in RESERVED or not name.isidentifier():
-                raise ValueError(f"{name[:40]!r} is not for a request to set: leave it out")
+                raise ValueError(f"{name[:40]!r} cannot be set by a request: leave it out")
         try:
             n_bytes = len(msgspec.msgpack.encode(given))
         except (OverflowError, RecursionError):
@@ -191,7 +191,7 @@ class ChatRequest(GenerationRequest):
                 "numbers of at most 64 bits and few nested levels are allowed"
             ) from None
         if n_bytes > MAX_TEMPLATE_BYTES:
-            raise ValueError(f"{n_bytes} bytes, the bound is {MAX_TEMPLATE_BYTES}: say less")
+            raise ValueError(f"{n_bytes} bytes, the limit is {MAX_TEMPLATE_BYTES}: send less")
         return given
 
     @model_validator(mode="after")
@@ -218,11 +218,11 @@ class ChatRequest(GenerationRequest):
 
     @property
     def n_logprobs(self) -> int | None:
-        """How many alternatives to each token are asked for; None: no log-probabilities at all."""
+        """The number of alternatives to each token; None: no log-probabilities."""
         return self.top_logprobs or 0 if self.logprobs else None
 
     def tool_use(self, caller: Caller, *, has_own: bool = False) -> ToolUse | None:
-        """The tools that the answer may call; with `has_own` the model brings some. Raises:
+        """The tools that the answer may call; with `has_own` the model has tools of its own. Raises:
         InvalidParameter, Forbidden."""
         offer = self.tool_offer()
         tools = offer.tools
@@ -247,7 +247,7 @@ class ChatRequest(GenerationRequest):
         )
 
     def tool_offer(self) -> ToolOffer:
-        """The tools as a model sees them, and what was left out."""
+        """The tools as the model sees them, and notes about those that were left out."""
         offer = ToolOffer()
         for tool in self.tools or ():
             tool.offer(offer)
@@ -273,7 +273,7 @@ class ChatRequest(GenerationRequest):
         return self
 
     def prompt(self) -> Prompt:
-        """What the model's template is given."""
+        """The messages and options for the model's template."""
         messages = [message.for_template() for message in self.messages]
         opens_answer, prefill = self.add_generation_prompt is not False, ""
         is_begun = messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
@@ -287,7 +287,7 @@ class ChatRequest(GenerationRequest):
         )
 
     def template_variables(self) -> dict[str, Any]:
-        """What the model's template is told beside the messages."""
+        """The variables for the model's template."""
         told: dict[str, Any] = {}
         if self.reasoning_effort is not None:
             told["reasoning_effort"] = self.reasoning_effort
@@ -296,7 +296,7 @@ class ChatRequest(GenerationRequest):
         return told | (self.chat_template_kwargs or {})
 
     def form(self, *, allow_grammars: bool) -> Form | None:
-        """What the answer must look like. Raises: InvalidParameter for what is not allowed here."""
+        """The format of the answer. Raises: InvalidParameter for one that is not allowed here."""
         chosen = self.response_format
         return chosen.form(allow_grammars=allow_grammars) if chosen is not None else None
 
@@ -306,8 +306,8 @@ class ChatRequest(GenerationRequest):
 
 
 class ConfidenceBody(BaseModel):
-    """How sure an assistant model was: `intent` has `probability` among all on offer, out-of-scope
-    included, and that is `margin` more than the next one has. `abstained`: it was not believed."""
+    """The confidence of an assistant model: `intent` has `probability` among all intents, out-of-scope
+    included; that is `margin` more than the next one. `abstained`: it was below the threshold."""
 
     intent: str
     probability: float
@@ -317,8 +317,8 @@ class ConfidenceBody(BaseModel):
 
 
 class SchemaNoteBody(BaseModel):
-    """What of a schema the answer was not held to, or lacks: the keyword, where it stands, and why. `tool`
-    is null for the schema of the answer itself."""
+    """A part of a schema that was not enforced: the keyword, its path, and the reason. `tool` is null for
+    the schema of the answer itself."""
 
     tool: str | None
     path: str
@@ -326,33 +326,31 @@ class SchemaNoteBody(BaseModel):
     note: str
 
 
-class OwnBody(BaseModel):
-    """Extension. What edgeagent knows of an answer: `route` says why this model gave it, `notes` what of
-    the request was not done as it says, `schema_notes` what of a schema is not enforced without `strict`."""
+class ExtensionBody(BaseModel):
+    """Extension: what edgeagent adds to an answer. `route` is the reason for the model, `notes` tell what
+    was not done as requested, `schema_notes` what of a schema is not enforced without `strict`."""
 
     route: Literal["named", "default", "escalated"]
     confidence: ConfidenceBody | None = None
-    call: dict[str, Any] | None = Field(None, description="the call that the text tells of")
+    call: dict[str, Any] | None = Field(None, description="the call that the text describes")
     notes: list[str] | None = None
     schema_notes: list[SchemaNoteBody] | None = None
 
 
 class ContentLogprobs(BaseModel):
-    """The tokens of the content; they add up to it."""
+    """The tokens of the content, which add up to it."""
 
     content: list[TokenLogprobBody]
     refusal: None = None
 
 
 class AnswerMessage(BaseModel):
-    """`content` is null where there are calls and no text."""
+    """`content` is null where there are calls without text."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: str | None = None
-    reasoning_content: str | None = Field(
-        None, description="what the model thought before it answered"
-    )
+    reasoning_content: str | None = Field(None, description="the reasoning before the answer")
     tool_calls: list[AnswerCall | AnswerCustomCall] | None = None
 
 
@@ -380,8 +378,8 @@ class ChatAnswer(BaseModel):
     choices: list[ChatChoice]
     usage: UsageBody
     timings: TimingsBody
-    edgeagent: OwnBody | None = Field(
+    edgeagent: ExtensionBody | None = Field(
         None,
-        description="where an assistant model was asked or there are notes; in a stream, with the finish "
+        description="where an assistant model was asked, or there are notes; in a stream, with the finish "
         "reason",
     )

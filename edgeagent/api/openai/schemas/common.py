@@ -1,4 +1,4 @@
-"""What the request bodies of chat and completions have in common."""
+"""The fields that the request bodies of chats, completions and responses share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_LOGIT_BIAS = 1024
 
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
-# JSON writes the keys of an object as strings; larger numbers than this name no token anywhere.
+# Keys of JSON objects are strings; no vocabulary has larger token ids.
 BiasedToken = Annotated[int, Field(ge=0, lt=1 << 31, strict=False)]
 
 
@@ -27,7 +27,7 @@ class StreamOptions(BaseModel):
 
 
 class GenerationRequest(RequestModel):
-    """Sampling, length and stream fields. Unknown fields are refused with the nearest known name."""
+    """Fields for sampling, length and streaming. Unknown fields are refused with the nearest known name."""
 
     model: str | None = Field(None, max_length=200, description="a model id, or `default`")
     stream: bool | None = False
@@ -41,7 +41,7 @@ class GenerationRequest(RequestModel):
     frequency_penalty: float | None = Field(None, ge=-2, le=2, allow_inf_nan=False)
     logit_bias: Annotated[dict[BiasedToken, Bias], Field(max_length=MAX_LOGIT_BIAS)] | None = None
     user: Annotated[str | None, IgnoredField()] = None
-    # Beyond OpenAI's: the filters that llama.cpp has.
+    # Beyond OpenAI's API: the filters of llama.cpp.
     top_k: Annotated[int | None, ExtensionField("0 is no cut by rank")] = Field(
         None, ge=0, le=1_000_000
     )
@@ -56,11 +56,13 @@ class GenerationRequest(RequestModel):
     priority: Annotated[
         int | None,
         ExtensionField(
-            "of waiting requests one with a higher number is served first, and the number rises while a "
+            "waiting requests with a higher number are served first, and the number rises while a "
             "request waits; above 0 only with a key of the scope `models` or `admin`, else it counts as 0"
         ),
     ] = Field(None, ge=-100, le=100)
-    ignore_eos: Annotated[bool, ExtensionField("for measurements, go on after the end")] = False
+    ignore_eos: Annotated[
+        bool, ExtensionField("for measurements: continue after the end of the answer")
+    ] = False
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> GenerationRequest:
@@ -81,7 +83,7 @@ class GenerationRequest(RequestModel):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def sampling(self, defaults: Sampling) -> Sampling:
-        """What the request says over what the model's defaults say."""
+        """The values of the request over the defaults of the model."""
 
         def pick(name: str) -> Any:
             value = getattr(self, name)
@@ -131,7 +133,7 @@ class TopLogprobBody(BaseModel):
 
 
 class TokenLogprobBody(TopLogprobBody):
-    """A token of an answer, and the most probable ones in its place."""
+    """A token of an answer, with the most probable alternatives."""
 
     top_logprobs: list[TopLogprobBody]
 
@@ -153,6 +155,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The shape of every error on every path."""
+    """The format of every error on every path."""
 
     error: ErrorDetail

@@ -30,43 +30,44 @@ class CompletionRequest(GenerationRequest):
         None, ge=0, le=1 << 20, description="0 only scores a prompt, with `echo` and `logprobs`"
     )
     suffix: str | None = Field(
-        None, description="what stands behind the answer; for models that were taught to fill in"
+        None,
+        description="the text after the answer; for models that are trained to fill in the middle",
     )
     echo: bool | None = Field(
         None,
-        description="put the prompt before the answer; with `logprobs` those of its tokens come too",
+        description="put the prompt before the answer; with `logprobs`, with those of its tokens",
     )
     best_of: int | None = Field(
         None,
         ge=1,
         le=16,
-        description="answers to make, of which the `n` whose tokens are the most probable are sent",
+        description="number of answers to generate, of which the `n` most probable are sent",
     )
     parse_special: Annotated[
         bool | None,
         ExtensionField(
-            "take the names of special tokens in the prompt, such as `<|im_end|>`, for those tokens; "
-            "otherwise they are text. Default: the setting `api.completions_parse_special`"
+            "read names of special tokens in the prompt, such as `<|im_end|>`, as those tokens; "
+            "otherwise they are text. Default: the setting `completions_parse_special`"
         ),
     ] = None
     logprobs: int | None = Field(
         None,
         ge=0,
         le=5,
-        description="how probable each token was, before sampling, and so many of the most probable in its "
-        "place",
+        description="the log-probability of each token, before sampling, and this number of the most "
+        "probable alternatives",
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> CompletionRequest:
         if self.n_made < (self.n or 1):
             raise InvalidParameter(
-                f"`best_of` is {self.best_of} and `n` is {self.n}: make as many answers as are to be sent.",
+                f"`best_of` is {self.best_of} and `n` is {self.n}: generate at least `n` answers.",
                 param="best_of",
             )
         if self.n_made > (self.n or 1) and self.stream:
             raise InvalidParameter(
-                "`best_of` above `n` cannot be streamed, since the best is known at the end only: leave "
+                "`best_of` above `n` cannot be streamed, since the best are known only at the end: leave "
                 "out one of them.",
                 param="best_of",
             )
@@ -77,13 +78,13 @@ class CompletionRequest(GenerationRequest):
             )
         if self.max_tokens == 0 and not self.scores_prompt:
             raise InvalidParameter(
-                "`max_tokens` 0 makes no answer, which is for scoring a prompt: add `echo` and `logprobs`, "
-                "or ask for tokens.",
+                "`max_tokens` 0 generates no answer and is for scoring a prompt: add `echo` and "
+                "`logprobs`, or ask for tokens.",
                 param="max_tokens",
             )
         if self.suffix and self.scores_prompt:
             raise UnsupportedParameter(
-                "`suffix` puts the prompt in another order, in which its tokens are not scored: leave out "
+                "`suffix` reorders the prompt, so that its tokens cannot be scored: leave out "
                 "`suffix`, `echo` or `logprobs`.",
                 param="suffix",
             )
@@ -91,12 +92,12 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def scores_prompt(self) -> bool:
-        """Whether the log-probabilities of the prompt's own tokens are wanted."""
+        """Whether the log-probabilities of the prompt's tokens are wanted."""
         return bool(self.echo) and self.logprobs is not None
 
     @property
     def n_made(self) -> int:
-        """Answers to each prompt."""
+        """The number of answers to generate for each prompt."""
         return self.best_of or self.n or 1
 
     def prompts(self) -> list[str | list[int]]:
@@ -124,7 +125,7 @@ class CompletionChoice(BaseModel):
 
 
 class CompletionAnswer(BaseModel):
-    """A whole completion; streams send the same object with pieces of text."""
+    """A whole completion; streams send the same object with pieces of the text."""
 
     id: str
     object: Literal["text_completion"] = "text_completion"

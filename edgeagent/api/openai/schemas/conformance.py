@@ -10,8 +10,8 @@ from edgeagent.api.http.field_marks import Support
 
 
 class ParameterConformance(BaseModel):
-    """What becomes of one parameter. An `extension` is honoured, and OpenAI's API does not have it; a
-    `refused` one is a 400 unless it is null or has one of the values in `accepts`."""
+    """The support of one parameter. An `extension` is honoured, but not part of OpenAI's API; a `refused`
+    one is a 400 unless it is null or has one of the values in `accepts`."""
 
     name: str
     where: Literal["path", "query", "header", "cookie", "body"]

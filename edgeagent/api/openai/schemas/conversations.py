@@ -11,15 +11,15 @@ from edgeagent.api.openai.schemas.items import InputItem
 from edgeagent.api.openai.schemas.responses import Includable
 from edgeagent.api.openai.schemas.stored_chats import Metadata
 
-MAX_ITEMS = 20  # of one request, as OpenAI bounds it
+MAX_ITEMS = 20  # of one request, which is OpenAI's limit
 
 
 class ConversationRequest(RequestModel):
-    """A conversation, with some items in it or none."""
+    """A new conversation, optionally with items."""
 
     items: list[InputItem] | None = Field(None, max_length=MAX_ITEMS)
     metadata: Metadata | None = Field(
-        None, description="`subject` names whom the conversation is about"
+        None, description="`subject` names the person that the conversation is about"
     )
 
 

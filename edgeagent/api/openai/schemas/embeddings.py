@@ -18,7 +18,7 @@ from edgeagent.api.http.field_marks import ExtensionField, IgnoredField
 from edgeagent.api.openai.schemas.completions import TokenId
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
-# As OpenAI's.
+# OpenAI's limit.
 MAX_INPUTS = 2048
 
 Text = Annotated[str, Field(min_length=1)]
@@ -26,8 +26,8 @@ TokenList = Annotated[list[TokenId], Field(min_length=1, max_length=1 << 20)]
 
 
 class EmbeddingRequest(BaseModel):
-    """OpenAI's embedding request: a text, token ids, or a list of either. Token ids are taken as they
-    are; to a text the model's own marks are added."""
+    """OpenAI's embedding request: a text, token ids, or a list of either. Token ids are used unchanged; to
+    a text the model's special tokens are added."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -38,7 +38,7 @@ class EmbeddingRequest(BaseModel):
         | Annotated[list[TokenList], Field(min_length=1, max_length=MAX_INPUTS)]
     )
     model: str | None = Field(
-        None, max_length=200, description="a model id; without it, the first that makes embeddings"
+        None, max_length=200, description="a model id; default: the first embedding model"
     )
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="base64 is float32, little-endian"
@@ -47,12 +47,12 @@ class EmbeddingRequest(BaseModel):
         None,
         ge=1,
         le=1 << 20,
-        description="keep that many numbers of each vector, scaled to length 1 again; a model that was "
-        "not trained for it loses more than one that was",
+        description="keep this many numbers of each vector, scaled to length 1 again; a model that was "
+        "not trained for it loses more quality",
     )
     user: Annotated[str | None, IgnoredField()] = None
     truncate: Annotated[
-        bool, ExtensionField("leave away the end of a text that is too long for the model")
+        bool, ExtensionField("cut off the end of a text that is too long for the model")
     ] = False
 
     @field_validator("input", mode="wrap")
@@ -83,8 +83,8 @@ class EmbeddingRequest(BaseModel):
             return handler(value)
         except ValidationError:
             raise InvalidParameter(
-                "`input` has something that is no text and no token id (0 to 2147483647): correct it "
-                "there.",
+                "`input` has an element that is neither text nor a token id (0 to 2147483647): "
+                "correct it.",
                 param="input",
             ) from None
 
@@ -125,8 +125,7 @@ class EmbeddingAnswer(BaseModel):
 
 
 class TokenizeRequest(BaseModel):
-    """A text to cut into a model's tokens: `content` as llama.cpp's server has it, or `prompt` as vLLM's
-    does."""
+    """A text to tokenize: `content` as in llama.cpp's server, or `prompt` as in vLLM."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -134,12 +133,12 @@ class TokenizeRequest(BaseModel):
     prompt: str | None = Field(None, description="the text, in vLLM's words")
     model: str | None = Field(None, max_length=200, description="a model id, or the default")
     add_special: bool | None = Field(
-        None, description="with the marks that the model adds to a text; false without it"
+        None, description="add the model's special tokens; default: false"
     )
     add_special_tokens: bool | None = Field(
-        None, description="the same for a `prompt`, in vLLM's words; true without it"
+        None, description="the same for a `prompt`, vLLM's name; default: true"
     )
-    parse_special: bool = Field(True, description="names of special tokens become those tokens")
+    parse_special: bool = Field(True, description="read names of special tokens as those tokens")
     return_token_strs: bool | None = Field(
         None, description="in vLLM's words; token texts are not told: ask /detokenize"
     )
@@ -165,7 +164,8 @@ class TokenizeRequest(BaseModel):
 
     @property
     def adds_special(self) -> bool:
-        """Whether the model's own marks are added: vLLM adds them unless told not to, llama.cpp if told."""
+        """Whether the model's special tokens are added: by default for vLLM's `prompt`, on request for
+        llama.cpp's `content`."""
         for chosen in (self.add_special, self.add_special_tokens):
             if chosen is not None:
                 return chosen
@@ -173,7 +173,7 @@ class TokenizeRequest(BaseModel):
 
 
 class TokenizeAnswer(BaseModel):
-    """`max_model_len`: the most tokens that a prompt and its answer may have together."""
+    """`max_model_len` is the maximum number of tokens of a prompt and its answer together."""
 
     tokens: list[int]
     count: int
@@ -182,7 +182,7 @@ class TokenizeAnswer(BaseModel):
 
 
 class TokenizerInfo(BaseModel):
-    """Special tokens by their texts, and sizes in tokens."""
+    """Special tokens as text, and sizes in tokens."""
 
     tokenizer_class: str = "llama.cpp"
     bos_token: str
@@ -193,7 +193,7 @@ class TokenizerInfo(BaseModel):
 
 
 class DetokenizeRequest(BaseModel):
-    """Token ids to turn back into text."""
+    """Token ids to detokenize."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -202,7 +202,7 @@ class DetokenizeRequest(BaseModel):
 
 
 class DetokenizeAnswer(BaseModel):
-    """The text, under the names that llama.cpp's server and vLLM's have for it."""
+    """The text, under the names of llama.cpp's server and of vLLM."""
 
     content: str
     prompt: str

@@ -1,35 +1,33 @@
-"""Items of the stateful API: what a client sends, and their shape as they are kept and shown.
-
-An item that is kept has an id of ours, whatever its sender called it: a client may send what it got
-once more, and the same words twice are two items.
-"""
+"""Items of the stateful API as clients send them: their schemas, and the bodies made of them."""
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from edgeagent.errors import UnsupportedParameter
-from edgeagent.store.items import Item
-from edgeagent.types.ids import ITEM_PREFIXES, new_id
+from edgeagent.serving.items import (
+    REFERENCE,
+    Body,
+    is_object,
+    output_text,
+    shown_call,
+    shown_custom_call,
+    shown_message,
+    shown_output,
+    shown_reasoning,
+    text_of,
+)
 
-Body = dict[str, Any]
 TEXTS = ("input_text", "output_text", "text", "summary_text", "reasoning_text")
 CallId = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-def text_of(parts: Any) -> str:
-    """The text of an item's content or output: a string, or parts that are joined."""
-    if isinstance(parts, str):
-        return parts
-    return "".join(part.get("text") or part.get("refusal") or "" for part in parts or [])
-
-
 def _parts(content: Any) -> Any:
-    """Parts of known shape. Raises: UnsupportedParameter for what no model here can read."""
+    """Parts of a known type. Raises: UnsupportedParameter for types that no model here can read."""
     if not isinstance(content, list):
         return content
     return [_part(part) for part in content]
@@ -52,16 +50,8 @@ def _part(part: Any) -> dict[str, str]:
     return {"type": kind, "text": part["text"]}
 
 
-def is_object(arguments: str) -> bool:
-    """Whether a text is a JSON object."""
-    try:
-        return isinstance(json.loads(arguments), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
 def _json_object(arguments: Any) -> Any:
-    """ "" and null are a call without arguments, as some servers write it."""
+    """ "" and null are calls without arguments, as some servers write them."""
     if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
         return "{}"
     if isinstance(arguments, str) and not is_object(arguments):
@@ -73,12 +63,12 @@ Text = Annotated[str | list[dict[str, str]], BeforeValidator(_parts)]
 
 
 class _Item(BaseModel):
-    # What else an item has been given (status, phase, ...) says nothing to a model.
+    # Other fields of an item (status, phase, ...) mean nothing to a model.
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
 class MessageItem(_Item):
-    """One turn. `content` may be text or a list of text parts."""
+    """One message. `content` may be text or a list of text parts."""
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
@@ -108,7 +98,7 @@ class FunctionCallItem(_Item):
 
 
 class FunctionCallOutputItem(_Item):
-    """What a call gave."""
+    """The result of a call."""
 
     type: Literal["function_call_output"]
     call_id: CallId
@@ -119,7 +109,7 @@ class FunctionCallOutputItem(_Item):
 
 
 class CustomToolCallItem(_Item):
-    """A call of a custom tool, which takes a text."""
+    """A call of a custom tool, whose input is text."""
 
     type: Literal["custom_tool_call"]
     call_id: CallId
@@ -132,7 +122,7 @@ class CustomToolCallItem(_Item):
 
 
 class CustomToolCallOutputItem(_Item):
-    """What a call of a custom tool gave."""
+    """The result of a call of a custom tool."""
 
     type: Literal["custom_tool_call_output"]
     call_id: CallId
@@ -143,14 +133,14 @@ class CustomToolCallOutputItem(_Item):
 
 
 class HostedItem(_Item):
-    """What a tool of OpenAI's servers did: nothing that a model here could read. It is left out."""
+    """An item of a tool on OpenAI's servers, which no model here can read. It is left out."""
 
     type: str = Field(max_length=64)
 
 
 class ReasoningItem(_Item):
-    """What the model thought before it answered. An `encrypted_content` from elsewhere cannot be read
-    here and is left out."""
+    """The reasoning of a model before its answer. An `encrypted_content` from elsewhere cannot be read here
+    and is left out."""
 
     type: Literal["reasoning"]
     summary: Annotated[list[dict[str, str]], BeforeValidator(_parts)] = Field(default_factory=list)
@@ -161,10 +151,13 @@ class ReasoningItem(_Item):
 
 
 class ItemReference(_Item):
-    """An item that is stored on this device, by its id."""
+    """A reference to a stored item by its id."""
 
     type: Literal["item_reference"] | None = "item_reference"
     id: str = Field(min_length=1, max_length=100)
+
+    def body(self) -> Body:
+        return {"type": REFERENCE, "id": self.id}
 
 
 KINDS = {
@@ -178,7 +171,7 @@ KINDS = {
 }
 
 
-# Of tools that run elsewhere, and what is only told to OpenAI's models.
+# Items of tools that run elsewhere, and items that only OpenAI's models understand.
 HOSTED_ITEMS = re.compile(
     r"(web_search|file_search|code_interpreter|image_generation|computer|local_shell|shell|apply_patch"
     r"|tool_search|mcp)(_\w+)?|compaction\w*|program\w*"
@@ -233,91 +226,6 @@ def _text(part: dict[str, str]) -> Body:
     return {"text": part["text"]}
 
 
-# ---- as they are shown
-
-
-def output_text(text: str, logprobs: list[Body] | None = None) -> Body:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs or []}
-
-
-def shown_message(role: str, content: list[Body], status: str = "completed") -> Body:
-    return {
-        "id": new_id(ITEM_PREFIXES["message"]),
-        "type": "message",
-        "role": role,
-        "status": status,
-        "content": content,
-    }
-
-
-def shown_call(
-    call_id: str,
-    name: str,
-    arguments: str,
-    status: str = "completed",
-    namespace: str | None = None,
-) -> Body:
-    return {
-        "id": new_id(ITEM_PREFIXES["function_call"]),
-        "type": "function_call",
-        "call_id": call_id,
-        "name": name,
-        "arguments": arguments,
-        "status": status,
-    } | ({"namespace": namespace} if namespace else {})
-
-
-def shown_custom_call(
-    call_id: str, name: str, text: str, status: str = "completed", namespace: str | None = None
-) -> Body:
-    return {
-        "id": new_id(ITEM_PREFIXES["custom_tool_call"]),
-        "type": "custom_tool_call",
-        "call_id": call_id,
-        "name": name,
-        "input": text,
-        "status": status,
-    } | ({"namespace": namespace} if namespace else {})
-
-
-def shown_output(kind: str, call_id: str, output: Any) -> Body:
-    """What a call gave, as text or parts of text."""
-    if isinstance(output, list):
-        output = [{"type": "input_text", "text": text_of([part])} for part in output]
-    return {
-        "id": new_id(ITEM_PREFIXES[kind]),
-        "type": kind,
-        "call_id": call_id,
-        "output": output,
-        "status": "completed",
-    }
-
-
-def shown_reasoning(text: str, status: str = "completed") -> Body:
-    return {
-        "id": new_id(ITEM_PREFIXES["reasoning"]),
-        "type": "reasoning",
-        "summary": [],
-        "content": [{"type": "reasoning_text", "text": text}] if text else [],
-        "status": status,
-    }
-
-
-def kept(body: Body, *, is_input: bool) -> Item:
-    """An item as the store has it."""
-    plain = {
-        "message": lambda: text_of(body["content"]),
-        "function_call": lambda: f"{body['name']} {body['arguments']}",
-        "function_call_output": lambda: text_of(body["output"]),
-        "custom_tool_call": lambda: f"{body['name']} {body['input']}",
-        "custom_tool_call_output": lambda: text_of(body["output"]),
-        "reasoning": lambda: text_of(body["content"]) + text_of(body["summary"]),
-    }[body["type"]]()
-    return Item(
-        id=body["id"],
-        kind=body["type"],
-        role=body.get("role"),
-        body=body,
-        plain=plain,
-        is_input=is_input,
-    )
+def item_bodies(items: Iterable[InputItem]) -> list[Body]:
+    """Items as serving/ takes them; items of tools that run elsewhere are left out."""
+    return [item.body() for item in items if not isinstance(item, HostedItem)]

@@ -1,4 +1,4 @@
-"""Bodies of the model and system paths."""
+"""Bodies of the paths for models and the system."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from edgeagent.types.template import TemplateFacts, TemplateSource
 
 
 class TemplateBody(BaseModel):
-    """What a chat template shows by itself; requests are adapted to what it does not. `source` null: the
-    model has none that works. `late_system`: a system message behind others; `neighbours`: two messages of
-    one role in a row; `thinking`: reasoning can be turned off; `reasoning`: it is told apart; `prefill`: an
-    answer can be continued; `problem`: what is wrong with the model's own."""
+    """What a chat template supports by itself; requests are adapted to what it lacks.
+
+    `source` null: the model has no working template. `late_system`: a system message after others;
+    `neighbours`: two messages of one role in a row; `thinking`: reasoning can be turned off; `reasoning`:
+    it is marked; `prefill`: an answer can be continued; `problem`: what is wrong with the model's own
+    template.
+    """
 
     source: TemplateSource | None
     call_syntax: str
@@ -38,7 +41,7 @@ def template_body(facts: TemplateFacts | None) -> TemplateBody | None:
 
 
 class ModelBody(BaseModel):
-    """An installed model. `state` and what follows is our extension."""
+    """An installed model. `state` and the fields after it are our extension."""
 
     id: str
     object: Literal["model"] = "model"
@@ -52,14 +55,14 @@ class ModelBody(BaseModel):
     aliases: list[str] = []
     alias_of: str | None = None
     capabilities: list[str] | None = Field(
-        default=None, description="as /api/show has them; null until the model was loaded once"
+        default=None, description="as in /api/show; null until the model has been loaded once"
     )
     chat_template: TemplateBody | None = None
 
 
 class AnthropicModel(BaseModel):
-    """An installed model in Anthropic's words. Nobody here knows when it was published: `created_at` is
-    the time of its file."""
+    """An installed model in Anthropic's format. Its publication date is unknown: `created_at` is the time
+    of its file."""
 
     type: Literal["model"] = "model"
     id: str
@@ -83,7 +86,7 @@ class ModelList(BaseModel):
 
 
 class HealthBody(BaseModel):
-    """The daemon's process is alive; says nothing of models."""
+    """The daemon's process is alive. Says nothing about models."""
 
     status: Literal["ok"] = "ok"
     version: str

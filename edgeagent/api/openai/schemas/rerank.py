@@ -1,4 +1,4 @@
-"""Bodies of `POST /v1/rerank`, as Jina, Cohere and Text Embeddings Inference have them."""
+"""Bodies of `POST /v1/rerank`, in the formats of Jina, Cohere and Text Embeddings Inference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import (
 from edgeagent.api.http.field_marks import ExtensionField, IgnoredField, RequestModel
 from edgeagent.errors import InvalidParameter
 
-# As Jina's.
+# Jina's limit.
 MAX_DOCUMENTS = 2048
 
 
@@ -29,10 +29,10 @@ class RankedText(BaseModel):
 
 
 class RerankRequest(RequestModel):
-    """A query, and documents to order by how well they answer it."""
+    """A query, and documents to rank by their relevance to it."""
 
     model: str | None = Field(
-        None, max_length=200, description="a model id; without it, the first that ranks"
+        None, max_length=200, description="a model id; default: the first ranking model"
     )
     query: Annotated[str, Field(min_length=1)]
     documents: (
@@ -40,31 +40,31 @@ class RerankRequest(RequestModel):
     ) = Field(None, description="texts, or objects with a `text`")
     texts: Annotated[list[str], Field(min_length=1, max_length=MAX_DOCUMENTS)] | None = Field(
         None,
-        description="in place of `documents`, as Text Embeddings Inference has it; the answer is a list of "
-        "`index` and `score` then",
+        description="instead of `documents`, as in Text Embeddings Inference; the answer is then a list of "
+        "`index` and `score`",
     )
     return_text: bool | None = Field(None, description="repeat each of the `texts`")
     raw_scores: Annotated[bool | None, IgnoredField("scores are 0..1")] = None
-    truncation_direction: Annotated[str | None, IgnoredField("the end is left away")] = None
-    top_n: int | None = Field(None, ge=1, description="leave away all but the best of them")
+    truncation_direction: Annotated[str | None, IgnoredField("the end is cut off")] = None
+    top_n: int | None = Field(None, ge=1, description="return only this many of the best")
     return_documents: bool | None = Field(None, description="repeat each document in its result")
     max_tokens_per_doc: int | None = Field(
-        None, ge=1, le=1 << 20, description="read that many tokens of each document at most"
+        None, ge=1, le=1 << 20, description="read at most this many tokens of each document"
     )
     user: Annotated[str | None, IgnoredField()] = None
     priority: Annotated[
         int | None, IgnoredField("documents are scored in turn with other requests'")
     ] = None
     truncate: Annotated[
-        bool, ExtensionField("leave away the end of a document that does not fit beside the query")
+        bool, ExtensionField("cut off the end of a document that does not fit with the query")
     ] = False
 
     @model_validator(mode="after")
     def _has_one_list(self) -> RerankRequest:
         if (self.documents is None) == (self.texts is None):
             raise InvalidParameter(
-                "`documents` is empty or no list: send a list of texts, or of objects with a `text`; or "
-                "`texts` in place of it.",
+                "`documents` is empty or not a list: send a list of texts, or of objects with a `text`; or "
+                "`texts` instead of it.",
                 param="documents",
             )
         return self
@@ -77,7 +77,7 @@ class RerankRequest(RequestModel):
             return None
         if not isinstance(value, list) or not value:
             raise InvalidParameter(
-                f"`{info.field_name}` is empty or no list: send a list of texts, or of objects with a "
+                f"`{info.field_name}` is empty or not a list: send a list of texts, or of objects with a "
                 "`text`.",
                 param=info.field_name,
             )
@@ -85,14 +85,14 @@ class RerankRequest(RequestModel):
             text = item.get("text") if isinstance(item, dict) else item
             if not isinstance(text, str) or not text or (isinstance(item, dict) and len(item) > 1):
                 raise InvalidParameter(
-                    f"`{info.field_name}` {index} is no text: send a text that is not empty, or an object "
-                    "with nothing but a `text`.",
+                    f"`{info.field_name}` {index} is not text: send a text that is not empty, or an object "
+                    "with only a `text`.",
                     param=info.field_name,
                 )
         return value
 
     def inputs(self) -> list[str]:
-        """What is ranked."""
+        """The documents as text."""
         items = self.texts or self.documents or []
         return [item if isinstance(item, str) else item.text for item in items]
 

@@ -1,4 +1,4 @@
-"""`response_format`: what an answer must look like."""
+"""`response_format`: the format of an answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeagent.errors import InvalidParameter
 from edgeagent.types.generation import Form
 
 ANY_OBJECT = Form(kind="json_schema", text='{"type":"object"}')
-# The worker has the bounds on a schema's size, depth and keywords; this one is on a frame.
+# The worker limits a schema's size, depth and keywords; this limit is for a frame.
 MAX_GRAMMAR_CHARS = 64 << 10
 
 Grammar = Annotated[str, StringConstraints(min_length=1, max_length=MAX_GRAMMAR_CHARS)]
@@ -31,8 +31,8 @@ class JsonSchemaFormat(BaseModel):
 
 
 class ResponseFormat(BaseModel):
-    """Free text, any JSON object, JSON by a schema; by a regular expression or a Lark grammar where
-    the setting `api.allow_grammars` permits (an extension)."""
+    """Free text, any JSON object, or JSON by a schema; with the setting `allow_grammars` also a regular
+    expression or a Lark grammar (an extension)."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -53,7 +53,7 @@ class ResponseFormat(BaseModel):
         return self
 
     def form(self, *, allow_grammars: bool) -> Form | None:
-        """What the engine is told; None for free text. Raises: InvalidParameter."""
+        """The format for the engine; None for free text. Raises: InvalidParameter."""
         if self.type == "text":
             return None
         if self.json_schema is not None:
@@ -64,7 +64,7 @@ class ResponseFormat(BaseModel):
         if not allow_grammars:
             raise InvalidParameter(
                 f"A response format of type {self.type!r} is not allowed here: use `json_schema`, or "
-                "have the setting `api.allow_grammars` switched on.",
+                "turn on the setting `allow_grammars`.",
                 param="response_format",
             )
         assert self.type in ("regex", "lark")
@@ -77,6 +77,6 @@ def schema_form(schema: dict[str, Any], param: str, *, is_strict: bool) -> Form:
         return Form(kind="json_schema", text=json.dumps(schema), is_strict=is_strict)
     except (RecursionError, ValueError):
         raise InvalidParameter(
-            "The schema is nested too deeply or holds a number that is too long: send a flatter one.",
+            "The schema is nested too deeply or has a number that is too long: send a flatter one.",
             param=param,
         ) from None

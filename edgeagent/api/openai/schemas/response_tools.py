@@ -1,4 +1,5 @@
-"""Tools of `POST /v1/responses`: functions, custom tools, namespaces of both, and what runs elsewhere."""
+"""Tools of `POST /v1/responses`: functions, custom tools, namespaces of both, and tools that run
+elsewhere."""
 
 from __future__ import annotations
 
@@ -16,14 +17,14 @@ from pydantic import (
 
 from edgeagent.api.http.field_marks import STRICT, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS
-from edgeagent.api.http.tool_offer import HOSTED, ToolOffer, refuse_hosted_choice, require_hosted
 from edgeagent.api.openai.schemas.tools import ToolName
+from edgeagent.serving.tool_offer import HOSTED, ToolOffer, refuse_hosted_choice, require_hosted
 from edgeagent.types.tools import Tool
 
 SpaceName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class _Offer(BaseModel):
+class _NamedTool(BaseModel):
     """What functions and custom tools have in common."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -35,12 +36,12 @@ class _Offer(BaseModel):
     is_async: Annotated[bool | None, IgnoredField()] = Field(None, alias="async")
 
 
-class FunctionTool(_Offer):
-    """A function that the model may ask to be called."""
+class FunctionTool(_NamedTool):
+    """A function that the model may call."""
 
     type: Literal["function"]
     parameters: dict[str, Any] | None = Field(
-        None, description="a JSON schema of the arguments; without one there are none"
+        None, description="a JSON schema of the arguments; default: no arguments"
     )
     strict: bool | None = Field(None, description=STRICT)
     output_schema: Annotated[dict[str, Any] | None, IgnoredField()] = None
@@ -61,12 +62,12 @@ class FunctionTool(_Offer):
         return own | {"strict": bool(self.strict)}
 
 
-class CustomTool(_Offer):
-    """A tool that takes a text: a function with the one argument `input`."""
+class CustomTool(_NamedTool):
+    """A tool whose input is text: a function with the one argument `input`."""
 
     type: Literal["custom"]
     format: dict[str, Any] | None = Field(
-        None, description="`text`; a grammar is accepted and not enforced, which a note says"
+        None, description="`text`; a grammar is accepted but not enforced, and a note says so"
     )
 
     def offer(self, offer: ToolOffer, namespace: str | None = None) -> None:
@@ -94,8 +95,8 @@ InnerTool = Annotated[
 
 
 class NamespaceTool(BaseModel):
-    """Tools with a name in common. The model sees them as functions called NAMESPACE__NAME; calls come
-    back with `namespace` and `name`."""
+    """Tools with a common prefix. The model sees them as functions called NAMESPACE__NAME; calls are
+    returned with `namespace` and `name`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -114,7 +115,7 @@ class NamespaceTool(BaseModel):
 
 
 class HostedTool(BaseModel):
-    """A tool that runs at OpenAI or is known to its models alone: left out, which a note says."""
+    """A tool that runs at OpenAI or is known only to its models: left out, and a note says so."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -150,7 +151,7 @@ Tools = Annotated[list[ResponseTool], Field(max_length=MAX_TOOLS)]
 
 
 def tool_offer_of(tools: list[ResponseTool] | None) -> ToolOffer:
-    """The tools of a request as a model sees them."""
+    """The tools of a request as the model sees them."""
     offer = ToolOffer()
     for tool in tools or ():
         tool.offer(offer)
@@ -158,7 +159,7 @@ def tool_offer_of(tools: list[ResponseTool] | None) -> ToolOffer:
 
 
 class NamedTool(BaseModel):
-    """One tool, which must be called."""
+    """One tool that must be called."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -176,7 +177,7 @@ class AllowedTool(BaseModel):
 
 
 class AllowedTools(BaseModel):
-    """Of the tools only these may be called."""
+    """Restricts calls to these tools."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -185,7 +186,7 @@ class AllowedTools(BaseModel):
     tools: list[AllowedTool] = Field(min_length=1, max_length=MAX_TOOLS)
 
     def names(self, offer: ToolOffer) -> list[str]:
-        """What the model calls them. Raises: InvalidParameter where a call is required and none of them
+        """The model's names for them. Raises: InvalidParameter where a call is required and none of them
         runs here."""
         named = [tool for tool in self.tools if tool.name and not HOSTED.fullmatch(tool.type)]
         if not named and self.mode == "required":

@@ -1,4 +1,4 @@
-"""Bodies of `POST /v1/responses` and what belongs to it."""
+"""Bodies of `POST /v1/responses` and of its token count."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pydantic import (
 
 from edgeagent.api.http.field_marks import STRICT, ExtensionField, IgnoredField, RequestModel
 from edgeagent.api.http.tool_calls import tool_use
-from edgeagent.api.http.tool_offer import ToolOffer
 from edgeagent.api.openai.schemas.common import GenerationRequest
 from edgeagent.api.openai.schemas.items import InputItem
 from edgeagent.api.openai.schemas.response_format import ANY_OBJECT, schema_form
@@ -28,13 +27,14 @@ from edgeagent.api.openai.schemas.response_tools import (
 )
 from edgeagent.api.openai.schemas.stored_chats import Metadata
 from edgeagent.errors import InvalidParameter
+from edgeagent.serving.tool_offer import ToolOffer
 from edgeagent.types.caller import Caller
 from edgeagent.types.generation import Form
 from edgeagent.types.tools import ToolUse
 
 MAX_ITEMS = 4096
 LOGPROBS = "message.output_text.logprobs"
-# What else OpenAI can include concerns tools that run there, and pictures: there is none of it here.
+# Other values concern OpenAI's hosted tools and images, which do not exist here.
 Includable = Literal[
     "message.output_text.logprobs",
     "reasoning.encrypted_content",
@@ -86,7 +86,7 @@ class TextFormat(BaseModel):
         return self
 
     def form(self) -> Form | None:
-        """What the engine is told; None for free text. Raises: InvalidParameter."""
+        """The format for the engine; None for free text. Raises: InvalidParameter."""
         if self.content is not None:
             return schema_form(self.content, "text.format", is_strict=bool(self.strict))
         return ANY_OBJECT if self.type == "json_object" else None
@@ -111,27 +111,27 @@ class TextOptions(BaseModel):
 
 
 class Reasoning(BaseModel):
-    """How much a model should think."""
+    """How much the model should reason."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     effort: str | None = Field(
         None,
         max_length=20,
-        description="told to the model's template; `none` also turns `enable_thinking` off",
+        description="passed to the model's template; `none` also turns `enable_thinking` off",
     )
-    summary: Annotated[str | None, IgnoredField("reasoning is shown as it is")] = None
+    summary: Annotated[str | None, IgnoredField("reasoning is shown unchanged")] = None
     generate_summary: Annotated[str | None, IgnoredField()] = None
     context: Annotated[str | None, IgnoredField()] = None
     mode: Annotated[str | None, IgnoredField()] = None
 
 
 class ResponseInput(RequestModel):
-    """What `POST /v1/responses` and the counting of its tokens have in common."""
+    """The fields that `POST /v1/responses` and its token count share."""
 
     input: Input | None = None
     instructions: str | None = Field(
-        None, description="put first; those of earlier responses are not carried over"
+        None, description="the first message; instructions of earlier responses do not apply"
     )
     tools: Tools | None = None
     tool_choice: Choice | None = None
@@ -141,7 +141,7 @@ class ResponseInput(RequestModel):
     conversation: Annotated[ConversationId | None, BeforeValidator(_as_conversation)] = None
     truncation: Literal["auto", "disabled"] | None = Field(
         None,
-        description="`auto` leaves out the oldest turns where all do not fit, which a note says; system "
+        description="`auto` leaves out the oldest turns where not all fit, and a note says so; system "
         "messages and the last turn stay",
     )
     reasoning: Reasoning | None = None
@@ -150,7 +150,7 @@ class ResponseInput(RequestModel):
     def _one_history(self) -> ResponseInput:
         if self.previous_response_id is not None and self.conversation is not None:
             raise InvalidParameter(
-                "`previous_response_id` and `conversation` exclude each other, each brings its own "
+                "`previous_response_id` and `conversation` exclude each other, since each has its own "
                 "history: leave one out.",
                 param="previous_response_id",
             )
@@ -166,7 +166,7 @@ class ResponseInput(RequestModel):
         return self.input or []
 
     def tool_use(self, caller: Caller, *, has_own: bool = False) -> ToolUse | None:
-        """The tools that the answer may call; with `has_own` the model brings some. Raises:
+        """The tools that the answer may call; with `has_own` the model has tools of its own. Raises:
         InvalidParameter, Forbidden."""
         offer = self.tool_offer()
         is_parallel = self.parallel_tool_calls is not False
@@ -195,11 +195,11 @@ class ResponseInput(RequestModel):
         )
 
     def tool_offer(self) -> ToolOffer:
-        """The tools as a model sees them, and what was left out."""
+        """The tools as the model sees them, and notes about those that were left out."""
         return tool_offer_of(self.tools)
 
     def variables(self) -> dict[str, Any]:
-        """What the model's template is told of reasoning."""
+        """The variables about reasoning for the model's template."""
         effort = self.reasoning.effort if self.reasoning is not None else None
         if effort is None:
             return {}
@@ -209,7 +209,7 @@ class ResponseInput(RequestModel):
 
 
 class ResponseRequest(GenerationRequest, ResponseInput):
-    """OpenAI's request for a response. What is accepted and ignored says so."""
+    """OpenAI's request for a response. Fields that are accepted and ignored are marked."""
 
     refused: ClassVar[dict[str, tuple[object, ...]]] = {
         "prompt": (),
@@ -224,44 +224,46 @@ class ResponseRequest(GenerationRequest, ResponseInput):
     max_output_tokens: int | None = Field(None, ge=1, le=1 << 20)
     top_logprobs: int | None = Field(None, ge=0, le=20)
     include: list[Includable] | None = Field(
-        None, max_length=32, description="others than logprobs add nothing here"
+        None, max_length=32, description="values other than logprobs have no effect"
     )
     metadata: Metadata | None = Field(
         None,
-        description="kept with a stored answer; `subject` names whom it is about, `domain` what an assistant "
-        "model may be asked for, `escalate` (true, false) whether a larger one may answer",
+        description="stored with the answer; `subject` names the person it is about, `domain` the domain "
+        "for an assistant model, `escalate` (true, false) whether a larger model may answer",
     )
     store: bool | None = Field(
         None,
-        description="keep question and answer on this device. Default: true, where this daemon stores "
+        description="store question and answer on this device. Default: true, where this daemon stores "
         "anything",
     )
     background: bool | None = Field(
-        None, description="answer at once and go on without the client; needs `store`"
+        None, description="return at once and continue without the client; needs `store`"
     )
-    max_tool_calls: Annotated[int | None, IgnoredField("it bounds tools that run at OpenAI")] = None
+    max_tool_calls: Annotated[int | None, IgnoredField("it limits tools that run at OpenAI")] = None
     service_tier: Annotated[str | None, IgnoredField()] = None
     safety_identifier: Annotated[str | None, IgnoredField()] = None
-    prompt_cache_key: Annotated[str | None, IgnoredField("prefixes are found")] = None
+    prompt_cache_key: Annotated[str | None, IgnoredField("prefixes are found automatically")] = None
     prompt_cache_retention: Annotated[str | None, IgnoredField()] = None
     prompt_cache_options: Annotated[dict[str, Any] | None, IgnoredField()] = None
-    client_metadata: Annotated[dict[str, Any] | None, IgnoredField("Codex says who it is")] = None
+    client_metadata: Annotated[dict[str, Any] | None, IgnoredField("Codex identifies itself")] = (
+        None
+    )
 
     @property
     def n_logprobs(self) -> int | None:
-        """How many alternatives to each token are asked for; None: no log-probabilities at all."""
+        """The number of alternatives to each token; None: no log-probabilities."""
         if LOGPROBS in (self.include or []) or self.top_logprobs:
             return self.top_logprobs or 0
         return None
 
     def form(self) -> Form | None:
-        """What the answer must look like. Raises: InvalidParameter."""
+        """The format of the answer. Raises: InvalidParameter."""
         chosen = self.text.format if self.text is not None else None
         return chosen.form() if chosen is not None else None
 
 
 class TokenCountRequest(ResponseInput):
-    """What would be asked, to be counted."""
+    """A turn whose tokens are counted."""
 
     model: str | None = Field(None, max_length=200, description="a model id, or `default`")
     personality: Annotated[str | None, IgnoredField()] = None
@@ -290,7 +292,7 @@ class ResponseUsage(BaseModel):
 
 
 class ResponseErrorBody(BaseModel):
-    """Why a response failed. `code` is OpenAI's, `type` the one that errors have here."""
+    """Why a response failed. `code` is OpenAI's code, `type` our own."""
 
     code: str
     message: str
@@ -298,7 +300,7 @@ class ResponseErrorBody(BaseModel):
 
 
 class ResponseAnswer(BaseModel):
-    """A response; streams send `response.*` events that end with it."""
+    """A response; streams send `response.*` events, the last of which contains it."""
 
     id: str
     object: Literal["response"] = "response"

@@ -1,4 +1,4 @@
-"""Bodies and answers of what is stored."""
+"""Bodies and answers of the paths for stored data."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 def _named(metadata: dict[str, str]) -> dict[str, str]:
     """Refuse a subject that names nobody: what is kept of it could never be asked for or erased."""
     if not metadata.get("subject", "nobody").strip():
-        raise ValueError("`subject` is empty: name whom this is about, or leave it out")
+        raise ValueError("`subject` is empty: name a person, or leave it out")
     return metadata
 
 
-# As OpenAI bounds it. `subject` names whom the content is about: export and erasure go by it.
+# OpenAI's limits. `subject` names the person that content is about, for export and erasure.
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16), AfterValidator(_named)]
 
 
 class MetadataRequest(BaseModel):
-    """Replaces the metadata of something stored."""
+    """New metadata for a stored object."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -30,7 +30,7 @@ class MetadataRequest(BaseModel):
 
 
 class FeedbackRequest(BaseModel):
-    """What somebody thought of a request, a stored answer, an item or a transcript."""
+    """A rating of a request, a stored answer, an item or a transcript."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -40,7 +40,7 @@ class FeedbackRequest(BaseModel):
 
 
 class StoredList(BaseModel):
-    """A page; `after=last_id` gives the next one while `has_more`."""
+    """A page; `after=last_id` gives the next one while `has_more` is true."""
 
     object: Literal["list"] = "list"
     data: list[dict[str, Any]]
@@ -49,7 +49,7 @@ class StoredList(BaseModel):
     has_more: bool
 
 
-class Deleted(BaseModel):
+class DeletionBody(BaseModel):
     id: str
     object: str
     deleted: Literal[True] = True

@@ -18,7 +18,7 @@ from pydantic import (
 
 from edgeagent.api.http.field_marks import STRICT, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS, NAME
-from edgeagent.api.http.tool_offer import ToolOffer, arguments_of, require_hosted
+from edgeagent.serving.tool_offer import ToolOffer, arguments_of, require_hosted
 from edgeagent.types.tools import Tool
 
 MAX_CALLS = 128
@@ -35,10 +35,10 @@ class FunctionDefinition(BaseModel):
     name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = Field(
-        None, description="a JSON schema of the arguments; without one there are none"
+        None, description="a JSON schema of the arguments; default: no arguments"
     )
     strict: bool | None = Field(None, description=STRICT)
-    # Open WebUI says it again here for the tools of OpenAPI servers.
+    # Open WebUI repeats it here for the tools of OpenAPI servers.
     type: Annotated[Literal["function"] | None, IgnoredField()] = None
 
 
@@ -50,12 +50,12 @@ class CustomDefinition(BaseModel):
     name: ToolName
     description: str | None = None
     format: dict[str, Any] | None = Field(
-        None, description="`text`; a grammar is accepted and not enforced, which a note says"
+        None, description="`text`; a grammar is accepted but not enforced, and a note says so"
     )
 
 
 class CustomTool(BaseModel):
-    """A tool that takes a text: the model sees a function with the one argument `input`."""
+    """A tool whose input is text: the model sees a function with the one argument `input`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -67,7 +67,7 @@ class CustomTool(BaseModel):
 
 
 class HostedTool(BaseModel):
-    """A tool that runs at OpenAI: left out, which a note says."""
+    """A tool that runs at OpenAI: left out, and a note says so."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -168,14 +168,14 @@ def chosen_name(choice: FunctionChoice | CustomChoice) -> str:
     return choice.custom.name if isinstance(choice, CustomChoice) else choice.function.name
 
 
-class CalledFunction(BaseModel):
+class FunctionCallBody(BaseModel):
     """A function's name, and its arguments as the JSON text of an object."""
 
     name: str
     arguments: str
 
 
-class CalledCustom(BaseModel):
+class CustomCallBody(BaseModel):
     """A custom tool's name, and the text that it is given."""
 
     name: str
@@ -187,7 +187,7 @@ class AnswerCall(BaseModel):
 
     id: str
     type: Literal["function"] = "function"
-    function: CalledFunction
+    function: FunctionCallBody
 
 
 class AnswerCustomCall(BaseModel):
@@ -195,10 +195,10 @@ class AnswerCustomCall(BaseModel):
 
     id: str
     type: Literal["custom"]
-    custom: CalledCustom
+    custom: CustomCallBody
 
 
-class ReplayedFunction(CalledFunction):
+class FunctionCallInput(FunctionCallBody):
     model_config = ConfigDict(strict=True)
 
     name: str = Field(min_length=1, max_length=256)
@@ -212,12 +212,12 @@ class ReplayedFunction(CalledFunction):
     @classmethod
     def _is_an_object(cls, text: str) -> str:
         if not text.strip():
-            return "{}"  # how some servers write a call without arguments
+            return "{}"  # some servers write calls without arguments so
         try:
             value = msgspec.json.decode(text)
         except (msgspec.DecodeError, RecursionError, UnicodeError) as exc:
             raise ValueError(
-                f"the arguments of a call are the JSON text of an object, this is no JSON ({exc})"
+                f"the arguments of a call are the JSON text of an object, this is not JSON ({exc})"
             ) from None
         if not isinstance(value, dict):
             raise ValueError("the arguments of a call are the JSON text of an object")
@@ -231,7 +231,7 @@ class ToolCall(BaseModel):
 
     id: CallId
     type: Literal["function"] = "function"
-    function: ReplayedFunction
+    function: FunctionCallInput
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,207 @@
+"""Request bodies in memory: read for admitted callers, within limits of size, time and total memory.
+
+All bodies together have `max_bytes`, from the first byte to the end of their request, since objects made of
+a body live as long. When the memory is used up, a body that is still arriving is evicted: the oldest of the
+caller who holds most. One caller may hold three quarters of the memory; the first `FREE_BYTES` of each body
+do not count, so that small requests always pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import cast
+
+from litestar.types import HTTPReceiveMessage, HTTPRequestEvent, Receive
+
+from edgeagent.errors import BadRequest, BodyTooLarge, RateLimited, Unavailable
+from edgeagent.settings.http import HttpSettings
+
+MIN_BODY_BYTES_PER_S = 16 << 10
+FREE_BYTES = 16 << 10
+CALLER_SHARE = 0.75
+RETRY_AFTER_S = 2.0
+
+
+class Body:
+    """One body. Event loop's thread only; `close` may be called twice."""
+
+    def __init__(
+        self, bodies: Bodies, holder: str, encoding: str, started_s: float, max_bytes: int
+    ) -> None:
+        self._bodies = bodies
+        self.holder = holder
+        self.encoding = encoding
+        self.started_s = started_s
+        self.max_bytes = max_bytes
+        self.n_bytes = 0  # those that count
+        self.is_complete = False
+        self.is_evicted = False
+        self.clock: asyncio.Timeout | None = None
+        self._data = bytearray()
+
+    def take(self) -> bytearray:
+        """The bytes received. They are no longer kept here, but still count."""
+        data, self._data = self._data, bytearray()
+        return data
+
+    def add(self, piece: bytes) -> None:
+        """Raises: BodyTooLarge, RateLimited, Unavailable."""
+        n_bytes = len(self._data) + len(piece)
+        if n_bytes > self.max_bytes:
+            raise too_large(n_bytes, self.max_bytes)
+        self._bodies.reserve(self, max(0, n_bytes - FREE_BYTES) - self.n_bytes)
+        self._data += piece
+
+    def evict(self) -> None:
+        self.is_evicted = True
+        self.close()
+        if self.clock is not None:
+            self.clock.reschedule(asyncio.get_running_loop().time())
+
+    def close(self) -> None:
+        self._data = bytearray()
+        self._bodies.drop(self)
+
+    @property
+    def n_received(self) -> int:
+        return len(self._data)
+
+    def receive(self, receive: Receive) -> Receive:
+        """`receive` for the application: the body in one message, unless it was taken, then further
+        messages."""
+        is_told = False
+
+        async def received() -> HTTPReceiveMessage:
+            nonlocal is_told
+            if is_told:
+                return cast(HTTPReceiveMessage, await receive())
+            is_told = True
+            message: HTTPRequestEvent = {
+                "type": "http.request",
+                "body": bytes(self.take()),
+                "more_body": False,
+            }
+            return message
+
+        return cast(Receive, received)
+
+
+class Bodies:
+    """All bodies of a daemon. Event loop's thread only."""
+
+    def __init__(self, settings: HttpSettings, max_upload_bytes: int = 0) -> None:
+        self.max_body_bytes = settings.max_body_bytes
+        self.max_bytes = max(settings.max_bodies_bytes, settings.max_body_bytes, max_upload_bytes)
+        self.timeout_s = settings.body_timeout_s
+        self._open: dict[Body, None] = {}
+        self._held: Counter[str] = Counter()
+        self._n_bytes = 0
+
+    @property
+    def n_bytes(self) -> int:
+        """The counted bytes of all bodies."""
+        return self._n_bytes
+
+    async def read(
+        self,
+        receive: Receive,
+        holder: str,
+        encoding: str = "identity",
+        max_bytes: int | None = None,
+    ) -> Body:
+        """A whole body; uploads have a limit of their own (`max_bytes`). The caller must `close` it.
+
+        Raises: BadRequest for one that is incomplete or too slow; BodyTooLarge; RateLimited and Unavailable
+        where there is no memory for it.
+        """
+        now_s = asyncio.get_running_loop().time()
+        body = Body(self, holder, encoding, now_s, max_bytes or self.max_body_bytes)
+        self._open[body] = None
+        try:
+            while not body.is_complete:
+                await self._read_piece(body, receive)
+        except BaseException:
+            body.close()
+            raise
+        return body
+
+    async def _read_piece(self, body: Body, receive: Receive) -> None:
+        # Each byte extends the deadline: a slow body is allowed, a trickle is not.
+        deadline_s = body.started_s + self.timeout_s + body.n_received / MIN_BODY_BYTES_PER_S
+        try:
+            async with asyncio.timeout_at(deadline_s) as body.clock:
+                message = cast(HTTPReceiveMessage, await receive())
+        except TimeoutError:
+            if body.is_evicted:
+                raise _crowded() from None
+            raise BadRequest(
+                f"The body was not complete after {self.timeout_s:g} s: send it faster."
+            ) from None
+        finally:
+            body.clock = None
+        if body.is_evicted:
+            raise _crowded()
+        if message["type"] == "http.disconnect":
+            raise BadRequest("The body ended before it was complete: send all of it.")
+        body.add(message["body"])
+        body.is_complete = not message["more_body"]
+
+    def reserve(self, body: Body, n_more: int) -> None:
+        """Count `n_more` bytes of `body`. Raises: RateLimited, Unavailable."""
+        if n_more <= 0:
+            return
+        share = max(body.max_bytes, int(CALLER_SHARE * self.max_bytes))
+        while self._held[body.holder] + n_more > share:
+            if not self._evict(body, among=body.holder):
+                raise RateLimited(
+                    f"Requests of this key hold {self._held[body.holder]} bytes of bodies, its bound is "
+                    f"{share}: wait until some have ended, or raise http.max_bodies_bytes.",
+                    retry_after_s=RETRY_AFTER_S,
+                )
+        while self._n_bytes + n_more > self.max_bytes:
+            if not self._evict(body):
+                raise _crowded()
+        self._count(body, n_more)
+
+    def _evict(self, asking: Body, among: str | None = None) -> bool:
+        """Evict one body that is still arriving. False: there is none."""
+        able = [
+            body
+            for body in self._open
+            if body is not asking
+            and not body.is_complete
+            and body.n_bytes
+            and among in (None, body.holder)
+        ]
+        if not able:
+            return False
+        min(able, key=lambda body: (-self._held[body.holder], body.started_s)).evict()
+        return True
+
+    def _count(self, body: Body, n_bytes: int) -> None:
+        body.n_bytes += n_bytes
+        self._n_bytes += n_bytes
+        self._held[body.holder] += n_bytes
+
+    def drop(self, body: Body) -> None:
+        """Stop counting a body."""
+        if self._open.pop(body, self) is None:
+            self._count(body, -body.n_bytes)
+            if not self._held[body.holder]:
+                del self._held[body.holder]
+
+
+def too_large(n_bytes: int, max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"The body has {n_bytes} bytes or more, the bound is {max_bytes}: send less, or raise "
+        "max_body_bytes."
+    )
+
+
+def _crowded() -> Unavailable:
+    return Unavailable(
+        "Bodies of other requests use all the memory for bodies: send the request again, or "
+        "raise http.max_bodies_bytes.",
+        retry_after_s=RETRY_AFTER_S,
+    )

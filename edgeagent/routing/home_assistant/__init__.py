@@ -1,0 +1,1 @@
+"""Calls of Home Assistant's tools by rules: from the user's words to devices and arguments."""

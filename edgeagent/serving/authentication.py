@@ -1,0 +1,35 @@
+"""From the secret that a request brings to its caller, and audit rows about callers."""
+
+from __future__ import annotations
+
+import asyncio
+
+from edgeagent.store.keyring import Keyring
+from edgeagent.store.keys import looks_like_one
+from edgeagent.types.caller import Caller
+
+
+class Authenticator:
+    """Event loop's thread only. `is_exposed`: the daemon can be reached from other machines, and serves
+    nobody without a key."""
+
+    def __init__(self, keyring: Keyring, *, is_exposed: bool = False) -> None:
+        self._keyring = keyring
+        self._is_exposed = is_exposed
+
+    def caller(self, secret: str | None) -> Caller | None:
+        """The holder of a key; without keys and a secret, the local owner. None: not authenticated.
+
+        Raises: StoreLocked.
+        """
+        is_plausible = secret is not None and looks_like_one(secret)
+        return self._keyring.caller(secret if is_plausible else None, is_exposed=self._is_exposed)
+
+    async def note_break_glass(self, caller: Caller, request: str) -> None:
+        """Audit the use of a sealed key, before anything is answered. Raises what the store raises."""
+        await asyncio.wrap_future(self._keyring.note_break_glass(caller, request))
+
+    async def note_read(self, caller: Caller, what: str) -> None:
+        """Audit a read of stored data whose owner has several keys. Raises what the store raises."""
+        if await asyncio.to_thread(self._keyring.is_shared, caller.owner):
+            await asyncio.wrap_future(self._keyring.note_read(caller, what))

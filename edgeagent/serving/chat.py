@@ -1,0 +1,227 @@
+"""One chat, from a client's input to an answer that can begin.
+
+1. choose the model that the client names, or the default one (serving/model_choice.py)
+2. make the engine's request: the input, and the model's own values where the input leaves them open
+3. an assistant model is asked about intents instead, and answers where
+   a. the client named it, or no larger model may take over
+   b. the rules of the client's tools decide the call
+   c. it is sure of its intent, which it is asked first; the result of a call is not for it
+4. escalate: the larger model answers what the assistant model does not do, has no room for or leaves open
+5. the answer: lease, request, chunks, log (serving/answer.py continues with 6)
+
+A text to continue takes steps 1 and 2 only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from edgeagent.engine.client import EngineClient
+from edgeagent.errors import ContextLengthExceeded, EngineFailed, InvalidParameter, by_code
+from edgeagent.routing.decision import Decision
+from edgeagent.routing.intents import AssistantPreferences, UnsuitedRequest
+from edgeagent.serving.answer import Answer, Preparation
+from edgeagent.serving.engines import Engines
+from edgeagent.serving.model_choice import ModelChooser
+from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.types.generation import Form, GenerateSpec
+from edgeagent.types.intents import Confidence
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.questions import DetokenizeSpec
+from edgeagent.types.sampling import Sampling
+from edgeagent.types.tools import ToolUse
+
+
+def _no_tools(has_own: bool) -> ToolUse | None:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatInput:
+    """The wishes of a client for an answer, free of any dialect.
+
+    `sampling` puts the client's values over those of the model. `tools` gives the tools of the request; its
+    argument says whether the model has tools of its own. `metadata` may have `domain`, `escalate` and
+    `calls` for assistant models. `notes` tell the client what was left out.
+    """
+
+    model: str | None
+    prompts: list[Prompt]
+    sampling: Callable[[Sampling], Sampling]
+    tools: Callable[[bool], ToolUse | None] = _no_tools
+    max_tokens: int | None = None
+    clamps: bool = False
+    stop: list[str] = field(default_factory=list)
+    n: int = 1
+    ignore_eos: bool = False
+    priority: int = 0
+    form: Form | None = None
+    logprobs: int | None = None
+    scores_prompt: bool = False
+    tells_tokens: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def spec(self, scope: str, defaults: Sampling, *, has_own: bool) -> GenerateSpec:
+        """The engine's request. Raises what `tools` raises."""
+        return GenerateSpec(
+            prompts=self.prompts,
+            sampling=self.sampling(defaults),
+            max_tokens=self.max_tokens,
+            clamps=self.clamps,
+            stop=self.stop,
+            n=self.n,
+            scope=scope,
+            ignore_eos=self.ignore_eos,
+            form=self.form,
+            tools=self.tools(has_own),
+            logprobs=self.logprobs,
+            scores_prompt=self.scores_prompt,
+            priority=self.priority,
+            tells_tokens=self.tells_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """An engine's request and the model that it is for."""
+
+    decision: Decision
+    spec: GenerateSpec
+
+
+class ChatService:
+    """Answers chats and continues texts. Event loop's thread only."""
+
+    def __init__(self, engines: Engines, chooser: ModelChooser) -> None:
+        self._engines = engines
+        self.chooser = chooser
+
+    async def answer(
+        self, origin: RequestOrigin, chat: ChatInput, prepare: Preparation | None = None
+    ) -> Answer:
+        """An answer that waits for `begin`; the caller must `release` it. Raises what `request` raises."""
+        request = await self.request(origin, chat)  # 5
+        return self.answer_to(origin, request, prepare=prepare, notes=chat.notes)
+
+    def answer_to(
+        self,
+        origin: RequestOrigin,
+        request: ChatRequest,
+        *,
+        prepare: Preparation | None = None,
+        notes: Sequence[str] = (),
+    ) -> Answer:
+        """The answer to a request that is already made."""
+        return Answer(
+            origin, request.decision, request.spec, self._engines, prepare=prepare, notes=notes
+        )
+
+    async def request(self, origin: RequestOrigin, chat: ChatInput) -> ChatRequest:
+        """Choose the model and make its request.
+
+        Raises: InvalidParameter, UnsuitedRequest, Forbidden, Unavailable, SettingsError, and what
+        `Pool.lease` and the worker raise where an assistant model is asked.
+        """
+        decision = self.chooser.for_text(chat.model)  # 1
+        if self.chooser.assistant(decision) is None:
+            return ChatRequest(decision, self._spec(origin, decision, chat))  # 2
+        domain, calls = chat.metadata.get("domain"), flag(chat.metadata, "calls")
+        preferences = AssistantPreferences(domain=domain, calls=calls)
+        larger = self._larger(decision, chat.metadata)
+        if larger is None:  # 3a
+            spec = self._suited(origin, decision, chat, preferences)
+            return ChatRequest(decision, spec)
+        confidence: Confidence | None = None
+        try:
+            spec = self._suited(origin, decision, chat, preferences)
+            question = spec.intent_question
+            if question is not None and question.is_decided:  # 3b
+                return ChatRequest(decision, spec)
+            if question is None or question.reply is None:
+                confidence = await self.consult(decision, spec)  # 3c
+                if not confidence.is_abstained:
+                    return ChatRequest(decision, spec)
+        except (UnsuitedRequest, ContextLengthExceeded):
+            pass
+        escalated = self.chooser.escalated(larger, confidence)  # 4
+        return ChatRequest(escalated, self._spec(origin, escalated, chat))
+
+    def _larger(self, decision: Decision, metadata: Mapping[str, str]) -> Decision | None:
+        """The model that may take over; None where there is none, or it may not."""
+        wanted = flag(metadata, "escalate")
+        may_escalate = self.chooser.options.may_escalate if wanted is None else wanted
+        return self.chooser.larger(decision) if may_escalate else None
+
+    def _spec(self, origin: RequestOrigin, decision: Decision, chat: ChatInput) -> GenerateSpec:
+        has_own = self.chooser.assistant(decision) is not None
+        return chat.spec(origin.key_id, self.chooser.sampling(decision), has_own=has_own)
+
+    def _suited(
+        self,
+        origin: RequestOrigin,
+        decision: Decision,
+        chat: ChatInput,
+        preferences: AssistantPreferences,
+    ) -> GenerateSpec:
+        spec = self._spec(origin, decision, chat)
+        return self.chooser.suited(origin, decision, spec, preferences)
+
+    async def consult(self, decision: Decision, spec: GenerateSpec) -> Confidence:
+        """How sure an assistant model is of its answer. Raises what `Pool.lease` and the worker raise."""
+        question = msgspec.structs.replace(spec, max_tokens=1, n=1)
+        async with self._engines.lease(decision.model_id) as client:
+            generation = client.generate(question)
+            try:
+                async for chunk in generation:
+                    if chunk.error is not None:
+                        raise by_code(*chunk.error)
+                    if chunk.confidence is not None:
+                        self._engines.record_answer(decision.model_id)
+                        return chunk.confidence
+            finally:
+                generation.cancel()
+        raise EngineFailed(f"Model {decision.model_id} gave no answer: send the request again.")
+
+    def complete(self, origin: RequestOrigin, text: ChatInput, *, echoes: bool = False) -> Answer:
+        """The continuation of texts, as `answer`. With `echoes` the answer has its prompts as text."""
+        decision = self.chooser.for_plain_text(text.model)  # 1
+        spec = text.spec(origin.key_id, self.chooser.sampling(decision), has_own=False)  # 2
+        answer = Answer(origin, decision, spec, self._engines, notes=text.notes)
+        if echoes:
+            answer.prepare_with(lambda client: _read_prompts(client, answer))
+        return answer
+
+
+async def _read_prompts(client: EngineClient, answer: Answer) -> None:
+    """Turn the prompts into text. Token ids that the model does not have are the engine's to refuse."""
+    texts: list[str] = []
+    for prompt in answer.spec.prompts:
+        if prompt.tokens is None:
+            texts.append(prompt.text or "")
+            continue
+        try:
+            texts.append(await client.ask(DetokenizeSpec(tokens=prompt.tokens)))
+        except InvalidParameter:
+            return
+    answer.prompt_texts = texts
+
+
+def flag(metadata: Mapping[str, str], name: str) -> bool | None:
+    """A boolean of the metadata; None where it is missing. Raises: InvalidParameter."""
+    value = metadata.get(name)
+    if value is None:
+        return None
+    if value not in ("true", "false"):
+        raise InvalidParameter(
+            f'`metadata.{name}` is {value[:80]!r}: write "true" or "false".', param="metadata"
+        )
+    return value == "true"
+
+
+def with_prompt(chat: ChatInput, prompt: Prompt) -> ChatInput:
+    """The input with another prompt."""
+    return replace(chat, prompts=[prompt])

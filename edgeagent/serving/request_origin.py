@@ -1,0 +1,20 @@
+"""Where a request comes from: who sent it, and to which endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RequestOrigin:
+    """Sender and endpoint of one request.
+
+    `owner` is the owner of the rows that the request reads and writes. Requests with the same `key_id`
+    share cached prefixes. `tools` names the tools that the key may use; None allows any.
+    """
+
+    endpoint: str
+    request_id: str
+    owner: str
+    key_id: str
+    tools: frozenset[str] | None = None

@@ -15,7 +15,7 @@ A text to continue takes steps 1 and 2 only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -220,8 +220,3 @@ def flag(metadata: Mapping[str, str], name: str) -> bool | None:
             f'`metadata.{name}` is {value[:80]!r}: write "true" or "false".', param="metadata"
         )
     return value == "true"
-
-
-def with_prompt(chat: ChatInput, prompt: Prompt) -> ChatInput:
-    """The input with another prompt."""
-    return replace(chat, prompts=[prompt])

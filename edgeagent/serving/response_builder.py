@@ -119,7 +119,8 @@ class ResponseBuilder:
         is_cut = answer.finishes.get(0) == "length"
         self.response["status"] = "incomplete" if is_cut else "completed"
         self.response["incomplete_details"] = {"reason": "max_output_tokens"} if is_cut else None
-        self.response["completed_at"] = None if is_cut else int(time.time())
+        if not is_cut and self.response.get("completed_at") is None:  # stored and sent alike
+            self.response["completed_at"] = int(time.time())
         self.response["usage"] = response_usage(answer)
         self.response["output"] = self._output
         self.response |= answer_extension(answer)

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import torch
 
+from edgeagent.forge.assistant_task import AssistantTask, Weights
 from edgeagent.forge.augment import Augmenter
 from edgeagent.forge.datasets import OUT_OF_SCOPE, Corpus, Domain, Item, Slot
 from edgeagent.forge.decoder import Decoder, DecoderShape
+from edgeagent.forge.distillation import Pool
 from edgeagent.forge.evaluate import evaluate
 from edgeagent.forge.export import About, write_gguf, write_tools
-from edgeagent.forge.learning import AssistantTask, Weights
-from edgeagent.forge.shipping import write_record
-from edgeagent.forge.teaching import Pool
+from edgeagent.forge.model_record import write_record
+from edgeagent.forge.tokenizer import Vocabulary, first_values
 from edgeagent.forge.trainer import Plan, Trainer
-from edgeagent.forge.vocabulary import Vocabulary, first_values
 
 MODEL = "edge-assistant-s"
 NAMES: dict[Domain, tuple[str, ...]] = {

@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
 from pathlib import Path
 from edgeagent.catalog.library import Library, shipped_models_dir
-from edgeagent.catalog.manifest import load_catalog
+from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.cli.shared.service_units import UNITS, unit_text, units_dir
-from edgeagent.device.library import load_all
+from edgeagent.device.profile_files import load_all
 import edgeagent
 print(edgeagent.__file__)
 print("smollm2-135m-instruct" in load_catalog(shipped_models_dir() / "catalog.toml"))

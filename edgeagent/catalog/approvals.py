@@ -21,7 +21,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from edgeagent.catalog.record import InstalledModel
+from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.durable import open_regular, replace_text
 from edgeagent.errors import InstallFailed
 from edgeagent.types.engine import FileIdentity

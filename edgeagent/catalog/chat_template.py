@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from edgeagent.catalog.record import InstalledModel
+from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.errors import InstallFailed, ModelAltered
 
 # The longest of those that models come with has 40 kB.

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 
 from edgeagent.catalog.approvals import Approvals
 from edgeagent.catalog.digest import Progress, no_progress, sha256_of
-from edgeagent.catalog.ids import check_id, folder_name, id_of_file, nearest
-from edgeagent.catalog.record import RECORD_NAMES, InstalledModel, read_record
+from edgeagent.catalog.install_record import RECORD_NAMES, InstalledModel, read_record
+from edgeagent.catalog.model_ids import check_id, folder_name, id_of_file, nearest
 from edgeagent.errors import InstallFailed, ModelNotFound, ModelUnusable
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Library:
         Raises: ModelUnusable with expected and found digest; GGUFRefused for a bad header.
         """
         # Here and not above: the header reader brings numpy, which the daemon has no other use for.
-        from edgeagent.catalog.gguf.description import inspect
+        from edgeagent.catalog.gguf.model_facts_reader import inspect
 
         model = self.resolve(model_id)
         for name, expected, how in self._digests(model):

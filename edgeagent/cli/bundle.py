@@ -11,13 +11,13 @@ import click
 import msgspec
 from rich.table import Table
 
+from edgeagent.catalog.bundles.install_state import BundleFolder
 from edgeagent.catalog.bundles.installer import InstalledBundle, install_bundle
 from edgeagent.catalog.bundles.manifest import Manifest
 from edgeagent.catalog.bundles.reader import open_bundle
 from edgeagent.catalog.bundles.signing import TrustList, load_signing_key, load_trust
-from edgeagent.catalog.bundles.state import BundleFolder
 from edgeagent.catalog.bundles.writer import Contents, minisig_of, write_bundle
-from edgeagent.catalog.toml import to_toml
+from edgeagent.catalog.toml_text import to_toml
 from edgeagent.cli.bundle_keys import keys, trusted_keys_dir
 from edgeagent.cli.shared.library import catalog_of, library_of
 from edgeagent.cli.shared.options import configured, settings_options
@@ -25,7 +25,7 @@ from edgeagent.cli.shared.progress import byte_progress
 from edgeagent.cli.shared.sizes import megabytes
 from edgeagent.cli.shared.terminal import show_table
 from edgeagent.cli.shared.trial_load import trial_load
-from edgeagent.device import library as profiles
+from edgeagent.device import profile_files as profiles
 from edgeagent.settings import Settings
 
 KEY_HELP = "Public key to verify with. Default: the keys accepted by `edgeagent bundle keys trust`."

@@ -30,12 +30,12 @@ from edgeagent.settings import Settings
 from edgeagent.store import (
     audit,
     audit_anchor,
+    data_stats,
     export,
-    journal_mark,
+    journal_progress,
+    journal_replay,
     ownership,
     recovery,
-    replay,
-    stats,
 )
 from edgeagent.store.backup import Backups
 from edgeagent.store.database_files import StoreFiles, StoreLock
@@ -63,9 +63,9 @@ for command in (tables, rows, query, schema, copy, erase):
 def stats_(config: Path | None, **flags: Any) -> None:
     """Show sizes, counts and ages of the stored data, by retention class."""
     with opened(config, flags) as here:
-        found = here.database.read(stats.classes)
-        facts = here.database.read(stats.database)
-        files = stats.files(here.database.files, here.database.backups)
+        found = here.database.read(data_stats.classes)
+        facts = here.database.read(data_stats.database)
+        files = data_stats.files(here.database.files, here.database.backups)
         days = here.settings.store.retention.days
     table = Table(
         "class", "rows", "text", "oldest", "newest", "held", "kept", box=None, pad_edge=False
@@ -226,11 +226,11 @@ def _set_hold(
                 f"Nothing that can be held is stored for {selector.named()}: check the spelling."
             )
         journal = here.database.journal
-        entered = journal.append(kind, replay.selector_entry(journal, selector))
+        entered = journal.append(kind, journal_replay.selector_entry(journal, selector))
 
         def change(conn: Connection) -> dict[str, int]:
             changed = ownership.set_hold(conn, selector, is_held)
-            journal_mark.carried_out(conn, entered, entered.head.n)
+            journal_progress.carried_out(conn, entered, entered.head.n)
             audit.append(
                 conn, here.audit_key, actor=actor(), action=f"data.{kind}",
                 object=label(here.audit_key, selector),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgeagent.forge.evaluate import Figures
     from edgeagent.forge.parity import Parity
     from edgeagent.forge.recipe import Recipe
-    from edgeagent.forge.runs import Runs
+    from edgeagent.forge.training_runs import Runs
 
 
 def forge_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,10 +145,10 @@ def export(
     """
     opened = _runs(data, runs, threads)
     from edgeagent.device.probe import probe
-    from edgeagent.forge.card import card
     from edgeagent.forge.export import About, write_gguf, write_tools
+    from edgeagent.forge.model_card import card
+    from edgeagent.forge.model_record import write_record
     from edgeagent.forge.quantize import quantize
-    from edgeagent.forge.shipping import write_record
 
     others = [opened.training(name) for name in beside]
     trained = opened.training(run)
@@ -220,7 +220,7 @@ def evaluate(
 
 def _measured(opened: Runs, path: Path, every: int) -> Figures:
     from edgeagent.forge.evaluate import evaluate as measure
-    from edgeagent.forge.vocabulary import Vocabulary
+    from edgeagent.forge.tokenizer import Vocabulary
 
     vocabulary = Vocabulary.read(opened.folder / "vocabulary.json")
     with Progress(console=Console(stderr=True)) as progress:
@@ -246,14 +246,14 @@ def _runs(data: Path, runs: Path, threads: int | None) -> Runs:
     keep_kernels()
     import torch
 
-    from edgeagent.forge import published
+    from edgeagent.forge import published_models
     from edgeagent.forge.datasets import load
-    from edgeagent.forge.runs import Runs
+    from edgeagent.forge.training_runs import Runs
 
     if threads is not None:
         torch.set_num_threads(threads)
     corpus = load(data)
-    published.fetch(runs / "published", lambda text: click.echo(text, err=True))
+    published_models.fetch(runs / "published", lambda text: click.echo(text, err=True))
     return Runs(runs, corpus, runs / "published")
 
 

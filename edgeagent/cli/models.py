@@ -13,8 +13,8 @@ from rich.table import Table
 from edgeagent.catalog.approvals import identity_of
 from edgeagent.catalog.chat_template import installed_template
 from edgeagent.catalog.gguf.inspection import inspect_apart
+from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.integrity import Integrity
-from edgeagent.catalog.record import InstalledModel
 from edgeagent.cli.models_install import install
 from edgeagent.cli.models_recommend import recommend
 from edgeagent.cli.shared.daemon import call

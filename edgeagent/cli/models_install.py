@@ -11,7 +11,7 @@ import click
 
 from edgeagent.catalog.install import installer as installing
 from edgeagent.catalog.install.reference import HubReference, Reference, read_reference
-from edgeagent.catalog.selection import Needs
+from edgeagent.catalog.recommendation import Needs
 from edgeagent.cli.models_recommend import TASKS, best_here
 from edgeagent.cli.shared.library import catalog_of, library_of
 from edgeagent.cli.shared.options import configured, settings_options

@@ -11,7 +11,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from edgeagent.catalog.selection import Choice, Needs, Ranking, Target, select
+from edgeagent.catalog.recommendation import Choice, Needs, Ranking, Target, select
 from edgeagent.catalog.sizing.memory import KvType
 from edgeagent.catalog.sizing.repack import repacked_types
 from edgeagent.catalog.sizing.speed import Rates
@@ -24,10 +24,10 @@ from edgeagent.device.benchmark import Measuring
 from edgeagent.device.budget import budget
 from edgeagent.device.capacity import HasCapacity
 from edgeagent.device.configuration import Configuration, profile_folders
-from edgeagent.device.library import load
-from edgeagent.device.measure import measure
+from edgeagent.device.microbenchmarks import measure
 from edgeagent.device.probe import Device
 from edgeagent.device.profile import Profile, Reference, reference_device
+from edgeagent.device.profile_files import load
 from edgeagent.errors import InstallFailed
 
 TASKS = ("chat", "assistant", "embedding", "rerank")

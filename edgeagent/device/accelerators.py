@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from edgeagent.device.tree import Tree
+from edgeagent.device.system_files import Tree
 
 Backend = Literal["cuda", "vulkan"]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from edgeagent.device.measure import Measurement, measure, thread_counts
-from edgeagent.device.measurements import MeasurementStore, fingerprint
+from edgeagent.device.measurement_store import MeasurementStore, fingerprint
+from edgeagent.device.microbenchmarks import Measurement, measure, thread_counts
 from edgeagent.device.probe import Device
 from edgeagent.types.measurement import ModelMeasurement
 from edgeagent.worker import spawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edgeagent.device.tree import Tree
+from edgeagent.device.system_files import Tree
 
 _DEVICE_TREES = ("/proc/device-tree", "/sys/firmware/devicetree/base")
 _DMI = "/sys/class/dmi/id"

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from edgeagent.device.tree import Tree, parse_cpulist, parse_int
+from edgeagent.device.system_files import Tree, parse_cpulist, parse_int
 
 # Version 1 writes "no limit" as the largest page-aligned long, which differs by page size.
 _UNLIMITED_BYTES = 1 << 60

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeagent.device.budget import Budget, budget
-from edgeagent.device.library import load
-from edgeagent.device.match import Considered, match
 from edgeagent.device.probe import Device, probe
 from edgeagent.device.profile import Profile
+from edgeagent.device.profile_files import load
+from edgeagent.device.profile_match import Considered, match
 from edgeagent.settings import ResolvedSettings, Settings, resolve
 
 SYSTEM_PROFILES = Path("/etc/edgeagent/profiles")

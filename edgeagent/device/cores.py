@@ -9,7 +9,7 @@ import msgspec
 
 from edgeagent.device.cgroup import Limits
 from edgeagent.device.cpu import EFFICIENCY_PARTS, Processor
-from edgeagent.device.tree import Tree, parse_cpulist, parse_fields
+from edgeagent.device.system_files import Tree, parse_cpulist, parse_fields
 
 _BASE = "/sys/devices/system/cpu"
 

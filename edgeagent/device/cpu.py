@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edgeagent.device.tree import Tree, parse_int
+from edgeagent.device.system_files import Tree, parse_int
 
 # Names that llama.cpp's kernels are chosen by, and the flags of /proc/cpuinfo that must all be
 # present. Source: arch/arm64/kernel/cpuinfo.c and arch/x86/include/asm/cpufeatures.h

@@ -8,7 +8,7 @@ import struct
 import msgspec
 
 from edgeagent.device.cgroup import Limits
-from edgeagent.device.tree import Tree, parse_fields, parse_int
+from edgeagent.device.system_files import Tree, parse_fields, parse_int
 
 _AT_PAGESZ = 6
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from edgeagent.device.tree import Tree
+from edgeagent.device.system_files import Tree
 
 _BASE = "/sys/class/power_supply"
 # Everything the kernel calls a supply from outside. Source: power_supply_sysfs.c

@@ -16,8 +16,8 @@ from edgeagent.device.memory import Memory, read_memory
 from edgeagent.device.power import Power, read_power
 from edgeagent.device.storage import Storage, read_storage
 from edgeagent.device.system import System, read_system
+from edgeagent.device.system_files import Tree
 from edgeagent.device.thermal import Thermal, read_thermal
-from edgeagent.device.tree import Tree
 
 
 class Device(msgspec.Struct, frozen=True):

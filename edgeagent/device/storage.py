@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from edgeagent.device.cgroup import Mount
-from edgeagent.device.tree import Tree
+from edgeagent.device.system_files import Tree
 
 StorageKind = Literal[
     "sd", "emmc", "nvme", "ssd", "hdd", "usb", "virtual", "overlay", "ram", "network"

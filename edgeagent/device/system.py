@@ -11,7 +11,7 @@ import msgspec
 from edgeagent.device.board import Board
 from edgeagent.device.cgroup import Mount
 from edgeagent.device.cpu import Cpu
-from edgeagent.device.tree import Tree, parse_fields
+from edgeagent.device.system_files import Tree, parse_fields
 
 _CGROUP_MARKS = (
     ("kubepods", "kubernetes"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edgeagent.device.tree import Tree
+from edgeagent.device.system_files import Tree
 
 _ZONES = "/sys/class/thermal"
 _CPUS = "/sys/devices/system/cpu"

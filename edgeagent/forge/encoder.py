@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from edgeagent.catalog.install.safetensors import read_tensors
 from edgeagent.errors import EdgeAgentError, ForgeFailed
-from edgeagent.forge.precision import autocast, bf16_is_faster
+from edgeagent.forge.matmul_precision import autocast, bf16_is_faster
 
 N_TOKENS_MAX = 96
 

@@ -18,10 +18,10 @@ import torch
 
 from edgeagent.engine.intents.intent_scoring import Choice, Offer, plain_pieces
 from edgeagent.engine.llama.model import Llama
-from edgeagent.forge.classes import Classes, Threshold
 from edgeagent.forge.datasets import OUT_OF_SCOPE, Corpus, Item
-from edgeagent.forge.figures import intent_figures, thresholds
-from edgeagent.forge.vocabulary import Vocabulary, first_values
+from edgeagent.forge.intent_classes import Classes, Threshold
+from edgeagent.forge.intent_metrics import intent_figures, thresholds
+from edgeagent.forge.tokenizer import Vocabulary, first_values
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.intents import (
     LAST_SLOT,

@@ -13,11 +13,11 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from edgeagent.catalog.assistant import described
+from edgeagent.catalog.assistant_intents import described
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import DOMAINS, OUT_OF_SCOPE, Corpus
 from edgeagent.forge.decoder import Block, Decoder
-from edgeagent.forge.vocabulary import ASSISTANT, CONTROL, END, USER, Vocabulary
+from edgeagent.forge.tokenizer import ASSISTANT, CONTROL, END, USER, Vocabulary
 
 CHAT_TEMPLATE = (
     "{%- set ns = namespace(text='') -%}"

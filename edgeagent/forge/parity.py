@@ -15,7 +15,7 @@ import torch
 from edgeagent.engine.llama.model import Llama
 from edgeagent.forge.decoder import Decoder
 from edgeagent.forge.evaluate import plain_config
-from edgeagent.forge.vocabulary import END, Vocabulary
+from edgeagent.forge.tokenizer import END, Vocabulary
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class StartRecipe(_Part):
 
 
 class LossRecipe(_Part):
-    """See `learning.Weights`."""
+    """See `assistant_task.Weights`."""
 
     slots: float = Field(0.3, ge=0)
     prompt: float = Field(0.0, ge=0)

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from edgeagent.errors import ForgeFailed
-from edgeagent.forge.precision import autocast, bf16_is_faster
+from edgeagent.forge.matmul_precision import autocast, bf16_is_faster
 
 LINE_EVERY_S = 30.0
 

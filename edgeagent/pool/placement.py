@@ -16,20 +16,20 @@ from pathlib import Path
 import msgspec
 
 from edgeagent.catalog.approvals import Approvals
-from edgeagent.catalog.assistant import Assistant, read_assistant
+from edgeagent.catalog.assistant_intents import Assistant, read_assistant
+from edgeagent.catalog.catalog_file import Catalog, load_catalog
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.gguf.model_facts import ModelFacts
+from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.library import Library, shipped_models_dir
-from edgeagent.catalog.manifest import Catalog, load_catalog
-from edgeagent.catalog.model_card import Card
-from edgeagent.catalog.record import InstalledModel
+from edgeagent.catalog.model_summary import Card
 from edgeagent.catalog.sizing.memory import Setup, worker_memory
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.repack import repacked_types
 from edgeagent.device.benchmark import Measuring
 from edgeagent.device.configuration import Configuration
-from edgeagent.device.measure import Measurement
+from edgeagent.device.microbenchmarks import Measurement
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, ModelAltered, ModelNotFound
 from edgeagent.pool import Placement

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeagent.catalog.record import InstalledModel
+from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.pool.memory import Placement
 from edgeagent.settings import Settings
 from edgeagent.speech.client import SpeechClient

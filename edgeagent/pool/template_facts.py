@@ -6,7 +6,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from edgeagent.catalog.record import InstalledModel
+from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types.questions import TemplateSpec

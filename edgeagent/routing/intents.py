@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct, structs
 
-from edgeagent.catalog.assistant import Assistant
-from edgeagent.catalog.ids import nearest
+from edgeagent.catalog.assistant_intents import Assistant
+from edgeagent.catalog.model_ids import nearest
 from edgeagent.errors import Forbidden, InvalidParameter
 from edgeagent.routing import SHIPPED_RULES
 from edgeagent.settings.routing import RoutingSettings

@@ -20,10 +20,10 @@ from edgeagent.store import (
     client_deletion,
     erasure_epochs,
     feedback,
+    full_text_search,
     items,
     requests,
     responses,
-    search,
 )
 from edgeagent.store.client_deletion import Target
 from edgeagent.store.database import Database
@@ -187,7 +187,7 @@ class Archive:
                 "before is not found then either."
             )
         return await self.database.read_async(
-            lambda db: search.find_items(db, owner, text, limit=limit)
+            lambda db: full_text_search.find_items(db, owner, text, limit=limit)
         )
 
 

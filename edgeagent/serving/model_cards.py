@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from edgeagent.catalog.gguf.model_facts import ModelFacts
-from edgeagent.catalog.model_card import Card
+from edgeagent.catalog.model_summary import Card
 from edgeagent.engine.client import EngineClient
 from edgeagent.pool import Pool
 from edgeagent.pool.placement import InstalledModels

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import msgspec
 
-from edgeagent.catalog.assistant import Assistant
+from edgeagent.catalog.assistant_intents import Assistant
 from edgeagent.pool.placement import InstalledModels
 from edgeagent.routing import router
 from edgeagent.routing.decision import Decision

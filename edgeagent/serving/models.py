@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from edgeagent.catalog.record import InstalledModel
+from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.pool import Pool

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgeagent.durable import sync_file, sync_folder
 from edgeagent.errors import BackupFailed, EdgeAgentError
-from edgeagent.store import journal_mark
+from edgeagent.store import journal_progress
 from edgeagent.store.connection import SqliteError, Tables, complaints, connect, translate
 from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.migrations import version
@@ -130,7 +130,7 @@ class Backups:
             with contextlib.suppress(EdgeAgentError, SqliteError):
                 db = connect(backup.path, self._key, role="copy")
                 try:
-                    known = journal_mark.read(db)
+                    known = journal_progress.read(db)
                 finally:
                     db.close()
                 found.append(known.place.n if known is not None else 0)

@@ -5,8 +5,8 @@
     3. delete it, and mark the entry, in one transaction
 
 Then it may be acknowledged. It costs one more fsync than deleting alone. A deletion that fails after 2 is
-withdrawn; one that is cut short by a kill is made good at the next start (store/replay.py). Both writes
-may use the reserve of the disk: deleting is how a client makes room.
+withdrawn; one that a kill interrupts is completed at the next start (store/journal_replay.py). Both writes
+may use the disk reserve, since deleting is how a client makes room.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from edgeagent.errors import EdgeAgentError
-from edgeagent.store import journal_mark, row_deletion, rows
+from edgeagent.store import journal_progress, row_deletion, rows
 from edgeagent.store.connection import Tables
 from edgeagent.store.journal import Contents, Entry, Journal
 from edgeagent.store.sql import marks
@@ -71,7 +71,7 @@ def delete(store: Store, target: Target) -> bool | None:
     def remove(db: Tables) -> bool | None:
         done = rows.remove(db, target.table, target.where, target.values)
         if done is not None:
-            journal_mark.carried_out(db, entered, n)
+            journal_progress.carried_out(db, entered, n)
         return done
 
     try:
@@ -122,7 +122,7 @@ def delete_again(
         n_rows += int(db.execute(sql, each).rowcount)
     if n_rows:
         row_deletion.mark(db)
-    journal_mark.carried_out(db, contents, *(entry.n for entry in entries))
+    journal_progress.carried_out(db, contents, *(entry.n for entry in entries))
     return n_rows
 
 

@@ -14,8 +14,7 @@ from typing import Any, Literal, TypeVar
 from edgeagent.durable import sync_folder
 from edgeagent.errors import EdgeAgentError, StorageFull, StoreUnusable
 from edgeagent.settings import Settings
-from edgeagent.store import journal_mark
-from edgeagent.store.access import Access
+from edgeagent.store import journal_progress
 from edgeagent.store.backup import Backups
 from edgeagent.store.connection import (
     SqliteError,
@@ -32,6 +31,7 @@ from edgeagent.store.journal import LONG_ENTRIES, Journal
 from edgeagent.store.migrations import MIGRATIONS, Migration, migrate, refuse_newer, version
 from edgeagent.store.readers import Readers
 from edgeagent.store.recovery import Notice, prepare
+from edgeagent.store.rollback_detection import Access
 from edgeagent.store.store_key import Secret, obtain
 from edgeagent.store.writer import Job, Writer
 
@@ -151,7 +151,7 @@ class Database:
 
     def compact_journal(self) -> bool:
         """Drop old entries of a long journal that neither this database nor any backup lacks."""
-        known = self.read(journal_mark.read)
+        known = self.read(journal_progress.read)
         if known is None:
             return False
         oldest = self.backups.least_entry()
@@ -243,7 +243,7 @@ class Database:
             )
 
     def _settle(self, db: Tables) -> None:
-        """Carry out again what an older copy lacks, before anybody reads it (store/access.py)."""
+        """Carry out again what an older copy lacks, before anybody reads it (store/rollback_detection.py)."""
         was_replaced = any(n.code in ("store_lost", "store_restored") for n in self.notices)
         done = self.access.settle(db, was_replaced=was_replaced)
         if done:

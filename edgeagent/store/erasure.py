@@ -10,7 +10,7 @@
        VACUUM and search again
 
 Before 2 it is entered in the journal, by which an interrupted erasure is finished at the next start and
-a restored backup is erased again (store/replay.py); a note (`row_deletion.mark`)
+a restored backup is erased again (store/journal_replay.py); a note (`row_deletion.mark`)
 lets the next sweep clean up.
 Freed flash cells are the device's affair: what is on them is encrypted.
 """
@@ -31,8 +31,8 @@ from edgeagent.errors import LegalHold, NotFound
 from edgeagent.store import audit, erasure_epochs, ownership, residue_scan, row_deletion
 from edgeagent.store.backup import Backup
 from edgeagent.store.database import Database
+from edgeagent.store.journal_replay import recorded
 from edgeagent.store.ownership import HELD, TABLES, Selector
-from edgeagent.store.replay import recorded
 from edgeagent.store.residue_scan import Probes, Proof
 from edgeagent.store.row_deletion import BATCH, key_of
 from edgeagent.store.sql import Connection, now_ms

@@ -8,9 +8,10 @@ The journal is that memory: a file beside the database, one line for each act, n
     mac[n] = HMAC-SHA256(key, id, n, kind, what, utc_ms, mac[n-1])
 
 An entry is on the disk before its act is acknowledged. The database keeps the number up to which it
-has carried the journal out (`store/journal_mark.py`), so an older copy shows what it lacks, and
-`store/access.py` replays that before anything is served. (number, mac) of the newest entry is the head;
-database and audit anchor keep it, which tells of a journal that was cut, replaced or deleted. Entries hold
+has applied the journal (`store/journal_progress.py`), so an older copy shows what it lacks, and
+`store/rollback_detection.py` has it replayed before anything is served. (number, mac) of the newest entry
+is the head; the database and the audit anchor keep it, which reveals a journal that was cut, replaced or
+deleted. Entries hold
 key ids and, for whose data was erased and which rows were deleted, keyed pseudonyms: nobody can read a name
 in the file, with its key either. Entries that no backup lacks are dropped (`compact`).
 """

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeagent.errors import EdgeAgentError, Forbidden, StoreLocked
-from edgeagent.store import audit, audit_anchor, clock, erasure_epochs, journal_mark, keys
+from edgeagent.store import audit, audit_anchor, clock, erasure_epochs, journal_progress, keys
 from edgeagent.store.clock import Clock, DeviceClock
 from edgeagent.store.connection import Tables, connect
 from edgeagent.store.database import Database
 from edgeagent.store.journal import Contents
 from edgeagent.store.key_cache import KeyMemory
+from edgeagent.store.key_clock import KeyTime
 from edgeagent.store.key_record import Key, KeySpec, NewKey
-from edgeagent.store.key_time import KeyTime
 from edgeagent.store.readers import Readers
 from edgeagent.store.sql import now_ms
 from edgeagent.types.caller import ALL_SCOPES, LOCAL, Caller
@@ -204,7 +204,7 @@ class Keyring:
             def end(db: Tables) -> Key:
                 ended = keys.revoke(db, key_id, self._now(db))
                 self._audit(db, actor, "key.revoke", key_id)
-                journal_mark.carried_out(db, journal, journal.head.n)
+                journal_progress.carried_out(db, journal, journal.head.n)
                 return ended
 
             return self._write(end).result()
@@ -234,7 +234,9 @@ class Keyring:
                 if old.revoked_ms is not None
                 else self._store.journal.append("expire", f"{key_id} {old.expires_ms}")
             )
-            self._write(lambda db: journal_mark.carried_out(db, journal, journal.head.n)).result()
+            self._write(
+                lambda db: journal_progress.carried_out(db, journal, journal.head.n)
+            ).result()
             return made
 
         return self._act(act)
@@ -257,7 +259,7 @@ class Keyring:
                     journal = self._store.journal.append("open")
                 dropped = self._write(drop).result()
                 self._write(
-                    lambda db: journal_mark.carried_out(db, journal, *_numbers(journal))
+                    lambda db: journal_progress.carried_out(db, journal, *_numbers(journal))
                 ).result()
                 return dropped
 
@@ -284,7 +286,7 @@ class Keyring:
                     self._note(
                         db, actor, "access.reset", f"keys:{'kept' if keep_keys else 'ended'}"
                     )
-                    journal_mark.carried_out(db, journal, *_numbers(journal))
+                    journal_progress.carried_out(db, journal, *_numbers(journal))
                     if keys.is_any_usable(db, now):
                         return None
                     made = keys.create(db, KeySpec(name=name, scopes=ALL_SCOPES), now)
@@ -356,7 +358,7 @@ class Keyring:
                     self._write(lambda db: keys.drop(db, made.key.id)).result()
                     raise
                 n = journal.head.n
-                self._write(lambda db: journal_mark.carried_out(db, journal, n)).result()
+                self._write(lambda db: journal_progress.carried_out(db, journal, n)).result()
         return made
 
     def _act(self, act: Callable[[], T]) -> Future[T]:

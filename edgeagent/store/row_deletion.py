@@ -54,7 +54,7 @@ def delete(conn: Connection, table: str, ids: Sequence[Any]) -> Counter[str]:
     """Delete rows with their content and their entries in the search. Gives the rows of each table.
 
     Rows that belong to these go with them by the foreign keys, uncounted: delete those first, in the
-    order of `selection.TABLES`.
+    order of `ownership.TABLES`.
     """
     done = delete_content(conn, table, ids)
     found = conn.execute(f"delete from {table} where {key_of(table)} in ({marks(len(ids))})", ids)

@@ -4,7 +4,7 @@
 
 An intent is one token of the model: the whole call, or the call up to its slots. Slots and the end of a
 call are tokens, too; only values are ordinary text. The forge trains models in this way
-(`forge.vocabulary`), and the engine reads the tokens (`engine.intents.intent_scoring`).
+(`forge.tokenizer`), and the engine reads the tokens (`engine.intents.intent_scoring`).
 """
 
 from __future__ import annotations

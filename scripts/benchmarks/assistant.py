@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeagent.catalog.assistant import Assistant, read_assistant
+from edgeagent.catalog.assistant_intents import Assistant, read_assistant
 from edgeagent.catalog.library import shipped_models_dir
 from edgeagent.forge.datasets import OUT_OF_SCOPE, load
 from scripts.benchmarks.exchange import Json, exchanged

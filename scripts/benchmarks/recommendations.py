@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.catalog.library import shipped_models_dir
-from edgeagent.catalog.manifest import load_catalog
-from edgeagent.catalog.selection import Needs, select
+from edgeagent.catalog.recommendation import Needs, select
 from edgeagent.cli.models_recommend import rates_of, target_of
-from edgeagent.device.library import load_all
+from edgeagent.device.profile_files import load_all
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from edgeagent.catalog.gguf.description import inspect
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.speed import (
     Rates,
@@ -31,7 +31,7 @@ from edgeagent.catalog.sizing.speed import (
     paced,
     prefill_tokens_per_s,
 )
-from edgeagent.device.measure import measure
+from edgeagent.device.microbenchmarks import measure
 from edgeagent.device.probe import probe
 from edgeagent.engine.llama.model import Llama
 from edgeagent.types.engine import EngineConfig

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from edgeagent.catalog.approvals import Approvals
 from edgeagent.catalog.digest import sha256_of
-from edgeagent.catalog.gguf.description import inspect
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.install.installer import install_file
 from edgeagent.catalog.library import Library
 from edgeagent.cli.shared.trial_load import trial_load

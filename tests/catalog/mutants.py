@@ -252,7 +252,7 @@ def _of_tensor(parts: Parts, i: int) -> Iterator[tuple[str, tuple[Tensor, ...]]]
 
 def main() -> None:
     """Write the mutants that pass our header check to a folder, and print how many there were."""
-    from edgeagent.catalog.gguf.description import inspect
+    from edgeagent.catalog.gguf.model_facts_reader import inspect
     from edgeagent.errors import GGUFRefused
 
     model, folder = Path(sys.argv[1]), Path(sys.argv[2])

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgeagent.catalog.bundles.state import BundleFolder
+from edgeagent.catalog.bundles.install_state import BundleFolder
+from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.catalog.library import STAGING, Library
-from edgeagent.catalog.manifest import load_catalog
 from tests.catalog.bundles.homes import Home, take
 
 # Forks a child for each step, which counts every call that changes the disk, and kills itself before

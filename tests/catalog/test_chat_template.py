@@ -15,9 +15,9 @@ from edgeagent.catalog.chat_template import (
     read_template,
 )
 from edgeagent.catalog.install.installer import install_file, set_template
+from edgeagent.catalog.install_record import InstalledModel, read_record
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.library import Library
-from edgeagent.catalog.record import InstalledModel, read_record
 from edgeagent.errors import InstallFailed, ModelAltered, ModelUnusable
 from edgeagent.types.template import TemplateFacts
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeagent.catalog.catalog_file import Catalog, parse_catalog
 from edgeagent.catalog.install.installer import install
 from edgeagent.catalog.library import STAGING, Library
-from edgeagent.catalog.manifest import Catalog, parse_catalog
 from edgeagent.errors import ModelNotFound
 
 # Forks a child for each step, which counts every system call of the install that changes the disk,
@@ -24,7 +24,7 @@ from pathlib import Path
 import edgeagent.catalog.install.installation as module
 from edgeagent.catalog.install.installer import install
 from edgeagent.catalog.library import Library
-from edgeagent.catalog.manifest import load_catalog
+from edgeagent.catalog.catalog_file import load_catalog
 
 before, runs, catalog = map(Path, sys.argv[1:4])
 

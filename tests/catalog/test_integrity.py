@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from edgeagent.catalog.approvals import Approvals
+from edgeagent.catalog.catalog_file import Catalog, parse_catalog
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.install.installer import install, install_file
+from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.library import Library
-from edgeagent.catalog.manifest import Catalog, parse_catalog
-from edgeagent.catalog.record import InstalledModel
 from edgeagent.errors import InstallFailed, ModelAltered, ModelNotApproved, ModelUnusable
 from tests.commands import run_here
 

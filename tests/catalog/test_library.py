@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeagent.catalog.install.installer import install_file
+from edgeagent.catalog.install_record import RECORD, InstalledModel
 from edgeagent.catalog.library import Library, shipped_models_dir
-from edgeagent.catalog.record import RECORD, InstalledModel
 from edgeagent.errors import InstallFailed, ModelNotFound, ModelUnusable
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from edgeagent.catalog.bundles.signing import load_public_key, make_key_pair
 from edgeagent.cli.bundle import profile_name, profile_text
-from edgeagent.device.library import load, load_all, parse
+from edgeagent.device.profile_files import load, load_all, parse
 from edgeagent.settings import Settings
 from tests.commands import run_here as edgeagent
 

@@ -77,12 +77,12 @@ def runs(tmp_path_factory) -> Path:
     """A folder of trainings whose published files are those that the tests have fetched already."""
     if not (DATA / "clinc150").is_dir():
         pytest.skip("the data sets are not beside this checkout")
-    from edgeagent.forge import published
+    from edgeagent.forge import published_models
     from tests.conftest import CACHE, alone
 
     kept = CACHE / "published"
     with alone():
-        published.fetch(kept)
+        published_models.fetch(kept)
     folder = tmp_path_factory.mktemp("runs")
     (folder / "published").symlink_to(kept)
     return folder

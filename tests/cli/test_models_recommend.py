@@ -9,20 +9,20 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.catalog.library import shipped_models_dir
-from edgeagent.catalog.manifest import load_catalog
-from edgeagent.catalog.selection import Needs, select
+from edgeagent.catalog.recommendation import Needs, select
 from edgeagent.cli.main import cli
 from edgeagent.cli.models_recommend import rates_of, target_of
 from edgeagent.cli.shared.sizes import Size
 from edgeagent.device.benchmark import Measuring
 from edgeagent.device.budget import budget
 from edgeagent.device.configuration import configure
-from edgeagent.device.library import load, load_all
-from edgeagent.device.match import match
-from edgeagent.device.measure import Measurement, Rate
+from edgeagent.device.microbenchmarks import Measurement, Rate
 from edgeagent.device.probe import probe
 from edgeagent.device.profile import reference_device
+from edgeagent.device.profile_files import load, load_all
+from edgeagent.device.profile_match import match
 from edgeagent.errors import SettingsError
 from tests.device.recorded import NAMES, unpack
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.device.cgroup import Limits, find_hierarchy, read_limits, read_mounts
-from edgeagent.device.tree import Tree
+from edgeagent.device.system_files import Tree
 from tests.device.recorded import write
 
 GIB = 1 << 30

@@ -8,7 +8,7 @@ import pytest
 from edgeagent.device.cgroup import Limits
 from edgeagent.device.cores import Cores, read_cores
 from edgeagent.device.cpu import read_cpu, read_processors
-from edgeagent.device.tree import Tree
+from edgeagent.device.system_files import Tree
 from tests.device.recorded import write
 
 CPU = "/sys/devices/system/cpu"

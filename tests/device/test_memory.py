@@ -7,7 +7,7 @@ import pytest
 
 from edgeagent.device.cgroup import Limits, read_limits, read_mounts
 from edgeagent.device.memory import Memory, read_memory
-from edgeagent.device.tree import Tree
+from edgeagent.device.system_files import Tree
 from tests.device.recorded import write
 
 GIB = 1 << 30

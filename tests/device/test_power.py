@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.device.power import Power, read_power
-from edgeagent.device.tree import Tree
+from edgeagent.device.system_files import Tree
 from tests.device.recorded import write
 
 

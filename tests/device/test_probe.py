@@ -123,7 +123,8 @@ def test_no_content_of_any_file_makes_the_probe_raise(
 
 def test_the_daemon_side_imports_neither_numpy_nor_an_engine() -> None:
     code = (
-        "import sys, edgeagent.device.probe, edgeagent.device.match, edgeagent.device.measurements;"
+        "import sys, edgeagent.device.probe, edgeagent.device.profile_match;"
+        "import edgeagent.device.measurement_store;"
         "print([m for m in ('numpy', 'llama_cpp', 'edgeagent.catalog', 'edgeagent.engine')"
         " if m in sys.modules])"
     )

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from edgeagent.device.budget import MemoryShare, budget, budget_bytes
 from edgeagent.device.capacity import Capacity
-from edgeagent.device.library import load, load_all
-from edgeagent.device.match import match
 from edgeagent.device.probe import probe
 from edgeagent.device.profile import Profile, compute, reference_device, resolve_threads
+from edgeagent.device.profile_files import load, load_all
+from edgeagent.device.profile_match import match
 from edgeagent.errors import SettingsError
 from edgeagent.settings.names import FIELDS
 

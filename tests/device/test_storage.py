@@ -7,7 +7,7 @@ import pytest
 
 from edgeagent.device.cgroup import read_mounts
 from edgeagent.device.storage import Storage, read_storage
-from edgeagent.device.tree import Tree
+from edgeagent.device.system_files import Tree
 from tests.device.recorded import write
 
 

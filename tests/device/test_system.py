@@ -8,7 +8,7 @@ import pytest
 from edgeagent.device.accelerators import read_accelerators
 from edgeagent.device.board import read_board
 from edgeagent.device.probe import probe
-from edgeagent.device.tree import Tree
+from edgeagent.device.system_files import Tree
 from tests.device.recorded import write
 
 

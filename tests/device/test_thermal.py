@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeagent.device.system_files import Tree
 from edgeagent.device.thermal import Trip, read_thermal
-from edgeagent.device.tree import Tree
 from tests.device.recorded import write
 
 REGISTER = "/sys/devices/platform/soc/soc:firmware/get_throttled"

@@ -10,8 +10,8 @@ import torch
 from edgeagent.forge.augment import Augmenter
 from edgeagent.forge.datasets import Corpus, load
 from edgeagent.forge.decoder import DecoderShape
-from edgeagent.forge.teaching import Pool
-from edgeagent.forge.vocabulary import Vocabulary
+from edgeagent.forge.distillation import Pool
+from edgeagent.forge.tokenizer import Vocabulary
 from tests import assistant
 from tests.conftest import SHARED
 

@@ -7,18 +7,18 @@ import json
 import pytest
 import torch
 
-from edgeagent.catalog.gguf.description import inspect
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.library import Library
 from edgeagent.errors import ForgeFailed
+from edgeagent.forge.assistant_task import AssistantTask, Weights
 from edgeagent.forge.augment import Augmenter
 from edgeagent.forge.decoder import Decoder, DecoderShape
+from edgeagent.forge.distillation import Pool
 from edgeagent.forge.evaluate import evaluate, sample, slot_f1
 from edgeagent.forge.export import About, write_gguf, write_tools
-from edgeagent.forge.learning import AssistantTask, Weights
+from edgeagent.forge.model_record import write_record
 from edgeagent.forge.parity import compare
 from edgeagent.forge.quantize import quantize
-from edgeagent.forge.shipping import write_record
-from edgeagent.forge.teaching import Pool
 from edgeagent.forge.trainer import Plan, Trainer
 
 

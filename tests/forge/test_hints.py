@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from edgeagent.forge.assistant_task import AssistantTask, Weights
 from edgeagent.forge.decoder import Decoder
-from edgeagent.forge.learning import AssistantTask, Weights
 
 
 def test_vectors_are_directions_of_what_was_asked_about(pool):

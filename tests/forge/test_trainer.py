@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgeagent.errors import ForgeFailed
+from edgeagent.forge.assistant_task import AssistantTask, Weights
 from edgeagent.forge.decoder import Decoder
-from edgeagent.forge.learning import AssistantTask, Weights
 from edgeagent.forge.trainer import Plan, Trainer, rate_at
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgeagent.catalog.assistant import Assistant, SlottedTool
+from edgeagent.catalog.assistant_intents import Assistant, SlottedTool
 from edgeagent.errors import Forbidden, InvalidParameter
 from edgeagent.routing.intents import UnsuitedRequest, make_intent_question
 from edgeagent.types.generation import Form, GenerateSpec

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from edgeagent.catalog.assistant import Assistant
+from edgeagent.catalog.assistant_intents import Assistant
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.routing.intents import AssistantOptions
 from edgeagent.serving.model_choice import ModelChooser

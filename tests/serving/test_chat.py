@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgeagent.catalog.assistant import Assistant
+from edgeagent.catalog.assistant_intents import Assistant
 from edgeagent.errors import (
     ContextLengthExceeded,
     EngineDied,

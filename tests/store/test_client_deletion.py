@@ -7,10 +7,10 @@ import shutil
 import pytest
 
 from edgeagent.errors import StorageFailed, StorageFull
-from edgeagent.store import audit, client_deletion, journal_mark, ownership
+from edgeagent.store import audit, client_deletion, journal_progress, ownership
 from edgeagent.store.client_deletion import Target
+from edgeagent.store.journal_replay import selector_entry
 from edgeagent.store.ownership import Selector
-from edgeagent.store.replay import selector_entry
 from tests.store.rows import conversation, item, n_rows, transcript
 
 
@@ -141,7 +141,7 @@ def test_holds_and_deletions_are_replayed_in_their_order(store, opened):
         store.write(
             lambda db, kind=kind, entered=entered: (
                 ownership.set_hold(db, mine, kind == "hold"),
-                journal_mark.carried_out(db, entered, entered.head.n),
+                journal_progress.carried_out(db, entered, entered.head.n),
             )
         ).result()
         older = older or store.backups.take().path

@@ -13,8 +13,8 @@ from edgeagent.errors import StoreLocked
 from edgeagent.store import journal as journals
 from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.journal import Journal, Place
+from edgeagent.store.journal_replay import selector_entry
 from edgeagent.store.ownership import Selector
-from edgeagent.store.replay import selector_entry
 from edgeagent.store.store_key import Secret
 from tests.store.kills import ROOT
 

@@ -245,7 +245,7 @@ def test_the_audit_is_cut_by_age_and_stays_sound(store, clock):
 def test_a_copy_from_weeks_ago_loses_before_serving_what_was_old_at_a_time_that_has_been(
     store, clock
 ):
-    """An older copy makes the clock doubtful; the floor of time comes from the anchor (store/access.py)."""
+    """An older copy makes the clock doubtful; the floor of time comes from the anchor."""
     store.write(old_and_new).result()
     clock.restart("boot-2", NOW + 20 * DAY)
     store.write(lambda db: set_floor(db, NOW + 20 * DAY)).result()

@@ -10,11 +10,11 @@ from edgeagent.errors import StorageFull
 from edgeagent.store import (
     conversations,
     feedback,
+    full_text_search,
     items,
     requests,
     responses,
     row_deletion,
-    search,
     transcripts,
 )
 from edgeagent.store.connection import IntegrityError
@@ -92,13 +92,13 @@ def test_what_is_another_s_is_not_there(store):
             items.delete(db, "b", "conversation_id", name, item),
             conversations.touch(db, "b", name, NOW),
             conversations.delete(db, "b", name),
-            search.find_items(db, "b", "secret"),
+            full_text_search.find_items(db, "b", "secret"),
             feedback.has_target(db, "b", item),
         ]
 
     assert not any(do(store, look))
     assert store.read(lambda db: conversations.get(db, "a", name))["metadata"] == {"k": "v"}
-    assert store.read(lambda db: search.find_items(db, "a", "secret"))[0]["id"] == item
+    assert store.read(lambda db: full_text_search.find_items(db, "a", "secret"))[0]["id"] == item
 
 
 def test_a_conversation_takes_its_items_and_their_search_entries_with_it(store):
@@ -156,7 +156,7 @@ def test_an_answer_is_kept_with_its_items_or_not_at_all(store):
         do(store, lambda db: responses.put(db, response(), now_ms=NOW, is_searchable=False))
     n_items = store.read(lambda db: db.execute("select count(*) from item").fetchone()[0])
     assert n_items == 2
-    assert store.read(lambda db: search.find_items(db, "a", "hello")) == [], "not indexed"
+    assert store.read(lambda db: full_text_search.find_items(db, "a", "hello")) == [], "not indexed"
     assert store.read(lambda db: responses.get(db, "b", "resp_1")) is None
     assert do(store, lambda db: responses.delete(db, "b", "resp_1")) is False
     do(store, lambda db: db.execute("delete from response_content") and None)
@@ -178,13 +178,13 @@ def test_a_transcript_comes_back_segment_by_segment(store):
     found = store.read(lambda db: transcripts.get(db, "a", name))
     assert [s["text"] for s in found["segments"]] == [s.text for s in said]
     assert found["segments"][1]["body"] == {"words": [1]}
-    (hit,) = store.read(lambda db: search.find_segments(db, "a", "hurt does"))
+    (hit,) = store.read(lambda db: full_text_search.find_segments(db, "a", "hurt does"))
     assert (hit["transcript_id"], hit["position"]) == (name, 1)
-    assert store.read(lambda db: search.find_segments(db, "b", "hurt")) == []
+    assert store.read(lambda db: full_text_search.find_segments(db, "b", "hurt")) == []
     assert store.read(lambda db: transcripts.get(db, "b", name)) is None
     assert do(store, lambda db: transcripts.delete(db, "b", name)) is False
     assert do(store, lambda db: transcripts.delete(db, "a", name)) is True
-    assert store.read(lambda db: search.find_segments(db, "a", "hurt")) == []
+    assert store.read(lambda db: full_text_search.find_segments(db, "a", "hurt")) == []
 
 
 def test_feedback_comes_back_in_its_order(store):

@@ -39,7 +39,7 @@ from edgeagent.api.ollama.model_schemas import (
 from edgeagent.api.ollama.schemas import OllamaError, plain_name
 from edgeagent.api.openai.schemas.models import template_body
 from edgeagent.catalog.gguf.model_facts import ModelFacts
-from edgeagent.catalog.model_card import Card
+from edgeagent.catalog.model_summary import Card
 from edgeagent.errors import BadRequest
 from edgeagent.routing.tasks import capabilities
 from edgeagent.serving.model_cards import LoadedCard, ModelCards

@@ -21,16 +21,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeagent.catalog.bundles.install_state import BundleFolder
 from edgeagent.catalog.bundles.manifest import CATALOG, PROFILE, Part, refused
 from edgeagent.catalog.bundles.reader import Bundle, open_bundle
 from edgeagent.catalog.bundles.signing import TrustList
-from edgeagent.catalog.bundles.state import BundleFolder
+from edgeagent.catalog.catalog_file import Bundled, Entry, LocalPath, Variant, parse_catalog
 from edgeagent.catalog.digest import Progress, no_progress
 from edgeagent.catalog.install import installer as installing
 from edgeagent.catalog.install.installation import RESERVE_BYTES, UNKNOWN, Trial
+from edgeagent.catalog.install_record import InstalledModel, parse_record, read_record
 from edgeagent.catalog.library import Library
-from edgeagent.catalog.manifest import Bundled, Entry, LocalPath, Variant, parse_catalog
-from edgeagent.catalog.record import InstalledModel, parse_record, read_record
 from edgeagent.durable import replace_text, sync_file, sync_folder
 from edgeagent.errors import EdgeAgentError, InstallFailed
 

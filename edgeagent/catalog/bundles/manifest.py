@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from edgeagent.catalog.bundles.signing import SIGNATURE_BYTES, PublicKey, SigningKey, TrustList
-from edgeagent.catalog.ids import folder_name, is_id
+from edgeagent.catalog.model_ids import folder_name, is_id
 from edgeagent.errors import BundleRefused, KeyUnusable
 
 FORMAT = 1

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from edgeagent.catalog.gguf.description import inspect
 from edgeagent.catalog.gguf.inspection import Inspection
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.errors import EdgeAgentError
 from edgeagent.worker import confinement
 

@@ -1,6 +1,6 @@
 """What edgeagent knows about a model file before it loads it: plain data.
 
-`description.inspect` reads it from the file; a daemon leaves that to a child process (`inspection`).
+`model_facts_reader.inspect` reads it from the file; the daemon leaves that to a child process (`inspection`).
 """
 
 from __future__ import annotations

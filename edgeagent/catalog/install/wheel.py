@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from edgeagent.catalog.catalog_file import PyPI
 from edgeagent.catalog.digest import CHUNK_BYTES, Progress, write_hashed
-from edgeagent.catalog.manifest import PyPI
 from edgeagent.environment import child_environment
 from edgeagent.errors import InstallFailed
 

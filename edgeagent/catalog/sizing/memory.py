@@ -1,7 +1,7 @@
 """What one worker takes of the memory of a device, to the byte where arithmetic knows it.
 
     weights    every tensor once; those that the processor's kernels want rearranged a second time
-               if the file is mapped (`catalog.repack`)
+               if the file is mapped (`sizing.repack`)
     KV         layers x KV heads x head width x (keys + values) x cells x bytes of the type. The
                worker keeps sliding-window layers at full size (swa_full), so that prefixes can be
                shared at any length; a window saves nothing here

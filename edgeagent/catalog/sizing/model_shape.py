@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgeagent.catalog.catalog_file import Entry, Shape, Variant
 from edgeagent.catalog.gguf.model_facts import ModelFacts
-from edgeagent.catalog.manifest import Entry, Shape, Variant
 from edgeagent.catalog.sizing.quantization import (
     BYTES_PER_WEIGHT,
     bytes_per_weight,

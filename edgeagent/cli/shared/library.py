@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from edgeagent.catalog.approvals import Approvals
+from edgeagent.catalog.catalog_file import Catalog, Shipped, load_catalog
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.library import Library, shipped_models_dir
-from edgeagent.catalog.manifest import Catalog, Shipped, load_catalog
 from edgeagent.device.configuration import Configuration
 from edgeagent.pool.placement import named_models
 from edgeagent.settings import Settings

@@ -9,7 +9,7 @@ import msgspec
 from rich.table import Table
 
 from edgeagent.catalog.chat_template import ChatTemplate, read_template
-from edgeagent.catalog.record import InstalledModel
+from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.engine.prompt.template_trial import check_template
 from edgeagent.types.template import TemplateFacts
 

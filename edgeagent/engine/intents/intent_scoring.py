@@ -155,7 +155,7 @@ class Offer:
         """The number of the most probable candidate, and how sure that is. logits: float32 [n_vocab].
 
         Believed is a candidate whose probability is not below the threshold; out-of-scope only shares in
-        the probabilities. The same rule gives the forge's figures and its thresholds (`forge.classes`).
+        the probabilities. `forge.intent_classes` uses the same rule for its metrics and thresholds.
         """
         intent_question = self.intent_question
         values = logits[self.ids].astype(np.float64)

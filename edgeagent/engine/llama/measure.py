@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeagent.catalog.gguf.description import inspect
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types.engine import EngineConfig

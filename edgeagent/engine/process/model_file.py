@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edgeagent.catalog.approvals import identity_of
-from edgeagent.catalog.gguf.description import inspect
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.errors import ModelAltered, ModelUnusable
 from edgeagent.types.engine import EngineConfig
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgeagent.catalog.bundles.install_state import BundleFolder
 from edgeagent.catalog.bundles.installer import install_bundle
 from edgeagent.catalog.bundles.manifest import (
     BLOCK,
@@ -23,10 +24,9 @@ from edgeagent.catalog.bundles.manifest import (
 )
 from edgeagent.catalog.bundles.reader import open_bundle
 from edgeagent.catalog.bundles.signing import TrustList, load_signing_key, make_key_pair
-from edgeagent.catalog.bundles.state import BundleFolder
+from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.catalog.install.installer import install_file
 from edgeagent.catalog.library import Library
-from edgeagent.catalog.manifest import load_catalog
 from edgeagent.errors import BundleRefused, EngineFailed, InstallFailed, SettingsError
 from tests.catalog.bundles.homes import (
     Home,

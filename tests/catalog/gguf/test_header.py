@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeagent.catalog.gguf.description import inspect
 from edgeagent.catalog.gguf.ggml_types import GGML_TYPES
 from edgeagent.catalog.gguf.header import Array, Limits, read_header
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.errors import GGUFRefused
 from tests.catalog.mutants import ARR, STR, U32, Key, Parts, array, mutants, scalar
 from tests.conftest import n_examples

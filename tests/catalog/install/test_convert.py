@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeagent.catalog.gguf.description import inspect
+from edgeagent.catalog.catalog_file import Catalog, parse_catalog
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.install.convert import convert, gguf_name
 from edgeagent.catalog.install.installer import install
 from edgeagent.catalog.install.safetensors import read_tensors
 from edgeagent.catalog.library import Library
-from edgeagent.catalog.manifest import Catalog, parse_catalog
 from edgeagent.errors import InstallFailed
 from tests.catalog.bert import embed, word_pieces
 

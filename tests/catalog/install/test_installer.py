@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from edgeagent.catalog.catalog_file import Catalog, parse_catalog
 from edgeagent.catalog.install import fetch
 from edgeagent.catalog.install import installation as install_module
 from edgeagent.catalog.install.installer import install, install_file
 from edgeagent.catalog.library import STAGING, Library
-from edgeagent.catalog.manifest import Catalog, parse_catalog
 from edgeagent.errors import EngineFailed, InstallFailed, ModelNotFound
 from tests.catalog.server import serving
 
@@ -203,7 +203,7 @@ import sys
 from pathlib import Path
 from edgeagent.catalog.install.installer import install
 from edgeagent.catalog.library import Library
-from edgeagent.catalog.manifest import load_catalog
+from edgeagent.catalog.catalog_file import load_catalog
 stages = []
 model = install(
     "tiny",
@@ -221,7 +221,7 @@ import sys
 from pathlib import Path
 from edgeagent.catalog.install.installer import install
 from edgeagent.catalog.library import Library
-from edgeagent.catalog.manifest import load_catalog
+from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.errors import InstallFailed
 try:
     install("tiny", Library(Path(sys.argv[1]), Path("absent")), load_catalog(Path(sys.argv[2])))

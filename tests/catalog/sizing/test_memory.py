@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.catalog.gguf.description import inspect
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.sizing.memory import Setup, kv_bytes, repacked_bytes, worker_memory
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.repack import repacked_types

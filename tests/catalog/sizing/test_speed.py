@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.catalog.library import shipped_models_dir
-from edgeagent.catalog.manifest import load_catalog
 from edgeagent.catalog.sizing.model_shape import Anatomy, from_entry
 from edgeagent.catalog.sizing.speed import (
     Rates,

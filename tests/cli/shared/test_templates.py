@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.catalog.record import InstalledModel
+from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.cli.shared.templates import printable, warning_of
 from edgeagent.types.template import TemplateFacts
 from tests.cli.conftest import one_line

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgeagent.catalog.gguf.description import inspect
+from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter, ModelUnusable
 from edgeagent.types.engine import EngineConfig

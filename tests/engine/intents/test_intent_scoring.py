@@ -77,7 +77,7 @@ def test_a_call_that_must_be_is_believed_at_any_probability():
 def test_the_rule_is_that_of_the_forge():
     """What is calibrated there is what abstains here."""
     torch = pytest.importorskip("torch")
-    from edgeagent.forge.classes import calibrate
+    from edgeagent.forge.intent_classes import calibrate
 
     rows = np.random.default_rng(1).normal(size=(200, 4)).astype(np.float32) * 2
     found = torch.softmax(torch.from_numpy(rows), -1)[:, :-1].max(-1)

@@ -1,0 +1,148 @@
+"""`installed.toml`: what is known of one installed model, in the folder beside its file.
+
+It is written last, after everything it describes is on disk; a folder without a readable record
+that says `state = "good"` holds no model. Unknown keys are ignored here, so that an older
+edgeagent can read what a newer one wrote.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from edgeagent.catalog.model_ids import is_id
+from edgeagent.catalog.toml_text import to_toml
+from edgeagent.types.template import TemplateFacts
+
+RECORD = "installed.toml"
+# A shipped model calls it model.toml: it is part of the release, nobody installed it.
+RECORD_NAMES = (RECORD, "model.toml")
+_FILE = re.compile(r"(?:[0-9a-f]{8}/)?[^/\0.][^/\0]{0,199}")
+_MAX_RECORD_BYTES = 256 * 1024
+# What is found out on loading, and tables that are empty more often than not.
+_TABLES = ("extra", "thresholds", "template")
+
+
+class InstalledModel(Struct, frozen=True, kw_only=True):
+    """One model on disk. Sizes in bytes, `installed_at` in UTC (ISO 8601).
+
+    `template_sha256` pins the chat template in the file: another one in the same weights is another model.
+    `template_file` is the one that was installed in its place, a file of `extra` with its digest there;
+    `template` is what the one in use was found to show, None where nobody tried it.
+    `thresholds` are those of an assistant model, by domain (`catalog.assistant_intents`).
+    `unmanaged` marks a bare file that a user dropped in: nothing is known of it, nothing verified.
+    """
+
+    id: str
+    file: str
+    quant: str = ""
+    size_bytes: int = 0
+    sha256: str | None = None
+    source: str = ""
+    installed_at: str = ""
+    template_sha256: str | None = None
+    template_file: str | None = None
+    state: str = "good"
+    extra: dict[str, str] = {}
+    thresholds: dict[str, float] = {}
+    template: TemplateFacts | None = None
+    unmanaged: bool = False
+    folder: Path = Path()
+
+    @classmethod
+    def bare(cls, model_id: str, path: Path) -> InstalledModel:
+        return cls(
+            id=model_id,
+            file=path.name,
+            size_bytes=path.stat().st_size,
+            source="dropped in",
+            unmanaged=True,
+            folder=path.parent,
+        )
+
+    @property
+    def path(self) -> Path:
+        """The model file (of a speech model: its main file; the others lie beside it)."""
+        return self.folder / self.file
+
+    def digests(self) -> dict[str, str]:
+        """File name -> sha256 of every file that has one recorded."""
+        own = {self.file: self.sha256} if self.sha256 else {}
+        return own | self.extra
+
+    @property
+    def beside(self) -> dict[str, str]:
+        """Digests of the other files that the model consists of, as speech models do; by name."""
+        return {name: sha for name, sha in self.extra.items() if name != self.template_file}
+
+    @property
+    def template_file_sha256(self) -> str | None:
+        """The recorded digest of the chat template that was installed; None where there is none."""
+        return self.extra.get(self.template_file) if self.template_file is not None else None
+
+    def to_toml(self) -> str:
+        """The record as text."""
+        by = "installed" if self.source != "shipped" else "made"
+        tree: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in self.__struct_fields__
+            if name not in ("folder", "unmanaged", *_TABLES)
+        }
+        tree |= {name: table for name in _TABLES[:2] if (table := getattr(self, name))}
+        if self.template is not None:
+            tree["template"] = msgspec.to_builtins(self.template)
+            del tree["template"]["type"]
+        return f"# Written by edgeagent when this model was {by}.\n{to_toml(tree)}"
+
+
+def read_record(folder: Path) -> InstalledModel | None:
+    """The model in `folder`, or None if there is none, whole and good, of a proper id."""
+    for name in RECORD_NAMES:
+        path = folder / name
+        try:
+            if path.stat().st_size > _MAX_RECORD_BYTES:
+                continue
+            model = parse_record(path.read_text(encoding="utf-8"), folder)
+        except (OSError, ValueError, RecursionError, msgspec.ValidationError):
+            continue
+        if _is_whole(model):
+            return model
+    return None
+
+
+def parse_record(text: str, folder: Path) -> InstalledModel:
+    """The record that is written in `text`, of a model in `folder`, nothing of it checked on disk.
+
+    Raises: ValueError (which includes TOML's and msgspec's errors), RecursionError.
+    """
+    tree = {k: v for k, v in tomllib.loads(text).items() if k not in ("folder", "unmanaged")}
+    tree["template"] = _template(tree.get("template"))
+    return msgspec.convert(tree | {"folder": folder}, InstalledModel, strict=True)
+
+
+def _template(table: object) -> TemplateFacts | None:
+    """What is written of a chat template; None where another version wrote what we cannot read: it can be
+    found out again, and is no reason to lose the model."""
+    try:
+        return msgspec.convert(table, TemplateFacts, strict=True)
+    except msgspec.ValidationError:
+        return None
+
+
+def _is_whole(model: InstalledModel) -> bool:
+    files = [model.file, *model.extra]
+    plain = all(_FILE.fullmatch(name) for name in files)
+    if not (is_id(model.id) and model.state == "good" and plain):
+        return False
+    if model.template_file is not None and model.template_file not in model.extra:
+        return False
+    # A link may lead out of the folder; a size that differs means the file was cut or replaced.
+    present = all(
+        (model.folder / name).is_file() and not (model.folder / name).is_symlink() for name in files
+    )
+    return present and model.path.stat().st_size == model.size_bytes

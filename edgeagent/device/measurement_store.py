@@ -1,0 +1,110 @@
+"""Stored measurements: one JSON file in the state directory, keyed by what makes them stale."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from edgeagent.device.microbenchmarks import Measurement
+from edgeagent.device.probe import Device
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "measurements.json"
+_MAX_KEPT = 8
+_MAX_FILE_BYTES = 1024 * 1024
+_SCHEME = 1  # raise it when a measure changes its meaning
+_RAM_STEP_BYTES = 256 * 1024 * 1024
+
+
+def fingerprint(device: Device, versions: Mapping[str, str]) -> str:
+    """sha256 in hexadecimal of what a measurement depends on; another value means measure anew.
+
+    In: the processor and its instruction sets; which CPUs we may use, their kinds and the quota;
+    usable RAM in steps of 256 MiB, as MemTotal moves by a few pages from kernel to kernel; page
+    size; the kernel's first two numbers, since schedulers and mitigations change with those while
+    security updates come monthly; the kind of storage; and `versions` of the libraries that
+    compute, as name to version.
+
+    Out: heat, battery, load and free memory, which change by the minute. A throttled machine
+    should be measured again, not taken for another one.
+    """
+    kernel = (device.system.kernel or "").split("-")[0].split(".")[:2]
+    facts = {
+        "scheme": _SCHEME,
+        "cpu": device.cpu.model,
+        "features": device.cpu.features,
+        "usable_cpus": device.cores.usable_cpus,
+        "performance_cpus": device.cores.performance_cpus,
+        "quota": device.cores.cpu_quota_cores,
+        "max_mhz": device.cores.max_mhz,
+        "ram": round((device.memory.usable_bytes or 0) / _RAM_STEP_BYTES),
+        "page": device.memory.page_bytes,
+        "kernel": kernel,
+        "storage": [device.storage.kind, device.storage.disk],
+        "versions": dict(versions),
+    }
+    return hashlib.sha256(msgspec.json.encode(facts, order="deterministic")).hexdigest()
+
+
+class MeasurementStore:
+    """Measurements in `directory`/measurements.json; keeps the 8 newest.
+
+    Holds nothing open. Two processes that save at once do not damage the file: the later one wins.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / FILE_NAME
+
+    def load(self, key: str) -> Measurement | None:
+        """The measurement with this fingerprint; None if there is none or the file is damaged."""
+        return self._read().get(key)
+
+    def save(self, key: str, measurement: Measurement) -> None:
+        """Store atomically: after a power cut the file is the old one or the new one.
+
+        Raises: OSError when the directory cannot be made or written.
+        """
+        kept = {**self._read(), key: measurement}
+        newest = sorted(kept, key=lambda k: (k == key, kept[k].measured_utc_ms))[-_MAX_KEPT:]
+        blob = msgspec.json.format(msgspec.json.encode({k: kept[k] for k in newest}), indent=1)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f"{FILE_NAME}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(blob)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_directory(self.path.parent)
+
+    def _read(self) -> dict[str, Measurement]:
+        try:
+            with self.path.open("rb") as file:
+                blob = file.read(_MAX_FILE_BYTES)
+            return msgspec.json.decode(blob, type=dict[str, Measurement])
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.MsgspecError) as error:
+            # Measuring again costs seconds; refusing to start over a cache would cost the service.
+            logger.warning("measurements_unreadable path=%s error=%s", self.path, error)
+            return {}
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the rename durable; filesystems that cannot sync a directory are left alone."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

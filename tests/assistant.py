@@ -13,16 +13,16 @@ from pathlib import Path
 
 import torch
 
-from edgeagent.forge.assistant_task import AssistantTask, Weights
+from edgeagent.forge.assistant_task import AssistantTask, LossWeights
 from edgeagent.forge.augment import Augmenter
 from edgeagent.forge.datasets import OUT_OF_SCOPE, Corpus, Domain, Item, Slot
 from edgeagent.forge.decoder import Decoder, DecoderShape
-from edgeagent.forge.distillation import Pool
+from edgeagent.forge.distillation import TrainingPool
 from edgeagent.forge.evaluate import evaluate
-from edgeagent.forge.export import About, write_gguf, write_tools
+from edgeagent.forge.export import ModelInfo, write_gguf, write_tools
 from edgeagent.forge.model_record import write_record
-from edgeagent.forge.tokenizer import Vocabulary, first_values
-from edgeagent.forge.trainer import Plan, Trainer
+from edgeagent.forge.tokenizer import AssistantTokenizer, first_values
+from edgeagent.forge.trainer import Trainer, TrainingPlan
 
 MODEL = "edge-assistant-s"
 NAMES: dict[Domain, tuple[str, ...]] = {
@@ -96,27 +96,29 @@ def make(folder: Path, *, n_epochs: int = 40) -> None:
     torch.manual_seed(1)
     torch.set_num_threads(1)
     learnt = corpus()
-    vocabulary = Vocabulary.train(learnt, 512)
+    vocabulary = AssistantTokenizer.train(learnt, 512)
     shape = DecoderShape(
         vocabulary.n_tokens, n_embd=48, n_layers=2, n_head=4, n_head_kv=2, n_ff=96, n_ctx=96
     )
     decoder = Decoder(shape)
-    pool = Pool(learnt.train, Augmenter(learnt.train, seed=1), 1)
+    pool = TrainingPool(learnt.train, Augmenter(learnt.train, seed=1), 1)
     task = AssistantTask(
-        decoder, vocabulary, learnt, pool, weights=Weights(slots=1.0), batch_tokens=512, seed=1
+        decoder, vocabulary, learnt, pool, weights=LossWeights(slots=1.0), batch_tokens=512, seed=1
     )
-    plan = Plan(epochs=n_epochs, learning_rate=6e-3, precision="f32", evaluate_every=n_epochs)
+    plan = TrainingPlan(
+        epochs=n_epochs, learning_rate=6e-3, precision="f32", evaluate_every=n_epochs
+    )
     with tempfile.TemporaryDirectory() as scratch:
         Trainer(decoder, task, plan, Path(scratch), is_quiet=True).run()
     path = folder / MODEL / f"{MODEL}.Q8_0.gguf"
-    write_gguf(decoder.eval(), vocabulary, About(MODEL, "A test"), path)
+    write_gguf(decoder.eval(), vocabulary, ModelInfo(MODEL, "A test"), path)
     vocabulary.write(folder / "vocabulary.json")
     write_tools(learnt, folder / "edge-assistant.json")
     write_record(path, "Q8_0", {"assistant": 0.6})
     _write_figures(path, learnt, vocabulary)
 
 
-def _write_figures(path: Path, learnt: Corpus, vocabulary: Vocabulary) -> None:
+def _write_figures(path: Path, learnt: Corpus, vocabulary: AssistantTokenizer) -> None:
     """What is kept back, and what the forge says of it."""
     figures = evaluate(path, vocabulary, learnt).as_dict()
     (path.parent / "figures.json").write_text(json.dumps(figures))

@@ -9,7 +9,7 @@ from edgeagent.types.template import TemplateFacts
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelSummary:
     """One installed model. `modified_s` in Unix seconds; 0, "" and None where nobody knows."""
 
     id: str

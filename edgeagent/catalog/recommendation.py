@@ -25,12 +25,12 @@ from edgeagent.catalog.catalog_file import Entry, Variant
 from edgeagent.catalog.sizing.memory import (
     KV_BLOCK,
     KvType,
-    Setup,
     WorkerMemory,
+    WorkerSetup,
     repacked_bytes,
     worker_memory,
 )
-from edgeagent.catalog.sizing.model_shape import Anatomy, from_entry
+from edgeagent.catalog.sizing.model_shape import ModelShape, from_entry
 from edgeagent.catalog.sizing.quantization import bytes_per_weight, mixture, quality
 from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s, prefill_tokens_per_s
 
@@ -45,7 +45,7 @@ _MB = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TargetDevice:
     """The device, as plain data. Sizes in bytes; `rates` are with `n_threads`.
 
     `n_ctx`, `n_seq`, `n_batch` and the first of `kv_types` are wishes; further `kv_types` may be
@@ -67,7 +67,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class Requirements:
     """What the model is for. None leaves a question open; `n_ctx_min` in tokens.
 
     "chat" and "assistant" are one task here: an assistant is a larger chat model. Only one with tools of
@@ -81,7 +81,7 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Recommendation:
     """An accepted variant and how to run it. Rates in tokens per second, one sequence."""
 
     model_id: str
@@ -118,36 +118,38 @@ class Refusal:
 class Ranking:
     """All variants: `choices` best first, `refusals` those that nearly fit first."""
 
-    choices: tuple[Choice, ...]
+    choices: tuple[Recommendation, ...]
     refusals: tuple[Refusal, ...]
 
     @property
-    def best(self) -> Choice | None:
+    def best(self) -> Recommendation | None:
         return self.choices[0] if self.choices else None
 
-    def one_per_model(self) -> tuple[Choice, ...]:
+    def one_per_model(self) -> tuple[Recommendation, ...]:
         """The choices without the lesser variants of a model that is listed already."""
-        first: dict[str, Choice] = {}
+        first: dict[str, Recommendation] = {}
         for choice in self.choices:
             first.setdefault(choice.model_id, choice)
         return tuple(first.values())
 
 
-def select(entries: Iterable[Entry], target: Target, needs: Needs) -> Ranking:
+def select(entries: Iterable[Entry], target: TargetDevice, needs: Requirements) -> Ranking:
     """Judge every variant of `entries` for `target` and rank what is accepted."""
-    choices: list[Choice] = []
+    choices: list[Recommendation] = []
     refusals: list[Refusal] = []
     for entry in entries:
         for variant in entry.variants:
             verdict = judge(entry, variant, target, needs)
-            if isinstance(verdict, Choice):
+            if isinstance(verdict, Recommendation):
                 choices.append(verdict)
             else:
                 refusals.append(verdict)
     return Ranking(tuple(sorted(choices, key=_rank)), tuple(sorted(refusals, key=_nearness)))
 
 
-def judge(entry: Entry, variant: Variant, target: Target, needs: Needs) -> Choice | Refusal:
+def judge(
+    entry: Entry, variant: Variant, target: TargetDevice, needs: Requirements
+) -> Recommendation | Refusal:
     """Accept or refuse one variant."""
     reason = _unsuitable(entry, needs)
     if reason is not None:
@@ -168,7 +170,7 @@ def judge(entry: Entry, variant: Variant, target: Target, needs: Needs) -> Choic
     return _fitted(entry, variant, model, target, needs)
 
 
-def setups(model: Anatomy, target: Target, least: int) -> Iterator[Setup]:
+def setups(model: ModelShape, target: TargetDevice, least: int) -> Iterator[WorkerSetup]:
     """The setups to try, in the order that this module's docstring states."""
     usable = tuple(k for k in target.kv_types if model.head_dim % KV_BLOCK[k] == 0)
     kv_types: tuple[KvType, ...] = usable or ("f16",)
@@ -186,8 +188,10 @@ def setups(model: Anatomy, target: Target, least: int) -> Iterator[Setup]:
         yield _setup(target, n_ctx, kv_types[-1], 1, mapped)
 
 
-def _setup(target: Target, n_ctx: int, kv_type: KvType, n_seq: int, mapped: bool) -> Setup:
-    return Setup(
+def _setup(
+    target: TargetDevice, n_ctx: int, kv_type: KvType, n_seq: int, mapped: bool
+) -> WorkerSetup:
+    return WorkerSetup(
         n_ctx=n_ctx,
         n_seq=n_seq,
         n_prefixes=min(target.n_prefixes, PREFIXES_PER_SEQUENCE * n_seq),
@@ -199,8 +203,8 @@ def _setup(target: Target, n_ctx: int, kv_type: KvType, n_seq: int, mapped: bool
 
 
 def _fitted(
-    entry: Entry, variant: Variant, model: Anatomy, target: Target, needs: Needs
-) -> Choice | Refusal:
+    entry: Entry, variant: Variant, model: ModelShape, target: TargetDevice, needs: Requirements
+) -> Recommendation | Refusal:
     wished: WorkerMemory | None = None
     for setup in setups(model, target, _least_context(entry, target, needs)):
         memory = worker_memory(model, setup)
@@ -219,13 +223,13 @@ def _fitted(
 def _choice(
     entry: Entry,
     variant: Variant,
-    model: Anatomy,
-    target: Target,
-    needs: Needs,
-    setup: Setup,
+    model: ModelShape,
+    target: TargetDevice,
+    needs: Requirements,
+    setup: WorkerSetup,
     memory: WorkerMemory,
     wished: WorkerMemory | None,
-) -> Choice:
+) -> Recommendation:
     # Whether it is fast enough must not hang on how much memory there is, or more memory could
     # make a model too slow: judged with the wished KV type, whichever is used.
     judged = decode_tokens_per_s(model, target.rates, kv_type=target.kv_types[0], depth=DEPTH)
@@ -233,7 +237,7 @@ def _choice(
     depth = min(DEPTH, setup.n_ctx)
     rates, kv_type = target.rates, setup.kv_type
     is_fast = judged >= wanted
-    return Choice(
+    return Recommendation(
         model_id=entry.id,
         quant=variant.quant,
         n_ctx=setup.n_ctx,
@@ -264,9 +268,9 @@ def capability(entry: Entry, variant: Variant) -> float:
 
 
 def _accepted(
-    setup: Setup,
+    setup: WorkerSetup,
     memory: WorkerMemory,
-    target: Target,
+    target: TargetDevice,
     wished: WorkerMemory | None,
     judged: float,
     wanted: float,
@@ -284,7 +288,7 @@ def _accepted(
     return "; ".join(said)
 
 
-def _unsuitable(entry: Entry, needs: Needs) -> str | None:
+def _unsuitable(entry: Entry, needs: Requirements) -> str | None:
     tasks = GENERATING if needs.task in GENERATING else (needs.task,)
     if entry.tools is not None and needs.task == "chat":
         return "it answers with calls of its own tools and does not chat"
@@ -298,11 +302,11 @@ def _unsuitable(entry: Entry, needs: Needs) -> str | None:
     return None
 
 
-def _least_context(entry: Entry, target: Target, needs: Needs) -> int:
+def _least_context(entry: Entry, target: TargetDevice, needs: Requirements) -> int:
     return needs.n_ctx_min or min(entry.n_ctx_min, target.n_ctx)
 
 
-def _rank(choice: Choice) -> tuple[object, ...]:
+def _rank(choice: Recommendation) -> tuple[object, ...]:
     return (
         not choice.is_fast_enough,
         not choice.is_for_domain,

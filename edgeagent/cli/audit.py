@@ -86,7 +86,7 @@ def export(config: Path | None, out: Path | None, after: int, **flags: Any) -> N
         click.echo(f"Wrote {out}; head {audit_anchor.shown(head)}")
 
 
-def _export(conn: Any, key: bytes, after: int, write: Any) -> chain.Head:
+def _export(conn: Any, key: bytes, after: int, write: Any) -> chain.AuditHead:
     for row in chain.rows(conn, after):
         write(json.dumps(row.shown(), ensure_ascii=False).encode() + b"\n")
     head = chain.head(conn, key)

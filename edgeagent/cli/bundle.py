@@ -13,10 +13,10 @@ from rich.table import Table
 
 from edgeagent.catalog.bundles.install_state import BundleFolder
 from edgeagent.catalog.bundles.installer import InstalledBundle, install_bundle
-from edgeagent.catalog.bundles.manifest import Manifest
+from edgeagent.catalog.bundles.manifest import BundleManifest
 from edgeagent.catalog.bundles.reader import open_bundle
 from edgeagent.catalog.bundles.signing import TrustList, load_signing_key, load_trust
-from edgeagent.catalog.bundles.writer import Contents, minisig_of, write_bundle
+from edgeagent.catalog.bundles.writer import BundleContents, minisig_of, write_bundle
 from edgeagent.catalog.toml_text import to_toml
 from edgeagent.cli.bundle_keys import keys, trusted_keys_dir
 from edgeagent.cli.shared.library import catalog_of, library_of
@@ -95,7 +95,7 @@ def create(
     ids = tuple(dict.fromkeys(part.strip() for part in models.split(",") if part.strip()))
     if not ids and profile is None and wheels is None:
         raise click.UsageError("The bundle would be empty: give --models, --profile or --wheels.")
-    contents = Contents(
+    contents = BundleContents(
         name=name or out.stem.lower(),
         version=counter or int(datetime.now(UTC).strftime("%Y%m%d%H%M%S")),
         models=ids,
@@ -162,7 +162,7 @@ def show(config: Path | None, file: Path, key: Path | None, quick: bool, **flags
     show_table(_table(manifest))
 
 
-def _table(manifest: Manifest) -> Table:
+def _table(manifest: BundleManifest) -> Table:
     table = Table("size", "sha256", "part", box=None, pad_edge=False)
     for part in manifest.parts:
         table.add_row(megabytes(part.size_bytes), part.sha256[:16], part.name)

@@ -183,7 +183,7 @@ def restore(config: Path | None, file: Path | None, yes: bool, **flags: Any) -> 
     with opened(config, flags) as here:
         for notice in here.database.notices:
             click.echo(notice.message)
-        if (why := here.database.read(here.database.access.refusal)) is not None:
+        if (why := here.database.read(here.database.rollback_detector.refusal)) is not None:
             click.echo(f"The daemon will stay locked. {why}", err=True)
         _audit(here.database, here.audit_key, "data.restore", None)
         # The backup's audit is older than the anchor, as intended here.

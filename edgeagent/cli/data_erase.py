@@ -23,7 +23,7 @@ from edgeagent.serving.terminal_history import forget_history
 from edgeagent.settings import Settings
 from edgeagent.store import audit_anchor, erasure, ownership, prefix_files, residue_scan
 from edgeagent.store.database import Database
-from edgeagent.store.erasure import Places, Receipt
+from edgeagent.store.erasure import ErasureReceipt, ErasureScope
 from edgeagent.store.ownership import Selector
 
 
@@ -51,7 +51,7 @@ def erase(
         counts = here.database.read(partial(ownership.counts, selector=selector))
         if told := ", ".join(f"{n} of {table}" for table, n in counts.items() if n):
             confirm(f"{selector.named()} has {told}. Erase for good?", yes=yes)
-        request = erasure.Request(selector, actor(), except_held, backups)
+        request = erasure.ErasureRequest(selector, actor(), except_held, backups)
         places = places_of(here.settings, here.database)
         size = residue_scan.total_bytes(
             places.state_dir, here.database.files.folder, places.leave_out
@@ -72,7 +72,7 @@ def erase(
     return 0 if done.is_gone else 1
 
 
-def places_of(settings: Settings, database: Database) -> Places:
+def places_of(settings: Settings, database: Database) -> ErasureScope:
     """Where an erasure searches: everything the daemon stores except models. A running daemon drops what
     it holds in memory within seconds after the touch."""
     files = database.files
@@ -83,10 +83,12 @@ def places_of(settings: Settings, database: Database) -> Places:
         forget_history(settings.state_dir)
         return ["cached prefixes", "kept prefixes", "terminal history"]
 
-    return Places(settings.state_dir, leave_out=(settings.effective_models_dir,), forget=forget)
+    return ErasureScope(
+        settings.state_dir, leave_out=(settings.effective_models_dir,), forget=forget
+    )
 
 
-def _tell(done: Receipt) -> None:
+def _tell(done: ErasureReceipt) -> None:
     """Print a summary of the receipt on standard error."""
     where = f"{done.proof.n_files} files"
     if done.is_gone:

@@ -25,7 +25,7 @@ from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.outdated_libraries import find_outdated
 from edgeagent.cli.shared.printable import printable
 from edgeagent.cli.shared.terminal import PlainConsole
-from edgeagent.device.benchmark import Measuring
+from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
 from edgeagent.device.microbenchmarks import Measurement
 from edgeagent.errors import EdgeAgentError
@@ -47,7 +47,7 @@ LIBRARIES = (
 def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> None:
     """Show the device, its profile and the settings with their origins, and check for problems."""
     found = configured(config, **flags)
-    measuring = Measuring(found.device, found.settings.state_dir)
+    measuring = DeviceBenchmark(found.device, found.settings.state_dir)
     figures = _measure(found, measuring) if measure else measuring.kept()
     evidence = gather()
     problems = _problems(found) + find_outdated() + confinement_problems(evidence)
@@ -76,7 +76,7 @@ def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> N
         console.print("No problems found.")
 
 
-def _measure(found: Configuration, measuring: Measuring) -> Measurement:
+def _measure(found: Configuration, measuring: DeviceBenchmark) -> Measurement:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("measuring", total=1.0)
         return measuring.run(

@@ -23,10 +23,10 @@ from edgeagent.errors import ForgeFailed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgeagent.forge.evaluate import Figures
+    from edgeagent.forge.evaluate import EvaluationResult
     from edgeagent.forge.parity import Parity
     from edgeagent.forge.recipe import Recipe
-    from edgeagent.forge.training_runs import Runs
+    from edgeagent.forge.training_runs import TrainingRuns
 
 
 def forge_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,7 +145,7 @@ def export(
     """
     opened = _runs(data, runs, threads)
     from edgeagent.device.probe import probe
-    from edgeagent.forge.export import About, write_gguf, write_tools
+    from edgeagent.forge.export import ModelInfo, write_gguf, write_tools
     from edgeagent.forge.model_card import card
     from edgeagent.forge.model_record import write_record
     from edgeagent.forge.quantize import quantize
@@ -154,7 +154,7 @@ def export(
     trained = opened.training(run)
     vocabulary, decoder = opened.decoder_of(run)
     plain = opened.folder / run / f"{run}.F16.gguf"
-    write_gguf(decoder, vocabulary, About(run, trained.recipe.description), plain)
+    write_gguf(decoder, vocabulary, ModelInfo(run, trained.recipe.description), plain)
     parity = _checked(opened, plain, vocabulary, decoder)
     target = out / run / f"{run}.{quant}.gguf"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def export(
     _show(f"{run} {quant}", figures[1].as_dict())
 
 
-def _checked(opened: Runs, plain: Path, vocabulary: Any, decoder: Any) -> Parity:
+def _checked(opened: TrainingRuns, plain: Path, vocabulary: Any, decoder: Any) -> Parity:
     """Raises: ForgeFailed if llama.cpp and torch give different results."""
     from edgeagent.forge.evaluate import sample
     from edgeagent.forge.parity import compare
@@ -218,11 +218,11 @@ def evaluate(
         _show(path.name, figures.as_dict())
 
 
-def _measured(opened: Runs, path: Path, every: int) -> Figures:
+def _measured(opened: TrainingRuns, path: Path, every: int) -> EvaluationResult:
     from edgeagent.forge.evaluate import evaluate as measure
-    from edgeagent.forge.tokenizer import Vocabulary
+    from edgeagent.forge.tokenizer import AssistantTokenizer
 
-    vocabulary = Vocabulary.read(opened.folder / "vocabulary.json")
+    vocabulary = AssistantTokenizer.read(opened.folder / "vocabulary.json")
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task(path.name, total=len(opened.corpus.validation[::every]))
         return measure(
@@ -234,7 +234,7 @@ def _measured(opened: Runs, path: Path, every: int) -> Figures:
         )
 
 
-def _runs(data: Path, runs: Path, threads: int | None) -> Runs:
+def _runs(data: Path, runs: Path, threads: int | None) -> TrainingRuns:
     """Everything that training needs. Raises: ForgeFailed, also if the extra is not installed."""
     missing = [
         name for name in ("torch", "tokenizers", "gguf") if importlib.util.find_spec(name) is None
@@ -248,16 +248,18 @@ def _runs(data: Path, runs: Path, threads: int | None) -> Runs:
 
     from edgeagent.forge import published_models
     from edgeagent.forge.datasets import load
-    from edgeagent.forge.training_runs import Runs
+    from edgeagent.forge.training_runs import TrainingRuns
 
     if threads is not None:
         torch.set_num_threads(threads)
     corpus = load(data)
     published_models.fetch(runs / "published", lambda text: click.echo(text, err=True))
-    return Runs(runs, corpus, runs / "published")
+    return TrainingRuns(runs, corpus, runs / "published")
 
 
-def _opened(recipe: str, data: Path, runs: Path, threads: int | None) -> tuple[Runs, Recipe]:
+def _opened(
+    recipe: str, data: Path, runs: Path, threads: int | None
+) -> tuple[TrainingRuns, Recipe]:
     from edgeagent.forge.recipe import read_recipe
 
     # A wrong recipe is an error before anything is read or downloaded.

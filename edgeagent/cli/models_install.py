@@ -11,7 +11,7 @@ import click
 
 from edgeagent.catalog.install import installer as installing
 from edgeagent.catalog.install.reference import HubReference, Reference, read_reference
-from edgeagent.catalog.recommendation import Needs
+from edgeagent.catalog.recommendation import Requirements
 from edgeagent.cli.models_recommend import TASKS, best_here
 from edgeagent.cli.shared.library import catalog_of, library_of
 from edgeagent.cli.shared.options import configured, settings_options
@@ -79,7 +79,7 @@ def install(
             raise click.UsageError(
                 "--quant, --file and --chat-template need a MODEL: see `edgeagent models catalog`."
             )
-        best = best_here(here, Needs(task, None, language, None))
+        best = best_here(here, Requirements(task, None, language, None))
         model, quant = best.model_id, best.quant
         click.echo(
             f"Profile {here.profile.name}: {model} {quant}, {megabytes(best.memory.total_bytes)} of "

@@ -11,7 +11,13 @@ import click
 import msgspec
 from rich.table import Table
 
-from edgeagent.catalog.recommendation import Choice, Needs, Ranking, Target, select
+from edgeagent.catalog.recommendation import (
+    Ranking,
+    Recommendation,
+    Requirements,
+    TargetDevice,
+    select,
+)
 from edgeagent.catalog.sizing.memory import KvType
 from edgeagent.catalog.sizing.repack import repacked_types
 from edgeagent.catalog.sizing.speed import Rates
@@ -20,13 +26,13 @@ from edgeagent.cli.shared.measured_rates import rates_measured
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.sizes import Size
 from edgeagent.cli.shared.terminal import PlainConsole
-from edgeagent.device.benchmark import Measuring
+from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.budget import budget
 from edgeagent.device.capacity import HasCapacity
 from edgeagent.device.configuration import Configuration, profile_folders
 from edgeagent.device.microbenchmarks import measure
 from edgeagent.device.probe import Device
-from edgeagent.device.profile import Profile, Reference, reference_device
+from edgeagent.device.profile import Profile, ReferenceMachine, reference_device
 from edgeagent.device.profile_files import load
 from edgeagent.errors import InstallFailed
 
@@ -101,19 +107,19 @@ def recommend(
         source = reference.source
         rates = rates_of(reference)
         target = target_of(chosen, reference, rates, budget_bytes=budget_, with_speech=with_speech)
-    ranking = ranked(here, target, Needs(task, domain, language, n_ctx))
+    ranking = ranked(here, target, Requirements(task, domain, language, n_ctx))
     if as_json:
         click.echo(as_text(chosen, target, source, ranking))
     else:
         show(chosen, target, source, ranking, all_)
 
 
-def ranked(here: Configuration, target: Target, needs: Needs) -> Ranking:
+def ranked(here: Configuration, target: TargetDevice, needs: Requirements) -> Ranking:
     """The models of the catalog for a target."""
     return select(catalog_of(here.settings).entries.values(), target, needs)
 
 
-def best_here(here: Configuration, needs: Needs) -> Choice:
+def best_here(here: Configuration, needs: Requirements) -> Recommendation:
     """What this device should run. Raises: InstallFailed where nothing fits."""
     rates, _ = rates_here(here)
     target = target_of(here.profile, here.device, rates)
@@ -126,7 +132,7 @@ def best_here(here: Configuration, needs: Needs) -> Choice:
     return best
 
 
-def rates_of(reference: Reference) -> Rates:
+def rates_of(reference: ReferenceMachine) -> Rates:
     """The published rates of a profile's typical machine."""
     return Rates(reference.memory_gb_per_s * 1e9, reference.gemm_gflop_per_s)
 
@@ -138,7 +144,7 @@ def rates_here(here: Configuration) -> tuple[Rates, str]:
     was measured; else the machine alone is measured now, for some seconds. The profile's typical
     machine where measuring brings nothing.
     """
-    kept = Measuring(here.device, here.settings.state_dir).kept()
+    kept = DeviceBenchmark(here.device, here.settings.state_dir).kept()
     found = kept or measure(here.device, limit_s=MEASURE_LIMIT_S)
     rates = rates_measured(here, found)
     if rates is None:
@@ -159,7 +165,7 @@ def target_of(
     *,
     budget_bytes: int | None = None,
     with_speech: bool = False,
-) -> Target:
+) -> TargetDevice:
     """What selection wants to know of a probed device or a profile's typical machine.
 
     The budget is the profile's less the daemon itself and, if asked for, speech; or as given.
@@ -172,10 +178,10 @@ def target_of(
         architecture = machine.system.architecture or ""
         features, free = machine.cpu.features, machine.storage.free_bytes
     else:
-        assert isinstance(machine, Reference)
+        assert isinstance(machine, ReferenceMachine)
         architecture, features, free = machine.architecture, machine.features, None
     first = _KV_TYPES.index("q8_0" if chosen["engine.kv_type"] == "q8_0" else "f16")
-    return Target(
+    return TargetDevice(
         budget_bytes=budget_bytes,
         n_threads=int(str(chosen["engine.n_threads"])),
         rates=rates,
@@ -189,7 +195,7 @@ def target_of(
     )
 
 
-def as_text(profile: Profile, target: Target, source: str, ranking: Ranking) -> str:
+def as_text(profile: Profile, target: TargetDevice, source: str, ranking: Ranking) -> str:
     """The ranking as one JSON object."""
     return msgspec.json.encode(
         {
@@ -205,7 +211,7 @@ def as_text(profile: Profile, target: Target, source: str, ranking: Ranking) -> 
     ).decode()
 
 
-def show(profile: Profile, target: Target, source: str, ranking: Ranking, all_: bool) -> None:
+def show(profile: Profile, target: TargetDevice, source: str, ranking: Ranking, all_: bool) -> None:
     """Print the table of choices and the nearest refusals."""
     console = PlainConsole()
     console.width = max(console.width, TABLE_WIDTH)
@@ -233,7 +239,7 @@ def show(profile: Profile, target: Target, source: str, ranking: Ranking, all_: 
         click.echo(f"edgeagent models install {ranking.best.model_id} --quant {ranking.best.quant}")
 
 
-def _row(choice: Choice) -> tuple[str, ...]:
+def _row(choice: Recommendation) -> tuple[str, ...]:
     memory = choice.memory
     other = memory.compute_bytes + memory.overhead_bytes + memory.template_bytes
     return (

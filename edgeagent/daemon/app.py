@@ -30,7 +30,7 @@ from edgeagent.daemon.heap import return_free_pages
 from edgeagent.daemon.idle_benchmark import IdleBenchmark
 from edgeagent.daemon.notify import ServiceManager
 from edgeagent.daemon.preload import Preload
-from edgeagent.device.benchmark import Measuring
+from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, StartFailed
@@ -62,7 +62,7 @@ from edgeagent.store.database import open_store
 from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.erasure_hub import ErasureHub
 from edgeagent.store.keyring import Keyring
-from edgeagent.store.lifecycle import Custody
+from edgeagent.store.lifecycle import DataLifecycle
 from edgeagent.store.requests import RequestLog, RequestRow
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class Daemon:
             has_key = is_locked or self.keyring.is_any_usable()
             refuse_open_bind(exposed[0], settings, has_key=has_key)
         n_cores = settings.engine.n_threads or configuration.device.capacity.n_threads_max
-        measuring = Measuring(configuration.device, settings.state_dir)
+        measuring = DeviceBenchmark(configuration.device, settings.state_dir)
         self.models = InstalledModels.of(configuration)
         self.models.on_altered = self._note_altered
         self.pool = Pool(
@@ -132,7 +132,7 @@ class Daemon:
         self.chooser = ModelChooser(self.models, _assistant_options(settings.routing))
         self.chats = ChatService(engines, self.chooser)
         self.one_shots = OneShotService(engines, self.chooser)
-        self.custody = Custody(self.database, settings, hub=self.hub, settle=self._settle)
+        self.custody = DataLifecycle(self.database, settings, hub=self.hub, settle=self._settle)
         ErasureParticipants(
             self.background, self.conversations, self.database is not None, self.custody, self._requests,
             self.pool, self.keyring, self.prefix_store, settings.state_dir,

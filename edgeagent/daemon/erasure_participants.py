@@ -13,9 +13,9 @@ from edgeagent.serving.background import BackgroundResponses
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.terminal_history import forget_history
-from edgeagent.store.erasure_hub import ErasureHub, Gone
+from edgeagent.store.erasure_hub import DeletedContent, ErasureHub
 from edgeagent.store.keyring import Keyring
-from edgeagent.store.lifecycle import Custody
+from edgeagent.store.lifecycle import DataLifecycle
 from edgeagent.store.requests import RequestLog
 
 
@@ -26,7 +26,7 @@ class ErasureParticipants:
     background: BackgroundResponses
     conversations: Conversations
     is_stored: bool
-    custody: Custody
+    custody: DataLifecycle
     requests: RequestLog | None
     pool: Pool
     keyring: Keyring
@@ -44,7 +44,7 @@ class ErasureParticipants:
         ):
             hub.register(name, holds, forget)
 
-    async def _runs(self, gone: Gone) -> None:
+    async def _runs(self, gone: DeletedContent) -> None:
         """End answers whose row or content is gone, and drop ended answers of a conversation that lost an
         item."""
         ids = self.background.ids(gone.owner)
@@ -56,15 +56,15 @@ class ErasureParticipants:
             lost.update(self.background.ended_in(gone.conversation))
         await self.background.forget(lost)
 
-    async def _exports(self, gone: Gone) -> None:
+    async def _exports(self, gone: DeletedContent) -> None:
         if gone.cause != "expire":
             self.custody.stop_exports(gone)
 
-    async def _requests(self, gone: Gone) -> None:
+    async def _requests(self, gone: DeletedContent) -> None:
         if self.requests is not None and gone.is_whole_owner:
             self.requests.forget(gone.owner)
 
-    async def _cells(self, gone: Gone) -> None:
+    async def _cells(self, gone: DeletedContent) -> None:
         """Drop cached prompts; after an erasure all of them, because unstored prompts are cached, too."""
         if gone.owner is None or gone.cause == "erase":
             self.pool.forget_prefixes()
@@ -72,12 +72,12 @@ class ErasureParticipants:
         for scope in self.keyring.key_ids(gone.owner):
             self.pool.forget_prefixes(scope)
 
-    async def _files(self, gone: Gone) -> None:
+    async def _files(self, gone: DeletedContent) -> None:
         if gone.owner is not None and gone.cause != "erase":
             self.prefix_store.forget(gone.owner)
         else:
             await self.prefix_store.erased()
 
-    async def _history(self, gone: Gone) -> None:
+    async def _history(self, gone: DeletedContent) -> None:
         if gone.cause in ("erase", "elsewhere"):
             forget_history(self.state_dir)

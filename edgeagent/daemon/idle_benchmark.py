@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeagent.device.benchmark import Measuring, Stop
+from edgeagent.device.benchmark import DeviceBenchmark, StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class IdleBenchmark:
 
     def __init__(
         self,
-        measuring: Measuring,
+        measuring: DeviceBenchmark,
         is_busy: Callable[[], bool],
         model: Callable[[], Path | None],
         *,
@@ -40,7 +40,7 @@ class IdleBenchmark:
         self._model = model
         self._quiet_s = quiet_s
         self._task: asyncio.Task[None] | None = None
-        self._stop: Stop | None = None
+        self._stop: StopSignal | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="idle-benchmark")
@@ -62,7 +62,7 @@ class IdleBenchmark:
                 since = time.monotonic()
 
     async def _measure(self, model: Path) -> None:
-        self._stop = stop = Stop()
+        self._stop = stop = StopSignal()
         logger.info("benchmark_started")
         work = asyncio.create_task(
             asyncio.to_thread(self._measuring.run, model, _log_progress, stop)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from edgeagent.device.system_files import Tree
+from edgeagent.device.system_files import SystemFiles
 
 Backend = Literal["cuda", "vulkan"]
 
@@ -36,13 +36,13 @@ class Accelerator(msgspec.Struct, frozen=True):
     is_memory_shared: bool | None = None
 
 
-def read_accelerators(tree: Tree, compatible: tuple[str, ...]) -> tuple[Accelerator, ...]:
+def read_accelerators(tree: SystemFiles, compatible: tuple[str, ...]) -> tuple[Accelerator, ...]:
     """GPUs and neural processors, from device nodes and drivers; `compatible` is the board's."""
     found = [*_nvidia(tree, compatible), *_render_nodes(tree), *_neural(tree)]
     return tuple(found)
 
 
-def _nvidia(tree: Tree, compatible: tuple[str, ...]) -> list[Accelerator]:
+def _nvidia(tree: SystemFiles, compatible: tuple[str, ...]) -> list[Accelerator]:
     if any(entry.startswith("nvidia,tegra") for entry in compatible):
         for node in ("/dev/nvhost-gpu", "/dev/nvgpu/igpu0/ctrl", "/dev/nvmap"):
             if tree.exists(node):
@@ -56,7 +56,7 @@ def _nvidia(tree: Tree, compatible: tuple[str, ...]) -> list[Accelerator]:
     ]
 
 
-def _render_nodes(tree: Tree) -> list[Accelerator]:
+def _render_nodes(tree: SystemFiles) -> list[Accelerator]:
     """DRM render nodes. NVIDIA's own driver is reported by its /dev nodes instead."""
     found = []
     for name in tree.names(_DRM, "renderD*"):
@@ -74,7 +74,7 @@ def _render_nodes(tree: Tree) -> list[Accelerator]:
     return found
 
 
-def _neural(tree: Tree) -> list[Accelerator]:
+def _neural(tree: SystemFiles) -> list[Accelerator]:
     """Neural processors, which llama.cpp does not use."""
     found = []
     for name in tree.names("/dev", "hailo[0-9]*"):
@@ -86,6 +86,6 @@ def _neural(tree: Tree) -> list[Accelerator]:
     return found
 
 
-def _driver(tree: Tree, device: str) -> str | None:
+def _driver(tree: SystemFiles, device: str) -> str | None:
     target = tree.link_target(f"{device}/driver")
     return PurePosixPath(target).name if target else None

@@ -32,7 +32,7 @@ Progress = Callable[[str, float], None]
 
 
 @dataclasses.dataclass(eq=False)
-class Stop:
+class StopSignal:
     """Lets another thread end a measurement: its child process is killed."""
 
     is_set: bool = False
@@ -52,7 +52,7 @@ class Stop:
                 process.kill()
 
 
-class Measuring:
+class DeviceBenchmark:
     """Measurements of this device with these libraries. Any thread, one measurement at a time."""
 
     def __init__(self, device: Device, state_dir: Path) -> None:
@@ -64,13 +64,15 @@ class Measuring:
         """What was measured before, if it still holds."""
         return self._store.load(self._key)
 
-    def run(self, model: Path | None, progress: Progress, stop: Stop | None = None) -> Measurement:
+    def run(
+        self, model: Path | None, progress: Progress, stop: StopSignal | None = None
+    ) -> Measurement:
         """Measure and keep the result; blocks for up to about 20 s.
 
         `progress` gets what is being done and the share that is done. A measurement that was stopped
         is not kept.
         """
-        stop = stop or Stop()
+        stop = stop or StopSignal()
         machine = measure(
             self._device,
             file=model,
@@ -87,7 +89,7 @@ class Measuring:
             progress("done", 1.0)
         return measurement
 
-    def _model(self, path: Path, progress: Progress, stop: Stop) -> ModelMeasurement | None:
+    def _model(self, path: Path, progress: Progress, stop: StopSignal) -> ModelMeasurement | None:
         counts = ",".join(map(str, thread_counts(self._device)))
         begun = time.monotonic()
         with spawn.start(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edgeagent.device.system_files import Tree
+from edgeagent.device.system_files import SystemFiles
 
 _DEVICE_TREES = ("/proc/device-tree", "/sys/firmware/devicetree/base")
 _DMI = "/sys/class/dmi/id"
@@ -35,7 +35,7 @@ class Board(msgspec.Struct, frozen=True):
         return "\n".join(name for name in names if name).lower()
 
 
-def read_board(tree: Tree) -> Board:
+def read_board(tree: SystemFiles) -> Board:
     """Device tree first, then DMI; a virtual machine or container may have neither."""
     base = next((base for base in _DEVICE_TREES if tree.exists(f"{base}/compatible")), None)
     board = Board(
@@ -49,6 +49,6 @@ def read_board(tree: Tree) -> Board:
     return board
 
 
-def _dmi(tree: Tree, name: str) -> str | None:
+def _dmi(tree: SystemFiles, name: str) -> str | None:
     text = tree.text(f"{_DMI}/{name}")
     return None if text is None or text.lower() in _PLACEHOLDERS else text

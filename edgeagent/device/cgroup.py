@@ -13,21 +13,21 @@ from pathlib import PurePosixPath
 
 import msgspec
 
-from edgeagent.device.system_files import Tree, parse_cpulist, parse_int
+from edgeagent.device.system_files import SystemFiles, parse_cpulist, parse_int
 
 # Version 1 writes "no limit" as the largest page-aligned long, which differs by page size.
 _UNLIMITED_BYTES = 1 << 60
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
-class Hierarchy(msgspec.Struct, frozen=True):
+class CgroupHierarchy(msgspec.Struct, frozen=True):
     """One mounted hierarchy: its folders from our own group (first) to the mounted top (last)."""
 
     version: int
     folders: tuple[str, ...]
 
 
-class Limits(msgspec.Struct, frozen=True):
+class CgroupLimits(msgspec.Struct, frozen=True):
     """What the control groups allow; None where they do not say.
 
     `memory_limit_bytes` is the least of the hard limits and, in version 2, of `memory.high`,
@@ -59,7 +59,7 @@ class Mount(msgspec.Struct, frozen=True):
     is_read_only: bool
 
 
-def read_mounts(tree: Tree) -> list[Mount]:
+def read_mounts(tree: SystemFiles) -> list[Mount]:
     """The mounts of this process, in mount order. Source: proc_pid_mountinfo(5)."""
     mounts = []
     for line in tree.lines("/proc/self/mountinfo"):
@@ -82,13 +82,13 @@ def read_mounts(tree: Tree) -> list[Mount]:
     return mounts
 
 
-def read_limits(tree: Tree, mounts: list[Mount]) -> Limits:
+def read_limits(tree: SystemFiles, mounts: list[Mount]) -> CgroupLimits:
     """What the control groups of this process allow, version 1, 2 or the hybrid of both."""
     memory = find_hierarchy(tree, mounts, "memory")
     cpu = find_hierarchy(tree, mounts, "cpu")
     cpuset = find_hierarchy(tree, mounts, "cpuset")
     limit, free = _memory(tree, memory)
-    return Limits(
+    return CgroupLimits(
         version=memory.version if memory else cpu.version if cpu else None,
         memory_limit_bytes=limit,
         memory_free_bytes=free,
@@ -98,7 +98,9 @@ def read_limits(tree: Tree, mounts: list[Mount]) -> Limits:
     )
 
 
-def find_hierarchy(tree: Tree, mounts: list[Mount], controller: str) -> Hierarchy | None:
+def find_hierarchy(
+    tree: SystemFiles, mounts: list[Mount], controller: str
+) -> CgroupHierarchy | None:
     """The hierarchy that holds `controller` for this process; version 1 wins where both exist,
     because a controller bound to a version 1 hierarchy is absent from version 2."""
     groups: dict[str, str] = {}
@@ -109,10 +111,10 @@ def find_hierarchy(tree: Tree, mounts: list[Mount], controller: str) -> Hierarch
             groups[name] = path
     for mount in mounts:
         if mount.kind == "cgroup" and controller in mount.options.split(","):
-            return Hierarchy(1, _folders(mount, groups.get(controller, "/")))
+            return CgroupHierarchy(1, _folders(mount, groups.get(controller, "/")))
     for mount in mounts:
         if mount.kind == "cgroup2":
-            return Hierarchy(2, _folders(mount, groups.get("", "/")))
+            return CgroupHierarchy(2, _folders(mount, groups.get("", "/")))
     return None
 
 
@@ -132,7 +134,7 @@ def _folders(mount: Mount, group: str) -> tuple[str, ...]:
     return tuple(reversed(folders))
 
 
-def _memory(tree: Tree, hierarchy: Hierarchy | None) -> tuple[int | None, int | None]:
+def _memory(tree: SystemFiles, hierarchy: CgroupHierarchy | None) -> tuple[int | None, int | None]:
     if hierarchy is None:
         return None, None
     read = _memory_level_v1 if hierarchy.version == 1 else _memory_level_v2
@@ -146,7 +148,7 @@ def _memory(tree: Tree, hierarchy: Hierarchy | None) -> tuple[int | None, int | 
     return min(limits, default=None), min(frees, default=None)
 
 
-def _memory_level_v2(tree: Tree, folder: str) -> list[tuple[int, int]]:
+def _memory_level_v2(tree: SystemFiles, folder: str) -> list[tuple[int, int]]:
     stat = _stat(tree, f"{folder}/memory.stat")
     used = (tree.number(f"{folder}/memory.current") or 0) - stat.get("inactive_file", 0)
     names = ("memory.max", "memory.high")  # "max" is not a number and reads as None
@@ -154,7 +156,7 @@ def _memory_level_v2(tree: Tree, folder: str) -> list[tuple[int, int]]:
     return [(limit, max(0, used)) for limit in found if limit is not None]
 
 
-def _memory_level_v1(tree: Tree, folder: str) -> list[tuple[int, int]]:
+def _memory_level_v1(tree: SystemFiles, folder: str) -> list[tuple[int, int]]:
     stat = _stat(tree, f"{folder}/memory.stat")
     used = tree.number(f"{folder}/memory.usage_in_bytes") or 0
     used = max(0, used - stat.get("total_inactive_file", 0))
@@ -164,7 +166,7 @@ def _memory_level_v1(tree: Tree, folder: str) -> list[tuple[int, int]]:
     return [(limit, used) for limit in found if limit is not None]
 
 
-def _stat(tree: Tree, name: str) -> dict[str, int]:
+def _stat(tree: SystemFiles, name: str) -> dict[str, int]:
     stat = {}
     for line in tree.lines(name):
         key, _, text = line.partition(" ")
@@ -174,13 +176,13 @@ def _stat(tree: Tree, name: str) -> dict[str, int]:
     return stat
 
 
-def _is_swap_forbidden(tree: Tree, hierarchy: Hierarchy | None) -> bool:
+def _is_swap_forbidden(tree: SystemFiles, hierarchy: CgroupHierarchy | None) -> bool:
     if hierarchy is None or hierarchy.version == 1:
         return False
     return any(tree.number(f"{folder}/memory.swap.max") == 0 for folder in hierarchy.folders)
 
 
-def _quota(tree: Tree, hierarchy: Hierarchy | None) -> float | None:
+def _quota(tree: SystemFiles, hierarchy: CgroupHierarchy | None) -> float | None:
     if hierarchy is None:
         return None
     quotas = []
@@ -196,7 +198,7 @@ def _quota(tree: Tree, hierarchy: Hierarchy | None) -> float | None:
     return min(quotas, default=None)
 
 
-def _cpus(tree: Tree, hierarchy: Hierarchy | None) -> frozenset[int] | None:
+def _cpus(tree: SystemFiles, hierarchy: CgroupHierarchy | None) -> frozenset[int] | None:
     """Our own group's effective set already includes what its ancestors took away."""
     if hierarchy is None:
         return None

@@ -16,7 +16,7 @@ from edgeagent.device.budget import Budget, budget
 from edgeagent.device.probe import Device, probe
 from edgeagent.device.profile import Profile
 from edgeagent.device.profile_files import load
-from edgeagent.device.profile_match import Considered, match
+from edgeagent.device.profile_match import ProfileCandidate, match
 from edgeagent.settings import ResolvedSettings, Settings, resolve
 
 SYSTEM_PROFILES = Path("/etc/edgeagent/profiles")
@@ -30,7 +30,7 @@ class Configuration:
     device: Device
     profile: Profile
     reason: str
-    considered: tuple[Considered, ...]
+    considered: tuple[ProfileCandidate, ...]
     budget: Budget
 
     @property
@@ -50,7 +50,7 @@ def configure(
     folders = profile_folders(asked)
     if asked.device.profile is not None:
         profile, reason = load(asked.device.profile, folders), "named by the settings"
-        considered: tuple[Considered, ...] = ()
+        considered: tuple[ProfileCandidate, ...] = ()
     else:
         found = match(device, folders)
         profile, reason, considered = found.profile, found.reason, found.considered

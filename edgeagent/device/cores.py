@@ -7,9 +7,9 @@ import os
 
 import msgspec
 
-from edgeagent.device.cgroup import Limits
-from edgeagent.device.cpu import EFFICIENCY_PARTS, Processor
-from edgeagent.device.system_files import Tree, parse_cpulist, parse_fields
+from edgeagent.device.cgroup import CgroupLimits
+from edgeagent.device.cpu import EFFICIENCY_PARTS, CpuInfoEntry
+from edgeagent.device.system_files import SystemFiles, parse_cpulist, parse_fields
 
 _BASE = "/sys/devices/system/cpu"
 
@@ -49,7 +49,7 @@ class Cores(msgspec.Struct, frozen=True):
     split_by: str | None = None
 
 
-def read_cores(tree: Tree, processors: list[Processor], limits: Limits) -> Cores:
+def read_cores(tree: SystemFiles, processors: list[CpuInfoEntry], limits: CgroupLimits) -> Cores:
     """The cores of the machine and which of them this process may use."""
     online = _online(tree, processors)
     usable = _usable(tree, online, limits)
@@ -75,7 +75,7 @@ def read_cores(tree: Tree, processors: list[Processor], limits: Limits) -> Cores
     )
 
 
-def _online(tree: Tree, processors: list[Processor]) -> frozenset[int]:
+def _online(tree: SystemFiles, processors: list[CpuInfoEntry]) -> frozenset[int]:
     online = parse_cpulist(tree.text(f"{_BASE}/online"))
     online = online or frozenset(processor.cpu for processor in processors)
     if not online:
@@ -83,7 +83,7 @@ def _online(tree: Tree, processors: list[Processor]) -> frozenset[int]:
     return online
 
 
-def _usable(tree: Tree, online: frozenset[int], limits: Limits) -> frozenset[int]:
+def _usable(tree: SystemFiles, online: frozenset[int], limits: CgroupLimits) -> frozenset[int]:
     status = parse_fields(tree.lines("/proc/self/status"))
     allowed = parse_cpulist(status.get("Cpus_allowed_list"))
     if tree.is_live and hasattr(os, "sched_getaffinity"):
@@ -95,7 +95,7 @@ def _usable(tree: Tree, online: frozenset[int], limits: Limits) -> frozenset[int
     return usable
 
 
-def _siblings(tree: Tree, cpu: int) -> frozenset[int]:
+def _siblings(tree: SystemFiles, cpu: int) -> frozenset[int]:
     """The CPUs on the same core, itself included."""
     for name in ("core_cpus_list", "thread_siblings_list"):
         group = parse_cpulist(tree.text(f"{_BASE}/cpu{cpu}/topology/{name}"))
@@ -109,7 +109,7 @@ def _count(cpus: frozenset[int], siblings: dict[int, frozenset[int]]) -> int:
 
 
 def _performance(
-    tree: Tree, online: frozenset[int], processors: list[Processor]
+    tree: SystemFiles, online: frozenset[int], processors: list[CpuInfoEntry]
 ) -> tuple[frozenset[int], str | None]:
     """The performance cores, and what told them apart (None: all cores are alike).
 
@@ -143,6 +143,6 @@ def _above(figures: dict[int, int | None], share: float) -> frozenset[int] | Non
     return frozenset(cpu for cpu, value in known.items() if value >= bound)
 
 
-def _frequency(tree: Tree, cpu: int) -> int | None:
+def _frequency(tree: SystemFiles, cpu: int) -> int | None:
     """The maximum frequency in kHz that the hardware allows, whatever is set now."""
     return tree.number(f"{_BASE}/cpu{cpu}/cpufreq/cpuinfo_max_freq")

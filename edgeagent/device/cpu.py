@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edgeagent.device.system_files import Tree, parse_int
+from edgeagent.device.system_files import SystemFiles, parse_int
 
 # Names that llama.cpp's kernels are chosen by, and the flags of /proc/cpuinfo that must all be
 # present. Source: arch/arm64/kernel/cpuinfo.c and arch/x86/include/asm/cpufeatures.h
@@ -76,7 +76,7 @@ EFFICIENCY_PARTS = frozenset(
 _SUFFIXES = {"K": 1024, "M": 1024**2, "G": 1024**3}
 
 
-class Processor(msgspec.Struct, frozen=True):
+class CpuInfoEntry(msgspec.Struct, frozen=True):
     """One paragraph of /proc/cpuinfo. `part` is the core's design where the kernel names one."""
 
     cpu: int
@@ -95,7 +95,7 @@ class Cpu(msgspec.Struct, frozen=True):
     has_hypervisor_flag: bool = False
 
 
-def read_processors(tree: Tree) -> list[Processor]:
+def read_processors(tree: SystemFiles) -> list[CpuInfoEntry]:
     """The processors that /proc/cpuinfo lists, in its order."""
     text = tree.text("/proc/cpuinfo") or ""
     processors = []
@@ -110,7 +110,7 @@ def read_processors(tree: Tree) -> list[Processor]:
         flags = fields.get("flags") or fields.get("Features") or ""
         code = (fields.get("CPU implementer", ""), fields.get("CPU part", ""))
         processors.append(
-            Processor(
+            CpuInfoEntry(
                 cpu=number,
                 model=fields.get("model name"),
                 part=_ARM_PARTS.get(code) or (" ".join(code) if all(code) else None),
@@ -120,7 +120,7 @@ def read_processors(tree: Tree) -> list[Processor]:
     return processors
 
 
-def read_cpu(tree: Tree, processors: list[Processor]) -> Cpu:
+def read_cpu(tree: SystemFiles, processors: list[CpuInfoEntry]) -> Cpu:
     """Name, common instruction sets and cache of the processor."""
     if not processors:
         tree.note("processor unknown: /proc/cpuinfo lists none")
@@ -134,7 +134,7 @@ def read_cpu(tree: Tree, processors: list[Processor]) -> Cpu:
     )
 
 
-def _model(processors: list[Processor]) -> str | None:
+def _model(processors: list[CpuInfoEntry]) -> str | None:
     parts = [processor.part for processor in processors if processor.part]
     if parts:
         # Biggest first: the later designs have the larger part names within a board's pair.
@@ -143,7 +143,7 @@ def _model(processors: list[Processor]) -> str | None:
     return next((processor.model for processor in processors if processor.model), None)
 
 
-def _llc_bytes(tree: Tree) -> int | None:
+def _llc_bytes(tree: SystemFiles) -> int | None:
     base = "/sys/devices/system/cpu/cpu0/cache"
     sizes = []
     for index in tree.names(base, "index*"):

@@ -7,8 +7,8 @@ import struct
 
 import msgspec
 
-from edgeagent.device.cgroup import Limits
-from edgeagent.device.system_files import Tree, parse_fields, parse_int
+from edgeagent.device.cgroup import CgroupLimits
+from edgeagent.device.system_files import SystemFiles, parse_fields, parse_int
 
 _AT_PAGESZ = 6
 
@@ -36,7 +36,7 @@ class Memory(msgspec.Struct, frozen=True):
     page_bytes: int | None = None
 
 
-def read_memory(tree: Tree, limits: Limits) -> Memory:
+def read_memory(tree: SystemFiles, limits: CgroupLimits) -> Memory:
     """Memory of the machine under the control-group limits of this process."""
     info = parse_fields(tree.lines("/proc/meminfo"))
     total = _kilobytes(info.get("MemTotal"))
@@ -71,7 +71,7 @@ def _least(*values: int | None) -> int | None:
     return min((value for value in values if value is not None), default=None)
 
 
-def _swap(tree: Tree) -> tuple[int, int]:
+def _swap(tree: SystemFiles) -> tuple[int, int]:
     """Bytes of swap on (disk, zram), from the table /proc/swaps."""
     disk = zram = 0
     for line in tree.lines("/proc/swaps")[1:]:
@@ -86,7 +86,7 @@ def _swap(tree: Tree) -> tuple[int, int]:
     return disk, zram
 
 
-def _page_bytes(tree: Tree) -> int | None:
+def _page_bytes(tree: SystemFiles) -> int | None:
     """The page size: 4096 mostly, 16384 on a Raspberry Pi 5, 65536 on some servers.
 
     Asked of the auxiliary vector the kernel gave us, because it is a file and so is recorded in

@@ -37,7 +37,7 @@ _BUFFER_MIN_BYTES = 32 * _MIB
 _GEMM_SIZE = 768  # 3 matrices of 2.25 MiB: beyond L2, and 0.1 s a product on the slowest board
 
 
-class Rate(msgspec.Struct, frozen=True):
+class MeasuredRate(msgspec.Struct, frozen=True):
     """One figure at one thread count."""
 
     n_threads: int
@@ -56,8 +56,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     measured_utc_ms: int
     wall_s: float
     buffer_bytes: int
-    memory_gb_per_s: tuple[Rate, ...] = ()
-    gemm_gflop_per_s: tuple[Rate, ...] = ()
+    memory_gb_per_s: tuple[MeasuredRate, ...] = ()
+    gemm_gflop_per_s: tuple[MeasuredRate, ...] = ()
     disk_read_mb_per_s: float | None = None
     model: ModelMeasurement | None = None
     notes: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         return max((rate.value for rate in self.gemm_gflop_per_s), default=None)
 
 
-class Line(msgspec.Struct, frozen=True, omit_defaults=True):
+class OutputLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the child's output: progress, a finished rate, or why there is none."""
 
     n_threads: int = 0
@@ -119,7 +119,7 @@ def measure(
     first = max(1, min(device.cores.n_performance_usable, counts[-1]))
     tasks = [("memory", counts)]
     tasks += [("gemm", (n,)) for n in sorted(counts, key=lambda n: (n != first, n))]
-    rates: dict[str, list[Rate]] = {"memory": [], "gemm": []}
+    rates: dict[str, list[MeasuredRate]] = {"memory": [], "gemm": []}
     notes: list[str] = []
     for index, (kind, wanted) in enumerate(tasks):
         left_s = limit_s - (time.monotonic() - start)
@@ -151,7 +151,7 @@ def _scaled(progress: Progress | None, done: int, total: int) -> Progress:
 
 def _child(
     kind: str, counts: tuple[int, ...], size: int, left_s: float, progress: Progress
-) -> tuple[list[Rate], str]:
+) -> tuple[list[MeasuredRate], str]:
     """Run one child; its rates in the order of `counts`, and why some are missing.
 
     Never raises for the child's sake.
@@ -159,7 +159,7 @@ def _child(
     if left_s < _SHARE_SECONDS:
         return [], "left out, the time limit was reached"
     listed = ",".join(str(n) for n in counts)
-    rates: list[Rate] = []
+    rates: list[MeasuredRate] = []
     error = "the measuring process ended early, by the time limit or by a signal"
     try:
         with spawn.start(
@@ -177,10 +177,10 @@ def _child(
             try:
                 assert child.stdout is not None
                 for text in child.stdout:
-                    line = msgspec.json.decode(text, type=Line)
+                    line = msgspec.json.decode(text, type=OutputLine)
                     share = (counts.index(line.n_threads) + line.share) / len(counts)
                     if line.result is not None:
-                        rates.append(Rate(line.n_threads, round(line.result, 2)))
+                        rates.append(MeasuredRate(line.n_threads, round(line.result, 2)))
                     error = line.error or error
                     progress(f"{kind}, {line.n_threads} thread(s)", share)
             finally:
@@ -277,9 +277,9 @@ def main(arguments: list[str]) -> int:
             else:
                 result = gemm_rate(_SHARE_SECONDS, tick)
         except (ImportError, MemoryError) as error:
-            _print(Line(n_threads, error=f"{type(error).__name__}: {error}"))
+            _print(OutputLine(n_threads, error=f"{type(error).__name__}: {error}"))
             return 1
-        _print(Line(n_threads, share=1.0, result=result))
+        _print(OutputLine(n_threads, share=1.0, result=result))
     return 0
 
 
@@ -291,12 +291,12 @@ def _ticker(n_threads: int) -> Callable[[float], None]:
         nonlocal reported
         if share - reported >= 0.2:
             reported = share
-            _print(Line(n_threads, share=round(min(share, 1.0), 2)))
+            _print(OutputLine(n_threads, share=round(min(share, 1.0), 2)))
 
     return tick
 
 
-def _print(line: Line) -> None:
+def _print(line: OutputLine) -> None:
     print(msgspec.json.encode(line).decode(), flush=True)
 
 

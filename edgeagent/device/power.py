@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from edgeagent.device.system_files import Tree
+from edgeagent.device.system_files import SystemFiles
 
 _BASE = "/sys/class/power_supply"
 # Everything the kernel calls a supply from outside. Source: power_supply_sysfs.c
@@ -26,7 +26,7 @@ class Power(msgspec.Struct, frozen=True):
     battery_percent: int | None = None
 
 
-def read_power(tree: Tree) -> Power:
+def read_power(tree: SystemFiles) -> Power:
     """What feeds the machine now; batteries of mice and headsets (scope Device) do not count."""
     batteries: list[str] = []
     is_fed = False

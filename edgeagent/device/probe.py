@@ -16,7 +16,7 @@ from edgeagent.device.memory import Memory, read_memory
 from edgeagent.device.power import Power, read_power
 from edgeagent.device.storage import Storage, read_storage
 from edgeagent.device.system import System, read_system
-from edgeagent.device.system_files import Tree
+from edgeagent.device.system_files import SystemFiles
 from edgeagent.device.thermal import Thermal, read_thermal
 
 
@@ -56,7 +56,7 @@ def probe(root: Path = Path("/"), *, state_dir: Path | None = None) -> Device:
     missing or malformed. Opens no device, starts no process, and takes milliseconds, so that it
     may be called again to see what has changed (heat, power, memory).
     """
-    tree = Tree(root)
+    tree = SystemFiles(root)
     mounts = read_mounts(tree)
     limits = read_limits(tree, mounts)
     board = read_board(tree)

@@ -49,7 +49,7 @@ class ThermalLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     throttle_c: Celsius = 82.0
 
 
-class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ReferenceMachine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A typical machine of the profile, for advice about a device that is not at hand.
 
     `memory_gb_per_s` is what reading weights reaches with all cores (10^9 bytes), and
@@ -114,7 +114,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     pool: MemoryShare = MemoryShare()
     speech: SpeechProfile = SpeechProfile()
     thermal: ThermalLimits = ThermalLimits()
-    reference: Reference | None = None
+    reference: ReferenceMachine | None = None
 
     def settings(self, target: HasCapacity) -> dict[str, object]:
         """The settings that this profile gives on `target` (a Device, or a Reference), by their names.
@@ -133,7 +133,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return layer | {"pool.ram_budget_bytes": budget_bytes(self, target)}
 
 
-class Computed(msgspec.Struct, frozen=True):
+class AutoValues(msgspec.Struct, frozen=True):
     """What "auto" means at a size of RAM."""
 
     n_ctx: int
@@ -144,17 +144,17 @@ class Computed(msgspec.Struct, frozen=True):
 
 # By usable RAM, upper bounds. Small machines run short contexts with a KV cache of half the size
 # and small steps; n_batch only bounds a step, the engine's measured time budget fills it.
-_STEPS: tuple[tuple[int, Computed], ...] = (
-    (768 * _MIB, Computed(1024, "q8_0", 1, 64)),
-    (1536 * _MIB, Computed(2048, "q8_0", 1, 128)),
-    (3072 * _MIB, Computed(4096, "q8_0", 2, 256)),
-    (6144 * _MIB, Computed(8192, "q8_0", 2, 256)),
-    (12_288 * _MIB, Computed(8192, "f16", 4, 512)),
+_STEPS: tuple[tuple[int, AutoValues], ...] = (
+    (768 * _MIB, AutoValues(1024, "q8_0", 1, 64)),
+    (1536 * _MIB, AutoValues(2048, "q8_0", 1, 128)),
+    (3072 * _MIB, AutoValues(4096, "q8_0", 2, 256)),
+    (6144 * _MIB, AutoValues(8192, "q8_0", 2, 256)),
+    (12_288 * _MIB, AutoValues(8192, "f16", 4, 512)),
 )
-_LARGE = Computed(16_384, "f16", 8, 512)
+_LARGE = AutoValues(16_384, "f16", 8, 512)
 
 
-def compute(capacity: Capacity) -> Computed:
+def compute(capacity: Capacity) -> AutoValues:
     """Context, KV type, sequences and batch by usable RAM; unknown RAM counts as the smallest."""
     usable = capacity.ram_usable_bytes or 0
     return next((computed for bound, computed in _STEPS if usable < bound), _LARGE)
@@ -176,7 +176,7 @@ def resolve_threads(rule: int | ThreadRule, capacity: Capacity) -> int:
     return max(1, min(wanted or capacity.n_threads_max, capacity.n_threads_max))
 
 
-def reference_device(profile: Profile) -> Reference:
+def reference_device(profile: Profile) -> ReferenceMachine:
     """The profile's typical machine, for questions about a device that is not this one.
 
     Raises: SettingsError for a profile that describes no particular machine (generic).

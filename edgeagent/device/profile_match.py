@@ -18,7 +18,7 @@ from edgeagent.errors import SettingsError
 _WEIGHTS = {"board": 32, "cpu": 16, "container": 8, "battery": 4}
 
 
-class Considered(msgspec.Struct, frozen=True):
+class ProfileCandidate(msgspec.Struct, frozen=True):
     """One profile in the field: `why` gives the rule that refused it, or the rules that held."""
 
     name: str
@@ -26,15 +26,15 @@ class Considered(msgspec.Struct, frozen=True):
     why: str
 
 
-class Match(msgspec.Struct, frozen=True):
+class ProfileMatch(msgspec.Struct, frozen=True):
     """The profile that fits best, in one sentence why, and all that were looked at, best first."""
 
     profile: Profile
     reason: str
-    considered: tuple[Considered, ...]
+    considered: tuple[ProfileCandidate, ...]
 
 
-def match(device: Device, extra_dirs: Iterable[Path] = ()) -> Match:
+def match(device: Device, extra_dirs: Iterable[Path] = ()) -> ProfileMatch:
     """The most specific profile whose rules all hold for `device`.
 
     Deterministic: more specific first, and among equals the one read last, so that a user's
@@ -46,7 +46,7 @@ def match(device: Device, extra_dirs: Iterable[Path] = ()) -> Match:
     return choose(device, load_all(extra_dirs).values())
 
 
-def choose(device: Device, profiles: Iterable[Profile]) -> Match:
+def choose(device: Device, profiles: Iterable[Profile]) -> ProfileMatch:
     """`match` among given profiles, later ones preferred among equally specific ones."""
     newest_first = list(profiles)[::-1]  # the sort is stable
     ranked = sorted(newest_first, key=lambda profile: -specificity(profile.match))
@@ -62,12 +62,14 @@ def choose(device: Device, profiles: Iterable[Profile]) -> Match:
         refusals = [why for ok, why in checks if not ok]
         held = ", ".join(why for _, why in checks) or "it has no rules"
         if refusals:
-            considered.append(Considered(profile.name, "refused", refusals[0]))
+            considered.append(ProfileCandidate(profile.name, "refused", refusals[0]))
         else:
             verdict: Literal["chosen", "fits"] = "chosen" if profile is best else "fits"
-            considered.append(Considered(profile.name, verdict, held))
+            considered.append(ProfileCandidate(profile.name, verdict, held))
     reason = next(entry.why for entry in considered if entry.verdict == "chosen")
-    return Match(best, f"{best.name} is the most specific that fits: {reason}", tuple(considered))
+    return ProfileMatch(
+        best, f"{best.name} is the most specific that fits: {reason}", tuple(considered)
+    )
 
 
 def specificity(rules: MatchRules) -> int:

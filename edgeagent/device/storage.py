@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from edgeagent.device.cgroup import Mount
-from edgeagent.device.system_files import Tree
+from edgeagent.device.system_files import SystemFiles
 
 StorageKind = Literal[
     "sd", "emmc", "nvme", "ssd", "hdd", "usb", "virtual", "overlay", "ram", "network"
@@ -42,7 +42,7 @@ class Storage(msgspec.Struct, frozen=True):
         return self.kind in ("sd", "emmc")
 
 
-def read_storage(tree: Tree, mounts: list[Mount], directory: Path | None) -> Storage:
+def read_storage(tree: SystemFiles, mounts: list[Mount], directory: Path | None) -> Storage:
     """The medium below `directory` (which need not exist yet); None asks for the root."""
     path = "/" if directory is None else os.path.abspath(directory)  # noqa: PTH100 - lexical
     if tree.is_live:
@@ -78,7 +78,7 @@ def _mount_of(mounts: list[Mount], path: str) -> Mount | None:
     return best
 
 
-def _disk(tree: Tree, mount: Mount) -> str | None:
+def _disk(tree: SystemFiles, mount: Mount) -> str | None:
     """The sysfs folder of the whole disk below a mount: "/devices/.../block/mmcblk0"."""
     found = None
     if not mount.device.startswith("0:"):
@@ -98,7 +98,7 @@ def _disk(tree: Tree, mount: Mount) -> str | None:
     return found
 
 
-def _kind(tree: Tree, mount: Mount, disk: str | None) -> StorageKind | None:
+def _kind(tree: SystemFiles, mount: Mount, disk: str | None) -> StorageKind | None:
     if mount.kind in _OVERLAY_FILESYSTEMS:
         return "overlay"
     if mount.kind in _RAM_FILESYSTEMS:
@@ -108,7 +108,7 @@ def _kind(tree: Tree, mount: Mount, disk: str | None) -> StorageKind | None:
     return _disk_kind(tree, disk) if disk else None
 
 
-def _disk_kind(tree: Tree, disk: str) -> StorageKind | None:
+def _disk_kind(tree: SystemFiles, disk: str) -> StorageKind | None:
     """The kind of a whole disk, by its bus first: a USB stick reports itself as rotational."""
     name, parts = PurePosixPath(disk).name, PurePosixPath(disk).parts
     if any(part.startswith("usb") for part in parts):
@@ -128,7 +128,7 @@ def _disk_kind(tree: Tree, disk: str) -> StorageKind | None:
     return None if rotational is None else "hdd" if rotational else "ssd"
 
 
-def _free_bytes(tree: Tree, path: str) -> int | None:
+def _free_bytes(tree: SystemFiles, path: str) -> int | None:
     """Free bytes at the nearest parent that exists; None for a recorded tree, whose own disk
     would be measured instead."""
     if not tree.is_live:

@@ -11,7 +11,7 @@ import msgspec
 from edgeagent.device.board import Board
 from edgeagent.device.cgroup import Mount
 from edgeagent.device.cpu import Cpu
-from edgeagent.device.system_files import Tree, parse_fields
+from edgeagent.device.system_files import SystemFiles, parse_fields
 
 _CGROUP_MARKS = (
     ("kubepods", "kubernetes"),
@@ -50,7 +50,7 @@ class System(msgspec.Struct, frozen=True):
     vm: str | None = None
 
 
-def read_system(tree: Tree, board: Board, cpu: Cpu, mounts: list[Mount]) -> System:
+def read_system(tree: SystemFiles, board: Board, cpu: Cpu, mounts: list[Mount]) -> System:
     """Everything from files, save the C library's version and the pointer width when live."""
     release = parse_fields(tree.lines("/etc/os-release"), separator="=")
     if tree.is_live and struct.calcsize("P") == 4:
@@ -65,7 +65,7 @@ def read_system(tree: Tree, board: Board, cpu: Cpu, mounts: list[Mount]) -> Syst
     )
 
 
-def _architecture(tree: Tree, cpu: Cpu) -> str | None:
+def _architecture(tree: SystemFiles, cpu: Cpu) -> str | None:
     named = tree.text("/proc/sys/kernel/arch")  # since Linux 6.1
     if named is None and tree.is_live:
         named = os.uname().machine
@@ -76,7 +76,7 @@ def _architecture(tree: Tree, cpu: Cpu) -> str | None:
     return named
 
 
-def _libc(tree: Tree) -> str | None:
+def _libc(tree: SystemFiles) -> str | None:
     if tree.is_live:
         try:
             return os.confstr("CS_GNU_LIBC_VERSION")
@@ -87,7 +87,7 @@ def _libc(tree: Tree) -> str | None:
     return "glibc" if tree.names("/lib", "*/libc.so.6") else None
 
 
-def _container(tree: Tree, mounts: list[Mount]) -> str | None:
+def _container(tree: SystemFiles, mounts: list[Mount]) -> str | None:
     named = tree.text("/run/systemd/container")
     if named:
         return named
@@ -106,7 +106,7 @@ def _container(tree: Tree, mounts: list[Mount]) -> str | None:
     )
 
 
-def _vm(tree: Tree, board: Board, cpu: Cpu) -> str | None:
+def _vm(tree: SystemFiles, board: Board, cpu: Cpu) -> str | None:
     if "microsoft" in (tree.text("/proc/sys/kernel/osrelease") or "").lower():
         return "wsl"
     for mark, name in _VM_MARKS:

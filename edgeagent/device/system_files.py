@@ -19,7 +19,7 @@ _CHUNK_BYTES = 64 * 1024
 _NUMBERS = re.compile(r"(\d+)")
 
 
-class Tree:
+class SystemFiles:
     """Read-only view of a system tree; any thread may use one, it keeps nothing open.
 
     `notes` collects, in plain words, what could not be found out. Probing code appends to it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edgeagent.device.system_files import Tree
+from edgeagent.device.system_files import SystemFiles
 
 _ZONES = "/sys/class/thermal"
 _CPUS = "/sys/devices/system/cpu"
@@ -72,7 +72,7 @@ class Thermal(msgspec.Struct, frozen=True):
         return max((z.temp_c for z in self.zones if z.temp_c is not None), default=None)
 
 
-def read_thermal(tree: Tree) -> Thermal:
+def read_thermal(tree: SystemFiles) -> Thermal:
     """Every thermal zone, and what holds the processor back."""
     zones = tuple(_zone(tree, name) for name in tree.names(_ZONES, "thermal_zone*"))
     if not zones:
@@ -80,7 +80,7 @@ def read_thermal(tree: Tree) -> Thermal:
     return Thermal(zones=zones, throttling=read_throttling(tree))
 
 
-def _zone(tree: Tree, name: str) -> Zone:
+def _zone(tree: SystemFiles, name: str) -> Zone:
     base = f"{_ZONES}/{name}"
     trips = []
     for entry in tree.names(base, "trip_point_*_temp"):
@@ -101,7 +101,7 @@ def _celsius(millidegrees: int | None) -> float | None:
     return millidegrees / 1000
 
 
-def read_throttling(tree: Tree) -> Throttling:
+def read_throttling(tree: SystemFiles) -> Throttling:
     """Cheap enough to be asked again while running (a few file reads per CPU)."""
     now: list[str] = []
     history: list[str] = []
@@ -124,7 +124,7 @@ def read_throttling(tree: Tree) -> Throttling:
     )
 
 
-def _has_pi_voltage_alarm(tree: Tree) -> bool:
+def _has_pi_voltage_alarm(tree: SystemFiles) -> bool:
     base = "/sys/class/hwmon"
     return any(
         tree.text(f"{base}/{name}/name") == "rpi_volt"
@@ -133,7 +133,7 @@ def _has_pi_voltage_alarm(tree: Tree) -> bool:
     )
 
 
-def _thermal_events(tree: Tree) -> int | None:
+def _thermal_events(tree: SystemFiles) -> int | None:
     """The largest of the counters: each CPU repeats its package's count, so a sum would lie.
 
     Source: https://docs.kernel.org/admin-guide/thermal/intel_thermal_throttle.html
@@ -145,7 +145,7 @@ def _thermal_events(tree: Tree) -> int | None:
     return max((count for count in counts if count is not None), default=None)
 
 
-def _capped_share(tree: Tree) -> float | None:
+def _capped_share(tree: SystemFiles) -> float | None:
     shares = []
     for cpu in tree.names(_CPUS, "cpu[0-9]*"):
         allowed = tree.number(f"{_CPUS}/{cpu}/cpufreq/scaling_max_freq")

@@ -13,10 +13,10 @@ from torch import Tensor
 from edgeagent.forge.batches import bucketed
 from edgeagent.forge.datasets import Corpus, Item
 from edgeagent.forge.decoder import Decoder
-from edgeagent.forge.distillation import Pool, asked_in_batches
-from edgeagent.forge.intent_classes import Classes, distilled
+from edgeagent.forge.distillation import TrainingPool, asked_in_batches
+from edgeagent.forge.intent_classes import IntentClasses, distilled
 from edgeagent.forge.intent_metrics import intent_figures
-from edgeagent.forge.tokenizer import Vocabulary
+from edgeagent.forge.tokenizer import AssistantTokenizer
 
 # A kernel is generated for each shape of a product: of shapes that are nearly alike one is made. What is
 # added weighs nothing in any loss.
@@ -24,14 +24,14 @@ WIDTH_STEP = 4
 ROWS_STEP = 128
 
 
-class Encoded(NamedTuple):
+class EncodedItem(NamedTuple):
     """An item as tokens: the prompt, and the answer from the intent's token on."""
 
     prompt: list[int]
     answer: list[int]
 
 
-class Padded(NamedTuple):
+class PaddedBatch(NamedTuple):
     """Sequences of one batch. `tokens`: int64 [n_batch, n_tokens], one more than a multiple of `WIDTH_STEP`;
     `n_prompt`, `n_all`: int64 [n_batch]."""
 
@@ -40,17 +40,17 @@ class Padded(NamedTuple):
     n_all: Tensor
 
 
-def padded(encoded: Sequence[Encoded]) -> Padded:
+def padded(encoded: Sequence[EncodedItem]) -> PaddedBatch:
     n_all = [len(e.prompt) + len(e.answer) for e in encoded]
     width = 1 + -(-(max(n_all) - 1) // WIDTH_STEP) * WIDTH_STEP
     tokens = torch.zeros(len(encoded), width, dtype=torch.long)
     for row, e in enumerate(encoded):
         tokens[row, : n_all[row]] = torch.tensor(e.prompt + e.answer)
-    return Padded(tokens, torch.tensor([len(e.prompt) for e in encoded]), torch.tensor(n_all))
+    return PaddedBatch(tokens, torch.tensor([len(e.prompt) for e in encoded]), torch.tensor(n_all))
 
 
 @dataclass(frozen=True)
-class Weights:
+class LossWeights:
     """What counts how much in the loss. The intent counts 1; `slots` is for each token after it, `prompt`
     for each token of the text itself, `any_token` for the intent among all tokens instead of those on
     offer. `teacher` is the teacher's share of the intent, softened by `temperature`. `hint` is for the
@@ -73,25 +73,25 @@ class AssistantTask:
     def __init__(
         self,
         decoder: Decoder,
-        vocabulary: Vocabulary,
+        vocabulary: AssistantTokenizer,
         corpus: Corpus,
-        pool: Pool,
+        pool: TrainingPool,
         *,
-        weights: Weights,
+        weights: LossWeights,
         batch_tokens: int,
         seed: int,
         slots_every: int = 1,
     ) -> None:
         self.decoder, self.vocabulary, self.pool = decoder, vocabulary, pool
         self.weights = weights
-        self.classes = Classes.of(corpus)
+        self.classes = IntentClasses.of(corpus)
         self.validation = list(corpus.validation)
         self._batch_tokens, self._seed, self._slots_every = batch_tokens, seed, slots_every
         self._encoded = [[self._encode(item) for item in variant] for variant in pool.variants]
         self._kept_back = [self._encode(item) for item in self.validation]
 
-    def _encode(self, item: Item) -> Encoded:
-        return Encoded(self.vocabulary.prompt_ids(item.text), self.vocabulary.answer_ids(item))
+    def _encode(self, item: Item) -> EncodedItem:
+        return EncodedItem(self.vocabulary.prompt_ids(item.text), self.vocabulary.answer_ids(item))
 
     def batches(self, epoch: int) -> list[Any]:
         wanted = [
@@ -152,7 +152,7 @@ class AssistantTask:
             )
         return loss
 
-    def _token_loss(self, hidden: Tensor, made: Padded) -> Tensor:
+    def _token_loss(self, hidden: Tensor, made: PaddedBatch) -> Tensor:
         """Next tokens after the intent, and of the text where it counts; per item, as the intent is."""
         position = torch.arange(hidden.shape[1])
         is_slot = (position >= made.n_prompt[:, None]) & (position < made.n_all[:, None] - 1)
@@ -194,9 +194,9 @@ class AssistantTask:
         return n_right / max(1, len(chosen))
 
 
-def opinion_of(decoder: Decoder, vocabulary: Vocabulary, texts: list[str]) -> Tensor:
+def opinion_of(decoder: Decoder, vocabulary: AssistantTokenizer, texts: list[str]) -> Tensor:
     """What a decoder thinks of texts: float [n_texts, n_classes]."""
-    made = padded([Encoded(vocabulary.prompt_ids(text), []) for text in texts])
+    made = padded([EncodedItem(vocabulary.prompt_ids(text), []) for text in texts])
     tokens = made.tokens[:, : decoder.shape.n_ctx]  # padding alone reaches beyond
     hidden = decoder(tokens)[torch.arange(len(texts)), made.n_prompt - 1]
     return decoder.logits(hidden, vocabulary.first_intent, len(vocabulary.intents))

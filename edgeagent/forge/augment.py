@@ -33,7 +33,7 @@ _ENDINGS = ("please", "thanks", "thank you", "now", "?", ".", "!", "for me", "if
 _WORD = re.compile(r"\S+")
 
 
-class Neighbours:
+class WordNeighbours:
     """Words that stand near each other in a table of word vectors: float [n_words, n_dims], any scale."""
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray, n: int = 8) -> None:
@@ -58,7 +58,7 @@ class Augmenter:
     """Makes variants of the items of one corpus."""
 
     def __init__(
-        self, items: Sequence[Item], seed: int, neighbours: Neighbours | None = None
+        self, items: Sequence[Item], seed: int, neighbours: WordNeighbours | None = None
     ) -> None:
         self._seed = seed
         self._neighbours = neighbours

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from edgeagent.forge.augment import Augmenter
 from edgeagent.forge.batches import bucketed
 from edgeagent.forge.datasets import Corpus, Item
-from edgeagent.forge.intent_classes import Classes, distilled
+from edgeagent.forge.intent_classes import IntentClasses, distilled
 from edgeagent.forge.intent_metrics import intent_figures
 
 Opinion = Callable[[list[str]], Tensor]
 
 
-class Pool:
+class TrainingPool:
     """Every training item in `n_variants` ways; an epoch sees one of each, taking turns.
 
     `taught` are a teacher's log-probabilities: float16 [n_variants, n_items, n_classes], zeros for items
@@ -49,7 +49,9 @@ class Pool:
         """The texts of a variant that teachers are asked about, in the order of `asked`."""
         return [self.variants[number][index].text for index in self.asked]
 
-    def take(self, opinions: Sequence[tuple[float, Sequence[Tensor]]], classes: Classes) -> None:
+    def take(
+        self, opinions: Sequence[tuple[float, Sequence[Tensor]]], classes: IntentClasses
+    ) -> None:
         """Keep the weighted mean of some teachers' log-probabilities.
 
         Of each teacher its weight, and for each variant its logits [n_asked, n_classes].
@@ -120,7 +122,7 @@ class HeadTask:
         self,
         head: Head,
         corpus: Corpus,
-        pool: Pool,
+        pool: TrainingPool,
         vectors: Sequence[Tensor],
         kept_back: Tensor,
         *,
@@ -129,7 +131,7 @@ class HeadTask:
         smoothing: float,
     ) -> None:
         self.head, self.pool, self.vectors, self.kept_back = head, pool, vectors, kept_back
-        self.classes = Classes.of(corpus)
+        self.classes = IntentClasses.of(corpus)
         self.validation = list(corpus.validation)
         self._batch_tokens, self._seed, self._smoothing = batch_tokens, seed, smoothing
         self._row = {index: row for row, index in enumerate(pool.asked)}
@@ -157,7 +159,7 @@ class HeadTask:
 
     def score(self) -> dict[str, float]:
         figures = intent_figures(self.head(self.kept_back), self.validation, self.classes)
-        # Skills are not asked about: see `Pool`.
+        # Skills are not asked about: see `TrainingPool`.
         figures["score"] = (figures["assistant"] + figures["service"]) / 2
         return figures
 

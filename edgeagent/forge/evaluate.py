@@ -19,9 +19,9 @@ import torch
 from edgeagent.engine.intents.intent_scoring import Choice, Offer, plain_pieces
 from edgeagent.engine.llama.model import Llama
 from edgeagent.forge.datasets import OUT_OF_SCOPE, Corpus, Item
-from edgeagent.forge.intent_classes import Classes, Threshold
+from edgeagent.forge.intent_classes import IntentClasses, Threshold
 from edgeagent.forge.intent_metrics import intent_figures, thresholds
-from edgeagent.forge.tokenizer import Vocabulary, first_values
+from edgeagent.forge.tokenizer import AssistantTokenizer, first_values
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.intents import (
     LAST_SLOT,
@@ -35,7 +35,7 @@ from edgeagent.types.intents import (
 
 
 @dataclass(frozen=True)
-class Figures:
+class EvaluationResult:
     """Shares of validation items. `assistant`, `service`, `skills`: intents that are right; `oos_*`: what
     the threshold does on CLINC150; `slot_f1`: exact pairs of slot and value on SNIPS."""
 
@@ -71,7 +71,7 @@ def plain_config(path: Path, n_threads: int = 1) -> EngineConfig:
 class Evaluator:
     """One GGUF file and its vocabulary. `close()` may be called twice."""
 
-    def __init__(self, path: Path, vocabulary: Vocabulary, n_threads: int = 1) -> None:
+    def __init__(self, path: Path, vocabulary: AssistantTokenizer, n_threads: int = 1) -> None:
         self.vocabulary = vocabulary
         self._llama = Llama(plain_config(path, n_threads))
         self._pieces = plain_pieces(self._llama)
@@ -130,15 +130,15 @@ class Evaluator:
 
 def evaluate(
     path: Path,
-    vocabulary: Vocabulary,
+    vocabulary: AssistantTokenizer,
     corpus: Corpus,
     *,
     every: int = 1,
     say: Callable[[int], None] = lambda n: None,
-) -> Figures:
+) -> EvaluationResult:
     """Figures of a file on every `every`-th validation item. `say` hears how many more are done."""
     items = corpus.validation[::every]
-    classes = Classes.of(corpus)
+    classes = IntentClasses.of(corpus)
     found_logits, pairs, calls = [], [], []
     evaluator = Evaluator(path, vocabulary)
     try:
@@ -158,7 +158,7 @@ def evaluate(
     logits = torch.stack(found_logits)
     figures = intent_figures(logits, items, classes)
     figures.pop("score")
-    return Figures(
+    return EvaluationResult(
         **figures,
         slot_f1=slot_f1(pairs),
         calls=sum(calls) / max(1, len(calls)),

@@ -17,7 +17,7 @@ from edgeagent.catalog.assistant_intents import described
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import DOMAINS, OUT_OF_SCOPE, Corpus
 from edgeagent.forge.decoder import Block, Decoder
-from edgeagent.forge.tokenizer import ASSISTANT, CONTROL, END, USER, Vocabulary
+from edgeagent.forge.tokenizer import ASSISTANT, CONTROL, END, USER, AssistantTokenizer
 
 CHAT_TEMPLATE = (
     "{%- set ns = namespace(text='') -%}"
@@ -40,7 +40,7 @@ _PARTS = {
 
 
 @dataclass(frozen=True)
-class About:
+class ModelInfo:
     """What a file says of itself."""
 
     name: str
@@ -49,7 +49,9 @@ class About:
     version: str = "1"
 
 
-def write_gguf(decoder: Decoder, vocabulary: Vocabulary, about: About, path: Path) -> None:
+def write_gguf(
+    decoder: Decoder, vocabulary: AssistantTokenizer, about: ModelInfo, path: Path
+) -> None:
     """Write the decoder in f16. Raises: ForgeFailed where the file cannot be written."""
     partial = path.with_suffix(".partial")
     try:
@@ -83,7 +85,7 @@ def _add_shape(writer: gguf.GGUFWriter, decoder: Decoder) -> None:
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
 
 
-def _add_about(writer: gguf.GGUFWriter, about: About) -> None:
+def _add_about(writer: gguf.GGUFWriter, about: ModelInfo) -> None:
     writer.add_name(about.name)
     writer.add_description(about.description)
     writer.add_license(about.licence)
@@ -91,7 +93,7 @@ def _add_about(writer: gguf.GGUFWriter, about: About) -> None:
     writer.add_languages(["en"])
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
+def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: AssistantTokenizer) -> None:
     tokens, merges = vocabulary.pieces()
     kinds = [gguf.TokenType.NORMAL] * len(tokens)
     for number, token in enumerate(vocabulary.special):

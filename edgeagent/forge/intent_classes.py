@@ -15,14 +15,14 @@ NOT_ON_OFFER = -1e4
 
 
 @dataclass(frozen=True)
-class Classes:
+class IntentClasses:
     """`names` by class; `on_offer`: bool [n_domains, n_classes], out-of-scope in each."""
 
     names: tuple[str, ...]
     on_offer: Tensor
 
     @classmethod
-    def of(cls, corpus: Corpus) -> Classes:
+    def of(cls, corpus: Corpus) -> IntentClasses:
         names = corpus.all_names
         on_offer = torch.zeros(len(DOMAINS), len(names), dtype=torch.bool)
         for row, domain in enumerate(DOMAINS):

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from edgeagent.catalog.assistant_intents import ALL
 from edgeagent.forge.datasets import DOMAINS, OUT_OF_SCOPE, Item
-from edgeagent.forge.intent_classes import Classes, Threshold, calibrate
+from edgeagent.forge.intent_classes import IntentClasses, Threshold, calibrate
 
 # No more of a domain's items than this share may be lost to its threshold.
 MOST_LOST = 0.005
 
 
 def intent_figures(
-    logits: Tensor, items: Sequence[Item], classes: Classes, most: float = MOST_LOST
+    logits: Tensor, items: Sequence[Item], classes: IntentClasses, most: float = MOST_LOST
 ) -> dict[str, float]:
     """Accuracy by domain with the domain's names on offer, and what a threshold does that costs at most
     `most` of the in-scope items of CLINC150. `score` is the mean of the accuracies.
@@ -44,7 +44,7 @@ def intent_figures(
 
 
 def thresholds(
-    logits: Tensor, items: Sequence[Item], classes: Classes, most: float = MOST_LOST
+    logits: Tensor, items: Sequence[Item], classes: IntentClasses, most: float = MOST_LOST
 ) -> dict[str, Threshold]:
     """For each domain, and for all of them on offer together (`ALL`), the highest threshold that costs at
     most `most` of its items. What is out of scope is so in every domain.
@@ -63,7 +63,9 @@ def thresholds(
     return found
 
 
-def _choices(logits: Tensor, labels: Tensor, classes: Classes) -> tuple[Tensor, Tensor, Tensor]:
+def _choices(
+    logits: Tensor, labels: Tensor, classes: IntentClasses
+) -> tuple[Tensor, Tensor, Tensor]:
     """The probability of the best intent, whether it is the label, and whether none would be."""
     outside = classes.names.index(OUT_OF_SCOPE)
     best = torch.softmax(logits, -1)[:, :outside].max(-1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeagent.errors import ForgeFailed
-from edgeagent.forge.evaluate import Figures
+from edgeagent.forge.evaluate import EvaluationResult
 from edgeagent.forge.parity import Parity
 from edgeagent.forge.recipe import Recipe
 
@@ -28,7 +28,7 @@ _FIGURES = (
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSummary:
     """One training as its log tells it: `figures` of its best weights, `trained_s` in seconds. `before` is
     the one whose weights it began with."""
 
@@ -37,14 +37,16 @@ class Training:
     figures: dict[str, float]
     epochs: int
     trained_s: float
-    before: Training | None = None
+    before: TrainingSummary | None = None
 
     def knows(self, figure: str) -> bool:
         """Whether it was taught what a figure measures: a sentence encoder hears of no skills."""
         return figure in self.figures and (self.recipe.kind == "decoder" or figure != "skills")
 
 
-def training(run: Path, recipe: Recipe, n_params: int, before: Training | None = None) -> Training:
+def training(
+    run: Path, recipe: Recipe, n_params: int, before: TrainingSummary | None = None
+) -> TrainingSummary:
     """Read a run's folder. Raises: ForgeFailed when it has not been trained to its end."""
     try:
         figures = json.loads((run / "figures.json").read_text(encoding="utf-8"))
@@ -53,17 +55,17 @@ def training(run: Path, recipe: Recipe, n_params: int, before: Training | None =
         epochs, trained_s = int(last["epoch"]), float(last["trained_s"])
     except (OSError, ValueError, IndexError, KeyError) as exc:
         raise ForgeFailed(f"{run} has no whole training ({exc}): train its recipe first.") from exc
-    return Training(recipe, n_params, figures, epochs, trained_s, before)
+    return TrainingSummary(recipe, n_params, figures, epochs, trained_s, before)
 
 
 def card(
-    trained: Training,
+    trained: TrainingSummary,
     path: Path,
     quant: str,
-    plain: Figures,
-    quantized: Figures,
+    plain: EvaluationResult,
+    quantized: EvaluationResult,
     parity: Parity,
-    others: Sequence[Training],
+    others: Sequence[TrainingSummary],
     machine: str,
 ) -> str:
     """The card in Markdown. `plain` and `quantized` are of the F16 file and of the one at `path`;
@@ -107,7 +109,9 @@ def _use(name: str) -> list[str]:
     ]
 
 
-def _measured(quant: str, plain: Figures, quantized: Figures, parity: Parity) -> list[str]:
+def _measured(
+    quant: str, plain: EvaluationResult, quantized: EvaluationResult, parity: Parity
+) -> list[str]:
     left, right = plain.as_dict(), quantized.as_dict()
     return [
         "## Measured",
@@ -126,7 +130,7 @@ def _measured(quant: str, plain: Figures, quantized: Figures, parity: Parity) ->
     ]
 
 
-def _thresholds(figures: Figures) -> list[str]:
+def _thresholds(figures: EvaluationResult) -> list[str]:
     return [
         "An intent whose probability is below its domain's threshold is not believed. The thresholds are",
         "set on the validation items and stand in `model.toml`:",
@@ -141,7 +145,7 @@ def _thresholds(figures: Figures) -> list[str]:
     ]
 
 
-def _compared(trained: Training, others: Sequence[Training]) -> list[str]:
+def _compared(trained: TrainingSummary, others: Sequence[TrainingSummary]) -> list[str]:
     if not others:
         return []
     keys = [(k, said) for k, said in _FIGURES if k in trained.figures]
@@ -167,7 +171,7 @@ def _compared(trained: Training, others: Sequence[Training]) -> list[str]:
     ]
 
 
-def _made(trained: Training, machine: str) -> list[str]:
+def _made(trained: TrainingSummary, machine: str) -> list[str]:
     recipe, before = trained.recipe, trained.before
     assert recipe.shape is not None
     made = [
@@ -193,7 +197,7 @@ def _made(trained: Training, machine: str) -> list[str]:
     ]
 
 
-def _taught(trained: Training) -> str:
+def _taught(trained: TrainingSummary) -> str:
     recipe = trained.recipe
     teachers = " and ".join(teacher.run for teacher in recipe.teachers) or "no teacher"
     return (

@@ -15,7 +15,7 @@ import torch
 from edgeagent.engine.llama.model import Llama
 from edgeagent.forge.decoder import Decoder
 from edgeagent.forge.evaluate import plain_config
-from edgeagent.forge.tokenizer import END, Vocabulary
+from edgeagent.forge.tokenizer import END, AssistantTokenizer
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Parity:
 
 def compare(
     decoder: Decoder,
-    vocabulary: Vocabulary,
+    vocabulary: AssistantTokenizer,
     path: Path,
     texts: Sequence[str],
     *,

@@ -20,7 +20,7 @@ from torch import nn
 from edgeagent.catalog.assistant_intents import spoken
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.decoder import Block, Decoder
-from edgeagent.forge.tokenizer import CONTROL, Vocabulary
+from edgeagent.forge.tokenizer import CONTROL, AssistantTokenizer
 
 _PARTS = {
     "attn_norm": "attn_norm",
@@ -35,7 +35,7 @@ _PARTS = {
 }
 
 
-class Pretrained:
+class PretrainedModel:
     """A GGUF file of the llama architecture with a byte-level BPE."""
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +73,7 @@ class Pretrained:
                 out[row] = table[encoded.ids].mean(0)
         return out
 
-    def give_vectors(self, decoder: Decoder, vocabulary: Vocabulary) -> None:
+    def give_vectors(self, decoder: Decoder, vocabulary: AssistantTokenizer) -> None:
         """Set the decoder's embedding; a narrower one gets the directions in which the vectors differ
         most."""
         vectors = self.word_vectors(_meanings(vocabulary))
@@ -108,7 +108,7 @@ class Pretrained:
             decoder.output_norm.weight.copy_(torch.from_numpy(self._tensor("output_norm.weight")))
 
 
-def _meanings(vocabulary: Vocabulary) -> list[str]:
+def _meanings(vocabulary: AssistantTokenizer) -> list[str]:
     """What each token stands for, as a text that a general vocabulary knows."""
     decoded = []
     for token_id in range(vocabulary.n_tokens):

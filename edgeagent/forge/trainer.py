@@ -29,7 +29,7 @@ LINE_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How to train. Learning rates rise for `warmup` of all steps and fall along a cosine to a tenth.
 
     `patience` ends the training after that many evaluations without a better score. `precision` auto
@@ -51,7 +51,7 @@ class Plan:
     group_rates: dict[str, float] = field(default_factory=dict)
 
 
-class Task(Protocol):
+class TrainingTask(Protocol):
     """What is learnt: batches of an epoch, the loss of each, and how good the model is."""
 
     def batches(self, epoch: int) -> list[Any]:
@@ -71,7 +71,13 @@ class Trainer:
     """Trains `model` on `task`, keeping a checkpoint and a log in `folder`. `log` lines are JSON."""
 
     def __init__(
-        self, model: nn.Module, task: Task, plan: Plan, folder: Path, *, is_quiet: bool = False
+        self,
+        model: nn.Module,
+        task: TrainingTask,
+        plan: TrainingPlan,
+        folder: Path,
+        *,
+        is_quiet: bool = False,
     ) -> None:
         self.model, self.task, self.plan, self.folder = model, task, plan, folder
         self._is_quiet = is_quiet
@@ -282,7 +288,7 @@ def rate_at(step: int, n_steps: int, warmup: float) -> float:
     return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def _groups(model: nn.Module, plan: Plan) -> list[dict[str, Any]]:
+def _groups(model: nn.Module, plan: TrainingPlan) -> list[dict[str, Any]]:
     """Matrices decay, vectors do not. `group_rates`: a rate for parameters whose name begins so."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

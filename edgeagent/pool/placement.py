@@ -23,11 +23,11 @@ from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.library import Library, shipped_models_dir
-from edgeagent.catalog.model_summary import Card
-from edgeagent.catalog.sizing.memory import Setup, worker_memory
+from edgeagent.catalog.model_summary import ModelSummary
+from edgeagent.catalog.sizing.memory import WorkerSetup, worker_memory
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.repack import repacked_types
-from edgeagent.device.benchmark import Measuring
+from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
 from edgeagent.device.microbenchmarks import Measurement
 from edgeagent.engine.client import EngineClient
@@ -98,7 +98,7 @@ class InstalledModels:
     def of(cls, configuration: Configuration) -> InstalledModels:
         """Those that the settings point to, as this device runs them."""
         settings, device = configuration.settings, configuration.device
-        measuring = Measuring(device, settings.state_dir)
+        measuring = DeviceBenchmark(device, settings.state_dir)
         return cls(
             settings,
             Library(settings.effective_models_dir, settings.models.bundled_dir, settings.state_dir),
@@ -172,7 +172,7 @@ class InstalledModels:
     def _learn(self, model: InstalledModel, facts: ModelFacts) -> None:
         self._learned[model.path, model.size_bytes] = facts.task
 
-    async def card(self, model: InstalledModel) -> Card:
+    async def card(self, model: InstalledModel) -> ModelSummary:
         """What the catalog says of a model, else its own header. A model that cannot be read has little
         to say."""
         family, n_params, quant, licence = "", 0, model.quant, ""
@@ -187,7 +187,7 @@ class InstalledModels:
         modified_s = 0.0
         with suppress(OSError):
             modified_s = model.path.stat().st_mtime
-        return Card(
+        return ModelSummary(
             id=model.id,
             modified_s=modified_s,
             size_bytes=model.size_bytes,
@@ -333,7 +333,7 @@ class InstalledModels:
         )
         if (task := self.task(model)) != "generate":
             config = self._for_whole_texts(config, facts, task)
-        memory = worker_memory(from_facts(facts), Setup.of(config, self._repacked))
+        memory = worker_memory(from_facts(facts), WorkerSetup.of(config, self._repacked))
         return Placement(EngineClient, config, memory.total_bytes, memory.explain())
 
     def _config(self, model: InstalledModel, facts: ModelFacts) -> EngineConfig:

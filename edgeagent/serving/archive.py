@@ -25,9 +25,9 @@ from edgeagent.store import (
     requests,
     responses,
 )
-from edgeagent.store.client_deletion import Target
+from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.database import Database
-from edgeagent.store.erasure_hub import ErasureHub, Gone
+from edgeagent.store.erasure_hub import DeletedContent, ErasureHub
 from edgeagent.store.items import Parent
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import subject_of
@@ -84,7 +84,7 @@ class Archive:
         """
         database = self.database
         named = sorted({subject for subject in subjects if subject})
-        mark = erasure_epochs.Mark(erasure_epochs.SEEN.get(), owner, named, conversation)
+        mark = erasure_epochs.ContentOrigin(erasure_epochs.SEEN.get(), owner, named, conversation)
 
         def guarded(db: Any) -> T:
             erasure_epochs.check(db, database.journal.pseudonym, mark)
@@ -93,10 +93,10 @@ class Archive:
         try:
             return await database.write_async(guarded)
         except Erased:  # also delete what was computed of it since then
-            await self.forget(Gone("delete", owner))
+            await self.forget(DeletedContent("delete", owner))
             raise
 
-    async def forget(self, gone: Gone) -> None:
+    async def forget(self, gone: DeletedContent) -> None:
         """Make every place outside of the database forget what has been deleted."""
         await self._hub.forget(gone)
 
@@ -139,9 +139,9 @@ class Archive:
 
     async def delete_response(self, owner: str, response_id: str) -> None:
         """Raises: NotFound; LegalHold for one on legal hold."""
-        await self.delete(Target("response", response_id, owner))
+        await self.delete(DeletionTarget("response", response_id, owner))
 
-    async def delete(self, target: Target) -> None:
+    async def delete(self, target: DeletionTarget) -> None:
         """Delete one row with everything that belongs to it. The deletion is on disk, also in the journal,
         when this returns; it works on a full disk. Raises: NotFound, LegalHold, StoreOff."""
         database = self.database
@@ -152,7 +152,7 @@ class Archive:
             )
         if not done:
             raise absent(target.id)
-        await self.forget(Gone("delete", target.owner, conversation=target.conversation))
+        await self.forget(DeletedContent("delete", target.owner, conversation=target.conversation))
 
     async def items(self, owner: str, parent: Parent, parent_id: str, page: Page) -> RowPage:
         return await self.database.read_async(

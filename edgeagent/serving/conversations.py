@@ -21,7 +21,7 @@ from edgeagent.errors import Conflict, ConversationLocked, Erased, NotFound
 from edgeagent.serving.archive import Archive, absent
 from edgeagent.serving.items import REFERENCE, Body, stored_item
 from edgeagent.store import conversations, history, items, responses
-from edgeagent.store.client_deletion import Target
+from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.history import History
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
@@ -237,7 +237,9 @@ class Conversations:
 
     async def delete(self, owner: str, conversation_id: str) -> None:
         """Delete a conversation with everything in it. Raises: NotFound, LegalHold, StoreOff."""
-        await self._archive.delete(Target("conversation", conversation_id, owner, conversation_id))
+        await self._archive.delete(
+            DeletionTarget("conversation", conversation_id, owner, conversation_id)
+        )
 
     async def append(self, owner: str, conversation_id: str, bodies: Sequence[Body]) -> list[Body]:
         """Append items that a client sends. Gives them as they are stored. Raises as `add`."""
@@ -281,7 +283,7 @@ class Conversations:
     async def delete_item(self, owner: str, conversation_id: str, item_id: str) -> dict[str, Any]:
         """Delete one item. Gives its conversation. Raises: NotFound, LegalHold, StoreOff."""
         found = await self.conversation(owner, conversation_id)
-        await self._archive.delete(Target("item", item_id, owner, conversation_id))
+        await self._archive.delete(DeletionTarget("item", item_id, owner, conversation_id))
         return found
 
     # ---- helpers

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from edgeagent.catalog.gguf.model_facts import ModelFacts
-from edgeagent.catalog.model_summary import Card
+from edgeagent.catalog.model_summary import ModelSummary
 from edgeagent.engine.client import EngineClient
 from edgeagent.pool import Pool
 from edgeagent.pool.placement import InstalledModels
@@ -19,7 +19,7 @@ class LoadedCard:
     """A loaded model: its size in memory, its context, and the time when it is unloaded unless it is used
     (Unix seconds; None: it stays)."""
 
-    card: Card
+    card: ModelSummary
     n_bytes: int
     n_ctx: int
     unload_s: float | None
@@ -40,7 +40,7 @@ class ModelCards:
         self._chooser = chooser
         self._idle_unload_s = idle_unload_s
 
-    async def all(self) -> list[Card]:
+    async def all(self) -> list[ModelSummary]:
         """A card for each installed model."""
         await self._models.examine()
         return [await self._models.card(model) for model in self._models.installed()]
@@ -49,7 +49,7 @@ class ModelCards:
         """The models that are loaded now."""
         return [found for card in await self.all() if (found := self._loaded(card)) is not None]
 
-    def _loaded(self, card: Card) -> LoadedCard | None:
+    def _loaded(self, card: ModelSummary) -> LoadedCard | None:
         resident = self._pool.resident(card.id)
         if resident is None or resident.state != "loaded":
             return None
@@ -61,7 +61,7 @@ class ModelCards:
             unload_s = time.time() + max(0.0, self._idle_unload_s - idle_s)
         return LoadedCard(card, resident.n_bytes, client.facts.n_ctx_slot, unload_s)
 
-    async def shown(self, name: str) -> tuple[Card, ModelFacts, Sampling]:
+    async def shown(self, name: str) -> tuple[ModelSummary, ModelFacts, Sampling]:
         """One model's card, the facts of its file, and its sampling values.
 
         Raises: ModelNotFound; GGUFRefused for a file that is not GGUF.

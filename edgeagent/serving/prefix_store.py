@@ -28,7 +28,7 @@ from edgeagent.errors import EdgeAgentError, StoreDamaged
 from edgeagent.settings.store import StoreSettings
 from edgeagent.store import prefix_files, prefixes
 from edgeagent.store.database import Database
-from edgeagent.store.prefixes import Chain, Piece
+from edgeagent.store.prefixes import PrefixChain, PrefixPiece
 from edgeagent.store.sql import now_ms
 from edgeagent.types.answer import Usage
 from edgeagent.types.kv_state import CachedSpec, Cells, HeldSpec, LiftSpec, PlaceSpec
@@ -126,7 +126,7 @@ class PrefixStore:
         )  # fmt: skip
         return n_now - n_cached
 
-    async def _chain(self, client: EngineClient, position: ThreadPosition) -> Chain | None:
+    async def _chain(self, client: EngineClient, position: ThreadPosition) -> PrefixChain | None:
         """The pieces up to the previous response; without one, the newest chain of the conversation."""
         assert self._database is not None
         fits = self._fits(client)
@@ -139,7 +139,7 @@ class PrefixStore:
                 return chain
         return found[-1] if found else None
 
-    def _is_worth(self, client: EngineClient, chain: Chain, n_cached: int) -> bool:
+    def _is_worth(self, client: EngineClient, chain: PrefixChain, n_cached: int) -> bool:
         """Whether reading takes less time than computing the missing tokens, by the rates measured so far."""
         n_missing = len(chain.tokens) - n_cached
         size = sum(piece.n_bytes for piece in chain.pieces)
@@ -148,7 +148,7 @@ class PrefixStore:
         return n_missing >= self._least and n_bytes / self._read_bytes_s < n_missing / prefill_s
 
     async def _put_back(
-        self, client: EngineClient, scope: str, chain: Chain, n_cached: int
+        self, client: EngineClient, scope: str, chain: PrefixChain, n_cached: int
     ) -> tuple[int, int]:
         """Send record after record, a few ahead of the engine. Gives the tokens that the engine then has,
         and the bytes sent."""
@@ -214,7 +214,7 @@ class PrefixStore:
         is_long = len(rows) >= prefixes.MOST_PIECES
         if len(tokens) - first < self._least or is_long or not await self._has_room(n_bytes):
             return
-        piece = Piece(
+        piece = PrefixPiece(
             id=prefixes.new_name(), owner=position.owner, scope=position.scope, thread=position.thread,
             response_id=position.response_id, fits=fits, base_id=base.id if base else None, first=first,
             tokens=tokens[first:].tobytes(), key=prefixes.new_key(), n_bytes=0, used_ms=now_ms(),
@@ -232,7 +232,12 @@ class PrefixStore:
         await asyncio.to_thread(self.tidy)
 
     async def _write(
-        self, client: EngineClient, request_id: int, piece: Piece, n_tokens: int, cell_bytes: int
+        self,
+        client: EngineClient,
+        request_id: int,
+        piece: PrefixPiece,
+        n_tokens: int,
+        cell_bytes: int,
     ) -> bool:
         """Write the records of a piece, then its row. False: the answer has been deleted, or has left the
         cache."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeagent.errors import InsufficientScope
 from edgeagent.store import audit_anchor, erasure
-from edgeagent.store.lifecycle import Custody
+from edgeagent.store.lifecycle import DataLifecycle
 from edgeagent.store.ownership import Selector
 from edgeagent.types.caller import Caller
 
@@ -46,7 +46,7 @@ class AuditRows:
 class StoredData:
     """What owners and inspectors may do with stored data. Event loop's thread only."""
 
-    def __init__(self, lifecycle: Custody) -> None:
+    def __init__(self, lifecycle: DataLifecycle) -> None:
         self._lifecycle = lifecycle
 
     async def audit_page(self, after: int, limit: int) -> AuditRows:
@@ -88,7 +88,7 @@ class StoredData:
         # An erasure takes the whole store; the owner of a part of it must not keep the store busy.
         with nullcontext() if is_admin else alone:
             receipt = await self._lifecycle.erase(
-                erasure.Request(selector, caller.key_id, except_held, drop_backups)
+                erasure.ErasureRequest(selector, caller.key_id, except_held, drop_backups)
             )
         if is_admin:
             return _without_folders(receipt.shown())

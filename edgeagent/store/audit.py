@@ -33,18 +33,18 @@ NO_KEY = sha256(b"edgeagent: a store without a key").digest()
 
 
 @dataclass(frozen=True)
-class Head:
+class AuditHead:
     """A place in the chain: what is exported as an anchor."""
 
     seq: int
     mac: bytes
 
 
-START = Head(0, GENESIS)
+START = AuditHead(0, GENESIS)
 
 
 @dataclass(frozen=True)
-class Row:
+class AuditRow:
     seq: int
     utc_ms: int
     boot_id: str
@@ -60,7 +60,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Problem:
+class AuditProblem:
     """`kind`: edited | missing | cut | base | head. `seq`: the row where it shows."""
 
     seq: int
@@ -69,11 +69,11 @@ class Problem:
 
 
 @dataclass
-class Verification:
+class AuditVerification:
     n_rows: int = 0
     first_seq: int | None = None
-    head: Head = START
-    problems: list[Problem] = field(default_factory=list)
+    head: AuditHead = START
+    problems: list[AuditProblem] = field(default_factory=list)
 
     @property
     def is_sound(self) -> bool:
@@ -81,13 +81,13 @@ class Verification:
 
     def found(self, seq: int, kind: str, message: str) -> None:
         if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(Problem(seq, kind, message))
+            self.problems.append(AuditProblem(seq, kind, message))
 
 
 def append(
     conn: Connection, key: bytes, *, actor: str, action: str, object: str, digest: str | None = None,
     utc_ms: int | None = None, boot: str | None = None,
-) -> Head:  # fmt: skip
+) -> AuditHead:  # fmt: skip
     """Add a row in the caller's transaction, the one that makes the audited change.
 
     `actor`: a key id, "local", "cli:USER" or "system". `object`: "conversation:conv_..." and the like;
@@ -96,7 +96,7 @@ def append(
     last, sealed = _last(conn), _sealed(conn, key, "audit_head")
     # After a cut the chain goes on from the sealed head, so that the gap stays for `verify` to see.
     before = sealed if sealed is not None and sealed.seq > last.seq else last
-    row = Row(
+    row = AuditRow(
         before.seq + 1, now_ms() if utc_ms is None else utc_ms, boot or boot_id(), actor, action,
         object, digest, b"",
     )  # fmt: skip
@@ -105,16 +105,16 @@ def append(
         f"insert into audit ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?)",
         (row.seq, row.utc_ms, row.boot_id, actor, action, object, digest, mac),
     )
-    head = Head(row.seq, mac)
+    head = AuditHead(row.seq, mac)
     if sealed is not None or last.seq == 0:  # a head that was taken away stays missing: evidence
         _seal(conn, key, "audit_head", head)
     return head
 
 
-def appender(key: bytes) -> Callable[[Connection, str, str, str], Head]:
+def appender(key: bytes) -> Callable[[Connection, str, str, str], AuditHead]:
     """`append` for those who are handed how to audit and not the key: connection, actor, action, object."""
 
-    def note(conn: Connection, actor: str, action: str, object: str) -> Head:
+    def note(conn: Connection, actor: str, action: str, object: str) -> AuditHead:
         return append(conn, key, actor=actor, action=action, object=object)
 
     return note
@@ -125,31 +125,31 @@ def key_of(secret: Secret | None) -> bytes:
     return NO_KEY if secret is None else secret.subkey("audit")
 
 
-def head(conn: Connection, key: bytes) -> Head:
+def head(conn: Connection, key: bytes) -> AuditHead:
     """The newest place of the chain, for an anchor."""
     return _sealed(conn, key, "audit_head") or _last(conn)
 
 
-def page(conn: Connection, after_seq: int, limit: int) -> list[Row]:
+def page(conn: Connection, after_seq: int, limit: int) -> list[AuditRow]:
     """At most `limit` rows behind `after_seq`, oldest first."""
     sql = f"select {_COLUMNS} from audit where seq > ? order by seq limit ?"
-    return [Row(*row) for row in conn.execute(sql, (after_seq, limit)).fetchall()]
+    return [AuditRow(*row) for row in conn.execute(sql, (after_seq, limit)).fetchall()]
 
 
-def rows(conn: Connection, after_seq: int = 0) -> Iterator[Row]:
+def rows(conn: Connection, after_seq: int = 0) -> Iterator[AuditRow]:
     """Every row behind `after_seq`, read in pages."""
     while found := page(conn, after_seq, 1000):
         yield from found
         after_seq = found[-1].seq
 
 
-def verify(conn: Connection, key: bytes, anchors: Iterable[Head] = ()) -> Verification:
+def verify(conn: Connection, key: bytes, anchors: Iterable[AuditHead] = ()) -> AuditVerification:
     """Walk the whole chain. `anchors`: heads that were kept outside of the database.
 
     Finds rows that were edited, deleted or reordered anywhere, and a tail that was cut off before an
     anchor or before the sealed head. Reads every row once.
     """
-    result = Verification()
+    result = AuditVerification()
     wanted: dict[int, set[bytes]] = {}
     for anchor in anchors:
         wanted.setdefault(anchor.seq, set()).add(anchor.mac)
@@ -157,7 +157,7 @@ def verify(conn: Connection, key: bytes, anchors: Iterable[Head] = ()) -> Verifi
     for row in rows(conn):
         _check_row(key, row, before, result)
         _check_anchor(row.seq, row.mac, wanted, result)
-        before = Head(row.seq, row.mac)
+        before = AuditHead(row.seq, row.mac)
         result.n_rows += 1
         if result.first_seq is None:
             result.first_seq = row.seq
@@ -181,7 +181,7 @@ def purge(
     gone = [row for row in gone if row[0] < _last(conn).seq]
     if not gone:
         return 0
-    _seal(conn, key, "audit_base", Head(*gone[-1]))
+    _seal(conn, key, "audit_base", AuditHead(*gone[-1]))
     conn.execute("delete from audit where seq <= ?", (gone[-1][0],))
     cut = f"audit:{gone[0][0]}-{gone[-1][0]}"
     append(conn, key, actor=actor, action="audit.purge", object=cut)
@@ -195,7 +195,7 @@ def pseudonym(key: bytes, kind: str, name: str) -> str:
     return f"{kind}:{tag[:12].hex()}"
 
 
-def _check_row(key: bytes, row: Row, before: Head, result: Verification) -> None:
+def _check_row(key: bytes, row: AuditRow, before: AuditHead, result: AuditVerification) -> None:
     if row.seq != before.seq + 1:
         gap = f"{before.seq + 1}" + (f"-{row.seq - 1}" if row.seq > before.seq + 2 else "")
         result.found(row.seq, "missing", f"Rows {gap} are missing before row {row.seq}.")
@@ -208,7 +208,7 @@ def _check_row(key: bytes, row: Row, before: Head, result: Verification) -> None
 
 
 def _check_anchor(
-    seq: int, mac: bytes, wanted: dict[int, set[bytes]], result: Verification
+    seq: int, mac: bytes, wanted: dict[int, set[bytes]], result: AuditVerification
 ) -> None:
     if wanted.pop(seq, {mac}) != {mac}:
         result.found(
@@ -216,7 +216,7 @@ def _check_anchor(
         )
 
 
-def _checked_base(conn: Connection, key: bytes, result: Verification) -> Head:
+def _checked_base(conn: Connection, key: bytes, result: AuditVerification) -> AuditHead:
     """Where the chain begins: at the start, or behind what retention has cut off."""
     if scalar(conn, "select 1 from checkpoint where name = 'audit_base'") is None:
         return START
@@ -227,7 +227,11 @@ def _checked_base(conn: Connection, key: bytes, result: Verification) -> Head:
 
 
 def _check_end(
-    conn: Connection, key: bytes, base: Head, wanted: dict[int, set[bytes]], result: Verification
+    conn: Connection,
+    key: bytes,
+    base: AuditHead,
+    wanted: dict[int, set[bytes]],
+    result: AuditVerification,
 ) -> None:
     last = result.head
     sealed = _sealed(conn, key, "audit_head")
@@ -249,32 +253,32 @@ def _check_end(
         )
 
 
-def _mac(key: bytes, row: Row, before: bytes) -> bytes:
+def _mac(key: bytes, row: AuditRow, before: bytes) -> bytes:
     # msgpack writes every length, so no two rows have the same bytes.
     fields = (row.seq, row.utc_ms, row.boot_id, row.actor, row.action, row.object, row.digest)
     return hmac.digest(key, msgspec.msgpack.encode(["row", *fields, before]), "sha256")
 
 
-def _last(conn: Connection) -> Head:
+def _last(conn: Connection) -> AuditHead:
     found = conn.execute("select seq, mac from audit order by seq desc limit 1").fetchone()
-    return Head(*found) if found else START
+    return AuditHead(*found) if found else START
 
 
-def _tag(key: bytes, name: str, head: Head) -> str:
+def _tag(key: bytes, name: str, head: AuditHead) -> str:
     return hmac.digest(key, msgspec.msgpack.encode([name, head.seq, head.mac]), "sha256").hex()
 
 
-def _seal(conn: Connection, key: bytes, name: str, head: Head) -> None:
+def _seal(conn: Connection, key: bytes, name: str, head: AuditHead) -> None:
     body = {"seq": head.seq, "mac": head.mac.hex(), "tag": _tag(key, name, head)}
     conn.execute("insert or replace into checkpoint values (?, ?)", (name, json.dumps(body)))
 
 
-def _sealed(conn: Connection, key: bytes, name: str) -> Head | None:
+def _sealed(conn: Connection, key: bytes, name: str) -> AuditHead | None:
     """A sealed record, or None where it is missing or not ours."""
     body = scalar(conn, "select body from checkpoint where name = ?", (name,))
     try:
         found = json.loads(body or "")
-        head, tag = Head(int(found["seq"]), bytes.fromhex(found["mac"])), str(found["tag"])
+        head, tag = AuditHead(int(found["seq"]), bytes.fromhex(found["mac"])), str(found["tag"])
     except (ValueError, KeyError, TypeError):
         return None
     return head if hmac.compare_digest(tag.encode(), _tag(key, name, head).encode()) else None

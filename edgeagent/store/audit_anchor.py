@@ -21,9 +21,9 @@ import msgspec
 from edgeagent.durable import open_regular, replace_text
 from edgeagent.errors import BadRequest, EdgeAgentError, SettingsError
 from edgeagent.store import audit, clock
-from edgeagent.store.audit import Head
-from edgeagent.store.disk_reserve import Ballast
-from edgeagent.store.journal import Journal, Place
+from edgeagent.store.audit import AuditHead
+from edgeagent.store.disk_reserve import DiskReserve
+from edgeagent.store.journal import Journal, JournalPosition
 
 logger = logging.getLogger(__name__)
 
@@ -33,40 +33,40 @@ _MOST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Recall:
+class AnchorContents:
     """What the file remembers: the head of the audit and that of the journal, and a time that has been.
     `is_forged`: not written with the key of this store."""
 
-    head: Head
-    journal: Place | None = None
+    head: AuditHead
+    journal: JournalPosition | None = None
     time_ms: int = 0
     is_forged: bool = False
 
 
-class Refuser(Protocol):
+class RefusalSource(Protocol):
     def refusal(self, db: Any) -> str | None: ...
 
 
-class Anchored(Protocol):
+class AnchorableStore(Protocol):
     """What `publish_head` needs of `Database`."""
 
     @property
-    def ballast(self) -> Ballast: ...
+    def disk_reserve(self) -> DiskReserve: ...
 
     @property
     def journal(self) -> Journal: ...
 
     @property
-    def access(self) -> Refuser: ...
+    def rollback_detector(self) -> RefusalSource: ...
 
     def read(self, fn: Callable[[Any], T]) -> T: ...
 
 
-def parse(text: str) -> Head:
+def parse(text: str) -> AuditHead:
     """`SEQ:MAC` as `audit export` and the log show it. Raises: BadRequest."""
     seq, _, mac = text.strip().partition(":")
     try:
-        found = Head(int(seq), bytes.fromhex(mac))
+        found = AuditHead(int(seq), bytes.fromhex(mac))
         if found.seq < 0 or len(found.mac) != 32:
             raise ValueError("wrong size")
     except ValueError:
@@ -77,15 +77,15 @@ def parse(text: str) -> Head:
     return found
 
 
-def shown(head: Head) -> str:
+def shown(head: AuditHead) -> str:
     return f"{head.seq}:{head.mac.hex()}"
 
 
-def read(path: Path) -> Head | None:
+def read(path: Path) -> AuditHead | None:
     """The head that was kept last; None before the first. Raises: SettingsError."""
     try:
         body = _body(path)
-        return Head(int(body["seq"]), bytes.fromhex(body["mac"]))
+        return AuditHead(int(body["seq"]), bytes.fromhex(body["mac"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as exc:
@@ -95,26 +95,31 @@ def read(path: Path) -> Head | None:
         ) from exc
 
 
-def recall(path: Path, key: bytes) -> Recall | None:
+def recall(path: Path, key: bytes) -> AnchorContents | None:
     """Everything that the anchor remembers; None where there is none. Raises: SettingsError."""
     head = read(path)
     if head is None:
         return None
     body = _body(path)
     if "tag" not in body:  # by an edgeagent that kept the head alone
-        return Recall(head)
+        return AnchorContents(head)
     try:
-        place, time_ms = msgspec.convert(body["journal"], Place | None), body["time_ms"]
+        place, time_ms = msgspec.convert(body["journal"], JournalPosition | None), body["time_ms"]
         tag = _tag(key, head, place, time_ms)
         is_forged = not hmac.compare_digest(tag.encode(), str(body["tag"]).encode())
     except (KeyError, TypeError, ValueError, msgspec.MsgspecError):
-        return Recall(head, is_forged=True)
-    return Recall(head, place, time_ms, is_forged)
+        return AnchorContents(head, is_forged=True)
+    return AnchorContents(head, place, time_ms, is_forged)
 
 
 def publish_head(
-    store: Anchored, key: bytes, path: Path, *, is_restored: bool = False, is_accepted: bool = False
-) -> Head:
+    store: AnchorableStore,
+    key: bytes,
+    path: Path,
+    *,
+    is_restored: bool = False,
+    is_accepted: bool = False,
+) -> AuditHead:
     """Tell the log and the file about the committed head of a store, and that of its journal. Blocks.
 
     A head older than the file's is left out, since threads may come in any order; `is_restored` says
@@ -125,7 +130,7 @@ def publish_head(
     found, why, time_ms = store.read(
         lambda conn: (
             audit.head(conn, key),
-            None if is_accepted else store.access.refusal(conn),
+            None if is_accepted else store.rollback_detector.refusal(conn),
             clock.floor_ms(conn),
         )
     )
@@ -138,20 +143,20 @@ def publish_head(
         # After a restore the rows of the audit are fewer than they were, and that stays to be seen.
         head = kept.head if kept is not None and kept.head.seq > found.seq else found
         place = journal.head if journal is not None else None
-        said = Recall(head, place, time_ms)
+        said = AnchorContents(head, place, time_ms)
         if said != kept:
             body = {"seq": head.seq, "mac": head.mac.hex(), "time_ms": time_ms}
             body |= {"journal": msgspec.to_builtins(place), "tag": _tag(key, head, place, time_ms)}
             try:
                 _write(path, body)
             except SettingsError:
-                if not store.ballast.give():
+                if not store.disk_reserve.give():
                     raise
                 _write(path, body)
     return found
 
 
-def publish_done(store: Anchored, key: bytes, path: Path) -> None:
+def publish_done(store: AnchorableStore, key: bytes, path: Path) -> None:
     """`publish_head` behind an act that is done and stays done, also where the file cannot be written."""
     try:
         publish_head(store, key, path)
@@ -165,7 +170,7 @@ def _body(path: Path) -> dict[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
-def _tag(key: bytes, head: Head, place: Place | None, time_ms: int) -> str:
+def _tag(key: bytes, head: AuditHead, place: JournalPosition | None, time_ms: int) -> str:
     fields = ["anchor", head.seq, head.mac, msgspec.to_builtins(place), time_ms]
     return hmac.digest(key, msgspec.msgpack.encode(fields), "sha256").hex()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from edgeagent.durable import sync_file, sync_folder
 from edgeagent.errors import BackupFailed, EdgeAgentError
 from edgeagent.store import journal_progress
-from edgeagent.store.connection import SqliteError, Tables, complaints, connect, translate
+from edgeagent.store.connection import SqliteError, StoreConnection, complaints, connect, translate
 from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.migrations import version
 from edgeagent.store.sql import scalar
@@ -38,7 +38,7 @@ class Backup:
 
 
 @dataclass(frozen=True)
-class Verified:
+class BackupCheck:
     """What a backup was found to hold."""
 
     version: int
@@ -90,7 +90,7 @@ class Backups:
             self._rotate()
             return Backup(path, number, taken)
 
-    def verify(self, path: Path) -> Verified:
+    def verify(self, path: Path) -> BackupCheck:
         """Open a backup with our key and read all of it. Raises: BackupFailed."""
         if not path.is_file():
             raise BackupFailed(f"Backup {path} is not there: `edgeagent data backup` makes one.")
@@ -102,7 +102,7 @@ class Backups:
             wrong = complaints(db)
             if wrong:
                 raise BackupFailed(f"Backup {path} is damaged ({wrong[0]}): use another one.")
-            return Verified(version(db), path.stat().st_size, _store_id(db))
+            return BackupCheck(version(db), path.stat().st_size, _store_id(db))
         except SqliteError as exc:
             raise BackupFailed(
                 f"Backup {path} does not open with this key ({exc}): give the key it was made with, or "
@@ -165,7 +165,7 @@ class Backups:
             logger.info("store_backup_dropped number=%d", backup.number)
 
 
-def _store_id(db: Tables) -> str | None:
+def _store_id(db: StoreConnection) -> str | None:
     with contextlib.suppress(SqliteError):
         return str(scalar(db, "SELECT value FROM properties WHERE name = 'store_id'"))
     return None

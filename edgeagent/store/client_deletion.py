@@ -19,8 +19,8 @@ from typing import Any, Literal, Protocol
 
 from edgeagent.errors import EdgeAgentError
 from edgeagent.store import journal_progress, row_deletion, rows
-from edgeagent.store.connection import Tables
-from edgeagent.store.journal import Contents, Entry, Journal
+from edgeagent.store.connection import StoreConnection
+from edgeagent.store.journal import Journal, JournalContents, JournalEntry
 from edgeagent.store.sql import marks
 
 Table = Literal["response", "conversation", "item", "transcript"]
@@ -28,7 +28,7 @@ TABLES: tuple[Table, ...] = ("response", "conversation", "item", "transcript")
 BATCH = row_deletion.BATCH
 
 
-class Store(row_deletion.Store, Protocol):
+class DeletionStore(row_deletion.Store, Protocol):
     """What deleting needs of `Database`."""
 
     @property
@@ -36,7 +36,7 @@ class Store(row_deletion.Store, Protocol):
 
 
 @dataclass(frozen=True)
-class Target:
+class DeletionTarget:
     """One row of an owner; an item is one of a conversation."""
 
     table: Table
@@ -55,7 +55,7 @@ class Target:
         return given | {"conversation": self.conversation} if self.table == "item" else given
 
 
-def delete(store: Store, target: Target) -> bool | None:
+def delete(store: DeletionStore, target: DeletionTarget) -> bool | None:
     """Delete a row with all that belongs to it. True: it is on the disk that it is gone. False: there is
     none. None: it is on legal hold. Blocks.
 
@@ -68,7 +68,7 @@ def delete(store: Store, target: Target) -> bool | None:
     entered = journal.append("delete", entry_of(journal, target.table, target.id))
     n = entered.head.n
 
-    def remove(db: Tables) -> bool | None:
+    def remove(db: StoreConnection) -> bool | None:
         done = rows.remove(db, target.table, target.where, target.values)
         if done is not None:
             journal_progress.carried_out(db, entered, n)
@@ -89,7 +89,9 @@ def entry_of(journal: Journal, table: Table, row_id: str) -> str:
     return f"{table}:{journal.pseudonym(table, row_id)}"
 
 
-def present(db: Tables, journal: Journal, entries: Iterable[Entry]) -> dict[int, tuple[str, str]]:
+def present(
+    db: StoreConnection, journal: Journal, entries: Iterable[JournalEntry]
+) -> dict[int, tuple[str, str]]:
     """Which rows of this database entries of deletions mean: table and id by the entry's number."""
     wanted: dict[str, dict[str, int]] = defaultdict(dict)
     for entry in entries:
@@ -107,7 +109,10 @@ def present(db: Tables, journal: Journal, entries: Iterable[Entry]) -> dict[int,
 
 
 def delete_again(
-    db: Tables, contents: Contents, entries: list[Entry], found: dict[int, tuple[str, str]]
+    db: StoreConnection,
+    contents: JournalContents,
+    entries: list[JournalEntry],
+    found: dict[int, tuple[str, str]],
 ) -> int:
     """Delete what these entries mean, and mark them, in the caller's transaction. Gives how many rows were
     there. A legal hold does not keep them: it was not on them when they were deleted."""

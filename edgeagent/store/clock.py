@@ -28,7 +28,7 @@ Doubt = Literal["before_build", "before_newest_row", "jumped", "first_start"]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ClockReading:
     """`since_boot_s`: monotonic, goes on while the device sleeps. `is_synchronised`: NTP vouches."""
 
     wall_ms: int
@@ -38,7 +38,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ClockBounds:
     """`jump_s`: within one boot; NTP slews and leap seconds are far below. `off_s`: how long a device
     may have been off without a doubt. `ahead_s`: how far rows may be ahead of the clock."""
 
@@ -48,11 +48,11 @@ class Bounds:
     confirm_s: float = 24 * 3600.0
 
 
-EVERYDAY = Bounds()
+EVERYDAY = ClockBounds()
 
 
 @dataclass(frozen=True)
-class Remembered:
+class LastReading:
     """What the last look at the clock saw. `doubt`: why it was not believed; `even_s`: for how much
     running time it has gone evenly since."""
 
@@ -64,23 +64,26 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class ClockJudgement:
     """`doubt` None: ages may be taken from this clock. `may_redate`: NTP vouches for it, so rows that
     are dated ahead of it are wrong. `wait_s`: running time until the doubt ends by itself, if it does."""
 
     doubt: Doubt | None
     may_redate: bool
     wait_s: float | None
-    remember: Remembered
+    remember: LastReading
 
 
 class Clock(Protocol):
-    def read(self) -> Reading: ...
+    def read(self) -> ClockReading: ...
 
 
 def judge(
-    now: Reading, last: Remembered | None, newest_row_ms: int | None, bounds: Bounds = EVERYDAY
-) -> Judgement:
+    now: ClockReading,
+    last: LastReading | None,
+    newest_row_ms: int | None,
+    bounds: ClockBounds = EVERYDAY,
+) -> ClockJudgement:
     """Decide whether this clock can be believed. Pure.
 
     1. before the build date: never, whoever vouches
@@ -106,20 +109,20 @@ def judge(
 
 
 def _judged(
-    now: Reading, doubt: Doubt | None, even_s: float, bounds: Bounds | None = None,
+    now: ClockReading, doubt: Doubt | None, even_s: float, bounds: ClockBounds | None = None,
     *, wait_s: float | None = None, may_redate: bool = False,
-) -> Judgement:  # fmt: skip
+) -> ClockJudgement:  # fmt: skip
     """A doubt that has been lived with for long enough is remembered and no longer acted on."""
-    seen = Remembered(now.wall_ms, now.since_boot_s, now.boot_id, doubt, even_s if doubt else 0.0)
+    seen = LastReading(now.wall_ms, now.since_boot_s, now.boot_id, doubt, even_s if doubt else 0.0)
     if bounds is not None and doubt is not None:
         wait_s = max(0.0, bounds.confirm_s - even_s)
     is_believed = doubt is None or wait_s == 0.0
-    return Judgement(
+    return ClockJudgement(
         None if is_believed else doubt, may_redate, None if is_believed else wait_s, seen
     )
 
 
-def _even_since(now: Reading, last: Remembered, bounds: Bounds) -> float | None:
+def _even_since(now: ClockReading, last: LastReading, bounds: ClockBounds) -> float | None:
     """Running time since the last look; None where the wall clock went another way than time does."""
     wall_s = (now.wall_ms - last.wall_ms) / 1000
     if now.boot_id == last.boot_id:
@@ -129,16 +132,16 @@ def _even_since(now: Reading, last: Remembered, bounds: Bounds) -> float | None:
     return now.since_boot_s if -bounds.jump_s <= off_s <= bounds.off_s else None
 
 
-def remembered(conn: sql.Connection) -> Remembered | None:
+def remembered(conn: sql.Connection) -> LastReading | None:
     """What the last look saw; None before the first, or if the note is not readable."""
     body = sql.scalar(conn, "select body from checkpoint where name = ?", (CHECKPOINT,))
     try:
-        return Remembered(**json.loads(body)) if body else None
+        return LastReading(**json.loads(body)) if body else None
     except (ValueError, TypeError):
         return None
 
 
-def remember(conn: sql.Connection, seen: Remembered) -> None:
+def remember(conn: sql.Connection, seen: LastReading) -> None:
     conn.execute(
         "insert or replace into checkpoint values (?, ?)", (CHECKPOINT, json.dumps(asdict(seen)))
     )
@@ -153,7 +156,9 @@ def set_floor(conn: sql.Connection, utc_ms: int) -> None:
     conn.execute("insert or replace into checkpoint values (?, ?)", (FLOOR, str(utc_ms)))
 
 
-def floor_after(before_ms: int, now: Reading, last: Remembered | None, judgement: Judgement) -> int:
+def floor_after(
+    before_ms: int, now: ClockReading, last: LastReading | None, judgement: ClockJudgement
+) -> int:
     """The floor after a look at the clock. Pure.
 
     1. a clock that is believed raises it; one that NTP vouches for also lowers it: a clock that was
@@ -168,8 +173,11 @@ def floor_after(before_ms: int, now: Reading, last: Remembered | None, judgement
 
 
 def look(
-    conn: sql.Connection, now: Reading, newest_row_ms: int | None, bounds: Bounds = EVERYDAY
-) -> tuple[Judgement, int]:
+    conn: sql.Connection,
+    now: ClockReading,
+    newest_row_ms: int | None,
+    bounds: ClockBounds = EVERYDAY,
+) -> tuple[ClockJudgement, int]:
     """Judge the clock by what this store remembers of it. Gives the judgement and the floor; writes
     nothing."""
     last = remembered(conn)
@@ -177,7 +185,7 @@ def look(
     return judgement, floor_after(floor_ms(conn), now, last, judgement)
 
 
-def keep(conn: sql.Connection, judgement: Judgement, floor: int) -> None:
+def keep(conn: sql.Connection, judgement: ClockJudgement, floor: int) -> None:
     """Remember a look."""
     remember(conn, judgement.remember)
     set_floor(conn, floor)
@@ -186,8 +194,8 @@ def keep(conn: sql.Connection, judgement: Judgement, floor: int) -> None:
 class DeviceClock:
     """The clock of this device. Any thread."""
 
-    def read(self) -> Reading:
-        return Reading(
+    def read(self) -> ClockReading:
+        return ClockReading(
             wall_ms=sql.now_ms(),
             since_boot_s=time.clock_gettime(time.CLOCK_BOOTTIME),
             boot_id=sql.boot_id(),

@@ -1,6 +1,6 @@
 """One connection to the encrypted file. The only place that knows SQLCipher.
 
-The closures of `Database.write` and `read` get a connection as `Tables`. It is ours and not that of
+The closures of `Database.write` and `read` get a connection as `StoreConnection`. It is ours and not that of
 sqlite-utils: of that library the store would use two calls, for 15 MB of memory in every daemon (it
 brings date parsers, plugins and tables), a quarter of all that an idle one has.
 """
@@ -28,7 +28,7 @@ from edgeagent.errors import (
 from edgeagent.store.sql import scalar
 
 
-class Tables:
+class StoreConnection:
     """One connection: statements with bound values, and transactions. One thread at a time."""
 
     def __init__(self, conn: Any) -> None:
@@ -111,7 +111,7 @@ def connect(
     *,
     role: Literal["writer", "reader", "copy"],
     busy_timeout_s: float = 10.0,
-) -> Tables:
+) -> StoreConnection:
     """Open `path` with a raw 32-byte key, or in plain text with None. "copy" is neither tuned nor WAL.
 
     Wrong keys and damage show at the first read, not here. Raises: what `translate` gives.
@@ -131,13 +131,13 @@ def connect(
             conn.set_key(f"x'{key.hex()}'")
         for pragma in (*_EVERY, *{"writer": _WRITER, "reader": _READER, "copy": ()}[role]):
             conn.execute(pragma)
-        return Tables(conn)
+        return StoreConnection(conn)
     except SqliteError as exc:
         conn.close()
         raise translate(exc, path) from exc
 
 
-def set_wal(db: Tables, synchronous: Literal["FULL", "NORMAL"]) -> None:
+def set_wal(db: StoreConnection, synchronous: Literal["FULL", "NORMAL"]) -> None:
     """Turn on the write-ahead log and see that it is on. Raises: StoreUnusable, or SqliteError."""
     mode = scalar(db, "PRAGMA journal_mode = WAL")
     if mode != "wal":
@@ -148,7 +148,7 @@ def set_wal(db: Tables, synchronous: Literal["FULL", "NORMAL"]) -> None:
     db.execute(f"PRAGMA synchronous = {synchronous}")
 
 
-def complaints(db: Tables, *, is_whole: bool = True) -> list[str]:
+def complaints(db: StoreConnection, *, is_whole: bool = True) -> list[str]:
     """What is wrong with the file: each page's authentication code, then the shape of the trees.
 
     `is_whole`: the write-ahead log has been checkpointed; else pages in the file may be torn that it

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.rows import fetch, paged, remove, subject_of
 from edgeagent.types.ids import new_id
 from edgeagent.types.pages import Page, RowPage
 
 
-def create(db: Tables, owner: str, *, metadata: dict[str, str], now_ms: int) -> dict[str, Any]:
+def create(
+    db: StoreConnection, owner: str, *, metadata: dict[str, str], now_ms: int
+) -> dict[str, Any]:
     """Begin a conversation about the subject that its metadata names. Returns its row."""
     row = {
         "id": new_id("conv"),
@@ -29,7 +31,7 @@ def create(db: Tables, owner: str, *, metadata: dict[str, str], now_ms: int) -> 
     return row | {"metadata": metadata, "is_held": 0}
 
 
-def get(db: Tables, owner: str, conversation_id: str) -> dict[str, Any] | None:
+def get(db: StoreConnection, owner: str, conversation_id: str) -> dict[str, Any] | None:
     """A conversation of this owner; None for what is not there and what is another's."""
     rows = fetch(
         db,
@@ -39,14 +41,14 @@ def get(db: Tables, owner: str, conversation_id: str) -> dict[str, Any] | None:
     return _decoded(rows[0]) if rows else None
 
 
-def listed(db: Tables, owner: str, page: Page) -> RowPage:
+def listed(db: StoreConnection, owner: str, page: Page) -> RowPage:
     """The owner's conversations, the last used first."""
     found = paged(db, "conversation", "owner = :owner", {"owner": owner}, page, order="updated_ms")
     return RowPage([_decoded(row) for row in found.rows], found.has_more)
 
 
 def update(
-    db: Tables, owner: str, conversation_id: str, *, metadata: dict[str, str], now_ms: int
+    db: StoreConnection, owner: str, conversation_id: str, *, metadata: dict[str, str], now_ms: int
 ) -> dict[str, Any] | None:
     """Replace the metadata. None when there is no such conversation. Responses in it that name no
     subject of their own are about the new subject, too."""
@@ -70,7 +72,7 @@ def update(
     return get(db, owner, conversation_id)
 
 
-def touch(db: Tables, owner: str, conversation_id: str, now_ms: int) -> bool:
+def touch(db: StoreConnection, owner: str, conversation_id: str, now_ms: int) -> bool:
     """Note that a conversation goes on. False when there is none."""
     cursor = db.execute(
         "update conversation set updated_ms = :now where id = :id and owner = :owner",
@@ -79,7 +81,7 @@ def touch(db: Tables, owner: str, conversation_id: str, now_ms: int) -> bool:
     return bool(cursor.rowcount)
 
 
-def delete(db: Tables, owner: str, conversation_id: str) -> bool | None:
+def delete(db: StoreConnection, owner: str, conversation_id: str) -> bool | None:
     """Delete a conversation with its items. False: there is none. None: it is on legal hold."""
     return remove(
         db, "conversation", "id = :id and owner = :owner", {"id": conversation_id, "owner": owner}

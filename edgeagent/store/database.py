@@ -18,7 +18,7 @@ from edgeagent.store import journal_progress
 from edgeagent.store.backup import Backups
 from edgeagent.store.connection import (
     SqliteError,
-    Tables,
+    StoreConnection,
     check_sqlite,
     connect,
     from_os,
@@ -26,14 +26,14 @@ from edgeagent.store.connection import (
     translate,
 )
 from edgeagent.store.database_files import StoreFiles, StoreLock
-from edgeagent.store.disk_reserve import LEAST_BYTES, Ballast
+from edgeagent.store.disk_reserve import LEAST_BYTES, DiskReserve
 from edgeagent.store.journal import LONG_ENTRIES, Journal
 from edgeagent.store.migrations import MIGRATIONS, Migration, migrate, refuse_newer, version
 from edgeagent.store.readers import Readers
-from edgeagent.store.recovery import Notice, prepare
-from edgeagent.store.rollback_detection import Access
+from edgeagent.store.recovery import StoreNotice, prepare
+from edgeagent.store.rollback_detection import RollbackDetector
 from edgeagent.store.store_key import Secret, obtain
-from edgeagent.store.writer import Job, Writer
+from edgeagent.store.writer import WriteJob, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Options:
+class StoreOptions:
     """How a store is used. `synchronous` other than FULL loses acknowledged writes: for measurements.
     `anchor`: the file outside of the store that remembers its audit and its journal."""
 
@@ -59,7 +59,7 @@ def open_store(settings: Settings) -> Database:
     Blocks: reads the whole database once to check it. Raises: KeyUnusable, StoreUnusable, StorageFull,
     StorageFailed.
     """
-    options = Options(
+    options = StoreOptions(
         group_window_ms=settings.store.group_window_ms,
         reserve_bytes=settings.store.reserve_bytes,
         n_backups=settings.store.n_backups,
@@ -85,7 +85,7 @@ class Database:
         self,
         folder: Path,
         secret: Secret | None,
-        options: Options = Options(),
+        options: StoreOptions = StoreOptions(),
         migrations: Sequence[Migration] = MIGRATIONS,
     ) -> None:
         check_sqlite()
@@ -94,14 +94,14 @@ class Database:
         self.options = options
         self._key = secret.raw if secret else None
         self.backups = Backups(self.files, self._key, options.n_backups)
-        self.notices: list[Notice] = []
-        self.ballast = Ballast(self.files.ballast, options.reserve_bytes)
-        self.journal = Journal(self.files, secret, self.ballast)
-        self.access = Access(self.journal, options.anchor, secret)
+        self.notices: list[StoreNotice] = []
+        self.disk_reserve = DiskReserve(self.files.disk_reserve, options.reserve_bytes)
+        self.journal = Journal(self.files, secret, self.disk_reserve)
+        self.rollback_detector = RollbackDetector(self.journal, options.anchor, secret)
         try:
             self._db = self._open(migrations)
         except StorageFull:
-            if not self.ballast.give(LEAST_BYTES):
+            if not self.disk_reserve.give(LEAST_BYTES):
                 raise
             self._db = self._open(migrations)
         self._writer = Writer(
@@ -109,7 +109,7 @@ class Database:
             self.files.database,
             group_window_ms=options.group_window_ms,
             reserve_bytes=options.reserve_bytes,
-            ballast=self.ballast,
+            disk_reserve=self.disk_reserve,
         )
         self._readers = Readers(
             lambda: connect(self.files.database, self._key, role="reader"),
@@ -120,7 +120,7 @@ class Database:
 
     # ---- writing
 
-    def write(self, fn: Callable[[Tables], T], *, essential: bool = False) -> Future[T]:
+    def write(self, fn: Callable[[StoreConnection], T], *, essential: bool = False) -> Future[T]:
         """Run `fn` in the next commit; the future has its result once that is on the disk.
 
         `fn` returns plain data, touches the database only, and may run twice. `essential` writes
@@ -129,19 +129,21 @@ class Database:
         Raises: StoreBusy, StoreUnusable; in the future: StorageFull, StorageFailed, StoreDamaged, what
         `fn` raises.
         """
-        return self._writer.submit(Job(fn, essential=essential))
+        return self._writer.submit(WriteJob(fn, essential=essential))
 
-    async def write_async(self, fn: Callable[[Tables], T], *, essential: bool = False) -> T:
+    async def write_async(
+        self, fn: Callable[[StoreConnection], T], *, essential: bool = False
+    ) -> T:
         """`write` for the event loop. Cancelled before it begins, nothing is written."""
         return await asyncio.wrap_future(self.write(fn, essential=essential))
 
-    def maintain(self, fn: Callable[[Tables], T]) -> Future[T]:
+    def maintain(self, fn: Callable[[StoreConnection], T]) -> Future[T]:
         """Run `fn` between commits and outside of any transaction: VACUUM, checkpoints, `db.atomic()`."""
-        return self._writer.submit(Job(fn, alone=True))
+        return self._writer.submit(WriteJob(fn, alone=True))
 
     def checkpoint(self) -> Future[bool]:
         """Bring the log into the file and empty it. False if a reader kept that from happening."""
-        return self._writer.submit(Job(_truncate, essential=True, alone=True))
+        return self._writer.submit(WriteJob(_truncate, essential=True, alone=True))
 
     @property
     def is_journal_long(self) -> bool:
@@ -159,7 +161,7 @@ class Database:
 
     # ---- reading
 
-    def read(self, fn: Callable[[Tables], T]) -> T:
+    def read(self, fn: Callable[[StoreConnection], T]) -> T:
         """What `fn` returns, in one read transaction: it sees everything acknowledged before.
 
         `fn` returns plain data (no cursor or generator). Blocks; on the event loop use `read_async`.
@@ -167,7 +169,7 @@ class Database:
         """
         return self._readers.read(fn)
 
-    async def read_async(self, fn: Callable[[Tables], T]) -> T:
+    async def read_async(self, fn: Callable[[StoreConnection], T]) -> T:
         """`read` on a thread of the store."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self.read, fn)
 
@@ -187,7 +189,7 @@ class Database:
         self._writer.close()
         self._pool.shutdown()
         self._readers.close()
-        self.ballast.take()  # before closing copies the log into the file
+        self.disk_reserve.take()  # before closing copies the log into the file
         self._db.close()
         self._lock.close()
 
@@ -199,7 +201,7 @@ class Database:
 
     # ---- opening
 
-    def _open(self, migrations: Sequence[Migration]) -> Tables:
+    def _open(self, migrations: Sequence[Migration]) -> StoreConnection:
         """The writing connection to a database that is sound and up to date."""
         with contextlib.ExitStack() as undo:
             try:
@@ -216,7 +218,7 @@ class Database:
                 self._begin(db, migrations)
                 if self._lock.is_alone:
                     self._settle(db)
-                self.ballast.take()
+                self.disk_reserve.take()
             except SqliteError as exc:
                 raise translate(exc, self.files.database) from exc
             except OSError as exc:
@@ -225,7 +227,7 @@ class Database:
             undo.pop_all()
             return db
 
-    def _begin(self, db: Tables, migrations: Sequence[Migration]) -> None:
+    def _begin(self, db: StoreConnection, migrations: Sequence[Migration]) -> None:
         if self._lock.is_alone:
             if version(db) == 0:
                 # So that erased pages can go back to the disk; only an empty file takes it.
@@ -242,16 +244,16 @@ class Database:
                 f"{len(migrations)}: stop that process first."
             )
 
-    def _settle(self, db: Tables) -> None:
+    def _settle(self, db: StoreConnection) -> None:
         """Carry out again what an older copy lacks, before anybody reads it (store/rollback_detection.py)."""
         was_replaced = any(n.code in ("store_lost", "store_restored") for n in self.notices)
-        done = self.access.settle(db, was_replaced=was_replaced)
+        done = self.rollback_detector.settle(db, was_replaced=was_replaced)
         if done:
-            notice = Notice("store_replayed", done.told())
+            notice = StoreNotice("store_replayed", done.told())
             logger.warning("%s %s", notice.code, notice.message)
             self.notices.append(notice)
 
 
-def _truncate(db: Tables) -> bool:
+def _truncate(db: StoreConnection) -> bool:
     row: Any = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return bool(row[0] == 0)

@@ -44,7 +44,7 @@ class StoreFiles:
         return self.folder / "restoring.db"
 
     @property
-    def ballast(self) -> Path:
+    def disk_reserve(self) -> Path:
         """Room for what must be written when others have filled the disk (store/disk_reserve.py)."""
         return self.folder / "ballast"
 

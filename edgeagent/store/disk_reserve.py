@@ -16,7 +16,7 @@ MOST_BYTES = 8 << 20  # an erasure's log, which is emptied at this size
 PIECE_BYTES = 128 << 10
 
 
-class Ballast:
+class DiskReserve:
     """One file. Any thread and process: what two of them give at once is given once too often at worst."""
 
     def __init__(self, path: Path, reserve_bytes: int = 0) -> None:

@@ -33,7 +33,7 @@ from edgeagent.store.backup import Backup
 from edgeagent.store.database import Database
 from edgeagent.store.journal_replay import recorded
 from edgeagent.store.ownership import HELD, TABLES, Selector
-from edgeagent.store.residue_scan import Probes, Proof
+from edgeagent.store.residue_scan import Probes, ScanResult
 from edgeagent.store.row_deletion import BATCH, key_of
 from edgeagent.store.sql import Connection, now_ms
 
@@ -59,7 +59,7 @@ def _no_places(_selector: Selector) -> Sequence[str]:
 
 
 @dataclass(frozen=True)
-class Request:
+class ErasureRequest:
     """`except_held`: erase the rest where some is under legal hold. `drop_backups`: make a new backup
     and delete those from before, and what was set aside as damaged."""
 
@@ -70,7 +70,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Places:
+class ErasureScope:
     """Where to look, and who else must forget. `leave_out`: folders without data of clients."""
 
     state_dir: Path
@@ -79,7 +79,7 @@ class Places:
 
 
 @dataclass
-class Receipt:
+class ErasureReceipt:
     """What was erased, and what was found to be left of it."""
 
     what: dict[str, str]
@@ -96,7 +96,7 @@ class Receipt:
     is_vacuumed: bool = False
     backups_removed: list[str] = field(default_factory=list)
     backups_holding: list[dict[str, Any]] = field(default_factory=list)
-    proof: Proof = field(default_factory=Proof)
+    proof: ScanResult = field(default_factory=ScanResult)
 
     @property
     def is_gone(self) -> bool:
@@ -135,15 +135,15 @@ def label(key: bytes, selector: Selector) -> str:
 
 
 def erase(
-    store: Database, key: bytes, request: Request, places: Places, *, keep_backups: int = 3,
+    store: Database, key: bytes, request: ErasureRequest, places: ErasureScope, *, keep_backups: int = 3,
     tell: Callable[[str, int], object] = lambda _what, _n: None,
-) -> Receipt:  # fmt: skip
+) -> ErasureReceipt:  # fmt: skip
     """Erase and prove it. Blocks for as long as reading the state directory takes; writers go on.
 
     `key`: that of the audit. `tell` hears what is being done and how much of it more is done: "delete"
     rows, "clean" steps, "search" bytes. Raises: LegalHold, NotFound, what the store raises.
     """
-    receipt = Receipt(request.selector.values(), request.actor, now_ms())
+    receipt = ErasureReceipt(request.selector.values(), request.actor, now_ms())
     receipt.held_back = _begin(store, key, request, places)
     probes, digest = Probes(), sha256()
     with recorded(store.journal, request.selector) as mark_done:
@@ -186,7 +186,9 @@ def _write(store: Database, fn: Callable[[Any], Any]) -> Any:
     return store.write(fn, essential=True).result()
 
 
-def _begin(store: Database, key: bytes, request: Request, places: Places) -> dict[str, int]:
+def _begin(
+    store: Database, key: bytes, request: ErasureRequest, places: ErasureScope
+) -> dict[str, int]:
     """Refuse, or number and audit the beginning. Gives how many rows a hold keeps."""
     held = _write(store, partial(_number, store=store, key=key, request=request))
     if held is None:
@@ -198,7 +200,7 @@ def _begin(store: Database, key: bytes, request: Request, places: Places) -> dic
 
 
 def _number(
-    conn: Connection, *, store: Database, key: bytes, request: Request
+    conn: Connection, *, store: Database, key: bytes, request: ErasureRequest
 ) -> dict[str, int] | None:
     """Rows under legal hold; None where nothing is stored. Raises: LegalHold."""
     is_there = any(ownership.counts(conn, request.selector).values())
@@ -239,9 +241,9 @@ def _erase_batch(conn: Connection, *, table: str, selector: Selector) -> _Batch:
 
 
 def _end(
-    conn: Connection, *, key: bytes, request: Request, digest: str,
+    conn: Connection, *, key: bytes, request: ErasureRequest, digest: str,
     mark_done: Callable[[Connection], object],
-) -> audit.Head:  # fmt: skip
+) -> audit.AuditHead:  # fmt: skip
     mark_done(conn)
     return audit.append(
         conn, key, actor=request.actor, action="data.erase", object=label(key, request.selector),
@@ -269,10 +271,10 @@ def _replace_backups(store: Database, older: list[Backup]) -> list[str]:
 
 
 def _prove(
-    store: Database, receipt: Receipt, probes: list[bytes], places: Places,
+    store: Database, receipt: ErasureReceipt, probes: list[bytes], places: ErasureScope,
     tell: Callable[[str, int], object],
 ) -> None:  # fmt: skip
-    def look() -> Proof:
+    def look() -> ScanResult:
         return residue_scan.search(
             store.files, store.secret.raw if store.secret else None, probes,
             lambda probe: store.read(lambda conn: residue_scan.kept_in(conn, probe)),
@@ -294,7 +296,7 @@ def _vacuum(conn: Connection) -> None:
     conn.execute("vacuum")
 
 
-def _holding(older: list[Backup], keep: int, receipt: Receipt) -> list[dict[str, Any]]:
+def _holding(older: list[Backup], keep: int, receipt: ErasureReceipt) -> list[dict[str, Any]]:
     """Backups from before, which may hold what was erased, and when rotation drops them: by number,
     since a device's clock may be wrong. `texts_found`: probes in it; short rows leave none to find."""
     found = []

@@ -25,7 +25,7 @@ Pseudonym = Callable[[str, str], str]
 
 
 @dataclass(frozen=True)
-class Mark:
+class ContentOrigin:
     """Whose content is to be stored, and the newest erasure when its request arrived."""
 
     seen: int | None
@@ -49,7 +49,7 @@ def advance(conn: Connection, pseudonym: Pseudonym, selector: Selector) -> None:
     conn.execute("delete from erasure where n <= (select max(n) from erasure) - ?", (MOST_KEPT,))
 
 
-def check(conn: Connection, pseudonym: Pseudonym, mark: Mark) -> None:
+def check(conn: Connection, pseudonym: Pseudonym, mark: ContentOrigin) -> None:
     """Raises: Erased where an erasure has come since, in the transaction that is to store something."""
     if mark.seen is None or newest(conn) <= mark.seen:
         return

@@ -30,7 +30,7 @@ FORGET_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Gone:
+class DeletedContent:
     """What has left the database. None in a field: not restricted by it; everybody's without `owner`."""
 
     cause: Literal["erase", "delete", "expire", "elsewhere"]
@@ -39,7 +39,7 @@ class Gone:
     conversation: str | None = None
 
     @classmethod
-    def erased(cls, selector: Selector) -> Gone:
+    def erased(cls, selector: Selector) -> DeletedContent:
         return cls("erase", selector.owner, selector.subject, selector.conversation)
 
     @property
@@ -57,11 +57,11 @@ class Gone:
         return all(mine is None or theirs is None or mine == theirs for mine, theirs in pairs)
 
 
-Forget = Callable[[Gone], Awaitable[object]]
+Forget = Callable[[DeletedContent], Awaitable[object]]
 
 
 @dataclass(frozen=True)
-class Place:
+class ContentPlace:
     """`holds`: what, in words for receipts and documents. `forget` returns once it is gone."""
 
     name: str
@@ -73,23 +73,23 @@ class ErasureHub:
     """The registry. Event loop's thread only, but for `forget_from_thread`."""
 
     def __init__(self) -> None:
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, ContentPlace] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
-    def places(self) -> list[Place]:
+    def places(self) -> list[ContentPlace]:
         return list(self._places.values())
 
     def register(self, name: str, holds: str, forget: Forget) -> None:
         """Places forget in the order in which they register: what computes before what caches."""
         assert name not in self._places, f"{name} is registered twice"
-        self._places[name] = Place(name, holds, forget)
+        self._places[name] = ContentPlace(name, holds, forget)
 
     def start(self) -> None:
         """Note the loop on which places forget."""
         self._loop = asyncio.get_running_loop()
 
-    async def forget(self, gone: Gone) -> list[str]:
+    async def forget(self, gone: DeletedContent) -> list[str]:
         """Let every place forget. One that fails is logged and keeps no other from it. Gives the names of
         those that have forgotten."""
         done = []
@@ -106,7 +106,7 @@ class ErasureHub:
         logger.debug("forgotten cause=%s places=%d", gone.cause, len(done))
         return done
 
-    def forget_from_thread(self, gone: Gone) -> list[str]:
+    def forget_from_thread(self, gone: DeletedContent) -> list[str]:
         """`forget` for a thread other than the loop's; nothing is held before `start`."""
         if self._loop is None:
             return []

@@ -38,7 +38,7 @@ SECTIONS = (
 
 
 @dataclass(frozen=True)
-class Page:
+class ExportPage:
     """Rows of one section, and where the next page begins; `next` None: the export is complete."""
 
     section: str
@@ -49,7 +49,7 @@ class Page:
 def page(
     conn: Connection, selector: Selector, start: tuple[str, Any] | None = None,
     limit: int = PAGE_ROWS,
-) -> Page:  # fmt: skip
+) -> ExportPage:  # fmt: skip
     """The rows behind `start`, which is a section and the key of its last row seen (None: from its
     beginning). A page holds rows of one section and may be empty."""
     section, after = start or (SECTIONS[0], None)
@@ -64,13 +64,13 @@ def page(
     found = cursor.fetchall()
     rows = [_shown(dict(zip(names, row[1:], strict=True))) for row in found]
     if len(found) == limit:
-        return Page(section, rows, (section, found[-1][0]))
+        return ExportPage(section, rows, (section, found[-1][0]))
     later = SECTIONS[SECTIONS.index(section) + 1 :]
-    return Page(section, rows, (later[0], None) if later else None)
+    return ExportPage(section, rows, (later[0], None) if later else None)
 
 
 def document(
-    selector: Selector, exported_ms: int, read: Callable[[tuple[str, Any] | None], Page],
+    selector: Selector, exported_ms: int, read: Callable[[tuple[str, Any] | None], ExportPage],
     tell: Callable[[int], object] = lambda _n: None,
 ) -> Iterator[bytes]:  # fmt: skip
     """The document in pieces, `read` giving page after page. `tell` hears how many rows each brought."""

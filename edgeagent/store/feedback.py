@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.rows import fetch
 
 
 def add(
-    db: Tables, owner: str, target_id: str, *, rating: int, comment: str | None, now_ms: int
+    db: StoreConnection,
+    owner: str,
+    target_id: str,
+    *,
+    rating: int,
+    comment: str | None,
+    now_ms: int,
 ) -> None:
     """Keep a rating (-1, 0, 1) and a comment on a request, response, item or transcript."""
     (rowid,) = db.execute(
@@ -23,7 +29,7 @@ def add(
         )
 
 
-def of(db: Tables, owner: str, target_id: str) -> list[dict[str, Any]]:
+def of(db: StoreConnection, owner: str, target_id: str) -> list[dict[str, Any]]:
     """The feedback of this owner on something, the oldest first; a purged comment is None."""
     return fetch(
         db,
@@ -34,7 +40,7 @@ def of(db: Tables, owner: str, target_id: str) -> list[dict[str, Any]]:
     )
 
 
-def has_target(db: Tables, owner: str, target_id: str) -> bool:
+def has_target(db: StoreConnection, owner: str, target_id: str) -> bool:
     """Whether this owner has something of that id."""
     found = db.execute(
         "select 1 where exists (select 1 from request where id = :id and owner = :owner) "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.rows import fetch
 
 MAX_WORDS = 32
@@ -22,7 +22,9 @@ def matching(text: str) -> str | None:
     return " ".join(f'"{word}"' for word in words) + "*"
 
 
-def find_items(db: Tables, owner: str, text: str, *, limit: int = 20) -> list[dict[str, Any]]:
+def find_items(
+    db: StoreConnection, owner: str, text: str, *, limit: int = 20
+) -> list[dict[str, Any]]:
     """Items of this owner with all the words, the best first."""
     query = matching(text)
     if query is None:
@@ -37,7 +39,9 @@ def find_items(db: Tables, owner: str, text: str, *, limit: int = 20) -> list[di
     )
 
 
-def find_segments(db: Tables, owner: str, text: str, *, limit: int = 20) -> list[dict[str, Any]]:
+def find_segments(
+    db: StoreConnection, owner: str, text: str, *, limit: int = 20
+) -> list[dict[str, Any]]:
     """Segments of this owner's transcripts with all the words, the best first."""
     query = matching(text)
     if query is None:

@@ -15,7 +15,7 @@ import msgspec
 
 from edgeagent.errors import ContextLengthExceeded, NotFound, PreviousNotFound
 from edgeagent.store import conversations
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.responses import OPEN
 from edgeagent.store.rows import fetch
 from edgeagent.types.ids import RESPONSE_PREFIX
@@ -33,7 +33,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     items: list[dict[str, Any]]
 
 
-def of_conversation(db: Tables, owner: str, conversation_id: str) -> History:
+def of_conversation(db: StoreConnection, owner: str, conversation_id: str) -> History:
     """Raises: NotFound; ContextLengthExceeded for one that is far too long."""
     found = conversations.get(db, owner, conversation_id)
     if found is None:
@@ -48,7 +48,7 @@ def of_conversation(db: Tables, owner: str, conversation_id: str) -> History:
     return History(thread=conversation_id, subject=found["subject"], items=items)
 
 
-def of_response(db: Tables, owner: str, response_id: str) -> History:
+def of_response(db: StoreConnection, owner: str, response_id: str) -> History:
     """What `response_id` was asked and answered, and everything before it.
 
     Raises: PreviousNotFound for one that is not there, has not ended, or whose history has gone;
@@ -88,7 +88,7 @@ def of_response(db: Tables, owner: str, response_id: str) -> History:
     )
 
 
-def _chain(db: Tables, owner: str, response_id: str) -> list[dict[str, Any]]:
+def _chain(db: StoreConnection, owner: str, response_id: str) -> list[dict[str, Any]]:
     """The responses from the first, or from the last that belongs to a conversation, to this one."""
     links: list[dict[str, Any]] = []
     at: str | None = response_id
@@ -110,7 +110,7 @@ def _chain(db: Tables, owner: str, response_id: str) -> list[dict[str, Any]]:
 
 
 def _contents(
-    db: Tables, where: str, values: dict[str, Any], n_bytes: int, param: str
+    db: StoreConnection, where: str, values: dict[str, Any], n_bytes: int, param: str
 ) -> list[dict[str, Any]]:
     """The bodies of some items, oldest first. Looks at their size before it reads them."""
     where = f"item.owner = :owner and {where}"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.rows import fetch, paged, remove
 from edgeagent.types.ids import ITEM_PREFIXES, new_id
 from edgeagent.types.pages import Page, RowPage
@@ -32,7 +32,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add(
-    db: Tables,
+    db: StoreConnection,
     owner: str,
     items: Iterable[Item],
     *,
@@ -67,7 +67,7 @@ def add(
 
 
 def listed(
-    db: Tables, owner: str, parent: Parent, parent_id: str, page: Page,
+    db: StoreConnection, owner: str, parent: Parent, parent_id: str, page: Page,
     *, is_input: bool | None = None, with_content: bool = False,
 ) -> RowPage:  # fmt: skip
     """A page of the items of one parent: all, or what was sent, or what was made. Content that has been
@@ -82,7 +82,7 @@ def listed(
     return RowPage([_with_body(db, row) for row in found.rows], found.has_more)
 
 
-def made(db: Tables, owner: str, response_id: str) -> list[dict[str, Any]]:
+def made(db: StoreConnection, owner: str, response_id: str) -> list[dict[str, Any]]:
     """The bodies of what an answer consists of, in their order; purged ones are left out."""
     rows = fetch(
         db,
@@ -93,7 +93,7 @@ def made(db: Tables, owner: str, response_id: str) -> list[dict[str, Any]]:
     return [json.loads(row["body"]) for row in rows]
 
 
-def find(db: Tables, owner: str, item_id: str) -> dict[str, Any] | None:
+def find(db: StoreConnection, owner: str, item_id: str) -> dict[str, Any] | None:
     """An item of this owner, wherever it belongs. Content that has been purged is None."""
     rows = fetch(
         db,
@@ -104,7 +104,7 @@ def find(db: Tables, owner: str, item_id: str) -> dict[str, Any] | None:
 
 
 def get(
-    db: Tables, owner: str, parent: Parent, parent_id: str, item_id: str
+    db: StoreConnection, owner: str, parent: Parent, parent_id: str, item_id: str
 ) -> dict[str, Any] | None:
     rows = fetch(
         db,
@@ -114,7 +114,9 @@ def get(
     return _with_body(db, rows[0]) if rows else None
 
 
-def delete(db: Tables, owner: str, parent: Parent, parent_id: str, item_id: str) -> bool | None:
+def delete(
+    db: StoreConnection, owner: str, parent: Parent, parent_id: str, item_id: str
+) -> bool | None:
     """Delete one item. False: there is none. None: it is on legal hold."""
     return remove(
         db,
@@ -124,7 +126,7 @@ def delete(db: Tables, owner: str, parent: Parent, parent_id: str, item_id: str)
     )
 
 
-def _with_body(db: Tables, row: dict[str, Any]) -> dict[str, Any]:
+def _with_body(db: StoreConnection, row: dict[str, Any]) -> dict[str, Any]:
     content = db.execute(
         "select body from item_content where item_rowid = ?", (row["rowid"],)
     ).fetchone()

@@ -39,7 +39,7 @@ from edgeagent.durable import open_regular, sync_folder
 from edgeagent.errors import EdgeAgentError, StoreLocked
 from edgeagent.store.connection import from_os
 from edgeagent.store.database_files import StoreFiles
-from edgeagent.store.disk_reserve import Ballast
+from edgeagent.store.disk_reserve import DiskReserve
 from edgeagent.store.sql import now_ms
 from edgeagent.store.store_key import Secret
 
@@ -59,7 +59,7 @@ _NO_KEY = sha256(b"edgeagent: a journal without a key").digest()
 _AAD = b"edgeagent journal 1"
 
 
-class Entry(msgspec.Struct, frozen=True):
+class JournalEntry(msgspec.Struct, frozen=True):
     """One act. `what`: a key id, pseudonyms as JSON, or nothing."""
 
     n: int
@@ -69,7 +69,7 @@ class Entry(msgspec.Struct, frozen=True):
     mac: bytes
 
 
-class Base(msgspec.Struct, frozen=True):
+class JournalHeader(msgspec.Struct, frozen=True):
     """What the file begins with: its identity, and what the entries said that were dropped since."""
 
     id: str
@@ -79,7 +79,7 @@ class Base(msgspec.Struct, frozen=True):
     revoked: list[str] = []
 
 
-class Place(msgspec.Struct, frozen=True):
+class JournalPosition(msgspec.Struct, frozen=True):
     """A place in one journal: what others remember of it."""
 
     id: str
@@ -88,18 +88,18 @@ class Place(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Contents:
+class JournalContents:
     """Everything that a journal says."""
 
-    base: Base
-    entries: list[Entry] = field(default_factory=list)
+    base: JournalHeader
+    entries: list[JournalEntry] = field(default_factory=list)
 
     @property
-    def head(self) -> Place:
+    def head(self) -> JournalPosition:
         return self.place_of(self.entries[-1] if self.entries else self.base)
 
-    def place_of(self, last: Base | Entry) -> Place:
-        return Place(self.base.id, last.n, last.mac)
+    def place_of(self, last: JournalHeader | JournalEntry) -> JournalPosition:
+        return JournalPosition(self.base.id, last.n, last.mac)
 
     @cached_property
     def is_keyed(self) -> bool:
@@ -114,10 +114,10 @@ class Contents:
     def abandoned(self) -> set[int]:
         return {int(e.what) for e in self.entries if e.kind == "abandon"}
 
-    def grown(self, new: Sequence[Entry]) -> Contents:
+    def grown(self, new: Sequence[JournalEntry]) -> JournalContents:
         """The same with more entries. Deletions may be many: what they do not change is not looked for
         among all of them again."""
-        made = Contents(self.base, [*self.entries, *new])
+        made = JournalContents(self.base, [*self.entries, *new])
         made.__dict__["is_keyed"] = _is_keyed(new, self.is_keyed)
         return made
 
@@ -128,7 +128,7 @@ class Contents:
         at = n - self.base.n - 1
         return self.entries[at].mac if 0 <= at < len(self.entries) else None
 
-    def holds(self, place: Place) -> bool:
+    def holds(self, place: JournalPosition) -> bool:
         """Whether this is the journal of that place, as it was there or longer."""
         if place.id != self.base.id or place.n > self.head.n:
             return False
@@ -136,7 +136,7 @@ class Contents:
         return found is None or hmac.compare_digest(found, place.mac)
 
 
-def _is_keyed(entries: Sequence[Entry], before: bool) -> bool:
+def _is_keyed(entries: Sequence[JournalEntry], before: bool) -> bool:
     said = [e.kind for e in entries if e.kind in ("keyed", "open", "reset")]
     return said[-1] != "open" if said else before
 
@@ -145,17 +145,19 @@ class Journal:
     """The journal of one store. Any thread, any number of processes: writers take turns by a lock."""
 
     def __init__(
-        self, files: StoreFiles, secret: Secret | None, ballast: Ballast | None = None
+        self, files: StoreFiles, secret: Secret | None, disk_reserve: DiskReserve | None = None
     ) -> None:
         self._files = files
-        self._ballast = ballast or Ballast(files.ballast)
+        self._disk_reserve = disk_reserve or DiskReserve(files.disk_reserve)
         key = secret.subkey("journal") if secret is not None else _NO_KEY
         self._cipher = AESGCM(key)
         self._mac_key = secret.subkey("journal chain") if secret is not None else _NO_KEY
         self._names = secret.subkey("journal names") if secret is not None else _NO_KEY
         self._turn = threading.RLock()
         self._depth = 0
-        self._cached: tuple[int, int, Contents] | None = None  # inode, sound bytes, what they say
+        self._cached: tuple[int, int, JournalContents] | None = (
+            None  # inode, sound bytes, what they say
+        )
 
     def pseudonym(self, kind: str, name: str) -> str:
         """The same for the same name, and of no use without the key of the store."""
@@ -175,21 +177,21 @@ class Journal:
                 if lock is not None:
                     os.close(lock)
 
-    def read(self) -> Contents | None:
+    def read(self) -> JournalContents | None:
         """All of it; None where there is no journal. A last line that is not whole was never
         acknowledged and is left out. Raises: StoreLocked for a damaged or forged one."""
         return self._read()[0]
 
-    def begin(self, *, is_keyed: bool, revoked: Sequence[str] = ()) -> Contents:
+    def begin(self, *, is_keyed: bool, revoked: Sequence[str] = ()) -> JournalContents:
         """Begin a new journal in the place of any that is there. Raises: what the disk raises."""
         name = secrets.token_hex(8)
         mac = hmac.digest(self._mac_key, name.encode(), "sha256")
-        made = Contents(Base(name, 0, mac, is_keyed, list(revoked)))
+        made = JournalContents(JournalHeader(name, 0, mac, is_keyed, list(revoked)))
         with self.alone():
             self._replace(made)
         return made
 
-    def append(self, kind: Kind, what: str = "") -> Contents:
+    def append(self, kind: Kind, what: str = "") -> JournalContents:
         """Add an entry; it is on the disk when this returns. Gives the journal with it as its head.
 
         Raises: StoreLocked where there is no sound journal to add to; StorageFull, StorageFailed.
@@ -215,8 +217,8 @@ class Journal:
             gone = [e for e in found.entries if e.n <= keep_from_n]
             if not gone:
                 return False
-            before = Contents(found.base, gone)
-            base = Base(
+            before = JournalContents(found.base, gone)
+            base = JournalHeader(
                 found.base.id, gone[-1].n, gone[-1].mac, before.is_keyed,
                 list(dict.fromkeys(before.revoked))[-10 * MOST_ENTRIES :],
             )  # fmt: skip
@@ -233,7 +235,7 @@ class Journal:
         fcntl.flock(fd, fcntl.LOCK_EX)
         return fd
 
-    def _read(self) -> tuple[Contents | None, int]:
+    def _read(self) -> tuple[JournalContents | None, int]:
         """What the file says, and how many of its bytes are sound. Of a file that has grown since the
         last time, the new lines are read."""
         try:
@@ -253,16 +255,16 @@ class Journal:
         self._cached = inode, start + n_bytes, found
         return found, start + n_bytes
 
-    def _parsed(self, raw: bytes, before: Contents | None) -> tuple[Contents, int]:
+    def _parsed(self, raw: bytes, before: JournalContents | None) -> tuple[JournalContents, int]:
         lines = raw.split(b"\n")
         torn = lines.pop()  # behind the last newline: nothing, or a write that was cut short
         found = before
-        new: list[Entry] = []
+        new: list[JournalEntry] = []
         n_bytes = 0
         for at, line in enumerate(lines):
             try:
                 if found is None:
-                    found = Contents(self._opened(line, Base))
+                    found = JournalContents(self._opened(line, JournalHeader))
                 else:
                     head = found.place_of(new[-1]) if new else found.head
                     new.append(self._checked(head, line))
@@ -275,23 +277,23 @@ class Journal:
             raise self._damaged("it is empty")
         return found.grown(new) if new else found, n_bytes
 
-    def _checked(self, before: Place, line: bytes) -> Entry:
-        entry: Entry = self._opened(line, Entry)
+    def _checked(self, before: JournalPosition, line: bytes) -> JournalEntry:
+        entry: JournalEntry = self._opened(line, JournalEntry)
         mac = self._mac(before, entry.kind, entry.what, entry.utc_ms)
         if entry.n != before.n + 1 or not hmac.compare_digest(mac, entry.mac):
             raise ValueError("not the next entry")
         return entry
 
-    def _next(self, found: Contents, kind: Kind, what: str) -> Entry:
+    def _next(self, found: JournalContents, kind: Kind, what: str) -> JournalEntry:
         utc_ms = now_ms()
         mac = self._mac(found.head, kind, what, utc_ms)
-        return Entry(found.head.n + 1, kind, what, utc_ms, mac)
+        return JournalEntry(found.head.n + 1, kind, what, utc_ms, mac)
 
-    def _mac(self, before: Place, kind: str, what: str, utc_ms: int) -> bytes:
+    def _mac(self, before: JournalPosition, kind: str, what: str, utc_ms: int) -> bytes:
         fields = [before.id, before.n + 1, kind, what, utc_ms, before.mac]
         return hmac.digest(self._mac_key, msgspec.msgpack.encode(fields), "sha256")
 
-    def _sealed(self, record: Base | Entry) -> bytes:
+    def _sealed(self, record: JournalHeader | JournalEntry) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
         text = msgspec.msgpack.encode(record)
         return base64.b64encode(nonce + self._cipher.encrypt(nonce, text, _AAD)) + b"\n"
@@ -317,7 +319,7 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def _replace(self, contents: Contents) -> None:
+    def _replace(self, contents: JournalContents) -> None:
         lines = self._sealed(contents.base) + b"".join(map(self._sealed, contents.entries))
         self._try_twice(lambda: self._replace_file(lines))
 
@@ -340,7 +342,7 @@ class Journal:
             try:
                 write()
             except OSError:
-                if not self._ballast.give():
+                if not self._disk_reserve.give():
                     raise
                 write()
         except OSError as exc:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import msgspec
 
-from edgeagent.store.journal import Contents, Place
+from edgeagent.store.journal import JournalContents, JournalPosition
 from edgeagent.store.sql import Connection, scalar
 
 CHECKPOINT = "journal"
 
 
-class Mark(msgspec.Struct, frozen=True):
+class JournalProgress(msgspec.Struct, frozen=True):
     """All entries up to `place.n` are carried out, and those in `done`."""
 
-    place: Place
+    place: JournalPosition
     done: list[int] = []
 
     @property
@@ -25,29 +25,31 @@ class Mark(msgspec.Struct, frozen=True):
         return max([self.place.n, *self.done])
 
 
-def read(conn: Connection) -> Mark | None:
+def read(conn: Connection) -> JournalProgress | None:
     """The mark of this database; None in one from before there were journals, and in a new one."""
     body = scalar(conn, "select body from checkpoint where name = ?", (CHECKPOINT,))
     try:
-        return msgspec.json.decode(body, type=Mark) if body else None
+        return msgspec.json.decode(body, type=JournalProgress) if body else None
     except msgspec.MsgspecError:
         return None
 
 
-def write(conn: Connection, mark: Mark) -> None:
+def write(conn: Connection, mark: JournalProgress) -> None:
     body = msgspec.json.encode(mark).decode()
     conn.execute("insert or replace into checkpoint values (?, ?)", (CHECKPOINT, body))
 
 
-def carried_out(conn: Connection, contents: Contents, *numbers: int) -> None:
+def carried_out(conn: Connection, contents: JournalContents, *numbers: int) -> None:
     """Mark entries of `contents`, in the caller's transaction."""
     before = read(conn)
     if before is None or before.place.id != contents.base.id:
-        before = Mark(Place(contents.base.id, contents.base.n, contents.base.mac))
+        before = JournalProgress(
+            JournalPosition(contents.base.id, contents.base.n, contents.base.mac)
+        )
     done = {*before.done, *numbers}
     n = before.place.n
     while n + 1 in done and contents.mac_at(n + 1) is not None:
         n += 1
     mac = contents.mac_at(n) or before.place.mac
     left = sorted(each for each in done if each > n)
-    write(conn, Mark(Place(contents.base.id, n, mac), left))
+    write(conn, JournalProgress(JournalPosition(contents.base.id, n, mac), left))

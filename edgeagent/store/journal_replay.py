@@ -17,8 +17,8 @@ import msgspec
 
 from edgeagent.errors import EdgeAgentError
 from edgeagent.store import audit, client_deletion, journal_progress, ownership, row_deletion
-from edgeagent.store.connection import SqliteError, Tables
-from edgeagent.store.journal import Contents, Entry, Journal
+from edgeagent.store.connection import SqliteError, StoreConnection
+from edgeagent.store.journal import Journal, JournalContents, JournalEntry
 from edgeagent.store.ownership import HELD, TABLES, Selector
 from edgeagent.store.sql import Connection, marks
 
@@ -30,7 +30,7 @@ _FOUND_IN = {
 
 
 @dataclass
-class Replayed:
+class ReplayReport:
     """What was carried out again: keys, erasures and the rows that these took, rows that were deleted."""
 
     n_keys: int = 0
@@ -77,10 +77,12 @@ def recorded(journal: Journal, selector: Selector) -> Iterator[Callable[[Connect
         raise
 
 
-def replay(db: Tables, journal: Journal, contents: Contents, audit_key: bytes) -> Replayed:
+def replay(
+    db: StoreConnection, journal: Journal, contents: JournalContents, audit_key: bytes
+) -> ReplayReport:
     """Carry out what the mark of this database lacks. Raises: SqliteError."""
     known = journal_progress.read(db)
-    done = Replayed()
+    done = ReplayReport()
     behind = known.place.n if known is not None else 0
     others = set(known.done) if known is not None else set()
     left = [entry for entry in contents.entries if entry.n > behind and entry.n not in others]
@@ -99,7 +101,7 @@ def replay(db: Tables, journal: Journal, contents: Contents, audit_key: bytes) -
     return done
 
 
-def revoke_again(db: Tables, ids: list[str], utc_ms: int) -> int:
+def revoke_again(db: StoreConnection, ids: list[str], utc_ms: int) -> int:
     """End those of the keys `ids` that are live here. Gives how many."""
     found = db.execute(
         f"update key set revoked_ms = ? where revoked_ms is null and id in ({marks(len(ids))})",
@@ -108,7 +110,7 @@ def revoke_again(db: Tables, ids: list[str], utc_ms: int) -> int:
     return int(found.rowcount)
 
 
-def _expire_again(db: Tables, what: str) -> int:
+def _expire_again(db: StoreConnection, what: str) -> int:
     key_id, _, ends_ms = what.partition(" ")
     found = db.execute(
         "update key set expires_ms = ? where id = ? and (expires_ms is null or expires_ms > ?)",
@@ -118,8 +120,8 @@ def _expire_again(db: Tables, what: str) -> int:
 
 
 def _delete_again(
-    db: Tables, contents: Contents, entries: list[Entry], meant: dict[int, tuple[str, str]],
-    audit_key: bytes, done: Replayed,
+    db: StoreConnection, contents: JournalContents, entries: list[JournalEntry],
+    meant: dict[int, tuple[str, str]], audit_key: bytes, done: ReplayReport,
 ) -> None:  # fmt: skip
     for start in range(0, len(entries), client_deletion.BATCH):
         batch = entries[start : start + client_deletion.BATCH]
@@ -132,7 +134,12 @@ def _delete_again(
 
 
 def _carry_out(
-    db: Tables, journal: Journal, contents: Contents, entry: Entry, audit_key: bytes, done: Replayed
+    db: StoreConnection,
+    journal: Journal,
+    contents: JournalContents,
+    entry: JournalEntry,
+    audit_key: bytes,
+    done: ReplayReport,
 ) -> None:
     def told(what: str) -> None:
         audit.append(db, audit_key, actor="system", action=f"replay.{entry.kind}", object=what)
@@ -159,7 +166,7 @@ def _carry_out(
         journal_progress.carried_out(db, contents, entry.n)
 
 
-def _selector(db: Tables, journal: Journal, what: str) -> Selector | None:
+def _selector(db: StoreConnection, journal: Journal, what: str) -> Selector | None:
     """Whoever of this database is meant; None where nobody here is."""
     names: dict[str, str] = {}
     for field, tag in msgspec.json.decode(what, type=dict[str, str | bool]).items():
@@ -172,14 +179,14 @@ def _selector(db: Tables, journal: Journal, what: str) -> Selector | None:
     return Selector(**names)
 
 
-def _named(db: Tables, journal: Journal, field: str, tag: str) -> str | None:
+def _named(db: StoreConnection, journal: Journal, field: str, tag: str) -> str | None:
     """Whoever in this database has that pseudonym."""
     sql = " union ".join(f"select {column} from {table}" for table, column in _FOUND_IN[field])
     names = (row[0] for row in db.execute(sql).fetchall() if row[0] is not None)
     return next((name for name in names if journal.pseudonym(field, name) == tag), None)
 
 
-def _erase(db: Tables, selector: Selector) -> int:
+def _erase(db: StoreConnection, selector: Selector) -> int:
     """Delete what is meant and not under legal hold, a few rows at a time. Gives how many."""
     n_rows = 0
     for table in TABLES:

@@ -8,24 +8,24 @@ revoked elsewhere counts at once, and a request in between costs one read of sha
 from __future__ import annotations
 
 from edgeagent.store import erasure_epochs, keys
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.key_record import Key
 from edgeagent.store.sql import scalar
 
 MOST_KEYS = 256
 
 
-class KeyMemory:
+class KeyCache:
     """One thread, and a connection that does not write. Needs no transaction."""
 
     def __init__(self) -> None:
-        self._db: Tables | None = None  # the version counts for one connection only
+        self._db: StoreConnection | None = None  # the version counts for one connection only
         self._version = 0
         self._keys: dict[bytes, Key] = {}
         self.newest_erasure = 0
         self.is_any_made = True
 
-    def look(self, db: Tables) -> None:
+    def look(self, db: StoreConnection) -> None:
         """Forget what may have changed. Raises: SqliteError."""
         version = int(scalar(db, "PRAGMA data_version"))
         if db is self._db and version == self._version:
@@ -36,7 +36,7 @@ class KeyMemory:
         self.is_any_made = keys.is_any_made(db)
         self._db, self._version = db, version
 
-    def find(self, db: Tables, secret: str) -> Key | None:
+    def find(self, db: StoreConnection, secret: str) -> Key | None:
         """The key of this secret, live or not, after `look`. Secrets that are none are looked up each time,
         so that guesses take no room."""
         digest = keys.digest_of(secret)

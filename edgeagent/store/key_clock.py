@@ -12,14 +12,14 @@ import time
 from dataclasses import dataclass
 
 from edgeagent.store import clock
-from edgeagent.store.clock import Clock, DeviceClock, Judgement
+from edgeagent.store.clock import Clock, ClockJudgement, DeviceClock
 from edgeagent.store.sql import Connection, now_ms, scalar
 
 REFRESH_S = 60.0
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _FloorReading:
     """`kept_ms`: the floor in the store at that time."""
 
     floor_ms: int
@@ -28,12 +28,12 @@ class _Seen:
     kept_ms: int
 
 
-class KeyTime:
+class KeyClock:
     """One thread, except `keep`, which runs on the writer's."""
 
     def __init__(self, device: Clock | None = None) -> None:
         self._device = device or DeviceClock()
-        self._seen: _Seen | None = None
+        self._seen: _FloorReading | None = None
 
     def now_ms(self, conn: Connection) -> int:
         """UTC in milliseconds for what expires. Looks at the store once a minute."""
@@ -60,14 +60,14 @@ class KeyTime:
         """Look again at the next use."""
         self._seen = None
 
-    def _look(self, conn: Connection) -> _Seen:
+    def _look(self, conn: Connection) -> _FloorReading:
         reading = self._device.read()
         kept_ms = clock.floor_ms(conn)
         judgement, floor = clock.look(conn, reading, _newest_ms(conn))
         seen = self._seen
         if seen is not None and kept_ms >= seen.kept_ms and not _is_vouched(judgement):
             floor = max(floor, self._floor_ms(seen, reading.since_boot_s))
-        return _Seen(floor, reading.since_boot_s, time.monotonic(), kept_ms)
+        return _FloorReading(floor, reading.since_boot_s, time.monotonic(), kept_ms)
 
     def _now(self) -> tuple[int, float]:
         """Wall clock and running time; whether NTP vouches is not asked for every request."""
@@ -77,13 +77,13 @@ class KeyTime:
         return reading.wall_ms, reading.since_boot_s
 
     @staticmethod
-    def _floor_ms(seen: _Seen, since_boot_s: float) -> int:
+    def _floor_ms(seen: _FloorReading, since_boot_s: float) -> int:
         if not seen.floor_ms:
             return 0
         return seen.floor_ms + int(1000 * max(0.0, since_boot_s - seen.since_boot_s))
 
 
-def _is_vouched(judgement: Judgement) -> bool:
+def _is_vouched(judgement: ClockJudgement) -> bool:
     return judgement.doubt is None and judgement.may_redate
 
 

@@ -18,11 +18,11 @@ from typing import TypeVar
 from edgeagent.errors import EdgeAgentError, Forbidden, StoreLocked
 from edgeagent.store import audit, audit_anchor, clock, erasure_epochs, journal_progress, keys
 from edgeagent.store.clock import Clock, DeviceClock
-from edgeagent.store.connection import Tables, connect
+from edgeagent.store.connection import StoreConnection, connect
 from edgeagent.store.database import Database
-from edgeagent.store.journal import Contents
-from edgeagent.store.key_cache import KeyMemory
-from edgeagent.store.key_clock import KeyTime
+from edgeagent.store.journal import JournalContents
+from edgeagent.store.key_cache import KeyCache
+from edgeagent.store.key_clock import KeyClock
 from edgeagent.store.key_record import Key, KeySpec, NewKey
 from edgeagent.store.readers import Readers
 from edgeagent.store.sql import now_ms
@@ -54,9 +54,9 @@ class Keyring:
         self._open_store = open_store
         self._remembered = (path.parent / "journal", path.parent / "seal.json", anchor_path)
         self._reader: Readers | None = None
-        self._memory = KeyMemory()
+        self._memory = KeyCache()
         self._device = device or DeviceClock()
-        self._time = KeyTime(self._device)
+        self._time = KeyClock(self._device)
         self._acts = ThreadPoolExecutor(1, thread_name_prefix="keyring")
         self._why_locked: str | None = None
         self._looked_s = float("-inf")
@@ -93,7 +93,7 @@ class Keyring:
             return None
         before = self._why_locked
         self._journal_seen = _identity(self._journal_file)
-        self._why_locked = self._own_reader().read(self._store.access.refusal)
+        self._why_locked = self._own_reader().read(self._store.rollback_detector.refusal)
         self._looked_s = time.monotonic()
         if self._why_locked != before:
             if self._why_locked is not None:
@@ -124,7 +124,7 @@ class Keyring:
 
         memory = self._memory
 
-        def look(db: Tables) -> tuple[Caller | None, bool]:
+        def look(db: StoreConnection) -> tuple[Caller | None, bool]:
             memory.look(db)
             erasure_epochs.SEEN.set(memory.newest_erasure)
             if not is_exposed and not memory.is_any_made:
@@ -162,7 +162,7 @@ class Keyring:
     def is_any_usable(self) -> bool:
         """Whether somebody could call with a key: a live one that is not sealed."""
         return self._is_there and self._store.read(
-            lambda db: keys.is_any_usable(db, KeyTime(self._device).now_ms(db))
+            lambda db: keys.is_any_usable(db, KeyClock(self._device).now_ms(db))
         )
 
     def all(self) -> list[Key]:
@@ -174,16 +174,16 @@ class Keyring:
 
     def now_ms(self) -> int:
         """UTC in milliseconds, by which keys expire."""
-        return self._store.read(KeyTime(self._device).now_ms) if self._is_there else now_ms()
+        return self._store.read(KeyClock(self._device).now_ms) if self._is_there else now_ms()
 
     # ---- changing
 
     def create(self, spec: KeySpec, actor: str, secret: str | None = None) -> Future[NewKey]:
         """`secret`: one that `keys.new_secret` made. In the future: InvalidParameter, StoreLocked."""
 
-        def make(db: Tables) -> NewKey:
+        def make(db: StoreConnection) -> NewKey:
             if not clock.floor_ms(db):
-                KeyTime(self._device).keep(db)
+                KeyClock(self._device).keep(db)
             made = keys.create(db, spec, self._now(db), secret)
             action = "key.seal" if spec.is_break_glass else "key.create"
             self._audit(db, actor, action, made.key.id)
@@ -201,7 +201,7 @@ class Keyring:
                 return key
             journal = self._store.journal.append("revoke", key_id)
 
-            def end(db: Tables) -> Key:
+            def end(db: StoreConnection) -> Key:
                 ended = keys.revoke(db, key_id, self._now(db))
                 self._audit(db, actor, "key.revoke", key_id)
                 journal_progress.carried_out(db, journal, journal.head.n)
@@ -221,7 +221,7 @@ class Keyring:
                 self._store.read(lambda db: keys.get(db, key_id)), may_be_sealed, "rotate"
             )
 
-            def replace(db: Tables) -> NewKey:
+            def replace(db: StoreConnection) -> NewKey:
                 made = keys.rotate(db, key_id, self._now(db), int(grace_s * 1000))
                 self._audit(db, actor, "key.rotate", f"{key_id}:{made.key.id}")
                 return made
@@ -244,7 +244,7 @@ class Keyring:
     def forget(self, key_id: str, actor: str) -> Future[Key]:
         """In the future: KeyNotFound, InvalidParameter."""
 
-        def drop(db: Tables) -> Key:
+        def drop(db: StoreConnection) -> Key:
             key = keys.forget(db, key_id, self._now(db))
             self._audit(db, actor, "key.forget", key_id)
             return key
@@ -275,11 +275,13 @@ class Keyring:
         def act() -> NewKey | None:
             store = self._store
             with store.journal.alone():
-                if store.read(store.access.refusal) is None:
+                if store.read(store.rollback_detector.refusal) is None:
                     return None
-                journal = store.access.accept_loss(store.read(store.access.facts))
+                journal = store.rollback_detector.accept_loss(
+                    store.read(store.rollback_detector.facts)
+                )
 
-                def reset(db: Tables) -> NewKey | None:
+                def reset(db: StoreConnection) -> NewKey | None:
                     now = self._now(db)
                     if not keep_keys:
                         db.execute("update key set revoked_ms = ? where revoked_ms is null", (now,))
@@ -307,7 +309,7 @@ class Keyring:
         """Say, at the device, that its clock is right: a later time that was believed is forgotten.
         Gives the time that was."""
 
-        def accept(db: Tables) -> int:
+        def accept(db: StoreConnection) -> int:
             before, now = clock.floor_ms(db), self._device.read().wall_ms
             clock.set_floor(db, now)
             self._note(db, actor, "clock.accept", f"from {before} to {now}")
@@ -339,7 +341,7 @@ class Keyring:
             lambda db: self._note(db, "system", "model.altered", f"model:{model_id}")
         )
 
-    def _make(self, make: Callable[[Tables], NewKey]) -> NewKey:
+    def _make(self, make: Callable[[StoreConnection], NewKey]) -> NewKey:
         """Commit a new key, then see that the journal says that keys are needed, then acknowledge.
 
         In this order: a kill in between leaves a database that asks for keys, for which the device can
@@ -347,7 +349,7 @@ class Keyring:
         """
         store = self._store
         with store.journal.alone():
-            if (why := store.read(store.access.refusal)) is not None:
+            if (why := store.read(store.rollback_detector.refusal)) is not None:
                 raise StoreLocked(why)
             made = self._write(make).result()
             journal = store.journal.read()
@@ -384,17 +386,17 @@ class Keyring:
         except EdgeAgentError as exc:
             logger.warning("audit_not_anchored code=%s", exc.code)
 
-    def _now(self, db: Tables) -> int:
-        return KeyTime(self._device).now_ms(db)
+    def _now(self, db: StoreConnection) -> int:
+        return KeyClock(self._device).now_ms(db)
 
-    def _audit(self, db: Tables, actor: str, action: str, key_id: str) -> None:
+    def _audit(self, db: StoreConnection, actor: str, action: str, key_id: str) -> None:
         self._note(db, actor, action, f"key:{key_id}")
 
-    def _note(self, db: Tables, actor: str, action: str, what: str) -> None:
+    def _note(self, db: StoreConnection, actor: str, action: str, what: str) -> None:
         key = audit.key_of(self._store.secret)
         audit.append(db, key, actor=actor, action=action, object=what)
 
-    def _write(self, fn: Callable[[Tables], T]) -> Future[T]:
+    def _write(self, fn: Callable[[StoreConnection], T]) -> Future[T]:
         # Ending a key must work on a full disk, and audit may use its reserve.
         return self._store.write(fn, essential=True)
 
@@ -406,7 +408,7 @@ def _refuse_sealed(key: Key, may_be_sealed: bool, command: str) -> None:
         )
 
 
-def _numbers(journal: Contents) -> list[int]:
+def _numbers(journal: JournalContents) -> list[int]:
     return [entry.n for entry in journal.entries]
 
 

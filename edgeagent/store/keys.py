@@ -12,7 +12,7 @@ import re
 import secrets
 
 from edgeagent.errors import InvalidParameter, KeyNotFound
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.key_record import COLUMNS, Key, KeySpec, NewKey, check, from_row, to_row
 
 PREFIX = "ea_"
@@ -25,7 +25,7 @@ def new_secret() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
-def create(conn: Tables, spec: KeySpec, now_ms: int, secret: str | None = None) -> NewKey:
+def create(conn: StoreConnection, spec: KeySpec, now_ms: int, secret: str | None = None) -> NewKey:
     """Make a key, with a new secret unless `new_secret` made one before. Raises: InvalidParameter."""
     check(spec, now_ms)
     secret = secret or new_secret()
@@ -50,7 +50,7 @@ def create(conn: Tables, spec: KeySpec, now_ms: int, secret: str | None = None) 
     return NewKey(key, secret)
 
 
-def find(conn: Tables, secret: str) -> Key | None:
+def find(conn: StoreConnection, secret: str) -> Key | None:
     """The key of this secret, live or not. What is not found takes the same way."""
     digest = digest_of(secret)
     row = conn.execute(f"select digest, {COLUMNS} from key where digest = ?", (digest,)).fetchone()
@@ -66,7 +66,7 @@ def looks_like_one(secret: str) -> bool:
     return _SECRET.fullmatch(secret) is not None
 
 
-def get(conn: Tables, key_id: str) -> Key:
+def get(conn: StoreConnection, key_id: str) -> Key:
     """Raises: KeyNotFound."""
     row = conn.execute(f"select {COLUMNS} from key where id = ?", (key_id,)).fetchone()
     if row is None:
@@ -76,18 +76,18 @@ def get(conn: Tables, key_id: str) -> Key:
     return from_row(row)
 
 
-def all_keys(conn: Tables) -> list[Key]:
+def all_keys(conn: StoreConnection) -> list[Key]:
     """Every key that was made and not forgotten, oldest first."""
     rows = conn.execute(f"select {COLUMNS} from key order by created_ms, id").fetchall()
     return [from_row(row) for row in rows]
 
 
-def is_any_made(conn: Tables) -> bool:
+def is_any_made(conn: StoreConnection) -> bool:
     """Whether a key is needed at all. Dead keys count: a key that expires opens no door."""
     return conn.execute("select 1 from key limit 1").fetchone() is not None
 
 
-def is_any_usable(conn: Tables, now_ms: int) -> bool:
+def is_any_usable(conn: StoreConnection, now_ms: int) -> bool:
     """Whether a live key for daily work exists; a sealed one is none."""
     sql = (
         "select 1 from key where revoked_ms is null and is_break_glass = 0 "
@@ -96,7 +96,7 @@ def is_any_usable(conn: Tables, now_ms: int) -> bool:
     return conn.execute(sql, (now_ms,)).fetchone() is not None
 
 
-def revoke(conn: Tables, key_id: str, now_ms: int) -> Key:
+def revoke(conn: StoreConnection, key_id: str, now_ms: int) -> Key:
     """End a key now; what ended before keeps its time. Raises: KeyNotFound."""
     get(conn, key_id)
     conn.execute(
@@ -105,7 +105,7 @@ def revoke(conn: Tables, key_id: str, now_ms: int) -> Key:
     return get(conn, key_id)
 
 
-def rotate(conn: Tables, key_id: str, now_ms: int, grace_ms: int = 0) -> NewKey:
+def rotate(conn: StoreConnection, key_id: str, now_ms: int, grace_ms: int = 0) -> NewKey:
     """A new key with the same owner, scopes, limits and lifetime; the old one lives `grace_ms` longer.
 
     Raises: KeyNotFound; InvalidParameter for a key that is not live.
@@ -138,7 +138,7 @@ def rotate(conn: Tables, key_id: str, now_ms: int, grace_ms: int = 0) -> NewKey:
     return made
 
 
-def forget(conn: Tables, key_id: str, now_ms: int) -> Key:
+def forget(conn: StoreConnection, key_id: str, now_ms: int) -> Key:
     """Delete the record of a dead key. Raises: KeyNotFound; InvalidParameter for a live one."""
     key = get(conn, key_id)
     if key.is_live(now_ms):
@@ -150,7 +150,7 @@ def forget(conn: Tables, key_id: str, now_ms: int) -> Key:
     return key
 
 
-def drop(conn: Tables, key_id: str) -> None:
+def drop(conn: StoreConnection, key_id: str) -> None:
     """Undo `create` of a key that nobody has been told of."""
     conn.execute("delete from key where id = ?", (key_id,))
 

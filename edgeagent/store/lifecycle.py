@@ -25,8 +25,8 @@ from edgeagent.settings import Settings
 from edgeagent.store import audit, audit_anchor, erasure, export
 from edgeagent.store.clock import Clock, DeviceClock
 from edgeagent.store.database import Database
-from edgeagent.store.erasure import Places, Receipt, Request
-from edgeagent.store.erasure_hub import ErasureHub, Gone
+from edgeagent.store.erasure import ErasureReceipt, ErasureRequest, ErasureScope
+from edgeagent.store.erasure_hub import DeletedContent, ErasureHub
 from edgeagent.store.ownership import Selector
 from edgeagent.store.retention import Sweeper
 from edgeagent.store.sql import now_ms
@@ -50,7 +50,7 @@ class _Export:
     is_stopped: bool = False
 
 
-class Custody:
+class DataLifecycle:
     """Event loop's thread only; the work is done on threads. `close` may be called twice.
 
     `hub`: what holds content outside of the database. `settle`: writes down what is still in memory,
@@ -66,10 +66,10 @@ class Custody:
         self._settings = settings
         self._key = audit.key_of(database.secret if database else None)
         self._hub = hub or ErasureHub()
-        self._places = Places(
+        self._places = ErasureScope(
             settings.state_dir,
             (settings.effective_models_dir,),
-            lambda selector: self._hub.forget_from_thread(Gone.erased(selector)),
+            lambda selector: self._hub.forget_from_thread(DeletedContent.erased(selector)),
         )
         self._erasing: set[str] = set()
         self._exports: set[_Export] = set()
@@ -141,7 +141,7 @@ class Custody:
             try:
                 swept = await self._alone(sweeper.sweep)
                 for owner in swept.owners:
-                    await self._hub.forget(Gone("expire", owner))
+                    await self._hub.forget(DeletedContent("expire", owner))
                 await self._alone(self._anchor)
                 await self._alone(self._back_up)
             except EdgeAgentError as exc:
@@ -169,11 +169,11 @@ class Custody:
             await asyncio.sleep(WATCH_INTERVAL_S)
             if (now := _touched_ns(erased)) != seen:
                 seen = now
-                await self._hub.forget(Gone("elsewhere"))
+                await self._hub.forget(DeletedContent("elsewhere"))
 
     # ---- whose data it is
 
-    async def erase(self, request: Request) -> Receipt:
+    async def erase(self, request: ErasureRequest) -> ErasureReceipt:
         """Raises: ErasureRunning while another one of the same owner does; LegalHold, NotFound, StoreOff,
         what the store raises."""
         database = self._database
@@ -187,7 +187,7 @@ class Custody:
             )
         self._erasing.add(whose)
 
-        def work() -> Receipt:
+        def work() -> ErasureReceipt:
             try:
                 return erasure.erase(
                     database, self._key, request, self._places,
@@ -201,12 +201,12 @@ class Custody:
         except BaseException:
             self._erasing.discard(whose)
             raise
-        receipt: Receipt = await self._alone(work)
+        receipt: ErasureReceipt = await self._alone(work)
         path = self._settings.effective_audit_anchor
         await self._alone(partial(audit_anchor.publish_done, self._database, self._key, path))
         return receipt
 
-    def shown_to_owner(self, receipt: Receipt) -> dict[str, Any]:
+    def shown_to_owner(self, receipt: ErasureReceipt) -> dict[str, Any]:
         """What a key without the scope `admin` is told of an erasure."""
         return receipt.shown_to_owner(self._database.files.database)
 
@@ -223,7 +223,7 @@ class Custody:
 
         await database.write_async(begin, essential=True)
 
-        def read(at: tuple[str, Any] | None) -> export.Page:
+        def read(at: tuple[str, Any] | None) -> export.ExportPage:
             return database.read(lambda conn: export.page(conn, selector, at))
 
         return self._sent(_Export(selector), export.document(selector, now_ms(), read))
@@ -239,12 +239,14 @@ class Custody:
         finally:
             self._exports.discard(one)
 
-    def stop_exports(self, gone: Gone) -> None:
+    def stop_exports(self, gone: DeletedContent) -> None:
         """Cut off exports that may have read what is gone."""
         for one in self._exports:
             one.is_stopped = one.is_stopped or gone.meets(one.selector)
 
-    async def audit_page(self, after: int, limit: int) -> tuple[list[audit.Row], audit.Head]:
+    async def audit_page(
+        self, after: int, limit: int
+    ) -> tuple[list[audit.AuditRow], audit.AuditHead]:
         """Rows behind `after`, and the head of the whole chain."""
         return await self._database.read_async(
             lambda conn: (audit.page(conn, after, limit), audit.head(conn, self._key))

@@ -1,7 +1,7 @@
 """The shape of the database, as numbered steps that each store takes once.
 
 A step and its record are one transaction. A published step is left as it is; a change is a new step
-at the end. Steps are plain functions over `Tables`; they must not end the transaction.
+at the end. Steps are plain functions over `StoreConnection`; they must not end the transaction.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from edgeagent.errors import StoreUnusable
 from edgeagent.store import schema
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.sql import scalar
 
 logger = logging.getLogger(__name__)
@@ -26,10 +26,10 @@ APPLICATION_ID = 0x45444741  # "EDGA", what `file` shows for a plain-text store
 class Migration:
     number: int
     name: str
-    apply: Callable[[Tables], object]
+    apply: Callable[[StoreConnection], object]
 
 
-def _properties(db: Tables) -> None:
+def _properties(db: StoreConnection) -> None:
     """Facts about this store itself, such as the id that its backups share."""
     db.execute("CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT")
     db.execute("INSERT INTO properties VALUES ('store_id', ?)", (uuid.uuid4().hex,))
@@ -43,12 +43,12 @@ MIGRATIONS: tuple[Migration, ...] = (
 )
 
 
-def version(db: Tables) -> int:
+def version(db: StoreConnection) -> int:
     """The number of the last step taken; 0 for an empty file. Raises: SqliteError."""
     return int(scalar(db, "PRAGMA user_version"))
 
 
-def refuse_newer(db: Tables, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+def refuse_newer(db: StoreConnection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
     """Raises: StoreUnusable for a database of a later edgeagent."""
     known = migrations[-1].number if migrations else 0
     if version(db) > known:
@@ -58,7 +58,7 @@ def refuse_newer(db: Tables, migrations: Sequence[Migration] = MIGRATIONS) -> No
         )
 
 
-def migrate(db: Tables, migrations: Sequence[Migration] = MIGRATIONS) -> list[int]:
+def migrate(db: StoreConnection, migrations: Sequence[Migration] = MIGRATIONS) -> list[int]:
     """Take the steps that this database has not taken. Gives their numbers. Raises: StoreUnusable."""
     assert [step.number for step in migrations] == list(range(1, len(migrations) + 1))
     refuse_newer(db, migrations)
@@ -74,7 +74,7 @@ def migrate(db: Tables, migrations: Sequence[Migration] = MIGRATIONS) -> list[in
     return taken
 
 
-def _take(db: Tables, step: Migration) -> None:
+def _take(db: StoreConnection, step: Migration) -> None:
     db.execute(
         "CREATE TABLE IF NOT EXISTS migrations "
         "(number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_ms INTEGER NOT NULL) STRICT"

@@ -18,18 +18,18 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edgeagent.errors import StoreDamaged
-from edgeagent.store.prefixes import Chain, Piece, ids, known
+from edgeagent.store.prefixes import PrefixChain, PrefixPiece, ids, known
 
 HEAD = struct.Struct(">III")
 TAG_BYTES = 16
 
 
 @dataclass(frozen=True)
-class Record:
+class PrefixRecord:
     """The state of `tokens` from position `first` on, and where it lies."""
 
     path: Path
-    piece: Piece
+    piece: PrefixPiece
     number: int
     at: int
     first: int
@@ -49,7 +49,9 @@ class Record:
             raise _torn(self.path) from exc
 
 
-def append(folder: Path, piece: Piece, number: int, first: int, last: int, data: bytes) -> int:
+def append(
+    folder: Path, piece: PrefixPiece, number: int, first: int, last: int, data: bytes
+) -> int:
     """Encrypt a record and write it behind the others. Each number is used once. Gives its bytes.
 
     Raises: OSError.
@@ -61,7 +63,7 @@ def append(folder: Path, piece: Piece, number: int, first: int, last: int, data:
         return file.write(head + sealed)
 
 
-def records(folder: Path, chain: Chain, n_cached: int) -> list[Record]:
+def records(folder: Path, chain: PrefixChain, n_cached: int) -> list[PrefixRecord]:
     """What lies on disk behind the first `n_cached` tokens, in order. Raises: StoreDamaged, OSError."""
     found = []
     tokens = array("i")
@@ -70,7 +72,7 @@ def records(folder: Path, chain: Chain, n_cached: int) -> list[Record]:
         path = folder / piece.id
         for number, (at, first, last) in enumerate(_heads(path, piece.n_bytes)):
             if last > n_cached and first < end:
-                found.append(Record(path, piece, number, at, first, tokens[:last]))
+                found.append(PrefixRecord(path, piece, number, at, first, tokens[:last]))
     return found
 
 

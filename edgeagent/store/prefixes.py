@@ -13,7 +13,7 @@ from array import array
 
 import msgspec
 
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.rows import fetch
 from edgeagent.store.sql import marks, scalar
 from edgeagent.types.ids import new_id
@@ -25,7 +25,7 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class Piece(msgspec.Struct, frozen=True, kw_only=True):
+class PrefixPiece(msgspec.Struct, frozen=True, kw_only=True):
     """One row. `tokens`: int32, those from position `first` on."""
 
     id: str
@@ -42,10 +42,10 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     used_ms: int
 
 
-class Chain(msgspec.Struct, frozen=True):
+class PrefixChain(msgspec.Struct, frozen=True):
     """Pieces that follow each other, and all their tokens together."""
 
-    pieces: list[Piece]
+    pieces: list[PrefixPiece]
     tokens: array[int]
 
     def ends(self) -> list[int]:
@@ -62,7 +62,9 @@ def new_key() -> bytes:
     return secrets.token_bytes(32)
 
 
-def of_thread(db: Tables, owner: str, scope: str, thread: str, fits: str) -> list[Piece]:
+def of_thread(
+    db: StoreConnection, owner: str, scope: str, thread: str, fits: str
+) -> list[PrefixPiece]:
     """The pieces of a thread that may be used, the oldest first."""
     rows = fetch(
         db,
@@ -70,22 +72,22 @@ def of_thread(db: Tables, owner: str, scope: str, thread: str, fits: str) -> lis
         "and scope = :scope and fits = :fits order by rowid",
         {"thread": thread, "owner": owner, "scope": scope, "fits": fits},
     )
-    return [Piece(**row) for row in rows]
+    return [PrefixPiece(**row) for row in rows]
 
 
-def chains(pieces: list[Piece]) -> dict[str, Chain]:
+def chains(pieces: list[PrefixPiece]) -> dict[str, PrefixChain]:
     """The chain that ends with each piece, by its id, in the order of the pieces. Pure."""
-    found: dict[str, Chain] = {}
+    found: dict[str, PrefixChain] = {}
     for piece in pieces:
         own = ids(piece.tokens)
         if piece.base_id is None:
-            found[piece.id] = Chain([piece], own)
+            found[piece.id] = PrefixChain([piece], own)
         elif (base := found.get(piece.base_id)) is not None:
-            found[piece.id] = Chain([*base.pieces, piece], base.tokens[: piece.first] + own)
+            found[piece.id] = PrefixChain([*base.pieces, piece], base.tokens[: piece.first] + own)
     return found
 
 
-def best(found: dict[str, Chain], tokens: array[int]) -> tuple[Piece | None, int]:
+def best(found: dict[str, PrefixChain], tokens: array[int]) -> tuple[PrefixPiece | None, int]:
     """The piece after which most of `tokens` is kept already, and how many that are. Pure."""
     piece, n_most = None, 0
     for chain in found.values():
@@ -103,7 +105,7 @@ def ids(tokens: bytes) -> array[int]:
     return found
 
 
-def insert(db: Tables, piece: Piece) -> bool:
+def insert(db: StoreConnection, piece: PrefixPiece) -> bool:
     """Keep a piece. False: its response is not there (any more)."""
     found = db.execute(
         f"insert into prefix ({', '.join(_COLUMNS)}) select "
@@ -114,19 +116,19 @@ def insert(db: Tables, piece: Piece) -> bool:
     return bool(found.rowcount)
 
 
-def touch(db: Tables, thread: str, now_ms: int) -> None:
+def touch(db: StoreConnection, thread: str, now_ms: int) -> None:
     db.execute("update prefix set used_ms = ? where thread = ?", (now_ms, thread))
 
 
-def forget_thread(db: Tables, thread: str) -> None:
+def forget_thread(db: StoreConnection, thread: str) -> None:
     db.execute("delete from prefix where thread = ?", (thread,))
 
 
-def forget(db: Tables, piece_ids: list[str]) -> None:
+def forget(db: StoreConnection, piece_ids: list[str]) -> None:
     db.execute(f"delete from prefix where id in ({marks(len(piece_ids))})", piece_ids)
 
 
-def shrink(db: Tables, most_bytes: int) -> int:
+def shrink(db: StoreConnection, most_bytes: int) -> int:
     """Drop the threads that have not been used for longest until the rest is small enough. Gives how
     many went."""
     n_gone = 0
@@ -139,11 +141,11 @@ def shrink(db: Tables, most_bytes: int) -> int:
     return n_gone
 
 
-def known(db: Tables) -> set[str]:
+def known(db: StoreConnection) -> set[str]:
     return {row[0] for row in db.execute("select id from prefix").fetchall()}
 
 
-def totals(db: Tables) -> tuple[int, int]:
+def totals(db: StoreConnection) -> tuple[int, int]:
     """How many pieces are kept, and their bytes."""
     row = db.execute("select count(*), coalesce(sum(n_bytes), 0) from prefix").fetchone()
     return int(row[0]), int(row[1])

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeagent.store.connection import SqliteError, Tables, connect, translate
+from edgeagent.store.connection import SqliteError, StoreConnection, connect, translate
 from edgeagent.store.ownership import TABLES, Selector
 
 MOST_HEAP_BYTES = 256 << 20  # what SQLite may use in this process: sorting happens in memory
@@ -34,7 +34,7 @@ _KEY_COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Readable:
+class ReadableTable:
     """A table that may be read. `columns` None: all. `parent`: which rows belong to a selection, where
     that is not said by `Selector.where`; None: none of them, the table is shown without selection only."""
 
@@ -46,24 +46,24 @@ class Readable:
 
 # What refers to others comes behind them.
 READABLE = (
-    Readable("conversation", "conversations: owner, subject, metadata"),
-    Readable("response", "answers: model, status, conversation"),
-    Readable("response_content", "their text and instructions, as JSON",
+    ReadableTable("conversation", "conversations: owner, subject, metadata"),
+    ReadableTable("response", "answers: model, status, conversation"),
+    ReadableTable("response_content", "their text and instructions, as JSON",
              parent="response_id in (select id from response)"),
-    Readable("item", "what was said, call by call: kind, role, place"),
-    Readable("item_content", "its content, as JSON and as plain text",
+    ReadableTable("item", "what was said, call by call: kind, role, place"),
+    ReadableTable("item_content", "its content, as JSON and as plain text",
              parent="item_rowid in (select rowid from item)"),
-    Readable("transcript", "dictations: model, language, length"),
-    Readable("segment", "their pieces: times, confidence"),
-    Readable("segment_content", "the words of each piece",
+    ReadableTable("transcript", "dictations: model, language, length"),
+    ReadableTable("segment", "their pieces: times, confidence"),
+    ReadableTable("segment_content", "the words of each piece",
              parent="segment_rowid in (select rowid from segment)"),
-    Readable("feedback", "ratings of answers"),
-    Readable("feedback_content", "comments beside them",
+    ReadableTable("feedback", "ratings of answers"),
+    ReadableTable("feedback_content", "comments beside them",
              parent="feedback_rowid in (select rowid from feedback)"),
-    Readable("request", "every request: route, status, tokens, timings"),
-    Readable("key", "API keys, without digests and hints", _KEY_COLUMNS, parent="key"),
-    Readable("audit", "who did what; `edgeagent audit verify` checks it"),
-    Readable("measurement", "what `edgeagent doctor --measure` found"),
+    ReadableTable("request", "every request: route, status, tokens, timings"),
+    ReadableTable("key", "API keys, without digests and hints", _KEY_COLUMNS, parent="key"),
+    ReadableTable("audit", "who did what; `edgeagent audit verify` checks it"),
+    ReadableTable("measurement", "what `edgeagent doctor --measure` found"),
 )  # fmt: skip
 # Kept for the store itself: sealed heads, numbers of erasures, cached computations and their keys,
 # search indexes (which repeat content), steps of migration.
@@ -88,10 +88,10 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Views:
+class QueryViews:
     """A connection with views, and what they are. One thread; `close` may be called twice."""
 
-    db: Tables
+    db: StoreConnection
     path: Path
     columns: dict[str, list[Column]]
     statements: dict[str, str]  # how each table was made, hidden columns left out
@@ -100,7 +100,7 @@ class Views:
         self.db.close()
 
 
-def open_views(path: Path, key: bytes | None, selector: Selector | None) -> Views:
+def open_views(path: Path, key: bytes | None, selector: Selector | None) -> QueryViews:
     """Open the database for reading, one state of it, limited to the selection (None: all of it).
 
     Statements raise SqliteError or SqliteWarning where they are wrong or may not be. Raises: what
@@ -110,7 +110,7 @@ def open_views(path: Path, key: bytes | None, selector: Selector | None) -> View
     try:
         db.execute("PRAGMA query_only = OFF")  # temporary views are written, too
         db.execute(f"PRAGMA hard_heap_limit = {MOST_HEAP_BYTES}")
-        views = Views(db, path, {}, {})
+        views = QueryViews(db, path, {}, {})
         inner: set[str] = set()
         for table in READABLE:
             condition = _condition(table, selector)
@@ -129,7 +129,7 @@ def open_views(path: Path, key: bytes | None, selector: Selector | None) -> View
     return views
 
 
-def _condition(table: Readable, selector: Selector | None) -> str | None:
+def _condition(table: ReadableTable, selector: Selector | None) -> str | None:
     """Which rows of a table are meant, as SQL; None: the table is not part of the selection."""
     if selector is None:
         return "true"
@@ -150,7 +150,7 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _make_view(views: Views, table: Readable, condition: str) -> str:
+def _make_view(views: QueryViews, table: ReadableTable, condition: str) -> str:
     """Make the two views of a table; gives the name of the inner one, which may read it."""
     name, db = table.name, views.db
     found = db.execute(f'PRAGMA main.table_info("{name}")').fetchall()

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from edgeagent.errors import StoreBusy, StoreUnusable
-from edgeagent.store.connection import SqliteError, Tables, is_damage, is_storage, translate
+from edgeagent.store.connection import (
+    SqliteError,
+    StoreConnection,
+    is_damage,
+    is_storage,
+    translate,
+)
 
 T = TypeVar("T")
 
@@ -17,18 +23,22 @@ T = TypeVar("T")
 class Readers:
     """Any thread may read, and waits while all connections are in use. `close` may be repeated."""
 
-    def __init__(self, connect: Callable[[], Tables], path: Path, n_readers: int) -> None:
+    def __init__(self, connect: Callable[[], StoreConnection], path: Path, n_readers: int) -> None:
         self._connect = connect
         self._path = path
         self._n_readers = n_readers
         self._is_closed = False
         # Connections are opened when they are first wanted: each costs up to 2 MB of page cache.
-        self._idle: queue.LifoQueue[Tables | None] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[StoreConnection | None] = queue.LifoQueue()
         for _ in range(n_readers):
             self._idle.put(None)
 
     def read(
-        self, fn: Callable[[Tables], T], timeout_s: float = 30.0, *, in_snapshot: bool = True
+        self,
+        fn: Callable[[StoreConnection], T],
+        timeout_s: float = 30.0,
+        *,
+        in_snapshot: bool = True,
     ) -> T:
         """What `fn` returns, run in one read transaction; without `in_snapshot` each of its statements sees
         the newest state. `fn` must not read through `Readers` again.
@@ -72,7 +82,7 @@ class Readers:
 
 
 @contextlib.contextmanager
-def _snapshot(db: Tables) -> Iterator[None]:
+def _snapshot(db: StoreConnection) -> Iterator[None]:
     db.conn.execute("BEGIN")
     try:
         yield

@@ -28,7 +28,7 @@ from edgeagent.store.backup import Backups
 from edgeagent.store.connection import (
     PLAIN_HEADER,
     SqliteError,
-    Tables,
+    StoreConnection,
     complaints,
     connect,
     is_damage,
@@ -45,7 +45,7 @@ WHY = "why.txt"
 
 
 @dataclass(frozen=True)
-class Notice:
+class StoreNotice:
     """Something about the store that its owner should know, in plain words."""
 
     code: str
@@ -57,7 +57,7 @@ def prepare(
     secret: Secret | None,
     backups: Backups,
     migrations: Sequence[Migration] = MIGRATIONS,
-) -> tuple[list[Notice], Tables | None]:
+) -> tuple[list[StoreNotice], StoreConnection | None]:
     """Bring the database file into a state that can be opened. Only while nobody else has it open.
 
     Gives what there is to say, and the connection that found the file sound, if there was one: closing
@@ -94,7 +94,7 @@ def prepare(
 
 def _settle_place(
     files: StoreFiles, secret: Secret | None, seal: Seal | None, backups: Backups
-) -> tuple[list[Notice], bool]:
+) -> tuple[list[StoreNotice], bool]:
     """See to it that what is in the database's place is a file, or that a new one may begin there (True).
 
     Raises: KeyUnusable, OSError.
@@ -126,7 +126,7 @@ def _is_odd(path: Path) -> bool:
     return os.path.lexists(path) and not path.is_file()
 
 
-def _set_aside(files: StoreFiles, path: Path) -> Notice:
+def _set_aside(files: StoreFiles, path: Path) -> StoreNotice:
     """Make room for a file that SQLite makes itself. Raises: OSError."""
     aside = _new_aside(files, "store_log_damaged")
     path.rename(aside / path.name)
@@ -134,7 +134,7 @@ def _set_aside(files: StoreFiles, path: Path) -> Notice:
     what = f"{path.name} was no regular file and lies in {aside}"
     if path != files.restoring:
         what += ": the last acknowledged writes may be missing"
-    return _said(Notice("store_log_damaged", f"{what}."), aside)
+    return _said(StoreNotice("store_log_damaged", f"{what}."), aside)
 
 
 def _was_begun(files: StoreFiles, seal: Seal | None) -> bool:
@@ -142,7 +142,7 @@ def _was_begun(files: StoreFiles, seal: Seal | None) -> bool:
     return files.journal.exists() or (seal is not None and not files.database.is_file())
 
 
-def restore(files: StoreFiles, backups: Backups, backup: Path) -> Notice:
+def restore(files: StoreFiles, backups: Backups, backup: Path) -> StoreNotice:
     """Put a backup in the database's place; what was there is kept in quarantine/.
 
     Only while nobody has the store open. Raises: BackupFailed, OSError.
@@ -152,12 +152,12 @@ def restore(files: StoreFiles, backups: Backups, backup: Path) -> Notice:
     return _swap(files, "store_restored", f"{backup.name} has become the database on request")
 
 
-def earlier(files: StoreFiles) -> list[Notice]:
+def earlier(files: StoreFiles) -> list[StoreNotice]:
     """What was said at earlier starts, oldest first, for as long as the files set aside are kept."""
     found = []
     for why in sorted(files.quarantine.glob(f"*/{WHY}")):
         message = why.read_text(encoding="utf-8", errors="replace").strip()
-        found.append(Notice(why.parent.name.split("-")[-1], message))
+        found.append(StoreNotice(why.parent.name.split("-")[-1], message))
     return found
 
 
@@ -174,7 +174,7 @@ def _refuse_unsealed(files: StoreFiles, secret: Secret | None) -> None:
 
 def _examine(
     files: StoreFiles, key: bytes | None, migrations: Sequence[Migration]
-) -> tuple[Tables, list[Notice]]:
+) -> tuple[StoreConnection, list[StoreNotice]]:
     """A connection to a sound database, and what its log had to say.
 
     Raises: StoreDamaged with the damage only, StoreUnusable, StorageFull, StorageFailed.
@@ -198,7 +198,9 @@ def _examine(
         return db, said or []
 
 
-def _bring_in(db: Tables, files: StoreFiles, log: wal_check.Log) -> list[Notice] | None:
+def _bring_in(
+    db: StoreConnection, files: StoreFiles, log: wal_check.WalSummary
+) -> list[StoreNotice] | None:
     """Empty the log into the file: pages that it replaces may be torn there after a power cut.
 
     None on a full disk: trying would use up what room the readers need. Raises: SqliteError.
@@ -215,15 +217,15 @@ def _bring_in(db: Tables, files: StoreFiles, log: wal_check.Log) -> list[Notice]
     return said
 
 
-def _keep_log(files: StoreFiles, what: str) -> Notice:
+def _keep_log(files: StoreFiles, what: str) -> StoreNotice:
     """Keep a copy of a damaged log; the database before the damage is sound and newer than a backup."""
     aside = _new_aside(files, "store_log_damaged")
     shutil.copyfile(beside(files.database)[0], aside / beside(files.database)[0].name)
     message = f"After an unclean end {what}: the last acknowledged writes are missing"
-    return _said(Notice("store_log_damaged", f"{message}; the log is kept in {aside}."), aside)
+    return _said(StoreNotice("store_log_damaged", f"{message}; the log is kept in {aside}."), aside)
 
 
-def _replace(files: StoreFiles, backups: Backups, what: str) -> Notice:
+def _replace(files: StoreFiles, backups: Backups, what: str) -> StoreNotice:
     backup = backups.newest_sound()
     damage = f"The database was damaged ({what})"
     if backup is None:
@@ -248,13 +250,13 @@ def _stage(files: StoreFiles, backup: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _swap(files: StoreFiles, code: str, message: str) -> Notice:
+def _swap(files: StoreFiles, code: str, message: str) -> StoreNotice:
     """Set the database aside and let restoring.db, if any, take its place."""
     old = [path for path in (*beside(files.database), files.database) if os.path.lexists(path)]
     aside = _new_aside(files, code) if old else None
     if aside is not None:
         message += f"; the former file is kept in {aside}"
-    notice = _said(Notice(code, f"{message}."), aside)
+    notice = _said(StoreNotice(code, f"{message}."), aside)
     for path in old:
         assert aside is not None
         path.rename(aside / path.name)
@@ -275,7 +277,7 @@ def _new_aside(files: StoreFiles, code: str) -> Path:
     return aside
 
 
-def _said(notice: Notice, aside: Path | None) -> Notice:
+def _said(notice: StoreNotice, aside: Path | None) -> StoreNotice:
     """Say it now, and for later starts beside the files it is about."""
     logger.warning("%s %s", notice.code, notice.message)
     if aside is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from edgeagent.errors import EdgeAgentError
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.database import Database
 from edgeagent.store.rows import fetch
 
@@ -54,12 +54,14 @@ _INSERT = (
 )
 
 
-def insert(db: Tables, rows: list[RequestRow]) -> None:
+def insert(db: StoreConnection, rows: list[RequestRow]) -> None:
     for row in rows:
         db.execute(_INSERT, msgspec.structs.asdict(row))
 
 
-def usage(db: Tables, owner: str | None, *, since_ms: int, until_ms: int) -> list[dict[str, Any]]:
+def usage(
+    db: StoreConnection, owner: str | None, *, since_ms: int, until_ms: int
+) -> list[dict[str, Any]]:
     """Requests and tokens by day (UTC) and model, of one owner or of all.
 
     `ttft_ms` is the mean over those that had a first token; failed ones have a status of 400 and over.

@@ -87,7 +87,7 @@ def _strings(text: str) -> list[str]:
 
 
 @dataclass
-class Proof:
+class ScanResult:
     """What was searched and found. `residue`, `backups`: file names with the number of probes in them;
     `shared`: tables whose kept rows hold probes too; `unreadable`: damaged copies that were set aside."""
 
@@ -108,12 +108,12 @@ def search(
     files: StoreFiles, key: bytes | None, probes: Iterable[bytes],
     kept_in: Callable[[bytes], str | None],
     *, state_dir: Path, leave_out: Iterable[Path] = (), tell: Callable[[int], object] = lambda _n: None,
-) -> Proof:  # fmt: skip
+) -> ScanResult:  # fmt: skip
     """Search the whole state directory. `kept_in`: the table of a row that stays and
     holds a probe. `leave_out`:
     folders that hold no data of clients, such as that of the models. `tell` hears the bytes searched."""
     wanted = list(probes)
-    found = Proof(n_probes=len(wanted))
+    found = ScanResult(n_probes=len(wanted))
     hits: dict[Path, set[bytes]] = {}
     for path in _files(state_dir, files.folder, list(leave_out)):
         try:
@@ -187,7 +187,7 @@ def _files(state_dir: Path, folder: Path, leave_out: list[Path]) -> Iterator[Pat
 
 
 def _search_file(
-    path: Path, files: StoreFiles, key: bytes | None, wanted: list[bytes], found: Proof,
+    path: Path, files: StoreFiles, key: bytes | None, wanted: list[bytes], found: ScanResult,
     tell: Callable[[int], Any],
 ) -> set[bytes]:  # fmt: skip
     log, index = beside(files.database)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from edgeagent.store import items
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.items import Item
 from edgeagent.store.rows import fetch, paged, remove, subject_of
 from edgeagent.store.sql import marks
@@ -40,7 +40,7 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
 OPEN = ("queued", "in_progress")
 
 
-def put(db: Tables, response: StoredResponse, *, now_ms: int, is_searchable: bool) -> None:
+def put(db: StoreConnection, response: StoredResponse, *, now_ms: int, is_searchable: bool) -> None:
     """Keep an answer, its content and its items."""
     thread = response.thread or response.conversation_id or response.id
     db.execute(
@@ -64,7 +64,9 @@ def put(db: Tables, response: StoredResponse, *, now_ms: int, is_searchable: boo
     )
 
 
-def finish(db: Tables, response: StoredResponse, *, now_ms: int, is_searchable: bool) -> bool:
+def finish(
+    db: StoreConnection, response: StoredResponse, *, now_ms: int, is_searchable: bool
+) -> bool:
     """End an answer that was put while it was open: `items` are those that are new. False, and nothing
     written, where it has been deleted or has ended meanwhile."""
     found = db.execute(
@@ -86,7 +88,7 @@ def finish(db: Tables, response: StoredResponse, *, now_ms: int, is_searchable: 
     return True
 
 
-def fail_open(db: Tables, error: dict[str, Any]) -> int:
+def fail_open(db: StoreConnection, error: dict[str, Any]) -> int:
     """Mark every answer that is open as failed. Gives how many there were."""
     db.execute(
         "update response_content set body = json_set(body, '$.status', 'failed', '$.error', json(?)) "
@@ -97,7 +99,7 @@ def fail_open(db: Tables, error: dict[str, Any]) -> int:
     return int(found.rowcount)
 
 
-def get(db: Tables, owner: str, response_id: str) -> dict[str, Any] | None:
+def get(db: StoreConnection, owner: str, response_id: str) -> dict[str, Any] | None:
     """An answer of this owner, `body` None where its content has been purged."""
     rows = fetch(
         db,
@@ -108,7 +110,7 @@ def get(db: Tables, owner: str, response_id: str) -> dict[str, Any] | None:
 
 
 def listed(
-    db: Tables, owner: str, page: Page, *, prefix: str = "", model: str | None = None
+    db: StoreConnection, owner: str, page: Page, *, prefix: str = "", model: str | None = None
 ) -> RowPage:
     """The owner's answers whose id begins with `prefix`, by age."""
     where = "owner = :owner and substr(id, 1, length(:prefix)) = :prefix"
@@ -119,7 +121,7 @@ def listed(
     return RowPage([_with_body(db, row) for row in found.rows], found.has_more)
 
 
-def update_body(db: Tables, owner: str, response_id: str, body: dict[str, Any]) -> None:
+def update_body(db: StoreConnection, owner: str, response_id: str, body: dict[str, Any]) -> None:
     """Replace the stored object."""
     db.execute(
         "update response_content set body = :body where response_id = "
@@ -129,7 +131,7 @@ def update_body(db: Tables, owner: str, response_id: str, body: dict[str, Any]) 
 
 
 def relabel(
-    db: Tables, owner: str, response_id: str, metadata: dict[str, str]
+    db: StoreConnection, owner: str, response_id: str, metadata: dict[str, str]
 ) -> dict[str, Any] | None:
     """Replace the metadata of a stored answer, and with it whom the answer is about. Gives its row;
     None when there is none."""
@@ -144,20 +146,20 @@ def relabel(
     return row | {"subject": subject}
 
 
-def with_content(db: Tables, ids: Sequence[str]) -> set[str]:
+def with_content(db: StoreConnection, ids: Sequence[str]) -> set[str]:
     """Those of these answers that are stored and have not lost their content."""
     sql = f"select response_id from response_content where response_id in ({marks(len(ids))})"
     return {row[0] for row in db.execute(sql, list(ids)).fetchall()}
 
 
-def delete(db: Tables, owner: str, response_id: str) -> bool | None:
+def delete(db: StoreConnection, owner: str, response_id: str) -> bool | None:
     """Delete an answer with its items. False: there is none. None: it is on legal hold."""
     return remove(
         db, "response", "id = :id and owner = :owner", {"id": response_id, "owner": owner}
     )
 
 
-def _with_body(db: Tables, row: dict[str, Any]) -> dict[str, Any]:
+def _with_body(db: StoreConnection, row: dict[str, Any]) -> dict[str, Any]:
     content = db.execute(
         "select body from response_content where response_id = ?", (row["id"],)
     ).fetchone()

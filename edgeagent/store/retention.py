@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from edgeagent.store import audit, clock, row_deletion
-from edgeagent.store.clock import EVERYDAY, Bounds, Clock, Doubt, Judgement
+from edgeagent.store.clock import EVERYDAY, Clock, ClockBounds, ClockJudgement, Doubt
 from edgeagent.store.ownership import HELD
 from edgeagent.store.row_deletion import BATCH, Store, key_of
 from edgeagent.store.sql import Connection, marks, scalar
@@ -53,7 +53,7 @@ _OLD_TRANSCRIPTS = "select id from transcript where created_ms < :before and not
 
 
 @dataclass(frozen=True)
-class Step:
+class DeletionStep:
     """Rows of one table that a class deletes. `is_content`: what they say, and not the rows."""
 
     table: str
@@ -61,15 +61,15 @@ class Step:
     is_content: bool = False
 
 
-STEPS: Mapping[str, tuple[Step, ...]] = {
+STEPS: Mapping[str, tuple[DeletionStep, ...]] = {
     "content": (
-        Step(
+        DeletionStep(
             "item",
             f"""created_ms < :before and not {HELD["item"]} and exists
             (select 1 from item_content where item_rowid = item.rowid)""",
             is_content=True,
         ),
-        Step(
+        DeletionStep(
             "response",
             f"""created_ms < :before and not {HELD["response"]} and exists
             (select 1 from response_content where response_id = response.id)""",
@@ -77,21 +77,21 @@ STEPS: Mapping[str, tuple[Step, ...]] = {
         ),
     ),
     "transcripts": (
-        Step("segment", f"transcript_id in ({_OLD_TRANSCRIPTS})"),
-        Step("transcript", f"id in ({_OLD_TRANSCRIPTS})"),
+        DeletionStep("segment", f"transcript_id in ({_OLD_TRANSCRIPTS})"),
+        DeletionStep("transcript", f"id in ({_OLD_TRANSCRIPTS})"),
     ),
     "responses": (
-        Step(
+        DeletionStep(
             "item",
             f"""not {HELD["item"]} and (conversation_id in ({_OLD_CONVERSATIONS})
             or response_id in ({_OLD_RESPONSES})
             or (conversation_id is null and response_id is null and created_ms < :before))""",
         ),
-        Step("response", f"id in ({_OLD_RESPONSES})"),
-        Step("conversation", f"id in ({_OLD_CONVERSATIONS})"),
+        DeletionStep("response", f"id in ({_OLD_RESPONSES})"),
+        DeletionStep("conversation", f"id in ({_OLD_CONVERSATIONS})"),
     ),
-    "feedback": (Step("feedback", f"created_ms < :before and not {HELD['feedback']}"),),
-    "requests": (Step("request", "created_ms < :before"),),
+    "feedback": (DeletionStep("feedback", f"created_ms < :before and not {HELD['feedback']}"),),
+    "requests": (DeletionStep("request", "created_ms < :before"),),
 }
 
 
@@ -104,7 +104,7 @@ class Purge:
 
 
 @dataclass
-class Swept:
+class SweepResult:
     """What a sweep did. `doubt`: why it did not believe the clock."""
 
     doubt: Doubt | None = None
@@ -127,7 +127,7 @@ class Sweeper:
 
     def __init__(
         self, store: Store, key: bytes, days: Mapping[str, float], clock: Clock,
-        *, bounds: Bounds = EVERYDAY, monotonic: Callable[[], float] = time.monotonic,
+        *, bounds: ClockBounds = EVERYDAY, monotonic: Callable[[], float] = time.monotonic,
         interval_s: float = INTERVAL_S, should_stop: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._store = store
@@ -152,7 +152,7 @@ class Sweeper:
         at_ms = int(self._store.read(last_swept_ms))
         return not 0 <= self._clock.read().wall_ms - at_ms <= 2000 * self._interval_s
 
-    def sweep(self, *, is_brief: bool = False) -> Swept:
+    def sweep(self, *, is_brief: bool = False) -> SweepResult:
         """Look at the clock and delete what is due. Blocks, in steps that other writers come between.
         `is_brief`, before serving: while the clock is doubted, ages count up to the latest time that was
         believed (an older copy of the database makes a clock doubtful that has gone well); what deleting
@@ -162,7 +162,7 @@ class Sweeper:
         """
         self._due = self._monotonic() + self._interval_s
         judgement, floor_ms = self._look()
-        swept = Swept(judgement.doubt, judgement.wait_s)
+        swept = SweepResult(judgement.doubt, judgement.wait_s)
         now_ms = judgement.remember.wall_ms if judgement.doubt is None else floor_ms
         if judgement.doubt is None or (is_brief and now_ms):
             self._write(row_deletion.prepare)
@@ -180,7 +180,7 @@ class Sweeper:
             logger.info("retention_swept redated=%d %s", swept.n_redated, told)
         return swept
 
-    def _look(self) -> tuple[Judgement, int]:
+    def _look(self) -> tuple[ClockJudgement, int]:
         # Read before the rows: one that is written in between is not from the future.
         newest = self._store.read(newest_row_ms)
         reading = self._clock.read()
@@ -195,7 +195,7 @@ class Sweeper:
                 logger.warning("retention_waits doubt=%s wait_s=%.0f", found.doubt, wait_s)
         return found, floor
 
-    def _carry_out(self, purge: Purge, swept: Swept) -> None:
+    def _carry_out(self, purge: Purge, swept: SweepResult) -> None:
         is_first = True
         for batch in _batches(purge, self._key):
             after: Any = None
@@ -260,7 +260,7 @@ def _purge_audit(
 
 
 def _purge_step(
-    conn: Connection, *, purge: Purge, key: bytes, step: Step, after: Any, is_first: bool
+    conn: Connection, *, purge: Purge, key: bytes, step: DeletionStep, after: Any, is_first: bool
 ) -> tuple[Counter[str], Any, set[str]]:
     """Delete the next rows of a step, those with a key after `after`. The first deletion of a class in a
     sweep is audited with it."""

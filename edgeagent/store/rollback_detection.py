@@ -18,11 +18,11 @@ from pathlib import Path
 
 from edgeagent.errors import EdgeAgentError, StoreLocked
 from edgeagent.store import audit, audit_anchor, clock, journal_progress, keys
-from edgeagent.store.audit_anchor import Recall
-from edgeagent.store.connection import Tables
-from edgeagent.store.journal import Contents, Journal
-from edgeagent.store.journal_progress import Mark
-from edgeagent.store.journal_replay import Replayed, replay
+from edgeagent.store.audit_anchor import AnchorContents
+from edgeagent.store.connection import StoreConnection
+from edgeagent.store.journal import Journal, JournalContents
+from edgeagent.store.journal_progress import JournalProgress
+from edgeagent.store.journal_replay import ReplayReport, replay
 from edgeagent.store.sql import scalar
 from edgeagent.store.store_key import Secret
 
@@ -35,18 +35,18 @@ _WAY_OUT = (
 
 
 @dataclass(frozen=True)
-class Facts:
+class RollbackEvidence:
     """What the three places say. `audit_seq`: newest audit row of the database."""
 
-    journal: Contents | None
-    mark: Mark | None
-    anchor: Recall | None
+    journal: JournalContents | None
+    mark: JournalProgress | None
+    anchor: AnchorContents | None
     has_keys: bool
     has_rows: bool
     audit_seq: int
 
 
-def contradiction(facts: Facts) -> str | None:
+def contradiction(facts: RollbackEvidence) -> str | None:
     """Why these places cannot all be what was written; None if they can. Pure.
 
     1. an anchor that was not written with the key of this store
@@ -76,7 +76,7 @@ def contradiction(facts: Facts) -> str | None:
     return None
 
 
-def verdict(facts: Facts) -> str | None:
+def verdict(facts: RollbackEvidence) -> str | None:
     """Why nothing may be served, as a message; None if it may. Pure."""
     why = contradiction(facts)
     if why is None and facts.journal is not None and facts.journal.is_keyed and not facts.has_keys:
@@ -84,7 +84,7 @@ def verdict(facts: Facts) -> str | None:
     return f"{why}: {_WAY_OUT}." if why is not None else None
 
 
-class Access:
+class RollbackDetector:
     """The memory of one store about who may enter. Any thread; `settle` while nobody else is there."""
 
     def __init__(self, journal: Journal, anchor_path: Path | None, secret: Secret | None) -> None:
@@ -92,14 +92,14 @@ class Access:
         self._anchor_path = anchor_path
         self._key = audit.key_of(secret)
 
-    def refusal(self, db: Tables) -> str | None:
+    def refusal(self, db: StoreConnection) -> str | None:
         """Why nothing may be served now. Reads the files each time."""
         try:
             return verdict(self._facts(db))
         except StoreLocked as exc:
             return exc.message
 
-    def settle(self, db: Tables, *, was_replaced: bool) -> Replayed:
+    def settle(self, db: StoreConnection, *, was_replaced: bool) -> ReplayReport:
         """Begin the journal of a new store; carry out what an older copy of the database lacks.
 
         `was_replaced`: the database was lost or restored just now. Without a journal nobody knows then
@@ -110,9 +110,9 @@ class Access:
                 return self._settle(db, was_replaced)
         except StoreLocked as exc:
             logger.error("store_locked reason=%r", exc.message)
-            return Replayed()
+            return ReplayReport()
 
-    def accept_loss(self, facts: Facts | None) -> Contents:
+    def accept_loss(self, facts: RollbackEvidence | None) -> JournalContents:
         """An administrator says that this database is to be served: note it in the journal, or begin a new
         one where it is not the one of this database. Older copies of the database are locked then.
 
@@ -123,17 +123,17 @@ class Access:
         known = facts.journal if facts is not None else None
         return self._journal.begin(is_keyed=True, revoked=known.revoked if known else ())
 
-    def facts(self, db: Tables) -> Facts | None:
+    def facts(self, db: StoreConnection) -> RollbackEvidence | None:
         """What the three places say; None where the journal or the anchor cannot be read."""
         try:
             return self._facts(db)
         except StoreLocked:
             return None
 
-    def _settle(self, db: Tables, was_replaced: bool) -> Replayed:
+    def _settle(self, db: StoreConnection, was_replaced: bool) -> ReplayReport:
         facts = self._facts(db)
         if contradiction(facts) is not None:
-            return Replayed()
+            return ReplayReport()
         journal = facts.journal or self._journal.begin(is_keyed=facts.has_keys or was_replaced)
         done = replay(db, self._journal, journal, self._key)
         if facts.has_keys and not journal.is_keyed:
@@ -146,7 +146,7 @@ class Access:
                 clock.set_floor(db, facts.anchor.time_ms)
         return done
 
-    def _facts(self, db: Tables) -> Facts:
+    def _facts(self, db: StoreConnection) -> RollbackEvidence:
         """Raises: StoreLocked for a journal or an anchor that cannot be read."""
         # The journal last: it is written first, and others may be writing.
         known = journal_progress.read(db)
@@ -157,10 +157,10 @@ class Access:
             kept = audit_anchor.recall(path, self._key) if path is not None else None
         except EdgeAgentError as exc:
             raise StoreLocked(exc.message) from exc
-        return Facts(self._journal.read(), known, kept, has_keys, has_rows, audit_seq)
+        return RollbackEvidence(self._journal.read(), known, kept, has_keys, has_rows, audit_seq)
 
 
-def _has_rows(db: Tables) -> bool:
+def _has_rows(db: StoreConnection) -> bool:
     """Whether the database holds anything that could have been revoked or erased."""
     tables = ("key", "conversation", "response", "item", "transcript", "feedback", "request")
     found = " or ".join(f"exists (select 1 from {table})" for table in tables)

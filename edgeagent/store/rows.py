@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeagent.store import row_deletion
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.ownership import HELD
 from edgeagent.types.pages import Page, RowPage
 
@@ -15,14 +15,14 @@ def subject_of(metadata: dict[str, str] | None) -> str | None:
     return (metadata or {}).get("subject") or None
 
 
-def fetch(db: Tables, sql: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+def fetch(db: StoreConnection, sql: str, values: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a query by column name."""
     cursor = db.execute(sql, values)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def remove(db: Tables, table: str, where: str, values: dict[str, Any]) -> bool | None:
+def remove(db: StoreConnection, table: str, where: str, values: dict[str, Any]) -> bool | None:
     """Delete one row with all that belongs to it. False: there is none. None: it is on legal hold.
 
     `table` and `where` are our own text. What is left of it in the log and in the search is cleaned up
@@ -35,7 +35,9 @@ def remove(db: Tables, table: str, where: str, values: dict[str, Any]) -> bool |
     return can_go
 
 
-def is_removable(db: Tables, table: str, where: str, values: dict[str, Any]) -> bool | None:
+def is_removable(
+    db: StoreConnection, table: str, where: str, values: dict[str, Any]
+) -> bool | None:
     """Whether `remove` would delete. False: there is no such row. None: it is on legal hold."""
     rows = fetch(db, f"select {HELD[table]} as is_held from {table} where {where}", values)
     if not rows:
@@ -44,7 +46,7 @@ def is_removable(db: Tables, table: str, where: str, values: dict[str, Any]) -> 
 
 
 def paged(
-    db: Tables, table: str, where: str, values: dict[str, Any], page: Page, *, order: str
+    db: StoreConnection, table: str, where: str, values: dict[str, Any], page: Page, *, order: str
 ) -> RowPage:
     """A page of `table` by `order`, an integer column, with rowid or id to part equals.
 

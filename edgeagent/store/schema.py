@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgeagent.store import row_deletion
-from edgeagent.store.connection import Tables, complete_statement
+from edgeagent.store.connection import StoreConnection, complete_statement
 from edgeagent.store.sql import scalar
 
 FIRST = """
@@ -299,17 +299,17 @@ update response set subject = coalesce(
 """
 
 
-def first(db: Tables) -> None:
+def first(db: StoreConnection) -> None:
     """Make all tables."""
     _run(db, FIRST)
 
 
-def second(db: Tables) -> None:
+def second(db: StoreConnection) -> None:
     """Threads of responses, and what models have computed of them."""
     _run(db, SECOND)
 
 
-def third(db: Tables) -> None:
+def third(db: StoreConnection) -> None:
     """Numbers of erasures, feedback that goes with its target, subjects as the metadata has them."""
     is_any = scalar(db, "select 1 from feedback limit 1") is not None
     _run(db, THIRD)
@@ -317,7 +317,7 @@ def third(db: Tables) -> None:
         row_deletion.mark(db)
 
 
-def _run(db: Tables, script: str) -> None:
+def _run(db: StoreConnection, script: str) -> None:
     """Statement by statement: a script would end the transaction."""
     for statement in _statements(script):
         db.execute(statement)

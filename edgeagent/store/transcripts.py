@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from edgeagent.store.connection import Tables
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.rows import fetch, paged, remove
 from edgeagent.types.ids import new_id
 from edgeagent.types.pages import Page, RowPage
@@ -25,7 +25,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add(
-    db: Tables,
+    db: StoreConnection,
     owner: str,
     segments: Sequence[Segment],
     *,
@@ -61,7 +61,7 @@ def add(
     return transcript_id
 
 
-def get(db: Tables, owner: str, transcript_id: str) -> dict[str, Any] | None:
+def get(db: StoreConnection, owner: str, transcript_id: str) -> dict[str, Any] | None:
     """A transcript with its `segments`; the text of those whose content was purged is None."""
     rows = fetch(
         db,
@@ -82,12 +82,12 @@ def get(db: Tables, owner: str, transcript_id: str) -> dict[str, Any] | None:
     return rows[0] | {"segments": segments}
 
 
-def listed(db: Tables, owner: str, page: Page) -> RowPage:
+def listed(db: StoreConnection, owner: str, page: Page) -> RowPage:
     """The owner's transcripts by age, without segments."""
     return paged(db, "transcript", "owner = :owner", {"owner": owner}, page, order="created_ms")
 
 
-def delete(db: Tables, owner: str, transcript_id: str) -> bool | None:
+def delete(db: StoreConnection, owner: str, transcript_id: str) -> bool | None:
     """Delete a transcript. False: there is none. None: it is on legal hold."""
     return remove(
         db, "transcript", "id = :id and owner = :owner", {"id": transcript_id, "owner": owner}

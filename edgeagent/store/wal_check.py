@@ -21,7 +21,7 @@ _BIG_ENDIAN_SUMS = 0x377F0683
 
 
 @dataclass(frozen=True)
-class Log:
+class WalSummary:
     """What a log file says of itself. `commits`: frames, from 1, that end a transaction of this log."""
 
     is_header_sound: bool
@@ -37,20 +37,20 @@ class Log:
         return f"the write-ahead log is damaged after frame {n_recovered}, {len(behind)} commits follow"
 
 
-def read(path: Path) -> Log:
+def read(path: Path) -> WalSummary:
     """Look at the heads of all frames. A missing or empty log is sound. Raises: OSError."""
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER)
             if len(header) < _HEADER or not any(header):
-                return Log(True, ())
+                return WalSummary(True, ())
             magic, _version, page_bytes, _count, *salts, sum1, sum2 = struct.unpack(">8I", header)
             order = ">" if magic == _BIG_ENDIAN_SUMS else "<"
             if _sums(struct.unpack(f"{order}6I", header[:24])) != (sum1, sum2):
-                return Log(False, ())
-            return Log(True, tuple(_commits(file, page_bytes, salts)))
+                return WalSummary(False, ())
+            return WalSummary(True, tuple(_commits(file, page_bytes, salts)))
     except FileNotFoundError:
-        return Log(True, ())
+        return WalSummary(True, ())
 
 
 def _commits(file: BinaryIO, page_bytes: int, salts: list[int]) -> Iterator[int]:

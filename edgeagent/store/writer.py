@@ -24,8 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from edgeagent.errors import EdgeAgentError, StoreBusy, StoreUnusable
-from edgeagent.store.connection import SqliteError, Tables, full, is_damage, is_storage, translate
-from edgeagent.store.disk_reserve import Ballast
+from edgeagent.store.connection import (
+    SqliteError,
+    StoreConnection,
+    full,
+    is_damage,
+    is_storage,
+    translate,
+)
+from edgeagent.store.disk_reserve import DiskReserve
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +49,10 @@ _SQLITE_TRANSACTION, _DENY, _OK = 22, 1, 0
 
 
 @dataclass
-class Job:
+class WriteJob:
     """One closure and where its result goes. `alone`: outside of any transaction."""
 
-    run: Callable[[Tables], Any]
+    run: Callable[[StoreConnection], Any]
     essential: bool = False
     alone: bool = False
     future: Future[Any] = field(default_factory=Future)
@@ -58,15 +65,15 @@ class Writer:
     """Owns the writing connection. `submit` from any thread; `close` once or more, from any other."""
 
     def __init__(
-        self, db: Tables, path: Path, *, group_window_ms: float = 0.0, reserve_bytes: int = 0,
-        ballast: Ballast | None = None,
+        self, db: StoreConnection, path: Path, *, group_window_ms: float = 0.0, reserve_bytes: int = 0,
+        disk_reserve: DiskReserve | None = None,
     ) -> None:  # fmt: skip
         self._db = db
         self._path = path
         self._window_s = group_window_ms / 1000
         self._reserve_bytes = reserve_bytes
-        self._ballast = ballast
-        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._disk_reserve = disk_reserve
+        self._inbox: queue.SimpleQueue[WriteJob | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._is_closed = False
         self._may_end = False
@@ -77,7 +84,7 @@ class Writer:
         self._thread = threading.Thread(target=self._loop, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> Future[Any]:
+    def submit(self, job: WriteJob) -> Future[Any]:
         """Raises: StoreBusy when too many wait, StoreUnusable after `close`."""
         with self._gate:  # nothing may enter behind the last word of `close`
             if self._is_closed:
@@ -114,7 +121,7 @@ class Writer:
             if is_last:
                 return
 
-    def _gather(self, batch: list[Job]) -> bool:
+    def _gather(self, batch: list[WriteJob]) -> bool:
         """Add what waits already, or arrives within the window. True: the inbox has been closed."""
         deadline = time.monotonic() + self._window_s
         while len(batch) < BATCH:
@@ -128,9 +135,9 @@ class Writer:
             batch.append(job)
         return False
 
-    def _run(self, batch: list[Job]) -> None:
+    def _run(self, batch: list[WriteJob]) -> None:
         """Run closures in their order; those that want no transaction stand between the groups."""
-        group: list[Job] = []
+        group: list[WriteJob] = []
         for job in batch:
             if not job.future.set_running_or_notify_cancel():
                 continue
@@ -142,7 +149,7 @@ class Writer:
                 group.append(job)
         self._commit_group(group)
 
-    def _commit_group(self, group: list[Job]) -> None:
+    def _commit_group(self, group: list[WriteJob]) -> None:
         todo = self._with_room(group)
         if not todo:
             return
@@ -150,14 +157,14 @@ class Writer:
         while again:
             again = self._transaction(again[:1]) + again[1:]
 
-    def _with_room(self, group: list[Job]) -> list[Job]:
+    def _with_room(self, group: list[WriteJob]) -> list[WriteJob]:
         """Refuse ordinary writes while the disk has only its reserve left: erasing needs room too."""
         if not group or not self._reserve_bytes:
             return group
         try:
             if shutil.disk_usage(self._path.parent).free >= self._reserve_bytes:
-                if self._ballast is not None:
-                    self._ballast.take(self._reserve_bytes)
+                if self._disk_reserve is not None:
+                    self._disk_reserve.take(self._reserve_bytes)
                 return group
         except OSError:
             return group  # the write itself will say what is wrong
@@ -166,10 +173,10 @@ class Writer:
                 job.fail(self._refused(full(self._path, self._reserve_bytes)))
         return [job for job in group if job.essential]
 
-    def _transaction(self, group: list[Job]) -> list[Job]:
+    def _transaction(self, group: list[WriteJob]) -> list[WriteJob]:
         """Run and commit a group; answer every job but those to be run again, which are returned."""
-        results: list[tuple[Job, Any]] = []
-        again: list[Job] = []
+        results: list[tuple[WriteJob, Any]] = []
+        again: list[WriteJob] = []
         try:
             self._control(_BEGIN)
             for n, job in enumerate(group):
@@ -198,13 +205,16 @@ class Writer:
             job.future.set_result(result)
         return again
 
-    def _makes_room(self, job: Job, exc: BaseException) -> bool:
-        """On a full disk, give up a piece of the ballast for what must be written. True: try again."""
+    def _makes_room(self, job: WriteJob, exc: BaseException) -> bool:
+        """On a full disk, give up a piece of the reserve for an essential write. True: try again."""
         return (
-            job.essential and self._ballast is not None and is_storage(exc) and self._ballast.give()
+            job.essential
+            and self._disk_reserve is not None
+            and is_storage(exc)
+            and self._disk_reserve.give()
         )
 
-    def _in_savepoint(self, job: Job) -> Any:
+    def _in_savepoint(self, job: WriteJob) -> Any:
         self._db.conn.execute("SAVEPOINT one_write")
         try:
             result = job.run(self._db)
@@ -216,7 +226,7 @@ class Writer:
             raise
         return result
 
-    def _run_alone(self, job: Job) -> None:
+    def _run_alone(self, job: WriteJob) -> None:
         self._may_end = True
         try:
             result = job.run(self._db)

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeagent.store import audit, erasure, retention
-from edgeagent.store.clock import DeviceClock, Reading
-from edgeagent.store.database import Database, Options
+from edgeagent.store.clock import ClockReading, DeviceClock
+from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.ownership import Selector
 from edgeagent.store.sql import now_ms
 from edgeagent.store.store_key import Secret
@@ -38,7 +38,7 @@ _CHUNK = 500
 class SureClock:
     """This device's clock, as if NTP vouched for it."""
 
-    def read(self) -> Reading:
+    def read(self) -> ClockReading:
         return replace(DeviceClock().read(), is_synchronised=True)
 
 
@@ -106,15 +106,17 @@ def main() -> None:
     table = Table("beside", "took s", "rows", "writes", "p50 ms", "p99 ms", "max ms")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        with Database(folder / "store", Secret(os.urandom(32), "bench"), Options(0.0, 0)) as store:
+        with Database(
+            folder / "store", Secret(os.urandom(32), "bench"), StoreOptions(0.0, 0)
+        ) as store:
             fill(store, args.conversations)
             size = store.files.database.stat().st_size
             table.add_row(*row("nothing", None, *beside(store, partial(time.sleep, 3))[1:]))
             sweeper = retention.Sweeper(store, KEY, {"responses": 100}, SureClock())
             swept, *rest = beside(store, sweeper.sweep)
             table.add_row(*row("sweep", swept.deleted.total(), *rest))
-            asked = erasure.Request(Selector(owner="ann"), "bench")
-            erase = partial(erasure.erase, store, KEY, asked, erasure.Places(folder))
+            asked = erasure.ErasureRequest(Selector(owner="ann"), "bench")
+            erase = partial(erasure.erase, store, KEY, asked, erasure.ErasureScope(folder))
             receipt, *rest = beside(store, erase)
             table.add_row(*row("erasure", receipt.erased.total(), *rest))
             added, verified = audit_rates(store)

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from edgeagent.catalog.gguf.model_facts_reader import inspect
-from edgeagent.catalog.sizing.memory import Setup, worker_memory
+from edgeagent.catalog.sizing.memory import WorkerSetup, worker_memory
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.repack import repacked_types
 from edgeagent.device.probe import probe
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def report(path: Path, case: dict[str, object], repacked: frozenset[str]) -> None:
-    setup = Setup(repacked=repacked, **case)  # type: ignore[arg-type]
+    setup = WorkerSetup(repacked=repacked, **case)  # type: ignore[arg-type]
     estimate = worker_memory(from_facts(inspect(path)), setup)
     worker, template = asyncio.run(measured_rss(path, **case))
     measured = worker + template

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.catalog.library import shipped_models_dir
-from edgeagent.catalog.recommendation import Needs, select
+from edgeagent.catalog.recommendation import Requirements, select
 from edgeagent.cli.models_recommend import rates_of, target_of
 from edgeagent.device.profile_files import load_all
 
@@ -18,7 +18,7 @@ def main() -> None:
         if profile.reference is None:
             continue
         target = target_of(profile, profile.reference, rates_of(profile.reference))
-        ranking = select(entries.values(), target, Needs())
+        ranking = select(entries.values(), target, Requirements())
         best, *others = ranking.one_per_model()
         memory = best.memory
         rest = memory.total_bytes - memory.weights_bytes - memory.kv_bytes

@@ -20,8 +20,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from edgeagent.store.connection import Tables
-from edgeagent.store.database import Database, Options
+from edgeagent.store.connection import StoreConnection
+from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.migrations import MIGRATIONS, Migration
 from edgeagent.store.store_key import Secret
 from scripts.benchmarks import machine
@@ -29,14 +29,14 @@ from scripts.benchmarks import machine
 ROW = "x" * 200
 
 
-def rows(db: Tables) -> None:
+def rows(db: StoreConnection) -> None:
     db.execute("CREATE TABLE bench (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT")
 
 
 SCHEMA = (*MIGRATIONS, Migration(len(MIGRATIONS) + 1, "bench", rows))
 
 
-def insert(db: Tables) -> int:
+def insert(db: StoreConnection) -> int:
     return int(db.execute("INSERT INTO bench (text) VALUES (?)", (ROW,)).lastrowid or 0)
 
 
@@ -91,7 +91,7 @@ def measure(
 ) -> list[str]:
     """One row of the table."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        with Database(Path(place) / "store", secret, Options(**options), SCHEMA) as store:
+        with Database(Path(place) / "store", secret, StoreOptions(**options), SCHEMA) as store:
             Load(store, n_threads, 0.2).run()
             load, before = Load(store, n_threads, seconds), store.counts()
             written = written_bytes()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.catalog.library import shipped_models_dir
-from edgeagent.catalog.recommendation import Needs, Refusal, Target, judge, select
+from edgeagent.catalog.recommendation import Refusal, Requirements, TargetDevice, judge, select
 from edgeagent.catalog.sizing.speed import Rates, error_of
 
 ENTRIES = tuple(load_catalog(shipped_models_dir() / "catalog.toml").entries.values())
@@ -19,7 +19,7 @@ RATES = Rates(20e9, 100.0)
 MB = 10**6
 
 targets = st.builds(
-    Target,
+    TargetDevice,
     budget_bytes=st.integers(50 * MB, 12_000 * MB),
     n_threads=st.integers(1, 16),
     rates=st.builds(Rates, st.floats(1e9, 1e11), st.floats(2.0, 2000.0)),
@@ -32,7 +32,7 @@ targets = st.builds(
     storage_free_bytes=st.none() | st.integers(0, 8_000 * MB),
 )
 needs = st.builds(
-    Needs,
+    Requirements,
     task=st.sampled_from(["chat", "assistant", "embedding", "rerank"]),
     domain=st.sampled_from([None, "general", "law"]),
     language=st.sampled_from([None, "en", "de", "fi"]),
@@ -42,7 +42,7 @@ needs = st.builds(
 
 @given(target=targets, wanted=needs)
 def test_nothing_accepted_exceeds_the_budget_the_disk_or_the_models_own_context(
-    target: Target, wanted: Needs
+    target: TargetDevice, wanted: Requirements
 ) -> None:
     ranking = select(ENTRIES, target, wanted)
     shapes = {entry.id: entry.shape for entry in ENTRIES}
@@ -60,9 +60,11 @@ def test_nothing_accepted_exceeds_the_budget_the_disk_or_the_models_own_context(
 
 
 @given(target=targets, wanted=needs, more=st.integers(0, 4_000 * MB))
-def test_more_memory_never_gives_a_lesser_best(target: Target, wanted: Needs, more: int) -> None:
-    grown = Target(
-        **{name: getattr(target, name) for name in Target.__slots__}
+def test_more_memory_never_gives_a_lesser_best(
+    target: TargetDevice, wanted: Requirements, more: int
+) -> None:
+    grown = TargetDevice(
+        **{name: getattr(target, name) for name in TargetDevice.__slots__}
         | {"budget_bytes": target.budget_bytes + more}
     )
     before = select(ENTRIES, target, wanted)
@@ -79,7 +81,9 @@ def _worth(choice: object) -> tuple[object, ...]:
 
 
 @given(target=targets, wanted=needs, seed=st.randoms(use_true_random=False))
-def test_the_order_of_the_catalog_does_not_matter(target: Target, wanted: Needs, seed) -> None:
+def test_the_order_of_the_catalog_does_not_matter(
+    target: TargetDevice, wanted: Requirements, seed
+) -> None:
     shuffled = list(ENTRIES)
     seed.shuffle(shuffled)
     assert select(shuffled, target, wanted) == select(ENTRIES, target, wanted)
@@ -89,8 +93,10 @@ def test_a_smaller_kv_type_comes_before_a_shorter_context_and_that_before_a_refu
     entry = next(e for e in ENTRIES if e.id == "smollm2-1.7b-instruct")
 
     def at(budget_mb: int) -> tuple[str, int, int] | None:
-        target = Target(budget_mb * MB, 4, RATES, n_ctx=8192, n_seq=4, kv_types=("f16", "q8_0"))
-        verdict = judge(entry, entry.variants[0], target, Needs())
+        target = TargetDevice(
+            budget_mb * MB, 4, RATES, n_ctx=8192, n_seq=4, kv_types=("f16", "q8_0")
+        )
+        verdict = judge(entry, entry.variants[0], target, Requirements())
         if isinstance(verdict, Refusal):
             return None
         return verdict.kv_type, verdict.n_ctx, verdict.n_seq
@@ -108,19 +114,34 @@ def test_a_smaller_kv_type_comes_before_a_shorter_context_and_that_before_a_refu
 @pytest.mark.parametrize(
     ("model", "target", "wanted", "reason"),
     [
-        ("qwen3-8b", {}, Needs(), r"needs \d+ MB = weights \d+ \+ KV .* the budget is 900 MB: \d+"),
-        ("whisper-tiny", {}, Needs(), "its task is speech, wanted is chat"),
-        ("smollm2-135m-instruct", {}, Needs(language="de"), "it speaks en, wanted is de"),
-        ("tinyllama-1.1b-chat", {}, Needs(n_ctx_min=4096), "trained for 2048 tokens .* 4096 are"),
-        ("granite-4.0-h-1b", {}, Needs(), "the catalog states no shape"),
-        ("smollm2-135m-instruct", {"storage_free_bytes": MB}, Needs(), "98 MB, 1 MB are free"),
+        (
+            "qwen3-8b",
+            {},
+            Requirements(),
+            r"needs \d+ MB = weights \d+ \+ KV .* the budget is 900 MB: \d+",
+        ),
+        ("whisper-tiny", {}, Requirements(), "its task is speech, wanted is chat"),
+        ("smollm2-135m-instruct", {}, Requirements(language="de"), "it speaks en, wanted is de"),
+        (
+            "tinyllama-1.1b-chat",
+            {},
+            Requirements(n_ctx_min=4096),
+            "trained for 2048 tokens .* 4096 are",
+        ),
+        ("granite-4.0-h-1b", {}, Requirements(), "the catalog states no shape"),
+        (
+            "smollm2-135m-instruct",
+            {"storage_free_bytes": MB},
+            Requirements(),
+            "98 MB, 1 MB are free",
+        ),
     ],
 )
 def test_a_refusal_says_why_with_the_numbers(
-    model: str, target: dict[str, int], wanted: Needs, reason: str
+    model: str, target: dict[str, int], wanted: Requirements, reason: str
 ) -> None:
     entry = next(e for e in ENTRIES if e.id == model)
-    verdict = judge(entry, entry.variants[0], Target(900 * MB, 4, RATES, **target), wanted)
+    verdict = judge(entry, entry.variants[0], TargetDevice(900 * MB, 4, RATES, **target), wanted)
     assert isinstance(verdict, Refusal)
     assert re.search(reason, verdict.reason), verdict.reason
 
@@ -129,14 +150,16 @@ def test_a_model_made_for_the_domain_goes_before_a_larger_general_one() -> None:
     special = msgspec.structs.replace(
         next(e for e in ENTRIES if e.id == "smollm2-135m-instruct"), domains=("law",)
     )
-    ranking = select([*ENTRIES, special], Target(4000 * MB, 4, RATES), Needs(domain="law"))
+    ranking = select(
+        [*ENTRIES, special], TargetDevice(4000 * MB, 4, RATES), Requirements(domain="law")
+    )
     assert ranking.best is not None
     assert ranking.best.model_id == "smollm2-135m-instruct"
 
 
 def test_what_is_too_slow_is_offered_last_and_says_so() -> None:
-    slow = Target(8000 * MB, 4, Rates(3e9, 20.0))
-    ranking = select(ENTRIES, slow, Needs())
+    slow = TargetDevice(8000 * MB, 4, Rates(3e9, 20.0))
+    ranking = select(ENTRIES, slow, Requirements())
     fast = [choice.is_fast_enough for choice in ranking.choices]
     assert fast == sorted(fast, reverse=True)
     assert False in fast

@@ -9,7 +9,7 @@ import pytest
 
 from edgeagent.cli.shared.measured_rates import model_to_measure, predictions, rates_measured
 from edgeagent.cli.shared.options import configured
-from edgeagent.device.microbenchmarks import Measurement, Rate
+from edgeagent.device.microbenchmarks import MeasuredRate, Measurement
 from edgeagent.types.measurement import ModelMeasurement, PrefillDecode
 from tests.conftest import MINILM, SMOLLM
 
@@ -28,7 +28,7 @@ def test_a_model_that_makes_embeddings_is_not_measured_as_one_that_generates(
 def measurement(model: str) -> Measurement:
     return Measurement(
         measured_utc_ms=1_790_000_000_000, wall_s=1.0, buffer_bytes=1,
-        memory_gb_per_s=(Rate(1, 10.0),), gemm_gflop_per_s=(Rate(1, 100.0),),
+        memory_gb_per_s=(MeasuredRate(1, 10.0),), gemm_gflop_per_s=(MeasuredRate(1, 100.0),),
         model=ModelMeasurement(
             model=model, weights_bytes=98_000_000, n_params=134_500_000, n_threads=1,
             decode_tok_s={1: 30.0}, batch_curve={1: 1.0, 4: 2.0}, prefill_tok_s={128: 150.0, 384: 140.0},

@@ -11,14 +11,14 @@ from click.testing import CliRunner
 
 from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.catalog.library import shipped_models_dir
-from edgeagent.catalog.recommendation import Needs, select
+from edgeagent.catalog.recommendation import Requirements, select
 from edgeagent.cli.main import cli
 from edgeagent.cli.models_recommend import rates_of, target_of
 from edgeagent.cli.shared.sizes import Size
-from edgeagent.device.benchmark import Measuring
+from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.budget import budget
 from edgeagent.device.configuration import configure
-from edgeagent.device.microbenchmarks import Measurement, Rate
+from edgeagent.device.microbenchmarks import MeasuredRate, Measurement
 from edgeagent.device.probe import probe
 from edgeagent.device.profile import reference_device
 from edgeagent.device.profile_files import load, load_all
@@ -35,7 +35,7 @@ def test_every_recorded_device_is_offered_a_model_that_fits_it(tree: str, tmp_pa
     device = probe(unpack(tree, tmp_path))
     profile = match(device).profile
     rates = rates_of(profile.reference or reference_device(load("container-1gb")))
-    ranking = select(ENTRIES.values(), target_of(profile, device, rates), Needs())
+    ranking = select(ENTRIES.values(), target_of(profile, device, rates), Requirements())
     assert ranking.best is not None, ranking.refusals[0].reason
     total = ranking.best.memory.total_bytes
     assert total <= budget(profile, device).n_bytes
@@ -108,11 +108,11 @@ def test_rates_that_were_measured_before_are_used_and_not_measured_again(
         measured_utc_ms=1_790_000_000_000,
         wall_s=1.0,
         buffer_bytes=1,
-        memory_gb_per_s=(Rate(1, 3.5),),
-        gemm_gflop_per_s=(Rate(1, 17.0),),
+        memory_gb_per_s=(MeasuredRate(1, 3.5),),
+        gemm_gflop_per_s=(MeasuredRate(1, 17.0),),
     )
     device = configure(flags={"state_dir": tmp_path}).device
-    measuring = Measuring(device, tmp_path)
+    measuring = DeviceBenchmark(device, tmp_path)
     measuring._store.save(measuring._key, found)
     monkeypatch.setattr("edgeagent.cli.models_recommend.measure", None)
     text = _run(state=tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from edgeagent.daemon.bootstrap_key import bootstrap
 from edgeagent.errors import StartFailed
-from edgeagent.store.database import Database, Options
+from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.store_key import Secret
@@ -19,7 +19,7 @@ SECRET = Secret(b"k" * 32, "the test")
 
 @pytest.fixture
 def keyring(tmp_path):
-    with Database(tmp_path / "store", SECRET, Options(reserve_bytes=0)) as store:
+    with Database(tmp_path / "store", SECRET, StoreOptions(reserve_bytes=0)) as store:
         keyring = Keyring(store, store.files.database, lambda: store)
         yield keyring
         keyring.close()

@@ -23,7 +23,7 @@ from edgeagent.errors import Erased
 from edgeagent.store import erasure, row_deletion
 from edgeagent.store.clock import BUILD_MS
 from edgeagent.store.database_pages import decrypted
-from edgeagent.store.erasure_hub import Gone
+from edgeagent.store.erasure_hub import DeletedContent
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.ownership import Selector
 from tests.conftest import SMOLLM
@@ -207,8 +207,8 @@ async def erase_elsewhere(house: House) -> None:
     """As the command line does it."""
     database = house.daemon.database
     assert database is not None
-    request = erasure.Request(Selector(owner="ann"), "cli:test")
-    places = erasure.Places(house.daemon.settings.state_dir)
+    request = erasure.ErasureRequest(Selector(owner="ann"), "cli:test")
+    places = erasure.ErasureScope(house.daemon.settings.state_dir)
     await asyncio.to_thread(erasure.erase, database, b"k" * 32, request, places)
     database.files.erased.touch()
     await until(lambda: not house.daemon.background.ids("ann"))
@@ -344,7 +344,7 @@ async def test_a_background_answer_in_flight_ends_with_its_conversation(
 
 
 def test_what_is_gone_meets_what_may_hold_it():
-    ann = Gone.erased(Selector(owner="ann", subject="s"))
+    ann = DeletedContent.erased(Selector(owner="ann", subject="s"))
     assert ann.meets(Selector(owner="ann")) and ann.meets(Selector(subject="s"))
     assert not ann.meets(Selector(owner="bob")) and not ann.meets(Selector(subject="t"))
-    assert Gone("elsewhere").meets(Selector(conversation="c"))
+    assert DeletedContent("elsewhere").meets(Selector(conversation="c"))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.device.cgroup import Limits, find_hierarchy, read_limits, read_mounts
-from edgeagent.device.system_files import Tree
+from edgeagent.device.cgroup import CgroupLimits, find_hierarchy, read_limits, read_mounts
+from edgeagent.device.system_files import SystemFiles
 from tests.device.recorded import write
 
 GIB = 1 << 30
@@ -13,8 +13,8 @@ MOUNT_V2 = "28 21 0:25 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw,nsdeleg
 MOUNT_V1 = "32 31 0:28 {root} /sys/fs/cgroup/{name} rw - cgroup cgroup rw,{name}"
 
 
-def limits_of(root: Path) -> Limits:
-    tree = Tree(root)
+def limits_of(root: Path) -> CgroupLimits:
+    tree = SystemFiles(root)
     return read_limits(tree, read_mounts(tree))
 
 
@@ -25,7 +25,7 @@ def v2(root: Path, group: str = "0::/system.slice/edge.service") -> str:
 
 
 def test_without_control_groups_nothing_is_limited(tmp_path: Path) -> None:
-    assert limits_of(tmp_path) == Limits()
+    assert limits_of(tmp_path) == CgroupLimits()
 
 
 @pytest.mark.parametrize("level", ["", "/system.slice", "/system.slice/edge.service"])
@@ -126,7 +126,7 @@ def test_in_the_hybrid_layout_a_controller_of_version_1_wins(tmp_path: Path) -> 
     lines.append(MOUNT_V1.format(root="/", name="memory"))
     write(tmp_path, "/proc/self/mountinfo", "\n".join(lines))
     write(tmp_path, "/proc/self/cgroup", "4:memory:/app\n0::/user")
-    tree = Tree(tmp_path)
+    tree = SystemFiles(tmp_path)
     memory = find_hierarchy(tree, read_mounts(tree), "memory")
     cpu = find_hierarchy(tree, read_mounts(tree), "cpu")
     assert memory is not None
@@ -137,5 +137,5 @@ def test_in_the_hybrid_layout_a_controller_of_version_1_wins(tmp_path: Path) -> 
 
 def test_a_mount_point_with_a_blank_is_unescaped(tmp_path: Path) -> None:
     write(tmp_path, "/proc/self/mountinfo", "1 0 8:1 / /my\\040disk rw - ext4 /dev/sda1 rw\njunk")
-    (mount,) = read_mounts(Tree(tmp_path))
+    (mount,) = read_mounts(SystemFiles(tmp_path))
     assert mount.point == "/my disk"

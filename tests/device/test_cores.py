@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.device.cgroup import Limits
+from edgeagent.device.cgroup import CgroupLimits
 from edgeagent.device.cores import Cores, read_cores
 from edgeagent.device.cpu import read_cpu, read_processors
-from edgeagent.device.system_files import Tree
+from edgeagent.device.system_files import SystemFiles
 from tests.device.recorded import write
 
 CPU = "/sys/devices/system/cpu"
 
 
-def cores_of(root: Path, limits: Limits | None = None) -> Cores:
-    tree = Tree(root)
-    return read_cores(tree, read_processors(tree), limits or Limits())
+def cores_of(root: Path, limits: CgroupLimits | None = None) -> Cores:
+    tree = SystemFiles(root)
+    return read_cores(tree, read_processors(tree), limits or CgroupLimits())
 
 
 @pytest.mark.parametrize(
@@ -79,20 +79,20 @@ def test_threads_of_one_core_count_once(tree_of: Callable[[str], Path]) -> None:
 def test_a_fractional_quota_stays_a_fraction_and_threads_are_whole(
     tree_of: Callable[[str], Path], quota: float | None, n_usable: float, n_threads: int
 ) -> None:
-    cores = cores_of(tree_of("pi5"), Limits(cpu_quota_cores=quota))
+    cores = cores_of(tree_of("pi5"), CgroupLimits(cpu_quota_cores=quota))
     assert (cores.n_cores_usable, cores.n_threads_max) == (n_usable, n_threads)
 
 
 def test_affinity_and_cpuset_both_take_cores_away(own_tree_of: Callable[[str], Path]) -> None:
     root = own_tree_of("rk3588")
     write(root, "/proc/self/status", "Name:\tx\nCpus_allowed_list:\t2-5")
-    cores = cores_of(root, Limits(cpus=frozenset(range(4, 8))))
+    cores = cores_of(root, CgroupLimits(cpus=frozenset(range(4, 8))))
     assert cores.usable_cpus == (4, 5)
     assert (cores.n_performance_usable, cores.n_threads_max) == (2, 2)
 
 
 def test_a_mask_that_shares_no_cpu_is_ignored(tree_of: Callable[[str], Path]) -> None:
-    cores = cores_of(tree_of("pi5"), Limits(cpus=frozenset({40, 41})))
+    cores = cores_of(tree_of("pi5"), CgroupLimits(cpus=frozenset({40, 41})))
     assert cores.n_threads_max == 4
 
 
@@ -115,7 +115,7 @@ def test_an_empty_tree_still_allows_one_thread(tmp_path: Path) -> None:
 def test_processors_are_named_with_what_they_can_do(
     tree_of: Callable[[str], Path], name: str, model: str, has: set[str], lacks: set[str]
 ) -> None:
-    tree = Tree(tree_of(name))
+    tree = SystemFiles(tree_of(name))
     cpu = read_cpu(tree, read_processors(tree))
     assert cpu.model == model
     assert has <= set(cpu.features)
@@ -128,19 +128,19 @@ def test_only_features_of_every_core_count(tmp_path: Path) -> None:
         "/proc/cpuinfo",
         "processor : 0\nflags : avx2 avx512f\n\nprocessor : 1\nflags : avx2\n\nprocessor : x\n",
     )
-    tree = Tree(tmp_path)
+    tree = SystemFiles(tmp_path)
     assert read_cpu(tree, read_processors(tree)).features == ("avx2",)
 
 
 def test_an_unknown_arm_design_is_given_by_its_numbers(tmp_path: Path) -> None:
     text = "processor : 0\nCPU implementer : 0x99\nCPU part : 0xfff\n"
     write(tmp_path, "/proc/cpuinfo", text)
-    tree = Tree(tmp_path)
+    tree = SystemFiles(tmp_path)
     assert read_cpu(tree, read_processors(tree)).model == "1x 0x99 0xfff"
 
 
 def test_the_largest_cache_of_the_first_cpu_is_the_last_level(
     tree_of: Callable[[str], Path],
 ) -> None:
-    tree = Tree(tree_of("pi5"))
+    tree = SystemFiles(tree_of("pi5"))
     assert read_cpu(tree, read_processors(tree)).llc_bytes == 2 * 1024 * 1024

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from edgeagent.device.measurement_store import MeasurementStore, fingerprint
-from edgeagent.device.microbenchmarks import Measurement, Rate
+from edgeagent.device.microbenchmarks import MeasuredRate, Measurement
 from edgeagent.device.probe import Device, probe
 from tests.device.recorded import write
 
@@ -17,7 +17,7 @@ VERSIONS = {"numpy": "2.4.6", "llama_cpp": "0.3.36"}
 
 def measured(when: int) -> Measurement:
     return Measurement(
-        measured_utc_ms=when, wall_s=2.5, buffer_bytes=1, memory_gb_per_s=(Rate(1, 9.5),)
+        measured_utc_ms=when, wall_s=2.5, buffer_bytes=1, memory_gb_per_s=(MeasuredRate(1, 9.5),)
     )
 
 

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.device.cgroup import Limits, read_limits, read_mounts
+from edgeagent.device.cgroup import CgroupLimits, read_limits, read_mounts
 from edgeagent.device.memory import Memory, read_memory
-from edgeagent.device.system_files import Tree
+from edgeagent.device.system_files import SystemFiles
 from tests.device.recorded import write
 
 GIB = 1 << 30
 
 
 def memory_of(root: Path) -> Memory:
-    tree = Tree(root)
+    tree = SystemFiles(root)
     return read_memory(tree, read_limits(tree, read_mounts(tree)))
 
 
@@ -42,7 +42,7 @@ def test_a_limit_above_our_mount_is_found_in_the_hierarchical_one(
 
 def test_a_limit_beyond_the_machine_does_not_bind(tmp_path: Path) -> None:
     write(tmp_path, "/proc/meminfo", "MemTotal: 1048576 kB\nMemAvailable: 524288 kB")
-    memory = read_memory(Tree(tmp_path), Limits(memory_limit_bytes=2 * GIB))
+    memory = read_memory(SystemFiles(tmp_path), CgroupLimits(memory_limit_bytes=2 * GIB))
     assert (memory.limit_bytes, memory.usable_bytes) == (None, GIB)
 
 
@@ -60,8 +60,8 @@ def test_swap_is_told_apart_and_never_added_to_ram(
 
 
 def test_zram_is_noted_as_no_extra_ram(tree_of: Callable[[str], Path]) -> None:
-    tree = Tree(tree_of("pi5"))
-    read_memory(tree, Limits())
+    tree = SystemFiles(tree_of("pi5"))
+    read_memory(tree, CgroupLimits())
     assert any("zram" in note for note in tree.notes)
 
 
@@ -73,6 +73,6 @@ def test_the_page_size_comes_from_the_auxiliary_vector(
 
 
 def test_no_meminfo_is_unknown_ram_and_a_note(tmp_path: Path) -> None:
-    tree = Tree(tmp_path)
-    assert read_memory(tree, Limits()) == Memory()
+    tree = SystemFiles(tmp_path)
+    assert read_memory(tree, CgroupLimits()) == Memory()
     assert any("MemTotal" in note for note in tree.notes)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.device.power import Power, read_power
-from edgeagent.device.system_files import Tree
+from edgeagent.device.system_files import SystemFiles
 from tests.device.recorded import write
 
 
@@ -45,10 +45,10 @@ def test_power_comes_from_where_the_supplies_say(
     for supply, files in supplies.items():
         for name, content in files.items():
             write(tmp_path, f"/sys/class/power_supply/{supply}/{name}", content)
-    assert read_power(Tree(tmp_path)) == expected
+    assert read_power(SystemFiles(tmp_path)) == expected
 
 
 def test_a_laptop_on_battery_ignores_the_battery_of_its_mouse(
     tree_of: Callable[[str], Path],
 ) -> None:
-    assert read_power(Tree(tree_of("laptop-hybrid"))) == Power("battery", True, 63)
+    assert read_power(SystemFiles(tree_of("laptop-hybrid"))) == Power("battery", True, 63)

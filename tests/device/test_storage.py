@@ -7,12 +7,12 @@ import pytest
 
 from edgeagent.device.cgroup import read_mounts
 from edgeagent.device.storage import Storage, read_storage
-from edgeagent.device.system_files import Tree
+from edgeagent.device.system_files import SystemFiles
 from tests.device.recorded import write
 
 
 def storage_of(root: Path, directory: str | None = "/var/lib/edgeagent") -> Storage:
-    tree = Tree(root)
+    tree = SystemFiles(root)
     return read_storage(tree, read_mounts(tree), Path(directory) if directory else None)
 
 
@@ -106,6 +106,6 @@ def test_on_the_live_machine_a_directory_to_be_made_has_free_bytes(tmp_path: Pat
 
 
 def test_no_mounts_is_an_unknown_medium_and_a_note(tmp_path: Path) -> None:
-    tree = Tree(tmp_path)
+    tree = SystemFiles(tmp_path)
     assert read_storage(tree, [], None).kind is None
     assert any("storage" in note for note in tree.notes)

@@ -8,7 +8,7 @@ import pytest
 from edgeagent.device.accelerators import read_accelerators
 from edgeagent.device.board import read_board
 from edgeagent.device.probe import probe
-from edgeagent.device.system_files import Tree
+from edgeagent.device.system_files import SystemFiles
 from tests.device.recorded import write
 
 
@@ -23,13 +23,13 @@ from tests.device.recorded import write
 def test_a_board_is_called_what_its_firmware_calls_it(
     tree_of: Callable[[str], Path], name: str, label: str
 ) -> None:
-    assert read_board(Tree(tree_of(name))).label == label
+    assert read_board(SystemFiles(tree_of(name))).label == label
 
 
 def test_a_form_nobody_filled_in_is_no_name(tmp_path: Path) -> None:
     write(tmp_path, "/sys/class/dmi/id/sys_vendor", "To be filled by O.E.M.")
     write(tmp_path, "/sys/class/dmi/id/product_name", "Default string")
-    tree = Tree(tmp_path)
+    tree = SystemFiles(tmp_path)
     assert read_board(tree).label is None
     assert tree.notes
 
@@ -54,7 +54,7 @@ def test_accelerators_are_listed_with_the_backend_that_could_drive_them(
 def test_a_desktop_card_is_found_by_its_node_and_not_by_the_control_node(tmp_path: Path) -> None:
     for node in ("nvidia0", "nvidia1", "nvidiactl", "nvidia0x"):
         write(tmp_path, f"/dev/{node}", "")
-    found = read_accelerators(Tree(tmp_path), ())
+    found = read_accelerators(SystemFiles(tmp_path), ())
     assert [accelerator.node for accelerator in found] == ["/dev/nvidia0", "/dev/nvidia1"]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.device.system_files import MAX_READ_BYTES, Tree, parse_cpulist, parse_fields
+from edgeagent.device.system_files import MAX_READ_BYTES, SystemFiles, parse_cpulist, parse_fields
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_the_first_of_a_repeated_key_stays() -> None:
 
 
 def test_what_is_not_there_is_none_and_never_an_exception(tmp_path: Path) -> None:
-    tree = Tree(tmp_path)
+    tree = SystemFiles(tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty").touch()
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x80")
@@ -59,13 +59,13 @@ def test_what_is_not_there_is_none_and_never_an_exception(tmp_path: Path) -> Non
 
 def test_device_tree_strings_become_lines(tmp_path: Path) -> None:
     (tmp_path / "compatible").write_bytes(b"radxa,rock-5b\0rockchip,rk3588\0")
-    assert Tree(tmp_path).lines("/compatible") == ["radxa,rock-5b", "rockchip,rk3588"]
+    assert SystemFiles(tmp_path).lines("/compatible") == ["radxa,rock-5b", "rockchip,rk3588"]
 
 
 def test_names_come_in_natural_order(tmp_path: Path) -> None:
     for number in (10, 2, 1):
         (tmp_path / f"cpu{number}").mkdir()
-    assert Tree(tmp_path).names("/", "cpu*") == ["cpu1", "cpu2", "cpu10"]
+    assert SystemFiles(tmp_path).names("/", "cpu*") == ["cpu1", "cpu2", "cpu10"]
 
 
 def test_a_link_out_of_the_tree_leads_nowhere(tmp_path: Path) -> None:
@@ -74,13 +74,15 @@ def test_a_link_out_of_the_tree_leads_nowhere(tmp_path: Path) -> None:
     (root / "out").symlink_to("/")
     (root / "up").symlink_to("../..")
     (root / "loop").symlink_to("loop")
-    assert [Tree(root).link_target(f"/{name}") for name in ("out", "up", "loop")] == [None] * 3
+    assert [SystemFiles(root).link_target(f"/{name}") for name in ("out", "up", "loop")] == [
+        None
+    ] * 3
 
 
 def test_a_huge_file_is_read_up_to_the_bound(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(MAX_READ_BYTES * 4)
-    blob = Tree(tmp_path).blob("/huge")
+    blob = SystemFiles(tmp_path).blob("/huge")
     assert blob is not None
     assert len(blob) == MAX_READ_BYTES
 
@@ -88,11 +90,11 @@ def test_a_huge_file_is_read_up_to_the_bound(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/sys/kernel/osrelease").exists(), reason="needs Linux's /proc")
 def test_the_kernel_answers_reads_of_its_settings() -> None:
     # Asking /proc/sys for 4 MiB at once fails with ENOMEM, so this broke when reads were whole.
-    assert Tree(Path("/")).text("/proc/sys/kernel/osrelease")
+    assert SystemFiles(Path("/")).text("/proc/sys/kernel/osrelease")
 
 
 def test_a_note_is_kept_once(tmp_path: Path) -> None:
-    tree = Tree(tmp_path)
+    tree = SystemFiles(tmp_path)
     tree.note("same")
     tree.note("same")
     assert tree.notes == ["same"]

@@ -10,8 +10,8 @@ import torch
 from edgeagent.forge.augment import Augmenter
 from edgeagent.forge.datasets import Corpus, load
 from edgeagent.forge.decoder import DecoderShape
-from edgeagent.forge.distillation import Pool
-from edgeagent.forge.tokenizer import Vocabulary
+from edgeagent.forge.distillation import TrainingPool
+from edgeagent.forge.tokenizer import AssistantTokenizer
 from tests import assistant
 from tests.conftest import SHARED
 
@@ -42,17 +42,17 @@ def small() -> Corpus:
 
 
 @pytest.fixture(scope="session")
-def vocabulary(small: Corpus) -> Vocabulary:
-    return Vocabulary.train(small, 512)
+def vocabulary(small: Corpus) -> AssistantTokenizer:
+    return AssistantTokenizer.train(small, 512)
 
 
 @pytest.fixture
-def pool(small: Corpus) -> Pool:
-    return Pool(small.train, Augmenter(small.train, seed=1), 2)
+def pool(small: Corpus) -> TrainingPool:
+    return TrainingPool(small.train, Augmenter(small.train, seed=1), 2)
 
 
 @pytest.fixture(scope="session")
-def shape(vocabulary: Vocabulary) -> DecoderShape:
+def shape(vocabulary: AssistantTokenizer) -> DecoderShape:
     return DecoderShape(
         vocabulary.n_tokens, n_embd=64, n_layers=2, n_head=4, n_head_kv=2, n_ff=96, n_ctx=128
     )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edgeagent.forge import assistant_task
-from edgeagent.forge.assistant_task import AssistantTask, Weights
+from edgeagent.forge.assistant_task import AssistantTask, LossWeights
 from edgeagent.forge.decoder import Decoder
 
 
@@ -22,7 +22,7 @@ def test_padding_to_shapes_that_recur_changes_neither_loss_nor_gradients(
 ):
     torch.manual_seed(3)
     decoder = Decoder(shape).eval()
-    weights = Weights(slots=0.5, prompt=0.1, any_token=0.1)
+    weights = LossWeights(slots=0.5, prompt=0.1, any_token=0.1)
     task = AssistantTask(
         decoder, vocabulary, small, pool, weights=weights, batch_tokens=512, seed=1
     )
@@ -38,7 +38,7 @@ def test_padding_to_shapes_that_recur_changes_neither_loss_nor_gradients(
 
 def test_the_shapes_of_a_training_recur(pool, small, vocabulary, shape):
     task = AssistantTask(
-        Decoder(shape), vocabulary, small, pool, weights=Weights(), batch_tokens=512, seed=1
+        Decoder(shape), vocabulary, small, pool, weights=LossWeights(), batch_tokens=512, seed=1
     )
     widths = set()
     for epoch in range(3):

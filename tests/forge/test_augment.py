@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeagent.forge.augment import Augmenter, Neighbours, corpus_words
+from edgeagent.forge.augment import Augmenter, WordNeighbours, corpus_words
 
 
 def test_variant_zero_is_the_item_and_others_are_always_the_same(small):
@@ -32,7 +32,7 @@ def test_variants_keep_intent_and_domain_and_their_slots_stand_in_them(small):
 def test_neighbours_are_the_words_with_like_vectors():
     words = ["card", "cards", "rain", "snow"]
     vectors = np.array([[1, 0.1], [1, 0.2], [0.1, 1], [0.2, 1]], np.float32)
-    near = Neighbours(words, vectors, n=1)
+    near = WordNeighbours(words, vectors, n=1)
     import random
 
     assert near.pick("card", random.Random(0)) == "cards"

@@ -10,16 +10,16 @@ import torch
 from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.library import Library
 from edgeagent.errors import ForgeFailed
-from edgeagent.forge.assistant_task import AssistantTask, Weights
+from edgeagent.forge.assistant_task import AssistantTask, LossWeights
 from edgeagent.forge.augment import Augmenter
 from edgeagent.forge.decoder import Decoder, DecoderShape
-from edgeagent.forge.distillation import Pool
+from edgeagent.forge.distillation import TrainingPool
 from edgeagent.forge.evaluate import evaluate, sample, slot_f1
-from edgeagent.forge.export import About, write_gguf, write_tools
+from edgeagent.forge.export import ModelInfo, write_gguf, write_tools
 from edgeagent.forge.model_record import write_record
 from edgeagent.forge.parity import compare
 from edgeagent.forge.quantize import quantize
-from edgeagent.forge.trainer import Plan, Trainer
+from edgeagent.forge.trainer import Trainer, TrainingPlan
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +27,11 @@ def decoder(small, vocabulary, shape, tmp_path_factory):
     """A little trained, so that its most probable token stands out from the others."""
     torch.manual_seed(3)
     made = Decoder(shape)
-    pool = Pool(small.train, Augmenter(small.train, seed=1), 1)
-    task = AssistantTask(made, vocabulary, small, pool, weights=Weights(), batch_tokens=512, seed=1)
-    plan = Plan(epochs=4, learning_rate=3e-3, precision="f32")
+    pool = TrainingPool(small.train, Augmenter(small.train, seed=1), 1)
+    task = AssistantTask(
+        made, vocabulary, small, pool, weights=LossWeights(), batch_tokens=512, seed=1
+    )
+    plan = TrainingPlan(epochs=4, learning_rate=3e-3, precision="f32")
     Trainer(made, task, plan, tmp_path_factory.mktemp("run"), is_quiet=True).run()
     return made.eval()
 
@@ -37,7 +39,7 @@ def decoder(small, vocabulary, shape, tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(decoder, vocabulary, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "tiny.F16.gguf"
-    write_gguf(decoder, vocabulary, About("tiny", "A test"), path)
+    write_gguf(decoder, vocabulary, ModelInfo("tiny", "A test"), path)
     return path
 
 
@@ -57,7 +59,7 @@ def test_a_decoder_with_as_many_key_heads_as_heads_is_exported_too(vocabulary, s
         )
     )
     path = tmp_path / "other.F16.gguf"
-    write_gguf(other, vocabulary, About("other", ""), path)
+    write_gguf(other, vocabulary, ModelInfo("other", ""), path)
     parity = compare(other, vocabulary, path, [i.text for i in sample(small.validation, 10)])
     assert parity.largest_difference < 0.05
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from edgeagent.forge.assistant_task import AssistantTask, Weights
+from edgeagent.forge.assistant_task import AssistantTask, LossWeights
 from edgeagent.forge.decoder import Decoder
 
 
@@ -30,7 +30,7 @@ def test_a_decoder_learns_to_say_them(pool, small, vocabulary, shape):
     pool.take_vectors([torch.nn.functional.one_hot(classes, n_intents).float()] * 2)
     pool.is_taught[pool.asked] = True
     decoder.take_hints(n_intents)
-    weights = Weights(slots=0, any_token=0, hint=5.0)
+    weights = LossWeights(slots=0, any_token=0, hint=5.0)
     task = AssistantTask(
         decoder, vocabulary, small, pool, weights=weights, batch_tokens=512, seed=1
     )

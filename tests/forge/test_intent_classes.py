@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from edgeagent.forge.datasets import OUT_OF_SCOPE
-from edgeagent.forge.intent_classes import Classes, calibrate, distilled
+from edgeagent.forge.intent_classes import IntentClasses, calibrate, distilled
 
 
 def test_only_the_names_of_a_domain_and_out_of_scope_are_on_offer(small):
-    classes = Classes.of(small)
+    classes = IntentClasses.of(small)
     labels, domains = classes.labels(small.validation)
     narrow = classes.narrowed(torch.zeros(len(labels), classes.n), domains)
     offered = narrow == 0

@@ -6,7 +6,7 @@ import torch
 
 from edgeagent.catalog.assistant_intents import ALL
 from edgeagent.forge.datasets import DOMAINS, OUT_OF_SCOPE
-from edgeagent.forge.intent_classes import Classes
+from edgeagent.forge.intent_classes import IntentClasses
 from edgeagent.forge.intent_metrics import intent_figures, thresholds
 
 
@@ -17,7 +17,7 @@ def certain(items, classes, strength):
 
 
 def test_who_is_always_right_and_sure_recognises_everything_at_no_cost(small):
-    classes = Classes.of(small)
+    classes = IntentClasses.of(small)
     items = small.validation
     figures = intent_figures(certain(items, classes, 20.0), items, classes)
     assert all(figures[domain] == 1.0 for domain in DOMAINS)
@@ -29,7 +29,7 @@ def test_who_is_always_right_and_sure_recognises_everything_at_no_cost(small):
 
 
 def test_who_says_the_same_of_all_recognises_nothing(small):
-    classes = Classes.of(small)
+    classes = IntentClasses.of(small)
     items = small.validation
     figures = intent_figures(torch.zeros(len(items), classes.n), items, classes)
     assert figures["assistant"] < 0.5
@@ -38,7 +38,7 @@ def test_who_says_the_same_of_all_recognises_nothing(small):
 
 def test_a_threshold_loses_no_more_than_it_may(small):
     torch.manual_seed(1)
-    classes = Classes.of(small)
+    classes = IntentClasses.of(small)
     items = small.validation
     logits = certain(items, classes, 3.0) + torch.randn(len(items), classes.n)
     for most in (0.0, 0.05, 0.2):
@@ -53,7 +53,7 @@ def test_a_threshold_loses_no_more_than_it_may(small):
 def test_in_scope_is_judged_with_out_of_scope_left_aside(small):
     """The best intent counts also where out-of-scope is more probable: whether it is believed is the
     threshold's business."""
-    classes = Classes.of(small)
+    classes = IntentClasses.of(small)
     items = [item for item in small.validation if item.intent != OUT_OF_SCOPE]
     logits = certain(items, classes, 5.0)
     logits[:, classes.names.index(OUT_OF_SCOPE)] = 9.0

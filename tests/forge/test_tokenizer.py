@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import Item, Slot
-from edgeagent.forge.tokenizer import CONTROL, Vocabulary
+from edgeagent.forge.tokenizer import CONTROL, AssistantTokenizer
 from tests.conftest import n_examples
 
 
@@ -52,7 +52,7 @@ def test_a_text_cannot_bring_in_a_special_token(vocabulary):
 
 def test_a_vocabulary_is_the_same_after_writing_and_reading(vocabulary, small, tmp_path):
     vocabulary.write(tmp_path / "vocabulary.json")
-    read = Vocabulary.read(tmp_path / "vocabulary.json")
+    read = AssistantTokenizer.read(tmp_path / "vocabulary.json")
     assert read.intents == vocabulary.intents
     assert read.pieces() == vocabulary.pieces()
     assert all(read.answer_ids(i) == vocabulary.answer_ids(i) for i in small.validation)
@@ -61,4 +61,4 @@ def test_a_vocabulary_is_the_same_after_writing_and_reading(vocabulary, small, t
 def test_a_file_that_is_no_vocabulary_is_refused(tmp_path):
     (tmp_path / "vocabulary.json").write_text("{}")
     with pytest.raises(ForgeFailed, match="is no vocabulary"):
-        Vocabulary.read(tmp_path / "vocabulary.json")
+        AssistantTokenizer.read(tmp_path / "vocabulary.json")

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgeagent.errors import ForgeFailed
-from edgeagent.forge.assistant_task import AssistantTask, Weights
+from edgeagent.forge.assistant_task import AssistantTask, LossWeights
 from edgeagent.forge.decoder import Decoder
-from edgeagent.forge.trainer import Plan, Trainer, rate_at
+from edgeagent.forge.trainer import Trainer, TrainingPlan, rate_at
 
 
 def trainer(pool, small, vocabulary, shape, folder, **plan):
     torch.manual_seed(5)
     decoder = Decoder(shape, dropout=0.1)
     task = AssistantTask(
-        decoder, vocabulary, small, pool, weights=Weights(), batch_tokens=512, seed=1
+        decoder, vocabulary, small, pool, weights=LossWeights(), batch_tokens=512, seed=1
     )
     options: dict[str, Any] = {"epochs": 2, "learning_rate": 3e-3, "precision": "f32"}
-    return Trainer(decoder, task, Plan(**(options | plan)), folder, is_quiet=True)
+    return Trainer(decoder, task, TrainingPlan(**(options | plan)), folder, is_quiet=True)
 
 
 @pytest.mark.parametrize("average", [0.0, 0.9])
@@ -94,7 +94,7 @@ def test_the_mean_of_the_weights_is_what_is_judged_and_kept_and_the_last_ones_go
         model = nn.Linear(1, 1, bias=False)
         task = Quadratic(model, [0.1, 0.2, 0.3])
         seen = gone_through[average] = [model.weight.item()]
-        plan = Plan(epochs=3, learning_rate=0.1, average=average, precision="f32")
+        plan = TrainingPlan(epochs=3, learning_rate=0.1, average=average, precision="f32")
         one = Trainer(model, task, plan, tmp_path / str(average), is_quiet=True)
         train_on = one._train_on
 
@@ -120,7 +120,7 @@ def test_training_stops_early_and_keeps_the_best_weights(tmp_path):
     model = nn.Linear(1, 1, bias=False)
     seen = []
     task = Quadratic(model, [0.1, 0.5, 0.4, 0.3, 0.9])
-    plan = Plan(epochs=5, learning_rate=0.1, patience=2, precision="f32")
+    plan = TrainingPlan(epochs=5, learning_rate=0.1, patience=2, precision="f32")
     one = Trainer(model, task, plan, tmp_path, is_quiet=True)
     evaluate = one._evaluate
     one._evaluate = lambda: (evaluate(), seen.append(model.weight.item()))
@@ -133,7 +133,7 @@ def test_training_stops_early_and_keeps_the_best_weights(tmp_path):
 def test_a_loss_that_is_no_number_ends_with_a_way_out(tmp_path):
     model = nn.Linear(1, 1, bias=False)
     task = Quadratic(model, [0.1], loss=float("nan"))
-    plan = Plan(epochs=1, learning_rate=0.1, precision="f32")
+    plan = TrainingPlan(epochs=1, learning_rate=0.1, precision="f32")
     with pytest.raises(ForgeFailed, match="lower learning_rate"):
         Trainer(model, task, plan, tmp_path, is_quiet=True).run()
 

@@ -10,7 +10,7 @@ import torch
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import OUT_OF_SCOPE, Corpus, Item
 from edgeagent.forge.recipe import Recipe
-from edgeagent.forge.training_runs import Runs
+from edgeagent.forge.training_runs import TrainingRuns
 
 SHAPE = {"n_embd": 16, "n_layers": 1, "n_head": 2, "n_head_kv": 1, "n_ff": 16}
 
@@ -32,8 +32,8 @@ def wordy(small) -> Corpus:
 
 
 @pytest.fixture
-def runs(wordy, tmp_path) -> Runs:
-    return Runs(tmp_path / "runs", wordy, tmp_path, is_quiet=True)
+def runs(wordy, tmp_path) -> TrainingRuns:
+    return TrainingRuns(tmp_path / "runs", wordy, tmp_path, is_quiet=True)
 
 
 def test_a_run_can_begin_with_the_weights_of_another(runs):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgeagent.store import audit
-from edgeagent.store.audit import Head
+from edgeagent.store.audit import AuditHead
 
 MAC_KEY = b"k" * 32
 Statements = list[tuple[str, tuple[Any, ...]]]
@@ -19,7 +19,7 @@ _CHANGES = {
 }  # fmt: skip
 
 
-def fill(conn: Any, n: int, start: int = 0) -> list[Head]:
+def fill(conn: Any, n: int, start: int = 0) -> list[AuditHead]:
     """Add n rows and give the head after each."""
     conn.execute("begin")
     heads = [

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgeagent.store.connection import connect, set_wal
-from edgeagent.store.database import Database, Options
+from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.migrations import MIGRATIONS, Migration
 from edgeagent.store.schema import first, second, third
 from edgeagent.store.store_key import Secret
@@ -39,7 +39,7 @@ def opened(folder: Path, secret: Secret) -> Iterator[Callable[..., Database]]:
     stores: list[Database] = []
 
     def opened(key: Secret | None = secret, **options: Any) -> Database:
-        store = Database(folder, key, Options(**{"reserve_bytes": 0} | options), SCHEMA)
+        store = Database(folder, key, StoreOptions(**{"reserve_bytes": 0} | options), SCHEMA)
         stores.append(store)
         return store
 

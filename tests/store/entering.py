@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgeagent.store import conversations, erasure
-from edgeagent.store.database import Database, Options
-from edgeagent.store.erasure import Places, Request
+from edgeagent.store.database import Database, StoreOptions
+from edgeagent.store.erasure import ErasureRequest, ErasureScope
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.ownership import Selector
@@ -28,7 +28,7 @@ SPEC = KeySpec(name="test", scopes=ALL_SCOPES)
 @contextmanager
 def opened(state: Path, key: str) -> Iterator[tuple[Database, Keyring]]:
     secret = Secret(bytes.fromhex(key), "the test")
-    options = Options(reserve_bytes=0, anchor=state / "audit.anchor")
+    options = StoreOptions(reserve_bytes=0, anchor=state / "audit.anchor")
     with Database(state / "store", secret, options) as store:
         keyring = Keyring(store, store.files.database, lambda: store)
         try:
@@ -58,7 +58,7 @@ def main(state: Path, key: str, seed: int) -> None:
             if rng.random() < 0.5:
                 erasure.erase(
                     store, store.secret.subkey("audit"),  # type: ignore[union-attr]
-                    Request(Selector(owner=owner), "test"), Places(state_dir=state),
+                    ErasureRequest(Selector(owner=owner), "test"), ErasureScope(state_dir=state),
                 )  # fmt: skip
                 say("erased", owner)
             else:

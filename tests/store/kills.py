@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeagent.store.database import Database, Options
+from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.store_key import Secret
 from tests.store.conftest import SCHEMA, texts
 from tests.store.writing import KEY
@@ -68,7 +68,7 @@ class Campaign:
     def _check(self) -> None:
         secret = Secret(bytes.fromhex(KEY), "the test")
         with contextlib.closing(
-            Database(self.folder, secret, Options(reserve_bytes=0), SCHEMA)
+            Database(self.folder, secret, StoreOptions(reserve_bytes=0), SCHEMA)
         ) as store:
             self.tally.damaged += len(store.notices)
             self.tally.lost += len(self.acknowledged - set(store.read(texts)))

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgeagent.store.database import Database, Options
+from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.store_key import Secret
 from tests.store.conftest import SCHEMA, texts
 from tests.store.writing import KEY
@@ -257,7 +257,9 @@ def _look(
     tally.cuts += 1
     try:
         secret = Secret(bytes.fromhex(KEY), "the test")
-        with contextlib.closing(Database(place, secret, Options(reserve_bytes=0), SCHEMA)) as store:
+        with contextlib.closing(
+            Database(place, secret, StoreOptions(reserve_bytes=0), SCHEMA)
+        ) as store:
             found = set(store.read(texts))
             tally.said_of_log += any(n.code == "store_log_damaged" for n in store.notices)
             said = [n.message for n in store.notices if n.code != "store_log_damaged"]

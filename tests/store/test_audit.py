@@ -10,7 +10,7 @@ import pytest
 
 from edgeagent.errors import BadRequest
 from edgeagent.store import audit, audit_anchor
-from edgeagent.store.audit import Head
+from edgeagent.store.audit import AuditHead
 from tests.store.audit_cases import CASES, MAC_KEY, fill, is_found
 
 N_CASES = 200
@@ -169,5 +169,5 @@ def test_what_is_no_anchor_is_refused(text):
 
 
 def test_an_anchor_reads_as_it_was_shown():
-    head = Head(12, b"m" * 32)
+    head = AuditHead(12, b"m" * 32)
     assert audit_anchor.parse(audit_anchor.shown(head)) == head

@@ -8,7 +8,7 @@ import pytest
 
 from edgeagent.errors import StorageFailed, StorageFull
 from edgeagent.store import audit, client_deletion, journal_progress, ownership
-from edgeagent.store.client_deletion import Target
+from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.journal_replay import selector_entry
 from edgeagent.store.ownership import Selector
 from tests.store.rows import conversation, item, n_rows, transcript
@@ -31,10 +31,10 @@ def fill(db):
 
 
 GONE = [
-    Target("conversation", "conv_gone", "ann"),
-    Target("item", "msg_gone_item_0", "ann", "conv_gone_item"),
-    Target("transcript", "trans_gone", "ann"),
-    Target("response", "resp_alone_gone", "ann"),
+    DeletionTarget("conversation", "conv_gone", "ann"),
+    DeletionTarget("item", "msg_gone_item_0", "ann", "conv_gone_item"),
+    DeletionTarget("transcript", "trans_gone", "ann"),
+    DeletionTarget("response", "resp_alone_gone", "ann"),
 ]
 FEWER = {
     "conversation": 1, "response": 2, "response_content": 1, "item": 4, "item_content": 4,
@@ -87,10 +87,10 @@ def test_ids_that_are_not_there_another_owners_or_held_enter_nothing(store):
         lambda db: ownership.set_hold(db, Selector(conversation="conv_gone"), True)
     ).result()
     for target, said in (
-        (Target("conversation", "conv_gone", "ann"), None),
-        (Target("conversation", "conv_left", "bob"), False),
-        (Target("response", "resp_none", "ann"), False),
-        (Target("item", "msg_gone_item_0", "ann", "conv_left"), False),
+        (DeletionTarget("conversation", "conv_gone", "ann"), None),
+        (DeletionTarget("conversation", "conv_left", "bob"), False),
+        (DeletionTarget("response", "resp_none", "ann"), False),
+        (DeletionTarget("item", "msg_gone_item_0", "ann", "conv_left"), False),
     ):
         assert client_deletion.delete(store, target) is said
     assert store.journal.read().entries == []
@@ -163,7 +163,9 @@ def test_many_deletions_are_replayed_in_few_transactions(store, opened):
     store.write(many).result()
     older = store.backups.take().path
     for n in range(250):
-        assert client_deletion.delete(store, Target("conversation", f"conv_many_{n}", "ann"))
+        assert client_deletion.delete(
+            store, DeletionTarget("conversation", f"conv_many_{n}", "ann")
+        )
     assert store.journal.read().head.n == 250
     put_back(store, older)
     store = opened()

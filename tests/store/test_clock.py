@@ -6,10 +6,10 @@ import pytest
 
 from edgeagent.store.clock import (
     BUILD_MS,
-    Bounds,
+    ClockBounds,
+    ClockReading,
     DeviceClock,
-    Reading,
-    Remembered,
+    LastReading,
     judge,
     remember,
     remembered,
@@ -20,11 +20,11 @@ HOUR, DAY, YEAR = 3_600_000, 86_400_000, 365 * 86_400_000
 
 
 def at(wall_ms, since_boot_s=1000.0, boot="a", synced=False):
-    return Reading(wall_ms, since_boot_s, boot, synced)
+    return ClockReading(wall_ms, since_boot_s, boot, synced)
 
 
 def was(wall_ms, since_boot_s=1000.0, boot="a", doubt=None, even_s=0.0):
-    return Remembered(wall_ms, since_boot_s, boot, doubt, even_s)
+    return LastReading(wall_ms, since_boot_s, boot, doubt, even_s)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_running_time_counts_over_restarts():
 
 def test_a_new_jump_begins_the_wait_anew():
     found = judge(at(NOW + YEAR, 1010), was(NOW, doubt="jumped", even_s=86_000), None)
-    assert (found.doubt, found.wait_s) == ("jumped", Bounds().confirm_s)
+    assert (found.doubt, found.wait_s) == ("jumped", ClockBounds().confirm_s)
 
 
 def test_a_clock_behind_its_rows_is_believed_after_the_wait_and_stays_so():

@@ -12,9 +12,9 @@ import pytest
 from edgeagent.api.http.errors import status_of
 from edgeagent.errors import StorageFull
 from edgeagent.store import conversations, erasure
-from edgeagent.store.database import Database, Options
-from edgeagent.store.disk_reserve import Ballast
-from edgeagent.store.erasure import Places, Request
+from edgeagent.store.database import Database, StoreOptions
+from edgeagent.store.disk_reserve import DiskReserve
+from edgeagent.store.erasure import ErasureRequest, ErasureScope
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.ownership import Selector
@@ -51,11 +51,11 @@ def fill(store):
 def test_a_full_disk_refuses_writes_answers_reads_and_heals(small_disk, secret):
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(1 << 20))
-    with Database(small_disk / "store", secret, Options(reserve_bytes=0), SCHEMA) as store:
+    with Database(small_disk / "store", secret, StoreOptions(reserve_bytes=0), SCHEMA) as store:
         n_acknowledged = fill(store)
         assert len(store.read(texts)) == n_acknowledged > 10
         assert isinstance(store.refusal, StorageFull)
-    with Database(small_disk / "store", secret, Options(reserve_bytes=0), SCHEMA) as store:
+    with Database(small_disk / "store", secret, StoreOptions(reserve_bytes=0), SCHEMA) as store:
         assert store.notices == []  # it starts on a full disk, too
         assert len(store.read(texts)) == n_acknowledged
         fill(store)
@@ -64,13 +64,15 @@ def test_a_full_disk_refuses_writes_answers_reads_and_heals(small_disk, secret):
         store.write(insert(f"again {BIG}")).result()
         assert store.refusal is None
         assert len(store.read(texts)) == n_acknowledged + 1
-    with Database(small_disk / "store", secret, Options(reserve_bytes=0), SCHEMA) as store:
+    with Database(small_disk / "store", secret, StoreOptions(reserve_bytes=0), SCHEMA) as store:
         assert store.notices == []
         assert store.read(texts)[-1] == f"again {BIG}"
 
 
 def test_the_reserve_is_for_essential_writes(small_disk, secret):
-    with Database(small_disk / "store", secret, Options(reserve_bytes=1 << 20), SCHEMA) as store:
+    with Database(
+        small_disk / "store", secret, StoreOptions(reserve_bytes=1 << 20), SCHEMA
+    ) as store:
         n_acknowledged = fill(store)
         assert os.statvfs(small_disk).f_bavail * 4096 > 1 << 19
         with pytest.raises(StorageFull, match="1 MiB are kept in reserve"):
@@ -82,7 +84,7 @@ def test_the_reserve_is_for_essential_writes(small_disk, secret):
 
 
 def test_a_backup_without_room_fails_and_leaves_nothing(small_disk, secret):
-    with Database(small_disk / "store", secret, Options(reserve_bytes=0), SCHEMA) as store:
+    with Database(small_disk / "store", secret, StoreOptions(reserve_bytes=0), SCHEMA) as store:
         fill(store)
         with pytest.raises(StorageFull):
             store.backups.take()
@@ -102,7 +104,7 @@ def test_a_limit_on_file_sizes_counts_as_a_full_disk(opened):
 
 
 def test_a_disk_filled_by_others_does_not_keep_the_store_from_opening(small_disk, secret):
-    options = Options(reserve_bytes=0)
+    options = StoreOptions(reserve_bytes=0)
     with Database(small_disk / "store", secret, options, SCHEMA) as store:
         store.write(insert("kept")).result()
     with (small_disk / "others").open("wb", buffering=0) as others, pytest.raises(OSError):
@@ -125,7 +127,7 @@ def fill_up(place):
 
 def test_on_a_disk_filled_by_others_keys_are_ended_and_data_is_erased(small_disk, secret):
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
-    options = Options(reserve_bytes=4 << 20, anchor=small_disk / "audit.anchor")
+    options = StoreOptions(reserve_bytes=4 << 20, anchor=small_disk / "audit.anchor")
     with Database(small_disk / "store", secret, options, SCHEMA) as store:
         keyring = Keyring(store, store.files.database, lambda: store)
         made = [keyring.create(SPEC, "test").result() for _ in range(2)]
@@ -141,8 +143,8 @@ def test_on_a_disk_filled_by_others_keys_are_ended_and_data_is_erased(small_disk
         keyring.revoke(made[0].key.id, "test").result()
         fill_up(small_disk)
         receipt = erasure.erase(
-            store, store.secret.subkey("audit"), Request(Selector(owner="ann"), "test"),
-            Places(state_dir=small_disk, leave_out=[small_disk / "others"]),
+            store, store.secret.subkey("audit"), ErasureRequest(Selector(owner="ann"), "test"),
+            ErasureScope(state_dir=small_disk, leave_out=[small_disk / "others"]),
         )  # fmt: skip
         assert receipt.is_gone and receipt.erased["conversation"] == 40
         fill_up(small_disk)
@@ -151,12 +153,12 @@ def test_on_a_disk_filled_by_others_keys_are_ended_and_data_is_erased(small_disk
         assert store.journal.read().revoked == [one.key.id for one in made]
         (small_disk / "others").unlink()
         store.write(insert("ordinary again")).result()
-        assert store.files.ballast.stat().st_size == store.ballast.n_bytes, "taken again"
+        assert store.files.disk_reserve.stat().st_size == store.disk_reserve.n_bytes, "taken again"
         keyring.close()
 
 
 def test_what_must_be_written_is_tried_again_in_the_room_that_was_kept(opened):
-    """The same without a small disk: SQLite's own bound on pages, which the ballast lifts."""
+    """The same without a small disk: SQLite's own bound on pages, which the disk reserve lifts."""
     store = opened()
     store.write(insert("kept")).result()
 
@@ -167,13 +169,13 @@ def test_what_must_be_written_is_tried_again_in_the_room_that_was_kept(opened):
     store.maintain(bound).result()
     given = []
 
-    class Lifting(Ballast):
+    class Lifting(DiskReserve):
         def give(self, n_bytes=0):
             given.append(n_bytes)
             store._db.execute("PRAGMA max_page_count = 1000000").fetchall()
             return len(given) == 1
 
-    store._writer._ballast = Lifting(store.files.ballast)
+    store._writer._disk_reserve = Lifting(store.files.disk_reserve)
     with pytest.raises(StorageFull):
         store.write(insert(f"ordinary {BIG}")).result()
     assert not given
@@ -182,11 +184,11 @@ def test_what_must_be_written_is_tried_again_in_the_room_that_was_kept(opened):
 
 
 def test_the_ballast_is_given_in_pieces_and_taken_where_there_is_room(tmp_path):
-    ballast = Ballast(tmp_path / "ballast", reserve_bytes=4 << 20)
-    assert ballast.n_bytes == 1 << 20 and not ballast.give()
-    ballast.take(spare_bytes=1 << 60)
+    disk_reserve = DiskReserve(tmp_path / "ballast", reserve_bytes=4 << 20)
+    assert disk_reserve.n_bytes == 1 << 20 and not disk_reserve.give()
+    disk_reserve.take(spare_bytes=1 << 60)
     assert not (tmp_path / "ballast").exists(), "room that must stay free is not taken"
-    ballast.take()
-    assert [ballast.give(1 << 19) for _ in range(3)] == [True, True, False]
-    ballast.take()
+    disk_reserve.take()
+    assert [disk_reserve.give(1 << 19) for _ in range(3)] == [True, True, False]
+    disk_reserve.take()
     assert (tmp_path / "ballast").stat().st_size == 1 << 20

@@ -10,10 +10,10 @@ import pytest
 from edgeagent.errors import BadRequest, Forbidden, LegalHold, NotFound, StoreDamaged
 from edgeagent.store import audit, erasure, export, ownership, residue_scan, row_deletion
 from edgeagent.store.clock import BUILD_MS, DeviceClock
-from edgeagent.store.database import Database, Options
+from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.database_files import beside
 from edgeagent.store.database_pages import decrypted
-from edgeagent.store.erasure import Places, Request
+from edgeagent.store.erasure import ErasureRequest, ErasureScope
 from edgeagent.store.ownership import Selector
 from edgeagent.store.retention import Sweeper
 from tests.store.rows import conversation, feedback, item, n_rows, request, transcript
@@ -37,7 +37,7 @@ def store(opened):
 
 @pytest.fixture
 def places(folder):
-    return Places(folder.parent)
+    return ErasureScope(folder.parent)
 
 
 def seed(db):
@@ -80,7 +80,7 @@ def page_hits(store, *paths):
 
 
 def erase(store, places, selector, **options):
-    return erasure.erase(store, KEY, Request(selector, "cli:test", **options), places)
+    return erasure.erase(store, KEY, ErasureRequest(selector, "cli:test", **options), places)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_caches_elsewhere_are_told_to_forget(store, folder):
         told.append(selector)
         return ["prefix caches"]
 
-    places = Places(folder.parent, forget=forget)
+    places = ErasureScope(folder.parent, forget=forget)
     receipt = erase(store, places, Selector(conversation="conv_c"))
     assert told == [Selector(conversation="conv_c")]
     assert receipt.forgotten == ["prefix caches"]
@@ -337,11 +337,11 @@ def test_an_erasure_that_was_cut_short_is_cleaned_up_by_the_next_sweep(store, pl
 
 
 def test_a_store_in_plain_text_is_searched_as_well(folder):
-    with Database(folder, None, Options(0.0, 0)) as store:
+    with Database(folder, None, StoreOptions(0.0, 0)) as store:
         store.write(seed).result()
         store.checkpoint().result()
         assert raw_hits(folder)
-        receipt = erase(store, Places(folder.parent), Selector(owner="ann"))
+        receipt = erase(store, ErasureScope(folder.parent), Selector(owner="ann"))
         assert receipt.is_gone
         assert raw_hits(folder) == {}
 

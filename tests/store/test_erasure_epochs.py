@@ -15,7 +15,7 @@ from edgeagent.serving.archive import Archive
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.items import shown_message
 from edgeagent.store import erasure_epochs
-from edgeagent.store.erasure_epochs import Mark
+from edgeagent.store.erasure_epochs import ContentOrigin
 from edgeagent.store.items import Item
 from edgeagent.store.ownership import Selector
 from edgeagent.store.responses import StoredResponse
@@ -68,9 +68,9 @@ def test_an_erasure_refuses_what_it_meant(store, who, is_refused):
     seen = store.read(erasure_epochs.newest)
     erase(store, **who)
     for mark, expected in (
-        (Mark(seen, "ann", ["p0", "p1"], "c"), is_refused),
-        (Mark(seen + 1, "ann", ["p1"], "c"), False),
-        (Mark(None, "ann", ["p1"], "c"), False),
+        (ContentOrigin(seen, "ann", ["p0", "p1"], "c"), is_refused),
+        (ContentOrigin(seen + 1, "ann", ["p1"], "c"), False),
+        (ContentOrigin(None, "ann", ["p1"], "c"), False),
     ):
         names = store.journal.pseudonym
         with pytest.raises(Erased) if expected else nullcontext():
@@ -85,8 +85,8 @@ def test_a_request_older_than_all_that_is_known_is_refused(store, monkeypatch):
     assert store.read(lambda db: db.execute("select count(*) from erasure").fetchone()[0]) == 3
     names = store.journal.pseudonym
     with pytest.raises(Erased):
-        store.read(lambda db: erasure_epochs.check(db, names, Mark(seen, "ann")))
-    store.read(lambda db: erasure_epochs.check(db, names, Mark(seen + 2, "ann")))
+        store.read(lambda db: erasure_epochs.check(db, names, ContentOrigin(seen, "ann")))
+    store.read(lambda db: erasure_epochs.check(db, names, ContentOrigin(seen + 2, "ann")))
 
 
 def test_the_table_of_erasures_holds_no_names(store):

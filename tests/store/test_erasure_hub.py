@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from edgeagent.serving.terminal_history import forget_history
-from edgeagent.store.erasure_hub import ErasureHub, Gone
+from edgeagent.store.erasure_hub import DeletedContent, ErasureHub
 from edgeagent.store.ownership import Selector
 
 
@@ -25,7 +25,7 @@ async def test_a_place_that_fails_keeps_no_other_from_forgetting(caplog):
     hub = ErasureHub()
     for each in (place(told, "a"), place(told, "b", RuntimeError("no")), place(told, "c")):
         hub.register(*each)
-    assert await hub.forget(Gone("delete", "ann")) == ["a", "c"]
+    assert await hub.forget(DeletedContent("delete", "ann")) == ["a", "c"]
     assert told == [("a", "delete"), ("b", "delete"), ("c", "delete")]
     assert "not_forgotten place='b'" in caplog.text
 
@@ -41,7 +41,7 @@ async def test_a_thread_waits_until_every_place_has_forgotten():
     told: list[tuple[str, str]] = []
     hub = ErasureHub()
     hub.register(*place(told, "a"))
-    gone = Gone.erased(Selector(owner="ann"))
+    gone = DeletedContent.erased(Selector(owner="ann"))
     assert await asyncio.to_thread(hub.forget_from_thread, gone) == [], "nothing is held yet"
     hub.start()
     assert await asyncio.to_thread(hub.forget_from_thread, gone) == ["a"]
@@ -57,8 +57,8 @@ async def test_a_thread_waits_until_every_place_has_forgotten():
     ],
 )
 def test_only_an_erasure_of_everything_takes_rows_without_content(selector, is_whole):
-    assert Gone.erased(selector).is_whole_owner == is_whole
-    assert not Gone("delete", selector.owner).is_whole_owner
+    assert DeletedContent.erased(selector).is_whole_owner == is_whole
+    assert not DeletedContent("delete", selector.owner).is_whole_owner
 
 
 def test_the_input_history_of_an_earlier_version_is_removed_and_a_link_is_left(tmp_path):

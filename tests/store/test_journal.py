@@ -12,7 +12,7 @@ import pytest
 from edgeagent.errors import StoreLocked
 from edgeagent.store import journal as journals
 from edgeagent.store.database_files import StoreFiles
-from edgeagent.store.journal import Journal, Place
+from edgeagent.store.journal import Journal, JournalPosition
 from edgeagent.store.journal_replay import selector_entry
 from edgeagent.store.ownership import Selector
 from edgeagent.store.store_key import Secret
@@ -117,9 +117,9 @@ def test_a_place_tells_a_longer_journal_from_a_shorter_and_from_another(journal)
     journal.append("revoke", "key_1")
     found = journal.read()
     assert found.holds(at_start) and found.holds(place) and found.holds(found.head)
-    assert not found.holds(Place(place.id, 3, b"x" * 32)), "longer than this one"
-    assert not found.holds(Place(place.id, 1, b"x" * 32)), "went another way"
-    assert not found.holds(Place("other", 1, place.mac))
+    assert not found.holds(JournalPosition(place.id, 3, b"x" * 32)), "longer than this one"
+    assert not found.holds(JournalPosition(place.id, 1, b"x" * 32)), "went another way"
+    assert not found.holds(JournalPosition("other", 1, place.mac))
 
 
 def test_many_entries_are_compacted_to_what_they_said(journal, files, secret, monkeypatch):

@@ -76,7 +76,7 @@ def test_while_nothing_is_committed_a_key_is_looked_up_once_and_a_guess_each_tim
 def test_another_connection_begins_anew(opened):
     """Versions of two connections may be alike and mean different states."""
     store = opened()
-    memory = memories.KeyMemory()
+    memory = memories.KeyCache()
     store.read(memory.look)
     store.write(lambda db: keys.create(db, SPEC, 1)).result()
     assert memory.is_any_made is False

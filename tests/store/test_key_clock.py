@@ -6,8 +6,8 @@ import pytest
 
 from edgeagent.errors import InvalidParameter
 from edgeagent.store import clock, key_clock
-from edgeagent.store.clock import BUILD_MS, Reading
-from edgeagent.store.database import Database, Options
+from edgeagent.store.clock import BUILD_MS, ClockReading
+from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.retention import Sweeper
@@ -23,8 +23,8 @@ class Device:
     def __init__(self) -> None:
         self.wall_ms, self.since_boot_s, self.boot, self.synced = NOW, 1000.0, "a", False
 
-    def read(self) -> Reading:
-        return Reading(self.wall_ms, self.since_boot_s, self.boot, self.synced)
+    def read(self) -> ClockReading:
+        return ClockReading(self.wall_ms, self.since_boot_s, self.boot, self.synced)
 
     def runs(self, ms: int) -> None:
         self.wall_ms += ms
@@ -53,7 +53,7 @@ def daemon(folder, secret, device, monkeypatch):
 
     def daemon():
         stop()
-        store = Database(folder, secret, Options(reserve_bytes=0))
+        store = Database(folder, secret, StoreOptions(reserve_bytes=0))
         opened.append((Keyring(store, store.files.database, lambda: store, device=device), store))
         return opened[-1]
 

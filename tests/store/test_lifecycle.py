@@ -8,7 +8,7 @@ from pathlib import Path
 from edgeagent.settings import Settings, resolve
 from edgeagent.store import client_deletion, conversations, database, journal
 from edgeagent.store.database import open_store
-from edgeagent.store.lifecycle import Custody
+from edgeagent.store.lifecycle import DataLifecycle
 from tests.commands import run_here
 from tests.conftest import SMOLLM, serving, wait_for
 
@@ -22,7 +22,7 @@ def settings_in(state: Path, **values: object) -> Settings:
 async def test_a_backup_is_taken_when_the_newest_is_too_old_or_from_the_future(tmp_path: Path):
     settings = settings_in(tmp_path / "state", store_backup_hours=24)
     with open_store(settings) as store:
-        custody = Custody(store, settings)
+        custody = DataLifecycle(store, settings)
         for n, age_s in ((1, None), (1, 3600), (2, 25 * 3600), (3, -3600)):
             if age_s is not None:
                 newest = store.backups.listed()[-1].path
@@ -39,13 +39,15 @@ async def test_a_long_journal_is_cut_once_no_backup_needs_it(tmp_path: Path, mon
     monkeypatch.setattr(database, "LONG_ENTRIES", 4)
     settings = settings_in(tmp_path / "state", store_backup_hours=24, store_backups=2)
     with open_store(settings) as store:
-        custody = Custody(store, settings)
+        custody = DataLifecycle(store, settings)
         custody._back_up()
         for _ in range(5):
             made = store.write(
                 lambda db: conversations.create(db, "ann", metadata={}, now_ms=1)
             ).result()
-            client_deletion.delete(store, client_deletion.Target("conversation", made["id"], "ann"))
+            client_deletion.delete(
+                store, client_deletion.DeletionTarget("conversation", made["id"], "ann")
+            )
         for n_backups, n_entries in ((2, 5), (2, 0), (2, 0)):
             custody._back_up()
             assert len(store.backups.listed()) == n_backups
@@ -56,7 +58,7 @@ async def test_a_long_journal_is_cut_once_no_backup_needs_it(tmp_path: Path, mon
 async def test_no_backup_is_taken_where_none_is_wanted(tmp_path: Path):
     settings = settings_in(tmp_path / "state", store_backup_hours=0)
     with open_store(settings) as store:
-        Custody(store, settings)._back_up()
+        DataLifecycle(store, settings)._back_up()
         assert store.backups.listed() == []
 
 

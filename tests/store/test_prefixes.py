@@ -11,7 +11,7 @@ import pytest
 from edgeagent.errors import StoreDamaged
 from edgeagent.store import conversations, items, prefix_files, prefixes, responses, row_deletion
 from edgeagent.store.items import Item
-from edgeagent.store.prefixes import Piece
+from edgeagent.store.prefixes import PrefixPiece
 from edgeagent.store.responses import StoredResponse
 
 NOW = 1_790_000_000_000
@@ -21,13 +21,13 @@ def tokens(*numbers: int) -> bytes:
     return array("i", numbers).tobytes()
 
 
-def piece(response_id: str, **fields) -> Piece:
+def piece(response_id: str, **fields) -> PrefixPiece:
     given = {
         "id": prefixes.new_name(), "owner": "ann", "scope": "key_1", "thread": response_id,
         "response_id": response_id, "fits": "f", "base_id": None, "first": 0,
         "tokens": tokens(1, 2, 3), "key": prefixes.new_key(), "n_bytes": 0, "used_ms": NOW,
     }  # fmt: skip
-    return Piece(**(given | fields))
+    return PrefixPiece(**(given | fields))
 
 
 def answer(db, name: str, **fields) -> str:
@@ -124,14 +124,14 @@ def test_the_threads_that_were_not_used_for_longest_make_room(conn):
     assert prefixes.shrink(conn, 0) == 2
 
 
-def written(folder: Path, data: list[bytes], **fields) -> Piece:
+def written(folder: Path, data: list[bytes], **fields) -> PrefixPiece:
     """A piece of records with one token each."""
     made = piece("r", tokens=tokens(*range(len(data))), **fields)
     size = sum(prefix_files.append(folder, made, n, n, n + 1, each) for n, each in enumerate(data))
     return msgspec.structs.replace(made, n_bytes=size)
 
 
-def chain(made: Piece) -> prefixes.Chain:
+def chain(made: PrefixPiece) -> prefixes.PrefixChain:
     return prefixes.chains([made])[made.id]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.store.database import Database, Options
+from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.ownership import TABLES, Selector, counts
 from edgeagent.store.query_views import HIDDEN, READABLE, open_views
 from edgeagent.store.sql import scalar
@@ -13,7 +13,7 @@ from tests.store.rows import conversation, feedback, request, transcript
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    with Database(tmp_path_factory.mktemp("store"), None, Options(reserve_bytes=0)) as store:
+    with Database(tmp_path_factory.mktemp("store"), None, StoreOptions(reserve_bytes=0)) as store:
 
         def fill(db):
             conversation(db, "c", subject="p")

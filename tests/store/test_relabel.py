@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edgeagent.store import conversations, feedback, ownership, responses
-from edgeagent.store.database import Database, Options
+from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.migrations import MIGRATIONS
 from edgeagent.store.ownership import Selector
 from tests.store.rows import NOW, conversation, item, n_rows, request, transcript
@@ -121,10 +121,10 @@ def test_an_older_store_is_put_right(folder, secret):
         stored(db, "chatcmpl-2", {}, subject="p8")
 
     before = tuple(step for step in MIGRATIONS if step.number < 4)
-    with Database(folder, secret, Options(reserve_bytes=0), before) as store:
+    with Database(folder, secret, StoreOptions(reserve_bytes=0), before) as store:
         do(store, fill)
         assert n_rows_of(store, "feedback") == 5
-    with Database(folder, secret, Options(reserve_bytes=0)) as store:
+    with Database(folder, secret, StoreOptions(reserve_bytes=0)) as store:
         left = store.read(
             lambda db: db.execute(
                 "select target_id, body from feedback left join feedback_content "

@@ -10,9 +10,9 @@ import pytest
 from edgeagent.cli.data import data
 from edgeagent.settings import resolve
 from edgeagent.store import audit, client_deletion, conversations, erasure
-from edgeagent.store.client_deletion import Target
+from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.database import open_store
-from edgeagent.store.erasure import Places, Request
+from edgeagent.store.erasure import ErasureRequest, ErasureScope
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.ownership import Selector
@@ -47,10 +47,10 @@ def history(tmp_path):
         store.backups.take()
         keyring.revoke(tablet.key.id, "test").result()
         erasure.erase(
-            store, audit.key_of(store.secret), Request(Selector(owner="erased"), "test"),
-            Places(state_dir=state),
+            store, audit.key_of(store.secret), ErasureRequest(Selector(owner="erased"), "test"),
+            ErasureScope(state_dir=state),
         )  # fmt: skip
-        assert client_deletion.delete(store, Target("conversation", row, "deleted"))
+        assert client_deletion.delete(store, DeletionTarget("conversation", row, "deleted"))
         talk(store, "later")
         keyring.close()
     return state, admin.secret, tablet.secret

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.store import audit, retention, row_deletion
-from edgeagent.store.clock import Reading, set_floor
+from edgeagent.store.clock import ClockReading, set_floor
 from edgeagent.store.retention import Purge, Sweeper, plan
 from tests.store.rows import (
     DAY,
@@ -36,7 +36,7 @@ class FakeClock:
         )
 
     def read(self):
-        return Reading(self.wall_ms, self.since_boot_s, self.boot, self.synced)
+        return ClockReading(self.wall_ms, self.since_boot_s, self.boot, self.synced)
 
     def run(self, seconds):
         """Time goes by as it should."""

@@ -17,8 +17,8 @@ import pytest
 from edgeagent.errors import EdgeAgentError, StoreLocked
 from edgeagent.store import conversations, erasure, recovery
 from edgeagent.store import journal as journals
-from edgeagent.store.database import Database, Options
-from edgeagent.store.erasure import Places, Request
+from edgeagent.store.database import Database, StoreOptions
+from edgeagent.store.erasure import ErasureRequest, ErasureScope
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.ownership import Selector
@@ -37,7 +37,7 @@ def state(tmp_path):
 def store_of(state, secret):
     @contextmanager
     def store_of(key=secret):
-        options = Options(reserve_bytes=0, anchor=state / "audit.anchor")
+        options = StoreOptions(reserve_bytes=0, anchor=state / "audit.anchor")
         with Database(state / "store", key, options) as store:
             keyring = Keyring(store, store.files.database, lambda: store)
             try:
@@ -195,7 +195,7 @@ def test_a_restored_backup_revives_neither_keys_nor_erased_rows(store_of, state)
         replaced = keyring.rotate(other.key.id, "test").result()
         key = store.secret.subkey("audit")
         done = erasure.erase(
-            store, key, Request(Selector(owner="ann"), "test"), Places(state_dir=state)
+            store, key, ErasureRequest(Selector(owner="ann"), "test"), ErasureScope(state_dir=state)
         )
         assert done.is_gone
     noise(state / "store" / "edgeagent.db")
@@ -219,8 +219,8 @@ def test_what_was_stored_after_an_erasure_stays_in_a_restored_backup(store_of, s
     with store_of() as (store, _keyring):
         talk(store, "ann")
         erasure.erase(
-            store, store.secret.subkey("audit"), Request(Selector(owner="ann"), "test"),
-            Places(state_dir=state),
+            store, store.secret.subkey("audit"), ErasureRequest(Selector(owner="ann"), "test"),
+            ErasureScope(state_dir=state),
         )  # fmt: skip
         talk(store, "ann")
         store.backups.take()
@@ -246,7 +246,8 @@ def test_an_erasure_that_was_cut_short_is_finished_at_the_next_start(store_of, s
             with pytest.raises(Stop):
                 erasure.erase(
                     store, store.secret.subkey("audit"),
-                    Request(Selector(owner="ann", subject="p1"), "test"), Places(state_dir=state),
+                    ErasureRequest(Selector(owner="ann", subject="p1"), "test"),
+                    ErasureScope(state_dir=state),
                 )  # fmt: skip
         assert names(store) == ["ann", "bob"]
     with store_of() as (store, _):
@@ -263,8 +264,8 @@ def test_an_erasure_that_failed_is_not_taken_up_on_data_that_came_later(
             patch.setattr(erasure, "_erase_batch", lambda *a, **k: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 erasure.erase(
-                    store, store.secret.subkey("audit"), Request(Selector(owner="ann"), "test"),
-                    Places(state_dir=state),
+                    store, store.secret.subkey("audit"), ErasureRequest(Selector(owner="ann"), "test"),
+                    ErasureScope(state_dir=state),
                 )  # fmt: skip
     with store_of() as (store, _):
         assert names(store) == ["ann"] and store.notices == []
@@ -372,7 +373,7 @@ def test_a_state_directory_copied_elsewhere_with_its_key_works(store_of, state, 
         made = keyring.create(SPEC, "test").result()
     copy = tmp_path / "elsewhere"
     shutil.copytree(state, copy)
-    with Database(copy / "store", secret, Options(anchor=copy / "audit.anchor")) as store:
+    with Database(copy / "store", secret, StoreOptions(anchor=copy / "audit.anchor")) as store:
         keyring = Keyring(store, store.files.database, lambda: store)
         assert enters(keyring, made.secret) == made.key.id
         keyring.close()
@@ -386,7 +387,7 @@ def test_a_daemon_that_stores_nothing_asks_for_its_keys_too(store_of, state, sec
         (state / "store" / lost).unlink()
         off = Keyring(
             None, path,
-            lambda: Database(state / "store", secret, Options(reserve_bytes=0, anchor=marker)),
+            lambda: Database(state / "store", secret, StoreOptions(reserve_bytes=0, anchor=marker)),
             anchor_path=marker,
         )  # fmt: skip
         assert enters(off) == "locked", lost
@@ -420,7 +421,7 @@ def history(tmp_path_factory):
     def keep(name):
         shutil.copytree(state, root / name)
 
-    options = Options(reserve_bytes=0, anchor=state / "audit.anchor")
+    options = StoreOptions(reserve_bytes=0, anchor=state / "audit.anchor")
     with Database(state / "store", key, options) as store:
         keyring = Keyring(store, store.files.database, lambda: store)
         talk(store, "ann")
@@ -435,8 +436,8 @@ def history(tmp_path_factory):
         keep("rolled back")
         keyring.revoke(tablet.key.id, "test").result()
         erasure.erase(
-            store, key.subkey("audit"), Request(Selector(owner="ann"), "test"),
-            Places(state_dir=state),
+            store, key.subkey("audit"), ErasureRequest(Selector(owner="ann"), "test"),
+            ErasureScope(state_dir=state),
         )  # fmt: skip
         keyring._publish()
         store.backups.take()
@@ -477,7 +478,7 @@ def test_no_change_of_files_lets_a_revoked_key_or_nobody_enter(history, tmp_path
     shutil.copytree(root / "now", state)
     for part, how in case.items():
         tamper(state, root, part, how)
-    options = Options(reserve_bytes=0, anchor=state / "audit.anchor")
+    options = StoreOptions(reserve_bytes=0, anchor=state / "audit.anchor")
     with Database(state / "store", key, options) as store:
         keyring = Keyring(store, store.files.database, lambda: store)
         found = enters(keyring), enters(keyring, tablet.secret), enters(keyring, admin.secret)
@@ -507,7 +508,7 @@ def test_all_three_from_one_earlier_moment_are_told_by_an_anchor_elsewhere_only(
         shutil.copytree(root / how, state)
         elsewhere = tmp_path / f"{state.name}.anchor"
         shutil.copy(root / anchor_state / "audit.anchor", elsewhere)
-        with Database(state / "store", key, Options(0.0, 0, anchor=elsewhere)) as store:
+        with Database(state / "store", key, StoreOptions(0.0, 0, anchor=elsewhere)) as store:
             keyring = Keyring(store, store.files.database, lambda: store)
             found = enters(keyring)
             keyring.close()

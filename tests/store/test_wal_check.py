@@ -69,4 +69,4 @@ def test_a_log_that_is_cut_short_is_an_ordinary_power_cut(cut, opened, n_bytes):
 
 
 def test_no_log_is_sound(tmp_path):
-    assert wal_check.read(tmp_path / "none") == wal_check.Log(True, ())
+    assert wal_check.read(tmp_path / "none") == wal_check.WalSummary(True, ())

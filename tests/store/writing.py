@@ -15,7 +15,7 @@ import sys
 import threading
 from pathlib import Path
 
-from edgeagent.store.database import Database, Options
+from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.store_key import Secret
 from tests.store.conftest import SCHEMA, insert
 
@@ -39,7 +39,7 @@ def rounds(store: Database, name: str, count: range | itertools.count[int]) -> N
 def main() -> None:
     folder, key, n_threads, n_rounds, synchronous = sys.argv[1:]
     secret = Secret(bytes.fromhex(key), "the test")
-    options = Options(reserve_bytes=0, synchronous=synchronous)  # type: ignore[arg-type]
+    options = StoreOptions(reserve_bytes=0, synchronous=synchronous)  # type: ignore[arg-type]
     with Database(Path(folder), secret, options, SCHEMA) as store:
         store.maintain(lambda db: db.execute("PRAGMA wal_autocheckpoint = 60").fetchall()).result()
         count = range(int(n_rounds)) if int(n_rounds) else itertools.count()

@@ -39,7 +39,7 @@ from edgeagent.api.ollama.model_schemas import (
 from edgeagent.api.ollama.schemas import OllamaError, plain_name
 from edgeagent.api.openai.schemas.models import template_body
 from edgeagent.catalog.gguf.model_facts import ModelFacts
-from edgeagent.catalog.model_summary import Card
+from edgeagent.catalog.model_summary import ModelSummary
 from edgeagent.errors import BadRequest
 from edgeagent.routing.tasks import capabilities
 from edgeagent.serving.model_cards import LoadedCard, ModelCards
@@ -212,7 +212,7 @@ def _refusal(method: HttpMethod, path: str, command: str) -> HTTPRouteHandler:
     return refuse
 
 
-def _capabilities(card: Card, facts: ModelFacts, models: ModelAdmin) -> list[str]:
+def _capabilities(card: ModelSummary, facts: ModelFacts, models: ModelAdmin) -> list[str]:
     is_assistant = card.task == "generate" and models.is_assistant(card.id)
     found = capabilities(
         card.task, card.template, is_assistant=is_assistant, has_template=facts.has_chat_template
@@ -232,7 +232,7 @@ def _rows(vectors: Vectors) -> list[list[float]]:
     ]
 
 
-def _tagged(card: Card) -> ModelListing:
+def _tagged(card: ModelSummary) -> ModelListing:
     name = f"{card.id}:latest"
     return ModelListing(
         name=name,
@@ -257,7 +257,7 @@ def _loaded(found: LoadedCard) -> LoadedModel:
     )
 
 
-def _details(card: Card) -> Details:
+def _details(card: ModelSummary) -> Details:
     return Details(
         family=card.family,
         families=[card.family] if card.family else [],

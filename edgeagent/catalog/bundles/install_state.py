@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from edgeagent.catalog.bundles.manifest import MANIFEST, Manifest
+from edgeagent.catalog.bundles.manifest import MANIFEST, BundleManifest
 from edgeagent.catalog.install_record import read_record
 from edgeagent.catalog.model_ids import folder_name
 from edgeagent.catalog.toml_text import to_toml
@@ -79,7 +79,7 @@ class BundleFolder:
     def profile(self, profile: str) -> Path:
         return self.profiles / f"{profile}.toml"
 
-    def wheels(self, manifest: Manifest) -> Path:
+    def wheels(self, manifest: BundleManifest) -> Path:
         return self.root / "wheels" / manifest.name / str(manifest.version)
 
     @contextmanager
@@ -114,7 +114,7 @@ class BundleFolder:
                 f" ({error}): delete that file to accept any version"
             ) from error
 
-    def check_version(self, manifest: Manifest, manifest_sha256: str) -> None:
+    def check_version(self, manifest: BundleManifest, manifest_sha256: str) -> None:
         """Refuse a bundle older than the last of its name, or another one of the same version.
 
         Raises: BundleRefused. The identical bundle may be installed again, which repairs.
@@ -133,7 +133,7 @@ class BundleFolder:
             param=MANIFEST,
         )
 
-    def _check_models(self, manifest: Manifest) -> None:
+    def _check_models(self, manifest: BundleManifest) -> None:
         """Refuse to replace a model by an older one that comes in a bundle of another name.
 
         Raises: BundleRefused.
@@ -182,7 +182,7 @@ class BundleFolder:
                     )
         return found
 
-    def record(self, manifest: Manifest, manifest_sha256: str, key_id: str) -> None:
+    def record(self, manifest: BundleManifest, manifest_sha256: str, key_id: str) -> None:
         """Remember that this bundle is installed. Raises: OSError."""
         state = BundleState(
             name=manifest.name,
@@ -208,7 +208,7 @@ class BundleFolder:
         return self._counters / f"{name}.toml"
 
 
-def _digest_of(manifest: Manifest, model_id: str) -> str:
+def _digest_of(manifest: BundleManifest, model_id: str) -> str:
     """What tells a model of a bundle from another: the digests of its files, without its record."""
     _, *parts = manifest.of_model(model_id)
     return _together(part.sha256 for part in parts)

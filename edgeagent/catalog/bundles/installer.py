@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeagent.catalog.bundles.install_state import BundleFolder
-from edgeagent.catalog.bundles.manifest import CATALOG, PROFILE, Part, refused
+from edgeagent.catalog.bundles.manifest import CATALOG, PROFILE, BundlePart, refused
 from edgeagent.catalog.bundles.reader import Bundle, open_bundle
 from edgeagent.catalog.bundles.signing import TrustList
 from edgeagent.catalog.catalog_file import Bundled, Entry, LocalPath, Variant, parse_catalog
@@ -142,7 +142,9 @@ def _models(bundle: Bundle) -> list[tuple[Entry, Variant, Bundled]]:
     return wanted
 
 
-def _record(bundle: Bundle, model_id: str, part: Part, parts: list[Part]) -> InstalledModel:
+def _record(
+    bundle: Bundle, model_id: str, part: BundlePart, parts: list[BundlePart]
+) -> InstalledModel:
     try:
         record = parse_record(bundle.text(part.name), Path())
     except (ValueError, RecursionError) as error:
@@ -156,7 +158,7 @@ def _record(bundle: Bundle, model_id: str, part: Part, parts: list[Part]) -> Ins
     return record
 
 
-def _source(bundle: Bundle, part: Part) -> Bundled:
+def _source(bundle: Bundle, part: BundlePart) -> Bundled:
     title = f"{bundle.manifest.name}@{bundle.manifest.version}"
     return Bundled(
         path=str(bundle.path),

@@ -57,7 +57,7 @@ RECORD = "installed.toml"
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BundlePart(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file of a bundle. `size_bytes` of its content, without tar header and padding."""
 
     name: str
@@ -70,7 +70,7 @@ class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.name.endswith(".toml")
 
 
-class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BundleManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The list. `created` in UTC (ISO 8601); `version` only ever grows for one `name`.
 
     `models` holds ids; `profile` is the name of the profile in profile.toml.
@@ -83,21 +83,21 @@ class Manifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     made_by: Annotated[str, msgspec.Meta(max_length=100)]
     profile: Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)] | None
     models: tuple[str, ...]
-    parts: Annotated[tuple[Part, ...], msgspec.Meta(max_length=MAX_PARTS)]
+    parts: Annotated[tuple[BundlePart, ...], msgspec.Meta(max_length=MAX_PARTS)]
 
     @property
     def title(self) -> str:
         return f"{self.name} version {self.version}"
 
     @property
-    def wheels(self) -> list[Part]:
+    def wheels(self) -> list[BundlePart]:
         return [part for part in self.parts if part.name.startswith("wheels/")]
 
-    def part(self, name: str) -> Part:
+    def part(self, name: str) -> BundlePart:
         """The part of that name, which must be listed."""
         return next(part for part in self.parts if part.name == name)
 
-    def of_model(self, model_id: str) -> list[Part]:
+    def of_model(self, model_id: str) -> list[BundlePart]:
         """The parts of a model, its record first."""
         prefix = f"models/{folder_name(model_id)}/"
         found = [part for part in self.parts if part.name.startswith(prefix)]
@@ -147,10 +147,10 @@ def verify(manifest: bytes, line: bytes, trust: TrustList) -> PublicKey:
     return key
 
 
-def decode(data: bytes) -> Manifest:
+def decode(data: bytes) -> BundleManifest:
     """The manifest in `data`, whose signature has been verified. Raises: BundleRefused."""
     try:
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = msgspec.json.decode(data, type=BundleManifest)
     except (msgspec.DecodeError, RecursionError) as error:
         raise refused(MANIFEST, f"cannot be read ({error})", "make the bundle again") from error
     if manifest.format != FORMAT:
@@ -164,7 +164,7 @@ def decode(data: bytes) -> Manifest:
     return manifest
 
 
-def check(manifest: Manifest) -> None:
+def check(manifest: BundleManifest) -> None:
     """What no single field shows: names, doubles, models without a record. Raises: BundleRefused."""
     seen: set[str] = set()
     for part in manifest.parts:
@@ -181,7 +181,7 @@ def check(manifest: Manifest) -> None:
         raise refused(PROFILE, f"does not go with the profile {manifest.profile!r} that is named")
 
 
-def _check_models(manifest: Manifest) -> None:
+def _check_models(manifest: BundleManifest) -> None:
     bad = [model_id for model_id in manifest.models if not is_id(model_id)]
     if bad or len(set(manifest.models)) != len(manifest.models):
         raise refused(MANIFEST, f"lists the models {manifest.models}, one of them wrongly")

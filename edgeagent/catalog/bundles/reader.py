@@ -26,8 +26,8 @@ from edgeagent.catalog.bundles.manifest import (
     MAX_MANIFEST_BYTES,
     SIGNATURE,
     SIGNATURE_PART_BYTES,
-    Manifest,
-    Part,
+    BundleManifest,
+    BundlePart,
     decode,
     padding,
     refused,
@@ -49,11 +49,11 @@ class Bundle:
         data = self._read_manifest()
         line = self._read_member(SIGNATURE, SIGNATURE_PART_BYTES)
         self.key: PublicKey = verify(data, line, trust)
-        self.manifest: Manifest = decode(data)
+        self.manifest: BundleManifest = decode(data)
         self.manifest_sha256 = hashlib.sha256(data).hexdigest()
         self._offsets = self._check_container(file.tell())
 
-    def offset(self, part: Part) -> int:
+    def offset(self, part: BundlePart) -> int:
         """Where the content of a part begins, in bytes."""
         return self._offsets[part.name]
 
@@ -66,7 +66,7 @@ class Bundle:
                 done += len(chunk)
                 progress("verify", done, total)
 
-    def chunks(self, part: Part) -> Iterator[bytes]:
+    def chunks(self, part: BundlePart) -> Iterator[bytes]:
         """The content of a part in pieces. Raises: BundleRefused after the last if it was changed."""
         digest, left = hashlib.sha256(), part.size_bytes
         self._file.seek(self.offset(part))

@@ -28,8 +28,8 @@ from edgeagent.catalog.bundles.manifest import (
     PROFILE,
     RECORD,
     SIGNATURE,
-    Manifest,
-    Part,
+    BundleManifest,
+    BundlePart,
     check,
     padding,
     signature_line,
@@ -46,7 +46,7 @@ from edgeagent.errors import BundleRefused, InstallFailed
 
 
 @dataclass(frozen=True, slots=True)
-class Contents:
+class BundleContents:
     """What goes into a bundle. `profile` is a name and its TOML text."""
 
     name: str
@@ -57,10 +57,10 @@ class Contents:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _PartSource:
     """A part and where its bytes are: a file, or memory."""
 
-    part: Part
+    part: BundlePart
     content: Path | bytes
 
     def chunks(self) -> Iterator[bytes]:
@@ -73,12 +73,12 @@ class _Piece:
 
 def write_bundle(
     out: Path,
-    contents: Contents,
+    contents: BundleContents,
     library: Library,
     catalog: Catalog,
     key: SigningKey,
     progress: Progress = no_progress,
-) -> Manifest:
+) -> BundleManifest:
     """Write the bundle file `out` and its signature beside it, neither of which may exist, and return
     the manifest.
 
@@ -108,8 +108,8 @@ def write_bundle(
     return manifest
 
 
-def _manifest(contents: Contents, pieces: Iterable[_Piece]) -> Manifest:
-    manifest = Manifest(
+def _manifest(contents: BundleContents, pieces: Iterable[_PartSource]) -> BundleManifest:
+    manifest = BundleManifest(
         format=FORMAT,
         name=contents.name,
         version=contents.version,
@@ -121,7 +121,7 @@ def _manifest(contents: Contents, pieces: Iterable[_Piece]) -> Manifest:
     )
     try:
         # A struct that is built is not checked by msgspec, one that is converted is.
-        msgspec.convert(msgspec.to_builtins(manifest), Manifest)
+        msgspec.convert(msgspec.to_builtins(manifest), BundleManifest)
     except msgspec.ValidationError as error:
         raise BundleRefused(
             f"Bundle {contents.name[:80]!r} cannot be made ({error}): a name has lower-case"
@@ -138,13 +138,13 @@ def minisig_of(bundle: Path) -> Path:
     return bundle.with_name(bundle.name + minisign.SUFFIX)
 
 
-def _comment(manifest: Manifest) -> str:
+def _comment(manifest: BundleManifest) -> str:
     """What minisign shows of a bundle that it has verified."""
     return f"edgeagent bundle {manifest.title}, made {manifest.created}"
 
 
 def _content(
-    manifest: bytes, pieces: list[_Piece], key: SigningKey, progress: Progress
+    manifest: bytes, pieces: list[_PartSource], key: SigningKey, progress: Progress
 ) -> Iterator[bytes]:
     """The bundle file from its first to its last byte."""
     for name, data in ((MANIFEST, manifest), (SIGNATURE, signature_line(key, manifest))):
@@ -182,8 +182,8 @@ def _replacing(out: Path) -> Iterator[BinaryIO]:
 
 
 def _pieces(
-    contents: Contents, library: Library, catalog: Catalog, progress: Progress
-) -> Iterator[_Piece]:
+    contents: BundleContents, library: Library, catalog: Catalog, progress: Progress
+) -> Iterator[_PartSource]:
     if contents.models:
         yield _text(CATALOG, _catalog_text(contents.models, catalog))
     if contents.profile is not None:
@@ -201,7 +201,7 @@ def _pieces(
             yield _file(f"wheels/{path.name}", path, sha256_of(path, progress))
 
 
-def _of_model(model: InstalledModel, progress: Progress) -> Iterator[_Piece]:
+def _of_model(model: InstalledModel, progress: Progress) -> Iterator[_PartSource]:
     digests: dict[str, str | None] = {model.file: None, **model.digests()}
     record = f"models/{folder_name(model.id)}/{RECORD}"
     # Where the id came from the name of a dropped-in file, the file takes its name from the id.
@@ -246,11 +246,11 @@ def _tree(entry: Entry) -> dict[str, object]:
     return tree
 
 
-def _text(name: str, text: str) -> _Piece:
+def _text(name: str, text: str) -> _PartSource:
     data = text.encode()
     sha256 = hashlib.sha256(data).hexdigest()
-    return _Piece(Part(name=name, size_bytes=len(data), sha256=sha256), data)
+    return _PartSource(BundlePart(name=name, size_bytes=len(data), sha256=sha256), data)
 
 
-def _file(name: str, path: Path, sha256: str) -> _Piece:
-    return _Piece(Part(name=name, size_bytes=path.stat().st_size, sha256=sha256), path)
+def _file(name: str, path: Path, sha256: str) -> _PartSource:
+    return _PartSource(BundlePart(name=name, size_bytes=path.stat().st_size, sha256=sha256), path)

@@ -25,7 +25,7 @@ def open_regular(path: Path) -> io.FileIO:
     return io.FileIO(path, "r", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK))
 
 
-class Cursor:
+class ByteCursor:
     """One pass over the first `max_bytes` bytes of one file, on one thread.
 
     `window` holds the bytes from `window_at` on; `pos` is the next unread one in it.

@@ -3,7 +3,7 @@
 llama.cpp parses this header in C++ and some headers kill it, so every file passes through here
 first. Nothing is allocated for a count before the bytes that the count promises are known to
 exist; long arrays (the vocabulary) are stepped over and only counted; everything has a bound in
-`Limits`. Whether the numbers make sense together is `soundness.check`'s question; this file only
+`HeaderLimits`. Whether the numbers make sense together is `soundness.check`'s question; this file only
 answers whether the header can be read and whether its tensors lie inside the file.
 
     read_header(path) -> Header          the bytes, as typed values
@@ -22,7 +22,7 @@ from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeagent.catalog.gguf.byte_cursor import Cursor, open_regular
+from edgeagent.catalog.gguf.byte_cursor import ByteCursor, open_regular
 from edgeagent.catalog.gguf.ggml_types import GGML_TYPES, GGMLType
 from edgeagent.errors import GGUFRefused
 
@@ -46,7 +46,7 @@ _SCALARS: dict[int, tuple[str, struct.Struct]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class HeaderLimits:
     """Bounds on one header. The defaults are about four times the largest ordinary model."""
 
     # 262k tokens of Gemma with scores, types and merges take about 12 MB.
@@ -69,7 +69,7 @@ Scalar = bool | int | float | str
 
 
 @dataclass(frozen=True, slots=True)
-class Array:
+class ArrayValue:
     """An array value. `values` is None where the array was long enough to be stepped over.
 
     `n_distinct` counts different non-empty strings plus all empty ones; only the vocabulary has it.
@@ -81,7 +81,7 @@ class Array:
     n_distinct: int | None = None
 
 
-Value = Scalar | Array
+Value = Scalar | ArrayValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class Header:
     file_bytes: int
 
 
-def read_header(path: Path | str, limits: Limits | None = None) -> Header:
+def read_header(path: Path | str, limits: HeaderLimits | None = None) -> Header:
     """Read and bound-check the header of the GGUF file at `path`.
 
     Reads at most `limits.max_header_bytes`; memory stays within a few times the kept values.
@@ -125,17 +125,17 @@ def read_header(path: Path | str, limits: Limits | None = None) -> Header:
     path = Path(path)
     try:
         with open_regular(path) as file:
-            return _Reader(path, file, limits or Limits()).header()
+            return _Reader(path, file, limits or HeaderLimits()).header()
     except (OSError, ValueError) as error:
         raise GGUFRefused(
             f"{path.name!r} cannot be read ({error}): check the path and its permissions"
         ) from error
 
 
-class _Reader(Cursor):
+class _Reader(ByteCursor):
     """Reads the parts of a GGUF header in their order."""
 
-    def __init__(self, path: Path, file: io.FileIO, limits: Limits) -> None:
+    def __init__(self, path: Path, file: io.FileIO, limits: HeaderLimits) -> None:
         super().__init__(path, file, limits.max_header_bytes)
         self.limits = limits
 
@@ -183,7 +183,7 @@ class _Reader(Cursor):
         value = self.unpack(_SCALARS[kind][1], what)
         return bool(value) if kind == _BOOL else value
 
-    def _array(self, key: str) -> Array:
+    def _array(self, key: str) -> ArrayValue:
         what = f"array {key!r}"
         kind = int(self.unpack(struct.Struct("<I"), f"the item type of {what}"))
         bound = self.limits.max_tokens if key == TOKENS_KEY else self.limits.max_array_items
@@ -194,16 +194,16 @@ class _Reader(Cursor):
         self.need(n_items * item_bytes, what)
         name = "string" if kind == _STRING else _SCALARS[kind][0]
         if key == TOKENS_KEY and kind == _STRING:
-            return Array(name, n_items, n_distinct=self._count_distinct(n_items, what))
+            return ArrayValue(name, n_items, n_distinct=self._count_distinct(n_items, what))
         if n_items <= self.limits.keep_items:
             values = tuple(self._scalar(kind, what) for _ in range(n_items))
-            return Array(name, n_items, values)
+            return ArrayValue(name, n_items, values)
         if kind == _STRING:
             for _ in self.strings(n_items, what, self.limits.max_string_bytes):
                 pass
         else:
             self.skip(n_items * item_bytes, what)
-        return Array(name, n_items)
+        return ArrayValue(name, n_items)
 
     def _count_distinct(self, n_items: int, what: str) -> int:
         """How many different strings follow; every empty one counts as different.

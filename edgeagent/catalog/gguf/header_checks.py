@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import re
 
-from edgeagent.catalog.gguf.header import TOKENS_KEY, Array, Header
-from edgeagent.catalog.gguf.metadata import NO_TOKEN, Fields
+from edgeagent.catalog.gguf.header import TOKENS_KEY, ArrayValue, Header
+from edgeagent.catalog.gguf.metadata import NO_TOKEN, HeaderMetadata
 
 # llama.cpp's own array bounds: LLAMA_MAX_LAYERS and LLAMA_MAX_EXPERTS.
 MAX_LAYERS = 512
@@ -40,7 +40,7 @@ _POSITIVE = (".ssm.conv_kernel", ".ssm.inner_size", ".ssm.state_size", ".shortco
 
 def check(header: Header) -> None:
     """Raise GGUFRefused if the model that `header` describes contradicts itself."""
-    fields = Fields(header)
+    fields = HeaderMetadata(header)
     _check_kind(fields)
     n_layers = _check_layers(fields)
     _check_width(fields)
@@ -51,7 +51,7 @@ def check(header: Header) -> None:
     _check_vocabulary(fields)
 
 
-def _check_kind(fields: Fields) -> None:
+def _check_kind(fields: HeaderMetadata) -> None:
     kind = fields.text("general.type")
     if kind in _NOT_MODELS:
         raise fields.refused(f"is {_NOT_MODELS[kind]}", "name the file of a whole model")
@@ -74,7 +74,7 @@ def _check_kind(fields: Fields) -> None:
     fields.count("general.quantization_version", 0, 65535)
 
 
-def _check_layers(fields: Fields) -> int:
+def _check_layers(fields: HeaderMetadata) -> int:
     n_layers = fields.required(".block_count", 1, MAX_LAYERS)
     fields.count(".nextn_predict_layers", 0, n_layers)
     fields.count(".leading_dense_block_count", 0, n_layers)
@@ -93,7 +93,7 @@ def _check_layers(fields: Fields) -> int:
     return n_layers
 
 
-def _check_width(fields: Fields) -> None:
+def _check_width(fields: HeaderMetadata) -> None:
     n_embd = fields.required(".embedding_length", 1, MAX_WIDTH)
     fields.required(".context_length", 1, MAX_CONTEXT)
     for name in _POSITIVE:
@@ -106,7 +106,7 @@ def _check_width(fields: Fields) -> None:
             )
 
 
-def _check_attention(fields: Fields, n_layers: int) -> None:
+def _check_attention(fields: HeaderMetadata, n_layers: int) -> None:
     """Head counts are divisors. Layers without attention may state 0, others may not."""
     n_embd = fields.required(".embedding_length", 1, MAX_WIDTH)
     fields.per_layer(".feed_forward_length", n_layers, 0, MAX_WIDTH * 64)
@@ -128,12 +128,16 @@ def _check_attention(fields: Fields, n_layers: int) -> None:
         if n_head and key_length is None and n_embd % n_head:
             raise fields.refused(f"divides an embedding of {n_embd} by {n_head} heads")
     _check_keys_fit(fields, heads_kv, key_length)
-    scalar_kv = not isinstance(fields.metadata.get(fields.key(".attention.head_count_kv")), Array)
+    scalar_kv = not isinstance(
+        fields.metadata.get(fields.key(".attention.head_count_kv")), ArrayValue
+    )
     if scalar_kv and not all(heads_kv):
         raise fields.refused(f"has 0 in {fields.key('.attention.head_count_kv')!r}")
 
 
-def _check_keys_fit(fields: Fields, heads_kv: tuple[int, ...], key_length: int | None) -> None:
+def _check_keys_fit(
+    fields: HeaderMetadata, heads_kv: tuple[int, ...], key_length: int | None
+) -> None:
     """A stated head width must be that of the keys: some architectures assert instead of asking.
 
     Left alone where a model has heads of several widths (sliding windows, linear attention).
@@ -151,7 +155,7 @@ def _check_keys_fit(fields: Fields, heads_kv: tuple[int, ...], key_length: int |
             )
 
 
-def _check_experts(fields: Fields, n_layers: int) -> None:
+def _check_experts(fields: HeaderMetadata, n_layers: int) -> None:
     n_expert = fields.count(".expert_count", 0, MAX_EXPERTS) or 0
     used = fields.per_layer(".expert_used_count", n_layers, 0, n_expert) or (0,)
     if n_expert and not max(used):
@@ -168,7 +172,7 @@ def _check_experts(fields: Fields, n_layers: int) -> None:
             raise fields.refused(f"has {n_expert} experts, but {gate.name!r} is {gate.shape}")
 
 
-def _check_floats(fields: Fields) -> None:
+def _check_floats(fields: HeaderMetadata) -> None:
     """No number of the model itself may be infinite or NaN, and no epsilon zero or negative."""
     for key, value in fields.metadata.items():
         if not key.startswith(f"{fields.architecture}."):
@@ -179,7 +183,7 @@ def _check_floats(fields: Fields) -> None:
             raise fields.refused(f"has {value} in {key!r}, an epsilon must be above 0")
 
 
-def _check_rope(fields: Fields, n_layers: int) -> None:
+def _check_rope(fields: HeaderMetadata, n_layers: int) -> None:
     for name in (".rope.freq_base", ".rope.freq_base_swa"):
         base = fields.number(name)
         if base is not None and base <= 0:
@@ -206,7 +210,7 @@ def _check_rope(fields: Fields, n_layers: int) -> None:
         )
 
 
-def _check_vocabulary(fields: Fields) -> None:
+def _check_vocabulary(fields: HeaderMetadata) -> None:
     tokens = fields.array(TOKENS_KEY, ("string",))
     fields.text("tokenizer.ggml.model")
     fields.text("tokenizer.ggml.pre")
@@ -229,7 +233,7 @@ def _check_vocabulary(fields: Fields) -> None:
     _check_token_ids(fields, n_vocab)
 
 
-def _check_tokens(fields: Fields, tokens: Array) -> None:
+def _check_tokens(fields: HeaderMetadata, tokens: ArrayValue) -> None:
     if not tokens.n_items:
         raise fields.refused("has a vocabulary of 0 tokens")
     if tokens.n_distinct != tokens.n_items:
@@ -250,7 +254,7 @@ def _check_tokens(fields: Fields, tokens: Array) -> None:
     fields.array("tokenizer.ggml.precompiled_charsmap", ("u8", "i8"))
 
 
-def _check_token_ids(fields: Fields, n_vocab: int) -> None:
+def _check_token_ids(fields: HeaderMetadata, n_vocab: int) -> None:
     for key in fields.metadata:
         if not _TOKEN_ID.fullmatch(key):
             continue

@@ -20,7 +20,7 @@ TIMEOUT_S = 20.0
 CHILD = "edgeagent.catalog.gguf.inspection_process"
 
 
-class Inspection(msgspec.Struct, frozen=True):
+class InspectionResult(msgspec.Struct, frozen=True):
     """What the child writes to its standard output, as JSON: the facts, or why there are none."""
 
     facts: ModelFacts | None = None
@@ -48,7 +48,7 @@ def _remembered(path: Path, _size: int, _mtime_ns: int) -> ModelFacts:
             capture_output=True,
             timeout=TIMEOUT_S,
         )
-        found = msgspec.json.decode(done.stdout, type=Inspection)
+        found = msgspec.json.decode(done.stdout, type=InspectionResult)
     except (subprocess.TimeoutExpired, msgspec.MsgspecError) as exc:
         raise GGUFRefused(
             f"Reading the header of {path.name} failed: the file is damaged or hostile. Remove it."

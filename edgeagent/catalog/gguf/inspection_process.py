@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeagent.catalog.gguf.inspection import Inspection
+from edgeagent.catalog.gguf.inspection import InspectionResult
 from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.errors import EdgeAgentError
 from edgeagent.worker import confinement
@@ -16,12 +16,12 @@ ADDRESS_SPACE_BYTES = 2 << 30
 
 
 def main(path: str) -> None:
-    """Confine this process, then write an `Inspection` of the file to standard output."""
+    """Confine this process, then write an `InspectionResult` of the file to standard output."""
     confinement.enter(read=[path], address_space_bytes=ADDRESS_SPACE_BYTES)
     try:
-        found = Inspection(facts=inspect(Path(path)))
+        found = InspectionResult(facts=inspect(Path(path)))
     except EdgeAgentError as exc:
-        found = Inspection(error=exc.message)
+        found = InspectionResult(error=exc.message)
     sys.stdout.buffer.write(msgspec.json.encode(found))
 
 

@@ -1,6 +1,6 @@
 """Typed access to a header's metadata: each value comes back in the type asked for, or is refused.
 
-`Fields` knows the architecture prefix, so that `n_layers = fields.count("block_count")` reads
+`HeaderMetadata` knows the architecture prefix, so that `n_layers = fields.count("block_count")` reads
 `llama.block_count` of a llama model. An absent optional key is None, a key of the wrong type is
 never passed on.
 """
@@ -11,7 +11,7 @@ import math
 import re
 
 from edgeagent.catalog.gguf.byte_cursor import WAY_OUT
-from edgeagent.catalog.gguf.header import Array, Header
+from edgeagent.catalog.gguf.header import ArrayValue, Header
 from edgeagent.errors import GGUFRefused
 
 # What llama.cpp stores for "no such token".
@@ -19,7 +19,7 @@ NO_TOKEN = 0xFFFFFFFF
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
-class Fields:
+class HeaderMetadata:
     """The metadata of one header, read by name and type. Raises GGUFRefused, nothing else."""
 
     def __init__(self, header: Header) -> None:
@@ -71,7 +71,7 @@ class Fields:
         value = self.metadata.get(key)
         if value is None:
             return None
-        if not isinstance(value, Array):
+        if not isinstance(value, ArrayValue):
             return (self._in_range(key, value, low, high),) * n_layers
         if value.n_items != n_layers or value.values is None:
             raise self.refused(f"has {value.n_items} values in {key!r} for {n_layers} layers")
@@ -87,12 +87,12 @@ class Fields:
             raise self.refused(f"has {_shown(value)} in {key!r}, a finite number is expected")
         return value
 
-    def array(self, name: str, item_types: tuple[str, ...]) -> Array | None:
+    def array(self, name: str, item_types: tuple[str, ...]) -> ArrayValue | None:
         key = self.key(name)
         value = self.metadata.get(key)
         if value is None:
             return None
-        if not isinstance(value, Array) or value.item_type not in item_types:
+        if not isinstance(value, ArrayValue) or value.item_type not in item_types:
             wanted = " or ".join(item_types)
             raise self.refused(f"has {_shown(value)} in {key!r}, an array of {wanted} is expected")
         return value
@@ -106,6 +106,6 @@ class Fields:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, Array):
+    if isinstance(value, ArrayValue):
         return f"an array of {value.n_items} {value.item_type}"
     return repr(value)[:80]

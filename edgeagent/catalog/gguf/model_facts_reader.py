@@ -13,16 +13,16 @@ from pathlib import Path
 
 from edgeagent.catalog.gguf import header_checks
 from edgeagent.catalog.gguf.ggml_types import FILE_TYPES
-from edgeagent.catalog.gguf.header import TOKENS_KEY, Header, Limits, Scalar, read_header
+from edgeagent.catalog.gguf.header import TOKENS_KEY, Header, HeaderLimits, Scalar, read_header
 from edgeagent.catalog.gguf.header_checks import MAX_CONTEXT, MAX_EXPERTS, MAX_LAYERS, MAX_WIDTH
-from edgeagent.catalog.gguf.metadata import NO_TOKEN, Fields
+from edgeagent.catalog.gguf.metadata import NO_TOKEN, HeaderMetadata
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 
 POOLING_TYPES = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 _ROPE = ("dimension_count", "freq_base", "scaling.type", "scaling.factor")
 
 
-def inspect(path: Path | str, limits: Limits | None = None) -> ModelFacts:
+def inspect(path: Path | str, limits: HeaderLimits | None = None) -> ModelFacts:
     """Read, check and describe the GGUF file at `path`.
 
     Raises: GGUFRefused if it is not one, is incomplete, or contradicts itself.
@@ -34,7 +34,7 @@ def inspect(path: Path | str, limits: Limits | None = None) -> ModelFacts:
 
 def describe(header: Header) -> ModelFacts:
     """The facts of a header that `header_checks.check` has passed."""
-    fields = Fields(header)
+    fields = HeaderMetadata(header)
     n_layers = fields.required(".block_count", 1, MAX_LAYERS)
     n_embd = fields.required(".embedding_length", 1, MAX_WIDTH)
     n_head = fields.per_layer(".attention.head_count", n_layers, 0, MAX_WIDTH) or (0,) * n_layers
@@ -87,12 +87,12 @@ def describe(header: Header) -> ModelFacts:
     )
 
 
-def _n_vocab(fields: Fields) -> int | None:
+def _n_vocab(fields: HeaderMetadata) -> int | None:
     tokens = fields.array(TOKENS_KEY, ("string",))
     return tokens.n_items if tokens else fields.count(".vocab_size", 0, 1 << 24)
 
 
-def _state_width(fields: Fields, n_embd: int) -> int:
+def _state_width(fields: HeaderMetadata, n_embd: int) -> int:
     """Numbers of recurrent state in one layer: a short convolution's (LFM2), or a state-space
     model's convolution and state (Mamba, Granite hybrids). 0 for kinds not known here."""
     short = fields.count(".shortconv.l_cache", 1, MAX_WIDTH)
@@ -105,23 +105,23 @@ def _state_width(fields: Fields, n_embd: int) -> int:
     return max(0, kernel - 1) * (inner + 2 * groups * size) + inner * size
 
 
-def _rope(fields: Fields) -> dict[str, Scalar]:
+def _rope(fields: HeaderMetadata) -> dict[str, Scalar]:
     values = {name: fields.metadata.get(fields.key(f".rope.{name}")) for name in _ROPE}
     return {name: value for name, value in values.items() if isinstance(value, Scalar)}
 
 
-def _quant(fields: Fields) -> str | None:
+def _quant(fields: HeaderMetadata) -> str | None:
     number = fields.count("general.file_type", 0, 65535)
     # A guessed file type carries a flag in bit 10.
     return None if number is None else FILE_TYPES.get(number & ~1024)
 
 
-def _token(fields: Fields, name: str) -> int | None:
+def _token(fields: HeaderMetadata, name: str) -> int | None:
     token = fields.count(f"tokenizer.ggml.{name}_token_id", 0, NO_TOKEN)
     return None if token == NO_TOKEN else token
 
 
-def _pooling(fields: Fields) -> str | None:
+def _pooling(fields: HeaderMetadata) -> str | None:
     number = fields.count(".pooling_type", 0, 0xFFFFFFFF)
     return None if number is None else POOLING_TYPES.get(number)
 

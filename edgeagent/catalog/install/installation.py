@@ -43,18 +43,18 @@ Trial = Callable[..., TemplateFacts | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class StagedModel:
     """A model that is fetched, checked and tried, and not yet in its place."""
 
     source: Source | Bundled
-    parts: list[Part]
+    parts: list[StagedFile]
     facts: ModelFacts | None
     template_file: str | None = None
     learned: TemplateFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StagedFile:
     """One staged file: the name it will have, and what arrived."""
 
     name: str
@@ -102,7 +102,7 @@ class Installation:
                 f"({error}): {way_out(error)}"
             ) from error
 
-    def prepare(self) -> InstalledModel | Staged:
+    def prepare(self) -> InstalledModel | StagedModel:
         """Everything up to the trial, or the model itself where it already is what is wanted."""
         model = self._already()
         if model is None:
@@ -111,7 +111,7 @@ class Installation:
             self._learned = self._try(model.path, self.template)
         return model
 
-    def _stage(self) -> Staged:
+    def _stage(self) -> StagedModel:
         self._check_converter()
         self._check_space()
         self._clear_stale()
@@ -122,9 +122,9 @@ class Installation:
         learned = None
         if facts is not None:  # speech models are no GGUF
             learned = self._try(parts[0].path, template)
-        return Staged(source, parts, facts, file, learned)
+        return StagedModel(source, parts, facts, file, learned)
 
-    def commit(self, ready: InstalledModel | Staged) -> InstalledModel:
+    def commit(self, ready: InstalledModel | StagedModel) -> InstalledModel:
         """Put what `prepare` gave in its place, and serve it from now on."""
         if isinstance(ready, InstalledModel):
             # It may be here because we were stopped after the record and before the tidying.
@@ -206,7 +206,7 @@ class Installation:
 
     # -- fetch and check -----------------------------------------------------------------------
 
-    def _fetch(self) -> tuple[Source | Bundled, list[Part]]:
+    def _fetch(self) -> tuple[Source | Bundled, list[StagedFile]]:
         """The parts from the first source that delivers."""
         failures: list[EdgeAgentError] = []
         for source in self.sources:
@@ -217,7 +217,7 @@ class Installation:
         told = "; ".join(error.message for error in failures)
         raise InstallFailed(f"Model {self.entry.id!r} could not be fetched: {told}")
 
-    def _fetch_from(self, source: Source | Bundled) -> list[Part]:
+    def _fetch_from(self, source: Source | Bundled) -> list[StagedFile]:
         self.progress("fetch", 0, self.variant.size_bytes)
         variant = self.variant
         target = self.staging / f"{self.sources.index(source)}-{variant.file}"
@@ -228,7 +228,7 @@ class Installation:
                 source, target, self.library.shipped_dir, self.progress, variant.size_bytes
             )
             self._check_arrived(source, target, sha256, size)
-        parts = [Part(variant.file, target, sha256, size)]
+        parts = [StagedFile(variant.file, target, sha256, size)]
         for name in variant.extra_files:
             path = self.staging / f"extra-{name}"
             sha256, size = fetch.fetch_beside(source, name, path, self.progress)
@@ -238,7 +238,7 @@ class Installation:
                     f"{fetch.describe(source)} has a {name!r} of sha256 {sha256} beside it, the catalog pins "
                     f"{pinned}: install again, or correct the catalog if the model has changed"
                 )
-            parts.append(Part(name, path, sha256, size))
+            parts.append(StagedFile(name, path, sha256, size))
         return parts
 
     def _convert(self, source: Source | Bundled, target: Path) -> tuple[str, int]:
@@ -270,7 +270,7 @@ class Installation:
                     f" {wanted}: install again, or correct the catalog if the model has changed"
                 )
 
-    def _check(self, part: Part) -> ModelFacts | None:
+    def _check(self, part: StagedFile) -> ModelFacts | None:
         self.progress("check", 0, None)
         if self.entry.task == "speech":
             return None
@@ -287,12 +287,12 @@ class Installation:
         wanted = self.template.sha256 if self.template is not None else None
         return model.template_file_sha256 == wanted
 
-    def _template_of(self, parts: list[Part]) -> tuple[ChatTemplate | None, str | None]:
+    def _template_of(self, parts: list[StagedFile]) -> tuple[ChatTemplate | None, str | None]:
         """The chat template to install, and its name among the parts; one that is given becomes a part."""
         if (template := self.template) is not None:
             path = self.staging / template.file
             path.write_text(template.text, encoding="utf-8", newline="")
-            parts.append(Part(template.file, path, template.sha256, path.stat().st_size))
+            parts.append(StagedFile(template.file, path, template.sha256, path.stat().st_size))
             return template, template.file
         name = self.variant.chat_template
         found = next((part for part in parts if part.name == name), None)
@@ -312,7 +312,7 @@ class Installation:
 
     # -- commit --------------------------------------------------------------------------------
 
-    def _place(self, staged: Staged) -> InstalledModel:
+    def _place(self, staged: StagedModel) -> InstalledModel:
         """Move the parts to their names, then commit by renaming the record into place."""
         parts, facts = staged.parts, staged.facts
         self.folder.mkdir(exist_ok=True)
@@ -381,7 +381,7 @@ class Installation:
         stated = facts.quant if facts else None
         return stated or UNKNOWN if self.variant.quant == UNKNOWN else self.variant.quant
 
-    def _check_pinned(self, source: Source | Bundled, part: Part) -> None:
+    def _check_pinned(self, source: Source | Bundled, part: StagedFile) -> None:
         """Refuse another file under an old name: weights or chat template may be anyone's."""
         old = read_record(self.folder)
         if self.variant.sha256 is not None or old is None or old.sha256 is None:
@@ -393,7 +393,7 @@ class Installation:
                 f" 'edgeagent models remove {self.entry.id}' first"
             )
 
-    def _prefix(self, parts: list[Part]) -> str:
+    def _prefix(self, parts: list[StagedFile]) -> str:
         """Empty, or a folder for the new files where their names are those of the old ones.
 
         An old file stays as it is until the record no longer names it.

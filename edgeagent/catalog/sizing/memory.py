@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edgeagent.catalog.sizing.model_shape import Anatomy
+from edgeagent.catalog.sizing.model_shape import ModelShape
 from edgeagent.types.engine import EngineConfig, Task
 
 KvType = Literal["f16", "q8_0", "q4_0"]
@@ -39,7 +39,7 @@ _MB = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
+class WorkerSetup:
     """How a model is loaded: what `EngineConfig` says that matters here.
 
     `repacked` names the tensor types that the device's llama.cpp rearranges. `flash_attention` is
@@ -57,7 +57,7 @@ class Setup:
     task: Task = "generate"
 
     @classmethod
-    def of(cls, config: EngineConfig, repacked: frozenset[str]) -> Setup:
+    def of(cls, config: EngineConfig, repacked: frozenset[str]) -> WorkerSetup:
         """The setup of a worker with this configuration."""
         return cls(
             n_ctx=config.n_ctx,
@@ -127,7 +127,7 @@ class WorkerMemory:
         )
 
 
-def worker_memory(model: Anatomy, setup: Setup) -> WorkerMemory:
+def worker_memory(model: ModelShape, setup: WorkerSetup) -> WorkerMemory:
     """The memory of a worker that has `model` loaded as `setup` says and has filled one step."""
     twice, once = repacked_bytes(model, setup.repacked)
     copies = twice if setup.use_mmap else 0
@@ -141,7 +141,7 @@ def worker_memory(model: Anatomy, setup: Setup) -> WorkerMemory:
     )
 
 
-def repacked_bytes(model: Anatomy, repacked: frozenset[str]) -> tuple[int, int]:
+def repacked_bytes(model: ModelShape, repacked: frozenset[str]) -> tuple[int, int]:
     """Bytes that are copied rearranged: (matrices, a tied output).
 
     The matrices replace their originals unless those stay mapped. The tied output is always a
@@ -156,12 +156,12 @@ def repacked_bytes(model: Anatomy, repacked: frozenset[str]) -> tuple[int, int]:
     return matrices, model.embedding_bytes if model.is_tied else 0
 
 
-def kv_bytes_per_cell(model: Anatomy, kv_type: str) -> float:
+def kv_bytes_per_cell(model: ModelShape, kv_type: str) -> float:
     """Keys and values of one token position, all layers."""
     return model.kv_width * KV_BYTES_PER_VALUE[kv_type]
 
 
-def kv_bytes(model: Anatomy, setup: Setup) -> int:
+def kv_bytes(model: ModelShape, setup: WorkerSetup) -> int:
     """All cells, and the recurrent state of the sequences that have one (no idle prefixes then)."""
     if setup.task != "generate":  # llama.cpp's own default type, for the cells of one step
         return int(setup.n_cells * kv_bytes_per_cell(model, "f16")) if model.has_cache else 0
@@ -169,7 +169,7 @@ def kv_bytes(model: Anatomy, setup: Setup) -> int:
     return int(cells) + 4 * model.state_width * setup.n_seq
 
 
-def compute_bytes(model: Anatomy, setup: Setup) -> int:
+def compute_bytes(model: ModelShape, setup: WorkerSetup) -> int:
     """Scratch memory of one full step, and the buffer in which logits are handed over.
 
     At its widest moment the graph holds, for each token of the step, four arrays of the embedding's

@@ -31,7 +31,7 @@ _ENCODERS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Anatomy:
+class ModelShape:
     """Counts are numbers of values, sizes are bytes.
 
     `kv_width`: key and value numbers of one cell, all layers together. `head_dim`: the width of one
@@ -104,12 +104,12 @@ class Anatomy:
         return self.n_params - table - int(self.expert_params * (1 - self.expert_share))
 
 
-def from_facts(facts: ModelFacts) -> Anatomy:
+def from_facts(facts: ModelFacts) -> ModelShape:
     """The anatomy of a file, exact but for what its header does not say."""
     head_dim = facts.key_length or 0
     width = head_dim + (facts.value_length or 0)
     experts = facts.n_expert_used / facts.n_expert if facts.n_expert else 1.0
-    return Anatomy(
+    return ModelShape(
         n_layers=facts.n_layers,
         n_embd=facts.n_embd,
         n_ff=max(facts.n_ff, default=4 * facts.n_embd) * max(1, facts.n_expert_used),
@@ -136,7 +136,7 @@ def from_facts(facts: ModelFacts) -> Anatomy:
     )
 
 
-def from_entry(entry: Entry, variant: Variant) -> Anatomy | None:
+def from_entry(entry: Entry, variant: Variant) -> ModelShape | None:
     """What a variant will be like, or None where the catalog has no shape or unknown quantization.
 
     The token table is taken as the output matrix too, which most small models do; for one that has
@@ -163,7 +163,7 @@ def from_entry(entry: Entry, variant: Variant) -> Anatomy | None:
     }
     by_type[table_type] = by_type.get(table_type, 0) + table_bytes
     n_layers_kv = shape.n_layers_kv or shape.n_layers
-    return Anatomy(
+    return ModelShape(
         n_layers=shape.n_layers,
         n_embd=shape.n_embd,
         n_ff=_feed_forward_width(shape, layers),

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from edgeagent.catalog.sizing.memory import kv_bytes_per_cell
-from edgeagent.catalog.sizing.model_shape import Anatomy
+from edgeagent.catalog.sizing.model_shape import ModelShape
 
 # Of the bandwidth of plain reading, what decoding reaches on weights: 0.77 to 0.86.
 WEIGHTS_SHARE = 0.82
@@ -57,7 +57,7 @@ class Rates:
 
 def paced(
     rates: Rates,
-    model: Anatomy,
+    model: ModelShape,
     *,
     decode: float,
     depth: int,
@@ -80,7 +80,7 @@ def paced(
 
 
 def decode_step_s(
-    model: Anatomy, rates: Rates, *, kv_type: str = "f16", depth: int = 512, n_seq: int = 1
+    model: ModelShape, rates: Rates, *, kv_type: str = "f16", depth: int = 512, n_seq: int = 1
 ) -> float:
     """Seconds of one step of `n_seq` sequences that have `depth` tokens each behind them."""
     flops = 2.0 * model.active_params
@@ -99,7 +99,7 @@ def decode_step_s(
 
 
 def decode_tokens_per_s(
-    model: Anatomy, rates: Rates, *, kv_type: str = "f16", depth: int = 512, n_seq: int = 1
+    model: ModelShape, rates: Rates, *, kv_type: str = "f16", depth: int = 512, n_seq: int = 1
 ) -> float:
     """Tokens per second of all `n_seq` sequences together."""
     step_s = decode_step_s(model, rates, kv_type=kv_type, depth=depth, n_seq=n_seq)
@@ -107,7 +107,7 @@ def decode_tokens_per_s(
 
 
 def prefill_tokens_per_s(
-    model: Anatomy, rates: Rates, *, kv_type: str = "f16", n_prompt: int = 512
+    model: ModelShape, rates: Rates, *, kv_type: str = "f16", n_prompt: int = 512
 ) -> float:
     """Prompt tokens per second over a prompt of `n_prompt` in full steps.
 
@@ -131,7 +131,7 @@ def error_of(predicted: float, measured: float) -> float:
     return predicted / measured - 1.0
 
 
-def _attention_s(model: Anatomy, rates: Rates, kv_type: str, depth: int) -> float:
+def _attention_s(model: ModelShape, rates: Rates, kv_type: str, depth: int) -> float:
     """Seconds of attention for one token: each query head goes over all cells, also where several
     share their keys, so it is computing more often than reading that takes the time."""
     flops = 2.0 * model.attention_width * depth
@@ -140,7 +140,7 @@ def _attention_s(model: Anatomy, rates: Rates, kv_type: str, depth: int) -> floa
     return max(computing, reading)
 
 
-def _product_share(model: Anatomy) -> float:
+def _product_share(model: ModelShape) -> float:
     """The mean of `PREFILL_SHARE` over the weights' types: times add, so the mean is harmonic."""
     weights = model.layer_params_by_type or {model.embedding_type: 1.0}
     total = sum(weights.values())

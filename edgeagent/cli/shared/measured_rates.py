@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeagent.catalog.gguf.inspection import inspect_apart
-from edgeagent.catalog.sizing.model_shape import Anatomy, from_facts
+from edgeagent.catalog.sizing.model_shape import ModelShape, from_facts
 from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s, paced, prefill_tokens_per_s
 from edgeagent.cli.shared.library import catalog_of, library_of
 from edgeagent.device.configuration import Configuration
@@ -99,7 +99,7 @@ def predictions(found: Configuration, figures: Measurement) -> list[Prediction]:
     return rows
 
 
-def _paced(found: Configuration, rates: Rates, model: Anatomy, ran: ModelMeasurement) -> Rates:
+def _paced(found: Configuration, rates: Rates, model: ModelShape, ran: ModelMeasurement) -> Rates:
     n = max(ran.prefill_tok_s, default=0)
     return paced(
         rates,
@@ -131,7 +131,7 @@ def _rates_of_machine(found: Configuration, figures: Measurement) -> Rates | Non
     return Rates(memory.get(n, best[0]) * 1e9, gflops.get(n, best[1]), batch_curve=curve)
 
 
-def _model_measured(found: Configuration, figures: Measurement) -> Anatomy | None:
+def _model_measured(found: Configuration, figures: Measurement) -> ModelShape | None:
     if figures.model is None:
         return None
     try:

@@ -27,7 +27,7 @@ from edgeagent.store.connection import (
 from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.erasure import label
 from edgeagent.store.ownership import Selector
-from edgeagent.store.query_views import MOST_HEAP_BYTES, Views, open_views
+from edgeagent.store.query_views import MOST_HEAP_BYTES, QueryViews, open_views
 from edgeagent.store.sql import Connection, scalar
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ReadableStore:
     """A consistent state of the store, limited to a selection (None: everything). For one thread."""
 
     who: Selector | None
-    views: Views
+    views: QueryViews
     db: SqliteUtils
 
     @property

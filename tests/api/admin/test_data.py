@@ -19,9 +19,9 @@ from edgeagent.errors import ErasureRunning, NotFound
 from edgeagent.serving.stored_data import StoredData
 from edgeagent.settings import Settings
 from edgeagent.store import audit, audit_anchor, erasure
-from edgeagent.store.database import Database, Options
+from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.erasure_hub import ErasureHub
-from edgeagent.store.lifecycle import Custody
+from edgeagent.store.lifecycle import DataLifecycle
 from edgeagent.store.ownership import Selector
 from edgeagent.store.store_key import Secret
 from edgeagent.types.caller import ALL_SCOPES, Caller
@@ -43,7 +43,9 @@ def settings(tmp_path):
 
 @pytest.fixture
 def store(settings):
-    with Database(settings.store_dir, Secret(os.urandom(32), "test"), Options(0.0, 0)) as store:
+    with Database(
+        settings.store_dir, Secret(os.urandom(32), "test"), StoreOptions(0.0, 0)
+    ) as store:
 
         def fill(db):
             conversation(db, "a", subject="s", text="the words of ann about her subject")
@@ -69,7 +71,7 @@ def post(settings, store, told):
         told.append(gone)
 
     hub.register("prefix caches", "prompts", forget)
-    custody = Custody(store, settings, hub=hub)
+    custody = DataLifecycle(store, settings, hub=hub)
     with TestClient(serving(custody)) as client:
 
         def post(who, path, **body):
@@ -178,15 +180,17 @@ async def test_an_owner_waits_for_one_erasure_at_a_time(settings, store):
         await may_end.wait()
 
     hub.register("slow", "something", forget)
-    custody = Custody(store, settings, hub=hub)
-    ann = erasure.Request(Selector(owner="ann"), "key_ann")
+    custody = DataLifecycle(store, settings, hub=hub)
+    ann = erasure.ErasureRequest(Selector(owner="ann"), "key_ann")
     first = asyncio.create_task(custody.erase(ann))
     await asyncio.sleep(0)
     with pytest.raises(ErasureRunning) as refused:
         await custody.erase(ann)
     status, headers, _ = errors.encoded(refused.value)
     assert status == 409 and dict(headers)[b"retry-after"] == b"5"
-    other = asyncio.create_task(custody.erase(erasure.Request(Selector(owner="bob"), "key_bob")))
+    other = asyncio.create_task(
+        custody.erase(erasure.ErasureRequest(Selector(owner="bob"), "key_bob"))
+    )
     may_end.set()
     assert (await first).is_gone and (await other).is_gone
     with pytest.raises(NotFound):
@@ -226,14 +230,14 @@ def test_the_audit_is_read_page_by_page(post, store):
 
 
 def test_a_daemon_that_stores_nothing_says_so(settings):
-    with TestClient(serving(Custody(None, settings))) as client:
+    with TestClient(serving(DataLifecycle(None, settings))) as client:
         response = client.post("/admin/erase", json={}, headers={"x-who": "ann"})
     assert response.status_code == 409
     assert response.json()["error"]["code"] == "store_off"
 
 
 def test_every_route_is_described(settings):
-    paths = serving(Custody(None, settings)).openapi_schema.to_schema()["paths"]
+    paths = serving(DataLifecycle(None, settings)).openapi_schema.to_schema()["paths"]
     assert set(paths) == {"/admin/audit", "/admin/export", "/admin/erase"}
     body = paths["/admin/erase"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(body["properties"]) >= {"owner", "subject", "conversation", "except_held"}
@@ -241,7 +245,7 @@ def test_every_route_is_described(settings):
 
 async def test_sweeps_run_by_themselves_and_end_with_the_daemon(settings, store, caplog):
     store.write(lambda db: request(db, "old", at=1)).result()
-    custody = Custody(store, settings, first_sweep_s=0.0)
+    custody = DataLifecycle(store, settings, first_sweep_s=0.0)
     with caplog.at_level("INFO"):
         custody.start()
         await asyncio.to_thread(wait_for, lambda: settings.effective_audit_anchor.exists())
@@ -252,7 +256,7 @@ async def test_sweeps_run_by_themselves_and_end_with_the_daemon(settings, store,
 
 def test_a_key_for_data_has_one_erasure_at_a_time(settings):
     """Each takes the whole store: who owns a part of it must not keep it busy."""
-    with TestClient(serving(Custody(None, settings))) as client:
+    with TestClient(serving(DataLifecycle(None, settings))) as client:
 
         def erase(who: str) -> int:
             return client.post("/admin/erase", json={}, headers={"x-who": who}).status_code

@@ -11,12 +11,12 @@ from edgeagent.catalog.bundles.manifest import (
     BLOCK,
     MANIFEST,
     SIGNATURE,
-    Manifest,
+    BundleManifest,
     signature_line,
     tar_header,
 )
 from edgeagent.catalog.bundles.signing import SigningKey, TrustList, load_signing_key, make_key_pair
-from edgeagent.catalog.bundles.writer import Contents, write_bundle
+from edgeagent.catalog.bundles.writer import BundleContents, write_bundle
 from edgeagent.catalog.catalog_file import Catalog, parse_catalog
 from edgeagent.catalog.install.installation import Trial
 from edgeagent.catalog.install.installer import install_file
@@ -82,7 +82,9 @@ class Home:
             "name": "garden", "version": version, "models": ("ant", "bee"),
             "profile": ("shed", PROFILE), "wheels": folder if wheels else None,
         }  # fmt: skip
-        write_bundle(out, Contents(**(values | changes)), self.library, self.catalog, self.key)
+        write_bundle(
+            out, BundleContents(**(values | changes)), self.library, self.catalog, self.key
+        )
         return out
 
     @property
@@ -182,7 +184,7 @@ def _with_size(data: bytes, size: int) -> bytes:
     return tar_header(MANIFEST, size) + data[BLOCK:]
 
 
-def signed_again(data: bytes, manifest: Manifest, key: SigningKey) -> bytes:
+def signed_again(data: bytes, manifest: BundleManifest, key: SigningKey) -> bytes:
     """The bundle with another manifest, rightly signed: what only the key's owner could do."""
     raw = manifest.encode()
     rest = b"".join(part.raw for part in list(members(data))[2:])

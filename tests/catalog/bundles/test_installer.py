@@ -19,7 +19,7 @@ from edgeagent.catalog.bundles.manifest import (
     MANIFEST,
     PROFILE,
     SIGNATURE,
-    Part,
+    BundlePart,
     decode,
 )
 from edgeagent.catalog.bundles.reader import open_bundle
@@ -225,8 +225,8 @@ def test_a_signature_over_something_else_does_not_fit(
     assert refuse(path, device, home.trust).param == MANIFEST
 
 
-def part(name: str, size_bytes: int = 4) -> Part:
-    return Part(name=name, size_bytes=size_bytes, sha256="0" * 64)
+def part(name: str, size_bytes: int = 4) -> BundlePart:
+    return BundlePart(name=name, size_bytes=size_bytes, sha256="0" * 64)
 
 
 @pytest.mark.parametrize(
@@ -248,10 +248,10 @@ def part(name: str, size_bytes: int = 4) -> Part:
         (part("models/wasp/wasp.gguf"), "belongs to no model"),
         (part("models/ant/large.toml", 300_000), "is the bound"),
     ],
-    ids=lambda value: value.name if isinstance(value, Part) else "",
+    ids=lambda value: value.name if isinstance(value, BundlePart) else "",
 )
 def test_a_name_that_leads_elsewhere_is_refused_even_when_it_is_signed(
-    home: Home, bundle: Path, device: Library, tmp_path: Path, extra: Part, said: str
+    home: Home, bundle: Path, device: Library, tmp_path: Path, extra: BundlePart, said: str
 ) -> None:
     with open_bundle(bundle, home.trust) as opened:
         manifest = opened.manifest

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeagent.catalog.gguf.ggml_types import GGML_TYPES
-from edgeagent.catalog.gguf.header import Array, Limits, read_header
+from edgeagent.catalog.gguf.header import ArrayValue, HeaderLimits, read_header
 from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.errors import GGUFRefused
 from tests.catalog.mutants import ARR, STR, U32, Key, Parts, array, mutants, scalar
@@ -81,7 +81,7 @@ def test_the_header_agrees_with_the_gguf_package(stories: Path) -> None:
 
 
 def test_a_vocabulary_is_counted_and_not_kept(stories: Path) -> None:
-    assert read_header(stories).metadata["tokenizer.ggml.tokens"] == Array(
+    assert read_header(stories).metadata["tokenizer.ggml.tokens"] == ArrayValue(
         "string", 512, None, n_distinct=512
     )
 
@@ -312,13 +312,13 @@ def test_a_large_vocabulary_takes_little_memory(parts: Parts, tmp_path: Path) ->
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert header.metadata["tokenizer.ggml.scores"] == Array("f32", 200_000)
+    assert header.metadata["tokenizer.ggml.scores"] == ArrayValue("f32", 200_000)
     # The strings as Python objects would take 20 MB.
     assert peak_bytes < 6 * 1024 * 1024
 
 
 def test_a_header_beyond_the_bound_is_refused(parts: Parts, stories: Path) -> None:
-    limits = Limits(max_header_bytes=4096)
+    limits = HeaderLimits(max_header_bytes=4096)
     with pytest.raises(GGUFRefused, match="more than 4096 bytes, the bound"):
         read_header(stories, limits)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeagent.catalog.gguf.model_facts_reader import inspect
-from edgeagent.catalog.sizing.memory import Setup, kv_bytes, repacked_bytes, worker_memory
+from edgeagent.catalog.sizing.memory import WorkerSetup, kv_bytes, repacked_bytes, worker_memory
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.repack import repacked_types
 from edgeagent.device.probe import probe
@@ -49,7 +49,7 @@ async def test_the_estimate_is_within_a_tenth_of_what_a_worker_takes(
 ) -> None:
     device = probe()
     repacked = repacked_types(device.system.architecture or "", device.cpu.features)
-    setup = Setup(repacked=repacked, **options)  # type: ignore[arg-type]
+    setup = WorkerSetup(repacked=repacked, **options)  # type: ignore[arg-type]
     estimate = worker_memory(from_facts(inspect(made[name])), setup)
     worker, template = await measured_rss(made[name], **options)
     assert estimate.total_bytes == pytest.approx(worker + template, rel=0.10), estimate.explain()
@@ -72,7 +72,7 @@ async def test_the_estimate_of_a_worker_that_embeds_is_within_a_tenth(
     device = probe()
     repacked = repacked_types(device.system.architecture or "", device.cpu.features)
     options |= {"task": "embed", "n_seq": 64, "n_prefixes": 0}
-    setup = Setup(repacked=repacked, **options)  # type: ignore[arg-type]
+    setup = WorkerSetup(repacked=repacked, **options)  # type: ignore[arg-type]
     estimate = worker_memory(from_facts(inspect(path)), setup)
     worker, template = await measured_rss(path, **options)
     print(f"estimate {estimate.explain()}, measured {worker / 1e6:.1f} MB")
@@ -84,9 +84,10 @@ def test_the_parts_are_the_files_own(made: dict[str, Path]) -> None:
     model = from_facts(inspect(made["llama-q4_0-tied"]))
     assert (model.is_tied, model.embedding_type, model.n_vocab) == (True, "Q4_0", 49_152)
     assert model.embedding_bytes == 49_152 * 768 // 32 * 18
-    assert kv_bytes(model, Setup(n_ctx=100)) == 2 * N_LAYERS * 12 * 64 * 100 * 2
+    assert kv_bytes(model, WorkerSetup(n_ctx=100)) == 2 * N_LAYERS * 12 * 64 * 100 * 2
     assert (
-        kv_bytes(model, Setup(n_ctx=100, kv_type="q8_0")) == 2 * N_LAYERS * 12 * 64 * 100 * 34 // 32
+        kv_bytes(model, WorkerSetup(n_ctx=100, kv_type="q8_0"))
+        == 2 * N_LAYERS * 12 * 64 * 100 * 34 // 32
     )
     matrices, output = repacked_bytes(model, frozenset({"Q4_0"}))
     assert output == model.embedding_bytes
@@ -96,13 +97,13 @@ def test_the_parts_are_the_files_own(made: dict[str, Path]) -> None:
 def test_a_sliding_window_saves_no_cells_and_costs_a_second_mask(made: dict[str, Path]) -> None:
     model = from_facts(inspect(made["gemma3-f16"]))
     assert model.n_caches == 2
-    assert kv_bytes(model, Setup(n_ctx=4096)) == N_LAYERS * 2 * 256 * 4096 * 2
+    assert kv_bytes(model, WorkerSetup(n_ctx=4096)) == N_LAYERS * 2 * 256 * 4096 * 2
 
 
 def test_recurrent_state_grows_with_sequences_and_not_with_context(made: dict[str, Path]) -> None:
     model = replace(from_facts(inspect(made["smollm2"])), kv_width=0, state_width=1000)
-    assert kv_bytes(model, Setup(n_ctx=4096, n_seq=2)) == 8000
-    assert kv_bytes(model, Setup(n_ctx=8192, n_seq=2)) == 8000
+    assert kv_bytes(model, WorkerSetup(n_ctx=4096, n_seq=2)) == 8000
+    assert kv_bytes(model, WorkerSetup(n_ctx=8192, n_seq=2)) == 8000
 
 
 @given(
@@ -117,7 +118,7 @@ def test_more_of_anything_never_takes_less_and_the_sum_is_its_parts(
     stories: Path, n_ctx: int, n_seq: int, n_batch: int, kv: str, flash: bool, mmap: bool
 ) -> None:
     model = from_facts(inspect(stories))
-    setup = Setup(
+    setup = WorkerSetup(
         n_ctx=n_ctx, n_seq=n_seq, n_batch=n_batch, kv_type=kv, flash_attention=flash, use_mmap=mmap
     )  # type: ignore[arg-type]
     memory = worker_memory(model, setup)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.catalog.library import shipped_models_dir
-from edgeagent.catalog.sizing.model_shape import Anatomy, from_entry
+from edgeagent.catalog.sizing.model_shape import ModelShape, from_entry
 from edgeagent.catalog.sizing.speed import (
     Rates,
     decode_step_s,
@@ -30,7 +30,7 @@ models = st.sampled_from(MODELS)
 
 @given(model=models, machine=rates, depth=st.integers(0, 30_000), n_seq=st.integers(1, 32))
 def test_a_batch_takes_between_the_time_of_one_and_of_all_one_by_one(
-    model: Anatomy, machine: Rates, depth: int, n_seq: int
+    model: ModelShape, machine: Rates, depth: int, n_seq: int
 ) -> None:
     one = decode_step_s(model, machine, depth=depth)
     together = decode_step_s(model, machine, depth=depth, n_seq=n_seq)
@@ -39,7 +39,7 @@ def test_a_batch_takes_between_the_time_of_one_and_of_all_one_by_one(
 
 @given(model=models, machine=rates, depth=st.integers(0, 30_000), factor=st.floats(1, 10))
 def test_a_faster_machine_and_a_shorter_past_are_never_slower(
-    model: Anatomy, machine: Rates, depth: int, factor: float
+    model: ModelShape, machine: Rates, depth: int, factor: float
 ) -> None:
     here = decode_tokens_per_s(model, machine, depth=depth)
     faster = replace(machine, bandwidth_bytes_per_s=machine.bandwidth_bytes_per_s * factor)
@@ -50,7 +50,9 @@ def test_a_faster_machine_and_a_shorter_past_are_never_slower(
 
 
 @given(model=models, machine=rates)
-def test_no_token_comes_faster_than_its_weights_can_be_read(model: Anatomy, machine: Rates) -> None:
+def test_no_token_comes_faster_than_its_weights_can_be_read(
+    model: ModelShape, machine: Rates
+) -> None:
     bound = machine.bandwidth_bytes_per_s / model.active_bytes
     assert decode_tokens_per_s(model, machine, depth=0) < bound
 
@@ -74,7 +76,7 @@ def test_a_measured_batch_curve_replaces_the_guess() -> None:
 
 @given(model=models, machine=rates, pace=st.floats(0.2, 3), n_seq=st.integers(1, 32))
 def test_the_pace_of_one_model_is_a_factor_for_the_others(
-    model: Anatomy, machine: Rates, pace: float, n_seq: int
+    model: ModelShape, machine: Rates, pace: float, n_seq: int
 ) -> None:
     one, other = MODELS[0], model
     measured = pace * decode_tokens_per_s(one, machine, depth=8)

@@ -148,7 +148,7 @@ def test_a_variable_that_is_unknown_or_wrong_is_named(run: Run):
 def test_a_converted_model_asks_for_its_package_before_it_is_fetched(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("edgeagent.catalog.install.installation.find_spec", lambda name: None)
+    monkeypatch.setattr("edgeagent.catalog.install.staging.find_spec", lambda name: None)
     said = run("models install all-minilm-l6-v2")
     assert "pip install 'edgeagent[convert]'" in said
     assert "fetch" not in said

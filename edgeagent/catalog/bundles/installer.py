@@ -28,7 +28,8 @@ from edgeagent.catalog.bundles.signing import TrustList
 from edgeagent.catalog.catalog_file import Bundled, Entry, LocalPath, Variant, parse_catalog
 from edgeagent.catalog.digest import Progress, no_progress
 from edgeagent.catalog.install import installer as installing
-from edgeagent.catalog.install.installation import RESERVE_BYTES, UNKNOWN, Trial
+from edgeagent.catalog.install.installation import UNKNOWN
+from edgeagent.catalog.install.staging import RESERVE_BYTES, Trial
 from edgeagent.catalog.install_record import InstalledModel, parse_record, read_record
 from edgeagent.catalog.library import Library
 from edgeagent.durable import replace_text, sync_file, sync_folder

@@ -16,7 +16,6 @@ Source: stage, verify, commit by rename, after RAUC and OSTree.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,7 +34,7 @@ from edgeagent.catalog.catalog_file import (
 from edgeagent.catalog.chat_template import ChatTemplate
 from edgeagent.catalog.digest import Progress, no_progress
 from edgeagent.catalog.install import fetch, https, huggingface
-from edgeagent.catalog.install.installation import UNKNOWN, Installation, Trial
+from edgeagent.catalog.install.installation import UNKNOWN, Installation
 from edgeagent.catalog.install.reference import (
     FileReference,
     FolderReference,
@@ -45,6 +44,7 @@ from edgeagent.catalog.install.reference import (
     chosen_file,
     file_in_folder,
 )
+from edgeagent.catalog.install.staging import Trial
 from edgeagent.catalog.install.wheel import FetchFailed
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.library import Library
@@ -250,7 +250,7 @@ def install_together(
             ready = [one.prepare() for one in installs]
         except Exception:
             for one in installs:
-                shutil.rmtree(one.staging, ignore_errors=True)
+                one.staging.discard()
             raise
         return [one.commit(model) for one, model in zip(installs, ready, strict=True)]
 

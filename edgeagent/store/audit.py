@@ -1,14 +1,16 @@
-"""Who did what to which object, as rows that can be added and not changed unnoticed.
+"""The audit log: who did what to which object. Rows can be added, but not changed unnoticed.
 
-Each row's mac covers the row and the mac before it, keyed with a subkey of the store's key:
+Each row's mac covers the row and the previous mac, keyed with a subkey of the store's key:
 
     mac[n] = HMAC-SHA256(key, seq, utc_ms, boot_id, actor, action, object, digest, mac[n-1])
 
-An edited, swapped or missing row breaks the chain behind it. Two sealed records in `checkpoint` guard its
-ends: `audit_base`, where retention has cut the old end off, and `audit_head`, the newest row. Whoever can
-put back an older copy of the whole file defeats both; `store/audit_anchor.py` keeps the head outside for
-that. Rows name objects and never hold their content. Source: forward integrity, Bellare and Yee 1997, less
-its evolving keys: the daemon must be able to verify, so whoever has the key can forge.
+An edited, swapped or missing row breaks the chain after it. Two sealed records in `checkpoint` protect its
+ends: `audit_base`, where retention has cut off the old end, and `audit_head`, the newest row. Whoever can
+restore an older copy of the whole file defeats both; for that case `store/audit_anchor.py` keeps the head
+outside the database. Rows name objects and never hold their content.
+
+Source: forward integrity, Bellare and Yee 1997, but without evolving keys: the daemon must be able to
+verify, so whoever has the key can forge.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ from edgeagent.store.store_key import Secret
 GENESIS = bytes(32)
 MOST_PROBLEMS = 20
 _COLUMNS = "seq, utc_ms, boot_id, actor, action, object, digest, mac"
-# A store in plain text has no key: its chain then finds accidents and no intent.
+# A plain-text store has no key: its chain then detects accidents, but not manipulation.
 NO_KEY = sha256(b"edgeagent: a store without a key").digest()
 
 
 @dataclass(frozen=True)
 class AuditHead:
-    """A place in the chain: what is exported as an anchor."""
+    """A position in the chain, as exported in an anchor."""
 
     seq: int
     mac: bytes
@@ -55,13 +57,13 @@ class AuditRow:
     mac: bytes
 
     def shown(self) -> dict[str, Any]:
-        """The row as JSON can hold it."""
+        """The row as a JSON object."""
         return self.__dict__ | {"mac": self.mac.hex()}
 
 
 @dataclass(frozen=True)
 class AuditProblem:
-    """`kind`: edited | missing | cut | base | head. `seq`: the row where it shows."""
+    """`kind`: edited | missing | cut | base | head. `seq`: the row where the problem shows."""
 
     seq: int
     kind: str
@@ -90,11 +92,11 @@ def append(
 ) -> AuditHead:  # fmt: skip
     """Add a row in the caller's transaction, the one that makes the audited change.
 
-    `actor`: a key id, "local", "cli:USER" or "system". `object`: "conversation:conv_..." and the like;
+    `actor`: a key id, "local", "cli:USER" or "system". `object`: for example "conversation:conv_...";
     name people with `pseudonym`. `digest`: SHA-256 of the object, in hexadecimal digits.
     """
     last, sealed = _last(conn), _sealed(conn, key, "audit_head")
-    # After a cut the chain goes on from the sealed head, so that the gap stays for `verify` to see.
+    # If rows are missing at the end, continue from the sealed head: the gap stays visible to `verify`.
     before = sealed if sealed is not None and sealed.seq > last.seq else last
     row = AuditRow(
         before.seq + 1, now_ms() if utc_ms is None else utc_ms, boot or boot_id(), actor, action,
@@ -106,13 +108,14 @@ def append(
         (row.seq, row.utc_ms, row.boot_id, actor, action, object, digest, mac),
     )
     head = AuditHead(row.seq, mac)
-    if sealed is not None or last.seq == 0:  # a head that was taken away stays missing: evidence
+    if sealed is not None or last.seq == 0:  # a removed head stays missing, as evidence
         _seal(conn, key, "audit_head", head)
     return head
 
 
 def appender(key: bytes) -> Callable[[Connection, str, str, str], AuditHead]:
-    """`append` for those who are handed how to audit and not the key: connection, actor, action, object."""
+    """`append` for callers that may audit but must not have the key: takes connection, actor, action,
+    object."""
 
     def note(conn: Connection, actor: str, action: str, object: str) -> AuditHead:
         return append(conn, key, actor=actor, action=action, object=object)
@@ -121,33 +124,33 @@ def appender(key: bytes) -> Callable[[Connection, str, str, str], AuditHead]:
 
 
 def key_of(secret: Secret | None) -> bytes:
-    """The key of the chain, from the store's secret."""
+    """The key of the chain, derived from the store's secret."""
     return NO_KEY if secret is None else secret.subkey("audit")
 
 
 def head(conn: Connection, key: bytes) -> AuditHead:
-    """The newest place of the chain, for an anchor."""
+    """The newest position of the chain, for an anchor."""
     return _sealed(conn, key, "audit_head") or _last(conn)
 
 
 def page(conn: Connection, after_seq: int, limit: int) -> list[AuditRow]:
-    """At most `limit` rows behind `after_seq`, oldest first."""
+    """At most `limit` rows after `after_seq`, oldest first."""
     sql = f"select {_COLUMNS} from audit where seq > ? order by seq limit ?"
     return [AuditRow(*row) for row in conn.execute(sql, (after_seq, limit)).fetchall()]
 
 
 def rows(conn: Connection, after_seq: int = 0) -> Iterator[AuditRow]:
-    """Every row behind `after_seq`, read in pages."""
+    """All rows after `after_seq`, read in pages."""
     while found := page(conn, after_seq, 1000):
         yield from found
         after_seq = found[-1].seq
 
 
 def verify(conn: Connection, key: bytes, anchors: Iterable[AuditHead] = ()) -> AuditVerification:
-    """Walk the whole chain. `anchors`: heads that were kept outside of the database.
+    """Check the whole chain. `anchors`: heads that were kept outside the database.
 
-    Finds rows that were edited, deleted or reordered anywhere, and a tail that was cut off before an
-    anchor or before the sealed head. Reads every row once.
+    Finds rows that were edited, deleted or reordered, and a tail that was cut off before an anchor or
+    before the sealed head. Reads every row once.
     """
     result = AuditVerification()
     wanted: dict[int, set[bytes]] = {}
@@ -170,14 +173,14 @@ def verify(conn: Connection, key: bytes, anchors: Iterable[AuditHead] = ()) -> A
 def purge(
     conn: Connection, key: bytes, before_ms: int, limit: int, *, actor: str = "system"
 ) -> int:
-    """Cut off at most `limit` rows at the old end that are all older than `before_ms`. Gives their number.
+    """Delete at most `limit` rows from the old end, all older than `before_ms`. Returns their number.
 
-    The new beginning is sealed and the cut itself is a row, so that `verify` accepts this cut only.
+    The new start is sealed and the cut is itself a row, so `verify` accepts only this cut.
     """
     first_kept = scalar(conn, "select min(seq) from audit where utc_ms >= ?", (before_ms,))
     sql = "select seq, mac from audit where (? is null or seq < ?) order by seq limit ?"
     gone = conn.execute(sql, (first_kept, first_kept, limit)).fetchall()
-    # The newest row stays: an empty table says nothing of what was there.
+    # Keep the newest row: an empty table could not show that rows are missing.
     gone = [row for row in gone if row[0] < _last(conn).seq]
     if not gone:
         return 0
@@ -189,8 +192,8 @@ def purge(
 
 
 def pseudonym(key: bytes, kind: str, name: str) -> str:
-    """A name for a person that audit rows may keep after the person's data is erased: the same for the
-    same name, and of no use without the key."""
+    """A name for a person that audit rows may keep after the person's data is erased. It is always the same
+    for the same name and cannot be reversed without the key."""
     tag = hmac.digest(key, msgspec.msgpack.encode(["name", kind, name]), "sha256")
     return f"{kind}:{tag[:12].hex()}"
 
@@ -203,7 +206,7 @@ def _check_row(key: bytes, row: AuditRow, before: AuditHead, result: AuditVerifi
         result.found(
             row.seq,
             "edited",
-            f"Row {row.seq} is not what was written there: it or the row before was changed or moved.",
+            f"Row {row.seq} is not the row that was written: it or the row before it was changed or moved.",
         )
 
 
@@ -211,13 +214,11 @@ def _check_anchor(
     seq: int, mac: bytes, wanted: dict[int, set[bytes]], result: AuditVerification
 ) -> None:
     if wanted.pop(seq, {mac}) != {mac}:
-        result.found(
-            seq, "edited", f"Row {seq} differs from its anchor: the chain was written anew."
-        )
+        result.found(seq, "edited", f"Row {seq} differs from its anchor: the chain was rewritten.")
 
 
 def _checked_base(conn: Connection, key: bytes, result: AuditVerification) -> AuditHead:
-    """Where the chain begins: at the start, or behind what retention has cut off."""
+    """Where the chain begins: at the start, or after the rows that retention has cut off."""
     if scalar(conn, "select 1 from checkpoint where name = 'audit_base'") is None:
         return START
     base = _sealed(conn, key, "audit_base")
@@ -249,12 +250,12 @@ def _check_end(
             last.seq,
             "cut",
             f"The newest row is {last.seq}, an anchor says {max(beyond)}: the tail was cut off, or an "
-            "older copy of the database was put back.",
+            "older copy of the database was restored.",
         )
 
 
 def _mac(key: bytes, row: AuditRow, before: bytes) -> bytes:
-    # msgpack writes every length, so no two rows have the same bytes.
+    # msgpack encodes every length, so two different rows never have the same bytes.
     fields = (row.seq, row.utc_ms, row.boot_id, row.actor, row.action, row.object, row.digest)
     return hmac.digest(key, msgspec.msgpack.encode(["row", *fields, before]), "sha256")
 
@@ -274,7 +275,7 @@ def _seal(conn: Connection, key: bytes, name: str, head: AuditHead) -> None:
 
 
 def _sealed(conn: Connection, key: bytes, name: str) -> AuditHead | None:
-    """A sealed record, or None where it is missing or not ours."""
+    """A sealed record; None if it is missing or was not sealed with this key."""
     body = scalar(conn, "select body from checkpoint where name = ?", (name,))
     try:
         found = json.loads(body or "")

@@ -1,8 +1,8 @@
-"""The head of the audit chain, kept where the database is not: in the log and in a file.
+"""The audit anchor: the head of the audit chain, kept outside the database in the log and in a file.
 
-Whoever puts back an older copy of the database, or cuts rows and seals off its end, cannot reach these.
-Point `audit_anchor` to another disk, or collect the log's `audit_head` lines on another machine. The
-file also has the head of the journal (store/journal.py): that keys were made is remembered there too.
+Whoever restores an older copy of the database, or cuts rows and seals off its end, cannot reach these. Set
+`audit_anchor` to a path on another disk, or collect the log's `audit_head` lines on another machine. The
+file also holds the head of the journal (store/journal.py), and thereby the fact that keys were made.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _MOST_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class AnchorContents:
-    """What the file remembers: the head of the audit and that of the journal, and a time that has been.
-    `is_forged`: not written with the key of this store."""
+    """The head of the audit, the head of the journal and the latest trusted time, as the file has them.
+    `is_forged`: the file was not written with the key of this store."""
 
     head: AuditHead
     journal: JournalPosition | None = None
@@ -82,7 +82,7 @@ def shown(head: AuditHead) -> str:
 
 
 def read(path: Path) -> AuditHead | None:
-    """The head that was kept last; None before the first. Raises: SettingsError."""
+    """The last head that was kept; None before the first. Raises: SettingsError."""
     try:
         body = _body(path)
         return AuditHead(int(body["seq"]), bytes.fromhex(body["mac"]))
@@ -91,17 +91,17 @@ def read(path: Path) -> AuditHead | None:
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise SettingsError(
             f"Audit anchor {path} cannot be read ({exc}): restore it, or remove it after "
-            "`edgeagent audit verify` was sound with an anchor from the log."
+            "`edgeagent audit verify` has succeeded with an anchor from the log."
         ) from exc
 
 
 def recall(path: Path, key: bytes) -> AnchorContents | None:
-    """Everything that the anchor remembers; None where there is none. Raises: SettingsError."""
+    """Everything in the anchor; None if there is no anchor. Raises: SettingsError."""
     head = read(path)
     if head is None:
         return None
     body = _body(path)
-    if "tag" not in body:  # by an edgeagent that kept the head alone
+    if "tag" not in body:  # from a version that kept only the head
         return AnchorContents(head)
     try:
         place, time_ms = msgspec.convert(body["journal"], JournalPosition | None), body["time_ms"]
@@ -120,12 +120,13 @@ def publish_head(
     is_restored: bool = False,
     is_accepted: bool = False,
 ) -> AuditHead:
-    """Tell the log and the file about the committed head of a store, and that of its journal. Blocks.
+    """Write the committed head of a store and of its journal to the log and to the file. Blocks.
 
-    A head older than the file's is left out, since threads may come in any order; `is_restored` says
-    that the database is an older one on purpose. While the store is locked the file is left as it is,
-    since it is evidence, unless an administrator has accepted that (`is_accepted`). Raises:
-    SettingsError, what the store raises.
+    A head older than the file's is skipped, since threads may arrive in any order; `is_restored` says that
+    the database is older on purpose. While the store is locked, the file is left unchanged as evidence,
+    unless an administrator has accepted the loss (`is_accepted`).
+
+    Raises: SettingsError, and what the store raises.
     """
     found, why, time_ms = store.read(
         lambda conn: (
@@ -140,7 +141,7 @@ def publish_head(
     with _turn, store.journal.alone():
         kept = None if is_restored else recall(path, key)
         journal = store.journal.read()
-        # After a restore the rows of the audit are fewer than they were, and that stays to be seen.
+        # After a restore the audit has fewer rows than before, and this stays visible.
         head = kept.head if kept is not None and kept.head.seq > found.seq else found
         place = journal.head if journal is not None else None
         said = AnchorContents(head, place, time_ms)
@@ -157,7 +158,7 @@ def publish_head(
 
 
 def publish_done(store: AnchorableStore, key: bytes, path: Path) -> None:
-    """`publish_head` behind an act that is done and stays done, also where the file cannot be written."""
+    """`publish_head` after an act that is complete: an anchor that cannot be written is only logged."""
     try:
         publish_head(store, key, path)
     except EdgeAgentError as exc:

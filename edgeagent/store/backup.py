@@ -1,7 +1,8 @@
-"""Copies of the database: taken while it is in use, encrypted with its key, verified before they count.
+"""Backups of the database: taken while it is in use, encrypted with its key, and verified before they
+count.
 
-Only SQLite's online backup reads a live database as one state; copying the file does not. A copy gets
-its final name after it has been opened and checked in full, so every name that counts is a sound backup.
+Only SQLite's online backup reads a live database as one state; copying the file does not. A copy gets its
+final name after it has been opened and fully checked, so every file with such a name is a sound backup.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from edgeagent.store.sql import scalar
 
 logger = logging.getLogger(__name__)
 
-# The number orders them: a device may boot in 1970, and its clock may jump back.
+# Backups are ordered by number: a device may boot in 1970, and its clock may jump back.
 _NAME = re.compile(r"edgeagent-(\d{6,})-(\d{8}T\d{6}Z)\.db")
 
 
@@ -39,7 +40,7 @@ class Backup:
 
 @dataclass(frozen=True)
 class BackupCheck:
-    """What a backup was found to hold."""
+    """The result of verifying a backup."""
 
     version: int
     size_bytes: int
@@ -47,7 +48,7 @@ class BackupCheck:
 
 
 class Backups:
-    """The backups of one store. Any thread; two at once take turns."""
+    """The backups of one store. Any thread; simultaneous backups run one after the other."""
 
     def __init__(self, files: StoreFiles, key: bytes | None, keep: int = 3) -> None:
         self._files = files
@@ -64,9 +65,9 @@ class Backups:
         return sorted(found, key=lambda backup: backup.number)
 
     def take(self) -> Backup:
-        """Copy, verify, name, and drop the oldest. Readers and writers go on meanwhile.
+        """Copy, verify and name a backup, and delete the oldest. Readers and writers continue meanwhile.
 
-        Blocks for as long as reading the database twice takes. Raises: BackupFailed, StorageFull,
+        Blocks for as long as it takes to read the database twice. Raises: BackupFailed, StorageFull,
         StorageFailed, StoreDamaged.
         """
         with self._turn:
@@ -105,14 +106,14 @@ class Backups:
             return BackupCheck(version(db), path.stat().st_size, _store_id(db))
         except SqliteError as exc:
             raise BackupFailed(
-                f"Backup {path} does not open with this key ({exc}): give the key it was made with, or "
+                f"Backup {path} does not open with this key ({exc}): use the key that it was made with, or "
                 "use another one."
             ) from exc
         finally:
             db.close()
 
     def newest_sound(self) -> Backup | None:
-        """The newest backup that verifies now. Raises: OSError."""
+        """The newest backup that passes verification now. Raises: OSError."""
         for backup in reversed(self.listed()):
             try:
                 self.verify(backup.path)
@@ -123,8 +124,8 @@ class Backups:
         return None
 
     def least_entry(self) -> int | None:
-        """The lowest number of a journal entry that some backup has carried out; None without backups.
-        One that cannot be read will not be restored either. Raises: OSError."""
+        """The lowest journal entry number up to which some backup has applied the journal; None without
+        backups. Unreadable backups do not count, since they cannot be restored. Raises: OSError."""
         found = []
         for backup in self.listed():
             with contextlib.suppress(EdgeAgentError, SqliteError):
@@ -137,20 +138,20 @@ class Backups:
         return min(found, default=None)
 
     def sweep(self) -> None:
-        """Remove what an interrupted backup left. Raises: OSError."""
+        """Remove the remains of an interrupted backup. Raises: OSError."""
         for draft in self._files.backups.glob(".edgeagent-*.part*"):
             draft.unlink(missing_ok=True)
 
     def _copy(self, draft: Path) -> None:
         source = connect(self._files.database, self._key, role="reader")
         try:
-            # Made by us: the key file's mode and the data's mode are alike.
+            # Create the file ourselves, with the same mode as the key file and the database.
             draft.touch(mode=0o600)
             target = connect(draft, self._key, role="copy")
             try:
-                # In one step: with smaller ones every write in between would begin the copy anew.
+                # In one step: with smaller steps, every write in between would restart the copy.
                 source.conn.backup(target.conn)
-                # The copy of a WAL database says WAL; as one file it can be moved and checked.
+                # The copy of a WAL database is in WAL mode too; a single file is easier to move and check.
                 target.execute("PRAGMA journal_mode = DELETE").fetchall()
             finally:
                 target.close()

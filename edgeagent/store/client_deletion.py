@@ -1,12 +1,13 @@
-"""Deleting one row at its client's request, so that no older copy of the database brings it back.
+"""Deletes one row at its client's request, so that no older copy of the database brings it back.
 
-    1. is it there, and not on legal hold? Otherwise nothing is entered: whoever tries ids writes nothing
-    2. enter it in the journal, as a keyed pseudonym of its kind and id
-    3. delete it, and mark the entry, in one transaction
+    1. check that the row exists and is not under legal hold; otherwise write nothing, so that guessing
+       ids causes no writes
+    2. add an entry to the journal, with a keyed pseudonym of the row's kind and id
+    3. in one transaction, delete the row and mark the entry as applied
 
-Then it may be acknowledged. It costs one more fsync than deleting alone. A deletion that fails after 2 is
-withdrawn; one that a kill interrupts is completed at the next start (store/journal_replay.py). Both writes
-may use the disk reserve, since deleting is how a client makes room.
+Then the deletion may be acknowledged. It costs one more fsync than a plain deletion. A deletion that fails
+after step 2 is withdrawn; one that a kill interrupts is completed at the next start
+(store/journal_replay.py). Both writes may use the disk reserve, since deleting is how a client makes room.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ BATCH = row_deletion.BATCH
 
 
 class DeletionStore(row_deletion.Store, Protocol):
-    """What deleting needs of `Database`."""
+    """The part of `Database` that deleting needs."""
 
     @property
     def journal(self) -> Journal: ...
@@ -37,7 +38,7 @@ class DeletionStore(row_deletion.Store, Protocol):
 
 @dataclass(frozen=True)
 class DeletionTarget:
-    """One row of an owner; an item is one of a conversation."""
+    """One row of an owner; for an item, also its conversation."""
 
     table: Table
     id: str
@@ -56,10 +57,10 @@ class DeletionTarget:
 
 
 def delete(store: DeletionStore, target: DeletionTarget) -> bool | None:
-    """Delete a row with all that belongs to it. True: it is on the disk that it is gone. False: there is
-    none. None: it is on legal hold. Blocks.
+    """Delete a row with everything that belongs to it. Blocks.
 
-    Raises: StoreLocked where there is no sound journal; StorageFull, StorageFailed.
+    True: the deletion is on disk. False: there is no such row. None: the row is under legal hold. Raises:
+    StoreLocked if there is no sound journal; StorageFull, StorageFailed.
     """
     can_go = store.read(lambda db: rows.is_removable(db, target.table, target.where, target.values))
     if not can_go:
@@ -79,20 +80,20 @@ def delete(store: DeletionStore, target: DeletionTarget) -> bool | None:
     except Exception:
         _withdraw(journal, n)
         raise
-    if done is None:  # put on hold meanwhile
+    if done is None:  # it was put under legal hold meanwhile
         _withdraw(journal, n)
     return done
 
 
 def entry_of(journal: Journal, table: Table, row_id: str) -> str:
-    """What the journal holds of a deleted row."""
+    """The content of the journal entry for a deleted row."""
     return f"{table}:{journal.pseudonym(table, row_id)}"
 
 
 def present(
     db: StoreConnection, journal: Journal, entries: Iterable[JournalEntry]
 ) -> dict[int, tuple[str, str]]:
-    """Which rows of this database entries of deletions mean: table and id by the entry's number."""
+    """The rows of this database that deletion entries name: (table, id) by entry number."""
     wanted: dict[str, dict[str, int]] = defaultdict(dict)
     for entry in entries:
         table, _, _tag = entry.what.partition(":")
@@ -114,8 +115,10 @@ def delete_again(
     entries: list[JournalEntry],
     found: dict[int, tuple[str, str]],
 ) -> int:
-    """Delete what these entries mean, and mark them, in the caller's transaction. Gives how many rows were
-    there. A legal hold does not keep them: it was not on them when they were deleted."""
+    """Delete the rows that these entries name and mark the entries, in the caller's transaction. Returns
+    how many rows existed. A legal hold does not protect them: they were not under hold when they were
+    deleted.
+    """
     ids: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
         if entry.n in found and entry.n not in contents.abandoned:

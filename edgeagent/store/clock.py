@@ -1,9 +1,10 @@
-"""May the device's clock be believed? Retention deletes by age, and a clock that jumps makes everything old.
+"""Whether the device's clock can be trusted. Retention deletes by age, and a jump ahead makes everything
+old.
 
 Many devices have no clock that runs while they are off: they boot in 1970, or at the time of the last
-shutdown, and jump when a network or a user sets them right. A clock that is behind only deletes later.
-One that is ahead deletes too early, so a jump ahead is believed when NTP vouches for it, or when the
-clock has then gone evenly for `confirm_s` of running time, counted over restarts by the monotonic clock.
+shutdown, and jump when the network or a user sets the clock. A clock that is behind only delays deletion.
+A clock that is ahead deletes too early, so a jump ahead is trusted only if NTP confirms it, or after the
+clock has run steadily for `confirm_s` of running time, counted across restarts with the monotonic clock.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Literal, Protocol
 
 from edgeagent.store import sql
 
-# No device runs this code before it was written. Moved forward with each release.
+# The code cannot run before it was written. Updated with each release.
 BUILD_MS = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 1000)
 CHECKPOINT = "clock"
 FLOOR = "clock_floor"
@@ -29,7 +30,7 @@ Doubt = Literal["before_build", "before_newest_row", "jumped", "first_start"]
 
 @dataclass(frozen=True)
 class ClockReading:
-    """`since_boot_s`: monotonic, goes on while the device sleeps. `is_synchronised`: NTP vouches."""
+    """`since_boot_s`: monotonic, including suspend. `is_synchronised`: NTP confirms the clock."""
 
     wall_ms: int
     since_boot_s: float
@@ -39,8 +40,10 @@ class ClockReading:
 
 @dataclass(frozen=True)
 class ClockBounds:
-    """`jump_s`: within one boot; NTP slews and leap seconds are far below. `off_s`: how long a device
-    may have been off without a doubt. `ahead_s`: how far rows may be ahead of the clock."""
+    """`jump_s`: largest plausible step within one boot; NTP slewing and leap seconds are far below.
+    `off_s`: how long a device may have been off without raising doubt. `ahead_s`: how far rows may be
+    ahead of the clock.
+    """
 
     jump_s: float = 600.0
     off_s: float = 7 * 86_400.0
@@ -53,8 +56,8 @@ EVERYDAY = ClockBounds()
 
 @dataclass(frozen=True)
 class LastReading:
-    """What the last look at the clock saw. `doubt`: why it was not believed; `even_s`: for how much
-    running time it has gone evenly since."""
+    """The last reading of the clock. `doubt`: why it was not trusted; `even_s`: running time for which it
+    has run steadily since."""
 
     wall_ms: int
     since_boot_s: float
@@ -65,8 +68,8 @@ class LastReading:
 
 @dataclass(frozen=True)
 class ClockJudgement:
-    """`doubt` None: ages may be taken from this clock. `may_redate`: NTP vouches for it, so rows that
-    are dated ahead of it are wrong. `wait_s`: running time until the doubt ends by itself, if it does."""
+    """`doubt` None: ages may be computed with this clock. `may_redate`: NTP confirms it, so rows with
+    later times are wrong. `wait_s`: running time until the doubt ends by itself, if it does."""
 
     doubt: Doubt | None
     may_redate: bool
@@ -84,12 +87,12 @@ def judge(
     newest_row_ms: int | None,
     bounds: ClockBounds = EVERYDAY,
 ) -> ClockJudgement:
-    """Decide whether this clock can be believed. Pure.
+    """Decide whether this clock can be trusted. Pure.
 
-    1. before the build date: never, whoever vouches
-    2. synchronised by NTP: believed
-    3. behind the newest row, off its course since the last look, or new to a store that has rows:
-       doubted until it has gone evenly for long enough
+    1. before the build date: never, even if NTP confirms it
+    2. synchronised by NTP: trusted
+    3. behind the newest row, changed against running time since the last reading, or first seen by a
+       store that has rows: doubted until it has run steadily for long enough
     """
     if now.wall_ms < BUILD_MS:
         return _judged(now, "before_build", 0.0, wait_s=None)
@@ -112,7 +115,7 @@ def _judged(
     now: ClockReading, doubt: Doubt | None, even_s: float, bounds: ClockBounds | None = None,
     *, wait_s: float | None = None, may_redate: bool = False,
 ) -> ClockJudgement:  # fmt: skip
-    """A doubt that has been lived with for long enough is remembered and no longer acted on."""
+    """A doubt that has lasted long enough is recorded, but no longer acted on."""
     seen = LastReading(now.wall_ms, now.since_boot_s, now.boot_id, doubt, even_s if doubt else 0.0)
     if bounds is not None and doubt is not None:
         wait_s = max(0.0, bounds.confirm_s - even_s)
@@ -123,7 +126,7 @@ def _judged(
 
 
 def _even_since(now: ClockReading, last: LastReading, bounds: ClockBounds) -> float | None:
-    """Running time since the last look; None where the wall clock went another way than time does."""
+    """Running time since the last reading; None if the wall clock advanced by a different amount."""
     wall_s = (now.wall_ms - last.wall_ms) / 1000
     if now.boot_id == last.boot_id:
         ran_s = now.since_boot_s - last.since_boot_s
@@ -133,7 +136,7 @@ def _even_since(now: ClockReading, last: LastReading, bounds: ClockBounds) -> fl
 
 
 def remembered(conn: sql.Connection) -> LastReading | None:
-    """What the last look saw; None before the first, or if the note is not readable."""
+    """The last reading; None before the first, or if its record is unreadable."""
     body = sql.scalar(conn, "select body from checkpoint where name = ?", (CHECKPOINT,))
     try:
         return LastReading(**json.loads(body)) if body else None
@@ -148,7 +151,7 @@ def remember(conn: sql.Connection, seen: LastReading) -> None:
 
 
 def floor_ms(conn: sql.Connection) -> int:
-    """A time, UTC, that has certainly been; 0 where none is known."""
+    """A time, UTC, that has certainly passed; 0 if none is known."""
     return int(sql.scalar(conn, "select body from checkpoint where name = ?", (FLOOR,)) or 0)
 
 
@@ -159,11 +162,11 @@ def set_floor(conn: sql.Connection, utc_ms: int) -> None:
 def floor_after(
     before_ms: int, now: ClockReading, last: LastReading | None, judgement: ClockJudgement
 ) -> int:
-    """The floor after a look at the clock. Pure.
+    """The floor after a reading of the clock. Pure.
 
-    1. a clock that is believed raises it; one that NTP vouches for also lowers it: a clock that was
-       ahead for a while, and was believed, must not end keys for ever
-    2. while the clock is doubted, the time that the device has run since is added
+    1. a trusted clock raises it; one that NTP confirms can also lower it: a clock that was ahead for a
+       while, and trusted, must not expire keys for ever
+    2. while the clock is doubted, the running time of the device is added
     """
     if judgement.doubt is None:
         return now.wall_ms if judgement.may_redate else max(before_ms, now.wall_ms)
@@ -178,15 +181,14 @@ def look(
     newest_row_ms: int | None,
     bounds: ClockBounds = EVERYDAY,
 ) -> tuple[ClockJudgement, int]:
-    """Judge the clock by what this store remembers of it. Gives the judgement and the floor; writes
-    nothing."""
+    """Judge the clock by the stored readings. Returns the judgement and the floor; writes nothing."""
     last = remembered(conn)
     judgement = judge(now, last, newest_row_ms, bounds)
     return judgement, floor_after(floor_ms(conn), now, last, judgement)
 
 
 def keep(conn: sql.Connection, judgement: ClockJudgement, floor: int) -> None:
-    """Remember a look."""
+    """Store a reading and the floor."""
     remember(conn, judgement.remember)
     set_floor(conn, floor)
 
@@ -204,17 +206,19 @@ class DeviceClock:
 
 
 def _is_synchronised() -> bool:
-    """Whether the kernel says that NTP disciplines the clock (adjtimex), or systemd-timesyncd does."""
+    """Whether NTP controls the clock, according to the kernel (adjtimex) or systemd-timesyncd."""
     if Path("/run/systemd/timesync/synchronized").exists():
         return True
-    buffer = ctypes.create_string_buffer(512)  # struct timex, all zero: asks and changes nothing
+    buffer = ctypes.create_string_buffer(
+        512
+    )  # struct timex, all zero: reads without changing anything
     try:
         state = ctypes.CDLL(None, use_errno=True).adjtimex(buffer)
     except (OSError, AttributeError):
         return False
     if (
         state < 0 or ctypes.sizeof(ctypes.c_long) != 8
-    ):  # forbidden by a sandbox, or laid out otherwise
+    ):  # forbidden by a sandbox, or another struct layout
         return False
     status = int.from_bytes(buffer.raw[_STATUS_OFFSET : _STATUS_OFFSET + 4], "little")
     return state != 5 and not status & _STA_UNSYNC

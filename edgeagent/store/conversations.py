@@ -1,4 +1,4 @@
-"""Conversations: a name under which items gather. Functions run inside `Database.write` or `read`."""
+"""Conversations: containers of items. Functions run inside `Database.write` or `read`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeagent.types.pages import Page, RowPage
 def create(
     db: StoreConnection, owner: str, *, metadata: dict[str, str], now_ms: int
 ) -> dict[str, Any]:
-    """Begin a conversation about the subject that its metadata names. Returns its row."""
+    """Create a conversation about the subject that its metadata names. Returns its row."""
     row = {
         "id": new_id("conv"),
         "owner": owner,
@@ -32,7 +32,7 @@ def create(
 
 
 def get(db: StoreConnection, owner: str, conversation_id: str) -> dict[str, Any] | None:
-    """A conversation of this owner; None for what is not there and what is another's."""
+    """A conversation of this owner; None if it does not exist or belongs to someone else."""
     rows = fetch(
         db,
         "select * from conversation where id = :id and owner = :owner",
@@ -42,7 +42,7 @@ def get(db: StoreConnection, owner: str, conversation_id: str) -> dict[str, Any]
 
 
 def listed(db: StoreConnection, owner: str, page: Page) -> RowPage:
-    """The owner's conversations, the last used first."""
+    """The owner's conversations, most recently used first."""
     found = paged(db, "conversation", "owner = :owner", {"owner": owner}, page, order="updated_ms")
     return RowPage([_decoded(row) for row in found.rows], found.has_more)
 
@@ -50,8 +50,8 @@ def listed(db: StoreConnection, owner: str, page: Page) -> RowPage:
 def update(
     db: StoreConnection, owner: str, conversation_id: str, *, metadata: dict[str, str], now_ms: int
 ) -> dict[str, Any] | None:
-    """Replace the metadata. None when there is no such conversation. Responses in it that name no
-    subject of their own are about the new subject, too."""
+    """Replace the metadata. None if there is no such conversation. Responses in it without a subject of
+    their own get the new subject, too."""
     values = {
         "metadata": json.dumps(metadata), "subject": subject_of(metadata), "now": now_ms,
         "id": conversation_id, "owner": owner,
@@ -73,7 +73,7 @@ def update(
 
 
 def touch(db: StoreConnection, owner: str, conversation_id: str, now_ms: int) -> bool:
-    """Note that a conversation goes on. False when there is none."""
+    """Record that a conversation was continued. False if it does not exist."""
     cursor = db.execute(
         "update conversation set updated_ms = :now where id = :id and owner = :owner",
         {"now": now_ms, "id": conversation_id, "owner": owner},
@@ -82,7 +82,7 @@ def touch(db: StoreConnection, owner: str, conversation_id: str, now_ms: int) ->
 
 
 def delete(db: StoreConnection, owner: str, conversation_id: str) -> bool | None:
-    """Delete a conversation with its items. False: there is none. None: it is on legal hold."""
+    """Delete a conversation with its items. False: it does not exist. None: it is under legal hold."""
     return remove(
         db, "conversation", "id = :id and owner = :owner", {"id": conversation_id, "owner": owner}
     )

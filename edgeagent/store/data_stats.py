@@ -1,4 +1,4 @@
-"""How much is kept, of what, and since when: for `edgeagent data stats`."""
+"""Statistics of stored data for `edgeagent data stats`: how much, of which kind, since when."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgeagent.store.backup import Backups
 from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.sql import Connection, scalar
 
-# Rows, bytes of text, oldest and newest of each class of retention, and how many are held.
+# Per retention class: rows, bytes of text, oldest, newest, and rows under legal hold.
 _CLASSES = {
     "content": """select count(*), sum(n_bytes), min(created_ms), max(created_ms), sum(held) from (
         select octet_length(c.body) + octet_length(c.plain) as n_bytes, i.created_ms,
@@ -34,7 +34,7 @@ _CLASSES = {
 
 @dataclass(frozen=True)
 class ClassStats:
-    """`text_bytes`: what clients said, uncompressed. Times in UTC milliseconds; None without rows."""
+    """`text_bytes`: uncompressed content. Times in UTC milliseconds; None without rows."""
 
     kind: str
     n_rows: int
@@ -57,7 +57,7 @@ class FileStats:
 
 
 def classes(conn: Connection) -> list[ClassStats]:
-    """Every class of retention. Reads all content once."""
+    """Statistics of every retention class. Reads all content once."""
     found = []
     for kind, sql in _CLASSES.items():
         n_rows, n_bytes, oldest, newest, n_held = conn.execute(sql).fetchone()
@@ -66,7 +66,7 @@ def classes(conn: Connection) -> list[ClassStats]:
 
 
 def files(places: StoreFiles, backups: Backups) -> FileStats:
-    """Sizes on the disk. Raises: OSError."""
+    """Sizes on disk. Raises: OSError."""
     listed = backups.listed()
     return FileStats(
         database_bytes=_size(places.database),
@@ -81,7 +81,7 @@ def files(places: StoreFiles, backups: Backups) -> FileStats:
 
 
 def database(conn: Connection) -> dict[str, Any]:
-    """What else is worth knowing: free room inside the file, owners, and whether the clock is doubted."""
+    """Further facts: free space inside the file, owners, and whether the clock is doubted."""
     seen = clock.remembered(conn)
     page = int(scalar(conn, "pragma page_size"))  # SQLCipher answers in text
     return {

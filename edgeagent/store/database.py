@@ -1,4 +1,4 @@
-"""The database of one daemon: one writer, a few readers, opened only when it is sound."""
+"""The database of one daemon: one writer and a few readers; opened only if it is sound."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class StoreOptions:
-    """How a store is used. `synchronous` other than FULL loses acknowledged writes: for measurements.
-    `anchor`: the file outside of the store that remembers its audit and its journal."""
+    """How a store is used. `synchronous` other than FULL loses acknowledged writes: for measurements only.
+    `anchor`: the file outside the store that records the heads of its audit and its journal."""
 
     group_window_ms: float = 0.0
     reserve_bytes: int = 32 << 20
@@ -54,7 +54,7 @@ class StoreOptions:
 
 
 def open_store(settings: Settings) -> Database:
-    """The store that the settings describe; its key is made at the first start.
+    """Open the store that the settings describe; its key is created at the first start.
 
     Blocks: reads the whole database once to check it. Raises: KeyUnusable, StoreUnusable, StorageFull,
     StorageFailed.
@@ -69,7 +69,7 @@ def open_store(settings: Settings) -> Database:
         return Database(settings.store_dir, obtain(settings), options)
     except StorageFull as exc:
         raise StorageFull(
-            f"The store in {settings.store_dir} cannot be opened, its disk is full or read-only: make room, "
+            f"The store in {settings.store_dir} cannot be opened, its disk is full or read-only: free space, "
             "choose another --state-dir, or set store.enabled = false."
         ) from exc
 
@@ -77,8 +77,8 @@ def open_store(settings: Settings) -> Database:
 class Database:
     """Any thread or task may read and write; `close` may be called twice.
 
-    Several processes may have one store open; it is checked, migrated and repaired by the one that
-    finds nobody else there.
+    Several processes may have one store open; the process that opens it alone checks, migrates and repairs
+    it.
     """
 
     def __init__(
@@ -121,20 +121,20 @@ class Database:
     # ---- writing
 
     def write(self, fn: Callable[[StoreConnection], T], *, essential: bool = False) -> Future[T]:
-        """Run `fn` in the next commit; the future has its result once that is on the disk.
+        """Run `fn` in the next commit; the future has its result once that is on disk.
 
-        `fn` returns plain data, touches the database only, and may run twice. `essential` writes
-        (erasure, audit) may use the reserve of the disk. Never blocks.
+        `fn` returns plain data, touches only the database, and may run twice. `essential` writes (erasure,
+        audit) may use the disk reserve. Never blocks.
 
-        Raises: StoreBusy, StoreUnusable; in the future: StorageFull, StorageFailed, StoreDamaged, what
-        `fn` raises.
+        Raises: StoreBusy, StoreUnusable. The future may raise StorageFull, StorageFailed, StoreDamaged,
+        and what `fn` raises.
         """
         return self._writer.submit(WriteJob(fn, essential=essential))
 
     async def write_async(
         self, fn: Callable[[StoreConnection], T], *, essential: bool = False
     ) -> T:
-        """`write` for the event loop. Cancelled before it begins, nothing is written."""
+        """`write` for the event loop. Nothing is written if it is cancelled before it begins."""
         return await asyncio.wrap_future(self.write(fn, essential=essential))
 
     def maintain(self, fn: Callable[[StoreConnection], T]) -> Future[T]:
@@ -142,17 +142,18 @@ class Database:
         return self._writer.submit(WriteJob(fn, alone=True))
 
     def checkpoint(self) -> Future[bool]:
-        """Bring the log into the file and empty it. False if a reader kept that from happening."""
+        """Copy the write-ahead log into the file and truncate it. False if a reader prevented that."""
         return self._writer.submit(WriteJob(_truncate, essential=True, alone=True))
 
     @property
     def is_journal_long(self) -> bool:
-        """Whether backups should be made early, so that those go whose restoring needs old entries."""
+        """Whether backups should be made early, so that old ones whose restore needs old entries can be
+        deleted."""
         found = self.journal.read()
         return found is not None and len(found.entries) >= LONG_ENTRIES
 
     def compact_journal(self) -> bool:
-        """Drop old entries of a long journal that neither this database nor any backup lacks."""
+        """Drop the entries of a long journal that this database and every backup have applied."""
         known = self.read(journal_progress.read)
         if known is None:
             return False
@@ -162,10 +163,11 @@ class Database:
     # ---- reading
 
     def read(self, fn: Callable[[StoreConnection], T]) -> T:
-        """What `fn` returns, in one read transaction: it sees everything acknowledged before.
+        """Run `fn` in one read transaction, which sees everything acknowledged before, and return its
+        result.
 
         `fn` returns plain data (no cursor or generator). Blocks; on the event loop use `read_async`.
-        Raises: StoreBusy, StoreDamaged, StorageFailed, StoreUnusable, what `fn` raises.
+        Raises: StoreBusy, StoreDamaged, StorageFailed, StoreUnusable, and what `fn` raises.
         """
         return self._readers.read(fn)
 
@@ -177,19 +179,19 @@ class Database:
 
     @property
     def refusal(self) -> EdgeAgentError | None:
-        """Why writes fail at present; None after the last one went through."""
+        """Why writes fail at present; None after a successful one."""
         return self._writer.refusal
 
     def counts(self) -> dict[str, int]:
-        """Commits and writes since the start: their ratio says what the group window spares."""
+        """Commits and writes since the start: their ratio shows what the group window saves."""
         return {"n_commits": self._writer.n_commits, "n_writes": self._writer.n_writes}
 
     def close(self) -> None:
-        """Finish what was submitted, then let go of every file."""
+        """Finish what was submitted, then close every file."""
         self._writer.close()
         self._pool.shutdown()
         self._readers.close()
-        self.disk_reserve.take()  # before closing copies the log into the file
+        self.disk_reserve.take()  # because closing copies the log into the file
         self._db.close()
         self._lock.close()
 
@@ -202,7 +204,7 @@ class Database:
     # ---- opening
 
     def _open(self, migrations: Sequence[Migration]) -> StoreConnection:
-        """The writing connection to a database that is sound and up to date."""
+        """The writing connection to a sound, migrated database."""
         with contextlib.ExitStack() as undo:
             try:
                 self.files.make()
@@ -211,7 +213,7 @@ class Database:
                 db = None
                 if self._lock.take():
                     self.notices, db = prepare(self.files, self.secret, self.backups, migrations)
-                    # Its log and its index will have the mode of the file.
+                    # The log and its index get the mode of this file.
                     self.files.database.touch(mode=0o600)
                 db = db or connect(self.files.database, self._key, role="writer")
                 undo.callback(db.close)
@@ -230,22 +232,24 @@ class Database:
     def _begin(self, db: StoreConnection, migrations: Sequence[Migration]) -> None:
         if self._lock.is_alone:
             if version(db) == 0:
-                # So that erased pages can go back to the disk; only an empty file takes it.
+                # Lets freed pages return to the disk; can only be set on an empty file.
                 db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             set_wal(db, self.options.synchronous)
             migrate(db, migrations)
-            sync_folder(self.files.folder)  # SQLite does not sync the name of a new database
+            sync_folder(
+                self.files.folder
+            )  # SQLite does not sync the directory entry of a new database
             return
         set_wal(db, self.options.synchronous)
         refuse_newer(db, migrations)
         if version(db) < len(migrations):
             raise StoreUnusable(
                 f"Another process has the store open at version {version(db)}, this edgeagent needs "
-                f"{len(migrations)}: stop that process first."
+                f"version {len(migrations)}: stop that process first."
             )
 
     def _settle(self, db: StoreConnection) -> None:
-        """Carry out again what an older copy lacks, before anybody reads it (store/rollback_detection.py)."""
+        """Replay what an older copy lacks, before anybody reads it (store/rollback_detection.py)."""
         was_replaced = any(n.code in ("store_lost", "store_restored") for n in self.notices)
         done = self.rollback_detector.settle(db, was_replaced=was_replaced)
         if done:

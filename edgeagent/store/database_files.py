@@ -1,4 +1,4 @@
-"""Where the files of a store lie, and the locks that say who uses a folder."""
+"""The paths of a store's files, and the locks between processes that use one folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True)
 class StoreFiles:
-    """The names inside one store folder. Nothing of it is the key (store/store_key.py)."""
+    """The paths inside one store folder. The key is not among them (store/store_key.py)."""
 
     folder: Path
 
@@ -26,7 +26,7 @@ class StoreFiles:
 
     @property
     def seal(self) -> Path:
-        """Tells a wrong key from a damaged file, and how the key is derived."""
+        """Distinguishes a wrong key from a damaged file, and says how the key is derived."""
         return self.folder / "seal.json"
 
     @property
@@ -45,17 +45,17 @@ class StoreFiles:
 
     @property
     def disk_reserve(self) -> Path:
-        """Room for what must be written when others have filled the disk (store/disk_reserve.py)."""
+        """Disk space reserved for essential writes on a full disk (store/disk_reserve.py)."""
         return self.folder / "ballast"
 
     @property
     def erased(self) -> Path:
-        """Touched by an erasure from outside the daemon, whose caches are to forget then."""
+        """Touched by an erasure from outside the daemon, which then clears its caches."""
         return self.folder / "erased"
 
     @property
     def prefixes(self) -> Path:
-        """What models have computed of dialogues (store/prefixes.py)."""
+        """Computed prefixes of dialogues (store/prefixes.py)."""
         return self.folder / "prefixes"
 
     @property
@@ -67,7 +67,7 @@ class StoreFiles:
         return self.folder / "quarantine"
 
     def make(self) -> None:
-        """Make the folders, readable by their owner only. Raises: OSError."""
+        """Create the folders, readable by their owner only. Raises: OSError."""
         for folder in (self.folder, self.backups, self.quarantine, self.prefixes):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -78,23 +78,23 @@ def beside(database: Path) -> tuple[Path, Path]:
 
 
 class FolderLock:
-    """An advisory lock of a folder, which the kernel releases with the process, however that ends.
+    """An advisory lock on a folder, which the kernel releases when the process ends.
 
-    It is the folder itself that is locked: a lock file can be deleted and made anew while it is held.
-    Where the file system locks no folders (NFS), it is the file `name` in it. Children do not inherit it.
-    Any thread; `close` may be called twice.
+    The folder itself is locked, since a lock file could be deleted and created again while it is held.
+    Where the file system cannot lock folders (NFS), the file `name` in it is locked. Child processes do not
+    inherit the lock. Any thread; `close` may be called twice.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Raises: OSError where the folder cannot be opened."""
+        """Raises: OSError if the folder cannot be opened."""
         self._file = folder / name
         self._fd: int | None = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._is_folder = True
 
     def is_had(self, kind: int) -> bool:
-        """Try for LOCK_EX, alone, or LOCK_SH, with others; True: it is had. Never waits.
+        """Try to take LOCK_EX (exclusive) or LOCK_SH (shared); returns whether that worked. Never waits.
 
-        Raises: OSError where nothing can be locked.
+        Raises: OSError if nothing can be locked.
         """
         assert self._fd is not None
         try:
@@ -109,7 +109,7 @@ class FolderLock:
         return True
 
     def share(self) -> None:
-        """Have it with others from now on. Waits for whoever has it alone. Raises: OSError."""
+        """Change to a shared lock. Waits for an exclusive holder. Raises: OSError."""
         if self._fd is not None:
             fcntl.flock(self._fd, fcntl.LOCK_SH)
 
@@ -125,19 +125,19 @@ class FolderLock:
 
 
 class StoreLock:
-    """Shared by every process that uses a store; held alone while the store is checked or replaced.
+    """Shared by every process that uses a store; exclusive while the store is checked or replaced.
 
-    Any thread; `close` may be repeated.
+    Any thread; `close` may be called twice.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises: OSError where the folder cannot be opened."""
+        """Raises: OSError if the folder cannot be opened."""
         self._folder = folder
         self._lock = FolderLock(folder, "lock")
         self.is_alone = False
 
     def take(self, timeout_s: float = LOCK_TIMEOUT_S) -> bool:
-        """Take the lock, alone if nobody else has it. True: alone. Raises: StoreUnusable."""
+        """Take the lock, exclusively if no other process holds it. True: exclusive. Raises: StoreUnusable."""
         deadline = time.monotonic() + timeout_s
         while True:
             if self._lock.is_had(fcntl.LOCK_EX):
@@ -147,13 +147,13 @@ class StoreLock:
                 return False
             if time.monotonic() >= deadline:
                 raise StoreUnusable(
-                    f"Store {self._folder} is being checked or replaced by another process for "
-                    f"more than {timeout_s:g} s: wait until it ends, or end it."
+                    f"Store {self._folder} has been checked or replaced by another process for "
+                    f"more than {timeout_s:g} s: wait until that process ends, or end it."
                 )
             time.sleep(_POLL_S)
 
     def share(self) -> None:
-        """Let other processes in."""
+        """Change to a shared lock, so that other processes may use the store."""
         self._lock.share()
         self.is_alone = False
 

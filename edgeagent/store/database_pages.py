@@ -1,9 +1,10 @@
-"""The pages of database files as they are beneath SQL, decrypted: free pages and old log frames too.
+"""The decrypted pages of database files, below SQL: including free pages and old log frames.
 
-SQL shows no freed page, and the encrypted bytes show nothing at all, so neither can prove that a text is
-gone. SQLCipher 4 stores each page of 4096 bytes as AES-256-CBC ciphertext, then 16 bytes IV and 64 bytes
-HMAC; the file's first 16 bytes are the salt. With a raw key the page key is that key itself. Source:
-zetetic.net/sqlcipher/design, checked against SQLCipher 4.19 by the tests.
+SQL does not show freed pages, and encrypted bytes show nothing, so neither can prove that a text is gone.
+SQLCipher 4 stores each page of 4096 bytes as AES-256-CBC ciphertext, followed by a 16-byte IV and a 64-byte
+HMAC; the first 16 bytes of the file are the salt. With a raw key, the page key is that key itself.
+
+Source: zetetic.net/sqlcipher/design, checked against SQLCipher 4.19 by the tests.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ _READ_PAGES = 256
 
 
 def decrypted(path: Path, key: bytes | None) -> Iterator[bytes]:
-    """The content of every page in a database or a write-ahead log. `key` None: a file in plain text.
+    """The content of every page in a database or a write-ahead log. `key` None: a plain-text file.
 
-    A page that is being rewritten may come half old and half new: nothing of it is hidden. Raises:
-    StoreDamaged if the first page does not decrypt, OSError.
+    A page that is being rewritten may be half old and half new; both halves are returned. Raises:
+    StoreDamaged if the first page does not decrypt; OSError.
     """
     with path.open("rb") as file:
         is_log = file.read(4) in _LOG_MAGIC
@@ -47,18 +48,18 @@ def decrypted(path: Path, key: bytes | None) -> Iterator[bytes]:
 
 def _plain(page: bytes, key: bytes, *, is_first: bool) -> bytes:
     if len(page) < PAGE:
-        return page  # a torn end: shown as it lies there
+        return page  # an incomplete last page: returned as it is
     body, iv = page[: PAGE - RESERVED], page[PAGE - RESERVED : PAGE - RESERVED + _IV]
     decryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor()
     return decryptor.update(body[_SALT:] if is_first else body) + decryptor.finalize()
 
 
 def _check_first(path: Path, page: bytes, plain: bytes, key: bytes | None) -> None:
-    """SQLite's header says the page size and the reserved bytes: what tells that the key was right."""
+    """Raise StoreDamaged if SQLite's header has a wrong page size or reserved bytes: the key is wrong."""
     head = page[16:21] if key is None else plain[:5]
     expected = PAGE.to_bytes(2, "big")
     if len(page) < PAGE or head[:2] != expected or (key is not None and head[4] != RESERVED):
         raise StoreDamaged(
-            f"Database {path} cannot be looked into: its first page does not decrypt to one of "
+            f"Database {path} cannot be searched: its first page does not decrypt to a page of "
             f"{PAGE} bytes with {RESERVED} reserved. Check it with `edgeagent data backup`."
         )

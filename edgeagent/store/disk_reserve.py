@@ -1,8 +1,8 @@
-"""Room on the disk that is taken beforehand, for what must be written when others have filled it.
+"""Disk space allocated in advance for essential writes on a full disk.
 
-Ordinary writes leave a reserve free (`store_reserve_bytes`), but nothing keeps another program from using
-that. This file does: it is made small, a piece at a time, for opening the store, ending a key, erasing,
-and for their entries in the audit and the journal, and is made whole again when there is room.
+Ordinary writes leave a reserve free (`store.reserve_bytes`), but other programs may use that space. This
+file occupies it: it is shrunk in steps when opening the store, ending a key, erasing, or writing entries of
+the audit and the journal needs room, and grows back when there is room again.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import os
 import shutil
 from pathlib import Path
 
-LEAST_BYTES = 256 << 10  # what opening needs
-MOST_BYTES = 8 << 20  # an erasure's log, which is emptied at this size
+LEAST_BYTES = 256 << 10  # enough to open a store
+MOST_BYTES = 8 << 20  # enough for an erasure's write-ahead log, which is truncated at this size
 PIECE_BYTES = 128 << 10
 
 
 class DiskReserve:
-    """One file. Any thread and process: what two of them give at once is given once too often at worst."""
+    """One reserve file. Any thread and process; if two shrink it at once, at worst the space of one step is
+    freed once instead of twice."""
 
     def __init__(self, path: Path, reserve_bytes: int = 0) -> None:
         self._path = path
@@ -25,7 +26,7 @@ class DiskReserve:
         self._is_whole = False
 
     def take(self, spare_bytes: int = 0) -> None:
-        """Make the file whole, if more than `spare_bytes` stay free beside it."""
+        """Grow the file to its full size if more than `spare_bytes` stay free on the disk."""
         if self._is_whole:
             return
         try:
@@ -39,7 +40,7 @@ class DiskReserve:
             return
 
     def give(self, n_bytes: int = PIECE_BYTES) -> bool:
-        """Give a piece of the room back to the disk. True: there was some."""
+        """Free a part of the reserved space. True: there was some."""
         self._is_whole = False
         try:
             size = self._path.stat().st_size

@@ -1,18 +1,17 @@
-"""Erasing what is kept of an owner, a conversation or a subject, and proving that it is gone.
+"""Erases all data of an owner, a conversation or a subject, and proves that it is gone.
 
-    1. refuse while something of it is under legal hold; else number it (store/erasure_epochs.py), so that
-       what is being answered now is not stored afterwards, and audit that erasing begins
-    2. delete in short transactions: search entries, content, rows; take probes of the texts before
+    1. refuse while some of it is under legal hold; otherwise number the erasure
+       (store/erasure_epochs.py), so that answers in progress are not stored afterwards, and audit the start
+    2. delete in short transactions: search entries, content, rows; first take probes of the texts
     3. audit the end, with the digest of what was erased
-    4. clean up: merge the searches, empty the log; caches outside the database are told to forget
-    5. a new backup in place of the old ones, where that is wanted
-    6. search every byte of the state directory for the probes; if a database page still holds one,
+    4. clean up: merge the search indexes, truncate the log; clear caches outside the database
+    5. replace the old backups by a new one, if requested
+    6. search every byte of the state directory for the probes; if a database page still has one,
        VACUUM and search again
 
-Before 2 it is entered in the journal, by which an interrupted erasure is finished at the next start and
-a restored backup is erased again (store/journal_replay.py); a note (`row_deletion.mark`)
-lets the next sweep clean up.
-Freed flash cells are the device's affair: what is on them is encrypted.
+Before step 2 it is added to the journal, with which an interrupted erasure is completed at the next start
+and a restored backup is erased again (store/journal_replay.py); `row_deletion.mark` makes the next sweep
+clean up. Freed flash cells are outside our control: their content is encrypted.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ _TEXTS = {
     "item": "select body, plain from item_content where item_rowid = ?",
     "segment": "select body, plain from segment_content where segment_rowid = ?",
     "feedback": "select body from feedback_content where feedback_rowid = ?",
-    # Without what is no content: the names of models are in logs, and may be.
+    # Without ids and model names, which are not content and may appear in logs.
     "response": "select json_remove(body, '$.id', '$.model', '$.object') from response_content "
     "where response_id = ?",
     "conversation": "select metadata from conversation where id = ?",
 }
 
-# Tells every place outside of the database to forget; gives the names of those that have.
+# Clears every place outside the database; returns the names of those that were cleared.
 Forget = Callable[[Selector], Sequence[str]]
 
 
@@ -60,8 +59,8 @@ def _no_places(_selector: Selector) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class ErasureRequest:
-    """`except_held`: erase the rest where some is under legal hold. `drop_backups`: make a new backup
-    and delete those from before, and what was set aside as damaged."""
+    """`except_held`: erase the rest if some is under legal hold. `drop_backups`: make a new backup, then
+    delete the older ones and quarantined files."""
 
     selector: Selector
     actor: str
@@ -71,7 +70,7 @@ class ErasureRequest:
 
 @dataclass(frozen=True)
 class ErasureScope:
-    """Where to look, and who else must forget. `leave_out`: folders without data of clients."""
+    """Where to search, and how to clear other places. `leave_out`: folders without client data."""
 
     state_dir: Path
     leave_out: Sequence[Path] = ()
@@ -80,7 +79,7 @@ class ErasureScope:
 
 @dataclass
 class ErasureReceipt:
-    """What was erased, and what was found to be left of it."""
+    """What was erased, and what remains of it."""
 
     what: dict[str, str]
     actor: str
@@ -103,7 +102,7 @@ class ErasureReceipt:
         return self.proof.is_clean and self.is_log_empty
 
     def shown(self) -> dict[str, Any]:
-        """The receipt as JSON can hold it."""
+        """The receipt as a JSON object."""
         return {
             "edgeagent_erasure": 1,
             **self.__dict__,
@@ -113,9 +112,10 @@ class ErasureReceipt:
         }
 
     def shown_to_owner(self, database: Path) -> dict[str, Any]:
-        """The receipt for a key that may see one owner's data. What depends on anything else that is kept
-        on the device is null: whoever stores a guess and erases it would read there whether others have
-        the same text, or had it when a backup was made."""
+        """The receipt for a key that may see one owner's data. Everything that depends on other data on
+        the device is null: otherwise, whoever stores a guess and erases it could learn whether others have
+        the same text, or had it when a backup was made.
+        """
         own = dict.fromkeys(self.proof.__dict__) | {"n_probes": self.proof.n_probes}
         is_clean = not any(name.startswith(str(database)) for name in self.proof.residue)
         return self.shown() | {
@@ -127,7 +127,7 @@ class ErasureReceipt:
 
 
 def label(key: bytes, selector: Selector) -> str:
-    """The selector for the audit: a subject's name would outlive its data there."""
+    """The selector as audited; a subject is a pseudonym, since its name would outlive its data there."""
     given = selector.values()
     if "subject" in given:
         given["subject"] = audit.pseudonym(key, "subject", given["subject"]).partition(":")[2]
@@ -138,10 +138,11 @@ def erase(
     store: Database, key: bytes, request: ErasureRequest, places: ErasureScope, *, keep_backups: int = 3,
     tell: Callable[[str, int], object] = lambda _what, _n: None,
 ) -> ErasureReceipt:  # fmt: skip
-    """Erase and prove it. Blocks for as long as reading the state directory takes; writers go on.
+    """Erase data and prove it. Blocks for as long as reading the state directory takes; other writers
+    continue.
 
-    `key`: that of the audit. `tell` hears what is being done and how much of it more is done: "delete"
-    rows, "clean" steps, "search" bytes. Raises: LegalHold, NotFound, what the store raises.
+    `key`: the audit key. `tell` gets the current stage and the progress in it: "delete" rows, "clean"
+    steps, "search" bytes. Raises: LegalHold, NotFound, and what the store raises.
     """
     receipt = ErasureReceipt(request.selector.values(), request.actor, now_ms())
     receipt.held_back = _begin(store, key, request, places)
@@ -189,10 +190,10 @@ def _write(store: Database, fn: Callable[[Any], Any]) -> Any:
 def _begin(
     store: Database, key: bytes, request: ErasureRequest, places: ErasureScope
 ) -> dict[str, int]:
-    """Refuse, or number and audit the beginning. Gives how many rows a hold keeps."""
+    """Refuse, or number the erasure and audit its start. Returns how many rows a legal hold keeps."""
     held = _write(store, partial(_number, store=store, key=key, request=request))
     if held is None:
-        # What was never stored may be cached, and what is being answered now is not stored later.
+        # Data that was never stored may still be cached.
         places.forget(request.selector)
         raise NotFound(f"Nothing is stored for {request.selector.named()}: check the spelling.")
     found: dict[str, int] = held
@@ -202,14 +203,14 @@ def _begin(
 def _number(
     conn: Connection, *, store: Database, key: bytes, request: ErasureRequest
 ) -> dict[str, int] | None:
-    """Rows under legal hold; None where nothing is stored. Raises: LegalHold."""
+    """Rows under legal hold by table; None if nothing is stored. Raises: LegalHold."""
     is_there = any(ownership.counts(conn, request.selector).values())
     held = ownership.held_counts(conn, request.selector)
     if held and not request.except_held:
         told = ", ".join(f"{n} of {table}" for table, n in held.items())
         raise LegalHold(
-            f"Rows of {request.selector.named()} are under legal hold ({told}), none may be: end the "
-            "hold with `edgeagent data release`, or erase the rest with --except-held."
+            f"Rows of {request.selector.named()} are under legal hold ({told}) and must not be erased: end "
+            "the hold with `edgeagent data release`, or erase the rest with --except-held."
         )
     erasure_epochs.advance(conn, store.journal.pseudonym, request.selector)
     if not is_there:
@@ -252,7 +253,7 @@ def _end(
 
 
 def _clean(store: Database, tell: Callable[[str, int], object]) -> bool:
-    """Clean up, and again while a reader holds the log."""
+    """Clean up; try again while a reader holds the log."""
     deadline = time.monotonic() + CLEAN_TIMEOUT_S
     while not row_deletion.clean(store, lambda _n: tell("clean", 1)):
         if time.monotonic() > deadline:
@@ -262,7 +263,7 @@ def _clean(store: Database, tell: Callable[[str, int], object]) -> bool:
 
 
 def _replace_backups(store: Database, older: list[Backup]) -> list[str]:
-    """A new backup, then none from before; nor what was set aside as damaged, which nobody may want."""
+    """Make a new backup, then delete the older ones and quarantined files."""
     store.backups.take()
     aside = sorted(path for path in store.files.quarantine.rglob("*") if path.is_file())
     for path in (*(backup.path for backup in older), *aside):
@@ -297,8 +298,10 @@ def _vacuum(conn: Connection) -> None:
 
 
 def _holding(older: list[Backup], keep: int, receipt: ErasureReceipt) -> list[dict[str, Any]]:
-    """Backups from before, which may hold what was erased, and when rotation drops them: by number,
-    since a device's clock may be wrong. `texts_found`: probes in it; short rows leave none to find."""
+    """Older backups, which may contain the erased data, and when rotation deletes them: as a number of
+    backups, since the clock may be wrong. `texts_found`: probes found in it; very short texts leave no
+    probes.
+    """
     found = []
     for n, backup in enumerate(older):
         n_more = max(1, keep - (len(older) - 1 - n))
@@ -314,5 +317,5 @@ def _holding(older: list[Backup], keep: int, receipt: ErasureReceipt) -> list[di
 
 
 def n_rows(conn: Connection, selector: Selector) -> int:
-    """How many rows an export or an erasure will pass, for a progress bar."""
+    """How many rows an export or an erasure will process, for a progress bar."""
     return sum(ownership.counts(conn, selector).values())

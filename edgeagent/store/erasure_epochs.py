@@ -1,9 +1,9 @@
-"""Which erasures a request has seen, so that what was made before one of them is not stored after it.
+"""Which erasures a request has seen, so that content from before an erasure is not stored after it.
 
-Each erasure is numbered in the table `erasure` before it deletes anything. A request notes the newest
-number when it arrives (`SEEN`). Whatever it stores later is compared, in the transaction that stores it,
-with the erasures that came in between: if one of them meant this owner, subject or conversation, nothing
-is stored. Rows hold keyed pseudonyms (`Journal.pseudonym`), never names.
+Each erasure is numbered in the table `erasure` before it deletes anything. A request records the newest
+number when it arrives (`SEEN`). Later, the transaction that stores its content checks the erasures that
+came in between: if one of them covers this owner, subject or conversation, nothing is stored. Rows have
+keyed pseudonyms (`Journal.pseudonym`), never names.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from edgeagent.errors import Erased
 from edgeagent.store.ownership import Selector
 from edgeagent.store.sql import Connection, marks, now_ms, scalar
 
-MOST_KEPT = 4096  # erasures; a request that is older than all of these stores nothing
+MOST_KEPT = 4096  # erasures; a request older than all of these stores nothing
 
-# None outside of requests: what the daemon writes on its own was not made from anybody's content.
+# None outside of requests: what the daemon writes on its own contains no client's content.
 SEEN: ContextVar[int | None] = ContextVar("erasures_seen", default=None)
 
 Pseudonym = Callable[[str, str], str]
@@ -40,7 +40,7 @@ def newest(conn: Connection) -> int:
 
 
 def advance(conn: Connection, pseudonym: Pseudonym, selector: Selector) -> None:
-    """Number an erasure, in a transaction of its own before the first that deletes."""
+    """Number an erasure, in its own transaction before the first one that deletes."""
     names = {field: pseudonym(field, name) for field, name in selector.values().items()}
     conn.execute(
         "insert into erasure (owner, subject, conversation, began_ms) values (?, ?, ?, ?)",
@@ -50,7 +50,7 @@ def advance(conn: Connection, pseudonym: Pseudonym, selector: Selector) -> None:
 
 
 def check(conn: Connection, pseudonym: Pseudonym, mark: ContentOrigin) -> None:
-    """Raises: Erased where an erasure has come since, in the transaction that is to store something."""
+    """Raises: Erased if a matching erasure has come since. Call it in the transaction that stores content."""
     if mark.seen is None or newest(conn) <= mark.seen:
         return
     subjects = [pseudonym("subject", name) for name in mark.subjects]
@@ -64,6 +64,6 @@ def check(conn: Connection, pseudonym: Pseudonym, mark: ContentOrigin) -> None:
     oldest = int(scalar(conn, "select min(n) from erasure"))
     if found is not None or mark.seen + 1 < oldest:
         raise Erased(
-            "What this request is about was erased while it was being answered, so nothing of it is "
-            "stored: send it again if it is to be kept."
+            "The data of this request was erased while it was being answered, so nothing of it is "
+            "stored: send it again if it is to be stored."
         )

@@ -1,17 +1,17 @@
-"""Everything outside the database that holds what clients sent or were answered, and how each forgets.
+"""The registry of places outside the database that hold clients' content, and how each is cleared.
 
-Each place registers with a name, what it holds and how it forgets. Whatever deletes content tells the
+Each place registers with a name, what it holds and how it is cleared. Whatever deletes content tells the
 hub, and the hub tells every place:
 
     erase       `POST /admin/erase`: of an owner, a subject, a conversation
     delete      DELETE of a response, a conversation, an item, a stored chat
     expire      retention has deleted content of an owner
-    elsewhere   the command line has erased something; this process cannot tell whose it was
+    elsewhere   the command line has erased something; this process does not know whose it was
 
-Places of the daemon (`daemon/erasure_participants.py`): background answers and their events, exports under
-way, rows of the request log that are not written yet, what workers have cached of prompts and of
-schemas, kept prefixes on disk, and the input history that `edgeagent chat` once wrote. An answer in
-flight is no place: it is refused by the store when it ends (`store/erasure_epochs.py`).
+The daemon's places (`daemon/erasure_participants.py`): background answers and their events, running exports,
+unwritten rows of the request log, prompt and schema caches of workers, stored prefixes on disk, and the
+input history that `edgeagent chat` used to write. An answer in progress is not a place: the store refuses
+it when it ends (`store/erasure_epochs.py`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ FORGET_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class DeletedContent:
-    """What has left the database. None in a field: not restricted by it; everybody's without `owner`."""
+    """What was deleted from the database. None in a field: not limited by it; without `owner`,
+    everybody's."""
 
     cause: Literal["erase", "delete", "expire", "elsewhere"]
     owner: str | None = None
@@ -48,7 +49,7 @@ class DeletedContent:
         return self.cause == "erase" and not (self.subject or self.conversation)
 
     def meets(self, other: Selector) -> bool:
-        """Whether something that `other` selects may be gone."""
+        """Whether some of what `other` selects may be deleted."""
         pairs = (
             (self.owner, other.owner),
             (self.subject, other.subject),
@@ -62,7 +63,7 @@ Forget = Callable[[DeletedContent], Awaitable[object]]
 
 @dataclass(frozen=True)
 class ContentPlace:
-    """`holds`: what, in words for receipts and documents. `forget` returns once it is gone."""
+    """`holds`: its content, in words for receipts and documents. `forget` returns once it is cleared."""
 
     name: str
     holds: str
@@ -70,7 +71,7 @@ class ContentPlace:
 
 
 class ErasureHub:
-    """The registry. Event loop's thread only, but for `forget_from_thread`."""
+    """The registry. Event loop's thread only, except `forget_from_thread`."""
 
     def __init__(self) -> None:
         self._places: dict[str, ContentPlace] = {}
@@ -81,17 +82,18 @@ class ErasureHub:
         return list(self._places.values())
 
     def register(self, name: str, holds: str, forget: Forget) -> None:
-        """Places forget in the order in which they register: what computes before what caches."""
+        """Add a place. Places are cleared in the order of registration: those that compute before those
+        that cache."""
         assert name not in self._places, f"{name} is registered twice"
         self._places[name] = ContentPlace(name, holds, forget)
 
     def start(self) -> None:
-        """Note the loop on which places forget."""
+        """Remember the event loop on which places are cleared."""
         self._loop = asyncio.get_running_loop()
 
     async def forget(self, gone: DeletedContent) -> list[str]:
-        """Let every place forget. One that fails is logged and keeps no other from it. Gives the names of
-        those that have forgotten."""
+        """Clear every place. A failure is logged and does not stop the others. Returns the names of the
+        places that were cleared."""
         done = []
         for place in self.places:
             try:
@@ -107,7 +109,7 @@ class ErasureHub:
         return done
 
     def forget_from_thread(self, gone: DeletedContent) -> list[str]:
-        """`forget` for a thread other than the loop's; nothing is held before `start`."""
+        """`forget` for other threads; before `start` no place holds anything."""
         if self._loop is None:
             return []
         return asyncio.run_coroutine_threadsafe(self.forget(gone), self._loop).result()

@@ -1,9 +1,9 @@
-"""Everything that is kept of an owner, a conversation or a subject, as one JSON document.
+"""Exports everything stored for an owner, a conversation or a subject as one JSON document.
 
     {"edgeagent_export": 1, "what": {...}, "exported_ms": ..., "conversation": [{...}, ...], ...}
 
-A section for each table, each row with its content; rows are read in pages, so that memory stays small
-whatever there is. Within one read transaction the document is one state of the database.
+There is a section for each table, and each row includes its content. Rows are read in pages to keep memory
+use small. Within one read transaction, the document is one state of the database.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from edgeagent.store.sql import Connection
 
 PAGE_ROWS = 200
 FORMAT = 1
-# Columns that hold JSON, shown as such.
+# Columns with JSON text, exported as JSON.
 _JSON = {"metadata", "body", "scopes", "limits", "tools"}
-# What a row says lies in a table of its own; a row whose content retention has deleted has null there.
+# Content is in a table of its own; null if retention has deleted it.
 _CONTENT = {
     "response": "(select body from response_content where response_id = response.id) as body",
     "item": """(select body from item_content where item_rowid = item.rowid) as body,
@@ -50,8 +50,8 @@ def page(
     conn: Connection, selector: Selector, start: tuple[str, Any] | None = None,
     limit: int = PAGE_ROWS,
 ) -> ExportPage:  # fmt: skip
-    """The rows behind `start`, which is a section and the key of its last row seen (None: from its
-    beginning). A page holds rows of one section and may be empty."""
+    """The rows after `start`: a section and the key of its last row (None: from the section's beginning).
+    A page has rows of one section and may be empty."""
     section, after = start or (SECTIONS[0], None)
     where, key = _where(section, selector), key_of(section)
     behind = "" if after is None else f"and {section}.{key} > :after"
@@ -73,7 +73,7 @@ def document(
     selector: Selector, exported_ms: int, read: Callable[[tuple[str, Any] | None], ExportPage],
     tell: Callable[[int], object] = lambda _n: None,
 ) -> Iterator[bytes]:  # fmt: skip
-    """The document in pieces, `read` giving page after page. `tell` hears how many rows each brought."""
+    """The document in pieces; `read` returns the pages. `tell` gets the number of rows of each page."""
     head = {"edgeagent_export": FORMAT, "what": selector.values(), "exported_ms": exported_ms}
     yield json.dumps(head, ensure_ascii=False).removesuffix("}").encode()
     start: tuple[str, Any] | None = None
@@ -97,7 +97,7 @@ def write(
     conn: Connection, selector: Selector, exported_ms: int, sink: Callable[[bytes], object],
     tell: Callable[[int], object] = lambda _n: None,
 ) -> int:  # fmt: skip
-    """Hand the document to `sink` in pieces. Gives the number of rows."""
+    """Write the document to `sink` in pieces. Returns the number of rows."""
     n_rows = 0
 
     def count(n: int) -> None:
@@ -115,7 +115,7 @@ def _line(row: dict[str, Any] | str) -> bytes:
 
 
 def _where(section: str, selector: Selector) -> str:
-    if section == "key":  # credentials are the owner's and of no conversation or subject
+    if section == "key":  # keys belong to an owner, not to a conversation or subject
         return "owner = :owner" if selector.is_whole_owner else "false"
     return selector.where(section)
 
@@ -130,6 +130,6 @@ def _columns(section: str) -> str:
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     for name in _JSON & row.keys():
         if row[name] is not None:
-            with contextlib.suppress(ValueError):  # then it is shown as the text it is
+            with contextlib.suppress(ValueError):  # keep it as text then
                 row[name] = json.loads(row[name])
     return row

@@ -1,4 +1,4 @@
-"""What people thought of an answer. Functions run inside `Database.write` or `read`."""
+"""Ratings of answers and comments on them. Functions run inside `Database.write` or `read`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add(
     comment: str | None,
     now_ms: int,
 ) -> None:
-    """Keep a rating (-1, 0, 1) and a comment on a request, response, item or transcript."""
+    """Store a rating (-1, 0, 1) and a comment on a request, response, item or transcript."""
     (rowid,) = db.execute(
         "insert into feedback (owner, target_id, rating, created_ms) values (?, ?, ?, ?) "
         "returning rowid",
@@ -30,7 +30,7 @@ def add(
 
 
 def of(db: StoreConnection, owner: str, target_id: str) -> list[dict[str, Any]]:
-    """The feedback of this owner on something, the oldest first; a purged comment is None."""
+    """This owner's feedback on an object, oldest first; a purged comment is None."""
     return fetch(
         db,
         "select rating, body as comment, created_ms from feedback "
@@ -41,7 +41,7 @@ def of(db: StoreConnection, owner: str, target_id: str) -> list[dict[str, Any]]:
 
 
 def has_target(db: StoreConnection, owner: str, target_id: str) -> bool:
-    """Whether this owner has something of that id."""
+    """Whether this owner has an object with this id."""
     found = db.execute(
         "select 1 where exists (select 1 from request where id = :id and owner = :owner) "
         "or exists (select 1 from response where id = :id and owner = :owner) "

@@ -1,4 +1,4 @@
-"""Full-text search over an owner's content, where the setting `search` has it indexed."""
+"""Full-text search over an owner's content, if the setting `store.search` is on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ MAX_WORDS = 32
 
 
 def matching(text: str) -> str | None:
-    """An FTS5 query for rows that have all the words of `text`; the last may be only begun.
+    """An FTS5 query for rows with all the words of `text`; the last word may be incomplete.
 
-    Words are quoted, so that nothing a user types is an operator. None when there is no word.
+    Words are quoted, so that user input contains no operators. None if there is no word.
     """
     words = ["".join(c for c in word if c.isalnum() or c == "_") for word in text.split()]
     words = [word for word in words if word][:MAX_WORDS]
@@ -25,7 +25,7 @@ def matching(text: str) -> str | None:
 def find_items(
     db: StoreConnection, owner: str, text: str, *, limit: int = 20
 ) -> list[dict[str, Any]]:
-    """Items of this owner with all the words, the best first."""
+    """This owner's items with all the words, best match first."""
     query = matching(text)
     if query is None:
         return []
@@ -42,7 +42,7 @@ def find_items(
 def find_segments(
     db: StoreConnection, owner: str, text: str, *, limit: int = 20
 ) -> list[dict[str, Any]]:
-    """Segments of this owner's transcripts with all the words, the best first."""
+    """This owner's transcript segments with all the words, best match first."""
     query = matching(text)
     if query is None:
         return []

@@ -1,9 +1,9 @@
-"""What was said before a new answer: the items of a conversation, or of a chain of responses.
+"""The history before a new answer: the items of a conversation, or of a chain of responses.
 
-A chain goes back by `previous_id`; a response that belongs to a conversation stands behind everything
-that was in it then. Functions run inside `Database.read`; whoever asks names the owner, and sees nothing
-of others. A history that is no longer whole is an error: an answer to half of it would be wrong without
-anybody noticing.
+A chain is followed back through `previous_id`; a response that belongs to a conversation comes after
+everything that was in it at that time. Functions run inside `Database.read`; the caller names the owner,
+and rows of other owners are invisible. An incomplete history is an error: nobody would notice that an
+answer considered only half of it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from edgeagent.store.responses import OPEN
 from edgeagent.store.rows import fetch
 from edgeagent.types.ids import RESPONSE_PREFIX
 
-# Far beyond what fits into any context here; a chain that drops its beginning may grow for ever.
+# Far more than any context can hold. Chains whose beginning is truncated may grow without limit.
 MAX_BYTES = 8 << 20
 MAX_ITEMS = 4096
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """`items` are bodies as the API shows them, oldest first. `subject`: whom it is about."""
+    """`items`: item bodies in API form, oldest first. `subject`: the subject that the history is about."""
 
     thread: str
     subject: str | None
@@ -34,7 +34,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def of_conversation(db: StoreConnection, owner: str, conversation_id: str) -> History:
-    """Raises: NotFound; ContextLengthExceeded for one that is far too long."""
+    """Raises: NotFound; ContextLengthExceeded for a conversation that is far too long."""
     found = conversations.get(db, owner, conversation_id)
     if found is None:
         raise NotFound(
@@ -49,9 +49,9 @@ def of_conversation(db: StoreConnection, owner: str, conversation_id: str) -> Hi
 
 
 def of_response(db: StoreConnection, owner: str, response_id: str) -> History:
-    """What `response_id` was asked and answered, and everything before it.
+    """The input and output of `response_id`, and everything before it.
 
-    Raises: PreviousNotFound for one that is not there, has not ended, or whose history has gone;
+    Raises: PreviousNotFound if the response does not exist, has not ended, or has lost its history;
     ContextLengthExceeded.
     """
     links = _chain(db, owner, response_id)
@@ -89,7 +89,7 @@ def of_response(db: StoreConnection, owner: str, response_id: str) -> History:
 
 
 def _chain(db: StoreConnection, owner: str, response_id: str) -> list[dict[str, Any]]:
-    """The responses from the first, or from the last that belongs to a conversation, to this one."""
+    """The responses from the first one, or from the last that belongs to a conversation, to this one."""
     links: list[dict[str, Any]] = []
     at: str | None = response_id
     while at is not None:
@@ -112,7 +112,7 @@ def _chain(db: StoreConnection, owner: str, response_id: str) -> list[dict[str, 
 def _contents(
     db: StoreConnection, where: str, values: dict[str, Any], n_bytes: int, param: str
 ) -> list[dict[str, Any]]:
-    """The bodies of some items, oldest first. Looks at their size before it reads them."""
+    """The bodies of some items, oldest first. Checks their size before reading them."""
     where = f"item.owner = :owner and {where}"
     joined = "item left join item_content on item_rowid = item.rowid"
     n_items, n_purged, size = fetch(
@@ -140,7 +140,7 @@ def _absent(response_id: str) -> PreviousNotFound:
 def _broken(what: str) -> PreviousNotFound:
     return PreviousNotFound(
         f"What was said before {what[:80]!r} is no longer whole, since a part of it was deleted or is "
-        "over its age: begin anew, or send the history as `input`.",
+        "over its age: start a new one, or send the history as `input`.",
         param="previous_response_id",
     )
 
@@ -148,6 +148,6 @@ def _broken(what: str) -> PreviousNotFound:
 def _too_long(param: str) -> ContextLengthExceeded:
     return ContextLengthExceeded(
         f"The history has more than {MAX_BYTES >> 20} MiB or {MAX_ITEMS} items, which no model here can "
-        "read: begin anew, or send a shorter history as `input`.",
+        "read: start a new one, or send a shorter history as `input`.",
         param=param,
     )

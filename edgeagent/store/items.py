@@ -1,7 +1,7 @@
-"""The items of conversations and responses: messages, calls and their results, in their order.
+"""The items of conversations and responses: messages, calls and their results, in order.
 
-An item's row says that it was there; its content has a row of its own. Functions here run inside
-`Database.write` or `read`; whoever asks names the owner, and sees nothing of others.
+The content of an item is in a table of its own. Functions run inside `Database.write` or `read`; the caller
+names the owner, and rows of other owners are invisible.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Parent = Literal["conversation_id", "response_id"]
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
-    """One item to keep: `body` is its content as the API shows it, `plain` its text for search."""
+    """One item to store: `body` is its content in API form, `plain` its text for search."""
 
     kind: str
     body: dict[str, Any]
@@ -41,7 +41,7 @@ def add(
     now_ms: int,
     is_searchable: bool,
 ) -> list[str]:
-    """Append items behind those that their parents have. Returns their ids."""
+    """Append items to those of their parents. Returns their ids."""
     first = db.execute(
         "select coalesce(max(position) + 1, 0) from item "
         "where (conversation_id = :conversation_id or response_id = :response_id) and owner = :owner",
@@ -70,8 +70,8 @@ def listed(
     db: StoreConnection, owner: str, parent: Parent, parent_id: str, page: Page,
     *, is_input: bool | None = None, with_content: bool = False,
 ) -> RowPage:  # fmt: skip
-    """A page of the items of one parent: all, or what was sent, or what was made. Content that has been
-    purged is None, or its items are left out."""
+    """A page of the items of one parent: all, only inputs, or only outputs. Purged content is None, or
+    those items are left out."""
     where = f"owner = :owner and {parent} = :parent"
     if is_input is not None:
         where += f" and is_input = {int(is_input)}"
@@ -83,7 +83,7 @@ def listed(
 
 
 def made(db: StoreConnection, owner: str, response_id: str) -> list[dict[str, Any]]:
-    """The bodies of what an answer consists of, in their order; purged ones are left out."""
+    """The bodies of a response's output items, in order; purged ones are left out."""
     rows = fetch(
         db,
         "select body from item join item_content on item_rowid = item.rowid "
@@ -94,7 +94,7 @@ def made(db: StoreConnection, owner: str, response_id: str) -> list[dict[str, An
 
 
 def find(db: StoreConnection, owner: str, item_id: str) -> dict[str, Any] | None:
-    """An item of this owner, wherever it belongs. Content that has been purged is None."""
+    """An item of this owner, whatever its parent. Purged content is None."""
     rows = fetch(
         db,
         "select * from item where owner = :owner and id = :id",
@@ -117,7 +117,7 @@ def get(
 def delete(
     db: StoreConnection, owner: str, parent: Parent, parent_id: str, item_id: str
 ) -> bool | None:
-    """Delete one item. False: there is none. None: it is on legal hold."""
+    """Delete one item. False: it does not exist. None: it is under legal hold."""
     return remove(
         db,
         "item",

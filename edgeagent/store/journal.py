@@ -1,19 +1,18 @@
-"""What must outlive the database: that keys were made, which were revoked, what was erased or deleted.
+"""The journal of what must outlive the database: whether keys were made, revocations, erasures, deletions.
 
-A database can be lost, or replaced by an older copy of itself. Without a memory outside of it, the
-first would open the daemon to everybody and the second would revive revoked keys and erased rows.
-The journal is that memory: a file beside the database, one line for each act, numbered 1, 2, 3, ...
+A database can be lost, or replaced by an older copy of itself. Without a record outside it, the first
+would open the daemon to everybody and the second would revive revoked keys and erased rows. The journal is
+that record: a file beside the database with one line for each act, numbered 1, 2, 3, ...
 
     line = base64(nonce, AES-256-GCM(key, entry))      the key is a subkey of the store's
     mac[n] = HMAC-SHA256(key, id, n, kind, what, utc_ms, mac[n-1])
 
-An entry is on the disk before its act is acknowledged. The database keeps the number up to which it
-has applied the journal (`store/journal_progress.py`), so an older copy shows what it lacks, and
+An entry is on disk before its act is acknowledged. The database stores the number up to which it has
+applied the journal (`store/journal_progress.py`), so an older copy shows what it lacks, and
 `store/rollback_detection.py` has it replayed before anything is served. (number, mac) of the newest entry
 is the head; the database and the audit anchor keep it, which reveals a journal that was cut, replaced or
-deleted. Entries hold
-key ids and, for whose data was erased and which rows were deleted, keyed pseudonyms: nobody can read a name
-in the file, with its key either. Entries that no backup lacks are dropped (`compact`).
+deleted. Entries contain key ids and, for erased and deleted data, keyed pseudonyms: no name can be read
+from the file, even with its key. Entries that every backup has applied are dropped (`compact`).
 """
 
 from __future__ import annotations
@@ -46,21 +45,23 @@ from edgeagent.store.store_key import Secret
 Kind = Literal[
     "keyed", "open", "revoke", "expire", "erase", "delete", "hold", "release", "abandon", "reset"
 ]  # fmt: skip
-# expire: `what` is a key and the UTC milliseconds at which it ends.
-# keyed: from here on requests need a key. open: the last record of a key was dropped on purpose.
-# delete: one row, which its client deleted (store/client_deletion.py).
-# abandon: the erasure or deletion with the number in `what` has failed and is not to be taken up again.
-# reset: an administrator has accepted the loss of what was known of keys.
-MOST_ENTRIES = 4096  # more are dropped where no backup needs them
+# expire: `what` is a key id and its end, UTC in milliseconds.
+# keyed: from here on requests need a key. open: the last record of a key was deleted on purpose.
+# delete: one row that its client deleted (store/client_deletion.py).
+# abandon: the erasure or deletion with the number in `what` has failed and must not be repeated.
+# reset: an administrator has accepted the loss of keys.
+MOST_ENTRIES = 4096  # beyond this, entries that no backup needs are dropped
 MOST_BYTES = 1 << 30
-LONG_ENTRIES = 16 * MOST_ENTRIES  # from here on backups are made early, so that the oldest can go
+LONG_ENTRIES = (
+    16 * MOST_ENTRIES
+)  # from here on, backups are made early, so that the oldest can be deleted
 _NONCE_BYTES = 12
 _NO_KEY = sha256(b"edgeagent: a journal without a key").digest()
 _AAD = b"edgeagent journal 1"
 
 
 class JournalEntry(msgspec.Struct, frozen=True):
-    """One act. `what`: a key id, pseudonyms as JSON, or nothing."""
+    """One act. `what`: a key id, pseudonyms as JSON, or empty."""
 
     n: int
     kind: Kind
@@ -70,7 +71,7 @@ class JournalEntry(msgspec.Struct, frozen=True):
 
 
 class JournalHeader(msgspec.Struct, frozen=True):
-    """What the file begins with: its identity, and what the entries said that were dropped since."""
+    """The first line of the file: the journal's id, and the sum of the dropped entries."""
 
     id: str
     n: int
@@ -80,7 +81,7 @@ class JournalHeader(msgspec.Struct, frozen=True):
 
 
 class JournalPosition(msgspec.Struct, frozen=True):
-    """A place in one journal: what others remember of it."""
+    """A position in one journal, as others store it."""
 
     id: str
     n: int
@@ -89,7 +90,7 @@ class JournalPosition(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class JournalContents:
-    """Everything that a journal says."""
+    """The header and all entries of a journal."""
 
     base: JournalHeader
     entries: list[JournalEntry] = field(default_factory=list)
@@ -115,21 +116,20 @@ class JournalContents:
         return {int(e.what) for e in self.entries if e.kind == "abandon"}
 
     def grown(self, new: Sequence[JournalEntry]) -> JournalContents:
-        """The same with more entries. Deletions may be many: what they do not change is not looked for
-        among all of them again."""
+        """The same with more entries. Reuses derived values, since there may be many entries."""
         made = JournalContents(self.base, [*self.entries, *new])
         made.__dict__["is_keyed"] = _is_keyed(new, self.is_keyed)
         return made
 
     def mac_at(self, n: int) -> bytes | None:
-        """The mac of entry `n`; None where the journal does not reach."""
+        """The mac of entry `n`; None if the journal does not have it."""
         if n == self.base.n:
             return self.base.mac
         at = n - self.base.n - 1
         return self.entries[at].mac if 0 <= at < len(self.entries) else None
 
     def holds(self, place: JournalPosition) -> bool:
-        """Whether this is the journal of that place, as it was there or longer."""
+        """Whether that position is in this journal, so that this is the same journal or a longer one."""
         if place.id != self.base.id or place.n > self.head.n:
             return False
         found = self.mac_at(place.n)
@@ -142,7 +142,7 @@ def _is_keyed(entries: Sequence[JournalEntry], before: bool) -> bool:
 
 
 class Journal:
-    """The journal of one store. Any thread, any number of processes: writers take turns by a lock."""
+    """The journal of one store. Any thread and process: a lock makes writers take turns."""
 
     def __init__(
         self, files: StoreFiles, secret: Secret | None, disk_reserve: DiskReserve | None = None
@@ -156,17 +156,17 @@ class Journal:
         self._turn = threading.RLock()
         self._depth = 0
         self._cached: tuple[int, int, JournalContents] | None = (
-            None  # inode, sound bytes, what they say
+            None  # inode, number of valid bytes, their contents
         )
 
     def pseudonym(self, kind: str, name: str) -> str:
-        """The same for the same name, and of no use without the key of the store."""
+        """Always the same for the same name; cannot be reversed without the key of the store."""
         tag = hmac.digest(self._names, msgspec.msgpack.encode([kind, name]), "sha256")
         return tag[:16].hex()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other writers out, of this process and of others, for an act of several steps."""
+        """Keep all other writers out during an act of several steps."""
         with self._turn:
             self._depth += 1
             lock = self._locked() if self._depth == 1 else None
@@ -178,12 +178,12 @@ class Journal:
                     os.close(lock)
 
     def read(self) -> JournalContents | None:
-        """All of it; None where there is no journal. A last line that is not whole was never
-        acknowledged and is left out. Raises: StoreLocked for a damaged or forged one."""
+        """The whole journal; None if there is none. An incomplete last line was never acknowledged and is
+        ignored. Raises: StoreLocked for a damaged or forged journal."""
         return self._read()[0]
 
     def begin(self, *, is_keyed: bool, revoked: Sequence[str] = ()) -> JournalContents:
-        """Begin a new journal in the place of any that is there. Raises: what the disk raises."""
+        """Start a new journal, replacing any that exists. Raises: what the disk raises."""
         name = secrets.token_hex(8)
         mac = hmac.digest(self._mac_key, name.encode(), "sha256")
         made = JournalContents(JournalHeader(name, 0, mac, is_keyed, list(revoked)))
@@ -192,16 +192,16 @@ class Journal:
         return made
 
     def append(self, kind: Kind, what: str = "") -> JournalContents:
-        """Add an entry; it is on the disk when this returns. Gives the journal with it as its head.
+        """Add an entry; it is on disk when this returns. Returns the journal with it as its head.
 
-        Raises: StoreLocked where there is no sound journal to add to; StorageFull, StorageFailed.
+        Raises: StoreLocked if there is no sound journal to add to; StorageFull, StorageFailed.
         """
         with self.alone():
             found, n_bytes = self._read()
             if found is None:
                 raise StoreLocked(
-                    f"Journal {self._files.journal} is not there, and what ends a key or erases data "
-                    "must be written into it: run `edgeagent keys reset-access` on the device."
+                    f"Journal {self._files.journal} does not exist, but ending a key or erasing data must be "
+                    "recorded in it: run `edgeagent keys reset-access` on the device."
                 )
             entry = self._next(found, kind, what)
             line = self._sealed(entry)
@@ -236,8 +236,8 @@ class Journal:
         return fd
 
     def _read(self) -> tuple[JournalContents | None, int]:
-        """What the file says, and how many of its bytes are sound. Of a file that has grown since the
-        last time, the new lines are read."""
+        """The contents of the file, and the number of valid bytes. Reads only the new lines of a file that
+        has grown."""
         try:
             with open_regular(self._files.journal, MOST_BYTES) as file:
                 inode, size = os.fstat(file.fileno()).st_ino, os.fstat(file.fileno()).st_size
@@ -257,7 +257,7 @@ class Journal:
 
     def _parsed(self, raw: bytes, before: JournalContents | None) -> tuple[JournalContents, int]:
         lines = raw.split(b"\n")
-        torn = lines.pop()  # behind the last newline: nothing, or a write that was cut short
+        torn = lines.pop()  # after the last newline: nothing, or an interrupted write
         found = before
         new: list[JournalEntry] = []
         n_bytes = 0
@@ -270,7 +270,7 @@ class Journal:
                     new.append(self._checked(head, line))
             except ValueError as exc:
                 if found is not None and at == len(lines) - 1 and not torn:
-                    break  # the newline was written before what precedes it
+                    break  # the newline reached the disk before the text
                 raise self._damaged(f"line {at + 1} was changed or moved") from exc
             n_bytes += len(line) + 1
         if found is None:
@@ -311,7 +311,7 @@ class Journal:
             raise ValueError("of another version") from exc
 
     def _write_at(self, n_bytes: int, line: bytes) -> None:
-        """Add a line behind the sound ones, over what a write that was cut short may have left."""
+        """Add a line after the valid ones, overwriting the remains of an interrupted write."""
         with self._files.journal.open("rb+") as file:
             file.truncate(n_bytes)
             file.seek(n_bytes)
@@ -337,7 +337,7 @@ class Journal:
             draft.unlink(missing_ok=True)
 
     def _try_twice(self, write: Any) -> None:
-        """Where the disk is full, once more in the room that is kept for this."""
+        """On a full disk, try once more with space from the disk reserve."""
         try:
             try:
                 write()

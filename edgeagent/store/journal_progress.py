@@ -1,7 +1,7 @@
-"""How far this database has carried out the journal: a note in it, that its backups have too.
+"""How far this database has applied the journal: a record in the database, and thus in its backups.
 
-An act marks its entry in the transaction that carries it out. Acts may end in another order than they
-were entered in (an erasure takes minutes), so what is done behind a gap is listed.
+An act marks its entry in the transaction that carries it out. Acts may finish out of order (an erasure
+takes minutes), so entries that are applied after a gap are listed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CHECKPOINT = "journal"
 
 
 class JournalProgress(msgspec.Struct, frozen=True):
-    """All entries up to `place.n` are carried out, and those in `done`."""
+    """All entries up to `place.n` are applied, and those in `done`."""
 
     place: JournalPosition
     done: list[int] = []
@@ -26,7 +26,7 @@ class JournalProgress(msgspec.Struct, frozen=True):
 
 
 def read(conn: Connection) -> JournalProgress | None:
-    """The mark of this database; None in one from before there were journals, and in a new one."""
+    """The progress of this database; None if it is new or older than journals."""
     body = scalar(conn, "select body from checkpoint where name = ?", (CHECKPOINT,))
     try:
         return msgspec.json.decode(body, type=JournalProgress) if body else None
@@ -40,7 +40,7 @@ def write(conn: Connection, mark: JournalProgress) -> None:
 
 
 def carried_out(conn: Connection, contents: JournalContents, *numbers: int) -> None:
-    """Mark entries of `contents`, in the caller's transaction."""
+    """Mark entries of `contents` as applied, in the caller's transaction."""
     before = read(conn)
     if before is None or before.place.id != contents.base.id:
         before = JournalProgress(

@@ -1,9 +1,10 @@
-"""Carrying out again what an older copy of the database lacks: revocations, holds, erasures, deletions.
+"""Applies journal entries that an older copy of the database lacks: revocations, holds, erasures,
+deletions.
 
-While nobody else has the store open, and before anything of it is served. Each entry is one or more
-short transactions that may run twice, and the last of them marks it, so that a kill in between is made
-good at the next start. An erasure that was cut short is finished in the same way. Entries name people by
-pseudonyms: whoever is in this database is compared with them.
+Runs while no other process has the store open, before anything is served. Each entry takes one or more
+short transactions that may run twice, and the last one marks it, so an interrupted replay is completed at
+the next start, as is an interrupted erasure. Entries name people by pseudonyms, which are compared with
+the names in this database.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _FOUND_IN = {
 
 @dataclass
 class ReplayReport:
-    """What was carried out again: keys, erasures and the rows that these took, rows that were deleted."""
+    """What was applied again: ended keys, erasures and their rows, deleted single rows."""
 
     n_keys: int = 0
     n_erasures: int = 0
@@ -40,8 +41,8 @@ class ReplayReport:
 
     def told(self) -> str:
         return (
-            "The database lacked what was entered in the journal after it: carried out again before "
-            f"anything was served: {self.n_keys} keys ended, {self.n_erasures} erasures "
+            "The database was older than its journal. Applied again before anything was served: "
+            f"{self.n_keys} keys ended, {self.n_erasures} erasures "
             f"({self.n_rows} rows), {self.n_deleted} deletions of single rows."
         )
 
@@ -50,17 +51,18 @@ class ReplayReport:
 
 
 def selector_entry(journal: Journal, selector: Selector, **flags: bool) -> str:
-    """What the journal holds of a selector: pseudonyms."""
+    """The content of a journal entry for a selector: pseudonyms."""
     tags = {field: journal.pseudonym(field, name) for field, name in selector.values().items()}
     return msgspec.json.encode(tags | flags, order="deterministic").decode()
 
 
 @contextlib.contextmanager
 def recorded(journal: Journal, selector: Selector) -> Iterator[Callable[[Connection], None]]:
-    """Enter an erasure in the journal before it begins; the block calls what it gets in the transaction that
-    ends the erasure. One that fails is withdrawn: at the next start there may be new data of the same name.
+    """Add an erasure to the journal before it begins; the block calls the yielded function in the
+    transaction that completes the erasure. If the block raises, the entry is withdrawn, since there may be
+    new data of the same name at the next start.
 
-    Raises: StoreLocked where there is no sound journal; StorageFull, StorageFailed.
+    Raises: StoreLocked if there is no sound journal; StorageFull, StorageFailed.
     """
     what = selector_entry(journal, selector)
     contents = journal.append("erase", what)
@@ -80,7 +82,7 @@ def recorded(journal: Journal, selector: Selector) -> Iterator[Callable[[Connect
 def replay(
     db: StoreConnection, journal: Journal, contents: JournalContents, audit_key: bytes
 ) -> ReplayReport:
-    """Carry out what the mark of this database lacks. Raises: SqliteError."""
+    """Apply the entries that this database lacks. Raises: SqliteError."""
     known = journal_progress.read(db)
     done = ReplayReport()
     behind = known.place.n if known is not None else 0
@@ -96,13 +98,13 @@ def replay(
         for entry in group:
             _carry_out(db, journal, contents, entry, audit_key, done)
     if done.n_rows or done.n_deleted:
-        with contextlib.suppress(SqliteError):  # the sweep cleans up in any case
+        with contextlib.suppress(SqliteError):  # the retention sweep cleans up anyway
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return done
 
 
 def revoke_again(db: StoreConnection, ids: list[str], utc_ms: int) -> int:
-    """End those of the keys `ids` that are live here. Gives how many."""
+    """End the live keys among `ids`. Returns how many."""
     found = db.execute(
         f"update key set revoked_ms = ? where revoked_ms is null and id in ({marks(len(ids))})",
         (utc_ms, *ids),
@@ -167,7 +169,7 @@ def _carry_out(
 
 
 def _selector(db: StoreConnection, journal: Journal, what: str) -> Selector | None:
-    """Whoever of this database is meant; None where nobody here is."""
+    """The selector with names of this database; None if nobody here matches."""
     names: dict[str, str] = {}
     for field, tag in msgspec.json.decode(what, type=dict[str, str | bool]).items():
         if field not in _FOUND_IN:
@@ -180,14 +182,14 @@ def _selector(db: StoreConnection, journal: Journal, what: str) -> Selector | No
 
 
 def _named(db: StoreConnection, journal: Journal, field: str, tag: str) -> str | None:
-    """Whoever in this database has that pseudonym."""
+    """The name in this database that has the pseudonym."""
     sql = " union ".join(f"select {column} from {table}" for table, column in _FOUND_IN[field])
     names = (row[0] for row in db.execute(sql).fetchall() if row[0] is not None)
     return next((name for name in names if journal.pseudonym(field, name) == tag), None)
 
 
 def _erase(db: StoreConnection, selector: Selector) -> int:
-    """Delete what is meant and not under legal hold, a few rows at a time. Gives how many."""
+    """Delete the selected rows that are not under legal hold, a few at a time. Returns how many."""
     n_rows = 0
     for table in TABLES:
         row_key = row_deletion.key_of(table)

@@ -1,8 +1,8 @@
-"""What one connection has found of keys, for as long as nobody has committed anything since.
+"""A cache of keys for one connection, valid until anything is committed.
 
-`PRAGMA data_version` changes with each commit of another connection, of any process: it is read before
-anything that is remembered under it, so that what is remembered is never older than it says. A key made or
-revoked elsewhere counts at once, and a request in between costs one read of shared memory.
+`PRAGMA data_version` changes with each commit by another connection of any process. It is read before the
+values that are cached under it, so cached values are never older than it says. A key made or revoked
+elsewhere counts at once, and a request in between costs one read of shared memory.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ class KeyCache:
     """One thread, and a connection that does not write. Needs no transaction."""
 
     def __init__(self) -> None:
-        self._db: StoreConnection | None = None  # the version counts for one connection only
+        self._db: StoreConnection | None = None  # the version is valid for one connection only
         self._version = 0
         self._keys: dict[bytes, Key] = {}
         self.newest_erasure = 0
         self.is_any_made = True
 
     def look(self, db: StoreConnection) -> None:
-        """Forget what may have changed. Raises: SqliteError."""
+        """Clear the cache if anything was committed. Raises: SqliteError."""
         version = int(scalar(db, "PRAGMA data_version"))
         if db is self._db and version == self._version:
             return
-        self._db = None  # what fails in between leaves nothing to believe
+        self._db = None  # if reading fails below, nothing is cached
         self._keys.clear()
         self.newest_erasure = erasure_epochs.newest(db)
         self.is_any_made = keys.is_any_made(db)
         self._db, self._version = db, version
 
     def find(self, db: StoreConnection, secret: str) -> Key | None:
-        """The key of this secret, live or not, after `look`. Secrets that are none are looked up each time,
-        so that guesses take no room."""
+        """The key with this secret, live or not; call `look` first. Unknown secrets are not cached, so that
+        guesses take no memory."""
         digest = keys.digest_of(secret)
         known = self._keys.get(digest)
         if known is None:

@@ -1,9 +1,9 @@
-"""The time by which keys expire: the device's clock, and never before a time that has been.
+"""The time by which keys expire: the device's clock, but never before a time that has certainly passed.
 
-A key that has expired must not live again because somebody sets the clock back, or because a device
-without a clock of its own boots in 1970. The floor (store/clock.py) is the latest time that was believed,
-and goes on with the running time of the device. A clock that is ahead ends keys early for as long as it is
-ahead, and moves the floor only where it is believed.
+An expired key must not become valid again when somebody sets the clock back, or when a device without a
+battery-backed clock boots in 1970. The floor (store/clock.py) is the latest trusted time and advances with
+the running time of the device. A clock that is ahead expires keys early while it is ahead, and raises the
+floor only if it is trusted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ REFRESH_S = 60.0
 
 @dataclass(frozen=True)
 class _FloorReading:
-    """`kept_ms`: the floor in the store at that time."""
+    """The floor at some moment. `kept_ms`: the floor in the store at that time."""
 
     floor_ms: int
     since_boot_s: float
@@ -36,7 +36,7 @@ class KeyClock:
         self._seen: _FloorReading | None = None
 
     def now_ms(self, conn: Connection) -> int:
-        """UTC in milliseconds for what expires. Looks at the store once a minute."""
+        """UTC in milliseconds, for comparing with expiry times. Reads the store once a minute."""
         seen = self._seen
         if seen is None or time.monotonic() - seen.looked_s > REFRESH_S:
             seen = self._seen = self._look(conn)
@@ -44,8 +44,8 @@ class KeyClock:
         return max(wall_ms, self._floor_ms(seen, since_boot_s))
 
     def keep(self, conn: Connection) -> None:
-        """Write the floor down, in the caller's transaction. The first one is the clock's, believed or
-        not: keys are made by it."""
+        """Store the floor, in the caller's transaction. The first floor is the clock's time, trusted or
+        not, since keys are created by it."""
         reading = self._device.read()
         judgement, floor = clock.look(conn, reading, _newest_ms(conn))
         if not floor and reading.wall_ms >= clock.BUILD_MS:
@@ -57,7 +57,7 @@ class KeyClock:
         clock.keep(conn, judgement, floor)
 
     def forget(self) -> None:
-        """Look again at the next use."""
+        """Read the store again at the next use."""
         self._seen = None
 
     def _look(self, conn: Connection) -> _FloorReading:
@@ -70,7 +70,7 @@ class KeyClock:
         return _FloorReading(floor, reading.since_boot_s, time.monotonic(), kept_ms)
 
     def _now(self) -> tuple[int, float]:
-        """Wall clock and running time; whether NTP vouches is not asked for every request."""
+        """Wall clock and running time. Does not ask NTP for every request."""
         if isinstance(self._device, DeviceClock):
             return now_ms(), time.clock_gettime(time.CLOCK_BOOTTIME)
         reading = self._device.read()
@@ -88,6 +88,7 @@ def _is_vouched(judgement: ClockJudgement) -> bool:
 
 
 def _newest_ms(conn: Connection) -> int | None:
-    """The time of the newest audit row: making a key writes one, and the event loop may ask for it."""
+    """The time of the newest audit row: creating a key writes one, and reading it is fast enough for the
+    event loop."""
     found: int | None = scalar(conn, "select utc_ms from audit order by seq desc limit 1")
     return found

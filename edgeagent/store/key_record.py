@@ -1,4 +1,4 @@
-"""One API key as a value: what it is, what a new one may be, and its row in the table `key`."""
+"""One API key as a value, the specification of a new one, and the conversion to and from its row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """One key as it is kept: everything but its secret."""
+    """A stored key, without its secret."""
 
     id: str
     name: str
@@ -58,14 +58,14 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewKey(NamedTuple):
-    """A key that was just made, and its secret: the only time it is known."""
+    """A new key and its secret, which is available only now."""
 
     key: Key
     secret: str
 
 
 class KeySpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new key shall be. `owner` None gives the key rows of its own; `tools` None is any."""
+    """Properties of a new key. `owner` None gives the key an owner of its own; `tools` None allows any."""
 
     name: str
     scopes: frozenset[KeyScope]
@@ -77,7 +77,7 @@ class KeySpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def scopes_from(names: Iterable[str]) -> frozenset[KeyScope]:
-    """Raises: InvalidParameter for none, and for a name that is no scope."""
+    """Raises: InvalidParameter for an empty list or an unknown name."""
     try:
         found = msgspec.convert(list(names), frozenset[KeyScope])
     except msgspec.ValidationError:
@@ -95,11 +95,11 @@ def scopes_from(names: Iterable[str]) -> frozenset[KeyScope]:
 
 
 def check(spec: KeySpec, now_ms: int) -> None:
-    """Raises: InvalidParameter for a name, owner, tool or expiry that cannot be."""
+    """Raises: InvalidParameter for an invalid name, owner, tool or expiry time."""
     if not (0 < len(spec.name) <= MAX_NAME and spec.name.isprintable()):
         raise InvalidParameter(
             f"The key's name has {len(spec.name)} characters, 1 to {MAX_NAME} printable ones are "
-            "allowed: say what the key is for.",
+            "allowed: describe what the key is for.",
             param="name",
         )
     if spec.owner is not None and not _OWNER.fullmatch(spec.owner):
@@ -116,7 +116,7 @@ def check(spec: KeySpec, now_ms: int) -> None:
         )
     if spec.expires_ms is not None and spec.expires_ms <= now_ms:
         raise InvalidParameter(
-            "The key would have expired already: give a time that is to come.", param="expires"
+            "The key would have expired already: give a time in the future.", param="expires"
         )
 
 

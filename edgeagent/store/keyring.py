@@ -34,7 +34,7 @@ class Keyring:
     called twice; a given store stays open.
 
     A change and its audit row are written in one transaction. What must outlive the database is in the
-    journal before the change is acknowledged. Without a given store (`store = "off"`) it opens the one at
+    journal before the change is acknowledged. Without a given store (`store.enabled = false`) it opens the one at
     `path` if that exists, if its folder or `anchor_path` shows that it did, or as soon as another process
     makes keys there.
     """

@@ -1,7 +1,8 @@
-"""API keys: who may call, as whom, for what. Functions over one connection; nothing here commits.
+"""API keys in the database: who may call, as which owner, for what. Functions over one connection; none
+commits.
 
-A secret is random and long enough that one fast hash hides it: only its SHA-256 is kept. Times are UTC
-in milliseconds and come from the caller.
+A secret is random and long enough for a single fast hash: only its SHA-256 is stored. Times are UTC in
+milliseconds and come from the caller.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ _NO_DIGEST = bytes(32)
 
 
 def new_secret() -> str:
-    """43 random characters behind the prefix: 256 bits."""
+    """The prefix and 43 random characters: 256 bits."""
     return PREFIX + secrets.token_urlsafe(32)
 
 
 def create(conn: StoreConnection, spec: KeySpec, now_ms: int, secret: str | None = None) -> NewKey:
-    """Make a key, with a new secret unless `new_secret` made one before. Raises: InvalidParameter."""
+    """Create a key, with the given secret from `new_secret` or a new one. Raises: InvalidParameter."""
     check(spec, now_ms)
     secret = secret or new_secret()
     key = Key(
@@ -51,7 +52,7 @@ def create(conn: StoreConnection, spec: KeySpec, now_ms: int, secret: str | None
 
 
 def find(conn: StoreConnection, secret: str) -> Key | None:
-    """The key of this secret, live or not. What is not found takes the same way."""
+    """The key with this secret, live or not. Takes the same time whether it is found or not."""
     digest = digest_of(secret)
     row = conn.execute(f"select digest, {COLUMNS} from key where digest = ?", (digest,)).fetchone()
     kept = bytes(row[0]) if row is not None else _NO_DIGEST
@@ -62,7 +63,7 @@ def find(conn: StoreConnection, secret: str) -> Key | None:
 
 
 def looks_like_one(secret: str) -> bool:
-    """Whether a text has the shape of a secret: what has not is never looked up."""
+    """Whether a text has the form of a secret; other texts are never looked up."""
     return _SECRET.fullmatch(secret) is not None
 
 
@@ -77,18 +78,18 @@ def get(conn: StoreConnection, key_id: str) -> Key:
 
 
 def all_keys(conn: StoreConnection) -> list[Key]:
-    """Every key that was made and not forgotten, oldest first."""
+    """Every key that has a record, oldest first."""
     rows = conn.execute(f"select {COLUMNS} from key order by created_ms, id").fetchall()
     return [from_row(row) for row in rows]
 
 
 def is_any_made(conn: StoreConnection) -> bool:
-    """Whether a key is needed at all. Dead keys count: a key that expires opens no door."""
+    """Whether keys are required. Dead keys count: an expiring key must not open the daemon."""
     return conn.execute("select 1 from key limit 1").fetchone() is not None
 
 
 def is_any_usable(conn: StoreConnection, now_ms: int) -> bool:
-    """Whether a live key for daily work exists; a sealed one is none."""
+    """Whether there is a live key that is not sealed."""
     sql = (
         "select 1 from key where revoked_ms is null and is_break_glass = 0 "
         "and (expires_ms is null or expires_ms > ?) limit 1"
@@ -97,7 +98,7 @@ def is_any_usable(conn: StoreConnection, now_ms: int) -> bool:
 
 
 def revoke(conn: StoreConnection, key_id: str, now_ms: int) -> Key:
-    """End a key now; what ended before keeps its time. Raises: KeyNotFound."""
+    """End a key now; a key that has ended keeps its time. Raises: KeyNotFound."""
     get(conn, key_id)
     conn.execute(
         "update key set revoked_ms = ? where id = ? and revoked_ms is null", (now_ms, key_id)
@@ -151,7 +152,7 @@ def forget(conn: StoreConnection, key_id: str, now_ms: int) -> Key:
 
 
 def drop(conn: StoreConnection, key_id: str) -> None:
-    """Undo `create` of a key that nobody has been told of."""
+    """Undo `create` for a key that was not handed out."""
     conn.execute("delete from key where id = ?", (key_id,))
 
 

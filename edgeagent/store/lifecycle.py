@@ -1,11 +1,11 @@
-"""What happens to stored data apart from requests: ages, exports, erasure, and the audit's head.
+"""The life cycle of stored data apart from requests: retention, exports, erasure, audit anchor, backups.
 
-overdue  at the start: what is over its age is deleted before anything is served, if the last sweep is long
-         ago: the device was off, or this is an older copy of the database
-sweep    each hour: delete what is over its age, then export the head of the audit, then a backup if due
-watch    an erasure by the command line: what is held outside the database is forgotten too
-erase    one at a time, on a thread, of each owner at most one that waits; the hub lets places forget
-export   page after page, so that nobody waits for it; ends where what it reads is erased
+overdue  at the start: if the last sweep is long ago (the device was off, or this is an older copy of
+         the database), delete rows over their age before anything is served
+sweep    each hour: delete rows over their age, then publish the head of the audit, then a backup if due
+watch    after an erasure by the command line, clear what is held outside the database
+erase    one at a time, on a thread; at most one of each owner may wait; the hub clears other places
+export   in pages, so that nobody waits for it; ends if the data it reads is erased
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from edgeagent.store.sql import now_ms
 
 logger = logging.getLogger(__name__)
 
-FIRST_SWEEP_S = 60.0  # a start has better things to do
+FIRST_SWEEP_S = 60.0  # keep the start free of it
 WATCH_INTERVAL_S = 2.0
 ERASE_RETRY_S = 5.0
 
@@ -44,7 +44,7 @@ async def _nothing() -> None:
 
 @dataclass(eq=False)
 class _Export:
-    """One that is being sent."""
+    """An export in progress."""
 
     selector: Selector
     is_stopped: bool = False
@@ -53,8 +53,8 @@ class _Export:
 class DataLifecycle:
     """Event loop's thread only; the work is done on threads. `close` may be called twice.
 
-    `hub`: what holds content outside of the database. `settle`: writes down what is still in memory,
-    awaited before an erasure and an export.
+    `hub`: what holds content outside the database. `settle`: writes out what is still in memory; awaited
+    before an erasure and an export.
     """
 
     def __init__(
@@ -85,16 +85,18 @@ class DataLifecycle:
         """Raises: StoreOff."""
         if self._given is None:
             raise StoreOff(
-                'This daemon stores nothing (store = "off"): there is nothing of it here.'
+                "This daemon stores nothing (store.enabled = false), so there is no stored data."
             )
         return self._given
 
     # ---- ages
 
     async def sweep_overdue(self) -> None:
-        """Before serving: an older copy of the database, or one that was not swept for long, may hold rows
-        that are over their age. Nobody must see them; cleaning up after them can wait. Where that fails or
-        the clock is doubted, the next sweep does it."""
+        """Delete overdue rows before serving, so that nobody sees them; cleaning up after them can wait.
+
+        An older copy of the database, or one that was not swept for long, may have such rows. If this
+        fails or the clock is doubted, the next sweep deletes them.
+        """
         database = self._given
         if database is None:
             return
@@ -113,7 +115,7 @@ class DataLifecycle:
         )  # fmt: skip
 
     def start(self) -> None:
-        """Begin to sweep; nothing to do where nothing is stored."""
+        """Start the hourly sweep, unless nothing is stored."""
         self._hub.start()
         if self._given is None:
             return
@@ -124,14 +126,14 @@ class DataLifecycle:
             self._tasks.add(asyncio.create_task(work, name=name))
 
     async def close(self) -> None:
-        """End the sweep between two of its steps."""
+        """Stop the sweep between two of its steps."""
         self._stopping.set()
         if self._tasks:
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(self._tasks)
             self._tasks.clear()
-            async with self._one:  # a step that still runs on its thread
+            async with self._one:  # wait for a step that still runs on its thread
                 pass
 
     async def _keep_sweeping(self, database: Database) -> None:
@@ -151,8 +153,8 @@ class DataLifecycle:
             await asyncio.sleep(max(1.0, sweeper.due_in_s()))
 
     def _back_up(self) -> None:
-        """Take a backup if the newest is older than it may be, or from the future of this clock; also where
-        the journal has grown long, so that what only the oldest backups need of it can go."""
+        """Make a backup if the newest is too old, is dated in the future, or if the journal has grown long
+        (so that entries needed only by the oldest backups can be dropped)."""
         interval_s = 3600 * self._settings.store.backup_hours
         backups = self._database.backups
         newest = max((b.path.stat().st_mtime for b in backups.listed()), default=None)
@@ -174,15 +176,18 @@ class DataLifecycle:
     # ---- whose data it is
 
     async def erase(self, request: ErasureRequest) -> ErasureReceipt:
-        """Raises: ErasureRunning while another one of the same owner does; LegalHold, NotFound, StoreOff,
-        what the store raises."""
+        """Erase the selected data.
+
+        Raises: ErasureRunning while another erasure of the same owner runs; LegalHold, NotFound, StoreOff,
+        and what the store raises.
+        """
         database = self._database
         self._hub.start()
         whose = request.selector.owner or f"by {request.actor}"
         if whose in self._erasing:
             raise ErasureRunning(
-                "An erasure of the same owner's data is under way, one at a time may be: send this one "
-                "again when that has ended.",
+                "Another erasure of this owner's data is running, and only one may run at a time: try again "
+                "when it has ended.",
                 retry_after_s=ERASE_RETRY_S,
             )
         self._erasing.add(whose)
@@ -207,11 +212,11 @@ class DataLifecycle:
         return receipt
 
     def shown_to_owner(self, receipt: ErasureReceipt) -> dict[str, Any]:
-        """What a key without the scope `admin` is told of an erasure."""
+        """The receipt as shown to a key without the scope `admin`."""
         return receipt.shown_to_owner(self._database.files.database)
 
     async def export(self, selector: Selector, actor: str) -> AsyncIterator[bytes]:
-        """The document in pieces; it is audited before the first. Raises: NotFound, StoreOff."""
+        """The document in pieces; the export is audited before the first. Raises: NotFound, StoreOff."""
         await self._settle()
         database = self._database
 
@@ -229,25 +234,27 @@ class DataLifecycle:
         return self._sent(_Export(selector), export.document(selector, now_ms(), read))
 
     async def _sent(self, one: _Export, pieces: Any) -> AsyncIterator[bytes]:
-        """The pieces of an export, until something that it may hold is erased."""
+        """The pieces of an export, until something that it may contain is erased."""
         self._exports.add(one)
         try:
             while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
                 if one.is_stopped:
-                    raise Erased("What is being exported was erased: export again what is left.")
+                    raise Erased(
+                        "Data in this export was erased meanwhile: export again what is left."
+                    )
                 yield piece
         finally:
             self._exports.discard(one)
 
     def stop_exports(self, gone: DeletedContent) -> None:
-        """Cut off exports that may have read what is gone."""
+        """Stop exports that may have read the deleted content."""
         for one in self._exports:
             one.is_stopped = one.is_stopped or gone.meets(one.selector)
 
     async def audit_page(
         self, after: int, limit: int
     ) -> tuple[list[audit.AuditRow], audit.AuditHead]:
-        """Rows behind `after`, and the head of the whole chain."""
+        """Rows after `after`, and the head of the whole chain."""
         return await self._database.read_async(
             lambda conn: (audit.page(conn, after, limit), audit.head(conn, self._key))
         )
@@ -256,7 +263,7 @@ class DataLifecycle:
         audit_anchor.publish_head(self._database, self._key, self._settings.effective_audit_anchor)
 
     async def _alone(self, work: Callable[[], Any]) -> Any:
-        """Run `work` on a thread, nothing else of ours beside it, to its end even if nobody waits."""
+        """Run `work` on a thread, one at a time, and to its end even if the caller is cancelled."""
 
         async def run() -> Any:
             async with self._one:

@@ -1,7 +1,7 @@
-"""The shape of the database, as numbered steps that each store takes once.
+"""The database schema as numbered steps, each applied once to every store.
 
-A step and its record are one transaction. A published step is left as it is; a change is a new step
-at the end. Steps are plain functions over `StoreConnection`; they must not end the transaction.
+A step and its record share one transaction. Published steps are never changed; a change is a new step at
+the end. Steps are plain functions over `StoreConnection`; they must not end the transaction.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Migration:
 
 
 def _properties(db: StoreConnection) -> None:
-    """Facts about this store itself, such as the id that its backups share."""
+    """Facts about this store, such as the id that its backups share."""
     db.execute("CREATE TABLE properties (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT")
     db.execute("INSERT INTO properties VALUES ('store_id', ?)", (uuid.uuid4().hex,))
 
@@ -44,12 +44,12 @@ MIGRATIONS: tuple[Migration, ...] = (
 
 
 def version(db: StoreConnection) -> int:
-    """The number of the last step taken; 0 for an empty file. Raises: SqliteError."""
+    """The number of the last applied step; 0 for an empty file. Raises: SqliteError."""
     return int(scalar(db, "PRAGMA user_version"))
 
 
 def refuse_newer(db: StoreConnection, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Raises: StoreUnusable for a database of a later edgeagent."""
+    """Raises: StoreUnusable for a database of a newer edgeagent."""
     known = migrations[-1].number if migrations else 0
     if version(db) > known:
         raise StoreUnusable(
@@ -59,7 +59,7 @@ def refuse_newer(db: StoreConnection, migrations: Sequence[Migration] = MIGRATIO
 
 
 def migrate(db: StoreConnection, migrations: Sequence[Migration] = MIGRATIONS) -> list[int]:
-    """Take the steps that this database has not taken. Gives their numbers. Raises: StoreUnusable."""
+    """Apply the missing steps. Returns their numbers. Raises: StoreUnusable."""
     assert [step.number for step in migrations] == list(range(1, len(migrations) + 1))
     refuse_newer(db, migrations)
     taken = []
@@ -67,7 +67,7 @@ def migrate(db: StoreConnection, migrations: Sequence[Migration] = MIGRATIONS) -
     for step in migrations[version(db) :]:
         with db.atomic():
             _take(db, step)
-        # A new store takes every step: no event for the log.
+        # A new store applies every step, which is not worth an INFO line.
         level = logging.DEBUG if is_new else logging.INFO
         logger.log(level, "store_migrated number=%d name=%s", step.number, step.name)
         taken.append(step.number)

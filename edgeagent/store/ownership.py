@@ -1,6 +1,6 @@
-"""Which rows belong to an owner, a conversation or a subject, as conditions for SQL.
+"""Which rows belong to an owner, a conversation or a subject, as SQL conditions.
 
-Export, erasure and hold ask here, so that they cannot disagree about what a person's data is.
+Export, erasure and legal hold all use this module, so they always agree about what a person's data is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 from edgeagent.errors import BadRequest, Forbidden
 from edgeagent.store.sql import Connection, scalar
 
-# True for a row that a legal hold protects: its own, its parent's, or that of a row which could not
-# stay without it. Retention and erasure leave such rows alone.
+# True for a row under legal hold: its own hold, its parent's, or that of a row that needs it.
+# Retention and erasure skip such rows.
 HELD = {
     "conversation": """(is_held or exists (select 1 from response r
         where r.conversation_id = conversation.id and r.is_held))""",
@@ -33,14 +33,14 @@ HELD = {
     "request": "false",
 }
 HELD["feedback"] = HELD["feedback"].format(item=HELD["item"])
-# In the order in which they can be deleted: what refers to others first.
+# In deletion order: tables that refer to others first.
 TABLES = ("feedback", "item", "segment", "transcript", "response", "conversation", "request")
 HOLDABLE = ("conversation", "response", "transcript")
 
 
 @dataclass(frozen=True)
 class Selector:
-    """Rows that match everything that is given. Raises: BadRequest if nothing is."""
+    """Selects rows that match every given field. Raises: BadRequest if none is given."""
 
     owner: str | None = None
     conversation: str | None = None
@@ -49,11 +49,11 @@ class Selector:
     def __post_init__(self) -> None:
         if not self.values():
             raise BadRequest(
-                "Nothing says whose data is meant: give an owner, a conversation or a subject."
+                "No owner, conversation or subject is given: name at least one of them."
             )
 
     def values(self) -> dict[str, str]:
-        """The given fields, as SQL binds them and receipts show them."""
+        """The given fields, as bound in SQL and shown in receipts."""
         return {name: value for name, value in self.__dict__.items() if value is not None}
 
     def named(self) -> str:
@@ -61,10 +61,10 @@ class Selector:
         return " and ".join(f"{name} {value!r}" for name, value in self.values().items())
 
     def within(self, owner: str) -> Selector:
-        """The same, of this owner only. Raises: Forbidden for another's."""
+        """The same, limited to this owner. Raises: Forbidden if it names another one."""
         if self.owner not in (None, owner):
             raise Forbidden(
-                f"Owner {self.owner!r} is not yours, {owner!r} is: leave `owner` out.",
+                f"Owner {self.owner!r} is not the owner of this key, {owner!r} is: leave `owner` out.",
                 param="owner",
             )
         return replace(self, owner=owner)
@@ -83,7 +83,7 @@ class Selector:
 
     @property
     def is_whole_owner(self) -> bool:
-        """Whether everything of an owner is meant, also what belongs to no conversation or subject."""
+        """Whether it selects everything of an owner, including rows without conversation or subject."""
         return self.conversation is None and self.subject is None
 
     def _owned(self) -> list[str]:
@@ -139,12 +139,12 @@ class Selector:
         return " and ".join([*self._owned(), f"target_id in ({targets})"])
 
     def _requests(self) -> str:
-        # Rows about requests have an owner and neither subject nor conversation.
+        # Request rows have an owner, but no subject or conversation.
         return "owner = :owner" if self.is_whole_owner else "false"
 
 
 def counts(conn: Connection, selector: Selector) -> dict[str, int]:
-    """How many rows of each table are meant."""
+    """How many rows of each table are selected."""
     return {
         table: int(_count(conn, table, selector.where(table), selector.values()))
         for table in TABLES
@@ -152,7 +152,7 @@ def counts(conn: Connection, selector: Selector) -> dict[str, int]:
 
 
 def held_counts(conn: Connection, selector: Selector) -> dict[str, int]:
-    """How many of them are under legal hold; tables without any are left out."""
+    """How many of the selected rows are under legal hold; tables without any are left out."""
     found = {
         table: int(
             _count(conn, table, f"({selector.where(table)}) and {HELD[table]}", selector.values())
@@ -163,7 +163,7 @@ def held_counts(conn: Connection, selector: Selector) -> dict[str, int]:
 
 
 def set_hold(conn: Connection, selector: Selector, is_held: bool) -> dict[str, int]:
-    """Put what is there now under legal hold, or end that. Gives how many rows changed."""
+    """Put the rows that exist now under legal hold, or end it. Returns how many rows changed."""
     changed = {}
     for table in HOLDABLE:
         cursor = conn.execute(

@@ -1,8 +1,8 @@
-"""The files of what models have computed: records that only who has the piece's key can read.
+"""Files of computed prefixes: records that can only be read with the key of their piece.
 
-A record is a head (length of what follows, first and last position), then AES-256-GCM with the piece's
-own key, which lies in the database, and the record's number as nonce; name and head are authenticated.
-Files are not synced: what a power cut tears is computed anew.
+A record is a head (length of the rest, first and last position), followed by AES-256-GCM with the piece's
+own key, which is in the database, and the record number as nonce; file name and head are authenticated.
+Files are not synced: a record torn by a power cut is computed again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TAG_BYTES = 16
 
 @dataclass(frozen=True)
 class PrefixRecord:
-    """The state of `tokens` from position `first` on, and where it lies."""
+    """The KV state of `tokens`, the first at position `first`, and its place on disk."""
 
     path: Path
     piece: PrefixPiece
@@ -52,7 +52,7 @@ class PrefixRecord:
 def append(
     folder: Path, piece: PrefixPiece, number: int, first: int, last: int, data: bytes
 ) -> int:
-    """Encrypt a record and write it behind the others. Each number is used once. Gives its bytes.
+    """Encrypt a record and append it to the file. Each number is used once. Returns the bytes written.
 
     Raises: OSError.
     """
@@ -64,7 +64,7 @@ def append(
 
 
 def records(folder: Path, chain: PrefixChain, n_cached: int) -> list[PrefixRecord]:
-    """What lies on disk behind the first `n_cached` tokens, in order. Raises: StoreDamaged, OSError."""
+    """The records on disk after the first `n_cached` tokens, in order. Raises: StoreDamaged, OSError."""
     found = []
     tokens = array("i")
     for piece, end in zip(chain.pieces, chain.ends(), strict=True):
@@ -77,7 +77,7 @@ def records(folder: Path, chain: PrefixChain, n_cached: int) -> list[PrefixRecor
 
 
 def _heads(path: Path, size: int) -> list[tuple[int, int, int]]:
-    """Where each record begins in a file of that size, and its positions."""
+    """The offset of each record in a file of that size, and its positions."""
     found = []
     at = 0
     with path.open("rb") as file:
@@ -97,10 +97,9 @@ def _heads(path: Path, size: int) -> list[tuple[int, int, int]]:
 
 
 def tidy(folder: Path, database: Any, spare: frozenset[str] = frozenset()) -> int:
-    """Remove the files of what is not kept (any more): without its row each is noise. Blocks. Gives how
-    many went.
+    """Delete files without a row in the database, which nobody can decrypt. Blocks. Returns how many.
 
-    `spare`: those that are being written, whose rows come later. Raises: OSError, what the store raises.
+    `spare`: files that are being written, whose rows come later. Raises: OSError, what the store raises.
     """
     there = [path for path in folder.glob("*") if path.name not in spare]
     kept = database.read(known)
@@ -115,4 +114,4 @@ def _nonce(number: int) -> bytes:
 
 
 def _torn(path: Path) -> StoreDamaged:
-    return StoreDamaged(f"Prefix {path.name} is torn or altered: it is computed anew.")
+    return StoreDamaged(f"Prefix {path.name} is torn or altered: it is computed again.")

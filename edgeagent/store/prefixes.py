@@ -1,8 +1,8 @@
-"""What models have computed of dialogues: which pieces there are of each, and what they follow.
+"""Computed prefixes of dialogues: which pieces of each are stored, and how they follow each other.
 
-A piece holds the state of some tokens of a thread; with a `base` those that come after the first `first`
-tokens there. Its file is in `prefix_files.py`. Nothing here is lasting: a piece that does not fit, is
-torn or has gone is computed anew. Functions run inside `Database.write` or `read`.
+A piece holds the KV state of some tokens of a thread; with a `base`, those after the first `first` tokens
+there. Its file is in `prefix_files.py`. All of this is a cache: a piece that does not fit, is torn or is
+gone is computed again. Functions run inside `Database.write` or `read`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgeagent.store.rows import fetch
 from edgeagent.store.sql import marks, scalar
 from edgeagent.types.ids import new_id
 
-MOST_PIECES = 512  # of one thread; what comes later is not kept
+MOST_PIECES = 512  # of one thread; later ones are not stored
 _COLUMNS = (
     "id", "owner", "scope", "thread", "response_id", "fits", "base_id", "first", "tokens", "key",
     "n_bytes", "used_ms",
@@ -26,7 +26,7 @@ _COLUMNS = (
 
 
 class PrefixPiece(msgspec.Struct, frozen=True, kw_only=True):
-    """One row. `tokens`: int32, those from position `first` on."""
+    """One row. `tokens`: int32, the first at position `first`."""
 
     id: str
     owner: str
@@ -43,18 +43,18 @@ class PrefixPiece(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PrefixChain(msgspec.Struct, frozen=True):
-    """Pieces that follow each other, and all their tokens together."""
+    """Consecutive pieces, and all their tokens."""
 
     pieces: list[PrefixPiece]
     tokens: array[int]
 
     def ends(self) -> list[int]:
-        """Up to which position each piece counts: where the next one begins."""
+        """The end position of each piece, which is where the next one begins."""
         return [*(piece.first for piece in self.pieces[1:]), len(self.tokens)]
 
 
 def new_name() -> str:
-    """An id for a piece, and the name of its file."""
+    """A new id for a piece, also the name of its file."""
     return new_id("pfx")
 
 
@@ -65,7 +65,7 @@ def new_key() -> bytes:
 def of_thread(
     db: StoreConnection, owner: str, scope: str, thread: str, fits: str
 ) -> list[PrefixPiece]:
-    """The pieces of a thread that may be used, the oldest first."""
+    """The usable pieces of a thread, oldest first."""
     rows = fetch(
         db,
         f"select {', '.join(_COLUMNS)} from prefix where thread = :thread and owner = :owner "
@@ -76,7 +76,7 @@ def of_thread(
 
 
 def chains(pieces: list[PrefixPiece]) -> dict[str, PrefixChain]:
-    """The chain that ends with each piece, by its id, in the order of the pieces. Pure."""
+    """The chain that ends with each piece, by piece id, in the order of the pieces. Pure."""
     found: dict[str, PrefixChain] = {}
     for piece in pieces:
         own = ids(piece.tokens)
@@ -88,7 +88,7 @@ def chains(pieces: list[PrefixPiece]) -> dict[str, PrefixChain]:
 
 
 def best(found: dict[str, PrefixChain], tokens: array[int]) -> tuple[PrefixPiece | None, int]:
-    """The piece after which most of `tokens` is kept already, and how many that are. Pure."""
+    """The piece up to which most of `tokens` is stored, and how many tokens that is. Pure."""
     piece, n_most = None, 0
     for chain in found.values():
         pairs = zip(chain.tokens, tokens, strict=False)
@@ -106,7 +106,7 @@ def ids(tokens: bytes) -> array[int]:
 
 
 def insert(db: StoreConnection, piece: PrefixPiece) -> bool:
-    """Keep a piece. False: its response is not there (any more)."""
+    """Store a piece. False: its response no longer exists."""
     found = db.execute(
         f"insert into prefix ({', '.join(_COLUMNS)}) select "
         f"{', '.join(':' + name for name in _COLUMNS)} where exists "
@@ -129,8 +129,7 @@ def forget(db: StoreConnection, piece_ids: list[str]) -> None:
 
 
 def shrink(db: StoreConnection, most_bytes: int) -> int:
-    """Drop the threads that have not been used for longest until the rest is small enough. Gives how
-    many went."""
+    """Delete the least recently used threads until the total size is within the limit. Returns how many."""
     n_gone = 0
     while int(scalar(db, "select coalesce(sum(n_bytes), 0) from prefix")) > most_bytes:
         oldest = scalar(
@@ -146,6 +145,6 @@ def known(db: StoreConnection) -> set[str]:
 
 
 def totals(db: StoreConnection) -> tuple[int, int]:
-    """How many pieces are kept, and their bytes."""
+    """The number of stored pieces, and their bytes."""
     row = db.execute("select count(*), coalesce(sum(n_bytes), 0) from prefix").fetchone()
     return int(row[0]), int(row[1])

@@ -1,13 +1,13 @@
-"""The tables that people may read with SQL: views over one connection that can do nothing else.
+"""The tables that users may read with SQL: read-only views over a restricted connection.
 
-A connection of `open_views` has a temporary view for each readable table, named like it and limited to a
-selection. An authorizer holds statements to those: SELECT, no other tables or columns, no PRAGMA, ATTACH or
-extension, and the connection is query-only besides. Two things are never shown: digests and hints of API
-keys, and what the store keeps for itself (`HIDDEN`).
+A connection of `open_views` has a temporary view for each readable table, with the same name and limited to
+a selection. An authorizer restricts statements to those: only SELECT, no other tables or columns, no
+PRAGMA, ATTACH or extension; the connection is also query-only. Digests and hints of API keys and the
+store's internal tables (`HIDDEN`) are never shown.
 
-SQLite tells an authorizer which view reads a table by the view's name, which a statement can imitate
-with a common table expression (`with item as (select * from main.item)`). So each view reads another one
-whose name is random, and only that one may read the table.
+SQLite tells an authorizer which view reads a table by the view's name, which a statement can imitate with a
+common table expression (`with item as (select * from main.item)`). So each view reads another one with a
+random name, and only that one may read the table.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import Any
 from edgeagent.store.connection import SqliteError, StoreConnection, connect, translate
 from edgeagent.store.ownership import TABLES, Selector
 
-MOST_HEAP_BYTES = 256 << 20  # what SQLite may use in this process: sorting happens in memory
-_STEPS_PER_CHECK = 100_000  # of SQLite's machine, between two looks for Ctrl-C
-_SAVEPOINT = "sqlite_utils_query"  # sqlite-utils puts one around each query
+MOST_HEAP_BYTES = 256 << 20  # SQLite's memory limit in this process: sorting happens in memory
+_STEPS_PER_CHECK = 100_000  # of SQLite's virtual machine between two checks for Ctrl-C
+_SAVEPOINT = "sqlite_utils_query"  # sqlite-utils wraps each query in one
 
 _KEY_COLUMNS = (
     "id", "name", "owner", "scopes", "limits", "tools", "is_break_glass", "created_ms", "expires_ms",
@@ -36,7 +36,7 @@ _KEY_COLUMNS = (
 @dataclass(frozen=True)
 class ReadableTable:
     """A table that may be read. `columns` None: all. `parent`: which rows belong to a selection, where
-    that is not said by `Selector.where`; None: none of them, the table is shown without selection only."""
+    `Selector.where` does not say so; None: the table is shown only without a selection."""
 
     name: str
     about: str
@@ -44,7 +44,7 @@ class ReadableTable:
     parent: str | None = None
 
 
-# What refers to others comes behind them.
+# Tables that refer to others come after them.
 READABLE = (
     ReadableTable("conversation", "conversations: owner, subject, metadata"),
     ReadableTable("response", "answers: model, status, conversation"),
@@ -65,21 +65,21 @@ READABLE = (
     ReadableTable("audit", "who did what; `edgeagent audit verify` checks it"),
     ReadableTable("measurement", "what `edgeagent doctor --measure` found"),
 )  # fmt: skip
-# Kept for the store itself: sealed heads, numbers of erasures, cached computations and their keys,
-# search indexes (which repeat content), steps of migration.
+# Internal tables: sealed heads, numbers of erasures, cached prefixes and their keys, search indexes
+# (which repeat content), migrations.
 HIDDEN = frozenset(
     {"checkpoint", "erasure", "prefix", "properties", "migrations", "item_fts", "segment_fts"}
 )
 _ALLOWED_CODES = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE})
 _TABLE_FUNCTIONS = frozenset({"json_each", "json_tree"})
-# They load code, write files, or reach below SQL.
+# Functions that load code, write files, or reach below SQL.
 _BAD_FUNCTIONS = re.compile(r"load_|fts|rtree|sqlcipher|readfile|writefile|edit$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a view. `kind`: TEXT, INTEGER, REAL or BLOB. `refers_to`: table and column whose values
-    it has, if any."""
+    """A column of a view. `kind`: TEXT, INTEGER, REAL or BLOB. `refers_to`: table and column that it
+    references, if any."""
 
     name: str
     kind: str
@@ -89,26 +89,26 @@ class Column:
 
 @dataclass(frozen=True)
 class QueryViews:
-    """A connection with views, and what they are. One thread; `close` may be called twice."""
+    """A connection with its views and their columns. One thread; `close` may be called twice."""
 
     db: StoreConnection
     path: Path
     columns: dict[str, list[Column]]
-    statements: dict[str, str]  # how each table was made, hidden columns left out
+    statements: dict[str, str]  # CREATE TABLE of each table, without hidden columns
 
     def close(self) -> None:
         self.db.close()
 
 
 def open_views(path: Path, key: bytes | None, selector: Selector | None) -> QueryViews:
-    """Open the database for reading, one state of it, limited to the selection (None: all of it).
+    """Open one state of the database for reading, limited to the selection (None: everything).
 
-    Statements raise SqliteError or SqliteWarning where they are wrong or may not be. Raises: what
-    `translate` gives.
+    Statements that are wrong or not allowed raise SqliteError or SqliteWarning. Raises: what `translate`
+    gives.
     """
     db = connect(path, key, role="reader")
     try:
-        db.execute("PRAGMA query_only = OFF")  # temporary views are written, too
+        db.execute("PRAGMA query_only = OFF")  # creating temporary views is a write, too
         db.execute(f"PRAGMA hard_heap_limit = {MOST_HEAP_BYTES}")
         views = QueryViews(db, path, {}, {})
         inner: set[str] = set()
@@ -123,17 +123,17 @@ def open_views(path: Path, key: bytes | None, selector: Selector | None) -> Quer
         db.close()
         raise translate(exc, path) from exc
     db.conn.text_factory = lambda raw: raw.decode("utf-8", "replace")
-    # Python looks for Ctrl-C between instructions of its own only.
+    # Python checks for Ctrl-C only between its own instructions.
     db.conn.set_progress_handler(lambda: 0, _STEPS_PER_CHECK)
     db.conn.set_authorizer(_authorizer(frozenset(views.columns), frozenset(inner), tables))
     return views
 
 
 def _condition(table: ReadableTable, selector: Selector | None) -> str | None:
-    """Which rows of a table are meant, as SQL; None: the table is not part of the selection."""
+    """The selected rows of a table as an SQL condition; None: the table is not part of the selection."""
     if selector is None:
         return "true"
-    if table.name == "key":  # credentials are the owner's and of no conversation or subject
+    if table.name == "key":  # keys belong to an owner, not to a conversation or subject
         condition = "owner = :owner" if selector.is_whole_owner else "false"
     elif table.name in TABLES:
         condition = selector.where(table.name)
@@ -141,7 +141,7 @@ def _condition(table: ReadableTable, selector: Selector | None) -> str | None:
         condition = table.parent
     else:
         return None
-    # A view cannot have bound values.
+    # Views cannot have bound values.
     values = {name: _literal(value) for name, value in selector.values().items()}
     return re.sub(r":(owner|conversation|subject)\b", lambda found: values[found[1]], condition)
 
@@ -151,7 +151,7 @@ def _literal(text: str) -> str:
 
 
 def _make_view(views: QueryViews, table: ReadableTable, condition: str) -> str:
-    """Make the two views of a table; gives the name of the inner one, which may read it."""
+    """Create the two views of a table; returns the name of the inner one, which may read it."""
     name, db = table.name, views.db
     found = db.execute(f'PRAGMA main.table_info("{name}")').fetchall()
     foreign = {
@@ -165,7 +165,7 @@ def _make_view(views: QueryViews, table: ReadableTable, condition: str) -> str:
     ]
     inner = f"rows_{secrets.token_hex(16)}"
     names = ", ".join(f'"{column.name}"' for column in shown)
-    # A table of which no column is used is named to the authorizer without the view: use one always.
+    # Where no column is used, SQLite names the table to the authorizer without the view: always use one.
     used = min((column for column in shown if not column.is_key), key=lambda c: c.name != "owner")
     db.execute(
         f'create temp view "{inner}" as select {names} from main."{name}" '
@@ -180,7 +180,7 @@ def _make_view(views: QueryViews, table: ReadableTable, condition: str) -> str:
 
 
 def _without(statement: str, columns: set[str]) -> str:
-    """CREATE TABLE without some columns; ours have one in each line."""
+    """A CREATE TABLE statement without some columns; ours have one column per line."""
     lines = statement.splitlines()
     kept = [line for line in lines if not line.strip() or line.split()[0] not in columns]
     return "\n".join(kept) + ";"
@@ -189,7 +189,7 @@ def _without(statement: str, columns: set[str]) -> str:
 def _authorizer(
     views: frozenset[str], inner: frozenset[str], tables: set[str]
 ) -> Callable[[int, str | None, str | None, str | None, str | None], int]:
-    """What SQLite asks for each thing that a statement would do; `tables`: all names of the database."""
+    """The authorizer callback for SQLite. `tables`: all table names of the database."""
 
     def may_read(table: str, column: str, database: str | None, by: str | None) -> bool:
         if by in inner:
@@ -198,8 +198,8 @@ def _authorizer(
             return table in views or table in inner
         if table.lower() in _TABLE_FUNCTIONS:
             return True
-        # A table of which no column is read, named without its database: a view of ours, or one that
-        # the statement defines itself.
+        # No column is read and no database is named: one of our views, or a table expression of the
+        # statement.
         is_named_only = database is None and column == ""
         is_foreign = table.lower() in tables - views or table.lower().startswith("sqlite_")
         return is_named_only and not is_foreign

@@ -1,4 +1,4 @@
-"""A few connections that read while the writer writes: each read sees one state of the database."""
+"""A few connections for reading while the writer writes: each read sees one state of the database."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ T = TypeVar("T")
 
 
 class Readers:
-    """Any thread may read, and waits while all connections are in use. `close` may be repeated."""
+    """Any thread may read; it waits while all connections are in use. `close` may be called twice."""
 
     def __init__(self, connect: Callable[[], StoreConnection], path: Path, n_readers: int) -> None:
         self._connect = connect
         self._path = path
         self._n_readers = n_readers
         self._is_closed = False
-        # Connections are opened when they are first wanted: each costs up to 2 MB of page cache.
+        # Connections are opened at first use: each costs up to 2 MB of page cache.
         self._idle: queue.LifoQueue[StoreConnection | None] = queue.LifoQueue()
         for _ in range(n_readers):
             self._idle.put(None)
@@ -40,8 +40,8 @@ class Readers:
         *,
         in_snapshot: bool = True,
     ) -> T:
-        """What `fn` returns, run in one read transaction; without `in_snapshot` each of its statements sees
-        the newest state. `fn` must not read through `Readers` again.
+        """Run `fn` in one read transaction and return its result; without `in_snapshot`, each of its
+        statements sees the newest state. `fn` must not read through `Readers` again.
 
         Raises: StoreBusy, StoreUnusable, StoreDamaged, StorageFailed, and what `fn` raises.
         """
@@ -65,7 +65,7 @@ class Readers:
                 raise
             if db is not None:
                 db.close()
-                db = None  # the next reader begins with a fresh connection
+                db = None  # the next read opens a new connection
             raise translate(exc, self._path) from exc
         finally:
             self._idle.put(db)

@@ -1,13 +1,13 @@
-"""What happens to a database that cannot be trusted: it is set aside, kept, and replaced.
+"""Recovery of a database that cannot be trusted: it is set aside, kept, and replaced.
 
-    restoring.db is there: an earlier replacement was cut short; finish it
-    the file opens and checks: nothing to do
-    it does not, though the seal says the key is right, or it is missing beside its seal:
+    restoring.db exists: an earlier replacement was interrupted; finish it
+    the file opens and passes its checks: nothing to do
+    it fails although the seal says that the key is right, or it is missing while its seal exists:
         make restoring.db from the newest sound backup, if there is one
         move the log, its index and the database into quarantine/, in this order
         rename restoring.db to the database
 
-The log moves first: beside another database SQLite would replay it into that.
+The log moves first: SQLite would replay it into a different database of that name.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ WHY = "why.txt"
 
 @dataclass(frozen=True)
 class StoreNotice:
-    """Something about the store that its owner should know, in plain words."""
+    """A message about the store for its owner."""
 
     code: str
     message: str
@@ -58,11 +58,11 @@ def prepare(
     backups: Backups,
     migrations: Sequence[Migration] = MIGRATIONS,
 ) -> tuple[list[StoreNotice], StoreConnection | None]:
-    """Bring the database file into a state that can be opened. Only while nobody else has it open.
+    """Bring the database file into a state that can be opened. Only while no other process has it open.
 
-    Gives what there is to say, and the connection that found the file sound, if there was one: closing
-    it would copy the log into the file, which a full disk has no room for. Never sets a file aside
-    because of its key: that is decided before, by the seal.
+    Returns notices, and the connection that found the file sound, if any: closing it would copy the log
+    into the file, for which a full disk has no room. Never sets a file aside because of its key: the seal
+    decides that before.
 
     Raises: KeyUnusable, StoreUnusable, StorageFull, StorageFailed.
     """
@@ -80,12 +80,12 @@ def prepare(
         except StoreDamaged as exc:
             if seal is None:
                 raise KeyUnusable(
-                    f"Database {files.database} does not open ({exc}), and without seal.json nobody "
-                    "can tell a wrong key from damage: restore that file or give the right key."
+                    f"Database {files.database} does not open ({exc}), and without seal.json a wrong "
+                    "key cannot be told from damage: restore that file or provide the right key."
                 ) from exc
             notices.append(_replace(files, backups, exc.message))
     if seal is None:
-        # Before the seal: a seal without a file beside it is a file that was lost.
+        # Before the seal is written: a seal without a database means that the database was lost.
         files.database.touch(mode=0o600)
         sync_folder(files.folder)
         Seal.of(secret).write(files.seal)
@@ -95,7 +95,8 @@ def prepare(
 def _settle_place(
     files: StoreFiles, secret: Secret | None, seal: Seal | None, backups: Backups
 ) -> tuple[list[StoreNotice], bool]:
-    """See to it that what is in the database's place is a file, or that a new one may begin there (True).
+    """Make sure that the database path holds a regular file, or that a new one may be created there
+    (True).
 
     Raises: KeyUnusable, OSError.
     """
@@ -111,41 +112,41 @@ def _settle_place(
     if seal is None and not is_new:
         _refuse_unsealed(files, secret)
     if is_new and _was_begun(files, seal):
-        what = "it is no regular file" if is_odd else "its file is missing or empty"
+        what = "it is not a regular file" if is_odd else "its file is missing or empty"
         notices.append(_replace(files, backups, what))
         return notices, not files.database.exists()
     if is_odd:
         raise KeyUnusable(
-            f"Database {files.database} is no regular file: move it away to begin anew."
+            f"Database {files.database} is not a regular file: move it away to start with a new store."
         )
     return notices, is_new
 
 
 def _is_odd(path: Path) -> bool:
-    """Whether something is there that SQLite cannot open as a file: a folder, a link to nowhere, a FIFO."""
+    """Whether something exists that SQLite cannot open as a file: a folder, a dangling link, a FIFO."""
     return os.path.lexists(path) and not path.is_file()
 
 
 def _set_aside(files: StoreFiles, path: Path) -> StoreNotice:
-    """Make room for a file that SQLite makes itself. Raises: OSError."""
+    """Move away what is in the place of a file that SQLite creates. Raises: OSError."""
     aside = _new_aside(files, "store_log_damaged")
     path.rename(aside / path.name)
     sync_folder(files.folder)
-    what = f"{path.name} was no regular file and lies in {aside}"
+    what = f"{path.name} was not a regular file and was moved to {aside}"
     if path != files.restoring:
         what += ": the last acknowledged writes may be missing"
     return _said(StoreNotice("store_log_damaged", f"{what}."), aside)
 
 
 def _was_begun(files: StoreFiles, seal: Seal | None) -> bool:
-    """Whether a database that is lost, or empty, has been there. The journal is begun after it."""
+    """Whether a database existed that is now lost or empty. The journal is created after the database."""
     return files.journal.exists() or (seal is not None and not files.database.is_file())
 
 
 def restore(files: StoreFiles, backups: Backups, backup: Path) -> StoreNotice:
-    """Put a backup in the database's place; what was there is kept in quarantine/.
+    """Replace the database by a backup; the old files are kept in quarantine/.
 
-    Only while nobody has the store open. Raises: BackupFailed, OSError.
+    Only while no process has the store open. Raises: BackupFailed, OSError.
     """
     backups.verify(backup)
     _stage(files, backup)
@@ -153,7 +154,7 @@ def restore(files: StoreFiles, backups: Backups, backup: Path) -> StoreNotice:
 
 
 def earlier(files: StoreFiles) -> list[StoreNotice]:
-    """What was said at earlier starts, oldest first, for as long as the files set aside are kept."""
+    """The notices of earlier starts, oldest first, for as long as the quarantined files exist."""
     found = []
     for why in sorted(files.quarantine.glob(f"*/{WHY}")):
         message = why.read_text(encoding="utf-8", errors="replace").strip()
@@ -162,22 +163,22 @@ def earlier(files: StoreFiles) -> list[StoreNotice]:
 
 
 def _refuse_unsealed(files: StoreFiles, secret: Secret | None) -> None:
-    """A database without its seal: its first bytes still tell plain text from the rest."""
+    """For a database without a seal: its first bytes show whether it is plain text."""
     with files.database.open("rb") as file:
         is_plain = file.read(len(PLAIN_HEADER)) == PLAIN_HEADER
     if is_plain and secret is not None:
         raise KeyUnusable(
-            f"Database {files.database} is plain text, store.encryption is on: set it to off, or move "
-            "the file away to begin anew."
+            f"Database {files.database} is plain text, but store.encryption is on: set it to off, or move "
+            "the file away to start with a new store."
         )
 
 
 def _examine(
     files: StoreFiles, key: bytes | None, migrations: Sequence[Migration]
 ) -> tuple[StoreConnection, list[StoreNotice]]:
-    """A connection to a sound database, and what its log had to say.
+    """A connection to a sound database, and notices about its log.
 
-    Raises: StoreDamaged with the damage only, StoreUnusable, StorageFull, StorageFailed.
+    Raises: StoreDamaged with only the damage, StoreUnusable, StorageFull, StorageFailed.
     """
     log = wal_check.read(beside(files.database)[0])
     db = connect(files.database, key, role="writer")
@@ -201,9 +202,9 @@ def _examine(
 def _bring_in(
     db: StoreConnection, files: StoreFiles, log: wal_check.WalSummary
 ) -> list[StoreNotice] | None:
-    """Empty the log into the file: pages that it replaces may be torn there after a power cut.
+    """Copy the log into the file and truncate it: after a power cut, the pages it replaces may be torn.
 
-    None on a full disk: trying would use up what room the readers need. Raises: SqliteError.
+    None on a full disk: trying would use up the room that readers need. Raises: SqliteError.
     """
     path, _ = beside(files.database)
     if path.exists() and shutil.disk_usage(files.folder).free < path.stat().st_size:
@@ -218,10 +219,10 @@ def _bring_in(
 
 
 def _keep_log(files: StoreFiles, what: str) -> StoreNotice:
-    """Keep a copy of a damaged log; the database before the damage is sound and newer than a backup."""
+    """Keep a copy of a damaged log; the database up to the damage is sound and newer than any backup."""
     aside = _new_aside(files, "store_log_damaged")
     shutil.copyfile(beside(files.database)[0], aside / beside(files.database)[0].name)
-    message = f"After an unclean end {what}: the last acknowledged writes are missing"
+    message = f"After an unclean shutdown {what}: the last acknowledged writes are missing"
     return _said(StoreNotice("store_log_damaged", f"{message}; the log is kept in {aside}."), aside)
 
 
@@ -230,15 +231,17 @@ def _replace(files: StoreFiles, backups: Backups, what: str) -> StoreNotice:
     damage = f"The database was damaged ({what})"
     if backup is None:
         return _swap(
-            files, "store_lost", f"{damage}, there is no sound backup: an empty one was begun"
+            files,
+            "store_lost",
+            f"{damage}, and there is no sound backup: a new, empty one was created",
         )
     _stage(files, backup.path)
-    then = f"the backup of {backup.taken} has been restored, what was stored after it is missing"
+    then = f"the backup of {backup.taken} was restored, data stored after it is missing"
     return _swap(files, "store_restored", f"{damage}: {then}")
 
 
 def _stage(files: StoreFiles, backup: Path) -> None:
-    """Copy a backup to restoring.db, which is there only when it is whole."""
+    """Copy a backup to restoring.db, which exists only when it is complete."""
     draft = files.restoring.with_name(".restoring.part")
     try:
         shutil.copyfile(backup, draft)
@@ -251,7 +254,7 @@ def _stage(files: StoreFiles, backup: Path) -> None:
 
 
 def _swap(files: StoreFiles, code: str, message: str) -> StoreNotice:
-    """Set the database aside and let restoring.db, if any, take its place."""
+    """Set the database aside and put restoring.db, if any, in its place."""
     old = [path for path in (*beside(files.database), files.database) if os.path.lexists(path)]
     aside = _new_aside(files, code) if old else None
     if aside is not None:
@@ -269,7 +272,7 @@ def _swap(files: StoreFiles, code: str, message: str) -> StoreNotice:
 
 
 def _new_aside(files: StoreFiles, code: str) -> Path:
-    """A folder for what is set aside; numbered, because clocks jump."""
+    """A new quarantine folder, numbered because clocks jump."""
     numbers = [int(path.name[:4]) for path in files.quarantine.glob("[0-9][0-9][0-9][0-9]-*")]
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     aside = files.quarantine / f"{max(numbers, default=0) + 1:04d}-{stamp}-{code}"
@@ -278,7 +281,7 @@ def _new_aside(files: StoreFiles, code: str) -> Path:
 
 
 def _said(notice: StoreNotice, aside: Path | None) -> StoreNotice:
-    """Say it now, and for later starts beside the files it is about."""
+    """Log a notice, and store it for later starts beside the files it is about."""
     logger.warning("%s %s", notice.code, notice.message)
     if aside is not None:
         (aside / WHY).write_text(notice.message + "\n", encoding="utf-8")

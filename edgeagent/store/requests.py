@@ -1,7 +1,7 @@
-"""What was asked of which model and how it went: counts and times, never content.
+"""The request log: which model each request used and how it went. Counts and times, never content.
 
-Rows gather in memory and are written together: a line about a request that is lost in a crash costs
-nobody anything, a commit of its own for each would wear the card.
+Rows are collected in memory and written together: losing a few of them in a crash does no harm, while a
+commit for each would wear the SD card.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from edgeagent.store.rows import fetch
 
 logger = logging.getLogger(__name__)
 
-# Rows that wait at most, for a disk that is full for long.
+# The most rows that wait, if the disk stays full.
 MAX_WAITING = 4096
 ENOUGH = 256
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One request as it ended. Times in milliseconds, `created_ms` UTC; None: not known."""
+    """One finished request. Times in milliseconds, `created_ms` UTC; None: unknown."""
 
     id: str
     owner: str
@@ -64,7 +64,7 @@ def usage(
 ) -> list[dict[str, Any]]:
     """Requests and tokens by day (UTC) and model, of one owner or of all.
 
-    `ttft_ms` is the mean over those that had a first token; failed ones have a status of 400 and over.
+    `ttft_ms` is the mean over requests that had a first token; failed ones have a status of 400 or above.
     """
     whose = "and owner = :owner" if owner is not None else ""
     return fetch(
@@ -81,7 +81,7 @@ def usage(
 
 
 class RequestLog:
-    """Takes rows at once and writes them every `flush_s`. Event loop's thread only."""
+    """Collects rows and writes them every `flush_s`. Event loop's thread only."""
 
     def __init__(self, database: Database, flush_s: float) -> None:
         self._database = database
@@ -94,14 +94,14 @@ class RequestLog:
         self._task = asyncio.create_task(self._loop(), name="request-log")
 
     def add(self, row: RequestRow) -> None:
-        """Keep a row. When the disk has been full for long, the oldest are given up."""
+        """Add a row. If too many wait because the disk is full, the oldest are dropped."""
         self._rows.append(row)
         del self._rows[:-MAX_WAITING]
         if len(self._rows) >= ENOUGH or self._flush_s == 0:
             self._wake.set()
 
     async def flush(self) -> None:
-        """Write what waits. What cannot be written now stays."""
+        """Write the waiting rows. Rows that cannot be written now stay."""
         rows, self._rows = self._rows, []
         if not rows:
             return
@@ -112,7 +112,7 @@ class RequestLog:
             logger.debug("requests_not_written n=%s code=%s", len(rows), exc.code)
 
     def forget(self, owner: str | None) -> None:
-        """Give up the rows of an owner (None: of everybody) that are not written yet."""
+        """Drop the unwritten rows of an owner (None: of everybody)."""
         self._rows = [row for row in self._rows if owner is not None and row.owner != owner]
 
     async def close(self) -> None:

@@ -1,9 +1,9 @@
-"""Searching every byte of the state directory for what was erased.
+"""Searches every byte of the state directory for erased texts.
 
-Probes are pieces of the erased texts, taken before they go: at most 64, spread over rows and places,
-so that a forgotten page, log frame or file of any size is likely to hold one. Databases and their logs
-are searched decrypted, page by page, free pages included; everything else is searched as it lies there.
-A probe that also occurs in rows that were kept is no trace of the erased ones; it is counted apart.
+Probes are pieces of the erased texts, taken before deletion: at most 64, spread over rows and positions,
+so that a leftover page, log frame or file of any size probably contains one. Databases and their logs are
+searched decrypted, page by page, including free pages; other files are searched as they are. A probe that
+also occurs in remaining rows is no evidence of erased ones; it is counted separately.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from edgeagent.store.sql import Connection, scalar
 
 MOST_PROBES = 64
 PROBE_BYTES = 24
-LEAST_BYTES = 8  # shorter pieces would be found anywhere
+LEAST_BYTES = 8  # shorter pieces occur everywhere by chance
 _CHUNK = 1 << 20
 _STRINGS = 3
-# What we call a row says nothing of what was in it, and stands in the log by right.
+# Row ids reveal no content and may appear in the log.
 _ID = re.compile(r"[a-z]+_[0-9a-f]{16,}")
-_WORD = re.compile(r"[A-Za-z0-9]{8,}")  # the search folds other letters
+_WORD = re.compile(r"[A-Za-z0-9]{8,}")  # full-text search changes other letters
 
 
 class Probes:
-    """Pieces of erased texts, at most `MOST_PROBES`, whatever is added. Kept in memory only."""
+    """At most `MOST_PROBES` pieces of erased texts, however many are added. Kept in memory only."""
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)
@@ -41,8 +41,8 @@ class Probes:
         self._n_offered = 0
 
     def add(self, *texts: str | None) -> None:
-        """Two places of each text as it is stored, and its longest word as the search stores it. Of JSON,
-        the same of its longest strings: its braces and names are everywhere."""
+        """Add two pieces of each text as it is stored, and its longest word as the search index stores it.
+        Of JSON, only its longest strings are used: braces and names are everywhere."""
         for text in texts:
             for part in _strings(text or ""):
                 raw = part.encode()
@@ -56,7 +56,7 @@ class Probes:
         return sorted(set(self._kept))
 
     def _offer(self, piece: bytes) -> None:
-        """Reservoir sampling: each piece offered has the same chance to stay."""
+        """Reservoir sampling: each offered piece has the same chance to stay."""
         if len(piece) < LEAST_BYTES or piece in self._kept:
             return
         self._n_offered += 1
@@ -67,7 +67,7 @@ class Probes:
 
 
 def _strings(text: str) -> list[str]:
-    """The longest strings in JSON, spelled as they are there; another text as it is."""
+    """The longest strings in JSON text, spelled as in the text; other texts are returned whole."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -88,8 +88,8 @@ def _strings(text: str) -> list[str]:
 
 @dataclass
 class ScanResult:
-    """What was searched and found. `residue`, `backups`: file names with the number of probes in them;
-    `shared`: tables whose kept rows hold probes too; `unreadable`: damaged copies that were set aside."""
+    """What was searched and found. `residue`, `backups`: file names with their number of probes; `shared`:
+    tables whose remaining rows contain probes, too; `unreadable`: damaged files in quarantine."""
 
     n_probes: int = 0
     n_files: int = 0
@@ -109,9 +109,10 @@ def search(
     kept_in: Callable[[bytes], str | None],
     *, state_dir: Path, leave_out: Iterable[Path] = (), tell: Callable[[int], object] = lambda _n: None,
 ) -> ScanResult:  # fmt: skip
-    """Search the whole state directory. `kept_in`: the table of a row that stays and
-    holds a probe. `leave_out`:
-    folders that hold no data of clients, such as that of the models. `tell` hears the bytes searched."""
+    """Search the whole state directory. `kept_in`: the table of a remaining row that contains a probe.
+    `leave_out`: folders without client data, such as the models directory. `tell` gets the number of bytes
+    searched.
+    """
     wanted = list(probes)
     found = ScanResult(n_probes=len(wanted))
     hits: dict[Path, set[bytes]] = {}
@@ -119,7 +120,7 @@ def search(
         try:
             hits[path] = _search_file(path, files, key, wanted, found, tell)
         except FileNotFoundError:
-            continue  # rotated or checkpointed away meanwhile
+            continue  # rotated or checkpointed meanwhile
         except StoreDamaged:
             if not _is_old_copy(path, files):
                 raise
@@ -142,13 +143,13 @@ def _is_old_copy(path: Path, files: StoreFiles) -> bool:
 
 
 def kept_in(conn: Connection, probe: bytes) -> str | None:
-    """The table of a row that is still there and holds this piece of text; None if none does.
+    """The table of a remaining row that contains this piece of text; None if there is none.
 
-    Asks every table that SQL shows, and the statements of the schema itself: "feedback" is a word of
-    clients and a name of ours. Reads the whole database where nothing has it.
+    Searches every table, and the SQL of the schema itself, since a word like "feedback" is both a client's
+    and ours. Reads the whole database if nothing contains it.
     """
     for table, columns in _text_columns(conn):
-        # Bytes against bytes: a piece may begin or end within a character.
+        # Compare bytes: a piece may begin or end within a character.
         terms = (
             f"instr(cast({column} as blob), :probe) or instr(cast(lower({column}) as blob), :probe)"
             for column in columns
@@ -160,7 +161,7 @@ def kept_in(conn: Connection, probe: bytes) -> str | None:
 
 
 def _text_columns(conn: Connection) -> list[tuple[str, list[str]]]:
-    """Every table but those of the search, which hold words in a form of their own."""
+    """Every table except those of the search index, which store words in another form."""
     found = [("sqlite_schema", ["sql"])]
     sql = "select name from pragma_table_list where schema = 'main' and type = 'table'"
     for (table,) in conn.execute(sql).fetchall():
@@ -173,7 +174,7 @@ def _text_columns(conn: Connection) -> list[tuple[str, list[str]]]:
 
 
 def total_bytes(state_dir: Path, folder: Path, leave_out: Iterable[Path] = ()) -> int:
-    """What `search` will read, for a progress bar."""
+    """How many bytes `search` will read, for a progress bar."""
     return sum(path.stat().st_size for path in _files(state_dir, folder, list(leave_out)))
 
 
@@ -210,7 +211,7 @@ def _search_file(
 
 
 def _raw(path: Path) -> Iterator[bytes]:
-    """Blocks that overlap, so that no probe falls between two."""
+    """Overlapping blocks, so that no probe is split between two."""
     with path.open("rb") as file:
         end = b""
         while block := file.read(_CHUNK):
@@ -219,14 +220,14 @@ def _raw(path: Path) -> Iterator[bytes]:
 
 
 def _joined(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Pages in larger blocks: searching is faster in few long strings than in many short ones."""
+    """Pages joined to larger blocks: searching a few long strings is faster than many short ones."""
     waiting: list[bytes] = []
     size = 0
     for piece in pieces:
         waiting.append(piece)
         size += len(piece)
         if size >= _CHUNK:
-            yield b"\x00\xff\x00".join(waiting)  # no probe runs over the end of a page
+            yield b"\x00\xff\x00".join(waiting)  # no probe spans two pages
             waiting, size = [], 0
     if waiting:
         yield b"\x00\xff\x00".join(waiting)

@@ -1,7 +1,7 @@
-"""Stored answers, of the stateful API and of chat with `store`: what was asked, what came, and how.
+"""Stored answers, from the Responses API and from chats with `store`: input, output and status.
 
-Functions run inside `Database.write` or `read`; whoever asks names the owner, and sees nothing of
-others. The items of an answer are in `items.py`.
+Functions run inside `Database.write` or `read`; the caller names the owner, and rows of other owners are
+invisible. The items of an answer are in `items.py`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from edgeagent.types.pages import Page, RowPage
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer to keep. `body` is the API's object without its items; `thread` what it belongs to,
-    a conversation or the first response of its chain: itself, where nothing is named."""
+    """One answer to store. `body` is the API's object without its items; `thread` is the conversation or
+    the first response of the chain that it belongs to, by default its own id."""
 
     id: str
     owner: str
@@ -36,12 +36,12 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
     thread: str | None = None
 
 
-# What has not ended. A daemon that starts finds such rows only where an earlier one was stopped.
+# Unfinished answers. At the start of a daemon, such rows are left over from one that was stopped.
 OPEN = ("queued", "in_progress")
 
 
 def put(db: StoreConnection, response: StoredResponse, *, now_ms: int, is_searchable: bool) -> None:
-    """Keep an answer, its content and its items."""
+    """Store an answer, its content and its items."""
     thread = response.thread or response.conversation_id or response.id
     db.execute(
         "insert into response (id, owner, subject, conversation_id, previous_id, model, status, "
@@ -67,8 +67,8 @@ def put(db: StoreConnection, response: StoredResponse, *, now_ms: int, is_search
 def finish(
     db: StoreConnection, response: StoredResponse, *, now_ms: int, is_searchable: bool
 ) -> bool:
-    """End an answer that was put while it was open: `items` are those that are new. False, and nothing
-    written, where it has been deleted or has ended meanwhile."""
+    """Finish an open answer; `items` are the new ones. False, and nothing is written, if it was deleted or
+    finished meanwhile."""
     found = db.execute(
         f"update response set status = ? where id = ? and owner = ? and status in {OPEN}",
         (response.status, response.id, response.owner),
@@ -89,7 +89,7 @@ def finish(
 
 
 def fail_open(db: StoreConnection, error: dict[str, Any]) -> int:
-    """Mark every answer that is open as failed. Gives how many there were."""
+    """Mark every open answer as failed. Returns how many there were."""
     db.execute(
         "update response_content set body = json_set(body, '$.status', 'failed', '$.error', json(?)) "
         f"where response_id in (select id from response where status in {OPEN})",
@@ -100,7 +100,7 @@ def fail_open(db: StoreConnection, error: dict[str, Any]) -> int:
 
 
 def get(db: StoreConnection, owner: str, response_id: str) -> dict[str, Any] | None:
-    """An answer of this owner, `body` None where its content has been purged."""
+    """An answer of this owner; `body` is None if its content was purged."""
     rows = fetch(
         db,
         "select * from response where id = :id and owner = :owner",
@@ -133,8 +133,8 @@ def update_body(db: StoreConnection, owner: str, response_id: str, body: dict[st
 def relabel(
     db: StoreConnection, owner: str, response_id: str, metadata: dict[str, str]
 ) -> dict[str, Any] | None:
-    """Replace the metadata of a stored answer, and with it whom the answer is about. Gives its row;
-    None when there is none."""
+    """Replace the metadata of a stored answer, and with it the subject. Returns its row; None if it does
+    not exist."""
     row = get(db, owner, response_id)
     if row is None:
         return None
@@ -147,13 +147,13 @@ def relabel(
 
 
 def with_content(db: StoreConnection, ids: Sequence[str]) -> set[str]:
-    """Those of these answers that are stored and have not lost their content."""
+    """Those of these answers that are stored and still have their content."""
     sql = f"select response_id from response_content where response_id in ({marks(len(ids))})"
     return {row[0] for row in db.execute(sql, list(ids)).fetchall()}
 
 
 def delete(db: StoreConnection, owner: str, response_id: str) -> bool | None:
-    """Delete an answer with its items. False: there is none. None: it is on legal hold."""
+    """Delete an answer with its items. False: it does not exist. None: it is under legal hold."""
     return remove(
         db, "response", "id = :id and owner = :owner", {"id": response_id, "owner": owner}
     )

@@ -1,13 +1,13 @@
-"""How long things are kept, and the sweep that deletes what is older, a few rows at a time.
+"""How long data is kept, and the sweep that deletes older data, a few rows at a time.
 
-    look at the clock; while it is doubted nothing is deleted (store/clock.py), but before serving
-        what was over its age already at a time that has certainly been
+    read the clock; while it is doubted nothing is deleted (store/clock.py), except before serving: what
+        was over its age already at a time that has certainly passed
     for each class with an age: delete what is older and not under legal hold, in short transactions
-    clean up what deleting leaves behind (store/row_deletion.py)
+    clean up the remains of deleted rows (store/row_deletion.py)
 
-Classes: `content` is what items and responses say, and leaves the rows about them; `responses` are
-stored responses and conversations with everything in them, counted from a conversation's last change;
-`transcripts` go with their segments; `requests`, `feedback` and `audit` are rows on their own.
+Classes: `content` is the text of items and responses, without their rows; `responses` are stored responses
+and conversations with everything in them, counted from a conversation's last change; `transcripts` include
+their segments; `requests`, `feedback` and `audit` are rows on their own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
 INTERVAL_S = 3600.0
-SWEPT = "swept"  # a checkpoint: when the last sweep was through, UTC milliseconds
+SWEPT = "swept"  # a checkpoint: when the last sweep finished, UTC milliseconds
 AUDIT_BATCH = 10_000  # each cut of the chain costs a row
 CLASSES = ("content", "transcripts", "responses", "feedback", "requests", "audit")
 _DATED = {
@@ -54,7 +54,7 @@ _OLD_TRANSCRIPTS = "select id from transcript where created_ms < :before and not
 
 @dataclass(frozen=True)
 class DeletionStep:
-    """Rows of one table that a class deletes. `is_content`: what they say, and not the rows."""
+    """Rows of one table that a class deletes. `is_content`: delete only their content."""
 
     table: str
     where: str
@@ -97,7 +97,7 @@ STEPS: Mapping[str, tuple[DeletionStep, ...]] = {
 
 @dataclass(frozen=True)
 class Purge:
-    """Delete what a class has from before a time."""
+    """Delete the rows of a class from before a time."""
 
     kind: str
     before_ms: int
@@ -105,14 +105,14 @@ class Purge:
 
 @dataclass
 class SweepResult:
-    """What a sweep did. `doubt`: why it did not believe the clock."""
+    """What a sweep did. `doubt`: why it did not trust the clock."""
 
     doubt: Doubt | None = None
     wait_s: float | None = None
     deleted: Counter[str] = field(default_factory=Counter)
     n_redated: int = 0
     is_clean: bool = True
-    owners: set[str] = field(default_factory=set)  # whose content went
+    owners: set[str] = field(default_factory=set)  # whose content was deleted
 
 
 def plan(now_ms: int, days: Mapping[str, float]) -> list[Purge]:
@@ -123,7 +123,7 @@ def plan(now_ms: int, days: Mapping[str, float]) -> list[Purge]:
 
 
 class Sweeper:
-    """Keeps a store's ages. One thread at a time; `due_in_s` counts on the monotonic clock."""
+    """Enforces the retention ages of a store. One thread at a time; `due_in_s` uses the monotonic clock."""
 
     def __init__(
         self, store: Store, key: bytes, days: Mapping[str, float], clock: Clock,
@@ -146,19 +146,18 @@ class Sweeper:
         return max(0.0, self._due - self._monotonic())
 
     def is_overdue(self) -> bool:
-        """Whether this database was not swept for two intervals, or in the future of this clock."""
+        """Whether this database was not swept for two intervals, or was swept in the future of this clock."""
         if not plan(0, self._days):
             return False
         at_ms = int(self._store.read(last_swept_ms))
         return not 0 <= self._clock.read().wall_ms - at_ms <= 2000 * self._interval_s
 
     def sweep(self, *, is_brief: bool = False) -> SweepResult:
-        """Look at the clock and delete what is due. Blocks, in steps that other writers come between.
-        `is_brief`, before serving: while the clock is doubted, ages count up to the latest time that was
-        believed (an older copy of the database makes a clock doubtful that has gone well); what deleting
-        leaves behind is cleaned up by the next sweep.
+        """Read the clock and delete what is due. Blocks, in steps between which other writers can run.
 
-        Raises: what the store raises; the next sweep goes on where this one ended.
+        `is_brief`, before serving: while the clock is doubted, ages count up to the latest trusted time
+        (an older copy of the database makes a correct clock look doubtful); the next sweep cleans up the
+        remains. Raises: what the store raises; the next sweep continues from there.
         """
         self._due = self._monotonic() + self._interval_s
         judgement, floor_ms = self._look()
@@ -181,7 +180,7 @@ class Sweeper:
         return swept
 
     def _look(self) -> tuple[ClockJudgement, int]:
-        # Read before the rows: one that is written in between is not from the future.
+        # Read the rows before the clock: a row written in between must not seem to be from the future.
         newest = self._store.read(newest_row_ms)
         reading = self._clock.read()
         found, floor = self._store.read(
@@ -212,7 +211,7 @@ class Sweeper:
 
 
 def last_swept_ms(conn: Connection) -> int:
-    """When the last sweep of this database was through; 0 before the first."""
+    """When the last sweep of this database finished; 0 before the first."""
     return int(scalar(conn, "select body from checkpoint where name = ?", (SWEPT,)) or 0)
 
 
@@ -221,7 +220,7 @@ def _keep_swept(conn: Connection, *, now_ms: int) -> None:
 
 
 def newest_row_ms(conn: Connection) -> int | None:
-    """The latest time on any row that a client or the audit made."""
+    """The latest time on any row made by a client or the audit."""
     found = [
         scalar(conn, f"select max({columns[-1]}) from {table}") for table, columns in _DATED.items()
     ]
@@ -230,9 +229,9 @@ def newest_row_ms(conn: Connection) -> int | None:
 
 
 def redate(conn: Connection, *, now_ms: int, latest_ms: int) -> int:
-    """Date rows from the future to now: a wrong clock made them, and they would be kept for years.
+    """Set rows from the future to now: a wrong clock made them, and they would be kept for years.
 
-    The audit stays as it is; its rows cannot be changed. Gives how many rows were dated anew.
+    Audit rows stay unchanged; they are immutable. Returns how many rows were changed.
     """
     n_rows = 0
     for table, columns in _DATED.items():
@@ -242,7 +241,9 @@ def redate(conn: Connection, *, now_ms: int, latest_ms: int) -> int:
     return n_rows
 
 
-Batch = Callable[..., tuple[Counter[str], Any, set[str]]]  # rows, the last key, whose content
+Batch = Callable[
+    ..., tuple[Counter[str], Any, set[str]]
+]  # deleted rows, the last key, owners of the content
 
 
 def _batches(purge: Purge, key: bytes) -> Iterator[Batch]:
@@ -262,8 +263,8 @@ def _purge_audit(
 def _purge_step(
     conn: Connection, *, purge: Purge, key: bytes, step: DeletionStep, after: Any, is_first: bool
 ) -> tuple[Counter[str], Any, set[str]]:
-    """Delete the next rows of a step, those with a key after `after`. The first deletion of a class in a
-    sweep is audited with it."""
+    """Delete the next rows of a step, with keys after `after`. The first deletion of a class in a sweep is
+    audited with it."""
     row_key = key_of(step.table)
     behind = "" if after is None else f"and {row_key} > :after"
     found = conn.execute(

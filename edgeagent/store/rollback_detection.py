@@ -1,13 +1,13 @@
-"""May this store be served? It may not while nobody can say who is allowed to enter.
+"""Detects that the database was lost or replaced by an older copy, in which case it must not be served.
 
-Three places remember that keys were made and which were revoked: the database, the journal beside it
-(store/journal.py) and the anchor of the audit, best on another disk. Where they contradict each other,
+Three places record that keys were made and which were revoked: the database, the journal beside it
+(store/journal.py) and the anchor of the audit, preferably on another disk. If they contradict each other,
 or the keys are gone, the daemon stays locked: it answers 503 to everything but /health until somebody at
-the device restores a backup or runs `edgeagent keys reset-access`. It stays up rather than ending, since
-a unit that restarts in a circle says less, and the lock ends without a restart.
+the device restores a backup or runs `edgeagent keys reset-access`. It does not exit, since a unit in a
+restart loop explains less, and the lock ends without a restart.
 
-Who can write all three places, and has older copies of each from the same moment, can put those back
-unnoticed; what `audit verify --anchor` compares with an anchor kept elsewhere shows that.
+An attacker who can write all three places and has older copies of each from the same moment can restore
+those unnoticed; `audit verify --anchor` with an anchor that was kept elsewhere detects that.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class RollbackEvidence:
 
 
 def contradiction(facts: RollbackEvidence) -> str | None:
-    """Why these places cannot all be what was written; None if they can. Pure.
+    """Why these places contradict each other; None if they do not. Pure.
 
-    1. an anchor that was not written with the key of this store
-    2. no journal, though the database or the anchor remembers one; or, from before there were
-       journals, an anchor that is ahead of a database without keys
-    3. a journal that is another one, or shorter, than the database or the anchor remembers
-    4. a journal that does not reach back to where this copy of the database ended
+    1. the anchor was not written with the key of this store
+    2. there is no journal, although the database or the anchor refers to one; or, for data from before
+       journals existed, the anchor is ahead of a database without keys
+    3. the journal is a different one, or shorter, than the database or the anchor says
+    4. the journal does not reach back to where this copy of the database ended
     """
     journal, known = facts.journal, facts.anchor
     if known is not None and known.is_forged:  # 1
@@ -65,27 +65,33 @@ def contradiction(facts: RollbackEvidence) -> str | None:
             return "The audit anchor is from a newer database than this one"
         return None
     if known is not None and known.journal is not None and not journal.holds(known.journal):  # 3
-        return "The journal of revocations and erasures is older or another than the anchor knows"
+        return (
+            "The journal of revocations and erasures is older than the anchor says, or another one"
+        )
     if facts.mark is not None:
         place, newest_n = facts.mark.place, facts.mark.newest_n
         if not journal.holds(place) or newest_n > journal.head.n:  # 3
-            return "The journal of revocations and erasures is older or another than the database knows"
+            return "The journal of revocations and erasures is older than the database says, or another one"
     done_n = facts.mark.place.n if facts.mark is not None else 0
     if done_n < journal.base.n and facts.has_rows:  # 4
-        return "The database is older than the journal of revocations and erasures reaches"
+        return (
+            "The database is older than the oldest entry of the journal of revocations and erasures"
+        )
     return None
 
 
 def verdict(facts: RollbackEvidence) -> str | None:
-    """Why nothing may be served, as a message; None if it may. Pure."""
+    """Why nothing may be served, as a message; None if it may be served. Pure."""
     why = contradiction(facts)
     if why is None and facts.journal is not None and facts.journal.is_keyed and not facts.has_keys:
-        why = "API keys were made, and the database has none: it was lost, or is from before them"
+        why = (
+            "API keys were made, but the database has none: it was lost, or is older than the keys"
+        )
     return f"{why}: {_WAY_OUT}." if why is not None else None
 
 
 class RollbackDetector:
-    """The memory of one store about who may enter. Any thread; `settle` while nobody else is there."""
+    """Collects the evidence of one store. Any thread; `settle` only while no other process has it open."""
 
     def __init__(self, journal: Journal, anchor_path: Path | None, secret: Secret | None) -> None:
         self._journal = journal
@@ -93,17 +99,18 @@ class RollbackDetector:
         self._key = audit.key_of(secret)
 
     def refusal(self, db: StoreConnection) -> str | None:
-        """Why nothing may be served now. Reads the files each time."""
+        """Why nothing may be served now; None if it may. Reads the files each time."""
         try:
             return verdict(self._facts(db))
         except StoreLocked as exc:
             return exc.message
 
     def settle(self, db: StoreConnection, *, was_replaced: bool) -> ReplayReport:
-        """Begin the journal of a new store; carry out what an older copy of the database lacks.
+        """Start the journal of a new store; replay what an older copy of the database lacks.
 
-        `was_replaced`: the database was lost or restored just now. Without a journal nobody knows then
-        whether keys were made, and it begins as if they were. Raises: SqliteError, what the disk raises.
+        `was_replaced`: the database was lost or restored just now. If there is no journal then, nobody
+        knows whether keys were made, and the new journal assumes that they were. Raises: SqliteError,
+        OSError.
         """
         try:
             with self._journal.alone():
@@ -113,10 +120,10 @@ class RollbackDetector:
             return ReplayReport()
 
     def accept_loss(self, facts: RollbackEvidence | None) -> JournalContents:
-        """An administrator says that this database is to be served: note it in the journal, or begin a new
-        one where it is not the one of this database. Older copies of the database are locked then.
+        """An administrator accepts this database: record it in the journal, or start a new journal if this
+        is not the database's own. Older copies of the database are locked from then on.
 
-        `facts`: None where the journal or the anchor cannot be read.
+        `facts`: None if the journal or the anchor cannot be read.
         """
         if facts is not None and facts.journal is not None and contradiction(facts) is None:
             return self._journal.append("reset")
@@ -124,7 +131,7 @@ class RollbackDetector:
         return self._journal.begin(is_keyed=True, revoked=known.revoked if known else ())
 
     def facts(self, db: StoreConnection) -> RollbackEvidence | None:
-        """What the three places say; None where the journal or the anchor cannot be read."""
+        """What the three places say; None if the journal or the anchor cannot be read."""
         try:
             return self._facts(db)
         except StoreLocked:
@@ -142,13 +149,13 @@ class RollbackDetector:
             with db.atomic():
                 journal_progress.carried_out(db, journal, *(entry.n for entry in journal.entries))
         if facts.anchor is not None and facts.anchor.time_ms > clock.floor_ms(db):
-            with db.atomic():  # an older copy knows an older time
+            with db.atomic():  # an older copy has an older floor
                 clock.set_floor(db, facts.anchor.time_ms)
         return done
 
     def _facts(self, db: StoreConnection) -> RollbackEvidence:
-        """Raises: StoreLocked for a journal or an anchor that cannot be read."""
-        # The journal last: it is written first, and others may be writing.
+        """Raises: StoreLocked if the journal or the anchor cannot be read."""
+        # Read the journal last: it is written first, and other processes may be writing.
         known = journal_progress.read(db)
         has_keys, has_rows = keys.is_any_made(db), _has_rows(db)
         audit_seq = int(scalar(db, "select max(seq) from audit") or 0)
@@ -161,7 +168,7 @@ class RollbackDetector:
 
 
 def _has_rows(db: StoreConnection) -> bool:
-    """Whether the database holds anything that could have been revoked or erased."""
+    """Whether the database has anything that could have been revoked or erased."""
     tables = ("key", "conversation", "response", "item", "transcript", "feedback", "request")
     found = " or ".join(f"exists (select 1 from {table})" for table in tables)
     return bool(scalar(db, f"select {found}"))

@@ -1,11 +1,11 @@
-"""Deleting rows with everything of them, a few at a time, and cleaning up what deleting leaves behind.
+"""Deletes rows with everything that belongs to them, a few at a time, and cleans up their remains.
 
-Deleting is not erasing: SQLite keeps old pages in its log, and FTS5 keeps the words of deleted rows in
-its index until it merges. `mark` notes in the transaction of the deletion that cleaning is due; the
-note goes when `clean` is through, so a crash in between is made good at the next start.
+Deleting is not erasing: SQLite keeps old pages in its log, and FTS5 keeps the words of deleted rows in its
+index until it merges. `mark` records in the deleting transaction that cleaning is due; the record is
+removed when `clean` has finished, so after a crash the next start cleans up.
 
-Measured (SQLite 3.53.4, 2026-11): after `delete from item_fts` the words are in its pages; FTS5's
-`merge` with -16 and then 16 until nothing changes clears them as well as `optimize` does, in steps.
+Measured (SQLite 3.53.4, 2026-11): after `delete from item_fts` the words are still in its pages; FTS5's
+`merge` with -16 and then 16 until nothing changes clears them as well as `optimize` does, but in steps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-BATCH = 100  # rows of one transaction: some 15 ms, so that other writes hardly wait
+BATCH = 100  # rows per transaction: about 15 ms, so that other writes hardly wait
 RESIDUE = "residue"
 SEARCHES = ("item_fts", "segment_fts")
 _MERGE_PAGES = 64
@@ -37,7 +37,7 @@ _CONTENT_OF = {
 
 
 class Store(Protocol):
-    """What long work needs of `Database`: short writes that others can come between."""
+    """The part of `Database` that long work needs: short writes with others in between."""
 
     def write(self, fn: Callable[[Any], T], *, essential: bool = False) -> Future[T]: ...
 
@@ -51,10 +51,10 @@ def key_of(table: str) -> str:
 
 
 def delete(conn: Connection, table: str, ids: Sequence[Any]) -> Counter[str]:
-    """Delete rows with their content and their entries in the search. Gives the rows of each table.
+    """Delete rows with their content and search entries. Returns the number of rows by table.
 
-    Rows that belong to these go with them by the foreign keys, uncounted: delete those first, in the
-    order of `ownership.TABLES`.
+    Rows that depend on these are deleted by foreign keys, uncounted: delete those first, in the order of
+    `ownership.TABLES`.
     """
     done = delete_content(conn, table, ids)
     found = conn.execute(f"delete from {table} where {key_of(table)} in ({marks(len(ids))})", ids)
@@ -63,9 +63,9 @@ def delete(conn: Connection, table: str, ids: Sequence[Any]) -> Counter[str]:
 
 
 def delete_content(conn: Connection, table: str, ids: Sequence[Any]) -> Counter[str]:
-    """Delete what rows say, and leave what is known about them."""
+    """Delete the content of rows, and keep the rows."""
     done: Counter[str] = Counter()
-    if table in _SEARCH_OF:  # the schema's triggers delete these with the content
+    if table in _SEARCH_OF:  # triggers of the schema delete these with the content
         search = _SEARCH_OF[table]
         there = f"select count(*) from {search} where rowid in ({marks(len(ids))})"
         done[search] = int(scalar(conn, there, ids))
@@ -77,11 +77,11 @@ def delete_content(conn: Connection, table: str, ids: Sequence[Any]) -> Counter[
 
 
 def prepare(conn: Connection) -> None:
-    """Keep FTS5 from merging on its own in the middle of a deletion, since `clean` merges in steps.
+    """Turn off FTS5's automatic merging during deletions, since `clean` merges in steps.
 
-    By default it merges a segment once a tenth of it is deleted, inside of the write that did so:
-    erasing 20,000 items held other writers up for 932 ms at worst, without it for 82 ms (batches of
-    200 rows, x86-64 VM with 2 cores, 2026-11).
+    By default it merges a segment once a tenth of it is deleted, within the deleting write: erasing 20,000
+    items delayed other writers by up to 932 ms, without it by up to 82 ms (batches of 200 rows, x86-64 VM
+    with 2 cores, 2026-11).
     """
     for search in SEARCHES:
         sql = f"select v from {search}_config where k = 'deletemerge'"
@@ -90,7 +90,7 @@ def prepare(conn: Connection) -> None:
 
 
 def mark(conn: Connection) -> None:
-    """Note, in the transaction that deletes, that its traces are still to be cleaned up."""
+    """Record, in the deleting transaction, that remains must be cleaned up."""
     conn.execute(
         "insert into checkpoint values (?, '1') "
         "on conflict (name) do update set body = cast(body as integer) + 1",
@@ -99,15 +99,15 @@ def mark(conn: Connection) -> None:
 
 
 def marked(conn: Connection) -> str | None:
-    """What `mark` noted last; None where everything is clean."""
+    """The last record of `mark`; None if everything is clean."""
     found: str | None = scalar(conn, "select body from checkpoint where name = ?", (RESIDUE,))
     return found
 
 
 def clean(store: Store, tell: Callable[[int], object] = lambda _n: None) -> bool:
-    """Merge deleted words out of the searches and empty the log. False: a reader held the log.
+    """Merge deleted words out of the search indexes and truncate the log. False: a reader held the log.
 
-    Blocks; other writers come between the steps. `tell` hears after each step how many were done.
+    Blocks; other writers run between the steps. `tell` gets the number of finished steps.
     """
     note = store.read(marked)
     n_steps = 0
@@ -119,7 +119,7 @@ def clean(store: Store, tell: Callable[[int], object] = lambda _n: None) -> bool
             tell(n_steps)
     if not store.checkpoint().result():
         return False
-    # What was deleted meanwhile has changed the note, and is cleaned next time.
+    # If rows were deleted meanwhile, the record has changed and stays for the next time.
     store.write(partial(_unmark, note=note), essential=True).result()
     return True
 
@@ -129,9 +129,9 @@ def _unmark(conn: Connection, note: str | None) -> None:
 
 
 def _merge(conn: Connection, search: str, n_pages: int) -> bool:
-    """One step of FTS5's merge. Gives whether there is more to do."""
+    """One step of FTS5's merge. Returns whether there is more to do."""
     before = scalar(conn, "select total_changes()")
     conn.execute(f"insert into {search} ({search}, rank) values ('merge', ?)", (n_pages,))
-    # FTS5's documentation: a merge that changes less than 2 rows found nothing to merge. The first
-    # call may only set the structure up.
+    # According to FTS5's documentation, a merge that changes fewer than 2 rows found nothing to merge.
+    # The first call may only prepare the structure.
     return n_pages < 0 or scalar(conn, "select total_changes()") - before >= 2

@@ -1,4 +1,4 @@
-"""What the modules of rows share: reading by column name, deletion, pages."""
+"""Functions that the row modules share: queries by column name, deletion, pages."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ def subject_of(metadata: dict[str, str] | None) -> str | None:
 
 
 def fetch(db: StoreConnection, sql: str, values: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a query by column name."""
+    """The rows of a query as dicts by column name."""
     cursor = db.execute(sql, values)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def remove(db: StoreConnection, table: str, where: str, values: dict[str, Any]) -> bool | None:
-    """Delete one row with all that belongs to it. False: there is none. None: it is on legal hold.
+    """Delete one row with everything that belongs to it. False: it does not exist. None: it is under legal
+    hold.
 
-    `table` and `where` are our own text. What is left of it in the log and in the search is cleaned up
-    by the next sweep.
+    `table` and `where` are our own text. The next sweep cleans up its remains in the log and the search
+    index.
     """
     can_go = is_removable(db, table, where, values)
     if can_go:
@@ -38,7 +39,7 @@ def remove(db: StoreConnection, table: str, where: str, values: dict[str, Any]) 
 def is_removable(
     db: StoreConnection, table: str, where: str, values: dict[str, Any]
 ) -> bool | None:
-    """Whether `remove` would delete. False: there is no such row. None: it is on legal hold."""
+    """Whether `remove` would delete the row. False: it does not exist. None: it is under legal hold."""
     rows = fetch(db, f"select {HELD[table]} as is_held from {table} where {where}", values)
     if not rows:
         return False
@@ -48,10 +49,10 @@ def is_removable(
 def paged(
     db: StoreConnection, table: str, where: str, values: dict[str, Any], page: Page, *, order: str
 ) -> RowPage:
-    """A page of `table` by `order`, an integer column, with rowid or id to part equals.
+    """A page of `table` sorted by the integer column `order`, then by id.
 
-    `table`, `where` and `order` are our own text; what a client sent is in `values`. An `after` that
-    is not among the rows gives the first page of none: an empty list.
+    `table`, `where` and `order` are our own text; client input is in `values`. If `after` is not among the
+    rows, the page is empty.
     """
     compare, direction = ("<", "desc") if page.is_descending else (">", "asc")
     after = ""

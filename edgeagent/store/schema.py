@@ -1,9 +1,9 @@
-"""What is kept, as SQL. A published step is left as it is; see `migrations.py`.
+"""The database schema as SQL. Published steps are never changed; see `migrations.py`.
 
-Content and what is known about it have tables of their own, so that each can be kept for its own
-time: deleting a row of `*_content` leaves the row beside it, without content. Every row that a client
-made names its `owner`, the owner of the API key that made it. `subject` is whom a row is about (a
-patient, a customer), where the client said so. Times are UTC in milliseconds.
+Content and metadata are in separate tables, so that each can have its own retention: deleting a row of
+`*_content` leaves the main row without content. Every row that a client made names its `owner`, the owner
+of the API key that made it. `subject` is the person whom a row is about (a patient, a customer), if the
+client named one. Times are UTC in milliseconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the modules of the store need of a connection, so that they work over any that can execute."""
+"""SQL helpers that work over any connection that can execute, ours or `sqlite3`'s."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Values = Sequence[Any] | dict[str, Any]
 
 
 class Connection(Protocol):
-    """A connection of sqlite3's shape, or `Tables` over one. Nothing here commits: the
-    transaction is the caller's, which is how an audited change and its audit row stay together."""
+    """The interface of a `sqlite3` connection, or of `StoreConnection`. Nothing here commits: the
+    transaction is the caller's, so an audited change and its audit row stay together."""
 
     def execute(self, sql: str, parameters: Values = ..., /) -> Any: ...
 
@@ -36,7 +36,7 @@ def now_ms() -> int:
 
 @cache
 def boot_id() -> str:
-    """Which start of the device this is: orders what a jumping clock cannot."""
+    """Identifies this boot of the device: orders events where the clock has jumped."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

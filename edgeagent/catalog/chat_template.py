@@ -1,6 +1,6 @@
-"""A chat template that is installed in place of a model's own: a file beside the model's.
+"""A chat template that replaces a model's own: a file beside the model's file.
 
-It is small, is text, and what its digest must be stands in the model's record and among the approvals.
+It is a small text file. Its digest is in the model's install record and among the approvals.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from msgspec import Struct
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.errors import InstallFailed, ModelAltered
 
-# The longest of those that models come with has 40 kB.
+# The longest template of any known model has 40 kB.
 MAX_TEMPLATE_BYTES = 256 * 1024
 
 
@@ -29,12 +29,12 @@ class ChatTemplate(Struct, frozen=True):
 
     @property
     def file(self) -> str:
-        """Its name beside a model. Another text has another name, so that none is ever overwritten."""
+        """Its file name beside a model. Different texts have different names, so none is ever overwritten."""
         return f"chat-template-{self.sha256[:8]}.jinja"
 
 
 def read_template(path: Path) -> ChatTemplate:
-    """The template in a file of a user. Raises: InstallFailed for one that cannot be read, or is none."""
+    """The template in a user's file. Raises: InstallFailed if it cannot be read or is not a template."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_TEMPLATE_BYTES + 1)
@@ -52,7 +52,7 @@ def _checked(data: bytes, name: str) -> ChatTemplate:
             "not a model or its tokenizer."
         )
     try:
-        # Editors of some systems begin a file with a mark that no prompt should have.
+        # Some editors write a byte order mark, which no prompt should have.
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InstallFailed(
@@ -66,18 +66,18 @@ def _checked(data: bytes, name: str) -> ChatTemplate:
 
 
 def installed_template(model: InstalledModel) -> ChatTemplate | None:
-    """The template that was installed with a model; None where its own is used.
+    """The template that was installed with a model; None if the model's own is used.
 
-    Raises: ModelAltered for one that cannot be read as it was written.
+    Raises: ModelAltered if it cannot be read as it was written.
     """
     if model.template_file is None:
         return None
     path = model.folder / model.template_file
     try:
-        # The name is no link when it is opened, whatever it was when the folder was listed.
+        # The path must not be a link when it is opened, whatever it was when the folder was listed.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with os.fdopen(descriptor, "rb") as file:
-            # Bytes for bytes: what was written had no mark at its beginning.
+            # Exact bytes: the file was written without a byte order mark.
             text = file.read(MAX_TEMPLATE_BYTES + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ModelAltered(

@@ -1,7 +1,7 @@
 """SHA-256 while reading and writing, with progress.
 
-Every byte of a model is hashed once while it is written and never read back for it: a second pass
-over 4 GB takes minutes on an SD card.
+A model is hashed while it is written, so it need not be read again: a second pass over 4 GB takes minutes
+on an SD card.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CHUNK_BYTES = 1024 * 1024
 
 
 class Progress(Protocol):
-    """Called often from the installing thread: how far a stage has come, in bytes."""
+    """Called often from the installing thread: the progress of a stage, in bytes."""
 
     def __call__(self, stage: str, done_bytes: int, total_bytes: int | None) -> None: ...
 
@@ -27,7 +27,7 @@ class Sink(Protocol):
 
 
 def no_progress(stage: str, done_bytes: int, total_bytes: int | None) -> None:
-    """The progress of someone who does not watch."""
+    """Ignores progress."""
 
 
 def chunks(file: BinaryIO) -> Iterator[bytes]:

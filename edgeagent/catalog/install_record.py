@@ -1,8 +1,8 @@
-"""`installed.toml`: what is known of one installed model, in the folder beside its file.
+"""`installed.toml`: the record of one installed model, in the folder beside its file.
 
-It is written last, after everything it describes is on disk; a folder without a readable record
-that says `state = "good"` holds no model. Unknown keys are ignored here, so that an older
-edgeagent can read what a newer one wrote.
+It is written last, when everything that it describes is on disk; a folder without a readable record with
+`state = "good"` holds no model. Unknown keys are ignored, so that an older edgeagent can read records of a
+newer one.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from edgeagent.catalog.toml_text import to_toml
 from edgeagent.types.template import TemplateFacts
 
 RECORD = "installed.toml"
-# A shipped model calls it model.toml: it is part of the release, nobody installed it.
+# Shipped models have a model.toml instead: they come with the release and were not installed.
 RECORD_NAMES = (RECORD, "model.toml")
 _FILE = re.compile(r"(?:[0-9a-f]{8}/)?[^/\0.][^/\0]{0,199}")
 _MAX_RECORD_BYTES = 256 * 1024
-# What is found out on loading, and tables that are empty more often than not.
+# Tables: usually empty, or determined when the model is loaded.
 _TABLES = ("extra", "thresholds", "template")
 
 
 class InstalledModel(Struct, frozen=True, kw_only=True):
     """One model on disk. Sizes in bytes, `installed_at` in UTC (ISO 8601).
 
-    `template_sha256` pins the chat template in the file: another one in the same weights is another model.
-    `template_file` is the one that was installed in its place, a file of `extra` with its digest there;
-    `template` is what the one in use was found to show, None where nobody tried it.
-    `thresholds` are those of an assistant model, by domain (`catalog.assistant_intents`).
-    `unmanaged` marks a bare file that a user dropped in: nothing is known of it, nothing verified.
+    `template_sha256` pins the chat template in the file: the same weights with another template are
+    another model. `template_file` is a template installed in its place, one of the files in `extra`;
+    `template` describes the features of the template in use, None if nobody tried it. `thresholds` are
+    those of an assistant model, by domain (`catalog.assistant_intents`). `unmanaged` marks a bare file
+    that a user dropped in: nothing about it is known or verified.
     """
 
     id: str
@@ -67,22 +67,22 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
 
     @property
     def path(self) -> Path:
-        """The model file (of a speech model: its main file; the others lie beside it)."""
+        """The model file (for a speech model, its main file; the others are beside it)."""
         return self.folder / self.file
 
     def digests(self) -> dict[str, str]:
-        """File name -> sha256 of every file that has one recorded."""
+        """File name -> sha256 of every file with a recorded digest."""
         own = {self.file: self.sha256} if self.sha256 else {}
         return own | self.extra
 
     @property
     def beside(self) -> dict[str, str]:
-        """Digests of the other files that the model consists of, as speech models do; by name."""
+        """Digests of the model's other files, by name; only speech models have any."""
         return {name: sha for name, sha in self.extra.items() if name != self.template_file}
 
     @property
     def template_file_sha256(self) -> str | None:
-        """The recorded digest of the chat template that was installed; None where there is none."""
+        """The recorded digest of the installed chat template; None if there is none."""
         return self.extra.get(self.template_file) if self.template_file is not None else None
 
     def to_toml(self) -> str:
@@ -101,7 +101,7 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
 
 
 def read_record(folder: Path) -> InstalledModel | None:
-    """The model in `folder`, or None if there is none, whole and good, of a proper id."""
+    """The model in `folder`, or None if there is no complete, good model with a valid id."""
     for name in RECORD_NAMES:
         path = folder / name
         try:
@@ -116,7 +116,7 @@ def read_record(folder: Path) -> InstalledModel | None:
 
 
 def parse_record(text: str, folder: Path) -> InstalledModel:
-    """The record that is written in `text`, of a model in `folder`, nothing of it checked on disk.
+    """The record in `text`, of a model in `folder`; nothing is checked on disk.
 
     Raises: ValueError (which includes TOML's and msgspec's errors), RecursionError.
     """
@@ -126,8 +126,8 @@ def parse_record(text: str, folder: Path) -> InstalledModel:
 
 
 def _template(table: object) -> TemplateFacts | None:
-    """What is written of a chat template; None where another version wrote what we cannot read: it can be
-    found out again, and is no reason to lose the model."""
+    """The recorded features of a chat template; None if another version wrote something unreadable, since
+    they can be determined again and the model must not be lost for that."""
     try:
         return msgspec.convert(table, TemplateFacts, strict=True)
     except msgspec.ValidationError:
@@ -141,7 +141,7 @@ def _is_whole(model: InstalledModel) -> bool:
         return False
     if model.template_file is not None and model.template_file not in model.extra:
         return False
-    # A link may lead out of the folder; a size that differs means the file was cut or replaced.
+    # A link may lead out of the folder; a different size means that the file was truncated or replaced.
     present = all(
         (model.folder / name).is_file() and not (model.folder / name).is_symlink() for name in files
     )

@@ -1,12 +1,13 @@
-"""Model files are what they were when they were installed or approved: checked at each load.
+"""Checks at each load that model files are the ones that were installed or approved.
 
     shipped with edgeagent      by the digest in its record
-    installed, or approved      by the digest in the state directory (`approvals`), not by its record
-    dropped in and named        by the administrator (`default_model`, `pinned_models`): taken at its first
-                                use, and held to that file from then on
-    dropped in otherwise        waits for `edgeagent models approve`
+    installed or approved       by the digest in the state directory (`approvals`), not by its record
+    dropped in and named        by the administrator (`default_model`, `pinned_models`): accepted at its
+                                first use; from then on only this file is accepted
+    dropped in otherwise        must wait for `edgeagent models approve`
 
-A file is opened once; its digest, and what the worker loads, are of that one inode (`FileIdentity`).
+A file is opened once; its digest and the data that the worker loads come from that one inode
+(`FileIdentity`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from edgeagent.types.engine import FileIdentity
 
 logger = logging.getLogger(__name__)
 
-# Hashing more than this takes so long that the log says so.
+# Hashing more than this takes long enough for a line in the log.
 _LONG_BYTES = 256 << 20
 
 Standing = Literal["approved", "named", "waiting"]
@@ -46,7 +47,7 @@ class Integrity:
         self._shares: dict[str, float] = {}
 
     def adopt(self) -> None:
-        """Take what is installed for approved, once in the life of a state directory.
+        """Approve the installed models, once in the lifetime of a state directory.
 
         Raises: InstallFailed.
         """
@@ -62,16 +63,17 @@ class Integrity:
         return "named" if model.unmanaged and model.id in self._named else "waiting"
 
     def require(self, model: InstalledModel) -> None:
-        """Raises: ModelNotApproved for one that waits."""
+        """Raises: ModelNotApproved for a model that waits for approval."""
         if self.standing(model) == "waiting":
             raise ModelNotApproved(
-                f"Model {model.id!r} was put into the models directory and nobody has approved it: "
+                f"Model {model.id!r} was put into the models directory but is not approved: "
                 f"`edgeagent models approve {model.id}` shows its digests and accepts it.",
                 param="model",
             )
 
     def verified(self, model: InstalledModel) -> FileIdentity:
-        """The identity of a model's file, which is the approved one. Blocks while it is hashed.
+        """The identity of a model's file, after checking that it is the approved one. Blocks while it is
+        hashed.
 
         Raises: ModelNotApproved, ModelAltered, ModelUnusable.
         """
@@ -81,8 +83,8 @@ class Integrity:
         return identity
 
     def verified_beside(self, model: InstalledModel) -> dict[str, FileIdentity]:
-        """The identities of the other files that a model consists of, which are the approved ones, by name.
-        Blocks while they are hashed. Raises: ModelAltered, ModelUnusable."""
+        """The identities of the model's other files by name, after checking that they are the approved
+        ones. Blocks while they are hashed. Raises: ModelAltered, ModelUnusable."""
         approval = None if self._is_shipped(model) else self._approvals.get(model.id)
         approved = model.beside if approval is None else approval.beside
         found = {}
@@ -95,7 +97,7 @@ class Integrity:
     def _compare(
         model: InstalledModel, sha256: str, expected: str | None, name: str | None = None
     ) -> None:
-        """`name`: the file's, where it is not the model's first. Raises: ModelAltered."""
+        """Raises: ModelAltered. `name`: a file other than the model's main file."""
         if expected is None or sha256 == expected:
             return
         logger.error(
@@ -107,13 +109,13 @@ class Integrity:
         )
         file = f"File {name!r}" if name is not None else "The file"
         raise ModelAltered(
-            f"{file} of model {model.id!r} is not the one that was approved (sha256 {sha256[:16]}, "
+            f"{file} of model {model.id!r} is not the approved one (sha256 {sha256[:16]}, "
             f"approved is {expected[:16]}): `edgeagent models install {model.id}` fetches it again, "
             f"`edgeagent models approve {model.id}` accepts it as it is."
         )
 
     def check_template(self, model: InstalledModel, template_sha256: str | None) -> None:
-        """Compare the chat template in a file's header with the one that was approved.
+        """Compare the chat template in a file's header with the approved one.
 
         Raises: ModelAltered.
         """
@@ -123,8 +125,8 @@ class Integrity:
             raise self._other_template(model)
 
     def template(self, model: InstalledModel) -> ChatTemplate | None:
-        """The chat template that was installed with a model, which is the approved one; None where its own
-        is used. Raises: ModelAltered, also for one that was added or taken away."""
+        """The chat template that was installed with a model, after checking that it is the approved one;
+        None if the model's own is used. Raises: ModelAltered, also if one was added or removed."""
         approval = None if self._is_shipped(model) else self._approvals.get(model.id)
         approved = model.template_file_sha256 if approval is None else approval.template_file_sha256
         template = installed_template(model)
@@ -135,18 +137,18 @@ class Integrity:
     def _other_template(self, model: InstalledModel) -> ModelAltered:
         logger.error("model_refused model=%s reason=template", model.id)
         return ModelAltered(
-            f"The chat template of model {model.id!r} is another one than was approved: "
+            f"The chat template of model {model.id!r} is not the approved one: "
             f"`edgeagent models approve {model.id}` shows it, `edgeagent models install {model.id}` "
             "fetches the model again."
         )
 
     def share(self, model_id: str) -> float | None:
-        """How much of a model's file is hashed, 0 to 1; None where it is not being hashed."""
+        """The hashed share of a model's file, 0 to 1; None if it is not being hashed."""
         return self._shares.get(model_id)
 
     def measured(self, model: InstalledModel, name: str | None = None) -> tuple[str, FileIdentity]:
-        """Digest and identity of a model's file, or of the one beside it called `name`; from memory where it
-        is the same. Raises: ModelUnusable."""
+        """Digest and identity of a model's file, or of its other file called `name`; from the stored
+        digests if the file is unchanged. Raises: ModelUnusable."""
         path = (model.folder / name if name is not None else model.path).absolute()
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -174,7 +176,7 @@ class Integrity:
         sha256 = self._hash(model, descriptor)
         if identity_of(os.fstat(descriptor)) != identity:
             raise ModelAltered(
-                f"The file of model {model.id!r} was changed while it was read: try again when it is whole."
+                f"The file of model {model.id!r} was changed while it was read: try again later."
             )
         self._approvals.keep_digest(path, identity, sha256)
         return sha256, identity
@@ -194,7 +196,7 @@ class Integrity:
         return digest.hexdigest()
 
     def _expected(self, model: InstalledModel, sha256: str) -> str | None:
-        """The digest that a model's file must have; what is seen first is what it must have from now on."""
+        """The digest that a model's file must have; the first digest seen becomes the required one."""
         if self._is_shipped(model):
             return model.sha256
         self.adopt()

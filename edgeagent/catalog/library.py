@@ -1,18 +1,18 @@
-"""The installed models: what lies in the models directories, and how to find one by id.
+"""The model library: the models in the models directories, and how to find one by id.
 
     <models_dir>/
       smollm2-135m-instruct/          one folder per model, `/` in an id written as `__`
         SmolLM2-135M-Instruct.gguf
         installed.toml                written last; without it the folder does not count
       my-own.gguf                     dropped in by hand: found, but `unmanaged`; an installed model
-                                      of that id wins
+                                      with that id takes precedence
       catalog.toml                    the user's additions to the catalog
-      .staging/                       half-done installs; never read from here
+      .staging/                       unfinished installations; models are never loaded from here
 
-Shipped models lie the same way in the read-only folder that comes with the package, described by
-the same `installed.toml` (or `model.toml`); an installed model of the same id wins.
+Shipped models have the same layout in the read-only folder of the package, described by the same
+`installed.toml` (or `model.toml`); an installed model with the same id takes precedence.
 
-Reading takes no lock: an install replaces a whole folder by renaming it.
+Reading takes no lock: an installation takes effect by renaming.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STAGING = ".staging"
 def shipped_models_dir() -> Path:
     """The folder of shipped models: `models/` of a checkout, `edgeagent/models/` of a wheel.
 
-    Never imports that folder; it holds data. The path may not exist if nothing is shipped.
+    The folder holds data and is never imported. It may not exist if nothing is shipped.
     """
     package = Path(__file__).resolve().parents[1]
     installed = package / "models"
@@ -48,7 +48,7 @@ def shipped_models_dir() -> Path:
 class Library:
     """The models of one writable and one shipped directory. Any thread may use it.
 
-    With a `state_dir`, what is installed is approved there, and what is removed is forgotten.
+    With a `state_dir`, installed models are approved there, and removed ones lose their approval.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Library:
         self.approvals = Approvals(state_dir) if state_dir is not None else None
 
     def folder(self, model_id: str) -> Path:
-        """Where `model_id` is or would be installed. Raises: ModelNotFound for a malformed id."""
+        """The folder of `model_id`, installed or not. Raises: ModelNotFound for a malformed id."""
         return self.models_dir / folder_name(model_id)
 
     def installed(self) -> list[InstalledModel]:
-        """Every usable model, sorted by id. A folder that cannot be read is left out.
+        """Every usable model, sorted by id. Unreadable folders are skipped.
 
         Raises: InstallFailed if the models directory exists and cannot be listed.
         """
@@ -72,7 +72,7 @@ class Library:
         for root in (self.shipped_dir, self.models_dir):
             for path in _listed(root):
                 model = self._model_at(path)
-                # A bare file never takes the place of what was installed and checked.
+                # A bare file never replaces an installed and checked model.
                 if model is not None and not (model.unmanaged and model.id in found):
                     found[model.id] = model
         return [found[model_id] for model_id in sorted(found)]
@@ -89,20 +89,19 @@ class Library:
         near = nearest(model_id, models)
         hint = f"did you mean {near!r}? If not, " if near else ""
         raise ModelNotFound(
-            f"Model {model_id!r} is not among the {len(models)} installed:"
-            f" {hint}'edgeagent models install {model_id}' installs it where the catalog has it,"
-            " 'edgeagent models list' shows what is here",
+            f"Model {model_id!r} is not one of the {len(models)} installed:"
+            f" {hint}'edgeagent models install {model_id}' installs it if the catalog has it,"
+            " 'edgeagent models list' shows the installed ones",
             param="model",
         )
 
     def verify(self, model_id: str, progress: Progress = no_progress) -> ModelFacts | None:
         """Hash the files of a model again and check its header.
 
-        Returns the facts of a GGUF model, None for a model of another format.
-
-        Raises: ModelUnusable with expected and found digest; GGUFRefused for a bad header.
+        Returns the facts of a GGUF model, None for another format. Raises: ModelUnusable with expected and
+        found digest; GGUFRefused for a bad header.
         """
-        # Here and not above: the header reader brings numpy, which the daemon has no other use for.
+        # Imported here: the header reader imports numpy, which the daemon must not load.
         from edgeagent.catalog.gguf.model_facts_reader import inspect
 
         model = self.resolve(model_id)
@@ -117,7 +116,8 @@ class Library:
         return inspect(model.path) if model.path.suffix == ".gguf" else None
 
     def _digests(self, model: InstalledModel) -> list[tuple[str, str, str]]:
-        """File, digest and where that is from: as approved where that is known, else as recorded."""
+        """File, expected digest and the origin of that digest: the approval if there is one, else the
+        record."""
         approval = self.approvals.get(model.id) if self.approvals is not None else None
         found = {name: (digest, "recorded") for name, digest in model.digests().items()}
         if approval is not None and approval.sha256 is not None:
@@ -147,7 +147,7 @@ class Library:
             if model.unmanaged:
                 model.path.unlink()
                 return
-            # The record goes first: a folder without one is no model, whenever we are stopped.
+            # Delete the record first: if we are stopped, a folder without a record is not a model.
             for name in RECORD_NAMES:
                 (model.folder / name).unlink(missing_ok=True)
             shutil.rmtree(model.folder)
@@ -162,12 +162,12 @@ class Library:
         try:
             return self._look_at(path)
         except OSError:
-            # Removed or replaced between the listing and now, or not ours to read.
+            # Removed or replaced since the listing, or not readable.
             return None
 
     def _look_at(self, path: Path) -> InstalledModel | None:
         if path.is_symlink():
-            # A link may lead anywhere, also out of the directory, also after we have looked.
+            # A link may lead out of the directory, and may change after this check.
             return None
         if path.is_dir():
             model = read_record(path)

@@ -1,8 +1,8 @@
 """Model ids: the one place that decides what an id may look like and which folder it names.
 
-An id comes from a URL, a JSON body, a command line or a file name, and it ends up in a path, so it
-is checked here and nowhere else. `owner/model` becomes the folder `owner__model`; ids therefore
-hold no double underscore, and two ids never share a folder.
+An id comes from a URL, a JSON body, a command line or a file name, and becomes part of a path, so it is
+checked here and nowhere else. `owner/model` becomes the folder `owner__model`; ids therefore must not
+contain a double underscore, and no two ids share a folder.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ RULE = (
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` can be a model id at all."""
+    """Whether `text` is a valid model id."""
     return len(text) <= MAX_ID_LENGTH and _ID.fullmatch(text) is not None
 
 
 def check_id(text: str) -> str:
     """Return `text` if it is an id.
 
-    Raises: ModelNotFound, because to a caller a malformed id is a model that does not exist.
+    Raises: ModelNotFound, because for a caller a malformed id is a model that does not exist.
     """
     if not is_id(text):
         raise ModelNotFound(f"{text[:120]!r} is not a model id: an id has {RULE}", param="model")
@@ -43,7 +43,7 @@ def folder_name(model_id: str) -> str:
 
 
 def id_of_file(file_name: str) -> str | None:
-    """The id of a bare model file that a user dropped in, or None where no id can be made."""
+    """The id of a bare model file, or None if its name gives no valid id."""
     stem = file_name.rpartition(".")[0].lower()
     text = re.sub(r"([._])[._]+", r"\1", re.sub(r"[^a-z0-9._-]+", "-", stem)).strip("._-")
     text = text[:MAX_ID_LENGTH]
@@ -51,10 +51,9 @@ def id_of_file(file_name: str) -> str | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, or None where nothing is near.
+    """The known name most similar to `name`, or None if none is similar.
 
-    A name left unfinished ("smollm2-135m") is compared with the beginnings of the known ones; those that
-    begin with it come first.
+    An incomplete name ("smollm2-135m") is compared with the beginnings of the known names.
     """
     name = name.lower()[:MAX_ID_LENGTH]
     known = list(known)

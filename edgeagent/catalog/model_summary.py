@@ -1,4 +1,4 @@
-"""What there is to say of an installed model in a line or two."""
+"""A summary of an installed model for listings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgeagent.types.template import TemplateFacts
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """One installed model. `modified_s` in Unix seconds; 0, "" and None where nobody knows."""
+    """One installed model. `modified_s` in Unix seconds; 0, "" and None for unknown values."""
 
     id: str
     modified_s: float

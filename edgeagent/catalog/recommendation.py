@@ -1,19 +1,19 @@
-"""Which model to run on a device: every variant of the catalog, accepted or refused, with reasons.
+"""Which model to run on a device: accepts or refuses every variant of the catalog, with reasons.
 
-Refused is what does another task, speaks another language, has too short a context, does not fit
-on the disk, or does not fit into memory in any of these setups, tried in this order:
+A variant is refused if it does another task, does not speak the language, has too short a context, does
+not fit on the disk, or does not fit into memory with any of these setups, tried in this order:
 
-    1. as wished: the profile's context, KV type and sequences (context within the model's own);
-       idle prefixes are kept for four times the sequences at most
+    1. as requested: the profile's context, KV type and sequences (context limited to the model's own);
+       idle prefixes are limited to four times the sequences
     2. the next smaller KV type
-    3. half the context, and again from the first KV type, down to the least context of use;
-       sequences are lowered with it so that each keeps that least context. The least context is
-       what the needs say, else the model's own, else the profile's where that is smaller
+    3. half the context, starting again with the first KV type, down to the smallest useful context;
+       sequences are reduced with it so that each keeps that context. The smallest useful context is
+       the one required, else the model's own, else the profile's if that is smaller
     4. a single sequence
 
-Accepted ones are ranked: fast enough for the target before too slow, made for the wanted domain
-before general, then by capability (parameters x what the quantization leaves of them), then by
-less memory. Pure: the same arguments give the same ranking, and more memory never a lesser best.
+Accepted variants are ranked: fast enough for the target before too slow, made for the requested domain
+before general, then by capability (parameters x the share that the quantization keeps), then by less
+memory. Pure: the same arguments give the same ranking, and more memory never gives a worse best.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from edgeagent.catalog.sizing.quantization import bytes_per_weight, mixture, qua
 from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s, prefill_tokens_per_s
 
 GENERATING = ("chat", "assistant")
-# People read four to six tokens a second; slower answers are waited for.
+# People read four to six tokens a second; with slower answers they have to wait.
 READING_TOKENS_PER_S = 5.0
-# Decode rates are given for a conversation of some turns.
+# Decode rates are computed for a conversation of several turns.
 DEPTH = 512
 # Each idle prefix costs two rows of logits: 0.4 to 2 MB by vocabulary.
 PREFIXES_PER_SEQUENCE = 4
@@ -48,9 +48,9 @@ _MB = 1e6
 class TargetDevice:
     """The device, as plain data. Sizes in bytes; `rates` are with `n_threads`.
 
-    `n_ctx`, `n_seq`, `n_batch` and the first of `kv_types` are wishes; further `kv_types` may be
-    fallen back to, in their order. `repacked`: see `sizing.repack`. `storage_free_bytes` None:
-    not known, not checked.
+    `n_ctx`, `n_seq`, `n_batch` and the first of `kv_types` are the preferred values; further `kv_types`
+    are fallbacks, in order. `repacked`: see `sizing.repack`. `storage_free_bytes` None: unknown, not
+    checked.
     """
 
     budget_bytes: int
@@ -68,10 +68,10 @@ class TargetDevice:
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """What the model is for. None leaves a question open; `n_ctx_min` in tokens.
+    """What the model is for. None means any; `n_ctx_min` in tokens.
 
-    "chat" and "assistant" are one task here: an assistant is a larger chat model. Only one with tools of
-    its own, and no others, is no chat model.
+    "chat" and "assistant" are one task here, since an assistant is a larger chat model. Only a model that
+    knows no tools but its own is not a chat model.
     """
 
     task: str = "chat"
@@ -82,7 +82,7 @@ class Requirements:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """An accepted variant and how to run it. Rates in tokens per second, one sequence."""
+    """An accepted variant and its setup. Rates in tokens per second, one sequence."""
 
     model_id: str
     quant: str
@@ -106,7 +106,7 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A refused variant and why, with the numbers. `n_missing_bytes` where memory is the reason."""
+    """A refused variant and the reason, with the numbers. `n_missing_bytes` if memory is the reason."""
 
     model_id: str
     quant: str
@@ -126,7 +126,7 @@ class Ranking:
         return self.choices[0] if self.choices else None
 
     def one_per_model(self) -> tuple[Recommendation, ...]:
-        """The choices without the lesser variants of a model that is listed already."""
+        """The choices with only the best variant of each model."""
         first: dict[str, Recommendation] = {}
         for choice in self.choices:
             first.setdefault(choice.model_id, choice)
@@ -134,7 +134,7 @@ class Ranking:
 
 
 def select(entries: Iterable[Entry], target: TargetDevice, needs: Requirements) -> Ranking:
-    """Judge every variant of `entries` for `target` and rank what is accepted."""
+    """Judge every variant of `entries` for `target` and rank the accepted ones."""
     choices: list[Recommendation] = []
     refusals: list[Refusal] = []
     for entry in entries:
@@ -156,22 +156,24 @@ def judge(
         return Refusal(entry.id, variant.quant, reason)
     model = from_entry(entry, variant)
     if model is None:
-        reason = "its memory cannot be foretold: the catalog states no shape or a quantization"
-        return Refusal(entry.id, variant.quant, f"{reason} that is not known")
+        reason = "its memory cannot be predicted: the catalog states no shape, or an unknown quantization"
+        return Refusal(entry.id, variant.quant, reason)
     least = _least_context(entry, target, needs)
     if model.n_ctx_train < least:
-        reason = f"it was trained for {model.n_ctx_train} tokens of context, {least} are needed"
+        reason = f"it was trained for {model.n_ctx_train} tokens of context, but {least} are needed"
         return Refusal(entry.id, variant.quant, reason)
     download = variant.size_bytes or model.weights_bytes
     free = target.storage_free_bytes
     if free is not None and download > free:
-        reason = f"its file takes {download / _MB:.0f} MB, {free / _MB:.0f} MB are free on the disk"
+        reason = (
+            f"its file takes {download / _MB:.0f} MB, but {free / _MB:.0f} MB are free on the disk"
+        )
         return Refusal(entry.id, variant.quant, reason)
     return _fitted(entry, variant, model, target, needs)
 
 
 def setups(model: ModelShape, target: TargetDevice, least: int) -> Iterator[WorkerSetup]:
-    """The setups to try, in the order that this module's docstring states."""
+    """The setups to try, in the order given in the module's docstring."""
     usable = tuple(k for k in target.kv_types if model.head_dim % KV_BLOCK[k] == 0)
     kv_types: tuple[KvType, ...] = usable or ("f16",)
     mapped = repacked_bytes(model, target.repacked)[0] == 0
@@ -230,8 +232,8 @@ def _choice(
     memory: WorkerMemory,
     wished: WorkerMemory | None,
 ) -> Recommendation:
-    # Whether it is fast enough must not hang on how much memory there is, or more memory could
-    # make a model too slow: judged with the wished KV type, whichever is used.
+    # Judge speed with the preferred KV type, whichever is used: otherwise more memory could make a model
+    # "too slow".
     judged = decode_tokens_per_s(model, target.rates, kv_type=target.kv_types[0], depth=DEPTH)
     wanted = max(READING_TOKENS_PER_S, 1e3 / target.latency_target_ms)
     depth = min(DEPTH, setup.n_ctx)
@@ -262,7 +264,7 @@ def _choice(
 
 
 def capability(entry: Entry, variant: Variant) -> float:
-    """Parameters times what the quantization leaves of them: an order, not a benchmark."""
+    """Parameters times the share that the quantization keeps: an order, not a benchmark."""
     shares = mixture(variant.quant, entry.shape.n_embd if entry.shape else 256)
     return entry.n_params * quality(8 * bytes_per_weight(shares)) if shares else 0.0
 
@@ -282,23 +284,23 @@ def _accepted(
             f" need {wished.total_bytes / _MB:.0f} MB"
         )
     if judged < wanted:
-        said.append(f"too slow: {judged:.1f} tokens/s, {wanted:.1f} are wanted")
+        said.append(f"too slow: {judged:.1f} tokens/s, at least {wanted:.1f} are required")
     if not setup.use_mmap:
-        said.append("read without mapping, since its weights are rearranged")
+        said.append("loaded without memory mapping, since its weights are repacked")
     return "; ".join(said)
 
 
 def _unsuitable(entry: Entry, needs: Requirements) -> str | None:
     tasks = GENERATING if needs.task in GENERATING else (needs.task,)
     if entry.tools is not None and needs.task == "chat":
-        return "it answers with calls of its own tools and does not chat"
+        return "it only answers with calls of its own tools"
     if entry.task not in tasks:
-        return f"its task is {entry.task}, wanted is {needs.task}"
+        return f"its task is {entry.task}, but {needs.task} is required"
     known = entry.languages
     if needs.language is not None and not {needs.language, "multilingual"} & set(known):
-        return f"it speaks {', '.join(known)}, wanted is {needs.language}"
+        return f"it speaks {', '.join(known)}, but {needs.language} is required"
     if needs.domain is not None and not {needs.domain, "general"} & set(entry.domains):
-        return f"it is for {', '.join(entry.domains)}, wanted is {needs.domain}"
+        return f"it is for {', '.join(entry.domains)}, but {needs.domain} is required"
     return None
 
 

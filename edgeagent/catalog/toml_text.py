@@ -1,6 +1,6 @@
-"""Our own records as TOML text: tomli-w, less the fields that are None.
+"""Writes TOML text with tomli-w, leaving out fields that are None.
 
-The standard library reads TOML and does not write it; TOML has no null.
+The standard library reads TOML but does not write it; TOML has no null.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import tomli_w
 
 
 def to_toml(tree: Mapping[str, Any]) -> str:
-    """`tree` as TOML text; a key whose value is None is left out.
+    """`tree` as TOML text; keys with the value None are left out.
 
-    Raises: TypeError for a value that TOML has no form for, None in a list among them.
+    Raises: TypeError for a value that TOML cannot represent, such as None in a list.
     """
     return tomli_w.dumps(_without_none(tree))
 

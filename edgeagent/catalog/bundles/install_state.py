@@ -1,15 +1,15 @@
-"""What installed bundles left in the models directory, and which version of each was the last.
+"""The installed parts of bundles in the models directory, and the last installed version of each bundle.
 
-    <state_dir>/bundles/          outside the models directory, where an old state could be put back
+    <state_dir>/bundles/          outside the models directory, where an old state could be restored
       NAME.toml                   the last installed version of the bundle NAME; written last
-      models.by-id.toml           of each model: the highest version of any bundle that brought it
+      models.by-id.toml           for each model: the highest version of any bundle that contained it
     <models_dir>/.bundles/
-      state/NAME.toml             where earlier releases kept the first; read until there is a new one
+      state/NAME.toml             where earlier releases kept NAME.toml; read until a new one is written
       catalog/NAME.toml           its catalog entries
       profiles/PROFILE.toml       its device profile
-      wheels/NAME/VERSION/*.whl   wheels to install edgeagent itself from
+      wheels/NAME/VERSION/*.whl   wheels for installing edgeagent itself
 
-Source: the version counter against rollback, after TUF (its specification, 5.3.5).
+Source: the version counter against rollback, after TUF (specification, 5.3.5).
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from edgeagent.durable import open_regular, replace_text
 from edgeagent.errors import BundleRefused, InstallFailed
 from edgeagent.settings import BUNDLES
 
-# No bundle may be called by a name with a dot, so that this one is free.
+# Bundle names contain no dot, so this name is free.
 MODELS = "models.by-id.toml"
 _MOST_BYTES = 64 << 20
 
 
 class BundleState(Struct, frozen=True, kw_only=True):
-    """The bundle of one name that was installed last. `installed_at` in UTC (ISO 8601)."""
+    """The last installed bundle of one name. `installed_at` in UTC (ISO 8601)."""
 
     name: str
     version: int
@@ -51,7 +51,7 @@ class BundleState(Struct, frozen=True, kw_only=True):
 
 
 class ModelState(Struct, frozen=True, kw_only=True):
-    """The bundle with the highest version that brought a model, and the digest of the model's file."""
+    """The bundle with the highest version that contained a model, and the digest of the model's file."""
 
     version: int
     bundle: str
@@ -59,9 +59,9 @@ class ModelState(Struct, frozen=True, kw_only=True):
 
 
 class BundleFolder:
-    """The places of installed bundles below one models directory, and their counters in `state_dir`.
+    """The paths of installed bundles below one models directory, and their counters in `state_dir`.
 
-    Without a `state_dir` the counters lie in the models directory.
+    Without a `state_dir` the counters are in the models directory.
     """
 
     def __init__(self, models_dir: Path, state_dir: Path | None = None) -> None:
@@ -84,21 +84,21 @@ class BundleFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One bundle at a time, over all processes. The kernel frees it if we die."""
+        """Allow one bundle installation at a time in all processes. The kernel frees the lock on exit."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InstallFailed(
-                    f"Another process installs a bundle into {self.root.parent}: wait for it"
+                    f"Another process is installing a bundle into {self.root.parent}: wait for it"
                 ) from error
             yield
 
     def last(self, name: str) -> BundleState | None:
-        """The bundle of that name installed last, None if there was none.
+        """The last installed bundle of that name; None if there was none.
 
-        Raises: BundleRefused where its record cannot be read: a lost counter must not go unnoticed.
+        Raises: BundleRefused if its record cannot be read: a lost counter must not go unnoticed.
         """
         path = self._state(name)
         if not path.exists():
@@ -110,14 +110,15 @@ class BundleFolder:
             return None
         except (OSError, ValueError, RecursionError) as error:
             raise BundleRefused(
-                f"The version of bundle {name!r} installed last cannot be read from {path}"
+                f"The last installed version of bundle {name!r} cannot be read from {path}"
                 f" ({error}): delete that file to accept any version"
             ) from error
 
     def check_version(self, manifest: BundleManifest, manifest_sha256: str) -> None:
-        """Refuse a bundle older than the last of its name, or another one of the same version.
+        """Refuse a bundle that is older than the last of its name, or a different one with the same
+        version.
 
-        Raises: BundleRefused. The identical bundle may be installed again, which repairs.
+        Raises: BundleRefused. The identical bundle may be installed again, which repairs the installation.
         """
         self._check_models(manifest)
         last = self.last(manifest.name)
@@ -128,13 +129,13 @@ class BundleFolder:
         other = "another bundle of version" if manifest.version == last.version else "version"
         raise BundleRefused(
             f"Part {MANIFEST!r}: bundle {manifest.name!r} is {other} {manifest.version},"
-            f" version {last.version} was installed on {last.installed_at[:10]} and only a higher"
+            f" but version {last.version} was installed on {last.installed_at[:10]} and only a higher"
             f" one may replace it: make a new bundle with a higher --counter",
             param=MANIFEST,
         )
 
     def _check_models(self, manifest: BundleManifest) -> None:
-        """Refuse to replace a model by an older one that comes in a bundle of another name.
+        """Refuse to replace a model by an older one from a bundle of another name.
 
         Raises: BundleRefused.
         """
@@ -145,7 +146,7 @@ class BundleFolder:
                 continue
             if _digest_of(manifest, model_id) != last.sha256:
                 raise BundleRefused(
-                    f"Part {MANIFEST!r}: version {manifest.version} of bundle {manifest.name!r} brings"
+                    f"Part {MANIFEST!r}: version {manifest.version} of bundle {manifest.name!r} contains"
                     f" another {model_id!r} than version {last.version} of {last.bundle!r}, which was"
                     " installed here, and only a higher one may replace it: make a new bundle with a higher"
                     " --counter",
@@ -153,9 +154,10 @@ class BundleFolder:
                 )
 
     def models(self) -> dict[str, ModelState]:
-        """What brought each model. Earlier releases wrote bundles only: their models count as theirs.
+        """The bundle that each model came from. Earlier releases recorded only bundles, whose models are
+        included.
 
-        Raises: BundleRefused where the counters cannot be read.
+        Raises: BundleRefused if the counters cannot be read.
         """
         path = self._counters / MODELS
         try:
@@ -165,7 +167,7 @@ class BundleFolder:
             return self._models_of_earlier_releases()
         except (OSError, ValueError, RecursionError) as error:
             raise BundleRefused(
-                f"The versions of models that bundles brought cannot be read from {path} ({error}):"
+                f"The versions of models from bundles cannot be read from {path} ({error}):"
                 " delete that file to accept any version"
             ) from error
 
@@ -183,7 +185,7 @@ class BundleFolder:
         return found
 
     def record(self, manifest: BundleManifest, manifest_sha256: str, key_id: str) -> None:
-        """Remember that this bundle is installed. Raises: OSError."""
+        """Record that this bundle is installed. Raises: OSError."""
         state = BundleState(
             name=manifest.name,
             version=manifest.version,
@@ -209,7 +211,7 @@ class BundleFolder:
 
 
 def _digest_of(manifest: BundleManifest, model_id: str) -> str:
-    """What tells a model of a bundle from another: the digests of its files, without its record."""
+    """Identifies a model of a bundle: the digests of its files, without its record."""
     _, *parts = manifest.of_model(model_id)
     return _together(part.sha256 for part in parts)
 

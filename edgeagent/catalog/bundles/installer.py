@@ -1,16 +1,17 @@
-"""Install a bundle: verify all of it, then stage all of it, then let it take its place.
+"""Install a bundle: verify all of it, then stage all of it, then move it into place.
 
-    1. verify    manifest, signature, container, every part's sha256 (bundle_read); nothing is
+    1. verify    manifest, signature, container, every part's sha256 (bundles/reader.py); nothing is
                  written before all of that is known to be good
-    2. version   not older than the last installed of its name (bundle_state)
-    3. parse     catalog, profile and the models' records, against each other
-    4. space     is there room for everything at once
-    5. stage     wheels into a folder that nobody reads, models up to their trial load (install)
-    6. commit    models, catalog entries, profile, wheels: a rename each
+    2. version   not older than the last installed of its name (bundles/install_state.py)
+    3. parse     catalog, profile and the models' records, and check that they agree
+    4. space     is there room for everything at once?
+    5. stage     wheels into a folder that nobody reads, models up to their trial load (install/)
+    6. commit    models, catalog entries, profile, wheels: one rename each
     7. record    the version counter; from here on an older bundle is refused
 
-Killed before 6, nothing has changed; within it, each model is wholly the old or wholly the new one,
-and installing the same bundle again finishes the rest. Wheels are unpacked and never run.
+If the process is killed before step 6, nothing has changed; during step 6, each model is completely the
+old or the new one, and installing the same bundle again finishes the rest. Wheels are unpacked and never
+run.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ CheckProfile = Callable[[str, str], str]
 
 @dataclass(frozen=True, slots=True)
 class InstalledBundle:
-    """What an install has put where."""
+    """The installed parts of a bundle and their paths."""
 
     name: str
     version: int
@@ -61,11 +62,11 @@ def install_bundle(
 ) -> InstalledBundle:
     """Install the bundle file at `path`.
 
-    `check_profile(text, place)` parses a device profile and returns its name (this floor may not);
-    `trial` and `progress` are those of `install`.
+    `check_profile(text, place)` parses a device profile and returns its name (this floor may not); `trial`
+    and `progress` are those of `install`.
 
-    Raises: BundleRefused naming the part at fault, before anything is written; InstallFailed, with
-    every old model still in place, for a full disk or a model that does not load here.
+    Raises: BundleRefused naming the bad part, before anything is written; InstallFailed, with every old
+    model still in place, for a full disk or a model that does not load here.
     """
     folder = BundleFolder(library.models_dir, library.state_dir)
     with open_bundle(path, trust) as bundle:
@@ -77,7 +78,7 @@ def install_bundle(
         _check_space(bundle, library)
         try:
             with folder.locked():
-                # Again: another process may have installed one since.
+                # Check again: another process may have installed one meanwhile.
                 folder.check_version(bundle.manifest, bundle.manifest_sha256)
                 with _staged_wheels(bundle, folder) as wheels:
                     models = installing.install_together(
@@ -119,7 +120,7 @@ def _commit(
 
 
 def _models(bundle: Bundle) -> list[tuple[Entry, Variant, Bundled]]:
-    """What the install of each model needs, from its record and the catalog of the bundle."""
+    """The arguments for installing each model, from its record and the catalog of the bundle."""
     entries = _entries(bundle)
     wanted = []
     for model_id in bundle.manifest.models:
@@ -154,7 +155,7 @@ def _record(
     is_whole = record.template_file in (None, *record.extra)
     if record.id != model_id or record.digests() != listed or not is_whole:
         raise refused(
-            part.name, f"is not that of {model_id!r} and its files", "make the bundle again"
+            part.name, f"does not match {model_id!r} and its files", "make the bundle again"
         )
     return record
 
@@ -189,7 +190,7 @@ def _entries(bundle: Bundle) -> dict[str, Entry]:
     try:
         entries = parse_catalog(text, CATALOG)
     except EdgeAgentError as error:
-        raise refused(CATALOG, f"is no catalog ({error.message})", "make it again") from error
+        raise refused(CATALOG, f"is not a catalog ({error.message})", "make it again") from error
     for entry in entries.values():
         if entry.larger is not None and entry.larger not in entries:
             raise refused(
@@ -205,10 +206,10 @@ def _profile_text(bundle: Bundle, check_profile: CheckProfile) -> str | None:
     try:
         name = check_profile(text, PROFILE)
     except EdgeAgentError as error:
-        raise refused(PROFILE, f"is no profile ({error.message})", "make it again") from error
+        raise refused(PROFILE, f"is not a profile ({error.message})", "make it again") from error
     if name != bundle.manifest.profile:
         raise refused(
-            PROFILE, f"is {name!r}, {bundle.manifest.profile!r} is listed", "make it again"
+            PROFILE, f"is {name!r}, but {bundle.manifest.profile!r} is listed", "make it again"
         )
     return text
 
@@ -217,7 +218,7 @@ def _profile_text(bundle: Bundle, check_profile: CheckProfile) -> str | None:
 
 
 def _check_space(bundle: Bundle, library: Library) -> None:
-    """Room for every new part beside all that is there: nothing old goes before all is staged."""
+    """Check for room for every new part: nothing old is deleted before everything is staged."""
     have = {
         sha256
         for model_id in bundle.manifest.models
@@ -233,14 +234,14 @@ def _check_space(bundle: Bundle, library: Library) -> None:
     free = shutil.disk_usage(place).free
     if free < need:
         raise InstallFailed(
-            f"Bundle {bundle.manifest.title!r} needs {need} bytes of disk, {library.models_dir} has"
+            f"Bundle {bundle.manifest.title!r} needs {need} bytes of disk space, {library.models_dir} has"
             f" {free} free: remove a model, or set models.dir to a larger disk"
         )
 
 
 @contextmanager
 def _staged_wheels(bundle: Bundle, folder: BundleFolder) -> Iterator[Path | None]:
-    """The wheels in a folder beside their place, gone again unless placed; None without wheels."""
+    """The wheels in a staging folder, deleted at the end unless moved into place; None without wheels."""
     wheels = bundle.manifest.wheels
     if not wheels:
         yield None
@@ -263,7 +264,7 @@ def _staged_wheels(bundle: Bundle, folder: BundleFolder) -> Iterator[Path | None
 
 
 def _place_wheels(staged: Path, place: Path) -> Path:
-    # Only there if this very bundle was installed before: the same wheels, perhaps damaged since.
+    # It exists only if this same bundle was installed before: the same wheels, but maybe damaged.
     shutil.rmtree(place, ignore_errors=True)
     staged.replace(place)
     sync_folder(place.parent)
@@ -271,7 +272,7 @@ def _place_wheels(staged: Path, place: Path) -> Path:
 
 
 def _tidy(folder: BundleFolder, bundle: Bundle) -> None:
-    """Delete the wheels of other versions. Failing here costs space and nothing else."""
+    """Delete the wheels of other versions. A failure here only costs disk space."""
     place = folder.wheels(bundle.manifest)
     for path in place.parent.glob("*"):
         if path != place:

@@ -1,6 +1,6 @@
-"""What a bundle says it holds: the signed list of its parts.
+"""The manifest of a bundle: the signed list of its parts.
 
-A bundle is an uncompressed tar file of regular members and nothing else:
+A bundle is an uncompressed tar file that contains only regular files:
 
     manifest.json              this list, as canonical JSON
     manifest.sig               one line: key id and Ed25519 signature over the manifest
@@ -9,10 +9,10 @@ A bundle is an uncompressed tar file of regular members and nothing else:
     models/<folder>/...        each model's files and its installed.toml
     wheels/*.whl               for an offline install of edgeagent itself
 
-Tar and not zip: it is read in one direction, has no second directory at its end that could tell
-another story, and anybody can look inside with `tar tvf`. Weights do not compress. Given name and
-size of a part, its tar header has exactly one right form (`tar_header`), so the reader compares
-headers and parses none; links, devices and owners cannot be expressed.
+It is tar and not zip, because tar is read in one direction, has no second directory at its end that could
+contradict the first, and anybody can list it with `tar tvf`. Weights do not compress. For a given name and
+size, a part's tar header has exactly one valid form (`tar_header`), so the reader compares headers and
+parses none; links, devices and owners cannot be expressed.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_TEXT_BYTES = 256 * 1024
 MAX_PARTS = 2000
 BLOCK = tarfile.BLOCKSIZE
-# Two empty blocks end a tar file; whole records of 20 blocks matter to tapes only.
+# Two empty blocks end a tar file; records of 20 blocks only matter for tapes.
 END = bytes(2 * BLOCK)
 
-# What is signed is never a bare manifest: a signature made for something else must not fit here.
+# Signed together with the manifest, so that a signature made for something else does not match.
 _SIGNED = b"edgeagent bundle manifest 1\n"
 _SIGNATURE = re.compile(rb"edgeagent-signature ([0-9a-f]{16}) ([0-9a-f]{128})\n")
 SIGNATURE_PART_BYTES = len("edgeagent-signature ") + 16 + 1 + 2 * SIGNATURE_BYTES + 1
@@ -66,12 +66,12 @@ class BundlePart(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def is_text(self) -> bool:
-        """Whether it is read into memory: catalog, profile and records, never weights or wheels."""
+        """Whether it is read into memory: catalog, profile and records, but not weights or wheels."""
         return self.name.endswith(".toml")
 
 
 class BundleManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The list. `created` in UTC (ISO 8601); `version` only ever grows for one `name`.
+    """The list of parts. `created` in UTC (ISO 8601); `version` must increase for each `name`.
 
     `models` holds ids; `profile` is the name of the profile in profile.toml.
     """
@@ -94,7 +94,7 @@ class BundleManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return [part for part in self.parts if part.name.startswith("wheels/")]
 
     def part(self, name: str) -> BundlePart:
-        """The part of that name, which must be listed."""
+        """The part with that name, which must be listed."""
         return next(part for part in self.parts if part.name == name)
 
     def of_model(self, model_id: str) -> list[BundlePart]:
@@ -104,19 +104,19 @@ class BundleManifest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return sorted(found, key=lambda part: (part.name != prefix + RECORD, part.name))
 
     def encode(self) -> bytes:
-        """The one right form of this list: sorted keys, no spaces."""
+        """The canonical form of this list: sorted keys, no spaces."""
         return msgspec.json.encode(self, order="deterministic")
 
 
 def tar_header(name: str, size_bytes: int) -> bytes:
-    """The tar header of a part, whole blocks: no owner, no time, mode 0644."""
+    """The tar header of a part, in whole blocks: no owner, no time, mode 0644."""
     info = tarfile.TarInfo(name)
     info.size = size_bytes
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
 def padding(size_bytes: int) -> bytes:
-    """What follows the content of a part up to the next whole block."""
+    """The bytes between the content of a part and the next whole block."""
     return bytes(-size_bytes % BLOCK)
 
 
@@ -127,9 +127,9 @@ def signature_line(key: SigningKey, manifest: bytes) -> bytes:
 
 
 def verify(manifest: bytes, line: bytes, trust: TrustList) -> PublicKey:
-    """The trusted key that signed `manifest`. Nothing of the manifest has been parsed by then.
+    """The trusted key that signed `manifest`, which is not parsed before that.
 
-    Raises: BundleRefused naming manifest.sig, or manifest.json where the signature does not fit.
+    Raises: BundleRefused naming manifest.sig, or manifest.json if the signature does not match.
     """
     found = _SIGNATURE.fullmatch(line)
     if found is None:
@@ -148,7 +148,7 @@ def verify(manifest: bytes, line: bytes, trust: TrustList) -> PublicKey:
 
 
 def decode(data: bytes) -> BundleManifest:
-    """The manifest in `data`, whose signature has been verified. Raises: BundleRefused."""
+    """The manifest in `data`, whose signature was verified. Raises: BundleRefused."""
     try:
         manifest = msgspec.json.decode(data, type=BundleManifest)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -156,7 +156,7 @@ def decode(data: bytes) -> BundleManifest:
     if manifest.format != FORMAT:
         raise refused(
             MANIFEST, f"has format {manifest.format}, this edgeagent reads {FORMAT}",
-            "install with the edgeagent that is as new as the one that made it",
+            "update edgeagent to the version that made the bundle",
         )  # fmt: skip
     if manifest.encode() != data:
         raise refused(MANIFEST, "is not in its canonical form", "make the bundle again")
@@ -165,30 +165,30 @@ def decode(data: bytes) -> BundleManifest:
 
 
 def check(manifest: BundleManifest) -> None:
-    """What no single field shows: names, doubles, models without a record. Raises: BundleRefused."""
+    """Checks across fields: names, duplicates, models without a record. Raises: BundleRefused."""
     seen: set[str] = set()
     for part in manifest.parts:
         if not _PART_NAME.fullmatch(part.name):
-            raise refused(part.name, "has a name that no part may have", "make the bundle again")
-        # A stick or card may ignore case, and then one would overwrite the other.
+            raise refused(part.name, "has a name that is not allowed", "make the bundle again")
+        # A USB stick or SD card may ignore case; then one would overwrite the other.
         if part.name.lower() in seen:
             raise refused(part.name, "is listed twice", "make the bundle again")
         if part.is_text and part.size_bytes > MAX_TEXT_BYTES:
-            raise refused(part.name, f"has {part.size_bytes} bytes, {MAX_TEXT_BYTES} is the bound")
+            raise refused(part.name, f"has {part.size_bytes} bytes, the limit is {MAX_TEXT_BYTES}")
         seen.add(part.name.lower())
     _check_models(manifest)
     if (PROFILE in seen) != (manifest.profile is not None):
-        raise refused(PROFILE, f"does not go with the profile {manifest.profile!r} that is named")
+        raise refused(PROFILE, f"does not match the profile {manifest.profile!r} of the manifest")
 
 
 def _check_models(manifest: BundleManifest) -> None:
     bad = [model_id for model_id in manifest.models if not is_id(model_id)]
     if bad or len(set(manifest.models)) != len(manifest.models):
-        raise refused(MANIFEST, f"lists the models {manifest.models}, one of them wrongly")
+        raise refused(MANIFEST, f"lists the models {manifest.models}, of which one is not valid")
     wanted = {folder_name(model_id) for model_id in manifest.models}
     for part in manifest.parts:
         if part.name.startswith("models/") and part.name.split("/")[1] not in wanted:
-            raise refused(part.name, "belongs to no model that is listed")
+            raise refused(part.name, "belongs to no listed model")
     names = {part.name for part in manifest.parts}
     for folder in sorted(wanted):
         if f"models/{folder}/{RECORD}" not in names:
@@ -200,5 +200,5 @@ def _check_models(manifest: BundleManifest) -> None:
 def refused(
     part: str, what: str, way_out: str = "do not use it, copy the bundle again"
 ) -> BundleRefused:
-    """The error that names a part."""
+    """The error for a bad part."""
     return BundleRefused(f"Part {part[:300]!r} of the bundle {what}: {way_out}", param=part)

@@ -1,4 +1,4 @@
-"""Public keys and signatures as minisign reads and writes them, so that its users need nothing of ours.
+"""Public keys and signatures in minisign's format, so that its users can verify bundles without edgeagent.
 
     untrusted comment: ...                    public key: 2 lines
     base64("Ed" + key number + key)           2, 8 and 32 bytes
@@ -8,7 +8,8 @@
     trusted comment: ...
     base64(signature)                         64 bytes; over the 64 before and the trusted comment
 
-The key number is any 8 bytes that name a key; minisign shows it as a little-endian number.
+The key number is any 8 bytes that identify a key; minisign shows it as a little-endian number.
+
 Source: https://jedisct1.github.io/minisign/ (section "Signature format").
 """
 
@@ -27,12 +28,12 @@ _PUBLIC_TEXT = re.compile(r"untrusted comment: [^\r\n]*\r?\n([A-Za-z0-9+/]{56})(
 
 
 def digest() -> hashlib.blake2b:
-    """What is signed of a file: the 64 bytes that this gives once it was fed the whole of it."""
+    """The hash of a file that is signed: feed it the whole file, then sign its 64 bytes."""
     return hashlib.blake2b(digest_size=64)
 
 
 def public_key_text(number: bytes, raw: bytes, comment: str) -> str:
-    """A public key as its file holds it. `comment` is one line."""
+    """The content of a public key file. `comment` is one line."""
     return f"untrusted comment: {comment}\n{_base64(_PUBLIC + number + raw)}\n"
 
 
@@ -54,8 +55,8 @@ def parse_public_key(text: str) -> tuple[bytes, bytes]:
 def signature_text(
     sign: Callable[[bytes], bytes], number: bytes, file_digest: bytes, *, comment: str, trusted: str
 ) -> str:
-    """A signature as its file holds it. `sign` gives Ed25519 signatures; `file_digest` is `digest()` of the
-    file. Both comments are one line each; `trusted` is signed, too."""
+    """The content of a signature file. `sign` returns Ed25519 signatures; `file_digest` is `digest()` of
+    the file. Both comments are one line each; `trusted` is signed, too."""
     signature = sign(file_digest)
     around = sign(signature + trusted.encode())
     return (

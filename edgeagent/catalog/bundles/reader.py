@@ -1,11 +1,11 @@
-"""Reading a bundle: everything is verified, in this order, before anything is believed or written.
+"""Reads a bundle: everything is verified, in this order, before anything is used or written.
 
-    1. manifest.json   its tar header, its size against a bound, its bytes
+    1. manifest.json   its tar header, its size against a limit, its bytes
     2. manifest.sig    a trusted key signed those bytes; only then are they parsed
-    3. the container   every tar header, padding and the end, byte for byte as the list demands
+    3. the container   every tar header, padding and the end, exactly as the manifest requires
     4. the parts       sha256 of each, streamed
 
-The file is read in pieces of 1 MiB, so memory does not grow with it.
+The file is read in pieces of 1 MiB, so memory use does not depend on its size.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from edgeagent.errors import BundleRefused
 
 
 class Bundle:
-    """An open bundle whose manifest and container are verified. Made by `open_bundle`; one thread."""
+    """An open bundle whose manifest and container are verified. Created by `open_bundle`; one thread."""
 
     def __init__(self, path: Path, file: BinaryIO, trust: TrustList) -> None:
         self.path = path
@@ -54,11 +54,11 @@ class Bundle:
         self._offsets = self._check_container(file.tell())
 
     def offset(self, part: BundlePart) -> int:
-        """Where the content of a part begins, in bytes."""
+        """The offset of a part's content, in bytes."""
         return self._offsets[part.name]
 
     def check_parts(self, progress: Progress = no_progress) -> None:
-        """Hash every part. Raises: BundleRefused naming the first that is not as listed."""
+        """Hash every part. Raises: BundleRefused naming the first one that differs from the manifest."""
         total = sum(part.size_bytes for part in self.manifest.parts)
         done = 0
         for part in self.manifest.parts:
@@ -67,7 +67,7 @@ class Bundle:
                 progress("verify", done, total)
 
     def chunks(self, part: BundlePart) -> Iterator[bytes]:
-        """The content of a part in pieces. Raises: BundleRefused after the last if it was changed."""
+        """The content of a part in pieces. Raises: BundleRefused after the last one if it was changed."""
         digest, left = hashlib.sha256(), part.size_bytes
         self._file.seek(self.offset(part))
         while left:
@@ -77,11 +77,12 @@ class Bundle:
             yield chunk
         if digest.hexdigest() != part.sha256:
             raise refused(
-                part.name, f"was changed: sha256 is {digest.hexdigest()}, {part.sha256} is listed"
+                part.name,
+                f"was changed: sha256 is {digest.hexdigest()}, but {part.sha256} is listed",
             )
 
     def text(self, name: str) -> str:
-        """A small part as text, its hash checked. Raises: BundleRefused."""
+        """The text of a small part, after checking its hash. Raises: BundleRefused."""
         part = self.manifest.part(name)
         assert part.is_text
         try:
@@ -92,7 +93,7 @@ class Bundle:
     # -- the container -------------------------------------------------------------------------
 
     def _read_manifest(self) -> bytes:
-        """The manifest's bytes: the one member whose size is taken from its own tar header."""
+        """The manifest's bytes: the only member whose size is taken from its own tar header."""
         head = self._read(BLOCK, MANIFEST)
         try:
             size = tarfile.TarInfo.frombuf(head, "ascii", "strict").size
@@ -102,7 +103,7 @@ class Bundle:
                 "give a file that 'edgeagent bundle create' made",
             ) from error  # fmt: skip
         if not 0 < size <= MAX_MANIFEST_BYTES:
-            raise refused(MANIFEST, f"has {size} bytes, 1 to {MAX_MANIFEST_BYTES} are the bounds")
+            raise refused(MANIFEST, f"has {size} bytes, 1 to {MAX_MANIFEST_BYTES} are allowed")
         self._file.seek(0)
         return self._read_member(MANIFEST, size)
 
@@ -113,9 +114,9 @@ class Bundle:
         return data
 
     def _check_container(self, at: int) -> dict[str, int]:
-        """See that every byte from `at` on that is not content is as the list demands.
+        """Check that every byte from `at` on outside the contents is as the manifest requires.
 
-        Returns where the content of each part begins.
+        Returns the offset of each part's content.
         """
         offsets: dict[str, int] = {}
         for part in self.manifest.parts:
@@ -131,9 +132,9 @@ class Bundle:
         tail = self._file.read(len(END) + 1)
         if len(tail) > BLOCK and (name := _member_name(tail[:BLOCK])) is not None:
             known = name in {part.name for part in self.manifest.parts}
-            raise refused(name, "comes twice" if known else "is not in the list of parts")
+            raise refused(name, "occurs twice" if known else "is not in the list of parts")
         if tail != END:
-            what = "is cut off" if END.startswith(tail) else "holds what is not in the list"
+            what = "is cut off" if END.startswith(tail) else "has data that is not in the list"
             raise refused("end of file", what)
         return offsets
 
@@ -150,7 +151,7 @@ class Bundle:
     def _check_padding(self, name: str, size: int) -> None:
         expected = padding(size)
         if self._read(len(expected), name) != expected:
-            raise refused(name, "is followed by bytes that do not belong to it")
+            raise refused(name, "is followed by extra bytes")
 
     def _read(self, n_bytes: int, name: str) -> bytes:
         try:
@@ -167,14 +168,12 @@ class Bundle:
 
 @contextmanager
 def open_bundle(path: Path, trust: TrustList) -> Iterator[Bundle]:
-    """A bundle with its manifest and container verified, for the length of a block.
+    """A bundle with verified manifest and container, open within the block.
 
-    The parts are not hashed yet: `Bundle.check_parts`.
-
-    Raises: BundleRefused naming the part at fault.
+    The parts are not hashed yet: see `Bundle.check_parts`. Raises: BundleRefused naming the bad part.
     """
     try:
-        # Not blocking: opening a named pipe would wait for a writer for ever.
+        # Non-blocking: opening a named pipe would wait for a writer for ever.
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise BundleRefused(f"{path} cannot be read ({error}): check the path") from error
@@ -186,7 +185,7 @@ def open_bundle(path: Path, trust: TrustList) -> Iterator[Bundle]:
 
 
 def _member_name(head: bytes) -> str | None:
-    """The name in a tar header, only to say it; None where there is none."""
+    """The name in a tar header, for a message; None if there is none."""
     try:
         return tarfile.TarInfo.frombuf(head, "ascii", "backslashreplace").name
     except (tarfile.HeaderError, ValueError):

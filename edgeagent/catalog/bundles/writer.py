@@ -1,7 +1,8 @@
-"""Making a bundle: hash every part, sign the list, write one file, and its signature for minisign beside it.
+"""Writes a bundle: hashes every part, signs the manifest, writes one file, and a minisign signature beside
+it.
 
-Each part is read twice, once for the list at the front and once to be written; if it has changed
-in between, no bundle is made.
+Each part is read twice, first for the manifest and then to be written; if it has changed in between, no
+bundle is made.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from edgeagent.errors import BundleRefused, InstallFailed
 
 @dataclass(frozen=True, slots=True)
 class BundleContents:
-    """What goes into a bundle. `profile` is a name and its TOML text."""
+    """The contents for a new bundle. `profile` is a name and its TOML text."""
 
     name: str
     version: int
@@ -58,7 +59,7 @@ class BundleContents:
 
 @dataclass(frozen=True, slots=True)
 class _PartSource:
-    """A part and where its bytes are: a file, or memory."""
+    """A part and the source of its bytes: a file, or memory."""
 
     part: BundlePart
     content: Path | bytes
@@ -79,11 +80,11 @@ def write_bundle(
     key: SigningKey,
     progress: Progress = no_progress,
 ) -> BundleManifest:
-    """Write the bundle file `out` and its signature beside it, neither of which may exist, and return
-    the manifest.
+    """Write the bundle file `out` and its signature beside it (neither may exist), and return the
+    manifest.
 
-    Raises: ModelNotFound for a model that is not installed; BundleRefused for anything that the
-    reader would not take back; InstallFailed where the file cannot be written.
+    Raises: ModelNotFound for a model that is not installed; BundleRefused for anything that the reader
+    would refuse; InstallFailed if the file cannot be written.
     """
     signature = minisig_of(out)
     for path in (out, signature):
@@ -92,7 +93,7 @@ def write_bundle(
     try:
         pieces = list(_pieces(contents, library, catalog, progress))
         manifest = _manifest(contents, pieces)
-        # The bundle gets its name first: it is whole without the other, and not the reverse.
+        # Rename the bundle first: it is usable without the signature file, but not the reverse.
         with _replacing(signature) as beside, _replacing(out) as file:
             digest = minisign.digest()
             for data in _content(manifest.encode(), pieces, key, progress):
@@ -120,12 +121,12 @@ def _manifest(contents: BundleContents, pieces: Iterable[_PartSource]) -> Bundle
         parts=tuple(piece.part for piece in pieces),
     )
     try:
-        # A struct that is built is not checked by msgspec, one that is converted is.
+        # msgspec checks structs when it converts them, but not when they are constructed.
         msgspec.convert(msgspec.to_builtins(manifest), BundleManifest)
     except msgspec.ValidationError as error:
         raise BundleRefused(
             f"Bundle {contents.name[:80]!r} cannot be made ({error}): a name has lower-case"
-            " letters, digits and '-', a version is a whole number above 0"
+            " letters, digits and '-'; a version is a whole number above 0"
         ) from error
     check(manifest)
     if len(manifest.encode()) > MAX_MANIFEST_BYTES:
@@ -134,12 +135,12 @@ def _manifest(contents: BundleContents, pieces: Iterable[_PartSource]) -> Bundle
 
 
 def minisig_of(bundle: Path) -> Path:
-    """Where the signature over the whole bundle file lies, as minisign expects it."""
+    """The path of the signature over the whole bundle file, as minisign expects it."""
     return bundle.with_name(bundle.name + minisign.SUFFIX)
 
 
 def _comment(manifest: BundleManifest) -> str:
-    """What minisign shows of a bundle that it has verified."""
+    """The comment that minisign shows for a verified bundle."""
     return f"edgeagent bundle {manifest.title}, made {manifest.created}"
 
 
@@ -159,14 +160,14 @@ def _content(
             done += len(chunk)
             progress("write", done, total)
         if digest.hexdigest() != part.sha256:
-            raise BundleRefused(f"{part.name!r} changed while it was bundled: bundle again")
+            raise BundleRefused(f"{part.name!r} changed while the bundle was made: make it again")
         yield padding(part.size_bytes)
     yield END
 
 
 @contextmanager
 def _replacing(out: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name when it is whole and on the disk, and is gone otherwise."""
+    """A file that is renamed into place when it is complete and on disk, and deleted otherwise."""
     draft = out.with_name(f".{out.name}.part")
     try:
         with draft.open("wb") as file:
@@ -194,7 +195,7 @@ def _pieces(
         wheels = sorted(contents.wheels.glob("*.whl"))
         if not wheels:
             raise InstallFailed(
-                f"{contents.wheels} holds no *.whl: 'pip wheel edgeagent -w {contents.wheels}' on"
+                f"{contents.wheels} has no *.whl: 'pip wheel edgeagent -w {contents.wheels}' on"
                 " a machine like the device makes them"
             )
         for path in wheels:
@@ -204,7 +205,7 @@ def _pieces(
 def _of_model(model: InstalledModel, progress: Progress) -> Iterator[_PartSource]:
     digests: dict[str, str | None] = {model.file: None, **model.digests()}
     record = f"models/{folder_name(model.id)}/{RECORD}"
-    # Where the id came from the name of a dropped-in file, the file takes its name from the id.
+    # For a dropped-in file, whose id comes from its name, the file is named after the id.
     main = f"{folder_name(model.id)}.gguf" if model.unmanaged else Path(model.file).name
     pieces, hashes = [], {}
     for file, recorded in digests.items():
@@ -212,7 +213,7 @@ def _of_model(model: InstalledModel, progress: Progress) -> Iterator[_PartSource
         sha256 = sha256_of(path, progress)
         if recorded not in (None, sha256):
             raise BundleRefused(
-                f"{file!r} of model {model.id!r} has sha256 {sha256}, recorded is {recorded}:"
+                f"{file!r} of model {model.id!r} has sha256 {sha256}, but {recorded} is recorded:"
                 f" 'edgeagent models install {model.id}' repairs it"
             )
         name = main if file == model.file else path.name
@@ -227,7 +228,7 @@ def _of_model(model: InstalledModel, progress: Progress) -> Iterator[_PartSource
 
 
 def _catalog_text(models: Iterable[str], catalog: Catalog) -> str:
-    """The entries of the models, and of those they name as larger, so that none is left hanging."""
+    """The entries of the models and of those that they name as larger, so that no reference is broken."""
     wanted = [model_id for model_id in models if model_id in catalog]
     entries: dict[str, Entry] = {}
     while wanted:

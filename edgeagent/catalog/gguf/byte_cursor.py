@@ -1,7 +1,7 @@
-"""Step through the bytes of a file header, never past what may and can be read.
+"""A cursor over the bytes of a file header that never reads past a limit or the end of the file.
 
-Reading goes through a window of 256 KiB rather than a memory map: a map of a file that is cut short
-by someone else meanwhile ends the process with SIGBUS.
+It reads through a window of 256 KiB rather than a memory map: if another process truncates a mapped file,
+reading ends the process with SIGBUS.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from pathlib import Path
 
 from edgeagent.errors import GGUFRefused
 
-WAY_OUT = "install the file again, or convert the model anew"
+WAY_OUT = "install the file again, or convert the model again"
 _WINDOW_BYTES = 256 * 1024
 _LENGTH = struct.Struct("<Q")
 
 
 def open_regular(path: Path) -> io.FileIO:
-    """Open a file to read. Not blocking: a named pipe would wait for a writer for ever."""
+    """Open a file for reading. Non-blocking: a named pipe would wait for a writer for ever."""
     return io.FileIO(path, "r", opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK))
 
 
@@ -51,22 +51,22 @@ class ByteCursor:
         return GGUFRefused(f"{self.path.name!r} {what}: {way_out}")
 
     def need(self, n_bytes: int, what: str) -> None:
-        """Refuse a count whose bytes cannot all be there, before anything is made for it."""
+        """Refuse a count whose bytes cannot all exist, before anything is allocated for it."""
         at = self.at
         if n_bytes <= self.end - at:
             return
         if self.end < self.file_bytes:
             raise self.refused(
-                f"has a header of more than {self.max_bytes} bytes, the bound"
-                f" (at {what}, byte {at}, {n_bytes} more wanted)"
+                f"has a header of more than {self.max_bytes} bytes, the limit"
+                f" (at {what}, byte {at}, {n_bytes} more needed)"
             )
         raise self.refused(
             f"ends at byte {self.file_bytes}, but {what} at byte {at} needs {n_bytes} bytes more",
-            "the file was cut short or damaged, install it again",
+            "the file was truncated or damaged, install it again",
         )
 
     def take(self, n_bytes: int, what: str) -> bytes:
-        """The next bytes. Raises: GGUFRefused if they are not there, naming `what`."""
+        """The next bytes. Raises: GGUFRefused, naming `what`, if they do not exist."""
         self.need(n_bytes, what)
         if len(self.window) - self.pos < n_bytes:
             self._refill(n_bytes, what)
@@ -74,7 +74,7 @@ class ByteCursor:
         return self.window[start : self.pos]
 
     def skip(self, n_bytes: int, what: str) -> None:
-        """Step over bytes that must be there."""
+        """Skip bytes that must exist."""
         self.need(n_bytes, what)
         self.pos += n_bytes
         if self.pos > len(self.window):
@@ -85,7 +85,7 @@ class ByteCursor:
         self.file.seek(self.window_at)
         self.window = self.file.read(max(n_bytes, _WINDOW_BYTES)) or b""
         if len(self.window) < n_bytes:
-            raise self.refused(f"shrank while {what} was read", "leave the file alone meanwhile")
+            raise self.refused(f"shrank while {what} was read", "do not change the file meanwhile")
 
     def unpack(self, form: struct.Struct, what: str) -> int | float:
         value: int | float = form.unpack(self.take(form.size, what))[0]
@@ -95,25 +95,25 @@ class ByteCursor:
         """A whole number of 0..bound."""
         value = int(self.unpack(struct.Struct(form), what))
         if value > bound:
-            raise self.refused(f"says {what} is {value}, the bound is {bound}")
+            raise self.refused(f"says {what} is {value}, the limit is {bound}")
         return value
 
     def text(self, what: str, bound: int) -> str:
-        """A string behind its length; what is not UTF-8 is replaced."""
+        """A length-prefixed string; invalid UTF-8 is replaced."""
         n_bytes = self.count("<Q", f"the length of {what}", bound)
         return self.take(n_bytes, what).decode("utf-8", "replace")
 
     def strings(self, n_items: int, what: str, bound: int) -> Iterator[bytes]:
-        """That many strings of at most `bound` bytes behind their lengths.
+        """`n_items` length-prefixed strings of at most `bound` bytes.
 
-        As `count` and `take` would read them, at a fifth of the time: a vocabulary and its merges are
-        most of a header, and it is read twice before the first answer.
+        Equivalent to `count` and `take`, in a fifth of the time: a vocabulary and its merges are most of a
+        header, which is read twice before the first answer.
         """
         unpack = _LENGTH.unpack_from
         n_left = n_items
         while n_left:
             window, pos = self.window, self.pos
-            # What lies in the window may still lie behind the end that is allowed.
+            # The window may extend past the allowed end.
             readable = min(len(window), self.end - self.window_at)
             last = readable - _LENGTH.size
             while n_left and pos <= last:

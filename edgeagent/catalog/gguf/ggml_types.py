@@ -1,9 +1,9 @@
 """The tensor types that llama.cpp reads, and how many bytes a tensor of each type takes.
 
-A quantized tensor is stored in blocks along its first dimension: `block` weights in `n_bytes`
-bytes. A type that is not in this table is one the engine would not know either.
+A quantized tensor is stored in blocks along its first dimension: `block` weights in `n_bytes` bytes. The
+engine does not know any type that is missing here.
 
-Source: ggml's type traits; `tests/catalog/test_gguf.py` compares the table with the `gguf` package.
+Source: ggml's type traits; `tests/catalog/gguf/` compares the table with the `gguf` package.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ GGML_TYPES: dict[int, GGMLType] = {
     41: GGMLType("Q1_0", 128, 18),
 }
 
-# What `general.file_type` calls the mixture of types in a file (llama.h, enum llama_ftype).
+# Names for `general.file_type`, the mixture of types in a file (llama.h, enum llama_ftype).
 FILE_TYPES: dict[int, str] = {
     0: "F32",
     1: "F16",

@@ -1,14 +1,14 @@
-"""Read the header of a GGUF file without trusting one number in it.
+"""Reads the header of a GGUF file without trusting any number in it.
 
-llama.cpp parses this header in C++ and some headers kill it, so every file passes through here
-first. Nothing is allocated for a count before the bytes that the count promises are known to
-exist; long arrays (the vocabulary) are stepped over and only counted; everything has a bound in
-`HeaderLimits`. Whether the numbers make sense together is `soundness.check`'s question; this file only
-answers whether the header can be read and whether its tensors lie inside the file.
+llama.cpp parses this header in C++, and some headers crash it, so every file is read here first. Nothing
+is allocated for a count before the bytes for it are known to exist; long arrays (the vocabulary) are
+skipped and only counted; everything has a limit in `HeaderLimits`. This module only decides whether the
+header can be read and whether its tensors are inside the file; `header_checks.check` decides whether the
+numbers are consistent.
 
-    read_header(path) -> Header          the bytes, as typed values
-    soundness.check(header)              the values, as a model the engine survives
-    facts.inspect(path) -> ModelFacts    both, and what the rest of edgeagent wants to know
+    read_header(path) -> Header                     the bytes, as typed values
+    header_checks.check(header)                     whether the engine survives this model
+    model_facts_reader.inspect(path) -> ModelFacts  both, and the facts that edgeagent needs
 
 Source: the GGUF specification, versions 2 and 3, little-endian (docs/gguf.md of ggml).
 """
@@ -47,7 +47,7 @@ _SCALARS: dict[int, tuple[str, struct.Struct]] = {
 
 @dataclass(frozen=True, slots=True)
 class HeaderLimits:
-    """Bounds on one header. The defaults are about four times the largest ordinary model."""
+    """Limits for one header. The defaults are about four times the largest ordinary model."""
 
     # 262k tokens of Gemma with scores, types and merges take about 12 MB.
     max_header_bytes: int = 64 * 1024 * 1024
@@ -70,7 +70,7 @@ Scalar = bool | int | float | str
 
 @dataclass(frozen=True, slots=True)
 class ArrayValue:
-    """An array value. `values` is None where the array was long enough to be stepped over.
+    """An array value. `values` is None if the array was so long that it was skipped.
 
     `n_distinct` counts different non-empty strings plus all empty ones; only the vocabulary has it.
     """
@@ -86,7 +86,7 @@ Value = Scalar | ArrayValue
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor: `shape` has the fastest dimension first, `offset` counts from `data_offset`."""
+    """One tensor: `shape` has the fastest dimension first; `offset` counts from `data_offset`."""
 
     name: str
     shape: tuple[int, ...]
@@ -104,7 +104,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a GGUF file says about itself. Offsets and sizes in bytes."""
+    """The header of a GGUF file. Offsets and sizes in bytes."""
 
     path: Path
     version: int
@@ -116,11 +116,10 @@ class Header:
 
 
 def read_header(path: Path | str, limits: HeaderLimits | None = None) -> Header:
-    """Read and bound-check the header of the GGUF file at `path`.
+    """Read the header of the GGUF file at `path` and check its limits.
 
-    Reads at most `limits.max_header_bytes`; memory stays within a few times the kept values.
-
-    Raises: GGUFRefused for anything that is not a complete, well-formed GGUF file.
+    Reads at most `limits.max_header_bytes`; memory use is a few times the kept values. Raises: GGUFRefused
+    for anything that is not a complete, well-formed GGUF file.
     """
     path = Path(path)
     try:
@@ -133,7 +132,7 @@ def read_header(path: Path | str, limits: HeaderLimits | None = None) -> Header:
 
 
 class _Reader(ByteCursor):
-    """Reads the parts of a GGUF header in their order."""
+    """Reads the parts of a GGUF header in order."""
 
     def __init__(self, path: Path, file: io.FileIO, limits: HeaderLimits) -> None:
         super().__init__(path, file, limits.max_header_bytes)
@@ -179,7 +178,7 @@ class _Reader(ByteCursor):
         if kind == _STRING:
             return self.text(what, self.limits.max_string_bytes)
         if kind not in _SCALARS:
-            raise self.refused(f"gives {what} the unknown type {kind}, the highest is 12")
+            raise self.refused(f"gives {what} the unknown type {kind}, the highest known is 12")
         value = self.unpack(_SCALARS[kind][1], what)
         return bool(value) if kind == _BOOL else value
 
@@ -206,10 +205,10 @@ class _Reader(ByteCursor):
         return ArrayValue(name, n_items)
 
     def _count_distinct(self, n_items: int, what: str) -> int:
-        """How many different strings follow; every empty one counts as different.
+        """How many different strings follow; every empty string counts as different.
 
-        Kept as 64-bit hashes, and compared a part of them at a time, because a set of the strings would
-        take ten times that on a device with little memory.
+        Kept as 64-bit hashes and compared in parts, because a set of the strings would take ten times the
+        memory.
         """
         strings = self.strings(n_items, what, self.limits.max_string_bytes)
         hashes = array("q", (hash(token) for token in strings if token))
@@ -220,9 +219,9 @@ class _Reader(ByteCursor):
 
     def _alignment(self, metadata: dict[str, Value]) -> int:
         value = metadata.get("general.alignment", 32)
-        # ggml ends the process on tensors that begin at less than 32 bytes' alignment.
+        # ggml ends the process if tensors are aligned to less than 32 bytes.
         if type(value) is not int or not 32 <= value <= 65536 or value & (value - 1):
-            raise self.refused(f"has alignment {value}, it must be a power of two of 32 to 65536")
+            raise self.refused(f"has alignment {value}, it must be a power of two from 32 to 65536")
         return value
 
     # -- tensors -------------------------------------------------------------------------------
@@ -261,13 +260,13 @@ class _Reader(ByteCursor):
     def _check_extents(
         self, tensors: tuple[TensorInfo, ...], alignment: int, data_offset: int
     ) -> None:
-        """Refuse tensors that overlap, lie askew or reach past the end of the file."""
+        """Refuse tensors that overlap, are misaligned or extend past the end of the file."""
         end, before = 0, "the header"
         for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
             what = f"tensor {tensor.name!r}"
             if tensor.offset % alignment:
                 raise self.refused(
-                    f"puts {what} at offset {tensor.offset}, not a multiple of {alignment}"
+                    f"puts {what} at offset {tensor.offset}, which is not a multiple of {alignment}"
                 )
             if tensor.offset < end:
                 raise self.refused(
@@ -277,5 +276,5 @@ class _Reader(ByteCursor):
             if data_offset + end > self.file_bytes:
                 raise self.refused(
                     f"has {self.file_bytes} bytes, but {what} ends at byte {data_offset + end}",
-                    "the file was cut short, install it again",
+                    "the file was truncated, install it again",
                 )

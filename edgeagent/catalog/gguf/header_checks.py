@@ -1,10 +1,10 @@
-"""Refuse a readable GGUF header that would kill the engine, or that no engine could run.
+"""Refuses a readable GGUF header that would crash the engine, or that no engine could run.
 
-llama.cpp checks the shape of every tensor and throws; but it *asserts* many of the numbers it
-computes those shapes from, and an assert ends the process. So this file is strict about numbers
-that are present and deadly, and lenient about what is absent: architectures differ in their keys,
-and an unknown key may belong to a model made next year. What passes here is loaded on trial in a
-worker before anything is served from it.
+llama.cpp checks the shape of every tensor and throws an exception; but it *asserts* many of the numbers
+from which it computes those shapes, and a failed assert ends the process. So these checks are strict about
+present values that crash it, and lenient about missing ones: architectures have different keys, and an
+unknown key may belong to a future model. Models that pass are loaded on trial in a worker before they are
+served.
 
 Source: the asserts of llama.cpp's llama-model.cpp and llama-vocab.cpp (July 2026), and
 `tests/catalog/mutants.py`, whose survivors were loaded one by one.
@@ -27,14 +27,14 @@ _LAYER = re.compile(r"(?P<stack>enc\.|dec\.)?blk\.(?P<index>\d{1,9})\.")
 _ATTENTION = re.compile(r"blk\.\d+\.attn_(q|qkv|q_a)\.weight")
 _KEYS = re.compile(r"blk\.(\d{1,4})\.attn_k\.weight")
 _NOT_MODELS = {"adapter": "a LoRA adapter", "mmproj": "a vision projector", "imatrix": "an imatrix"}
-# Whole numbers, and the formats that activations pass through, have no kernel for weights.
+# Integers and activation formats have no kernels for weights.
 _NOT_WEIGHTS = ("I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K")
 _WEIGHTS = re.compile(r"(token_embd|output|attn_\w+|ffn_(up|gate|down)\w*)\.weight$")
-# Norms and biases meet activations one by one, and that is written for F32 only.
+# Elementwise operations with norms and biases exist only for F32.
 _ADDED = re.compile(r"(norm\.weight|\.bias)$")
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _TOKEN_ID = re.compile(r"tokenizer\.ggml\.\w+_token_id")
-# Keys that divide, or that size a state: zero is never meant.
+# Keys that are divisors or sizes: zero is never valid.
 _POSITIVE = (".ssm.conv_kernel", ".ssm.inner_size", ".ssm.state_size", ".shortconv.l_cache")
 
 
@@ -54,14 +54,14 @@ def check(header: Header) -> None:
 def _check_kind(fields: HeaderMetadata) -> None:
     kind = fields.text("general.type")
     if kind in _NOT_MODELS:
-        raise fields.refused(f"is {_NOT_MODELS[kind]}", "name the file of a whole model")
+        raise fields.refused(f"is {_NOT_MODELS[kind]}", "name the file of a complete model")
     n_parts = fields.count("split.count", 0, 65535) or 0
     if n_parts > 1:
         raise fields.refused(
             f"is one of {n_parts} parts", "join them with llama-gguf-split --merge first"
         )
     if not fields.header.tensors:
-        raise fields.refused("holds no tensors", "name the file of a whole model")
+        raise fields.refused("has no tensors", "name the file of a complete model")
     for tensor in fields.header.tensors:
         kind = tensor.type.name
         norm = _ADDED.search(tensor.name) and kind != "F32"
@@ -87,7 +87,7 @@ def _check_layers(fields: HeaderMetadata) -> int:
         }
         if found and (max(found) + 1 != n_wanted or len(found) != n_wanted):
             raise fields.refused(
-                f"says it has {n_wanted} layers, but its tensors make {len(found)}"
+                f"says it has {n_wanted} layers, but has tensors of {len(found)}"
                 f" ({stack}blk.{min(found)} to {stack}blk.{max(found)})"
             )
     return n_layers
@@ -107,7 +107,7 @@ def _check_width(fields: HeaderMetadata) -> None:
 
 
 def _check_attention(fields: HeaderMetadata, n_layers: int) -> None:
-    """Head counts are divisors. Layers without attention may state 0, others may not."""
+    """Head counts are divisors. Only layers without attention may state 0."""
     n_embd = fields.required(".embedding_length", 1, MAX_WIDTH)
     fields.per_layer(".feed_forward_length", n_layers, 0, MAX_WIDTH * 64)
     heads = fields.per_layer(".attention.head_count", n_layers, 0, MAX_WIDTH)
@@ -138,9 +138,9 @@ def _check_attention(fields: HeaderMetadata, n_layers: int) -> None:
 def _check_keys_fit(
     fields: HeaderMetadata, heads_kv: tuple[int, ...], key_length: int | None
 ) -> None:
-    """A stated head width must be that of the keys: some architectures assert instead of asking.
+    """A stated head width must match the key tensors: for some architectures llama.cpp asserts this.
 
-    Left alone where a model has heads of several widths (sliding windows, linear attention).
+    Not checked for models with heads of several widths (sliding windows, linear attention).
     """
     several = any("_swa" in key or ".kda." in key for key in fields.metadata)
     if key_length is None or several:
@@ -173,7 +173,7 @@ def _check_experts(fields: HeaderMetadata, n_layers: int) -> None:
 
 
 def _check_floats(fields: HeaderMetadata) -> None:
-    """No number of the model itself may be infinite or NaN, and no epsilon zero or negative."""
+    """Floating-point values of the model must be finite, and epsilons positive."""
     for key, value in fields.metadata.items():
         if not key.startswith(f"{fields.architecture}."):
             continue
@@ -206,7 +206,7 @@ def _check_rope(fields: HeaderMetadata, n_layers: int) -> None:
         head_dim = n_embd // heads[0]
     if n_rot % 2 or (head_dim and n_rot > head_dim):
         raise fields.refused(
-            f"rotates {n_rot} of {head_dim} numbers of a head; it must be even and no more than all"
+            f"rotates {n_rot} of {head_dim} numbers of a head; the number must be even and at most {head_dim}"
         )
 
 
@@ -239,7 +239,7 @@ def _check_tokens(fields: HeaderMetadata, tokens: ArrayValue) -> None:
     if tokens.n_distinct != tokens.n_items:
         raise fields.refused(
             f"lists {tokens.n_items} tokens of which only {tokens.n_distinct} differ,"
-            " and the engine ends on a token listed twice"
+            " and the engine crashes on a token that is listed twice"
         )
     for name, item_types in (
         ("tokenizer.ggml.scores", ("f32", "i32")),
@@ -263,10 +263,10 @@ def _check_token_ids(fields: HeaderMetadata, n_vocab: int) -> None:
             raise fields.refused(f"has token {token} in {key!r}, of {n_vocab} tokens")
     tokenizer = fields.text("tokenizer.ggml.model")
     if tokenizer == "rwkv" and "rwkv" not in fields.architecture:
-        # This tokenizer ends the process where the vocabulary was made for another.
+        # This tokenizer ends the process if the vocabulary was made for another one.
         raise fields.refused(f"has an rwkv tokenizer in a model of {fields.architecture}")
     if tokenizer == "bert":
-        # The engine puts these around every text; the numbers are its defaults.
+        # The engine adds these tokens around every text; the numbers are its defaults.
         for name, default in (("bos", 101), ("seperator", 102), ("unknown", 100)):
             token = fields.count(f"tokenizer.ggml.{name}_token_id", 0, NO_TOKEN)
             if (default if token is None else token) >= n_vocab:

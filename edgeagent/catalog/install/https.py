@@ -1,7 +1,7 @@
-"""Files behind https addresses: continued where they broke off, redirected to https only.
+"""Downloads over https: interrupted ones are continued; redirects must stay on https.
 
-A digest that the server states (`X-Linked-ETag` of Hugging Face, `Repr-Digest`, `Digest`) is one that the
-file must have.
+If the server states a digest (`X-Linked-ETag` of Hugging Face, `Repr-Digest`, `Digest`), the file must
+have it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from edgeagent.catalog.install.wheel import FetchFailed
 CONNECT_TIMEOUT_S = 30.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha-256=:?([A-Za-z0-9+/=]+):?", re.IGNORECASE)
-# A server that does not answer to HEAD may well give the file.
+# A server that does not answer HEAD may still deliver the file.
 _NO_HEAD = frozenset({403, 405, 501})
 
 
 @dataclass(frozen=True)
 class UrlFacts:
-    """What a server says of a file before it is fetched; None where it does not."""
+    """What a server says about a file before it is fetched; None for what it does not say."""
 
     size_bytes: int | None = None
     sha256: str | None = None
@@ -48,7 +48,7 @@ def facts_of(url: str) -> UrlFacts:
 
 
 def stated_digest(response: httpx.Response) -> str | None:
-    """The sha256 of the file as one of the servers on the way states it."""
+    """The sha256 of the file as stated by one of the servers in the redirect chain."""
     for one in (*response.history, response):
         linked: str = one.headers.get("x-linked-etag", "").strip('"')
         if _SHA256.fullmatch(linked):
@@ -67,19 +67,19 @@ def stated_digest(response: httpx.Response) -> str | None:
 def fetch_from_url(
     url: str, target: Path, progress: Progress, total_bytes: int | None
 ) -> tuple[str, int]:
-    """Download `url`, continuing where an earlier attempt of the same file stopped; return its (sha256, size
-    in bytes). Raises: FetchFailed; OSError where writing fails."""
+    """Download `url`, continuing an earlier attempt at the same file; return its (sha256, size in bytes).
+    Raises: FetchFailed; OSError if writing fails."""
     tag_path = target.with_name(target.name + ".etag")
     have = target.stat().st_size if target.exists() else 0
     tag = tag_path.read_text(encoding="utf-8") if tag_path.exists() else ""
-    # Without a tag nothing says that the rest would belong to the same file.
+    # Without an entity tag, the rest might belong to a different file.
     headers = {"Accept-Encoding": "identity"}
     if have and tag:
         headers |= {"Range": f"bytes={have}-", "If-Range": tag}
     with _told(url), _client(url) as client, client.stream("GET", url, headers=headers) as response:
         if response.status_code not in (200, 206):
             if response.status_code == 416:
-                # What we have is not the beginning of what is there now.
+                # Our part is not the beginning of the current file.
                 target.unlink(missing_ok=True)
             raise FetchFailed(f"{url} answered {response.status_code}: check the address")
         begin = f"bytes {have}-"
@@ -88,25 +88,25 @@ def fetch_from_url(
         ).startswith(begin)
         if response.status_code == 206 and not goes_on:
             target.unlink(missing_ok=True)
-            raise FetchFailed(f"{url} answered with another part than asked: try again")
+            raise FetchFailed(f"{url} answered with a different part than requested: try again")
         tag_path.write_text(response.headers.get("etag", ""), encoding="utf-8")
         done = _write_response(response, target, have if goes_on else 0, progress, total_bytes)
         stated = stated_digest(response)
         if stated is not None and stated != done[0]:
             target.unlink()
             raise FetchFailed(
-                f"{url} gave a file of sha256 {done[0]}, its server states {stated}: install again"
+                f"{url} gave a file with sha256 {done[0]}, but its server states {stated}: install again"
             )
         return done
 
 
 def _client(url: str) -> httpx.Client:
-    """A client that follows redirections of `url`, from https to https only."""
+    """A client that follows redirects of `url`, from https only to https."""
 
     def check(request: httpx.Request) -> None:
         if url.lower().startswith("https:") and request.url.scheme != "https":
             raise FetchFailed(
-                f"{url} redirects to {request.url}, which is not https: get the file from another place"
+                f"{url} redirects to {request.url}, which is not https: get the file from another source"
             )
 
     timeout = httpx.Timeout(CONNECT_TIMEOUT_S)
@@ -138,10 +138,10 @@ def _write_response(
         if have:
             with target.open("rb") as begun:
                 yield from chunks(begun)
-        # In the pieces that arrive: gathering larger ones would lose the last when a line breaks.
+        # Write pieces as they arrive: collecting larger ones would lose the last on a broken connection.
         yield from response.iter_bytes()
 
-    # The beginning is hashed again but not written again: flash wears by writing.
+    # The beginning is hashed again but not written again, to spare the flash.
     with target.open("r+b" if have else "wb") as out:
         sha256, size = write_hashed(pieces(), _SkipWriter(out, have), progress, total)
     if length.isdigit() and size != total:
@@ -152,7 +152,7 @@ def _write_response(
 
 
 class _SkipWriter:
-    """A file that already holds the first `skip` bytes of what is written to it."""
+    """A file that already has the first `skip` bytes of what is written to it."""
 
     def __init__(self, file: BinaryIO, skip: int) -> None:
         self.file, self.skip = file, skip

@@ -1,5 +1,5 @@
-"""Hugging Face: what a repository holds, and its files. The only module that imports huggingface_hub, which
-knows endpoints, tokens, proxies and the hub's protocol."""
+"""Hugging Face repositories: their file lists, and downloads. The only module that imports
+huggingface_hub, which handles endpoints, tokens, proxies and the hub's protocol."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgeagent.catalog.install.wheel import FetchFailed
 
 def files_of(repo: str, revision: str) -> list[HubFile]:
     """The files of a repository, with the sizes and digests that the hub states. Raises: FetchFailed."""
-    # Imported here: it takes a second, and serving never needs it.
+    # Imported here: importing takes a second, and serving never needs it.
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
@@ -34,8 +34,8 @@ def files_of(repo: str, revision: str) -> list[HubFile]:
 def fetch_from_hub(
     source: HuggingFace, file: str, target: Path, progress: Progress
 ) -> tuple[str, int]:
-    """Bring a file of a repository to `target`; return its (sha256, size in bytes). Raises: FetchFailed;
-    OSError where writing fails."""
+    """Fetch a file of a repository to `target`; return its (sha256, size in bytes). Raises: FetchFailed;
+    OSError if writing fails."""
     from huggingface_hub import hf_hub_download
 
     folder = target.parent / "hub"
@@ -50,7 +50,7 @@ def fetch_from_hub(
 
 @contextmanager
 def _told(what: str) -> Iterator[None]:
-    """The hub's errors as ours; those of our own disk pass."""
+    """Translate the hub's errors; errors of our own disk pass unchanged."""
     try:
         yield
     except (httpx.HTTPError, ValueError, OSError, RuntimeError) as error:

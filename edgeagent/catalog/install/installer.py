@@ -1,15 +1,15 @@
-"""Install a model so that the old state or the new one always serves, whenever we are stopped.
+"""Installs models so that either the old state or the new one always works, whenever we are stopped.
 
-    1. space     is there room in the models directory, may we write there
+    1. space     is there room in the models directory, may we write there?
     2. fetch     into .staging/, hashed while written; an interrupted download continues
-    3. check     size and sha256 as pinned, then the header (facts.inspect)
+    3. check     size and sha256 as pinned, then the header (gguf/model_facts_reader.py)
     4. trial     the caller loads the file in a worker, because this floor may not
-    5. place     the file gets its name in the model's folder, beside whatever is there
-    6. record    installed.toml is replaced by one rename: from here on the new model serves
-    7. tidy      files of the model before, and the staging folder, are deleted
+    5. place     the file gets its name in the model's folder, beside existing files
+    6. record    installed.toml is replaced by one rename: from here on the new model is served
+    7. tidy      the previous model's files and the staging folder are deleted
 
-Step 6 is the only one that another process can notice. Files, then folder, are flushed to the
-disk before it, so a power cut cannot leave a record of what is not there.
+Only step 6 is visible to other processes. Files, then the folder, are flushed to disk before it, so a
+power cut cannot leave a record of missing files.
 
 Source: stage, verify, commit by rename, after RAUC and OSTree.
 """
@@ -52,12 +52,12 @@ from edgeagent.catalog.model_ids import check_id, folder_name, id_of_file
 from edgeagent.errors import InstallFailed
 
 Stated = TypeVar("Stated")
-# Told a model's name and size before it is fetched; raises InstallFailed where it is too large.
+# Called with a model's name and size before it is fetched; raises InstallFailed if it is too large.
 Fits = Callable[[str, int], None]
 
 
 def no_bound(name: str, size_bytes: int) -> None:
-    """Any size will do."""
+    """Accepts any size."""
 
 
 def install(
@@ -75,14 +75,14 @@ def install(
 ) -> InstalledModel:
     """Install a model of the catalog and return its record.
 
-    `file` takes the bytes from this machine (a USB stick) instead of the network, against the
-    same pinned digest. `trial(path)` loads the file somewhere it may crash and raises an
-    EdgeAgentError if that fails; `trial(path, text)` does so with `template`, which is used in place
-    of the model's own chat template. What it returns is kept in the record.
-    `progress(stage, done_bytes, total_bytes)` is called often; `fits` is told the size first.
+    `file` takes the bytes from this machine (a USB stick) instead of the network, with the same pinned
+    digest. `trial(path)` loads the file in a process that may crash and raises an EdgeAgentError if that
+    fails; `trial(path, text)` does so with `template`, which replaces the model's own chat template. Its
+    result is stored in the record. `progress(stage, done_bytes, total_bytes)` is called often; `fits` is
+    called with the size first.
 
-    Raises: ModelNotFound for an unknown id or quant; InstallFailed, with whatever was installed
-    before still in place, for everything else.
+    Raises: ModelNotFound for an unknown id or quant; InstallFailed for everything else, with the
+    previously installed model still in place.
     """
     entry = catalog.entry(check_id(model_id))
     variant = entry.variant(quant)
@@ -104,16 +104,18 @@ def install_file(
     template: ChatTemplate | None = None,
     progress: Progress = no_progress,
 ) -> InstalledModel:
-    """Install a GGUF file that no catalog knows, under `model_id` or an id made of its name.
+    """Install a GGUF file that is in no catalog, under `model_id` or an id derived from its name.
 
     Raises: ModelNotFound for a malformed id, InstallFailed for everything else.
     """
     model_id = model_id or id_of_file(path.name)
     if model_id is None or path.suffix.lower() != ".gguf":
-        raise InstallFailed(f"{path.name!r} is not named like a model: rename it to NAME.gguf")
+        raise InstallFailed(
+            f"{path.name!r} does not have a model's file name: rename it to NAME.gguf"
+        )
     if not path.is_file():
         raise InstallFailed(
-            f"File {path} is not there: check the path, or see `edgeagent models catalog`."
+            f"File {path} does not exist: check the path, or see `edgeagent models catalog`."
         )
     fits(path.name, path.stat().st_size)
     file = f"{folder_name(model_id)}.gguf"
@@ -134,10 +136,10 @@ def install_reference(
     template: ChatTemplate | None = None,
     progress: Progress = no_progress,
 ) -> InstalledModel:
-    """Install what no catalog knows: a file, a folder, an address or a repository.
+    """Install a model that is in no catalog, from a file, a folder, an address or a repository.
 
-    Size and digest that its server states are asked for before anything is fetched, and hold. `fits` is
-    told the size and raises where it is too large.
+    The server is asked for size and digest before anything is fetched, and the file must match them.
+    `fits` is called with the size and raises if it is too large.
 
     Raises: ModelNotFound for a malformed id, InstallFailed for everything else.
     """
@@ -171,7 +173,9 @@ def install_reference(
         fits(name, size)
     model_id = model_id or id_of_file(name)
     if model_id is None:
-        raise InstallFailed(f"{name[:120]!r} gives no id: choose one with --as ID.")
+        raise InstallFailed(
+            f"No valid id can be derived from {name[:120]!r}: choose one with --as ID."
+        )
     target = f"{folder_name(model_id)}.gguf"
     variant = Variant(quant=UNKNOWN, file=target, sources=(source,), size_bytes=size, sha256=sha256)
     entry = unknown_entry(model_id, name.removesuffix(".gguf"), variant)
@@ -181,7 +185,7 @@ def install_reference(
 def _check_online(what: str, offline: bool) -> None:
     if offline:
         raise InstallFailed(
-            f"{what} needs the network and 'offline' is set: bring the file from a connected machine "
+            f"{what} needs the network, but 'offline' is set: copy the file from a connected machine "
             "and give its path, or give --online."
         )
 
@@ -194,7 +198,7 @@ def _stated(ask: Callable[[], Stated]) -> Stated:
 
 
 def unknown_entry(model_id: str, name: str, variant: Variant) -> Entry:
-    """The entry of a model that no catalog knows."""
+    """A catalog entry for a model that is in no catalog."""
     return Entry(
         id=model_id, name=name, family=UNKNOWN, n_params=0, task="chat",
         licence=UNKNOWN, variants=(variant,),
@@ -209,8 +213,8 @@ def set_template(
     trial: Trial | None = None,
     progress: Progress = no_progress,
 ) -> InstalledModel:
-    """Give a model that is installed another chat template; nothing is fetched. One that comes with
-    edgeagent is copied for that. Raises: InstallFailed."""
+    """Give an installed model another chat template; nothing is fetched. A model that comes with edgeagent
+    is copied for that. Raises: InstallFailed."""
     if model.unmanaged or model.sha256 is None:
         raise InstallFailed(
             f"Model {model.id!r} was dropped in and not installed: `edgeagent models install "
@@ -232,12 +236,10 @@ def install_together(
     trial: Trial | None = None,
     progress: Progress = no_progress,
 ) -> list[InstalledModel]:
-    """Install several models; the first takes its place when all are fetched, checked and tried.
+    """Install several models; the first is moved into place only when all are fetched, checked and tried.
 
-    So one that fails leaves every old model as it was, and what is left to be interrupted is a few
-    renames. It takes room for all of them at once.
-
-    Raises: InstallFailed.
+    So if one fails, every old model stays as it was, and only a few renames can be interrupted. Needs disk
+    space for all of them at once. Raises: InstallFailed.
     """
     installs = [
         Installation(library, entry, variant, (source,), trial, progress)
@@ -263,6 +265,6 @@ def _without_network(
         return local
     origin = fetch.describe(variant.sources[0])
     raise InstallFailed(
-        f"Model {entry.id!r} comes from {origin} and 'offline' is set: bring {variant.file!r}"
+        f"Model {entry.id!r} comes from {origin}, but 'offline' is set: copy {variant.file!r}"
         f" from a connected machine, then 'edgeagent models install {entry.id} --file PATH'"
     )

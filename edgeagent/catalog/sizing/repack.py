@@ -1,12 +1,11 @@
-"""Which weights llama.cpp stores a second time, rearranged for the processor's kernels.
+"""Which weights llama.cpp repacks, that is, stores a second time in the layout of the processor's kernels.
 
-A matrix of such a type is copied into anonymous memory when it is loaded. With a mapped file the
-original stays resident beside the copy; read without mapping it is in memory once. A token table
-is only looked up and never copied, unless it serves as the output matrix too: then the output is
-a copy of its own.
+A matrix of such a type is copied into anonymous memory when it is loaded. With a mapped file the original
+stays resident beside the copy; without mapping it is in memory once. A token table is only used for
+lookups and never copied, unless it is also the output matrix: then the output is a copy of its own.
 
-Source: ggml-cpu's choice of repacked layouts, read in llama.cpp of autumn 2026, and for AVX-512 its
-load report on seven models. Another build (KleidiAI, AMX) may differ.
+Source: ggml-cpu's choice of repacked layouts in llama.cpp of autumn 2026, and for AVX-512 its load report
+on seven models. Other builds (KleidiAI, AMX) may differ.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ _ARM_PLAIN = frozenset({"IQ4_NL"})
 
 
 def repacked_types(architecture: str, features: Iterable[str]) -> frozenset[str]:
-    """Names of the tensor types that are repacked on such a processor; empty where none is known.
+    """Names of the tensor types that are repacked on such a processor; empty if none is known.
 
-    `architecture` as the kernel names it ("x86_64", "aarch64"), `features` as a probe does
-    ("avx2", "dotprod"). Without features the common case is assumed, which is the one with copies:
-    AVX2 on x86-64, none on aarch64 with neither dotprod nor i8mm.
+    `architecture` as the kernel names it ("x86_64", "aarch64"), `features` as a probe does ("avx2",
+    "dotprod"). Without features, the common case with copies is assumed: AVX2 on x86-64, none on aarch64
+    without dotprod and i8mm.
     """
     have = {feature.lower() for feature in features}
     if architecture == "x86_64":

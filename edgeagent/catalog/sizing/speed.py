@@ -1,14 +1,14 @@
-"""How fast a model will answer on a device, foretold from two rates of the machine.
+"""Predicts how fast a model answers on a device, from two rates of the machine.
 
-Decoding reads every active weight once per step, so memory bandwidth bounds the steps per second;
-prefill multiplies each token with every parameter of the layers, so matrix throughput bounds that.
-On top come attention, which grows with the depth, and a fixed cost of each layer's small
-operations, which is what keeps tiny models from being as fast as their size promises.
+Decoding reads every active weight once per step, so memory bandwidth limits the steps per second; prefill
+multiplies each token with every parameter of the layers, so matrix throughput limits that. Attention,
+which grows with the depth, and a fixed cost of each layer's small operations come on top; the latter makes
+tiny models slower than their size suggests.
 
-The shares below were fitted on seven models of 53 to 303 MB with one thread of an AVX-512 server,
-November 2026, bandwidth and matrix products measured beside each; `scripts/benchmarks/speed.py`
-repeats it. Other processors reach other shares, but much the same ones with every model: what one model
-was measured at there, over what is foretold of it, is a factor for all others (`paced`).
+The shares below were fitted on seven models of 53 to 303 MB with one thread of an AVX-512 server, November
+2026, with bandwidth and matrix products measured beside each; `scripts/benchmarks/speed.py` repeats it.
+Other processors reach other shares, but nearly the same ones with every model: the ratio of measured to
+predicted speed of one model is a factor for all others (`paced`).
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from dataclasses import dataclass, field, replace
 from edgeagent.catalog.sizing.memory import kv_bytes_per_cell
 from edgeagent.catalog.sizing.model_shape import ModelShape
 
-# Of the bandwidth of plain reading, what decoding reaches on weights: 0.77 to 0.86.
+# The share of plain read bandwidth that decoding reaches on weights: 0.77 to 0.86.
 WEIGHTS_SHARE = 0.82
 # Norms, rotations, copies: 20 to 30 small operations a layer, 70 to 110 us together.
 LAYER_S = 90e-6
-# Of a float32 matrix product (BLAS), what products of many tokens reach by weight type: measured
+# The share of a float32 matrix product (BLAS) that products of many tokens reach by weight type: measured
 # 1.5 to 1.8 for Q4_0 and 1.5 for Q4_K (both repacked), 1.1 for F16 and Q8_0, 0.4 for Q4_1.
 PREFILL_SHARE = {
     "Q4_0": 1.6, "Q4_K": 1.4, "IQ4_NL": 1.4, "Q8_0": 1.1, "F16": 1.1, "BF16": 1.0, "F32": 1.0,
 }  # fmt: skip
 PREFILL_SHARE_OTHER = 0.4
-# The same for one token, where kernels cannot reuse a weight, and for a handful.
+# The same for one token, where kernels cannot reuse a weight, and for a few.
 DECODE_SHARE = 0.6
 BATCH_SHARE_OF_PREFILL = 0.5
-# Attention over the cells: 0.10 to 0.20 for one token in f16, less where it is unpacked first.
+# Attention over the cells: 0.10 to 0.20 for one token in f16, less where it must be unpacked first.
 ATTENTION_SHARE = {"f16": 0.13, "q8_0": 0.10, "q4_0": 0.08}
 ATTENTION_SHARE_PREFILL = {"f16": 0.3, "q8_0": 0.1, "q4_0": 0.08}
-# A smaller model is all layers' fixed cost, and lies in the caches: it sets no pace for others.
+# A smaller model is dominated by fixed costs and fits into the caches: its ratio does not apply to others.
 PACE_WEIGHTS_BYTES = 32_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a machine does, with the threads that the engine will have.
+    """The rates of a machine, with the threads that the engine will use.
 
-    `gflops`: 10^9 float32 operations a second of a matrix product. `batch_curve`: measured
-    T(k)/T(1), time of a step with k sequences over one with a single sequence; empty if not. The paces
-    are measured rates over those foretold, see `paced`; 1 where no model was measured.
+    `gflops`: 10^9 float32 operations per second of a matrix product. `batch_curve`: measured T(k)/T(1),
+    the time of a step with k sequences over one with a single sequence; empty if not measured. The paces
+    are measured rates over predicted ones, see `paced`; 1 if no model was measured.
     """
 
     bandwidth_bytes_per_s: float
@@ -64,10 +64,10 @@ def paced(
     prefill: float | None = None,
     n_prompt: int = 512,
 ) -> Rates:
-    """`rates` with the paces that make them foretell what `model` was measured at.
+    """`rates` with the paces that make them predict what was measured for `model`.
 
-    `decode` and `prefill` are tokens per second in f16, after `depth` tokens and of a prompt of `n_prompt`.
-    Without an effect for a model of less than `PACE_WEIGHTS_BYTES`.
+    `decode` and `prefill` are tokens per second in f16, after `depth` tokens and of a prompt of
+    `n_prompt`. No effect for a model of less than `PACE_WEIGHTS_BYTES`.
     """
     if model.weights_bytes < PACE_WEIGHTS_BYTES:
         return rates
@@ -82,7 +82,7 @@ def paced(
 def decode_step_s(
     model: ModelShape, rates: Rates, *, kv_type: str = "f16", depth: int = 512, n_seq: int = 1
 ) -> float:
-    """Seconds of one step of `n_seq` sequences that have `depth` tokens each behind them."""
+    """Seconds for one step of `n_seq` sequences that have `depth` tokens each."""
     flops = 2.0 * model.active_params
     reading = model.active_bytes / (rates.bandwidth_bytes_per_s * WEIGHTS_SHARE)
     computing = flops / (rates.gflops * 1e9 * DECODE_SHARE)
@@ -111,7 +111,7 @@ def prefill_tokens_per_s(
 ) -> float:
     """Prompt tokens per second over a prompt of `n_prompt` in full steps.
 
-    The output matrix runs once per prompt and is left out.
+    Ignores the output matrix, which runs once per prompt.
     """
     gflops = rates.gflops * 1e9
     layers = max(1, model.active_params - model.n_vocab * model.n_embd)
@@ -122,18 +122,18 @@ def prefill_tokens_per_s(
 
 
 def error_of(predicted: float, measured: float) -> float:
-    """Relative error of a prediction: 0.1 says that it was 10% above what was measured.
+    """Relative error of a prediction: 0.1 means that it was 10% above the measurement.
 
-    Raises: ValueError where nothing was measured.
+    Raises: ValueError if nothing was measured.
     """
     if measured <= 0:
-        raise ValueError(f"measured is {measured}, it must be above 0: measure first")
+        raise ValueError(f"measured is {measured}, but must be above 0: measure first")
     return predicted / measured - 1.0
 
 
 def _attention_s(model: ModelShape, rates: Rates, kv_type: str, depth: int) -> float:
-    """Seconds of attention for one token: each query head goes over all cells, also where several
-    share their keys, so it is computing more often than reading that takes the time."""
+    """Seconds of attention for one token: each query head visits all cells, even if several share their
+    keys, so the time goes mostly into computing, not reading."""
     flops = 2.0 * model.attention_width * depth
     computing = flops / (rates.gflops * 1e9 * ATTENTION_SHARE[kv_type])
     reading = depth * kv_bytes_per_cell(model, kv_type) / rates.bandwidth_bytes_per_s
@@ -141,7 +141,7 @@ def _attention_s(model: ModelShape, rates: Rates, kv_type: str, depth: int) -> f
 
 
 def _product_share(model: ModelShape) -> float:
-    """The mean of `PREFILL_SHARE` over the weights' types: times add, so the mean is harmonic."""
+    """The mean of `PREFILL_SHARE` over the weights' types, which is harmonic since times add up."""
     weights = model.layer_params_by_type or {model.embedding_type: 1.0}
     total = sum(weights.values())
     return total / sum(

@@ -1,1 +1,1 @@
-"""What this device is, what it can do, and how a model should be run on it. See README.md."""
+"""The device: its hardware, its measured speed, and the profile for running models on it. See README.md."""

@@ -1,6 +1,6 @@
-"""Accelerators: what is there, and which llama.cpp backend could drive it if built so.
+"""Accelerators: which ones exist, and which llama.cpp backend could use them if it were compiled in.
 
-Being listed here is not a promise: a build without the backend runs on the processor.
+An accelerator in this list may still be unused: a build without the backend runs on the processor.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NPU_DRIVERS = frozenset({"RKNPU", "rknpu", "rocket"})
 class Accelerator(msgspec.Struct, frozen=True):
     """`kind`: gpu or npu. `driver` is the kernel's. `backend` None: llama.cpp has none for it.
 
-    `is_memory_shared` means that what it uses comes out of the same RAM; None: not known.
+    `is_memory_shared`: its memory is part of the RAM; None: unknown.
     """
 
     name: str
@@ -68,7 +68,7 @@ def _render_nodes(tree: SystemFiles) -> list[Accelerator]:
             found.append(Accelerator("Rockchip NPU", "npu", driver, None, node, True))
             continue
         backend: Backend | None = "vulkan" if driver in _VULKAN_DRIVERS else None
-        # i915 and xe also drive cards with memory of their own; boot_vga cannot tell them apart.
+        # i915 and xe also drive cards with dedicated memory; boot_vga does not distinguish them.
         is_shared = True if driver in ("v3d", "panfrost", "panthor", "msm") else None
         found.append(Accelerator(f"{driver} GPU", "gpu", driver, backend, node, is_shared))
     return found

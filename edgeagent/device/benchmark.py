@@ -1,7 +1,7 @@
-"""Measuring this device: its memory, its arithmetic, its disk, then a real model. Under 20 seconds.
+"""Measures this device: memory, arithmetic, disk, and a real model. Takes less than 20 seconds.
 
-Both halves run in processes of their own and are kept in the state directory under a fingerprint of
-hardware and libraries; another kernel, another llama.cpp, another core count means measuring anew.
+Both parts run in processes of their own. Results are stored in the state directory under a fingerprint of
+hardware and libraries; another kernel, llama.cpp or core count requires a new measurement.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Progress = Callable[[str, float], None]
 
 @dataclasses.dataclass(eq=False)
 class StopSignal:
-    """Lets another thread end a measurement: its child process is killed."""
+    """Lets another thread stop a measurement by killing its child process."""
 
     is_set: bool = False
     _process: subprocess.Popen[str] | None = None
@@ -61,16 +61,15 @@ class DeviceBenchmark:
         self._key = fingerprint(device, _versions())
 
     def kept(self) -> Measurement | None:
-        """What was measured before, if it still holds."""
+        """The stored measurement, if it is still valid."""
         return self._store.load(self._key)
 
     def run(
         self, model: Path | None, progress: Progress, stop: StopSignal | None = None
     ) -> Measurement:
-        """Measure and keep the result; blocks for up to about 20 s.
+        """Measure and store the result; blocks for up to about 20 s.
 
-        `progress` gets what is being done and the share that is done. A measurement that was stopped
-        is not kept.
+        `progress` gets the current part and the share that is done. A stopped measurement is not stored.
         """
         stop = stop or StopSignal()
         machine = measure(
@@ -84,7 +83,7 @@ class DeviceBenchmark:
             found = self._model(model, progress, stop)
         measurement = msgspec.structs.replace(machine, model=found)
         if not stop.is_set:
-            with contextlib.suppress(OSError):  # the figures are still worth showing
+            with contextlib.suppress(OSError):  # the result can still be shown
                 self._store.save(self._key, measurement)
             progress("done", 1.0)
         return measurement

@@ -1,4 +1,4 @@
-"""The board: what the firmware says this machine is."""
+"""The board: what the firmware says about this machine."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from edgeagent.device.system_files import SystemFiles
 
 _DEVICE_TREES = ("/proc/device-tree", "/sys/firmware/devicetree/base")
 _DMI = "/sys/class/dmi/id"
-# What firmware vendors ship when nobody filled the form in.
+# Placeholders of firmware vendors.
 _PLACEHOLDERS = frozenset(
     {"", "default string", "system product name", "system manufacturer", "to be filled by o.e.m."}
 )
 
 
 class Board(msgspec.Struct, frozen=True):
-    """`model` and `compatible` are the device tree's (ARM), `vendor` and `product` DMI's (PC)."""
+    """`model` and `compatible` are from the device tree (ARM), `vendor` and `product` from DMI (PC)."""
 
     model: str | None = None
     compatible: tuple[str, ...] = ()
@@ -24,13 +24,13 @@ class Board(msgspec.Struct, frozen=True):
 
     @property
     def label(self) -> str | None:
-        """One name for people: the model, else vendor and product."""
+        """A name for people: the model, else vendor and product."""
         names = [name for name in (self.vendor, self.product) if name]
         return self.model or (" ".join(names) or None)
 
     @property
     def search_text(self) -> str:
-        """Everything a profile's board rule is searched in, in lower case."""
+        """The text that a profile's board rule searches, in lower case."""
         names = (self.model, *self.compatible, self.vendor, self.product)
         return "\n".join(name for name in names if name).lower()
 

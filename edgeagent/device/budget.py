@@ -10,10 +10,10 @@ from edgeagent.device.capacity import HasCapacity
 
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 
-# Where the kernel does not tell its RAM, a budget that the smallest supported board has too.
+# If the RAM size is unknown: a budget that even the smallest supported board has.
 _UNKNOWN_RAM_BYTES = 256 * 1024 * 1024
 
-# MemAvailable is the kernel's estimate; page tables, buffers and Python itself grow beside a model.
+# MemAvailable is an estimate by the kernel; page tables, buffers and Python itself grow with a model.
 _AVAILABLE_SHARE = 0.95
 
 
@@ -33,7 +33,7 @@ class HasMemoryShare(Protocol):
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """`n_bytes` is the least of `bounds`, (name, bytes) pairs; `bound_by` names it."""
+    """`n_bytes` is the smallest of `bounds`, (name, bytes) pairs; `bound_by` names it."""
 
     n_bytes: int
     bound_by: str
@@ -48,16 +48,16 @@ class Budget(msgspec.Struct, frozen=True):
 def budget(profile: HasMemoryShare, target: HasCapacity) -> Budget:
     """The budget of `profile` on `target`, with the arithmetic.
 
-    The least of three bounds, never below 0:
-    - share: `ram_share` of usable RAM. Usable is the machine's RAM or the control group's limit,
-      whichever is less, on any level: a 1 GiB container on a 256 GiB host has 1 GiB.
-    - reserve: usable RAM less `ram_reserved_bytes` for the system and other programs.
-    - available: what could be allocated at this moment without swapping, less 5%. It counts what
-      other programs hold now, so ask before our own workers have loaded anything; what they hold
-      would be subtracted from their own budget.
+    The smallest of three bounds, never below 0:
+      - share: `ram_share` of usable RAM. Usable is the machine's RAM or the control group's limit,
+        whichever is smaller, on any level: a 1 GiB container on a 256 GiB host has 1 GiB.
+      - reserve: usable RAM minus `ram_reserved_bytes` for the system and other programs.
+      - available: what can be allocated now without swapping, minus 5%. It subtracts what other programs
+        use now, so compute it before our own workers have loaded anything; otherwise their memory would be
+        subtracted from their own budget.
 
-    Swap counts nowhere (see `memory.Memory`). Nor does GPU memory: where it is shared it is this
-    same RAM, and where it is not, the engine counts it itself.
+    Swap does not count (see `memory.Memory`), nor does GPU memory: shared memory is this same RAM, and
+    dedicated memory is counted by the engine.
     """
     capacity = target.capacity
     usable = capacity.ram_usable_bytes

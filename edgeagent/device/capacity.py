@@ -1,4 +1,4 @@
-"""Capacity: the few numbers of a machine that a profile is resolved by, probed or published."""
+"""Capacity: the few numbers of a machine, probed or published, from which a profile is resolved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """Cores and RAM that we may use; RAM None where unknown.
+    """Cores and RAM that we may use; RAM is None if unknown.
 
     `n_threads_max` counts whole threads within affinity and quota; `n_performance_cores` and
     `n_physical_cores` count physical cores among the usable CPUs, before any quota.
@@ -22,7 +22,7 @@ class Capacity(msgspec.Struct, frozen=True):
 
 
 class HasCapacity(Protocol):
-    """A probed `Device` or a published `Reference`."""
+    """A probed `Device` or a published `ReferenceMachine`."""
 
     @property
     def capacity(self) -> Capacity: ...

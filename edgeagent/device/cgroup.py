@@ -1,7 +1,7 @@
-"""The control groups this process lives in: what they allow of memory and processors.
+"""The control groups of this process: their limits on memory and processors.
 
-A limit set on any ancestor binds, so every file is read along the whole path from the process's own
-group up to the top of what is mounted.
+A limit on any ancestor applies, so every file is read along the whole path from the process's own group up
+to the top of what is mounted.
 
 Source: cgroups(7); https://docs.kernel.org/admin-guide/cgroup-v2.html
 """
@@ -28,12 +28,12 @@ class CgroupHierarchy(msgspec.Struct, frozen=True):
 
 
 class CgroupLimits(msgspec.Struct, frozen=True):
-    """What the control groups allow; None where they do not say.
+    """The limits of the control groups; None if there is none.
 
-    `memory_limit_bytes` is the least of the hard limits and, in version 2, of `memory.high`,
-    above which the kernel stalls the group until it has given memory back. `memory_free_bytes`
-    is the room left below it, counting inactive file pages as free because they are reclaimed
-    before anything is killed. `cpu_quota_cores` is quota over period: 1.5 is one core and a half.
+    `memory_limit_bytes` is the smallest of the hard limits and, in version 2, of `memory.high`, above
+    which the kernel stalls the group until it has freed memory. `memory_free_bytes` is the room left below
+    it, counting inactive file pages as free because they are reclaimed before anything is killed.
+    `cpu_quota_cores` is quota over period: 1.5 is one and a half cores.
     """
 
     version: int | None = None
@@ -47,7 +47,7 @@ class CgroupLimits(msgspec.Struct, frozen=True):
 class Mount(msgspec.Struct, frozen=True):
     """One line of /proc/self/mountinfo. `root` is the part of the filesystem that is mounted.
 
-    `options` are the filesystem's own; a mount point may be read-only over a writable one.
+    `options` are the filesystem's own; a read-only mount point may be on a writable filesystem.
     """
 
     device: str
@@ -83,7 +83,7 @@ def read_mounts(tree: SystemFiles) -> list[Mount]:
 
 
 def read_limits(tree: SystemFiles, mounts: list[Mount]) -> CgroupLimits:
-    """What the control groups of this process allow, version 1, 2 or the hybrid of both."""
+    """The limits of this process's control groups, version 1, 2 or the hybrid of both."""
     memory = find_hierarchy(tree, mounts, "memory")
     cpu = find_hierarchy(tree, mounts, "cpu")
     cpuset = find_hierarchy(tree, mounts, "cpuset")
@@ -101,8 +101,8 @@ def read_limits(tree: SystemFiles, mounts: list[Mount]) -> CgroupLimits:
 def find_hierarchy(
     tree: SystemFiles, mounts: list[Mount], controller: str
 ) -> CgroupHierarchy | None:
-    """The hierarchy that holds `controller` for this process; version 1 wins where both exist,
-    because a controller bound to a version 1 hierarchy is absent from version 2."""
+    """The hierarchy with `controller` for this process; version 1 takes precedence, because a controller
+    bound to a version 1 hierarchy is missing from version 2."""
     groups: dict[str, str] = {}
     for line in tree.lines("/proc/self/cgroup"):
         _, _, rest = line.partition(":")
@@ -126,7 +126,7 @@ def _folders(mount: Mount, group: str) -> tuple[str, ...]:
     """
     path, top = PurePosixPath(group), PurePosixPath(mount.root)
     inside = path.relative_to(top) if path.is_relative_to(top) else PurePosixPath()
-    # "/../.." names a group outside our namespace: nothing of it is visible below the mount.
+    # "/../.." names a group outside our namespace, which is not visible below the mount.
     parts = () if ".." in inside.parts else inside.parts
     folders = [mount.point.rstrip("/")]
     for part in parts:
@@ -199,7 +199,7 @@ def _quota(tree: SystemFiles, hierarchy: CgroupHierarchy | None) -> float | None
 
 
 def _cpus(tree: SystemFiles, hierarchy: CgroupHierarchy | None) -> frozenset[int] | None:
-    """Our own group's effective set already includes what its ancestors took away."""
+    """The effective set of our own group, which already excludes what its ancestors exclude."""
     if hierarchy is None:
         return None
     for name in ("cpuset.cpus.effective", "cpuset.effective_cpus", "cpuset.cpus"):

@@ -1,8 +1,7 @@
-"""Settings for the device they find themselves on: the probe picks a profile, the profile is a layer.
+"""Settings for this device: the probe chooses a profile, and the profile is a layer of the settings.
 
-A profile sets threads, context, KV type, sequences, batch, latency target and memory budget. User
-profiles are TOML files in /etc/edgeagent/profiles and in `profiles` of the state directory; bundles
-bring theirs.
+A profile sets threads, context, KV type, sequences, batch, latency target and memory budget. User profiles
+are TOML files in /etc/edgeagent/profiles and in `profiles` of the state directory; bundles add theirs.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ SYSTEM_PROFILES = Path("/etc/edgeagent/profiles")
 
 @dataclass(frozen=True)
 class Configuration:
-    """Everything that is known before any part is built. `reason` says why this profile."""
+    """Everything that is known before any part is created. `reason`: why this profile was chosen."""
 
     resolved: ResolvedSettings
     device: Device
@@ -60,6 +59,6 @@ def configure(
 
 
 def profile_folders(settings: Settings) -> tuple[Path, ...]:
-    """Where user profiles are looked for, the strongest last."""
+    """The folders of user profiles; later ones take precedence."""
     bundled = settings.bundles_dir / "profiles"
     return (bundled, SYSTEM_PROFILES, settings.state_dir / "profiles")

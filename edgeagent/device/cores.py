@@ -1,4 +1,4 @@
-"""Cores: how many there are, of which kind, and how many of them are ours to use."""
+"""Cores: how many there are, of which kind, and how many this process may use."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from edgeagent.device.system_files import SystemFiles, parse_cpulist, parse_fiel
 
 _BASE = "/sys/devices/system/cpu"
 
-# Below this part of the strongest core's figure a core counts as an efficiency core. It lies
+# A core below this share of the fastest core's value counts as an efficiency core. The value is
 # between an A55 beside an A76 (0.52 of its capacity on an RK3588) and the middle cores of
-# three-cluster chips (0.7 and up); favoured cores of one kind differ by a few percent only.
+# three-cluster chips (0.7 and up); favoured cores of one kind differ by only a few percent.
 _CAPACITY_SHARE = 0.6
 _FREQUENCY_SHARE = 0.8
 
@@ -24,14 +24,13 @@ _HYBRID = ("/sys/devices", "/sys/bus/event_source/devices")
 
 
 class Cores(msgspec.Struct, frozen=True):
-    """CPU numbers are the kernel's; counts of cores are physical ones unless they say CPUs.
+    """CPU numbers are the kernel's; counts of cores are physical cores unless they say CPUs.
 
-    `usable_cpus`: online, in our affinity mask and in our cpuset. `cpu_quota_cores`: share of
-    time by control group, 1.5 for one and a half cores. `n_cores_usable`: the lesser of usable
-    CPUs and quota, fractional when the quota is. `n_threads_max`: whole threads that can run
-    without being stopped by the quota in every period (1.5 gives 1: with two threads both would
-    stand still for the last quarter of each 100 ms), never below 1. `split_by` says how the
-    kinds were told apart; None means that all cores are alike.
+    `usable_cpus`: online, in our affinity mask and in our cpuset. `cpu_quota_cores`: share of time by
+    control group, 1.5 for one and a half cores. `n_cores_usable`: the smaller of usable CPUs and quota,
+    fractional if the quota is. `n_threads_max`: whole threads that can run without being stopped by the
+    quota in every period (1.5 gives 1: two threads would both be stopped for the last quarter of each 100
+    ms), never below 1. `split_by`: how the kinds of cores were distinguished; None: all cores are alike.
     """
 
     performance_cpus: tuple[int, ...] = ()
@@ -50,7 +49,7 @@ class Cores(msgspec.Struct, frozen=True):
 
 
 def read_cores(tree: SystemFiles, processors: list[CpuInfoEntry], limits: CgroupLimits) -> Cores:
-    """The cores of the machine and which of them this process may use."""
+    """The cores of the machine, and those that this process may use."""
     online = _online(tree, processors)
     usable = _usable(tree, online, limits)
     siblings = {cpu: _siblings(tree, cpu) for cpu in online}
@@ -90,13 +89,13 @@ def _usable(tree: SystemFiles, online: frozenset[int], limits: CgroupLimits) -> 
         allowed = frozenset(os.sched_getaffinity(0))
     usable = online
     for mask in (allowed, limits.cpus):
-        # An empty intersection means that the two sources number differently: ignore the mask.
+        # An empty intersection means that the two sources use different numbers: ignore the mask.
         usable = (usable & mask) or usable if mask else usable
     return usable
 
 
 def _siblings(tree: SystemFiles, cpu: int) -> frozenset[int]:
-    """The CPUs on the same core, itself included."""
+    """The CPUs on the same core, including this one."""
     for name in ("core_cpus_list", "thread_siblings_list"):
         group = parse_cpulist(tree.text(f"{_BASE}/cpu{cpu}/topology/{name}"))
         if group:
@@ -111,10 +110,12 @@ def _count(cpus: frozenset[int], siblings: dict[int, frozenset[int]]) -> int:
 def _performance(
     tree: SystemFiles, online: frozenset[int], processors: list[CpuInfoEntry]
 ) -> tuple[frozenset[int], str | None]:
-    """The performance cores, and what told them apart (None: all cores are alike).
+    """The performance cores, and how they were distinguished (None: all cores are alike).
 
-    1. Intel's hybrid PMUs name their CPUs. 2. cpu_capacity, the scheduler's own view. 3. ARM part
-    ids, where one design is known as a little core. 4. maximum frequency, the weakest sign.
+    1. Intel's hybrid PMUs list their CPUs
+    2. cpu_capacity, the scheduler's own view
+    3. ARM part ids, if one design is a known efficiency core
+    4. maximum frequency, the weakest sign
     """
     for base in _HYBRID:
         big = parse_cpulist(tree.text(f"{base}/cpu_core/cpus"))
@@ -135,7 +136,7 @@ def _performance(
 
 
 def _above(figures: dict[int, int | None], share: float) -> frozenset[int] | None:
-    """CPUs at or above `share` of the largest figure; None when a figure is missing."""
+    """CPUs at or above `share` of the largest value; None if a value is missing."""
     known = {cpu: value for cpu, value in figures.items() if value}
     if not known or len(known) < len(figures):
         return None
@@ -144,5 +145,5 @@ def _above(figures: dict[int, int | None], share: float) -> frozenset[int] | Non
 
 
 def _frequency(tree: SystemFiles, cpu: int) -> int | None:
-    """The maximum frequency in kHz that the hardware allows, whatever is set now."""
+    """The maximum frequency in kHz that the hardware allows, regardless of current settings."""
     return tree.number(f"{_BASE}/cpu{cpu}/cpufreq/cpuinfo_max_freq")

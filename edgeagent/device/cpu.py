@@ -6,8 +6,8 @@ import msgspec
 
 from edgeagent.device.system_files import SystemFiles, parse_int
 
-# Names that llama.cpp's kernels are chosen by, and the flags of /proc/cpuinfo that must all be
-# present. Source: arch/arm64/kernel/cpuinfo.c and arch/x86/include/asm/cpufeatures.h
+# Features that select llama.cpp's kernels, and the flags of /proc/cpuinfo that they require.
+# Source: arch/arm64/kernel/cpuinfo.c and arch/x86/include/asm/cpufeatures.h
 _FEATURES: dict[str, frozenset[str]] = {
     "neon": frozenset({"asimd"}),
     "dotprod": frozenset({"asimddp"}),
@@ -77,7 +77,7 @@ _SUFFIXES = {"K": 1024, "M": 1024**2, "G": 1024**3}
 
 
 class CpuInfoEntry(msgspec.Struct, frozen=True):
-    """One paragraph of /proc/cpuinfo. `part` is the core's design where the kernel names one."""
+    """One paragraph of /proc/cpuinfo. `part` is the core's design, if the kernel names it."""
 
     cpu: int
     model: str | None
@@ -86,8 +86,8 @@ class CpuInfoEntry(msgspec.Struct, frozen=True):
 
 
 class Cpu(msgspec.Struct, frozen=True):
-    """`model` reads "Intel(R) N100" or "4x Cortex-A76 + 4x Cortex-A55". `features` are those that
-    every core has, since a thread may run on any of them. `llc_bytes`: largest cache of CPU 0."""
+    """`model` is, for example, "Intel(R) N100" or "4x Cortex-A76 + 4x Cortex-A55". `features` are common
+    to all cores, since a thread may run on any of them. `llc_bytes`: largest cache of CPU 0."""
 
     model: str | None = None
     features: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ class Cpu(msgspec.Struct, frozen=True):
 
 
 def read_processors(tree: SystemFiles) -> list[CpuInfoEntry]:
-    """The processors that /proc/cpuinfo lists, in its order."""
+    """The processors in /proc/cpuinfo, in order."""
     text = tree.text("/proc/cpuinfo") or ""
     processors = []
     for paragraph in text.split("\n\n"):
@@ -137,7 +137,7 @@ def read_cpu(tree: SystemFiles, processors: list[CpuInfoEntry]) -> Cpu:
 def _model(processors: list[CpuInfoEntry]) -> str | None:
     parts = [processor.part for processor in processors if processor.part]
     if parts:
-        # Biggest first: the later designs have the larger part names within a board's pair.
+        # Largest part name first: within a board's pair, the faster design has the larger one.
         unique = sorted(set(parts), key=lambda part: (part in EFFICIENCY_PARTS, part))
         return " + ".join(f"{parts.count(part)}x {part}" for part in unique)
     return next((processor.model for processor in processors if processor.model), None)

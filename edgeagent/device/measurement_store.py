@@ -1,4 +1,4 @@
-"""Stored measurements: one JSON file in the state directory, keyed by what makes them stale."""
+"""Stored measurements: one JSON file in the state directory, keyed by a fingerprint of the device."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ logger = logging.getLogger(__name__)
 FILE_NAME = "measurements.json"
 _MAX_KEPT = 8
 _MAX_FILE_BYTES = 1024 * 1024
-_SCHEME = 1  # raise it when a measure changes its meaning
+_SCHEME = 1  # increase when the meaning of a value changes
 _RAM_STEP_BYTES = 256 * 1024 * 1024
 
 
 def fingerprint(device: Device, versions: Mapping[str, str]) -> str:
-    """sha256 in hexadecimal of what a measurement depends on; another value means measure anew.
+    """SHA-256, in hexadecimal, of everything that a measurement depends on; if it changes, measure again.
 
-    In: the processor and its instruction sets; which CPUs we may use, their kinds and the quota;
-    usable RAM in steps of 256 MiB, as MemTotal moves by a few pages from kernel to kernel; page
-    size; the kernel's first two numbers, since schedulers and mitigations change with those while
-    security updates come monthly; the kind of storage; and `versions` of the libraries that
-    compute, as name to version.
+    Included: the processor and its instruction sets; the usable CPUs, their kinds and the quota; usable
+    RAM in steps of 256 MiB, since MemTotal differs by a few pages between kernels; page size; the kernel's
+    first two version numbers, since schedulers and mitigations change with those, while security updates
+    come monthly; the kind of storage; and `versions` of the computing libraries, as name to version.
 
-    Out: heat, battery, load and free memory, which change by the minute. A throttled machine
-    should be measured again, not taken for another one.
+    Not included: heat, battery, load and free memory, which change by the minute. A throttled machine
+    should be measured again, but is not a different machine.
     """
     kernel = (device.system.kernel or "").split("-")[0].split(".")[:2]
     facts = {
@@ -56,7 +55,7 @@ def fingerprint(device: Device, versions: Mapping[str, str]) -> str:
 class MeasurementStore:
     """Measurements in `directory`/measurements.json; keeps the 8 newest.
 
-    Holds nothing open. Two processes that save at once do not damage the file: the later one wins.
+    Keeps no file open. Two processes that save at once do not damage the file: the later one wins.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -67,9 +66,9 @@ class MeasurementStore:
         return self._read().get(key)
 
     def save(self, key: str, measurement: Measurement) -> None:
-        """Store atomically: after a power cut the file is the old one or the new one.
+        """Store atomically: after a power cut the file is either the old one or the new one.
 
-        Raises: OSError when the directory cannot be made or written.
+        Raises: OSError if the directory cannot be created or written.
         """
         kept = {**self._read(), key: measurement}
         newest = sorted(kept, key=lambda k: (k == key, kept[k].measured_utc_ms))[-_MAX_KEPT:]
@@ -95,7 +94,7 @@ class MeasurementStore:
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError) as error:
-            # Measuring again costs seconds; refusing to start over a cache would cost the service.
+            # Measuring again takes seconds; a damaged cache must not keep the service from starting.
             logger.warning("measurements_unreadable path=%s error=%s", self.path, error)
             return {}
 

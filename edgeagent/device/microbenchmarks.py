@@ -1,11 +1,11 @@
-"""Measures: memory bandwidth, matrix products and disk reads, in a process of their own.
+"""Microbenchmarks: memory bandwidth, matrix products and disk reads, each in a child process.
 
-numpy is imported only inside `python -m edgeagent.device.microbenchmarks`, so a daemon that measures never
-holds numpy or its BLAS threads. The child prints one JSON object per line: progress, then a result.
+numpy is imported only in `python -m edgeagent.device.microbenchmarks`, so a measuring daemon never loads
+numpy or its BLAS threads. The child prints one JSON object per line: progress, then a result.
 
-Decoding reads every weight once per token, so bandwidth bounds tokens per second; prefill is a
-matrix product, so GEMM bounds the time to the first token. llama.cpp's decode was measured at 77 to
-86% of the bandwidth found this way (2 cores of a Zen 4 server, 2026).
+Decoding reads every weight once per token, so bandwidth limits tokens per second; prefill is a matrix
+product, so GEMM limits the time to the first token. llama.cpp's decode reaches 77 to 86% of the bandwidth
+measured here (2 cores of a Zen 4 server, 2026).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from edgeagent.types.measurement import ModelMeasurement
 from edgeagent.worker import spawn
 
 Progress = Callable[[str, float], None]
-"""Called with what is being measured and the share done so far, 0 to 1."""
+"""Called with the current measurement and the share that is done, 0 to 1."""
 
 _MIB = 1024 * 1024
 _DEFAULT_LIMIT_S = 6.0
-_SHARE_SECONDS = 0.35  # of measuring, for each thread count of each kind
+_SHARE_SECONDS = 0.35  # of the measuring time, for each thread count of each kind
 _LLC_UNKNOWN_BYTES = 8 * _MIB
 _BUFFER_MAX_BYTES = 512 * _MIB
 _BUFFER_MIN_BYTES = 32 * _MIB
@@ -38,19 +38,19 @@ _GEMM_SIZE = 768  # 3 matrices of 2.25 MiB: beyond L2, and 0.1 s a product on th
 
 
 class MeasuredRate(msgspec.Struct, frozen=True):
-    """One figure at one thread count."""
+    """One value at one thread count."""
 
     n_threads: int
     value: float
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """What this machine did. Rates are the best of several passes, 10^9 per second.
+    """The measured rates of this machine, each the best of several passes, in 10^9 per second.
 
-    `memory_gb_per_s`: reading a buffer far larger than the caches. `gemm_gflop_per_s`: float32
-    matrix products, by numpy's BLAS. `disk_read_mb_per_s` (10^6): sequential, cache dropped.
-    `model` is how fast a real model ran, where one was at hand. `notes` says what is missing because
-    the time ran out or the child failed.
+    `memory_gb_per_s`: reading a buffer far larger than the caches. `gemm_gflop_per_s`: float32 matrix
+    products with numpy's BLAS. `disk_read_mb_per_s` (10^6): sequential, cache dropped. `model`: the speed
+    of a real model, if there was one. `notes`: what is missing because the time ran out or the child
+    failed.
     """
 
     measured_utc_ms: int
@@ -64,12 +64,12 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def best_memory_gb_per_s(self) -> float | None:
-        """The highest bandwidth of any thread count."""
+        """The highest bandwidth at any thread count."""
         return max((rate.value for rate in self.memory_gb_per_s), default=None)
 
     @property
     def best_gemm_gflop_per_s(self) -> float | None:
-        """The highest rate of any thread count."""
+        """The highest rate at any thread count."""
         return max((rate.value for rate in self.gemm_gflop_per_s), default=None)
 
 
@@ -83,7 +83,7 @@ class OutputLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def thread_counts(device: Device) -> tuple[int, ...]:
-    """The counts worth measuring: 1, powers of two, all performance cores, all usable ones."""
+    """The thread counts to measure: 1, powers of two, all performance cores, all usable cores."""
     cores = device.cores
     most = cores.n_threads_max
     wanted = {1, cores.n_performance_usable, cores.n_physical_usable, most}
@@ -107,15 +107,15 @@ def measure(
 ) -> Measurement:
     """Measure bandwidth and matrix products at several thread counts, and reads of `file`.
 
-    Blocks for at most about `limit_s` seconds: call it from a thread. What does not fit into the
-    time is left out and noted. `file` should be a large one on the disk in question, such as a
-    model. Run it while the machine is otherwise idle; nothing here can tell.
+    Blocks for at most about `limit_s` seconds: call it from a thread. What does not fit into the time is
+    left out and noted. `file` should be a large file on the relevant disk, such as a model. Run it while
+    the machine is otherwise idle; this function cannot detect load.
     """
     start = time.monotonic()
     size = buffer_bytes(device)
     counts = thread_counts(device)
-    # One child for all of memory; one each for BLAS, which fixes its threads when it is loaded.
-    # The count that a profile would choose comes first, should the time not suffice for all.
+    # One child for all memory measurements; one each for BLAS, whose thread count is fixed when it is loaded.
+    # The count that a profile would choose comes first, in case the time does not suffice for all.
     first = max(1, min(device.cores.n_performance_usable, counts[-1]))
     tasks = [("memory", counts)]
     tasks += [("gemm", (n,)) for n in sorted(counts, key=lambda n: (n != first, n))]
@@ -152,15 +152,15 @@ def _scaled(progress: Progress | None, done: int, total: int) -> Progress:
 def _child(
     kind: str, counts: tuple[int, ...], size: int, left_s: float, progress: Progress
 ) -> tuple[list[MeasuredRate], str]:
-    """Run one child; its rates in the order of `counts`, and why some are missing.
+    """Run one child; returns its rates in the order of `counts`, and why some are missing.
 
-    Never raises for the child's sake.
+    Does not raise if the child fails.
     """
     if left_s < _SHARE_SECONDS:
         return [], "left out, the time limit was reached"
     listed = ",".join(str(n) for n in counts)
     rates: list[MeasuredRate] = []
-    error = "the measuring process ended early, by the time limit or by a signal"
+    error = "the measuring process ended early, because of the time limit or a signal"
     try:
         with spawn.start(
             __spec__.name,
@@ -170,7 +170,7 @@ def _child(
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         ) as child:
-            # A stuck child is ended by the timer, which ends the loop below with its output.
+            # The timer kills a stuck child, whose output then ends, and with it the loop below.
             timer = threading.Timer(left_s, child.kill)
             timer.name = "measure-timeout"
             timer.start()
@@ -184,10 +184,10 @@ def _child(
                     error = line.error or error
                     progress(f"{kind}, {line.n_threads} thread(s)", share)
             finally:
-                child.kill()  # done already, or talking nonsense: do not wait for the rest
+                child.kill()  # done already, or invalid output: do not wait for the rest
                 timer.cancel()
                 timer.join()
-    except (OSError, ValueError, msgspec.MsgspecError) as failure:  # a line that is not ours
+    except (OSError, ValueError, msgspec.MsgspecError) as failure:  # invalid output
         error = f"the measuring process failed: {failure}"
     return rates, error
 
@@ -195,8 +195,8 @@ def _child(
 def read_rate(path: Path, *, limit_s: float = 1.0, max_bytes: int = 256 * _MIB) -> float | None:
     """Sequential read of a file in MB/s (10^6), from the disk rather than the page cache.
 
-    The file's cached pages are dropped first. The kernel keeps pages that are dirty or mapped by
-    another process, so a model that is loaded now reads too fast. None if it cannot be read.
+    The file's cached pages are dropped first. The kernel keeps pages that are dirty or mapped by another
+    process, so the result is too high for a loaded model. None if the file cannot be read.
     """
     buffer = memoryview(bytearray(4 * _MIB))
     try:
@@ -219,14 +219,16 @@ def read_rate(path: Path, *, limit_s: float = 1.0, max_bytes: int = 256 * _MIB) 
 def memory_rate(n_threads: int, size: int, seconds: float, tick: Callable[[float], None]) -> float:
     """Bytes read per second by `n_threads` threads over one buffer of `size` bytes, in GB/s.
 
-    The best of the passes that fit into `seconds`. A maximum reads without writing, and numpy lets
-    go of the interpreter lock meanwhile, so threads run side by side.
+    The best of the passes that fit into `seconds`. `max` reads without writing, and numpy releases the
+    interpreter lock meanwhile, so threads run in parallel.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     import numpy as np
 
-    data = np.ones(size // 4, dtype=np.float32)  # ones: untouched zero pages would all be one page
+    data = np.ones(
+        size // 4, dtype=np.float32
+    )  # ones: untouched zero pages would all map to one page
     parts = np.array_split(data, n_threads)
     best = 0.0
     start = time.perf_counter()
@@ -240,7 +242,7 @@ def memory_rate(n_threads: int, size: int, seconds: float, tick: Callable[[float
 
 
 def gemm_rate(seconds: float, tick: Callable[[float], None]) -> float:
-    """float32 [768, 768] products per second as GFLOP/s, the best that fits into `seconds`.
+    """float32 [768, 768] matrix products in GFLOP/s, the best that fits into `seconds`.
 
     The thread count is BLAS's own, set before numpy was loaded.
     """
@@ -248,7 +250,7 @@ def gemm_rate(seconds: float, tick: Callable[[float], None]) -> float:
 
     left = np.full((_GEMM_SIZE, _GEMM_SIZE), 0.5, dtype=np.float32)
     right = np.full((_GEMM_SIZE, _GEMM_SIZE), 0.25, dtype=np.float32)
-    out = left @ right  # starts the BLAS threads and takes its memory
+    out = left @ right  # starts the BLAS threads and allocates memory
     best = 0.0
     start = time.perf_counter()
     while (elapsed := time.perf_counter() - start) < seconds or not best:
@@ -260,9 +262,9 @@ def gemm_rate(seconds: float, tick: Callable[[float], None]) -> float:
 
 
 def main(arguments: list[str]) -> int:
-    """The child: `memory|gemm 1,2,4 buffer_bytes`, JSON lines on standard output.
+    """The child process: `memory|gemm 1,2,4 buffer_bytes`, JSON lines on standard output.
 
-    With several counts, gemm would run them all with the first: BLAS reads it once.
+    gemm takes one count only, since BLAS reads its thread count once.
     """
     kind, size = arguments[0], int(arguments[2])
     counts = [int(text) for text in arguments[1].split(",")]
@@ -284,7 +286,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _ticker(n_threads: int) -> Callable[[float], None]:
-    """Prints every further fifth that is done; more lines would disturb the measure."""
+    """Prints progress after every fifth of the work; more lines would disturb the measurement."""
     reported = 0.0
 
     def tick(share: float) -> None:

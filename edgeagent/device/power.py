@@ -9,14 +9,14 @@ import msgspec
 from edgeagent.device.system_files import SystemFiles
 
 _BASE = "/sys/class/power_supply"
-# Everything the kernel calls a supply from outside. Source: power_supply_sysfs.c
+# The kernel's types of external supply. Source: power_supply_sysfs.c
 _OUTSIDE = frozenset(
     {"Mains", "UPS", "USB", "USB_C", "USB_PD", "USB_PD_DRP", "USB_DCP", "USB_CDP", "Wireless"}
 )
 
 
 class Power(msgspec.Struct, frozen=True):
-    """`source` None: the kernel lists no supply, which is usual for boards and servers on mains.
+    """`source` None: the kernel lists no supply, which is usual for boards and servers on mains power.
 
     `battery_percent` is the charge of the first system battery, 0 to 100.
     """
@@ -27,7 +27,7 @@ class Power(msgspec.Struct, frozen=True):
 
 
 def read_power(tree: SystemFiles) -> Power:
-    """What feeds the machine now; batteries of mice and headsets (scope Device) do not count."""
+    """The current power source; batteries of mice and headsets (scope Device) do not count."""
     batteries: list[str] = []
     is_fed = False
     for name in tree.names(_BASE):
@@ -40,7 +40,7 @@ def read_power(tree: SystemFiles) -> Power:
     if not batteries:
         return Power(source="mains" if is_fed else None)
     percent = tree.number(f"{batteries[0]}/capacity")
-    # A charger without a driver of its own still shows in the battery's status.
+    # A charger without a driver is still visible in the battery's status.
     statuses = {tree.text(f"{base}/status") for base in batteries}
     is_draining = "Discharging" in statuses and not is_fed
     is_known = is_fed or is_draining or bool(statuses & {"Charging", "Full", "Not charging"})

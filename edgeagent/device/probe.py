@@ -1,4 +1,4 @@
-"""The probe: everything that can be known about this device by reading, in a few milliseconds."""
+"""The probe: everything about this device that can be found out by reading files, in a few milliseconds."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from edgeagent.device.thermal import Thermal, read_thermal
 
 
 class Device(msgspec.Struct, frozen=True):
-    """What one look at the machine found; a value, safe to share and to write as JSON.
+    """The result of one probe; a plain value, safe to share and to write as JSON.
 
-    Whatever could not be found out is None, and where that matters `notes` says why.
+    Unknown values are None; if that matters, `notes` says why.
     """
 
     board: Board
@@ -39,7 +39,7 @@ class Device(msgspec.Struct, frozen=True):
 
     @property
     def capacity(self) -> Capacity:
-        """The few numbers that profiles are resolved by."""
+        """The numbers from which profiles are resolved."""
         return Capacity(
             n_threads_max=self.cores.n_threads_max,
             n_performance_cores=self.cores.n_performance_usable,
@@ -50,11 +50,11 @@ class Device(msgspec.Struct, frozen=True):
 
 
 def probe(root: Path = Path("/"), *, state_dir: Path | None = None) -> Device:
-    """Look at the machine whose /proc, /sys, /dev and /etc are under `root`.
+    """Examine the machine whose /proc, /sys, /dev and /etc are under `root`.
 
-    `state_dir` is where models and data will lie; it need not exist. Never raises for what is
-    missing or malformed. Opens no device, starts no process, and takes milliseconds, so that it
-    may be called again to see what has changed (heat, power, memory).
+    `state_dir` is where models and data will be stored; it need not exist. Never raises for missing or
+    malformed files. Opens no device, starts no process, and takes milliseconds, so it may be called again
+    to see what has changed (heat, power, memory).
     """
     tree = SystemFiles(root)
     mounts = read_mounts(tree)
@@ -72,5 +72,5 @@ def probe(root: Path = Path("/"), *, state_dir: Path | None = None) -> Device:
         power=read_power(tree),
         accelerators=read_accelerators(tree, board.compatible),
         system=read_system(tree, board, cpu, mounts),
-        notes=tuple(tree.notes),  # last: the readers above write them
+        notes=tuple(tree.notes),  # last, since the readers above add to them
     )

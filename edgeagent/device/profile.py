@@ -1,7 +1,7 @@
-"""A profile: how models should be run on one kind of device, as written in profiles/*.toml.
+"""A profile: how to run models on one kind of device, as written in profiles/*.toml.
 
-A profile says what cannot be measured in a moment (how much RAM to leave alone, which gap between tokens
-people accept) and where to start with what can. `settings()` gives the device layer of the settings:
+A profile says what cannot be measured quickly (how much RAM to leave free, which gap between tokens is
+acceptable) and gives starting values for the rest. `settings()` returns the device layer of the settings:
 defaults < profile < file < environment < flags.
 """
 
@@ -23,12 +23,12 @@ ThreadRule = Literal["performance_cores", "usable_cores", "auto"]
 
 
 class MatchRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a device must be for a profile to fit; every rule given must hold.
+    """The conditions for a profile to match a device; every given rule must hold.
 
-    `board` and `cpu` are lists of which one must occur, ignoring case, in what the firmware and the
-    kernel call the board and the processor. RAM is what we may use (container limit included),
-    in bytes as the kernel reports it: an "8 GB" board shows 7.8 to 8.5 thousand million.
-    `container`: whether we are in one. `battery`: whether the device has one, in use or not.
+    `board` and `cpu` are lists of which one must occur, ignoring case, in the board's or the processor's
+    name. RAM is what we may use (container limit included), in bytes as the kernel reports it: an "8 GB"
+    board reports 7.8 to 8.5 * 10^9. `container`: whether we are in one. `battery`: whether the device has
+    one, in use or not.
     """
 
     board: tuple[str, ...] = ()
@@ -43,19 +43,20 @@ class MatchRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ThermalLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Degrees Celsius of the hottest zone: `warn_c` tells, `throttle_c` runs fewer threads."""
+    """Degrees Celsius of the hottest zone: from `warn_c` on a warning is logged, from `throttle_c` on
+    fewer threads run."""
 
     warn_c: Celsius = 75.0
     throttle_c: Celsius = 82.0
 
 
 class ReferenceMachine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A typical machine of the profile, for advice about a device that is not at hand.
+    """A typical machine of the profile, for recommendations for a device that is not present.
 
-    `memory_gb_per_s` is what reading weights reaches with all cores (10^9 bytes), and
-    `gemm_gflop_per_s` a float32 matrix product; `source` says where they come from, and begins
-    with "estimate" when nobody measured them. `ram_available_bytes` is free after a normal boot.
-    `architecture` and `features` are the processor's, as a probe names them.
+    `memory_gb_per_s` is the bandwidth for reading weights with all cores (10^9 bytes), and
+    `gemm_gflop_per_s` that of a float32 matrix product; `source` says where they come from, and begins
+    with "estimate" if nobody measured them. `ram_available_bytes` is free after a normal boot.
+    `architecture` and `features` are the processor's, in the probe's terms.
     """
 
     n_cores: Annotated[int, msgspec.Meta(ge=1, le=1024)]
@@ -70,7 +71,7 @@ class ReferenceMachine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def capacity(self) -> Capacity:
-        """As a probed device has it, so that both can be asked the same questions."""
+        """The same numbers as of a probed device."""
         return Capacity(
             n_threads_max=self.n_cores,
             n_performance_cores=self.n_performance_cores,
@@ -83,8 +84,9 @@ class ReferenceMachine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class EngineProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The table `[engine]` of a profile. "auto" is computed from cores and RAM.
 
-    `n_ctx` counts the tokens of the whole context, shared by `n_seq` sequences; `n_batch` is the limit of
-    tokens in one step. `step_budget_ms` bounds one step, hence the gap between two tokens of any answer.
+    `n_ctx` is the size of the whole context in tokens, shared by `n_seq` sequences; `n_batch` is the
+    maximum number of tokens in one step. `step_budget_ms` limits the duration of one step, and so the gap
+    between two tokens of any answer.
     """
 
     n_threads: Annotated[int, msgspec.Meta(ge=1, le=512)] | ThreadRule = "auto"
@@ -117,11 +119,11 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     reference: ReferenceMachine | None = None
 
     def settings(self, target: HasCapacity) -> dict[str, object]:
-        """The settings that this profile gives on `target` (a Device, or a Reference), by their names.
+        """The settings of this profile on `target` (a Device, or a ReferenceMachine), by name.
 
         Keys: engine.n_threads, engine.n_ctx, engine.kv_type, engine.n_seq, engine.n_batch,
-        engine.step_budget_ms, engine.flash_attention, pool.ram_budget_bytes; none is "auto", except for
-        flash_attention. Not clipped to a model: the engine lowers n_ctx to what it was trained for.
+        engine.step_budget_ms, engine.flash_attention, pool.ram_budget_bytes; none is "auto", except
+        flash_attention. Not limited to a model: the engine lowers n_ctx to the model's trained context.
         """
         capacity = target.capacity
         chosen = msgspec.structs.asdict(self.engine)
@@ -134,7 +136,7 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class AutoValues(msgspec.Struct, frozen=True):
-    """What "auto" means at a size of RAM."""
+    """The values of "auto" for a given size of RAM."""
 
     n_ctx: int
     kv_type: KvType
@@ -142,8 +144,8 @@ class AutoValues(msgspec.Struct, frozen=True):
     n_batch: int
 
 
-# By usable RAM, upper bounds. Small machines run short contexts with a KV cache of half the size
-# and small steps; n_batch only bounds a step, the engine's measured time budget fills it.
+# By usable RAM, upper bounds. Small machines get short contexts, a KV cache of half the size and small
+# steps; n_batch is only the upper bound of a step, which the engine fills up to its measured time budget.
 _STEPS: tuple[tuple[int, AutoValues], ...] = (
     (768 * _MIB, AutoValues(1024, "q8_0", 1, 64)),
     (1536 * _MIB, AutoValues(2048, "q8_0", 1, 128)),
@@ -155,7 +157,7 @@ _LARGE = AutoValues(16_384, "f16", 8, 512)
 
 
 def compute(capacity: Capacity) -> AutoValues:
-    """Context, KV type, sequences and batch by usable RAM; unknown RAM counts as the smallest."""
+    """Context, KV type, sequences and batch for the usable RAM; unknown RAM counts as the smallest."""
     usable = capacity.ram_usable_bytes or 0
     return next((computed for bound, computed in _STEPS if usable < bound), _LARGE)
 
@@ -163,9 +165,9 @@ def compute(capacity: Capacity) -> AutoValues:
 def resolve_threads(rule: int | ThreadRule, capacity: Capacity) -> int:
     """Threads for a rule, within affinity and quota, at least 1.
 
-    "performance_cores" (and "auto"): one per performance core, because a step waits for its
-    slowest thread. "usable_cores": one per physical core of any kind. A number is taken as an upper
-    bound: more threads than CPUs would spin at each other's barriers.
+    "performance_cores" (and "auto"): one per performance core, because a step waits for its slowest
+    thread. "usable_cores": one per physical core of any kind. A number is an upper bound: with more
+    threads than CPUs, threads would busy-wait at each other's barriers.
     """
     if isinstance(rule, int):
         wanted = rule
@@ -183,8 +185,8 @@ def reference_device(profile: Profile) -> ReferenceMachine:
     """
     if profile.reference is None:
         raise SettingsError(
-            f"Profile {profile.name!r} has no reference machine, advice needs cores, RAM and"
-            " bandwidth: choose a profile of one device, or add a [reference] table to it",
+            f"Profile {profile.name!r} has no reference machine, but recommendations need cores, RAM"
+            " and bandwidth: choose a profile of one device, or add a [reference] table to it",
             param="profile",
         )
     return profile.reference

@@ -1,4 +1,4 @@
-"""The library of profiles: those we ship, overlaid by the TOML files of extra directories."""
+"""Reads profile files: the shipped ones, overlaid by the TOML files of extra directories."""
 
 from __future__ import annotations
 
@@ -31,38 +31,40 @@ OLD_NAMES = {
 
 
 def load_all(extra_dirs: Iterable[Path] = ()) -> dict[str, Profile]:
-    """Every known profile by name, in the order they were read.
+    """Every known profile by name, in reading order.
 
-    Directories are read in order after the shipped ones; a profile of the same name replaces the
-    earlier one whole. With `based_on` it takes the tables and values it leaves out from a profile
-    read before it, which may have its own name: `based_on = "pi5-8gb"` in a new pi5-8gb.toml
-    changes one value and keeps the rest. A directory that does not exist holds none.
+    Directories are read in order after the shipped ones; a profile replaces an earlier one with the same
+    name completely. With `based_on`, omitted tables and values are taken from a profile read before it,
+    which may have the same name: `based_on = "pi5-8gb"` in a new pi5-8gb.toml changes one value and keeps
+    the rest. A missing directory counts as empty.
 
-    Raises: SettingsError naming the file for TOML that does not parse, unknown keys (with the
-    nearest known one), values of the wrong type or out of bounds, and two files with one name.
+    Raises: SettingsError naming the file for invalid TOML, unknown keys (with the nearest known one),
+    values of the wrong type or out of range, and two files with one name.
     """
     raw: dict[str, dict[str, object]] = {}
     profiles: dict[str, Profile] = {}
     for layer in [_shipped(), *(_files(directory) for directory in extra_dirs)]:
-        lower = dict(raw)  # based_on looks below, never sideways: order within a layer is moot
+        lower = dict(
+            raw
+        )  # based_on only refers to earlier directories, so the order within one does not matter
         seen: dict[str, str] = {}
         for place, text in layer:
             table = _inherit(_parse(place, text), place, lower)
             profile = _decode(table, place)
             if profile.name in seen:
                 raise SettingsError(
-                    f"Profile {profile.name!r} is in {seen[profile.name]} and in {place}, a"
-                    " directory may hold one of a name: rename or remove one"
+                    f"Profile {profile.name!r} is in {seen[profile.name]} and in {place}, but names"
+                    " must be unique in a directory: rename or remove one"
                 )
             seen[profile.name] = place
-            # Taken out first: what is read last stands last, which `choose` relies on.
+            # Remove it first: the profile read last must come last, which `choose` relies on.
             profiles.pop(profile.name, None)
             raw[profile.name], profiles[profile.name] = table, profile
     return profiles
 
 
 def load(name: str, extra_dirs: Iterable[Path] = ()) -> Profile:
-    """The profile called `name`. Raises: SettingsError with the nearest name if there is none."""
+    """The profile called `name`. Raises: SettingsError with the nearest name if it does not exist."""
     profiles = load_all(extra_dirs)
     if name not in profiles:
         hint = _nearest(name, profiles) or f"one of {', '.join(sorted(profiles))}"
@@ -74,7 +76,7 @@ def load(name: str, extra_dirs: Iterable[Path] = ()) -> Profile:
 
 
 def parse(text: str, place: str) -> Profile:
-    """The profile in `text`, which stands alone. `place` names it in errors. Raises: SettingsError."""
+    """The profile in `text`, without `based_on`. `place` names it in errors. Raises: SettingsError."""
     return _decode(_inherit(_parse(place, text), place, {}), place)
 
 
@@ -90,8 +92,8 @@ def _files(directory: Path) -> list[tuple[str, str]]:
         for path in sorted(directory.glob("*.toml")):
             if path.stat().st_size > MAX_FILE_BYTES:
                 raise SettingsError(
-                    f"Profile {path} has {path.stat().st_size} bytes, a profile may have"
-                    f" {MAX_FILE_BYTES}: remove what does not belong there"
+                    f"Profile {path} has {path.stat().st_size} bytes, but at most"
+                    f" {MAX_FILE_BYTES} are allowed: remove what does not belong there"
                 )
             found.append((str(path), path.read_text("utf-8")))
     except (OSError, UnicodeDecodeError) as error:
@@ -135,7 +137,7 @@ def _inherit(
         known = f"one of {', '.join(sorted(lower))}" if lower else "no based_on"
         hint = _nearest(str(base), lower) or known
         raise SettingsError(
-            f"Profile {place} has based_on = {base!r}, which no earlier directory holds: use {hint}"
+            f"Profile {place} has based_on = {base!r}, which no earlier directory has: use {hint}"
         )
     merged = {key: value for key, value in lower[base].items() if key != "name"}
     for key, value in table.items():
@@ -157,7 +159,7 @@ def _decode(table: dict[str, object], place: str) -> Profile:
 
 
 def _check_keys(table: Mapping[str, object], struct: type, place: str, prefix: str) -> None:
-    """Unknown keys, with the nearest known name; msgspec would only say that one is unknown."""
+    """Report unknown keys with the nearest known name, which msgspec does not do."""
     hints = typing.get_type_hints(struct)
     for key, value in table.items():
         if key not in hints:
@@ -181,7 +183,7 @@ def _struct_of(hint: object) -> type | None:
 
 
 def _value_at(table: Mapping[str, object], message: str) -> str:
-    """ " has n_ctx = 12" for msgspec's "... - at `$.n_ctx`"; empty where it names no key."""
+    """ " has n_ctx = 12" for msgspec's "... - at `$.n_ctx`"; empty if it names no key."""
     path = message.rpartition("`$.")[2].rstrip("`") if "`$." in message else ""
     value: object = table
     for key in filter(None, path.split(".")):
@@ -190,7 +192,7 @@ def _value_at(table: Mapping[str, object], message: str) -> str:
 
 
 def _check_sense(profile: Profile, place: str) -> None:
-    """What no single value shows."""
+    """Checks across several values."""
     rules, heat = profile.match, profile.thermal
     if profile.engine.kv_type == "q8_0" and profile.engine.flash_attention == "off":
         raise SettingsError(
@@ -199,7 +201,7 @@ def _check_sense(profile: Profile, place: str) -> None:
         )
     if heat.warn_c >= heat.throttle_c:
         raise SettingsError(
-            f"Profile {place} has thermal.warn_c = {heat.warn_c}, it must be below throttle_c ="
+            f"Profile {place} has thermal.warn_c = {heat.warn_c}, which must be below throttle_c ="
             f" {heat.throttle_c}: lower it"
         )
     pairs = (
@@ -209,7 +211,7 @@ def _check_sense(profile: Profile, place: str) -> None:
     for name, unit, low, high in pairs:
         if low is not None and high is not None and low > high:
             raise SettingsError(
-                f"Profile {place} matches {name} from {low} to {high} {unit}, which is nothing:"
+                f"Profile {place} matches {name} from {low} to {high} {unit}, which is empty:"
                 " swap the two"
             )
 

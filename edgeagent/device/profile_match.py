@@ -1,4 +1,4 @@
-"""Matching: which profile fits a device best, and why the others do not."""
+"""Chooses the profile that matches a device best, and explains why the others do not."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from edgeagent.device.profile import MatchRules, Profile
 from edgeagent.device.profile_files import load_all
 from edgeagent.errors import SettingsError
 
-# How much a rule narrows the field. Knowing the board outweighs everything else together, then
-# the processor, then a container, whose limits are part of the other rules already.
+# How specific a rule is. The board outweighs everything else together, then the processor, then a
+# container, whose limits are already part of the other rules.
 _WEIGHTS = {"board": 32, "cpu": 16, "container": 8, "battery": 4}
 
 
 class ProfileCandidate(msgspec.Struct, frozen=True):
-    """One profile in the field: `why` gives the rule that refused it, or the rules that held."""
+    """One candidate profile; `why`: the rule that refused it, or the rules that held."""
 
     name: str
     verdict: Literal["chosen", "fits", "refused"]
@@ -27,7 +27,7 @@ class ProfileCandidate(msgspec.Struct, frozen=True):
 
 
 class ProfileMatch(msgspec.Struct, frozen=True):
-    """The profile that fits best, in one sentence why, and all that were looked at, best first."""
+    """The best profile, the reason in one sentence, and all candidates, best first."""
 
     profile: Profile
     reason: str
@@ -37,11 +37,11 @@ class ProfileMatch(msgspec.Struct, frozen=True):
 def match(device: Device, extra_dirs: Iterable[Path] = ()) -> ProfileMatch:
     """The most specific profile whose rules all hold for `device`.
 
-    Deterministic: more specific first, and among equals the one read last, so that a user's
-    profile goes before a shipped one. `generic` has no rules and always fits.
+    Deterministic: more specific profiles first; among equals the one read last, so that a user's profile
+    takes precedence over a shipped one. `generic` has no rules and always matches.
 
-    Raises: SettingsError for a bad file in `extra_dirs`, or when none fits because a user's
-    `generic` was given rules.
+    Raises: SettingsError for a bad file in `extra_dirs`, or if none matches because a user gave `generic`
+    rules.
     """
     return choose(device, load_all(extra_dirs).values())
 
@@ -54,8 +54,8 @@ def choose(device: Device, profiles: Iterable[Profile]) -> ProfileMatch:
     best = next((profile for profile, checks in verdicts if all(ok for ok, _ in checks)), None)
     if best is None:
         raise SettingsError(
-            f"None of the {len(ranked)} device profiles fits this device, one without match rules"
-            " must be among them: remove the [match] table of your profile named generic"
+            f"None of the {len(ranked)} device profiles matches this device, and one must have no match"
+            " rules: remove the [match] table of your profile named generic"
         )
     considered = []
     for profile, checks in verdicts:
@@ -68,12 +68,12 @@ def choose(device: Device, profiles: Iterable[Profile]) -> ProfileMatch:
             considered.append(ProfileCandidate(profile.name, verdict, held))
     reason = next(entry.why for entry in considered if entry.verdict == "chosen")
     return ProfileMatch(
-        best, f"{best.name} is the most specific that fits: {reason}", tuple(considered)
+        best, f"{best.name} is the most specific match: {reason}", tuple(considered)
     )
 
 
 def specificity(rules: MatchRules) -> int:
-    """A number by which fitting profiles are ranked; 0 has no rules."""
+    """The rank of a matching profile; 0 without rules."""
     given = {
         name: value
         for name, value in msgspec.structs.asdict(rules).items()
@@ -83,7 +83,7 @@ def specificity(rules: MatchRules) -> int:
 
 
 def check(rules: MatchRules, device: Device) -> Iterator[tuple[bool, str]]:
-    """Every rule given, with whether it holds and the value it was held against."""
+    """Every given rule: whether it holds, and the value it was compared with."""
     if rules.board:
         label = device.board.label or "unknown"
         yield _contains(device.board.search_text, rules.board), f"board is {label}"
@@ -103,7 +103,7 @@ def check(rules: MatchRules, device: Device) -> Iterator[tuple[bool, str]]:
         yield is_container == rules.container, f"container is {container or 'none'}"
     if rules.battery is not None:
         has_battery = device.power.has_battery
-        yield has_battery == rules.battery, f"battery is {'there' if has_battery else 'none'}"
+        yield has_battery == rules.battery, f"battery is {'present' if has_battery else 'none'}"
 
 
 def _contains(text: str, wanted: tuple[str, ...]) -> bool:
@@ -121,7 +121,7 @@ def _range(
         if bound is not None
     )
     if value is None:
-        yield False, f"{name} is unknown, wanted {bounds}"
+        yield False, f"{name} is unknown, required {bounds}"
         return
     is_inside = (low is None or value >= low) and (high is None or value <= high)
-    yield is_inside, f"{name} is {value / scale:.4g}{unit}, wanted {bounds}"
+    yield is_inside, f"{name} is {value / scale:.4g}{unit}, required {bounds}"

@@ -1,4 +1,4 @@
-"""Storage: what kind of medium a directory lies on, and how much room is left there."""
+"""Storage: the kind of medium that a directory is on, and its free space."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _MAX_LAYERS = 8  # dm-crypt on LVM on RAID is three
 
 
 class Storage(msgspec.Struct, frozen=True):
-    """Where `path` lies. `kind` None: not found out. `disk` is the kernel's name, "mmcblk0".
+    """The storage of `path`. `kind` None: unknown. `disk` is the kernel's name, "mmcblk0".
 
-    "virtual" is a disk that a hypervisor or loop driver provides: what is below cannot be seen.
-    "overlay" is a container's root: its writes go to a host directory that cannot be seen either.
+    "virtual" is a disk provided by a hypervisor or loop driver, whose physical medium is not visible.
+    "overlay" is a container's root: its writes go to a host directory that is not visible either.
     `free_bytes` is what an unprivileged process may still write; only known on the live machine.
     """
 
@@ -38,12 +38,12 @@ class Storage(msgspec.Struct, frozen=True):
 
     @property
     def is_flash_card(self) -> bool:
-        """Whether writes should be spared: SD cards and eMMC wear out by them."""
+        """Whether writes should be minimized, since they wear out SD cards and eMMC."""
         return self.kind in ("sd", "emmc")
 
 
 def read_storage(tree: SystemFiles, mounts: list[Mount], directory: Path | None) -> Storage:
-    """The medium below `directory` (which need not exist yet); None asks for the root."""
+    """The medium of `directory` (which need not exist yet); None means the root."""
     path = "/" if directory is None else os.path.abspath(directory)  # noqa: PTH100 - lexical
     if tree.is_live:
         path = os.path.realpath(path)
@@ -51,7 +51,7 @@ def read_storage(tree: SystemFiles, mounts: list[Mount], directory: Path | None)
         path = "/" + str(Path(path).relative_to(tree.root))
     mount = _mount_of(mounts, path)
     if mount is None:
-        tree.note(f"storage of {path} unknown: no mount in /proc/self/mountinfo holds it")
+        tree.note(f"storage of {path} unknown: no mount in /proc/self/mountinfo contains it")
         return Storage(path=path, free_bytes=_free_bytes(tree, path))
     disk = _disk(tree, mount)
     kind = _kind(tree, mount, disk)
@@ -68,7 +68,7 @@ def read_storage(tree: SystemFiles, mounts: list[Mount], directory: Path | None)
 
 
 def _mount_of(mounts: list[Mount], path: str) -> Mount | None:
-    """The mount that holds a path: the deepest, and of several on one point the last."""
+    """The mount of a path: the deepest one, and of several on one mount point the last."""
     best: Mount | None = None
     for mount in mounts:
         if not PurePosixPath(path).is_relative_to(mount.point):
@@ -84,7 +84,7 @@ def _disk(tree: SystemFiles, mount: Mount) -> str | None:
     if not mount.device.startswith("0:"):
         found = tree.link_target(f"/sys/dev/block/{mount.device}")
     if found is None and mount.source.startswith("/dev/"):
-        # btrfs and overlay show an anonymous device; the source still names the real one.
+        # btrfs and overlay show an anonymous device; the mount source names the real one.
         found = tree.link_target(f"/sys/class/block/{PurePosixPath(mount.source).name}")
     for _ in range(_MAX_LAYERS):
         if found is None:
@@ -114,7 +114,7 @@ def _disk_kind(tree: SystemFiles, disk: str) -> StorageKind | None:
     if any(part.startswith("usb") for part in parts):
         return "usb"
     if name.startswith("mmcblk"):
-        # The card's own type: an SD card says SD, a soldered chip says MMC.
+        # The card's own type: SD for an SD card, MMC for a soldered chip.
         return "sd" if tree.text(f"{disk}/device/type") == "SD" else "emmc"
     if name.startswith("nvme"):
         return "nvme"
@@ -129,8 +129,8 @@ def _disk_kind(tree: SystemFiles, disk: str) -> StorageKind | None:
 
 
 def _free_bytes(tree: SystemFiles, path: str) -> int | None:
-    """Free bytes at the nearest parent that exists; None for a recorded tree, whose own disk
-    would be measured instead."""
+    """Free bytes at the nearest existing parent; None for a recorded tree, where the value would be that
+    of the disk it is stored on."""
     if not tree.is_live:
         return None
     place = Path(path)

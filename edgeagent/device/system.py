@@ -1,4 +1,4 @@
-"""The system below us: kernel, libc, distribution, and whether we are in a container or a VM."""
+"""The system software: kernel, libc, distribution, and whether we are in a container or a VM."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _VM_MARKS = (
 class System(msgspec.Struct, frozen=True):
     """`architecture` as the kernel names it: x86_64, aarch64, armv7l. `libc`: "glibc 2.36".
 
-    `container` and `vm` name what was recognised; None means that no sign of one was found.
+    `container` and `vm` name what was recognised; None: no sign of one was found.
     """
 
     architecture: str | None = None
@@ -51,7 +51,7 @@ class System(msgspec.Struct, frozen=True):
 
 
 def read_system(tree: SystemFiles, board: Board, cpu: Cpu, mounts: list[Mount]) -> System:
-    """Everything from files, save the C library's version and the pointer width when live."""
+    """Everything from files, except the C library's version and the pointer width of a live system."""
     release = parse_fields(tree.lines("/etc/os-release"), separator="=")
     if tree.is_live and struct.calcsize("P") == 4:
         tree.note("32-bit Python: one process can use 3 GiB at most, and no 64-bit SIMD kernels")
@@ -70,7 +70,7 @@ def _architecture(tree: SystemFiles, cpu: Cpu) -> str | None:
     if named is None and tree.is_live:
         named = os.uname().machine
     if named is None:
-        # Before 6.1 a recorded tree tells by its instruction sets.
+        # Before 6.1, use the instruction sets of a recorded tree.
         has_arm, has_x86 = "neon" in cpu.features, "sse4_2" in cpu.features
         named = "aarch64" if has_arm else "x86_64" if has_x86 else None
     return named

@@ -1,7 +1,7 @@
-"""The files of /proc, /sys, /dev and /etc under one injectable root, read so that nothing raises.
+"""The files of /proc, /sys, /dev and /etc under one configurable root; reading them never raises.
 
-A recorded tree in a test and the live machine go through the same code; the few facts that only a
-system call can tell are asked for only when `is_live`.
+A recorded tree in a test and the live machine use the same code; the few facts that need a system call are
+only requested if `is_live`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import re
 from pathlib import Path
 
-# A sysfs file is at most a page. /proc/cpuinfo and mountinfo grow with the machine: 1.5 KB a CPU.
+# A sysfs file is at most one page. /proc/cpuinfo and mountinfo grow with the machine: 1.5 KB per CPU.
 MAX_READ_BYTES = 4 * 1024 * 1024
-# One read of /proc/sys may not ask for more than the kernel can allocate at once (4 MiB on x86):
+# One read of /proc/sys must not request more than the kernel can allocate at once (4 MiB on x86):
 # it fails with ENOMEM instead of returning the few bytes there are.
 _CHUNK_BYTES = 64 * 1024
 
@@ -20,20 +20,20 @@ _NUMBERS = re.compile(r"(\d+)")
 
 
 class SystemFiles:
-    """Read-only view of a system tree; any thread may use one, it keeps nothing open.
+    """Read-only view of a system tree; any thread may use one; it keeps no file open.
 
-    `notes` collects, in plain words, what could not be found out. Probing code appends to it
-    where absence changes a decision, not for every file a kernel may lack.
+    `notes` collects, in plain words, what could not be found out. Probing code adds a note if a missing
+    file changes a decision, not for every file that a kernel may lack.
     """
 
     def __init__(self, root: Path) -> None:
-        # realpath: recorded trees may sit behind a symlink (macOS /tmp), and links are compared.
+        # realpath: recorded trees may be behind a symlink (macOS /tmp), and link targets are compared.
         self.root = Path(os.path.realpath(root))
         self.is_live = self.root == Path("/")
         self.notes: list[str] = []
 
     def note(self, text: str) -> None:
-        """Remember one thing that is unknown or surprising, once."""
+        """Record something unknown or surprising, once."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -42,14 +42,14 @@ class SystemFiles:
         return self.root / name.lstrip("/")
 
     def exists(self, name: str) -> bool:
-        """Whether `name` is there (a dangling link is not)."""
+        """Whether `name` exists (a dangling link does not)."""
         try:
             return self.path(name).exists()
         except OSError:
             return False
 
     def blob(self, name: str) -> bytes | None:
-        """The first MAX_READ_BYTES of a file, or None when it cannot be read."""
+        """The first MAX_READ_BYTES of a file, or None if it cannot be read."""
         try:
             with self.path(name).open("rb", buffering=0) as file:
                 blob = b""
@@ -60,9 +60,9 @@ class SystemFiles:
             return None
 
     def text(self, name: str) -> str | None:
-        """A file as text without surrounding blanks; None when absent, unreadable or empty.
+        """The text of a file without surrounding blanks; None if it is missing, unreadable or empty.
 
-        Device-tree strings end in NUL and lists of them are NUL separated: those become newlines.
+        Device-tree strings end in NUL, and lists of them are separated by NUL: those become newlines.
         """
         blob = self.blob(name)
         if blob is None:
@@ -70,11 +70,11 @@ class SystemFiles:
         return blob.decode("utf-8", "replace").replace("\0", "\n").strip() or None
 
     def lines(self, name: str) -> list[str]:
-        """The lines of a file; empty when it cannot be read."""
+        """The lines of a file; empty if it cannot be read."""
         return (self.text(name) or "").splitlines()
 
     def number(self, name: str, base: int = 10) -> int | None:
-        """A file that holds one integer; None when it is absent or holds anything else."""
+        """The integer in a file; None if the file is missing or contains anything else."""
         return parse_int(self.text(name), base)
 
     def names(self, folder: str, pattern: str = "*") -> list[str]:
@@ -86,9 +86,9 @@ class SystemFiles:
         return sorted(found, key=_natural)
 
     def link_target(self, name: str) -> str | None:
-        """Where a link finally leads, as a path inside the root ("/devices/..."); None if nowhere.
+        """The final target of a link as a path inside the root ("/devices/..."); None if there is none.
 
-        A link out of a recorded tree counts as nowhere, so that a test cannot read the host.
+        A link out of a recorded tree has no target, so that a test cannot read the host.
         """
         path = self.path(name)
         try:
@@ -107,7 +107,7 @@ def _natural(name: str) -> list[str | int]:
 def parse_int(text: str | None, base: int = 10) -> int | None:
     """An integer of at most 20 characters (64 bits), or None.
 
-    The bound matters: Python refuses to convert thousands of digits with an exception.
+    The limit matters: Python raises an exception for thousands of digits.
     """
     if text is None or len(text) > 20:
         return None
@@ -118,7 +118,7 @@ def parse_int(text: str | None, base: int = 10) -> int | None:
 
 
 def parse_cpulist(text: str | None) -> frozenset[int] | None:
-    """The kernel's "0-3,8,10-11" as a set; None when absent or malformed.
+    """The kernel's "0-3,8,10-11" as a set; None if missing or malformed.
 
     Source: bitmap list format, https://docs.kernel.org/admin-guide/cputopology.html
     """
@@ -135,7 +135,7 @@ def parse_cpulist(text: str | None) -> frozenset[int] | None:
 
 
 def parse_fields(lines: list[str], separator: str = ":") -> dict[str, str]:
-    """ "Key : value" lines as a dict; the first of a repeated key stays."""
+    """ "Key : value" lines as a dict; the first of a repeated key counts."""
     fields: dict[str, str] = {}
     for line in lines:
         key, found, value = line.partition(separator)

@@ -1,4 +1,4 @@
-"""Heat: temperatures, the points where the kernel acts, and whether the clock is held down."""
+"""Heat: temperatures, the points at which the kernel acts, and whether the processor is throttled."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from edgeagent.device.system_files import SystemFiles
 _ZONES = "/sys/class/thermal"
 _CPUS = "/sys/devices/system/cpu"
 
-# The VideoCore's own register, in hexadecimal without a prefix. Newer kernels call the file
-# deprecated (one warning in the kernel log per boot) yet offer only the under-voltage bit in its
-# place, as the hwmon device "rpi_volt". Source: drivers/firmware/raspberrypi.c
+# The VideoCore's own register, in hexadecimal without a prefix. Newer kernels mark the file as
+# deprecated (one warning in the kernel log per boot), but offer only the under-voltage bit instead,
+# as the hwmon device "rpi_volt". Source: drivers/firmware/raspberrypi.c
 _PI_THROTTLED = "/sys/devices/platform/soc/soc:firmware/get_throttled"
 _PI_BITS = (
     (0, "under_voltage"),
@@ -23,14 +23,14 @@ _PI_HISTORY_SHIFT = 16
 
 
 class Trip(msgspec.Struct, frozen=True):
-    """A temperature at which the kernel acts: "passive" slows down, "critical" powers off."""
+    """A temperature at which the kernel acts: "passive" throttles, "critical" powers off."""
 
     kind: str
     temp_c: float
 
 
 class Zone(msgspec.Struct, frozen=True):
-    """One sensor: its name in the tree, what it sits on, how warm it is."""
+    """One sensor: its name in the tree, its location, and its temperature."""
 
     name: str
     kind: str
@@ -39,13 +39,13 @@ class Zone(msgspec.Struct, frozen=True):
 
 
 class Throttling(msgspec.Struct, frozen=True):
-    """Whether the processor is being held back.
+    """Whether the processor is throttled.
 
-    `now` and `since_boot` name causes: under_voltage, frequency_capped, throttled,
-    soft_temperature_limit, scaling_max_lowered. `n_thermal_events` counts since boot the times an
-    Intel core or package reached its limit. `capped_share` is the least scaling_max_freq over
-    cpuinfo_max_freq of any CPU: 0.5 means held to half its speed, by heat, power mode or setting.
-    `is_known` is False when no source exists, which is not the same as cool.
+    `now` and `since_boot` name causes: under_voltage, frequency_capped, throttled, soft_temperature_limit,
+    scaling_max_lowered. `n_thermal_events` counts how often since boot an Intel core or package reached
+    its limit. `capped_share` is the smallest scaling_max_freq over cpuinfo_max_freq of any CPU: 0.5 means
+    limited to half its speed, by heat, power mode or a setting. `is_known` is False if there is no source,
+    which does not mean cool.
     """
 
     is_known: bool = False
@@ -56,7 +56,7 @@ class Throttling(msgspec.Struct, frozen=True):
 
     @property
     def is_throttled(self) -> bool:
-        """Whether anything holds the clock down at this moment."""
+        """Whether anything reduces the clock frequency now."""
         return bool(self.now)
 
 
@@ -73,7 +73,7 @@ class Thermal(msgspec.Struct, frozen=True):
 
 
 def read_thermal(tree: SystemFiles) -> Thermal:
-    """Every thermal zone, and what holds the processor back."""
+    """Every thermal zone, and what throttles the processor."""
     zones = tuple(_zone(tree, name) for name in tree.names(_ZONES, "thermal_zone*"))
     if not zones:
         tree.note("temperature unknown: /sys/class/thermal has no zone")
@@ -86,7 +86,7 @@ def _zone(tree: SystemFiles, name: str) -> Zone:
     for entry in tree.names(base, "trip_point_*_temp"):
         temp_c = _celsius(tree.number(f"{base}/{entry}"))
         kind = tree.text(f"{base}/{entry.removesuffix('_temp')}_type")
-        # A trip at 0 degrees or below is one that the driver has left unset.
+        # A trip at 0 degrees or below was not set by the driver.
         if temp_c is not None and temp_c > 0 and kind is not None:
             trips.append(Trip(kind=kind, temp_c=temp_c))
     temp_c = _celsius(tree.number(f"{base}/temp"))
@@ -94,15 +94,15 @@ def _zone(tree: SystemFiles, name: str) -> Zone:
 
 
 def _celsius(millidegrees: int | None) -> float | None:
-    """Degrees; None for the placeholders of sensors that are off or trips that are disabled
-    (0 K, -40000, -274000 and above 200 degrees)."""
+    """Degrees; None for the placeholder values of sensors that are off and trips that are disabled (0 K,
+    -40000, -274000 and above 200 degrees)."""
     if millidegrees is None or not -40_000 < millidegrees < 200_000:
         return None
     return millidegrees / 1000
 
 
 def read_throttling(tree: SystemFiles) -> Throttling:
-    """Cheap enough to be asked again while running (a few file reads per CPU)."""
+    """The throttling state; cheap enough for repeated calls (a few file reads per CPU)."""
     now: list[str] = []
     history: list[str] = []
     register = tree.number(_PI_THROTTLED, base=16)
@@ -134,7 +134,7 @@ def _has_pi_voltage_alarm(tree: SystemFiles) -> bool:
 
 
 def _thermal_events(tree: SystemFiles) -> int | None:
-    """The largest of the counters: each CPU repeats its package's count, so a sum would lie.
+    """The largest counter: each CPU repeats its package's count, so a sum would be wrong.
 
     Source: https://docs.kernel.org/admin-guide/thermal/intel_thermal_throttle.html
     """

@@ -1,4 +1,4 @@
-"""How a decoder learns to answer a text with a call: what a batch is, its loss, and its figures."""
+"""The training task of an assistant: to answer a text with a call. Batches, loss, and scores."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from edgeagent.forge.intent_classes import IntentClasses, distilled
 from edgeagent.forge.intent_metrics import intent_figures
 from edgeagent.forge.tokenizer import AssistantTokenizer
 
-# A kernel is generated for each shape of a product: of shapes that are nearly alike one is made. What is
-# added weighs nothing in any loss.
+# A kernel is generated for each matrix shape, so similar shapes are padded to the same one. Padding does
+# not count in any loss.
 WIDTH_STEP = 4
 ROWS_STEP = 128
 
@@ -32,8 +32,8 @@ class EncodedItem(NamedTuple):
 
 
 class PaddedBatch(NamedTuple):
-    """Sequences of one batch. `tokens`: int64 [n_batch, n_tokens], one more than a multiple of `WIDTH_STEP`;
-    `n_prompt`, `n_all`: int64 [n_batch]."""
+    """The sequences of one batch. `tokens`: int64 [n_batch, n_tokens], one more than a multiple of
+    `WIDTH_STEP`; `n_prompt`, `n_all`: int64 [n_batch]."""
 
     tokens: Tensor
     n_prompt: Tensor
@@ -51,11 +51,12 @@ def padded(encoded: Sequence[EncodedItem]) -> PaddedBatch:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What counts how much in the loss. The intent counts 1; `slots` is for each token after it, `prompt`
-    for each token of the text itself, `any_token` for the intent among all tokens instead of those on
-    offer. `teacher` is the teacher's share of the intent, softened by `temperature`. `hint` is for the
-    angle between an encoder's vector of the text and what the decoder says of it (FitNets, Romero et al.
-    2015, arXiv:1412.6550)."""
+    """The weights of the parts of the loss. The intent counts 1; `slots` is for each token after it,
+    `prompt` for each token of the text itself, `any_token` for the intent among all tokens instead of
+    those on offer. `teacher` is the teacher's share of the intent, softened by `temperature`. `hint` is
+    for the angle between an encoder's vector of the text and the decoder's estimate of it (FitNets, Romero
+    et al. 2015, arXiv:1412.6550).
+    """
 
     slots: float = 0.3
     prompt: float = 0.0
@@ -67,8 +68,8 @@ class LossWeights:
 
 
 class AssistantTask:
-    """Trains a decoder on the calls of a pool (`trainer.Task`). An item with slots comes up in every
-    `slots_every`-th epoch only: its answer is long and its intent easy."""
+    """Trains a decoder on the calls of a pool (a `trainer.TrainingTask`). Items with slots occur only in
+    every `slots_every`-th epoch: their answers are long and their intents easy."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class AssistantTask:
             for i, item in enumerate(self.pool.items)
             if not item.slots or (i + epoch) % self._slots_every == 0
         ]
-        # The order of the first epoch counts the steps of all: lengths must not change it.
+        # The first epoch determines the number of steps of all: it must not depend on the texts' lengths.
         encoded = self._encoded[0]
         lengths = [len(encoded[i].prompt) + len(encoded[i].answer) + 2 for i in wanted]
         found = bucketed(lengths, self._batch_tokens, self._seed, epoch)
@@ -153,7 +154,8 @@ class AssistantTask:
         return loss
 
     def _token_loss(self, hidden: Tensor, made: PaddedBatch) -> Tensor:
-        """Next tokens after the intent, and of the text where it counts; per item, as the intent is."""
+        """Loss of the tokens after the intent, and of the text if that counts; per item, as for the
+        intent."""
         position = torch.arange(hidden.shape[1])
         is_slot = (position >= made.n_prompt[:, None]) & (position < made.n_all[:, None] - 1)
         weight = self.weights.slots * is_slot.float()
@@ -163,7 +165,7 @@ class AssistantTask:
         weight = weight.flatten()
         chosen = weight.nonzero().squeeze(1)
         added = -len(chosen) % ROWS_STEP
-        rows = F.pad(chosen, (0, added))  # with the first row of all
+        rows = F.pad(chosen, (0, added))  # padded with the first row
         logits = self.decoder.logits(hidden.flatten(0, 1)[rows]).float()
         each = F.cross_entropy(logits, made.tokens[:, 1:].flatten()[rows], reduction="none")
         total: Tensor = (each * F.pad(weight[chosen], (0, added))).sum() / len(made.tokens)
@@ -181,8 +183,8 @@ class AssistantTask:
         return opinion_of(self.decoder, self.vocabulary, texts)
 
     def calls_right(self) -> float:
-        """The share of the items with slots whose every token is the most probable one after the right
-        ones."""
+        """The share of the items with slots in which every token is the most probable one after the
+        correct ones."""
         chosen = [e for e, item in zip(self._kept_back, self.validation, strict=True) if item.slots]
         n_right = 0
         for start in range(0, len(chosen), 128):
@@ -195,8 +197,8 @@ class AssistantTask:
 
 
 def opinion_of(decoder: Decoder, vocabulary: AssistantTokenizer, texts: list[str]) -> Tensor:
-    """What a decoder thinks of texts: float [n_texts, n_classes]."""
+    """A decoder's intent logits for texts: float [n_texts, n_classes]."""
     made = padded([EncodedItem(vocabulary.prompt_ids(text), []) for text in texts])
-    tokens = made.tokens[:, : decoder.shape.n_ctx]  # padding alone reaches beyond
+    tokens = made.tokens[:, : decoder.shape.n_ctx]  # only padding is longer
     hidden = decoder(tokens)[torch.arange(len(texts)), made.n_prompt - 1]
     return decoder.logits(hidden, vocabulary.first_intent, len(vocabulary.intents))

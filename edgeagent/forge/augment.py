@@ -1,8 +1,8 @@
-"""Other ways to say the same: changes that keep what a text asks for.
+"""Augmentation: paraphrases that keep the meaning of a text.
 
-Each variant is drawn from a seed of its own (recipe, item, number), so that an interrupted training
-goes on with the same texts. Where a change does shift the meaning, a teacher's opinion of the changed
-text is what the student learns from.
+Each variant is drawn from its own seed (recipe, item, number), so that an interrupted training continues
+with the same texts. If a change does shift the meaning, the student learns from the teacher's output for
+the changed text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _WORD = re.compile(r"\S+")
 
 
 class WordNeighbours:
-    """Words that stand near each other in a table of word vectors: float [n_words, n_dims], any scale."""
+    """Words with similar vectors in a table of word vectors: float [n_words, n_dims], any scale."""
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray, n: int = 8) -> None:
         unit = vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9)
@@ -55,7 +55,7 @@ class WordNeighbours:
 
 
 class Augmenter:
-    """Makes variants of the items of one corpus."""
+    """Creates variants of the items of one corpus."""
 
     def __init__(
         self, items: Sequence[Item], seed: int, neighbours: WordNeighbours | None = None
@@ -83,7 +83,7 @@ class Augmenter:
         return replace(item, text=_styled(" ".join(words), rng), slots=())
 
     def _spliced(self, item: Item, words: list[str], rng: random.Random) -> list[str]:
-        """The first part of this text and the last of another of the same intent."""
+        """The first part of this text and the last part of another with the same intent."""
         other = rng.choice(self._same[item.intent]).text.split()
         if len(other) < 4:
             return words
@@ -106,7 +106,7 @@ class Augmenter:
         return out or words
 
     def _other_values(self, item: Item, rng: random.Random) -> Item:
-        """Some slots get a value that stood in the same slot elsewhere; the call follows."""
+        """Replace some slot values by values of the same slot in other items, also in the call."""
         text, slots, at = "", [], 0
         for slot in sorted(item.slots, key=lambda slot: slot.start):
             value = slot.value
@@ -129,7 +129,7 @@ def _mistyped(word: str, rng: random.Random) -> str:
 
 
 def _styled(text: str, rng: random.Random) -> str:
-    """Openings, endings, case and punctuation."""
+    """Vary openings, endings, case and punctuation."""
     if rng.random() < 0.12:
         text = f"{rng.choice(_OPENINGS)} {text}"
     if rng.random() < 0.12:
@@ -151,12 +151,12 @@ def _styled(text: str, rng: random.Random) -> str:
 
 
 def _styled_whole(item: Item, rng: random.Random) -> Item:
-    """Case and a last punctuation mark, where that moves no slot."""
+    """Vary case and the last punctuation mark, as long as no slot moves."""
     roll = rng.random()
     if roll < 0.15:
         lowered = tuple(replace(slot, value=slot.value.lower()) for slot in item.slots)
         text = item.text.lower()
-        # Some letters change their length when they are lowered.
+        # Some letters change their length in lower case.
         return replace(item, text=text, slots=lowered) if len(text) == len(item.text) else item
     if roll < 0.3 and item.text[-1:] in "?.!":
         end = max((slot.end for slot in item.slots), default=0)
@@ -168,6 +168,6 @@ def _styled_whole(item: Item, rng: random.Random) -> Item:
 
 
 def corpus_words(items: Sequence[Item], n_min: int = 4) -> list[str]:
-    """The words of the texts that come up `n_min` times or more, of letters only, in lower case."""
+    """The words with at least `n_min` occurrences in the texts, only letters, in lower case."""
     counts = Counter(w.lower() for item in items for w in _WORD.findall(item.text) if w.isalpha())
     return sorted(word for word, n in counts.items() if n >= n_min)

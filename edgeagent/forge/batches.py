@@ -1,4 +1,4 @@
-"""Batches of items of like length, so that little of a batch is padding."""
+"""Batches of items of similar length, so that there is little padding."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 def bucketed(lengths: Sequence[int], batch_tokens: int, seed: int, epoch: int) -> list[list[int]]:
     """Indices of all items in batches of at most `batch_tokens` tokens, padding included.
 
-    The same for the same seed and epoch. Neighbours in length are drawn from chunks of the shuffled
-    items, so that batches differ from epoch to epoch. An item longer than a batch is one by itself.
+    The same for the same seed and epoch. Items of similar length are taken from chunks of the shuffled
+    items, so that batches differ between epochs. An item longer than a batch is a batch by itself.
     """
     rng = random.Random(f"{seed}/{epoch}")
     order = list(range(len(lengths)))

@@ -1,9 +1,8 @@
-"""The public data sets that the assistants learn from: where they are, that they are what they should
-be, and how they are divided.
+"""The public data sets for training the assistants: their files, digests, and how they are split.
 
-Three tasks, one kind of item: a text, its domain, the name of its intent, and the slots that stand in
-it. `assistant` is CLINC150 (150 intents and texts that belong to none), `service` is Banking77,
-`skills` is SNIPS (7 intents with slots).
+There are three tasks with one kind of item: a text, its domain, the name of its intent, and the slots in
+it. `assistant` is CLINC150 (150 intents, and texts that belong to none), `service` is Banking77, `skills`
+is SNIPS (7 intents with slots).
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from edgeagent.errors import ForgeFailed
 Domain = Literal["assistant", "service", "skills"]
 DOMAINS: tuple[Domain, ...] = ("assistant", "service", "skills")
 OUT_OF_SCOPE = "oos"
-# One item in so many is kept back for validation, where a data set has no split of its own.
+# One in this many items is kept for validation, if a data set has no split of its own.
 BANKING_EVERY = 10
 SNIPS_EVERY = 20
 
@@ -48,7 +47,7 @@ _STRANGE_TO_SERVICE = (
     "meta",
 )
 _STRANGE_TO_SKILLS = ("banking", "credit_cards", "auto_and_commute", "work", "meta", "small_talk")
-# What a question for a function may have in common with an intent.
+# Words that a function's question may share with an intent.
 _FAMILIAR = re.compile(
     r"weather|forecast|currenc|exchange|convert|calculat|calori|sum of|multipl|distance|direction|"
     r"restaurant|recipe|translat|flight|hotel|timer|alarm|temperature|spell|music|song|movie|playlist|"
@@ -59,7 +58,7 @@ _FAMILIAR = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a data set; `origin` says where a person gets it."""
+    """One file of a data set; `origin` says where to get it."""
 
     file: str
     sha256: str
@@ -149,7 +148,7 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class Slot:
-    """A value that stands in the text, from character `start` to `end`."""
+    """A value in the text, from character `start` to `end`."""
 
     name: str
     value: str
@@ -159,7 +158,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Item:
-    """One text, and what is to be made of it where the names of `domain` are on offer."""
+    """One text, and the expected call if the names of `domain` are on offer."""
 
     text: str
     domain: Domain
@@ -169,7 +168,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All that is learnt from and all that is kept back. `names` are the intents of each domain."""
+    """All training and validation items. `names` are the intents of each domain."""
 
     train: tuple[Item, ...]
     validation: tuple[Item, ...]
@@ -184,7 +183,7 @@ class Corpus:
 
 
 def check_files(folder: Path, sources: Iterable[Source] = SOURCES) -> None:
-    """Every file is there and is the right one. Raises: ForgeFailed, which says where to get it."""
+    """Check that every file exists and has the right digest. Raises: ForgeFailed, saying where to get it."""
     for source in sources:
         path = folder / source.file
         try:
@@ -198,13 +197,13 @@ def check_files(folder: Path, sources: Iterable[Source] = SOURCES) -> None:
             raise ForgeFailed(f"{path} cannot be read ({exc.strerror}): check the folder.") from exc
         if digest != source.sha256:
             raise ForgeFailed(
-                f"{path} has SHA-256 {digest[:16]}..., {source.sha256[:16]}... is expected: get it again "
+                f"{path} has SHA-256 {digest[:16]}..., but {source.sha256[:16]}... is expected: get it again "
                 f"from {source.origin}."
             )
 
 
 def load(folder: Path) -> Corpus:
-    """Read and divide everything. Raises: ForgeFailed."""
+    """Read and split everything. Raises: ForgeFailed."""
     check_files(folder)
     assistant = _clinc(folder / "clinc150" / "clinc150.json")
     service = _banking(folder / "banking77" / "train.csv")
@@ -237,8 +236,8 @@ def _json(path: Path, encodings: tuple[str, ...] = ("utf-8",)) -> Any:
         except UnicodeDecodeError:
             continue
         except ValueError as exc:
-            raise ForgeFailed(f"{path} is no JSON ({exc}): get it again.") from exc
-    raise ForgeFailed(f"{path} is in no known encoding: get it again.")
+            raise ForgeFailed(f"{path} is not JSON ({exc}): get it again.") from exc
+    raise ForgeFailed(f"{path} has an unknown encoding: get it again.")
 
 
 def _clinc(path: Path) -> tuple[list[Item], list[Item]]:
@@ -282,7 +281,7 @@ def _snips_item(intent: str, parts: list[dict[str, str]]) -> Item:
 
 
 def _elsewhere(items: list[Item], clinc_domains: dict[str, list[str]]) -> list[Item]:
-    """Texts of one data set as what is out of scope in another with other intents altogether."""
+    """Texts of one data set as out-of-scope texts of another with entirely different intents."""
     group = {intent: name for name, intents in clinc_domains.items() for intent in intents}
     found = []
     for n, item in enumerate(items):
@@ -311,7 +310,7 @@ def _bfcl(folder: Path) -> list[Item]:
 
 
 def _divide(items: list[Item], every: int) -> tuple[list[Item], list[Item]]:
-    """Train and validation: of each intent every so-manieth item is kept back."""
+    """Training and validation items: every `every`-th item of each intent is for validation."""
     seen: dict[str, int] = defaultdict(int)
     kept: list[Item] = []
     back: list[Item] = []

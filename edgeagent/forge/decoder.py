@@ -1,7 +1,8 @@
-"""A decoder of the llama architecture, as llama.cpp computes it.
+"""A decoder of the llama architecture, compatible with llama.cpp.
 
-RMSNorm before each half of a block, rotary positions on neighbouring pairs (x0 x1, x2 x3, ...: what a
-GGUF of this architecture expects), grouped-query attention, SwiGLU, one matrix for embedding and output.
+RMSNorm before each half of a block, rotary positions on adjacent pairs (x0 x1, x2 x3, ..., as in GGUF
+files of this architecture), grouped-query attention, SwiGLU, one matrix for embedding and output.
+
 Sources: Touvron et al. 2023, arXiv:2302.13971; Su et al. 2021, arXiv:2104.09864; Ainslie et al. 2023,
 arXiv:2305.13245; Shazeer 2020, arXiv:2002.05202.
 """
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Sizes of a decoder. `n_ff` is the width inside a block; `n_ctx` the longest sequence it is for."""
+    """Sizes of a decoder. `n_ff` is the width of the feed-forward layer; `n_ctx` the longest sequence."""
 
     n_vocab: int
     n_embd: int
@@ -42,8 +43,8 @@ class DecoderShape:
 
 
 class SharedDropout(nn.Module):
-    """Dropout that leaves out the same dimensions at every token of a text: a mask [n_batch, 1, n_embd],
-    which costs next to nothing to draw.
+    """Dropout of the same dimensions at every token of a text: a mask [n_batch, 1, n_embd], which costs
+    next to nothing to draw.
 
     Source: Gal and Ghahramani 2016, arXiv:1512.05287.
     """
@@ -85,7 +86,7 @@ class Attention(nn.Module):
 
 
 def _attended(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention, all float [n_batch, n_head, n_tokens, head_dim]. Written out: torch's fused kernel
+    """Causal attention, all float [n_batch, n_head, n_tokens, head_dim]. Not torch's fused kernel, which
     takes half of a training step on a CPU for texts as short as these."""
     n_tokens, head_dim = q.shape[-2:]
     scores = (q @ k.transpose(-1, -2)).float() * head_dim**-0.5
@@ -121,7 +122,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Tokens to hidden states; `logits` of the states that are wanted, since few of a prompt are."""
+    """Tokens to hidden states; call `logits` only for the states that need them, few of a prompt."""
 
     def __init__(self, shape: DecoderShape, dropout: float = 0.0) -> None:
         super().__init__()
@@ -142,8 +143,8 @@ class Decoder(nn.Module):
         self._begin()
 
     def hasten(self) -> bool:
-        """Let torch compile the blocks: a step takes half the time, the first of each kind half a minute
-        more. False where there is no C++ compiler."""
+        """Compile the blocks with torch: a step takes half the time, but the first of each shape half a
+        minute longer. False if there is no C++ compiler."""
         if shutil.which("c++") is None and shutil.which("g++") is None:
             return False
         for block in self.blocks:
@@ -151,12 +152,13 @@ class Decoder(nn.Module):
         return True
 
     def take_hints(self, n_dims: int) -> None:
-        """Give it a part that says a teacher's vector of a text, of `n_dims`, from the state at the text's
-        end. It serves the training only and is in no exported file."""
+        """Add a layer that estimates a teacher's vector of a text, of `n_dims`, from the state at the
+        text's end. It is used only for training and is not exported."""
         self.hint = nn.Linear(self.shape.n_embd, n_dims)
 
     def _begin(self) -> None:
-        """Random weights: narrow ones, narrower where a block adds to the stream."""
+        """Initialize weights randomly, with a small spread, and a smaller one for matrices that write to
+        the residual stream."""
         nn.init.normal_(self.token_embd.weight, std=0.02)
         for name, weight in self.named_parameters():
             if weight.dim() == 2 and name != "token_embd.weight":
@@ -165,8 +167,8 @@ class Decoder(nn.Module):
                 nn.init.normal_(weight, std=scale * self.shape.n_embd**-0.5 * 0.6)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Hidden states, float [n_batch, n_tokens, n_embd], of tokens: int64 [n_batch, n_tokens], padded at
-        the end."""
+        """Hidden states, float [n_batch, n_tokens, n_embd], of tokens: int64 [n_batch, n_tokens], padded
+        at the end."""
         rotation = self.rotation[:, : tokens.shape[1]]
         x = self.drop(self.token_embd(tokens))
         for block in self.blocks:
@@ -175,6 +177,6 @@ class Decoder(nn.Module):
         return normed
 
     def logits(self, hidden: Tensor, first: int = 0, n: int | None = None) -> Tensor:
-        """Raw scores of tokens `first` to `first + n` (default: all) for states of any shape."""
+        """Logits of tokens `first` to `first + n` (default: all) for states of any shape."""
         end = None if n is None else first + n
         return F.linear(hidden, self.token_embd.weight[first:end])

@@ -1,5 +1,5 @@
-"""What teachers think: the variants of a corpus with a teacher's opinion of each, and the teacher that
-is a sentence encoder with a head of our own."""
+"""Distillation: the variants of a corpus with a teacher's log-probabilities for each, and the training of
+a teacher that is a sentence encoder with a classification head."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Opinion = Callable[[list[str]], Tensor]
 
 
 class TrainingPool:
-    """Every training item in `n_variants` ways; an epoch sees one of each, taking turns.
+    """Every training item in `n_variants` variants; an epoch uses one of each, in turn.
 
-    `taught` are a teacher's log-probabilities: float16 [n_variants, n_items, n_classes], zeros for items
-    that no teacher was asked about (`is_taught`).
+    `taught`: a teacher's log-probabilities, float16 [n_variants, n_items, n_classes], zeros for items that
+    no teacher was asked about (`is_taught`).
     """
 
     def __init__(self, items: Sequence[Item], augmenter: Augmenter, n_variants: int) -> None:
@@ -31,7 +31,7 @@ class TrainingPool:
             [augmenter.variant(item, index, number) for index, item in enumerate(self.items)]
             for number in range(n_variants)
         ]
-        # An item with slots is easy to tell and long to learn: its label is teacher enough.
+        # Items with slots have easy intents: their labels are sufficient.
         self.asked = [index for index, item in enumerate(self.items) if not item.slots]
         self.is_taught = torch.zeros(len(self.items), dtype=torch.bool)
         self.taught: Tensor | None = None
@@ -42,19 +42,19 @@ class TrainingPool:
         return len(self.asked) * len(self.variants)
 
     def number(self, index: int, epoch: int) -> int:
-        """Which variant of an item an epoch sees: the first one sees the items as they are."""
+        """The variant of an item in an epoch; the first epoch uses the original items."""
         return (epoch + index) % len(self.variants) if epoch else 0
 
     def texts(self, number: int) -> list[str]:
-        """The texts of a variant that teachers are asked about, in the order of `asked`."""
+        """The texts of a variant for which teachers are asked, in the order of `asked`."""
         return [self.variants[number][index].text for index in self.asked]
 
     def take(
         self, opinions: Sequence[tuple[float, Sequence[Tensor]]], classes: IntentClasses
     ) -> None:
-        """Keep the weighted mean of some teachers' log-probabilities.
+        """Store the weighted mean of the teachers' log-probabilities.
 
-        Of each teacher its weight, and for each variant its logits [n_asked, n_classes].
+        Takes the weight of each teacher, and its logits [n_asked, n_classes] for each variant.
         """
         _, domains = classes.labels([self.items[index] for index in self.asked])
         taught = torch.zeros(len(self.variants), len(self.items), classes.n, dtype=torch.float16)
@@ -72,8 +72,8 @@ class TrainingPool:
         self.is_taught[self.asked] = True
 
     def take_vectors(self, vectors: Sequence[Tensor]) -> None:
-        """Keep what an encoder makes of each variant's texts, [n_asked, n_dims] each: as directions from
-        the middle of them all, of unit length."""
+        """Store an encoder's vectors of each variant's texts, [n_asked, n_dims] each: centred, and scaled
+        to unit length."""
         middle = vectors[0].mean(0)
         n_dims = vectors[0].shape[1]
         self.vectors = torch.zeros(len(self.variants), len(self.items), n_dims, dtype=torch.float16)
@@ -83,7 +83,7 @@ class TrainingPool:
             ).half()
 
     def vectors_of(self, indices: list[int], epoch: int) -> Tensor | None:
-        """float32 [n, n_dims], zeros for what no teacher was asked about; None without an encoder."""
+        """float32 [n, n_dims], zeros for items that no teacher was asked about; None without an encoder."""
         if self.vectors is None:
             return None
         numbers = torch.tensor([self.number(i, epoch) for i in indices])
@@ -106,14 +106,14 @@ class Head(nn.Module):
         self.outer = nn.Linear(n_hidden, n_classes)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        # Longer than unit length, so that the head begins in the range where it learns.
+        # Longer than unit length, so that the head starts in the range where it learns.
         unit = 8 * nn.functional.normalize(vectors, dim=-1)
         logits: Tensor = self.outer(self.drop(nn.functional.gelu(self.inner(unit))))
         return logits
 
 
 class HeadTask:
-    """Trains a head on sentence vectors that were computed before (`trainer.Task`).
+    """Trains a head on precomputed sentence vectors (a `trainer.TrainingTask`).
 
     `vectors`: for each variant of the pool float32 [n_asked, n_embd]; `kept_back`: [n_validation, n_embd].
     """
@@ -138,14 +138,14 @@ class HeadTask:
         self._labels = self.classes.labels(pool.items)
 
     def batches(self, epoch: int) -> list[Any]:
-        # A vector costs the same whatever the length of its text was.
+        # A vector has the same cost for texts of any length.
         found = bucketed([8] * len(self.pool.asked), self._batch_tokens, self._seed, epoch)
         return [(epoch, [self.pool.asked[i] for i in batch]) for batch in found]
 
     def loss(self, batch: Any) -> tuple[Tensor, int]:
         epoch, indices = batch
-        # Every other epoch sees the texts as they are: a vector of a changed text is further from its
-        # intent than the text itself.
+        # Every other epoch uses the original texts: the vector of a changed text is farther from its intent
+        # than that of the text itself.
         numbers = [self.pool.number(i, epoch) if epoch % 2 else 0 for i in indices]
         rows = [self.vectors[n][self._row[i]] for n, i in zip(numbers, indices, strict=True)]
         logits = self.head(torch.stack(rows))
@@ -159,7 +159,7 @@ class HeadTask:
 
     def score(self) -> dict[str, float]:
         figures = intent_figures(self.head(self.kept_back), self.validation, self.classes)
-        # Skills are not asked about: see `TrainingPool`.
+        # Teachers are not asked about skills: see `TrainingPool`.
         figures["score"] = (figures["assistant"] + figures["service"]) / 2
         return figures
 

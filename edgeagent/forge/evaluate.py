@@ -1,7 +1,7 @@
-"""What an exported file answers, as llama.cpp runs it: intents, slots, and what is out of scope.
+"""Evaluates an exported file as llama.cpp runs it: intents, slots, and out-of-scope texts.
 
 The intent is the most probable one of the domain, from one pass; slots are decoded greedily after it.
-The same figures through the daemon's API come from `scripts/bench assistant`.
+`scripts/bench assistant` computes the same metrics through the daemon's API.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from edgeagent.types.intents import (
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Shares of validation items. `assistant`, `service`, `skills`: intents that are right; `oos_*`: what
-    the threshold does on CLINC150; `slot_f1`: exact pairs of slot and value on SNIPS."""
+    """Shares of validation items. `assistant`, `service`, `skills`: correct intents; `oos_*`: effect of
+    the threshold on CLINC150; `slot_f1`: exact pairs of slot and value on SNIPS."""
 
     assistant: float
     service: float
@@ -50,13 +50,13 @@ class EvaluationResult:
     thresholds: dict[str, Threshold] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, float]:
-        """The figures alone."""
+        """Only the metrics."""
         return {name: value for name, value in asdict(self).items() if name != "thresholds"}
 
 
 def plain_config(path: Path, n_threads: int = 1) -> EngineConfig:
-    """One sequence and no rearranged weights: those may use AMX tiles, which torch uses in this process too
-    and which end it where llama.cpp was compiled by GCC 12 (`sandbox`)."""
+    """One sequence and no repacked weights: those may use AMX tiles, which torch also uses in this
+    process, and which crash it if llama.cpp was compiled by GCC 12 (`worker/confinement.py`)."""
     return EngineConfig(
         model_id=path.stem,
         path=str(path),
@@ -69,7 +69,7 @@ def plain_config(path: Path, n_threads: int = 1) -> EngineConfig:
 
 
 class Evaluator:
-    """One GGUF file and its vocabulary. `close()` may be called twice."""
+    """One GGUF file and its tokenizer. `close()` may be called twice."""
 
     def __init__(self, path: Path, vocabulary: AssistantTokenizer, n_threads: int = 1) -> None:
         self.vocabulary = vocabulary
@@ -77,13 +77,13 @@ class Evaluator:
         self._pieces = plain_pieces(self._llama)
 
     def logits(self, fed: Sequence[int], at: int) -> torch.Tensor:
-        """Of the next token, float32 [n_vocab]; `at` tokens have been fed before."""
+        """Logits of the next token, float32 [n_vocab]; `at` tokens have been computed before."""
         self._llama.batch.clear()
         self._llama.batch.add(0, array("i", fed), at, n_outputs=1)
         return torch.from_numpy(self._llama.decode()[0].copy())
 
     def intent_logits(self, text: str) -> tuple[torch.Tensor, int]:
-        """Over all intents, and the length of the prompt, which stays in the cache."""
+        """Logits of all intents, and the length of the prompt, which stays in the cache."""
         self._llama.clear()
         prompt = self.vocabulary.prompt_ids(text)
         first = self.vocabulary.first_intent
@@ -136,7 +136,7 @@ def evaluate(
     every: int = 1,
     say: Callable[[int], None] = lambda n: None,
 ) -> EvaluationResult:
-    """Figures of a file on every `every`-th validation item. `say` hears how many more are done."""
+    """Metrics of a file on every `every`-th validation item. `say` gets the number of finished items."""
     items = corpus.validation[::every]
     classes = IntentClasses.of(corpus)
     found_logits, pairs, calls = [], [], []
@@ -167,7 +167,7 @@ def evaluate(
 
 
 def slot_f1(pairs: Iterable[tuple[dict[str, str], dict[str, str]]]) -> float:
-    """F1 over all (slot, value) pairs that are wanted and that were found, exact ones only."""
+    """F1 over all expected and found (slot, value) pairs; only exact matches count."""
     counts: Counter[str] = Counter()
     for wanted, found in pairs:
         right = sum(found.get(name) == value for name, value in wanted.items())
@@ -177,5 +177,5 @@ def slot_f1(pairs: Iterable[tuple[dict[str, str], dict[str, str]]]) -> float:
 
 
 def sample(items: Sequence[Item], n: int) -> list[Item]:
-    """About `n` items, evenly spread."""
+    """About `n` evenly spaced items."""
     return list(items[:: max(1, len(items) // n)])[:n]

@@ -1,7 +1,7 @@
-"""A trained decoder as a GGUF file that llama.cpp runs, and a smaller one of it.
+"""Exports a trained decoder as a GGUF file for llama.cpp.
 
-Matrices are written in f16 and norms in f32; `quantize` then makes the file that is shipped. The chat
-template renders the last text of the user only, which is all that the model was trained on.
+Matrices are written in f16 and norms in f32; `quantize` then makes the smaller file that is shipped. The
+chat template renders only the last text of the user, which is all that the model was trained on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a file says of itself."""
+    """The descriptive metadata of a file."""
 
     name: str
     description: str
@@ -52,7 +52,7 @@ class ModelInfo:
 def write_gguf(
     decoder: Decoder, vocabulary: AssistantTokenizer, about: ModelInfo, path: Path
 ) -> None:
-    """Write the decoder in f16. Raises: ForgeFailed where the file cannot be written."""
+    """Write the decoder in f16. Raises: ForgeFailed if the file cannot be written."""
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,8 +132,8 @@ def _f32(weight: object) -> np.ndarray:
 
 
 def write_tools(corpus: Corpus, path: Path) -> None:
-    """What the intents are, for the daemon: the names of each domain, and the slots of those that have
-    any (`models/edge-assistant.json`)."""
+    """Write the file of intents for the daemon (`models/edge-assistant.json`): the names of each domain,
+    and the slots of those that have any."""
     body = {
         "out_of_scope": OUT_OF_SCOPE,
         "domains": {domain: list(corpus.names[domain]) for domain in DOMAINS},

@@ -42,7 +42,7 @@ class IntentClasses:
         return classes, domains
 
     def narrowed(self, logits: Tensor, domains: Tensor) -> Tensor:
-        """Logits [n, n_classes] with those that are not on offer out of the running."""
+        """Logits [n, n_classes] with a very low value for classes that are not on offer."""
         return logits.masked_fill(~self.on_offer[domains], NOT_ON_OFFER)
 
 
@@ -55,11 +55,12 @@ def distilled(
     weight: float,
     temperature: float,
 ) -> Tensor:
-    """Cross-entropy with the labels, and with what the teacher thinks of each text.
+    """Cross-entropy with the labels and with the teacher's output for each text.
 
     logits: float [n, n_classes]; classes: int64 [n]; taught: the teacher's log-probabilities, or None;
-    is_taught: bool [n], which of them there are. `weight` is the teacher's share; both sides are softened
-    by `temperature`, whose square keeps the size of the gradient.
+    is_taught: bool [n], which rows of it are valid. `weight` is the teacher's share; both sides are
+    softened by `temperature`, whose square keeps the size of the gradient.
+
     Source: Hinton et al. 2015, arXiv:1503.02531.
     """
     hard = F.cross_entropy(logits, classes, reduction="none")
@@ -78,8 +79,8 @@ def distilled(
 
 @dataclass(frozen=True)
 class Threshold:
-    """Below `value` the most probable intent is not believed. `cost` is the share of in-scope items that
-    were right and are lost by it, `recall` that of out-of-scope items which are recognised."""
+    """Below `value` the most probable intent is rejected. `cost` is the share of in-scope items that were
+    right and are lost by it, `recall` the share of out-of-scope items that are recognised."""
 
     value: float
     cost: float
@@ -92,7 +93,7 @@ def calibrate(
     """The highest threshold that costs at most `most` of the in-scope items.
 
     All [n_items]: float `probability` of the best intent, bool `is_right` (the best intent is the label),
-    `is_outside` (no intent fits). What would have been wrong anyway is no cost.
+    `is_outside` (no intent matches). Items that are wrong anyway are no cost.
     """
     inside = ~is_outside
     n_inside = int(inside.sum())

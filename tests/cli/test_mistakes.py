@@ -75,7 +75,7 @@ MISTAKES = [
     ("models install @/nothing.gguf", "check the path"),
     ("models install @/notes.txt", "NAME.gguf"),
     ("models install @/bad.gguf", "refused"),
-    ("models install @/short.gguf", "cut short"),
+    ("models install @/short.gguf", "truncated"),
     ("models install @/other.gguf", "'xlamb'"),
     ("models install @/empty", "no .gguf file"),
     ("models install @/two", "a.gguf, b.gguf"),
@@ -178,7 +178,7 @@ def test_a_disk_that_is_full_at_the_first_start_is_told_in_a_line(
 
     monkeypatch.setattr(database.Database, "__init__", full)
     said = run("keys create --name x")
-    assert "make room" in said and "--state-dir" in said
+    assert "free space" in said and "--state-dir" in said
     assert len(said.strip().splitlines()) == 1
 
 

@@ -75,7 +75,7 @@ def test_the_match_tells_why_for_every_profile(tree_of: Callable[[str], Path]) -
     assert set(by_name) == set(load_all())
     assert [e.name for e in found.considered if e.verdict == "chosen"] == ["pi5-8gb"]
     assert by_name["pi5-4gb"].verdict == "refused"
-    assert by_name["pi5-4gb"].why.startswith("usable RAM is 7.873 GiB, wanted at least")
+    assert by_name["pi5-4gb"].why.startswith("usable RAM is 7.873 GiB, required at least")
     assert by_name["pi4-4gb"].why == "board is Raspberry Pi 5 Model B Rev 1.0"
     assert by_name["server-small"].verdict == "fits"
     assert "Raspberry Pi 5" in found.reason
@@ -132,7 +132,7 @@ def test_every_rule_can_hold_and_can_refuse(
 def test_a_ram_rule_refuses_a_device_whose_ram_is_unknown(tmp_path: Path) -> None:
     rival = Profile(name="rival", version=1, match=MatchRules(ram_min_bytes=1))
     found = choose(probe(tmp_path), [Profile(name="generic", version=1), rival])
-    assert found.considered[0].why == "usable RAM is unknown, wanted at least 9.313e-10 GiB"
+    assert found.considered[0].why == "usable RAM is unknown, required at least 9.313e-10 GiB"
 
 
 def test_a_board_outweighs_all_other_rules_together() -> None:

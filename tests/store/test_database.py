@@ -45,7 +45,7 @@ def test_the_connections_are_set_as_promised(opened):
 
 def test_an_sqlite_with_the_wal_reset_bug_is_refused():
     check_sqlite((3, 51, 3))
-    with pytest.raises(StoreUnusable, match=r"3\.51\.2 .* the least that does not is 3\.51\.3"):
+    with pytest.raises(StoreUnusable, match=r"3\.51\.2 .* the oldest safe version is 3\.51\.3"):
         check_sqlite((3, 51, 2))
 
 

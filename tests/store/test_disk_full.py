@@ -75,7 +75,7 @@ def test_the_reserve_is_for_essential_writes(small_disk, secret):
     ) as store:
         n_acknowledged = fill(store)
         assert os.statvfs(small_disk).f_bavail * 4096 > 1 << 19
-        with pytest.raises(StorageFull, match="1 MiB are kept in reserve"):
+        with pytest.raises(StorageFull, match="1 MiB are reserved"):
             store.write(insert("ordinary")).result()
         store.write(
             lambda db: db.execute("DELETE FROM notes WHERE id <= 5"), essential=True

@@ -103,7 +103,7 @@ def test_a_passphrase_opens_what_it_sealed_and_no_other_does(settings, tmp_path,
     with pytest.raises(KeyUnusable, match="does not open"):
         open_store(chosen)
     passphrase(tmp_path, "short")
-    with pytest.raises(KeyUnusable, match="has 5 bytes, the least is 12"):
+    with pytest.raises(KeyUnusable, match="has 5 bytes, the minimum is 12"):
         open_store(chosen)
 
 
@@ -127,7 +127,7 @@ def test_a_passphrase_for_a_store_with_a_key_file_is_refused(settings, tmp_path,
 @pytest.mark.parametrize(("before", "after"), [("on", "off"), ("off", "on")])
 def test_the_mode_of_a_store_does_not_change_by_itself(settings, before, after):
     open_store(settings(store_encryption=before)).close()
-    with pytest.raises(KeyUnusable, match=f"was made with store.encryption = {before}"):
+    with pytest.raises(KeyUnusable, match=f"was created with store.encryption = {before}"):
         open_store(settings(store_encryption=after))
     with open_store(settings(store_encryption=before)) as store:
         assert store.notices == []
@@ -146,7 +146,7 @@ def test_a_wrong_key_is_refused_and_nothing_is_set_aside(opened):
 def test_a_wrong_key_without_a_seal_is_refused_too(opened, folder):
     opened().close()
     (folder / "seal.json").unlink()
-    with pytest.raises(KeyUnusable, match="wrong key from damage"):
+    with pytest.raises(KeyUnusable, match="wrong key cannot be told from damage"):
         opened(Secret(os.urandom(32), "elsewhere"))
     assert not list((folder / "quarantine").iterdir())
     opened().close()

@@ -58,7 +58,7 @@ def test_a_flipped_bit_in_the_log_is_said(cut, opened, place, within):
 def test_a_flipped_bit_in_the_head_of_the_log_is_said(cut, opened, offset):
     flip(cut, offset)
     store = opened()
-    assert "head of the write-ahead log" in store.notices[0].message
+    assert "header of the write-ahead log" in store.notices[0].message
     assert store.read(texts) == []
 
 

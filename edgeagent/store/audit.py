@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -111,16 +111,6 @@ def append(
     if sealed is not None or last.seq == 0:  # a removed head stays missing, as evidence
         _seal(conn, key, "audit_head", head)
     return head
-
-
-def appender(key: bytes) -> Callable[[Connection, str, str, str], AuditHead]:
-    """`append` for callers that may audit but must not have the key: takes connection, actor, action,
-    object."""
-
-    def note(conn: Connection, actor: str, action: str, object: str) -> AuditHead:
-        return append(conn, key, actor=actor, action=action, object=object)
-
-    return note
 
 
 def key_of(secret: Secret | None) -> bytes:

@@ -230,7 +230,7 @@ def _set_hold(
 
         def change(conn: Connection) -> dict[str, int]:
             changed = ownership.set_hold(conn, selector, is_held)
-            journal_progress.carried_out(conn, entered, entered.head.n)
+            journal_progress.mark_applied(conn, entered, entered.head.n)
             audit.append(
                 conn, here.audit_key, actor=actor(), action=f"data.{kind}",
                 object=label(here.audit_key, selector),

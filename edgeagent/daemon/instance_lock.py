@@ -32,7 +32,7 @@ class InstanceLock:
         try:
             state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = FolderLock(state_dir, PID_FILE)
-            is_first = self._lock.is_had(fcntl.LOCK_EX)
+            is_first = self._lock.try_lock(fcntl.LOCK_EX)
             if is_first:
                 _write_pid(path)
         except OSError as exc:

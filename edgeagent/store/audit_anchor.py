@@ -151,7 +151,7 @@ def publish_head(
             try:
                 _write(path, body)
             except SettingsError:
-                if not store.disk_reserve.give():
+                if not store.disk_reserve.release():
                     raise
                 _write(path, body)
     return found

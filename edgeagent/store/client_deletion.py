@@ -72,7 +72,7 @@ def delete(store: DeletionStore, target: DeletionTarget) -> bool | None:
     def remove(db: StoreConnection) -> bool | None:
         done = rows.remove(db, target.table, target.where, target.values)
         if done is not None:
-            journal_progress.carried_out(db, entered, n)
+            journal_progress.mark_applied(db, entered, n)
         return done
 
     try:
@@ -130,7 +130,7 @@ def delete_again(
         n_rows += int(db.execute(sql, each).rowcount)
     if n_rows:
         row_deletion.mark(db)
-    journal_progress.carried_out(db, contents, *(entry.n for entry in entries))
+    journal_progress.mark_applied(db, contents, *(entry.n for entry in entries))
     return n_rows
 
 

@@ -101,7 +101,7 @@ class Database:
         try:
             self._db = self._open(migrations)
         except StorageFull:
-            if not self.disk_reserve.give(LEAST_BYTES):
+            if not self.disk_reserve.release(LEAST_BYTES):
                 raise
             self._db = self._open(migrations)
         self._writer = Writer(
@@ -191,7 +191,7 @@ class Database:
         self._writer.close()
         self._pool.shutdown()
         self._readers.close()
-        self.disk_reserve.take()  # because closing copies the log into the file
+        self.disk_reserve.refill()  # because closing copies the log into the file
         self._db.close()
         self._lock.close()
 
@@ -220,7 +220,7 @@ class Database:
                 self._begin(db, migrations)
                 if self._lock.is_alone:
                     self._settle(db)
-                self.disk_reserve.take()
+                self.disk_reserve.refill()
             except SqliteError as exc:
                 raise translate(exc, self.files.database) from exc
             except OSError as exc:

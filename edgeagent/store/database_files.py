@@ -91,7 +91,7 @@ class FolderLock:
         self._fd: int | None = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._is_folder = True
 
-    def is_had(self, kind: int) -> bool:
+    def try_lock(self, kind: int) -> bool:
         """Try to take LOCK_EX (exclusive) or LOCK_SH (shared); returns whether that worked. Never waits.
 
         Raises: OSError if nothing can be locked.
@@ -105,7 +105,7 @@ class FolderLock:
             if not self._is_folder:
                 raise
             self._lock_file_instead()
-            return self.is_had(kind)
+            return self.try_lock(kind)
         return True
 
     def share(self) -> None:
@@ -140,10 +140,10 @@ class StoreLock:
         """Take the lock, exclusively if no other process holds it. True: exclusive. Raises: StoreUnusable."""
         deadline = time.monotonic() + timeout_s
         while True:
-            if self._lock.is_had(fcntl.LOCK_EX):
+            if self._lock.try_lock(fcntl.LOCK_EX):
                 self.is_alone = True
                 return True
-            if self._lock.is_had(fcntl.LOCK_SH):
+            if self._lock.try_lock(fcntl.LOCK_SH):
                 return False
             if time.monotonic() >= deadline:
                 raise StoreUnusable(

@@ -25,7 +25,7 @@ class DiskReserve:
         self.n_bytes = max(LEAST_BYTES, min(MOST_BYTES, reserve_bytes // 4))
         self._is_whole = False
 
-    def take(self, spare_bytes: int = 0) -> None:
+    def refill(self, spare_bytes: int = 0) -> None:
         """Grow the file to its full size if more than `spare_bytes` stay free on the disk."""
         if self._is_whole:
             return
@@ -39,7 +39,7 @@ class DiskReserve:
         except OSError:
             return
 
-    def give(self, n_bytes: int = PIECE_BYTES) -> bool:
+    def release(self, n_bytes: int = PIECE_BYTES) -> bool:
         """Free a part of the reserved space. True: there was some."""
         self._is_whole = False
         try:

@@ -342,7 +342,7 @@ class Journal:
             try:
                 write()
             except OSError:
-                if not self._disk_reserve.give():
+                if not self._disk_reserve.release():
                     raise
                 write()
         except OSError as exc:

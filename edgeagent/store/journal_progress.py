@@ -39,7 +39,7 @@ def write(conn: Connection, mark: JournalProgress) -> None:
     conn.execute("insert or replace into checkpoint values (?, ?)", (CHECKPOINT, body))
 
 
-def carried_out(conn: Connection, contents: JournalContents, *numbers: int) -> None:
+def mark_applied(conn: Connection, contents: JournalContents, *numbers: int) -> None:
     """Mark entries of `contents` as applied, in the caller's transaction."""
     before = read(conn)
     if before is None or before.place.id != contents.base.id:

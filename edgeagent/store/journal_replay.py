@@ -69,7 +69,7 @@ def recorded(journal: Journal, selector: Selector) -> Iterator[Callable[[Connect
 
     def mark_done(conn: Connection) -> None:
         same = [e.n for e in contents.entries if e.kind == "erase" and e.what == what]
-        journal_progress.carried_out(conn, contents, *same)
+        journal_progress.mark_applied(conn, contents, *same)
 
     try:
         yield mark_done
@@ -165,7 +165,7 @@ def _carry_out(
         elif entry.kind in ("hold", "release") and selector is not None:
             ownership.set_hold(db, selector, entry.kind == "hold")
             told(f"journal:{entry.n}")
-        journal_progress.carried_out(db, contents, entry.n)
+        journal_progress.mark_applied(db, contents, entry.n)
 
 
 def _selector(db: StoreConnection, journal: Journal, what: str) -> Selector | None:

@@ -126,7 +126,7 @@ class Keyring:
             def end(db: StoreConnection) -> Key:
                 ended = keys.revoke(db, key_id, self._now(db))
                 self._audit(db, actor, "key.revoke", key_id)
-                journal_progress.carried_out(db, journal, journal.head.n)
+                journal_progress.mark_applied(db, journal, journal.head.n)
                 return ended
 
             return self._write(end).result()
@@ -161,7 +161,7 @@ class Keyring:
                 else self._store.journal.append("expire", f"{key_id} {old.expires_ms}")
             )
             self._write(
-                lambda db: journal_progress.carried_out(db, journal, journal.head.n)
+                lambda db: journal_progress.mark_applied(db, journal, journal.head.n)
             ).result()
             return made
 
@@ -185,7 +185,7 @@ class Keyring:
                     journal = self._store.journal.append("open")
                 dropped = self._write(drop).result()
                 self._write(
-                    lambda db: journal_progress.carried_out(db, journal, *_numbers(journal))
+                    lambda db: journal_progress.mark_applied(db, journal, *_numbers(journal))
                 ).result()
                 return dropped
 
@@ -215,7 +215,7 @@ class Keyring:
                     self._note(
                         db, actor, "access.reset", f"keys:{'kept' if keep_keys else 'ended'}"
                     )
-                    journal_progress.carried_out(db, journal, *_numbers(journal))
+                    journal_progress.mark_applied(db, journal, *_numbers(journal))
                     if keys.is_any_usable(db, now):
                         return None
                     made = keys.create(db, KeySpec(name=name, scopes=ALL_SCOPES), now)
@@ -289,7 +289,7 @@ class Keyring:
                     self._write(lambda db: keys.drop(db, made.key.id)).result()
                     raise
                 n = journal.head.n
-                self._write(lambda db: journal_progress.carried_out(db, journal, n)).result()
+                self._write(lambda db: journal_progress.mark_applied(db, journal, n)).result()
         return made
 
     def _act(self, act: Callable[[], T]) -> Future[T]:

@@ -147,7 +147,7 @@ class RollbackDetector:
             journal = self._journal.append("keyed")
         if facts.mark is None or facts.mark.place != journal.head:
             with db.atomic():
-                journal_progress.carried_out(db, journal, *(entry.n for entry in journal.entries))
+                journal_progress.mark_applied(db, journal, *(entry.n for entry in journal.entries))
         if facts.anchor is not None and facts.anchor.time_ms > clock.floor_ms(db):
             with db.atomic():  # an older copy has an older floor
                 clock.set_floor(db, facts.anchor.time_ms)

@@ -165,7 +165,7 @@ class Writer:
         try:
             if shutil.disk_usage(self._path.parent).free >= self._reserve_bytes:
                 if self._disk_reserve is not None:
-                    self._disk_reserve.take(self._reserve_bytes)
+                    self._disk_reserve.refill(self._reserve_bytes)
                 return group
         except OSError:
             return group  # the write itself will raise a better error
@@ -212,7 +212,7 @@ class Writer:
             job.essential
             and self._disk_reserve is not None
             and is_storage(exc)
-            and self._disk_reserve.give()
+            and self._disk_reserve.release()
         )
 
     def _in_savepoint(self, job: WriteJob) -> Any:

@@ -141,7 +141,7 @@ def test_holds_and_deletions_are_replayed_in_their_order(store, opened):
         store.write(
             lambda db, kind=kind, entered=entered: (
                 ownership.set_hold(db, mine, kind == "hold"),
-                journal_progress.carried_out(db, entered, entered.head.n),
+                journal_progress.mark_applied(db, entered, entered.head.n),
             )
         ).result()
         older = older or store.backups.take().path

@@ -170,7 +170,7 @@ def test_what_must_be_written_is_tried_again_in_the_room_that_was_kept(opened):
     given = []
 
     class Lifting(DiskReserve):
-        def give(self, n_bytes=0):
+        def release(self, n_bytes=0):
             given.append(n_bytes)
             store._db.execute("PRAGMA max_page_count = 1000000").fetchall()
             return len(given) == 1
@@ -185,10 +185,10 @@ def test_what_must_be_written_is_tried_again_in_the_room_that_was_kept(opened):
 
 def test_the_ballast_is_given_in_pieces_and_taken_where_there_is_room(tmp_path):
     disk_reserve = DiskReserve(tmp_path / "ballast", reserve_bytes=4 << 20)
-    assert disk_reserve.n_bytes == 1 << 20 and not disk_reserve.give()
-    disk_reserve.take(spare_bytes=1 << 60)
+    assert disk_reserve.n_bytes == 1 << 20 and not disk_reserve.release()
+    disk_reserve.refill(spare_bytes=1 << 60)
     assert not (tmp_path / "ballast").exists(), "room that must stay free is not taken"
-    disk_reserve.take()
-    assert [disk_reserve.give(1 << 19) for _ in range(3)] == [True, True, False]
-    disk_reserve.take()
+    disk_reserve.refill()
+    assert [disk_reserve.release(1 << 19) for _ in range(3)] == [True, True, False]
+    disk_reserve.refill()
     assert (tmp_path / "ballast").stat().st_size == 1 << 20

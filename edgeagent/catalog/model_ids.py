@@ -53,7 +53,8 @@ def id_of_file(file_name: str) -> str | None:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most similar to `name`, or None if none is similar.
 
-    An incomplete name ("smollm2-135m") is compared with the beginnings of the known names.
+    An incomplete name ("smollm2-135m") is compared with the beginnings of the known names; those that
+    begin with it take precedence.
     """
     name = name.lower()[:MAX_ID_LENGTH]
     known = list(known)

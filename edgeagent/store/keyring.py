@@ -34,9 +34,9 @@ class Keyring:
     called twice; a given store stays open.
 
     A change and its audit row are written in one transaction. What must outlive the database is in the
-    journal before the change is acknowledged. Without a given store (`store.enabled = false`) it opens the one at
-    `path` if that exists, if its folder or `anchor_path` shows that it did, or as soon as another process
-    makes keys there.
+    journal before the change is acknowledged. Without a given store (`store.enabled = false`) it opens the
+    one at `path` if that exists, if its folder or `anchor_path` shows that it did, or as soon as another
+    process makes keys there.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A store that may not exist yet: with `store.enabled = false` it is opened once another process has made keys."""
+"""A store that may not exist: with `store.enabled = false` it is opened once another process makes keys."""
 
 from __future__ import annotations
 

@@ -80,10 +80,10 @@ WRONG = [
     ("[models.tiny]", '[models."../tiny"]', "is not a model id"),
     ("[models.tiny]", "[model.tiny]", "did you mean 'models'?"),
     ("[models.tiny]", "[models.tiny", "is not TOML"),
-    ('name = "Tiny"', 'name = "Tiny"\nid = "other"', "calls itself"),
+    ('name = "Tiny"', 'name = "Tiny"\nid = "other"', "has the id 'other'"),
     ('name = "Tiny"', 'name = "Tiny"\nsampling = { temprature = 1.0 }', "'temperature'"),
     ('kind = "url"', 'kind = "ftp"', "ftp"),
-    ('task = "chat"', 'task = "chat"\ntools = "t.json"', "tools go with the task assistant"),
+    ('task = "chat"', 'task = "chat"\ntools = "t.json"', "tools require the task assistant"),
     (
         'task = "chat"',
         'task = "assistant"\ntools = "../t.json"',

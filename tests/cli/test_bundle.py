@@ -80,7 +80,7 @@ def test_an_empty_bundle_and_an_unknown_profile_are_refused(made: Path, tmp_path
     for options, said in (
         ((), "would be empty"),
         (("--profile", "pi5-8g"), "use 'pi5-8gb'"),
-        (("--models", "absent"), "is not among the"),
+        (("--models", "absent"), "is not one of the"),
     ):
         done = edgeagent(
             "bundle", "create", "--sign-key", key, "--state-dir", tmp_path / "none", *options,

@@ -82,7 +82,7 @@ def test_a_file_that_is_no_model_is_refused_as_a_file(edgeagent, tmp_path: Path)
     file = tmp_path / "notes.txt"
     file.write_text("no model")
     line = one_line(edgeagent("models", "install", file, "--models-dir", tmp_path / "models"))
-    assert "'notes.txt' is not named like a model" in line
+    assert "'notes.txt' does not have a model's file name" in line
     done = edgeagent("models", "install", "nobody", "--models-dir", tmp_path / "models")
     assert "'edgeagent models catalog' lists them" in one_line(done)
 
@@ -163,4 +163,4 @@ def test_an_assistant_is_recommended_for_its_domains_and_for_no_chat(edgeagent, 
 
     assert best("--task", "assistant", "--domain", "service").startswith("edge-assistant-")
     chat = edgeagent("models", "recommend", "--all", *where).stdout
-    assert "answers with calls of its own tools and does not chat" in chat
+    assert "only answers with calls of its own tools" in chat

@@ -101,7 +101,7 @@ def test_without_a_profile_that_always_fits_the_error_says_what_to_do(
     tree_of: Callable[[str], Path],
 ) -> None:
     strict = Profile(name="x", version=1, match=MatchRules(container=True))
-    with pytest.raises(SettingsError, match="None of the 1 device profiles fits"):
+    with pytest.raises(SettingsError, match="None of the 1 device profiles matches"):
         choose(probe(tree_of("pi5")), [strict])
 
 

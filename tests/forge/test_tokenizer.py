@@ -60,5 +60,5 @@ def test_a_vocabulary_is_the_same_after_writing_and_reading(vocabulary, small, t
 
 def test_a_file_that_is_no_vocabulary_is_refused(tmp_path):
     (tmp_path / "vocabulary.json").write_text("{}")
-    with pytest.raises(ForgeFailed, match="is no vocabulary"):
+    with pytest.raises(ForgeFailed, match="is not a tokenizer file"):
         AssistantTokenizer.read(tmp_path / "vocabulary.json")

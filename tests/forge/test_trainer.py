@@ -67,7 +67,7 @@ def test_a_checkpoint_of_another_plan_is_refused(pool, small, vocabulary, shape,
     with pytest.raises(ForgeFailed, match="belongs to a training of"):
         other.resume()
     (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
-    with pytest.raises(ForgeFailed, match="delete it to begin anew"):
+    with pytest.raises(ForgeFailed, match="delete it to start again"):
         first.resume()
 
 

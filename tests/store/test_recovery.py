@@ -63,7 +63,7 @@ def test_a_page_of_noise_leads_to_quarantine_and_restore_in_plain_words(opened, 
     store = opened()
     [notice] = store.notices
     assert f"the backup of {taken} was restored" in notice.message
-    assert "what was stored after it is missing" in notice.message
+    assert "data stored after it is missing" in notice.message
     assert notice.message in caplog.text
     [aside] = store.files.quarantine.iterdir()
     assert (aside / "edgeagent.db").read_bytes()[page * PAGE :] == damaged[page * PAGE :]

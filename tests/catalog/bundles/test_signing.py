@@ -98,7 +98,7 @@ def test_what_is_no_signing_key_is_refused(tmp_path: Path) -> None:
         (b"", "not a private key"),
         (b"x" * 5000, "5000 bytes, the limit is 4096"),
         (public.read_bytes(), "not a private key"),
-        (other, "Ed25519 is needed"),
+        (other, "must be Ed25519"),
     ):
         path.write_bytes(data)
         path.chmod(0o600)
@@ -140,7 +140,7 @@ def test_trust_is_a_folder_of_keys_or_the_one_that_is_given(tmp_path: Path) -> N
     assert load_trust(folder).key(first.id) == first
     only = load_trust(folder, second_file)
     assert set(only.keys) == {second.id}
-    with pytest.raises(KeyUnusable, match=f"holds {second.id}"):
+    with pytest.raises(KeyUnusable, match=f"has {second.id}"):
         only.key(first.id)
 
 

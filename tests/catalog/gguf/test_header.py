@@ -319,7 +319,7 @@ def test_a_large_vocabulary_takes_little_memory(parts: Parts, tmp_path: Path) ->
 
 def test_a_header_beyond_the_bound_is_refused(parts: Parts, stories: Path) -> None:
     limits = HeaderLimits(max_header_bytes=4096)
-    with pytest.raises(GGUFRefused, match="more than 4096 bytes, the bound"):
+    with pytest.raises(GGUFRefused, match="more than 4096 bytes, the limit"):
         read_header(stories, limits)
 
 

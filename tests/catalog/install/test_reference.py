@@ -149,7 +149,7 @@ def test_a_reference_is_told_from_an_id(text, reference):
         ("http://example.org/m.gguf", "https://"),
         ("https://example.org/", "end with the name"),
         ("https://user:secret@example.org/m.gguf", "password"),
-        ("ftp://example.org/m.gguf", "not an address"),
+        ("ftp://example.org/m.gguf", "not a supported address"),
         ("s3://bucket/m.gguf", "hf.co/OWNER/REPO"),
     ],
 )

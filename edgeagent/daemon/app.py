@@ -24,6 +24,7 @@ from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.read_audit import ReadAudit
 from edgeagent.api.http.uploads import Uploads
+from edgeagent.catalog.installed import InstalledModels
 from edgeagent.daemon.bootstrap_key import bootstrap
 from edgeagent.daemon.erasure_participants import ErasureParticipants
 from edgeagent.daemon.heap import return_free_pages
@@ -35,7 +36,8 @@ from edgeagent.device.configuration import Configuration
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.pool import Pool
-from edgeagent.pool.placement import InstalledModels
+from edgeagent.pool.placement import ModelPlacer
+from edgeagent.pool.template_facts import TemplateLearner
 from edgeagent.routing.intents import AssistantOptions
 from edgeagent.serving.archive import Archive
 from edgeagent.serving.authentication import Authenticator
@@ -105,8 +107,8 @@ class Daemon:
             refuse_open_bind(exposed[0], settings, has_key=has_key)
         n_cores = settings.engine.n_threads or configuration.device.capacity.n_threads_max
         measuring = DeviceBenchmark(configuration.device, settings.state_dir)
-        self.models = InstalledModels.of(configuration)
-        self.models.on_altered = self._note_altered
+        self.models = InstalledModels.of(configuration.resolved)
+        self._placer = ModelPlacer.of(configuration, self.models, self._note_altered)
         self.pool = Pool(
             settings.pool,
             settings.worker,
@@ -115,10 +117,10 @@ class Daemon:
                 {settings.models.default, self.models.default_id() or settings.models.default}
             ),
             check=self.models.find,
-            place=self.models.place,
+            place=self._placer.place,
             log_level=settings.log_level,
             preloaded=preload.take if preload is not None else None,
-            loaded=self.models.learn,
+            loaded=TemplateLearner(self.models).learn,
         )
         self.hub = ErasureHub()
         self.archive = Archive(self.database, is_searchable=settings.store.search, hub=self.hub)

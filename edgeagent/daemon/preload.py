@@ -10,10 +10,11 @@ import asyncio
 import logging
 import threading
 
+from edgeagent.catalog.installed import InstalledModels
 from edgeagent.device.configuration import Configuration
 from edgeagent.errors import EdgeAgentError
 from edgeagent.pool import Placement
-from edgeagent.pool.placement import InstalledModels
+from edgeagent.pool.placement import ModelPlacer
 from edgeagent.types.worker import WorkerConfig
 from edgeagent.worker.process import WorkerProcess
 
@@ -66,11 +67,11 @@ class Preload:
 
     async def _default(self) -> Placement | None:
         """How to load the default model; None if there is none or it needs more than the budget."""
-        models = InstalledModels.of(self._configuration)
+        models = InstalledModels.of(self._configuration.resolved)
         await models.examine()
         model_id = models.default_id()
         if model_id is None:
             return None
-        placement = await models.place(model_id)
+        placement = await ModelPlacer.of(self._configuration, models).place(model_id)
         budget = self._configuration.settings.pool.ram_budget_bytes
         return placement if budget is None or placement.need_bytes <= budget else None

@@ -1,29 +1,16 @@
-"""The installed models as the pool and the agent want them: which there are, and how to load each.
-
-Event loop's thread only. The directories are listed at most every two seconds, and at once for a name
-that is not known; headers are read by a process of their own.
-"""
+"""How to load each installed model on this device, and how much memory it needs."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
-from edgeagent.catalog.approvals import Approvals
-from edgeagent.catalog.assistant_intents import Assistant, read_assistant
-from edgeagent.catalog.catalog_file import Catalog, load_catalog
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.install_record import InstalledModel
-from edgeagent.catalog.integrity import Integrity
-from edgeagent.catalog.library import Library, shipped_models_dir
-from edgeagent.catalog.model_summary import ModelSummary
+from edgeagent.catalog.installed import InstalledModels
 from edgeagent.catalog.sizing.memory import WorkerSetup, worker_memory
 from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.repack import repacked_types
@@ -31,28 +18,12 @@ from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
 from edgeagent.device.microbenchmarks import Measurement
 from edgeagent.engine.client import EngineClient
-from edgeagent.errors import EdgeAgentError, ModelAltered, ModelNotFound
-from edgeagent.pool import Placement
+from edgeagent.errors import ModelAltered
+from edgeagent.pool.memory import Placement
 from edgeagent.pool.speech_placement import speech_placement
-from edgeagent.pool.template_facts import LearntTemplates
-from edgeagent.routing.aliases import Aliases
 from edgeagent.settings import Settings
 from edgeagent.types.engine import EngineConfig, Task
-from edgeagent.types.sampling import Sampling
-from edgeagent.types.template import TemplateFacts
-from edgeagent.worker.client import WorkerClient
 
-logger = logging.getLogger(__name__)
-
-LISTING_AGE_S = 2.0
-# What a worker can do for the catalog's tasks; it knows others.
-TASKS: dict[str, Task] = {
-    "chat": "generate",
-    "assistant": "generate",
-    "embedding": "embed",
-    "rerank": "rerank",
-    "speech": "transcribe",
-}
 # Sequences of one step of an embedding model: more of the shortest texts than a step has tokens for.
 TEXTS_PER_STEP = 64
 # llama.cpp keeps a row of logits for every token of a text that it embeds, though nobody reads them.
@@ -61,284 +32,78 @@ LOGITS_BYTES = 256 << 20
 PREFIXES_PER_SEQ = 4
 
 
-class InstalledModels:
-    """`n_threads` is what one engine may use; `repacked` names the tensor types that
-    llama.cpp rearranges here; `measured` gives what is known of this device's speed."""
+class ModelPlacer:
+    """Makes the configuration of a worker for each model. Event loop's thread only.
+
+    `n_threads` is what one engine may use; `repacked` names the tensor types that llama.cpp rearranges
+    here; `measured` gives what is known of this device's speed. `on_altered` is called with the id of a
+    model whose file is not the approved one.
+    """
 
     def __init__(
         self,
         settings: Settings,
-        library: Library,
-        catalog: Catalog,
+        models: InstalledModels,
         *,
         n_threads: int,
         repacked: frozenset[str] = frozenset(),
         measured: Callable[[], Measurement | None] = lambda: None,
-        named: frozenset[str] = frozenset(),
+        on_altered: Callable[[str], None] = lambda model_id: None,
     ) -> None:
         self._settings = settings
-        self._library = library
-        self._catalog = catalog
+        self._models = models
         self._n_threads = n_threads
         self._repacked = repacked
         self._measured = measured
-        self._aliases = Aliases(settings.models.aliases)
-        approvals = library.approvals or Approvals(settings.state_dir)
-        self.integrity = Integrity(library, approvals, named)
-        self._listing: dict[str, InstalledModel] = {}
-        self._waiting: dict[str, InstalledModel] = {}
-        self._listed_s = float("-inf")
-        self._learned: dict[tuple[Path, int], Task] = {}
-        self._assistants: dict[str, Assistant] = {}  # as long as the listing
-        self._templates = LearntTemplates()
-        # Told of a model whose file is not the approved one.
-        self.on_altered: Callable[[str], None] = lambda model_id: None
+        self._on_altered = on_altered
 
     @classmethod
-    def of(cls, configuration: Configuration) -> InstalledModels:
-        """Those that the settings point to, as this device runs them."""
+    def of(
+        cls,
+        configuration: Configuration,
+        models: InstalledModels,
+        on_altered: Callable[[str], None] = lambda model_id: None,
+    ) -> ModelPlacer:
+        """One that loads models as this device runs them best."""
         settings, device = configuration.settings, configuration.device
-        measuring = DeviceBenchmark(device, settings.state_dir)
         return cls(
             settings,
-            Library(settings.effective_models_dir, settings.models.bundled_dir, settings.state_dir),
-            load_catalog(
-                shipped_models_dir() / "catalog.toml",
-                settings.effective_models_dir / "catalog.toml",
-            ),
+            models,
             n_threads=settings.engine.n_threads or device.capacity.n_threads_max,
             repacked=repacked_types(device.system.architecture or "", device.cpu.features),
-            measured=measuring.kept,
-            named=named_models(configuration),
+            measured=DeviceBenchmark(device, settings.state_dir).kept,
+            on_altered=on_altered,
         )
-
-    def installed(self) -> list[InstalledModel]:
-        """Every model that a worker can run and that may be served, by id. A directory that cannot be read
-        has none."""
-        now = time.monotonic()
-        if now - self._listed_s > LISTING_AGE_S:
-            self._listed_s = now
-            self._assistants = {}
-            try:
-                found = self._library.installed()
-            except EdgeAgentError as exc:
-                logger.error("models_dir_unreadable %s", exc.message)
-                found = []
-            found = [model for model in found if self._is_for_workers(model)]
-            self._listing, self._waiting = self._sorted_out(found)
-        return list(self._listing.values())
-
-    def _sorted_out(
-        self, found: list[InstalledModel]
-    ) -> tuple[dict[str, InstalledModel], dict[str, InstalledModel]]:
-        """Those that may be served, and those that wait for an approval."""
-        served: dict[str, InstalledModel] = {}
-        waiting: dict[str, InstalledModel] = {}
-        for model in found:
-            try:
-                is_waiting = self.integrity.standing(model) == "waiting"
-            except EdgeAgentError as exc:
-                logger.error("approvals_unreadable %s", exc.message)
-                is_waiting = True
-            if is_waiting and model.id not in self._waiting:
-                logger.warning("model_waiting model=%s hint='edgeagent models approve'", model.id)
-            (waiting if is_waiting else served)[model.id] = model
-        return served, waiting
-
-    def _is_for_workers(self, model: InstalledModel) -> bool:
-        return model.id not in self._catalog or self._catalog.entry(model.id).task in TASKS
-
-    def task(self, model: InstalledModel) -> Task:
-        """By the catalog, else by the file's header once `examine` has read it, until then "generate"."""
-        if model.id in self._catalog:
-            return TASKS[self._catalog.entry(model.id).task]
-        return self._learned.get((model.path, model.size_bytes), "generate")
-
-    def with_task(self, task: Task) -> list[str]:
-        """Ids of the installed models that do this."""
-        return [model.id for model in self.installed() if self.task(model) == task]
-
-    async def examine(self) -> None:
-        """Learn the tasks of models that the catalog does not know, from their headers."""
-        for model in self.installed():
-            if model.id in self._catalog or (model.path, model.size_bytes) in self._learned:
-                continue
-            try:
-                self._learn(model, await asyncio.to_thread(inspect_apart, model.path))
-            except EdgeAgentError as exc:  # said again when somebody asks for it
-                logger.warning("model_unreadable model=%s %s", model.id, exc.message)
-                self._learned[model.path, model.size_bytes] = "generate"
-
-    def _learn(self, model: InstalledModel, facts: ModelFacts) -> None:
-        self._learned[model.path, model.size_bytes] = facts.task
-
-    async def card(self, model: InstalledModel) -> ModelSummary:
-        """What the catalog says of a model, else its own header. A model that cannot be read has little
-        to say."""
-        family, n_params, quant, licence = "", 0, model.quant, ""
-        if model.id in self._catalog:
-            entry = self._catalog.entry(model.id)
-            family, n_params, licence = entry.family, entry.n_params, entry.licence
-        else:
-            with suppress(EdgeAgentError):
-                facts = await self.facts(model)
-                family, n_params = facts.architecture, facts.n_params
-                quant = quant or facts.quant or ""
-        modified_s = 0.0
-        with suppress(OSError):
-            modified_s = model.path.stat().st_mtime
-        return ModelSummary(
-            id=model.id,
-            modified_s=modified_s,
-            size_bytes=model.size_bytes,
-            sha256=model.sha256 or "",
-            family=family,
-            quant=quant,
-            n_params=n_params,
-            licence=licence,
-            task=self.task(model),
-            template=self.template(model),
-        )
-
-    def template(self, model: InstalledModel) -> TemplateFacts | None:
-        """What the model's chat template can show; None where it was neither tried nor loaded yet."""
-        return self._templates.of(model)
-
-    def learn(self, model_id: str, client: WorkerClient) -> None:
-        """Find out what is not known yet of a model that was just loaded. Does not wait."""
-        if isinstance(client, EngineClient):
-            with suppress(EdgeAgentError):
-                self._templates.learn(self.find(model_id), client)
-
-    async def facts(self, model: InstalledModel) -> ModelFacts:
-        """What a model's header says, read by a process of its own and remembered. Raises: GGUFRefused."""
-        return await asyncio.to_thread(inspect_apart, model.path)
-
-    def hashed_share(self, model_id: str) -> float | None:
-        """How much of a model's file is hashed, 0 to 1; None where it is not being hashed."""
-        return self.integrity.share(model_id)
-
-    def default_id(self) -> str | None:
-        """The default model, or its larger one, or the first that generates text; None when none is
-        installed."""
-        ids = self.with_task("generate")
-        wanted = self._settings.models.default
-        for model_id in (wanted, self._larger(wanted)):
-            if model_id in ids:
-                return model_id
-        return ids[0] if ids else None
-
-    def _larger(self, model_id: str) -> str | None:
-        return self._catalog.entry(model_id).larger if model_id in self._catalog else None
-
-    def larger(self, model_id: str) -> str | None:
-        """The model that takes over what this one cannot answer, where it is installed."""
-        larger = self._larger(model_id)
-        return larger if larger in self.with_task("generate") else None
-
-    def assistant(self, model_id: str) -> Assistant | None:
-        """What an assistant model can be asked for; None of any other.
-
-        Raises: ModelNotFound, SettingsError.
-        """
-        tools = self._catalog.entry(model_id).tools if model_id in self._catalog else None
-        if tools is None:
-            return None
-        model = self.find(model_id)
-        if model_id not in self._assistants:
-            folders = (model.folder, self._library.models_dir, self._library.shipped_dir)
-            path = next((f / tools for f in folders if (f / tools).is_file()), folders[-1] / tools)
-            thresholds = model.thresholds or self._catalog.entry(model_id).thresholds
-            self._assistants[model_id] = msgspec.structs.replace(
-                read_assistant(path), thresholds=thresholds
-            )
-        return self._assistants[model_id]
-
-    def sampling(self, model_id: str) -> Sampling:
-        """The catalog's sampling defaults for the model over our own."""
-        if model_id not in self._catalog:
-            return Sampling()
-        defaults = self._catalog.entry(model_id).sampling
-        known = {name: getattr(defaults, name) for name in defaults.__struct_fields__}
-        return Sampling(**{name: value for name, value in known.items() if value is not None})
-
-    @property
-    def folders(self) -> list[Path]:
-        """Where models lie on this device."""
-        return [self._library.models_dir, self._library.shipped_dir]
-
-    def named(self, name: str) -> str:
-        """The model that a request names: what an alias stands for, unless an installed one is called so."""
-        if name in self._listing or name in {model.id for model in self.installed()}:
-            return name
-        return self._aliases.target(name) or name
-
-    def aliases(self, model_id: str) -> tuple[str, ...]:
-        """The names and patterns that stand for a model."""
-        own = ("default",) if model_id == self.default_id() else ()
-        return self._aliases.of(model_id, *own)
-
-    def find(self, model_id: str) -> InstalledModel:
-        """Raises: ModelNotFound, with the nearest name or the command that installs it; ModelNotApproved."""
-        self.installed()
-        listed = self._listing.get(model_id)
-        # A model that was just installed anew has its file under another name.
-        if listed is None or not listed.path.exists():
-            self._listed_s = float("-inf")
-            self.installed()
-        if model_id in self._listing:
-            return self._listing[model_id]
-        if model_id in self._waiting:
-            self.integrity.require(self._waiting[model_id])
-        self._library.resolve(model_id)  # says what is near, or that it is not installed
-        raise ModelNotFound(
-            f"Model {model_id!r} is of no kind that is served: GET /v1/models lists those that are.",
-            param="model",
-        )
-
-    def identity(self, model_id: str) -> str:
-        """What the model's file is: by its digest; one that was dropped in, by size and time.
-
-        Raises: ModelNotFound.
-        """
-        model = self.find(model_id)
-        if model.sha256:
-            return model.sha256
-        try:
-            found = model.path.stat()
-        except OSError as exc:
-            raise ModelNotFound(f"Model {model_id!r} cannot be read now: check its file.") from exc
-        return f"{model.path} {found.st_size} {found.st_mtime_ns}"
 
     async def place(self, model_id: str) -> Placement:
         """How to load a model, and what that needs; its file is hashed unless it was before.
 
         Raises: ModelNotFound, ModelNotApproved, ModelAltered, GGUFRefused.
         """
-        model = self.find(model_id)
+        model = self._models.find(model_id)
         try:
-            identity = await asyncio.to_thread(self.integrity.verified, model)
-            if self.task(model) == "transcribe":
+            identity = await asyncio.to_thread(self._models.integrity.verified, model)
+            if self._models.task(model) == "transcribe":
                 return speech_placement(model, self._settings, self._n_threads)
             facts = await asyncio.to_thread(inspect_apart, model.path)
-            self.integrity.check_template(model, facts.template_sha256)
-            template = await asyncio.to_thread(self.integrity.template, model)
+            self._models.integrity.check_template(model, facts.template_sha256)
+            template = await asyncio.to_thread(self._models.integrity.template, model)
         except ModelAltered:
-            self.on_altered(model_id)
+            self._on_altered(model_id)
             raise
-        self._learn(model, facts)
+        self._models.keep_task(model, facts)
         text = template.text if template is not None else None
         config = msgspec.structs.replace(
             self._config(model, facts), identity=identity, chat_template=text
         )
-        if (task := self.task(model)) != "generate":
+        if (task := self._models.task(model)) != "generate":
             config = self._for_whole_texts(config, facts, task)
         memory = worker_memory(from_facts(facts), WorkerSetup.of(config, self._repacked))
         return Placement(EngineClient, config, memory.total_bytes, memory.explain())
 
     def _config(self, model: InstalledModel, facts: ModelFacts) -> EngineConfig:
         engine = self._settings.engine
-        is_assistant = model.id in self._catalog and self._catalog.entry(model.id).tools is not None
+        is_assistant = self._models.is_assistant(model)
         own = {
             "model_id": model.id,
             "path": str(model.path),
@@ -374,18 +139,3 @@ class InstalledModels:
             return None
         rate = max(measured.model.prefill_tok_s.values())
         return rate * measured.model.n_params / max(1, facts.n_params)
-
-
-def named_models(configuration: Configuration) -> frozenset[str]:
-    """The models that the administrator's own settings name; what a default or a profile names is not."""
-    origins, settings = configuration.resolved.origins, configuration.settings
-    named = {
-        "models.default": [settings.models.default],
-        "pool.pinned_models": settings.pool.pinned_models,
-    }
-    return frozenset(
-        model_id
-        for setting, ids in named.items()
-        for model_id in ids
-        if origins[setting] != "default" and not origins[setting].startswith("profile ")
-    )

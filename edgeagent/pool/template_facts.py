@@ -1,49 +1,45 @@
-"""What chat templates were found to show: at the install of their models, else when they are first loaded."""
+"""Learns what a model's chat template can show when the model is first loaded."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
+from contextlib import suppress
 
 from edgeagent.catalog.install_record import InstalledModel
+from edgeagent.catalog.installed import InstalledModels
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types.questions import TemplateSpec
-from edgeagent.types.template import TemplateFacts
+from edgeagent.worker.client import WorkerClient
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 60.0
-_Key = tuple[Path, int, str | None]
 
 
-class LearntTemplates:
-    """Kept in memory: a worker tells it again at the next load. Event loop's thread only."""
+class TemplateLearner:
+    """Asks workers about the templates of models that were installed without a trial load. Event loop's
+    thread only."""
 
-    def __init__(self) -> None:
-        self._known: dict[_Key, TemplateFacts] = {}
+    def __init__(self, models: InstalledModels) -> None:
+        self._models = models
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def of(self, model: InstalledModel) -> TemplateFacts | None:
-        """What a model's template can show; None where nobody has loaded the model yet."""
-        return model.template or self._known.get(_key(model))
-
-    def learn(self, model: InstalledModel, client: EngineClient) -> None:
+    def learn(self, model_id: str, client: WorkerClient) -> None:
         """Ask the worker of a model that was just loaded, unless its template is known. Does not wait."""
-        if client.facts.task != "generate" or self.of(model) is not None:
+        if not isinstance(client, EngineClient) or client.facts.task != "generate":
             return
-        task = asyncio.create_task(self._learn(model, client), name="learn-template")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        with suppress(EdgeAgentError):
+            model = self._models.find(model_id)
+            if self._models.template(model) is None:
+                task = asyncio.create_task(self._ask(model, client), name="learn-template")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
-    async def _learn(self, model: InstalledModel, client: EngineClient) -> None:
+    async def _ask(self, model: InstalledModel, client: EngineClient) -> None:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                self._known[_key(model)] = await client.ask(TemplateSpec())
+                self._models.keep_template(model, await client.ask(TemplateSpec()))
         except (EdgeAgentError, TimeoutError) as exc:  # the worker died or is busy: next time
             logger.debug("template_unknown model=%s reason=%s", model.id, type(exc).__name__)
-
-
-def _key(model: InstalledModel) -> _Key:
-    return model.path, model.size_bytes, model.template_file_sha256

@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 
 from edgeagent.catalog.gguf.model_facts import ModelFacts
+from edgeagent.catalog.installed import InstalledModels
 from edgeagent.catalog.model_summary import ModelSummary
 from edgeagent.engine.client import EngineClient
 from edgeagent.pool import Pool
-from edgeagent.pool.placement import InstalledModels
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.types.sampling import Sampling
 

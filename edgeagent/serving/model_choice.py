@@ -10,7 +10,7 @@ from dataclasses import replace
 import msgspec
 
 from edgeagent.catalog.assistant_intents import Assistant
-from edgeagent.pool.placement import InstalledModels
+from edgeagent.catalog.installed import InstalledModels
 from edgeagent.routing import router
 from edgeagent.routing.decision import Decision
 from edgeagent.routing.intents import (

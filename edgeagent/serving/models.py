@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeagent.catalog.install_record import InstalledModel
+from edgeagent.catalog.installed import InstalledModels
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.pool import Pool
-from edgeagent.pool.placement import InstalledModels
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.types.engine import Task
 from edgeagent.types.template import TemplateFacts

@@ -9,10 +9,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgeagent.catalog.installed import InstalledModels
 from edgeagent.daemon.preload import Preload
 from edgeagent.device.configuration import Configuration, configure
 from edgeagent.engine.client import EngineClient
-from edgeagent.pool.placement import InstalledModels
+from edgeagent.pool.placement import ModelPlacer
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
@@ -35,8 +36,8 @@ def configuration(stories: Path, tmp_path: Path) -> Configuration:
 
 def wanted(configuration: Configuration) -> EngineConfig:
     """As the daemon's pool asks for it, by an instance of its own."""
-    models = InstalledModels.of(configuration)
-    return asyncio.run(models.place("stories260k")).config
+    models = InstalledModels.of(configuration.resolved)
+    return asyncio.run(ModelPlacer.of(configuration, models).place("stories260k")).config
 
 
 def test_what_was_begun_is_taken_over_and_answers(configuration: Configuration):

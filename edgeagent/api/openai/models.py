@@ -16,8 +16,8 @@ from edgeagent.api.openai.schemas.models import (
     ModelList,
     template_body,
 )
+from edgeagent.catalog.aliases import is_pattern
 from edgeagent.errors import NotFound
-from edgeagent.routing.aliases import is_pattern
 from edgeagent.routing.tasks import capabilities
 from edgeagent.serving.models import ModelAdmin, ModelStatus
 

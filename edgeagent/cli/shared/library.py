@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from edgeagent.catalog.approvals import Approvals
 from edgeagent.catalog.catalog_file import Catalog, Shipped, load_catalog
+from edgeagent.catalog.installed import named_models
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.library import Library, shipped_models_dir
 from edgeagent.device.configuration import Configuration
-from edgeagent.pool.placement import named_models
 from edgeagent.settings import Settings
 
 
@@ -18,7 +18,7 @@ def library_of(settings: Settings) -> Library:
 def integrity_of(configuration: Configuration) -> Integrity:
     settings = configuration.settings
     approvals = Approvals(settings.state_dir)
-    return Integrity(library_of(settings), approvals, named_models(configuration))
+    return Integrity(library_of(settings), approvals, named_models(configuration.resolved))
 
 
 def catalog_of(settings: Settings) -> Catalog:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.routing.aliases import Aliases, is_pattern
+from edgeagent.catalog.aliases import Aliases, is_pattern
 
 TABLE = {"gpt-4o*": "default", "gpt-4o-mini": "small", "claude-*": "default", "*": "rest"}
 

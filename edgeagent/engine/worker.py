@@ -3,7 +3,7 @@
 It has four threads. The main thread runs the engine and owns the llama.cpp context, `receiver` reads
 messages from the daemon, `intake` renders and tokenizes prompts, `tokenizer` answers what needs the
 vocabulary only. The process ends when its socket does. For a model that makes embeddings or ranks documents
-it runs `embedding.worker` or `embedding.rerank_worker` in place of `Worker`.
+it runs `embedding.worker` or `embedding.rerank_worker` in place of `GenerationWorker`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from edgeagent.engine import protocol
 from edgeagent.engine.batching.engine import Engine
 from edgeagent.engine.batching.runner import LlamaRunner
 from edgeagent.engine.batching.sequence import Request, Sequence
-from edgeagent.engine.embedding.rerank_worker import RankWorker
-from edgeagent.engine.embedding.worker import EmbedWorker
+from edgeagent.engine.embedding.rerank_worker import RerankWorker
+from edgeagent.engine.embedding.worker import EmbeddingWorker
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.process import helpers
 from edgeagent.engine.process.model_file import ModelFile
@@ -47,7 +47,7 @@ from edgeagent.worker.refusals import queue_full
 logger = logging.getLogger(__name__)
 
 
-class Worker:
+class GenerationWorker:
     """One loaded model, answering one daemon."""
 
     def __init__(self, channel: Channel, config: EngineConfig, started_s: float) -> None:
@@ -123,7 +123,9 @@ class Worker:
 
     def _answer(self, request_id: int, question: StateQuestion) -> None:
         try:
-            self._channel.send(protocol.Result(request_id, self._engine.states.answer(question)))
+            self._channel.send(
+                protocol.Result(request_id, self._engine.kv_transfer.answer(question))
+            )
         except EdgeAgentError as exc:
             self._channel.refuse(request_id, exc)
 
@@ -195,16 +197,16 @@ class Worker:
                 self._loop.post(lambda: self._engine.forget_prefixes(scope))
 
 
-WORKERS: dict[Task, type[Worker | EmbedWorker]] = {
-    "generate": Worker,
-    "embed": EmbedWorker,
-    "rerank": RankWorker,
+WORKERS: dict[Task, type[GenerationWorker | EmbeddingWorker]] = {
+    "generate": GenerationWorker,
+    "embed": EmbeddingWorker,
+    "rerank": RerankWorker,
 }
 
 
 def load(
     channel: Channel, config: EngineConfig, daemon_pid: int, started_s: float
-) -> Worker | EmbedWorker:
+) -> GenerationWorker | EmbeddingWorker:
     """Confine this process and load the model. Raises: ModelUnusable, ModelAltered, GGUFRefused."""
     if config.task == "generate":
         helpers.begin()

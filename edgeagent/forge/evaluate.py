@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgeagent.engine.intents.intent_scoring import Choice, Offer, plain_pieces
+from edgeagent.engine.intents.intent_scoring import IntentChoice, IntentOffer, plain_pieces
 from edgeagent.engine.llama.model import Llama
 from edgeagent.forge.datasets import OUT_OF_SCOPE, Corpus, Item
 from edgeagent.forge.intent_classes import IntentClasses, Threshold
@@ -95,7 +95,7 @@ class Evaluator:
         if not names:
             return {}
         candidate = Candidate(intent, True, [Slot(name) for name in names])
-        choice = Choice(self._offer(text, candidate), chosen=candidate)
+        choice = IntentChoice(self._offer(text, candidate), chosen=candidate)
         token, told = self.vocabulary.id_of(intent_text(intent, True)), ""
         while True:
             token, piece = choice.next_token(self.logits([token], at).numpy())
@@ -108,13 +108,13 @@ class Evaluator:
                 found: dict[str, str] = json.loads(told)
                 return found
 
-    def _offer(self, text: str, candidate: Candidate) -> Offer:
+    def _offer(self, text: str, candidate: Candidate) -> IntentOffer:
         intent_question = IntentQuestion(
             text=text, candidates=[candidate], out_of_scope=OUT_OF_SCOPE, threshold=0.0,
             may_abstain=False, otherwise="",
         )  # fmt: skip
         id_of, names = self.vocabulary.id_of, [slot.name for slot in candidate.slots]
-        return Offer(
+        return IntentOffer(
             intent_question,
             np.empty(0, np.int64),
             {name: id_of(slot_text(name, is_first=True)) for name in names},

@@ -29,7 +29,7 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Held:
+class LoadedModel:
     """What one loaded model holds: measured where its worker runs, estimated while it loads."""
 
     model_id: str
@@ -40,7 +40,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Decision:
+class LoadDecision:
     """`verdict` load: after evicting `evict` (maybe nobody). wait: for `blockers`. never: alone it
     has no place."""
 
@@ -49,13 +49,13 @@ class Decision:
     blockers: list[str] = field(default_factory=list)
 
 
-def decide(need_bytes: int, budget_bytes: int | None, held: Sequence[Held]) -> Decision:
+def decide(need_bytes: int, budget_bytes: int | None, held: Sequence[LoadedModel]) -> LoadDecision:
     """What must happen before `need_bytes` more may be loaded. No budget: everything fits."""
     if budget_bytes is None:
-        return Decision("load")
+        return LoadDecision("load")
     pinned = sum(model.n_bytes for model in held if model.is_pinned)
     if need_bytes > budget_bytes - pinned:
-        return Decision("never", blockers=[model.model_id for model in held if model.is_pinned])
+        return LoadDecision("never", blockers=[model.model_id for model in held if model.is_pinned])
     free = budget_bytes - sum(model.n_bytes for model in held)
     evict: list[str] = []
     for model in sorted(held, key=lambda model: model.last_used_s):
@@ -65,12 +65,12 @@ def decide(need_bytes: int, budget_bytes: int | None, held: Sequence[Held]) -> D
             evict.append(model.model_id)
             free += model.n_bytes
     if free >= need_bytes:
-        return Decision("load", evict=evict)
+        return LoadDecision("load", evict=evict)
     busy = [model.model_id for model in held if not model.is_idle and not model.is_pinned]
-    return Decision("wait", blockers=busy)
+    return LoadDecision("wait", blockers=busy)
 
 
-def in_words(need: Placement, budget_bytes: int, held: Sequence[Held]) -> str:
+def in_words(need: Placement, budget_bytes: int, held: Sequence[LoadedModel]) -> str:
     """The arithmetic of a refusal: what is needed, what is held by whom, what the budget is."""
     loaded = ", ".join(f"{model.model_id} {_mb(model.n_bytes)}" for model in held) or "nothing"
     return (

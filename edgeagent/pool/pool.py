@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from edgeagent import errors
 from edgeagent.pool.cores import share_cores
-from edgeagent.pool.memory import Held, Placement, decide, in_words
+from edgeagent.pool.memory import LoadedModel, Placement, decide, in_words
 from edgeagent.pool.resident import Resident
 from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.worker import WorkerSettings
@@ -272,7 +272,7 @@ class Pool:
 
     # --- memory
 
-    def _held(self, besides: str) -> list[Held]:
+    def _held(self, besides: str) -> list[LoadedModel]:
         return [
             resident.held(is_pinned=resident.model_id in self._settings.pinned_models)
             for resident in self._residents.values()
@@ -303,7 +303,7 @@ class Pool:
             await self._wait_for_change(need, held, decision.blockers, deadline)
 
     async def _wait_for_change(
-        self, need: Placement, held: list[Held], blockers: list[str], deadline: float
+        self, need: Placement, held: list[LoadedModel], blockers: list[str], deadline: float
     ) -> None:
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._changed:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-from edgeagent.pool.memory import Held, Placement
+from edgeagent.pool.memory import LoadedModel, Placement
 from edgeagent.worker.breaker import Breaker
 from edgeagent.worker.client import WorkerClient
 
@@ -40,6 +40,6 @@ class Resident:
         measured = self.client.health.rss_bytes if self.client is not None else 0
         return measured or self.placement.need_bytes
 
-    def held(self, *, is_pinned: bool) -> Held:
+    def held(self, *, is_pinned: bool) -> LoadedModel:
         is_idle = self.n_leases == 0 and self.starting is None
-        return Held(self.model_id, self.n_bytes, is_idle, is_pinned, self.last_used_s)
+        return LoadedModel(self.model_id, self.n_bytes, is_idle, is_pinned, self.last_used_s)

@@ -6,7 +6,7 @@ Linux only, no privileges needed. In this order:
     2. it leaves no core file, and others of its user cannot read its memory (not dumpable)
     3. it gives up capabilities, and can gain no privileges any more
     4. Landlock: it reads its libraries and what it was given, and writes nothing
-    5. seccomp: no sockets, no processes, none of the kernel's corners (`filter.py`)
+    5. seccomp: no sockets, no processes, none of the kernel's corners (`seccomp.py`)
 
 What the kernel does not have is told in the result and in the log; the rest holds all the same. Layers 4
 and 5 overlap on purpose: without Landlock nothing can be written or executed either, but files can be read.
@@ -28,8 +28,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeagent.worker import filter as seccomp
-from edgeagent.worker import landlock
+from edgeagent.worker import landlock, seccomp
 from edgeagent.worker.privacy import keep_private
 
 logger = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ _LOOKED_UP = (
 _own_statm: int | None = None
 
 
-class Layers(msgspec.Struct, frozen=True, kw_only=True):
+class SandboxLayers(msgspec.Struct, frozen=True, kw_only=True):
     """What holds in a confined process.
 
     `landlock`: the version in force, 0 for none. `n_threads`: threads that ran already when the process
@@ -75,7 +74,7 @@ def enter(
     oom_score_adj: int | None = 500,
     address_space_bytes: int | None = None,
     parent: int | None = None,
-) -> Layers:
+) -> SandboxLayers:
     """Confine this process for good. Call it before threads start: Landlock is per thread.
 
     `read`: files and directories that it may still read, besides Python's and C's libraries, which
@@ -112,7 +111,7 @@ def enter(
         missing["threads"] = f"{n_threads - 1} ran already"
     for part, why in missing.items():
         logger.warning("sandbox_incomplete part=%s reason=%r", part, why)
-    return Layers(
+    return SandboxLayers(
         no_new_privs=no_new_privs,
         not_dumpable=not_dumpable,
         seccomp=wrong is None,

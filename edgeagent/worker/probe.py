@@ -1,7 +1,7 @@
 """What holds on this kernel, by trying: `python -m edgeagent.worker.probe FILE PARENT_PID`.
 
 A child confines itself as a worker does and tries what a worker that was taken over would try first, with
-FILE standing for the store's key and the parent for the daemon. It prints an `Evidence` as JSON.
+FILE standing for the store's key and the parent for the daemon. It prints an `SandboxEvidence` as JSON.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pathlib import Path
 import msgspec
 
 from edgeagent.worker import spawn
-from edgeagent.worker.confinement import Layers, enter
+from edgeagent.worker.confinement import SandboxLayers, enter
 
 TIMEOUT_S = 20.0
 
 
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+class SandboxEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """`layers` of a confined process, what it was `refused`, and what it `reached` all the same."""
 
-    layers: Layers
+    layers: SandboxLayers
     refused: list[str]
     reached: list[str]
 
 
-def gather() -> Evidence | None:
+def gather() -> SandboxEvidence | None:
     """Have a child try; None where it could not even start. Blocks for about 0.3 s."""
     with tempfile.NamedTemporaryFile(prefix="edgeagent-probe-") as file:
         try:
@@ -42,7 +42,7 @@ def gather() -> Evidence | None:
                 capture_output=True,
                 timeout=TIMEOUT_S,
             )
-            return msgspec.json.decode(done.stdout, type=Evidence)
+            return msgspec.json.decode(done.stdout, type=SandboxEvidence)
         except (OSError, subprocess.TimeoutExpired, msgspec.MsgspecError):
             return None
 
@@ -66,7 +66,7 @@ def main(file: str, parent: str) -> None:
             reached.append(what)
         except OSError:
             refused.append(what)
-    evidence = Evidence(layers=layers, refused=refused, reached=reached)
+    evidence = SandboxEvidence(layers=layers, refused=refused, reached=reached)
     sys.stdout.buffer.write(msgspec.json.encode(evidence))
     sys.stdout.flush()
 

@@ -201,7 +201,7 @@ CREATION = {
     "vfork": (58, None),
 }
 
-# Allowed with some arguments only (`filter.py`).
+# Allowed with some arguments only (`seccomp.py`).
 CHECKED = {
     "clone": (56, 220),
     "clone3": (435, 435),

@@ -35,7 +35,7 @@ from edgeagent.device.microbenchmarks import measure
 from edgeagent.device.probe import probe
 from edgeagent.engine.llama.model import Llama
 from edgeagent.types.engine import EngineConfig
-from edgeagent.worker.filter import refuse_tiles
+from edgeagent.worker.seccomp import refuse_tiles
 from tests.catalog.synthetic import DESIGNS, write_model
 
 # The last two were not among those that the shares in `catalog/sizing/speed.py` were fitted on.

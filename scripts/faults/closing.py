@@ -26,13 +26,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from edgeagent.engine.batching.time_slices import Slice, Sliced
+from edgeagent.engine.batching.time_slices import Sliced, TimeSlice
 from edgeagent.engine.client import EngineClient
 from edgeagent.engine.structured.byte_grammar import LAST_TRY
 from edgeagent.engine.structured.constraint import Constraint, Grammar
 from edgeagent.engine.structured.grammar import compile_source, source_of
 from edgeagent.engine.structured.grammar_compiler import try_out
-from edgeagent.engine.structured.json_completion import Ending
+from edgeagent.engine.structured.json_completion import JsonCompletion
 from edgeagent.errors import BadRequest, EdgeAgentError
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.generation import Form, GenerateSpec
@@ -59,7 +59,7 @@ def babble(grammar: Grammar, max_new: int, seed: int, took_s: list[float]) -> tu
     """A text of random bytes that a grammar allows, closed when its tokens run out, and how it ended.
     `took_s` gets how long each step of the engine would have been held."""
     constraint, random = Constraint(grammar), np.random.default_rng(seed)
-    ending = Ending(max_new, grammar.growth)
+    ending = JsonCompletion(max_new, grammar.growth)
     tokens = list(constraint.opening)
     while not constraint.is_complete:
         if len(tokens) >= max_new:
@@ -78,7 +78,7 @@ def babble(grammar: Grammar, max_new: int, seed: int, took_s: list[float]) -> tu
 
 def in_slices(work: Sliced[list[int] | None], took_s: list[float]) -> list[int] | None:
     # Of processor time: on a machine that is busy otherwise the clock says little.
-    slice_ = Slice(clock=time.thread_time)
+    slice_ = TimeSlice(clock=time.thread_time)
     result: list[list[int] | None] = []
 
     def whole() -> Sliced[bool]:

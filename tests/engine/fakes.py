@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.engine.batching.kv_cache import Run
-from edgeagent.engine.batching.runner import Aborted, Row
+from edgeagent.engine.batching.kv_cache import CellRun
+from edgeagent.engine.batching.runner import Row, StepAborted
 from edgeagent.engine.llama.sampler_chain import Candidates
 
 N_VOCAB = 97
@@ -67,7 +67,7 @@ class FakeRunner:
                 self._n_written += 1
             n_before = len(held) - row.n_outputs
             if self._is_aborted:
-                raise Aborted  # with some rows written, as llama.cpp may leave them
+                raise StepAborted  # with some rows written, as llama.cpp may leave them
             tokens = [token for _, token in held]
             outputs += [next_token(tokens[: n_before + i + 1]) for i in range(row.n_outputs)]
         n_used = len({cell for held in self.held.values() for cell, _ in held})
@@ -91,7 +91,7 @@ class FakeRunner:
         assert self.can_trim or n == 0, "recurrent state cannot be cut"
         self.held[seq_id] = self.held.get(seq_id, [])[:n]
 
-    def pack(self, runs: list[Run]) -> None:
+    def pack(self, runs: list[CellRun]) -> None:
         assert_covers(runs, self.held)
         self.n_packed += 1
 
@@ -120,7 +120,7 @@ class FakeRunner:
         self._is_aborted = True
 
 
-def assert_covers(runs: list[Run], held: Mapping[int, Sequence[object]]) -> None:
+def assert_covers(runs: list[CellRun], held: Mapping[int, Sequence[object]]) -> None:
     """The runs are every position of every sequence, once, and shared where the sequences share."""
     found: dict[int, dict[int, object]] = {}
     for run in runs:

@@ -20,7 +20,7 @@ from edgeagent.errors import (
 )
 from edgeagent.pool import Placement, Pool
 from edgeagent.pool.cores import share_cores
-from edgeagent.pool.memory import Held, decide
+from edgeagent.pool.memory import LoadedModel, decide
 from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.worker import WorkerSettings
 from edgeagent.types.engine import EngineConfig
@@ -33,8 +33,8 @@ from tests.worker.counter import CounterClient, CounterConfig
 
 def held(
     name: str, n_bytes: int, *, idle: bool = True, pinned: bool = False, used: float = 0
-) -> Held:
-    return Held(name, n_bytes, idle, pinned, used)
+) -> LoadedModel:
+    return LoadedModel(name, n_bytes, idle, pinned, used)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_who_must_go_for_a_model(need, budget, loaded, verdict, evict, blockers)
 
 models = st.lists(
     st.builds(
-        Held,
+        LoadedModel,
         st.uuids().map(str),
         st.integers(1, 100),
         st.booleans(),

@@ -6,10 +6,10 @@ from rich.table import Table
 
 from edgeagent.environment import variables, worker_environment
 from edgeagent.worker.privacy import is_private
-from edgeagent.worker.probe import Evidence
+from edgeagent.worker.probe import SandboxEvidence
 
 
-def confinement_table(evidence: Evidence | None) -> Table:
+def confinement_table(evidence: SandboxEvidence | None) -> Table:
     """One row per layer, as tested in a child process."""
     table = Table("confinement", "", box=None, pad_edge=False)
     for name, value in _rows(evidence).items():
@@ -17,7 +17,7 @@ def confinement_table(evidence: Evidence | None) -> Table:
     return table
 
 
-def _rows(evidence: Evidence | None) -> dict[str, str]:
+def _rows(evidence: SandboxEvidence | None) -> dict[str, str]:
     handed_on = len(set(worker_environment()) & set(variables()))
     rows = {
         "daemon's memory": "closed to other processes of its user" if is_private() else "open",
@@ -41,11 +41,11 @@ def _held(holds: bool, told: str, reason: str = "") -> str:
     return told if holds else f"no: {reason}" if reason else "no"
 
 
-def _n_tried(evidence: Evidence) -> int:
+def _n_tried(evidence: SandboxEvidence) -> int:
     return len(evidence.refused) + len(evidence.reached)
 
 
-def confinement_problems(evidence: Evidence | None) -> list[str]:
+def confinement_problems(evidence: SandboxEvidence | None) -> list[str]:
     """What a compromised worker could reach here, and which layer is missing."""
     if evidence is None:
         return ["The confinement of workers could not be tested: the test process did not start."]

@@ -20,7 +20,7 @@ Chunks = list[tuple[int, TokenChunk]]
 Emit = Callable[[Chunks], None]
 
 
-class Outbox:
+class ChunkBuffer:
     """Gathers the chunks of some steps by request id, and sends them as one frame. Engine thread only."""
 
     def __init__(self, emit: Emit, interval_s: float) -> None:

@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgeagent.engine.batching.chunk_buffer import Emit, Outbox
+from edgeagent.engine.batching.chunk_buffer import ChunkBuffer, Emit
 from edgeagent.engine.batching.kv_cache import KVCache
-from edgeagent.engine.batching.kv_transfer import States
+from edgeagent.engine.batching.kv_transfer import KVTransfer
 from edgeagent.engine.batching.prefix_sharing import find_shared_prefix
-from edgeagent.engine.batching.runner import Aborted, Row, Runner
+from edgeagent.engine.batching.runner import Row, Runner, StepAborted
 from edgeagent.engine.batching.scheduler import Pace, StepPlan, pick_victim, plan_step
 from edgeagent.engine.batching.scheduler_views import (
     displaced_by,
@@ -33,7 +33,7 @@ from edgeagent.engine.batching.scheduler_views import (
 )
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.threads import ThreadChoice
-from edgeagent.engine.batching.time_slices import Slice
+from edgeagent.engine.batching.time_slices import TimeSlice
 from edgeagent.engine.output.decoder import Draw
 from edgeagent.engine.output.output_parser import NOTHING, Pieces
 from edgeagent.errors import EngineFailed
@@ -78,8 +78,8 @@ class Engine:
         self._runner = runner
         n_ids = config.n_seq + (config.n_prefixes if runner.can_trim else 0)
         self._kv = KVCache(n_cells, n_ids, runner)
-        self.states = States(self._kv, runner)
-        self._outbox = Outbox(emit, config.stream_interval_ms / 1e3)
+        self.kv_transfer = KVTransfer(self._kv, runner)
+        self._chunk_buffer = ChunkBuffer(emit, config.stream_interval_ms / 1e3)
         self._refuse = refuse
         self._forget = forget
         self._prepared = prepared
@@ -94,7 +94,7 @@ class Engine:
         self._n_preempted = 0
         self._service_s = 1.0
         self._next_share_s = 0.0
-        self._slice = Slice()
+        self._time_slice = TimeSlice()
         self.prefilling: frozenset[Request] = frozenset()
 
     @property
@@ -200,7 +200,7 @@ class Engine:
         chunk = pieces.chunk(
             seq.index, finish, seq.usage(now), error, stop, seq.decoder.notes, seq.returned_tokens
         )
-        self._outbox.put(request_id, chunk)
+        self._chunk_buffer.put(request_id, chunk)
         self._open[request_id] -= 1
         if self._open[request_id] == 0:
             del self._open[request_id]
@@ -272,16 +272,16 @@ class Engine:
         now = self._clock()
         self._sweep(now)
         self._admit(now)
-        self._slice.begin()
+        self._time_slice.begin()
         unfinished = [seq for seq in self._running if seq.decoder.is_drawing]
         for seq in unfinished:
-            draw = seq.decoder.resume(self._slice)
+            draw = seq.decoder.resume(self._time_slice)
             if draw is not None:
                 self._deliver(seq, draw, now)
         plan = self._plan()
         if plan.n_tokens:
             self._run(plan)
-        self._outbox.flush(len(self._running) + len(self._waiting))
+        self._chunk_buffer.flush(len(self._running) + len(self._waiting))
         return plan.n_tokens > 0 or bool(unfinished)
 
     def _plan(self) -> StepPlan:
@@ -331,7 +331,7 @@ class Engine:
         started = time.perf_counter()
         try:
             logits = self._runner.run(rows)
-        except Aborted:
+        except StepAborted:
             self._undo(work)
             return
         except EngineFailed as exc:
@@ -383,8 +383,8 @@ class Engine:
             if seq.n_pending == 0:
                 if seq.first_token_s is None:
                     seq.first_token_s = now
-                    self._outbox.hurry()
-                draw = seq.decoder.next(logits[end - 1], self._runner, self._slice)
+                    self._chunk_buffer.hurry()
+                draw = seq.decoder.next(logits[end - 1], self._runner, self._time_slice)
                 if draw is not None:
                     self._deliver(seq, draw, now)
 
@@ -394,4 +394,4 @@ class Engine:
         if finish is not None:
             self._end(seq, now, finish=finish, pieces=pieces, error=error)
         elif any(pieces):
-            self._outbox.put(seq.request.request_id, pieces.chunk(seq.index))
+            self._chunk_buffer.put(seq.request.request_id, pieces.chunk(seq.index))

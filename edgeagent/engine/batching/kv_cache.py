@@ -4,7 +4,7 @@ Cells are counted in segments: a run of tokens that the same sequences hold. Sha
 a segment and adds an owner; nothing is copied, here or in llama.cpp. Sequences that have ended stay
 as idle prefixes until their cells or their id are wanted, the least recently used first.
 
-This is bookkeeping over plain numbers. What must also happen in llama.cpp goes out through `Memory`.
+This is bookkeeping over plain numbers. What must also happen in llama.cpp goes out through `KVMemory`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CREDIT_UNUSED_TOKENS = 128
 PACK_RENT = 48
 
 
-class Run(NamedTuple):
+class CellRun(NamedTuple):
     """Positions [first_pos, first_pos + n) that the sequences `owners` hold together."""
 
     owners: frozenset[int]
@@ -35,7 +35,7 @@ class Run(NamedTuple):
     n: int
 
 
-class Memory(Protocol):
+class KVMemory(Protocol):
     """llama.cpp's side: `copy` shares cells [0, n) of `src` with `dst`; `trim` drops cells from n on.
 
     `pack` moves everything, which is `runs`, to the beginning of the cache, run after run; it can move
@@ -48,7 +48,7 @@ class Memory(Protocol):
 
     def trim(self, seq_id: int, n: int) -> None: ...
 
-    def pack(self, runs: list[Run]) -> None: ...
+    def pack(self, runs: list[CellRun]) -> None: ...
 
 
 @dataclass(eq=False)
@@ -58,7 +58,7 @@ class Segment:
 
 
 @dataclass(eq=False)
-class Idle:
+class IdlePrefix:
     """An ended sequence whose `tokens` are all in the cache."""
 
     seq_id: int
@@ -86,13 +86,13 @@ class KVCache:
 
     n_cells: int
     n_ids: int
-    memory: Memory
+    memory: KVMemory
     n_used: int = 0
     clock: int = 0
     n_holes: int = 0  # cells given back since the last packing, less those taken since
     _rent: int = 0  # what the holes have cost, in tokens generated beside a hole
     _chains: dict[int, list[Segment]] = field(default_factory=dict)
-    _idle: dict[int, Idle] = field(default_factory=dict)  # oldest use first
+    _idle: dict[int, IdlePrefix] = field(default_factory=dict)  # oldest use first
     _free_ids: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -123,7 +123,7 @@ class KVCache:
                 best = Match(idle.seq_id, n)
         return best
 
-    def idle_of(self, request_id: int) -> Idle | None:
+    def idle_of(self, request_id: int) -> IdlePrefix | None:
         """What is cached of an ended request, until somebody goes on with it."""
         found = [idle for idle in self._idle.values() if idle.request_id == request_id]
         return found[-1] if found else None
@@ -185,7 +185,7 @@ class KVCache:
         if len(tokens) == 0:
             self.release(seq_id)
             return
-        self._idle[seq_id] = Idle(seq_id, tokens, scope, request_id, self.clock)
+        self._idle[seq_id] = IdlePrefix(seq_id, tokens, scope, request_id, self.clock)
 
     def release(self, seq_id: int) -> None:
         """Drop a sequence and give back its id and the cells that no other holds."""
@@ -225,13 +225,13 @@ class KVCache:
         self.n_holes = self._rent = 0
         return True
 
-    def _runs(self) -> list[Run]:
-        runs: dict[int, Run] = {}
+    def _runs(self) -> list[CellRun]:
+        runs: dict[int, CellRun] = {}
         for chain in self._chains.values():
             first_pos = 0
             for segment in chain:
                 runs.setdefault(
-                    id(segment), Run(frozenset(segment.owners), first_pos, segment.n_tokens)
+                    id(segment), CellRun(frozenset(segment.owners), first_pos, segment.n_tokens)
                 )
                 first_pos += segment.n_tokens
         return list(runs.values())

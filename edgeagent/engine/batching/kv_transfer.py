@@ -15,7 +15,7 @@ from edgeagent.types.kv_state import CachedSpec, Cells, HeldSpec, LiftSpec, Plac
 NOTHING = Cells(n=0)
 
 
-class States:
+class KVTransfer:
     """One context's. Answers what the daemon asks; nothing raises but what llama.cpp cannot do."""
 
     def __init__(self, kv: KVCache, runner: Runner) -> None:

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from edgeagent.engine.batching.kv_cache import Run
+from edgeagent.engine.batching.kv_cache import CellRun
 from edgeagent.engine.llama import kv_cells, kv_packing
-from edgeagent.engine.llama.model import Aborted, Llama
+from edgeagent.engine.llama.model import Llama, StepAborted
 from edgeagent.engine.llama.sampler_chain import Candidates
 from edgeagent.types.engine import EngineConfig
 
-__all__ = ["Aborted", "LlamaRunner", "Row", "Runner"]
+__all__ = ["LlamaRunner", "Row", "Runner", "StepAborted"]
 
 
 class Row(NamedTuple):
@@ -55,7 +55,7 @@ class Runner(Protocol):
 
     def trim(self, seq_id: int, n: int) -> None: ...
 
-    def pack(self, runs: list[Run]) -> None: ...
+    def pack(self, runs: list[CellRun]) -> None: ...
 
     def lift(self, seq_id: int, first: int, last: int) -> bytes:
         """What the cells of some positions hold; `cell_bytes` for each, 0 where that cannot be had."""
@@ -91,7 +91,7 @@ class LlamaRunner:
         self.arm = llama.arm
         self.abort = llama.abort
 
-    def pack(self, runs: list[Run]) -> None:
+    def pack(self, runs: list[CellRun]) -> None:
         kv_packing.pack(self._llama, runs)
 
     def lift(self, seq_id: int, first: int, last: int) -> bytes:

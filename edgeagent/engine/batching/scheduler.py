@@ -95,7 +95,7 @@ def _blend(old: float | None, new: float) -> float:
 
 
 @dataclass(frozen=True)
-class Waiter:
+class WaitingLane:
     """A waiting sequence as the scheduler sees it: `n_scope` and `n_request` count the running sequences
     of its API key and of its own request."""
 
@@ -105,7 +105,7 @@ class Waiter:
     n_request: int
 
 
-def pick_waiting(waiters: Sequence[Waiter], patience_s: float) -> int:
+def pick_waiting(waiters: Sequence[WaitingLane], patience_s: float) -> int:
     """Which of the waiting, at least one and in the order they came, is admitted next: its index.
 
     The highest priority first; among equals that of the API key with the fewest sequences running, then

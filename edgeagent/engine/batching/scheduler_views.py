@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from edgeagent.engine.batching.runner import Row
 from edgeagent.engine.batching.scheduler import (
     Lane,
-    Waiter,
+    WaitingLane,
     pick_displaced,
     pick_waiting,
     pick_yielding,
@@ -57,7 +57,7 @@ def take_next(
         by_scope[seq.request.spec.scope] += 1
         by_request[seq.request.request_id] += 1
     waiters = [
-        Waiter(
+        WaitingLane(
             seq.request.spec.priority,
             now - seq.request.arrived_s,
             by_scope[seq.request.spec.scope],

@@ -8,18 +8,18 @@ import msgspec
 
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.intents.intent_decoder import IntentDecoder
-from edgeagent.engine.intents.intent_scoring import CallTokens, Choice, Offer
+from edgeagent.engine.intents.intent_scoring import CallTokens, IntentChoice, IntentOffer
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.llama.sampler import Sampler
 from edgeagent.engine.output.decoder import Decoder
 from edgeagent.engine.output.logprobs import Logprobs
-from edgeagent.engine.output.output_parser import Calling, OutputParser, Takeover
+from edgeagent.engine.output.output_parser import CallSyntax, OutputParser, Takeover
 from edgeagent.engine.output.plain_decoder import PlainDecoder
 from edgeagent.engine.output.prompt_scores import PromptScores
 from edgeagent.engine.prompt.prompt_fitting import PromptFitter
-from edgeagent.engine.prompt.rendered_prompt import Built, PromptBuilder, token_of
+from edgeagent.engine.prompt.rendered_prompt import PromptBuilder, RenderedPrompt, token_of
 from edgeagent.engine.structured.constraint import Constraint
-from edgeagent.engine.structured.json_completion import Ending
+from edgeagent.engine.structured.json_completion import JsonCompletion
 from edgeagent.engine.structured.output_spec import OutputSpec
 from edgeagent.engine.structured.structured_decoder import StructuredDecoder
 from edgeagent.errors import InvalidParameter
@@ -84,7 +84,7 @@ class SequenceBuilder:
         """Answers that choose among intents. They end by themselves: a bound only shortens them."""
         spec, n_vocab = request.spec, self._llama.n_vocab
         tokens = self._calls.prompt(question.text)
-        offer = Offer.of(question, self._calls)
+        offer = IntentOffer.of(question, self._calls)
         room = self._fitter.max_new(len(tokens), msgspec.structs.replace(spec, max_tokens=None))
         request.facts = PromptFacts(len(tokens))
         max_new = min(room, spec.max_tokens or room)
@@ -92,7 +92,7 @@ class SequenceBuilder:
             Sequence(
                 request,
                 index,
-                IntentDecoder(tokens[:], len(tokens), max_new, Choice(offer), n_vocab),
+                IntentDecoder(tokens[:], len(tokens), max_new, IntentChoice(offer), n_vocab),
             )
             for index in range(spec.n_answers)
         ]
@@ -100,7 +100,7 @@ class SequenceBuilder:
     def _decoder(
         self,
         request: Request,
-        built: Built,
+        built: RenderedPrompt,
         max_new: int,
         index: int,
         scores: PromptScores | None,
@@ -147,7 +147,7 @@ class SequenceBuilder:
         names: list[str] = [*(reasoning or ())]
         if spec.tools is not None and family is not None:
             tools = frozenset(tool.name for tool in spec.tools.tools)
-            calling = Calling(family, tools, may_repeat=self._prompts.is_taught)
+            calling = CallSyntax(family, tools, may_repeat=self._prompts.is_taught)
             names += family.markers
         return OutputParser(
             spec.stop,
@@ -187,9 +187,9 @@ def _takeover(spec: GenerateSpec, is_reasoning: bool) -> Takeover:
     return "after reasoning" if is_reasoning else "at once"
 
 
-def _ending(request: Request, max_new: int) -> Ending | None:
+def _ending(request: Request, max_new: int) -> JsonCompletion | None:
     """JSON is closed for the model, calls included: clients read half an argument each in its own way."""
     grammar = request.grammar
     if grammar is None or grammar.closing is None:
         return None
-    return Ending(max_new, grammar.growth)
+    return JsonCompletion(max_new, grammar.growth)

@@ -31,7 +31,7 @@ HOPELESS = 4.0
 
 
 @dataclass
-class Lane:
+class BatchSizeTimes:
     """What is known of steps with one number of sequences."""
 
     best: int
@@ -60,7 +60,7 @@ class ThreadChoice:
 
     granted: int
     first_probe: int = PROBE_EVERY
-    _lanes: dict[int, Lane] = field(default_factory=dict)  # by number of sequences
+    _lanes: dict[int, BatchSizeTimes] = field(default_factory=dict)  # by number of sequences
 
     def grant(self, n_threads: int) -> None:
         """Another number is allowed from now on."""
@@ -76,7 +76,9 @@ class ThreadChoice:
         """The thread count of the next decode step with `n_seq` sequences."""
         if self.granted == 1:
             return 1
-        lane = self._lanes.setdefault(n_seq, Lane(self.granted, interval=self.first_probe))
+        lane = self._lanes.setdefault(
+            n_seq, BatchSizeTimes(self.granted, interval=self.first_probe)
+        )
         if lane.probe is not None:
             return lane.probe
         lane.n_steps += 1
@@ -107,13 +109,13 @@ class ThreadChoice:
             _watch(lane, took_s)
 
 
-def _is_hopeless(lane: Lane, took_s: float) -> bool:
+def _is_hopeless(lane: BatchSizeTimes, took_s: float) -> bool:
     """Whether one step of a trial says enough."""
     current = lane.median(lane.best)
     return current is not None and took_s > HOPELESS * current
 
 
-def _judge(lane: Lane) -> None:
+def _judge(lane: BatchSizeTimes) -> None:
     """End a probe: keep the better of the two counts."""
     assert lane.probe is not None
     probed, current = lane.median(lane.probe), lane.median(lane.best)
@@ -127,7 +129,7 @@ def _judge(lane: Lane) -> None:
     lane.probe = None
 
 
-def _watch(lane: Lane, took_s: float) -> None:
+def _watch(lane: BatchSizeTimes, took_s: float) -> None:
     """Notice when the count in use has become slow."""
     if lane.usual_s is None:
         lane.usual_s = lane.median(lane.best)

@@ -24,7 +24,7 @@ def finished(work: Sliced[T]) -> T:
             return cast("T", end.value)
 
 
-class Slice:
+class TimeSlice:
     """The time that such work may take of one step, all of it together."""
 
     def __init__(

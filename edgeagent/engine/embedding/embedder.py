@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgeagent.engine.batching.runner import Aborted
+from edgeagent.engine.batching.runner import StepAborted
 from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.embedding.rerank_prompt import relevance
 from edgeagent.errors import EngineFailed
@@ -38,7 +38,7 @@ FIRST_PROBE_STEPS = 4
 _NO_NUMBERS = "The model computed numbers that are none: check its file."
 
 
-class Encodes(Protocol):
+class TextEncoder(Protocol):
     """What the embedder needs of a model. `n_texts` is the most it takes in one step."""
 
     n_texts: int
@@ -51,7 +51,7 @@ class Encodes(Protocol):
 
 
 @dataclass(eq=False)
-class Embedding:
+class EmbeddingRequest:
     """A request on its way. `texts` are still to be computed, first to last."""
 
     request_id: int
@@ -94,7 +94,7 @@ class Embedder:
     def __init__(
         self,
         config: EngineConfig,
-        encoder: Encodes,
+        encoder: TextEncoder,
         *,
         emit: Callable[[int, Vectors | Scores], None],
         refuse: Callable[[int, Exception], None],
@@ -107,12 +107,12 @@ class Embedder:
         self._refuse = refuse
         self._forget = forget
         self._clock = clock
-        self._queue: deque[Embedding] = deque()  # whoever was served goes to the end
+        self._queue: deque[EmbeddingRequest] = deque()  # whoever was served goes to the end
         self._threads = ThreadChoice(config.n_threads, FIRST_PROBE_STEPS)
         self._tok_s = config.prefill_tok_s
         self._n_steps = 0
         self._service_s = 0.5
-        self.computing: frozenset[Embedding] = frozenset()
+        self.computing: frozenset[EmbeddingRequest] = frozenset()
 
     @property
     def is_idle(self) -> bool:
@@ -131,7 +131,7 @@ class Embedder:
         """What the daemon allows from the next step on."""
         self._threads.grant(n_threads)
 
-    def submit(self, request: Embedding) -> None:
+    def submit(self, request: EmbeddingRequest) -> None:
         """Queue a request, or refuse it when the queue is full."""
         n_waiting = sum(other.started_s is None for other in self._queue)
         if n_waiting >= self._config.queue_limit:
@@ -161,7 +161,7 @@ class Embedder:
             return False
         try:
             vectors = self._compute(work)
-        except Aborted:
+        except StepAborted:
             return True  # the cancelled request goes with the next sweep
         except EngineFailed as exc:
             for request, _ in work:
@@ -191,7 +191,7 @@ class Embedder:
         n = int(self._tok_s * self._config.step_budget_ms / 1e3)
         return min(self._config.n_batch, max(MIN_STEP_TOKENS, n))
 
-    def _compute(self, work: list[tuple[Embedding, int]]) -> np.ndarray[Any, Any]:
+    def _compute(self, work: list[tuple[EmbeddingRequest, int]]) -> np.ndarray[Any, Any]:
         texts = [text for request, n in work for text in islice(request.texts, n)]
         n_tokens = sum(map(len, texts))
         lane = 1 + (n_tokens >= MIN_STEP_TOKENS)  # small steps and full ones are judged apart
@@ -212,7 +212,9 @@ class Embedder:
             self._tok_s = rate if self._tok_s is None else self._tok_s + 0.2 * (rate - self._tok_s)
         return vectors
 
-    def _hand_out(self, work: list[tuple[Embedding, int]], vectors: np.ndarray[Any, Any]) -> None:
+    def _hand_out(
+        self, work: list[tuple[EmbeddingRequest, int]], vectors: np.ndarray[Any, Any]
+    ) -> None:
         now = self._clock()
         row = 0
         for request, n in work:
@@ -228,7 +230,7 @@ class Embedder:
             else:
                 self._finish(request, now)
 
-    def _finish(self, request: Embedding, now: float) -> None:
+    def _finish(self, request: EmbeddingRequest, now: float) -> None:
         started_s = request.started_s if request.started_s is not None else now
         try:
             result = result_of(request, started_s, now)
@@ -239,17 +241,17 @@ class Embedder:
         self._forget(request.request_id)
         self._emit(request.request_id, result)
 
-    def _leave(self, request: Embedding, error: Exception | None) -> None:
+    def _leave(self, request: EmbeddingRequest, error: Exception | None) -> None:
         self._queue.remove(request)
         self._end(request, error)
 
-    def _end(self, request: Embedding, error: Exception | None) -> None:
+    def _end(self, request: EmbeddingRequest, error: Exception | None) -> None:
         self._forget(request.request_id)
         if error is not None:
             self._refuse(request.request_id, error)
 
 
-def result_of(request: Embedding, started_s: float, now: float) -> Vectors | Scores:
+def result_of(request: EmbeddingRequest, started_s: float, now: float) -> Vectors | Scores:
     """What a request gets for all that was computed. Raises: EngineFailed for NaN."""
     rows = np.concatenate(request.vectors)
     queue_ms, total_ms = 1e3 * (started_s - request.arrived_s), 1e3 * (now - request.arrived_s)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeagent.engine.llama.bindings import lib
-from edgeagent.engine.llama.model import FLASH, Aborted, Llama
+from edgeagent.engine.llama.model import FLASH, Llama, StepAborted
 from edgeagent.errors import EngineFailed, ModelUnusable
 from edgeagent.types.engine import EngineConfig
 
@@ -102,7 +102,7 @@ class Encoder(Llama):
         run = lib.llama_decode if self._is_causal else lib.llama_encode
         status = run(self.context, batch.struct)
         if status == _ABORTED:
-            raise Aborted
+            raise StepAborted
         if status != 0:
             raise EngineFailed(
                 f"llama.cpp failed a step of {len(texts)} texts with status {status}."

@@ -22,7 +22,7 @@ from edgeagent.errors import ModelUnusable
 _PLACES = re.compile(r"(\{query\}|\{document\})")
 
 
-class Marks(Protocol):
+class PairVocabulary(Protocol):
     """What pairs are made with: a vocabulary, and what the model's file says of it."""
 
     @property
@@ -42,10 +42,10 @@ class Marks(Protocol):
     def detokenize(self, tokens: list[int]) -> str: ...
 
 
-class Pairing:
+class PairBuilder:
     """Makes pairs for one model. `document` tokenizes one; `pair` puts it beside the query."""
 
-    def __init__(self, marks: Marks) -> None:
+    def __init__(self, marks: PairVocabulary) -> None:
         self._marks = marks
         template = marks.rank_template
         self._names: re.Pattern[str] | None = None

@@ -6,15 +6,15 @@ from array import array
 from collections.abc import Iterator
 from typing import Any
 
-from edgeagent.engine.embedding.rerank_prompt import Pairing
-from edgeagent.engine.embedding.worker import EmbedWorker
+from edgeagent.engine.embedding.rerank_prompt import PairBuilder
+from edgeagent.engine.embedding.worker import EmbeddingWorker
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.questions import RerankSpec
 from edgeagent.worker.channel import Channel
 
 
-class RankWorker(EmbedWorker):
+class RerankWorker(EmbeddingWorker):
     """As the worker of an embedding model, with pairs for texts."""
 
     answers = RerankSpec
@@ -22,7 +22,7 @@ class RankWorker(EmbedWorker):
 
     def __init__(self, channel: Channel, config: EngineConfig, started_s: float) -> None:
         super().__init__(channel, config, started_s)
-        self._pairing = Pairing(self._encoder)
+        self._pairing = PairBuilder(self._encoder)
 
     # --- tokenizer thread
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from edgeagent.engine import protocol
-from edgeagent.engine.embedding.embedder import Embedder, Embedding
+from edgeagent.engine.embedding.embedder import Embedder, EmbeddingRequest
 from edgeagent.engine.embedding.encoder import Encoder
 from edgeagent.engine.process.tokenizer_thread import TokenizerThread, check_ids
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
@@ -30,7 +30,7 @@ from edgeagent.worker.loop import Loop
 LOOK_CHARS = 16
 
 
-class EmbedWorker:
+class EmbeddingWorker:
     """One loaded embedding model, answering one daemon."""
 
     # What it is asked, and what to say to who asks for something else.
@@ -40,7 +40,7 @@ class EmbedWorker:
     def __init__(self, channel: Channel, config: EngineConfig, started_s: float) -> None:
         self._channel = channel
         self._config = config
-        self._requests: dict[int, Embedding] = {}
+        self._requests: dict[int, EmbeddingRequest] = {}
         self._loop = Loop(channel)
         self._encoder = Encoder(config)
         self._encoder.warm_up()
@@ -83,7 +83,7 @@ class EmbedWorker:
 
     # --- tokenizer thread
 
-    def _prepare(self, request: Embedding) -> None:
+    def _prepare(self, request: EmbeddingRequest) -> None:
         """Tokens of every text, then into the queue.
 
         Raises: InvalidParameter, ContextLengthExceeded.
@@ -159,7 +159,7 @@ class EmbedWorker:
             case protocol.Ask(request_id, EmbedSpec() | RerankSpec() as spec) if isinstance(
                 spec, self.answers
             ):
-                request = Embedding(request_id, spec, time.monotonic())
+                request = EmbeddingRequest(request_id, spec, time.monotonic())
                 self._requests[request_id] = request
                 if not self._tokenizer.put(request_id, lambda: self._prepare(request)):
                     self._forget(request_id)

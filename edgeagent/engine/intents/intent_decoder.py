@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from edgeagent.engine.batching.runner import Runner
-from edgeagent.engine.batching.time_slices import Slice
-from edgeagent.engine.intents.intent_scoring import Choice
+from edgeagent.engine.batching.time_slices import TimeSlice
+from edgeagent.engine.intents.intent_scoring import IntentChoice
 from edgeagent.engine.llama.sampler import Sampler
 from edgeagent.engine.output.decoder import Decoder, Draw
 from edgeagent.engine.output.output_parser import Pieces
@@ -26,14 +26,16 @@ class IntentDecoder(Decoder):
     can_be_continued = False
 
     def __init__(
-        self, tokens: array[int], n_prompt: int, max_new: int, choice: Choice, n_vocab: int
+        self, tokens: array[int], n_prompt: int, max_new: int, choice: IntentChoice, n_vocab: int
     ) -> None:
         super().__init__(
             tokens, n_prompt, max_new, Sampler(Sampling(temperature=0), n_vocab, [], 0)
         )
         self._choice = choice
 
-    def next(self, logits: np.ndarray[Any, Any], runner: Runner, time_slice: Slice) -> Draw | None:
+    def next(
+        self, logits: np.ndarray[Any, Any], runner: Runner, time_slice: TimeSlice
+    ) -> Draw | None:
         draw = self._intent(logits) if self._choice.chosen is None else self._slot(logits)
         if draw.finish is None and self.n_generated >= self.max_new:
             draw = draw._replace(finish="length")

@@ -110,7 +110,7 @@ def plain_pieces(llama: Llama) -> dict[bytes, int]:
 
 
 @dataclass(frozen=True, eq=False)
-class Offer:
+class IntentOffer:
     """The candidates of one question. `ids` are their tokens, out-of-scope last: int64 [n + 1].
 
     `first`, `later` are the tokens of slots, `no_slots` and `last_slot` those that end a call; `pieces`
@@ -126,7 +126,7 @@ class Offer:
     pieces: Mapping[bytes, int]
 
     @classmethod
-    def of(cls, intent_question: IntentQuestion, tokens: CallTokens) -> Offer:
+    def of(cls, intent_question: IntentQuestion, tokens: CallTokens) -> IntentOffer:
         """Raises: ModelUnusable."""
         names = [intent_text(c.name, c.has_slots) for c in intent_question.candidates]
         names.append(intent_text(intent_question.out_of_scope, False))
@@ -175,14 +175,14 @@ class Offer:
 
 
 @dataclass(eq=False)
-class Choice:
+class IntentChoice:
     """How far one answer is: undecided, then in the slots of what was chosen. Engine thread only.
 
     `value` is what the slot that is being filled has so far, and stands at `places` of the text; `filled`
     are those that are done.
     """
 
-    offer: Offer
+    offer: IntentOffer
     confidence: Confidence | None = None
     chosen: Candidate | None = None
     slot: str | None = None

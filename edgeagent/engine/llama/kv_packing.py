@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.engine.batching.kv_cache import Run
+from edgeagent.engine.batching.kv_cache import CellRun
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import EngineFailed
@@ -31,7 +31,7 @@ def n_movable(llama: Llama) -> int:
     return int(MAX_MOVED_BYTES * llama.n_ctx // max(1, llama.kv_bytes()))
 
 
-def pack(llama: Llama, runs: list[Run]) -> None:
+def pack(llama: Llama, runs: list[CellRun]) -> None:
     """Take everything out of the cache and put it back from the first cell on, run after run.
 
     Raises: EngineFailed when llama.cpp refuses a part; the cache is spoiled then.
@@ -48,7 +48,7 @@ def pack(llama: Llama, runs: list[Run]) -> None:
             del pages
 
 
-def _move(llama: Llama, runs: list[Run], address: int, capacity: int) -> None:
+def _move(llama: Llama, runs: list[CellRun], address: int, capacity: int) -> None:
     sizes: list[int] = []
     for run in runs:
         at = sum(sizes)
@@ -59,7 +59,7 @@ def _move(llama: Llama, runs: list[Run], address: int, capacity: int) -> None:
         address += size
 
 
-def _lift(llama: Llama, run: Run, address: int, capacity: int) -> int:
+def _lift(llama: Llama, run: CellRun, address: int, capacity: int) -> int:
     """Write the state of a run to memory. Returns its size in bytes."""
     spare = llama.spare_id
     first, last = run.first_pos, run.first_pos + run.n
@@ -71,7 +71,7 @@ def _lift(llama: Llama, run: Run, address: int, capacity: int) -> int:
     return size
 
 
-def _put_back(llama: Llama, run: Run, address: int, size: int) -> None:
+def _put_back(llama: Llama, run: CellRun, address: int, size: int) -> None:
     spare = llama.spare_id
     first, last = run.first_pos, run.first_pos + run.n
     if lib.llama_state_seq_set_data(llama.context, _bytes(address), size, spare) == 0:

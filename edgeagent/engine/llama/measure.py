@@ -41,7 +41,7 @@ CHUNKS = (32, 128, 384)
 STEP_LIMIT_S = 0.8
 
 
-class Bench:
+class StepTimer:
     """One model and one context of it; positions are always fresh ones."""
 
     def __init__(self, llama: Llama) -> None:
@@ -78,7 +78,7 @@ class Bench:
         return statistics.median(times[1:])
 
 
-class Plan:
+class MeasurementPlan:
     """What is measured, in order, within `limit_s` seconds."""
 
     def __init__(
@@ -131,7 +131,7 @@ class Plan:
         )
 
     @contextmanager
-    def _bench(self, **options: object) -> Iterator[tuple[Bench, Llama]]:
+    def _bench(self, **options: object) -> Iterator[tuple[StepTimer, Llama]]:
         defaults = {
             "model_id": self._path.name, "path": str(self._path), "n_ctx": 1024, "n_seq": max(BATCH_SIZES),
             "n_prefixes": 0, "n_threads": self._best,
@@ -139,11 +139,11 @@ class Plan:
         llama = Llama(EngineConfig(**(defaults | options)))  # type: ignore[arg-type]
         try:
             llama.warm_up()
-            yield Bench(llama), llama
+            yield StepTimer(llama), llama
         finally:
             llama.close()
 
-    def _decode(self, bench: Bench, llama: Llama) -> dict[int, float]:
+    def _decode(self, bench: StepTimer, llama: Llama) -> dict[int, float]:
         rates: dict[int, float] = {}
         for n in self._threads:
             if rates and self.is_over:
@@ -154,7 +154,7 @@ class Plan:
             rates[n] = 1 / bench.step_s(1, 0)
         return rates
 
-    def _curve(self, bench: Bench, llama: Llama) -> dict[int, float]:
+    def _curve(self, bench: StepTimer, llama: Llama) -> dict[int, float]:
         llama.clear()
         alone = bench.step_s(1, 0)
         curve = {1: 1.0}
@@ -166,7 +166,7 @@ class Plan:
             curve[k] = bench.step_s(k, 0) / alone
         return curve
 
-    def _prefill(self, bench: Bench) -> dict[int, float]:
+    def _prefill(self, bench: StepTimer) -> dict[int, float]:
         rates: dict[int, float] = {}
         for n in CHUNKS:
             if self.is_over:
@@ -195,7 +195,7 @@ def main(arguments: list[str]) -> int:
     try:
         inspect(args.model)
         threads = [int(n) for n in args.threads.split(",")]
-        found = Plan(args.model, threads, args.limit, report).run()
+        found = MeasurementPlan(args.model, threads, args.limit, report).run()
     except EdgeAgentError as exc:
         print(msgspec.json.encode({"error": exc.message}).decode(), flush=True)
         return 1

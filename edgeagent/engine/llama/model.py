@@ -30,7 +30,7 @@ _ABORTED = 2
 _NO_SLOT = 1
 
 
-class Aborted(Exception):
+class StepAborted(Exception):
     """`decode` was interrupted by `abort`; the batch's cells must be trimmed by the caller."""
 
 
@@ -284,7 +284,7 @@ class Llama:
         """
         status = lib.llama_decode(self.context, self._batch.struct)
         if status == _ABORTED:
-            raise Aborted
+            raise StepAborted
         if status == _NO_SLOT:
             raise EngineFailed("The KV cache has no room for this step.")
         if status != 0:

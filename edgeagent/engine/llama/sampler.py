@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.engine.llama.sampler_chain import TOP_K_BEFORE_SORTING, Candidates, Chain
+from edgeagent.engine.llama.sampler_chain import TOP_K_BEFORE_SORTING, Candidates, SamplerChain
 from edgeagent.types.sampling import Sampling
 
 # With more than these allowed, filters that cannot bear a logit of minus infinity never meet one: they
@@ -30,7 +30,7 @@ class Sampler:
         self._sampling = sampling
         self._chain = None
         if sampling.temperature > 0:
-            self._chain = Chain(sampling, (seed + answer) & 0xFFFFFFFF)
+            self._chain = SamplerChain(sampling, (seed + answer) & 0xFFFFFFFF)
         self._bias_ids = np.fromiter(sampling.logit_bias.keys(), np.int64)
         self._bias = np.fromiter(sampling.logit_bias.values(), np.float32)
         assert self._bias_ids.size == 0 or self._bias_ids.max() < n_vocab

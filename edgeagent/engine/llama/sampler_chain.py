@@ -29,7 +29,7 @@ class Candidates:
 
     def draw(
         self,
-        chain: Chain,
+        chain: SamplerChain,
         logits: np.ndarray[Any, Any],
         ids: np.ndarray[Any, Any] | None = None,
     ) -> int:
@@ -47,7 +47,7 @@ class Candidates:
         return int(self._struct.data[self._struct.selected].id)
 
 
-class Chain:
+class SamplerChain:
     """llama.cpp's samplers in our order: top_k first, since every later filter is slow on a whole
     vocabulary. `close()` may be called twice."""
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from edgeagent.engine.batching.runner import Runner
-from edgeagent.engine.batching.time_slices import Slice
+from edgeagent.engine.batching.time_slices import TimeSlice
 from edgeagent.engine.llama.sampler import Sampler
 from edgeagent.engine.output.output_parser import NOTHING, Pieces
 from edgeagent.types.answer import FinishReason, SchemaNote
@@ -46,7 +46,9 @@ class Decoder(ABC):
         self._sampler = sampler
 
     @abstractmethod
-    def next(self, logits: np.ndarray[Any, Any], runner: Runner, time_slice: Slice) -> Draw | None:
+    def next(
+        self, logits: np.ndarray[Any, Any], runner: Runner, time_slice: TimeSlice
+    ) -> Draw | None:
         """Draw from the logits after the last token (float32 [n_vocab], changed in place).
 
         Appends the new tokens. None: there is nothing to send, because the token added no text yet, or
@@ -58,7 +60,7 @@ class Decoder(ABC):
         """Whether a draw is unfinished, which `resume` continues."""
         return False
 
-    def resume(self, time_slice: Slice) -> Draw | None:
+    def resume(self, time_slice: TimeSlice) -> Draw | None:
         """Continue an unfinished draw. As `next`."""
         raise NotImplementedError
 

@@ -30,7 +30,7 @@ LEAST = -9999.0
 Span = Sequence[int]
 
 
-class _Heard(NamedTuple):
+class _PendingToken(NamedTuple):
     """A token that waits to become text: for each byte the number of its character, and where it began."""
 
     entry: TokenLogprob
@@ -48,7 +48,7 @@ class Logprobs:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._n_read = 0
         self._n_said = 0
-        self._heard: deque[_Heard] = deque()
+        self._heard: deque[_PendingToken] = deque()
 
     # --- before and after a draw
 
@@ -83,7 +83,7 @@ class Logprobs:
         logprob, top = self._scores.pop(number, (0.0, None))
         if top is None:  # forced: nothing else could stand there
             top = [TopLogprob(piece, 0.0)] if self._n_top else []
-        self._heard.append(_Heard(TokenLogprob(piece, logprob, top), characters, at))
+        self._heard.append(_PendingToken(TokenLogprob(piece, logprob, top), characters, at))
 
     def forget_last(self) -> None:
         """The token read last is no part of the answer."""
@@ -112,7 +112,7 @@ class Logprobs:
         return out
 
     @staticmethod
-    def _is_over(heard: _Heard, bound: int) -> bool:
+    def _is_over(heard: _PendingToken, bound: int) -> bool:
         return heard.characters[-1] < bound if heard.characters else heard.at < bound
 
 

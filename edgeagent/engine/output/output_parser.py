@@ -65,7 +65,7 @@ class Pieces(NamedTuple):
 NOTHING = Pieces()
 
 
-class Handover(NamedTuple):
+class GrammarHandover(NamedTuple):
     """The grammar takes over. `head` is what it has to know of as written, `rest` what the last piece
     has beyond that; `kept` is that piece without the rest. `is_torn`: it ends within a code point."""
 
@@ -75,7 +75,7 @@ class Handover(NamedTuple):
     is_torn: bool = False
 
 
-class Calling(NamedTuple):
+class CallSyntax(NamedTuple):
     """Which calls an answer may have: their syntax and the names of the tools. Without `may_repeat` an
     answer ends where it makes a call again: a model that was never taught to call goes on for ever."""
 
@@ -98,7 +98,7 @@ class OutputParser:
         markers: Mapping[int, str],
         reasoning: Reasoning | None = None,
         is_reasoning: bool = False,
-        calling: Calling | None = None,
+        calling: CallSyntax | None = None,
         is_call: bool = False,
         takeover: Takeover = "never",
     ) -> None:
@@ -116,7 +116,7 @@ class OutputParser:
         self._unsure = ""  # what looked like a call and has none yet
         self._has_text = False
         self._is_after_reasoning = False
-        self._handover: Handover | None = None
+        self._handover: GrammarHandover | None = None
         self._n_read = 0
         # Which of the characters read are text, as spans [first, last) of them.
         self.passed: list[list[int]] = []
@@ -169,7 +169,7 @@ class OutputParser:
         """The name of a token that adds no text of its own."""
         return self._markers.get(token)
 
-    def handover(self) -> Handover | None:
+    def handover(self) -> GrammarHandover | None:
         """Told once."""
         handover, self._handover = self._handover, None
         return handover
@@ -250,7 +250,7 @@ class OutputParser:
             self._is_after_reasoning = True
             self._answer()
             if self._takeover == "after reasoning":
-                self._handover = Handover("", rest if rest.strip() else "")
+                self._handover = GrammarHandover("", rest if rest.strip() else "")
                 return Pieces(reasoning=thought)
             return Pieces(reasoning=thought).and_then(self._route(rest))
         certain = self._held[: found.start if found is not None else None].rstrip()
@@ -299,7 +299,7 @@ class OutputParser:
         self._held = ""
         self._open_calls()
         if self._takeover == "with a call":
-            self._handover = Handover(head, rest)
+            self._handover = GrammarHandover(head, rest)
             return self._call(head)
         said = self._call(written + rest)
         self._unsure = "" if self.n_calls else written + rest

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeagent.engine.batching.runner import Runner
-from edgeagent.engine.batching.time_slices import Slice
+from edgeagent.engine.batching.time_slices import TimeSlice
 from edgeagent.engine.llama.sampler import Sampler
 from edgeagent.engine.output.decoder import Decoder, Draw
 from edgeagent.engine.output.output_parser import Pieces
@@ -33,7 +33,9 @@ class PlainDecoder(Decoder):
         self._text = TextStream(stop)
         self._ignores_eos = ignore_eos
 
-    def next(self, logits: np.ndarray[Any, Any], runner: Runner, time_slice: Slice) -> Draw | None:
+    def next(
+        self, logits: np.ndarray[Any, Any], runner: Runner, time_slice: TimeSlice
+    ) -> Draw | None:
         token = self._sampler.pick(logits, runner.candidates)
         if token in runner.end_tokens and not self._ignores_eos:
             return Draw(Pieces(self._text.finish()), "stop")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 
-class BuiltIn(NamedTuple):
+class BuiltInTemplate(NamedTuple):
     """A template, and the special tokens that a vocabulary has for it."""
 
     family: str
@@ -48,24 +48,24 @@ _DEEPSEEK = (
     "{% if add_generation_prompt %}<｜Assistant｜>{% endif %}"
 )
 
-FAMILIES: tuple[BuiltIn, ...] = (
-    BuiltIn(
+FAMILIES: tuple[BuiltInTemplate, ...] = (
+    BuiltInTemplate(
         "llama3",
         ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
         _headed("<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>", "{{ bos_token }}"),
     ),
-    BuiltIn("gemma", ("<start_of_turn>", "<end_of_turn>"), _GEMMA),
-    BuiltIn(
+    BuiltInTemplate("gemma", ("<start_of_turn>", "<end_of_turn>"), _GEMMA),
+    BuiltInTemplate(
         "granite",
         ("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"),
         _headed("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>\n"),
     ),
-    BuiltIn("deepseek", ("<｜User｜>", "<｜Assistant｜>"), _DEEPSEEK),
-    BuiltIn("chatml", ("<|im_start|>", "<|im_end|>"),
+    BuiltInTemplate("deepseek", ("<｜User｜>", "<｜Assistant｜>"), _DEEPSEEK),
+    BuiltInTemplate("chatml", ("<|im_start|>", "<|im_end|>"),
             _headed("<|im_start|>", "\n", "<|im_end|>\n")),
-    BuiltIn("phi3", ("<|user|>", "<|assistant|>", "<|end|>"),
+    BuiltInTemplate("phi3", ("<|user|>", "<|assistant|>", "<|end|>"),
             _headed("<|", "|>\n", "<|end|>\n")),
-    BuiltIn("mistral", ("[INST]", "[/INST]"), _MISTRAL),
+    BuiltInTemplate("mistral", ("[INST]", "[/INST]"), _MISTRAL),
 )  # fmt: skip
 
 

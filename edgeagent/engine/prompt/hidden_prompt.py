@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from edgeagent.engine.prompt.literal_text import Guard
+from edgeagent.engine.prompt.literal_text import LiteralTextGuard
 from edgeagent.errors import InvalidParameter
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.tools import ToolUse
@@ -38,7 +38,7 @@ def _decoded(arguments: str) -> Any:
         ) from None
 
 
-def hidden_prompt(prompt: Prompt, guard: Guard, markers: Iterable[str]) -> Prompt:
+def hidden_prompt(prompt: Prompt, guard: LiteralTextGuard, markers: Iterable[str]) -> Prompt:
     """The prompt with its texts hidden. Some markers stay in what an assistant said."""
     return msgspec.structs.replace(
         prompt,
@@ -49,7 +49,7 @@ def hidden_prompt(prompt: Prompt, guard: Guard, markers: Iterable[str]) -> Promp
 
 
 def _hidden_message(
-    message: dict[str, Any], guard: Guard, markers: Iterable[str]
+    message: dict[str, Any], guard: LiteralTextGuard, markers: Iterable[str]
 ) -> dict[str, Any]:
     hidden: dict[str, Any] = guard.hide(message)
     content = message.get("content")
@@ -62,13 +62,13 @@ def _hidden_message(
     return hidden
 
 
-def _hidden_call(call: dict[str, Any], guard: Guard) -> dict[str, Any]:
+def _hidden_call(call: dict[str, Any], guard: LiteralTextGuard) -> dict[str, Any]:
     function = call["function"]
     arguments = guard.hide_json(function["arguments"])
     return {**guard.hide(call), "function": {**guard.hide(function), "arguments": arguments}}
 
 
-def hidden_tools(use: ToolUse | None, guard: Guard) -> ToolUse | None:
+def hidden_tools(use: ToolUse | None, guard: LiteralTextGuard) -> ToolUse | None:
     if use is None:
         return None
     tools = [

@@ -14,7 +14,7 @@ from edgeagent.engine.prompt.call_loop import without_looping_tools
 from edgeagent.engine.prompt.prompt_fitting import PromptFitter
 from edgeagent.engine.prompt.rendered_prompt import PromptBuilder
 from edgeagent.engine.structured.grammar import Vocabulary
-from edgeagent.engine.structured.grammar_compiler import Grammars
+from edgeagent.engine.structured.grammar_compiler import GrammarCompiler
 from edgeagent.errors import EdgeAgentError, EngineFailed, QueueFull
 from edgeagent.types.answer import PromptFacts
 from edgeagent.types.engine import EngineConfig
@@ -60,7 +60,7 @@ class Intake:
         self._refuse = refuse
         self._tell = tell
         self._prepared = prepared
-        self._grammars = Grammars(
+        self._grammars = GrammarCompiler(
             lambda: vocabulary_of(llama),
             config.grammar_timeout_s,
             config.queue_limit,

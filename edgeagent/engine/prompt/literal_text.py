@@ -25,7 +25,7 @@ _STAND_INS = (range(0xA500, 0xA60C), range(0xA000, 0xA48D), range(0xAC00, 0xD7A4
 _LEADS = ("\n", "~", "\x02")
 
 
-class Guard:
+class LiteralTextGuard:
     """Hides the signs of special tokens in the texts of one request, and brings them back.
 
     `hidden` are all values that will be hidden, `template` the text they go into. Raises:
@@ -161,7 +161,7 @@ class TextTokenizer:
             tokens += self._part(text[at:], is_first=at == 0)
         return tokens
 
-    def rendered(self, text: str, guard: Guard | None = None) -> array[int]:
+    def rendered(self, text: str, guard: LiteralTextGuard | None = None) -> array[int]:
         """A template's text, with the texts of clients in it hidden by `guard`."""
         tokens = array("i")
         for piece in self.specials.pieces(text):

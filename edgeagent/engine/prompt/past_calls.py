@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from edgeagent.engine.prompt.template_abilities import Abilities, Message
+from edgeagent.engine.prompt.template_abilities import Message, TemplateAbilities
 from edgeagent.engine.tool_syntax.family import Family
 
 
@@ -12,7 +12,7 @@ def is_about_calls(message: Message) -> bool:
     return message["role"] == "tool" or bool(message.get("tool_calls"))
 
 
-def native(messages: list[Message], abilities: Abilities) -> list[Message]:
+def native(messages: list[Message], abilities: TemplateAbilities) -> list[Message]:
     """As a template with calls wants them."""
     messages = [_native(message, messages, abilities) for message in messages]
     if not abilities.shows_call_text:
@@ -28,7 +28,7 @@ def _apart(message: Message) -> list[Message]:
     return [said, message | {"content": ""}]
 
 
-def _native(message: Message, messages: list[Message], abilities: Abilities) -> Message:
+def _native(message: Message, messages: list[Message], abilities: TemplateAbilities) -> Message:
     """A message as a template with calls wants it: arguments as values, results with names."""
     if message["role"] == "tool":
         name = message.get("name") or _called(messages).get(message.get("tool_call_id", ""), "")

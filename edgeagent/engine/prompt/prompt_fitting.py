@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from edgeagent.engine.llama.model import Llama
-from edgeagent.engine.prompt.rendered_prompt import Built, PromptBuilder
+from edgeagent.engine.prompt.rendered_prompt import PromptBuilder, RenderedPrompt
 from edgeagent.engine.prompt.truncation import fewest_dropped, turns_of, without_oldest
 from edgeagent.errors import ContextLengthExceeded
 from edgeagent.types.engine import EngineConfig
@@ -26,7 +26,7 @@ class PromptFitter:
         self._prompts = prompts
         self._beat = beat
 
-    def fit_all(self, spec: GenerateSpec) -> list[tuple[Built, int]]:
+    def fit_all(self, spec: GenerateSpec) -> list[tuple[RenderedPrompt, int]]:
         """Each prompt, and how many of its messages were left out so that it fits with the answer.
 
         Raises: TemplateFailed, InvalidParameter.
@@ -37,7 +37,7 @@ class PromptFitter:
             fitted.append(self._fit(prompt, spec))
         return fitted
 
-    def _fit(self, prompt: Prompt, spec: GenerateSpec) -> tuple[Built, int]:
+    def _fit(self, prompt: Prompt, spec: GenerateSpec) -> tuple[RenderedPrompt, int]:
         built = self._prompts.build(prompt, spec.tools)
         messages = prompt.messages
         if not prompt.may_drop or messages is None:
@@ -45,7 +45,7 @@ class PromptFitter:
         # Without a length asked for, an answer should have room to say something.
         n_answer = spec.max_tokens or min(self._config.default_max_tokens, self._n_slot // 4)
         most = self._n_slot - min(n_answer, self._n_slot // 2 if spec.clamps else n_answer)
-        tried: dict[int, Built] = {0: built}
+        tried: dict[int, RenderedPrompt] = {0: built}
 
         def fits(n_turns: int) -> bool:
             if n_turns not in tried:

@@ -15,9 +15,9 @@ from edgeagent.engine.process.tokenizer_thread import check_ids
 from edgeagent.engine.prompt import built_in_templates
 from edgeagent.engine.prompt.fim import can_fill_in, with_gap
 from edgeagent.engine.prompt.hidden_prompt import all_told, hidden_prompt, hidden_tools
-from edgeagent.engine.prompt.literal_text import Guard, TextTokenizer
+from edgeagent.engine.prompt.literal_text import LiteralTextGuard, TextTokenizer
 from edgeagent.engine.prompt.special_tokens import SpecialTokens
-from edgeagent.engine.prompt.template_abilities import Abilities, complaint, probed
+from edgeagent.engine.prompt.template_abilities import TemplateAbilities, complaint, probed
 from edgeagent.engine.prompt.template_host import TemplateHost, TemplateRefused
 from edgeagent.engine.prompt.tool_prompt import plainest, variables
 from edgeagent.engine.tool_syntax import PLAIN
@@ -40,7 +40,7 @@ def token_of(llama: Llama, name: str) -> int | None:
     return tokens[0] if len(tokens) == 1 and llama.text_of(tokens[0]) == name else None
 
 
-class Built(NamedTuple):
+class RenderedPrompt(NamedTuple):
     """A prompt's tokens, and whether it ends with the opening of a reasoning section."""
 
     tokens: array[int]
@@ -74,7 +74,7 @@ class PromptBuilder:
         self._host = TemplateHost(template, timeout_s, beat) if template is not None else None
         if self._host is not None:
             self._host.start()
-        self._abilities: Abilities | None = None
+        self._abilities: TemplateAbilities | None = None
         self.reasoning = self._reasoning() if template is not None else None
         self._special = {
             "bos_token": llama.text_of(llama.bos) if llama.bos is not None else "",
@@ -92,7 +92,7 @@ class PromptBuilder:
         return self._host is not None
 
     @property
-    def abilities(self) -> Abilities:
+    def abilities(self) -> TemplateAbilities:
         """What the template can. There must be one."""
         self.learn()
         assert self._abilities is not None
@@ -143,24 +143,24 @@ class PromptBuilder:
         """Whether the model knows tools from its training, as far as its template tells."""
         return self._host is not None and self.abilities.has_tools
 
-    def build(self, prompt: Prompt, tools: ToolUse | None) -> Built:
+    def build(self, prompt: Prompt, tools: ToolUse | None) -> RenderedPrompt:
         """A prompt, told of tools. Raises: as `tokens` and `with_gap`."""
         if prompt.before:
             return self._continued(prompt, tools)
         if prompt.suffix:
             before = prompt.text or ""
-            return Built(with_gap(self._llama, before, prompt.suffix, self._model_id))
+            return RenderedPrompt(with_gap(self._llama, before, prompt.suffix, self._model_id))
         if prompt.messages is None or (self._host is None and prompt.text is not None):
-            return Built(self.tokens(prompt))
+            return RenderedPrompt(self.tokens(prompt))
         self.learn()
-        guard = Guard(self._texts.specials, all_told(prompt, tools), self._template)
+        guard = LiteralTextGuard(self._texts.specials, all_told(prompt, tools), self._template)
         # Templates look for the markers of reasoning in what an assistant said, to leave it out.
         hidden = hidden_prompt(prompt, guard, self.reasoning or ())
         text = self._render(hidden, hidden_tools(tools, guard)) + hidden.prefill
         is_reasoning = self.reasoning is not None and self.reasoning.is_opened_by(text)
-        return Built(self._finished(self._texts.rendered(text, guard)), is_reasoning)
+        return RenderedPrompt(self._finished(self._texts.rendered(text, guard)), is_reasoning)
 
-    def _continued(self, prompt: Prompt, tools: ToolUse | None) -> Built:
+    def _continued(self, prompt: Prompt, tools: ToolUse | None) -> RenderedPrompt:
         """A prompt behind the tokens of what was said before. An answer there that was cut off is ended."""
         check_ids(prompt.before, self._llama.n_vocab, "context")
         built = self.build(msgspec.structs.replace(prompt, before=[]), tools)
@@ -169,7 +169,7 @@ class PromptBuilder:
         if has_turns and llama.eos is not None and tokens[-1] not in llama.end_tokens:
             tokens.append(llama.eos)
         new = built.tokens[1:] if built.tokens[0] == llama.bos else built.tokens
-        return Built(llama.with_bos(tokens + new), built.is_reasoning)
+        return RenderedPrompt(llama.with_bos(tokens + new), built.is_reasoning)
 
     def frame(self) -> tuple[array[int], array[int]]:
         """The tokens before and behind a lone message of the user. Raises: TemplateFailed."""

@@ -35,7 +35,7 @@ class SpecialToken(NamedTuple):
     strips_right: bool = False
 
 
-class Place(NamedTuple):
+class SpecialTokenSpan(NamedTuple):
     """A special token that stands at [start, end) of a text."""
 
     start: int
@@ -107,7 +107,7 @@ class SpecialTokens:
         written = {name for name in _WRITTEN.findall(template) if name not in by_name}
         return cls(by_name, inert | written)
 
-    def find(self, text: str) -> Iterator[Place]:
+    def find(self, text: str) -> Iterator[SpecialTokenSpan]:
         """The special tokens that a text names, first to last; of overlapping names the longest."""
         if self._first is None:
             return
@@ -127,7 +127,7 @@ class SpecialTokens:
                 taken[start:end] = b"\1" * (end - start)
                 places.append((start, end))
         for start, end in sorted(places):
-            yield Place(start, end, self.by_name[text[start:end]])
+            yield SpecialTokenSpan(start, end, self.by_name[text[start:end]])
 
     def pieces(self, text: str) -> Iterator[str | int]:
         """A template's text cut at the special tokens in it: the texts between them, and the tokens."""

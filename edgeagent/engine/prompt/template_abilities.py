@@ -36,7 +36,7 @@ _PROBE = Tool(
 
 
 @dataclass(frozen=True)
-class Abilities:
+class TemplateAbilities:
     """What a template renders of a dialogue.
 
     `family` is how it writes calls, and `wants_text` whether it wants their arguments as JSON text.
@@ -98,7 +98,7 @@ def complaint(render: Render) -> str | None:
     return None if str(_ASK["content"]) in text else "it leaves out what a user says"
 
 
-def probed(render: Render, template: str) -> Abilities:
+def probed(render: Render, template: str) -> TemplateAbilities:
     """What a template can. Raises: Unavailable."""
     return _Probe(render, template).abilities()
 
@@ -108,7 +108,7 @@ class _Probe:
         self._render = render
         self._template = template
 
-    def abilities(self) -> Abilities:
+    def abilities(self) -> TemplateAbilities:
         has_tools = "probe_tool" in self._tried([_ASK], tools=[described(_PROBE)])
         past, wants_text = "", False
         for wants_text in (False, True):
@@ -122,7 +122,7 @@ class _Probe:
             family, has_tools, past, wants_text = PLAIN, False, "", False
         begun = self._tried([_ASK])
         unbegun = self._tried([_ASK], add_generation_prompt=False)
-        return Abilities(
+        return TemplateAbilities(
             family=family,
             has_system=self._shows(_SYSTEM, _ASK),
             has_tools=has_tools,

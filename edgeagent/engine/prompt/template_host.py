@@ -23,7 +23,7 @@ START_TIMEOUT_S = 20.0
 BEAT_S = 0.5
 
 
-class _Silent(Exception):
+class _NoAnswer(Exception):
     """The process has not answered in time."""
 
 
@@ -81,11 +81,11 @@ class TemplateHost:
         """
         try:
             answer = self._asked(variables)
-        except _Silent:
+        except _NoAnswer:
             logger.warning("template_process_replaced reason=silent")
             try:
                 answer = self._asked(variables)
-            except _Silent:
+            except _NoAnswer:
                 raise Unavailable(
                     "The process that renders chat templates does not answer: try again.",
                     retry_after_s=5.0,
@@ -111,15 +111,15 @@ class TemplateHost:
             self._read(
                 self._timeout_s
             )  # the request is taken: from here on it is the template's time
-        except _Silent:
+        except _NoAnswer:
             self.close()
             raise
         except (OSError, EOFError):
             self.close()
-            raise _Silent from None
+            raise _NoAnswer from None
         try:
             return self._read(self._timeout_s)
-        except _Silent:
+        except _NoAnswer:
             self.close()
             raise TemplateFailed(
                 f"The model's chat template ran longer than {self._timeout_s:g} s and was ended. "
@@ -173,7 +173,7 @@ class TemplateHost:
             if ready[0] or ready[1]:
                 return
             if left <= 0:
-                raise _Silent
+                raise _NoAnswer
 
     def close(self) -> None:
         process, self._process = self._process, None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgeagent.engine.prompt.past_calls import in_words, is_about_calls, native
-from edgeagent.engine.prompt.template_abilities import Abilities, Message, described
+from edgeagent.engine.prompt.template_abilities import Message, TemplateAbilities, described
 from edgeagent.engine.prompt.turn_merging import adapted
 from edgeagent.engine.tool_syntax.family import Family
 from edgeagent.types.tools import Tool, ToolUse
@@ -17,7 +17,9 @@ from edgeagent.types.tools import Tool, ToolUse
 ANSWER_NOW = "\n\nSay in words what this result means for my question."
 
 
-def variables(messages: list[Message], use: ToolUse | None, abilities: Abilities) -> dict[str, Any]:
+def variables(
+    messages: list[Message], use: ToolUse | None, abilities: TemplateAbilities
+) -> dict[str, Any]:
     """What a template is told: messages, and tools where it can show them."""
     had_result = bool(messages) and messages[-1]["role"] == "tool"
     if any(map(is_about_calls, messages)):
@@ -42,7 +44,7 @@ def variables(messages: list[Message], use: ToolUse | None, abilities: Abilities
     return {"messages": adapted(_with_system(messages, prompt), abilities)}
 
 
-def plainest(abilities: Abilities) -> Abilities:
+def plainest(abilities: TemplateAbilities) -> TemplateAbilities:
     """Those of a template that shows users and assistants in turn and nothing else, for a dialogue that
     it has refused as it was."""
     return replace(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from edgeagent.engine.prompt.template_abilities import Abilities, Message
+from edgeagent.engine.prompt.template_abilities import Message, TemplateAbilities
 
 # What a user says where a template wants a user to begin and an assistant did.
 BEGINNING = "."
 
 
-def adapted(messages: list[Message], abilities: Abilities) -> list[Message]:
+def adapted(messages: list[Message], abilities: TemplateAbilities) -> list[Message]:
     """The messages in the same order, with nothing of what they say left out."""
     messages = _with_systems(messages, abilities)
     if not abilities.has_neighbours:
@@ -18,7 +18,7 @@ def adapted(messages: list[Message], abilities: Abilities) -> list[Message]:
     return messages
 
 
-def _with_systems(messages: list[Message], abilities: Abilities) -> list[Message]:
+def _with_systems(messages: list[Message], abilities: TemplateAbilities) -> list[Message]:
     """System messages where the template shows them: each, the first, or none. Others go into the system
     message before them or the user's turn after them."""
     if not abilities.has_lone_system and all(m["role"] == "system" for m in messages):
@@ -45,7 +45,7 @@ def _with_systems(messages: list[Message], abilities: Abilities) -> list[Message
     return out
 
 
-def _joined(messages: list[Message], abilities: Abilities) -> list[Message]:
+def _joined(messages: list[Message], abilities: TemplateAbilities) -> list[Message]:
     """Neighbours of one role as one message. A call stays with what was said before it."""
     out: list[Message] = []
     for message in messages:

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from edgeagent.engine.structured import schema_bounds as schemas
-from edgeagent.engine.structured.schema_repair import Note
+from edgeagent.engine.structured.schema_repair import RepairNote
 from edgeagent.engine.structured.schema_rewrite import without_patterns
 from edgeagent.errors import InvalidParameter, SchemaViolated
 from edgeagent.types.answer import SchemaNote
@@ -60,11 +60,11 @@ def _finite(text: str) -> float:
     return max(-sys.float_info.max, min(sys.float_info.max, float(text)))
 
 
-class Check:
+class AnswerCheck:
     """What one answer, or the arguments of one tool, must satisfy. Shared by answers; any one thread at a
     time. `tool` is None for the answer itself; `notes` say what could not even be checked."""
 
-    def __init__(self, found: schemas.Checked, tool: str | None) -> None:
+    def __init__(self, found: schemas.BoundedSchema, tool: str | None) -> None:
         self._tool = tool
         self._what = "answer" if tool is None else f"call of {tool!r}"
         self.notes: list[SchemaNote] = []
@@ -82,14 +82,16 @@ class Check:
         try:
             return validator_of(schema)
         except InvalidParameter:
-            self.notes = [self._note(Note("#", "pattern", "is not checked afterwards"))]
+            self.notes = [self._note(RepairNote("#", "pattern", "is not checked afterwards"))]
         try:
             return validator_of(without_patterns(schema))
         except InvalidParameter as exc:
-            self.notes = [self._note(Note("#", "", f"answers are not checked: {exc.message}"))]
+            self.notes = [
+                self._note(RepairNote("#", "", f"answers are not checked: {exc.message}"))
+            ]
             return None
 
-    def _note(self, note: Note) -> SchemaNote:
+    def _note(self, note: RepairNote) -> SchemaNote:
         return SchemaNote(self._tool, *note)
 
     def of(self, text: str) -> list[SchemaNote]:
@@ -116,7 +118,9 @@ class Check:
         for error in self._soft.iter_errors(value):
             *path, keyword = map(str, error.schema_path) if error.schema_path else [""]
             where = "/".join(["#", *path])[:200]
-            found.append(self._note(Note(where, keyword, f"the {self._what} does not satisfy it")))
+            found.append(
+                self._note(RepairNote(where, keyword, f"the {self._what} does not satisfy it"))
+            )
             if len(found) == MAX_FAULTS:
                 break
         return found

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from edgeagent.engine.batching.time_slices import Sliced
 from edgeagent.engine.structured.schema_examples import examples, most_to_close
-from edgeagent.engine.structured.shortest_completion import Place, Search, suffixes
+from edgeagent.engine.structured.shortest_completion import JsonPosition, Search, suffixes
 
 
 class Effort(NamedTuple):
@@ -29,17 +29,17 @@ MAX_BYTES = 16_384
 BYTES_AT_ONCE = 128  # 1 ms, in long answers
 
 
-class Twin:
+class AnswerBytes:
     """One answer's. One thread at a time."""
 
-    def __init__(self, closing: Closing) -> None:
+    def __init__(self, closing: ClosingGrammar) -> None:
         self._closing = closing
         self._is_lost = False
         self._begin(b"")
 
     def _begin(self, unread: bytes) -> None:
         self._matcher = self._closing.matcher.deep_copy()
-        self._place = Place()
+        self._place = JsonPosition()
         self._text = bytearray()
         self._unread = bytearray(unread)
         self._ways: dict[bytes, bytes] = {}  # out, behind more of the answer
@@ -101,18 +101,18 @@ class Twin:
 
 
 @dataclass(eq=False)
-class Closing:
+class ClosingGrammar:
     """How the answers of one grammar are closed; shared by them."""
 
     matcher: Any
     examples: list[bytes]
     growth: int
 
-    def twin(self) -> Twin:
-        return Twin(self)
+    def twin(self) -> AnswerBytes:
+        return AnswerBytes(self)
 
 
-def closing_of(matcher: Any, schemas: list[dict[str, Any]]) -> Closing:
+def closing_of(matcher: Any, schemas: list[dict[str, Any]]) -> ClosingGrammar:
     """How answers by some schemas are closed. `matcher` is their grammar's over bytes, at its beginning."""
     texts = [text for schema in schemas for text in examples(schema)]
-    return Closing(matcher, suffixes(texts), max(map(most_to_close, schemas)))
+    return ClosingGrammar(matcher, suffixes(texts), max(map(most_to_close, schemas)))

@@ -9,8 +9,8 @@ from typing import Any
 
 from edgeagent.engine.batching.time_slices import Sliced
 from edgeagent.engine.structured import byte_grammar, schema_bounds
-from edgeagent.engine.structured.answer_checks import Check
-from edgeagent.engine.structured.byte_grammar import Closing, Effort
+from edgeagent.engine.structured.answer_checks import AnswerCheck
+from edgeagent.engine.structured.byte_grammar import ClosingGrammar, Effort
 from edgeagent.errors import SchemaUnsatisfiable, SchemaViolated
 from edgeagent.types.answer import SchemaNote
 
@@ -27,14 +27,14 @@ class Grammar:
     what answers are not held to."""
 
     matcher: Any
-    answer_check: Check | None
-    checks: dict[str, Check] = field(default_factory=dict)
+    answer_check: AnswerCheck | None
+    checks: dict[str, AnswerCheck] = field(default_factory=dict)
     notes: list[SchemaNote] = field(default_factory=list)
     tokenizer: Any = None
     markers: Mapping[str, int] = field(default_factory=dict)
     compile_ms: float = 0.0
     is_spoiled: bool = False
-    closing: Closing | None = None
+    closing: ClosingGrammar | None = None
 
     @property
     def growth(self) -> int:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from edgeagent.engine.structured import answer_checks
 from edgeagent.engine.structured import schema_bounds as schemas
-from edgeagent.engine.structured.answer_checks import Check
-from edgeagent.engine.structured.byte_grammar import Closing, closing_of
+from edgeagent.engine.structured.answer_checks import AnswerCheck
+from edgeagent.engine.structured.byte_grammar import ClosingGrammar, closing_of
 from edgeagent.engine.structured.constraint import Constraint, Grammar
 from edgeagent.engine.structured.schema_relaxation import Attempt, checked_loosely, weaker
 from edgeagent.errors import (
@@ -91,8 +91,8 @@ class Source(NamedTuple):
     text, where there are any."""
 
     grammar: str
-    checked: schemas.Checked | None
-    tools: Mapping[str, schemas.Checked] = {}
+    checked: schemas.BoundedSchema | None
+    tools: Mapping[str, schemas.BoundedSchema] = {}
     markers: Mapping[str, int] = {}
     spelled: str | None = None
 
@@ -103,7 +103,7 @@ class Source(NamedTuple):
 
     def notes(self) -> list[SchemaNote]:
         """What of the schemas cannot be enforced."""
-        named: list[tuple[str | None, schemas.Checked]] = [*self.tools.items()]
+        named: list[tuple[str | None, schemas.BoundedSchema]] = [*self.tools.items()]
         if self.checked is not None:
             named.append((None, self.checked))
         return [SchemaNote(name, *note) for name, found in named for note in found.notes]
@@ -115,10 +115,10 @@ class Source(NamedTuple):
             return False
         return all(found.is_plain for found in self._schemas())
 
-    def _schemas(self) -> list[schemas.Checked]:
+    def _schemas(self) -> list[schemas.BoundedSchema]:
         return [*self.tools.values(), *([self.checked] if self.checked is not None else [])]
 
-    def closing(self) -> Closing | None:
+    def closing(self) -> ClosingGrammar | None:
         """How its answers are closed whose tokens run out; None where they are no JSON."""
         found = [checked.narrowed for checked in self._schemas()]
         if not found:
@@ -171,7 +171,7 @@ def source_of(form: Form, attempt: Attempt | None = None) -> Source:
     return Source(json_grammar(checked), checked)
 
 
-def checked_form(form: Form, attempt: Attempt | None = None) -> schemas.Checked:
+def checked_form(form: Form, attempt: Attempt | None = None) -> schemas.BoundedSchema:
     """The schema of an answer, within bounds. Raises: InvalidParameter, UnsupportedParameter."""
     if form.is_strict:
         found = schemas.checked(form.text)
@@ -181,7 +181,7 @@ def checked_form(form: Form, attempt: Attempt | None = None) -> schemas.Checked:
     return found if attempt is None else weaker(found, attempt)
 
 
-def json_grammar(checked: schemas.Checked) -> str:
+def json_grammar(checked: schemas.BoundedSchema) -> str:
     """What llguidance compiles of a schema. Raises: InvalidParameter."""
     from llguidance import LLMatcher
 
@@ -194,7 +194,7 @@ def json_grammar(checked: schemas.Checked) -> str:
     return grammar
 
 
-def complaint(message: str, checked: schemas.Checked | None) -> EdgeAgentError:
+def complaint(message: str, checked: schemas.BoundedSchema | None) -> EdgeAgentError:
     """llguidance's refusal of a grammar as an error of ours."""
     brief = " ".join(message.replace("<non-verbose/>", "").split())[:300].rstrip(". ")
     if message.startswith("Unsatisfiable"):
@@ -224,8 +224,8 @@ def compile_source(source: Source, tokenizer: Any) -> Grammar:
     matcher = LLMatcher(tokenizer, source.grammar, log_level=0, limits=limits)
     if matcher.is_error():
         raise source.complaint(matcher.get_error())
-    answer_check = Check(source.checked, None) if source.checked is not None else None
-    call_checks = {name: Check(found, name) for name, found in source.tools.items()}
+    answer_check = AnswerCheck(source.checked, None) if source.checked is not None else None
+    call_checks = {name: AnswerCheck(found, name) for name, found in source.tools.items()}
     notes = source.notes()
     for check in [*call_checks.values(), *([answer_check] if answer_check is not None else [])]:
         notes += check.notes

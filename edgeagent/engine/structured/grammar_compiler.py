@@ -28,7 +28,7 @@ from edgeagent.engine.structured.grammar import (
     tried,
 )
 from edgeagent.engine.structured.output_spec import OutputSpec
-from edgeagent.engine.structured.schema_bounds import Checked
+from edgeagent.engine.structured.schema_bounds import BoundedSchema
 from edgeagent.errors import (
     BadRequest,
     EdgeAgentError,
@@ -80,7 +80,7 @@ class _Lane:
             self._thread.join(timeout=5)
 
 
-class Grammars:
+class GrammarCompiler:
     """Two threads that compile forms for one vocabulary: one for what is plainly harmless, one for the
     rest, which is tried first. `close()` may be called twice.
 
@@ -257,7 +257,9 @@ class _Watchdog(threading.Thread):
         self._cancelled.set()
 
 
-def complaint_of(found: Checked, timeout_s: float, beat: Callable[[], None] = lambda: None) -> str:
+def complaint_of(
+    found: BoundedSchema, timeout_s: float, beat: Callable[[], None] = lambda: None
+) -> str:
     """What is wrong with the masks of a schema; empty when nothing is. What may take long is compiled in
     a process of its own; `beat` is called while that runs."""
     grammar = json_grammar(found)

@@ -17,13 +17,13 @@ from typing import Protocol
 from edgeagent.engine.batching.time_slices import Sliced
 
 
-class Held(Protocol):
+class Closable(Protocol):
     """What an ending asks of a constraint."""
 
     def way_out(self, token: int | None) -> Sliced[list[int] | None]: ...
 
 
-class Ending:
+class JsonCompletion:
     """When one answer must be closed. Engine thread only.
 
     `growth` is how many tokens one token may add to the way out.
@@ -33,7 +33,7 @@ class Ending:
         self._growth = growth
         self._look_at = max_new
 
-    def instead(self, held: Held, token: int, room: int) -> Sliced[list[int] | None]:
+    def instead(self, held: Closable, token: int, room: int) -> Sliced[list[int] | None]:
         """What to say instead of a drawn token, and be done; None: it may stay. `room` counts the tokens that
         the answer may still have, that one included."""
         if room > self._look_at:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeagent.engine.structured.schema_examples import without_endless
-from edgeagent.engine.structured.schema_repair import Note
+from edgeagent.engine.structured.schema_repair import RepairNote
 from edgeagent.engine.structured.schema_rewrite import HARMLESS, LISTS, MAPS, SINGLES, narrowed
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
@@ -49,7 +49,7 @@ ANNOTATIONS = frozenset({
 
 
 @dataclass(frozen=True)
-class Checked:
+class BoundedSchema:
     """A schema within bounds. `narrowed` is what masks are made of.
 
     `is_plain` when it lacks what compiling is known to take long for: intersections. Where a client did
@@ -61,10 +61,10 @@ class Checked:
     narrowed: dict[str, Any]
     is_plain: bool
     whole: dict[str, Any] | None = None
-    notes: tuple[Note, ...] = ()
+    notes: tuple[RepairNote, ...] = ()
 
 
-def checked(text: str) -> Checked:
+def checked(text: str) -> BoundedSchema:
     """A schema from its JSON.
 
     Raises: InvalidParameter for one that is malformed or too large, UnsupportedParameter for a keyword
@@ -94,13 +94,13 @@ def parsed(text: str) -> dict[str, Any]:
     return schema
 
 
-def within_bounds(schema: dict[str, Any]) -> Checked:
+def within_bounds(schema: dict[str, Any]) -> BoundedSchema:
     """A valid schema all of whose keywords are known. Raises: InvalidParameter for one that is too large."""
     nodes = list(_subschemas(schema, "#"))
     _check_sizes(nodes)
     is_plain = not any(_intersects(node) for node, _ in nodes)
     finite = without_endless(schema)
-    return Checked(schema, narrowed(finite, is_closed=is_plain), is_plain)
+    return BoundedSchema(schema, narrowed(finite, is_closed=is_plain), is_plain)
 
 
 def _json_depth(text: str) -> int:
@@ -255,7 +255,7 @@ def _intersects(node: dict[str, Any]) -> bool:
     return not (node.keys() - set(choices)) <= ANNOTATIONS
 
 
-def first_path(checked: Checked, keyword: str) -> str:
+def first_path(checked: BoundedSchema, keyword: str) -> str:
     """Where a keyword stands first."""
     return next((path for node, path in _subschemas(checked.schema, "#") if keyword in node), "#")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from edgeagent.engine.structured import schema_bounds as schemas
-from edgeagent.engine.structured.schema_repair import Note, escaped, repaired
+from edgeagent.engine.structured.schema_repair import RepairNote, escaped, repaired
 from edgeagent.engine.structured.schema_rewrite import (
     LISTS,
     MAPS,
@@ -35,18 +35,18 @@ CORE = frozenset({
 TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?$"
 
 # A complaint about a schema's masks; empty for one that can be enforced.
-Attempt = Callable[[schemas.Checked], str]
+Attempt = Callable[[schemas.BoundedSchema], str]
 
 
-class Loosened(NamedTuple):
+class Relaxation(NamedTuple):
     """`enforced` is what an answer is held to, `whole` what it is checked against afterwards."""
 
     enforced: dict[str, Any]
     whole: dict[str, Any]
-    notes: list[Note]
+    notes: list[RepairNote]
 
 
-def checked_loosely(schema: dict[str, Any]) -> schemas.Checked:
+def checked_loosely(schema: dict[str, Any]) -> schemas.BoundedSchema:
     """A schema within bounds, of which what cannot be enforced is left out and noted.
 
     Raises: InvalidParameter for one that is too large.
@@ -54,34 +54,34 @@ def checked_loosely(schema: dict[str, Any]) -> schemas.Checked:
     return made(loosened(schema))
 
 
-def made(found: Loosened) -> schemas.Checked:
+def made(found: Relaxation) -> schemas.BoundedSchema:
     """What masks are made of. Raises: InvalidParameter."""
     bound = schemas.within_bounds(found.enforced)
     return dataclasses.replace(bound, whole=found.whole, notes=tuple(found.notes[:MAX_NOTES]))
 
 
-def weaker(found: schemas.Checked, attempt: Attempt) -> schemas.Checked:
+def weaker(found: schemas.BoundedSchema, attempt: Attempt) -> schemas.BoundedSchema:
     """The same, if need be without what `attempt` refuses. One that must hold wholly is left alone."""
     if found.whole is None or not attempt(found):
         return found
     schema, notes = weakened(found.schema, attempt)
-    return made(Loosened(schema, found.whole, [*found.notes, *notes]))
+    return made(Relaxation(schema, found.whole, [*found.notes, *notes]))
 
 
-def loosened(schema: dict[str, Any]) -> Loosened:
+def loosened(schema: dict[str, Any]) -> Relaxation:
     """A schema that can be enforced, and notes of what cannot."""
     whole, notes = repaired(schema)
-    loosen = _Loosen(whole)
+    loosen = _Relaxer(whole)
     enforced = loosen.node(whole, "#")
     assert isinstance(enforced, dict), "a repaired schema is an object"
-    return Loosened(enforced, loosen.checkable(), notes + loosen.notes)
+    return Relaxation(enforced, loosen.checkable(), notes + loosen.notes)
 
 
-class _Loosen:
+class _Relaxer:
     """One schema's, with counts of what is bounded in all of it."""
 
     def __init__(self, root: dict[str, Any]) -> None:
-        self.notes: list[Note] = []
+        self.notes: list[RepairNote] = []
         self._root = root
         self._n_values = 0
         self._n_patterns = 0
@@ -92,7 +92,7 @@ class _Loosen:
         return without_patterns(self._root, self._unreadable) if self._unreadable else self._root
 
     def _note(self, path: str, keyword: str, note: str) -> None:
-        self.notes.append(Note(path, keyword, note))
+        self.notes.append(RepairNote(path, keyword, note))
 
     def node(self, node: Any, path: str) -> Any:
         if not isinstance(node, dict):
@@ -187,13 +187,13 @@ class _Loosen:
 # --- what llguidance refuses all the same
 
 
-def weakened(schema: dict[str, Any], attempt: Attempt) -> tuple[dict[str, Any], list[Note]]:
+def weakened(schema: dict[str, Any], attempt: Attempt) -> tuple[dict[str, Any], list[RepairNote]]:
     """A schema that can be enforced, made from one that `attempt` refused.
 
     First the patterns that are refused by themselves are left out, then what the complaints name, then
     all but the structure; in the end only the type is left.
     """
-    notes: list[Note] = []
+    notes: list[RepairNote] = []
     schema = _filtered(schema, "#", notes, _pattern_fault(attempt))
     complaint = _said(schema, attempt)
     for _ in range(MAX_ROUNDS):
@@ -207,7 +207,7 @@ def weakened(schema: dict[str, Any], attempt: Attempt) -> tuple[dict[str, Any], 
         complaint = _said(schema, attempt)
     if complaint:
         brief = " ".join(complaint.replace("<non-verbose/>", "").split())[:200]
-        notes.append(Note("#", "", f"only the type is enforced: {brief}"))
+        notes.append(RepairNote("#", "", f"only the type is enforced: {brief}"))
         kind = schema.get("type")
         schema = {"type": kind} if kind is not None else {}
     return schema, notes
@@ -252,13 +252,13 @@ def _beyond_core(node: dict[str, Any], key: str) -> str | None:
     return "is checked afterwards, not enforced" if key not in CORE or is_beside else None
 
 
-def _filtered(node: Any, path: str, notes: list[Note], fault: Fault) -> Any:
+def _filtered(node: Any, path: str, notes: list[RepairNote], fault: Fault) -> Any:
     if not isinstance(node, dict):
         return node
     out: dict[str, Any] = {}
     for key, value in node.items():
         if (why := fault(node, key)) is not None:
-            notes.append(Note(path, key, why))
+            notes.append(RepairNote(path, key, why))
             continue
         where = f"{path}/{key}"
         if key in MAPS:

@@ -40,7 +40,7 @@ _EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 MAX_HOPS = 32
 
 
-class Note(NamedTuple):
+class RepairNote(NamedTuple):
     """What of a schema an answer is not held to: the keyword, where it stands, and why."""
 
     path: str
@@ -48,7 +48,7 @@ class Note(NamedTuple):
     note: str
 
 
-def repaired(schema: Any) -> tuple[dict[str, Any], list[Note]]:
+def repaired(schema: Any) -> tuple[dict[str, Any], list[RepairNote]]:
     """A valid schema that asks for what this one does, as far as that can be told. A schema of depth
     `engine.schema.MAX_DEPTH` at most."""
     repair = _Repair()
@@ -67,11 +67,11 @@ class _Repair:
     """One schema's."""
 
     def __init__(self) -> None:
-        self.notes: list[Note] = []
+        self.notes: list[RepairNote] = []
         self._references: list[tuple[dict[str, Any], str]] = []
 
     def note(self, path: str, keyword: str, note: str) -> None:
-        self.notes.append(Note(path, keyword, note))
+        self.notes.append(RepairNote(path, keyword, note))
 
     def node(self, node: Any, path: str) -> dict[str, Any] | bool:
         if isinstance(node, bool):

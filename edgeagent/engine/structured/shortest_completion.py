@@ -49,7 +49,7 @@ def _ranks(first: bytes) -> list[int]:
 _RANKS = {True: _ranks(_IN_TEXT), False: _ranks(_OUTSIDE)}
 
 
-class Place(NamedTuple):
+class JsonPosition(NamedTuple):
     """Where in JSON a text is: how many brackets are open, whether within a text or behind a backslash, how
     many commas came, and how many bytes its last text or number has: a list that needs five items does not
     show by what it allows how many it has, nor does a text that needs ten characters."""
@@ -60,7 +60,7 @@ class Place(NamedTuple):
     n_commas: int = 0
     n_bytes: int = 0
 
-    def after(self, said: bytes) -> Place:
+    def after(self, said: bytes) -> JsonPosition:
         n_open, is_text, is_escaped, n_commas, n_bytes = self
         for byte in said:
             n_bytes += 1
@@ -82,7 +82,7 @@ class Place(NamedTuple):
                 n_commas += 1
             if byte in STRUCTURE:
                 n_bytes = 0
-        return Place(n_open, is_text, is_escaped, n_commas, n_bytes)
+        return JsonPosition(n_open, is_text, is_escaped, n_commas, n_bytes)
 
     @property
     def cost(self) -> int:
@@ -90,14 +90,14 @@ class Place(NamedTuple):
 
 
 # Where a text is, how long it is if that is told apart, what may follow, the example that was its last step.
-Key = tuple[Place, int, bytes, bytes]
+Key = tuple[JsonPosition, int, bytes, bytes]
 
 
 class _State(NamedTuple):
     said: bytes
-    place: Place
+    place: JsonPosition
     spent: float = 0.0
-    key: Key = (Place(), 0, b"", b"")
+    key: Key = (JsonPosition(), 0, b"", b"")
 
 
 class Search:
@@ -107,14 +107,14 @@ class Search:
     `examples` are texts for patterns, as bytes within a JSON text.
     """
 
-    def __init__(self, matcher: Any, place: Place, examples: Sequence[bytes] = ()) -> None:
+    def __init__(self, matcher: Any, place: JsonPosition, examples: Sequence[bytes] = ()) -> None:
         self._matcher = matcher
         self._at = b""  # where the matcher is, from where it was
         self._examples = examples
         self._begin(place, tells_lengths=False)
         self.n_states = 0
 
-    def _begin(self, place: Place, *, tells_lengths: bool) -> None:
+    def _begin(self, place: JsonPosition, *, tells_lengths: bool) -> None:
         self._root = _State(b"", place)
         self._tells_lengths = tells_lengths
         self._n = 0
@@ -220,7 +220,7 @@ class Search:
         heapq.heappush(self._heap, (cost, self._n, batch, state))
 
 
-def _closers(allowed: list[int], place: Place) -> frozenset[int]:
+def _closers(allowed: list[int], place: JsonPosition) -> frozenset[int]:
     """Those of the bytes that end something: none where it must go on."""
     if place.is_text:
         return QUOTE.intersection(allowed)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgeagent.engine.batching.runner import Runner
-from edgeagent.engine.batching.time_slices import Slice, Sliced
+from edgeagent.engine.batching.time_slices import Sliced, TimeSlice
 from edgeagent.engine.llama.sampler import Sampler
 from edgeagent.engine.output.decoder import Decoder, Draw
 from edgeagent.engine.output.logprobs import Logprobs
@@ -27,7 +27,7 @@ from edgeagent.engine.output.prompt_scores import PromptScores
 from edgeagent.engine.output.text_stream import TextStream
 from edgeagent.engine.structured.byte_grammar import LAST_TRY
 from edgeagent.engine.structured.constraint import Constraint
-from edgeagent.engine.structured.json_completion import Ending
+from edgeagent.engine.structured.json_completion import JsonCompletion
 from edgeagent.errors import EdgeAgentError, InvalidParameter
 from edgeagent.types.answer import SchemaNote
 
@@ -57,7 +57,7 @@ class StructuredDecoder(Decoder):
         ignore_eos: bool = False,
         constraint: Constraint | None = None,
         takeover: Takeover = "never",
-        ending: Ending | None = None,
+        ending: JsonCompletion | None = None,
         parser: OutputParser | None = None,
         logprobs: Logprobs | None = None,
         scores: PromptScores | None = None,
@@ -88,7 +88,9 @@ class StructuredDecoder(Decoder):
 
     # --- what the engine sees
 
-    def next(self, logits: np.ndarray[Any, Any], runner: Runner, time_slice: Slice) -> Draw | None:
+    def next(
+        self, logits: np.ndarray[Any, Any], runner: Runner, time_slice: TimeSlice
+    ) -> Draw | None:
         if self._drawing is None:  # else it was preempted within a draw
             self._drawing = self._draw(logits, runner)
         return self.resume(time_slice)
@@ -97,7 +99,7 @@ class StructuredDecoder(Decoder):
     def is_drawing(self) -> bool:
         return self._drawing is not None
 
-    def resume(self, time_slice: Slice) -> Draw | None:
+    def resume(self, time_slice: TimeSlice) -> Draw | None:
         assert self._drawing is not None
         draw: Draw | None = time_slice.go_on(self._drawing)
         if draw is not None:

@@ -9,8 +9,14 @@ from typing import Any
 from edgeagent.engine.structured import schema_bounds as schemas
 from edgeagent.engine.structured.answer_checks import check_meta
 from edgeagent.engine.structured.grammar import JSON_STYLE, Source, checked_form
-from edgeagent.engine.structured.schema_relaxation import Attempt, Loosened, loosened, made, weaker
-from edgeagent.engine.structured.schema_repair import Note
+from edgeagent.engine.structured.schema_relaxation import (
+    Attempt,
+    Relaxation,
+    loosened,
+    made,
+    weaker,
+)
+from edgeagent.engine.structured.schema_repair import RepairNote
 from edgeagent.engine.tool_syntax.family import Family, Function, json_rule, quoted
 from edgeagent.errors import EdgeAgentError, InvalidParameter, UnsupportedParameter
 from edgeagent.types.generation import Form
@@ -72,7 +78,7 @@ def _check_size(tools: Sequence[Tool]) -> None:
         )
 
 
-def _checked_form(form: Form, attempt: Attempt | None) -> schemas.Checked:
+def _checked_form(form: Form, attempt: Attempt | None) -> schemas.BoundedSchema:
     if form.kind != "json_schema":
         raise UnsupportedParameter(
             f"A response format of type {form.kind!r} goes without `tools`: use `json_schema`, or leave "
@@ -82,7 +88,7 @@ def _checked_form(form: Form, attempt: Attempt | None) -> schemas.Checked:
     return checked_form(form, attempt)
 
 
-def checked_tool(tool: Tool, attempt: Attempt | None = None) -> schemas.Checked:
+def checked_tool(tool: Tool, attempt: Attempt | None = None) -> schemas.BoundedSchema:
     """A tool's schema within bounds. Raises: InvalidParameter, UnsupportedParameter, with its name."""
     try:
         if not tool.is_strict:
@@ -100,19 +106,21 @@ def checked_tool(tool: Tool, attempt: Attempt | None = None) -> schemas.Checked:
     return found
 
 
-def _loosely_checked(parameters: dict[str, Any]) -> schemas.Checked:
+def _loosely_checked(parameters: dict[str, Any]) -> schemas.BoundedSchema:
     """Whatever a schema says, the arguments of a call are an object."""
     found = loosened(schemas.parsed(json.dumps(parameters)))
     notes = list(found.notes)
     if not found.enforced.keys() & {"$ref", "anyOf", "allOf"} and "object" not in _types(found):
         kind = json.dumps(found.enforced["type"])
-        notes.append(Note("#", "type", f"is {kind}, and the arguments of a call are an object"))
+        notes.append(
+            RepairNote("#", "type", f"is {kind}, and the arguments of a call are an object")
+        )
         found = found._replace(enforced={}, whole={})
     enforced = arguments_schema(found.enforced | {"type": "object"})
-    return made(Loosened(enforced, found.whole, notes))
+    return made(Relaxation(enforced, found.whole, notes))
 
 
-def _types(found: Loosened) -> list[str]:
+def _types(found: Relaxation) -> list[str]:
     kind = found.enforced.get("type", "object")
     return kind if isinstance(kind, list) else [kind]
 

@@ -22,7 +22,7 @@ MAX_CALLS = 8
 Mark = Callable[[str], str]
 
 
-class Style(NamedTuple):
+class JsonStyle(NamedTuple):
     """What stands between items, and between a key and its value."""
 
     item: str = ", "
@@ -39,7 +39,7 @@ class Function(NamedTuple):
     schema: dict[str, Any]
 
 
-class Found(NamedTuple):
+class CallOpening(NamedTuple):
     """Where a call may begin in a text. From `start` on the text is to be held back; the opening ends
     at `end`, None while it is not whole. `head` is the opening as the grammar has it."""
 
@@ -62,7 +62,7 @@ class Family(ABC):
     """One call syntax. Instances have no state."""
 
     name: ClassVar[str]
-    style: ClassVar[Style] = Style()
+    style: ClassVar[JsonStyle] = JsonStyle()
     max_calls: ClassVar[int] = MAX_CALLS
     # Texts that are special tokens in the vocabularies of this family's models.
     markers: ClassVar[tuple[str, ...]] = ()
@@ -73,7 +73,7 @@ class Family(ABC):
         renders none, its source."""
 
     @abstractmethod
-    def find(self, text: str, names: Collection[str], *, is_first: bool) -> Found | None:
+    def find(self, text: str, names: Collection[str], *, is_first: bool) -> CallOpening | None:
         """The first place where a call of one of the tools begins, or may yet turn out to. `is_first`:
         the answer had no text before this one."""
 
@@ -108,12 +108,12 @@ def json_rule(schema: dict[str, Any], style: Any) -> str:
     return "%json " + json.dumps({"x-guidance": style} | schema)
 
 
-def find_marker(text: str, marker: str, head: str | None = None) -> Found | None:
+def find_marker(text: str, marker: str, head: str | None = None) -> CallOpening | None:
     """Where a marker stands, or begins at the end of the text."""
     at = text.find(marker)
     if at >= 0:
-        return Found(at, at + len(marker), marker if head is None else head)
+        return CallOpening(at, at + len(marker), marker if head is None else head)
     for size in range(min(len(text), len(marker) - 1), 0, -1):
         if text.endswith(marker[:size]):
-            return Found(len(text) - size)
+            return CallOpening(len(text) - size)
     return None

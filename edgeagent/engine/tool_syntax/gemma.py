@@ -15,8 +15,8 @@ from collections.abc import Collection
 from typing import Any
 
 from edgeagent.engine.tool_syntax.family import (
+    CallOpening,
     Family,
-    Found,
     Function,
     Mark,
     find_marker,
@@ -38,7 +38,7 @@ class Gemma(Family):
     def writes(self, sample: str) -> bool:
         return f"{self.notation.opening}call:" in sample
 
-    def find(self, text: str, names: Collection[str], *, is_first: bool) -> Found | None:
+    def find(self, text: str, names: Collection[str], *, is_first: bool) -> CallOpening | None:
         return find_marker(text, self.notation.opening)
 
     def grammar(

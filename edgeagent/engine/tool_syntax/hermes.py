@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from edgeagent.engine.tool_syntax.family import Family, Found, Function, Mark, find_marker
+from edgeagent.engine.tool_syntax.family import CallOpening, Family, Function, Mark, find_marker
 from edgeagent.engine.tool_syntax.json_text import JsonCalls
 from edgeagent.engine.tool_syntax.plain import HEAD, object_rules
 
@@ -21,7 +21,7 @@ class Hermes(Family):
         others = ("<function=", "<arg_key>")
         return OPEN in sample and not any(other in sample for other in others)
 
-    def find(self, text: str, names: Collection[str], *, is_first: bool) -> Found | None:
+    def find(self, text: str, names: Collection[str], *, is_first: bool) -> CallOpening | None:
         return find_marker(text, OPEN)
 
     def grammar(

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from edgeagent.engine.tool_syntax.family import Found
+from edgeagent.engine.tool_syntax.family import CallOpening
 from edgeagent.types.answer import CallDelta
 
 _WHITE = " \t\r\n"
@@ -20,7 +20,7 @@ MAX_HEAD = 1024
 
 def find_object(
     text: str, names: Collection[str], *, is_first: bool, key: str = ":"
-) -> Found | None:
+) -> CallOpening | None:
     """Where a call begins that is a JSON object with its name first, in a code fence or bare.
 
     What an answer begins with is one as soon as it has `{"name":"`; within a text the whole name of a
@@ -29,18 +29,18 @@ def find_object(
     for at in _candidates(text):
         opening = _opening(text, at)
         if opening.is_partial:
-            return Found(at)
+            return CallOpening(at)
         if opening.end is None:
             continue
         if is_first and not text[:at].strip():
-            return Found(at, opening.end, f'{{"name"{key}"')
+            return CallOpening(at, opening.end, f'{{"name"{key}"')
         close = text.find('"', opening.end)
         if close < 0:
             begun = text[opening.end :]
             if any(name.startswith(begun) for name in names):
-                return Found(at)
+                return CallOpening(at)
         elif text[opening.end : close] in names:
-            return Found(at, close + 1, f'{{"name"{key}"{text[opening.end : close]}"')
+            return CallOpening(at, close + 1, f'{{"name"{key}"{text[opening.end : close]}"')
     return None
 
 

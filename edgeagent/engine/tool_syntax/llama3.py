@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from edgeagent.engine.tool_syntax.family import Family, Found, Function, Mark, find_marker
+from edgeagent.engine.tool_syntax.family import CallOpening, Family, Function, Mark, find_marker
 from edgeagent.engine.tool_syntax.json_text import JsonCalls, find_object
 from edgeagent.engine.tool_syntax.plain import object_rules
 
@@ -25,7 +25,7 @@ class Llama3(Family):
     def writes(self, sample: str) -> bool:
         return "<|start_header_id|>" in sample and '"parameters"' in sample
 
-    def find(self, text: str, names: Collection[str], *, is_first: bool) -> Found | None:
+    def find(self, text: str, names: Collection[str], *, is_first: bool) -> CallOpening | None:
         # The tag announces a call and is no part of it.
         tag = find_marker(text, TAG, head="")
         found = find_object(text, names, is_first=is_first, key=self.style.key)

@@ -11,8 +11,8 @@ from collections.abc import Collection
 from typing import Any
 
 from edgeagent.engine.tool_syntax.family import (
+    CallOpening,
     Family,
-    Found,
     Function,
     Mark,
     find_marker,
@@ -33,7 +33,7 @@ class Mistral(Family):
     def writes(self, sample: str) -> bool:
         return OPEN in sample and ARGUMENTS not in sample
 
-    def find(self, text: str, names: Collection[str], *, is_first: bool) -> Found | None:
+    def find(self, text: str, names: Collection[str], *, is_first: bool) -> CallOpening | None:
         return find_marker(text, OPEN)
 
     def grammar(
@@ -64,7 +64,7 @@ class MistralArgs(Family):
     def writes(self, sample: str) -> bool:
         return OPEN in sample and ARGUMENTS in sample
 
-    def find(self, text: str, names: Collection[str], *, is_first: bool) -> Found | None:
+    def find(self, text: str, names: Collection[str], *, is_first: bool) -> CallOpening | None:
         return find_marker(text, OPEN)
 
     def grammar(

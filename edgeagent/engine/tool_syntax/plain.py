@@ -10,11 +10,11 @@ from collections.abc import Collection
 from typing import Any
 
 from edgeagent.engine.tool_syntax.family import (
+    CallOpening,
     Family,
-    Found,
     Function,
+    JsonStyle,
     Mark,
-    Style,
     json_rule,
     quoted,
 )
@@ -27,12 +27,12 @@ HEAD = re.compile(
 
 class Plain(Family):
     name = "plain"
-    style = Style(",", ":")
+    style = JsonStyle(",", ":")
 
     def writes(self, sample: str) -> bool:
         return bool(re.search(r'"name"\s*:.*"arguments"\s*:', sample, re.DOTALL))
 
-    def find(self, text: str, names: Collection[str], *, is_first: bool) -> Found | None:
+    def find(self, text: str, names: Collection[str], *, is_first: bool) -> CallOpening | None:
         return find_object(text, names, is_first=is_first, key=self.style.key)
 
     def grammar(
@@ -58,7 +58,7 @@ class Plain(Family):
 
 def object_rules(
     functions: list[Function],
-    written: Style,
+    written: JsonStyle,
     style: Any,
     arguments: str = "arguments",
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.engine.batching import chunk_buffer
-from edgeagent.engine.batching.chunk_buffer import Chunks, Outbox
+from edgeagent.engine.batching.chunk_buffer import ChunkBuffer, Chunks
 from edgeagent.types.answer import TokenChunk
 
 STEP_S = 0.033
@@ -26,7 +26,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def frames_of(box: Outbox, sent: list[Chunks], clock: Clock, n_answers: int, n_steps: int) -> int:
+def frames_of(
+    box: ChunkBuffer, sent: list[Chunks], clock: Clock, n_answers: int, n_steps: int
+) -> int:
     before = len(sent)
     for _ in range(n_steps):
         clock.now_s += STEP_S
@@ -41,7 +43,7 @@ def test_pieces_come_more_seldom_the_more_answers_there_are(
     clock: Clock, n_answers: int, n_frames: int
 ):
     sent: list[Chunks] = []
-    box = Outbox(sent.append, 0.020)
+    box = ChunkBuffer(sent.append, 0.020)
     box.put(0, TokenChunk(0, "x"))
     box.flush(n_answers)
     assert frames_of(box, sent, clock, n_answers, 12) == n_frames
@@ -50,7 +52,7 @@ def test_pieces_come_more_seldom_the_more_answers_there_are(
 
 def test_first_and_last_pieces_wait_for_nothing(clock: Clock):
     sent: list[Chunks] = []
-    box = Outbox(sent.append, 10.0)
+    box = ChunkBuffer(sent.append, 10.0)
     box.put(1, TokenChunk(0, "a"))
     box.flush(8)
     box.put(1, TokenChunk(0, "b"))
@@ -71,4 +73,4 @@ def test_first_and_last_pieces_wait_for_nothing(clock: Clock):
 
 def test_an_interval_of_nothing_sends_every_token(clock: Clock):
     sent: list[Chunks] = []
-    assert frames_of(Outbox(sent.append, 0.0), sent, clock, 16, 5) == 5
+    assert frames_of(ChunkBuffer(sent.append, 0.0), sent, clock, 16, 5) == 5

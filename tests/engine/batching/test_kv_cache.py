@@ -14,9 +14,9 @@ from edgeagent.engine.batching.kv_cache import (
     CREDIT_TOKENS,
     CREDIT_UNUSED_TOKENS,
     PACK_RENT,
+    CellRun,
     KVCache,
     Match,
-    Run,
     common_prefix,
 )
 from tests.conftest import n_examples
@@ -42,7 +42,7 @@ class Cells:
     def trim(self, seq_id: int, n: int) -> None:
         self.held[seq_id] = self.held.get(seq_id, [])[:n]
 
-    def pack(self, runs: list[Run]) -> None:
+    def pack(self, runs: list[CellRun]) -> None:
         assert_covers(runs, self.held)
         self.n_packed += 1
 

@@ -10,7 +10,7 @@ from edgeagent.engine.batching.scheduler import (
     MIN_CHUNK,
     Lane,
     Pace,
-    Waiter,
+    WaitingLane,
     pick_displaced,
     pick_victim,
     pick_waiting,
@@ -117,15 +117,18 @@ PATIENCE_S = 15.0
 @pytest.mark.parametrize(
     ("waiters", "next_one"),
     [
-        ([Waiter(0, 0, 0, 0)], 0),
-        ([Waiter(0, 3, 0, 0), Waiter(0, 1, 0, 0)], 0),  # who came first
-        ([Waiter(0, 3, 0, 0), Waiter(1, 1, 0, 0)], 1),  # priority
-        ([Waiter(0, 9, 4, 0), Waiter(0, 1, 0, 0)], 1),  # the key with fewer running
-        ([Waiter(0, 9, 2, 2), Waiter(0, 1, 2, 0)], 1),  # the request with fewer
-        ([Waiter(100, 1, 4, 0), Waiter(0, PATIENCE_S, 0, 0)], 1),  # it has waited long enough
-        ([Waiter(100, 1, 4, 0), Waiter(-100, PATIENCE_S, 0, 0)], 1),
-        ([Waiter(100, 1, 0, 0), Waiter(0, PATIENCE_S / 2, 0, 0)], 0),  # not yet
-        ([Waiter(-5, 9, 0, 0), Waiter(-5, 10, 0, 0), Waiter(-6, 1, 0, 0)], 0),
+        ([WaitingLane(0, 0, 0, 0)], 0),
+        ([WaitingLane(0, 3, 0, 0), WaitingLane(0, 1, 0, 0)], 0),  # who came first
+        ([WaitingLane(0, 3, 0, 0), WaitingLane(1, 1, 0, 0)], 1),  # priority
+        ([WaitingLane(0, 9, 4, 0), WaitingLane(0, 1, 0, 0)], 1),  # the key with fewer running
+        ([WaitingLane(0, 9, 2, 2), WaitingLane(0, 1, 2, 0)], 1),  # the request with fewer
+        (
+            [WaitingLane(100, 1, 4, 0), WaitingLane(0, PATIENCE_S, 0, 0)],
+            1,
+        ),  # it has waited long enough
+        ([WaitingLane(100, 1, 4, 0), WaitingLane(-100, PATIENCE_S, 0, 0)], 1),
+        ([WaitingLane(100, 1, 0, 0), WaitingLane(0, PATIENCE_S / 2, 0, 0)], 0),  # not yet
+        ([WaitingLane(-5, 9, 0, 0), WaitingLane(-5, 10, 0, 0), WaitingLane(-6, 1, 0, 0)], 0),
     ],
 )
 def test_the_next_admitted_has_priority_patience_or_the_smaller_share(waiters, next_one):
@@ -133,16 +136,16 @@ def test_the_next_admitted_has_priority_patience_or_the_smaller_share(waiters, n
 
 
 @given(
-    others=st.lists(st.builds(Waiter, st.integers(-100, 100), st.floats(0, 14), st.integers(1, 8),
+    others=st.lists(st.builds(WaitingLane, st.integers(-100, 100), st.floats(0, 14), st.integers(1, 8),
                               st.integers(0, 8)), max_size=30),
     priority=st.integers(-100, 100),
 )  # fmt: skip
 def test_none_is_passed_over_for_ever(others, priority):
-    patient = Waiter(priority, PATIENCE_S, 0, 0)
+    patient = WaitingLane(priority, PATIENCE_S, 0, 0)
     assert pick_waiting([*others, patient], PATIENCE_S) == len(others)
 
 
-@given(waiters=st.lists(st.builds(Waiter, st.integers(-3, 3), st.just(0.0), st.integers(0, 3),
+@given(waiters=st.lists(st.builds(WaitingLane, st.integers(-3, 3), st.just(0.0), st.integers(0, 3),
                                   st.integers(0, 3)), min_size=1, max_size=12))  # fmt: skip
 def test_of_those_that_just_came_none_with_a_lower_priority_is_first(waiters):
     chosen = waiters[pick_waiting(waiters, PATIENCE_S)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.engine.batching.time_slices import Slice, Sliced, finished
+from edgeagent.engine.batching.time_slices import Sliced, TimeSlice, finished
 
 
 class Clock:
@@ -24,7 +24,7 @@ def work(clock: Clock, n_pieces: int, piece_s: float = 1.0) -> Sliced[str]:
 @pytest.mark.parametrize(("n_pieces", "n_steps"), [(0, 1), (2, 1), (3, 2), (5, 2), (6, 3), (7, 3)])
 def test_work_goes_on_from_step_to_step_until_it_is_done(n_pieces: int, n_steps: int):
     clock = Clock()
-    slice_, going, n = Slice(3.0, clock), work(clock, n_pieces), 0
+    slice_, going, n = TimeSlice(3.0, clock), work(clock, n_pieces), 0
     result = None
     while result is None:
         n += 1
@@ -35,7 +35,7 @@ def test_work_goes_on_from_step_to_step_until_it_is_done(n_pieces: int, n_steps:
 
 def test_all_work_of_a_step_has_one_slice_and_each_piece_begins():
     clock = Clock()
-    slice_ = Slice(2.0, clock)
+    slice_ = TimeSlice(2.0, clock)
     slice_.begin()
     assert [slice_.go_on(work(clock, 9)) for _ in range(3)] == [None] * 3
     assert clock.now_s == 4.0, "two pieces of the first, one of each of the others"

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.engine.batching.runner import Aborted
-from edgeagent.engine.embedding.embedder import Embedder, Embedding, plan_texts, unit
+from edgeagent.engine.batching.runner import StepAborted
+from edgeagent.engine.embedding.embedder import Embedder, EmbeddingRequest, plan_texts, unit
 from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.questions import EmbedSpec, Vectors
@@ -59,8 +59,12 @@ class House:
             clock=lambda: self.now,
         )
 
-    def ask(self, request_id: int, *lengths: int, dimensions: int | None = None) -> Embedding:
-        request = Embedding(request_id, EmbedSpec(inputs=[], dimensions=dimensions), self.now)
+    def ask(
+        self, request_id: int, *lengths: int, dimensions: int | None = None
+    ) -> EmbeddingRequest:
+        request = EmbeddingRequest(
+            request_id, EmbedSpec(inputs=[], dimensions=dimensions), self.now
+        )
         request.texts.extend(array("i", [request_id] * n) for n in lengths)
         request.n_prompt = sum(lengths)
         self.embedder.submit(request)
@@ -178,7 +182,7 @@ def test_a_cancelled_request_leaves_without_a_word():
 def test_an_aborted_step_is_done_again_for_those_who_stay():
     house = House()
     gone, stays = house.ask(1, 50), house.ask(2, 50)
-    house.encoder.error = Aborted()
+    house.encoder.error = StepAborted()
     assert house.embedder.step() and len(stays.texts) == 1
     gone.is_cancelled = True
     house.run()

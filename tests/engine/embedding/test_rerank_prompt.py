@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.engine.embedding.rerank_prompt import Pairing, relevance
+from edgeagent.engine.embedding.rerank_prompt import PairBuilder, relevance
 from edgeagent.errors import ModelUnusable
 
 BEGIN, SEP, END = 1, 2, 3
@@ -39,7 +39,7 @@ class FakeMarks:
 
 
 def pair(marks: FakeMarks, query: str, document: str) -> list[int]:
-    pairing = Pairing(marks)
+    pairing = PairBuilder(marks)
     return list(pairing.pair(query, document, pairing.tokens(document)))
 
 
@@ -58,13 +58,13 @@ def test_a_template_is_filled_and_only_its_own_special_tokens_are_some():
 @pytest.mark.parametrize("template", ["{query}", "{document}", ""])
 def test_a_template_without_a_place_for_both_is_refused(template: str):
     with pytest.raises(ModelUnusable, match="template"):
-        Pairing(FakeMarks(template=template))
+        PairBuilder(FakeMarks(template=template))
 
 
 @given(st.integers(0, 30), st.integers(1, 60), st.integers(1, 40), st.booleans())
 def test_what_is_cut_fits_and_loses_no_more_than_it_must(n_query, n_document, bound, templated):
     marks = FakeMarks(([BEGIN], [SEP], [SEP]), "{query}<e>{document}<e>x" if templated else None)
-    fitted = Pairing(marks).fitted("q" * n_query, "d" * n_document, bound, None)
+    fitted = PairBuilder(marks).fitted("q" * n_query, "d" * n_document, bound, None)
     whole = n_query + n_document + 3
     if bound < n_query + 4:
         assert fitted is None

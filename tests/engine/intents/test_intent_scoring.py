@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from edgeagent.engine.intents.intent_scoring import Choice, Offer
+from edgeagent.engine.intents.intent_scoring import IntentChoice, IntentOffer
 from edgeagent.types.intents import (
     CALL_TEXT,
     Candidate,
@@ -26,13 +26,15 @@ PIECES = {piece: 10 + number for number, piece in enumerate(WORDS)}
 
 def offer(
     *, text: str = "", threshold: float = 0.5, may_abstain: bool = True, slots=SLOTS
-) -> Offer:
+) -> IntentOffer:
     candidates = [Candidate("x"), Candidate("y"), Candidate("z", True, slots)]
     intent_question = IntentQuestion(
         text=text, candidates=candidates, out_of_scope="oos", threshold=threshold,
         may_abstain=may_abstain, otherwise="none",
     )  # fmt: skip
-    return Offer(intent_question, np.arange(4), {"a": 4, "b": 5}, {"a": 6, "b": 7}, 8, 9, PIECES)
+    return IntentOffer(
+        intent_question, np.arange(4), {"a": 4, "b": 5}, {"a": 6, "b": 7}, 8, 9, PIECES
+    )
 
 
 def logits(**values: float) -> np.ndarray:
@@ -96,12 +98,12 @@ def test_the_rule_is_that_of_the_forge():
     assert recall == pytest.approx(threshold.recall, abs=1.01 / 40)
 
 
-def chosen(text: str = "go to rome now", **options: object) -> Choice:
+def chosen(text: str = "go to rome now", **options: object) -> IntentChoice:
     made = offer(text=text, **options)
-    return Choice(made, chosen=made.intent_question.candidates[2])
+    return IntentChoice(made, chosen=made.intent_question.candidates[2])
 
 
-def filling(slot: str, value: bytes = b"", **options: object) -> Choice:
+def filling(slot: str, value: bytes = b"", **options: object) -> IntentChoice:
     """One that is in a slot and has this value."""
     choice = chosen(**options)
     choice.turn({"a": 4, "b": 5}[slot])
@@ -109,7 +111,7 @@ def filling(slot: str, value: bytes = b"", **options: object) -> Choice:
     return choice
 
 
-def allowed(choice: Choice) -> set[int]:
+def allowed(choice: IntentChoice) -> set[int]:
     """The tokens that may follow, however improbable they are."""
     found = set()
     for token in range(N_VOCAB):

@@ -7,7 +7,7 @@ from array import array
 import numpy as np
 import pytest
 
-from edgeagent.engine.batching.kv_cache import Run
+from edgeagent.engine.batching.kv_cache import CellRun
 from edgeagent.engine.llama import kv_packing
 from edgeagent.engine.llama.model import Llama
 from edgeagent.types.engine import EngineConfig
@@ -59,10 +59,10 @@ def test_what_was_moved_gives_the_same_logits(llama):
     kv_packing.pack(
         llama,
         [
-            Run(frozenset({0, 1}), 0, n - 2),
-            Run(frozenset({0}), n - 2, 2),
-            Run(frozenset({1}), n - 2, 5),
-            Run(frozenset({2}), 0, m),
+            CellRun(frozenset({0, 1}), 0, n - 2),
+            CellRun(frozenset({0}), n - 2, 2),
+            CellRun(frozenset({1}), n - 2, 5),
+            CellRun(frozenset({2}), 0, m),
         ],
     )
     for seq, end in ends.items():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeagent.engine.llama.model import Llama
-from edgeagent.engine.prompt.literal_text import Guard, TextTokenizer
+from edgeagent.engine.prompt.literal_text import LiteralTextGuard, TextTokenizer
 from edgeagent.engine.prompt.rendered_prompt import PromptBuilder
 from edgeagent.engine.prompt.special_tokens import (
     CONTROL,
@@ -59,7 +59,7 @@ def test_of_a_rendered_text_only_the_templates_markup_is_special(specials, adds_
     contents = data.draw(st.lists(st.lists(parts, max_size=5).map("".join), min_size=1, max_size=4))
     texts = tokenizer(specials, adds_space=adds_space)
     letters = Letters(specials, adds_space=adds_space)
-    guard = Guard(texts.specials, contents)
+    guard = LiteralTextGuard(texts.specials, contents)
     markup = [name for name in names if name in texts.specials.by_name]
     rendered = "".join(f"{''.join(markup)}.{guard.hide(content)}." for content in contents)
     tokens = texts.rendered(rendered, guard)
@@ -95,25 +95,25 @@ def test_ordinary_user_defined_tokens_stay_tokens():
 def test_a_name_that_content_and_markup_make_together_is_no_token():
     texts = tokenizer(IM)
     content = "a<|im_"
-    guard = Guard(texts.specials, [content])
+    guard = LiteralTextGuard(texts.specials, [content])
     letters = Letters(IM)
     assert not letters.control(texts.rendered(guard.hide(content) + "end|>", guard))
     for contents in (["<|im_", "end|>"], ["<", "|im_end|>"]):  # parts that a template joins
-        guard = Guard(texts.specials, contents)
+        guard = LiteralTextGuard(texts.specials, contents)
         assert not letters.control(texts.rendered("".join(guard.hide(contents)), guard))
 
 
 def test_white_space_that_a_token_swallows_is_the_templates_only():
     specials = {"<|user|>": CONTROL | RSTRIP, "<|end|>": CONTROL | LSTRIP}
     texts, letters = tokenizer(specials), Letters(specials)
-    guard = Guard(texts.specials, ["  a\n"])
+    guard = LiteralTextGuard(texts.specials, ["  a\n"])
     tokens = texts.rendered(f"<|user|>\n{guard.hide('  a' + chr(10))}  <|end|>\n", guard)
     assert letters.text(tokens) == "<|user|>  a\n<|end|>\n"
 
 
 @pytest.mark.parametrize("value", ["<a", {"<k": ["<v", 1, None, True]}, [["<"]], 5, None, "plain"])
 def test_what_is_hidden_comes_back_even_where_a_template_writes_it_as_json_or_as_python(value):
-    guard = Guard(tokenizer(IM).specials, value)
+    guard = LiteralTextGuard(tokenizer(IM).specials, value)
     hidden = guard.hide(value)
     assert "<" not in json.dumps(hidden)
     assert json.loads(guard.restore(json.dumps(hidden, ensure_ascii=False))) == value
@@ -124,7 +124,7 @@ def test_what_is_hidden_comes_back_even_where_a_template_writes_it_as_json_or_as
 def test_letters_of_the_text_itself_never_stand_in():
     letters = "".join(map(chr, range(0xA500, 0xA60C))) + r"\ua000 \ua001"
     text = f"<{letters}>"
-    guard = Guard(tokenizer(IM).specials, text)
+    guard = LiteralTextGuard(tokenizer(IM).specials, text)
     assert guard.restore(guard.hide(text)) == text
     assert "<" not in guard.hide(text)
 
@@ -133,13 +133,13 @@ def test_a_text_with_every_letter_that_could_stand_in_is_refused():
     ranges = [(0xA000, 0xA60C), (0xAC00, 0xD7A4), (0x20000, 0x2A6D6)]
     text = "<" + "".join(chr(c) for first, last in ranges for c in range(first, last))
     with pytest.raises(InvalidParameter, match="Hangul"):
-        Guard(tokenizer(IM).specials, text)
+        LiteralTextGuard(tokenizer(IM).specials, text)
 
 
 def test_arguments_stay_json_and_as_they_were_sent_where_nothing_is_hidden():
     specials = tokenizer(VOCABULARIES["brackets"]).specials
-    assert Guard(specials, ["["]).hide_json('{"a" :[1, 2]}') == '{"a" :[1, 2]}'
-    guard = Guard(specials, ["[INST]"])
+    assert LiteralTextGuard(specials, ["["]).hide_json('{"a" :[1, 2]}') == '{"a" :[1, 2]}'
+    guard = LiteralTextGuard(specials, ["[INST]"])
     hidden = guard.hide_json(r'{"a": ["\u005bINST]"]}')
     assert json.loads(hidden)["a"][0] != "[INST]"
     assert json.loads(guard.restore(hidden)) == {"a": ["[INST]"]}

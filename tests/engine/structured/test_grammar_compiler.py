@@ -11,7 +11,12 @@ import pytest
 from edgeagent.engine.batching.sequence import Request
 from edgeagent.engine.structured.constraint import Grammar
 from edgeagent.engine.structured.grammar import source_of
-from edgeagent.engine.structured.grammar_compiler import MAX_KEPT, MAX_USES, Grammars, try_out
+from edgeagent.engine.structured.grammar_compiler import (
+    MAX_KEPT,
+    MAX_USES,
+    GrammarCompiler,
+    try_out,
+)
 from edgeagent.engine.structured.output_spec import OutputSpec
 from edgeagent.engine.tool_syntax import FAMILIES, PLAIN
 from edgeagent.errors import InvalidParameter, QueueFull, SchemaUnsatisfiable
@@ -25,11 +30,11 @@ def form(text: str) -> OutputSpec:
 
 
 @pytest.fixture
-def grammars() -> Grammars:
+def grammars() -> GrammarCompiler:
     def nobody(*_: object) -> None:
         raise AssertionError("nothing is compiled here")
 
-    return Grammars(nobody, 1.0, 4, ready=nobody, refuse=nobody, too_many=nobody)  # type: ignore[arg-type]
+    return GrammarCompiler(nobody, 1.0, 4, ready=nobody, refuse=nobody, too_many=nobody)  # type: ignore[arg-type]
 
 
 def test_a_grammar_is_found_again_until_it_has_served_often(grammars):
@@ -121,7 +126,7 @@ def test_schemas_of_each_key_are_compiled_in_turn(monkeypatch):
         if len(order) == 7:
             all_done.set()
 
-    grammars = Grammars(
+    grammars = GrammarCompiler(
         lambda: None, 1.0, 8,  # type: ignore[arg-type,return-value]
         ready=ready, refuse=lambda request_id, error: refused.append(request_id),
         too_many=lambda: QueueFull("too many"),
@@ -170,7 +175,7 @@ def test_a_plain_schema_waits_for_no_intricate_one(monkeypatch):
     def refuse(request_id: int, error: Exception) -> None:
         raise AssertionError(error)
 
-    grammars = Grammars(
+    grammars = GrammarCompiler(
         lambda: None, 1.0, 8,  # type: ignore[arg-type,return-value]
         ready=lambda request: ready.append(request.request_id), refuse=refuse,
         too_many=lambda: QueueFull("too many"),

@@ -17,7 +17,7 @@ from edgeagent.engine.structured.byte_grammar import Effort
 from edgeagent.engine.structured.constraint import Constraint, Grammar
 from edgeagent.engine.structured.grammar import compile_source, source_of
 from edgeagent.engine.structured.grammar_compiler import try_out
-from edgeagent.engine.structured.json_completion import Ending
+from edgeagent.engine.structured.json_completion import JsonCompletion
 from edgeagent.errors import BadRequest
 from edgeagent.types.generation import Form
 from tests.conftest import EXAMPLES, n_examples
@@ -45,7 +45,7 @@ def grammar_of(schema: Any) -> Grammar:
 def babble(grammar: Grammar, max_new: int, seed: int) -> str:
     """A text of bytes drawn at random, closed where it has no more than `max_new` of them."""
     constraint, random = Constraint(grammar), np.random.default_rng(seed)
-    ending, tokens = Ending(max_new, grammar.growth), list(constraint.opening)
+    ending, tokens = JsonCompletion(max_new, grammar.growth), list(constraint.opening)
     while not constraint.is_complete:
         closing = finished(constraint.way_out(None, PATIENT)) if len(tokens) >= max_new else None
         if closing is None:
@@ -118,7 +118,7 @@ TREE = {
 
 def test_a_tree_that_only_grows_is_closed_within_its_tokens():
     grammar = grammar_of(TREE)
-    constraint, ending = Constraint(grammar), Ending(600, grammar.growth)
+    constraint, ending = Constraint(grammar), JsonCompletion(600, grammar.growth)
     tokens, closing = list(constraint.opening), None
     while closing is None:
         closing = finished(ending.instead(constraint, ord("{"), 600 - len(tokens)))
@@ -169,7 +169,7 @@ def test_minus_zero_is_not_below_zero(schema):
 def test_a_text_that_would_not_end_is_closed_where_it_is():
     grammar = grammar_of({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}},
                           "required": ["a", "b"], "additionalProperties": False})  # fmt: skip
-    constraint, ending = Constraint(grammar), Ending(40, grammar.growth)
+    constraint, ending = Constraint(grammar), JsonCompletion(40, grammar.growth)
     tokens, closing = list(constraint.opening), None
     while closing is None:
         closing = finished(ending.instead(constraint, ord("x"), 40 - len(tokens)))
@@ -224,7 +224,7 @@ def test_within_a_text_a_brace_is_text_and_at_the_start_of_an_object_it_is_none(
 
 def test_where_there_is_no_room_an_answer_is_closed_beyond_its_tokens_as_soon_as_it_can_be():
     grammar = grammar_of({"type": "string", "minLength": 50, "maxLength": 60})
-    constraint, ending = Constraint(grammar), Ending(20, grammar.growth)
+    constraint, ending = Constraint(grammar), JsonCompletion(20, grammar.growth)
     tokens = list(constraint.opening)
     for _ in range(20 - len(tokens)):
         assert finished(ending.instead(constraint, ord("x"), 20 - len(tokens))) is None, (

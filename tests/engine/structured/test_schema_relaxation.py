@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgeagent.engine.batching.time_slices import finished
-from edgeagent.engine.structured.answer_checks import Check
+from edgeagent.engine.structured.answer_checks import AnswerCheck
 from edgeagent.engine.structured.byte_grammar import Effort
 from edgeagent.engine.structured.constraint import Constraint, Grammar
 from edgeagent.engine.structured.grammar import compile_source
@@ -18,7 +18,7 @@ from edgeagent.engine.structured.grammar_compiler import complaint_of, try_out
 from edgeagent.engine.structured.output_spec import OutputSpec
 from edgeagent.engine.structured.schema_bounds import parsed
 from edgeagent.engine.structured.schema_relaxation import checked_loosely, loosened
-from edgeagent.engine.structured.schema_repair import Note, repaired, translated
+from edgeagent.engine.structured.schema_repair import RepairNote, repaired, translated
 from edgeagent.engine.structured.tool_grammar import checked_tool
 from edgeagent.engine.tool_syntax import PLAIN
 from edgeagent.errors import BadRequest, InvalidParameter, SchemaViolated
@@ -97,7 +97,7 @@ def test_nothing_is_enforced_beyond_what_was_asked_for(name):
     parameters, _ = ODD[name]
     found = checked_tool(Tool(name="f", parameters=parameters))
     assert found.whole is not None
-    Check(found, "f")
+    AnswerCheck(found, "f")
 
 
 @pytest.mark.parametrize(
@@ -218,6 +218,6 @@ def test_a_repaired_schema_is_valid_whatever_stands_in_it():
 def test_patterns_are_translated_outside_their_classes_only():
     assert translated(r"\A[?+\Z]a?+\Z") == r"^[?+\Z]a?\z"
     assert repaired({"$ref": "#"})[1] == [
-        Note("#", "$ref", "leads round in a circle: any value passes")
+        RepairNote("#", "$ref", "leads round in a circle: any value passes")
     ]
     assert parsed("{}") == {}

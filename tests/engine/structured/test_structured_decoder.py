@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edgeagent.engine.batching import time_slices
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.llama.sampler import Sampler
-from edgeagent.engine.structured.json_completion import Ending
+from edgeagent.engine.structured.json_completion import JsonCompletion
 from edgeagent.engine.structured.structured_decoder import StructuredDecoder
 from edgeagent.errors import SchemaUnsatisfiable, SchemaViolated
 from edgeagent.types.generation import GenerateSpec
@@ -85,7 +85,7 @@ class Formed(Harness):
 
     def ask(
         self, request_id: int, prompt: list[int], max_new: int, grammar: Grammar,
-        ending: Ending | None = None, **spec: Any,
+        ending: JsonCompletion | None = None, **spec: Any,
     ) -> Request:  # fmt: skip
         options = {"sampling": Sampling(temperature=0)} | spec
         asked = GenerateSpec(prompts=[Prompt(tokens=prompt)], **options)
@@ -267,13 +267,13 @@ class Slow(Grammar):
 
 def ask_slow(harness: Formed, request_id: int, grammar: Slow) -> Request:
     """One whose room is looked at from the first token on, and which is closed at the last."""
-    return harness.ask(request_id, [5, 6, 7], 12, grammar, ending=Ending(12, 0))
+    return harness.ask(request_id, [5, 6, 7], 12, grammar, ending=JsonCompletion(12, 0))
 
 
 @pytest.fixture
 def _one_piece_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time_slices, "STEP_S", 0.0)
-    monkeypatch.setattr(time_slices.Slice.__init__, "__defaults__", (0.0, time.perf_counter))
+    monkeypatch.setattr(time_slices.TimeSlice.__init__, "__defaults__", (0.0, time.perf_counter))
 
 
 def test_while_an_end_is_looked_for_the_others_go_on_and_nothing_changes(_one_piece_a_step):

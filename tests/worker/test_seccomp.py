@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from edgeagent.worker import system_calls
-from edgeagent.worker.filter import Instruction, program
+from edgeagent.worker.seccomp import Instruction, program
 
 PID = 4321
 ALLOW, KILL = 0x7FFF0000, 0x80000000

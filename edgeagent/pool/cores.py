@@ -1,9 +1,9 @@
-"""How the usable cores are divided among the workers that are computing now.
+"""Divides the usable cores among the workers that are computing.
 
-OpenMP's threads spin at barriers: one thread too many on a core costs a factor, not a share. So the
-sum of threads never exceeds the cores, and is given anew whenever a worker begins or ends its work.
-With more workers than cores each gets one thread, which never waits at a barrier, and the kernel
-shares out the time.
+OpenMP's threads spin at barriers, so that one thread too many makes all of them several times slower. The
+sum of threads therefore never exceeds the cores; it is divided again whenever a worker starts or stops
+computing. With more workers than cores each gets one thread, which never waits at a barrier, and the kernel
+divides the time.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 
 def share_cores(n_cores: int, wanted: Sequence[int]) -> list[int]:
-    """Threads for each of the active workers, at most what each wants, at least one.
+    """The threads for each active worker: at least one, at most as many as it wants.
 
-    The first to have come gets what is left over. Sum: at most `n_cores` while there are as many
-    cores as workers.
+    The first worker gets what is left over. The sum is at most `n_cores` unless there are more workers than
+    cores.
     """
     given = [1] * len(wanted)
     left = n_cores - len(wanted)

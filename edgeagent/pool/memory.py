@@ -1,11 +1,11 @@
-"""Who stays in memory: one budget for every worker of the daemon, decided before anything is loaded.
+"""Decides which models stay in memory: one budget for all workers, checked before a model is loaded.
 
-Pure functions over plain numbers, which must not log: the pool carries the decision out.
+Pure functions over plain numbers; the pool carries the decision out.
 
-    1. More than the budget without what is pinned: never.
-    2. It fits beside what is loaded: load it.
-    3. It fits once idle models have gone, the least recently used first: evict those.
-    4. It would fit once busy models are idle: wait for them.
+    1. The model needs more than the budget less the pinned models: never.
+    2. It fits beside the loaded models: load it.
+    3. It fits when idle models are evicted, least recently used first: evict them and load it.
+    4. It would fit when busy models become idle: wait for them.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from edgeagent.worker.client import WorkerClient
 
 @dataclass(frozen=True)
 class Placement:
-    """How a model would be loaded: by which kind of worker, with which configuration, in how many bytes,
-    and the arithmetic of those in words."""
+    """How to load a model: the kind of worker, its configuration, the memory that it needs, and how that
+    memory was calculated, in words."""
 
     kind: type[WorkerClient]
     config: WorkerConfig
@@ -30,7 +30,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """What one loaded model holds: measured where its worker runs, estimated while it loads."""
+    """One loaded model, with the memory that its worker uses."""
 
     model_id: str
     n_bytes: int
@@ -41,8 +41,8 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class LoadDecision:
-    """`verdict` load: after evicting `evict` (maybe nobody). wait: for `blockers`. never: alone it
-    has no place."""
+    """`verdict` is "load" (after evicting `evict`, maybe no model), "wait" (for `blockers` to become idle) or
+    "never" (not even when all unpinned models are evicted)."""
 
     verdict: str
     evict: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class LoadDecision:
 
 
 def decide(need_bytes: int, budget_bytes: int | None, held: Sequence[LoadedModel]) -> LoadDecision:
-    """What must happen before `need_bytes` more may be loaded. No budget: everything fits."""
+    """Decide whether a model that needs `need_bytes` may be loaded. Without a budget every model may."""
     if budget_bytes is None:
         return LoadDecision("load")
     pinned = sum(model.n_bytes for model in held if model.is_pinned)
@@ -71,7 +71,7 @@ def decide(need_bytes: int, budget_bytes: int | None, held: Sequence[LoadedModel
 
 
 def in_words(need: Placement, budget_bytes: int, held: Sequence[LoadedModel]) -> str:
-    """The arithmetic of a refusal: what is needed, what is held by whom, what the budget is."""
+    """The numbers of a refusal in words: what is needed, what each loaded model uses, and the budget."""
     loaded = ", ".join(f"{model.model_id} {_mb(model.n_bytes)}" for model in held) or "nothing"
     return (
         f"Model {need.config.model_id} needs {_mb(need.need_bytes)} ({need.arithmetic}); loaded are "

@@ -24,11 +24,11 @@ from edgeagent.pool.speech_placement import speech_placement
 from edgeagent.settings import Settings
 from edgeagent.types.engine import EngineConfig, Task
 
-# Sequences of one step of an embedding model: more of the shortest texts than a step has tokens for.
+# Texts of one step of an embedding model: more than fit into a step, however short they are.
 TEXTS_PER_STEP = 64
-# llama.cpp keeps a row of logits for every token of a text that it embeds, though nobody reads them.
+# llama.cpp keeps a row of logits for every token of a text that it embeds, although they are not used.
 LOGITS_BYTES = 256 << 20
-# More idle prefixes than this for each running sequence cost logits buffers and are seldom found.
+# More idle prefixes for each running sequence cost buffers for logits and are seldom used again.
 PREFIXES_PER_SEQ = 4
 
 
@@ -64,7 +64,7 @@ class ModelPlacer:
         models: InstalledModels,
         on_altered: Callable[[str], None] = lambda model_id: None,
     ) -> ModelPlacer:
-        """One that loads models as this device runs them best."""
+        """A placer for this device."""
         settings, device = configuration.settings, configuration.device
         return cls(
             settings,
@@ -76,7 +76,7 @@ class ModelPlacer:
         )
 
     async def place(self, model_id: str) -> Placement:
-        """How to load a model, and what that needs; its file is hashed unless it was before.
+        """How to load a model, and the memory that it needs. Hashes its file unless that was done before.
 
         Raises: ModelNotFound, ModelNotApproved, ModelAltered, GGUFRefused.
         """
@@ -107,22 +107,22 @@ class ModelPlacer:
         own = {
             "model_id": model.id,
             "path": str(model.path),
-            # Cells beyond what all slots may use together are never touched.
+            # More cells than all slots together can use would stay unused.
             "n_ctx": min(engine.n_ctx, max(256, facts.n_ctx_train * engine.n_seq)),
             # Questions to an assistant model have nothing in common.
             "n_prefixes": 0
             if is_assistant
             else min(engine.n_prefixes, PREFIXES_PER_SEQ * engine.n_seq),
-            # So small a model waits at barriers for longer than a second thread saves.
+            # In so small a model, waiting at barriers costs more than a second thread saves.
             "n_threads": 1 if is_assistant else self._n_threads,
             "prefill_tok_s": self._prefill_tok_s(facts),
-            # Weights that llama.cpp rearranges would lie in memory twice, mapped and rearranged.
+            # Mapped weights that llama.cpp rearranges would be in memory twice.
             "use_mmap": not self._repacked & facts.bytes_by_type.keys(),
         }
         return msgspec.convert(engine.model_dump() | own, EngineConfig)
 
     def _for_whole_texts(self, config: EngineConfig, facts: ModelFacts, task: Task) -> EngineConfig:
-        """As the same model that generated would be loaded, but for one text or many in a step."""
+        """The configuration of the same model for embedding: whole texts, one or many in a step."""
         n_rows = LOGITS_BYTES // (4 * (facts.n_vocab or 1))
         return msgspec.structs.replace(
             config,

@@ -1,9 +1,9 @@
 """The pool of workers: leases, starts on demand, evictions, restarts.
 
-A model is loaded when it is first asked for and leased for as long as a request runs. Before a load,
-`memory.decide` says who must go for it; one model loads at a time. A worker that dies is started
-again at once; after deaths with no answer between them ever later, and then not at all for a while
-(`worker.breaker`). Cores are divided among the models that have leases (`cores.share_cores`).
+A model is loaded with its first request and leased for as long as a request runs. Before a load,
+`memory.decide` chooses which models are unloaded for it; one model loads at a time. A worker that dies is
+started again at once, after repeated deaths without an answer with growing delays, and then not at all for
+a while (`worker.breaker`). Cores are divided among the models that have leases (`cores.share_cores`).
 """
 
 from __future__ import annotations
@@ -118,18 +118,18 @@ class Pool:
             await self._notify()
 
     def record_answer(self, model_id: str) -> None:
-        """A request was answered to its end: earlier deaths are forgiven."""
+        """Record that a request was answered completely, which resets the count of deaths."""
         resident = self._residents.get(model_id)
         if resident is not None:
             resident.breaker.record_answer()
 
     async def load(self, model_id: str) -> Resident:
-        """Load a model without asking it anything. Raises what `lease` raises."""
+        """Load a model without a request. Raises what `lease` raises."""
         async with self.lease(model_id, WorkerClient):  # type: ignore[type-abstract]
             return self._residents[model_id]
 
     async def unload(self, model_id: str, reason: str) -> bool:
-        """End a model's worker, whatever it is doing; all its memory comes back. False: not loaded."""
+        """End a model's worker, whatever it is doing, which returns all its memory. False: not loaded."""
         resident = self._residents.get(model_id)
         if resident is None or resident.state == "unloaded":
             return False
@@ -143,7 +143,7 @@ class Pool:
         return True
 
     def forget_prefixes(self, scope: str | None = None) -> None:
-        """Let every loaded model drop what it has cached of one scope's ended requests, or of all."""
+        """Drop what loaded models have cached of the ended requests of one scope, or of all (None)."""
         for resident in self._residents.values():
             if resident.client is not None:
                 resident.client.forget_prefixes(scope)
@@ -160,7 +160,7 @@ class Pool:
     # --- starting
 
     def _resident(self, model_id: str) -> Resident:
-        self._check(model_id)  # an unknown model gets no place
+        self._check(model_id)  # raises for an unknown model
         if model_id not in self._residents:
             breaker = Breaker(self._worker.breaker_deaths, self._worker.breaker_window_s)
             self._residents[model_id] = Resident(model_id, breaker)
@@ -182,7 +182,7 @@ class Pool:
             ) from None
 
     def _start(self, resident: Resident) -> asyncio.Task[WorkerClient]:
-        """The one running attempt to start this model's worker. Raises: EngineBroken."""
+        """Start this model's worker, or return the start that is under way. Raises: EngineBroken."""
         if resident.starting is not None:
             return resident.starting
         broken = self.broken(resident)
@@ -198,7 +198,7 @@ class Pool:
         return task
 
     def broken(self, resident: Resident) -> errors.EngineBroken | None:
-        """Why a request would not even start this model's worker now; None when it would."""
+        """The error that a request for this model gets while the breaker is open; None while it is closed."""
         closes_in_s = resident.breaker.closes_in_s(time.monotonic())
         if closes_in_s is None:
             return None
@@ -255,7 +255,7 @@ class Pool:
 
     @asynccontextmanager
     async def _turn_to_load(self, model_id: str) -> AsyncIterator[None]:
-        """One model loads at a time: two at once would both find the memory free."""
+        """One model loads at a time: two at once would count the same free memory."""
         try:
             async with asyncio.timeout(self._worker.load_timeout_s):
                 await self._loading.acquire()
@@ -280,10 +280,10 @@ class Pool:
         ]
 
     async def _make_room(self, need: Placement) -> None:
-        """Evict who must go, or wait for who is busy.
+        """Evict models until there is room, or wait for busy models to become idle.
 
-        Raises: InsufficientMemory when the model can never have a place; Unavailable when nobody
-        became idle in time.
+        Raises: InsufficientMemory when the model can never be loaded; Unavailable when no model became
+        idle in time.
         """
         budget = self._settings.ram_budget_bytes
         deadline = time.monotonic() + self._worker.load_timeout_s
@@ -323,7 +323,7 @@ class Pool:
     # --- cores
 
     def _share_cores(self) -> None:
-        """Give the leased models their threads; an idle one keeps its share until it works again."""
+        """Divide the cores among the leased models. An idle model keeps its threads until its next lease."""
         active = [
             resident.client
             for resident in self._residents.values()
@@ -336,7 +336,7 @@ class Pool:
     # --- dying and idling
 
     def _on_death(self, resident: Resident, client: WorkerClient) -> None:
-        """Count a death nobody asked for, and bring the worker up again."""
+        """Count an unexpected death and start the worker again."""
         if self._is_closing:
             return
         resident.n_deaths += 1
@@ -365,8 +365,8 @@ class Pool:
         return not silent and now - self._watched_s < WATCH_GRACE_S
 
     async def _watch(self) -> None:
-        """End workers that have been silent for too long, whose death does the rest; unload models
-        that nobody has asked for a while."""
+        """Kill workers without a heartbeat, which then are started again, and unload models that have been
+        idle for too long."""
         last = time.monotonic()
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
@@ -374,7 +374,7 @@ class Pool:
             self._watched_s = now
             slept, last = now - last, now
             if slept > 5 * WATCH_INTERVAL_S:
-                continue  # it was this process that stood still: heartbeats wait in the socket
+                continue  # this process itself did not run: heartbeats wait in the socket
             for resident in self.residents():
                 with suppress(errors.EdgeAgentError):
                     await self._care(resident, now)

@@ -1,4 +1,4 @@
-"""One model's place in the pool; it outlives the workers that come and go in it."""
+"""The state of one model in the pool, across restarts of its worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeagent.worker.client import WorkerClient
 
 @dataclass(eq=False)
 class Resident:
-    """Touched by the pool only; others may read."""
+    """One model. Only the pool changes it; others may read it."""
 
     model_id: str
     breaker: Breaker
@@ -34,7 +34,7 @@ class Resident:
 
     @property
     def n_bytes(self) -> int:
-        """Memory it holds: what its worker was last measured to use, until then the estimate."""
+        """Memory that the worker uses by its last heartbeat; before the first one, the estimate."""
         if self.state == "unloaded" or self.placement is None:
             return 0
         measured = self.client.health.rss_bytes if self.client is not None else 0

@@ -1,4 +1,4 @@
-"""When to start a worker again after it died, and when to stop trying."""
+"""Decides when to start a worker again after it died, and when to stop trying."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ MAX_DELAY_S = 10.0
 
 @dataclass
 class Breaker:
-    """Counts deaths that no completed answer came between. Pure: the caller brings the clock.
+    """Counts deaths since the last complete answer. The caller passes the time.
 
-    A worker that answers and is killed, again and again, is worth restarting each time. One that dies
-    `limit` times within `window_s` without an answer is not: the breaker opens, and closes again when
-    the oldest of those deaths is `window_s` old.
+    A worker that answers between its deaths is always restarted. After `limit` deaths within `window_s`
+    without an answer the breaker opens; it closes when the oldest of those deaths is `window_s` old.
     """
 
     limit: int
@@ -35,7 +34,7 @@ class Breaker:
         return recent[0] + self.window_s - now_s
 
     def delay_s(self, now_s: float) -> float:
-        """How long to wait before the next start: nothing after one death, then doubling."""
+        """Seconds to wait before the next start: none after one death, then doubling."""
         n = len(self._recent(now_s))
         return 0.0 if n < 2 else min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** (n - 2))
 

@@ -1,15 +1,15 @@
-"""What a worker process gives up before it touches anything untrusted.
+"""The sandbox that a worker process enters before it reads anything untrusted.
 
-Linux only, no privileges needed. In this order:
+Linux only; needs no privileges. In this order:
 
-    1. it dies with its parent, and is the kernel's first choice when memory runs out
-    2. it leaves no core file, and others of its user cannot read its memory (not dumpable)
-    3. it gives up capabilities, and can gain no privileges any more
-    4. Landlock: it reads its libraries and what it was given, and writes nothing
-    5. seccomp: no sockets, no processes, none of the kernel's corners (`seccomp.py`)
+    1. The process dies with its parent, and the kernel kills it first when memory runs out.
+    2. It leaves no core file, and other processes of its user cannot read its memory (not dumpable).
+    3. It drops its capabilities and cannot gain privileges again.
+    4. Landlock: it can read its libraries and the files that it was given, and write nothing.
+    5. seccomp: no sockets, no processes, no seldom used parts of the kernel (`seccomp.py`).
 
-What the kernel does not have is told in the result and in the log; the rest holds all the same. Layers 4
-and 5 overlap on purpose: without Landlock nothing can be written or executed either, but files can be read.
+If the kernel lacks a layer, the result and the log say so, and the other layers are still in force. Layers 4
+and 5 overlap on purpose: without Landlock the process can read files, but not write or execute any.
 """
 
 from __future__ import annotations
@@ -37,25 +37,26 @@ _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITIES_V3 = 0x20080522
-# A daemon of root may have models that only their owner may read. Where Landlock is, it says which.
+# A daemon that runs as root may serve models that only their owner may read. Landlock limits which.
 _CAP_DAC_READ_SEARCH = 2
 
-# Where C libraries lie, and what the C library and Python look up while they run.
+# Directories of C libraries, and files that the C library and Python read while they run.
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache")
 _LOOKED_UP = (
     "/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/etc/localtime",
     "/sys/devices/system/cpu", "/sys/devices/system/node",
 )  # fmt: skip
 
-# Kept open: a confined process cannot open it again. Reading it anew tells the present.
+# Kept open, because a confined process cannot open it again. Each read returns current numbers.
 _own_statm: int | None = None
 
 
 class SandboxLayers(msgspec.Struct, frozen=True, kw_only=True):
-    """What holds in a confined process.
+    """The layers that are in force in a confined process.
 
-    `landlock`: the version in force, 0 for none. `n_threads`: threads that ran already when the process
-    confined itself; all but the calling one escape Landlock. `missing` says what does not hold and why.
+    `landlock` is the version in force, 0 for none. `n_threads` counts the threads that were running when the
+    process confined itself; Landlock applies to the calling thread only. `missing` names what is not in
+    force, with the reason.
     """
 
     no_new_privs: bool
@@ -75,11 +76,11 @@ def enter(
     address_space_bytes: int | None = None,
     parent: int | None = None,
 ) -> SandboxLayers:
-    """Confine this process for good. Call it before threads start: Landlock is per thread.
+    """Confine this process permanently. Call it before threads start: Landlock applies per thread.
 
-    `read`: files and directories that it may still read, besides Python's and C's libraries, which
-    `may_import=False` leaves out. `may_fork`: it may start processes without executing anything, and end
-    them. Where `parent`, the process that it is to die with, has ended already, it ends here.
+    `read` lists files and directories that it may still read, besides the libraries of Python and C, which
+    `may_import=False` excludes. With `may_fork` it may fork processes, without executing programs, and end
+    them. If `parent`, the process that it shall die with, has ended already, this process ends here.
     """
     global _own_statm
     libc = ctypes.CDLL(None, use_errno=True)
@@ -122,7 +123,7 @@ def enter(
 
 
 def _drop_capabilities(libc: ctypes.CDLL, *, keep_reading: bool) -> None:
-    """Those of root, and those that a service manager granted. Refused where they are gone already."""
+    """Drop all capabilities, whether of root or granted by a service manager."""
     if os.geteuid() == 0:
         for number in range(64):
             libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)
@@ -135,10 +136,10 @@ def _drop_capabilities(libc: ctypes.CDLL, *, keep_reading: bool) -> None:
 
 
 def _importable() -> Iterator[Path]:
-    """What imports and dynamic loading may still need: Python's own directories, loaded packages, libraries.
+    """The paths that imports and dynamic loading may need: Python's directories, loaded packages, libraries.
 
-    A directory on `sys.path` that holds more than packages (a checkout, the current directory) is not
-    among them: its packages are, once something of them is loaded.
+    A directory on `sys.path` that may hold other files than packages (a checkout, the current directory) is
+    not among them; its packages are, if any of their modules is loaded.
     """
     roots = [Path(os.__file__).parent]
     roots += [Path(p) for p in sys.path if p.endswith(("site-packages", "dist-packages"))]

@@ -1,4 +1,4 @@
-"""Landlock: a process gives up the file system but for what it names, without privileges.
+"""Landlock: restricts a process to the files that it names, without privileges.
 
     version 1 (Linux 5.13)  files and directories        version 4 (6.7)   TCP bind and connect
     version 2 (5.19)        renaming between directories version 5 (6.10)  ioctl of devices
@@ -52,8 +52,8 @@ def reason() -> str:
 def restrict(libc: ctypes.CDLL, readable: Iterable[str | Path]) -> int:
     """Confine this thread, and those that it starts, to reading `readable`.
 
-    A directory among them stands for all beneath it; paths that do not exist are left out. Returns the
-    version in force, 0 where nothing was restricted. Needs PR_SET_NO_NEW_PRIVS.
+    A directory includes everything below it; paths that do not exist are ignored. Returns the version in
+    force, 0 if nothing was restricted. Needs PR_SET_NO_NEW_PRIVS.
     """
     found = version(libc)
     if not found:

@@ -1,9 +1,8 @@
-"""What goes into the log: one record, one line, whatever a client has sent.
+"""Formats log records: one line each, whatever a client has sent.
 
-A value from outside may hold line breaks, terminal escapes or marks that turn the direction of text; written
-as they are, they forge lines or hide some. `escaped` makes them visible. The formatter applies it to every
-record, so that no call can forget it. Of an exception it writes the type and where it came from, and not its
-message, which may quote a request.
+Values from outside may contain line breaks, terminal escapes or marks that change the direction of text,
+which could forge or hide log lines. `escaped` makes them visible; the formatter applies it to every record.
+Of an exception it writes the type and the traceback, but not the message, which may quote a request.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def _code(char: str) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Records of one line; what follows one, the lines of a traceback, is indented."""
+    """Writes a record on one line; the lines of a traceback below it are indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         record.message = escaped(record.message[:MAX_RECORD])
@@ -57,7 +56,7 @@ class LineFormatter(logging.Formatter):
 
 
 def _told(error: BaseException | None) -> list[str]:
-    """Where an exception and those that led to it were raised, the first first."""
+    """Where an exception and its causes were raised, the first cause first."""
     if error is None:
         return []
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -1,4 +1,4 @@
-"""Keeping other processes of the same user out of a process that holds secrets."""
+"""Keeps other processes of the same user from reading a process that holds secrets."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ def keep_private() -> bool:
     """Keep other processes of this user from reading this one's memory, environment and descriptors.
 
     Files in /proc/self then belong to root, and no core file is written. An administrator with
-    CAP_SYS_PTRACE can still look. True where it holds.
+    CAP_SYS_PTRACE can still read it. True if it is in force.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     return bool(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0)
 
 
 def is_private() -> bool:
-    """Whether `keep_private` holds for this process."""
+    """Whether `keep_private` is in force for this process."""
     libc = ctypes.CDLL(None, use_errno=True)
     return bool(libc.prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0) == 0)

@@ -1,7 +1,7 @@
-"""What holds on this kernel, by trying: `python -m edgeagent.worker.probe FILE PARENT_PID`.
+"""Tests what the sandbox prevents on this kernel: `python -m edgeagent.worker.probe FILE PARENT_PID`.
 
-A child confines itself as a worker does and tries what a worker that was taken over would try first, with
-FILE standing for the store's key and the parent for the daemon. It prints an `SandboxEvidence` as JSON.
+A child confines itself as a worker does and tries what an attacker in a worker would try first. FILE stands
+for the key of the store, the parent for the daemon. The child prints a `SandboxEvidence` as JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TIMEOUT_S = 20.0
 
 
 class SandboxEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """`layers` of a confined process, what it was `refused`, and what it `reached` all the same."""
+    """The `layers` of a confined process, and the attempts that were `refused` or `reached` their target."""
 
     layers: SandboxLayers
     refused: list[str]
@@ -32,7 +32,7 @@ class SandboxEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def gather() -> SandboxEvidence | None:
-    """Have a child try; None where it could not even start. Blocks for about 0.3 s."""
+    """Run the test in a child. None if the child could not start. Blocks for about 0.3 s."""
     with tempfile.NamedTemporaryFile(prefix="edgeagent-probe-") as file:
         try:
             done = spawn.run(

@@ -1,7 +1,7 @@
-"""What `ps` shows of a process that was forked and became something else.
+"""Changes the command line that `ps` shows for a forked process.
 
-Linux reads a process's command line out of the process's own memory, where the arguments were put when it
-started. Source: proc(5), fields `arg_start` and `arg_end` of /proc/pid/stat.
+Linux reads the command line from the memory of the process, where the arguments were stored at its start.
+Source: proc(5), fields `arg_start` and `arg_end` of /proc/pid/stat.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 
 
 class ProcessTitle:
-    """Where this process's command line lies. Made before the process confines itself; forked children
-    may use it. Where it cannot be found out, nothing is replaced."""
+    """The memory of this process's command line. Create it before the process confines itself; forked
+    children may use it. If the address cannot be found, nothing is replaced."""
 
     def __init__(self) -> None:
         try:
@@ -24,7 +24,7 @@ class ProcessTitle:
         self._size = max(0, end - self._start)
 
     def replace(self, old: str, new: str) -> None:
-        """Put `new`, which is no longer, in the place of `old` in the command line."""
+        """Replace `old` in the command line by `new`, which must not be longer."""
         if not self._start or len(new.encode()) > len(old.encode()):
             return
         line = ctypes.string_at(self._start, self._size)

@@ -1,4 +1,4 @@
-"""A seccomp filter: the system calls that a confined process is refused, for good.
+"""The seccomp filter: system calls that a confined process cannot use any more.
 
 A filter is a program of the kernel's classic BPF that sees a call's number and its arguments as plain
 numbers (pointers are not followed). Most calls are refused whatever their arguments are
@@ -122,7 +122,7 @@ def _checked(pid: int) -> dict[str, list[Instruction]]:
     }
 
 
-# What the process that forks others may do besides (`engine.fork_server`); those confine themselves.
+# Calls that the fork server may use in addition; its children confine themselves further.
 _OF_A_PARENT = ("clone", "kill", "prctl")
 
 
@@ -158,8 +158,8 @@ def program(machine: str, pid: int, *, may_fork: bool = False) -> list[Instructi
 def install(libc: ctypes.CDLL, *, may_fork: bool = False) -> str | None:
     """Put the filter on this process. `PR_SET_NO_NEW_PRIVS` must be set.
 
-    All its threads get it where the kernel can do that (Linux 3.17), else the calling one and those it
-    will start. Returns what is wrong where there is no filter.
+    It applies to all threads if the kernel supports that (Linux 3.17), otherwise to the calling thread and
+    those that it starts. Returns the reason if the filter could not be installed.
     """
     machine = platform.machine()
     if machine not in system_calls.ARCHITECTURES:
@@ -168,7 +168,7 @@ def install(libc: ctypes.CDLL, *, may_fork: bool = False) -> str | None:
 
 
 def refuse_tiles() -> None:
-    """Have this process compute without AMX tiles, and nothing else. For tools that load models."""
+    """Make this process compute without AMX tiles, without other restrictions. For tools that load models."""
     machine = platform.machine()
     if machine == "x86_64":
         libc = ctypes.CDLL(None, use_errno=True)

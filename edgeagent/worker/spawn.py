@@ -1,8 +1,8 @@
-"""Starting child processes of ours: which code they load, where they stand, what they are told.
+"""Starts child processes: which code they load, in which directory, and with which environment.
 
 A child runs `python -P -m MODULE` in the directory `/`, so that no file in the current directory (a USB
-stick with models) can pass for a module; it gets the environment that it needs and no secrets
-(`environment.worker_environment`), no standard input, and no descriptors but those named.
+stick with models) can be imported as a module. It gets the environment variables that it needs and no secrets
+(`environment.worker_environment`), no standard input, and only the descriptors that are named.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """The command line of a child that runs `module`. `-P`: the current directory is no place for modules."""
+    """The command line of a child that runs `module`. `-P` excludes the current directory from imports."""
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
@@ -49,12 +49,12 @@ def _options(pass_fds: Iterable[int], options: dict[str, Any]) -> dict[str, Any]
 
 
 def environment_of_ours(**extra: str) -> dict[str, str]:
-    """The whole environment without API key, for another `edgeagent` that `command` starts."""
+    """The environment, without the API key, for another `edgeagent` process."""
     return child_environment(**_search_path(), **extra)
 
 
 def _search_path() -> dict[str, str]:
-    """PYTHONPATH for a child, absolute, with this package where no installation leads to it."""
+    """PYTHONPATH for a child, absolute. Includes this package if it is not installed."""
     paths = python_path()
     if not _is_installed() and _PACKAGE_PARENT not in paths:
         paths.append(_PACKAGE_PARENT)
@@ -62,7 +62,7 @@ def _search_path() -> dict[str, str]:
 
 
 def _is_installed() -> bool:
-    """Whether an interpreter finds this package by its own directories of packages."""
+    """Whether an interpreter finds this package in its own package directories."""
     folders = [*site.getsitepackages(), site.getusersitepackages()]
     if _PACKAGE_PARENT in folders:
         return True

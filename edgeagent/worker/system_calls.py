@@ -1,4 +1,4 @@
-"""Numbers of the system calls that a confined process is refused, on x86-64 and aarch64.
+"""The numbers of the system calls that a confined process cannot use, on x86-64 and aarch64.
 
 Each name has a pair: the number on x86-64 and the one on aarch64, None where an architecture lacks the
 call. Source: Linux's `asm/unistd_64.h` and `asm-generic/unistd.h`; calls from 424 on have one number
@@ -127,7 +127,7 @@ PROCESSES = {
     "execveat": (322, 281),
 }
 
-# Whom the kernel takes this process for.
+# The identity of the process.
 IDENTITY = {
     "capset": (126, 91),
     "setuid": (105, 146),

@@ -1,8 +1,8 @@
-"""New pieces on their way to the daemon: first ones and last ones at once, others at most every interval.
+"""Buffers chunks before they are sent: first and last chunks are sent at once, others once per interval.
 
-A model that makes a token every few milliseconds would wake daemon and client as often, on the cores
-it computes on, for text that nobody reads that fast. Every answer's piece costs them as much again, so
-the interval grows with the answers beyond a few: with eight it is twice as long.
+A model that draws a token every few milliseconds would wake the daemon and the client as often, on the cores
+that it computes on, for text that nobody reads that fast. Each answer adds to that cost, so the interval
+grows with the number of answers: with eight it is twice as long.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Emit = Callable[[Chunks], None]
 
 
 class ChunkBuffer:
-    """Gathers the chunks of some steps by request id, and sends them as one frame. Engine thread only."""
+    """Collects the chunks of several steps and sends them as one frame. Engine thread only."""
 
     def __init__(self, emit: Emit, interval_s: float) -> None:
         self._emit = emit
@@ -31,16 +31,16 @@ class ChunkBuffer:
         self._is_urgent = False
 
     def put(self, request_id: int, chunk: TokenChunk) -> None:
-        """A chunk to send when it is time; a last one makes it time."""
+        """Add a chunk. The last chunk of an answer is sent with this step."""
         self._chunks.append((request_id, chunk))
         self._is_urgent |= chunk.finish is not None
 
     def hurry(self) -> None:
-        """A first piece is among them: send with this step."""
+        """Send with this step, because a first chunk is in the buffer."""
         self._is_urgent = True
 
     def flush(self, n_running: int) -> None:
-        """Send what is due beside that many running answers; everything when nothing more will come."""
+        """Send the chunks if the interval for this many running answers has passed, or if none is running."""
         if not self._chunks:
             return
         now = time.perf_counter()
@@ -52,7 +52,7 @@ class ChunkBuffer:
 
 
 def merged(chunks: Chunks) -> Chunks:
-    """One chunk for each answer, in the order of their first pieces."""
+    """One chunk for each answer, in the order of their first chunks."""
     if len(chunks) == 1:
         return chunks
     found: dict[tuple[int, int], TokenChunk] = {}

@@ -1,10 +1,10 @@
-"""The loop's one step: sweep, admit, plan, run, then give every sequence its token.
+"""Continuous batching: each step admits, plans and runs, then draws a token for every sequence.
 
-    arrives -> waiting -> prefill -> decode -> ends: stop | length | cancelled | error
-                  ^____________|________|   preempted: its cells were wanted by an older one
+    arrives -> waiting -> prefill -> decode -> ends: stop | length | tool_calls | cancelled | error
+                  ^____________|________|   preempted: an older sequence needs its cells
 
-The engine thread owns everything here. Others hand in sequences through the worker's inbox, mark a
-request as cancelled, and may read `prefilling`.
+The engine thread owns everything here. Other threads submit sequences through the worker's inbox, mark
+requests as cancelled, and may read `prefilling`.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from edgeagent.worker.refusals import queue_full, queue_timeout
 
 logger = logging.getLogger(__name__)
 
-# Cells kept free for each running sequence when another is let in, so that it is not thrown out again
-# after a few tokens.
+# Cells kept free for each running sequence when another is admitted, so that it is not preempted after a
+# few tokens.
 HEADROOM_CELLS = 32
-# After this part of the longest wait, a request comes before all that arrive later, whatever their priority.
+# After 1/PATIENCE of `queue_timeout_s` a request precedes all that arrive later, whatever their priority.
 PATIENCE = 4
-# After this part of it, a key without an answer running gets a slot of the one that has the most.
+# After 1/SHARE of it an API key without a running answer gets a slot from the key that has the most.
 SHARE = 12
 SHARE_INTERVAL_S = 0.25
 
@@ -56,10 +56,10 @@ Refuse = Callable[[int, Exception], None]
 
 
 class Engine:
-    """Continuous batching over one context.
+    """Continuous batching over one context. Engine thread only, apart from reading `prefilling`.
 
-    `emit` sends the chunks of a step, `refuse` ends a request that produced nothing. `forget` is told
-    of every request whose last answer has ended, `prepared` of one whose first answer has a place.
+    `emit` sends the chunks of a step. `refuse` ends a request that has produced nothing. `forget` is called
+    for every request whose last answer has ended, `prepared` when the first answer of a request starts.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ class Engine:
     # --- arriving and leaving
 
     def submit(self, sequences: list[Sequence]) -> None:
-        """Queue the answers of one request. When the queue is full it is refused, or another request of the
-        key that has the most waiting."""
+        """Queue the answers of one request. When the queue is full, this request is refused, or another one
+        of the API key with the most waiting requests."""
         request = sequences[0].request
         n_waiting = len({seq.request.request_id for seq in self._waiting})
         if n_waiting and n_waiting >= self._config.queue_limit:
@@ -142,7 +142,7 @@ class Engine:
         self._refuse(request_id, error)
 
     def grant_threads(self, n_threads: int) -> None:
-        """What the daemon allows from the next step on."""
+        """Compute with at most this many threads from the next step on."""
         self._threads.grant(n_threads)
 
     def forget_prefixes(self, scope: str | None) -> None:
@@ -155,7 +155,7 @@ class Engine:
         return min(120.0, max(1.0, ahead * self._service_s))
 
     def _sweep(self, now: float) -> None:
-        """End what was cancelled or has waited too long."""
+        """End sequences that were cancelled or have waited too long."""
         if any(seq.request.is_cancelled for seq in self._running):
             for seq in [s for s in self._running if s.request.is_cancelled]:
                 self._end(seq, now, finish="cancelled")
@@ -184,7 +184,7 @@ class Engine:
         pieces: Pieces = NOTHING,
         error: tuple[str, str] | None = None,
     ) -> None:
-        """The one way out of the engine for an answer."""
+        """End an answer. Every answer leaves the engine here."""
         seq.decoder.close()
         if seq.seq_id is not None:
             self._running.remove(seq)
@@ -210,10 +210,11 @@ class Engine:
     # --- admission
 
     def _admit(self, now: float) -> None:
-        """Give waiting requests a slot, in the order of `pick_waiting`.
+        """Give waiting sequences a slot, in the order of `pick_waiting`.
 
-        A request whose beginning is being prefilled by a running one steps aside until it can share
-        it. One that lacks cells stops the line: overtaking it could keep it waiting for ever.
+        A sequence whose prefix a running one is computing is skipped until it can share the prefix. A
+        sequence for which there are not enough cells ends the admission: if others overtook it, it could
+        wait for ever.
         """
         if not self._waiting:
             return
@@ -240,7 +241,7 @@ class Engine:
             self._start(seq, seq_id, match.n, now)
 
     def _make_way(self, now: float) -> None:
-        """Take a slot back from the API key that has the most, for one that has none and waits."""
+        """Take a slot from the API key that has the most, for a waiting one that has none."""
         if now < self._next_share_s:
             return
         self._next_share_s = now + SHARE_INTERVAL_S
@@ -258,7 +259,7 @@ class Engine:
         seq.admission = self._n_admissions
         if seq.started_s is None:
             seq.started_s = now
-            # What an answer must begin with is prefilled with its prompt, and may be cached too.
+            # Tokens that an answer must begin with are prefilled with the prompt, and may be cached too.
             seq.n_cached = min(n_shared, seq.n_prompt)
             if seq.index == 0 and n_shared and (facts := seq.request.facts) is not None:
                 facts = msgspec.structs.replace(facts, n_cached=seq.n_cached)
@@ -285,7 +286,7 @@ class Engine:
         return plan.n_tokens > 0 or bool(unfinished)
 
     def _plan(self) -> StepPlan:
-        """The next step's plan, with cells for all its tokens; preempts the newest where needed."""
+        """The plan of the next step, with free cells for its tokens. May preempt the newest sequence."""
         while True:
             n_decode = sum(seq.is_decoding for seq in self._running)
             limit = self._pace.chunk_limit(
@@ -300,7 +301,7 @@ class Engine:
             self._preempt(next(seq for seq in self._running if seq.admission == victim))
 
     def _preempt(self, seq: Sequence, *, keeps_cells: bool = False) -> None:
-        """Let a sequence wait again. With `keeps_cells` they stay as an idle prefix while there is room."""
+        """Put a running sequence back into the queue. With `keeps_cells` its cells stay as an idle prefix."""
         assert seq.seq_id is not None
         self._running.remove(seq)
         if keeps_cells:
@@ -320,7 +321,7 @@ class Engine:
         rows = [row_of(seq, n) for seq, n in work]
         is_decode = not plan.prefill
         has_prompts = any(not by_key[key].is_answering for key, _ in plan.prefill)
-        # Prompts are bound by arithmetic and gain from every thread; the choice is about decoding.
+        # Prefill is limited by arithmetic and gains from every thread; only decoding needs a choice.
         if is_decode:
             n_threads = self._threads.pick(len(plan.decode))
         else:
@@ -345,10 +346,12 @@ class Engine:
         self._n_steps += 1
         if is_decode:
             self._threads.observe(len(plan.decode), n_threads, took)
-        if is_decode or has_prompts:  # a few forced tokens say nothing of the pace of prompts
+        if is_decode or has_prompts:  # a few forced tokens say nothing about the speed of prefill
             self._pace.observe(len(plan.decode), plan.n_prefill, took)
         self._advance(work, rows, logits)
-        if len(plan.decode) > 1 and not self._config.reproducible:  # freed cells change their order
+        if (
+            len(plan.decode) > 1 and not self._config.reproducible
+        ):  # packing changes the order of cells
             self._tidy(len(plan.decode))
 
     def _tidy(self, n_tokens: int) -> None:
@@ -359,7 +362,7 @@ class Engine:
             logger.debug("kv_packed n_cells=%s took_ms=%.1f", self._kv.n_used, took_ms)
 
     def _undo(self, work: list[tuple[Sequence, int]]) -> None:
-        """Take back the cells of an aborted step. State that cannot be cut is computed anew."""
+        """Drop the cells of an aborted step. State that cannot be trimmed is computed again."""
         for seq, _ in work:
             assert seq.seq_id is not None
             if not self._runner.can_trim:

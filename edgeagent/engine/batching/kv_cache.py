@@ -1,10 +1,10 @@
-"""Who holds which cells of the KV cache, and whose beginning may be shared.
+"""Which sequences hold which cells of the KV cache, and which prefixes can be shared.
 
-Cells are counted in segments: a run of tokens that the same sequences hold. Sharing a prefix splits
-a segment and adds an owner; nothing is copied, here or in llama.cpp. Sequences that have ended stay
-as idle prefixes until their cells or their id are wanted, the least recently used first.
+Cells are counted in segments: a segment is a series of tokens that the same sequences hold. Sharing a
+prefix splits a segment and adds an owner; nothing is copied, here or in llama.cpp. Ended sequences stay
+as idle prefixes until their cells or ids are needed, and are evicted least recently used first.
 
-This is bookkeeping over plain numbers. What must also happen in llama.cpp goes out through `KVMemory`.
+The class does bookkeeping over plain numbers and calls llama.cpp through `KVMemory`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import NamedTuple, Protocol
 
 Tokens = array  # array("i"): token ids
 
-# A cell costs 0.75 us for each token that is generated beside it in a batch, and 2.5 ms to compute
-# anew (135M Q4_1, 2 cores of an EPYC Zen 5): as much after 3,300 tokens. Alone it costs nothing.
-# Who comes back, in a loop or with the next turn of a script, mostly comes back at once.
+# A cell costs 0.75 us for each token that is generated in the same batch, and 2.5 ms to compute again
+# (135M Q4_1, 2 cores of an EPYC Zen 5): the same after 3,300 tokens. Without a batch it costs nothing.
+# A prefix that is used again, in a loop or by the next turn of a script, is mostly used again at once.
 CREDIT_TOKENS = 3300
 CREDIT_UNUSED_TOKENS = 128
-# Attention walks over holes too, and scattered cells miss the caches: 8 sequences in a daemon that had
-# run for a while made 0.87 of a bare loop's tokens, 0.93 in a fresh one. A hole costs 0.3 us for each
-# token generated beside it, moving a cell 14 us (same device): as much after 48 tokens.
+# Attention reads holes too, and scattered cells miss the processor's caches: 8 sequences generated 0.87 of
+# a bare loop's tokens in a daemon that had run for a while, and 0.93 in a fresh one. A hole costs 0.3 us
+# for each generated token, moving a cell 14 us (same device): the same after 48 tokens.
 PACK_RENT = 48
 
 
@@ -36,10 +36,10 @@ class CellRun(NamedTuple):
 
 
 class KVMemory(Protocol):
-    """llama.cpp's side: `copy` shares cells [0, n) of `src` with `dst`; `trim` drops cells from n on.
+    """The cells in llama.cpp: `copy` shares cells [0, n) of `src` with `dst`; `trim` drops cells from n on.
 
-    `pack` moves everything, which is `runs`, to the beginning of the cache, run after run; it can move
-    `n_movable` cells, 0 where a model's state does not allow it.
+    `pack` moves all cells, listed in `runs`, to the beginning of the cache, one run after another. It can
+    move at most `n_movable` cells, which is 0 if the model's state cannot be moved.
     """
 
     n_movable: int
@@ -64,8 +64,8 @@ class IdlePrefix:
     seq_id: int
     tokens: Tokens[int]
     scope: str
-    request_id: int | None = None  # whose answer it was
-    used_at: int = 0  # on the clock of `KVCache.expire`
+    request_id: int | None = None  # the request that it belonged to
+    used_at: int = 0  # `KVCache.clock` at the last use
     n_hits: int = 0
 
 
@@ -79,9 +79,9 @@ class Match:
 
 @dataclass
 class KVCache:
-    """Cells and ids of one context. Touched by the engine thread only.
+    """The cells and sequence ids of one context. Engine thread only.
 
-    `n_cells` bounds the cells, ids run from 0 to `n_ids - 1`.
+    There are `n_cells` cells, and ids from 0 to `n_ids - 1`.
     """
 
     n_cells: int
@@ -89,8 +89,8 @@ class KVCache:
     memory: KVMemory
     n_used: int = 0
     clock: int = 0
-    n_holes: int = 0  # cells given back since the last packing, less those taken since
-    _rent: int = 0  # what the holes have cost, in tokens generated beside a hole
+    n_holes: int = 0  # cells freed since the last packing, less those used again since
+    _rent: int = 0  # cost of the holes: the sum over generated tokens of the holes at that time
     _chains: dict[int, list[Segment]] = field(default_factory=dict)
     _idle: dict[int, IdlePrefix] = field(default_factory=dict)  # oldest use first
     _free_ids: list[int] = field(default_factory=list)
@@ -107,7 +107,7 @@ class KVCache:
         return len(self._idle)
 
     def n_evictable(self) -> int:
-        """Cells that would come free if every idle prefix went."""
+        """Cells that evicting every idle prefix would free."""
         seen: dict[int, int] = {}
         for seq_id in self._idle:
             for segment in self._chains[seq_id]:
@@ -116,7 +116,7 @@ class KVCache:
         return sum(seen.values())
 
     def best_idle(self, tokens: Tokens[int], scope: str) -> Match:
-        """The idle prefix of this scope that shares most with `tokens`."""
+        """The idle prefix of this scope that shares the most tokens with `tokens`."""
         best = Match(None, 0)
         for idle in self._idle.values():
             if idle.scope == scope and (n := common_prefix(idle.tokens, tokens)) > best.n:
@@ -124,15 +124,15 @@ class KVCache:
         return best
 
     def idle_of(self, request_id: int) -> IdlePrefix | None:
-        """What is cached of an ended request, until somebody goes on with it."""
+        """The idle prefix of an ended request; None if it was evicted or continued by another sequence."""
         found = [idle for idle in self._idle.values() if idle.request_id == request_id]
         return found[-1] if found else None
 
     def acquire(self, match: Match) -> int | None:
-        """An id for a new sequence, holding the matched cells; None when every id is running.
+        """The id of a new sequence that holds the matched cells; None when every id is in use.
 
-        An idle prefix that the match covers whole, or that is the only one left to evict, is
-        continued in place; otherwise its cells are shared and it stays.
+        An idle prefix that the match covers completely, or that is the only one left to evict, becomes the
+        new sequence. Otherwise its cells are shared and it stays.
         """
         source = match.seq_id if match.n else None
         idle = self._idle.get(source) if source is not None else None
@@ -141,7 +141,7 @@ class KVCache:
             if len(idle.tokens) <= match.n:
                 self._truncate(source, match.n)
                 return source
-            self._idle[source] = idle  # used just now: last to go
+            self._idle[source] = idle  # used just now: the last to be evicted
             idle.used_at = self.clock
             idle.n_hits += 1
         if not self._free_ids and not self._evict_oldest(spare=source):
@@ -157,7 +157,7 @@ class KVCache:
         return seq_id
 
     def make_room(self, n: int) -> bool:
-        """Evict idle prefixes until `n` cells are free; False, and nothing evicted, if that cannot be."""
+        """Evict idle prefixes until `n` cells are free. False, evicting none, if that is impossible."""
         if self.n_free >= n:
             return True
         if self.n_free + self.n_evictable() < n:
@@ -167,7 +167,7 @@ class KVCache:
         return True
 
     def append(self, seq_id: int, n: int) -> None:
-        """Count `n` more cells for a sequence; room was made before."""
+        """Count `n` more cells of a sequence. Call `make_room` before."""
         assert self.n_free >= n
         chain = self._chains[seq_id]
         if chain and chain[-1].owners == {seq_id}:
@@ -188,18 +188,18 @@ class KVCache:
         self._idle[seq_id] = IdlePrefix(seq_id, tokens, scope, request_id, self.clock)
 
     def release(self, seq_id: int) -> None:
-        """Drop a sequence and give back its id and the cells that no other holds."""
+        """Drop a sequence, its id, and the cells that no other sequence holds."""
         self._truncate(seq_id, 0)
         self._idle.pop(seq_id, None)
         del self._chains[seq_id]
         self._free_ids.append(seq_id)
 
     def expire(self, n_tokens: int) -> None:
-        """Move the clock by tokens that were generated beside the idle prefixes; the dear ones go.
+        """Advance the clock by the tokens that were generated, and evict idle prefixes that cost too much.
 
-        Attention walks over every cell up to the last one in use, also over those of others. What an
-        idle prefix has cost since its last use is compared with what computing it anew would cost;
-        one that nobody has come back to yet is given less credit.
+        Attention reads every cell up to the last one in use, those of other sequences too. What an idle
+        prefix has cost since its last use is compared with the cost of computing it again; a prefix that
+        was never used again gets less credit.
         """
         self.clock += n_tokens
         for idle in list(self._idle.values()):
@@ -208,17 +208,17 @@ class KVCache:
                 self.release(idle.seq_id)
 
     def pack(self, n_tokens: int) -> bool:
-        """Close the holes once they have cost, by tokens generated beside them, what closing them costs.
+        """Close the holes once they have cost as much as closing them costs. True if cells were moved.
 
-        Everything that is cached must be counted: not between a step and `append`.
-        Source: the ski rental problem; who moves at that moment pays at most twice the best.
+        Call it only when all cached cells are counted, which they are not between a step and `append`.
+        Source: the ski rental problem; packing at this time costs at most twice the optimum.
         """
         self._rent += n_tokens * self.n_holes
         is_worth = self._rent > PACK_RENT * self.n_used > 0
         return is_worth and self.pack_now()
 
     def pack_now(self) -> bool:
-        """Close the holes. False where that is too much to move, or cannot be."""
+        """Close the holes. False if there are more cells than can be moved."""
         if self.n_used > self.memory.n_movable:
             return False
         self.memory.pack(self._runs())
@@ -237,11 +237,11 @@ class KVCache:
         return list(runs.values())
 
     def restart(self, seq_id: int) -> None:
-        """Take back all cells of a running sequence, which keeps its id."""
+        """Drop all cells of a running sequence, which keeps its id."""
         self._truncate(seq_id, 0)
 
     def forget(self, scope: str | None = None) -> int:
-        """Drop the idle prefixes of a scope (None: all). Returns how many went."""
+        """Drop the idle prefixes of a scope (None: all). Returns how many were dropped."""
         gone = [i.seq_id for i in self._idle.values() if scope is None or i.scope == scope]
         for seq_id in gone:
             self.release(seq_id)

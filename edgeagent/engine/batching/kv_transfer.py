@@ -1,7 +1,7 @@
-"""What of ended requests is in the KV cache, taken out piece by piece, and put in again later.
+"""Copies the state of ended requests out of the KV cache, piece by piece, and back into it later.
 
-Pieces come and go as idle prefixes grow: after each piece what is there is whole, so that nothing is
-left over when no further one comes. Engine thread only.
+A piece that is put back extends an idle prefix. After each piece the prefix is complete, so that nothing
+has to be cleaned up if no further piece arrives. Engine thread only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NOTHING = Cells(n=0)
 
 
 class KVTransfer:
-    """One context's. Answers what the daemon asks; nothing raises but what llama.cpp cannot do."""
+    """Answers the daemon's questions about the cached state of one context."""
 
     def __init__(self, kv: KVCache, runner: Runner) -> None:
         self._kv = kv
@@ -42,14 +42,14 @@ class KVTransfer:
         return Cells(n=self._runner.cell_bytes, tokens=idle.tokens.tobytes())
 
     def _lift(self, request_id: int, first: int, last: int) -> Cells:
-        """The state of some of its positions; nothing once it has gone or goes on."""
+        """The state of some positions; nothing if the prefix was evicted or continued."""
         idle = self._kv.idle_of(request_id)
         if idle is None or not self._runner.cell_bytes or not 0 <= first < last <= len(idle.tokens):
             return NOTHING
         return Cells(n=last, data=self._runner.lift(idle.seq_id, first, last))
 
     def _place(self, piece: PlaceSpec) -> Cells:
-        """Cache one more piece behind what is cached of these tokens; gives how many then are."""
+        """Cache one more piece behind the cached tokens; returns how many tokens are cached then."""
         tokens, first, kv = ids(piece.tokens), piece.first, self._kv
         last = len(tokens)
         have = kv.best_idle(tokens, piece.scope)
@@ -68,7 +68,7 @@ class KVTransfer:
     def _put(self, seq_id: int, first: int, last: int, data: bytes) -> bool:
         if self._runner.place(seq_id, first, last, data):
             return True
-        # It may be that the free cells lie apart.
+        # The free cells may not be contiguous.
         return self._kv.pack_now() and self._runner.place(seq_id, first, last, data)
 
 

@@ -1,7 +1,6 @@
-"""Runs one step's rows on a model: the part of the engine that touches the device.
+"""Runs the rows of one step on a model.
 
-`Runner` is what the engine needs of a model. `LlamaRunner` is llama.cpp; tests bring one without
-weights.
+`Runner` is what the engine needs of a model. `LlamaRunner` runs llama.cpp; tests use one without weights.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ __all__ = ["LlamaRunner", "Row", "Runner", "StepAborted"]
 
 
 class Row(NamedTuple):
-    """Tokens of one sequence in one step, at positions `first_pos` on, and after how many of the last of
-    them logits are wanted."""
+    """The tokens of one sequence in one step, from position `first_pos` on. Logits are needed after the last
+    `n_outputs` of them."""
 
     seq_id: int
     tokens: array[int]
@@ -48,7 +47,7 @@ class Runner(Protocol):
         ...
 
     def name(self, token: int) -> str:
-        """What a token is called, also one that adds nothing."""
+        """The name of a token, also of one that adds no text."""
         ...
 
     def copy(self, src: int, dst: int, n: int) -> None: ...
@@ -58,7 +57,8 @@ class Runner(Protocol):
     def pack(self, runs: list[CellRun]) -> None: ...
 
     def lift(self, seq_id: int, first: int, last: int) -> bytes:
-        """What the cells of some positions hold; `cell_bytes` for each, 0 where that cannot be had."""
+        """The contents of the cells at positions [first, last): `cell_bytes` for each. `cell_bytes` is 0 if
+        the model does not allow it."""
         ...
 
     def place(self, seq_id: int, first: int, last: int, data: bytes) -> bool: ...

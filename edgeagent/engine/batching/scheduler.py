@@ -1,4 +1,4 @@
-"""What the next step does, as pure functions over plain numbers: no clock, no log, no llama.cpp."""
+"""Decides what the next step does: pure functions over plain numbers, without clock, log or llama.cpp."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MIN_WORTH_WAITING = 8
 
 @dataclass(frozen=True)
 class Lane:
-    """A running sequence as the scheduler sees it: `key` names it, `n_pending` tokens lie outside
-    the cache; a decoding one has exactly its newest token pending. One that `is_answering` has a
-    reader who waits: more tokens than one are pending where its grammar forced them."""
+    """A running sequence as the scheduler sees it. `key` identifies it; `n_pending` tokens are not in the
+    cache yet, of a decoding sequence only the newest. `is_answering`: its first token was drawn, so that a
+    client waits for more; several tokens are pending if its grammar forced them."""
 
     key: int
     n_pending: int
@@ -82,8 +82,8 @@ class Pace:
             )
 
     def chunk_limit(self, budget_s: float, n_decode: int, n_batch: int) -> int:
-        """Prompt tokens that fit into the budget. Where nobody is decoding, the wait is for new
-        arrivals only and may be four times as long. Before the first measurement: a small chunk."""
+        """Prompt tokens that fit into the time budget. If no sequence is decoding, only new requests wait,
+        and the step may be four times as long. Before the first measurement: a small chunk."""
         if self.prefill_per_s is None:
             return min(n_batch, 4 * MIN_CHUNK)
         budget = budget_s if n_decode else 4 * budget_s
@@ -106,12 +106,12 @@ class WaitingLane:
 
 
 def pick_waiting(waiters: Sequence[WaitingLane], patience_s: float) -> int:
-    """Which of the waiting, at least one and in the order they came, is admitted next: its index.
+    """The index of the waiting sequence that is admitted next; `waiters` are in order of arrival.
 
-    The highest priority first; among equals that of the API key with the fewest sequences running, then
-    of the request with the fewest, then the one that came first. A priority rises while its sequence
-    waits, up to the highest among all after `patience_s`, so that none is passed over for ever and a key
-    that sends many has no more than its share.
+    The highest priority is first; among equal priorities the sequence of the API key with the fewest running
+    sequences, then of the request with the fewest, then the first to arrive. A priority rises while its
+    sequence waits, and reaches the highest of all after `patience_s`, so that no sequence waits for ever
+    and a key with many requests gets no more than its share.
     """
     top = max(waiter.priority for waiter in waiters)
 
@@ -125,8 +125,10 @@ def pick_waiting(waiters: Sequence[WaitingLane], patience_s: float) -> int:
 
 
 def pick_yielding(running: Sequence[tuple[str, int]], scope: str) -> int | None:
-    """Who gives its slot to one of `scope` when all are taken: of (scope, admission number) the newest of
-    the API key with the most, where `scope` has none and that key keeps one. None: nobody."""
+    """The admission number of the sequence that gives its slot to one of `scope` when all slots are taken.
+
+    It is the newest of the API key with the most slots, if `scope` has none and that key keeps one. `running`
+    holds (scope, admission number) pairs. None: no sequence has to."""
     n_running = Counter(other for other, _ in running)
     if n_running[scope] or max(n_running.values(), default=0) < 2:
         return None
@@ -135,25 +137,27 @@ def pick_yielding(running: Sequence[tuple[str, int]], scope: str) -> int | None:
 
 
 def pick_displaced(n_waiting: Mapping[str, int], scope: str) -> str | None:
-    """Whose newest request gives its place in a full queue to one of `scope`: the key's with the most
-    waiting, where it has more than `scope` would have. None: nobody's."""
+    """The API key whose newest request gives its place in a full queue to one of `scope`.
+
+    It is the key with the most waiting requests, if that is more than `scope` would have.
+    """
     longest = max(n_waiting, key=lambda key: n_waiting[key], default=scope)
     is_longer = longest != scope and n_waiting[longest] > n_waiting.get(scope, 0) + 1
     return longest if is_longer else None
 
 
 def waits_for_leader(n_shared_now: int, n_shared_later: int, leader_past: int) -> bool:
-    """Whether a request had better wait for a running one to prefill their common beginning.
+    """Whether a request should wait until a running one has computed the prefix that they share.
 
-    `n_shared_now` tokens could be shared at once, `n_shared_later` once the leader's prefill is
-    through, of which `leader_past` are done. A few tokens are not worth waiting for.
+    `n_shared_now` tokens can be shared at once, `n_shared_later` after the leader's prefill, of which
+    `leader_past` tokens are done. A few tokens are not worth waiting for.
     """
     return n_shared_later - n_shared_now >= MIN_WORTH_WAITING and leader_past < n_shared_later
 
 
 def pick_victim(admissions: Sequence[tuple[int, int]]) -> int | None:
-    """Who gives its cells back when none are free: of (key, admission number) the newest, so that
-    the oldest always makes progress. None when there is only one."""
+    """The key of the sequence that gives its cells back when none are free: the newest, so that the oldest
+    always makes progress. `admissions` holds (key, admission number) pairs. None if there is only one."""
     if len(admissions) < 2:
         return None
     return max(admissions, key=lambda pair: pair[1])[0]

@@ -50,7 +50,7 @@ def row_of(seq: Sequence, n: int) -> Row:
 def take_next(
     candidates: list[Sequence], running: Iterable[Sequence], now: float, patience_s: float
 ) -> Sequence:
-    """Remove and return the candidate that is admitted next. They are in the order they came."""
+    """Remove and return the candidate that is admitted next. `candidates` are in order of arrival."""
     by_scope: Counter[str] = Counter()
     by_request: Counter[int] = Counter()
     for seq in running:
@@ -75,8 +75,8 @@ def yielding_to(
     patience_s: float,
     share_s: float,
 ) -> Sequence | None:
-    """The running sequence that makes way for the next of the waiting, where all slots are taken and that
-    one has waited for `share_s`."""
+    """The running sequence that gives its slot to the next waiting one, if that has waited for `share_s`.
+    All slots are taken."""
     wanted = take_next(list(waiting), running, now, patience_s)
     if now - wanted.request.arrived_s < share_s:
         return None
@@ -89,9 +89,11 @@ def yielding_to(
 def displaced_by(
     scope: str, waiting: Iterable[Sequence], n_open: Mapping[int, int]
 ) -> list[Sequence]:
-    """The answers of the request that loses its place in a full queue to one of `scope`: the newest of
-    the API key that has the most waiting, of those that have produced nothing. None of them where `scope`
-    has its share. `n_open` counts the answers of each request that have not ended."""
+    """The sequences of the request that gives its place in a full queue to one of `scope`.
+
+    It is the newest request, among those that have produced nothing, of the API key with the most waiting
+    requests. The list is empty if `scope` has its share already. `n_open` counts the answers of each request
+    that have not ended."""
     requests: dict[int, list[Sequence]] = {}
     for seq in waiting:
         requests.setdefault(seq.request.request_id, []).append(seq)

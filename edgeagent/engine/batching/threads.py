@@ -1,13 +1,13 @@
-"""How many of its threads the engine uses, step by step.
+"""Chooses how many threads the engine uses, step by step.
 
-Threads wait for each other at barriers, spinning. Beside another busy process two threads on two
-cores can be several times slower than one. So what each thread count costs now is measured while
-decoding: mostly with the best one, now and then a few steps with another.
+Threads spin while they wait for each other at barriers. Next to another busy process, two threads on two
+cores can be several times slower than one. The cost of each thread count is therefore measured while
+decoding: most steps use the best count, and a few steps now and then use another.
 
     2 threads alone 131-179 tokens/s, beside a busy process 50; 1 thread 110-126 and 129
     (190M Q4_0, 2 cores of a Zen 4 server)
 
-Pure bookkeeping: the caller brings the times. Medians, because single steps are delayed by anything.
+The caller measures the times. Medians are compared, because anything can delay a single step.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ PROBE_EVERY = 256
 PROBE_SELDOM = 4096
 PROBE_STEPS = 3
 WINDOW = 7
-# How much better another count must be before it is taken: two counts that are alike stay put.
+# How much faster another count must be to replace the current one.
 MARGIN = 0.93
-# Three steps in a row this much slower than usual say that something has changed.
+# After three steps in a row that are this much slower than usual, other counts are tried at once.
 TROUBLE = 1.4
 TROUBLE_STEPS = 3
-# A trial whose step takes this much longer than usual is over: threads that wait for each other beside
+# A trial ends with a step that takes this much longer than usual: threads that wait for each other next to
 # another program can take ten times as long.
 HOPELESS = 4.0
 
 
 @dataclass
 class BatchSizeTimes:
-    """What is known of steps with one number of sequences."""
+    """Measured times of steps with one number of sequences."""
 
     best: int
     times: dict[int, deque[float]] = field(default_factory=dict)  # by thread count, newest last
@@ -52,10 +52,10 @@ class BatchSizeTimes:
 class ThreadChoice:
     """Picks the thread count of decode steps. Engine thread only.
 
-    `granted` is what the daemon allows. Each batch size is judged for itself, since a step with eight
-    sequences gains more from threads than one with one. Other counts are tried for three steps now and
-    then, ever more seldom while they lose, and at once when steps get slower. `first_probe` is how many
-    steps of a size go by before the first trial.
+    `granted` is the most threads that the daemon allows. Each batch size has its own choice, because a
+    step with eight sequences gains more from threads than a step with one. Other counts are tried for three
+    steps now and then, less often while they lose, and at once when steps get slower. `first_probe` is the
+    number of steps of a size before the first trial.
     """
 
     granted: int
@@ -63,13 +63,13 @@ class ThreadChoice:
     _lanes: dict[int, BatchSizeTimes] = field(default_factory=dict)  # by number of sequences
 
     def grant(self, n_threads: int) -> None:
-        """Another number is allowed from now on."""
+        """Use at most this many threads from now on."""
         if n_threads != self.granted:
             self.granted = n_threads
             self._lanes.clear()
 
     def counts(self) -> list[int]:
-        """The counts worth trying: all, one less, half, one."""
+        """The counts to try: all threads, one less, half, one."""
         return sorted({self.granted, max(1, self.granted - 1), max(1, self.granted // 2), 1})
 
     def pick(self, n_seq: int) -> int:
@@ -88,16 +88,16 @@ class ThreadChoice:
         others = [n for n in self.counts() if n != lane.best]
         lane.n_probes += 1
         lane.probe = others[lane.n_probes % len(others)]
-        lane.times.pop(lane.probe, None)  # what it took long ago says nothing of now
+        lane.times.pop(lane.probe, None)  # old times say nothing about the present
         return lane.probe
 
     def usual(self, n_seq: int) -> int:
-        """What decode steps with `n_seq` sequences mostly take, for a step that is not measured."""
+        """The best count for decode steps with `n_seq` sequences, for a step that is not measured."""
         lane = self._lanes.get(n_seq)
         return self.granted if lane is None else lane.best
 
     def observe(self, n_seq: int, n_threads: int, took_s: float) -> None:
-        """What a decode step took."""
+        """Record how long a decode step took."""
         lane = self._lanes.get(n_seq)
         if lane is None:
             return
@@ -110,7 +110,7 @@ class ThreadChoice:
 
 
 def _is_hopeless(lane: BatchSizeTimes, took_s: float) -> bool:
-    """Whether one step of a trial says enough."""
+    """Whether one step is so slow that the trial can end."""
     current = lane.median(lane.best)
     return current is not None and took_s > HOPELESS * current
 
@@ -130,7 +130,7 @@ def _judge(lane: BatchSizeTimes) -> None:
 
 
 def _watch(lane: BatchSizeTimes, took_s: float) -> None:
-    """Notice when the count in use has become slow."""
+    """Start a trial at once when the count in use has become slow."""
     if lane.usual_s is None:
         lane.usual_s = lane.median(lane.best)
         return

@@ -1,6 +1,6 @@
-"""Work of the engine thread that is done a little in each step, so that no answer waits long for another's.
+"""Spreads long work of the engine thread over several steps, so that other answers do not wait for it.
 
-Such work is a generator that yields wherever it may be left for a while, and returns its result.
+Such work is a generator that yields where it may be interrupted, and returns its result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ STEP_S = 0.004
 
 
 def finished(work: Sliced[T]) -> T:
-    """The result of all of the work, done at once."""
+    """Do all of the work at once and return its result."""
     while True:
         try:
             next(work)
@@ -25,7 +25,7 @@ def finished(work: Sliced[T]) -> T:
 
 
 class TimeSlice:
-    """The time that such work may take of one step, all of it together."""
+    """The time in one step for all such work together."""
 
     def __init__(
         self, length_s: float = STEP_S, clock: Callable[[], float] = time.perf_counter
@@ -38,8 +38,8 @@ class TimeSlice:
         self._ends_s = self._clock() + self._length_s
 
     def go_on(self, work: Sliced[Any]) -> Any:
-        """Work until there is a result, which is returned, or the time is up: None. What comes before its
-        first `yield` is done in any case."""
+        """Continue the work until it ends or the time is up. Returns its result, or None. The part up to the
+        next `yield` is done in any case."""
         while True:
             try:
                 next(work)

@@ -1,8 +1,8 @@
 """The process that forks a worker's helpers: `python -m edgeagent.engine.process.fork_server FD WORKER_PID`.
 
-It has one thread, has imported what a template needs, and is confined itself, but for forking and ending
-its children. A helper starts in milliseconds that way, shares its memory with this process, and confines
-itself further before it reads anything. Only fixed-size requests come in (`helpers.REQUEST`).
+It has one thread, has imported what a template needs, and is confined, except that it may fork and end
+children. A helper therefore starts in milliseconds, shares memory with this process, and confines itself
+further before it reads anything. Requests have a fixed size (`helpers.REQUEST`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgeagent.worker.process_title import ProcessTitle
 logger = logging.getLogger(__name__)
 
 AWAIT_S = 1.0
-# Before the worker, should memory run out; a confined process cannot raise its children's further.
+# Killed before the worker when memory runs out; a confined process cannot raise it for its children.
 OOM_SCORE_ADJ = 600
 
 
@@ -66,7 +66,7 @@ class Server:
             os.close(descriptor)
 
     def _finish(self, pid: int, how: int) -> int:
-        """The exit status of a child, which is ended where it does not end by itself; -1 for a stranger."""
+        """The exit status of a child, which is killed if it does not end; -1 for another process."""
         if pid not in self._children:
             return -1
         self._children.discard(pid)
@@ -86,7 +86,7 @@ class Server:
 
 
 def _become(kind: int, descriptors: list[int]) -> NoReturn:
-    """Turn this fresh child into a helper."""
+    """Turn this forked child into a helper."""
     status = 1
     try:
         for standard, descriptor in enumerate(descriptors):
@@ -112,10 +112,10 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(format="%(levelname)s helper %(name)s %(message)s")
     template_process.warm_up()
     sock = socket.socket(fileno=int(argv[1]))
-    # What is loaded is shared with all children for as long as nobody writes to it.
+    # Loaded modules are shared with all children as long as none of them writes to that memory.
     gc.collect()
     gc.freeze()
-    # /proc: how much memory a child has. Landlock keeps the rest of other processes closed all the same.
+    # /proc is readable for the memory use of children. Landlock still protects other processes.
     server = Server(sock)
     confinement.enter(
         read=["/proc"], may_fork=True, oom_score_adj=OOM_SCORE_ADJ, parent=int(argv[2])

@@ -1,7 +1,7 @@
-"""Processes that a worker starts for what it will not run itself: templates, and schemas on trial.
+"""Helper processes of a worker, which run chat templates and compile schemas that may never end.
 
 A confined worker cannot start processes. Its fork server (`fork_server.py`) was started before the worker
-confined itself; it forks a helper where the worker asks for one, and ends it. The worker's side is here.
+confined itself; it forks and ends helpers on request. This module is the worker's side.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 
 Kind = Literal["template", "trial"]
 KINDS: tuple[Kind, ...] = ("template", "trial")
-# What to do, and with what: START a kind, END or AWAIT a process. The answer is a process id, or a status.
+# An operation and its argument: START a kind, END or AWAIT a process. Answered by a process id or a status.
 REQUEST, ANSWER = struct.Struct("<BI"), struct.Struct("<i")
 START, END, AWAIT = 1, 2, 3
 
 
 class Helper:
-    """One helper process, with the part of `subprocess.Popen` that is needed. Any thread may end it."""
+    """One helper process, with the methods of `subprocess.Popen` that are needed. Any thread may end it."""
 
     def __init__(
         self, server: ForkServer, pid: int, statm: int | None, pipes: tuple[int, int]
@@ -45,7 +45,7 @@ class Helper:
         self.stdout = os.fdopen(pipes[1], "rb", buffering=0)
 
     def poll(self) -> int | None:
-        """None while it runs; that it has ended shows in its output, which is closed then."""
+        """The exit status; None while it runs, which is as long as its output is open."""
         if self._status is not None:
             return self._status
         watch = select.poll()
@@ -57,7 +57,7 @@ class Helper:
         self._finish(END)
 
     def wait(self) -> int:
-        """The exit status, as `Popen.wait` gives it. One that does not end by itself in a second is ended."""
+        """The exit status, as `Popen.wait` gives it. A helper that does not end within a second is killed."""
         return self._finish(AWAIT)
 
     def _finish(self, how: int) -> int:
@@ -70,7 +70,7 @@ class Helper:
         return resident(self._statm) if self._statm is not None else 0
 
     def close(self) -> None:
-        """Let go of its pipes, and end it. May be called twice."""
+        """End the helper and close its pipes. May be called twice."""
         self.kill()
         with contextlib.suppress(BrokenPipeError):
             self.stdin.close()
@@ -94,7 +94,7 @@ class Helper:
 class ForkServer:
     """The connection to one fork server. Any thread may use it; requests are answered in turn.
 
-    Where `is_vital`, the loss of the server ends this process: a confined worker cannot start another.
+    If `is_vital`, this process ends when the server does: a confined worker cannot start another one.
     """
 
     def __init__(self, *, is_vital: bool) -> None:
@@ -130,7 +130,7 @@ class ForkServer:
         return Helper(self, pid, statm, our_pipes)
 
     def finish(self, how: int, pid: int) -> int:
-        """The exit status of a helper that is ended or awaited."""
+        """End or await a helper, and return its exit status."""
         return self._ask(how, pid)[0]
 
     def _ask(

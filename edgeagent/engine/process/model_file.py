@@ -1,4 +1,4 @@
-"""The model file that a worker loads: opened once, so that it is the one that was found good."""
+"""The model file that a worker loads. It is opened once, so that the verified file is the one loaded."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class ModelFile:
         self.check()
 
     def inspected(self) -> EngineConfig:
-        """How to load this file, whatever its name leads to by then.
+        """The configuration that loads the opened file, even if its path leads to another file by then.
 
-        Our own bounded reader comes first: some headers that are valid GGUF end the process in llama.cpp.
+        Our own reader checks the header first: llama.cpp crashes on some headers that are valid GGUF.
         Raises: GGUFRefused.
         """
         inspect(Path(self._config.path))
         return msgspec.structs.replace(self._config, path=str(self.path))
 
     def check(self) -> None:
-        """Raises: ModelAltered where the file is not in the state in which it was found good."""
+        """Raises: ModelAltered if the file was changed since it was verified."""
         wanted = self._config.identity
         if wanted is not None and identity_of(os.fstat(self._descriptor)) != wanted:
             raise ModelAltered(

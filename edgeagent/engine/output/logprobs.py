@@ -1,13 +1,12 @@
-"""How probable the tokens of an answer were, each told together with the text that it stands for.
+"""Log-probabilities of the tokens of an answer, sent together with the text of each token.
 
-Of a free answer a log-probability is that of the model itself: bias, penalties, temperature and cuts by
-rank do not change it. Where a form left only some tokens, it is that among those, so that a forced token
-has 0.0.
+In a free answer a log-probability is that of the model itself: bias, penalties, temperature and top_k do not
+change it. In a structured answer it is that among the allowed tokens, so that a forced token has 0.0.
 
-A token may become text late, or in part: bytes of a code point wait for the others, a stop string cuts
-what stands before it, a reader takes reasoning and calls out. So every byte knows the character that it
-belongs to, and an entry is given out once all of its characters were, or are known to be none of the text.
-The pieces given out add up to the text, byte by byte.
+A token may become text late or in part: bytes of a code point wait for the others, a stop string cuts the
+text before it, the parser removes reasoning and calls. Every byte therefore knows its character, and an entry
+is sent once all of its characters were sent, or are known not to be text. The pieces of all entries add up to
+the text, byte by byte.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ import numpy as np
 from edgeagent.engine.batching.runner import Runner
 from edgeagent.types.answer import TokenLogprob, TopLogprob
 
-# What OpenAI sends for a token that is as good as impossible: JSON has no infinity.
+# OpenAI's value for a token that is practically impossible: JSON has no infinity.
 LEAST = -9999.0
 
-# From one character of what was read to another, the second left out.
+# First and last character of a range of what was read; the last one is excluded.
 Span = Sequence[int]
 
 
 class _PendingToken(NamedTuple):
-    """A token that waits to become text: for each byte the number of its character, and where it began."""
+    """A token that is not text yet: the number of the character of each byte, and of the first one."""
 
     entry: TokenLogprob
     characters: list[int]
@@ -39,7 +38,7 @@ class _PendingToken(NamedTuple):
 
 
 class Logprobs:
-    """One answer's. Engine thread only; `n_top` of the most probable tokens stand beside each."""
+    """The log-probabilities of one answer, each with the `n_top` most probable tokens. Engine thread only."""
 
     def __init__(self, n_top: int) -> None:
         self._n_top = n_top
@@ -53,7 +52,7 @@ class Logprobs:
     # --- before and after a draw
 
     def weigh(self, logits: np.ndarray[Any, Any], mask: bytes | None) -> None:
-        """Keep the scores (float32 [n_vocab]) of what may be drawn, before a sampler changes them."""
+        """Keep the logits (float32 [n_vocab]) of what may be drawn, before a sampler changes them."""
         raw = logits.copy()
         if mask is not None:
             packed = np.frombuffer(mask, np.uint8)
@@ -70,7 +69,7 @@ class Logprobs:
     # --- from tokens to text
 
     def hear(self, number: int, piece: bytes, marker: str | None = None) -> None:
-        """Token `number` is read: its bytes, or the name that it goes by."""
+        """Read token `number`: its bytes, or the name of a marker."""
         if marker is not None:
             piece = marker.encode()
         at = self._n_read
@@ -81,12 +80,12 @@ class Logprobs:
             characters.append(self._n_read + n_new - (not is_torn))
             self._n_read += n_new
         logprob, top = self._scores.pop(number, (0.0, None))
-        if top is None:  # forced: nothing else could stand there
+        if top is None:  # forced: no other token was possible
             top = [TopLogprob(piece, 0.0)] if self._n_top else []
         self._heard.append(_PendingToken(TokenLogprob(piece, logprob, top), characters, at))
 
     def forget_last(self) -> None:
-        """The token read last is no part of the answer."""
+        """Drop the last token, which is not part of the answer."""
         self._decoder.reset()
         if self._heard:
             self._heard.pop()
@@ -147,5 +146,5 @@ def scored(
 
 
 def spelled(token: int, runner: Runner) -> bytes:
-    """A token's bytes; the name of one that adds none."""
+    """The bytes of a token, or its name if it adds no text."""
     return runner.piece(token) or runner.name(token).encode()

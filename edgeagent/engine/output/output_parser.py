@@ -1,9 +1,9 @@
-"""Takes one answer apart while it is made: reasoning, text, calls.
+"""Parses one answer while it is generated: reasoning, text, calls.
 
     start -> reasoning -> text -> calls        each but the last may be missing
 
-What may yet turn out to be a marker, a stop string or the opening of a call is held back. Where a grammar
-has to take over, the reader says so (`began`), and with it what of the last piece the grammar must know.
+Text that may become a marker, a stop string or the opening of a call is held back. Where a grammar has to
+take over, `handover` says so, and which part of the last piece the grammar must read.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ NOTHING = Pieces()
 
 
 class GrammarHandover(NamedTuple):
-    """The grammar takes over. `head` is what it has to know of as written, `rest` what the last piece
-    has beyond that; `kept` is that piece without the rest. `is_torn`: it ends within a code point."""
+    """A grammar takes over. It reads `head` as already generated; `rest` is the part of the last piece after
+    that, `kept` the piece without the rest. `is_torn`: the piece ends within a code point."""
 
     head: str
     rest: str
@@ -76,8 +76,8 @@ class GrammarHandover(NamedTuple):
 
 
 class CallSyntax(NamedTuple):
-    """Which calls an answer may have: their syntax and the names of the tools. Without `may_repeat` an
-    answer ends where it makes a call again: a model that was never taught to call goes on for ever."""
+    """The calls that an answer may have: their syntax and the names of the tools. Without `may_repeat` the
+    answer ends where it repeats a call: a model that was not trained to call would never stop."""
 
     family: Family
     names: frozenset[str]
@@ -85,10 +85,10 @@ class CallSyntax(NamedTuple):
 
 
 class OutputParser:
-    """One answer's. One thread.
+    """The parser of one answer. Used by one thread.
 
-    `markers` are the names of tokens that add no text of their own. `is_reasoning`: the prompt has
-    opened the section already. Stop strings hold for the text alone.
+    `markers` are the names of tokens that add no text. `is_reasoning`: the prompt has opened the reasoning
+    section. Stop strings apply to the text only, not to reasoning or calls.
     """
 
     def __init__(
@@ -107,13 +107,13 @@ class OutputParser:
         self._markers = markers
         self._reasoning = reasoning
         self._calling = calling
-        self._is_call = is_call  # whatever comes after the reasoning is calls
+        self._is_call = is_call  # everything after the reasoning is calls
         self._takeover: Takeover = takeover
         self._calls: CallReader | None = None
-        self._past: list[str] = []  # the calls so far, and what is held back of the one that comes
+        self._past: list[str] = []  # the calls so far, the last one maybe incomplete
         self._again: list[CallDelta] = []
         self._held = ""
-        self._unsure = ""  # what looked like a call and has none yet
+        self._unsure = ""  # text that looked like a call and has no name yet
         self._has_text = False
         self._is_after_reasoning = False
         self._handover: GrammarHandover | None = None
@@ -143,12 +143,12 @@ class OutputParser:
 
     @property
     def closing(self) -> str:
-        """What ends the reasoning."""
+        """The marker that ends the reasoning."""
         assert self._reasoning is not None
         return self._reasoning.closing
 
     def push(self, token: int, piece: bytes) -> Pieces:
-        """What became certain with one token."""
+        """The pieces that became certain with one token."""
         text = self.marker(token) or self._decoder.decode(piece)
         self._n_read += len(text)
         was_reasoning = self.phase == "reasoning"
@@ -162,7 +162,7 @@ class OutputParser:
 
     @property
     def has_said_all(self) -> bool:
-        """No more text can come: the rest is calls."""
+        """Whether no more text can follow, only calls."""
         return self.phase == "calls" and not self._unsure
 
     def marker(self, token: int) -> str | None:
@@ -170,20 +170,20 @@ class OutputParser:
         return self._markers.get(token)
 
     def handover(self) -> GrammarHandover | None:
-        """Told once."""
+        """The handover that the last token caused, if any. Returned once."""
         handover, self._handover = self._handover, None
         return handover
 
     def go_on(self, rest: str) -> Pieces:
-        """The grammar has taken the rest of the last piece too."""
+        """Parse the rest of the last piece, which the grammar has accepted."""
         return self._route(rest)
 
     def forget_rest(self) -> None:
-        """The rest of the last piece is not part of the answer."""
+        """Drop the rest of the last piece, which the grammar has refused."""
         self._decoder.reset()
 
     def finish(self) -> Pieces:
-        """What was held back for something that did not come."""
+        """The text that was held back, when no more follows."""
         held, self._held = self._held, ""
         if self.phase == "reasoning":
             return Pieces(reasoning=held.rstrip())
@@ -194,7 +194,7 @@ class OutputParser:
         return Pieces(self._pass(held) + self._filter.finish())
 
     def finished_calls(self) -> list[tuple[str, str]]:
-        """Name and arguments of the calls that came to their end since the last time."""
+        """Name and arguments of the calls that were completed since the last time."""
         finished = self._calls.finished() if self._calls is not None else []
         if finished and self._again:
             self.is_repeating = True
@@ -203,7 +203,7 @@ class OutputParser:
     # --- the phases
 
     def _answer(self) -> None:
-        """What is left is the answer proper."""
+        """Go on to the text, or to the calls."""
         self.phase = "text"
         if self._is_call:
             self._open_calls()
@@ -265,7 +265,7 @@ class OutputParser:
             self._has_text |= bool(text)
             return Pieces(self._pass(text))
         self._held += text
-        # Among what a schema asks for there are objects with names too: calls are what begins so.
+        # An object within a JSON answer may have a name too: only at its beginning it is a call.
         may_call = self._takeover == "with a call" or not self._has_text
         family, names, _ = self._calling
         is_first = self._takeover == "with a call" and not self._has_text
@@ -277,7 +277,7 @@ class OutputParser:
             return Pieces(before + self._filter.finish()).and_then(
                 self._begin_call(found.end, found.head)
             )
-        # White space before a call is no text.
+        # White space before a call is not part of the text.
         certain = self._held[: found.start if found is not None else None].rstrip()
         said = self._pass(certain, self._held)
         self._held = self._held[len(certain) :]
@@ -285,7 +285,7 @@ class OutputParser:
         return Pieces(said)
 
     def _pass(self, text: str, held: str | None = None) -> str:
-        """What is certain of more text. It begins the last of what was read, `held`, or is all of it."""
+        """Pass text on to the stop filter. It begins `held`, the last characters read, or is all of them."""
         if text:
             first = self._n_read - len(held if held is not None else text)
             if self.passed and self.passed[-1][1] == first:
@@ -317,7 +317,7 @@ class OutputParser:
         return Pieces(calls=tuple(deltas))
 
     def _without_repeats(self, deltas: list[CallDelta]) -> list[CallDelta]:
-        """Pieces of a call wait until it differs from all before it."""
+        """Hold back the pieces of a call until it differs from all earlier calls."""
         out: list[CallDelta] = []
         for delta in deltas:
             if delta.name is not None:

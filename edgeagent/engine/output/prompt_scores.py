@@ -1,4 +1,4 @@
-"""How probable a prompt's own tokens are, each after those before it: what scoring a text asks for."""
+"""Log-probabilities of the tokens of a prompt, each given the tokens before it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgeagent.types.answer import TokenLogprob, TopLogprob
 
 
 class PromptScores:
-    """Those of one prompt, for all answers to it. Engine thread only; `n_top` of the most probable tokens
-    stand beside each.
+    """The scores of one prompt, for all answers to it, each with the `n_top` most probable tokens. Engine
+    thread only.
 
-    They are computed once: with the first answer, whose cells the others then share, and a prompt that is
-    computed again, after its cells were wanted elsewhere, goes on with what is missing.
+    They are computed once, with the first answer, whose cells the others share. After a preemption only the
+    missing ones are computed.
     """
 
     def __init__(self, prompt: array[int], n_top: int) -> None:
@@ -37,7 +37,7 @@ class PromptScores:
                 self._known[number] = scored(row, self._prompt[number], self._n_top, runner)
 
     def tell(self, index: int, runner: Runner) -> tuple[TokenLogprob, ...]:
-        """All tokens of the prompt, once for each answer. The first has nothing to be probable after."""
+        """All tokens of the prompt, once for each answer. The first token has no log-probability."""
         if index in self._told:
             return ()
         self._told.add(index)

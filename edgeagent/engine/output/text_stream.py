@@ -1,4 +1,4 @@
-"""From token bytes to text a client may see: whole code points, and nothing of a stop string."""
+"""Turns token bytes into text for the client: complete code points, and nothing of a stop string."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import codecs
 
 
 class StopFilter:
-    """Passes text on up to the first stop string. Text that may yet become one is held back."""
+    """Passes text on up to the first stop string. Text that may become one is held back."""
 
     def __init__(self, stop: list[str]) -> None:
         self._stop = [s for s in stop if s]
@@ -35,16 +35,16 @@ class StopFilter:
         return out
 
     def finish(self) -> str:
-        """What was held back for a stop string that did not come."""
+        """The text that was held back, when no more follows."""
         out, self._held = self._held, ""
         return out
 
 
 class TextStream:
-    """The text of one sequence. One thread; no state is shared.
+    """The text of one sequence. Used by one thread.
 
-    Bytes of an unfinished code point and text that may yet become a stop string are held back. The
-    cost of a token does not grow with the length of the answer.
+    Bytes of an incomplete code point and text that may become a stop string are held back. The cost of a
+    token does not grow with the length of the answer.
     """
 
     def __init__(self, stop: list[str]) -> None:
@@ -65,7 +65,7 @@ class TextStream:
         return self._filter.push(self._decode(piece))
 
     def finish(self) -> str:
-        """What was held back for a stop string that did not come. An unfinished code point is dropped."""
+        """The text that was held back, when no more follows. An incomplete code point is dropped."""
         return self._filter.finish()
 
 

@@ -1,7 +1,7 @@
-"""Chat templates of our own for well-known families, for models whose file has none, or a broken one.
+"""Built-in chat templates of well-known families, for models whose file has none or a broken one.
 
-Which family a model is of is told by the special tokens of its vocabulary. They say roles and contents as
-the families were trained on them, and nothing of tools.
+The special tokens of the vocabulary show the family of a model. The templates render roles and contents as
+the families were trained on them, without tools.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class BuiltInTemplate(NamedTuple):
-    """A template, and the special tokens that a vocabulary has for it."""
+    """A template, and the special tokens by which its family is recognized."""
 
     family: str
     marks: tuple[str, ...]
@@ -22,7 +22,7 @@ _LOOP, _END = "{% for message in messages %}", "{% endfor %}"
 
 
 def _headed(opening: str, closing: str, end: str, begin: str = "") -> str:
-    """Each turn behind its role between two marks."""
+    """Each turn after its role, between two markers."""
     return (
         f"{begin}{_LOOP}{opening}{{{{ message.role }}}}{closing}{{{{ message.content }}}}{end}{_END}"
         f"{{% if add_generation_prompt %}}{opening}assistant{closing}{{% endif %}}"
@@ -70,8 +70,8 @@ FAMILIES: tuple[BuiltInTemplate, ...] = (
 
 
 def fitting(is_token: Callable[[str], bool]) -> str | None:
-    """The template of the family whose marks a vocabulary has. Of a gemma or a mistral, which have no
-    system role, the dialogue is adapted like those of any other template."""
+    """The template of the family whose markers the vocabulary has. Gemma and Mistral have no system role; the
+    dialogue is adapted to that as for any other template."""
     for family in FAMILIES:
         if all(map(is_token, family.marks)):
             return family.template

@@ -12,8 +12,8 @@ from edgeagent.types.generation import GenerateSpec
 
 
 def without_looping_tools(spec: GenerateSpec) -> GenerateSpec:
-    """The request without its tools, where their use is the model's choice and its last two calls were the
-    same and brought their results: a third would bring no more. A call that the client asks for is made."""
+    """The request without its tools, if the model may choose to call and its last two calls were the same and
+    have their results: a third call would add nothing. A call that the client requires is still made."""
     use = spec.tools
     if use is None or use.choice != "auto":
         return spec

@@ -1,4 +1,4 @@
-"""Prompts with a gap: what stands before it and behind it, and then the mark where the middle begins.
+"""Prompts for fill-in-the-middle: the text before the gap, the text after it, then the marker of the middle.
 
 Source: Bavarian et al. 2022, "Efficient Training of Language Models to Fill in the Middle",
 arXiv:2207.14255, in the order prefix, suffix, middle, as code models are taught it.
@@ -18,10 +18,10 @@ def can_fill_in(llama: Llama) -> bool:
 
 
 def with_gap(llama: Llama, before: str, behind: str, model_id: str) -> array[int]:
-    """Token ids of a prompt that is answered with what stands between two texts: int32 [n].
+    """Token ids of a prompt whose answer is the text between two texts: int32 [n].
 
-    Special tokens written in the texts are text: it is code that is filled in. Raises:
-    UnsupportedParameter where the vocabulary has no marks for it.
+    Names of special tokens in the texts are text. Raises: UnsupportedParameter if the vocabulary has no
+    markers for a gap.
     """
     marks = llama.fim_marks
     if min(marks) < 0:

@@ -1,4 +1,4 @@
-"""A request with all that its client sent hidden from the model's template (`literal`)."""
+"""A request in which all texts of the client are hidden from the template (`literal_text`)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from edgeagent.types.tools import ToolUse
 
 
 def all_told(prompt: Prompt, tools: ToolUse | None) -> list[Any]:
-    """All that a client sent and a template is told. Arguments of calls are JSON, in which a text may be
-    spelled otherwise."""
+    """All values of the client that a template gets. Arguments of calls are JSON, in which a text may be
+    escaped."""
     told: list[Any] = [prompt.messages, prompt.variables, prompt.prefill]
     for message in prompt.messages or ():
         for call in message.get("tool_calls") or ():
@@ -39,7 +39,7 @@ def _decoded(arguments: str) -> Any:
 
 
 def hidden_prompt(prompt: Prompt, guard: LiteralTextGuard, markers: Iterable[str]) -> Prompt:
-    """The prompt with its texts hidden. Some markers stay in what an assistant said."""
+    """The prompt with its texts hidden. Some markers stay in messages of an assistant."""
     return msgspec.structs.replace(
         prompt,
         messages=[_hidden_message(message, guard, markers) for message in prompt.messages or ()],

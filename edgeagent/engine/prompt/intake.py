@@ -82,7 +82,7 @@ class Intake:
 
     @property
     def has_template(self) -> bool:
-        """Whether the model, or we for it, have a chat template."""
+        """Whether there is a chat template: the model's own, an installed or a built-in one."""
         return self._prompts.has_template
 
     def rss_bytes(self) -> int:
@@ -154,7 +154,7 @@ class Intake:
 
 
 def vocabulary_of(llama: Llama) -> Vocabulary:
-    """The model's tokens, for masks."""
+    """The tokens of the model, for grammars."""
     return Vocabulary(
         llama.vocabulary(), sorted(llama.end_tokens), llama.vocab_address, llama.tokenize_address
     )

@@ -1,10 +1,10 @@
-"""Texts of clients as texts, whatever they spell: none becomes a special token, none forges a turn.
+"""Keeps texts of clients literal: none can spell a special token or forge a turn.
 
-A template mixes its own markup with what clients sent, and the tokenizer cannot tell the two apart by the
-rendered text. So the signs by which the names of special tokens can be told (usually just "<") are
-exchanged, in all that clients sent, for letters that occur nowhere in it, one for one; lengths, white
-space and case stay as they were for templates that look at them. Once the rendered text has been cut at
-the special tokens, which are then the template's alone, the signs come back.
+A template mixes its own markup with texts of clients, and the tokenizer cannot distinguish them in the
+rendered text. Therefore the characters that the names of special tokens need (usually just "<") are replaced,
+in all texts of clients, by letters that occur nowhere in them, one for one, so that lengths, white space and
+case stay the same for templates that look at them. The rendered text is then split at the special tokens,
+all of which are the template's own, and the characters are put back.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _LEADS = ("\n", "~", "\x02")
 
 
 class LiteralTextGuard:
-    """Hides the signs of special tokens in the texts of one request, and brings them back.
+    """Hides the characters of special tokens in the texts of one request, and puts them back.
 
-    `hidden` are all values that will be hidden, `template` the text they go into. Raises:
-    InvalidParameter where every letter that could stand in occurs in them.
+    `hidden` are all values that will be hidden, `template` the template's text. Raises: InvalidParameter if
+    every letter that could replace a character occurs in them.
     """
 
     def __init__(self, specials: SpecialTokens, hidden: Any, template: str = "") -> None:
@@ -90,7 +90,7 @@ class LiteralTextGuard:
         hidden = text.translate(self._signs)
         if self._words is not None:
             hidden = self._words.sub(lambda m: self._by_sign[m[0][0]] + m[0][1:], hidden)
-        # What a special token would swallow beside it.
+        # White space that a special token removes beside it.
         if self._specials.strips_right and hidden[:1].isspace():
             hidden = self._by_sign[hidden[0]] + hidden[1:]
         if self._specials.strips_left and hidden[-1:].isspace():
@@ -111,7 +111,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _stand_ins(n: int, texts: list[str]) -> list[str]:
-    """So many characters that none of the texts has, neither as they are nor escaped."""
+    """As many characters that occur in none of the texts, neither literally nor escaped."""
     if not n:
         return []
     used: set[str] = set().union(*map(set, texts))
@@ -135,7 +135,7 @@ def _escaped(letter: str) -> str:
 class TextTokenizer:
     """Tokens of one vocabulary for texts of clients, and for templates with such texts in them.
 
-    Ordinary texts give the tokens that llama.cpp gives for them. One thread.
+    For ordinary texts the tokens are those of llama.cpp. Used by one thread.
     """
 
     def __init__(self, tokenizer: Tokenizer, specials: SpecialTokens) -> None:
@@ -147,7 +147,7 @@ class TextTokenizer:
         self._adds_space = bool(lead) and tokenizer.piece(lead[0]).startswith(b" ")
 
     def plain(self, text: str) -> array[int]:
-        """A client's text: what looks like a special token in it is text."""
+        """The tokens of a client's text, in which names of special tokens are text."""
         tokens, at = array("i"), 0
         place = self._inert.search(text) if self._inert is not None else None
         while place is not None:
@@ -162,7 +162,7 @@ class TextTokenizer:
         return tokens
 
     def rendered(self, text: str, guard: LiteralTextGuard | None = None) -> array[int]:
-        """A template's text, with the texts of clients in it hidden by `guard`."""
+        """The tokens of a rendered text in which `guard` has hidden the texts of clients."""
         tokens = array("i")
         for piece in self.specials.pieces(text):
             if isinstance(piece, int):

@@ -1,4 +1,4 @@
-"""Past calls and their results, in the shape that a template wants, or in words where it knows neither."""
+"""Puts past calls and their results into the form that a template expects, or into words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def is_about_calls(message: Message) -> bool:
 
 
 def native(messages: list[Message], abilities: TemplateAbilities) -> list[Message]:
-    """As a template with calls wants them."""
+    """The messages as a template with calls expects them."""
     messages = [_native(message, messages, abilities) for message in messages]
     if not abilities.shows_call_text:
         messages = [part for message in messages for part in _apart(message)]
@@ -21,7 +21,7 @@ def native(messages: list[Message], abilities: TemplateAbilities) -> list[Messag
 
 
 def _apart(message: Message) -> list[Message]:
-    """What is said beside a call as a message of its own before it."""
+    """The text of a message with calls as a message of its own before them."""
     if not message.get("tool_calls") or not message.get("content"):
         return [message]
     said = {name: value for name, value in message.items() if name != "tool_calls"}
@@ -29,7 +29,7 @@ def _apart(message: Message) -> list[Message]:
 
 
 def _native(message: Message, messages: list[Message], abilities: TemplateAbilities) -> Message:
-    """A message as a template with calls wants it: arguments as values, results with names."""
+    """A message as a template with calls expects it: arguments as values, results with names."""
     if message["role"] == "tool":
         name = message.get("name") or _called(messages).get(message.get("tool_call_id", ""), "")
         return message | {"name": name, "tool_call_id": _short(message.get("tool_call_id", ""))}
@@ -52,7 +52,7 @@ def _native(message: Message, messages: list[Message], abilities: TemplateAbilit
 
 
 def _short(call_id: str) -> str:
-    """Nine characters of a call's id, which is what Mistral's templates want and others do not mind."""
+    """Nine characters of a call's id: Mistral's templates require that, and others accept it."""
     letters = "".join(c for c in call_id if c.isascii() and c.isalnum())
     return letters[-9:].rjust(9, "0")
 
@@ -105,7 +105,7 @@ def in_words(messages: list[Message], family: Family) -> list[Message]:
             told = {"role": "assistant", "content": "\n".join(filter(None, [content, *written]))}
         else:
             told = message
-        # Many templates want users and assistants to take turns.
+        # Many templates require that users and assistants take turns.
         if out and told["role"] == out[-1]["role"] == "user":
             out[-1] = out[-1] | {"content": f"{out[-1]['content']}\n\n{told['content']}"}
         else:

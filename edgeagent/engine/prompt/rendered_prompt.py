@@ -1,4 +1,4 @@
-"""From what a client sent to the tokens a model continues: template, tokenizer, BOS once."""
+"""Makes the tokens of a prompt from a request: chat template, tokenizer, one BOS token."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ QUESTION = "edgeagent-question"
 
 
 def token_of(llama: Llama, name: str) -> int | None:
-    """The one token that a name stands for; None where it is spelled by several."""
+    """The token with this name; None if the name is tokenized to several tokens."""
     tokens = llama.tokens_of(name, add_special=False, parse_special=True)
     return tokens[0] if len(tokens) == 1 and llama.text_of(tokens[0]) == name else None
 
@@ -50,8 +50,8 @@ class RenderedPrompt(NamedTuple):
 class PromptBuilder:
     """Makes prompts for one model. Used by the intake thread only.
 
-    `reasoning` are the markers of the section that the model thinks in, if it does. `beat` is called while
-    its template runs.
+    `reasoning` are the markers of the model's reasoning section, if it has one. `beat` is called while the
+    template runs.
     """
 
     def __init__(
@@ -93,14 +93,14 @@ class PromptBuilder:
 
     @property
     def abilities(self) -> TemplateAbilities:
-        """What the template can. There must be one."""
+        """The abilities of the template. There must be a template."""
         self.learn()
         assert self._abilities is not None
         return self._abilities
 
     def learn(self) -> None:
-        """Find out what the template can, once. One that cannot even render a question is replaced by ours
-        for the model's family, where we have one. Raises: Unavailable."""
+        """Find out what the template can render, once. A template that cannot render a question is
+        replaced by the built-in one for the model's family, if there is one. Raises: Unavailable."""
         if self._abilities is not None or self._host is None:
             return
         problem = complaint(self._run) if self._source != "built-in" else None
@@ -120,7 +120,7 @@ class PromptBuilder:
         )  # fmt: skip
 
     def facts(self) -> TemplateFacts:
-        """What the template can, to be told."""
+        """The abilities of the template, as they are sent to the daemon."""
         insert = can_fill_in(self._llama)
         if self._host is None:
             return TemplateFacts(problem=self._problem, insert=insert)
@@ -135,16 +135,16 @@ class PromptBuilder:
 
     @property
     def family(self) -> Family:
-        """How the model writes calls. Raises nothing: a model without a template fails elsewhere."""
+        """The call syntax of the model. Does not raise: a model without a template fails elsewhere."""
         return self.abilities.family if self._host is not None else PLAIN
 
     @property
     def is_taught(self) -> bool:
-        """Whether the model knows tools from its training, as far as its template tells."""
+        """Whether the model was trained to call tools, according to its template."""
         return self._host is not None and self.abilities.has_tools
 
     def build(self, prompt: Prompt, tools: ToolUse | None) -> RenderedPrompt:
-        """A prompt, told of tools. Raises: as `tokens` and `with_gap`."""
+        """A prompt that offers these tools. Raises what `tokens` and `with_gap` raise."""
         if prompt.before:
             return self._continued(prompt, tools)
         if prompt.suffix:
@@ -154,14 +154,14 @@ class PromptBuilder:
             return RenderedPrompt(self.tokens(prompt))
         self.learn()
         guard = LiteralTextGuard(self._texts.specials, all_told(prompt, tools), self._template)
-        # Templates look for the markers of reasoning in what an assistant said, to leave it out.
+        # Templates look for the reasoning markers in an assistant's message, to remove that section.
         hidden = hidden_prompt(prompt, guard, self.reasoning or ())
         text = self._render(hidden, hidden_tools(tools, guard)) + hidden.prefill
         is_reasoning = self.reasoning is not None and self.reasoning.is_opened_by(text)
         return RenderedPrompt(self._finished(self._texts.rendered(text, guard)), is_reasoning)
 
     def _continued(self, prompt: Prompt, tools: ToolUse | None) -> RenderedPrompt:
-        """A prompt behind the tokens of what was said before. An answer there that was cut off is ended."""
+        """A prompt after the tokens of earlier turns. An earlier answer that was cut off is ended."""
         check_ids(prompt.before, self._llama.n_vocab, "context")
         built = self.build(msgspec.structs.replace(prompt, before=[]), tools)
         tokens, llama = array("i", prompt.before), self._llama
@@ -172,7 +172,7 @@ class PromptBuilder:
         return RenderedPrompt(llama.with_bos(tokens + new), built.is_reasoning)
 
     def frame(self) -> tuple[array[int], array[int]]:
-        """The tokens before and behind a lone message of the user. Raises: TemplateFailed."""
+        """The tokens before and after a single message of the user. Raises: TemplateFailed."""
         text = self._render(Prompt(messages=[{"role": "user", "content": QUESTION}]), None)
         before, found, behind = text.partition(QUESTION)
         if not found or QUESTION in behind:
@@ -246,7 +246,7 @@ class PromptBuilder:
         return self._host.render({"add_generation_prompt": True} | told | self._special)
 
     def rss_bytes(self) -> int:
-        """Resident memory of the template process, 0 without one. Any thread may ask."""
+        """Resident memory of the template process, 0 without one. Any thread may call it."""
         return self._host.rss_bytes() if self._host is not None else 0
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""The special tokens of a vocabulary by their names, and where they stand in a template's text.
+"""Finds the special tokens of a vocabulary in a template's text by their names.
 
-llama.cpp cuts a text at every name of a special token that it finds, the longest names first, and tokenizes
-what lies between. This does the same, so that it can be done for one part of a text and not for another.
+llama.cpp splits a text at every name of a special token, the longest names first, and tokenizes the parts
+between them. This module does the same, so that it can be done for some parts of a text only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WHITE = " \t\n\r\v\f"  # what C's isspace takes
 
 
 class SpecialToken(NamedTuple):
-    """A token, and whether it swallows the white space before and behind it."""
+    """A token, and whether it removes the white space before and after it."""
 
     token: int
     strips_left: bool = False
@@ -44,7 +44,7 @@ class SpecialTokenSpan(NamedTuple):
 
 
 class Tokenizer(Protocol):
-    """What is needed of a vocabulary. `attributes` are llama.h's."""
+    """What is needed of a vocabulary. `attributes` are those of llama.h."""
 
     n_vocab: int
 
@@ -58,11 +58,11 @@ class Tokenizer(Protocol):
 
 
 class SpecialTokens:
-    """Those of one vocabulary. Immutable; any thread.
+    """The special tokens of one vocabulary. Immutable; for any thread.
 
-    `by_name` are the tokens that a template may write. `inert` are names which the tokenizer takes for
-    tokens even where special ones are not to be parsed, or which a template writes as plain text: within
-    contents they have to be spelled out.
+    `by_name` are the tokens that a template may write. `inert` are names that the tokenizer turns into tokens
+    even when it does not parse special tokens, or that a template writes as plain text: in texts of clients
+    they must be spelled with several tokens.
     """
 
     def __init__(self, by_name: dict[str, SpecialToken], inert: Iterable[str] = ()) -> None:
@@ -87,7 +87,7 @@ class SpecialTokens:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, template: str) -> SpecialTokens:
-        """Those of a vocabulary that are markup. A walk through all of it: 15 ms for 49,152 tokens."""
+        """The tokens of a vocabulary that are markup. Takes 15 ms for 49,152 tokens."""
         by_name: dict[str, SpecialToken] = {}
         inert: set[str] = set()
         for token in range(tokenizer.n_vocab):
@@ -153,5 +153,5 @@ def _sign(name: str) -> str | None:
 
 
 def _is_markup(name: str, template: str) -> bool:
-    """Whether a user-defined token says something of a dialogue's structure."""
+    """Whether a user-defined token marks the structure of a dialogue."""
     return name in MARKUP or name in template or _LOOKS_SPECIAL.fullmatch(name) is not None

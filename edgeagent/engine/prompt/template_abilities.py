@@ -1,6 +1,6 @@
-"""What a chat template can show of a dialogue, found out by rendering small ones with it.
+"""Finds out what a chat template can show of a dialogue, by rendering small dialogues with it.
 
-Most templates leave out in silence what they do not know, and some refuse it, so what counts is whether the
+Most templates omit silently what they do not know, and some refuse it. The test is therefore whether the
 words of a probe are in the rendered text.
 """
 
@@ -21,7 +21,7 @@ from edgeagent.types.tools import Tool
 Message = dict[str, Any]
 Render = Callable[[dict[str, Any]], str]
 
-# Mistral's templates want an id of nine letters and digits.
+# Mistral's templates require an id of nine letters and digits.
 _ID = "probe0001"
 _CALL = {"id": _ID, "type": "function"}
 _SYSTEM: Message = {"role": "system", "content": "probe_system"}
@@ -88,7 +88,7 @@ def described(tool: Tool) -> dict[str, Any]:
 
 
 def complaint(render: Render) -> str | None:
-    """Why a template cannot render even a question; None where it can."""
+    """Why a template cannot render a single question; None if it can."""
     try:
         text = render({"messages": [_ASK]})
     except TemplateRefused as exc:
@@ -99,7 +99,7 @@ def complaint(render: Render) -> str | None:
 
 
 def probed(render: Render, template: str) -> TemplateAbilities:
-    """What a template can. Raises: Unavailable."""
+    """The abilities of a template. Raises: Unavailable."""
     return _Probe(render, template).abilities()
 
 

@@ -1,6 +1,6 @@
-"""What a worker and its template process say to each other: MessagePack behind a length.
+"""The messages between a worker and its template process: MessagePack after a length.
 
-Apart from `template` because a worker has no use for Jinja2, which costs 4 MB and 35 ms.
+Separate from `template_process`, because a worker does not need Jinja2, which costs 4 MB and 35 ms.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class RenderRequest(msgspec.Struct, frozen=True):
 
 
 class RenderAnswer(msgspec.Struct, frozen=True):
-    """Either the prompt, or why the template refused or failed. An empty one says that the process has
-    started, and of each request that it is taken and the template runs now."""
+    """The prompt, or why the template refused or failed. An empty answer reports that the process has
+    started, and for each request that it was accepted and the template runs."""
 
     text: str | None = None
     error: str | None = None

@@ -1,4 +1,4 @@
-"""The parent's side of the process that runs a model's chat template."""
+"""The worker's side of the process that runs a model's chat template."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 MAX_PROMPT_BYTES = 16 << 20
 START_TIMEOUT_S = 20.0
-# How often `beat` is called while the process is waited for.
+# How often `beat` is called during a wait for the process.
 BEAT_S = 0.5
 
 
@@ -28,7 +28,7 @@ class _NoAnswer(Exception):
 
 
 class TemplateRefused(TemplateFailed):
-    """The template itself raised an error; `reason` has its words."""
+    """The template itself raised an error; `reason` is its message."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -39,8 +39,8 @@ class TemplateRefused(TemplateFailed):
 
 
 class TemplateHost:
-    """Starts the process, asks it, and replaces one that does not answer. One thread; `close()` may be
-    called twice. `beat` is called now and then during a wait: every wait here ends by itself."""
+    """Starts the process, sends it requests, and replaces it when it does not answer. Used by one thread;
+    `close()` may be called twice. `beat` is called during waits, each of which has a deadline."""
 
     def __init__(
         self, template: str, timeout_s: float, beat: Callable[[], None] = lambda: None
@@ -64,20 +64,20 @@ class TemplateHost:
         return process.pid if process is not None else None
 
     def rss_bytes(self) -> int:
-        """Resident memory of the process, 0 without one. Any thread may ask."""
+        """Resident memory of the process, 0 without one. Any thread may call it."""
         process = self._process
         return process.rss_bytes() if process is not None else 0
 
     def replace_template(self, template: str) -> None:
-        """Render by another template from now on."""
+        """Render with another template from now on."""
         self._template = template
         self._is_warm = False
 
     def render(self, variables: dict[str, Any]) -> str:
-        """The prompt.
+        """The rendered prompt.
 
-        A process that does not take the request is replaced, once. Raises: TemplateFailed when the
-        template refuses, fails or takes too long; Unavailable when the new process is no better.
+        A process that does not accept the request is replaced once. Raises: TemplateFailed when the template
+        refuses, fails or takes too long; Unavailable when the new process does not accept it either.
         """
         try:
             answer = self._asked(variables)
@@ -96,21 +96,19 @@ class TemplateHost:
         return answer.text or ""
 
     def _asked(self, variables: dict[str, Any]) -> RenderAnswer:
-        """Raises: TemplateFailed; _Silent for a process that does not even take the request."""
+        """Raises: TemplateFailed; _NoAnswer for a process that does not accept the request."""
         if self._process is None or self._process.poll() is not None:
             self.start()
         try:
             if not self._is_greeted:
-                # The start of an interpreter is not the template's fault: it has a clock of its own.
+                # The start of the process has a deadline of its own, which does not count for the template.
                 self._read(START_TIMEOUT_S)
                 self._is_greeted = True
             self._write(
                 framed(RenderRequest(None if self._is_warm else self._template, variables)),
                 time.monotonic() + self._timeout_s,
             )
-            self._read(
-                self._timeout_s
-            )  # the request is taken: from here on it is the template's time
+            self._read(self._timeout_s)  # the request was accepted: the template's time starts
         except _NoAnswer:
             self.close()
             raise
@@ -164,7 +162,7 @@ class TemplateHost:
         return bytes(data)
 
     def _wait(self, deadline: float, *, read: int | None = None, write: int | None = None) -> None:
-        """Until a pipe is ready. Raises: _Silent at the deadline."""
+        """Wait until a pipe is ready. Raises: _NoAnswer at the deadline."""
         reads, writes = ([fd] if fd is not None else [] for fd in (read, write))
         while True:
             self._beat()

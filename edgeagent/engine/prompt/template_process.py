@@ -1,8 +1,8 @@
 """The process that runs a model's chat template, one that `fork_server` forks.
 
-A template is a program that came with somebody's weights. It runs in Jinja2's sandbox, in a process
-of its own that has little memory, no sockets, no files, no model and nobody else's words; it is ended
-when the deadline passes. Requests and answers are MessagePack frames on standard input and output.
+A template is a program from the author of the weights. It runs in Jinja2's sandbox, in a process of its own
+with little memory and without sockets, files, the model or texts of other requests; the process is killed at
+the deadline. Requests and answers are MessagePack frames on standard input and output.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
 
 
 def warm_up() -> None:
-    """Load what rendering and failing load when they first happen: too late without files."""
+    """Import what Jinja2 imports at the first rendering and the first error, while files can be read."""
     env = environment()
     env.from_string(
         "{{ [1] | tojson }}{{ [1] | pprint }}{{ '<b>&amp;' | striptags }}{{ lipsum(1) }}"
@@ -81,7 +81,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
     env = environment()
     compiled: jinja2.Template | None = None
     decode = msgspec.msgpack.Decoder(RenderRequest).decode
-    write_frame(sink, RenderAnswer())  # imports are done: deadlines may begin
+    write_frame(sink, RenderAnswer())  # the imports are done: deadlines may start
     while len(head := source.read(LENGTH.size)) == LENGTH.size:
         request = decode(source.read(LENGTH.unpack(head)[0]))
         write_frame(sink, RenderAnswer())
@@ -95,7 +95,7 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
         except MemoryError:
             compiled = None
             answer = RenderAnswer(error="it needs more memory than a template may have")
-        except Exception as exc:  # a template can raise whatever it likes
+        except Exception as exc:  # a template can raise anything
             answer = RenderAnswer(error=_told(exc))
         write_frame(sink, answer)
 
@@ -105,5 +105,5 @@ def main(parent: int) -> None:
     confinement.enter(
         may_import=False, oom_score_adj=None, address_space_bytes=ADDRESS_SPACE_BYTES, parent=parent
     )
-    with contextlib.suppress(BrokenPipeError):  # the parent has gone: there is nobody to tell
+    with contextlib.suppress(BrokenPipeError):  # the parent process has ended
         serve(source, sink)

@@ -1,4 +1,4 @@
-"""A chat template that somebody gives, tried before anything is done with it."""
+"""Tests a chat template before it is installed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ TIMEOUT_S = 5.0
 
 
 def check_template(text: str, name: str) -> None:
-    """Render a question with it, in the process that templates run in.
+    """Render a question with the template, in a template process.
 
-    Raises: InstallFailed with what is wrong with it, and its line where that is known.
+    Raises: InstallFailed with the reason, and the line of the template if it is known.
     """
     host = TemplateHost(text, TIMEOUT_S)
     try:

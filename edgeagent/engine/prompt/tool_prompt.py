@@ -1,4 +1,4 @@
-"""How a model is told of a dialogue: as its template can show it, and in words where that cannot."""
+"""Adapts a dialogue with tools to a template: what the template cannot show is put into words."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from edgeagent.engine.prompt.turn_merging import adapted
 from edgeagent.engine.tool_syntax.family import Family
 from edgeagent.types.tools import Tool, ToolUse
 
-# Behind a last result, for models that were never taught to call: SmolLM2-135M made the call again in 7 of
-# 8 dialogues without it.
+# Put after the last result for models that were not trained to call: without it SmolLM2-135M repeated the
+# call in 7 of 8 dialogues.
 ANSWER_NOW = "\n\nSay in words what this result means for my question."
 
 
 def variables(
     messages: list[Message], use: ToolUse | None, abilities: TemplateAbilities
 ) -> dict[str, Any]:
-    """What a template is told: messages, and tools where it can show them."""
+    """The messages and, if the template can show them, the tools that it gets."""
     had_result = bool(messages) and messages[-1]["role"] == "tool"
     if any(map(is_about_calls, messages)):
         if abilities.has_calls:
@@ -45,8 +45,8 @@ def variables(
 
 
 def plainest(abilities: TemplateAbilities) -> TemplateAbilities:
-    """Those of a template that shows users and assistants in turn and nothing else, for a dialogue that
-    it has refused as it was."""
+    """The messages with users and assistants in turn and nothing else, for a template that has refused the
+    dialogue as it was."""
     return replace(
         abilities,
         has_calls=False,
@@ -58,7 +58,7 @@ def plainest(abilities: TemplateAbilities) -> TemplateAbilities:
 
 
 def tool_prompt(tools: list[Tool], use: ToolUse, family: Family) -> str:
-    """What a model is told that was never taught to call, in few words: small models read few."""
+    """The instruction for a model that was not trained to call. It is short, for small models."""
     lines = ["You can call these functions:"]
     for tool in tools:
         told: dict[str, Any] = {"name": tool.name}
@@ -78,7 +78,7 @@ def tool_prompt(tools: list[Tool], use: ToolUse, family: Family) -> str:
 
 
 def _with_system(messages: list[Message], prompt: str) -> list[Message]:
-    """The prompt at the end of the first system message, which may be a new one."""
+    """The messages with the instruction at the end of the first system message, which may be new."""
     first = messages[0]
     if first["role"] == "system":
         return [first | {"content": f"{first['content']}\n\n{prompt}"}, *messages[1:]]

@@ -1,7 +1,7 @@
-"""Leaving out the oldest turns of a conversation until it fits. Pure.
+"""Omits the oldest turns of a conversation until it fits. Pure.
 
-A turn begins with what a user says and goes on to where one says something again, calls and their results
-included, so that no result is left without its call.
+A turn begins with a message of a user and ends before the next one. It includes calls and their results, so
+that no result is left without its call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Message = dict[str, Any]
 
 
 def turns_of(messages: Sequence[Message]) -> list[int]:
-    """Where each turn begins, by index. What stands before the first belongs to it."""
+    """The index at which each turn begins. Messages before the first turn belong to it."""
     return [
         index
         for index, message in enumerate(messages)
@@ -23,8 +23,8 @@ def turns_of(messages: Sequence[Message]) -> list[int]:
 
 
 def without_oldest(messages: Sequence[Message], n_turns: int) -> list[Message]:
-    """The messages without the first `n_turns` turns. System messages stay, whatever they stand in, and
-    so does the last turn."""
+    """The messages without the first `n_turns` turns. System messages in any turn and the last turn are
+    kept."""
     starts = turns_of(messages)
     n_turns = min(n_turns, len(starts) - 1)
     if n_turns <= 0:
@@ -34,7 +34,7 @@ def without_oldest(messages: Sequence[Message], n_turns: int) -> list[Message]:
 
 
 def fewest_dropped(n_turns: int, fits: Callable[[int], bool]) -> int:
-    """The smallest number of turns to leave out with which the rest `fits`, of those that may go; all of
-    these where nothing fits. Asks about log2(n_turns) times."""
+    """The smallest number of turns to omit so that the rest `fits`; if nothing fits, all that may be omitted.
+    Calls `fits` about log2(n_turns) times."""
     n_most = max(0, n_turns - 1)
     return min(n_most, bisect_left(range(n_most + 1), True, key=fits))

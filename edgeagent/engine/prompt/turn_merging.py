@@ -1,15 +1,15 @@
-"""A dialogue as a template can take it: systems folded into a user's turn, neighbours of one role joined."""
+"""Merges messages for a template: system messages into turns of users, neighbours of one role into one."""
 
 from __future__ import annotations
 
 from edgeagent.engine.prompt.template_abilities import Message, TemplateAbilities
 
-# What a user says where a template wants a user to begin and an assistant did.
+# The first message if a template requires that a user begins and an assistant did.
 BEGINNING = "."
 
 
 def adapted(messages: list[Message], abilities: TemplateAbilities) -> list[Message]:
-    """The messages in the same order, with nothing of what they say left out."""
+    """The messages in a form that the template accepts, in the same order, with all of their text."""
     messages = _with_systems(messages, abilities)
     if not abilities.has_neighbours:
         messages = _joined(messages, abilities)
@@ -19,8 +19,8 @@ def adapted(messages: list[Message], abilities: TemplateAbilities) -> list[Messa
 
 
 def _with_systems(messages: list[Message], abilities: TemplateAbilities) -> list[Message]:
-    """System messages where the template shows them: each, the first, or none. Others go into the system
-    message before them or the user's turn after them."""
+    """Keep the system messages that the template shows: each, the first, or none. Others are merged into the
+    system message before them or the user's turn after them."""
     if not abilities.has_lone_system and all(m["role"] == "system" for m in messages):
         return [{"role": "user", "content": _text(*(m["content"] for m in messages))}]
     if abilities.has_system and abilities.has_late_system:
@@ -46,7 +46,7 @@ def _with_systems(messages: list[Message], abilities: TemplateAbilities) -> list
 
 
 def _joined(messages: list[Message], abilities: TemplateAbilities) -> list[Message]:
-    """Neighbours of one role as one message. A call stays with what was said before it."""
+    """Merge neighbours of one role. A call stays with the text before it."""
     out: list[Message] = []
     for message in messages:
         last = out[-1] if out else None

@@ -1,5 +1,6 @@
-"""Checks of whole answers and calls against their schemas: a second opinion that shares no code with what
-held them to it. The only home of jsonschema_rs, which is imported when the first schema comes.
+"""Checks complete answers and calls against their schemas, independently of the grammar that made them.
+
+Only this module uses jsonschema_rs, which is imported with the first schema.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ def validator_of(schema: dict[str, Any]) -> Any:
 
 
 def _finite(text: str) -> float:
-    """1e999 is a number too, only none that a float can be."""
+    """A number for JSON that no float can hold, like 1e999."""
     return max(-sys.float_info.max, min(sys.float_info.max, float(text)))
 
 
 class AnswerCheck:
-    """What one answer, or the arguments of one tool, must satisfy. Shared by answers; any one thread at a
-    time. `tool` is None for the answer itself; `notes` say what could not even be checked."""
+    """The check of one schema, shared by answers; used by one thread at a time. `tool` is None for the schema
+    of the answer itself; `notes` say what could not be checked."""
 
     def __init__(self, found: schemas.BoundedSchema, tool: str | None) -> None:
         self._tool = tool
@@ -95,8 +96,8 @@ class AnswerCheck:
         return SchemaNote(self._tool, *note)
 
     def of(self, text: str) -> list[SchemaNote]:
-        """What of the schema a whole text lacks that it was not held to. Raises: SchemaViolated for what
-        it was held to."""
+        """Notes on what of the schema a complete text does not satisfy and was not held to. Raises:
+        SchemaViolated for what it was held to."""
         try:
             value = json.loads(text, parse_float=_finite)
             is_valid = self._hard is None or self._hard.is_valid(value)

@@ -1,6 +1,6 @@
-"""A grammar over single bytes, beside the one over a model's tokens: what ways out are looked for in.
+"""A copy of an answer's grammar over single bytes, in which the shortest end of the answer is searched.
 
-It follows the text of its answer when it is asked, and knows special tokens by their names.
+It reads the text of the answer only when an end is searched, and special tokens by their names.
 """
 
 from __future__ import annotations
@@ -14,23 +14,22 @@ from edgeagent.engine.structured.shortest_completion import JsonPosition, Search
 
 
 class Effort(NamedTuple):
-    """How much is done for one way out, in slices. A state takes 50 us (EPYC Zen 5); few ways out need more
-    than 50."""
+    """The bounds of one search. A state takes 50 us (EPYC Zen 5); few searches need more than 50 states."""
 
     n_states: int
     timeout_s: float
 
 
-# Of a drawn token, which may be tried again behind the next one.
+# After a drawn token: the search can be repeated after the next one.
 TRY = Effort(400, 0.1)
-# Behind the last token, where the answer would be cut.
+# After the last token, where the answer would be cut.
 LAST_TRY = Effort(20_000, 3)
 MAX_BYTES = 16_384
 BYTES_AT_ONCE = 128  # 1 ms, in long answers
 
 
 class AnswerBytes:
-    """One answer's. One thread at a time."""
+    """Where one answer is in the byte grammar. Used by one thread at a time."""
 
     def __init__(self, closing: ClosingGrammar) -> None:
         self._closing = closing
@@ -42,14 +41,14 @@ class AnswerBytes:
         self._place = JsonPosition()
         self._text = bytearray()
         self._unread = bytearray(unread)
-        self._ways: dict[bytes, bytes] = {}  # out, behind more of the answer
+        self._ways: dict[bytes, bytes] = {}  # known ends, by the text between the answer and them
 
     def hear(self, said: bytes) -> None:
-        """More of the answer, which is followed when a way out is looked for."""
+        """Add text of the answer, which is read when an end is searched."""
         self._unread += said
 
     def way_out(self, more: bytes, effort: Effort) -> Sliced[bytes | None]:
-        """The shortest found that ends the answer after `more` of it."""
+        """The shortest end that was found for the answer followed by `more`."""
         if not (yield from self._follow()):
             return None
         if more not in self._ways:
@@ -60,10 +59,10 @@ class AnswerBytes:
         return self._ways[more]
 
     def _follow(self) -> Sliced[bool]:
-        """Go on to where the answer is. False where the grammar does not allow it."""
+        """Read the text that was added. False if the grammar does not allow it."""
         if self._is_lost:
             return False
-        if self._matcher.is_error():  # a bound was reached beside the answer's own way
+        if self._matcher.is_error():  # a bound of the matcher was reached during a search
             self._begin(bytes(self._text + self._unread))
         said = bytes(self._unread)
         if not said:
@@ -81,7 +80,7 @@ class AnswerBytes:
         return True
 
     def _keep_ways(self, said: bytes) -> None:
-        """What is on the way out that is known is on it still."""
+        """Keep the known ends that begin with the new text."""
         ways = [more + way for more, way in self._ways.items() if said.startswith(more)]
         self._ways.clear()
         for way in ways:
@@ -102,7 +101,7 @@ class AnswerBytes:
 
 @dataclass(eq=False)
 class ClosingGrammar:
-    """How the answers of one grammar are closed; shared by them."""
+    """The byte grammar of one form, shared by its answers. `growth`: see `JsonCompletion`."""
 
     matcher: Any
     examples: list[bytes]
@@ -113,6 +112,6 @@ class ClosingGrammar:
 
 
 def closing_of(matcher: Any, schemas: list[dict[str, Any]]) -> ClosingGrammar:
-    """How answers by some schemas are closed. `matcher` is their grammar's over bytes, at its beginning."""
+    """The byte grammar of some schemas. `matcher` is at the beginning of their grammar over bytes."""
     texts = [text for schema in schemas for text in examples(schema)]
     return ClosingGrammar(matcher, suffixes(texts), max(map(most_to_close, schemas)))

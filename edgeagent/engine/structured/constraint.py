@@ -1,4 +1,4 @@
-"""A compiled form, and where one answer is in it: which tokens may come next, which must, and how it ends."""
+"""A compiled grammar, and the state of one answer in it: allowed and forced tokens, and how it can end."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from edgeagent.engine.structured.byte_grammar import ClosingGrammar, Effort
 from edgeagent.errors import SchemaUnsatisfiable, SchemaViolated
 from edgeagent.types.answer import SchemaNote
 
-# A vocabulary of no more tokens has bytes alone.
+# A vocabulary of this size or less has single bytes only.
 SINGLE_BYTES = 512
-# Of what closes an answer, names of keys included; fewer than a text has.
+# In the end of an answer, names of keys included; less than in ordinary text.
 BYTES_A_TOKEN = 2
 
 
 @dataclass(eq=False)
 class Grammar:
-    """A compiled form, shared by the answers that must have it. `is_spoiled` once one of them could
-    not go on: its bounds may be used up for all of them. `checks` are those of calls, by tool; `notes` say
-    what answers are not held to."""
+    """A compiled form, shared by its answers. `is_spoiled` is set when an answer could not go on, because the
+    bounds of the grammar may be used up for all of them. `checks` are the checks of calls, by tool; `notes`
+    say what answers are not held to."""
 
     matcher: Any
     answer_check: AnswerCheck | None
@@ -38,12 +38,12 @@ class Grammar:
 
     @property
     def growth(self) -> int:
-        """How many tokens one token may add to what must yet be said."""
+        """How many tokens one token may add to the end of an answer."""
         n_bytes = self.closing.growth if self.closing is not None else 0
         return n_bytes if self.tokenizer.vocab_size <= SINGLE_BYTES else n_bytes // BYTES_A_TOKEN
 
     def bytes_of(self, token: int) -> bytes:
-        """What a token is in the text of an answer, a marker its name."""
+        """The bytes of a token in the text of an answer; the name of a marker."""
         names = {found: name for name, found in self.markers.items()}
         if token in names:
             return names[token].encode()
@@ -55,7 +55,7 @@ class Grammar:
         return found
 
     def spelled(self, text: str) -> list[int]:
-        """Tokens that add up to a text, a marker by its own."""
+        """Tokens that add up to a text. Markers become their special tokens."""
         parts = [text]
         if self.markers:
             parts = re.split("(" + "|".join(map(re.escape, self.markers)) + ")", text)
@@ -69,11 +69,11 @@ class Grammar:
 
 
 class Constraint:
-    """Where one answer is in its grammar. Made by intake, used by the engine thread.
+    """The state of one answer in its grammar. Made by intake, used by the engine thread.
 
-    `opening` are the tokens that it must begin with, none where it will `begin` later; `n_tokens` counts
-    what was accepted, those too. `notes` say what of its schemas the answer is not held to, and what of
-    that it lacks.
+    `opening` are the tokens that the answer must begin with; it is empty if the grammar will `begin` later.
+    `n_tokens` counts accepted tokens, including those. `notes` say what of its schemas the answer is not held
+    to, and what of that it does not satisfy.
     """
 
     def __init__(self, grammar: Grammar, *, is_later: bool = False) -> None:
@@ -85,8 +85,8 @@ class Constraint:
         self.opening: list[int] = [] if is_later else self._forced()
 
     def begin(self, head: str, rest: str) -> bool:
-        """Take over behind what was written: its opening, then the rest of the last token. False where
-        the grammar takes the opening alone."""
+        """Take over after the opening `head` and the `rest` of the last token. False if the grammar accepts
+        only the opening."""
         if not self._matcher.consume_tokens(self.spelled(head)):
             raise self._stuck(self._matcher.get_error())
         if self._twin is not None:
@@ -100,12 +100,12 @@ class Constraint:
         return True
 
     def go_on(self, n_tokens: int) -> list[int]:
-        """The tokens that must follow, after the `n_tokens` that the answer has."""
+        """The forced tokens after the `n_tokens` that the answer has."""
         self.n_tokens = n_tokens
         return [] if self._matcher.is_stopped() else self._forced()
 
     def spelled(self, text: str) -> list[int]:
-        """Tokens that add up to a text, a marker by its own."""
+        """Tokens that add up to a text. Markers become their special tokens."""
         return self._grammar.spelled(text)
 
     @property
@@ -114,12 +114,12 @@ class Constraint:
 
     @property
     def is_complete(self) -> bool:
-        """Nothing may follow."""
+        """Whether nothing may follow."""
         return bool(self._matcher.is_stopped()) and not self._matcher.is_error()
 
     def allowed(self) -> bytes:
-        """The tokens that may come next, one bit each, lowest bit first; the end among them when the
-        answer is whole. Raises: SchemaUnsatisfiable where there is none."""
+        """The tokens that may come next, one bit each, lowest bit first, with the end token if the answer is
+        complete. Raises: SchemaUnsatisfiable if there are none."""
         mask: bytes = self._matcher.compute_bitmask()
         if self._matcher.is_error():
             raise self._stuck(self._matcher.get_error())
@@ -128,7 +128,7 @@ class Constraint:
         return mask
 
     def accept(self, token: int) -> list[int]:
-        """Go on with an allowed token. Returns the tokens that must follow it, already accepted."""
+        """Accept an allowed token. Returns the forced tokens after it, which are accepted too."""
         self.n_tokens += 1
         if not self._matcher.consume_token(token):
             raise self._stuck(self._matcher.get_error())
@@ -136,21 +136,21 @@ class Constraint:
         return [] if self._matcher.is_stopped() else self._forced()
 
     def way_out(self, token: int | None, effort: Effort | None = None) -> Sliced[list[int] | None]:
-        """The tokens that would end the answer, after `token` if one is given; None where they are not
-        found with that much `effort`, of one try if none is given."""
+        """The tokens that would end the answer, after `token` if one is given. None if they are not found
+        within the bounds of `effort`."""
         if self._twin is None:
             return None
         more = self._grammar.bytes_of(token) if token is not None else b""
         text = yield from self._twin.way_out(more, effort or byte_grammar.TRY)
         if text is None:
             return None
-        # A character that is half written is ended by single bytes.
+        # An incomplete character is completed by single bytes.
         n_torn = next((i for i, byte in enumerate(text) if byte & 0xC0 != 0x80), len(text))
         torn = [token for byte in text[:n_torn] for token in self._grammar.byte_tokens(byte)]
         return torn + self._grammar.spelled(text[n_torn:].decode("utf-8", "replace"))
 
     def _forced(self) -> list[int]:
-        """Llguidance leaves away last tokens that might be spelled otherwise with what follows."""
+        """The forced tokens. Llguidance omits last tokens that the following text could change."""
         tokens: list[int] = self._matcher.compute_ff_tokens()
         if tokens and not self._matcher.consume_tokens(tokens):
             raise self._stuck(self._matcher.get_error())
@@ -163,12 +163,12 @@ class Constraint:
             self._twin.hear(b"".join(map(self._grammar.bytes_of, tokens)))
 
     def check(self, text: str) -> None:
-        """The whole answer against the schema. Raises: SchemaViolated."""
+        """Check the complete answer against the schema. Raises: SchemaViolated."""
         if self._grammar.answer_check is not None:
             self.notes += self._grammar.answer_check.of(text)
 
     def check_call(self, name: str, arguments: str) -> None:
-        """A whole call against its tool's schema. Raises: SchemaViolated."""
+        """Check a complete call against the schema of its tool. Raises: SchemaViolated."""
         if name not in self._grammar.checks:
             raise SchemaViolated(
                 f"The answer calls {name[:80]!r}, which is none of the tools: send the request again."

@@ -1,7 +1,7 @@
-"""Answers that must have a form: JSON by a schema, a regular expression, a Lark grammar.
+"""Makes grammars of forms: a JSON schema, a regular expression, a Lark grammar.
 
-The only home of llguidance, which turns a grammar and a vocabulary into masks of the tokens that may
-come next. It is imported when the first such request comes.
+Only this module uses llguidance, which computes masks of the tokens that may come next. It is imported with
+the first such request.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from edgeagent.types.answer import SchemaNote
 from edgeagent.types.generation import Form
 
 PARAM = schemas.PARAM
-# No white space between tokens, as OpenAI writes it: fewer tokens, and most of them are forced. A
-# small model that may put blanks there now and then puts nothing else.
+# No white space between tokens, as in OpenAI's answers: fewer tokens, most of them forced. A small model that
+# may write white space there sometimes writes nothing else.
 JSON_STYLE = {
     "whitespace_flexible": False,
     "item_separator": ",",
@@ -49,7 +49,7 @@ LIMITS = {
 }
 
 
-# Bytes that are forced from the beginning on; what goes on for longer may have no end.
+# The most bytes that may be forced at the beginning; a longer text may have no end.
 MAX_FORCED = 20_000
 
 
@@ -110,7 +110,7 @@ class Source(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it may be compiled without a trial in a process of its own."""
+        """Whether it may be compiled without a test in a helper process."""
         if self.checked is None and not self.tools:
             return False
         return all(found.is_plain for found in self._schemas())
@@ -119,7 +119,7 @@ class Source(NamedTuple):
         return [*self.tools.values(), *([self.checked] if self.checked is not None else [])]
 
     def closing(self) -> ClosingGrammar | None:
-        """How its answers are closed whose tokens run out; None where they are no JSON."""
+        """The grammar by which answers are completed whose tokens run out; None if they are not JSON."""
         found = [checked.narrowed for checked in self._schemas()]
         if not found:
             return None
@@ -131,7 +131,7 @@ class Source(NamedTuple):
         return None if matcher.is_error() else closing_of(matcher, found)
 
     def trial(self) -> str:
-        """What is to be tried: without special tokens, which belong to one vocabulary."""
+        """The grammar for the test: without special tokens, which belong to one vocabulary."""
         if not self.tools:
             return self.grammar
         grammars = [
@@ -143,7 +143,7 @@ class Source(NamedTuple):
         return "\n".join([f"start: {names}", *grammars])
 
     def complaint(self, message: str) -> EdgeAgentError:
-        """A refusal of the whole as an error of ours, with the name of the tool that is at fault."""
+        """A refusal by llguidance as a typed error, with the name of the tool at fault."""
         if self.tools:
             for name, found in self.tools.items():
                 if said := tried(json_grammar(found)):
@@ -195,7 +195,7 @@ def json_grammar(checked: schemas.BoundedSchema) -> str:
 
 
 def complaint(message: str, checked: schemas.BoundedSchema | None) -> EdgeAgentError:
-    """llguidance's refusal of a grammar as an error of ours."""
+    """A refusal by llguidance as a typed error."""
     brief = " ".join(message.replace("<non-verbose/>", "").split())[:300].rstrip(". ")
     if message.startswith("Unsatisfiable"):
         return SchemaUnsatisfiable(f"No value can satisfy the schema: {brief}.", param=PARAM)
@@ -216,7 +216,7 @@ def complaint(message: str, checked: schemas.BoundedSchema | None) -> EdgeAgentE
 
 
 def compile_source(source: Source, tokenizer: Any) -> Grammar:
-    """Masks for one vocabulary, tried once. Raises: InvalidParameter, SchemaUnsatisfiable."""
+    """Compile a grammar for one vocabulary and test it. Raises: InvalidParameter, SchemaUnsatisfiable."""
     from llguidance import LLMatcher, LLParserLimits
 
     started = time.perf_counter()
@@ -231,7 +231,7 @@ def compile_source(source: Source, tokenizer: Any) -> Grammar:
         notes += check.notes
     grammar = Grammar(matcher, answer_check, call_checks, notes, tokenizer, source.markers)
     grammar.closing = source.closing()
-    constraint = Constraint(grammar)  # what fails at once fails before it is queued
+    constraint = Constraint(grammar)  # a grammar that fails at once fails before it is queued
     if not constraint.is_complete:
         constraint.allowed()
     grammar.compile_ms = 1e3 * (time.perf_counter() - started)
@@ -239,7 +239,7 @@ def compile_source(source: Source, tokenizer: Any) -> Grammar:
 
 
 def tried(grammar: str) -> str:
-    """What is wrong with a grammar, on a vocabulary of bytes; empty when nothing is."""
+    """Why a grammar is refused for a vocabulary of bytes; an empty string if it is not."""
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
     tokenizer = LLTokenizer("byte", slices=[])

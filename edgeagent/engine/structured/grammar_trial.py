@@ -1,7 +1,7 @@
-"""A process that compiles one grammar to see whether it can, one that `fork_server` forks.
+"""The helper process that compiles one grammar as a test.
 
-It says "ready", reads a grammar from standard input to its end, and writes what is wrong with it, or
-nothing. It has little memory, and its parent ends it when the deadline passes.
+It writes "ready", reads a grammar from standard input, and writes why the grammar was refused, or nothing. It
+has little memory, and the worker kills it at the deadline.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ADDRESS_SPACE_BYTES = 512 << 20
 
 def main(parent: int) -> None:
     confinement.enter(oom_score_adj=None, address_space_bytes=ADDRESS_SPACE_BYTES, parent=parent)
-    tried("start: /a/")  # imports are done: the deadline may begin
+    tried("start: /a/")  # the imports are done: the deadline may start
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdout.write(tried(sys.stdin.read()))

@@ -1,13 +1,12 @@
-"""A whole JSON text for an answer whose tokens run out, instead of one that is cut.
+"""Completes the JSON of an answer whose tokens run out, instead of cutting it.
 
-    room left:   |------- free -------|-- each token is tried --|- way out -|
+    room left:   |------- free -------|-- each token is tried --|-- end --|
                                                                 ^ taken here
 
-The way out is the shortest that the grammar has (`completion`). While there is room nothing is looked at;
-near the end each drawn token is tried first, and one behind which no way out would fit gives way to that
-before it. Where none fits, since even the shortest answer has more tokens than it may, the one is taken that
-is over first, and the answer has more tokens than it should: it is valid all the same, and none of them is
-computed. It ends with `length`, since the model had more to say.
+The end is the shortest that the grammar allows (`shortest_completion`). While there is room, nothing is
+searched. Near the bound each drawn token is tried first; a token after which no end would fit is replaced by
+the end before it. If even the shortest end does not fit, it is taken all the same: the answer then is valid
+JSON with more tokens than `max_tokens`, none of which is computed. It ends with `length`.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from edgeagent.engine.batching.time_slices import Sliced
 
 
 class Closable(Protocol):
-    """What an ending asks of a constraint."""
+    """What is needed of a constraint."""
 
     def way_out(self, token: int | None) -> Sliced[list[int] | None]: ...
 
 
 class JsonCompletion:
-    """When one answer must be closed. Engine thread only.
+    """Decides when one answer must be completed. Engine thread only.
 
-    `growth` is how many tokens one token may add to the way out.
+    `growth` is how many tokens one token may add to the end.
     """
 
     def __init__(self, max_new: int, growth: int = 16) -> None:
@@ -34,8 +33,8 @@ class JsonCompletion:
         self._look_at = max_new
 
     def instead(self, held: Closable, token: int, room: int) -> Sliced[list[int] | None]:
-        """What to say instead of a drawn token, and be done; None: it may stay. `room` counts the tokens that
-        the answer may still have, that one included."""
+        """The tokens that end the answer instead of a drawn token; None if the token may stay. `room` is the
+        number of tokens that the answer may still have, including the drawn one."""
         if room > self._look_at:
             return None
         after = yield from held.way_out(token)
@@ -45,7 +44,7 @@ class JsonCompletion:
             return None
         now = yield from held.way_out(None)
         if now is None or (after is not None and len(after) < len(now)):
-            return None  # what was drawn leads nearer to the end
+            return None  # the drawn token leads nearer to the end
         if after is None and len(now) + self._growth < room:
-            return None  # it was not found in time, and there is time yet
+            return None  # no end was found in time, and there is room to search again
         return now

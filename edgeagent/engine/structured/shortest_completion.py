@@ -1,12 +1,11 @@
-"""The shortest way that a grammar lets a text end: a search over the bytes that may come next.
+"""Finds the shortest text that ends an answer in its grammar: a search over the bytes that may come next.
 
     best first:  f = bytes said + 6 for each bracket and text that is open
 
-A state is known by its place in the JSON and the bytes that it allows: of those with the same ones the first
-is followed. Where that leads nowhere, they are told apart by their lengths too. Where only one byte may come
-it is taken. Few bytes are tried of each state at first (what closes, a digit, a letter), others when those
-lead nowhere. Patterns bring examples of what they match, whole and from any of their characters on, since
-within one a state does not show by what it allows.
+States with the same position in the JSON and the same allowed bytes count as equal, and only the first is
+followed. If that fails, lengths distinguish them too. A forced byte is taken at once. Of each state a few
+bytes are tried first (closing ones, a digit, a letter), others if those fail. For patterns there are example
+texts, tried from each of their characters on: the allowed bytes do not show the position in a pattern.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ OPEN_COST = 6
 STEP_COST, STAY_COST = 0.2, 5.0
 # Of a byte that has no alternative: a long name that must come says nothing against the steps before it.
 FORCED_COST = 0.02
-# What is tried of a state, and at which cost: the bytes ranked from the first number to the second.
+# Which bytes of a state are tried at which cost: those ranked from the first number to the second.
 EXAMPLES = 1
 BATCHES = ((0, 0, 6), (8, 0, 0), (24, 6, 24), (96, 24, 256))
-# How many states are looked at before lengths are told apart.
+# After this many states, lengths distinguish states.
 ROUGH_STATES = 8000
-END = 256  # ids from here on are no bytes
+END = 256  # ids from here on are not bytes
 QUOTE, BRACKETS, COMMA = frozenset(b'"'), frozenset(b"}]"), frozenset(b",")
 STRUCTURE = b'{}[],:"'
 _IN_TEXT = b'"0a -:.1/@TPSDMZA_b+'
@@ -50,9 +49,9 @@ _RANKS = {True: _ranks(_IN_TEXT), False: _ranks(_OUTSIDE)}
 
 
 class JsonPosition(NamedTuple):
-    """Where in JSON a text is: how many brackets are open, whether within a text or behind a backslash, how
-    many commas came, and how many bytes its last text or number has: a list that needs five items does not
-    show by what it allows how many it has, nor does a text that needs ten characters."""
+    """A position in JSON: open brackets, whether in a string or after a backslash, the number of commas, and
+    the bytes of the last string or number. The allowed bytes do not show how many items a list has that needs
+    five, or how many characters a string has that needs ten."""
 
     n_open: int = 0
     is_text: bool = False
@@ -101,10 +100,9 @@ class _State(NamedTuple):
 
 
 class Search:
-    """One search, on a matcher over bytes that is moved about and is back where it was at the end. Any one
-    thread.
+    """One search, on a matcher over bytes that is moved and returned to its state. Used by one thread.
 
-    `examples` are texts for patterns, as bytes within a JSON text.
+    `examples` are texts for patterns, as bytes within a JSON string.
     """
 
     def __init__(self, matcher: Any, place: JsonPosition, examples: Sequence[bytes] = ()) -> None:
@@ -124,8 +122,8 @@ class Search:
         self._push(self._root, 0)
 
     def run(self, n_states: int, most: int, timeout_s: float) -> Sliced[bytes | None]:
-        """The way out, of at most `most` bytes; None where it is not found among `n_states`, or within
-        `timeout_s` of work."""
+        """The end, of at most `most` bytes; None if it is not found within `n_states` or `timeout_s` of
+        work."""
         started, worked_s = time.monotonic(), 0.0
         found = None
         steps = self._steps(n_states, most)
@@ -150,7 +148,7 @@ class Search:
             _, _, batch, state = heapq.heappop(self._heap)
             self.n_states += 1
             if batch == 0 and state.key in self._done:
-                continue  # of two states that look alike the one that cost less came first
+                continue  # of two equal states the one with the lower cost comes first
             if not self._move(state.said):
                 return None
             if batch == 0:
@@ -167,7 +165,7 @@ class Search:
         return None
 
     def _move(self, to: bytes) -> bool:
-        """Put the matcher elsewhere. False where it broke."""
+        """Move the matcher to another state. False if it failed."""
         pairs = enumerate(zip(self._at, to, strict=False))
         n_common = next((n for n, (a, b) in pairs if a != b), min(len(self._at), len(to)))
         if n_back := len(self._at) - n_common:
@@ -178,7 +176,7 @@ class Search:
         return n_moved == len(more) and not self._matcher.is_error()
 
     def _spread(self, state: _State, batch: int) -> Sliced[None]:
-        """Go on with some of the bytes that may come, and come back for others later."""
+        """Follow some of the allowed bytes, and queue the state again for the others."""
         ranks = _RANKS[state.place.is_text]
         allowed = sorted(_allowed(self._matcher), key=ranks.__getitem__)
         closers = _closers(allowed, state.place)
@@ -195,7 +193,7 @@ class Search:
             self._push(state, batch + 1)
 
     def _go(self, state: _State, said: bytes, cost: float, *, is_forced: bool = False) -> None:
-        """Look at what comes of one step. The matcher is at the state before and after."""
+        """Queue the state after one step. The matcher is at the same state before and after."""
         matcher, n = self._matcher, len(said)
         n_moved = matcher.try_consume_tokens(list(said))
         mask = matcher.compute_bitmask() if n_moved == n else b""
@@ -221,7 +219,7 @@ class Search:
 
 
 def _closers(allowed: list[int], place: JsonPosition) -> frozenset[int]:
-    """Those of the bytes that end something: none where it must go on."""
+    """The bytes that close something; none if the value must go on."""
     if place.is_text:
         return QUOTE.intersection(allowed)
     return BRACKETS.intersection(allowed) or COMMA.intersection(allowed)

@@ -1,4 +1,4 @@
-"""The tools of a request as one grammar: each one's schema checked, and what is wrong named by its tool."""
+"""Makes one grammar of the tools of a request. Errors in a schema name its tool."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from edgeagent.types.tools import Tool, ToolUse
 
 PARAM = "tools"
 
-# Reading schemas takes 10 us a byte on one slow core, and nothing else is compiled meanwhile: 128 tools of
-# 20 kB each kept a worker silent for so long that it was taken for hung.
+# Reading schemas takes 10 us a byte on one slow core, and nothing else is compiled meanwhile: with 128 tools
+# of 20 kB each a worker was silent for so long that it was killed as hung.
 MAX_SCHEMAS_BYTES = 256 << 10
 
 
@@ -107,7 +107,7 @@ def checked_tool(tool: Tool, attempt: Attempt | None = None) -> schemas.BoundedS
 
 
 def _loosely_checked(parameters: dict[str, Any]) -> schemas.BoundedSchema:
-    """Whatever a schema says, the arguments of a call are an object."""
+    """The arguments of a call are an object, whatever a schema says."""
     found = loosened(schemas.parsed(json.dumps(parameters)))
     notes = list(found.notes)
     if not found.enforced.keys() & {"$ref", "anyOf", "allOf"} and "object" not in _types(found):
@@ -144,5 +144,5 @@ def arguments_schema(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_tool(error: EdgeAgentError, name: str) -> EdgeAgentError:
-    """What is wrong with a schema, with the name of its tool."""
+    """The error of a schema, with the name of its tool."""
     return type(error)(f"Tool {name!r}: {error.message}", param=PARAM)

@@ -1,4 +1,4 @@
-"""A bounded queue with a line for each key, served in turn: one key's many requests hold up only its own."""
+"""A bounded queue with a line for each key, served in turn, so that a key delays only its own requests."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Any thread may `put` and `get`. After `close()`, which may be called twice, `get` gives None.
+    """Any thread may `put` and `get`. After `close()`, which may be called twice, `get` returns None.
 
-    The bound is on all lines together. Where it is reached, a key whose line is shorter than the longest
-    takes the place of the newest in that one.
+    The bound applies to all lines together. When it is reached, a key whose line is shorter than the longest
+    takes the place of the newest item of the longest line.
     """
 
     def __init__(self, limit: int) -> None:
@@ -24,7 +24,7 @@ class FairQueue(Generic[T]):
         self._is_closed = False
 
     def put(self, key: str, item: T) -> tuple[bool, T | None]:
-        """Whether the item has a place, and which other one lost its own to it."""
+        """Whether the item was queued, and which other item lost its place to it."""
         with self._condition:
             lost = None
             if self._n >= self._limit:
@@ -51,7 +51,7 @@ class FairQueue(Generic[T]):
             self._n -= 1
             del self._lines[key]
             if line:
-                self._lines[key] = line  # behind all others
+                self._lines[key] = line  # after all others
             for other in [k for k, v in self._lines.items() if not v]:
                 del self._lines[other]
             return item

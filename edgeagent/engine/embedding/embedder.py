@@ -1,9 +1,9 @@
-"""Turns the texts of many requests into vectors or scores, step by step, so that none waits for a long list.
+"""Computes vectors or scores for the texts of many requests, in steps, so that none waits for a long list.
 
     arrives -> waiting -> some of its texts in each step -> ends: result | refused | cancelled
 
-A step takes one text of each request in turn. The engine thread owns everything here; others hand in
-requests through the worker's inbox, mark one as cancelled, and may read `computing`.
+A step takes one text of each request in turn. The engine thread owns everything here; other threads submit
+requests through the worker's inbox, mark them as cancelled, and may read `computing`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TextEncoder(Protocol):
 
 @dataclass(eq=False)
 class EmbeddingRequest:
-    """A request on its way. `texts` are still to be computed, first to last."""
+    """A request in progress. `texts` are those that are not computed yet, in order."""
 
     request_id: int
     spec: EmbedSpec | RerankSpec
@@ -88,8 +88,8 @@ def plan_texts(lengths: Sequence[Sequence[int]], n_tokens: int, n_texts: int) ->
 
 
 class Embedder:
-    """Batches over one encoder. `emit` sends a request's result, `refuse` its error; `forget` is told of
-    every request that has ended."""
+    """Batches texts for one encoder. `emit` sends the result of a request, `refuse` its error; `forget` is
+    called for every request that has ended."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class Embedder:
         )
 
     def grant_threads(self, n_threads: int) -> None:
-        """What the daemon allows from the next step on."""
+        """Compute with at most this many threads from the next step on."""
         self._threads.grant(n_threads)
 
     def submit(self, request: EmbeddingRequest) -> None:
@@ -171,7 +171,7 @@ class Embedder:
         return True
 
     def _sweep(self, now: float) -> None:
-        """End what was cancelled or has waited too long."""
+        """End requests that were cancelled or have waited too long."""
         deadline = now - self._config.queue_timeout_s
         for request in list(self._queue):
             if request.is_cancelled:
@@ -185,7 +185,7 @@ class Embedder:
                 self._leave(request, error)
 
     def _step_tokens(self) -> int:
-        """As many as are computed within the time that a step may hold up the others."""
+        """The tokens that can be computed within the time of one step."""
         if self._tok_s is None:
             return MIN_STEP_TOKENS
         n = int(self._tok_s * self._config.step_budget_ms / 1e3)
@@ -194,7 +194,9 @@ class Embedder:
     def _compute(self, work: list[tuple[EmbeddingRequest, int]]) -> np.ndarray[Any, Any]:
         texts = [text for request, n in work for text in islice(request.texts, n)]
         n_tokens = sum(map(len, texts))
-        lane = 1 + (n_tokens >= MIN_STEP_TOKENS)  # small steps and full ones are judged apart
+        lane = 1 + (
+            n_tokens >= MIN_STEP_TOKENS
+        )  # small steps and full ones have their own thread counts
         n_threads = self._threads.pick(lane)
         self._encoder.set_threads(n_threads)
         self._encoder.arm()

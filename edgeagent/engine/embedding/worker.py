@@ -26,14 +26,14 @@ from edgeagent.worker import confinement
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.loop import Loop
 
-# Characters for each token of the longest text that are looked at first; English has 4.
+# Characters per token of the longest text that are tokenized first; English has 4.
 LOOK_CHARS = 16
 
 
 class EmbeddingWorker:
     """One loaded embedding model, answering one daemon."""
 
-    # What it is asked, and what to say to who asks for something else.
+    # The question that it answers, and the text for the refusal of others.
     answers: ClassVar[type[EmbedSpec | RerankSpec]] = EmbedSpec
     does: ClassVar[str] = "makes embeddings, and generates no text and ranks nothing"
 
@@ -101,7 +101,7 @@ class EmbeddingWorker:
         self._loop.post(lambda: self._embedder.submit(request))
 
     def _texts(self, spec: Any) -> Iterator[array[int]]:
-        """What is to be computed for a request, text by text."""
+        """The texts of a request, each as tokens."""
         if spec.dimensions is not None and spec.dimensions > self._encoder.width:
             raise InvalidParameter(
                 f"`dimensions` is {spec.dimensions}, vectors of {self._config.model_id} have "
@@ -118,12 +118,12 @@ class EmbeddingWorker:
         return array("i", given)
 
     def _tokens_of(self, text: str) -> array[int]:
-        """All tokens of a text, or of its beginning if that is far too long already."""
+        """The tokens of a text, or of its beginning if that is much too long."""
         return self._encoder.tokens_of(self._enough_of(text), add_special=True, parse_special=False)
 
     def _enough_of(self, text: str) -> str:
-        """The text, or its beginning if that is far too long already: 4 MB take seconds, in which nobody
-        else's texts are prepared."""
+        """The text, or its beginning if that is much too long: tokenizing 4 MB takes seconds, in which no
+        other request is prepared."""
         bound = self._encoder.n_text
         if len(text) > LOOK_CHARS * bound:
             start = text[: LOOK_CHARS * bound]
@@ -133,7 +133,7 @@ class EmbeddingWorker:
         return text
 
     def _fitting(self, tokens: array[int], index: int, spec: EmbedSpec) -> array[int]:
-        """A text within the model's context, cut to it where that was asked for."""
+        """The tokens of a text that fits into the context, truncated if the client asked for that."""
         bound = self._encoder.n_text
         if not tokens:
             raise InvalidParameter(
@@ -148,7 +148,7 @@ class EmbeddingWorker:
                 f"{bound}: shorten or split it, or send `truncate: true` to have its end left away.",
                 param="input",
             )
-        # What the model puts after every text, like [SEP], stays after a cut one.
+        # Tokens that the model puts after every text, like [SEP], stay after a truncated one.
         last = tokens[-1:] if tokens[-1] in self._encoder.end_marks else array("i")
         return tokens[: bound - len(last)] + last
 
@@ -182,4 +182,4 @@ class EmbeddingWorker:
                         self._encoder.abort()
                     self._loop.wake()
             case protocol.ForgetPrefixes():
-                pass  # nothing of a request is kept
+                pass  # nothing is cached

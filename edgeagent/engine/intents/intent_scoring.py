@@ -1,8 +1,7 @@
-"""The intents of one question as tokens of the model, and the choice among them.
+"""Scores the intents of one question and chooses among them.
 
-The intent is one softmax at one position over the tokens on offer: no token is decoded for it. Where it
-has slots, they follow as tokens; a value is what stands in the question, whole words of it, so that none
-can be invented.
+The intent is chosen by one softmax over the tokens of the candidates, without decoding a token. Its slots, if
+it has any, follow as tokens; a value consists of whole words of the question, so that none can be invented.
 """
 
 from __future__ import annotations
@@ -73,12 +72,12 @@ class CallTokens:
         return self._prompts.frame()
 
     def prompt(self, text: str) -> array[int]:
-        """The question as the model knows it."""
+        """The prompt of a question, in the form of the training data."""
         before, behind = self._frame
         return before + self._plain(text) + behind
 
     def _plain(self, text: str) -> array[int]:
-        """Ordinary text: a call that is spelled out in it is no call, nor is a control token."""
+        """The tokens of ordinary text, in which names of calls and of control tokens are text."""
         tokens = self._cut(text)
         found = {self._special[t] for t in tokens if t in self._special}
         if not found:
@@ -176,7 +175,7 @@ class IntentOffer:
 
 @dataclass(eq=False)
 class IntentChoice:
-    """How far one answer is: undecided, then in the slots of what was chosen. Engine thread only.
+    """The state of one answer: undecided, then in the slots of the chosen intent. Engine thread only.
 
     `value` is what the slot that is being filled has so far, and stands at `places` of the text; `filled`
     are those that are done.
@@ -191,7 +190,7 @@ class IntentChoice:
     filled: list[str] = field(default_factory=list)
 
     def open_slots(self) -> list[Slot]:
-        """Those that may still come."""
+        """The slots that may still follow."""
         assert self.chosen is not None
         taken = {*self.filled, self.slot}
         return [slot for slot in self.chosen.slots if slot.name not in taken]
@@ -234,7 +233,7 @@ class IntentChoice:
         return found
 
     def go_on(self, piece: bytes) -> None:
-        """The value has one more piece."""
+        """Add a piece to the value."""
         self.value += piece
         self.places = [at for at in self.places if self.offer.text.startswith(self.value, at)]
 
@@ -252,7 +251,7 @@ class IntentChoice:
         return told if self.slot is not None else told + self._ending()
 
     def _ending(self) -> str:
-        """What closes the arguments: nulls for what has to be there and is not."""
+        """The end of the arguments: null for required slots that are missing."""
         nulls = [f"{json.dumps(s.name)}:null" for s in self.open_slots() if s.kind == "nullable"]
         opening = "" if self.filled else "{"
         joint = "," if self.filled and nulls else ""

@@ -1,7 +1,7 @@
-"""What some cells of the KV cache hold, as bytes: out of the cache, and back into it.
+"""Reads the contents of KV cells as bytes, and writes them back.
 
 The bytes are llama.cpp's own and fit the same model file, the same types of keys and values and the same
-build of llama.cpp only; whoever keeps them sees to that (`kind`). What it cannot take it refuses.
+build of llama.cpp only, which the caller must check (`kind`). llama.cpp refuses what it cannot use.
 """
 
 from __future__ import annotations

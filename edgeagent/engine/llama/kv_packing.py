@@ -1,7 +1,7 @@
-"""Moves what the KV cache holds together: `pack` is `Memory.pack` of `kv_cache.py` on llama.cpp.
+"""Packs the cells of the KV cache: implements `KVMemory.pack` of `kv_cache.py` with llama.cpp.
 
-llama.cpp has no call for it any more; a part's state is read under a spare id, and written back into
-the emptied cache, whose search for cells begins at the first.
+llama.cpp has no function for that any more. The state of each run is read under a spare id and written back
+into the emptied cache, whose search for free cells begins at the first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgeagent.engine.llama.bindings import lib
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import EngineFailed
 
-# What is lifted out lies in memory twice for some milliseconds.
+# The cells that are read are in memory twice for some milliseconds.
 MAX_MOVED_BYTES = 32 << 20
 # Of a run: its header and, per cell, position and sequence ids.
 HEADER_BYTES = 4096
@@ -32,14 +32,14 @@ def n_movable(llama: Llama) -> int:
 
 
 def pack(llama: Llama, runs: list[CellRun]) -> None:
-    """Take everything out of the cache and put it back from the first cell on, run after run.
+    """Read all cells and write them back from the first cell on, one run after another.
 
     Raises: EngineFailed when llama.cpp refuses a part; the cache is spoiled then.
     """
     n_cells = sum(run.n for run in runs)
     per_cell = llama.kv_bytes() // llama.n_ctx + 1 + CELL_BYTES
     capacity = n_cells * per_cell + len(runs) * HEADER_BYTES
-    # Pages of its own, given back at once: what malloc keeps would count against the budget.
+    # Separate pages that are returned at once: memory that malloc keeps would count against the budget.
     with mmap.mmap(-1, capacity) as store:
         pages = np.frombuffer(store, np.uint8)
         try:

@@ -1,9 +1,9 @@
-"""How fast one model runs on this device, under the choices a device leaves open.
+"""Measures how fast one model runs on this device, with each of the options that are worth comparing.
 
     python -m edgeagent.engine.llama.measure MODEL.gguf --threads 1,2 --limit 14
 
-A process of its own prints progress and, last, the result, one JSON object a line. The most useful
-figures come first; when the time is up, the rest is left out.
+The process prints progress and then the result, one JSON object a line. The most useful figures come first;
+when the time is up, the rest is omitted.
 
     1. decode by thread count, at the start of a context
     2. batch curve: seconds of a step with k sequences over a step with one
@@ -42,7 +42,7 @@ STEP_LIMIT_S = 0.8
 
 
 class StepTimer:
-    """One model and one context of it; positions are always fresh ones."""
+    """Times steps of one model in one context; positions are always new ones."""
 
     def __init__(self, llama: Llama) -> None:
         self._llama = llama

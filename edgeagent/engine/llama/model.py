@@ -31,7 +31,7 @@ _NO_SLOT = 1
 
 
 class StepAborted(Exception):
-    """`decode` was interrupted by `abort`; the batch's cells must be trimmed by the caller."""
+    """`decode` was interrupted by `abort`; the caller must trim the cells of the batch."""
 
 
 class Llama:
@@ -300,14 +300,14 @@ class Llama:
         return view
 
     def warm_up(self) -> None:
-        """Run one token and forget it, so that the weights are in memory before the first request."""
+        """Compute one token and drop it, so that the weights are in memory before the first request."""
         self._batch.clear()
         self._batch.add(0, array("i", [self.bos or 0]), 0, n_outputs=1)
         self.decode()
         self.clear()
 
     def clear(self) -> None:
-        """Forget every sequence."""
+        """Drop all sequences."""
         lib.llama_memory_clear(self.memory, False)
 
     def set_threads(self, n_threads: int) -> None:
@@ -370,7 +370,7 @@ def _token(token: int) -> int | None:
 
 
 def _refused(config: EngineConfig) -> str:
-    """Why llama.cpp did not load a model, in its own words, and what helps."""
+    """Why llama.cpp did not load a model, by its own messages, with the way out."""
     said = next((line for line in bindings.last_errors if "error loading model" in line), "")
     reason = said.partition("error loading model")[2].partition(": ")[2].strip().rstrip(".")[:300]
     found = re.search(r"unknown (?:model )?architecture: '([^']*)'", " ".join(bindings.last_errors))

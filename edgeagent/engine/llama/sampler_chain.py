@@ -1,4 +1,4 @@
-"""llama.cpp's samplers: the chain of one answer, and the array they all work on."""
+"""llama.cpp's samplers: the chain of one answer, and the array that all chains work on."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from edgeagent.engine.tool_syntax.mistral import Mistral, MistralArgs
 from edgeagent.engine.tool_syntax.plain import Plain
 
 PLAIN = Plain()
-# The more telling first: the plain one is what is left.
+# The most specific syntax first; the plain one is the last.
 FAMILIES: tuple[Family, ...] = (
     Gemma(), Gemma4(), MistralArgs(), Mistral(), Hermes(), Llama3(), PLAIN,
 )  # fmt: skip

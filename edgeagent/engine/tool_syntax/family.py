@@ -1,9 +1,9 @@
-"""What one way to write tool calls consists of: its opening, its grammar, its reader, its words.
+"""The parts of a syntax for tool calls: its opening, its grammar, its reader, its instructions.
 
-A call is written by a model as its training has it, between markers or as a bare JSON object. A family
-knows how to find the opening of a call in free text, what may follow it (a Lark grammar in which the
-arguments are held to the tool's own schema), and how to take the calls out of what was written.
-Pure functions over plain values; no library.
+A model writes calls as it was trained to, between markers or as a bare JSON object. A family finds the
+opening of a call in free text, gives the grammar of what may follow (a Lark grammar that holds the
+arguments to the schema of the tool), and reads the calls from the text.
+Pure functions over plain values.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from edgeagent.types.answer import CallDelta
 
-# A small model that may call again now and then does nothing else.
+# A small model that may always call again sometimes never stops calling.
 MAX_CALLS = 8
 
-# How a marker stands in a grammar: by its token, where the vocabulary has one, or as text.
+# A marker in a grammar: its special token, if the vocabulary has one, or its text.
 Mark = Callable[[str], str]
 
 
 class JsonStyle(NamedTuple):
-    """What stands between items, and between a key and its value."""
+    """The separators between items, and between a key and its value."""
 
     item: str = ", "
     key: str = ": "
@@ -40,8 +40,8 @@ class Function(NamedTuple):
 
 
 class CallOpening(NamedTuple):
-    """Where a call may begin in a text. From `start` on the text is to be held back; the opening ends
-    at `end`, None while it is not whole. `head` is the opening as the grammar has it."""
+    """Where a call may begin in a text. The text from `start` on must be held back; the opening ends at
+    `end`, or is incomplete (None). `head` is the opening as the grammar writes it."""
 
     start: int
     end: int | None = None
@@ -49,12 +49,12 @@ class CallOpening(NamedTuple):
 
 
 class CallReader(Protocol):
-    """Takes calls out of what a model writes, piece by piece. What is no call is passed over."""
+    """Reads calls from the text of a model, piece by piece. Other text is skipped."""
 
     def feed(self, text: str) -> list[CallDelta]: ...
 
     def finished(self) -> list[tuple[str, str]]:
-        """Name and arguments of the calls that came to their end since the last time."""
+        """Name and arguments of the calls that were completed since the last time."""
         ...
 
 
@@ -74,8 +74,8 @@ class Family(ABC):
 
     @abstractmethod
     def find(self, text: str, names: Collection[str], *, is_first: bool) -> CallOpening | None:
-        """The first place where a call of one of the tools begins, or may yet turn out to. `is_first`:
-        the answer had no text before this one."""
+        """The first place where a call of one of the tools begins or may begin. `is_first`: the answer had no
+        text before this one."""
 
     @abstractmethod
     def grammar(
@@ -99,7 +99,7 @@ class Family(ABC):
 
 
 def quoted(text: str) -> str:
-    """A text as Lark writes it."""
+    """A text as a Lark literal."""
     return json.dumps(text)
 
 

@@ -1,4 +1,4 @@
-"""JSON calls in a running text: where one begins, and where its arguments end."""
+"""Finds calls in JSON within a text that is being generated: where one begins and where its arguments end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeagent.types.answer import CallDelta
 _WHITE = " \t\r\n"
 _FENCE = re.compile(r"```[a-z_]*\s*")
 _OPENING = ("{", '"name"', ":", '"')
-# A name is never longer; what is white for so long is no call.
+# No name is longer; after more white space there is no call.
 MAX_OPENING = 128
 MAX_HEAD = 1024
 

@@ -1,4 +1,4 @@
-"""Gemma's notation of arguments, turned into JSON while it is written."""
+"""Converts Gemma's notation of arguments into JSON while it is generated."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class NotationCalls:
 
 
 class _Value:
-    """One object of the notation, as far as it has come."""
+    """One object of the notation, maybe incomplete."""
 
     def __init__(self, quote: str) -> None:
         self._quote = quote

@@ -1,6 +1,6 @@
 """A call as a plain JSON object, one a line: `{"name":"lamp","arguments":{"on":true}}`.
 
-What models are asked for that were never taught to call; what some small ones were.
+The syntax for models that were not trained to call, and the one of some small models.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The section in which a model thinks before it answers: by which markers it begins and ends."""
+"""The markers of the reasoning section that a model writes before its answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KNOWN = (
 
 
 def reasoning_of(template: str, is_token: Callable[[str], bool]) -> Reasoning | None:
-    """The markers that a model uses, as its template or its vocabulary tells."""
+    """The markers of a model, found in its template or its vocabulary."""
     for known in KNOWN:
         if known.closing in template or (is_token(known.opening) and is_token(known.closing)):
             return known

@@ -31,6 +31,7 @@ from edgeagent.api.openai import (
     responses_stored,
     stored_chats,
     tokens,
+    transcripts,
 )
 
 ROUTES = [
@@ -40,6 +41,7 @@ ROUTES = [
     embeddings.embed,
     *rerank.HANDLERS,
     *audio.HANDLERS,
+    *transcripts.HANDLERS,
     tokens.tokenize,
     tokens.detokenize,
     tokens.tokenizer_info,

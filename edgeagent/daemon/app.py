@@ -56,6 +56,7 @@ from edgeagent.serving.stored_chats import StoredChats
 from edgeagent.serving.stored_data import StoredData
 from edgeagent.serving.stored_responses import StoredResponses
 from edgeagent.serving.terminal_history import forget_history
+from edgeagent.serving.transcript_archive import TranscriptArchive
 from edgeagent.serving.transcription import TranscriptionService
 from edgeagent.serving.turn import TurnService
 from edgeagent.settings import Settings
@@ -184,6 +185,7 @@ class Daemon:
             "one_shots": self.one_shots,
             "responses": StoredResponses(archive, conversations, background),
             "transcriptions": self.transcriptions,
+            "transcripts": TranscriptArchive(archive),
             "settings": self.settings,
             "stored_chats": StoredChats(archive),
             "stored_data": StoredData(self.custody),

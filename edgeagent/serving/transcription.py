@@ -59,6 +59,7 @@ class TranscriptionRequest:
         self.surveyed: Surveyed | None = None
         self.segments: list[Segment] = []
         self.language = ""
+        self.kept_id: str | None = None  # once it is stored
         self._engines = engines
         self._stack = AsyncExitStack()
         self._stream: Transcription | None = None
@@ -134,6 +135,7 @@ class TranscriptionRequest:
             language="en" if options.task == "translate" else language,
             duration_s=self.duration_s,
             task=options.task,
+            id=self.kept_id,
         )
 
     async def release(self) -> None:

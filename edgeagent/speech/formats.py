@@ -48,7 +48,7 @@ def _json(body: dict[str, Any]) -> str:
 
 def as_json(transcript: Transcript) -> dict[str, Any]:
     """OpenAI's `Transcription`, with the seconds that were heard as its usage."""
-    body: dict[str, Any] = {"text": transcript.text, "usage": usage(transcript)}
+    body = {"text": transcript.text, "usage": usage(transcript)} | _id(transcript)
     scores = [score for segment in transcript.segments for score in segment.logprobs]
     if scores:
         body["logprobs"] = [
@@ -56,6 +56,10 @@ def as_json(transcript: Transcript) -> dict[str, Any]:
             for score in scores
         ]
     return body
+
+
+def _id(transcript: Transcript) -> dict[str, Any]:
+    return {"id": transcript.id} if transcript.id is not None else {}
 
 
 def usage(transcript: Transcript) -> dict[str, Any]:
@@ -70,7 +74,7 @@ def as_verbose_json(transcript: Transcript, granularities: Sequence[Granularity]
         "duration": round(transcript.duration_s, 3),
         "text": transcript.text,
         "usage": usage(transcript),
-    }
+    } | _id(transcript)
     if not granularities or "segment" in granularities:
         body["segments"] = [_segment(i, s) for i, s in enumerate(transcript.segments)]
     if "word" in granularities:
@@ -114,7 +118,7 @@ def as_diarized_json(transcript: Transcript) -> dict[str, Any]:
         "text": transcript.text,
         "segments": [diarized_segment(i, s) for i, s in enumerate(transcript.segments)],
         "usage": usage(transcript),
-    }
+    } | _id(transcript)
 
 
 def diarized_segment(index: int, segment: Segment) -> dict[str, Any]:

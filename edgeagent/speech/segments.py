@@ -70,6 +70,7 @@ class Transcript(Part, frozen=True, kw_only=True):
     language: str
     duration_s: float
     task: str = "transcribe"
+    id: str | None = None  # of one that is stored
 
     @property
     def text(self) -> str:

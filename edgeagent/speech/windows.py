@@ -18,6 +18,8 @@ from edgeagent.speech.vad import RATE_HZ, SpeechProbability, Stretch, StretchFin
 
 WINDOW_S = 28.0
 PAUSE_S = 2.0
+# A window is closed within this last part of it.
+LATE = 0.6
 # Words so near to speech are part of it.
 NEAR_S = 0.15
 
@@ -143,7 +145,7 @@ class WindowMaker:
         late = [
             i
             for i in range(1, n + 1)
-            if self._pending[i - 1].end - self._pending[0].start >= 0.6 * total
+            if self._pending[i - 1].end - self._pending[0].start >= LATE * total
         ]
         return max(late, key=lambda i: (self._pending[i].start - self._pending[i - 1].end, i))
 

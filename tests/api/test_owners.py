@@ -94,6 +94,11 @@ CALLS: dict[tuple[str, str], object] = {
     ("DELETE", "/v1/conversations/{conversation_id:str}/items/{item_id:str}"): None,
     ("DELETE", "/v1/conversations/{conversation_id:str}"): None,
 }
+# Tried in api/openai/test_transcripts.py, where there is a speech model.
+ELSEWHERE = {
+    ("GET", "/v1/audio/transcripts/{transcript_id:str}"),
+    ("DELETE", "/v1/audio/transcripts/{transcript_id:str}"),
+}
 NAUGHT = 24 * "0"
 
 
@@ -107,7 +112,7 @@ def test_every_route_that_takes_an_id_is_in_this_matrix(tmp_path: Path):
                 found |= {(str(m), path) for m in handler.http_methods for path in handler.paths}
     daemon.database.close()
     found = {(method, path) for method, path in found if method != "OPTIONS" and path not in SHARED}
-    assert found == set(CALLS)
+    assert found == set(CALLS) | ELSEWHERE
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ RULES = (
     Rule("POST", "/v1/messages", "chat"),  # and their token counts
     Rule("POST", "/api/chat", "chat"),
     Rule("POST", "/api/generate", "chat"),
-    Rule("POST", "/v1/audio", "transcribe"),
+    Rule("*", "/v1/audio", "transcribe"),
     Rule("POST", "/v1/embeddings", "embeddings"),
     Rule("POST", "/v1/rerank", "embeddings"),
     Rule("POST", "/v2/rerank", "embeddings"),

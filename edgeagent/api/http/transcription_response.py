@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Protocol
 
@@ -47,19 +47,21 @@ class TranscriptWriter(Protocol):
 
 
 class TranscriptionResponse:
-    """An ASGI response around one transcription."""
+    """An ASGI response around one transcription. `keep` stores it and gives its id."""
 
     def __init__(
         self,
         request: TranscriptionRequest,
         writer: TranscriptWriter,
         *,
+        keep: Callable[[TranscriptionRequest], Awaitable[str]] | None = None,
         is_stream: bool,
         ping_interval_s: float,
         write_timeout_s: float,
     ) -> None:
         self._request = request
         self._writer = writer
+        self._keep = keep
         self._is_stream = is_stream
         self._ping_interval_s = ping_interval_s
         self._write_timeout_s = write_timeout_s
@@ -87,13 +89,21 @@ class TranscriptionResponse:
             else:
                 while await self._request.take() is not None:
                     pass
+                await self._store()
                 body = self._writer.whole(self._request.transcript())
                 kind = (b"content-type", self._writer.content_type)
                 length = (b"content-length", str(len(body)).encode())
-                await self._start(send, 200, [kind, length])
+                kept = self._request.kept_id
+                stored = [(b"x-edgeagent-transcript", kept.encode())] if kept is not None else []
+                await self._start(send, 200, [kind, length, *stored])
                 await self._send(send, body, more=False)
         except Exception as exc:
             await self._fail(send, exc)
+
+    async def _store(self) -> None:
+        """Before the end is sent: a transcript that is said to be stored is on disk."""
+        if self._keep is not None:
+            self._request.kept_id = await self._keep(self._request)
 
     async def _stream(self, send: Send) -> None:
         await self._start(
@@ -125,6 +135,7 @@ class TranscriptionResponse:
             take.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await take
+        await self._store()
         last = self._writer.last_events(self._request.transcript())
         await self._send(send, last, more=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from litestar import Request, post
@@ -25,6 +26,7 @@ from edgeagent.api.openai.schemas.audio import (
 )
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.transcript_writer import OpenAITranscriptWriter
+from edgeagent.serving.transcript_archive import TranscriptArchive
 from edgeagent.serving.transcription import Recording, TranscriptionService
 from edgeagent.settings import Settings
 
@@ -81,11 +83,18 @@ _RESPONSES = {
     responses=_RESPONSES,
 )
 async def transcribe(
-    request: Request[Any, Any, Any], transcriptions: TranscriptionService, settings: Settings
+    request: Request[Any, Any, Any],
+    transcriptions: TranscriptionService,
+    transcripts: TranscriptArchive,
+    settings: Settings,
 ) -> ASGIApp:
     body, recording = await read_recording(request, TranscriptionBody)
     if body.model == DIARIZING and body.speakers is None:
         body.speakers = "channel"
+    keep = None
+    if body.store:
+        await transcripts.check()
+        keep = partial(transcripts.keep, metadata=body.metadata)
     decision = await transcriptions.model_for(body.model)
     wanted = Recording(recording, body.options())
     return TranscriptionResponse(
@@ -95,6 +104,7 @@ async def transcribe(
             body.timestamp_granularities,
             has_segments="segments" in body.include,
         ),
+        keep=keep,
         is_stream=body.is_stream,
         ping_interval_s=settings.http.ping_interval_s,
         write_timeout_s=settings.http.write_timeout_s,

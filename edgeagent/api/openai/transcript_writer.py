@@ -74,6 +74,8 @@ class OpenAITranscriptWriter:
 
     def last_events(self, transcript: Transcript) -> bytes:
         event: dict[str, Any] = {"type": "transcript.text.done", "text": transcript.text}
+        if transcript.id is not None:
+            event["id"] = transcript.id
         scores = [score for segment in transcript.segments for score in segment.logprobs]
         if scores:
             event["logprobs"] = _scores(scores)

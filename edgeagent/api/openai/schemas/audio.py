@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgeagent.api.http.field_marks import ExtensionField, RequestModel
+from edgeagent.api.openai.schemas.stored_chats import Metadata
 from edgeagent.errors import InvalidParameter
 from edgeagent.speech.formats import Format, Granularity
 from edgeagent.speech.languages import language_code
@@ -119,6 +120,15 @@ class TranscriptionBody(RecordingRequest):
         description="of the speaker on each channel, for a recording whose channels differ",
     )
     stream: bool = Field(False, description="events; with srt, vtt and verbose_json it is ignored")
+    store: Annotated[
+        bool,
+        ExtensionField(
+            "keep the transcript, not the recording: it has an `id`, and GET /v1/audio/transcripts shows it"
+        ),
+    ] = False
+    metadata: Annotated[
+        Metadata | None, ExtensionField("with `store`: `metadata[subject]` says whom it is about")
+    ] = None
     speakers: Annotated[
         Literal["channel", "none"] | None,
         ExtensionField("name the speaker of each word by its channel, in every format"),
@@ -171,7 +181,7 @@ class TranscriptionBody(RecordingRequest):
             prompt=self.prompt,
             keywords=tuple(self.keywords),
             temperatures=self.temperatures(),
-            has_words=needs_words or bool(self.include),
+            has_words=needs_words or bool(self.include) or self.store,
             has_logprobs="logprobs" in self.include,
             speakers="channel" if by_channel else "none",
             speaker_names=tuple(self.known_speaker_names),

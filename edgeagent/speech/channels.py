@@ -43,6 +43,8 @@ class ChannelSurvey:
         if not self._levels or len(self._levels[0]) < 2:
             return False
         levels = np.concatenate(self._levels, axis=1)
+        if not levels.shape[1]:
+            return False
         loudest = levels.max(axis=0)
         is_loud = loudest >= max(float(np.percentile(loudest, 95)) - 30.0, -70.0)
         return bool(np.count_nonzero(_dominance(levels[:, is_loud]) >= MIN_SHARE) >= 2)

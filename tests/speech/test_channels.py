@@ -54,6 +54,7 @@ OTHER = voice([(2.5, 4.5), (7.5, 9.5)], 10, 2)
         ((ONE + OTHER, np.zeros_like(ONE)), False),  # one microphone not plugged in
         ((ONE + OTHER, voice([], 10, 3)), False),
         ((np.zeros_like(ONE), np.zeros_like(ONE)), False),
+        ((ONE[:100], OTHER[:100]), False),  # shorter than a frame
     ],
 )
 def test_channels_differ_where_each_has_a_voice_of_its_own(channels, expected):

@@ -12,6 +12,7 @@ import numpy as np
 import openai
 import pytest
 
+from scripts.faults import audio
 from tests.conftest import WHISPER, DaemonProcess, installed, serving
 from tests.speech.recordings import (
     CONTAINERS,
@@ -297,3 +298,9 @@ def test_an_error_in_json_has_openais_shape(daemon):
     )  # fmt: skip
     assert found.status_code == 404
     assert json.loads(found.text)["error"].keys() >= {"message", "type", "param", "code"}
+
+
+def test_damaged_and_hostile_files_are_answered_with_a_status_of_their_own(daemon):
+    """The short version of scripts/faults/audio.py."""
+    _, wrong = audio.throw(daemon, 160, seed=7)
+    assert wrong == []

@@ -135,9 +135,9 @@ class Daemon:
         self.chooser = ModelChooser(self.models, _assistant_options(settings.routing))
         self.chats = ChatService(engines, self.chooser)
         self.one_shots = OneShotService(engines, self.chooser)
-        self.custody = DataLifecycle(self.database, settings, hub=self.hub, settle=self._settle)
+        self.lifecycle = DataLifecycle(self.database, settings, hub=self.hub, settle=self._settle)
         ErasureParticipants(
-            self.background, self.conversations, self.database is not None, self.custody, self._requests,
+            self.background, self.conversations, self.database is not None, self.lifecycle, self._requests,
             self.pool, self.keyring, self.prefix_store, settings.state_dir,
         ).register(self.hub)  # fmt: skip
         self.transcriptions = TranscriptionService(engines, self.chooser)
@@ -188,7 +188,7 @@ class Daemon:
             "transcripts": TranscriptArchive(archive),
             "settings": self.settings,
             "stored_chats": StoredChats(archive),
-            "stored_data": StoredData(self.custody),
+            "stored_data": StoredData(self.lifecycle),
             "turns": TurnService(self.chats, archive, conversations, self.prefix_store, background),
         }
         return application(parts, on_startup=[self._start], on_shutdown=[self.close])
@@ -198,8 +198,8 @@ class Daemon:
         forget_history(self.settings.state_dir)
         self._adopt_models()
         await self.pool.open()
-        await self.custody.sweep_overdue()
-        self.custody.start()
+        await self.lifecycle.sweep_overdue()
+        self.lifecycle.start()
         await self._fail_open()
         self.prefix_store.start()
         if self._requests is not None:
@@ -248,7 +248,7 @@ class Daemon:
         await self.pool.close()
         if self._requests is not None:
             await self._requests.close()
-        await self.custody.close()
+        await self.lifecycle.close()
         self.keyring.close()
         if self.database is not None:
             await asyncio.to_thread(self.database.close)

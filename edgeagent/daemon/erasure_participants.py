@@ -26,7 +26,7 @@ class ErasureParticipants:
     background: BackgroundResponses
     conversations: Conversations
     is_stored: bool
-    custody: DataLifecycle
+    lifecycle: DataLifecycle
     requests: RequestLog | None
     pool: Pool
     keyring: Keyring
@@ -58,7 +58,7 @@ class ErasureParticipants:
 
     async def _exports(self, gone: DeletedContent) -> None:
         if gone.cause != "expire":
-            self.custody.stop_exports(gone)
+            self.lifecycle.stop_exports(gone)
 
     async def _requests(self, gone: DeletedContent) -> None:
         if self.requests is not None and gone.is_whole_owner:

@@ -18,7 +18,7 @@ NAMES = {
     "speed": "predicted against measured decode and prefill rates",
     "turns": "bytes written per conversation turn, and how long a stored write takes",
     "store": "acknowledged writes per second beside what the disk can sync",
-    "custody": "how long writes wait beside a sweep and an erasure, and what searching takes",
+    "lifecycle": "how long writes wait beside a sweep and an erasure, and what searching takes",
     "recommendations": "what is recommended for each profile",
 }
 

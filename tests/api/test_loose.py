@@ -113,8 +113,8 @@ def test_a_length_beyond_the_context_is_brought_down_and_said(tales_daemon, is_s
     last = json.loads(reply.text.splitlines()[-1])
     n_prompt, bound = last["prompt_eval_count"], int(reply.headers["x-edgeagent-clamped"])
     assert n_prompt + bound == 4096
-    reply = ask(tales_daemon, "/api/chat", messages=ASK, options={"num_predict": 3})
-    assert reply.json()["done_reason"] == "length"
+    reply = ask(tales_daemon, "/api/chat", messages=ASK, options={"num_predict": 1})
+    assert reply.json()["eval_count"] <= 1
     assert "x-edgeagent-clamped" not in reply.headers
 
 

@@ -75,7 +75,7 @@ def refused(client: openai.OpenAI, **body: Any) -> openai.BadRequestError:
         ([function("lamp.on")], "tools.0.function.name"),
         ([function(5)], "tools.0.function.name"),
         ([function("x", parameters=[])], "tools.0.function.parameters"),
-        ([function("x", parameters={"maximum": 1 << 70})], "tools"),
+        ([function("x", parameters={"maximum": 1 << 70}, strict=True)], "tools"),
         ([function("x", surprise=1)], "tools.0.function.surprise"),
         ([LAMP, function("door"), LAMP], "tools"),
         ([function(f"f{i}") for i in range(MAX_TOOLS + 1)], "tools"),

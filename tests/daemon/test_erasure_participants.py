@@ -118,7 +118,7 @@ async def has_answers(house: House) -> bool:
 
 
 async def fill_exports(house: House) -> None:
-    pieces = await house.daemon.custody.export(Selector(owner="ann"), "test")
+    pieces = await house.daemon.lifecycle.export(Selector(owner="ann"), "test")
     await anext(pieces)
     house.exports.append(pieces)
 
@@ -234,8 +234,8 @@ async def expire(house: House) -> None:
             db.execute(f"update {table} set created_ms = ?", (BUILD_MS - 400 * 86_400_000,))
 
     await daemon.database.write_async(age)
-    daemon.custody._first_sweep_s = 0.0
-    daemon.custody.start()
+    daemon.lifecycle._first_sweep_s = 0.0
+    daemon.lifecycle.start()
     await until(lambda: not daemon.background.ids("ann"))
 
 

@@ -22,13 +22,13 @@ def settings_in(state: Path, **values: object) -> Settings:
 async def test_a_backup_is_taken_when_the_newest_is_too_old_or_from_the_future(tmp_path: Path):
     settings = settings_in(tmp_path / "state", store_backup_hours=24)
     with open_store(settings) as store:
-        custody = DataLifecycle(store, settings)
+        lifecycle = DataLifecycle(store, settings)
         for n, age_s in ((1, None), (1, 3600), (2, 25 * 3600), (3, -3600)):
             if age_s is not None:
                 newest = store.backups.listed()[-1].path
                 stamp = newest.stat().st_mtime - age_s
                 os.utime(newest, (stamp, stamp))
-            custody._back_up()
+            lifecycle._back_up()
             assert len(store.backups.listed()) == n, age_s
             if age_s is not None:
                 os.utime(newest)
@@ -39,8 +39,8 @@ async def test_a_long_journal_is_cut_once_no_backup_needs_it(tmp_path: Path, mon
     monkeypatch.setattr(database, "LONG_ENTRIES", 4)
     settings = settings_in(tmp_path / "state", store_backup_hours=24, store_backups=2)
     with open_store(settings) as store:
-        custody = DataLifecycle(store, settings)
-        custody._back_up()
+        lifecycle = DataLifecycle(store, settings)
+        lifecycle._back_up()
         for _ in range(5):
             made = store.write(
                 lambda db: conversations.create(db, "ann", metadata={}, now_ms=1)
@@ -49,7 +49,7 @@ async def test_a_long_journal_is_cut_once_no_backup_needs_it(tmp_path: Path, mon
                 store, client_deletion.DeletionTarget("conversation", made["id"], "ann")
             )
         for n_backups, n_entries in ((2, 5), (2, 0), (2, 0)):
-            custody._back_up()
+            lifecycle._back_up()
             assert len(store.backups.listed()) == n_backups
             assert len(store.journal.read().entries) == n_entries
         assert store.backups.listed()[-1].number == 3, "no more than that needs"

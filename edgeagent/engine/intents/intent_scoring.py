@@ -153,8 +153,8 @@ class IntentOffer:
     def weigh(self, logits: np.ndarray[Any, Any]) -> tuple[int, Confidence]:
         """The number of the most probable candidate, and how sure that is. logits: float32 [n_vocab].
 
-        Believed is a candidate whose probability is not below the threshold; out-of-scope only shares in
-        the probabilities. `forge.intent_classes` uses the same rule for its metrics and thresholds.
+        A candidate counts as sure if its probability reaches the threshold. "Out of scope" takes its share
+        of the probabilities and is never returned. `forge.intent_classes` uses the same rule.
         """
         intent_question = self.intent_question
         values = logits[self.ids].astype(np.float64)

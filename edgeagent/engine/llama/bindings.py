@@ -76,7 +76,7 @@ lib.llama_log_set(_on_log, None)
 def start() -> None:
     """Have llama.cpp ready. May be called twice.
 
-    Where AMX tiles are refused (`worker/filter.py`), it looks for them once, with the first model or here,
+    Where AMX tiles are refused (`worker/seccomp.py`), it looks for them once, with the first model or here,
     and complains on standard error, past its log: that is kept away.
     """
     lib.llama_backend_init()

@@ -1,8 +1,8 @@
-"""Compiles what answers must look like, beside intake and the engine, and keeps what was compiled.
+"""Compiles the grammars of answers, beside intake and the engine, and caches them.
 
-A schema can be written so that compiling it takes for ever, and native code cannot be interrupted.
-What is not plainly harmless is first compiled in a process of its own, which is ended when its time
-is over, and has a thread of its own, so that nothing else waits for it. What was refused is remembered too.
+A schema can be written so that compiling it never ends, and native code cannot be interrupted. A schema
+that is not simple is therefore first compiled in a process of its own, which is ended at a deadline. Such
+schemas have a thread of their own, so that simple ones do not wait for them. Refusals are cached, too.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def post(settings, store, told):
         told.append(gone)
 
     hub.register("prefix caches", "prompts", forget)
-    custody = DataLifecycle(store, settings, hub=hub)
-    with TestClient(serving(custody)) as client:
+    lifecycle = DataLifecycle(store, settings, hub=hub)
+    with TestClient(serving(lifecycle)) as client:
 
         def post(who, path, **body):
             return client.post(path, json=body, headers={"x-who": who})
@@ -84,7 +84,7 @@ def post(settings, store, told):
 LIMITER = Limiter()
 
 
-def serving(custody):
+def serving(lifecycle):
     def identify(app):
         async def layer(scope, receive, send):
             if scope["type"] == "http":
@@ -98,7 +98,7 @@ def serving(custody):
     return Litestar(
         data.HANDLERS,
         middleware=[identify],
-        dependencies={"stored_data": Provide(lambda: StoredData(custody), sync_to_thread=False)},
+        dependencies={"stored_data": Provide(lambda: StoredData(lifecycle), sync_to_thread=False)},
         exception_handlers={Exception: errors.respond},
     )
 
@@ -180,21 +180,21 @@ async def test_an_owner_waits_for_one_erasure_at_a_time(settings, store):
         await may_end.wait()
 
     hub.register("slow", "something", forget)
-    custody = DataLifecycle(store, settings, hub=hub)
+    lifecycle = DataLifecycle(store, settings, hub=hub)
     ann = erasure.ErasureRequest(Selector(owner="ann"), "key_ann")
-    first = asyncio.create_task(custody.erase(ann))
+    first = asyncio.create_task(lifecycle.erase(ann))
     await asyncio.sleep(0)
     with pytest.raises(ErasureRunning) as refused:
-        await custody.erase(ann)
+        await lifecycle.erase(ann)
     status, headers, _ = errors.encoded(refused.value)
     assert status == 409 and dict(headers)[b"retry-after"] == b"5"
     other = asyncio.create_task(
-        custody.erase(erasure.ErasureRequest(Selector(owner="bob"), "key_bob"))
+        lifecycle.erase(erasure.ErasureRequest(Selector(owner="bob"), "key_bob"))
     )
     may_end.set()
     assert (await first).is_gone and (await other).is_gone
     with pytest.raises(NotFound):
-        await custody.erase(ann)  # which may be asked again
+        await lifecycle.erase(ann)  # which may be asked again
 
 
 def test_backups_are_dropped_by_an_admin_only(post, store):
@@ -245,12 +245,12 @@ def test_every_route_is_described(settings):
 
 async def test_sweeps_run_by_themselves_and_end_with_the_daemon(settings, store, caplog):
     store.write(lambda db: request(db, "old", at=1)).result()
-    custody = DataLifecycle(store, settings, first_sweep_s=0.0)
+    lifecycle = DataLifecycle(store, settings, first_sweep_s=0.0)
     with caplog.at_level("INFO"):
-        custody.start()
+        lifecycle.start()
         await asyncio.to_thread(wait_for, lambda: settings.effective_audit_anchor.exists())
-        await custody.close()
-        await custody.close()
+        await lifecycle.close()
+        await lifecycle.close()
     assert "audit_head seq=" in caplog.text
 
 

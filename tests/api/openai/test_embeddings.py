@@ -232,7 +232,7 @@ def test_an_encoder_dropped_into_the_directory_is_known_by_its_header(minilm: Pa
         assert embed(client, "rain", model="my-own").shape == (1, 384)
         (found,) = httpx.get(f"{daemon.url}/v1/models").json()["data"]
         assert (found["task"], found["is_default"], found["state"]) == ("embed", False, "loaded")
-        with pytest.raises(openai.BadRequestError, match="none that generates text"):
+        with pytest.raises(openai.BadRequestError, match="one that generates text"):
             client.completions.create(model="my-own", prompt="Hi")
 
 

@@ -82,8 +82,8 @@ def settings(tmp_path: Path, text: str) -> Any:
 
 def test_aliases_are_a_table_in_the_file(tmp_path):
     found = settings(tmp_path, '[models.aliases]\n"gpt-4o*" = "default"\n')
-    assert found.model_aliases == {"gpt-4o*": "default"}
-    assert settings(tmp_path, "").model_aliases == {}
+    assert found.models.aliases == {"gpt-4o*": "default"}
+    assert settings(tmp_path, "").models.aliases == {}
     for wrong in (
         "[models]\nalias = 1\n", "models = 5\n", '[models.aliases]\n"x" = 5\n',
         '[models.aliases]\n"" = "x"\n',

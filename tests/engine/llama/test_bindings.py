@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# As in a worker, where AMX tiles are refused (`worker/filter.py`), or in a tool that loads a model.
+# As in a worker, where AMX tiles are refused (`worker/seccomp.py`), or in a tool that loads a model.
 LOAD = """
 import sys
 from edgeagent.worker import confinement, filter

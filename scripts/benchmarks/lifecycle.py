@@ -1,4 +1,4 @@
-"""`scripts/bench custody`: how long single writes wait beside a retention sweep and an erasure.
+"""`scripts/bench lifecycle`: how long single writes wait beside a retention sweep and an erasure.
 
 Three owners with conversations of four items each, indexed for search; one is over its age, one is erased.
 Meanwhile a client writes a small row every few milliseconds. Then the audit: rows added and verified.

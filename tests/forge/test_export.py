@@ -77,7 +77,7 @@ def test_a_quantized_file_is_smaller_and_answers(small, vocabulary, exported, tm
     smaller = evaluate(path, vocabulary, small, every=4)
     assert 0 <= smaller.assistant <= 1
     assert abs(plain.assistant - smaller.assistant) < 0.1
-    with pytest.raises(ForgeFailed, match="No quantization is called 'Q9'"):
+    with pytest.raises(ForgeFailed, match="There is no quantization 'Q9'"):
         quantize(exported, path, "Q9")
     with pytest.raises(ForgeFailed, match="is missing"):
         quantize(tmp_path / "none.gguf", path, "Q8_0")

@@ -64,7 +64,7 @@ def test_it_must_have_been_trained_to_its_end(runs):
     runs.train(first, with_teachers=False, until=is_begun.exists)
     assert is_begun.exists()
     second = recipe("second", start={"run": "first"})
-    with pytest.raises(ForgeFailed, match="no whole training"):
+    with pytest.raises(ForgeFailed, match="no complete training"):
         runs.train(second, with_teachers=False)
     runs.train(first, with_teachers=False)
     runs.train(second, with_teachers=False)

@@ -76,6 +76,6 @@ def test_a_default_model_that_was_altered_is_not_loaded_and_ready_says_why(
         def reason() -> str:
             return str(httpx.get(f"{daemon.url}/ready").json().get("reason"))
 
-        wait_for(lambda: "not the one that was approved" in reason())
+        wait_for(lambda: "is not the approved one" in reason())
         edgeagent("models", "install", copy, *where)
         assert complete(daemon, "tale")[0] == 200

@@ -71,7 +71,7 @@ def test_a_refused_request_costs_nothing():
 def test_a_place_is_given_back_once_however_often_it_is_released():
     limiter, who = Limiter(Clock()), caller(concurrency=2)
     first, _second = limiter.admit(who), limiter.admit(who)
-    with pytest.raises(RateLimited, match="bound is 2"):
+    with pytest.raises(RateLimited, match="limit is 2"):
         limiter.admit(who)
     first.release()
     first.release()

@@ -215,7 +215,7 @@ def test_a_model_is_shown_to_do_what_its_chat_template_lets_it_do(stories: Path,
         assert llama.generate("thinker", keep_alive=0).done
         (thinker.folder / template.file).write_text("{{ messages }} answer in verse")
         with pytest.raises(
-            ollama.ResponseError, match="chat template of model 'thinker' is another"
+            ollama.ResponseError, match="chat template of model 'thinker' is not the approved one"
         ):
             llama.chat("thinker", ASK)
 

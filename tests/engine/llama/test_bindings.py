@@ -11,9 +11,9 @@ import pytest
 # As in a worker, where AMX tiles are refused (`worker/seccomp.py`), or in a tool that loads a model.
 LOAD = """
 import sys
-from edgeagent.worker import confinement, filter
+from edgeagent.worker import confinement, seccomp
 path, is_confined = sys.argv[1], sys.argv[2] == "worker"
-confinement.enter(read=[path]) if is_confined else filter.refuse_tiles()
+confinement.enter(read=[path]) if is_confined else seccomp.refuse_tiles()
 from edgeagent.engine.llama.model import Llama
 from edgeagent.types.engine import EngineConfig
 Llama(EngineConfig(path=path, model_id="m", n_ctx=128, n_seq=1, n_threads=1, task="generate")).close()

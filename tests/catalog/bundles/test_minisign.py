@@ -215,8 +215,8 @@ def test_minisign_takes_the_key_of_an_earlier_release_in_its_new_form(
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode != 0
-    assert key.id.upper() in done.stderr
-    assert signer.public.id.upper() in done.stderr
+    assert key.id.upper().lstrip("0") in done.stderr  # it prints the number without leading zeros
+    assert signer.public.id.upper().lstrip("0") in done.stderr
 
 
 def test_a_signature_that_is_there_is_not_overwritten(home: Home, tmp_path: Path) -> None:

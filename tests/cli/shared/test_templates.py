@@ -83,6 +83,7 @@ def test_what_a_template_can_is_learnt_kept_shown_and_changed(
     assert row == ["tale", "installed", "anywhere", "any", "told", "told", "no", "yes"]
 
 
+@pytest.mark.process  # installing starts the process that tries templates
 def test_a_template_needs_a_model_that_chats(edgeagent, tmp_path: Path):
     file = tmp_path / "good.jinja"
     file.write_text(GOOD)

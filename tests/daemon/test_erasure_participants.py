@@ -163,15 +163,15 @@ async def fill_files(house: House) -> None:
 
 
 async def has_files(house: House) -> bool:
-    await until(lambda: not house.daemon.prefix_store._tasks or all_idle(house))
+    await until(lambda: is_tidy(house))
     return bool(kept_files(house))
 
 
-def all_idle(house: House) -> bool:
-    return not any(
-        "tidy" in repr(task) and not task.done() and "keep_tidy" not in repr(task)
-        for task in house.daemon.prefix_store._tasks
-    )
+def is_tidy(house: House) -> bool:
+    """Whether no state is being written, and no files without rows are being deleted."""
+    store = house.daemon.prefix_store
+    is_written = store._worker is None or store._worker.done()
+    return is_written and not any("to_thread" in repr(task) for task in store._tasks)
 
 
 def history(house: House) -> Path:

@@ -24,6 +24,7 @@ from edgeagent.api.http.caller import ApiRequest, caller_of, origin_of
 from edgeagent.api.http.dialects import anthropic_error
 from edgeagent.api.http.errors import status_of
 from edgeagent.api.http.one_shot import OneShotResponse
+from edgeagent.api.http.response_sender import EVENT_STREAM
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
@@ -75,7 +76,7 @@ def _arguments(text: str) -> Any:
 class MessageWriter:
     """Chunks as the blocks of one message, streamed as events or whole. One for each response."""
 
-    content_type = b"text/event-stream; charset=utf-8"
+    content_type = EVENT_STREAM
     ping: bytes | None = b'event: ping\ndata: {"type":"ping"}\n\n'
 
     def __init__(self, model: str, *, shows_thinking: bool) -> None:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable
 
 from litestar.types import Receive, Scope, Send
 
 from edgeagent.api.http.disconnect import run_until_gone
+from edgeagent.api.http.response_sender import EVENT_STREAM, ResponseSender, log_slow_reader
 from edgeagent.serving.background import BackgroundResponse
 from edgeagent.serving.response_builder import ResponseEvent
 
-logger = logging.getLogger(__name__)
-
 PING = b": ping\n\n"
-
-STREAM_HEADERS = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
 
 
 def event_bytes(events: Iterable[ResponseEvent]) -> bytes:
@@ -46,16 +38,17 @@ class BackgroundStreamResponse:
         self._write_timeout_s = write_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await run_until_gone(self._produce(send), receive, name="background-stream")
+        sender = ResponseSender(scope, send, self._write_timeout_s)
+        await run_until_gone(self._produce(sender), receive, name="background-stream")
 
-    async def _produce(self, send: Send) -> None:
+    async def _produce(self, sender: ResponseSender) -> None:
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+            await sender.start_stream(EVENT_STREAM)
             while events := await self._take():
-                await self._send(send, events, more=True)
-            await self._send(send, b"", more=False)
+                await sender.piece(events)
+            await sender.piece(b"", more=False)
         except TimeoutError:
-            logger.info("client_dropped reason=reads_too_slowly")
+            log_slow_reader()
 
     async def _take(self) -> bytes:
         """The next events; a comment for each interval that passes without any; empty at the end."""
@@ -65,7 +58,3 @@ class BackgroundStreamResponse:
         except TimeoutError:
             return PING
         return event_bytes(events)
-
-    async def _send(self, send: Send, body: bytes, *, more: bool) -> None:
-        async with asyncio.timeout(self._write_timeout_s):
-            await send({"type": "http.response.body", "body": body, "more_body": more})

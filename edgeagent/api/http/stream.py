@@ -7,9 +7,7 @@ stream that stays silent for longer, during a long prefill, sends pings.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Protocol
 
@@ -17,13 +15,12 @@ from litestar.types import Receive, Scope, Send
 
 from edgeagent.api.http.context import context_of
 from edgeagent.api.http.disconnect import run_until_gone
-from edgeagent.api.http.errors import encoded, status_of, translate
+from edgeagent.api.http.errors import status_of, translate
+from edgeagent.api.http.response_sender import ResponseSender, log_slow_reader
 from edgeagent.api.http.shutdown import shutting_down
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
 from edgeagent.types.answer import PromptFacts, TokenChunk
-
-logger = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
@@ -87,57 +84,51 @@ class AnswerResponse:
         self._is_stream = is_stream
         self._ping_interval_s = ping_interval_s
         self._write_timeout_s = write_timeout_s
-        self._scope: Scope | None = None
-        self._is_started = False
-        self._is_over = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._scope = scope
         context = context_of(scope)
+        sender = ResponseSender(scope, send, self._write_timeout_s)
         try:
             ending = await run_until_gone(
-                self._produce(send), receive, name="answer", shutdown=context.shutdown
+                self._produce(sender), receive, name="answer", shutdown=context.shutdown
             )
-            if ending == "stopping" and not self._is_over:
-                await self._fail(send, shutting_down())
+            if ending == "stopping" and not sender.is_over:
+                await self._fail(sender, shutting_down())
         finally:
             # However this ended, the answer holds nothing when the response is over.
             await self._answer.release()
             self._ended()
             context.charge(self._answer.n_tokens)
 
-    async def _produce(self, send: Send) -> None:
+    async def _produce(self, sender: ResponseSender) -> None:
         try:
             await self._answer.begin()
             if self._is_stream:
-                await self._stream(send, self._answer)
+                await self._stream(sender, self._answer)
             else:
-                await self._whole(send, self._answer)
+                await self._whole(sender, self._answer)
         except Exception as exc:
-            await self._fail(send, exc)
+            await self._fail(sender, exc)
 
-    async def _whole(self, send: Send, answer: Answer) -> None:
+    async def _whole(self, sender: ResponseSender, answer: Answer) -> None:
         while chunks := await answer.take():
             self._writer.collect(chunks)
         if self._keep is not None:
             await self._keep()
         body = self._writer.whole(answer)
-        length = (b"content-length", str(len(body)).encode())
-        kind = (b"content-type", b"application/json")
-        await self._start(send, 200, [kind, length, *own_headers(answer.prompt_facts)])
-        await self._send(send, body, more=False)
+        await sender.whole(b"application/json", body, own_headers(answer.prompt_facts))
 
-    async def _stream(self, send: Send, answer: Answer) -> None:
-        while chunks := await self._take(send, answer):
+    async def _stream(self, sender: ResponseSender, answer: Answer) -> None:
+        while chunks := await self._take(sender, answer):
             if self._keep is not None:
                 self._writer.collect(chunks)
-            await self._start_stream(send)
-            await self._send(send, self._writer.events(chunks))
+            await self._start_stream(sender)
+            await sender.piece(self._writer.events(chunks))
         if self._keep is not None:
             await self._keep()
-        await self._send(send, self._writer.last_events(answer), more=False)
+        await sender.piece(self._writer.last_events(answer), more=False)
 
-    async def _take(self, send: Send, answer: Answer) -> list[TokenChunk]:
+    async def _take(self, sender: ResponseSender, answer: Answer) -> list[TokenChunk]:
         """The next chunks; a ping for each interval that passes without any."""
         while True:
             try:
@@ -145,50 +136,24 @@ class AnswerResponse:
                     return await answer.take()
             except TimeoutError:
                 if self._writer.ping is not None:
-                    await self._start_stream(send)
-                    await self._send(send, self._writer.ping)
+                    await self._start_stream(sender)
+                    await sender.piece(self._writer.ping)
 
-    async def _start_stream(self, send: Send) -> None:
-        if not self._is_started:
-            await self._start(
-                send,
-                200,
-                [
-                    (b"content-type", self._writer.content_type),
-                    (b"cache-control", b"no-cache"),
-                    (b"x-accel-buffering", b"no"),
-                    *own_headers(self._answer.prompt_facts),
-                ],
-            )
-            if opening := self._writer.opening(self._answer.prompt_facts):
-                await self._send(send, opening)
+    async def _start_stream(self, sender: ResponseSender) -> None:
+        if not sender.is_started:
+            facts = self._answer.prompt_facts
+            await sender.start_stream(self._writer.content_type, own_headers(facts))
+            if opening := self._writer.opening(facts):
+                await sender.piece(opening)
 
-    async def _start(self, send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        self._is_started = True
-
-    async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
-        # Blocks only while the client reads slower than the buffers allow.
-        async with asyncio.timeout(self._write_timeout_s):
-            await send({"type": "http.response.body", "body": body, "more_body": more})
-        self._is_over = not more
-
-    async def _fail(self, send: Send, exc: Exception) -> None:
-        """Send the error: as a status before the first byte, as an event after it. A client that does not
-        read gets neither."""
+    async def _fail(self, sender: ResponseSender, exc: Exception) -> None:
         if isinstance(exc, TimeoutError):
-            logger.info("client_dropped reason=reads_too_slowly")
+            log_slow_reader()
             return
         error = translate(exc)
         error.param = self._params.get(error.param or "", error.param)
         self._answer.record.status = status_of(error)
-        if self._is_started:
-            with suppress(TimeoutError):
-                await self._send(send, self._writer.error_events(error), more=False)
-            return
-        status, headers, body = encoded(error, self._scope)
-        await self._start(send, status, headers)
-        await self._send(send, body, more=False)
+        await sender.fail(error, self._writer.error_events)
 
 
 def own_headers(facts: PromptFacts | None) -> list[tuple[bytes, bytes]]:

@@ -13,6 +13,7 @@ import msgspec
 from edgeagent import __version__
 from edgeagent.api.http.dialects import openai_error
 from edgeagent.api.http.errors import status_of
+from edgeagent.api.http.response_sender import EVENT_STREAM
 from edgeagent.api.http.tool_calls import CallCollector
 from edgeagent.api.openai.usage import timings_of, usage_of
 from edgeagent.errors import EdgeAgentError
@@ -30,7 +31,7 @@ class AnswerWriter:
     `head` has the first fields of every object of the response.
     """
 
-    content_type = b"text/event-stream; charset=utf-8"
+    content_type = EVENT_STREAM
     ping: bytes | None = b": ping\n\n"
 
     def __init__(self, prefix: str, kind: str, model: str, *, wants_usage: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from edgeagent.api.http.background_stream import PING, event_bytes
+from edgeagent.api.http.response_sender import EVENT_STREAM
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
 from edgeagent.serving.response_builder import ResponseBuilder
@@ -14,7 +15,7 @@ from edgeagent.types.answer import PromptFacts, TokenChunk
 class ResponseWriter:
     """A `stream.Writer` around the builder of one response."""
 
-    content_type = b"text/event-stream; charset=utf-8"
+    content_type = EVENT_STREAM
     ping: bytes | None = PING
 
     def __init__(self, builder: ResponseBuilder, *, is_stream: bool) -> None:

@@ -62,7 +62,7 @@ class Decoder(ABC):
 
     def resume(self, time_slice: TimeSlice) -> Draw | None:
         """Continue an unfinished draw. As `next`."""
-        raise NotImplementedError
+        raise AssertionError("this decoder leaves no draw unfinished")
 
     @property
     def n_generated(self) -> int:

@@ -32,6 +32,7 @@ HOMES = {
     "av": {"speech/audio.py"},
     "onnxruntime": {"speech/vad.py"},
     "multipart": {"api/http/forms.py"},
+    "prometheus_client": {"metrics.py"},
     "huggingface_hub": {"catalog/install/huggingface.py"},
     "cryptography": {
         "catalog/bundles/signing.py",

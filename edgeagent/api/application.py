@@ -13,7 +13,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from edgeagent import __version__
 from edgeagent.api.admin import data, keys
 from edgeagent.api.anthropic import messages
-from edgeagent.api.http import errors, health
+from edgeagent.api.http import errors, health, metrics
 from edgeagent.api.http.docs_page import DocsPlugin
 from edgeagent.api.http.error_docs import document_errors
 from edgeagent.api.ollama import chat as ollama
@@ -54,6 +54,7 @@ ROUTES = [
     keys.rotate_key,
     health.health,
     health.ready,
+    metrics.metrics,
     conformance.show_conformance,
     *messages.HANDLERS,
     *ollama.HANDLERS,

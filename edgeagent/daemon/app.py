@@ -21,6 +21,7 @@ from edgeagent.api.http import auth, host_and_origin, server
 from edgeagent.api.http.body_memory import Bodies
 from edgeagent.api.http.limits import FailureThrottle, Limiter
 from edgeagent.api.http.loopback import is_loopback
+from edgeagent.api.http.metrics import RefusalCounter
 from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.read_audit import ReadAudit
 from edgeagent.api.http.uploads import Uploads
@@ -50,6 +51,7 @@ from edgeagent.serving.key_admin import KeyAdmin
 from edgeagent.serving.model_cards import ModelCards
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.models import ModelAdmin
+from edgeagent.serving.monitoring import Monitoring
 from edgeagent.serving.one_shot import OneShotService
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.stored_chats import StoredChats
@@ -123,6 +125,7 @@ class Daemon:
             preloaded=preload.take if preload is not None else None,
             loaded=TemplateLearner(self.models).learn,
         )
+        self.monitoring = Monitoring(self.pool, settings)
         self.hub = ErasureHub()
         self.archive = Archive(self.database, is_searchable=settings.store.search, hub=self.hub)
         self.conversations = Conversations(self.archive)
@@ -170,7 +173,8 @@ class Daemon:
             uploads=uploads,
         )
         rules = host_and_origin.rules(settings.http, is_local=not is_exposed, uploads=uploads)
-        return host_and_origin.RequestGuard(authentication, rules, paths)
+        guard = host_and_origin.RequestGuard(authentication, rules, paths)
+        return RefusalCounter(guard, self.monitoring)
 
     def _api(self) -> Litestar:
         archive, conversations, background = self.archive, self.conversations, self.background
@@ -182,6 +186,7 @@ class Daemon:
             "conversations": conversations,
             "keys": self.keys,
             "models": ModelAdmin(self.pool, self.models, self.chooser),
+            "monitoring": self.monitoring,
             "one_shots": self.one_shots,
             "responses": StoredResponses(archive, conversations, background),
             "transcriptions": self.transcriptions,
@@ -278,6 +283,7 @@ class Daemon:
                 self.keyring.note_altered_model(model_id)
 
     def _note(self, row: RequestRow) -> None:
+        self.monitoring.end_request(row)
         if self._requests is not None:
             self._requests.add(row)
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 from edgeagent import errors
 from edgeagent.pool.cores import share_cores
 from edgeagent.pool.memory import LoadedModel, Placement, decide, in_words
-from edgeagent.pool.resident import Resident
+from edgeagent.pool.resident import Resident, UnloadCause
 from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.worker import WorkerSettings
 from edgeagent.types.worker import WorkerConfig
@@ -128,13 +128,15 @@ class Pool:
         async with self.lease(model_id, WorkerClient):  # type: ignore[type-abstract]
             return self._residents[model_id]
 
-    async def unload(self, model_id: str, reason: str) -> bool:
+    async def unload(self, model_id: str, cause: UnloadCause, details: str = "") -> bool:
         """End a model's worker, whatever it is doing, which returns all its memory. False: not loaded."""
         resident = self._residents.get(model_id)
         if resident is None or resident.state == "unloaded":
             return False
-        logger.info("unloaded model=%s n_bytes=%s reason=%s", model_id, resident.n_bytes, reason)
-        client, resident.client = resident.client, None
+        n_bytes, reason = resident.n_bytes, details or cause
+        logger.info("unloaded model=%s n_bytes=%s reason=%s", model_id, n_bytes, reason)
+        resident.unloads[cause] += 1
+        client = resident.let_go()
         if resident.starting is not None:
             resident.starting.cancel()
         if client is not None:
@@ -236,6 +238,7 @@ class Pool:
         finally:
             resident.starting = None
         resident.client = client
+        resident.n_loads += 1
         resident.failure = None
         logger.info(
             "loaded model=%s pid=%s load_ms=%.0f n_bytes=%s need_bytes=%s",
@@ -298,7 +301,8 @@ class Pool:
                 )
             if decision.verdict == "load":
                 for model_id in decision.evict:
-                    await self.unload(model_id, f"memory wanted by {need.config.model_id}")
+                    wanted = f"memory wanted by {need.config.model_id}"
+                    await self.unload(model_id, "memory", wanted)
                 return
             await self._wait_for_change(need, held, decision.blockers, deadline)
 
@@ -342,7 +346,7 @@ class Pool:
         resident.n_deaths += 1
         resident.breaker.record_death(time.monotonic())
         if resident.client is client:
-            resident.client = None
+            resident.let_go()
         if resident.starting is None and client.was_loaded:
             try:
                 self._start(resident)
@@ -391,4 +395,4 @@ class Pool:
         may_go = resident.model_id not in (*self._stays, *self._settings.pinned_models)
         wait_s = self._settings.idle_unload_s or None
         if wait_s is not None and may_go and resident.n_leases == 0 and idle_s > wait_s:
-            await self.unload(resident.model_id, f"idle for {idle_s:.0f} s")
+            await self.unload(resident.model_id, "idle", f"idle for {idle_s:.0f} s")

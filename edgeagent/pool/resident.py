@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
 from edgeagent.pool.memory import LoadedModel, Placement
+from edgeagent.types.engine import EngineHealth
+from edgeagent.types.histogram import Histogram
 from edgeagent.worker.breaker import Breaker
 from edgeagent.worker.client import WorkerClient
+
+# Why a worker is ended: another model needs its memory, nobody used it, a client said so, the daemon stops.
+UnloadCause = Literal["memory", "idle", "request", "shutdown"]
 
 
 @dataclass(eq=False)
@@ -25,6 +31,18 @@ class Resident:
     last_used_s: float = field(default_factory=time.monotonic)
     n_deaths: int = 0
     failure: str | None = None  # why the last start failed
+    n_loads: int = 0
+    unloads: Counter[UnloadCause] = field(default_factory=Counter)
+    past_gaps: Histogram = field(default_factory=Histogram)  # of workers that have ended
+    n_past_preempted: int = 0
+
+    def let_go(self) -> WorkerClient | None:
+        """The client of a worker that ends, which is no longer used. What it has counted is kept."""
+        client, self.client = self.client, None
+        if client is not None and isinstance(client.health, EngineHealth):
+            self.past_gaps = self.past_gaps.plus(client.health.token_gaps)
+            self.n_past_preempted += client.health.n_preempted
+        return client
 
     @property
     def state(self) -> Literal["loaded", "loading", "unloaded"]:

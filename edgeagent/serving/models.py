@@ -85,7 +85,7 @@ class ModelAdmin:
     async def unload(self, name: str) -> ModelStatus:
         """End a model's worker. Raises: ModelNotFound."""
         found = self.model(name)
-        await self._pool.unload(found.id, "asked for")
+        await self._pool.unload(found.id, "request")
         return self.model(name)
 
     def is_assistant(self, model_id: str) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 import msgspec
 
-KeyScope = Literal["chat", "transcribe", "embeddings", "models", "data", "admin"]
+KeyScope = Literal["chat", "transcribe", "embeddings", "models", "data", "metrics", "admin"]
 
 
 ALL_SCOPES: frozenset[KeyScope] = frozenset(get_args(KeyScope))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from edgeagent.types.histogram import Histogram
 from edgeagent.types.worker import WorkerConfig, WorkerFacts, WorkerHealth
 
 # What a worker does with its model: continue texts, turn each into one vector, or say of each how well it
@@ -38,12 +39,14 @@ class EngineFacts(WorkerFacts, frozen=True, kw_only=True):
 
 
 class EngineHealth(WorkerHealth, frozen=True, kw_only=True):
-    """The last heartbeat of an engine worker: cells of the KV cache in use, cached prefixes, preemptions."""
+    """The last heartbeat of an engine worker: cells of the KV cache in use, cached prefixes, preemptions,
+    and the seconds between two tokens of an answer since its start."""
 
     n_cells_used: int = 0
     n_cells: int = 0
     n_idle_prefixes: int = 0
     n_preempted: int = 0
+    token_gaps: Histogram = Histogram()
 
 
 # A state of a file: device, inode, size in bytes, mtime and ctime in nanoseconds.

@@ -291,8 +291,8 @@ def test_an_unloaded_models_memory_comes_back(stories):
         async with pool_of(stories) as pool:
             await ask(pool, "model-a")
             pid = pool.resident("model-a").client.pid
-            assert await pool.unload("model-a", "test")
-            assert not await pool.unload("model-a", "test")
+            assert await pool.unload("model-a", "request")
+            assert not await pool.unload("model-a", "request")
             return pid
 
     pid = asyncio.run(run())
@@ -306,7 +306,7 @@ async def test_whoever_waits_for_a_model_that_is_unloaded_while_it_loads_is_told
             while not (resident := pool.resident("model-a")) or resident.starting is None:
                 await asyncio.sleep(0)
         started = resident.starting
-        await pool.unload("model-a", "asked for")
+        await pool.unload("model-a", "request")
         for error in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(error, Unavailable) and error.retry_after_s
         assert started.cancelled()

@@ -26,7 +26,7 @@ class KeyRequest(BaseModel):
 
     name: str = Field(max_length=100, description="the purpose of the key")
     scopes: list[str] = Field(
-        max_length=20, description="of chat, transcribe, embeddings, models, data, admin"
+        max_length=20, description="of chat, transcribe, embeddings, models, data, metrics, admin"
     )
     owner: str | None = Field(
         None,

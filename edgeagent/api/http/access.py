@@ -26,6 +26,7 @@ RULES = (
     Rule("GET", "/api/version", "open"),
     Rule("GET", "/ready", "any key"),
     Rule("GET", "/schema", "any key"),
+    Rule("GET", "/metrics", "metrics"),
     Rule("*", "/v1/chat/completions", "chat"),  # also the stored answers of its owner
     Rule("POST", "/v1/completions", "chat"),
     Rule("*", "/v1/responses", "chat"),

@@ -10,6 +10,7 @@ from litestar.types import Scope
 from edgeagent.api.http.body_memory import Body
 from edgeagent.api.http.limits import Admission
 from edgeagent.api.http.shutdown import Shutdown
+from edgeagent.errors import EdgeAgentError
 from edgeagent.types.caller import Caller
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class RequestContext:
     """Each layer fills in its part; a part is None until then, and without the layer.
 
     `connection` and `shutdown` come from the server, `request_id` from host_and_origin.py, `caller`,
-    `admission` and `body` from auth.py.
+    `admission` and `body` from auth.py, `error` from whatever refuses the request.
     """
 
     connection: GuardedProtocol | None = None
@@ -32,6 +33,7 @@ class RequestContext:
     caller: Caller | None = None
     admission: Admission | None = None
     body: Body | None = None
+    error: EdgeAgentError | None = None
 
     @property
     def known_caller(self) -> Caller:

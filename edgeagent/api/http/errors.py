@@ -82,7 +82,10 @@ def encoded(
     say when to retry, others that retrying is useless."""
     status = status_of(error)
     dialect = dialect_of(str(scope["path"])) if scope is not None else OPENAI
-    request_id = context_of(scope).request_id if scope is not None else ""
+    request_id = ""
+    if scope is not None:
+        context = context_of(scope)
+        context.error, request_id = error, context.request_id
     error.message = public(error.message)
     body = msgspec.json.encode(dialect.error(error, status, request_id))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

@@ -34,6 +34,7 @@ from edgeagent.engine.batching.scheduler_views import (
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.batching.time_slices import TimeSlice
+from edgeagent.engine.batching.token_gaps import TokenGaps
 from edgeagent.engine.output.decoder import Draw
 from edgeagent.engine.output.output_parser import NOTHING, Pieces
 from edgeagent.errors import EngineFailed
@@ -95,6 +96,7 @@ class Engine:
         self._service_s = 1.0
         self._next_share_s = 0.0
         self._time_slice = TimeSlice()
+        self._token_gaps = TokenGaps()
         self.prefilling: frozenset[Request] = frozenset()
 
     @property
@@ -110,6 +112,7 @@ class Engine:
             n_cells=self._kv.n_cells,
             n_idle_prefixes=self._kv.n_idle,
             n_preempted=self._n_preempted,
+            token_gaps=self._token_gaps.histogram,
             rss_bytes=rss_bytes,
         )
 
@@ -349,17 +352,14 @@ class Engine:
         if is_decode or has_prompts:  # a few forced tokens say nothing about the speed of prefill
             self._pace.observe(len(plan.decode), plan.n_prefill, took)
         self._advance(work, rows, logits)
-        if (
-            len(plan.decode) > 1 and not self._config.reproducible
-        ):  # packing changes the order of cells
+        self._token_gaps.end_step(len(plan.decode), self._clock())
+        if len(plan.decode) > 1 and not self._config.reproducible:  # packing reorders cells
             self._tidy(len(plan.decode))
 
     def _tidy(self, n_tokens: int) -> None:
         self._kv.expire(n_tokens)
-        started = time.perf_counter()
         if self._kv.pack(n_tokens):
-            took_ms = 1e3 * (time.perf_counter() - started)
-            logger.debug("kv_packed n_cells=%s took_ms=%.1f", self._kv.n_used, took_ms)
+            logger.debug("kv_packed n_cells=%s", self._kv.n_used)
 
     def _undo(self, work: list[tuple[Sequence, int]]) -> None:
         """Drop the cells of an aborted step. State that cannot be trimmed is computed again."""

@@ -39,6 +39,7 @@ HOMES = {
         "store/journal.py",
         "store/database_pages.py",
         "store/prefix_files.py",
+        "store/recording_files.py",
         "store/store_key.py",
     },
     "argon2": {"store/store_key.py"},

@@ -88,6 +88,8 @@ def stats_(config: Path | None, **flags: Any) -> None:
         click.echo(
             f"KV cache of conversations: {files.n_prefixes} files ({megabytes(files.prefix_bytes)})"
         )
+    if files.recording_bytes:
+        click.echo(f"audio of transcription jobs: {megabytes(files.recording_bytes)}")
     if files.quarantine_bytes:
         click.echo(f"quarantined as damaged: {megabytes(files.quarantine_bytes)}")
     if facts["clock_doubt"]:

@@ -39,6 +39,12 @@ class RetentionSettings(SettingsTable):
     transcripts_days: float = Field(
         default=90.0, ge=0, le=36_500, description="transcripts and their segments; 0: for ever"
     )
+    recordings_days: float = Field(
+        default=7.0,
+        ge=0,
+        le=36_500,
+        description="audio of transcription jobs, counted from its upload; 0: for ever",
+    )
     feedback_days: float = Field(
         default=365.0, ge=0, le=36_500, description="feedback; 0: for ever"
     )

@@ -25,6 +25,9 @@ _CLASSES = {
         union all select created_ms, is_held from response)""",
     "transcripts": """select count(*), (select sum(octet_length(body) + octet_length(plain))
         from segment_content), min(created_ms), max(created_ms), sum(is_held) from transcript""",
+    "recordings": """select count(*), 0, min(created_ms), max(created_ms), sum((select t.is_held
+        from audio_job j join transcript t on t.id = j.transcript_id where j.id = recording.id))
+        from recording""",
     "feedback": """select count(*), (select sum(octet_length(body)) from feedback_content),
         min(created_ms), max(created_ms), 0 from feedback""",
     "requests": "select count(*), 0, min(created_ms), max(created_ms), 0 from request",
@@ -54,6 +57,7 @@ class FileStats:
     quarantine_bytes: int
     n_prefixes: int
     prefix_bytes: int
+    recording_bytes: int
 
 
 def classes(conn: Connection) -> list[ClassStats]:
@@ -77,6 +81,7 @@ def files(places: StoreFiles, backups: Backups) -> FileStats:
         quarantine_bytes=sum(_size(path) for path in places.quarantine.rglob("*")),
         n_prefixes=sum(1 for path in places.prefixes.glob("*")),
         prefix_bytes=sum(_size(path) for path in places.prefixes.glob("*")),
+        recording_bytes=sum(_size(path) for path in places.recordings.glob("*")),
     )
 
 

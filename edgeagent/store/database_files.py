@@ -59,6 +59,11 @@ class StoreFiles:
         return self.folder / "prefixes"
 
     @property
+    def recordings(self) -> Path:
+        """Sealed audio of transcription jobs (store/recording_files.py)."""
+        return self.folder / "recordings"
+
+    @property
     def backups(self) -> Path:
         return self.folder / "backups"
 
@@ -68,7 +73,9 @@ class StoreFiles:
 
     def make(self) -> None:
         """Create the folders, readable by their owner only. Raises: OSError."""
-        for folder in (self.folder, self.backups, self.quarantine, self.prefixes):
+        for folder in (
+            self.folder, self.backups, self.quarantine, self.prefixes, self.recordings,
+        ):  # fmt: skip
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 

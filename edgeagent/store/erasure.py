@@ -47,6 +47,7 @@ _TEXTS = {
     "response": "select json_remove(body, '$.id', '$.model', '$.object') from response_content "
     "where response_id = ?",
     "conversation": "select metadata from conversation where id = ?",
+    "audio_job": "select name, metadata, options from audio_job where id = ?",
 }
 
 # Clears every place outside the database; returns the names of those that were cleared.

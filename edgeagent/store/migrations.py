@@ -40,6 +40,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, "tables", schema.first),
     Migration(3, "threads", schema.second),
     Migration(4, "erasures", schema.third),
+    Migration(5, "audio_jobs", schema.fourth),
 )
 
 

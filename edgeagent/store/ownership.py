@@ -24,6 +24,8 @@ HELD = {
     "transcript": "is_held",
     "segment": """exists (select 1 from transcript t
         where t.id = segment.transcript_id and t.is_held)""",
+    "audio_job": """exists (select 1 from transcript t
+        where t.id = audio_job.transcript_id and t.is_held)""",
     "feedback": """(exists (select 1 from conversation c
             where c.id = feedback.target_id and c.is_held)
         or exists (select 1 from transcript t where t.id = feedback.target_id and t.is_held)
@@ -34,7 +36,9 @@ HELD = {
 }
 HELD["feedback"] = HELD["feedback"].format(item=HELD["item"])
 # In deletion order: tables that refer to others first.
-TABLES = ("feedback", "item", "segment", "transcript", "response", "conversation", "request")
+TABLES = (
+    "feedback", "item", "segment", "audio_job", "transcript", "response", "conversation", "request",
+)  # fmt: skip
 HOLDABLE = ("conversation", "response", "transcript")
 
 
@@ -77,6 +81,7 @@ class Selector:
             "item": self._items,
             "transcript": self._transcripts,
             "segment": self._segments,
+            "audio_job": self._segments,
             "feedback": self._feedback,
             "request": self._requests,
         }[table]()

@@ -57,6 +57,7 @@ READABLE = (
     ReadableTable("segment", "their pieces: times, confidence"),
     ReadableTable("segment_content", "the words of each piece",
              parent="segment_rowid in (select rowid from segment)"),
+    ReadableTable("audio_job", "transcription jobs: name, status, progress"),
     ReadableTable("feedback", "ratings of answers"),
     ReadableTable("feedback_content", "comments beside them",
              parent="feedback_rowid in (select rowid from feedback)"),
@@ -65,11 +66,14 @@ READABLE = (
     ReadableTable("audit", "who did what; `edgeagent audit verify` checks it"),
     ReadableTable("measurement", "what `edgeagent doctor --measure` found"),
 )  # fmt: skip
-# Internal tables: sealed heads, numbers of erasures, cached prefixes and their keys, search indexes
-# (which repeat content), migrations.
+# Internal tables: sealed heads, numbers of erasures, cached prefixes, recordings and their keys, search
+# indexes (which repeat content), migrations.
 HIDDEN = frozenset(
-    {"checkpoint", "erasure", "prefix", "properties", "migrations", "item_fts", "segment_fts"}
-)
+    {
+        "checkpoint", "erasure", "prefix", "recording", "properties", "migrations", "item_fts",
+        "segment_fts",
+    }
+)  # fmt: skip
 _ALLOWED_CODES = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE})
 _TABLE_FUNCTIONS = frozenset({"json_each", "json_tree"})
 # Functions that load code, write files, or reach below SQL.

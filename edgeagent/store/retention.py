@@ -7,7 +7,8 @@
 
 Classes: `content` is the text of items and responses, without their rows; `responses` are stored responses
 and conversations with everything in them, counted from a conversation's last change; `transcripts` include
-their segments; `requests`, `feedback` and `audit` are rows on their own.
+their segments and jobs; `recordings` are the stored audio of jobs; `requests`, `feedback` and `audit` are
+rows on their own.
 """
 
 from __future__ import annotations
@@ -32,16 +33,18 @@ DAY_MS = 86_400_000
 INTERVAL_S = 3600.0
 SWEPT = "swept"  # a checkpoint: when the last sweep finished, UTC milliseconds
 AUDIT_BATCH = 10_000  # each cut of the chain costs a row
-CLASSES = ("content", "transcripts", "responses", "feedback", "requests", "audit")
+CLASSES = ("content", "recordings", "transcripts", "responses", "feedback", "requests", "audit")
 _DATED = {
     "conversation": ("created_ms", "updated_ms"),
     "response": ("created_ms",),
     "item": ("created_ms",),
     "transcript": ("created_ms",),
+    "audio_job": ("created_ms", "updated_ms"),
+    "recording": ("created_ms",),
     "feedback": ("created_ms",),
     "request": ("created_ms",),
 }
-_WITH_CONTENT = ("conversation", "response", "item", "transcript")
+_WITH_CONTENT = ("conversation", "response", "item", "transcript", "recording")
 
 _OLD_CONVERSATIONS = (
     f"select id from conversation where updated_ms < :before and not {HELD['conversation']}"
@@ -74,6 +77,13 @@ STEPS: Mapping[str, tuple[DeletionStep, ...]] = {
             f"""created_ms < :before and not {HELD["response"]} and exists
             (select 1 from response_content where response_id = response.id)""",
             is_content=True,
+        ),
+    ),
+    "recordings": (
+        DeletionStep(
+            "recording",
+            """created_ms < :before and not exists (select 1 from audio_job j
+            join transcript t on t.id = j.transcript_id where j.id = recording.id and t.is_held)""",
         ),
     ),
     "transcripts": (

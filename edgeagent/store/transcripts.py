@@ -13,6 +13,12 @@ from edgeagent.store.rows import fetch, paged, remove
 from edgeagent.types.ids import new_id
 from edgeagent.types.pages import Page, RowPage
 
+# The transcript of a job is shown here once the job is completed.
+_WHOLE = (
+    "not exists (select 1 from audio_job j where j.transcript_id = transcript.id "
+    "and j.status != 'completed')"
+)
+
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of speech: start and end in seconds, its text, and other details."""
@@ -44,7 +50,20 @@ def add(
         "created_ms) values (?, ?, ?, ?, ?, ?, ?, ?)",
         (transcript_id, owner, subject, model, language, audio_s, audio_digest, now_ms),
     )
-    for position, segment in enumerate(segments):
+    append(db, transcript_id, segments, first=0, is_searchable=is_searchable)
+    return transcript_id
+
+
+def append(
+    db: StoreConnection,
+    transcript_id: str,
+    segments: Sequence[Segment],
+    *,
+    first: int,
+    is_searchable: bool,
+) -> None:
+    """Store segments of a transcript, the first at position `first`."""
+    for position, segment in enumerate(segments, start=first):
         (rowid,) = db.execute(
             "insert into segment (transcript_id, position, start_s, end_s, confidence) "
             "values (?, ?, ?, ?, ?) returning rowid",
@@ -58,33 +77,38 @@ def add(
             db.execute(
                 "insert into segment_fts (rowid, plain) values (?, ?)", (rowid, segment.text)
             )
-    return transcript_id
 
 
 def get(db: StoreConnection, owner: str, transcript_id: str) -> dict[str, Any] | None:
     """A transcript with its `segments`; the text of purged segments is None."""
     rows = fetch(
         db,
-        "select * from transcript where id = :id and owner = :owner",
+        f"select * from transcript where id = :id and owner = :owner and {_WHOLE}",
         {"id": transcript_id, "owner": owner},
     )
     if not rows:
         return None
-    segments = fetch(
+    return rows[0] | {"segments": segments(db, transcript_id)}
+
+
+def segments(db: StoreConnection, transcript_id: str, after: int = 0) -> list[dict[str, Any]]:
+    """The segments from position `after` on; the text of purged ones is None."""
+    found = fetch(
         db,
         "select position, start_s, end_s, confidence, plain as text, body from segment "
         "left join segment_content on segment_rowid = segment.rowid "
-        "where transcript_id = :id order by position",
-        {"id": transcript_id},
+        "where transcript_id = :id and position >= :after order by position",
+        {"id": transcript_id, "after": after},
     )
-    for segment in segments:
+    for segment in found:
         segment["body"] = json.loads(segment["body"]) if segment["body"] else None
-    return rows[0] | {"segments": segments}
+    return found
 
 
 def listed(db: StoreConnection, owner: str, page: Page) -> RowPage:
     """The owner's transcripts by age, without segments."""
-    return paged(db, "transcript", "owner = :owner", {"owner": owner}, page, order="created_ms")
+    where = f"owner = :owner and {_WHOLE}"
+    return paged(db, "transcript", where, {"owner": owner}, page, order="created_ms")
 
 
 def delete(db: StoreConnection, owner: str, transcript_id: str) -> bool | None:

@@ -12,7 +12,7 @@ import pytest
 from edgeagent.store.connection import connect, set_wal
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.migrations import MIGRATIONS, Migration
-from edgeagent.store.schema import first, second, third
+from edgeagent.store.schema import first, fourth, second, third
 from edgeagent.store.store_key import Secret
 
 
@@ -64,5 +64,6 @@ def conn(tmp_path: Path) -> Iterator[Any]:
     first(db)
     second(db)
     third(db)
+    fourth(db)
     yield db
     db.close()

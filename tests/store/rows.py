@@ -99,8 +99,12 @@ def n_rows(db: Any) -> dict[str, int]:
     """Rows of every table that clients fill; those without any are left out."""
     tables = (
         "conversation", "response", "response_content", "item", "item_content", "item_fts",
-        "transcript", "segment", "segment_content", "segment_fts", "feedback", "feedback_content",
-        "request",
+        "transcript", "segment", "segment_content", "segment_fts", "audio_job", "recording", "feedback",
+        "feedback_content", "request",
     )  # fmt: skip
-    found = {table: db.execute(f"select count(*) from {table}").fetchone()[0] for table in tables}
+    there = {row[0] for row in db.execute("select name from sqlite_master").fetchall()}
+    found = {
+        table: db.execute(f"select count(*) from {table}").fetchone()[0]
+        for table in tables if table in there  # not all of them in an older store
+    }  # fmt: skip
     return {table: n for table, n in found.items() if n}

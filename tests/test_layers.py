@@ -29,7 +29,7 @@ MOST_ROOM_IMPORTS = 100
 HOMES = {
     "llama_cpp": {"engine/llama/bindings.py"},
     "faster_whisper": {"speech/vad.py", "speech/whisper.py"},
-    "av": {"speech/audio.py"},
+    "av": {"speech/audio.py", "speech/pcm.py"},
     "onnxruntime": {"speech/vad.py"},
     "multipart": {"api/http/forms.py"},
     "prometheus_client": {"metrics.py"},

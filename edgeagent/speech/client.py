@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edgeagent.speech import protocol
+from edgeagent.speech.live_options import LiveOptions
+from edgeagent.speech.live_protocol import DropItem, EndItem, Listen, LiveAudio, LiveReply
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.worker.client import WorkerClient
 from edgeagent.worker.reply_stream import ReplyStream
@@ -16,6 +18,13 @@ class Transcription(ReplyStream[Reply]):
     """The replies to one recording: what is known of it, its windows, its end."""
 
     def is_last(self, reply: Reply) -> bool:
+        return isinstance(reply, protocol.Finished)
+
+
+class LiveStream(ReplyStream[LiveReply | protocol.Finished]):
+    """The replies to one live session, until it is cancelled."""
+
+    def is_last(self, reply: LiveReply | protocol.Finished) -> bool:
         return isinstance(reply, protocol.Finished)
 
 
@@ -41,7 +50,16 @@ class SpeechClient(WorkerClient):
             self._send(protocol.Audio(stream.request_id, part))
         return stream
 
+    def listen(self, options: LiveOptions) -> LiveStream:
+        """Open a live session. Raises: EngineDied when the worker has ended."""
+        stream = LiveStream(self._new_id(), self.cancel)
+        self._open(stream, Listen(stream.request_id, options))
+        return stream
+
+    def tell(self, message: Listen | LiveAudio | EndItem | DropItem) -> None:
+        """The next input of a live session. Does nothing where the worker has ended."""
+        if self.is_alive:
+            self._send(message)
+
     def _receive_own(self, message: Any) -> None:
-        match message:
-            case protocol.Surveyed() | protocol.Window() | protocol.Finished():
-                self._deliver(message.request_id, message)
+        self._deliver(message.request_id, message)

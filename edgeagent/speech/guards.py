@@ -26,12 +26,22 @@ LOOP_WORDS = 8
 def believed(segment: Segment, speech_s: float) -> bool:
     """Whether a segment's words are likely enough, given how many seconds of speech its window has."""
     confidence = segment.confidence
-    if confidence is None:
-        return True
+    return confidence is None or is_believable(
+        confidence,
+        speech_s=speech_s,
+        no_speech_prob=segment.no_speech_prob,
+        avg_logprob=segment.avg_logprob,
+    )
+
+
+def is_believable(
+    confidence: float, *, speech_s: float, no_speech_prob: float, avg_logprob: float
+) -> bool:
+    """Whether words of this mean confidence were said."""
     is_doubtful = (
         speech_s < DOUBTFUL_SPEECH_S
-        or segment.no_speech_prob > DOUBTFUL_NO_SPEECH
-        or segment.avg_logprob < DOUBTFUL_LOGPROB
+        or no_speech_prob > DOUBTFUL_NO_SPEECH
+        or avg_logprob < DOUBTFUL_LOGPROB
     )
     return confidence >= (DOUBTFUL_CONFIDENCE if is_doubtful else MIN_CONFIDENCE)
 

@@ -1,13 +1,27 @@
 """What the daemon and a speech worker exchange, beside the messages of every worker (`worker/protocol.py`).
 
 A request is one `Transcribe` and its recording in `Audio` parts. The worker answers with one `Surveyed`, then
-`Window` after window, then `Finished`; or with a `Refusal`, at whatever point.
+`Window` after window, then `Finished`; or with a `Refusal`, at whatever point. Live sessions have messages
+of their own (`live_protocol.py`).
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from edgeagent.speech.live_protocol import (
+    Consumed,
+    DropItem,
+    EndItem,
+    ItemDropped,
+    ItemHeard,
+    Listen,
+    LiveAudio,
+    TurnBegan,
+    TurnHeard,
+    TurnOver,
+    TurnText,
+)
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.segments import Segment
 from edgeagent.types.worker import WorkerConfig, WorkerFacts, WorkerHealth
@@ -33,6 +47,7 @@ class SpeechConfig(WorkerConfig, frozen=True, kw_only=True):
     max_bytes: int = 200 << 20
     max_seconds: float = 4 * 3600.0
     queue_limit: int = 16
+    live_sessions: int = 4
 
 
 class SpeechFacts(WorkerFacts, frozen=True, kw_only=True):
@@ -91,12 +106,30 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     request_id: int
 
 
-ToWorker = Load[SpeechConfig] | Transcribe | Audio | Cancel | SetThreads | Shutdown
+ToWorker = (
+    Load[SpeechConfig]
+    | Transcribe
+    | Audio
+    | Listen
+    | LiveAudio
+    | EndItem
+    | DropItem
+    | Cancel
+    | SetThreads
+    | Shutdown
+)
 ToDaemon = (
     Ready[SpeechFacts]
     | LoadFailure
     | Surveyed
     | Window
+    | TurnBegan
+    | TurnOver
+    | TurnText
+    | TurnHeard
+    | ItemHeard
+    | ItemDropped
+    | Consumed
     | Finished
     | Refusal
     | Heartbeat[SpeechHealth]

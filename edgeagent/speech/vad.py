@@ -115,9 +115,9 @@ class Stretch:
 class StretchFinder:
     """Probabilities in, stretches of speech out, as soon as each has ended. Pure but for its state."""
 
-    def __init__(self, options: VadOptions) -> None:
+    def __init__(self, options: VadOptions, *, n_seen: int = 0) -> None:
         self._options = options
-        self._n = 0  # probabilities seen
+        self._n = n_seen  # probabilities
         self._start: int | None = None
         self._quiet_since: int | None = None
         self._recent: list[float] = []  # probabilities since the start of the open stretch
@@ -135,6 +135,20 @@ class StretchFinder:
     def open_since(self) -> int:
         """The sample from which on audio is still needed."""
         return (self._start if self._start is not None else self._n) * STEP
+
+    @property
+    def begun_at(self) -> int | None:
+        """The sample at which speech has begun that has not ended; None until it is certain to be kept."""
+        if self._start is None:
+            return None
+        end = self._quiet_since if self._quiet_since is not None else self._n
+        is_kept = _ms(end - self._start) >= self._options.min_speech_duration_ms
+        return self._start * STEP if is_kept else None
+
+    @property
+    def quiet_since(self) -> int | None:
+        """The sample from which on the open stretch may be over."""
+        return self._quiet_since * STEP if self._quiet_since is not None else None
 
     def _step(self, probability: float) -> Iterator[Stretch]:
         options, here = self._options, self._n
@@ -167,8 +181,8 @@ class StretchFinder:
         start, recent = self._start, self._recent
         first = len(recent) * 2 // 3
         at = first + int(np.argmin(recent[first:-1]))
-        yield Stretch(start * STEP, (start + at) * STEP)
         self._start, self._recent, self._quiet_since = start + at, recent[at:], None
+        yield Stretch(start * STEP, (start + at) * STEP)
 
 
 def _ms(n_steps: int) -> float:

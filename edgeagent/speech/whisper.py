@@ -15,7 +15,10 @@ What is done here rather than left to the library:
 from __future__ import annotations
 
 import logging
+import math
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ import numpy as np
 from faster_whisper import WhisperModel
 
 from edgeagent.errors import InvalidParameter, ModelUnusable
+from edgeagent.speech.agreement import n_covered, units_of
 from edgeagent.speech.guards import believed, without_loops
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.prompt import MAX_TEMPERATURE, Prompt
@@ -37,8 +41,36 @@ logging.getLogger("faster_whisper").setLevel(logging.WARNING)
 
 # Speech that is left when a segment ends so near to the end of all speech is none.
 TAIL_S = 0.5
+# What can be said in a second.
+MAX_TOKENS_PER_S = 12
 # A language other than that of the window before must be this likely to be believed.
 LANGUAGE_PROBABILITY = 0.5
+
+
+@dataclass(frozen=True)
+class QuickText:
+    """What a quick hearing gave: new text, its tokens and their probabilities."""
+
+    text: str
+    tokens: tuple[int, ...]
+    probabilities: tuple[float, ...]
+    no_speech_prob: float
+    language: str
+
+    @property
+    def confidence(self) -> float:
+        return sum(self.probabilities) / max(1, len(self.probabilities))
+
+    @property
+    def avg_logprob(self) -> float:
+        logs = [math.log(max(p, 1e-9)) for p in self.probabilities]
+        return sum(logs) / max(1, len(logs))
+
+    @property
+    def compression_ratio(self) -> float:
+        """High where the text repeats itself."""
+        data = self.text.encode()
+        return len(data) / len(zlib.compress(data)) if data else 1.0
 
 
 class Whisper:
@@ -98,7 +130,7 @@ class Session:
         self, model: WhisperModel, options: SpeechOptions, prompt: Prompt, languages: Sequence[str]
     ) -> None:
         self._model = model
-        self._options = options
+        self.options = options
         self._prompt = prompt
         self._known = languages
         self.language: str | None = options.language or (
@@ -111,7 +143,7 @@ class Session:
         heard = window.samples if samples is None else samples
         if not self._is_fixed:
             self.language = self._language_of(heard)
-        options = self._options
+        options = self.options
         given, _ = self._model.transcribe(
             heard,
             language=self.language,
@@ -137,7 +169,7 @@ class Session:
         """The likeliest allowed language; the one before unless another is likely enough."""
         _, _, scores = self._model.detect_language(samples)
         allowed = [
-            (p, name) for name, p in scores if name in (self._options.languages or self._known)
+            (p, name) for name, p in scores if name in (self.options.languages or self._known)
         ]
         probability, name = max(allowed)
         if self.language is not None and probability < LANGUAGE_PROBABILITY:
@@ -145,7 +177,7 @@ class Session:
         return str(name)
 
     def _refined(self, found: list[Any], window: Window, heard: Samples) -> Iterator[Segment]:
-        if not self._options.has_words:
+        if not self.options.has_words:
             yield from without_loops([self._plain(raw, window) for raw in found])
             return
         sound = sound_of(heard, RATE_HZ)
@@ -216,15 +248,11 @@ class Session:
         texts = [segment.tokens for segment in segments]
         if not any(texts):
             return list(segments)
-        tokenizer = self._model.hf_tokenizer
         extractor = self._model.feature_extractor
         features = extractor(samples)[..., : extractor.nb_max_frames]
         n_frames = features.shape[-1]
         padded = np.pad(features, ((0, 0), (0, extractor.nb_max_frames - n_frames)))
-        start = [tokenizer.token_to_id("<|startoftranscript|>")]
-        if len(self._known) > 1:
-            start += [tokenizer.token_to_id(f"<|{self.language}|>")]
-            start += [tokenizer.token_to_id(f"<|{self._options.task}|>")]
+        start = self._start()
         told = [token for text in texts for token in text]
         (aligned,) = self._model.model.align(self._model.encode(padded), start, [told], n_frames)
         pairs = iter(zip(told, aligned.text_token_probs, strict=True))
@@ -235,6 +263,72 @@ class Session:
             )
             for segment in segments
         ]
+
+    def hear_quickly(
+        self, samples: Samples, told: str, *, seconds: float, beam_size: int
+    ) -> QuickText:
+        """The text behind `told`, which is that of the beginning of `samples`, in one go and without times.
+
+        The encoder sees `seconds`, in place of 30. All of it is heard again: the model repeats itself where
+        it is made to go on from a text.
+        """
+        if not self._is_fixed and (self.language is None or beam_size > 1):
+            self.language = self._language_of(samples)
+        tokenizer, extractor, model = (
+            self._model.hf_tokenizer, self._model.feature_extractor, self._model.model
+        )  # fmt: skip
+        n_frames = min(extractor.nb_max_frames, round(100 * seconds)) // 2 * 2
+        features = extractor(samples)[..., :n_frames]
+        n_heard = features.shape[-1]
+        encoded = self._model.encode(np.pad(features, ((0, 0), (0, n_frames - n_heard))))
+        before = self._prompt.tokens()
+        start = self._start()
+        prompt = [tokenizer.token_to_id("<|startofprev|>"), *before] if before else []
+        prompt += [*start, tokenizer.token_to_id("<|notimestamps|>")]
+        n_most = len(prompt) + round(MAX_TOKENS_PER_S * len(samples) / RATE_HZ) + 8
+        (result,) = model.generate(
+            encoded,
+            [prompt],
+            beam_size=beam_size,
+            max_length=min(self._model.max_length, n_most),
+            return_no_speech_prob=True,
+        )
+        eot = tokenizer.token_to_id("<|endoftext|>")
+        tokens = [token for token in result.sequences_ids[0] if token < eot]
+        n_told = self._n_told(tokens, told)
+        probabilities: list[float] = []
+        if tokens[n_told:]:
+            (aligned,) = model.align(encoded, start, [tokens], n_heard)
+            probabilities = list(aligned.text_token_probs)[n_told:]
+        return QuickText(
+            text=tokenizer.decode(tokens[n_told:]),
+            tokens=tuple(tokens[n_told:]),
+            probabilities=tuple(probabilities),
+            no_speech_prob=float(result.no_speech_prob),
+            language=self.language or "",
+        )
+
+    def _n_told(self, tokens: list[int], told: str) -> int:
+        """How many of the tokens say what was told before."""
+        decode = self._model.hf_tokenizer.decode
+        n_chars = len("".join(units_of(decode(tokens))[: n_covered(told, decode(tokens))]))
+        return next(n for n in range(len(tokens) + 1) if len(decode(tokens[:n])) >= n_chars)
+
+    def scores_of(self, found: QuickText) -> tuple[TokenScore, ...]:
+        pairs = zip(found.tokens, found.probabilities, strict=True)
+        return tuple(self._score(token, probability) for token, probability in pairs)
+
+    def _start(self) -> list[int]:
+        """The tokens that say what is to be done."""
+        tokenizer = self._model.hf_tokenizer
+        start = [tokenizer.token_to_id("<|startoftranscript|>")]
+        if len(self._known) > 1:
+            start += [tokenizer.token_to_id(f"<|{self.language}|>")]
+            start += [tokenizer.token_to_id(f"<|{self.options.task}|>")]
+        return start
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._model.hf_tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _score(self, token: int, probability: float) -> TokenScore:
         text = self._model.hf_tokenizer.decode([token])

@@ -1,7 +1,8 @@
 """The process of one speech model: recordings arrive in parts, windows are heard one a step.
 
 receiver thread   gathers the parts of each recording, within bounds
-main thread       takes a step of the most urgent recording: decodes a block of it, or hears a window
+main thread       takes a step of the most urgent live session, else of the most urgent recording: decodes a
+                  block of it, or hears a window
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeagent.errors import BodyTooLarge, EdgeAgentError, EngineFailed
 from edgeagent.speech.job_queue import Job, JobQueue
+from edgeagent.speech.live_protocol import DropItem, EndItem, Listen, LiveAudio
 from edgeagent.speech.protocol import (
     Audio,
     Finished,
@@ -57,6 +59,9 @@ class SpeechWorker:
         self._arriving: dict[int, tuple[Job[Reply], SpeechOptions]] = {}
         self._open: dict[int, Job[Reply]] = {}  # the receiver's, until they end
         self._n_steps = 0
+        from edgeagent.speech.live_requests import LiveRequests  # behind the confinement
+
+        self._live = LiveRequests(channel, config, transcriber.whisper)
         self._facts = SpeechFacts(
             pid=os.getpid(),
             load_ms=1e3 * (time.monotonic() - started_s),
@@ -80,6 +85,10 @@ class SpeechWorker:
                 if self._arriving.pop(request_id, None) is not None:
                     self._loop.post(lambda: self._end(job))
                 self._loop.wake()
+            case Cancel(request_id):
+                self._loop.post(lambda: self._live.cancel(request_id))
+            case Listen() | LiveAudio() | EndItem() | DropItem():
+                self._loop.post(lambda: self._live.handle(message))
 
     def _begin(self, request: Transcribe) -> None:
         config, held = self._config, sum(job.n_bytes for job in self._open.values())
@@ -135,10 +144,13 @@ class SpeechWorker:
 
     @property
     def is_idle(self) -> bool:
-        return not len(self._queue)
+        return not len(self._queue) and self._live.is_idle
 
     def step(self) -> bool:
-        """Let the most urgent recording take a step. False when there is none."""
+        """Let the most urgent take a step: live sessions before recordings. False: there is nothing to do."""
+        if self._live.step():
+            self._n_steps += 1
+            return True
         job = self._queue.next()
         if job is None:
             return False
@@ -176,7 +188,7 @@ class SpeechWorker:
         """CTranslate2 keeps the threads that it was loaded with; windows give way instead."""
 
     def health(self, rss_bytes: int) -> SpeechHealth:
-        n = len(self._open)
+        n = len(self._open) + len(self._live)
         return SpeechHealth(
             n_steps=self._n_steps, n_running=min(1, n), n_waiting=max(0, n - 1), rss_bytes=rss_bytes
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.serving.stored_data import DataSelection
 
 
-class WhoseData(BaseModel):
+class WhoseData(BodyModel):
     """The selection of data: rows that match all given fields; at least one is given."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -33,7 +34,7 @@ class EraseRequest(WhoseData):
     )
 
 
-class AuditRow(BaseModel):
+class AuditRow(BodyModel):
     """One row of the audit. It names objects and holds no content."""
 
     seq: int
@@ -46,7 +47,7 @@ class AuditRow(BaseModel):
     mac: str
 
 
-class AuditPage(BaseModel):
+class AuditPage(BodyModel):
     """A page of the audit; `after=next_after` gives the next one, null means this was the last."""
 
     object: Literal["list"] = "list"
@@ -57,7 +58,7 @@ class AuditPage(BaseModel):
     )
 
 
-class ProofBody(BaseModel):
+class ProofBody(BodyModel):
     """The search of the state directory for pieces of the erased texts, and its results. All but `n_probes`
     is null for a key without the scope `admin`, since it would reveal data of others."""
 
@@ -76,7 +77,7 @@ class ProofBody(BaseModel):
     unreadable: list[str] | None = Field(description="damaged copies that were set aside")
 
 
-class ReceiptBody(BaseModel):
+class ReceiptBody(BodyModel):
     """What was erased, and what is left."""
 
     edgeagent_erasure: Literal[1] = 1

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from edgeagent.api.http.body_model import BodyModel
 
 YEARS_10_S = 315_360_000
 
 
-class LimitsBody(BaseModel):
+class LimitsBody(BodyModel):
     """The limits of the key; a missing field means no limit."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -19,7 +21,7 @@ class LimitsBody(BaseModel):
     tokens_per_minute: int | None = Field(default=None, ge=1, le=1_000_000_000)
 
 
-class KeyRequest(BaseModel):
+class KeyRequest(BodyModel):
     """A new key."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -40,13 +42,13 @@ class KeyRequest(BaseModel):
     )
 
 
-class RotateRequest(BaseModel):
+class RotateRequest(BodyModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     grace_s: int = Field(0, ge=0, le=2_592_000, description="how long the old key stays valid")
 
 
-class KeyBody(BaseModel):
+class KeyBody(BodyModel):
     """A key without its secret; `hint` is the end of the secret."""
 
     id: str
@@ -71,6 +73,6 @@ class NewKeyBody(KeyBody):
     secret: str
 
 
-class KeyList(BaseModel):
+class KeyList(BodyModel):
     object: Literal["list"] = "list"
     data: list[KeyBody]

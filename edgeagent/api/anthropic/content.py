@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import IgnoredField
 from edgeagent.api.http.tool_calls import as_arguments
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
@@ -18,7 +19,7 @@ BETWEEN = "\n\n"  # texts of one turn
 Template = dict[str, Any]
 
 
-class Block(BaseModel):
+class Block(BodyModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     cache_control: Annotated[dict[str, Any] | None, IgnoredField("prefixes are found")] = None
@@ -63,7 +64,7 @@ class ToolUseBlock(Block):
             ) from None
 
 
-class ServiceBlock(BaseModel):
+class ServiceBlock(BodyModel):
     """A call or result of a tool that runs on servers: it is left out."""
 
     model_config = ConfigDict(extra="allow", strict=True)

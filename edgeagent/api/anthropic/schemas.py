@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from edgeagent.api.anthropic.content import (
     Blocks,
@@ -16,6 +16,7 @@ from edgeagent.api.anthropic.content import (
     without_billing,
 )
 from edgeagent.api.anthropic.tools import AnthropicTool, ServiceTool, tool_offer_of
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import ExtensionField, IgnoredField, RequestModel
 from edgeagent.api.http.tool_calls import tool_use
 from edgeagent.api.openai.schemas.common import StopText
@@ -36,7 +37,7 @@ MAX_STOPS = 16
 Template = dict[str, Any]
 
 
-class InputMessage(BaseModel):
+class InputMessage(BodyModel):
     """One turn; text, or a list of blocks."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -45,13 +46,13 @@ class InputMessage(BaseModel):
     content: Blocks
 
 
-class MetadataBody(BaseModel):
+class MetadataBody(BodyModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     user_id: Annotated[str | None, IgnoredField()] = Field(None, max_length=512)
 
 
-class Thinking(BaseModel):
+class Thinking(BodyModel):
     """Whether blocks of thinking are sent. What a model thinks is its own: it is not bounded here."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -63,7 +64,7 @@ class Thinking(BaseModel):
     )
 
 
-class OutputFormat(BaseModel):
+class OutputFormat(BodyModel):
     """JSON by a schema."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -73,7 +74,7 @@ class OutputFormat(BaseModel):
     content: dict[str, Any] = Field(alias="schema", description="a JSON schema, which is enforced")
 
 
-class OutputConfig(BaseModel):
+class OutputConfig(BodyModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     effort: str | None = Field(
@@ -82,7 +83,7 @@ class OutputConfig(BaseModel):
     format: OutputFormat | None = None
 
 
-class ToolChoice(BaseModel):
+class ToolChoice(BodyModel):
     """`any` makes the answer a call, `tool` one of the tool `name`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -252,20 +253,20 @@ class CountRequest(Conversation):
     """A conversation whose tokens are counted."""
 
 
-class ThinkingBody(BaseModel):
+class ThinkingBody(BodyModel):
     type: Literal["thinking"] = "thinking"
     thinking: str
     signature: str = Field(description="empty: nothing is signed or checked here")
 
 
-class ToolUseBody(BaseModel):
+class ToolUseBody(BodyModel):
     type: Literal["tool_use"] = "tool_use"
     id: str
     name: str
     input: dict[str, Any]
 
 
-class AnthropicUsage(BaseModel):
+class AnthropicUsage(BodyModel):
     """Tokens. `input_tokens` are those that were not in the cache, as Anthropic counts."""
 
     input_tokens: int
@@ -274,7 +275,7 @@ class AnthropicUsage(BaseModel):
     output_tokens: int
 
 
-class MessageAnswer(BaseModel):
+class MessageAnswer(BodyModel):
     """A whole answer; streams send the events of which the SDK makes the same."""
 
     id: str
@@ -287,16 +288,16 @@ class MessageAnswer(BaseModel):
     usage: AnthropicUsage
 
 
-class CountAnswer(BaseModel):
+class CountAnswer(BodyModel):
     input_tokens: int
 
 
-class AnthropicErrorDetail(BaseModel):
+class AnthropicErrorDetail(BodyModel):
     type: str
     message: str
 
 
-class AnthropicError(BaseModel):
+class AnthropicError(BodyModel):
     """The format of every error below `/v1/messages`."""
 
     type: Literal["error"] = "error"

@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import STRICT, IgnoredField
 from edgeagent.errors import UnsupportedParameter
 from edgeagent.serving.tool_offer import ToolOffer
@@ -139,7 +140,7 @@ def _memory(version: str, settings: Schema) -> tuple[str, Schema]:
 _KNOWN = {"bash": _bash, "text_editor": _text_editor, "computer": _computer, "memory": _memory}
 
 
-class CustomTool(BaseModel):
+class CustomTool(BodyModel):
     """A function that the model may call."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -166,7 +167,7 @@ class CustomTool(BaseModel):
         )
 
 
-class ClientTool(BaseModel):
+class ClientTool(BodyModel):
     """A tool that Anthropic's models know and the client runs, such as `bash_20250124`: offered to the
     model as a function."""
 
@@ -184,7 +185,7 @@ class ClientTool(BaseModel):
         offer.add(Tool(name=self.name, description=about, parameters=parameters))
 
 
-class ServiceTool(BaseModel):
+class ServiceTool(BodyModel):
     """A tool that runs on Anthropic's servers: left out, and a note says so."""
 
     model_config = ConfigDict(extra="ignore", strict=True)

@@ -6,7 +6,6 @@ Statuses that need an explanation are documented at the routes; `default` stands
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -35,13 +34,11 @@ def document_errors(handlers: Iterable[HTTPRouteHandler]) -> None:
 
 
 def _documented(base: type[Operation], body: type[pydantic.BaseModel]) -> type[Operation]:
-    @dataclass
     class WithErrors(base):  # type: ignore[valid-type, misc]
-        responses: Any = None
+        responses: Any
 
-        def __post_init__(self) -> None:
-            if hasattr(base, "__post_init__"):
-                super().__post_init__()
+        def __init__(self, **fields: Any) -> None:
+            super().__init__(**fields)
             schema: Any = inlined(body.model_json_schema(mode="serialization"))
             responses = dict(self.responses or {})
             added = responses.get("400")

@@ -12,8 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic import ConfigDict, GetJsonSchemaHandler, model_validator
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.errors import UnsupportedParameter
 
 Support = Literal["honoured", "ignored", "refused", "extension"]
@@ -57,7 +58,7 @@ class ExtensionField(FieldMark):
     words = "extension"
 
 
-class RequestModel(BaseModel):
+class RequestModel(BodyModel):
     """A request body. A name that is neither a field nor in `refused` is an error of the client."""
 
     # Strict, as with OpenAI: "2" is not a number and 1 is not a boolean.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.tool_calls import as_arguments
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.types.tools import Tool
@@ -14,7 +15,7 @@ from edgeagent.types.tools import Tool
 Template = dict[str, Any]
 
 
-class ToolFunction(BaseModel):
+class ToolFunction(BodyModel):
     """What a model is told of a function."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -26,7 +27,7 @@ class ToolFunction(BaseModel):
     )
 
 
-class OllamaTool(BaseModel):
+class OllamaTool(BodyModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     type: Literal["function"] | None = None
@@ -41,7 +42,7 @@ class OllamaTool(BaseModel):
         )
 
 
-class CallFunction(BaseModel):
+class CallFunction(BodyModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     name: str = Field(min_length=1, max_length=256)
@@ -61,7 +62,7 @@ class CallFunction(BaseModel):
             ) from None
 
 
-class ToolCallInput(BaseModel):
+class ToolCallInput(BodyModel):
     """A call that an answer asked for, sent again."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -70,7 +71,7 @@ class ToolCallInput(BaseModel):
     function: CallFunction
 
 
-class OllamaMessage(BaseModel):
+class OllamaMessage(BodyModel):
     """One turn. Fields that are not known are left alone, as Ollama does."""
 
     model_config = ConfigDict(extra="ignore", strict=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import IgnoredField
 from edgeagent.api.http.loose_body import LooseModel
 from edgeagent.api.ollama.schemas import KeepAlive
@@ -62,7 +63,7 @@ class EmbeddingsRequest(LooseModel):
     keep_alive: KeepAlive = None
 
 
-class Details(BaseModel):
+class Details(BodyModel):
     parent_model: str = ""
     format: str = "gguf"
     family: str
@@ -71,7 +72,7 @@ class Details(BaseModel):
     quantization_level: str
 
 
-class ModelListing(BaseModel):
+class ModelListing(BodyModel):
     """An installed model. `size` in bytes; `digest` is the file's sha256, where it is known."""
 
     name: str
@@ -82,11 +83,11 @@ class ModelListing(BaseModel):
     details: Details
 
 
-class TagList(BaseModel):
+class TagList(BodyModel):
     models: list[ModelListing]
 
 
-class LoadedModel(BaseModel):
+class LoadedModel(BodyModel):
     """A loaded model. `size` in bytes; no part of it is on a graphics card."""
 
     name: str
@@ -99,17 +100,17 @@ class LoadedModel(BaseModel):
     context_length: int
 
 
-class LoadedList(BaseModel):
+class LoadedList(BodyModel):
     models: list[LoadedModel]
 
 
-class TemplateDetails(BaseModel):
+class TemplateDetails(BodyModel):
     """Extension: what the model's chat template supports by itself; null until it has been tried."""
 
     chat_template: TemplateBody | None = None
 
 
-class ModelDetails(BaseModel):
+class ModelDetails(BodyModel):
     """Details of a model. Its template is not shown: `template` is empty."""
 
     modelfile: str
@@ -123,7 +124,7 @@ class ModelDetails(BaseModel):
     edgeagent: TemplateDetails = TemplateDetails()
 
 
-class EmbedAnswer(BaseModel):
+class EmbedAnswer(BodyModel):
     model: str
     embeddings: list[list[float]]
     total_duration: int
@@ -131,11 +132,11 @@ class EmbedAnswer(BaseModel):
     prompt_eval_count: int
 
 
-class EmbeddingsAnswer(BaseModel):
+class EmbeddingsAnswer(BodyModel):
     embedding: list[float]
 
 
-class VersionBody(BaseModel):
+class VersionBody(BodyModel):
     """The version of Ollama whose API this is, because clients compare it, and our own version."""
 
     version: str

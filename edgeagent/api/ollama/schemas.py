@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import IgnoredField
 from edgeagent.api.http.loose_body import LooseModel
 from edgeagent.api.http.tool_calls import MAX_TOOLS, tool_use
@@ -178,30 +179,30 @@ class OllamaGenerateRequest(OllamaRequest):
         return Prompt(messages=messages, text=plain, variables=self.template_variables())
 
 
-class OllamaError(BaseModel):
+class OllamaError(BodyModel):
     """The format of every error below `/api`."""
 
     error: str
 
 
-class OllamaFunction(BaseModel):
+class OllamaFunction(BodyModel):
     name: str
     arguments: dict[str, Any]
 
 
-class OllamaCall(BaseModel):
+class OllamaCall(BodyModel):
     id: str
     function: OllamaFunction
 
 
-class OllamaAnswerMessage(BaseModel):
+class OllamaAnswerMessage(BodyModel):
     role: Literal["assistant"] = "assistant"
     content: str
     thinking: str | None = None
     tool_calls: list[OllamaCall] | None = None
 
 
-class OllamaEnd(BaseModel):
+class OllamaEnd(BodyModel):
     """Counts and times, with the last line of a stream. Durations in nanoseconds."""
 
     model: str

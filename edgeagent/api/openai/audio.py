@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from litestar import Request, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
 from litestar.types import ASGIApp
 
-from edgeagent.api.http.body import inlined
+from edgeagent.api.http.body import body_operation
 from edgeagent.api.http.caller import origin_of
-from edgeagent.api.http.errors import register_fields
 from edgeagent.api.http.forms import read_form
 from edgeagent.api.http.transcription_response import TranscriptionResponse
 from edgeagent.api.openai.schemas.audio import (
@@ -31,21 +28,6 @@ from edgeagent.serving.transcription import Recording, TranscriptionService
 from edgeagent.settings import Settings
 
 Model = TypeVar("Model", bound=RecordingRequest)
-
-
-def form_operation(model: type[RecordingRequest]) -> type[Operation]:
-    """An OpenAPI operation whose body is a form with the fields of `model`."""
-    register_fields(model)
-
-    @dataclass
-    class WithForm(Operation):
-        def __post_init__(self) -> None:
-            schema: Any = inlined(model.model_json_schema(mode="validation"))
-            self.request_body = RequestBody(
-                content={"multipart/form-data": OpenAPIMediaType(schema=schema)}, required=True
-            )
-
-    return WithForm
 
 
 async def read_recording(
@@ -69,7 +51,7 @@ _RESPONSES = {
 
 @post(
     "/v1/audio/transcriptions",
-    operation_class=form_operation(TranscriptionBody),
+    operation_class=body_operation(TranscriptionBody, "multipart/form-data"),
     operation_id="transcribe",
     summary="Turn speech into text",
     description=(
@@ -113,7 +95,7 @@ async def transcribe(
 
 @post(
     "/v1/audio/translations",
-    operation_class=form_operation(TranslationBody),
+    operation_class=body_operation(TranslationBody, "multipart/form-data"),
     operation_id="translate",
     summary="Turn speech in any language into English text",
     description="As transcriptions, for models that know other languages than English.",

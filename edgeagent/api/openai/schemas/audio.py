@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import ExtensionField, RequestModel
 from edgeagent.api.openai.schemas.stored_chats import Metadata
 from edgeagent.errors import InvalidParameter
@@ -28,7 +29,7 @@ LISTS = frozenset(
 )  # fmt: skip
 
 
-class ServerVad(BaseModel):
+class ServerVad(BodyModel):
     """OpenAI's voice detection, with all that the detector can do as extensions."""
 
     model_config = ConfigDict(extra="forbid")
@@ -210,18 +211,18 @@ def _code(name: str, param: str) -> str:
     return found
 
 
-class Logprob(BaseModel):
+class Logprob(BodyModel):
     token: str
     logprob: float
     bytes: list[int]
 
 
-class DurationUsage(BaseModel):
+class DurationUsage(BodyModel):
     type: Literal["duration"] = "duration"
     seconds: float
 
 
-class TranscriptionAnswer(BaseModel):
+class TranscriptionAnswer(BodyModel):
     """With the format json. Other formats: OpenAI's verbose and diarized bodies, or plain text."""
 
     text: str

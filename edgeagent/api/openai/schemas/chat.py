@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import ExtensionField, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS, tool_use
 from edgeagent.api.openai.schemas.common import (
@@ -45,7 +46,7 @@ RESERVED = frozenset({
 })  # fmt: skip
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(BodyModel):
     """One message. `content` may be text or a list of text parts, which are joined."""
 
     model_config = ConfigDict(extra="allow")
@@ -305,7 +306,7 @@ class ChatRequest(GenerationRequest):
         return self.max_completion_tokens or self.max_tokens
 
 
-class ConfidenceBody(BaseModel):
+class ConfidenceBody(BodyModel):
     """The confidence of an assistant model: `intent` has `probability` among all intents, out-of-scope
     included; that is `margin` more than the next one. `abstained`: it was below the threshold."""
 
@@ -316,7 +317,7 @@ class ConfidenceBody(BaseModel):
     abstained: bool
 
 
-class SchemaNoteBody(BaseModel):
+class SchemaNoteBody(BodyModel):
     """A part of a schema that was not enforced: the keyword, its path, and the reason. `tool` is null for
     the schema of the answer itself."""
 
@@ -326,7 +327,7 @@ class SchemaNoteBody(BaseModel):
     note: str
 
 
-class ExtensionBody(BaseModel):
+class ExtensionBody(BodyModel):
     """Extension: what edgeagent adds to an answer. `route` is the reason for the model, `notes` tell what
     was not done as requested, `schema_notes` what of a schema is not enforced without `strict`."""
 
@@ -337,14 +338,14 @@ class ExtensionBody(BaseModel):
     schema_notes: list[SchemaNoteBody] | None = None
 
 
-class ContentLogprobs(BaseModel):
+class ContentLogprobs(BodyModel):
     """The tokens of the content, which add up to it."""
 
     content: list[TokenLogprobBody]
     refusal: None = None
 
 
-class AnswerMessage(BaseModel):
+class AnswerMessage(BodyModel):
     """`content` is null where there are calls without text."""
 
     role: Literal["assistant"] = "assistant"
@@ -354,20 +355,20 @@ class AnswerMessage(BaseModel):
     tool_calls: list[AnswerCall | AnswerCustomCall] | None = None
 
 
-class ChatChoice(BaseModel):
+class ChatChoice(BodyModel):
     index: int
     message: AnswerMessage
     logprobs: ContentLogprobs | None = None
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
-class ChatTokenCount(BaseModel):
+class ChatTokenCount(BodyModel):
     object: Literal["chat.completion.input_tokens"] = "chat.completion.input_tokens"
     model: str
     input_tokens: int
 
 
-class ChatAnswer(BaseModel):
+class ChatAnswer(BodyModel):
     """A whole answer; streams send `chat.completion.chunk` objects instead."""
 
     id: str

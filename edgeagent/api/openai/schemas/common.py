@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import ExtensionField, IgnoredField, RequestModel
 from edgeagent.errors import InvalidParameter
 from edgeagent.types.sampling import Sampling
@@ -19,7 +20,7 @@ Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 BiasedToken = Annotated[int, Field(ge=0, lt=1 << 31, strict=False)]
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(BodyModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool = False
@@ -104,19 +105,19 @@ class GenerationRequest(RequestModel):
         )
 
 
-class PromptTokensDetails(BaseModel):
+class PromptTokensDetails(BodyModel):
     cached_tokens: int = 0
     audio_tokens: int = 0
 
 
-class CompletionTokensDetails(BaseModel):
+class CompletionTokensDetails(BodyModel):
     reasoning_tokens: int = 0
     audio_tokens: int = 0
     accepted_prediction_tokens: int = 0
     rejected_prediction_tokens: int = 0
 
 
-class UsageBody(BaseModel):
+class UsageBody(BodyModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -124,7 +125,7 @@ class UsageBody(BaseModel):
     completion_tokens_details: CompletionTokensDetails
 
 
-class TopLogprobBody(BaseModel):
+class TopLogprobBody(BodyModel):
     """A token, its natural log-probability and its bytes, which may be part of a character."""
 
     token: str
@@ -138,7 +139,7 @@ class TokenLogprobBody(TopLogprobBody):
     top_logprobs: list[TopLogprobBody]
 
 
-class TimingsBody(BaseModel):
+class TimingsBody(BodyModel):
     """Extension. Milliseconds from arrival at the engine; `tokens_per_second` while decoding."""
 
     queue_ms: float
@@ -147,14 +148,14 @@ class TimingsBody(BaseModel):
     tokens_per_second: float | None
 
 
-class ErrorDetail(BaseModel):
+class ErrorDetail(BodyModel):
     message: str
     type: Literal["invalid_request_error", "server_error", "not_found_error"]
     param: str | None
     code: str | None
 
 
-class ErrorBody(BaseModel):
+class ErrorBody(BodyModel):
     """The format of every error on every path."""
 
     error: ErrorDetail

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import ExtensionField
 from edgeagent.api.openai.schemas.common import GenerationRequest, TimingsBody, UsageBody
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
@@ -108,7 +109,7 @@ class CompletionRequest(GenerationRequest):
         return list(self.prompt)
 
 
-class CompletionLogprobs(BaseModel):
+class CompletionLogprobs(BodyModel):
     """One list for each property of the tokens, which add up to the text; offsets in characters."""
 
     tokens: list[str]
@@ -117,14 +118,14 @@ class CompletionLogprobs(BaseModel):
     text_offset: list[int]
 
 
-class CompletionChoice(BaseModel):
+class CompletionChoice(BodyModel):
     index: int
     text: str
     logprobs: CompletionLogprobs | None = None
     finish_reason: Literal["stop", "length"]
 
 
-class CompletionAnswer(BaseModel):
+class CompletionAnswer(BodyModel):
     """A whole completion; streams send the same object with pieces of the text."""
 
     id: str

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
-
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import Support
 
 
-class ParameterConformance(BaseModel):
+class ParameterConformance(BodyModel):
     """The support of one parameter. An `extension` is honoured, but not part of OpenAI's API; a `refused`
     one is a 400 unless it is null or has one of the values in `accepts`."""
 
@@ -20,14 +19,14 @@ class ParameterConformance(BaseModel):
     accepts: list[Any] | None = None
 
 
-class EndpointConformance(BaseModel):
+class EndpointConformance(BodyModel):
     method: str
     path: str
     summary: str
     parameters: list[ParameterConformance]
 
 
-class ConformanceReport(BaseModel):
+class ConformanceReport(BodyModel):
     object: Literal["conformance"] = "conformance"
     version: str
     data: list[EndpointConformance]

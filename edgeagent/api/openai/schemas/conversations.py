@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import IgnoredField, RequestModel
 from edgeagent.api.openai.schemas.items import InputItem
 from edgeagent.api.openai.schemas.responses import Includable
@@ -30,7 +31,7 @@ class ItemsRequest(RequestModel):
     include: Annotated[list[Includable] | None, IgnoredField("everything is shown")] = None
 
 
-class ConversationBody(BaseModel):
+class ConversationBody(BodyModel):
     id: str
     object: Literal["conversation"] = "conversation"
     created_at: int

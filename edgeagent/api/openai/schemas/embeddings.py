@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     ValidationError,
@@ -14,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import ExtensionField, IgnoredField
 from edgeagent.api.openai.schemas.completions import TokenId
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
@@ -25,7 +25,7 @@ Text = Annotated[str, Field(min_length=1)]
 TokenList = Annotated[list[TokenId], Field(min_length=1, max_length=1 << 20)]
 
 
-class EmbeddingRequest(BaseModel):
+class EmbeddingRequest(BodyModel):
     """OpenAI's embedding request: a text, token ids, or a list of either. Token ids are used unchanged; to
     a text the model's special tokens are added."""
 
@@ -96,25 +96,25 @@ class EmbeddingRequest(BaseModel):
         return list(self.input)
 
 
-class EmbeddingBody(BaseModel):
+class EmbeddingBody(BodyModel):
     object: Literal["embedding"] = "embedding"
     index: int
     embedding: list[float] | str
 
 
-class EmbeddingUsage(BaseModel):
+class EmbeddingUsage(BodyModel):
     prompt_tokens: int
     total_tokens: int
 
 
-class EmbeddingTimings(BaseModel):
+class EmbeddingTimings(BodyModel):
     """Extension. Milliseconds from arrival at the engine."""
 
     queue_ms: float
     total_ms: float
 
 
-class EmbeddingAnswer(BaseModel):
+class EmbeddingAnswer(BodyModel):
     """One vector of length 1 for each input, in the order of the inputs."""
 
     object: Literal["list"] = "list"
@@ -124,7 +124,7 @@ class EmbeddingAnswer(BaseModel):
     timings: EmbeddingTimings
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(BodyModel):
     """A text to tokenize: `content` as in llama.cpp's server, or `prompt` as in vLLM."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -172,7 +172,7 @@ class TokenizeRequest(BaseModel):
         return self.prompt is not None
 
 
-class TokenizeAnswer(BaseModel):
+class TokenizeAnswer(BodyModel):
     """`max_model_len` is the maximum number of tokens of a prompt and its answer together."""
 
     tokens: list[int]
@@ -181,7 +181,7 @@ class TokenizeAnswer(BaseModel):
     model: str
 
 
-class TokenizerInfo(BaseModel):
+class TokenizerInfo(BodyModel):
     """Special tokens as text, and sizes in tokens."""
 
     tokenizer_class: str = "llama.cpp"
@@ -192,7 +192,7 @@ class TokenizerInfo(BaseModel):
     vocab_size: int
 
 
-class DetokenizeRequest(BaseModel):
+class DetokenizeRequest(BodyModel):
     """Token ids to detokenize."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -201,7 +201,7 @@ class DetokenizeRequest(BaseModel):
     model: str | None = Field(None, max_length=200, description="a model id, or the default")
 
 
-class DetokenizeAnswer(BaseModel):
+class DetokenizeAnswer(BodyModel):
     """The text, under the names of llama.cpp's server and of vLLM."""
 
     content: str

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.errors import UnsupportedParameter
 from edgeagent.serving.items import (
     REFERENCE,
@@ -62,7 +63,7 @@ def _json_object(arguments: Any) -> Any:
 Text = Annotated[str | list[dict[str, str]], BeforeValidator(_parts)]
 
 
-class _Item(BaseModel):
+class _Item(BodyModel):
     # Other fields of an item (status, phase, ...) mean nothing to a model.
     model_config = ConfigDict(extra="ignore", strict=True)
 

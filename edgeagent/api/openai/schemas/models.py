@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.types.engine import Task
 from edgeagent.types.template import TemplateFacts, TemplateSource
 
 
-class TemplateBody(BaseModel):
+class TemplateBody(BodyModel):
     """What a chat template supports by itself; requests are adapted to what it lacks.
 
     `source` null: the model has no working template. `late_system`: a system message after others;
@@ -40,7 +41,7 @@ def template_body(facts: TemplateFacts | None) -> TemplateBody | None:
     return TemplateBody(**told | {"source": facts.source if facts.can_chat else None})
 
 
-class ModelBody(BaseModel):
+class ModelBody(BodyModel):
     """An installed model. `state` and the fields after it are our extension."""
 
     id: str
@@ -52,7 +53,7 @@ class ModelBody(BaseModel):
     size_bytes: int
     n_ctx: int | None = None
     task: Task
-    aliases: list[str] = []
+    aliases: list[str] = Field(default_factory=list)
     alias_of: str | None = None
     capabilities: list[str] | None = Field(
         default=None, description="as in /api/show; null until the model has been loaded once"
@@ -60,7 +61,7 @@ class ModelBody(BaseModel):
     chat_template: TemplateBody | None = None
 
 
-class AnthropicModel(BaseModel):
+class AnthropicModel(BodyModel):
     """An installed model in Anthropic's format. Its publication date is unknown: `created_at` is the time
     of its file."""
 
@@ -73,26 +74,26 @@ class AnthropicModel(BaseModel):
     max_tokens: int | None = None
 
 
-class AnthropicModelList(BaseModel):
+class AnthropicModelList(BodyModel):
     data: list[AnthropicModel]
     has_more: bool = False
     first_id: str | None
     last_id: str | None
 
 
-class ModelList(BaseModel):
+class ModelList(BodyModel):
     object: Literal["list"] = "list"
     data: list[ModelBody]
 
 
-class HealthBody(BaseModel):
+class HealthBody(BodyModel):
     """The daemon's process is alive. Says nothing about models."""
 
     status: Literal["ok"] = "ok"
     version: str
 
 
-class ReadyBody(BaseModel):
+class ReadyBody(BodyModel):
     """Whether a request would be answered now, and if not, why."""
 
     status: Literal["ready", "loading", "unavailable"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -13,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import ExtensionField, IgnoredField, RequestModel
 from edgeagent.errors import InvalidParameter
 
@@ -20,7 +20,7 @@ from edgeagent.errors import InvalidParameter
 MAX_DOCUMENTS = 2048
 
 
-class RankedText(BaseModel):
+class RankedText(BodyModel):
     """A document as an object."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -97,7 +97,7 @@ class RerankRequest(RequestModel):
         return [item if isinstance(item, str) else item.text for item in items]
 
 
-class RerankResult(BaseModel):
+class RerankResult(BodyModel):
     """`index` counts the documents of the request from 0; `relevance_score` is 0..1."""
 
     index: int
@@ -105,21 +105,21 @@ class RerankResult(BaseModel):
     document: RankedText | None = Field(None, description="with `return_documents` only")
 
 
-class RerankUsage(BaseModel):
+class RerankUsage(BodyModel):
     """Tokens of the query and a document, added up over all documents."""
 
     prompt_tokens: int
     total_tokens: int
 
 
-class RerankTimings(BaseModel):
+class RerankTimings(BodyModel):
     """Extension. Milliseconds from arrival at the engine."""
 
     queue_ms: float
     total_ms: float
 
 
-class RerankAnswer(BaseModel):
+class RerankAnswer(BodyModel):
     """The documents, the most relevant first."""
 
     id: str

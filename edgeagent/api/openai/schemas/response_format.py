@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import STRICT, ExtensionField, IgnoredField
 from edgeagent.errors import InvalidParameter
 from edgeagent.types.generation import Form
@@ -18,7 +19,7 @@ MAX_GRAMMAR_CHARS = 64 << 10
 Grammar = Annotated[str, StringConstraints(min_length=1, max_length=MAX_GRAMMAR_CHARS)]
 
 
-class JsonSchemaFormat(BaseModel):
+class JsonSchemaFormat(BodyModel):
     """A schema and its name."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -30,7 +31,7 @@ class JsonSchemaFormat(BaseModel):
     strict: bool | None = Field(None, description=STRICT)
 
 
-class ResponseFormat(BaseModel):
+class ResponseFormat(BodyModel):
     """Free text, any JSON object, or JSON by a schema; with the setting `allow_grammars` also a regular
     expression or a Lark grammar (an extension)."""
 

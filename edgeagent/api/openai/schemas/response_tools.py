@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -15,6 +14,7 @@ from pydantic import (
     Tag,
 )
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import STRICT, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS
 from edgeagent.api.openai.schemas.tools import ToolName
@@ -24,7 +24,7 @@ from edgeagent.types.tools import Tool
 SpaceName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
-class _NamedTool(BaseModel):
+class _NamedTool(BodyModel):
     """What functions and custom tools have in common."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -94,7 +94,7 @@ InnerTool = Annotated[
 ]
 
 
-class NamespaceTool(BaseModel):
+class NamespaceTool(BodyModel):
     """Tools with a common prefix. The model sees them as functions called NAMESPACE__NAME; calls are
     returned with `namespace` and `name`."""
 
@@ -114,7 +114,7 @@ class NamespaceTool(BaseModel):
         return own | {"tools": [tool.shown() for tool in self.tools]}
 
 
-class HostedTool(BaseModel):
+class HostedTool(BodyModel):
     """A tool that runs at OpenAI or is known only to its models: left out, and a note says so."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -158,7 +158,7 @@ def tool_offer_of(tools: list[ResponseTool] | None) -> ToolOffer:
     return offer
 
 
-class NamedTool(BaseModel):
+class NamedTool(BodyModel):
     """One tool that must be called."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -168,7 +168,7 @@ class NamedTool(BaseModel):
     namespace: str | None = Field(None, max_length=64)
 
 
-class AllowedTool(BaseModel):
+class AllowedTool(BodyModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     type: str = Field(max_length=64)
@@ -176,7 +176,7 @@ class AllowedTool(BaseModel):
     namespace: str | None = Field(None, max_length=64)
 
 
-class AllowedTools(BaseModel):
+class AllowedTools(BodyModel):
     """Restricts calls to these tools."""
 
     model_config = ConfigDict(extra="forbid", strict=True)

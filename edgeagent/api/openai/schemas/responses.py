@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -13,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import STRICT, ExtensionField, IgnoredField, RequestModel
 from edgeagent.api.http.tool_calls import tool_use
 from edgeagent.api.openai.schemas.common import GenerationRequest
@@ -55,7 +55,7 @@ def _as_items(value: Any) -> Any:
 Input = Annotated[list[InputItem], BeforeValidator(_as_items), Field(max_length=MAX_ITEMS)]
 
 
-class ConversationId(BaseModel):
+class ConversationId(BodyModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     id: Id
@@ -65,7 +65,7 @@ def _as_conversation(value: Any) -> Any:
     return {"id": value} if isinstance(value, str) else value
 
 
-class TextFormat(BaseModel):
+class TextFormat(BodyModel):
     """Free text, any JSON object, or JSON by a schema."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -103,14 +103,14 @@ class TextFormat(BaseModel):
         }
 
 
-class TextOptions(BaseModel):
+class TextOptions(BodyModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     format: TextFormat | None = None
     verbosity: Annotated[Literal["low", "medium", "high"] | None, IgnoredField()] = None
 
 
-class Reasoning(BaseModel):
+class Reasoning(BodyModel):
     """How much the model should reason."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -269,21 +269,21 @@ class TokenCountRequest(ResponseInput):
     personality: Annotated[str | None, IgnoredField()] = None
 
 
-class TokenCount(BaseModel):
+class TokenCount(BodyModel):
     object: Literal["response.input_tokens"] = "response.input_tokens"
     input_tokens: int
 
 
-class InputTokensDetails(BaseModel):
+class InputTokensDetails(BodyModel):
     cached_tokens: int
     cache_write_tokens: int
 
 
-class OutputTokensDetails(BaseModel):
+class OutputTokensDetails(BodyModel):
     reasoning_tokens: int
 
 
-class ResponseUsage(BaseModel):
+class ResponseUsage(BodyModel):
     input_tokens: int
     input_tokens_details: InputTokensDetails
     output_tokens: int
@@ -291,7 +291,7 @@ class ResponseUsage(BaseModel):
     total_tokens: int
 
 
-class ResponseErrorBody(BaseModel):
+class ResponseErrorBody(BodyModel):
     """Why a response failed. `code` is OpenAI's code, `type` our own."""
 
     code: str
@@ -299,7 +299,7 @@ class ResponseErrorBody(BaseModel):
     type: str | None
 
 
-class ResponseAnswer(BaseModel):
+class ResponseAnswer(BodyModel):
     """A response; streams send `response.*` events, the last of which contains it."""
 
     id: str

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+
+from edgeagent.api.http.body_model import BodyModel
 
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 MetadataValue = Annotated[str, StringConstraints(max_length=512)]
@@ -21,7 +23,7 @@ def _named(metadata: dict[str, str]) -> dict[str, str]:
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16), AfterValidator(_named)]
 
 
-class MetadataRequest(BaseModel):
+class MetadataRequest(BodyModel):
     """New metadata for a stored object."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -29,7 +31,7 @@ class MetadataRequest(BaseModel):
     metadata: Metadata | None
 
 
-class FeedbackRequest(BaseModel):
+class FeedbackRequest(BodyModel):
     """A rating of a request, a stored answer, an item or a transcript."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -39,7 +41,7 @@ class FeedbackRequest(BaseModel):
     comment: str | None = Field(None, max_length=10_000)
 
 
-class StoredList(BaseModel):
+class StoredList(BodyModel):
     """A page; `after=last_id` gives the next one while `has_more` is true."""
 
     object: Literal["list"] = "list"
@@ -49,13 +51,13 @@ class StoredList(BaseModel):
     has_more: bool
 
 
-class DeletionBody(BaseModel):
+class DeletionBody(BodyModel):
     id: str
     object: str
     deleted: Literal[True] = True
 
 
-class UsageDay(BaseModel):
+class UsageDay(BodyModel):
     """One model on one day (UTC). Times are means in milliseconds."""
 
     day: str
@@ -71,7 +73,7 @@ class UsageDay(BaseModel):
     energy_j: float | None
 
 
-class UsageReport(BaseModel):
+class UsageReport(BodyModel):
     object: Literal["usage"] = "usage"
     since: int
     until: int

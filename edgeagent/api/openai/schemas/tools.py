@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Discriminator,
     Field,
@@ -16,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import STRICT, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS, NAME
 from edgeagent.serving.tool_offer import ToolOffer, arguments_of, require_hosted
@@ -27,7 +27,7 @@ ToolName = Annotated[str, StringConstraints(pattern=NAME)]
 CallId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
-class FunctionDefinition(BaseModel):
+class FunctionDefinition(BodyModel):
     """What a model is told of a function."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -42,7 +42,7 @@ class FunctionDefinition(BaseModel):
     type: Annotated[Literal["function"] | None, IgnoredField()] = None
 
 
-class CustomDefinition(BaseModel):
+class CustomDefinition(BodyModel):
     """What a model is told of a tool that takes a text."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -54,7 +54,7 @@ class CustomDefinition(BaseModel):
     )
 
 
-class CustomTool(BaseModel):
+class CustomTool(BodyModel):
     """A tool whose input is text: the model sees a function with the one argument `input`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -66,7 +66,7 @@ class CustomTool(BaseModel):
         offer.add_custom(self.custom.name, self.custom.description, self.custom.format)
 
 
-class HostedTool(BaseModel):
+class HostedTool(BodyModel):
     """A tool that runs at OpenAI: left out, and a note says so."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -77,7 +77,7 @@ class HostedTool(BaseModel):
         offer.leave_out(self.type)
 
 
-class FunctionTool(BaseModel):
+class FunctionTool(BodyModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["function"]
@@ -118,13 +118,13 @@ ChatTool = Annotated[
 ]
 
 
-class NamedFunction(BaseModel):
+class NamedFunction(BodyModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str
 
 
-class FunctionChoice(BaseModel):
+class FunctionChoice(BodyModel):
     """One function, which must be called."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -133,7 +133,7 @@ class FunctionChoice(BaseModel):
     function: NamedFunction
 
 
-class CustomChoice(BaseModel):
+class CustomChoice(BodyModel):
     """One custom tool, which must be called."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -142,14 +142,14 @@ class CustomChoice(BaseModel):
     custom: NamedFunction
 
 
-class AllowedTools(BaseModel):
+class AllowedTools(BodyModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     mode: Literal["auto", "required"]
     tools: list[FunctionChoice | CustomChoice] = Field(min_length=1, max_length=MAX_TOOLS)
 
 
-class AllowedToolsChoice(BaseModel):
+class AllowedToolsChoice(BodyModel):
     """Only some of the tools may be called."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -168,21 +168,21 @@ def chosen_name(choice: FunctionChoice | CustomChoice) -> str:
     return choice.custom.name if isinstance(choice, CustomChoice) else choice.function.name
 
 
-class FunctionCallBody(BaseModel):
+class FunctionCallBody(BodyModel):
     """A function's name, and its arguments as the JSON text of an object."""
 
     name: str
     arguments: str
 
 
-class CustomCallBody(BaseModel):
+class CustomCallBody(BodyModel):
     """A custom tool's name, and the text that it is given."""
 
     name: str
     input: str
 
 
-class AnswerCall(BaseModel):
+class AnswerCall(BodyModel):
     """A call that an answer asks for."""
 
     id: str
@@ -190,7 +190,7 @@ class AnswerCall(BaseModel):
     function: FunctionCallBody
 
 
-class AnswerCustomCall(BaseModel):
+class AnswerCustomCall(BodyModel):
     """A call of a custom tool."""
 
     id: str
@@ -224,7 +224,7 @@ class FunctionCallInput(FunctionCallBody):
         return text
 
 
-class ToolCall(BaseModel):
+class ToolCall(BodyModel):
     """A call, in a message of the assistant that is sent again."""
 
     model_config = ConfigDict(strict=True)

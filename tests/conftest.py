@@ -269,7 +269,7 @@ class DaemonProcess:
     def pid(self) -> int:
         return self.process.pid
 
-    def wait_until_ready(self, timeout_s: float = 60) -> None:
+    def wait_until_ready(self, timeout_s: float = 120) -> None:
         wait_for(lambda: httpx.get(f"{self.url}/ready").status_code == 200, timeout_s)
 
     def workers(self) -> list[psutil.Process]:
@@ -297,7 +297,7 @@ class DaemonProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(timeout=15)
+                self.process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -330,7 +330,7 @@ def clean_environment() -> dict[str, str]:
     return kept | {name: os.environ[name] for name in (KEY_FILE, SHIPPED, STATE)}
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 30) -> None:
+def wait_for(condition: Callable[[], object], timeout_s: float = 60) -> None:
     """Until `condition()` is true. Fails the test when it does not become so in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():

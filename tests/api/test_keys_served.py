@@ -112,7 +112,7 @@ def test_an_answer_that_is_broken_off_is_charged_for_what_came(daemon: DaemonPro
         with ask(client, n=2000, stream=True) as stream:
             for _, _chunk in zip(range(20), stream, strict=False):
                 pass
-        wait_for(lambda: remaining(daemon, secret) is not None, 10)
+        wait_for(lambda: remaining(daemon, secret) is not None)
         left = remaining(daemon, secret)
         assert left is not None and left < 990
 
@@ -139,7 +139,7 @@ def test_requests_at_once_are_bounded_and_a_client_that_leaves_gives_its_place_b
             reply = read_reply(second)
         assert reply.status == 429 and "concurrency" in reply.error["message"]
     url, headers = f"{daemon.url}/v1/models", bearer(secret)
-    wait_for(lambda: httpx.get(url, headers=headers).status_code == 200, 10)
+    wait_for(lambda: httpx.get(url, headers=headers).status_code == 200)
 
 
 def test_a_burst_beyond_the_bounds_has_answers_and_429s_only(daemon: DaemonProcess, make):

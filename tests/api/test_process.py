@@ -85,8 +85,8 @@ def test_a_killed_daemon_leaves_no_process_behind(daemon: DaemonProcess):
     family = psutil.Process(daemon.pid).children(recursive=True)
     assert len(family) == 3, "the worker, its fork server, and the template's process"
     daemon.process.kill()
-    daemon.process.wait(timeout=10)
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    daemon.process.wait(timeout=60)
+    assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -95,7 +95,7 @@ def test_a_daemon_that_is_told_to_stop_ends_its_workers_and_says_nothing_bad(
 ):
     family = psutil.Process(daemon.pid).children(recursive=True)
     daemon.process.send_signal(number)
-    assert daemon.process.wait(timeout=15) in (0, -number, 128 + number)
+    assert daemon.process.wait(timeout=60) in (0, -number, 128 + number)
     wait_for(lambda: not any(process.is_running() for process in family))
     log = daemon.log.read_text()
     assert "Traceback" not in log
@@ -109,7 +109,7 @@ def test_no_word_of_a_prompt_or_an_answer_is_logged(smollm_dir: Path, tmp_path: 
                 model=SMOLLM, messages=[{"role": "user", "content": "Say canaryword7731 twice."}],
                 stop=["canarystop"], user="canaryuser", max_tokens=20,
             )  # fmt: skip
-        wait_for(lambda: "n_generated=" in daemon.log.read_text(), 10)
+        wait_for(lambda: "n_generated=" in daemon.log.read_text())
         log = daemon.log.read_text()
     assert "canary" not in log
     assert (answer.choices[0].message.content or "x" * 99)[:30] not in log

@@ -34,7 +34,7 @@ def test_a_socket_from_systemd_is_served(tmp_path: Path):
             assert httpx.get(f"http://[::1]:{other}/health").status_code == 200
         finally:
             process.send_signal(signal.SIGTERM)
-            out, _ = process.communicate(timeout=15)
+            out, _ = process.communicate(timeout=60)
     assert re.search(rf"127\.0\.0\.1:{port}\b", out) and f"http://[::1]:{other}" in out
 
 
@@ -98,7 +98,7 @@ def test_a_service_manager_hears_of_the_start_the_life_and_the_end(tmp_path: Pat
             messages_until(manager, "STOPPING=1")
         finally:
             process.terminate()
-            process.communicate(timeout=15)
+            process.communicate(timeout=60)
     assert process.returncode in (0, -signal.SIGTERM), "either is a clean end for systemd"
     assert (state_dir / "store" / "edgeagent.db").exists() and not unused_key.exists()
 

@@ -121,14 +121,14 @@ async def pool_of(
     stays: frozenset[str] = frozenset(),
     budget_bytes: int | None = None,
     idle_unload_s: float = 0,
-    load_timeout_s: float = 30,
+    load_timeout_s: float = 120,
 ) -> AsyncIterator[Pool]:
     shelf = Shelf(path, need_bytes)
     pool = Pool(
         PoolSettings(
             ram_budget_bytes=budget_bytes, idle_unload_s=idle_unload_s, pinned_models=list(pinned)
         ),
-        WorkerSettings(load_timeout_s=load_timeout_s, hang_timeout_s=30, breaker_deaths=3),
+        WorkerSettings(load_timeout_s=load_timeout_s, hang_timeout_s=120, breaker_deaths=3),
         n_cores=2,
         check=shelf.check,
         place=place or shelf.place,
@@ -196,7 +196,7 @@ async def test_what_can_never_fit_is_refused_with_the_arithmetic(stories):
 
 async def test_a_busy_model_is_waited_for_and_the_wait_is_bounded(stories):
     async with pool_of(
-        stories, need_bytes=100_000_000, budget_bytes=110_000_000, load_timeout_s=20
+        stories, need_bytes=100_000_000, budget_bytes=110_000_000, load_timeout_s=120
     ) as pool:
         async with pool.lease("model-a", EngineClient):
             waiting = asyncio.create_task(ask(pool, "model-b"))
@@ -224,7 +224,7 @@ async def test_an_idle_model_is_unloaded_after_its_time_and_the_default_stays(st
     async with pool_of(stories, idle_unload_s=0.2, stays=frozenset({"model-a"})) as pool:
         await ask(pool, "model-a")
         await ask(pool, "model-b")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while pool.resident("model-b").state != "unloaded":
                 await asyncio.sleep(0.05)
         assert pool.resident("model-a").state == "loaded"
@@ -232,8 +232,14 @@ async def test_an_idle_model_is_unloaded_after_its_time_and_the_default_stays(st
 
 async def test_requests_that_arrive_while_a_model_loads_share_the_one_load(stories):
     async with pool_of(stories) as pool:
-        texts = await asyncio.gather(*(ask(pool, "model-a") for _ in range(6)))
-        assert len(set(texts)) == 1
+
+        async def worker_and_text() -> tuple[int | None, str]:
+            async with pool.lease("model-a", EngineClient) as client:
+                return client.pid, await ask(pool, "model-a")
+
+        answers = await asyncio.gather(*(worker_and_text() for _ in range(6)))
+        assert len({pid for pid, _ in answers}) == 1
+        assert all(text for _, text in answers)
         assert pool.resident("model-a").n_deaths == 0
 
 
@@ -275,7 +281,7 @@ async def test_a_killed_worker_is_brought_up_again_without_being_asked(stories):
         await ask(pool, "model-a")
         pid = pool.resident("model-a").client.pid
         pool.resident("model-a").client.kill("test")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (
                 pool.resident("model-a").state != "loaded"
                 or pool.resident("model-a").client.pid == pid
@@ -296,13 +302,13 @@ def test_an_unloaded_models_memory_comes_back(stories):
             return pid
 
     pid = asyncio.run(run())
-    wait_for(lambda: not psutil.pid_exists(pid), 5)
+    wait_for(lambda: not psutil.pid_exists(pid))
 
 
 async def test_whoever_waits_for_a_model_that_is_unloaded_while_it_loads_is_told_so(stories):
     async with pool_of(stories) as pool:
         waiting = [asyncio.create_task(ask(pool, "model-a")) for _ in range(2)]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (resident := pool.resident("model-a")) or resident.starting is None:
                 await asyncio.sleep(0)
         started = resident.starting

@@ -166,7 +166,7 @@ async def test_the_worker_has_no_sockets_but_ours_and_may_make_none(worker):
 
 async def test_the_heartbeat_tells_of_memory(worker):
     await replies(worker.transcribe(wav_of(tone(1)), SpeechOptions()))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not worker.health.rss_bytes:
             await asyncio.sleep(0.05)
     assert 50 << 20 < worker.health.rss_bytes < 1 << 30

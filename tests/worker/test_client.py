@@ -71,7 +71,7 @@ async def test_threads_are_granted_from_the_next_step_on(counter):
 
 
 async def test_the_heartbeat_tells_of_the_workers_memory(counter):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not counter.health.rss_bytes:
             await asyncio.sleep(0.02)
     assert counter.facts.pid == counter.pid
@@ -120,7 +120,7 @@ async def test_what_is_not_a_message_ends_the_worker():
 async def test_a_stream_that_nobody_reads_is_cancelled(counter, monkeypatch):
     monkeypatch.setattr("edgeagent.worker.reply_stream.MAX_UNREAD_REPLIES", 2)
     numbers = counter.count(9)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while counter.n_open:
             await asyncio.sleep(0.01)
     with pytest.raises(Exception, match="was not read"):

@@ -59,7 +59,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )  # fmt: skip
     yield base / "targets.json"
     for other in others:
-        other.communicate(timeout=10)
+        other.communicate(timeout=60)
 
 
 def outcomes(targets: Path, *flags: str) -> dict[str, str]:

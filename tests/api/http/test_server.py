@@ -73,7 +73,7 @@ def test_a_header_bomb_is_refused_and_costs_no_memory(daemon: DaemonProcess, sha
                 n_sent += len(piece)
                 if is_closed(sock):
                     break
-        wait_for(lambda: is_closed(sock), 10)
+        wait_for(lambda: is_closed(sock))
     assert n_sent < BOMB_BYTES, "the connection was closed long before the end"
     assert psutil.Process(daemon.pid).memory_info().rss - before < 8 << 20
     assert httpx.get(f"{daemon.url}/health").status_code == 200
@@ -140,7 +140,7 @@ def test_a_head_that_trickles_is_cut_at_its_deadline(daemon: DaemonProcess):
                 sock.sendall(b"a")
             return is_closed(sock)
 
-        wait_for(trickle, 20)
+        wait_for(trickle)
     assert time.monotonic() - began >= 1.5, "the deadline is the head's, not that of its first byte"
 
 
@@ -150,14 +150,14 @@ def test_trickling_sockets_do_not_keep_a_good_client_waiting(daemon: DaemonProce
         for sock in slow:
             sock.sendall(b"GET /health HTTP/1.1\r\nHost: loc")
         for _ in range(20):
-            assert httpx.get(f"{daemon.url}/health", timeout=10).status_code == 200
+            assert httpx.get(f"{daemon.url}/health", timeout=60).status_code == 200
 
 
 def test_when_all_connections_are_taken_an_idle_one_makes_place(daemon: DaemonProcess):
     with contextlib.ExitStack() as stack:
         idle = [stack.enter_context(connect(daemon.url)) for _ in range(80)]
-        assert httpx.get(f"{daemon.url}/health", timeout=5).status_code == 200
-        wait_for(lambda: sum(map(is_closed, idle)) >= 20, 10)
+        assert httpx.get(f"{daemon.url}/health", timeout=60).status_code == 200
+        wait_for(lambda: sum(map(is_closed, idle)) >= 20)
 
 
 def test_a_client_that_does_not_read_is_dropped_and_hurts_nobody_else(tmp_path: Path):

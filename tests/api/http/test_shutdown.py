@@ -73,7 +73,7 @@ def ended(
             received[path] = heads[path] + rest(sock)
         received["whole"] = rest(whole)
         status = daemon.process.wait(30)
-        _, left = psutil.wait_procs(children, timeout=10)
+        _, left = psutil.wait_procs(children, timeout=60)
         return received, daemon.log.read_text(), status, len(left)
 
 

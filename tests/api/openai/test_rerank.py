@@ -149,7 +149,7 @@ def test_who_asks_the_wrong_kind_of_model_hears_which_can(served: Served):
 
 def test_a_request_is_noted_with_its_tokens_and_a_killed_worker_costs_no_later_one(served: Served):
     before = served.post().json()["results"]
-    wait_for(lambda: "status=200 finish=None n_prompt=45 " in served.daemon.log.read_text(), 5)
+    wait_for(lambda: "status=200 finish=None n_prompt=45 " in served.daemon.log.read_text())
     for worker in served.daemon.workers():
         worker.kill()
     assert served.post().json()["results"] == before

@@ -320,7 +320,7 @@ async def test_the_worker_is_confined_and_its_children_end_with_it(stories):
     assert "edgeagent.engine.template" in template.cmdline()
     assert template.ppid() == server.pid
     worker.kill()
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
     await client.close()
 

@@ -130,7 +130,7 @@ def test_the_process_holds_no_socket_and_ends_with_its_parent():
 
 @pytest.mark.parametrize("n_bytes", [1, 300_000], ids=["a small request", "more than a pipe holds"])
 def test_a_process_that_stopped_is_replaced_and_the_request_answered(n_bytes):
-    with host("{{ messages[0].content }}", timeout_s=0.3) as template_host:
+    with host("{{ messages[0].content }}", timeout_s=1.0) as template_host:
         assert template_host.render({"messages": MESSAGES}) == "Grüße <b>"
         stopped = template_host.pid
         assert stopped is not None
@@ -142,7 +142,7 @@ def test_a_process_that_stopped_is_replaced_and_the_request_answered(n_bytes):
 
 
 def test_a_process_that_stops_again_and_again_is_no_fault_of_the_template(monkeypatch):
-    with host("{{ 1 }}", timeout_s=0.2) as template_host:
+    with host("{{ 1 }}", timeout_s=1.0) as template_host:
         assert template_host.render({}) == "1"
         start = template_host.start
 

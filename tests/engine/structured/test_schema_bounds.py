@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -197,12 +198,16 @@ async def test_a_schema_that_compiles_for_ever_costs_its_own_request_only(engine
     bomb = {"allOf": [{"type": "string", "pattern": f".*b{{{i}}}c.*"} for i in range(1, 20)]}
     known = {"const": "still here"}
     await answer(engine, known, 0)
+    began_s = time.monotonic()
     slow = asyncio.ensure_future(answer(engine, bomb, 0))
     async for chunk in engine.generate(GenerateSpec(prompts=[Prompt(text="Once")], max_tokens=4)):
         assert chunk.error is None
     assert (await answer(engine, known, 0))[0] == "stop"
-    assert not slow.done(), "nobody waited for the bomb"
+    # The bomb takes its 2 s; a machine that needs them for two short answers shows nothing here.
+    assert not slow.done() or time.monotonic() - began_s > 2, "nobody waited for the bomb"
     with pytest.raises(InvalidParameter, match="takes more than 2 s"):
         await slow
-    with pytest.raises(InvalidParameter):  # remembered
-        await asyncio.wait_for(answer(engine, bomb, 0), 1)
+    async with asyncio.timeout(30):
+        for _ in range(20):  # remembered: compiling it each time would take 40 s
+            with pytest.raises(InvalidParameter):
+                await answer(engine, bomb, 0)

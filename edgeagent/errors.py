@@ -35,6 +35,7 @@
     |  |- EngineStarting                engine_starting          a worker did not become ready in time
     |  |- EngineBroken                  engine_broken            the breaker is open
     |  `- StoreBusy                     store_busy               too many writes wait for the disk
+    |- DeadlineExceeded                 deadline_exceeded        the client's deadline passed before the start
     |- InsufficientMemory               insufficient_memory      a model that the budget cannot hold
     |- Interrupted                      interrupted              the daemon was stopped before the end
     |- EngineFailed                     engine_failed            llama.cpp refused or failed a step
@@ -206,6 +207,10 @@ class EngineBroken(Unavailable):
 
 class StoreBusy(Unavailable):
     code = "store_busy"
+
+
+class DeadlineExceeded(EdgeAgentError):
+    code = "deadline_exceeded"
 
 
 class InsufficientMemory(EdgeAgentError):

@@ -25,7 +25,7 @@ from edgeagent.engine.process.model_file import ModelFile
 from edgeagent.engine.process.tokenizer_thread import TokenizerThread
 from edgeagent.engine.prompt.intake import Intake
 from edgeagent.engine.prompt.prompt_fitting import slot_tokens
-from edgeagent.errors import EdgeAgentError, InvalidParameter
+from edgeagent.errors import EdgeAgentError, InvalidParameter, QueueFull
 from edgeagent.types.answer import PromptFacts, TokenChunk
 from edgeagent.types.engine import EngineConfig, EngineFacts, Task
 from edgeagent.types.generation import GenerateSpec
@@ -76,6 +76,7 @@ class GenerationWorker:
             refuse=self._refuse,
             tell=self._tell,
             prepared=self._tell_facts,
+            too_many=self._queue_full,
         )
         self._tokenizer = TokenizerThread(config, self._llama, channel)
         self._facts = self._describe(self._intake.has_template, template, started_s)
@@ -131,6 +132,11 @@ class GenerationWorker:
 
     # --- any thread
 
+    def _queue_full(self, scope: str) -> QueueFull:
+        retry_after_s = self._engine.estimate.retry_after_s(scope)
+        config = self._config
+        return queue_full(config.model_id, config.queue_limit, retry_after_s=retry_after_s)
+
     def _refuse(self, request_id: int, error: Exception) -> None:
         self._requests.pop(request_id, None)
         self._channel.refuse(request_id, error)
@@ -154,7 +160,7 @@ class GenerationWorker:
         if not self._intake.put(request):
             self._refuse(
                 request.request_id,
-                queue_full(self._config.model_id, self._config.queue_limit),
+                self._queue_full(request.spec.scope),
             )
 
     def _handle(self, message: protocol.ToWorker) -> None:

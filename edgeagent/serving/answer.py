@@ -18,10 +18,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 
+import msgspec
+
 from edgeagent.engine.client import EngineClient, Generation
 from edgeagent.errors import EdgeAgentError, EngineDied, by_code
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.call_sentences import CallDescriber
+from edgeagent.serving.deadline import before, left_s
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
@@ -97,11 +100,15 @@ class Answer:
         self._prepare = prepare
 
     async def begin(self) -> None:
-        """Lease the engine and send the request. Raises what `Pool.lease` raises."""
-        lease = self._engines.lease(self.decision.model_id)
-        client = await self._stack.enter_async_context(lease)  # 6
-        if self._prepare is not None:
-            await self._prepare(client)
+        """Lease the engine and send the request. Raises DeadlineExceeded, and what `Pool.lease` raises."""
+        deadline_s = self.record.origin.deadline_s
+        async with before(deadline_s):
+            lease = self._engines.lease(self.decision.model_id)
+            client = await self._stack.enter_async_context(lease)  # 6
+            if self._prepare is not None:
+                await self._prepare(client)
+        if (timeout_s := left_s(deadline_s)) is not None:
+            self.spec = msgspec.structs.replace(self.spec, timeout_s=timeout_s)
         self._generation = client.generate(self.spec)  # 7
 
     async def take(self) -> list[TokenChunk]:
@@ -113,7 +120,7 @@ class Answer:
         chunks = described if chunks else []
         for chunk in chunks:
             if chunk.error is not None:
-                raise by_code(*chunk.error)
+                raise by_code(*chunk.error, retry_after_s=chunk.retry_after_s)
             self._count(chunk)
         if chunks and len(self.finishes) == self.spec.n_answers:
             self.record.status = 200

@@ -9,7 +9,7 @@ from edgeagent import __version__
 from edgeagent.device.power import read_power
 from edgeagent.device.system_files import SystemFiles
 from edgeagent.device.thermal import read_thermal
-from edgeagent.errors import EdgeAgentError, InsufficientMemory, Unavailable
+from edgeagent.errors import DeadlineExceeded, EdgeAgentError, InsufficientMemory, Unavailable
 from edgeagent.metrics import DeviceGauges, Gauges, Metrics, ModelGauges, RequestCounts
 from edgeagent.pool import Pool
 from edgeagent.pool.resident import Resident
@@ -53,7 +53,7 @@ class Monitoring:
 
     def refuse(self, error: EdgeAgentError) -> None:
         """Count a request that was answered with an error."""
-        is_temporary = isinstance(error, Unavailable | InsufficientMemory)
+        is_temporary = isinstance(error, Unavailable | InsufficientMemory | DeadlineExceeded)
         self._metrics.refuse(error.code, is_temporary=is_temporary)
 
     async def text(self) -> bytes:

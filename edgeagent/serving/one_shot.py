@@ -14,6 +14,7 @@ from typing import Any
 
 from edgeagent.errors import EngineDied
 from edgeagent.routing.decision import Decision
+from edgeagent.serving.deadline import before
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_log import RequestRecord
@@ -44,8 +45,8 @@ class OneShotRequest:
         """Vectors, Scores, list[int], str or int, by the question.
 
         A worker that dies is asked once more after its restart; only once, since the question may have
-        killed it. Cancelling the task that waits here cancels the work. Raises what `Pool.lease` and the
-        worker raise.
+        killed it. Cancelling the task that waits here cancels the work, as the client's deadline does.
+        Raises DeadlineExceeded, and what `Pool.lease` and the worker raise.
         """
         try:
             value = await self._ask()  # 2
@@ -59,7 +60,10 @@ class OneShotRequest:
         return value
 
     async def _ask(self) -> Any:
-        async with self._engines.lease(self.decision.model_id) as client:
+        async with (
+            before(self.record.origin.deadline_s),
+            self._engines.lease(self.decision.model_id) as client,
+        ):
             return await client.ask(self.question)
 
     @property

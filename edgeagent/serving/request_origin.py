@@ -11,6 +11,7 @@ class RequestOrigin:
 
     `owner` is the owner of the rows that the request reads and writes. Requests with the same `key_id`
     share cached prefixes. `tools` names the tools that the key may use; None allows any.
+    `deadline_s` is when the answer must have begun, by the monotonic clock; None: no deadline.
     """
 
     endpoint: str
@@ -18,3 +19,4 @@ class RequestOrigin:
     owner: str
     key_id: str
     tools: frozenset[str] | None = None
+    deadline_s: float | None = None

@@ -81,12 +81,12 @@ class SchemaNote(msgspec.Struct, frozen=True, array_like=True):
 class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     """New text of answer `index`. The last chunk of an answer has `finish` and `usage`.
 
-    `finish` "error" comes with `error`, a (code, message) pair. `reasoning` is text of a reasoning
-    section and precedes `text`; `calls` are pieces of tool calls and follow it. `stop` is the stop string
-    that ended the answer. `told` is the call that `text` describes in words. The first chunk has
-    `scored`, the tokens of a scored prompt. The last chunk has the `confidence` of a choice among
-    intents, `notes` on schemas that were not enforced, and, if requested, `tokens`, the ids of prompt and
-    answer.
+    `finish` "error" comes with `error`, a (code, message) pair, and maybe with `retry_after_s`. `reasoning`
+    is text of a reasoning section and precedes `text`; `calls` are pieces of tool calls and follow it.
+    `stop` is the stop string that ended the answer. `told` is the call that `text` describes in words. The
+    first chunk has `scored`, the tokens of a scored prompt. The last chunk has the `confidence` of a choice
+    among intents, `notes` on schemas that were not enforced, and, if requested, `tokens`, the ids of prompt
+    and answer.
     """
 
     index: int
@@ -103,3 +103,4 @@ class TokenChunk(msgspec.Struct, frozen=True, array_like=True):
     told: CallText | None = None
     notes: list[SchemaNote] = []
     tokens: list[int] = []
+    retry_after_s: float | None = None

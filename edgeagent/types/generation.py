@@ -31,7 +31,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     served first; the priority rises while it waits. With `intent_question` the answer is one of its
     calls, and all other fields are ignored. With `clamps` a `max_tokens` that does not fit into the
     context is lowered. With `tells_tokens` the last chunk of an answer has the ids of the prompt's and
-    the answer's tokens.
+    the answer's tokens. A request that has not begun after `timeout_s` fails with deadline_exceeded.
     """
 
     prompts: list[Prompt]
@@ -49,6 +49,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     intent_question: IntentQuestion | None = None
     tells_tokens: bool = False
+    timeout_s: float | None = None
 
     @property
     def n_answers(self) -> int:

@@ -14,6 +14,7 @@ from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.llama.sampler_chain import Candidates
 from edgeagent.engine.prompt.intake import Intake
+from edgeagent.errors import QueueFull
 from edgeagent.types.answer import CallDelta, TokenChunk, TokenLogprob, Usage
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.generation import GenerateSpec
@@ -147,6 +148,7 @@ class Stage:
             submit=self._ready.append,
             refuse=self.refused.__setitem__,
             tell=lambda request_id, value: None,
+            too_many=lambda scope: QueueFull("full"),
         )
 
     def _emit(self, chunks: list[tuple[int, TokenChunk]]) -> None:

@@ -14,6 +14,7 @@ from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
 from pydantic_core import CoreConfig, SchemaValidator
 
 from edgeagent.api.http import encodings, json_structure
+from edgeagent.api.http.body_memory import Body
 from edgeagent.api.http.context import context_of
 from edgeagent.api.http.errors import register_fields
 from edgeagent.errors import BadRequest
@@ -34,7 +35,14 @@ async def read_body(request: Request[Any, Any, Any], model: type[Model]) -> Mode
     for JSON that does not fit `model`; BodyTooLarge for a compressed body that exceeds the limit when
     unpacked.
     """
-    body = context_of(request.scope).body
+    context = context_of(request.scope)
+    found = await _read(request, context.body, model)
+    context.timeout_s = getattr(found, "timeout", None)
+    context.is_stream = bool(getattr(found, "stream", False))
+    return found
+
+
+async def _read(request: Request[Any, Any, Any], body: Body | None, model: type[Model]) -> Model:
     if body is None:  # without the layers before the routes bodies are not compressed
         return read(await request.body(), encodings.IDENTITY, MAX_BYTES, model)
     data = body.take()

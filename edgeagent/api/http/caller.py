@@ -8,6 +8,7 @@ from litestar import Request
 
 from edgeagent.api.http.access import parts
 from edgeagent.api.http.context import context_of
+from edgeagent.api.http.deadline import deadline_of
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.types.caller import Caller
 
@@ -20,14 +21,15 @@ def caller_of(request: ApiRequest) -> Caller:
 
 
 def origin_of(request: ApiRequest) -> RequestOrigin:
-    """Sender and endpoint of a request, for the request log and the store."""
-    caller = caller_of(request)
+    """Sender, endpoint and deadline of a request whose body has been read. Raises: InvalidParameter."""
+    caller, context = caller_of(request), context_of(request.scope)
     return RequestOrigin(
         endpoint="/" + "/".join(parts(request.scope["path"])),
-        request_id=context_of(request.scope).request_id,
+        request_id=context.request_id,
         owner=caller.owner,
         key_id=caller.key_id,
         tools=caller.tools,
+        deadline_s=deadline_of(context, request.scope["headers"]),
     )
 
 

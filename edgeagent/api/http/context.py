@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ class RequestContext:
     """Each layer fills in its part; a part is None until then, and without the layer.
 
     `connection` and `shutdown` come from the server, `request_id` from host_and_origin.py, `caller`,
-    `admission` and `body` from auth.py, `error` from whatever refuses the request.
+    `admission` and `body` from auth.py, `error` from whatever refuses the request. `timeout_s` and
+    `is_stream` are fields of the body (body.py).
     """
 
     connection: GuardedProtocol | None = None
@@ -34,6 +36,9 @@ class RequestContext:
     admission: Admission | None = None
     body: Body | None = None
     error: EdgeAgentError | None = None
+    arrived_s: float = field(default_factory=time.monotonic)
+    timeout_s: float | None = None
+    is_stream: bool = False
 
     @property
     def known_caller(self) -> Caller:

@@ -59,6 +59,7 @@ STATUS = {
     "model_not_approved": 403,
     "install_failed": 503,  # the models directory cannot be read
     "engine_failed": 500,
+    "deadline_exceeded": 504,
     "insufficient_memory": 507,
     "storage_full": 507,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -62,7 +63,10 @@ _REFUSED = {
 )
 async def respond(request: ApiRequest, turns: TurnService, settings: Settings) -> ASGIApp:
     body = await read_body(request, ResponseRequest)
-    turn = await turns.begin(origin_of(request), turn_input(body, caller_of(request), settings))
+    origin = origin_of(request)
+    if body.background:  # nobody waits for it
+        origin = replace(origin, deadline_s=None)
+    turn = await turns.begin(origin, turn_input(body, caller_of(request), settings))
     if body.background:
         admission = context_of(request.scope).known_admission.extended()
 

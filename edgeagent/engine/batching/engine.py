@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from edgeagent.engine.batching.backlog import Backlog
 from edgeagent.engine.batching.chunk_buffer import ChunkBuffer, Emit
 from edgeagent.engine.batching.kv_cache import KVCache
 from edgeagent.engine.batching.kv_transfer import KVTransfer
@@ -25,22 +25,23 @@ from edgeagent.engine.batching.prefix_sharing import find_shared_prefix
 from edgeagent.engine.batching.runner import Row, Runner, StepAborted
 from edgeagent.engine.batching.scheduler import Pace, StepPlan, pick_victim, plan_step
 from edgeagent.engine.batching.scheduler_views import (
-    displaced_by,
+    gives_way_to,
     lanes_of,
     row_of,
     take_next,
+    takeovers,
     yielding_to,
 )
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.batching.time_slices import TimeSlice
 from edgeagent.engine.batching.token_gaps import TokenGaps
+from edgeagent.engine.batching.wait_estimate import WaitEstimate
 from edgeagent.engine.output.decoder import Draw
 from edgeagent.engine.output.output_parser import NOTHING, Pieces
-from edgeagent.errors import EngineFailed
+from edgeagent.errors import EdgeAgentError, EngineFailed
 from edgeagent.types.answer import PromptFacts
 from edgeagent.types.engine import EngineConfig, EngineHealth
-from edgeagent.worker.refusals import queue_full, queue_timeout
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ class Engine:
         self._forget = forget
         self._prepared = prepared
         self._clock = clock
-        self._waiting: deque[Sequence] = deque()
+        self.estimate = WaitEstimate(clock)
+        self._waiting = Backlog(config, self.estimate)
         self._running: list[Sequence] = []  # oldest admission first
         self._open: dict[int, int] = {}  # answers still to end, by request
         self._pace = Pace(prefill_per_s=config.prefill_tok_s)
@@ -93,7 +95,6 @@ class Engine:
         self._n_admissions = 0
         self._n_steps = 0
         self._n_preempted = 0
-        self._service_s = 1.0
         self._next_share_s = 0.0
         self._time_slice = TimeSlice()
         self._token_gaps = TokenGaps()
@@ -122,26 +123,20 @@ class Engine:
         """Queue the answers of one request. When the queue is full, this request is refused, or another one
         of the API key with the most waiting requests."""
         request = sequences[0].request
-        n_waiting = len({seq.request.request_id for seq in self._waiting})
-        if n_waiting and n_waiting >= self._config.queue_limit:
-            displaced = displaced_by(request.spec.scope, self._waiting, self._open)
-            for seq in displaced:
-                self._waiting.remove(seq)
-                self._open.pop(seq.request.request_id, None)
-            self._turn_away(displaced or sequences)
-            if not displaced:
+        refused, error = self._waiting.refused_for(sequences, self._open, self._clock())
+        if error is not None:
+            self._turn_away(refused, error)
+            if refused is sequences:
                 return
         self._open[request.request_id] = len(sequences)
-        self._waiting.extend(sequences)
+        self._waiting.add(sequences)
 
-    def _turn_away(self, sequences: list[Sequence]) -> None:
+    def _turn_away(self, sequences: list[Sequence], error: EdgeAgentError) -> None:
         """Refuse a request that has produced nothing."""
         for seq in sequences:
             seq.decoder.close()
         request_id = sequences[0].request.request_id
         self._forget(request_id)
-        config, retry_after_s = self._config, self._retry_after_s()
-        error = queue_full(config.model_id, config.queue_limit, retry_after_s=retry_after_s)
         self._refuse(request_id, error)
 
     def grant_threads(self, n_threads: int) -> None:
@@ -153,30 +148,17 @@ class Engine:
         n_gone = self._kv.forget(scope)
         logger.info("prefixes_forgotten n=%s", n_gone)
 
-    def _retry_after_s(self) -> float:
-        ahead = len(self._waiting) / max(1, self._config.n_seq)
-        return min(120.0, max(1.0, ahead * self._service_s))
-
     def _sweep(self, now: float) -> None:
         """End sequences that were cancelled or have waited too long."""
-        if any(seq.request.is_cancelled for seq in self._running):
-            for seq in [s for s in self._running if s.request.is_cancelled]:
+        for seq in [s for s in self._running if s.request.is_cancelled]:
+            self._end(seq, now, finish="cancelled")
+        for seq, error in self._waiting.overdue(now):
+            self._waiting.remove(seq)
+            if error is None:
                 self._end(seq, now, finish="cancelled")
-        if not self._waiting:
-            return
-        deadline = now - self._config.queue_timeout_s
-        for seq in list(self._waiting):
-            if seq.request.is_cancelled:
-                self._waiting.remove(seq)
-                self._end(seq, now, finish="cancelled")
-            elif seq.started_s is None and seq.request.arrived_s < deadline:
-                self._waiting.remove(seq)
-                self._time_out(seq, now)
-
-    def _time_out(self, seq: Sequence, now: float) -> None:
-        waited_s, limit_s = now - seq.request.arrived_s, self._config.queue_timeout_s
-        error = queue_timeout(waited_s, limit_s, retry_after_s=self._retry_after_s())
-        self._end(seq, now, finish="error", error=(error.code, error.message))
+            else:
+                told, retry_after_s = (error.code, error.message), error.retry_after_s
+                self._end(seq, now, finish="error", error=told, retry_after_s=retry_after_s)
 
     def _end(
         self,
@@ -186,6 +168,7 @@ class Engine:
         finish: Any,
         pieces: Pieces = NOTHING,
         error: tuple[str, str] | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         """End an answer. Every answer leaves the engine here."""
         seq.decoder.close()
@@ -203,12 +186,15 @@ class Engine:
         chunk = pieces.chunk(
             seq.index, finish, seq.usage(now), error, stop, seq.decoder.notes, seq.returned_tokens
         )
+        if retry_after_s is not None:
+            chunk = msgspec.structs.replace(chunk, retry_after_s=retry_after_s)
         self._chunk_buffer.put(request_id, chunk)
         self._open[request_id] -= 1
         if self._open[request_id] == 0:
             del self._open[request_id]
             self._forget(request_id)
-            self._service_s += 0.1 * ((now - (seq.started_s or now)) - self._service_s)
+            if finish in ("stop", "length", "tool_calls"):
+                self.estimate.end(seq.n_prompt, seq.n_generated)
 
     # --- admission
 
@@ -221,10 +207,12 @@ class Engine:
         """
         if not self._waiting:
             return
-        if len(self._running) >= self._config.n_seq:
-            self._make_way(now)
-            return
         candidates = list(self._waiting)
+        if len(self._running) >= self._config.n_seq:
+            candidates = self._urgent()
+            if not candidates:
+                self._make_way(now)
+                return
         patience_s = self._config.queue_timeout_s / PATIENCE
         while candidates and len(self._running) < self._config.n_seq:
             seq = take_next(candidates, self._running, now, patience_s)
@@ -236,22 +224,32 @@ class Engine:
             need = len(seq.tokens) - match.n + HEADROOM_CELLS * (1 + len(self._running))
             room = self._kv.n_free + self._kv.n_evictable() - (match.n if is_idle else 0)
             if room < need and self._running:
-                return
+                if (victim := gives_way_to(seq, self._running)) is None:
+                    return
+                self._preempt(victim, keeps_cells=self._runner.can_trim)
+                candidates = [seq]
+                continue
             seq_id = self._kv.acquire(match)
             if seq_id is None:
                 return
             self._waiting.remove(seq)
+            seq.is_protected = any(other.request.rank > seq.request.rank for other in candidates)
             self._start(seq, seq_id, match.n, now)
+
+    def _urgent(self) -> list[Sequence]:
+        """Waiting sequences for which others of a lower class gave up their slots just now."""
+        found = takeovers(self._waiting, self._running)
+        for _, victim in found:
+            self._preempt(victim, keeps_cells=self._runner.can_trim)
+        return [seq for seq, _ in found]
 
     def _make_way(self, now: float) -> None:
         """Take a slot from the API key that has the most, for a waiting one that has none."""
         if now < self._next_share_s:
             return
         self._next_share_s = now + SHARE_INTERVAL_S
-        longest_s = self._config.queue_timeout_s
-        seq = yielding_to(
-            self._waiting, self._running, now, longest_s / PATIENCE, longest_s / SHARE
-        )
+        limit_s = self._config.queue_timeout_s
+        seq = yielding_to(self._waiting, self._running, now, limit_s / PATIENCE, limit_s / SHARE)
         if seq is not None:
             self._preempt(seq, keeps_cells=self._runner.can_trim)
 
@@ -268,6 +266,7 @@ class Engine:
                 facts = msgspec.structs.replace(facts, n_cached=seq.n_cached)
                 self._prepared(seq.request.request_id, facts)
         self._running.append(seq)
+        self.estimate.count(n_shared)
 
     # --- one step
 
@@ -291,11 +290,11 @@ class Engine:
     def _plan(self) -> StepPlan:
         """The plan of the next step, with free cells for its tokens. May preempt the newest sequence."""
         while True:
-            n_decode = sum(seq.is_decoding for seq in self._running)
+            lanes = lanes_of(self._running, self._runner.max_outputs, self._clock())
+            n_decode = sum(lane.is_decoding for lane in lanes)
             limit = self._pace.chunk_limit(
                 self._config.step_budget_ms / 1e3, n_decode, self._config.n_batch
             )
-            lanes = lanes_of(self._running, self._runner.max_outputs)
             plan = plan_step(lanes, self._config.n_batch, limit)
             if self._kv.make_room(plan.n_tokens):
                 return plan
@@ -313,7 +312,7 @@ class Engine:
             self._kv.release(seq.seq_id)
         seq.seq_id = None
         seq.n_past = 0
-        self._waiting.appendleft(seq)
+        self._waiting.put_back(seq)
         self._n_preempted += 1
         logger.info("preempted request=%s n_tokens=%s", seq.request.request_id, len(seq.tokens))
 
@@ -353,13 +352,10 @@ class Engine:
             self._pace.observe(len(plan.decode), plan.n_prefill, took)
         self._advance(work, rows, logits)
         self._token_gaps.end_step(len(plan.decode), self._clock())
+        self.estimate.count(plan.n_tokens)
         if len(plan.decode) > 1 and not self._config.reproducible:  # packing reorders cells
-            self._tidy(len(plan.decode))
-
-    def _tidy(self, n_tokens: int) -> None:
-        self._kv.expire(n_tokens)
-        if self._kv.pack(n_tokens):
-            logger.debug("kv_packed n_cells=%s", self._kv.n_used)
+            self._kv.expire(len(plan.decode))
+            self._kv.pack(len(plan.decode))
 
     def _undo(self, work: list[tuple[Sequence, int]]) -> None:
         """Drop the cells of an aborted step. State that cannot be trimmed is computed again."""
@@ -383,6 +379,7 @@ class Engine:
             if seq.scores is not None and row.n_outputs == n:
                 seq.scores.take(seq.n_past, logits[end - n : end], self._runner)
             seq.n_past += n
+            seq.ran_s = now
             if seq.n_pending == 0:
                 if seq.first_token_s is None:
                     seq.first_token_s = now

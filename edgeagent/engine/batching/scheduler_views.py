@@ -15,14 +15,26 @@ from edgeagent.engine.batching.scheduler import (
 )
 from edgeagent.engine.batching.sequence import Sequence
 
+# A sequence that gives way to prompts of a higher class takes a step at least this often.
+LONGEST_PAUSE_S = 2.0
 
-def lanes_of(running: Collection[Sequence], max_outputs: int) -> list[Lane]:
-    """A lane for each running sequence that has tokens to compute, of which `max_outputs` in all may have
-    logits.
+
+def lanes_of(running: Collection[Sequence], max_outputs: int, now: float = 0.0) -> list[Lane]:
+    """A lane for each running sequence that takes part in the next step, in which `max_outputs` tokens in
+    all may have logits.
+
+    While somebody waits for the first token of an answer, sequences of lower classes pause, so that the
+    prompt is computed sooner; they keep their cells.
 
     Every token of a prompt that is scored has logits, and of each other sequence one at most. Where that is
     more than there may be, a step takes fewer tokens of such prompts.
     """
+    top = max(
+        (seq.request.rank for seq in running if seq.n_pending and not seq.is_answering), default=0
+    )
+    running = [
+        seq for seq in running if seq.request.rank >= top or now - seq.ran_s >= LONGEST_PAUSE_S
+    ]
     n_scored = sum(seq.is_scored for seq in running)
     bound = max(1, (max_outputs - (len(running) - n_scored)) // n_scored) if n_scored else 0
     return [
@@ -106,3 +118,29 @@ def displaced_by(
     longest = pick_displaced(Counter(seqs[0].request.spec.scope for seqs in fresh), scope)
     found = [seqs for seqs in fresh if seqs[0].request.spec.scope == longest]
     return max(found, key=lambda seqs: seqs[0].request.arrived_s, default=[])
+
+
+def takeovers(
+    waiting: Iterable[Sequence], running: Iterable[Sequence]
+) -> list[tuple[Sequence, Sequence]]:
+    """Waiting sequences, each with the running one that gives it its slot when all slots are taken: the
+    highest priority first, then the first to arrive."""
+    found: list[tuple[Sequence, Sequence]] = []
+    left = list(running)
+    for seq in sorted(waiting, key=lambda seq: (-seq.request.spec.priority, seq.request.arrived_s)):
+        if (victim := gives_way_to(seq, left)) is None:
+            break
+        left.remove(victim)
+        found.append((seq, victim))
+    return found
+
+
+def gives_way_to(seq: Sequence, running: Iterable[Sequence]) -> Sequence | None:
+    """The running sequence that is preempted for `seq`: of the lowest class, if that is lower than its own,
+    the newest."""
+    able = [
+        other
+        for other in running
+        if other.request.rank < seq.request.rank and not other.is_protected
+    ]
+    return min(able, key=lambda other: (other.request.rank, -other.admission), default=None)

@@ -12,6 +12,7 @@ from edgeagent.engine.structured.constraint import Grammar
 from edgeagent.engine.structured.output_spec import OutputSpec
 from edgeagent.types.answer import PromptFacts, Usage
 from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.priority import rank
 
 
 @dataclass(eq=False)
@@ -31,6 +32,16 @@ class Request:
     is_about_template: bool = False
     facts: PromptFacts | None = None  # once its prompts are made
 
+    @property
+    def deadline_s(self) -> float | None:
+        """When it must have begun; None: its queue time is bounded by the settings only."""
+        return None if self.spec.timeout_s is None else self.arrived_s + self.spec.timeout_s
+
+    @property
+    def rank(self) -> int:
+        """The class of its priority: a higher one takes slots from a lower one."""
+        return rank(self.spec.priority)
+
 
 @dataclass(eq=False)
 class Sequence:
@@ -39,7 +50,9 @@ class Sequence:
     `tokens` are the decoder's: prompt and answer. The first `n_past` of them are in the KV cache under
     `seq_id` (None while waiting). The sequence is in prefill until only its newest token is outside the
     cache; a structured answer may have several outside, which its grammar forced. `scores` are those of
-    the prompt, shared by all answers to it, where the client wants them.
+    the prompt, shared by all answers to it, where the client wants them. One that `is_protected` was
+    admitted before a request of a higher class, because it had waited for so long, and does not give way to
+    one. `ran_s` is the end of its last step.
     """
 
     request: Request
@@ -54,6 +67,8 @@ class Sequence:
     started_s: float | None = None
     first_token_s: float | None = None
     admission: int = 0
+    is_protected: bool = False
+    ran_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.tokens = self.decoder.tokens

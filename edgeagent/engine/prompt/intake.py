@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from edgeagent.engine.batching.fair_queue import FairQueue
@@ -20,7 +21,7 @@ from edgeagent.types.answer import PromptFacts
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.template import TemplateFacts
 from edgeagent.worker.heartbeat import Pulse
-from edgeagent.worker.refusals import queue_full
+from edgeagent.worker.refusals import deadline_exceeded
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ class Intake:
     never hold up the engine. `pulses` are those of this thread and of the one that compiles grammars.
 
     `submit` gets the sequences of a request, `refuse` its error, `tell` what was only counted or asked, and
-    `prepared` the facts of a request once its prompts are made. `close()` may be called twice.
+    `prepared` the facts of a request once its prompts are made. `too_many` makes the refusal of an API key
+    whose request finds no place. `close()` may be called twice.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Intake:
         submit: Callable[[list[Sequence]], None],
         refuse: Callable[[int, Exception], None],
         tell: Callable[[int, int | TemplateFacts], None],
+        too_many: Callable[[str], QueueFull],
         prepared: Callable[[int, PromptFacts], None] = lambda request_id, facts: None,
     ) -> None:
         self._config = config
@@ -59,6 +62,7 @@ class Intake:
         self._submit = submit
         self._refuse = refuse
         self._tell = tell
+        self._too_many = too_many
         self._prepared = prepared
         self._grammars = GrammarCompiler(
             lambda: vocabulary_of(llama),
@@ -66,7 +70,7 @@ class Intake:
             config.queue_limit,
             ready=self._put_again,
             refuse=refuse,
-            too_many=self._too_many,
+            too_many=too_many,
         )
         self.pulses = (self._pulse, *self._grammars.pulses)
         self._queue: FairQueue[Request] = FairQueue(config.queue_limit + config.n_seq)
@@ -77,7 +81,7 @@ class Intake:
         """False when too many requests wait to be prepared."""
         has_place, lost = self._queue.put(request.spec.scope, request)
         if lost is not None:
-            self._refuse(lost.request_id, self._too_many())
+            self._refuse(lost.request_id, self._too_many(lost.spec.scope))
         return has_place
 
     @property
@@ -108,6 +112,9 @@ class Intake:
                 )
 
     def _do(self, request: Request) -> None:
+        now = time.monotonic()
+        if request.deadline_s is not None and now >= request.deadline_s:
+            raise deadline_exceeded(now - request.arrived_s)
         request.spec = without_looping_tools(request.spec)
         if request.is_counted:
             spec = request.spec
@@ -132,15 +139,12 @@ class Intake:
         if request.grammar is not None:
             return True
         if not self._grammars.put(request):
-            raise self._too_many()
+            raise self._too_many(request.spec.scope)
         return False
 
     def _put_again(self, request: Request) -> None:
         if not self.put(request):
-            self._refuse(request.request_id, self._too_many())
-
-    def _too_many(self) -> QueueFull:
-        return queue_full(self._config.model_id, self._config.queue_limit)
+            self._refuse(request.request_id, self._too_many(request.spec.scope))
 
     def forget(self) -> None:
         """Drop the schemas that were compiled."""

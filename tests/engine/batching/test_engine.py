@@ -19,10 +19,11 @@ from edgeagent.engine.output.logprobs import Logprobs
 from edgeagent.engine.output.plain_decoder import PlainDecoder
 from edgeagent.engine.output.prompt_scores import PromptScores
 from edgeagent.engine.structured.structured_decoder import StructuredDecoder
-from edgeagent.errors import QueueFull
+from edgeagent.errors import DeadlineExceeded, QueueFull
 from edgeagent.types.answer import TokenChunk, TokenLogprob
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.priority import BATCH
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling
 from tests.conftest import n_examples
@@ -441,3 +442,100 @@ def test_of_waiting_requests_the_one_with_the_higher_priority_is_served_first():
         harness.submit(request_id, [9, request_id], max_new=2, ignore_eos=True, priority=priority)
     harness.finish()
     assert list(harness.ends) == [(1, 0), (4, 0), (5, 0), (3, 0), (2, 0)]
+
+
+def test_a_request_takes_the_slot_of_a_batch_at_once_and_the_batch_goes_on_later():
+    harness = Harness(n_seq=2)
+    for request_id in (1, 2):
+        harness.submit(request_id, [request_id, 2], max_new=30, ignore_eos=True, priority=BATCH)
+    for _ in range(5):
+        harness.engine.step()
+    harness.submit(3, [7, 8], max_new=3, ignore_eos=True)
+    harness.engine.step()
+    assert harness.engine.health(0).n_preempted == 1
+    while (3, 0) not in harness.ends:
+        harness.engine.step()
+    assert not {1, 2} & {request_id for request_id, _ in harness.ends}
+    harness.finish()
+    assert all(harness.tokens(i) == reference([i, 2], 30) for i in (1, 2))
+    assert harness.ends[3, 0].usage.queue_ms == 0
+
+
+def test_a_request_takes_the_cells_of_a_batch_when_there_are_slots_but_no_cells():
+    harness = Harness(n_seq=3, n_cells=200)
+    harness.submit(1, [5] * 120, max_new=40, ignore_eos=True, priority=BATCH)
+    for _ in range(8):
+        harness.engine.step()
+    harness.submit(2, [7] * 90, max_new=3, ignore_eos=True)
+    while (2, 0) not in harness.ends:
+        harness.engine.step()
+    assert (1, 0) not in harness.ends
+    harness.finish()
+    assert harness.ends[1, 0].finish == "length"
+
+
+def test_within_a_class_nobody_loses_a_slot():
+    harness = Harness(n_seq=1)
+    harness.submit(1, [1, 2], max_new=10, ignore_eos=True, priority=-9)
+    harness.engine.step()
+    harness.submit(2, [3, 4], max_new=2, ignore_eos=True, priority=9)
+    harness.finish()
+    assert list(harness.ends) == [(1, 0), (2, 0)]
+    assert harness.engine.health(0).n_preempted == 0
+
+
+def test_a_batch_that_has_waited_long_runs_before_requests_that_go_on_arriving():
+    harness = Harness(n_seq=1, queue_timeout_s=400)
+    harness.submit(1, [1, 2], max_new=6, ignore_eos=True, priority=BATCH)
+    harness.submit(2, [3, 4], max_new=6, ignore_eos=True)
+    next_id = 3
+    while (1, 0) not in harness.ends:
+        harness.now += 1
+        harness.submit(next_id, [3, next_id % 9 + 1], max_new=6, ignore_eos=True)
+        next_id += 1
+        harness.engine.step()
+        assert harness.now < 200
+    assert harness.ends[1, 0].finish == "length"
+
+
+def test_a_batch_pauses_while_a_prompt_is_computed_but_not_for_ever():
+    harness = Harness(n_seq=2, n_cells=600, n_batch=4, stream_interval_ms=0)
+    harness.submit(1, [1, 2], max_new=40, ignore_eos=True, priority=BATCH)
+    harness.engine.step()
+    harness.submit(2, [7] * 100, max_new=2, ignore_eos=True)
+    n_told = []
+    for step in range(20):
+        harness.engine.step()
+        n_told.append(len(harness.tokens(1)))
+        if step == 10:
+            harness.now += 3
+    assert n_told[10] == n_told[1], "paused"
+    assert n_told[-1] == n_told[10] + 1, "one token after 2 s, the others later"
+    harness.finish()
+    assert harness.tokens(1) == reference([1, 2], 40)
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_takes_no_step():
+    harness = Harness(n_seq=1)
+    harness.submit(1, [1, 2], max_new=40, ignore_eos=True)
+    harness.submit(2, [3, 4], timeout_s=5)
+    harness.engine.step()
+    harness.now = 6
+    harness.finish()
+    assert harness.ends[2, 0].error[0] == "deadline_exceeded"
+    assert harness.ends[2, 0].usage.n_generated == 0
+    assert harness.ends[1, 0].finish == "length"
+
+
+def test_a_request_that_would_wait_beyond_its_deadline_is_refused_at_once():
+    harness = Harness(n_seq=1, n_cells=600)
+    harness.submit(1, [1, 2], max_new=200, ignore_eos=True)
+    for _ in range(20):  # ten tokens a second
+        harness.engine.step()
+        harness.now += 0.1
+    for request_id in range(2, 6):
+        harness.submit(request_id, [3] * 50, max_new=50, ignore_eos=True)
+    harness.submit(6, [3, 4], timeout_s=5)
+    assert isinstance(harness.refused[6], DeadlineExceeded)
+    harness.submit(7, [3, 4], timeout_s=600)
+    assert list(harness.refused) == [6]

@@ -129,7 +129,7 @@ def test_schemas_of_each_key_are_compiled_in_turn(monkeypatch):
     grammars = GrammarCompiler(
         lambda: None, 1.0, 8,  # type: ignore[arg-type,return-value]
         ready=ready, refuse=lambda request_id, error: refused.append(request_id),
-        too_many=lambda: QueueFull("too many"),
+        too_many=lambda scope: QueueFull("too many"),
     )  # fmt: skip
 
     def compiled(*_: object) -> Grammar:
@@ -178,7 +178,7 @@ def test_a_plain_schema_waits_for_no_intricate_one(monkeypatch):
     grammars = GrammarCompiler(
         lambda: None, 1.0, 8,  # type: ignore[arg-type,return-value]
         ready=lambda request: ready.append(request.request_id), refuse=refuse,
-        too_many=lambda: QueueFull("too many"),
+        too_many=lambda scope: QueueFull("too many"),
     )  # fmt: skip
     intricate = form('{"allOf": [{"type": "string", "pattern": "^a"}, {"type": "string"}]}')
     try:

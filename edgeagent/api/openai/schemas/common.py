@@ -61,6 +61,13 @@ class GenerationRequest(RequestModel):
             "request waits; above 0 only with a key of the scope `models` or `admin`, else it counts as 0"
         ),
     ] = Field(None, ge=-100, le=100)
+    timeout: Annotated[
+        float | None,
+        ExtensionField(
+            "seconds that the request may wait for its answer to begin; after that it is a 504 and is not "
+            "computed. The header `x-request-timeout` does the same on every path"
+        ),
+    ] = Field(None, gt=0, le=86_400, allow_inf_nan=False)
     ignore_eos: Annotated[
         bool, ExtensionField("for measurements: continue after the end of the answer")
     ] = False

@@ -1,0 +1,67 @@
+"""How long requests will wait, by a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeagent.engine.batching.wait_estimate import MAX_RETRY_AFTER_S, WaitEstimate
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def busy(estimate: WaitEstimate, clock: Clock, per_s: float, seconds: float) -> None:
+    """Steps of 50 ms that get `per_s` tokens done in a second."""
+    for _ in range(int(seconds / 0.05)):
+        clock.now += 0.05
+        estimate.count(round(per_s * 0.05))
+
+
+def test_the_rate_is_that_of_the_steps_and_follows_a_device_that_slows_down():
+    clock = Clock()
+    estimate = WaitEstimate(clock)
+    assert estimate.tokens_per_s is None and estimate.seconds(100) is None
+    busy(estimate, clock, 400, 2)
+    assert estimate.tokens_per_s == pytest.approx(400, rel=0.02)
+    assert estimate.seconds(800) == pytest.approx(2, rel=0.02)
+    busy(estimate, clock, 100, 30)
+    assert estimate.tokens_per_s == pytest.approx(100, rel=0.05)
+
+
+def test_idle_time_is_not_taken_for_slowness():
+    clock = Clock()
+    estimate = WaitEstimate(clock)
+    busy(estimate, clock, 400, 2)
+    for _ in range(5):
+        clock.now += 100
+        busy(estimate, clock, 400, 1)
+    assert estimate.tokens_per_s == pytest.approx(400, rel=0.02)
+
+
+def test_refused_requests_are_told_times_as_far_apart_as_places_become_free():
+    clock = Clock()
+    estimate = WaitEstimate(clock)
+    busy(estimate, clock, 100, 5)
+    for _ in range(100):
+        estimate.end(300, 100)  # 4 s each
+    told = [estimate.retry_after_s("a") for _ in range(5)]
+    assert told == pytest.approx([4, 8, 12, 16, 20], rel=0.05)
+    assert estimate.retry_after_s("b") == pytest.approx(4, rel=0.05), "a row for each key"
+    clock.now += 10
+    assert estimate.retry_after_s("a") == pytest.approx(14, rel=0.05), "time has passed"
+    clock.now += 1000
+    assert estimate.retry_after_s("a") == pytest.approx(4, rel=0.05)
+
+
+def test_nobody_is_told_more_than_the_bound_and_nobody_less_than_a_second():
+    clock = Clock()
+    estimate = WaitEstimate(clock)
+    assert estimate.retry_after_s("a") == 1
+    busy(estimate, clock, 20, 5)
+    assert max(estimate.retry_after_s("a") for _ in range(200)) == MAX_RETRY_AFTER_S
+    busy(estimate, clock, 100_000, 30)
+    assert estimate.retry_after_s("c") == 1

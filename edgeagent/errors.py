@@ -18,6 +18,7 @@
     |  |- InsufficientScope             insufficient_scope       a valid key without this scope
     |  `- ModelNotApproved              model_not_approved       a model file that is not approved
     |- Conflict                         conflict                 not possible in the current state
+    |  |- IdempotencyKeyReused          idempotency_key_reused   a key that came with another request
     |  |- StoreOff                      store_off                this daemon stores nothing
     |  |- Erased                        erased                   the data was erased meanwhile
     |  `- LegalHold                     legal_hold               rows under legal hold
@@ -255,6 +256,10 @@ class KeyUnusable(EdgeAgentError):
 
 class Conflict(EdgeAgentError):
     code = "conflict"
+
+
+class IdempotencyKeyReused(Conflict):
+    code = "idempotency_key_reused"
 
 
 class StoreOff(Conflict):

@@ -36,6 +36,7 @@ HOMES = {
     "huggingface_hub": {"catalog/install/huggingface.py"},
     "cryptography": {
         "catalog/bundles/signing.py",
+        "serving/remembered_answers.py",
         "store/journal.py",
         "store/database_pages.py",
         "store/prefix_files.py",

@@ -19,6 +19,7 @@ from litestar.types import ASGIApp
 from edgeagent.api.application import application
 from edgeagent.api.http import auth, host_and_origin, server
 from edgeagent.api.http.body_memory import Bodies
+from edgeagent.api.http.idempotency import Idempotency
 from edgeagent.api.http.limits import FailureThrottle, Limiter
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.metrics import RefusalCounter
@@ -54,6 +55,7 @@ from edgeagent.serving.models import ModelAdmin
 from edgeagent.serving.monitoring import Monitoring
 from edgeagent.serving.one_shot import OneShotService
 from edgeagent.serving.prefix_store import PrefixStore
+from edgeagent.serving.remembered_answers import RememberedAnswers
 from edgeagent.serving.stored_chats import StoredChats
 from edgeagent.serving.stored_data import StoredData
 from edgeagent.serving.stored_responses import StoredResponses
@@ -126,6 +128,7 @@ class Daemon:
             loaded=TemplateLearner(self.models).learn,
         )
         self.monitoring = Monitoring(self.pool, settings)
+        self.remembered = RememberedAnswers()
         self.hub = ErasureHub()
         self.archive = Archive(self.database, is_searchable=settings.store.search, hub=self.hub)
         self.conversations = Conversations(self.archive)
@@ -141,7 +144,7 @@ class Daemon:
         self.lifecycle = DataLifecycle(self.database, settings, hub=self.hub, settle=self._settle)
         ErasureParticipants(
             self.background, self.conversations, self.database is not None, self.lifecycle, self._requests,
-            self.pool, self.keyring, self.prefix_store, settings.state_dir,
+            self.pool, self.keyring, self.prefix_store, settings.state_dir, self.remembered,
         ).register(self.hub)  # fmt: skip
         self.transcriptions = TranscriptionService(engines, self.chooser)
         self.keys = KeyAdmin(
@@ -160,9 +163,9 @@ class Daemon:
         paths = Paths.of(self.api.routes)
         uploads = Uploads({"/v1/audio": settings.speech.max_upload_bytes})
         authenticator = Authenticator(self.keyring, is_exposed=is_exposed)
-        api: ASGIApp = (
-            ReadAudit(self.api, authenticator) if settings.store.audit_reads else self.api
-        )
+        api: ASGIApp = Idempotency(self.api, self.remembered)
+        if settings.store.audit_reads:
+            api = ReadAudit(api, authenticator)
         authentication = auth.Authentication(
             api,
             authenticator,

@@ -12,6 +12,7 @@ from edgeagent.pool import Pool
 from edgeagent.serving.background import BackgroundResponses
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.prefix_store import PrefixStore
+from edgeagent.serving.remembered_answers import RememberedAnswers
 from edgeagent.serving.terminal_history import forget_history
 from edgeagent.store.erasure_hub import DeletedContent, ErasureHub
 from edgeagent.store.keyring import Keyring
@@ -32,10 +33,12 @@ class ErasureParticipants:
     keyring: Keyring
     prefix_store: PrefixStore
     state_dir: Path
+    remembered: RememberedAnswers
 
     def register(self, hub: ErasureHub) -> None:
         for name, holds, forget in (
             ("background answers", "running answers and their events", self._runs),
+            ("remembered answers", "answers to requests with an Idempotency-Key", self._answers),
             ("exports", "pages of running exports", self._exports),
             ("request log", "rows not written yet", self._requests),
             ("cached prefixes", "prompts, answers and schemas in workers", self._cells),
@@ -55,6 +58,10 @@ class ErasureParticipants:
         if gone.conversation is not None:
             lost.update(self.background.ended_in(gone.conversation))
         await self.background.forget(lost)
+
+    async def _answers(self, gone: DeletedContent) -> None:
+        if gone.cause != "expire":
+            await self.remembered.forget(gone)
 
     async def _exports(self, gone: DeletedContent) -> None:
         if gone.cause != "expire":

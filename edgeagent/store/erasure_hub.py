@@ -8,10 +8,10 @@ hub, and the hub tells every place:
     expire      retention has deleted content of an owner
     elsewhere   the command line has erased something; this process does not know whose it was
 
-The daemon's places (`daemon/erasure_participants.py`): background answers and their events, running exports,
-unwritten rows of the request log, prompt and schema caches of workers, stored prefixes on disk, and the
-input history that `edgeagent chat` used to write. An answer in progress is not a place: the store refuses
-it when it ends (`store/erasure_epochs.py`).
+The daemon's places (`daemon/erasure_participants.py`): background answers and their events, remembered
+answers, running exports, unwritten rows of the request log, prompt and schema caches of workers, stored
+prefixes on disk, and the input history that `edgeagent chat` used to write. An answer in progress is not
+a place: the store refuses it when it ends (`store/erasure_epochs.py`).
 """
 
 from __future__ import annotations

@@ -186,12 +186,25 @@ async def has_history(house: House) -> bool:
     return history(house).exists()
 
 
+async def fill_remembered(house: House) -> None:
+    headers = {"authorization": f"Bearer {house.secrets['ann']}", "idempotency-key": "k"}
+    body = ASK | {"messages": [{"role": "user", "content": LONG}], "max_tokens": 1}
+    first = await house.client.post("/v1/chat/completions", json=body, headers=headers)
+    again = await house.client.post("/v1/chat/completions", json=body, headers=headers)
+    assert again.json() == first.json() and "idempotent-replayed" in again.headers
+
+
+async def has_remembered(house: House) -> bool:
+    return len(house.daemon.remembered) > 0
+
+
 Step = Callable[[House], Awaitable[Any]]
 PLACES: dict[str, tuple[Step, Step]] = {
     "background answers": (fill_answers, has_answers),
     "kept prefixes": (fill_files, has_files),
     "terminal history": (fill_history, has_history),
     "exports": (fill_exports, has_exports),
+    "remembered answers": (fill_remembered, has_remembered),
     # Looks that ask a model come last, and the requests that they make are looked for before.
     "request log": (fill_requests, has_requests),
     "cached prefixes": (fill_cells, has_cells),
@@ -243,8 +256,8 @@ STORED = {"background answers", "kept prefixes", "cached prefixes"}
 WAYS: dict[str, tuple[Step, set[str]]] = {
     "erase": (erase_owner, set(PLACES)),
     "elsewhere": (erase_elsewhere, set(PLACES) - {"request log"}),
-    "response": (delete_response, STORED | {"exports"}),
-    "conversation": (delete_conversation, STORED | {"exports"}),
+    "response": (delete_response, STORED | {"exports", "remembered answers"}),
+    "conversation": (delete_conversation, STORED | {"exports", "remembered answers"}),
     "expiry": (expire, STORED),
 }
 

@@ -45,6 +45,11 @@ class Body:
         data, self._data = self._data, bytearray()
         return data
 
+    @property
+    def received(self) -> bytes | bytearray:
+        """The bytes received, to be read only."""
+        return self._data
+
     def add(self, piece: bytes) -> None:
         """Raises: BodyTooLarge, RateLimited, Unavailable."""
         n_bytes = len(self._data) + len(piece)

@@ -50,6 +50,7 @@ STATUS = {
     "erasure_running": 409,
     "erased": 409,
     "store_off": 409,
+    "idempotency_key_reused": 409,
     "legal_hold": 409,
     "rate_limit_exceeded": 429,
     "store_locked": 503,

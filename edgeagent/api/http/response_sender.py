@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from litestar.types import Scope, Send
 
+from edgeagent.api.http.context import context_of
 from edgeagent.api.http.errors import encoded
 from edgeagent.errors import EdgeAgentError
 
@@ -64,6 +65,7 @@ class ResponseSender:
     async def fail(self, error: EdgeAgentError, events: Callable[[EdgeAgentError], bytes]) -> None:
         """Send an error: a status before the first byte, else `events` as the end of the stream."""
         if self.is_started:
+            context_of(self._scope).error = error
             with suppress(TimeoutError):
                 await self.piece(events(error), more=False)
             return

@@ -48,7 +48,7 @@ HOMES = {
     "sqlite_utils": {"cli/data_copy.py", "cli/shared/readable_store.py"},
     "tomli_w": {"catalog/toml_text.py"},
     "jinja2": {"engine/prompt/template_process.py"},
-    "uvicorn": {"api/http/server.py", "api/http/connection.py"},
+    "uvicorn": {"api/http/server.py", "api/http/connection.py", "api/http/websocket.py"},
     "h11": {"api/http/connection.py"},
     "gguf": {"catalog/install/convert.py", "forge/export.py", "forge/pretrained_weights.py"},
     "tokenizers": {"forge/tokenizer.py", "forge/encoder.py", "forge/pretrained_weights.py"},

@@ -26,6 +26,7 @@ from edgeagent.api.openai import (
     conversations,
     embeddings,
     models,
+    realtime,
     rerank,
     responses,
     responses_stored,
@@ -42,6 +43,7 @@ ROUTES = [
     *rerank.HANDLERS,
     *audio.HANDLERS,
     *transcripts.HANDLERS,
+    *realtime.HANDLERS,
     tokens.tokenize,
     tokens.detokenize,
     tokens.tokenizer_info,
@@ -75,7 +77,7 @@ def application(
 ) -> Litestar:
     """The routes over the parts of one daemon, which handlers receive by name."""
     return Litestar(
-        route_handlers=ROUTES,
+        route_handlers=[*ROUTES, *realtime.SOCKETS],
         dependencies={name: _provide(part) for name, part in parts.items()},
         exception_handlers={Exception: errors.respond},
         on_startup=list(on_startup),

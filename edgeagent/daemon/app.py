@@ -49,6 +49,7 @@ from edgeagent.serving.client_errors import hide_folders
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.key_admin import KeyAdmin
+from edgeagent.serving.live_transcription import LiveTranscriptions
 from edgeagent.serving.model_cards import ModelCards
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.models import ModelAdmin
@@ -147,6 +148,7 @@ class Daemon:
             self.pool, self.keyring, self.prefix_store, settings.state_dir, self.remembered,
         ).register(self.hub)  # fmt: skip
         self.transcriptions = TranscriptionService(engines, self.chooser)
+        self.live_transcriptions = LiveTranscriptions(engines, settings.speech.live)
         self.keys = KeyAdmin(
             self.keyring, is_first_on_device=settings.api.first_key == "command-line"
         )
@@ -188,6 +190,7 @@ class Daemon:
             "chats": self.chats,
             "conversations": conversations,
             "keys": self.keys,
+            "live_transcriptions": self.live_transcriptions,
             "models": ModelAdmin(self.pool, self.models, self.chooser),
             "monitoring": self.monitoring,
             "one_shots": self.one_shots,
@@ -297,6 +300,7 @@ class Daemon:
         http = server.server(
             self.app,
             self.settings.http,
+            max_message_bytes=self.settings.speech.live.max_message_bytes,
             at_start=self._report_ready,
             at_stop=self._manager.stopping,
             at_end=self.background.close,

@@ -24,6 +24,7 @@ def speech_placement(model: InstalledModel, settings: Settings, n_threads: int) 
         max_bytes=settings.speech.max_upload_bytes,
         max_seconds=settings.speech.max_audio_s,
         queue_limit=settings.engine.queue_limit,
+        live_sessions=settings.speech.live.max_sessions,
     )
     weights = round(PART_OF_FILE * model.size_bytes)
     need = WORKER_BYTES + weights + 2 * settings.speech.max_upload_bytes

@@ -1,4 +1,4 @@
-"""`[speech]` and `[speech.jobs]`: transcription of recordings, at once and as jobs."""
+"""`[speech]`, `[speech.live]`: transcription of recordings and of speech as it is said."""
 
 from __future__ import annotations
 
@@ -7,25 +7,33 @@ from pydantic import Field
 from edgeagent.settings.table import SettingsTable
 
 
-class AudioJobSettings(SettingsTable):
-    max_recording_bytes: int = Field(
-        default=1 << 30, ge=1024, le=1 << 40, description="size limit of the recording of a job"
+class LiveSettings(SettingsTable):
+    max_sessions: int = Field(
+        default=4,
+        ge=0,
+        le=64,
+        description="live transcriptions at once, of all clients; 0 turns them off",
     )
-    max_audio_s: float = Field(
-        default=86_400.0, gt=0, le=604_800, description="longest recording of a job"
+    max_sessions_per_key: int = Field(
+        default=2, ge=1, le=64, description="live transcriptions at once of one API key"
     )
-    max_open_per_owner: int = Field(
-        default=16, ge=1, le=10_000, description="jobs of one owner that have not ended"
+    idle_timeout_s: float = Field(
+        default=300.0,
+        gt=0,
+        le=86_400,
+        description="close a live transcription whose client sends nothing for this long",
     )
-    max_total_bytes: int = Field(
-        default=8 << 30,
-        ge=1024,
-        le=1 << 44,
-        description="disk space for the recordings of all jobs",
+    max_item_s: float = Field(
+        default=600.0,
+        ge=1,
+        le=14_400,
+        description="longest audio that a client may send without committing it, where it does that itself",
     )
-    keep_audio: bool = Field(
-        default=False,
-        description="keep the recording of a completed job until its retention ends; off: erased at once",
+    max_message_bytes: int = Field(
+        default=1 << 20,
+        ge=4096,
+        le=64 << 20,
+        description="size limit of one message of a live transcription",
     )
 
 
@@ -36,4 +44,4 @@ class SpeechSettings(SettingsTable):
     max_audio_s: float = Field(
         default=4 * 3600.0, gt=0, le=86_400, description="longest recording that is transcribed"
     )
-    jobs: AudioJobSettings = AudioJobSettings()
+    live: LiveSettings = LiveSettings()

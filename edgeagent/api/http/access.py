@@ -35,6 +35,7 @@ RULES = (
     Rule("POST", "/api/chat", "chat"),
     Rule("POST", "/api/generate", "chat"),
     Rule("*", "/v1/audio", "transcribe"),
+    Rule("GET", "/v1/realtime", "transcribe"),
     Rule("POST", "/v1/embeddings", "embeddings"),
     Rule("POST", "/v1/rerank", "embeddings"),
     Rule("POST", "/v2/rerank", "embeddings"),
@@ -65,6 +66,10 @@ RULES = (
     Rule("POST", "/admin/export", "any key"),
     Rule("POST", "/admin/erase", "any key"),
 )
+
+
+# Paths that a WebSocket may be asked for, in parts.
+SOCKET_PATHS = (["v1", "realtime"],)
 
 
 def need_of(method: str, path: str) -> Need | None:

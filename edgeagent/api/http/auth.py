@@ -1,7 +1,8 @@
 """Authentication and authorization: an ASGI layer between host_and_origin.py and the routes.
 
     1. the rule of the path (access.py); a path without a rule is not answered
-    2. the caller, by `Authorization: Bearer` or `x-api-key`; on loopback without keys, the local owner
+    2. the caller, by `Authorization: Bearer` or `x-api-key`, of a WebSocket also by subprotocol; on loopback
+       without keys, the local owner
     3. the scope that the rule names, and whether there is such a path
     4. the limits of the key (limits.py); the admission ends with the response
     5. the whole body (body_memory.py), of which nothing has been read before
@@ -41,6 +42,8 @@ BAD_KEY = (
     "at `edgeagent keys list` on the device."
 )
 
+KEY_PROTOCOL = "openai-insecure-api-key."
+
 
 class Authentication:
     """The layer. Event loop's thread only."""
@@ -66,10 +69,9 @@ class Authentication:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind: str = scope["type"]
-        if kind not in ("http", "lifespan"):
-            raise RuntimeError(
-                f"{kind} has no rules yet"
-            )  # the server creates no others (ws="none")
+        if kind == "websocket":
+            await self._open_socket(scope, receive, send)
+            return
         http = cast(HTTPScope, scope)
         if kind == "lifespan" or need_of(http["method"], http["path"]) == "open":
             await self._app(scope, receive, send)
@@ -93,6 +95,24 @@ class Authentication:
             return
         try:
             await self._with_body(http, caller, admission, receive, send)
+        finally:
+            admission.release()
+
+    async def _open_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As for a request; the admission ends with the connection."""
+        from edgeagent.api.http.websocket import refuse_socket
+
+        request = cast(HTTPScope, {**scope, "method": "GET"})
+        try:
+            caller = await self._admitted(request)
+            admission = self._limiter.admit(caller)
+        except Exception as exc:
+            await refuse_socket(translate(exc), scope, send)
+            return
+        try:
+            context = context_of(scope)
+            context.caller, context.admission = caller, admission
+            await self._app(scope, receive, send)
         finally:
             admission.release()
 
@@ -141,6 +161,8 @@ class Authentication:
 
     def _caller(self, scope: HTTPScope) -> Caller:
         secret = secret_of(scope["headers"])
+        if secret is None:
+            secret = subprotocol_secret(scope)
         caller = self._authenticator.caller(secret)
         if caller is None:
             raise Unauthorized(NO_KEY if secret is None else BAD_KEY)
@@ -154,6 +176,13 @@ def secret_of(headers: Any) -> str | None:
     if found is not None:
         keys.add(found)
     return (keys.pop() if len(keys) == 1 else "") if keys else None
+
+
+def subprotocol_secret(scope: HTTPScope) -> str | None:
+    """The key in the subprotocols of a WebSocket, where browsers can put it; they cannot send headers."""
+    offered = cast(dict[str, Any], scope).get("subprotocols", ())
+    keys = [name.removeprefix(KEY_PROTOCOL) for name in offered if name.startswith(KEY_PROTOCOL)]
+    return (keys[0] if len(keys) == 1 else "") if keys else None
 
 
 def bearer(headers: Any) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from edgeagent.api.http.access import SOCKET_PATHS, parts
 from edgeagent.api.http.connection_limits import ConnectionRank, ConnectionSeat, victims
 from edgeagent.api.http.context import KEY, RequestContext
 from edgeagent.api.http.errors import encoded
@@ -266,9 +267,34 @@ class GuardedProtocol(H11Protocol):
             self.cycle.disconnected = True  # wakes the response
             self.cycle.message_event.set()
 
-    def _unsupported_upgrade_warning(self) -> None:
-        """Ignore a request to upgrade to WebSocket (RFC 9110, 7.8)."""
-        logger.debug("upgrade_ignored")
+    # --- WebSockets
+
+    def _should_upgrade(self) -> bool:
+        """Ignore a request to upgrade (RFC 9110, 7.8) but for the paths of WebSockets."""
+        is_socket = parts(self.scope["path"]) in SOCKET_PATHS and self.scope["method"] == "GET"
+        return is_socket and self._get_upgrade() == b"websocket"
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection over, with the head as it was read. Another client's bytes cannot follow it:
+        the answer has to come first."""
+        # Imported with the first one: it brings a library that most daemons never use.
+        from edgeagent.api.http.websocket import SocketProtocol
+
+        self._clock.cancel()
+        self.connections.discard(self)
+        head = [event.method, b" ", event.target, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            head += [name, b": ", value, b"\r\n"]
+        protocol = SocketProtocol(
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.app_state,
+            write_timeout_s=self.write_timeout_s,
+            shutdown=self.daemon_shutdown,
+        )
+        protocol.connection_made(self._socket)
+        self._socket.set_protocol(protocol)
+        protocol.data_received(b"".join([*head, b"\r\n"]))
 
 
 class _LingeringClose:

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import unquote
 
-from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from edgeagent.api.http.body_memory import too_large
@@ -90,10 +89,28 @@ class RequestGuard:
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
+        kind: str = scope["type"]
+        if kind == "websocket":
+            await self._open_socket(scope, receive, send)
+        elif kind == "http":
+            await self._answer(cast(HTTPScope, scope), receive, send)
+        else:
             await self._app(scope, receive, send)
+
+    async def _open_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A browser lets any page open one: the Origin is checked for it as for every request."""
+        from edgeagent.api.http.websocket import refuse_socket
+
+        name = request_id()
+        context_of(scope).request_id = name[1].decode()
+        http = cast(HTTPScope, scope)
+        try:
+            check_host(http, self._rules, to_origin_form(http))
+            check_origin(scope["headers"], self._rules)
+        except EdgeAgentError as exc:
+            await refuse_socket(exc, scope, send, [name])
             return
-        await self._answer(scope, receive, send)
+        await self._app(scope, receive, send)
 
     async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         name = request_id()

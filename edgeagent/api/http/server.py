@@ -25,7 +25,8 @@ from edgeagent.settings.http import HttpSettings
 logger = logging.getLogger(__name__)
 
 LAST_WORDS_S = 2.0  # to send errors in, after the grace period
-INVALID = "Invalid HTTP request received."
+# The second one has the query of a request.
+NOISE = ("Invalid HTTP request", '%s - "WebSocket', "Invalid UTF-8 sequence")
 
 
 def send_at_once(sock: socket.socket) -> None:
@@ -87,12 +88,13 @@ def server(
     app: ASGIApp,
     settings: HttpSettings,
     *,
+    max_message_bytes: int = 1 << 20,
     at_start: Callable[[], None],
     at_stop: Callable[[], None],
     at_end: Callable[[], Awaitable[None]],
 ) -> uvicorn.Server:
     """A server for sockets that already listen, ours or systemd's. `at_end` ends work that continues
-    without its client."""
+    without its client. `max_message_bytes` bounds messages of WebSockets."""
     shutdown = Shutdown()
     protocol: Any = type(
         "Protocol",
@@ -104,12 +106,14 @@ def server(
             "daemon_shutdown": shutdown,
         },
     )
-    # Any client can cause this line at will, and it carries no information.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != INVALID)
+    # Any client can cause these lines at will, and they carry no information or too much.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: not record.msg.startswith(NOISE))
     config = uvicorn.Config(
         app,
         http=protocol,
-        ws="none",
+        ws="none",  # connection.py upgrades itself
+        ws_max_size=max_message_bytes,
+        ws_per_message_deflate=False,
         lifespan="on",
         loop="asyncio",
         log_config=None,

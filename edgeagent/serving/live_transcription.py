@@ -1,0 +1,253 @@
+"""Live transcription: sessions within bounds, each with a place on the speech worker for as long as it lasts.
+
+Audio goes to the worker as it comes; a client that is ahead of it by `MAX_AHEAD_S` waits. A worker that dies
+fails the items that are open; the next audio starts another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+from edgeagent.errors import BadRequest, EdgeAgentError, InvalidParameter, QueueFull, RateLimited
+from edgeagent.routing.decision import Decision
+from edgeagent.serving.engines import Engines
+from edgeagent.serving.live_events import Completed, Delta, LiveEvent, Refused
+from edgeagent.serving.live_items import LiveItems
+from edgeagent.serving.request_log import RequestRecord
+from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.settings.speech import LiveSettings
+from edgeagent.speech.client import LiveStream, SpeechClient
+from edgeagent.speech.live_options import LiveOptions
+from edgeagent.speech.live_protocol import Consumed, DropItem, EndItem, Listen, LiveAudio
+from edgeagent.speech.protocol import Finished
+from edgeagent.types.caller import LOCAL
+
+logger = logging.getLogger(__name__)
+
+# Audio that was sent to the worker and not looked at yet.
+MAX_AHEAD_S = 10.0
+RETRY_AFTER_S = 5.0
+
+
+class LiveSession:
+    """One stream of audio and what is heard of it. Event loop's thread only; `close()` may be called twice.
+
+    One task sends (`append`, `commit`, `clear`, `change`), another one takes events.
+    """
+
+    def __init__(
+        self,
+        origin: RequestOrigin,
+        decision: Decision,
+        options: LiveOptions,
+        engines: Engines,
+        settings: LiveSettings,
+    ) -> None:
+        self.decision = decision
+        self.options = options
+        self._engines = engines
+        self._settings = settings
+        self._record = RequestRecord(origin, decision, status=200)
+        self._items = LiveItems(has_turns=options.turns is not None)
+        self._events: deque[LiveEvent] = deque()
+        self._has_events = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._stack = AsyncExitStack()
+        self._client: SpeechClient | None = None
+        self._stream: LiveStream | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._n_ahead = 0
+        self._offset_s = 0.0  # audio before the first of this worker
+        self.audio_s = 0.0
+        self._first_ms: float | None = None
+        self._is_closed = False
+
+    # --- what the client sends
+
+    async def append(self, data: bytes) -> None:
+        """The next audio, in the session's format. Waits while the worker has too much to look at.
+
+        Raises: InvalidParameter for more than may wait for a commit; what `Pool.lease` and the worker raise.
+        """
+        seconds = len(data) / self.options.bytes_per_s
+        most = self._settings.max_item_s
+        if self._items.open_s + seconds > most:
+            raise InvalidParameter(
+                f"The audio buffer holds {self._items.open_s:.0f} s, at most {most:g} s are kept: commit or "
+                "clear it, or let the server find turns (turn_detection).",
+                param="audio",
+            )
+        stream = await self._opened()
+        while self._n_ahead > MAX_AHEAD_S * self.options.bytes_per_s and stream is self._stream:
+            self._has_room.clear()
+            await self._has_room.wait()
+        if stream is not self._stream:
+            stream = await self._opened()
+        self._n_ahead += len(data)
+        self.audio_s += seconds
+        self._items.appended(seconds)
+        self._tell(LiveAudio(stream.request_id, data))
+
+    async def commit(self) -> None:
+        """The audio so far is an item. Raises: InvalidParameter where there is none."""
+        self._add(list(self._items.commit()))
+        self._tell(EndItem((await self._opened()).request_id))
+
+    async def clear(self) -> None:
+        """Forget the audio that belongs to no item yet."""
+        self._items.clear()
+        self._tell(DropItem((await self._opened()).request_id))
+
+    async def change(self, options: LiveOptions) -> None:
+        """Go on by other options. Raises: BadRequest for what cannot change behind the first audio."""
+        before = self.options
+        is_other_audio = (options.format, options.rate_hz) != (before.format, before.rate_hz)
+        is_other_turns = (options.turns is None) != (before.turns is None)
+        if self.audio_s and (is_other_audio or is_other_turns):
+            what = "`format`" if is_other_audio else "`turn_detection`"
+            raise BadRequest(
+                f"{what} cannot change once audio has been sent: update the session before, or open another."
+            )
+        self.options = options
+        if is_other_turns:
+            self._items = LiveItems(has_turns=options.turns is not None)
+        if self._stream is not None:
+            self._tell(Listen(self._stream.request_id, options))
+
+    def choose(self, decision: Decision) -> None:
+        """Hear with another model. Raises: BadRequest once audio has been sent."""
+        if decision.model_id == self.decision.model_id:
+            return
+        if self.audio_s:
+            raise BadRequest(
+                f"This session is heard by {self.decision.model_id}, which cannot change once audio has been "
+                "sent: open another session."
+            )
+        self.decision = self._record.decision = decision
+
+    # --- what the client is told
+
+    async def take(self) -> list[LiveEvent]:
+        """All events since the last call, at least one."""
+        while not self._events:
+            self._has_events.clear()
+            await self._has_events.wait()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    async def close(self) -> None:
+        """End the session, give its place back, note how it went."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        await self._leave()
+        row = self._record.row(
+            self._engines, n_prompt=0, queue_ms=None, ttft_ms=self._first_ms, audio_s=self.audio_s
+        )
+        self._engines.log(row)
+
+    # --- the worker
+
+    async def _opened(self) -> LiveStream:
+        """The stream of a living worker. Raises what `Pool.lease` raises."""
+        if self._stream is not None:
+            return self._stream
+        await self._leave()
+        lease = self._engines.lease_worker(self.decision.model_id, SpeechClient)
+        self._client = await self._stack.enter_async_context(lease)
+        self._offset_s, self._n_ahead = self.audio_s, 0
+        self._stream = self._client.listen(self.options)
+        self._reader = asyncio.create_task(self._read(self._stream), name="live-session")
+        return self._stream
+
+    async def _leave(self) -> None:
+        """Give the worker's place back."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.cancel()
+        reader, self._reader = self._reader, None
+        if reader is not None and reader is not asyncio.current_task():
+            reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await reader
+        await self._stack.aclose()
+        self._stack = AsyncExitStack()
+
+    async def _read(self, stream: LiveStream) -> None:
+        """Pass on what the worker hears, until it or the session ends."""
+        try:
+            while replies := await stream.take():
+                for reply in replies:
+                    if isinstance(reply, Consumed):
+                        self._n_ahead -= reply.n_bytes
+                        self._has_room.set()
+                    elif not isinstance(reply, Finished):
+                        self._add(self._items.heard(reply, self._offset_s))
+        except EdgeAgentError as exc:
+            self._add(list(self._items.failed(exc)) or [Refused(exc)])
+            logger.info("live_session_failed model=%s code=%s", self.decision.model_id, exc.code)
+        finally:
+            if self._stream is stream:
+                self._stream = None
+            self._has_room.set()
+
+    def _tell(self, message: Listen | LiveAudio | EndItem | DropItem) -> None:
+        if self._client is not None:
+            self._client.tell(message)
+
+    def _add(self, events: Iterable[LiveEvent]) -> None:
+        for event in events:
+            if isinstance(event, Delta) and self._first_ms is None:
+                self._first_ms = 1e3 * (time.monotonic() - self._record.started_s)
+            if isinstance(event, Completed):
+                self._engines.record_answer(self.decision.model_id)
+            self._events.append(event)
+        self._has_events.set()
+
+
+class LiveTranscriptions:
+    """Opens live sessions, as many as this device keeps up with. Event loop's thread only."""
+
+    def __init__(self, engines: Engines, settings: LiveSettings) -> None:
+        self._engines = engines
+        self._settings = settings
+        self._by_key: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def open(
+        self, origin: RequestOrigin, decision: Decision, options: LiveOptions
+    ) -> AsyncIterator[LiveSession]:
+        """A session for as long as the context lasts. Raises: QueueFull, RateLimited."""
+        self._check(origin.key_id)
+        self._by_key[origin.key_id] += 1
+        session = LiveSession(origin, decision, options, self._engines, self._settings)
+        try:
+            yield session
+        finally:
+            try:
+                await session.close()
+            finally:
+                self._by_key[origin.key_id] -= 1
+                self._by_key += Counter()  # keys without sessions are forgotten
+
+    def _check(self, key_id: str) -> None:
+        most, of_key = self._settings.max_sessions, self._settings.max_sessions_per_key
+        if self._by_key.total() >= most:
+            raise QueueFull(
+                f"{most} live transcriptions run, which is all that this device takes: try again later, or "
+                "raise speech.live.max_sessions.",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        # Without keys there is only the local owner.
+        if key_id != LOCAL.key_id and self._by_key[key_id] >= of_key:
+            raise RateLimited(
+                f"This key has {of_key} live transcriptions running, which is its limit: end one, or raise "
+                "speech.live.max_sessions_per_key.",
+                retry_after_s=RETRY_AFTER_S,
+            )

@@ -1,4 +1,4 @@
-"""Audio files to samples: from memory only, a block at a time, under bounds.
+"""Audio files to samples: from memory or from the daemon, a block at a time, under bounds.
 
 The container is forced (`containers.container_of`), no other file or address can be opened from inside it,
 and only the codecs of the list have a decoder. Worker side: FFmpeg sees untrusted bytes here, nowhere else.
@@ -26,6 +26,7 @@ from edgeagent.speech.containers import (
     refused,
     wav_seconds,
 )
+from edgeagent.speech.remote_recording import RemoteRecording
 
 RATE_HZ = 16_000
 BLOCK_S = 10.0
@@ -35,6 +36,9 @@ CUT_SLACK_S, CUT_SLACK_PART = 1.0, 0.02
 _TELLS_LENGTH = {"flac", "mp4", "matroska"}
 
 Samples = NDArray[np.float32]
+Source = bytes | RemoteRecording
+# So much of a recording is looked at for its container and for the length that a WAV file promises.
+HEAD_BYTES = 64 << 10
 
 av.logging.set_level(None)
 
@@ -47,7 +51,7 @@ class AudioBounds:
     max_seconds: float = 4 * 3600.0
 
 
-def blocks(data: bytes, bounds: AudioBounds | None = None) -> Iterator[Samples]:
+def blocks(data: Source, bounds: AudioBounds | None = None) -> Iterator[Samples]:
     """Decode a file: float32 [n_channels, n_samples], 16 kHz, -1..1, at most `BLOCK_S` seconds each.
 
     Raises: InvalidParameter for what is no audio, damaged or cut; BodyTooLarge beyond the bounds.
@@ -60,10 +64,11 @@ def blocks(data: bytes, bounds: AudioBounds | None = None) -> Iterator[Samples]:
         )
     n_max = round(bounds.max_seconds * RATE_HZ)
     n_samples = 0
-    name = container_of(data)
+    head = data if isinstance(data, bytes) else data.head(HEAD_BYTES)
+    name = container_of(head)
     with _foreign_errors(), _opened(data, name) as container:
         stream = _audio_stream(container)
-        promised_s = _promised_s(container, stream) if name in _TELLS_LENGTH else wav_seconds(data)
+        promised_s = _promised_s(container, stream) if name in _TELLS_LENGTH else wav_seconds(head)
         if promised_s is not None and promised_s > bounds.max_seconds + CUT_SLACK_S:
             raise _too_long(promised_s, bounds)
         gathered, n_gathered = [], 0
@@ -103,10 +108,10 @@ def _too_long(seconds: float, bounds: AudioBounds) -> BodyTooLarge:
 
 
 @contextmanager
-def _opened(data: bytes, name: str) -> Iterator[Any]:
-    """The container, read from memory by the demuxer `name` and no other."""
+def _opened(data: Source, name: str) -> Iterator[Any]:
+    """The container, read by the demuxer `name` and no other."""
     container = av.open(
-        io.BytesIO(data),
+        io.BytesIO(data) if isinstance(data, bytes) else data,
         mode="r",
         format=name,
         io_open=_open_nothing,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 Work = TypeVar("Work")
@@ -18,6 +18,9 @@ class Job(Generic[Work]):
         self.priority = priority
         self.is_cancelled = False
         self.data = bytearray()
+        self.abandon: Callable[[], None] = lambda: (
+            None
+        )  # lets a step fail that waits for the daemon
         self.steps: Iterator[Work] | None = None
         self.n_steps = 0
 

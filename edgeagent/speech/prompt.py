@@ -36,6 +36,15 @@ class Prompt:
         self._prompt = encode(f" {prompt}") if prompt else []
         self._before: list[int] = []
 
+    @property
+    def before(self) -> tuple[int, ...]:
+        """The tokens of the text before the next window."""
+        return tuple(self._before)
+
+    def restore(self, before: Sequence[int]) -> None:
+        """Go on behind a text whose last tokens are these."""
+        self._before = list(before)
+
     def tokens(self) -> list[int]:
         """What precedes the next window, at most `PROMPT_TOKENS`."""
         room = PROMPT_TOKENS - len(self._keywords)

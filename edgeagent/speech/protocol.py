@@ -1,8 +1,9 @@
 """What the daemon and a speech worker exchange, beside the messages of every worker (`worker/protocol.py`).
 
 A request is one `Transcribe` and its recording in `Audio` parts. The worker answers with one `Surveyed`, then
-`Window` after window, then `Finished`; or with a `Refusal`, at whatever point. Live sessions have messages
-of their own (`live_protocol.py`).
+`Window` after window, then `Finished`; or with a `Refusal`, at whatever point. A `LongRecording` stays with
+the daemon: the worker asks for its parts by `Fetch`, and each is answered with an `Audio`. Live sessions
+have messages of their own (`live_protocol.py`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from edgeagent.speech.live_protocol import (
     TurnText,
 )
 from edgeagent.speech.options import SpeechOptions
-from edgeagent.speech.segments import Segment
+from edgeagent.speech.segments import Checkpoint, Segment
 from edgeagent.types.worker import WorkerConfig, WorkerFacts, WorkerHealth
 from edgeagent.worker.protocol import (
     Cancel,
@@ -63,6 +64,14 @@ class SpeechHealth(WorkerHealth, frozen=True, kw_only=True):
 # --- from the daemon
 
 
+class LongRecording(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request for a long recording brings instead of the recording: bounds of its own, and the
+    checkpoint to go on from."""
+
+    max_seconds: float
+    checkpoint: Checkpoint | None = None
+
+
 class Transcribe(msgspec.Struct, frozen=True, tag="transcribe"):
     """A request. Of those that wait, windows of the lowest `priority` are heard first."""
 
@@ -70,13 +79,15 @@ class Transcribe(msgspec.Struct, frozen=True, tag="transcribe"):
     options: SpeechOptions
     n_bytes: int
     priority: int = 0
+    long: LongRecording | None = None
 
 
 class Audio(msgspec.Struct, frozen=True, tag="audio"):
-    """The next part of the recording of a request."""
+    """The next part of the recording of a request; of a long one the part that begins at `offset`."""
 
     request_id: int
     data: bytes
+    offset: int = 0
 
 
 # --- from the worker
@@ -91,13 +102,23 @@ class Surveyed(msgspec.Struct, frozen=True, tag="surveyed"):
     has_speakers: bool
 
 
+class Fetch(msgspec.Struct, frozen=True, tag="fetch"):
+    """A question for up to `n_bytes` of a long recording, from `offset` on."""
+
+    request_id: int
+    offset: int
+    n_bytes: int
+
+
 class Window(msgspec.Struct, frozen=True, tag="window"):
-    """What was heard up to `until_s`, since the window before."""
+    """What was heard up to `until_s`, since the window before. `context`: tokens of the text before the
+    next window, for checkpoints of long recordings."""
 
     request_id: int
     segments: tuple[Segment, ...]
     until_s: float
     language: str
+    context: tuple[int, ...] = ()
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
@@ -122,6 +143,7 @@ ToDaemon = (
     Ready[SpeechFacts]
     | LoadFailure
     | Surveyed
+    | Fetch
     | Window
     | TurnBegan
     | TurnOver

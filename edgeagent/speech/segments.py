@@ -63,6 +63,21 @@ class Segment(Part, frozen=True, kw_only=True):
         return sum(word.confidence for word in self.words) / len(self.words)
 
 
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the transcription of a recording can go on: everything up to `until_s` is transcribed.
+
+    The survey of the recording, the language of the last window, and `context`, the tokens of the text
+    before the next window.
+    """
+
+    duration_s: float
+    n_channels: int
+    has_speakers: bool
+    until_s: float = 0.0
+    language: str = ""
+    context: tuple[int, ...] = ()
+
+
 class Transcript(Part, frozen=True, kw_only=True):
     """Everything heard in one recording."""
 

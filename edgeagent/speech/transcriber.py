@@ -13,9 +13,9 @@ import msgspec
 
 from edgeagent.errors import InvalidParameter
 from edgeagent.speech import channels
-from edgeagent.speech.audio import RATE_HZ, AudioBounds, Samples, blocks
+from edgeagent.speech.audio import RATE_HZ, AudioBounds, Samples, Source, blocks
 from edgeagent.speech.options import SpeechOptions
-from edgeagent.speech.segments import Segment
+from edgeagent.speech.segments import Checkpoint, Segment
 from edgeagent.speech.vad import VadOptions
 from edgeagent.speech.whisper import Session, Whisper
 from edgeagent.speech.windows import Window, WindowMaker, whole
@@ -30,7 +30,7 @@ class Survey:
     do_channels_differ: bool
 
 
-def surveying(data: bytes, bounds: AudioBounds | None = None) -> Iterator[Survey | None]:
+def surveying(data: Source, bounds: AudioBounds | None = None) -> Iterator[Survey | None]:
     """Decode everything once: None for each block, then the survey.
 
     Raises: InvalidParameter, BodyTooLarge.
@@ -45,7 +45,7 @@ def surveying(data: bytes, bounds: AudioBounds | None = None) -> Iterator[Survey
     yield Survey(n_samples / RATE_HZ, n_channels, looked.do_differ)
 
 
-def survey(data: bytes, bounds: AudioBounds | None = None) -> Survey:
+def survey(data: Source, bounds: AudioBounds | None = None) -> Survey:
     """The survey, in one go. Raises: InvalidParameter, BodyTooLarge."""
     *_, found = surveying(data, bounds)
     assert found is not None
@@ -68,11 +68,13 @@ def vad_options(given: dict[str, object]) -> VadOptions:
 
 @dataclass(frozen=True)
 class Heard:
-    """What one window gave, and up to which second of the recording everything is heard."""
+    """What one window gave, and up to which second of the recording everything is heard. `context`: tokens
+    of the text before the next window."""
 
     segments: tuple[Segment, ...]
     until_s: float
     language: str
+    context: tuple[int, ...] = ()
 
 
 class Transcriber:
@@ -83,27 +85,33 @@ class Transcriber:
 
     def transcribe(
         self,
-        data: bytes,
+        data: Source,
         options: SpeechOptions,
         known: Survey,
         bounds: AudioBounds | None = None,
+        done: Checkpoint | None = None,
     ) -> Iterator[Heard | None]:
         """The segments of each window as they come; None where a block was looked at and gave no window.
 
-        Raises: InvalidParameter, BodyTooLarge.
+        Windows up to a checkpoint are found again, so that the later ones are the same as without a break,
+        and are not heard again. Raises: InvalidParameter, BodyTooLarge.
         """
         by_channel = options.speakers == "channel" and known.do_channels_differ
         if by_channel or options.has_logprobs:
             options = msgspec.structs.replace(options, has_words=True)
         session = self.whisper.session(options)
+        if done is not None:
+            session.resume(done.language, done.context)
+        until_s = done.until_s if done is not None else 0.0
         for window in _windows(blocks(data, bounds), options):
-            if window is None:
+            if window is None or window.end_s <= until_s:
                 yield None
                 continue
             segments = list(_of_window(session, window, options, by_channel))
             if options.has_logprobs:
                 segments = session.scored(segments, window.samples)
-            yield Heard(tuple(segments), window.end_s, session.language or "")
+            language = session.language or ""
+            yield Heard(tuple(segments), window.end_s, language, session.context)
 
 
 def _windows(found: Iterator[Samples], options: SpeechOptions) -> Iterator[Window | None]:

@@ -138,6 +138,17 @@ class Session:
         )
         self._is_fixed = self.language is not None
 
+    @property
+    def context(self) -> tuple[int, ...]:
+        """The tokens of the text before the next window."""
+        return self._prompt.before
+
+    def resume(self, language: str, context: Sequence[int]) -> None:
+        """Go on behind windows that were heard by an earlier session."""
+        if not self._is_fixed:
+            self.language = language or None
+        self._prompt.restore(context)
+
     def hear(self, window: Window, samples: Samples | None = None) -> Iterator[Segment]:
         """The segments of a window on the recording's clock; of `samples` where these stand for its mix."""
         heard = window.samples if samples is None else samples

@@ -21,7 +21,9 @@ from edgeagent.speech.job_queue import Job, JobQueue
 from edgeagent.speech.live_protocol import DropItem, EndItem, Listen, LiveAudio
 from edgeagent.speech.protocol import (
     Audio,
+    Fetch,
     Finished,
+    LongRecording,
     SpeechConfig,
     SpeechFacts,
     SpeechHealth,
@@ -36,7 +38,10 @@ from edgeagent.worker.loop import Loop
 from edgeagent.worker.protocol import Cancel
 
 if TYPE_CHECKING:
+    from edgeagent.speech.audio import AudioBounds, Source
     from edgeagent.speech.options import SpeechOptions
+    from edgeagent.speech.remote_recording import RemoteRecording
+    from edgeagent.speech.segments import Checkpoint
     from edgeagent.speech.transcriber import Transcriber
 
 logger = logging.getLogger(__name__)
@@ -58,6 +63,7 @@ class SpeechWorker:
         self._queue: JobQueue[Reply] = JobQueue()
         self._arriving: dict[int, tuple[Job[Reply], SpeechOptions]] = {}
         self._open: dict[int, Job[Reply]] = {}  # the receiver's, until they end
+        self._remote: dict[int, RemoteRecording] = {}  # long recordings, by request
         self._n_steps = 0
         from edgeagent.speech.live_requests import LiveRequests  # behind the confinement
 
@@ -80,8 +86,11 @@ class SpeechWorker:
                 self._begin(message)
             case Audio(request_id, data) if request_id in self._arriving:
                 self._add(request_id, data)
+            case Audio(request_id, data, offset) if request_id in self._remote:
+                self._remote[request_id].receive(offset, data)
             case Cancel(request_id) if (job := self._open.get(request_id)) is not None:
                 job.is_cancelled = True
+                job.abandon()
                 if self._arriving.pop(request_id, None) is not None:
                     self._loop.post(lambda: self._end(job))
                 self._loop.wake()
@@ -92,21 +101,39 @@ class SpeechWorker:
 
     def _begin(self, request: Transcribe) -> None:
         config, held = self._config, sum(job.n_bytes for job in self._open.values())
-        if request.n_bytes > config.max_bytes:
+        is_long = request.long is not None  # and takes no memory here
+        if request.n_bytes > config.max_bytes and not is_long:
             error: EdgeAgentError = BodyTooLarge(
                 f"The file has {request.n_bytes} bytes, at most {config.max_bytes} are taken: compress or "
                 "split it.",
                 param="file",
             )
             self._channel.refuse(request.request_id, error)
-        elif len(self._open) >= config.queue_limit or held + request.n_bytes > 2 * config.max_bytes:
+        elif len(self._open) >= config.queue_limit or (
+            held + request.n_bytes > 2 * config.max_bytes and not is_long
+        ):
             error = refusals.queue_full(config.model_id, len(self._open))
             self._channel.refuse(request.request_id, error)
+        elif request.long is not None:
+            self._begin_long(request, request.long)
         else:
             job: Job[Reply] = Job(request.request_id, request.n_bytes, request.priority)
             self._open[job.request_id] = job
             self._arriving[job.request_id] = (job, request.options)
             self._add(job.request_id, b"")
+
+    def _begin_long(self, request: Transcribe, long: LongRecording) -> None:
+        from edgeagent.speech.remote_recording import RemoteRecording
+
+        request_id = request.request_id
+        job: Job[Reply] = Job(request_id, 0, request.priority)
+        remote = RemoteRecording(
+            request.n_bytes,
+            lambda offset, n_bytes: self._channel.send(Fetch(request_id, offset, n_bytes)),
+        )
+        job.abandon = remote.abandon
+        self._open[request_id], self._remote[request_id] = job, remote
+        self._loop.post(lambda: self._start_long(job, remote, request.options, long))
 
     def _add(self, request_id: int, data: bytes) -> None:
         job, options = self._arriving[request_id]
@@ -119,28 +146,55 @@ class SpeechWorker:
 
     def _start(self, job: Job[Reply], options: SpeechOptions) -> None:
         recording, job.data = bytes(job.data), bytearray()
-        job.steps = self._work(job, recording, options)
-        self._queue.add(job)
-
-    def _work(self, job: Job[Reply], recording: bytes, options: SpeechOptions) -> Iterator[Reply]:
-        """A recording step by step. Raises: InvalidParameter, BodyTooLarge."""
         from edgeagent.speech.audio import AudioBounds
-        from edgeagent.speech.transcriber import surveying
 
         bounds = AudioBounds(self._config.max_bytes, self._config.max_seconds)
+        job.steps = self._work(job, recording, options, bounds)
+        self._queue.add(job)
+
+    def _start_long(
+        self,
+        job: Job[Reply],
+        remote: RemoteRecording,
+        options: SpeechOptions,
+        long: LongRecording,
+    ) -> None:
+        from edgeagent.speech.audio import AudioBounds
+
+        bounds = AudioBounds(len(remote), long.max_seconds)
+        job.steps = self._work(job, remote, options, bounds, long.checkpoint, has_context=True)
+        self._queue.add(job)
+
+    def _work(
+        self,
+        job: Job[Reply],
+        recording: Source,
+        options: SpeechOptions,
+        bounds: AudioBounds,
+        done: Checkpoint | None = None,
+        *,
+        has_context: bool = False,
+    ) -> Iterator[Reply]:
+        """A recording step by step, from a checkpoint on. Raises: InvalidParameter, BodyTooLarge."""
+        from edgeagent.speech.transcriber import Survey, surveying
+
         self._transcriber.whisper.check(options)
         survey = None
-        for found in surveying(recording, bounds):
-            survey = found
-            yield None
+        if done is not None:
+            survey = Survey(done.duration_s, done.n_channels, done.has_speakers)
+        else:
+            for found in surveying(recording, bounds):
+                survey = found
+                yield None
         assert survey is not None, "a recording without samples is refused"
         has_speakers = options.speakers == "channel" and survey.do_channels_differ
         yield Surveyed(job.request_id, survey.duration_s, survey.n_channels, has_speakers)
-        for heard in self._transcriber.transcribe(recording, options, survey, bounds):
+        for heard in self._transcriber.transcribe(recording, options, survey, bounds, done):
             if heard is None:
                 yield None
             else:
-                yield Window(job.request_id, heard.segments, heard.until_s, heard.language)
+                context = heard.context if has_context else ()
+                yield Window(job.request_id, heard.segments, heard.until_s, heard.language, context)
 
     @property
     def is_idle(self) -> bool:
@@ -165,7 +219,7 @@ class SpeechWorker:
         except StopIteration:
             self._end(job)
         except EdgeAgentError as exc:
-            self._end(job, exc)
+            self._end(job, None if job.is_cancelled else exc)
         except (
             Exception
         ) as exc:  # of the libraries, at what a recording holds: its own request ends
@@ -178,6 +232,7 @@ class SpeechWorker:
     def _end(self, job: Job[Reply], error: EdgeAgentError | None = None) -> None:
         self._queue.remove(job.request_id)
         self._open.pop(job.request_id, None)
+        self._remote.pop(job.request_id, None)
         job.steps, job.data = None, bytearray()
         if error is not None:
             self._channel.refuse(job.request_id, error)

@@ -20,11 +20,19 @@ from edgeagent.errors import (
     InvalidParameter,
     ModelUnusable,
     QueueFull,
+    StoreDamaged,
 )
 from edgeagent.speech.client import SpeechClient, Transcription
 from edgeagent.speech.options import SpeechOptions
-from edgeagent.speech.protocol import Finished, SpeechConfig, Surveyed, Window
-from edgeagent.speech.segments import text_of
+from edgeagent.speech.protocol import (
+    PART_BYTES,
+    Finished,
+    LongRecording,
+    SpeechConfig,
+    Surveyed,
+    Window,
+)
+from edgeagent.speech.segments import Checkpoint, text_of
 from tests.conftest import N_THREADS
 from tests.speech.recordings import DIALOGUE, TURNS, dialogue, tone, wav_of, words_of
 
@@ -170,3 +178,112 @@ async def test_the_heartbeat_tells_of_memory(worker):
         while not worker.health.rss_bytes:
             await asyncio.sleep(0.05)
     assert 50 << 20 < worker.health.rss_bytes < 1 << 30
+
+
+class Memory:
+    """A recording in memory, read part by part; counts what is read."""
+
+    def __init__(self, data: bytes, *, fails_at: int | None = None) -> None:
+        self.data = data
+        self.reads: list[tuple[int, int]] = []
+        self._fails_at = fails_at
+
+    def read(self, offset: int, n_bytes: int) -> bytes:
+        self.reads.append((offset, n_bytes))
+        if self._fails_at is not None and offset >= self._fails_at:
+            raise StoreDamaged("the recording is torn")
+        return self.data[offset : offset + min(n_bytes, 20_000)]
+
+
+def long(client: SpeechClient, source: Memory, **given: Any) -> Transcription:
+    options = given.pop("options", SpeechOptions(temperatures=(0.0,)))
+    about = LongRecording(max_seconds=given.pop("max_seconds", 3600.0), **given)
+    return client.transcribe_long(source, len(source.data), options, about, priority=2)
+
+
+@pytest.fixture(scope="module")
+def minutes() -> bytes:
+    """More than a minute of the dialogue, larger than a request may be."""
+    return wav_of(np.tile(dialogue(), 3))
+
+
+def heard(found: list[Any]) -> list[Any]:
+    return [segment for reply in found if isinstance(reply, Window) for segment in reply.segments]
+
+
+@pytest.fixture(scope="module")
+async def in_one_go(worker: SpeechClient, minutes: bytes) -> list[Any]:
+    found, error = await replies(long(worker, Memory(minutes)))
+    assert error is None
+    return found
+
+
+async def test_a_long_recording_is_read_part_by_part(whisper_dir, worker, minutes, in_one_go):
+    source = Memory(minutes)
+    small = await SpeechClient.start(config(whisper_dir, max_bytes=100_000), timeout_s=60)
+    try:
+        found, error = await replies(long(small, source))
+    finally:
+        await small.close()
+    assert error is None
+    assert heard(found) == heard(in_one_go)
+    assert len(source.reads) >= 2 * len(minutes) // 100_000, "surveyed, then heard"
+    assert all(n_bytes <= PART_BYTES for _, n_bytes in source.reads)
+    windows = [reply for reply in found if isinstance(reply, Window)]
+    assert len(windows) >= 2
+    assert all(window.context for window in windows)
+
+
+async def test_a_recording_goes_on_from_a_checkpoint_as_if_there_had_been_no_break(
+    worker, minutes, in_one_go
+):
+    surveyed = in_one_go[0]
+    windows = [reply for reply in in_one_go if isinstance(reply, Window)]
+    last = windows[0]
+    checkpoint = Checkpoint(
+        duration_s=surveyed.duration_s, n_channels=surveyed.n_channels,
+        has_speakers=surveyed.has_speakers, until_s=last.until_s, language=last.language,
+        context=last.context,
+    )  # fmt: skip
+    source = Memory(minutes)
+    found, error = await replies(long(worker, source, checkpoint=checkpoint))
+    assert error is None
+    later = [reply for reply in found if isinstance(reply, Window)]
+    assert [w.until_s for w in later] == [w.until_s for w in windows[1:]]
+    assert heard(later) == heard(windows[1:])
+    assert sum(1 for offset, _ in source.reads if offset == 0) <= 2, "it is not surveyed again"
+
+
+async def test_the_context_of_a_checkpoint_is_the_end_of_the_text_so_far(in_one_go):
+    windows = [reply for reply in in_one_go if isinstance(reply, Window)]
+    tokens = [token for segment in heard(windows[:1]) for token in segment.tokens]
+    plain = [token for token in windows[0].context if token < 50_257]
+    assert plain == tokens[-len(plain) :]
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "kind"),
+    [
+        (Memory(b"not audio at all"), {}, InvalidParameter),
+        (Memory(RECORDING[:3000]), {}, InvalidParameter),
+        (Memory(RECORDING), {"max_seconds": 5.0}, BodyTooLarge),
+        (Memory(RECORDING), {"options": SpeechOptions(language="de")}, InvalidParameter),
+        (Memory(RECORDING, fails_at=0), {}, StoreDamaged),
+        (Memory(RECORDING, fails_at=20_000), {}, StoreDamaged),
+    ],
+)
+async def test_a_long_recording_that_cannot_be_heard_is_refused(worker, source, given, kind):
+    found, error = await replies(long(worker, source, **given))
+    assert isinstance(error, kind)
+    assert heard(found) == []
+    found, error = await replies(worker.transcribe(wav_of(tone(1)), SpeechOptions()))
+    assert error is None, "the worker goes on"
+
+
+async def test_a_long_recording_that_is_cancelled_ends(worker, minutes):
+    stream = long(worker, Memory(minutes))
+    async for reply in stream:
+        if isinstance(reply, Surveyed):
+            stream.cancel()
+    found, error = await replies(worker.transcribe(wav_of(tone(1)), SpeechOptions()))
+    assert (error, type(found[-1])) == (None, Finished)

@@ -26,6 +26,7 @@ from edgeagent.api.http.metrics import RefusalCounter
 from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.read_audit import ReadAudit
 from edgeagent.api.http.uploads import Uploads
+from edgeagent.api.wyoming.server import WyomingServer
 from edgeagent.catalog.installed import InstalledModels
 from edgeagent.daemon.bootstrap_key import bootstrap
 from edgeagent.daemon.erasure_participants import ErasureParticipants
@@ -33,6 +34,7 @@ from edgeagent.daemon.heap import return_free_pages
 from edgeagent.daemon.idle_benchmark import IdleBenchmark
 from edgeagent.daemon.notify import ServiceManager
 from edgeagent.daemon.preload import Preload
+from edgeagent.daemon.sockets import bind
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
 from edgeagent.engine.client import EngineClient
@@ -152,6 +154,7 @@ class Daemon:
         self.keys = KeyAdmin(
             self.keyring, is_first_on_device=settings.api.first_key == "command-line"
         )
+        self.wyoming = self._wyoming() if settings.speech.wyoming.enabled else None
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleBenchmark(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
@@ -180,6 +183,24 @@ class Daemon:
         rules = host_and_origin.rules(settings.http, is_local=not is_exposed, uploads=uploads)
         guard = host_and_origin.RequestGuard(authentication, rules, paths)
         return RefusalCounter(guard, self.monitoring)
+
+    def _wyoming(self) -> WyomingServer:
+        """Raises: StartFailed for an address that others reach, or that is taken."""
+        settings = self.settings.speech.wyoming
+        if not is_loopback(settings.host):
+            raise StartFailed(
+                f"speech.wyoming.host is {settings.host}, which others can reach, and the protocol has no "
+                "keys: use 127.0.0.1, and a tunnel to other machines."
+            )
+        try:
+            sock = bind(settings.host, settings.port)
+        except StartFailed as exc:
+            raise StartFailed(
+                f"speech.wyoming: port {settings.port} of {settings.host} cannot be listened on "
+                f"({exc.__cause__ or exc.message}): choose another, or turn it off. The systemd service has "
+                "no network by itself: see systemd/README.md."
+            ) from exc
+        return WyomingServer(sock, settings, self.live_transcriptions, self.transcriptions)
 
     def _api(self) -> Litestar:
         archive, conversations, background = self.archive, self.conversations, self.background
@@ -215,6 +236,8 @@ class Daemon:
         self.prefix_store.start()
         if self._requests is not None:
             self._requests.start()
+        if self.wyoming is not None:
+            await self.wyoming.start()
         if self.settings.models.preload:
             self._preloading = asyncio.create_task(self._preload(), name="preload")
         else:
@@ -254,6 +277,8 @@ class Daemon:
         if self._preloading is not None:
             self._preloading.cancel()
         await self._idle.close()
+        if self.wyoming is not None:
+            await self.wyoming.close()
         await self.background.close()
         await self.prefix_store.close()
         await self.pool.close()

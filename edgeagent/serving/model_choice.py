@@ -75,6 +75,11 @@ class ModelChooser:
             self._models.find(model_id)
         return router.task_model(task, model_id, self._names())
 
+    async def with_task(self, task: Task) -> list[str]:
+        """The ids of all models for a task."""
+        await self._models.examine()
+        return self._names().of(task)
+
     def for_any_task(self, name: str | None) -> Decision:
         """The model for what all models do. Raises: ModelNotFound, ModelNotApproved."""
         model_id = self.resolve(name)

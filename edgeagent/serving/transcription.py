@@ -19,6 +19,7 @@ from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.speech.client import SpeechClient, Transcription
+from edgeagent.speech.languages import LANGUAGES
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.protocol import Surveyed, Window
 from edgeagent.speech.segments import Segment, Transcript
@@ -32,6 +33,8 @@ OTHER_NAMES = frozenset(
         "gpt-4o-mini-transcribe-2025-12-15", "gpt-4o-transcribe-diarize", "gpt-realtime-whisper",
     }
 )  # fmt: skip
+# Whisper models for English are named so.
+ENGLISH_ONLY = ".en"
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,13 @@ class TranscriptionService:
         """The speech model that a name means. Raises: InvalidParameter, ModelNotFound."""
         is_other = model is not None and model.lower() in OTHER_NAMES
         return await self._chooser.for_task("transcribe", None if is_other else model)
+
+    async def models(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The speech models, with the languages of each."""
+        return [
+            (name, ("en",) if name.endswith(ENGLISH_ONLY) else tuple(LANGUAGES))
+            for name in await self._chooser.with_task("transcribe")
+        ]
 
     def transcribe(
         self, origin: RequestOrigin, decision: Decision, recording: Recording

@@ -1,10 +1,10 @@
-"""`[speech]`, `[speech.live]`: transcription of recordings and of speech as it is said."""
+"""`[speech]`, `[speech.live]`, `[speech.wyoming]`: transcription of recordings and of live speech."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from edgeagent.settings.table import SettingsTable
+from edgeagent.settings.table import NonEmpty, SettingsTable
 
 
 class LiveSettings(SettingsTable):
@@ -37,6 +37,24 @@ class LiveSettings(SettingsTable):
     )
 
 
+class WyomingSettings(SettingsTable):
+    enabled: bool = Field(
+        default=False, description="serve live transcription to Home Assistant (Wyoming over TCP)"
+    )
+    host: NonEmpty = Field(
+        default="127.0.0.1",
+        description="loopback address to listen on; the protocol has no keys",
+    )
+    port: int = Field(default=10300, ge=1, le=65535, description="port to listen on")
+    max_connections: int = Field(default=16, ge=1, le=1024, description="limit of open connections")
+    timeout_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="close a connection whose client sends or reads nothing for this long",
+    )
+
+
 class SpeechSettings(SettingsTable):
     max_upload_bytes: int = Field(
         default=32 << 20, ge=1024, le=1 << 30, description="size limit of an uploaded recording"
@@ -45,3 +63,4 @@ class SpeechSettings(SettingsTable):
         default=4 * 3600.0, gt=0, le=86_400, description="longest recording that is transcribed"
     )
     live: LiveSettings = LiveSettings()
+    wyoming: WyomingSettings = WyomingSettings()

@@ -49,6 +49,8 @@ HOMES = {
     "tomli_w": {"catalog/toml_text.py"},
     "jinja2": {"engine/prompt/template_process.py"},
     "uvicorn": {"api/http/server.py", "api/http/connection.py", "api/http/websocket.py"},
+    "websockets": {"cli/shared/live_listeners.py"},
+    "sounddevice": {"cli/shared/audio_source.py"},
     "h11": {"api/http/connection.py"},
     "gguf": {"catalog/install/convert.py", "forge/export.py", "forge/pretrained_weights.py"},
     "tokenizers": {"forge/tokenizer.py", "forge/encoder.py", "forge/pretrained_weights.py"},

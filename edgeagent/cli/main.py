@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "edgeagent.cli.serve",
     "chat": "edgeagent.cli.chat",
     "transcribe": "edgeagent.cli.transcribe",
+    "listen": "edgeagent.cli.listen",
     "models": "edgeagent.cli.models",
     "bundle": "edgeagent.cli.bundle",
     "keys": "edgeagent.cli.keys",

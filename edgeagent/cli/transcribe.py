@@ -19,20 +19,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from edgeagent.cli.shared.daemon import authorization, base_url, explained, is_running
-from edgeagent.cli.shared.library import catalog_of, integrity_of, library_of
 from edgeagent.cli.shared.options import configured, settings_options
+from edgeagent.cli.shared.speech_options import language_of, vocabulary_of
+from edgeagent.cli.shared.speech_worker import LOAD_TIMEOUT_S, speech_config
 from edgeagent.device.configuration import Configuration
-from edgeagent.errors import BodyTooLarge, EdgeAgentError, InvalidParameter, ModelNotFound
-from edgeagent.pool.speech_placement import speech_placement
+from edgeagent.errors import BodyTooLarge, EdgeAgentError, InvalidParameter
 from edgeagent.speech import formats
 from edgeagent.speech.client import SpeechClient
-from edgeagent.speech.languages import language_code
 from edgeagent.speech.options import SpeechOptions
-from edgeagent.speech.protocol import SpeechConfig, Surveyed, Window
+from edgeagent.speech.protocol import Surveyed, Window
 from edgeagent.speech.segments import Segment, Transcript
 
 ENDINGS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
-LOAD_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,9 @@ def transcribe(
     names = tuple(name.strip() for name in (speakers or "").split(",") if name.strip())
     by_channel = speakers is not None or form == "diarized_json"
     options = SpeechOptions(
-        language=_language(language),
+        language=language_of(language),
         prompt=prompt,
-        keywords=_vocabulary(vocabulary),
+        keywords=vocabulary_of(vocabulary),
         speakers="channel" if by_channel else "none",
         speaker_names=names,
     )
@@ -108,25 +106,6 @@ def transcribe(
     n_failed = asyncio.run(_all(source, files, options, form, words, out))
     if n_failed:
         raise click.exceptions.Exit(2)
-
-
-def _language(given: str | None) -> str | None:
-    if given is None:
-        return None
-    code = language_code(given)
-    if code is None:
-        raise InvalidParameter(f"Language {given[:40]!r} is not known: give a code such as en.")
-    return code
-
-
-def _vocabulary(path: Path | None) -> tuple[str, ...]:
-    if path is None:
-        return ()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as exc:
-        raise InvalidParameter(f"{path} is not UTF-8 text: save it as such.") from exc
-    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
 async def _all(
@@ -230,7 +209,7 @@ class Worker:
     async def parts(self, recording: bytes, options: SpeechOptions) -> AsyncIterator[Part]:
         """Raises: EdgeAgentError."""
         if self._client is None:
-            config = await asyncio.to_thread(self._config)
+            config = await asyncio.to_thread(speech_config, self._here, self._model)
             process = await asyncio.to_thread(SpeechClient.launch, config, "error")
             self._client = await SpeechClient.start(
                 config, timeout_s=LOAD_TIMEOUT_S, process=process
@@ -244,29 +223,6 @@ class Worker:
                 yield Part(duration_s=reply.duration_s)
             elif isinstance(reply, Window):
                 yield Part(until_s=reply.until_s, segments=reply.segments, language=reply.language)
-
-    def _config(self) -> SpeechConfig:
-        """How the model is loaded. Raises: ModelNotFound, and what its check raises."""
-        settings = self._here.settings
-        known = catalog_of(settings)
-        able = [
-            model for model in library_of(settings).installed()
-            if model.id in known and known.entry(model.id).task == "speech"
-        ]  # fmt: skip
-        found = [model for model in able if self._model in (None, model.id)]
-        if not found:
-            wanted = f"Speech model {self._model!r}" if self._model else "A speech model"
-            raise ModelNotFound(
-                f"{wanted} is not installed: run `edgeagent models install "
-                f"{self._model or 'whisper-tiny.en'}`."
-            )
-        integrity = integrity_of(self._here)
-        integrity.verified(found[0])
-        n_threads = settings.engine.n_threads or self._here.device.capacity.n_threads_max
-        config = speech_placement(found[0], settings, n_threads).config
-        assert isinstance(config, SpeechConfig)
-        # A file of this command's user need not be as small as an upload.
-        return msgspec.structs.replace(config, max_bytes=1 << 30)
 
 
 class Daemon:

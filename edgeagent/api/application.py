@@ -14,7 +14,7 @@ from edgeagent import __version__
 from edgeagent.api.admin import data, keys
 from edgeagent.api.anthropic import messages
 from edgeagent.api.http import errors, health, metrics
-from edgeagent.api.http.docs_page import DocsPlugin
+from edgeagent.api.http.docs_page import DocsPlugin, JsonPlugin
 from edgeagent.api.http.error_docs import document_errors
 from edgeagent.api.ollama import chat as ollama
 from edgeagent.api.ollama import models as ollama_models
@@ -76,6 +76,7 @@ def application(
     parts: Mapping[str, Any], *, on_startup: Sequence[Hook], on_shutdown: Sequence[Hook]
 ) -> Litestar:
     """The routes over the parts of one daemon, which handlers receive by name."""
+    document = JsonPlugin()
     return Litestar(
         route_handlers=[*ROUTES, *realtime.SOCKETS],
         dependencies={name: _provide(part) for name, part in parts.items()},
@@ -86,7 +87,7 @@ def application(
             title="edgeagent",
             version=__version__,
             description="OpenAI-compatible API of small language models on this device.",
-            render_plugins=[DocsPlugin()],
+            render_plugins=[DocsPlugin(document), document],
             components=Components(
                 security_schemes={
                     "key": SecurityScheme(

@@ -14,7 +14,7 @@ import click
 
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.cli.shared.options import configured, settings_options
-from edgeagent.daemon.heap import use_one_arena
+from edgeagent.daemon.heap import map_large_blocks, use_one_arena
 from edgeagent.daemon.instance_lock import InstanceLock
 from edgeagent.daemon.notify import ServiceManager
 from edgeagent.daemon.preload import Preload
@@ -51,6 +51,7 @@ def serve(config: Path | None, bootstrap_key_file: Path | None, **flags: Any) ->
     settings = configuration.settings
     log_format.start(settings.log_level)
     use_one_arena()
+    map_large_blocks()
     # Taken before the store is opened or a model loaded, kept until this process ends.
     instance = InstanceLock(settings.state_dir, must_hold=settings.store.enabled)
     # Bind first: a used address is an error before a model is loaded.

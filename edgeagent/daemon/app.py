@@ -322,6 +322,7 @@ class Daemon:
         """Answer on these sockets until told to stop by SIGINT or SIGTERM."""
         for sock in sockets:
             server.send_at_once(sock)
+            server.bound_buffers(sock)
         http = server.server(
             self.app,
             self.settings.http,

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from edgeagent.daemon.heap import return_free_pages, use_one_arena
+from edgeagent.daemon.heap import map_large_blocks, return_free_pages, use_one_arena
 
 is_glibc = hasattr(ctypes.CDLL(None), "mallopt")
 
@@ -47,6 +47,34 @@ def test_threads_share_one_arena():
     assert n_arenas("several") > 1
 
 
+LARGE = """
+import sys
+from edgeagent.daemon.heap import map_large_blocks
+if sys.argv[1] == "fixed":
+    assert map_large_blocks()
+def heap_bytes():
+    with open("/proc/self/maps") as lines:
+        spans = [line.split()[0].split("-") for line in lines if line.rstrip().endswith("[heap]")]
+    return sum(int(end, 16) - int(start, 16) for start, end in spans)
+bytearray(4 << 20)  # freed: from now on glibc would take blocks of this size from the heap
+before = heap_bytes()
+kept = [bytearray(1 << 20) for _ in range(16)]
+print(heap_bytes() - before)
+"""
+
+
+@pytest.mark.skipif(not is_glibc, reason="another C library than glibc")
+def test_large_blocks_stay_out_of_the_heap_after_one_was_freed():
+    def n_grown(which: str) -> int:
+        done = subprocess.run(
+            [sys.executable, "-c", LARGE, which], capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert n_grown("fixed") < 1 << 20
+    assert n_grown("as it is") >= 15 << 20
+
+
 @pytest.mark.skipif(not is_glibc, reason="another C library than glibc")
 def test_freed_pages_go_back_to_the_kernel():
     kept = [bytes(5000) for _ in range(4000)]
@@ -60,3 +88,4 @@ def test_a_c_library_without_these_functions_is_left_alone(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     assert not use_one_arena()
     assert not return_free_pages()
+    assert not map_large_blocks()

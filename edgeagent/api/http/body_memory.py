@@ -20,6 +20,7 @@ from edgeagent.settings.http import HttpSettings
 MIN_BODY_BYTES_PER_S = 16 << 10
 FREE_BYTES = 16 << 10
 CALLER_SHARE = 0.75
+PIECE_BYTES = 32 << 10  # one block of a body; small pieces are joined into one
 RETRY_AFTER_S = 2.0
 
 
@@ -38,25 +39,33 @@ class Body:
         self.is_complete = False
         self.is_evicted = False
         self.clock: asyncio.Timeout | None = None
-        self._data = bytearray()
+        # Blocks of much the same size, not one array that grows: hundreds of those, each moved as it grows
+        # and dropped at some size, leave memory that no other can use.
+        self._pieces: list[bytearray] = []
+        self.n_received = 0
 
-    def take(self) -> bytearray:
+    def take(self) -> bytes:
         """The bytes received. They are no longer kept here, but still count."""
-        data, self._data = self._data, bytearray()
+        data = b"".join(self._pieces)
+        self._pieces.clear()
         return data
 
     @property
-    def received(self) -> bytes | bytearray:
-        """The bytes received, to be read only."""
-        return self._data
+    def received(self) -> bytes:
+        """A copy of the bytes received, as long as they are kept here."""
+        return b"".join(self._pieces)
 
     def add(self, piece: bytes) -> None:
         """Raises: BodyTooLarge, RateLimited, Unavailable."""
-        n_bytes = len(self._data) + len(piece)
+        n_bytes = self.n_received + len(piece)
         if n_bytes > self.max_bytes:
             raise too_large(n_bytes, self.max_bytes)
         self._bodies.reserve(self, max(0, n_bytes - FREE_BYTES) - self.n_bytes)
-        self._data += piece
+        self.n_received = n_bytes
+        if self._pieces and len(self._pieces[-1]) + len(piece) <= PIECE_BYTES:
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(bytearray(piece))
 
     def evict(self) -> None:
         self.is_evicted = True
@@ -65,12 +74,8 @@ class Body:
             self.clock.reschedule(asyncio.get_running_loop().time())
 
     def close(self) -> None:
-        self._data = bytearray()
+        self._pieces.clear()
         self._bodies.drop(self)
-
-    @property
-    def n_received(self) -> int:
-        return len(self._data)
 
     def receive(self, receive: Receive) -> Receive:
         """`receive` for the application: the body in one message, unless it was taken, then further
@@ -84,7 +89,7 @@ class Body:
             is_told = True
             message: HTTPRequestEvent = {
                 "type": "http.request",
-                "body": bytes(self.take()),
+                "body": self.take(),
                 "more_body": False,
             }
             return message

@@ -3,6 +3,8 @@
 a request head must arrive completely within `header_timeout_s`
 all places are taken    -> the least valuable connection is closed (connection_limits.py)
 a client reads nothing  -> it is dropped after `write_timeout_s`; unread answers have `MAX_UNREAD_BYTES`
+large bodies arrive        -> all together at a limited rate (intake.py)
+a body arrives in crumbs -> they are handed on together
 an answer is sent before the whole body has arrived
                         -> the connection lingers: further bytes are discarded for a moment, so that the
                            client can read the answer instead of a reset
@@ -18,10 +20,11 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeagent.api.http.access import SOCKET_PATHS, parts
-from edgeagent.api.http.connection_limits import ConnectionRank, ConnectionSeat, victims
+from edgeagent.api.http.connection_limits import ConnectionRank, ConnectionSeat, Places
 from edgeagent.api.http.context import KEY, RequestContext
 from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.host_and_origin import request_id
+from edgeagent.api.http.intake import FREE_BYTES, Intake
 from edgeagent.api.http.limits import peer_network
 from edgeagent.api.http.shutdown import Shutdown
 from edgeagent.errors import BadRequest
@@ -29,18 +32,20 @@ from edgeagent.errors import BadRequest
 logger = logging.getLogger(__name__)
 
 READ_BYTES = 32 << 10  # read at once; every byte read must be kept, whoever sent it
+WRITE_BYTES = 16 << 10  # unread beyond the kernel's buffer until a response has to wait
 SMALL_BODY_BYTES = 64 << 10  # may stay unread without closing the connection
 FIRST_REQUEST_S = 0.5  # for the first request of a connection that was accepted just before a stop
 LINGER_S = 10.0
 LINGER_SILENCE_S = 1.0
 LINGER_BYTES = 64 << 20
-MAX_UNREAD_BYTES = (
-    12 << 20
-)  # of clients that have read nothing for `UNREAD_S`; twice as much of all
+MAX_UNREAD_BYTES = 8 << 20  # of clients that have read nothing for `UNREAD_S`; twice as much of all
 UNREAD_S = 0.25
 # Pieces of one body: each costs the event loop 10 us, even if it is a single byte.
 FREE_PIECES = 4096
 MIN_PIECE_BYTES = 256
+# Smaller pieces of a body of known length wait for more: handing one on costs more than receiving it.
+CRUMB_BYTES = 4096
+FRESH_S = 0.25  # a new connection's request is still on its way
 
 
 class BoundedH11(h11.Connection):
@@ -67,9 +72,10 @@ class GuardedProtocol(H11Protocol):
     """The protocol of one connection (see the module). The server of a daemon sets the class attributes."""
 
     header_timeout_s = 15.0
-    max_connections = 512
+    places = Places(512)
     write_timeout_s = 30.0
     daemon_shutdown = Shutdown()
+    intake = Intake()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -77,26 +83,49 @@ class GuardedProtocol(H11Protocol):
         self.is_known = False  # a request of this connection had a valid key, or none is needed
         self._is_lingering = False
         self._n_thrown_away = 0
+        self._n_received = 0  # of the current request
+        self._n_left: int | None = None  # bytes of its body that have yet to arrive; None: unknown
+        self._n_crumbs = 0  # bytes that h11 has and uvicorn has not seen
+        self._is_paused = False
         self._unread_since_s: float | None = None
         self._write_clock: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._socket = transport
         cast(Any, transport).max_size = READ_BYTES  # asyncio's default is 256 KiB
+        transport.set_write_buffer_limits(WRITE_BYTES)  # asyncio's default is 64 KiB
         super().connection_made(_LingeringClose(self, transport))  # type: ignore[arg-type]
         self.peer = peer_network(self.client[0] if self.client else "")
         self._made_s = self._since_s = self.loop.time()
         self._clock = self.loop.call_later(self.header_timeout_s, self._head_is_late)
-        if len(self.connections) > self.max_connections // 2:
+        if not self.places.take():
             self._make_place()
 
     def data_received(self, data: bytes) -> None:
-        if not self._is_lingering:
+        self._n_received += len(data)
+        if self._is_lingering:
+            self._n_thrown_away += len(data)
+            if self._n_thrown_away > LINGER_BYTES:
+                self._socket.abort()
+        elif self._is_crumb(len(data)):
+            self.conn.receive_data(data)
+        else:
             super().data_received(data)
-            return
-        self._n_thrown_away += len(data)
-        if self._n_thrown_away > LINGER_BYTES:
-            self._socket.abort()
+        if self._n_received > FREE_BYTES:
+            self._pace(len(data))
+
+    def _is_crumb(self, n_bytes: int) -> bool:
+        """Whether to wait for more of the body before it is handed on."""
+        if self._n_left is None or self.cycle.response_complete:
+            return False
+        self._n_left -= n_bytes
+        self._n_crumbs += n_bytes
+        if self._n_left > 0 and self._n_crumbs < CRUMB_BYTES:
+            return True
+        self._n_crumbs = 0
+        if self._n_left <= 0:
+            self._n_left = None
+        return False
 
     def handle_events(self) -> None:
         before = self.cycle
@@ -104,9 +133,41 @@ class GuardedProtocol(H11Protocol):
         if self.cycle is not before:
             self._clock.cancel()
             self._since_s = self.loop.time()
+            self._n_received = len(self.cycle.body)
+            self._n_left = self._length_left()
             self.cycle.scope["state"][KEY] = RequestContext(
                 connection=self, shutdown=self.daemon_shutdown
             )
+
+    def _length_left(self) -> int | None:
+        """The announced bytes of the new request's body that have yet to arrive, None if unknown."""
+        n_announced = self._n_announced
+        if n_announced is None or not self.cycle.more_body:
+            return None
+        return n_announced - len(self.cycle.body)
+
+    @property
+    def _n_announced(self) -> int | None:
+        lengths = [v for name, v in self.cycle.scope["headers"] if name == b"content-length"]
+        return int(lengths[0]) if lengths else None
+
+    # --- the rate of large bodies
+
+    def _pace(self, n_bytes: int) -> None:
+        wait_s = self.intake.take(n_bytes, self.loop.time())
+        if wait_s > 0 and not self._is_paused and not self._socket.is_closing():
+            self._is_paused = True
+            self._socket.pause_reading()
+            self.loop.call_later(wait_s, self._unpause)
+
+    def _unpause(self) -> None:
+        self._is_paused = False
+        if not self._socket.is_closing() and (self._is_lingering or not self.flow.read_paused):
+            self._socket.resume_reading()
+
+    @property
+    def is_paused(self) -> bool:
+        return self._is_paused
 
     def on_response_complete(self) -> None:
         # Between requests uvicorn's keep-alive timer runs until the first byte of the next head.
@@ -171,7 +232,9 @@ class GuardedProtocol(H11Protocol):
         if unread_s is not None and now_s - unread_s >= UNREAD_S:
             standing = ConnectionRank.UNREAD if self.is_known else ConnectionRank.UNKNOWN
             return ConnectionSeat(standing, unread_s, self.peer)
-        if self.is_waiting:
+        if cast(Any, self).cycle is None and now_s - self._made_s < FRESH_S:
+            standing = ConnectionRank.FRESH
+        elif self.is_waiting:
             standing = ConnectionRank.IDLE if self.is_known else ConnectionRank.UNKNOWN
         elif self.cycle.more_body:
             standing = ConnectionRank.SENDING if self.is_known else ConnectionRank.UNKNOWN
@@ -185,7 +248,7 @@ class GuardedProtocol(H11Protocol):
     def _make_place(self) -> None:
         others = [c for c in self._all() if c is not self and not c._socket.is_closing()]
         seats = [c.seat for c in (*others, self)]
-        for i in victims(seats, self.max_connections):
+        for i in self.places.choose(seats):
             (*others, self)[i]._socket.abort()
 
     def _head_is_late(self) -> None:
@@ -213,8 +276,8 @@ class GuardedProtocol(H11Protocol):
         cycle = self.cycle
         if cycle is None or not cycle.more_body:
             return False
-        lengths = [value for name, value in cycle.scope["headers"] if name == b"content-length"]
-        is_small = bool(lengths) and int(lengths[0]) <= SMALL_BODY_BYTES
+        n_announced = self._n_announced
+        is_small = n_announced is not None and n_announced <= SMALL_BODY_BYTES
         return cycle.waiting_for_100_continue or not is_small
 
     @property
@@ -239,13 +302,15 @@ class GuardedProtocol(H11Protocol):
         if self.cycle is not None:
             self.cycle.body = bytearray()
         self.conn = BoundedH11(READ_BYTES)  # also drops the bytes it held
-        self._socket.resume_reading()
+        if not self._is_paused:
+            self._socket.resume_reading()
         self._clock = self.loop.call_later(LINGER_SILENCE_S, self._close_if_silent, 0)
         return True
 
     def _close_if_silent(self, n_before: int) -> None:
         n = self._n_thrown_away
-        if n == n_before or self.loop.time() - self._since_s > LINGER_S:
+        is_silent = n == n_before and not self._is_paused
+        if is_silent or self.loop.time() - self._since_s > LINGER_S:
             self._socket.close()
         else:
             self._clock = self.loop.call_later(LINGER_SILENCE_S, self._close_if_silent, n)
@@ -306,6 +371,10 @@ class _LingeringClose:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def resume_reading(self) -> None:
+        if not self._protocol.is_paused:
+            self._transport.resume_reading()
 
     def close(self) -> None:
         if not self._protocol.is_lingering and not self._protocol.linger():

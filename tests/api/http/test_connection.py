@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -236,3 +237,32 @@ def test_who_guesses_keys_has_to_connect_anew_for_each(keyed: tuple[DaemonProces
         assert data.count(b"HTTP/1.1 429 ") == 1 and data.count(b"HTTP/1.1 401 ") <= 20
     good = {"Authorization": f"Bearer {secret}"}
     assert httpx.get(f"{daemon.url}/v1/models", headers=good).status_code == 200
+
+
+@pytest.mark.parametrize("n_more", [0, 40])
+def test_a_body_in_crumbs_is_read_whole_and_the_connection_goes_on(daemon: DaemonProcess, n_more):
+    body = json.dumps({"model": "nobody", "messages": [], "user": "x" * 5000}).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    data = head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+    with connect(daemon.url) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):
+            sent = data + request("GET", "/health")[:n_more]
+            for i in range(0, len(sent), 100):
+                sock.sendall(sent[i : i + 100])
+            assert read_reply(sock).status in (400, 404)
+            if n_more:
+                sock.sendall(request("GET", "/health")[n_more:])
+                assert read_reply(sock).status == 200
+
+
+def test_bodies_beyond_the_rate_are_read_in_the_end(daemon: DaemonProcess):
+    """Ten bodies of 4 MB are more than the burst: they are slowed down, and each is answered."""
+    with ExitStack() as stack:
+        socks = [opened(stack, daemon.url, HEAD) for _ in range(10)]
+        for sock in socks:
+            sock.settimeout(60)
+        with ThreadPoolExecutor(10) as pool:
+            list(pool.map(lambda sock: sock.sendall(b"[" * 4_000_000), socks))
+        replies = [read_reply(sock).status for sock in socks]
+    assert set(replies) <= {400, 429, 503} and 400 in replies

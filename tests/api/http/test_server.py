@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from edgeagent.api.http.server import send_at_once
+from edgeagent.api.http.server import SOCKET_BUFFER_BYTES, bound_buffers, send_at_once
 from edgeagent.daemon.sockets import bind, listen
 from tests.api.wire import connect, error_of, exchange, post, read_reply, request
 from tests.conftest import DaemonProcess, serving, wait_for
@@ -272,3 +272,22 @@ def test_connections_do_not_hold_back_small_pieces():
             accepted, _ = listening.accept()
             with accepted:
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+def test_the_kernel_keeps_little_of_a_connection_that_is_not_read():
+    with bind("127.0.0.1", 0) as listening:
+        listen(listening)
+        bound_buffers(listening)
+        with socket.create_connection(listening.getsockname()) as client:
+            accepted, _ = listening.accept()
+            with accepted:
+                for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                    n_bytes = accepted.getsockopt(socket.SOL_SOCKET, option)
+                    assert n_bytes <= 2 * SOCKET_BUFFER_BYTES
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
+                client.setblocking(False)
+                n_sent = 0
+                with contextlib.suppress(BlockingIOError):
+                    while n_sent < 64 << 20:
+                        n_sent += client.send(b"x" * (1 << 14))
+                assert n_sent < 2 << 20

@@ -52,7 +52,7 @@ class ForgetPrefixes(msgspec.Struct, frozen=True, tag="forget_prefixes"):
 
 
 class Prepared(msgspec.Struct, frozen=True, tag="prepared"):
-    """What is known of a request once its prompts are made, and once more when the first of them runs."""
+    """Facts of a request, sent when its prompts are tokenized and again when the first of them starts."""
 
     request_id: int
     facts: PromptFacts

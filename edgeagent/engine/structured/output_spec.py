@@ -1,4 +1,4 @@
-"""What an answer must look like, as far as a grammar can hold it to that."""
+"""The required form of an answer, and the grammar source that enforces it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from edgeagent.types.tools import ToolUse
 
 
 class OutputSpec(NamedTuple):
-    """What an answer must look like: a form, or calls of tools in the syntax of a family, whose markers
-    are these special tokens; with both, one or the other."""
+    """The required form of an answer: a form, or tool calls in the syntax of a model family, whose markers
+    are the given special tokens. With both, the answer is one or the other."""
 
     form: Form | None
     tools: ToolUse | None = None
@@ -27,11 +27,11 @@ class OutputSpec(NamedTuple):
 
     def key(self) -> bytes:
         parts = [self.form, self.tools, self.family.name if self.family else None]
-        # In the order that it was sent in: properties come in theirs.
+        # Keep the order in which it was sent: properties are generated in that order.
         return hashlib.sha256(msgspec.msgpack.encode(parts)).digest()
 
     def source(self, attempt: Attempt | None = None) -> Source:
-        """With an `attempt` what it refuses is left out of schemas that need not hold wholly.
+        """The source of a grammar. With `attempt`, what it refuses is left out if a schema is not strict.
 
         Raises: InvalidParameter, UnsupportedParameter.
         """

@@ -1,7 +1,7 @@
-"""What a JSON schema may hold before anything is built from it: bounds, keywords, references.
+"""Checks a JSON schema before anything is built from it: size limits, keywords, references.
 
-Pure functions over plain values; no library sees a schema that has not passed `checked`. Worker side:
-the daemon only measures a schema's length.
+Pure functions over plain values; no library receives a schema that has not passed `checked`. Runs in the
+worker: the daemon only measures a schema's length.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
 PARAM = "response_format"
 MAX_BYTES = 64 << 10
-MAX_DEPTH = 64  # of JSON, which is about 20 objects within each other
+MAX_DEPTH = 64  # of JSON brackets: about 20 nested objects
 MAX_PROPERTIES = 512
-MAX_VALUES = 2000  # of all enums together
+MAX_VALUES = 2000  # total over all enums
 MAX_PATTERNS = 64
 MAX_PATTERN_CHARS = 1000
 # `(a{1000}){1000}` takes 0.8 s of the engine's time before llguidance gives up (EPYC Zen 5).
 MAX_REPEATS = 5000
 
-# Keywords of JSON Schema that say something and that llguidance cannot hold an answer to.
+# Keywords of JSON Schema that restrict values and that llguidance cannot enforce.
 UNSUPPORTED = frozenset({
     "not", "if", "then", "else", "contains", "minContains", "maxContains", "unevaluatedProperties",
     "unevaluatedItems", "propertyNames", "dependentRequired", "dependentSchemas", "dependencies",
     "$dynamicRef", "$recursiveRef", "x-guidance",
 })  # fmt: skip
-# "unknown" is no format that says anything.
+# The format "unknown" restricts nothing.
 FORMATS = frozenset({
     "date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri",
     "unknown",
@@ -41,7 +41,7 @@ FORMATS = frozenset({
 DRAFTS = re.compile(
     r"https?://json-schema\.org/(draft-0[467]/schema|draft/(2019-09|2020-12)/schema)#?"
 )
-# What says nothing of a value's form: a reference with only these beside it stands for itself.
+# Annotations. A reference with only these beside it means the schema that it refers to.
 ANNOTATIONS = frozenset({
     "title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly",
     "$comment", "$schema", "$id", "id", "$defs", "definitions", "discriminator", "nullable",
@@ -50,11 +50,11 @@ ANNOTATIONS = frozenset({
 
 @dataclass(frozen=True)
 class BoundedSchema:
-    """A schema within bounds. `narrowed` is what masks are made of.
+    """A schema within the limits. Token masks are made of `narrowed`.
 
-    `is_plain` when it lacks what compiling is known to take long for: intersections. Where a client did
-    not ask for all of it, `whole` is what was sent, which answers are checked against but not held to;
-    `notes` say what is missing in `schema`.
+    `is_plain` is true without intersections, which can take long to compile. If the client did not ask for
+    strictness, `whole` is the schema as it was sent: answers are validated against it afterwards, but not
+    constrained by it, and `notes` lists what `schema` lacks.
     """
 
     schema: dict[str, Any]
@@ -65,10 +65,10 @@ class BoundedSchema:
 
 
 def checked(text: str) -> BoundedSchema:
-    """A schema from its JSON.
+    """The schema in a JSON text.
 
-    Raises: InvalidParameter for one that is malformed or too large, UnsupportedParameter for a keyword
-    we cannot honour; both name the keyword and its path.
+    Raises: InvalidParameter for a malformed or too large schema, UnsupportedParameter for a keyword that
+    cannot be enforced; both name the keyword and its path.
     """
     schema = parsed(text)
     for node, path in _subschemas(schema, "#"):
@@ -77,7 +77,7 @@ def checked(text: str) -> BoundedSchema:
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """A schema from its JSON. Raises: InvalidParameter for one that is too long or too deep."""
+    """The schema in a JSON text. Raises: InvalidParameter if it is too long or nested too deeply."""
     if len(text) > MAX_BYTES:
         raise InvalidParameter(
             f"The schema has {len(text)} bytes, the bound is {MAX_BYTES}: send a smaller one.",
@@ -95,7 +95,7 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def within_bounds(schema: dict[str, Any]) -> BoundedSchema:
-    """A valid schema all of whose keywords are known. Raises: InvalidParameter for one that is too large."""
+    """A valid schema that has only known keywords. Raises: InvalidParameter if it is too large."""
     nodes = list(_subschemas(schema, "#"))
     _check_sizes(nodes)
     is_plain = not any(_intersects(node) for node, _ in nodes)
@@ -104,7 +104,7 @@ def within_bounds(schema: dict[str, Any]) -> BoundedSchema:
 
 
 def _json_depth(text: str) -> int:
-    """How deep brackets nest outside strings, without recursion."""
+    """The nesting depth of brackets outside strings, computed without recursion."""
     depth = deepest = 0
     for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text):
         if found.group() in "[{":
@@ -116,7 +116,7 @@ def _json_depth(text: str) -> int:
 
 
 def _subschemas(root: Any, path: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """Every schema object within one, with its path; what is malformed is left to the meta-schema."""
+    """Every subschema with its path. Malformed parts are skipped; the meta-schema reports them."""
     stack = [(root, path)]
     while stack:
         node, path = stack.pop()
@@ -225,9 +225,9 @@ _PATTERN_PART = re.compile(
 
 
 def repeats(pattern: str) -> int:
-    """How many copies the counted repetitions of a pattern make of its most repeated part."""
-    inner = [1]  # the most copies within each open group
-    last = deepest = 1  # those of the part just read
+    """The largest number of copies that a pattern's counted repetitions make of one of its parts."""
+    inner = [1]  # the largest number within each open group
+    last = deepest = 1  # the number for the part just read
     for part in _PATTERN_PART.finditer(pattern):
         if part["open"]:
             inner.append(1)
@@ -245,8 +245,7 @@ def repeats(pattern: str) -> int:
 
 
 def _intersects(node: dict[str, Any]) -> bool:
-    """Whether several schemas bind one value: what `allOf` says, or what stands beside a reference or
-    a choice."""
+    """Whether several schemas apply to one value: by `allOf`, or beside a reference or a choice."""
     choices = [key for key in ("$ref", "anyOf", "oneOf", "allOf") if key in node]
     if not choices:
         return len(_names(node.get("patternProperties"))) > 1
@@ -256,11 +255,11 @@ def _intersects(node: dict[str, Any]) -> bool:
 
 
 def first_path(checked: BoundedSchema, keyword: str) -> str:
-    """Where a keyword stands first."""
+    """The path of the first occurrence of a keyword."""
     return next((path for node, path in _subschemas(checked.schema, "#") if keyword in node), "#")
 
 
-# By what llguidance calls them, the more telling first.
+# By the words in llguidance's messages, the most specific first.
 _NAMED = {
     "patternProperty": "patternProperties", "maxProperties": "maxProperties",
     "minProperties": "minProperties", "min/maxProperties": "minProperties",
@@ -271,5 +270,5 @@ _NAMED = {
 
 
 def guilty_keyword(complaint: str) -> str | None:
-    """The keyword that a complaint of llguidance is about, as far as it says."""
+    """The keyword that an error message of llguidance is about, if it can be told."""
     return next((keyword for name, keyword in _NAMED.items() if name in complaint), None)

@@ -1,6 +1,7 @@
-"""Short examples of what a schema allows: how long its values are at least, and texts that patterns match.
+"""Short examples of values that a schema allows: the least length of its values, and texts that match its
+patterns.
 
-Hints for closing an answer, no more: what is made of them is tried on the grammar itself.
+They are only hints for completing an answer: the result is tried on the grammar itself.
 Pure functions over plain values.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 from edgeagent.engine.structured.schema_repair import resolved
 from edgeagent.engine.structured.schema_rewrite import LISTS, MAPS, SINGLES
 
-# Longer ones are no help: they would have to fit into what is left of an answer.
+# Longer ones are useless: they have to fit into the rest of an answer.
 MAX_EXAMPLE = 400
 MAX_EXAMPLES = 64
 _CATEGORIES = {
@@ -28,7 +29,7 @@ _ALPHABET = "a0 -A_.:/" + "".join(map(chr, range(33, 127)))
 
 
 def examples(schema: dict[str, Any]) -> list[str]:
-    """A short text for each pattern of a schema, as far as it can be read."""
+    """A short matching text for each pattern of a schema that can be parsed."""
     found: dict[str, None] = {}
     for pattern in _patterns(schema):
         if len(found) < MAX_EXAMPLES and (text := example(pattern)):
@@ -37,7 +38,7 @@ def examples(schema: dict[str, Any]) -> list[str]:
 
 
 def example(pattern: str) -> str | None:
-    """A short text that a pattern matches, most often the shortest; None where it cannot be read."""
+    """A short text that a pattern matches, usually the shortest; None if the pattern cannot be parsed."""
     try:
         text = _shortest(parser.parse(pattern.replace(r"\z", r"\Z")))
     except (re.error, RecursionError, OverflowError, ValueError):
@@ -64,7 +65,7 @@ def _children(node: dict[str, Any]) -> Iterator[Any]:
 
 
 def _shortest(tree: Any) -> str | None:
-    """None where something of it has no meaning here."""
+    """None if a part of the pattern is not supported."""
     parts = [_part(code, value) for code, value in tree]
     text = ""
     for part in parts:
@@ -100,7 +101,7 @@ def _part(code: Any, value: Any) -> str | None:
 
 
 def _member(items: list[Any]) -> str | None:
-    """A character of a class."""
+    """A character that belongs to a class."""
     if items[0][0] is codes.NEGATE:
         return next((c for c in _ALPHABET if not _has(items[1:], c)), None)
     code, value = items[0]
@@ -133,12 +134,12 @@ _CLASSES = {
 
 MAX_ROUNDS = 64
 UNKNOWN = 16.0
-TEXT_WITH_A_FORM = 24  # a date with a time, a UUID, what a pattern asks for
+TEXT_WITH_A_FORM = 24  # a date with a time, a UUID, a pattern
 
 
 def most_to_close(schema: dict[str, Any]) -> int:
-    """How many bytes one value may add to what must yet be written: the most that any part of a schema
-    takes at least, with its name."""
+    """The number of bytes that one more value may require: the largest minimum length of any part of a
+    schema, including its name."""
     lengths = _Lengths(schema)
     found = [lengths.of(node) for node in _nodes(schema)]
     return int(max([n for n in found if n < math.inf], default=0)) + 8
@@ -152,12 +153,12 @@ def _nodes(node: Any) -> Iterator[Any]:
 
 
 def without_endless(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema without the properties and choices that no value can satisfy, most often since they hold
-    themselves: a grammar would let an answer begin one, and never end it."""
+    """A schema without the properties and choices that no value can satisfy, usually because they contain
+    themselves. A grammar would let an answer begin such a value, which could never end."""
     try:
         lengths = _Lengths(schema)
     except (TypeError, AttributeError, ValueError):
-        return schema  # malformed: the meta-schema says where
+        return schema  # malformed; the meta-schema reports where
     if all(lengths.of(node) < math.inf for node in _nodes(schema)):
         return schema
     found: dict[str, Any] = _pruned(schema, lengths)
@@ -190,7 +191,7 @@ def _pruned(node: Any, lengths: _Lengths) -> Any:
 
 
 class _Lengths:
-    """The least bytes of the values of all parts of a schema; infinite where there is none."""
+    """The minimum length in bytes of the values of each part of a schema; infinite if there is no value."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self._root = root
@@ -199,11 +200,11 @@ class _Lengths:
         has_changed, n_rounds = True, 0
         while has_changed and n_rounds < MAX_ROUNDS:
             has_changed, n_rounds = False, n_rounds + 1
-            for node in reversed(nodes):  # what is within comes first
+            for node in reversed(nodes):  # the parts come first
                 length = self._worked_out(node)
                 has_changed |= length < self._known[id(node)]
                 self._known[id(node)] = length
-        if has_changed:  # too deep to tell
+        if has_changed:  # too deep to be determined
             self._known = {key: min(n, UNKNOWN) for key, n in self._known.items()}
 
     def of(self, node: Any) -> float:
@@ -251,7 +252,7 @@ class _Lengths:
 
 
 def _is_crossed(node: dict[str, Any]) -> bool:
-    """Whether no number is within the bounds."""
+    """Whether the bounds exclude every number."""
     lows = (node.get("minimum", -math.inf), node.get("exclusiveMinimum", -math.inf))
     highs = (node.get("maximum", math.inf), node.get("exclusiveMaximum", math.inf))
     if any(isinstance(n, bool) for n in (*lows, *highs)):

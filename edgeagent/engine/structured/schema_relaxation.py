@@ -1,9 +1,9 @@
-"""What of a schema an answer can be held to, where the client did not ask for all of it (`strict`).
+"""Finds the part of a schema that can be enforced, when the client did not ask for `strict`.
 
-    sent -> repaired (valid; what is checked afterwards) -> loosened (what masks are made of)
+    sent -> repaired (valid; answers are checked against it) -> loosened (token masks are made of it)
 
-What cannot be enforced is left out and noted. Where llguidance still refuses the rest, `weakened` leaves out
-more until it accepts. Pure functions over plain values; `attempt` is the only way to the library.
+What cannot be enforced is left out and noted. If llguidance still refuses the rest, `weakened` leaves out
+more until it accepts. Pure functions over plain values; only `attempt` calls the library.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from edgeagent.engine.structured.schema_rewrite import (
 )
 
 MAX_NOTES = 64
-# Keywords left out one after the other before all but the structure is.
+# Keywords to leave out one after the other, before everything but the structure is.
 MAX_ROUNDS = 6
-# What is left when the rest cannot be had: the structure.
+# The structure, which stays when everything else has to go.
 CORE = frozenset({
     "type", "enum", "const", "properties", "required", "items", "prefixItems", "anyOf", "$ref", "$defs",
     "definitions", "additionalProperties",
 })  # fmt: skip
 
-# A time of day as RFC 3339 has it, or without the offset: Home Assistant reads no other.
+# A time of day as in RFC 3339, or without the offset, which Home Assistant requires.
 TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])?$"
 
-# A complaint about a schema's masks; empty for one that can be enforced.
+# Compiles a schema: returns the error message, empty for a schema that can be enforced.
 Attempt = Callable[[schemas.BoundedSchema], str]
 
 
 class Relaxation(NamedTuple):
-    """`enforced` is what an answer is held to, `whole` what it is checked against afterwards."""
+    """Answers are constrained by `enforced`, and validated against `whole` afterwards."""
 
     enforced: dict[str, Any]
     whole: dict[str, Any]
@@ -47,21 +47,21 @@ class Relaxation(NamedTuple):
 
 
 def checked_loosely(schema: dict[str, Any]) -> schemas.BoundedSchema:
-    """A schema within bounds, of which what cannot be enforced is left out and noted.
+    """A schema within the limits; what cannot be enforced is left out and noted.
 
-    Raises: InvalidParameter for one that is too large.
+    Raises: InvalidParameter if it is too large.
     """
     return made(loosened(schema))
 
 
 def made(found: Relaxation) -> schemas.BoundedSchema:
-    """What masks are made of. Raises: InvalidParameter."""
+    """The schema that token masks are made of. Raises: InvalidParameter."""
     bound = schemas.within_bounds(found.enforced)
     return dataclasses.replace(bound, whole=found.whole, notes=tuple(found.notes[:MAX_NOTES]))
 
 
 def weaker(found: schemas.BoundedSchema, attempt: Attempt) -> schemas.BoundedSchema:
-    """The same, if need be without what `attempt` refuses. One that must hold wholly is left alone."""
+    """The same schema without what `attempt` refuses. A strict one is returned unchanged."""
     if found.whole is None or not attempt(found):
         return found
     schema, notes = weakened(found.schema, attempt)
@@ -69,7 +69,7 @@ def weaker(found: schemas.BoundedSchema, attempt: Attempt) -> schemas.BoundedSch
 
 
 def loosened(schema: dict[str, Any]) -> Relaxation:
-    """A schema that can be enforced, and notes of what cannot."""
+    """A schema that can be enforced, and notes of what was left out."""
     whole, notes = repaired(schema)
     loosen = _Relaxer(whole)
     enforced = loosen.node(whole, "#")
@@ -78,7 +78,7 @@ def loosened(schema: dict[str, Any]) -> Relaxation:
 
 
 class _Relaxer:
-    """One schema's, with counts of what is bounded in all of it."""
+    """The relaxation of one schema; counts what is limited over the whole schema."""
 
     def __init__(self, root: dict[str, Any]) -> None:
         self.notes: list[RepairNote] = []
@@ -88,7 +88,7 @@ class _Relaxer:
         self._unreadable: set[str] = set()
 
     def checkable(self) -> dict[str, Any]:
-        """The whole schema, without the patterns that are too large to be read by anything."""
+        """The whole schema, without patterns that are too large for any library."""
         return without_patterns(self._root, self._unreadable) if self._unreadable else self._root
 
     def _note(self, path: str, keyword: str, note: str) -> None:
@@ -146,14 +146,14 @@ class _Relaxer:
     def _is_unknown_format(self, node: dict[str, Any], kind: str, path: str) -> bool:
         types = node.get("type", "string")
         if "string" not in (types if isinstance(types, list) else [types]):
-            return True  # `int32` and the like say nothing of a text
+            return True  # `int32` and the like do not apply to a string
         if kind in schemas.FORMATS:
             return False
         self._note(path, "format", f"{kind[:40]!r} is not known: any text passes")
         return True
 
     def _may_hold(self, pattern: str, path: str, key: str) -> bool:
-        """Whether a pattern is within the bounds on patterns."""
+        """Whether a pattern is within the limits for patterns."""
         self._n_patterns += 1
         is_large = len(pattern) > schemas.MAX_PATTERN_CHARS
         if is_large or schemas.repeats(pattern) > schemas.MAX_REPEATS:
@@ -170,12 +170,12 @@ class _Relaxer:
         if set(named) <= set(node.get("required", [])) and "patternProperties" not in node:
             return False
         if key == "minProperties" and node[key] <= len(node.get("required", [])):
-            return True  # as many are required
+            return True  # that many are required
         self._note(path, key, "is checked afterwards, not enforced")
         return True
 
     def _choose(self, out: dict[str, Any], path: str) -> None:
-        """`oneOf` as `anyOf`, where more than one choice may fit a value."""
+        """Rewrite `oneOf` as `anyOf` if several choices may fit one value."""
         if "oneOf" not in out or is_exclusive(out["oneOf"], self._root):
             return
         choices = out.pop("oneOf")
@@ -184,14 +184,14 @@ class _Relaxer:
             out["anyOf"] = choices
 
 
-# --- what llguidance refuses all the same
+# --- schemas that llguidance still refuses
 
 
 def weakened(schema: dict[str, Any], attempt: Attempt) -> tuple[dict[str, Any], list[RepairNote]]:
     """A schema that can be enforced, made from one that `attempt` refused.
 
-    First the patterns that are refused by themselves are left out, then what the complaints name, then
-    all but the structure; in the end only the type is left.
+    Leaves out first the patterns that are refused on their own, then the keywords that the messages name,
+    then everything but the structure, and finally everything but the type.
     """
     notes: list[RepairNote] = []
     schema = _filtered(schema, "#", notes, _pattern_fault(attempt))
@@ -213,7 +213,7 @@ def weakened(schema: dict[str, Any], attempt: Attempt) -> tuple[dict[str, Any], 
     return schema, notes
 
 
-# Why a keyword is left out; None: it stays.
+# The reason for leaving a keyword out; None if it stays.
 Fault = Callable[[dict[str, Any], str], str | None]
 
 
@@ -243,7 +243,7 @@ def _fault_of(keyword: str) -> Fault:
 
 
 def _beyond_core(node: dict[str, Any], key: str) -> str | None:
-    # Nothing may stand beside a reference or a choice, so that no schemas intersect.
+    # A reference or a choice must stand alone, so that no schemas intersect.
     alone = next((name for name in ("$ref", "anyOf") if name in node), None)
     if "properties" in node:
         is_beside = key in ("$ref", "anyOf")

@@ -1,9 +1,9 @@
-"""Makes a valid JSON schema of one that clients send although it is none.
+"""Turns the invalid JSON schemas that some clients send into valid ones.
 
-MCP servers, Home Assistant, Gemini's and OpenAPI's dialects and old drafts write types in upper case, null
-where nothing is meant, `nullable`, lists of `items`, bounds as text. `repaired` says the same in draft
-2020-12 and leaves out what says nothing or cannot be understood; the latter it notes. Annotations are left
-out. Pure functions over plain values.
+MCP servers, Home Assistant, the dialects of Gemini and OpenAPI, and old drafts write types in upper case,
+null for a missing value, `nullable`, lists of `items`, numbers as strings. `repaired` expresses the same in
+draft 2020-12. It leaves out annotations, and whatever it cannot interpret, which it notes.
+Pure functions over plain values.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 TYPES = frozenset({"string", "number", "integer", "boolean", "null", "object", "array"})
-# As Gemini, BFCL, Python and TypeScript call them.
+# Names of types in Gemini, BFCL, Python and TypeScript.
 SYNONYMS = {
     "str": "string", "text": "string", "int": "integer", "int32": "integer", "int64": "integer",
     "long": "integer", "float": "number", "double": "number", "decimal": "number", "bool": "boolean",
@@ -41,7 +41,7 @@ MAX_HOPS = 32
 
 
 class RepairNote(NamedTuple):
-    """What of a schema an answer is not held to: the keyword, where it stands, and why."""
+    """A part of a schema that is not enforced: the keyword, its path, and the reason."""
 
     path: str
     keyword: str
@@ -49,8 +49,8 @@ class RepairNote(NamedTuple):
 
 
 def repaired(schema: Any) -> tuple[dict[str, Any], list[RepairNote]]:
-    """A valid schema that asks for what this one does, as far as that can be told. A schema of depth
-    `engine.schema.MAX_DEPTH` at most."""
+    """A valid schema with the same meaning, as far as that can be determined. `schema` may be nested up to
+    `MAX_DEPTH` (schema_bounds.py)."""
     repair = _Repair()
     found = repair.node(schema, "#")
     root = found if isinstance(found, dict) else ({} if found else {"not": {}})
@@ -59,12 +59,12 @@ def repaired(schema: Any) -> tuple[dict[str, Any], list[RepairNote]]:
 
 
 def escaped(name: str) -> str:
-    """A name as a part of a JSON pointer, cut to a bearable length."""
+    """A name as a part of a JSON pointer, shortened if it is long."""
     return name.replace("~", "~0").replace("/", "~1")[:80]
 
 
 class _Repair:
-    """One schema's."""
+    """The repair of one schema."""
 
     def __init__(self) -> None:
         self.notes: list[RepairNote] = []
@@ -82,10 +82,10 @@ class _Repair:
             return {}
         out: dict[str, Any] = {}
         for key, value in node.items():
-            # A null stands where a client leaves something out; only `const` may mean it.
+            # Clients send null for a missing value; only in `const` does it mean null.
             if value is None and key != "const":
                 continue
-            # Flags of drafts 3 and 4, which are read together with what they belong to.
+            # Flags of drafts 3 and 4, which are handled together with the keyword that they modify.
             if isinstance(value, bool) and key in ("required", *_EXCLUSIVE):
                 continue
             self._keyword(out, key, value, path)
@@ -152,7 +152,7 @@ class _Repair:
             out["type"] = known[0] if len(known) == 1 else known
 
     def _dependencies(self, out: dict[str, Any], value: Any, path: str) -> None:
-        """Those of drafts 4 to 7: names or a schema."""
+        """`dependencies` of drafts 4 to 7: names or a schema."""
         if not isinstance(value, dict):
             self._misfit(path, "dependencies", value)
             return
@@ -164,7 +164,7 @@ class _Repair:
                 where = f"{path}/dependencies/{escaped(name)}"
                 out.setdefault("dependentSchemas", {})[name] = self.node(wanted, where)
 
-    # --- what several keywords say together
+    # --- keywords that depend on each other
 
     def _together(self, out: dict[str, Any], node: dict[str, Any], path: str) -> None:
         if isinstance(node.get("items"), list) and "additionalItems" in out:
@@ -179,7 +179,7 @@ class _Repair:
             self._references.append((inner, path))
 
     def _values(self, out: dict[str, Any], path: str) -> None:
-        """Values that a type forbids: which of both is meant cannot be known, the values say more."""
+        """Remove a type that contradicts the listed values: the values are more specific."""
         if "type" not in out or not ("enum" in out or "const" in out):
             return
         values = [out["const"]] if "const" in out else out["enum"]
@@ -191,7 +191,7 @@ class _Repair:
     # --- references
 
     def references(self, root: dict[str, Any]) -> None:
-        """Leave out the references that lead nowhere, or round in a circle."""
+        """Leave out references without a target, and cyclic chains of references."""
         for node, path in self._references:
             target = node["$ref"]
             moved = re.sub(r"/items/(\d+)", r"/prefixItems/\1", target)
@@ -208,7 +208,7 @@ class _Repair:
 
 
 def resolved(root: Any, pointer: str) -> Any:
-    """What a reference within a schema points to; None where there is nothing."""
+    """The target of a reference within a schema; None if there is none."""
     if pointer == "#":
         return root
     if not pointer.startswith("#/"):
@@ -241,7 +241,7 @@ def _is_circle(root: dict[str, Any], node: dict[str, Any]) -> bool:
 
 
 def _or_null(out: dict[str, Any]) -> dict[str, Any]:
-    """Let a value be null as well. Returns the schema of the value that is not."""
+    """Allow null as well. Returns the schema of the value that is not null."""
     rest = {key: value for key, value in out.items() if key not in ("$defs", "definitions")}
     if "const" in out or any(key in out for key in ("$ref", "anyOf", "oneOf", "allOf", "not")):
         for key in rest:
@@ -281,7 +281,7 @@ def _shown(value: Any) -> str:
         return type(value).__name__
 
 
-# --- the values of single keywords; None where one is not valid
+# --- the values of single keywords; None for an invalid one
 
 
 def _number(value: Any) -> int | float | None:
@@ -292,7 +292,7 @@ def _number(value: Any) -> int | float | None:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    # More than a float can hold says nothing of a number that clients can read.
+    # A bound beyond the range of a float does not restrict a number that clients can parse.
     return value if -sys.float_info.max <= value <= sys.float_info.max else None
 
 
@@ -323,7 +323,7 @@ def _choices(value: Any) -> list[Any] | None:
 
 
 def _plain(value: Any) -> Any:
-    """1.0 and 1 are one value."""
+    """The integer if a number is whole: 1.0 and 1 are the same value."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -358,6 +358,6 @@ _SAME = {r"\Z": r"\z", r"\A": "^", "(?>": "(?:", "?+": "?"}
 
 
 def translated(pattern: str) -> str:
-    """A pattern without what other dialects of regular expressions have their own words for: the end
-    and the beginning of a text, and repetitions that do not go back."""
+    """A pattern in which the syntax of other dialects is replaced: anchors of a text, and possessive
+    repetitions."""
     return "".join(_SAME.get(part, part) for part in _PART.findall(pattern))

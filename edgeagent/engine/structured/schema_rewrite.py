@@ -1,7 +1,7 @@
-"""The schema that masks are made of: as strict as the one that was sent, or stricter.
+"""Rewrites a schema into the one that token masks are made of, which is equally strict or stricter.
 
-It says nothing that asks for nothing, its choices are told apart where they can be, and its objects
-are closed. Pure functions over plain values.
+Keywords without an effect are removed, `oneOf` becomes `anyOf` where its choices exclude each other, and
+objects are closed. Pure functions over plain values.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Any, TypeGuard
 MAPS = ("properties", "patternProperties", "$defs", "definitions")
 LISTS = ("prefixItems", "anyOf", "oneOf", "allOf")
 SINGLES = ("items", "additionalProperties", "additionalItems")
-# Schemas that masks cannot be made of.
+# Keywords that no mask can be made of.
 CONDITIONS = ("not", "if", "then", "else", "contains", "propertyNames")
-# Asking for nothing, these are no more than an annotation; llguidance would refuse them all the same.
+# With these values the keywords have no effect, but llguidance would refuse them.
 HARMLESS: dict[str, object] = {"uniqueItems": False, "nullable": False}
 LARGEST_BELOW_ZERO = -1e-6
-MAX_HOPS = 16  # from reference to reference
+MAX_HOPS = 16  # references in a chain
 
 
 def narrowed(schema: dict[str, Any], *, is_closed: bool) -> dict[str, Any]:
-    """The schema for masks.
+    """The schema for token masks.
 
-    Where `is_closed`, an object that names its properties and does not say whether there may be others
-    gets none: valid all the same, and a small model that may invent keys does not stop inventing.
-    Where schemas intersect, closing one would forbid what another asks for.
+    With `is_closed`, an object that lists its properties without `additionalProperties` allows no others: the
+    answer stays valid, and a small model does not go on inventing keys. Schemas that intersect are not
+    closed, because closing one would forbid what another requires.
     """
     found: dict[str, Any] = _narrowed(schema, schema, is_closed)
     return found
@@ -56,7 +56,7 @@ def _narrowed(value: Any, root: Any, is_closed: bool) -> Any:
 
 
 def _keep_below_zero(node: dict[str, Any]) -> None:
-    """llguidance takes -0 for less than 0."""
+    """Exclude -0, which llguidance treats as less than 0."""
     bound = node.get("exclusiveMaximum")
     is_flag = bound is True and _is_zero(node.get("maximum"))  # draft 4
     if not is_flag and not _is_zero(bound):
@@ -64,7 +64,7 @@ def _keep_below_zero(node: dict[str, Any]) -> None:
     lows = [node.get("minimum"), node.get("exclusiveMinimum")]
     low = max((n for n in lows if _is_number(n)), default=-1)
     if low >= 0:
-        return  # there is no such number
+        return  # no number satisfies this
     is_whole = node.get("type") == "integer"
     most = -1 if is_whole else max(LARGEST_BELOW_ZERO, low / 2)
     highest = node.get("maximum")
@@ -87,13 +87,13 @@ def _may_close(node: dict[str, Any]) -> bool:
         isinstance(named, dict)
         and bool(named)
         and not node.keys() & {"additionalProperties", "patternProperties", "minProperties"}
-        and _is_names(required)  # what is malformed is left to the meta-schema
+        and _is_names(required)  # malformed; the meta-schema reports it
         and named.keys() >= set(required)
     )
 
 
 def without_patterns(node: Any, patterns: Collection[str] | None = None) -> Any:
-    """A schema without some patterns, or any."""
+    """A schema without the given patterns, or without any pattern."""
     if isinstance(node, list):
         return [without_patterns(item, patterns) for item in node]
     if not isinstance(node, dict):
@@ -116,8 +116,8 @@ def without_patterns(node: Any, patterns: Collection[str] | None = None) -> Any:
 
 
 def is_exclusive(choices: Any, root: Any) -> bool:
-    """Whether no value fits two of the choices, so that `oneOf` means `anyOf`: by their types, or by
-    the constants that a property has in each."""
+    """Whether no value fits two of the choices, so that `oneOf` equals `anyOf`: judged by their types, or by
+    the constants of a property in each choice."""
     if not isinstance(choices, list):
         return False
     nodes = [_resolved(choice, root) for choice in choices]
@@ -156,7 +156,7 @@ def _resolved(node: Any, root: Any) -> Any:
 def _types(node: dict[str, Any]) -> set[str]:
     kind = node.get("type")
     names = {kind} if isinstance(kind, str) else set(kind or ()) if _is_names(kind) else set()
-    # Every integer is a number.
+    # An integer is also a number.
     return names | {"integer"} if "number" in names else names
 
 
@@ -170,7 +170,7 @@ def _required(node: dict[str, Any]) -> list[str]:
 
 
 def _values(node: dict[str, Any], name: str, root: Any) -> set[str] | None:
-    """The values that a property may have, as JSON; None where there is no end of them."""
+    """The values that a property may have, as JSON; None if their number is not limited."""
     properties = node.get("properties")
     child = _resolved(properties.get(name), root) if isinstance(properties, dict) else None
     if not isinstance(child, dict):
@@ -178,5 +178,5 @@ def _values(node: dict[str, Any], name: str, root: Any) -> set[str] | None:
     values = [child["const"]] if "const" in child else child.get("enum")
     if not isinstance(values, list):
         return None
-    # 1 and 1.0 are one value; what is no text is left to llguidance.
+    # 1 and 1.0 are the same value; llguidance handles what is not a string.
     return {json.dumps(v) for v in values} if all(isinstance(v, str) for v in values) else None

@@ -1,9 +1,9 @@
-"""Calls as FunctionGemma and Gemma 4 write them, with a notation of their own for arguments.
+"""The syntax of tool calls of FunctionGemma and Gemma 4, which have their own notation for arguments.
 
     <start_function_call>call:lamp{on:true,room:<escape>hall<escape>}<end_function_call>
 
-Keys are bare and sorted, texts stand between two markers. Where a schema says more of a value than this
-notation can be held to (a pattern, a reference), that value is JSON within it.
+Keys are unquoted and sorted; strings are enclosed in two markers. A value whose schema this notation cannot
+enforce (a pattern, a reference) is written as JSON.
 Source: ai.google.dev/gemma/docs/functiongemma/formatting-and-best-practices.
 """
 
@@ -87,7 +87,7 @@ class Gemma4(Gemma):
 
 
 class _Rules:
-    """Lark rules for values by their schemas."""
+    """Makes the Lark rules for values from their schemas."""
 
     def __init__(self, quote: str, style: Any) -> None:
         self.lines: list[str] = []
@@ -95,7 +95,7 @@ class _Rules:
         self._style = style
 
     def value(self, schema: Any, root: dict[str, Any]) -> str:
-        """The name of a rule for what a schema allows."""
+        """The name of the rule for the values that a schema allows."""
         return self._rule(self._body(schema, root))
 
     def _rule(self, body: str) -> str:
@@ -114,7 +114,7 @@ class _Rules:
         return json_rule(definitions | node, self._style)
 
     def _native(self, schema: dict[str, Any], root: dict[str, Any]) -> str | None:
-        """In the notation; None where it cannot say what the schema asks for."""
+        """The rule in Gemma's notation; None if it cannot enforce the schema."""
         said = schema.keys() - _SAYS_NOTHING
         if "const" in schema or "enum" in schema:
             return self._choice(schema, said)
@@ -155,7 +155,7 @@ class _Rules:
     def _list(self, schema: dict[str, Any], root: dict[str, Any]) -> str | None:
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         if most is not None and most < least:
-            return None  # llguidance says what is wrong with it
+            return None  # llguidance reports the error
         item = self.value(schema.get("items", {}), root)
         if most == 0:
             return quoted("[]")
@@ -187,7 +187,7 @@ _DEFINITIONS = ("$defs", "definitions", "$schema", "$id")
 
 
 def _concerns(key: str) -> bool:
-    """Whether a keyword says something of a number, a boolean or null."""
+    """Whether a keyword applies to a number, a boolean or null."""
     return key in (
         "type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Calls between `<tool_call>` and `</tool_call>`, as Hermes and Qwen write them."""
+"""The syntax of tool calls of Hermes and Qwen: JSON between `<tool_call>` and `</tool_call>`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Hermes(Family):
     markers = (OPEN, CLOSE)
 
     def writes(self, sample: str) -> bool:
-        # Qwen3-Coder and GLM have the markers too, and something else between them.
+        # Qwen3-Coder and GLM use the same markers around another syntax.
         others = ("<function=", "<arg_key>")
         return OPEN in sample and not any(other in sample for other in others)
 

@@ -1,5 +1,5 @@
-"""A call as Llama 3 writes it: `{"name": "lamp", "parameters": {"on": true}}`, one to an answer, at
-times behind `<|python_tag|>`."""
+"""The syntax of tool calls of Llama 3: `{"name": "lamp", "parameters": {"on": true}}`, one per answer,
+sometimes after `<|python_tag|>`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _HEAD = re.compile(
 class Llama3(Family):
     name = "llama3"
     markers = (TAG,)
-    max_calls = 1  # its template refuses a history with more
+    max_calls = 1  # its template refuses a history with several calls
 
     def writes(self, sample: str) -> bool:
         return "<|start_header_id|>" in sample and '"parameters"' in sample
 
     def find(self, text: str, names: Collection[str], *, is_first: bool) -> CallOpening | None:
-        # The tag announces a call and is no part of it.
+        # The tag announces a call and does not belong to it.
         tag = find_marker(text, TAG, head="")
         found = find_object(text, names, is_first=is_first, key=self.style.key)
         places = [place for place in (tag, found) if place is not None]

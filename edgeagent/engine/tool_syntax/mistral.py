@@ -1,4 +1,5 @@
-"""Calls behind `[TOOL_CALLS]`: a JSON list of them, or with later models name and arguments by themselves.
+"""The syntax of Mistral's tool calls: a JSON list after `[TOOL_CALLS]`; newer models write the name and the
+arguments separately.
 
 [TOOL_CALLS] [{"name": "lamp", "arguments": {"on": true}}]
 [TOOL_CALLS]lamp[ARGS]{"on": true}

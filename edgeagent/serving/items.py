@@ -46,32 +46,25 @@ def shown_message(role: str, content: list[Body], status: str = "completed") -> 
     }
 
 
+# What the input of a call is named in an item of its type.
+_INPUTS = {"function_call": "arguments", "custom_tool_call": "input"}
+
+
 def shown_call(
+    kind: str,
     call_id: str,
     name: str,
-    arguments: str,
+    value: str,
     status: str = "completed",
     namespace: str | None = None,
 ) -> Body:
+    """A call with its JSON arguments, or with the text that a custom tool takes."""
     return {
-        "id": new_id(ITEM_PREFIXES["function_call"]),
-        "type": "function_call",
+        "id": new_id(ITEM_PREFIXES[kind]),
+        "type": kind,
         "call_id": call_id,
         "name": name,
-        "arguments": arguments,
-        "status": status,
-    } | ({"namespace": namespace} if namespace else {})
-
-
-def shown_custom_call(
-    call_id: str, name: str, text: str, status: str = "completed", namespace: str | None = None
-) -> Body:
-    return {
-        "id": new_id(ITEM_PREFIXES["custom_tool_call"]),
-        "type": "custom_tool_call",
-        "call_id": call_id,
-        "name": name,
-        "input": text,
+        _INPUTS[kind]: value,
         "status": status,
     } | ({"namespace": namespace} if namespace else {})
 

@@ -22,7 +22,6 @@ from edgeagent.serving.items import (
     Body,
     output_text,
     shown_call,
-    shown_custom_call,
     shown_message,
     shown_reasoning,
 )
@@ -186,8 +185,8 @@ class ResponseBuilder:
         namespace, own_name = self._offer.place(name)
         is_custom = name in self._offer.customs
         self._input = CustomInput() if is_custom else None
-        shown = shown_custom_call if is_custom else shown_call
-        return shown(new_id("call"), own_name, "", "in_progress", namespace)
+        kind = "custom_tool_call" if is_custom else "function_call"
+        return shown_call(kind, new_id("call"), own_name, "", "in_progress", namespace)
 
     def _call_delta(self, piece: str) -> list[ResponseEvent]:
         if not piece:

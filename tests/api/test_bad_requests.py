@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -64,6 +65,19 @@ def test_a_method_that_the_path_lacks_is_a_405(client):
         client.get("/completions", cast_to=object)
     assert caught.value.status_code == 405
     assert caught.value.code == "method_not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [("/v1/models", "GET, HEAD, OPTIONS"), ("/v1/completions", "OPTIONS, POST")],
+)
+def test_a_path_says_by_which_methods_it_is_answered(
+    tales_daemon: DaemonProcess, path: str, methods: str
+):
+    url = tales_daemon.url + path
+    assert httpx.options(url).headers.get_list("allow") == [methods]
+    assert httpx.delete(url).headers.get_list("allow") == [methods]
+    assert httpx.head(url).status_code == (200 if "HEAD" in methods else 405)
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,6 @@ def edgeagent_process() -> Command:
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
     """The one line of an error that ended a command with status 2."""
     assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("edgeagent: ")
-    return lines[0]
+    line, *more = done.stderr.rstrip().split("\n")
+    assert not more and line.startswith("edgeagent: "), done.stderr
+    return line

@@ -90,7 +90,7 @@ class Authentication:
                     (b"connection", b"close")
                 )  # requests pipelined behind it are not answered
             if status_of(error) == 405:
-                extra.append((b"allow", ", ".join(sorted(self._allowed(http["path"]))).encode()))
+                extra.append(self._allow(http["path"]))
             await _refuse(error, extra, http, send)
             return
         try:
@@ -116,9 +116,12 @@ class Authentication:
         finally:
             admission.release()
 
-    def _allowed(self, path: str) -> set[str]:
-        methods = self._paths.methods(path)
-        return {*methods, "HEAD"} if "GET" in methods else {*methods}
+    def _allow(self, path: str) -> tuple[bytes, bytes]:
+        """The header with the methods of a path. Litestar's own leaves out HEAD."""
+        methods = {*self._paths.methods(path)}
+        if "GET" in methods:
+            methods.add("HEAD")
+        return b"allow", ", ".join(sorted(methods)).encode()
 
     async def _with_body(
         self, scope: HTTPScope, caller: Caller, admission: Admission, receive: Receive, send: Send
@@ -133,9 +136,12 @@ class Authentication:
         except EdgeAgentError as exc:
             await _refuse(exc, admission.headers(), scope, send)
             return
+        extra = admission.headers()
+        if scope["method"] == "OPTIONS":
+            extra = [*extra, self._allow(scope["path"])]
         try:
             context.caller, context.admission, context.body = caller, admission, body
-            await self._app(scope, body.receive(receive), _with_headers(send, admission.headers()))
+            await self._app(scope, body.receive(receive), _with_headers(send, extra))
         finally:
             body.close()
 
@@ -218,7 +224,11 @@ def _with_headers(send: Send, extra: list[tuple[bytes, bytes]]) -> Send:
 
     async def sender(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", []), *extra]
+            own = {name for name, _ in extra}
+            others = [
+                header for header in message.get("headers", []) if header[0].lower() not in own
+            ]
+            message["headers"] = [*others, *extra]
         await send(message)
 
     return sender

@@ -50,11 +50,16 @@ def row_progress() -> Iterator[Callable[[str, int, int | None], None]]:
     """A bar for each stage: `tell(stage, n_more, total)`; `total` is None while it is not known."""
     columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn())
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
 
-        def tell(stage: str, n_more: int, total: int | None = None) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], advance=n_more)
+    def tell(stage: str, n_more: int, total: int | None = None) -> None:
+        if stage not in tasks:
+            bar.start()
+            tasks[stage] = bar.add_task(stage, total=total)
+        bar.update(tasks[stage], advance=n_more)
 
+    try:
         yield tell
+    finally:
+        if tasks:  # a bar without a stage would leave an empty line
+            bar.stop()

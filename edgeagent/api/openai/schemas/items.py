@@ -16,7 +16,6 @@ from edgeagent.serving.items import (
     is_object,
     output_text,
     shown_call,
-    shown_custom_call,
     shown_message,
     shown_output,
     shown_reasoning,
@@ -95,7 +94,9 @@ class FunctionCallItem(_Item):
     arguments: Annotated[str, BeforeValidator(_json_object)]
 
     def body(self) -> Body:
-        return shown_call(self.call_id, self.name, self.arguments, namespace=self.namespace)
+        return shown_call(
+            "function_call", self.call_id, self.name, self.arguments, namespace=self.namespace
+        )
 
 
 class FunctionCallOutputItem(_Item):
@@ -119,7 +120,9 @@ class CustomToolCallItem(_Item):
     input: str
 
     def body(self) -> Body:
-        return shown_custom_call(self.call_id, self.name, self.input, namespace=self.namespace)
+        return shown_call(
+            "custom_tool_call", self.call_id, self.name, self.input, namespace=self.namespace
+        )
 
 
 class CustomToolCallOutputItem(_Item):

@@ -76,6 +76,11 @@ hypothesis.settings.register_profile("suite", max_examples=n_examples(100), dead
 hypothesis.settings.load_profile("suite")
 
 
+def pytest_sessionstart() -> None:
+    """Imports and tests that are collected are no garbage: looking for some takes seconds."""
+    gc.disable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if processes.starts_process(item):
@@ -87,6 +92,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Leave what was imported out of later collections: each would walk 700,000 objects for 0.4 s."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 
@@ -288,7 +294,7 @@ class DaemonProcess:
         options: dict[str, Any] = {
             "api_key": "none",
             "max_retries": 0,
-            "timeout": 60,
+            "timeout": 180,
             "_strict_response_validation": True,
         }
         return openai.OpenAI(base_url=f"{self.url}/v1", **(options | kwargs))

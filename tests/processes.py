@@ -37,7 +37,9 @@ def starts_process(item: pytest.Item) -> bool:
     return any(_starts(function) for function in functions if function is not None)
 
 
+@functools.cache
 def _starts(function: Any) -> bool:
+    """Asked once of each: a function has many tests (its parameters), a fixture hundreds."""
     return any(_names_starter(found) for found in _reached(inspect.unwrap(function), set()))
 
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import SMOLLM, TALES_CHAT, DaemonProcess
 
 SENTENCE = "The river was wide and the night was cold. "
 LENGTHS = [1, 30, 3, 60, 9, 2, 15, 5]  # sentences in a prompt
 
 
-def test_eight_clients_at_once_all_get_their_whole_answer(smollm_daemon: DaemonProcess):
+def test_eight_clients_at_once_all_get_their_whole_answer(tales_daemon: DaemonProcess):
     def ask(i: int) -> tuple[int, str, str | None]:
-        with smollm_daemon.client() as client:
+        with tales_daemon.client() as client:
             answer = client.completions.create(
-                model=SMOLLM, prompt=SENTENCE * LENGTHS[i] + f"Number {i}:", max_tokens=10 + 5 * i,
+                model=TALES_CHAT, prompt=SENTENCE * LENGTHS[i] + f"Number {i}:", max_tokens=10 + 5 * i,
                 temperature=0, extra_body={"ignore_eos": True},
             )  # fmt: skip
         return (

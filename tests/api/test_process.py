@@ -11,17 +11,28 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import KEY_FILE, SMOLLM, DaemonProcess, serving, wait_for
+from tests.conftest import KEY_FILE, SMOLLM, TALES_CHAT, DaemonProcess, serving, wait_for
 
 
 @pytest.fixture
-def daemon(smollm_dir: Path, tmp_path: Path) -> Iterator[DaemonProcess]:
-    with serving(smollm_dir, tmp_path / "state") as daemon:
-        with daemon.client() as client:
-            client.chat.completions.create(
-                model=SMOLLM, messages=[{"role": "user", "content": "Hi"}], max_tokens=1
-            )
-        yield daemon
+def daemon(tales_daemon: DaemonProcess) -> DaemonProcess:
+    """A daemon whose worker and helpers are all there."""
+    return chatted_with(tales_daemon)
+
+
+@pytest.fixture
+def mortal(tales_dir: Path, tmp_path: Path) -> Iterator[DaemonProcess]:
+    """The same, to be ended."""
+    with serving(tales_dir, tmp_path / "state") as daemon:
+        yield chatted_with(daemon)
+
+
+def chatted_with(daemon: DaemonProcess) -> DaemonProcess:
+    with daemon.client() as client:
+        client.chat.completions.create(
+            model=TALES_CHAT, messages=[{"role": "user", "content": "Hi"}], max_tokens=1
+        )
+    return daemon
 
 
 def status(pid: int) -> dict[str, str]:
@@ -81,23 +92,23 @@ def sockets_of_clients(daemon: DaemonProcess) -> set[str]:
     return targets
 
 
-def test_a_killed_daemon_leaves_no_process_behind(daemon: DaemonProcess):
-    family = psutil.Process(daemon.pid).children(recursive=True)
+def test_a_killed_daemon_leaves_no_process_behind(mortal: DaemonProcess):
+    family = psutil.Process(mortal.pid).children(recursive=True)
     assert len(family) == 3, "the worker, its fork server, and the template's process"
-    daemon.process.kill()
-    daemon.process.wait(timeout=60)
+    mortal.process.kill()
+    mortal.process.wait(timeout=60)
     assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_daemon_that_is_told_to_stop_ends_its_workers_and_says_nothing_bad(
-    daemon: DaemonProcess, number
+    mortal: DaemonProcess, number
 ):
-    family = psutil.Process(daemon.pid).children(recursive=True)
-    daemon.process.send_signal(number)
-    assert daemon.process.wait(timeout=60) in (0, -number, 128 + number)
+    family = psutil.Process(mortal.pid).children(recursive=True)
+    mortal.process.send_signal(number)
+    assert mortal.process.wait(timeout=60) in (0, -number, 128 + number)
     wait_for(lambda: not any(process.is_running() for process in family))
-    log = daemon.log.read_text()
+    log = mortal.log.read_text()
     assert "Traceback" not in log
     assert "ERROR" not in log
 

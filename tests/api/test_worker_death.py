@@ -76,10 +76,11 @@ def test_a_killed_worker_makes_a_503_of_a_request_that_is_not_streamed(daemon: D
             client.chat.completions.create, model=SMOLLM, messages=ASK, max_tokens=3000,
             extra_body={"ignore_eos": True},
         )  # fmt: skip
-        wait_for(lambda: worker.cpu_times().user > spent + 0.3)
+        # Long enough for the first tokens: a request without any is answered by the next worker.
+        wait_for(lambda: worker.cpu_times().user > spent + 1.0)
         worker.kill()
         with pytest.raises(openai.InternalServerError) as caught:
-            asked.result(timeout=30)
+            asked.result(timeout=60)
     assert caught.value.status_code == 503
     assert caught.value.code == "engine_died"
     assert 1 <= int(caught.value.response.headers["retry-after"]) <= 120
@@ -134,6 +135,19 @@ def test_a_template_process_that_stops_is_replaced_and_the_worker_goes_on(
 def test_a_worker_killed_while_it_loads_costs_the_waiting_request_and_the_next_one_starts_another(
     daemon: DaemonProcess,
 ):
+    # On a busy machine the worker may have answered before it is seen: then once more.
+    loading, code = next(
+        found for found in (killed_while_it_loads(daemon) for _ in range(20)) if found[1]
+    )
+    assert code == "engine_died"
+    assert "the next request loads it again" in httpx.get(f"{daemon.url}/ready").json()["reason"]
+    assert answer(daemon)
+    assert the_worker(daemon).pid != loading.pid
+    assert daemon.process.poll() is None
+
+
+def killed_while_it_loads(daemon: DaemonProcess) -> tuple[psutil.Process, str | None]:
+    """The worker that a request had started, and the code of that request's error if it got one."""
     from concurrent.futures import ThreadPoolExecutor
 
     assert answer(daemon)
@@ -146,13 +160,8 @@ def test_a_worker_killed_while_it_loads_costs_the_waiting_request_and_the_next_o
         wait_for(lambda: bool(daemon.workers()))
         loading = the_worker(daemon)
         loading.kill()
-        with pytest.raises(openai.InternalServerError) as caught:
-            asked.result(timeout=30)
-    assert caught.value.code == "engine_died"
-    assert "the next request loads it again" in httpx.get(f"{daemon.url}/ready").json()["reason"]
-    assert answer(daemon)
-    assert the_worker(daemon).pid != loading.pid
-    assert daemon.process.poll() is None
+        error = asked.exception(timeout=60)
+    return loading, error.code if isinstance(error, openai.APIError) else None
 
 
 def test_a_worker_that_only_dies_is_left_alone_for_a_while(smollm_dir: Path, tmp_path: Path):

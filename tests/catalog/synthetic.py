@@ -7,9 +7,12 @@ so that a large one costs what a large one costs.
 
 from __future__ import annotations
 
+import mmap
+import struct
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -17,11 +20,15 @@ import numpy as np
 # Where the float16 scales of a block lie, in float16 steps from its beginning. Random bytes there
 # would be infinities.
 _SCALES = {"Q4_0": (0,), "Q4_1": (0, 1), "Q8_0": (0,), "Q4_K": (0, 1), "Q6_K": (104,)}
-_CHUNK_BLOCKS = 1 << 18
 RANK = 4
+_N_BYTES = struct.Struct("<Q").pack
 RANK_TEMPLATE = (
     "<|im_start|>user\n<Query>: {query}\n<Document>: {document}<|im_end|>\n<|im_start|>assistant\n"
 )
+
+
+Array = np.ndarray[tuple[int, ...], np.dtype[Any]]
+N_RANDOM = 1 << 18  # numbers that are drawn for a tensor
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Design:
 
 def write_model(path: Path, design: Design, donor: Path, seed: int = 1) -> Path:
     """Write `design` to `path` with the tokenizer of `donor` (a GGUF with a BPE vocabulary)."""
-    writer = gguf.GGUFWriter(str(path), design.architecture)
+    writer = _Writer(str(path), design.architecture)
     writer.add_name(path.stem)
     writer.add_context_length(design.n_ctx_train)
     writer.add_embedding_length(design.n_embd)
@@ -83,11 +90,46 @@ def write_model(path: Path, design: Design, donor: Path, seed: int = 1) -> Path:
 
 @cache
 def _vocabulary(donor: Path) -> tuple[list[str], list[int], list[str], str]:
-    """Tokens, their types, merges and the splitting rule. To read them takes seconds."""
-    fields = gguf.GGUFReader(donor).fields
-    names = ("tokens", "token_type", "merges", "pre")
-    tokens, types, merges, pre = (fields[f"tokenizer.ggml.{name}"].contents() for name in names)
-    return tokens, types, merges, pre
+    """Tokens, their types, merges and the splitting rule. gguf's reader takes seconds for them."""
+    with donor.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = _value_at(data, "pre")
+        (n_bytes,) = struct.unpack_from("<Q", data, at)
+        pre = data[at + 8 : at + 8 + n_bytes].decode()
+        at = _value_at(data, "token_type")
+        kind, n_types = struct.unpack_from("<IQ", data, at)
+        assert kind == gguf.GGUFValueType.INT32
+        types = list(struct.unpack_from(f"<{n_types}i", data, at + 12))
+        return _strings(data, "tokens"), types, _strings(data, "merges"), pre
+
+
+def _value_at(data: mmap.mmap, name: str) -> int:
+    """Where the value of a key of the tokenizer begins, behind its type."""
+    key = f"tokenizer.ggml.{name}".encode()
+    return data.find(struct.pack("<Q", len(key)) + key) + 8 + len(key) + 4
+
+
+def _strings(data: mmap.mmap, name: str) -> list[str]:
+    at = _value_at(data, name)
+    kind, n_strings = struct.unpack_from("<IQ", data, at)
+    assert kind == gguf.GGUFValueType.STRING
+    at, found = at + 12, []
+    for _ in range(n_strings):
+        (n_bytes,) = struct.unpack_from("<Q", data, at)
+        found.append(data[at + 8 : at + 8 + n_bytes].decode())
+        at += 8 + n_bytes
+    return found
+
+
+class _Writer(gguf.GGUFWriter):
+    """Packs a list of texts at once: gguf packs each of 150,000 tokens by a call of its own."""
+
+    def _pack_val(self, val: Any, vtype: Any, *args: Any, **kwargs: Any) -> bytes:
+        if not (isinstance(val, list) and val and isinstance(val[0], str)):
+            return bytes(super()._pack_val(val, vtype, *args, **kwargs))
+        head: bytes = super()._pack_val(val[:1], vtype, *args, **kwargs)
+        packed = (text for item in map(str.encode, val) for text in (_N_BYTES(len(item)), item))
+        # Behind the type of the array and that of its items is their number.
+        return head[: -16 - len(val[0].encode())] + _N_BYTES(len(val)) + b"".join(packed)
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, donor: Path, n_vocab: int | None) -> int:
@@ -156,21 +198,24 @@ def _extra(design: Design) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _weights(
-    random: np.random.Generator, shape: tuple[int, ...], kind: str
-) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def _weights(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> Array:
     """Random weights of about 0.02: float arrays, or uint8 [rows, bytes of a row] of blocks."""
     if kind in ("F32", "F16"):
         if len(shape) == 1:
             return np.ones(shape, np.float32)
-        values = random.standard_normal(shape, np.float32) * np.float32(0.02)
+        values = _repeated(random.standard_normal(N_RANDOM, np.float32) * np.float32(0.02), shape)
         return values.astype(np.float16 if kind == "F16" else np.float32)
     block, n_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
-    blocks = random.integers(0, 256, (shape[0] * shape[1] // block, n_bytes), np.uint8)
+    blocks = random.integers(0, 256, (N_RANDOM // block, n_bytes), np.uint8)
     halves = blocks.view(np.float16)
     for at in _SCALES[kind]:
         halves[:, at] = 0.0002 if kind != "Q4_0" else 0.003
-    return blocks.reshape(shape[0], -1)
+    return _repeated(blocks, (shape[0], shape[1] // block * n_bytes))
+
+
+def _repeated(values: Array, shape: tuple[int, ...]) -> Array:
+    """Values over and over: random ones for a whole vocabulary take seconds to draw."""
+    return np.resize(values, shape)
 
 
 # Between 80 and 310 MB; shapes, types, vocabularies, heads and output matrices all differ.

@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.conftest import one_line
 from tests.cli.terminal import Terminal
-from tests.conftest import DaemonProcess, serving
+from tests.conftest import DaemonProcess, approve_dropped, serving
 
 
 def port_of(daemon: DaemonProcess) -> str:
@@ -112,9 +112,10 @@ def test_a_daemon_that_loads_its_model_late_is_chatted_with(
 
 
 def test_without_a_daemon_one_is_started_and_ended(
-    edgeagent_process, smollm_dir: Path, tmp_path: Path, free_port
+    edgeagent_process, tales_dir: Path, tmp_path: Path, free_port
 ):
-    where = ("--port", free_port, "--models-dir", smollm_dir, "--state-dir", tmp_path)
+    approve_dropped(tales_dir, tmp_path)
+    where = ("--port", free_port, "--models-dir", tales_dir, "--state-dir", tmp_path)
     done = edgeagent_process("chat", "Hi", *where, "--max-tokens", 2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

@@ -73,8 +73,9 @@ def test_an_answer_has_blocks_a_stop_reason_and_usage(claude):
 
 
 def test_an_answer_that_ends_by_itself_is_an_end_of_turn(claude):
-    answer = create(claude, messages=[{"role": "user", "content": "Say hi."}], max_tokens=200)
-    assert answer.stop_reason == "end_turn"
+    form = {"format": {"type": "json_schema", "schema": {"const": "hi"}}}  # has an end for sure
+    answer = create(claude, output_config=form, max_tokens=200)
+    assert (answer.stop_reason, answer.content[0].text) == ("end_turn", '"hi"')
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

@@ -77,8 +77,8 @@ def test_answers_are_given_within_a_conversation(client: openai.OpenAI):
         "My dog is Rex.", "What is my dog called?", first.output_text,
     ]  # fmt: skip
     second = client.responses.create(input="And his age?", conversation={"id": made.id}, **ASK)
-    read = first.usage.input_tokens + first.usage.output_tokens
-    assert second.usage.input_tokens_details.cached_tokens >= read - 1
+    # The answer may be other tokens when its text is read: where they differ, they are computed anew.
+    assert second.usage.input_tokens_details.cached_tokens >= first.usage.input_tokens - 1
     loose = client.responses.create(input="One more.", conversation=made.id, store=False, **ASK)
     assert texts(client, made.id)[-2:] == ["One more.", loose.output_text]
     # A response may be continued out of its conversation: what came later is not known there.

@@ -20,11 +20,13 @@ from edgeagent.api.ollama import chat as ollama
 from edgeagent.api.ollama import models as ollama_models
 from edgeagent.api.openai import (
     audio,
+    batches,
     chat,
     completions,
     conformance,
     conversations,
     embeddings,
+    files,
     models,
     realtime,
     rerank,
@@ -65,6 +67,8 @@ ROUTES = [
     *responses.HANDLERS,
     *responses_stored.HANDLERS,
     *conversations.HANDLERS,
+    *files.HANDLERS,
+    *batches.HANDLERS,
     *data.HANDLERS,
 ]
 document_errors(ROUTES)

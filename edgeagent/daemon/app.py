@@ -20,6 +20,7 @@ from edgeagent.api.application import application
 from edgeagent.api.http import auth, host_and_origin, server
 from edgeagent.api.http.body_memory import Bodies
 from edgeagent.api.http.idempotency import Idempotency
+from edgeagent.api.http.internal_call import InternalCalls
 from edgeagent.api.http.limits import FailureThrottle, Limiter
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.metrics import RefusalCounter
@@ -46,6 +47,8 @@ from edgeagent.routing.intents import AssistantOptions
 from edgeagent.serving.archive import Archive
 from edgeagent.serving.authentication import Authenticator
 from edgeagent.serving.background import BackgroundResponses
+from edgeagent.serving.batch_runner import BatchRunner
+from edgeagent.serving.batches import Batches, BatchFiles
 from edgeagent.serving.chat import ChatService
 from edgeagent.serving.client_errors import hide_folders
 from edgeagent.serving.conversations import Conversations
@@ -145,9 +148,24 @@ class Daemon:
         self.chats = ChatService(engines, self.chooser)
         self.one_shots = OneShotService(engines, self.chooser)
         self.lifecycle = DataLifecycle(self.database, settings, hub=self.hub, settle=self._settle)
+        self._authenticator = Authenticator(self.keyring, is_exposed=bool(exposed))
+        self._limiter = Limiter(max_running=max(1, settings.http.max_connections * 3 // 4))
+        uploads = {
+            "/v1/audio": settings.speech.max_upload_bytes,
+            "/v1/files": settings.batch.max_file_bytes,
+        }
+        self._bodies = Bodies(settings.http, max(uploads.values()))
+        self._uploads = Uploads(uploads)
+        self.batch_runner = BatchRunner(
+            self.database,
+            lambda *call: self._calls.post(*call),
+            self._authenticator.caller_of_key,
+            settings.batch.n_parallel,
+        )
         ErasureParticipants(
             self.background, self.conversations, self.database is not None, self.lifecycle, self._requests,
             self.pool, self.keyring, self.prefix_store, settings.state_dir, self.remembered,
+            self.batch_runner,
         ).register(self.hub)  # fmt: skip
         self.transcriptions = TranscriptionService(engines, self.chooser)
         self.live_transcriptions = LiveTranscriptions(engines, settings.speech.live)
@@ -158,6 +176,7 @@ class Daemon:
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleBenchmark(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
+        self._calls = InternalCalls(self.api, self._limiter, self._bodies)
         key_folder = settings.effective_store_key_file.parent
         hide_folders([settings.state_dir, key_folder, *self.models.folders])
         self.app: ASGIApp = self._layers(is_exposed=bool(exposed))
@@ -166,21 +185,20 @@ class Daemon:
         """What a request passes on its way to the routes."""
         settings = self.settings
         paths = Paths.of(self.api.routes)
-        uploads = Uploads({"/v1/audio": settings.speech.max_upload_bytes})
-        authenticator = Authenticator(self.keyring, is_exposed=is_exposed)
         api: ASGIApp = Idempotency(self.api, self.remembered)
         if settings.store.audit_reads:
-            api = ReadAudit(api, authenticator)
+            api = ReadAudit(api, self._authenticator)
         authentication = auth.Authentication(
             api,
-            authenticator,
-            Limiter(max_running=max(1, settings.http.max_connections * 3 // 4)),
+            self._authenticator,
+            self._limiter,
             FailureThrottle(),
-            Bodies(settings.http, settings.speech.max_upload_bytes),
+            self._bodies,
             paths,
-            uploads=uploads,
+            uploads=self._uploads,
         )
-        rules = host_and_origin.rules(settings.http, is_local=not is_exposed, uploads=uploads)
+        is_local = not is_exposed
+        rules = host_and_origin.rules(settings.http, is_local=is_local, uploads=self._uploads)
         guard = host_and_origin.RequestGuard(authentication, rules, paths)
         return RefusalCounter(guard, self.monitoring)
 
@@ -205,8 +223,12 @@ class Daemon:
     def _api(self) -> Litestar:
         archive, conversations, background = self.archive, self.conversations, self.background
         idle_unload_s = self.settings.pool.idle_unload_s or None
+        runner, batch = self.batch_runner, self.settings.batch
+        note = self._authenticator.note
         parts = {
             "archive": archive,
+            "batch_files": BatchFiles(archive, batch),
+            "batches": Batches(archive, batch, wake=runner.wake, stop=runner.stop, note=note),
             "cards": ModelCards(self.pool, self.models, self.chooser, idle_unload_s),
             "chats": self.chats,
             "conversations": conversations,
@@ -238,6 +260,7 @@ class Daemon:
             self._requests.start()
         if self.wyoming is not None:
             await self.wyoming.start()
+        await self.batch_runner.start()
         if self.settings.models.preload:
             self._preloading = asyncio.create_task(self._preload(), name="preload")
         else:
@@ -279,6 +302,7 @@ class Daemon:
         await self._idle.close()
         if self.wyoming is not None:
             await self.wyoming.close()
+        await self.batch_runner.close()
         await self.background.close()
         await self.prefix_store.close()
         await self.pool.close()

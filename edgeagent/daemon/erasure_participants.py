@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgeagent.pool import Pool
 from edgeagent.serving.background import BackgroundResponses
+from edgeagent.serving.batch_runner import BatchRunner
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.remembered_answers import RememberedAnswers
@@ -34,10 +35,12 @@ class ErasureParticipants:
     prefix_store: PrefixStore
     state_dir: Path
     remembered: RememberedAnswers
+    batches: BatchRunner
 
     def register(self, hub: ErasureHub) -> None:
         for name, holds, forget in (
             ("background answers", "running answers and their events", self._runs),
+            ("batches", "requests of batches that are being done", self._batches),
             ("remembered answers", "answers to requests with an Idempotency-Key", self._answers),
             ("exports", "pages of running exports", self._exports),
             ("request log", "rows not written yet", self._requests),
@@ -58,6 +61,9 @@ class ErasureParticipants:
         if gone.conversation is not None:
             lost.update(self.background.ended_in(gone.conversation))
         await self.background.forget(lost)
+
+    async def _batches(self, gone: DeletedContent) -> None:
+        await self.batches.forget()
 
     async def _answers(self, gone: DeletedContent) -> None:
         if gone.cause != "expire":

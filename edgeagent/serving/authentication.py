@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
+from edgeagent.errors import KeyNotFound
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.keys import looks_like_one
-from edgeagent.types.caller import Caller
+from edgeagent.types.caller import LOCAL, Caller
 
 
 class Authenticator:
@@ -24,6 +26,20 @@ class Authenticator:
         """
         is_plausible = secret is not None and looks_like_one(secret)
         return self._keyring.caller(secret if is_plausible else None, is_exposed=self._is_exposed)
+
+    def caller_of_key(self, key_id: str) -> Caller | None:
+        """The holder of a key that did not send it now, as for work that goes on later; None if the key is
+        not valid any more. Reads the database."""
+        if key_id == LOCAL.key_id:
+            return LOCAL
+        with suppress(KeyNotFound):
+            key = self._keyring.get(key_id)
+            return key.caller() if key.is_live(self._keyring.now_ms()) else None
+        return None
+
+    async def note(self, caller: Caller, action: str, what: str) -> None:
+        """Audit what a key has done. Raises what the store raises."""
+        await asyncio.wrap_future(self._keyring.note(caller, action, what))
 
     async def note_break_glass(self, caller: Caller, request: str) -> None:
         """Audit the use of a sealed key, before anything is answered. Raises what the store raises."""

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from edgeagent.environment import default_key_file, default_state_dir
 from edgeagent.settings.api import ApiSettings
+from edgeagent.settings.batch import BatchSettings
 from edgeagent.settings.device import DeviceSettings
 from edgeagent.settings.engine import EngineSettings
 from edgeagent.settings.http import HttpSettings
@@ -35,6 +36,7 @@ class Settings(SettingsTable):
     )
     http: HttpSettings = HttpSettings()
     api: ApiSettings = ApiSettings()
+    batch: BatchSettings = BatchSettings()
     models: ModelsSettings = ModelsSettings()
     routing: RoutingSettings = RoutingSettings()
     pool: PoolSettings = PoolSettings()

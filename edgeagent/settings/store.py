@@ -45,6 +45,9 @@ class RetentionSettings(SettingsTable):
         le=36_500,
         description="audio of transcription jobs, counted from its upload; 0: for ever",
     )
+    batches_days: float = Field(
+        default=30.0, ge=0, le=36_500, description="files of batches and their answers; 0: for ever"
+    )
     feedback_days: float = Field(
         default=365.0, ge=0, le=36_500, description="feedback; 0: for ever"
     )

@@ -24,8 +24,8 @@ from edgeagent.store.connection import StoreConnection
 from edgeagent.store.journal import Journal, JournalContents, JournalEntry
 from edgeagent.store.sql import marks
 
-Table = Literal["response", "conversation", "item", "transcript"]
-TABLES: tuple[Table, ...] = ("response", "conversation", "item", "transcript")
+Table = Literal["response", "conversation", "item", "transcript", "batch_file"]
+TABLES: tuple[Table, ...] = ("response", "conversation", "item", "transcript", "batch_file")
 BATCH = row_deletion.BATCH
 
 

@@ -28,6 +28,8 @@ _CLASSES = {
     "recordings": """select count(*), 0, min(created_ms), max(created_ms), sum((select t.is_held
         from audio_job j join transcript t on t.id = j.transcript_id where j.id = recording.id))
         from recording""",
+    "batches": """select count(*), sum(n_bytes), min(created_ms), max(created_ms), 0
+        from batch_file""",
     "feedback": """select count(*), (select sum(octet_length(body)) from feedback_content),
         min(created_ms), max(created_ms), 0 from feedback""",
     "requests": "select count(*), 0, min(created_ms), max(created_ms), 0 from request",

@@ -47,6 +47,9 @@ _TEXTS = {
     "response": "select json_remove(body, '$.id', '$.model', '$.object') from response_content "
     "where response_id = ?",
     "conversation": "select metadata from conversation where id = ?",
+    "batch_line": "select body from batch_line where rowid = ?",
+    "batch_file": "select name from batch_file where id = ?",
+    "batch": "select metadata, errors from batch where id = ?",
     "audio_job": "select name, metadata, options from audio_job where id = ?",
 }
 

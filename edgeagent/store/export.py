@@ -21,7 +21,17 @@ from edgeagent.store.sql import Connection
 PAGE_ROWS = 200
 FORMAT = 1
 # Columns with JSON text, exported as JSON.
-_JSON = {"metadata", "body", "scopes", "limits", "tools", "options", "checkpoint", "error"}
+_JSON = {
+    "metadata",
+    "body",
+    "scopes",
+    "limits",
+    "tools",
+    "options",
+    "checkpoint",
+    "error",
+    "errors",
+}
 # Content is in a table of its own; null if retention has deleted it.
 _CONTENT = {
     "response": "(select body from response_content where response_id = response.id) as body",
@@ -33,7 +43,8 @@ _CONTENT = {
 }
 _KEY_COLUMNS = "id, name, owner, scopes, limits, tools, created_ms, expires_ms, revoked_ms"
 SECTIONS = (
-    "conversation", "response", "item", "transcript", "segment", "audio_job", "feedback", "request", "key",
+    "conversation", "response", "item", "transcript", "segment", "audio_job", "feedback", "request",
+    "batch_file", "batch_line", "batch", "key",
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from edgeagent.store.ownership import HELD, TABLES, Selector
 from edgeagent.store.sql import Connection, marks
 
 _FOUND_IN = {
-    "owner": [(table, "owner") for table in TABLES if table != "segment"],
+    "owner": [(table, "owner") for table in TABLES if table not in ("segment", "batch_line")],
     "subject": [(table, "subject") for table in ("conversation", "response", "transcript")],
     "conversation": [("conversation", "id")],
 }

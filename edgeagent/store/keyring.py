@@ -256,9 +256,13 @@ class Keyring:
         """Whether this owner has more than one key, dead ones included."""
         return len([key for key in self.all() if key.owner == owner]) > 1
 
+    def note(self, caller: Caller, action: str, what: str) -> Future[None]:
+        """Audit what a key has done."""
+        return self._write(lambda db: self._note(db, caller.key_id, action, what))
+
     def note_read(self, caller: Caller, what: str) -> Future[None]:
         """Audit that a key has read its owner's stored data."""
-        return self._write(lambda db: self._note(db, caller.key_id, "data.read", what))
+        return self.note(caller, "data.read", what)
 
     def note_break_glass(self, caller: Caller, what: str) -> Future[None]:
         """Audit one use of a sealed key."""

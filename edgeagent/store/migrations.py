@@ -41,6 +41,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(3, "threads", schema.second),
     Migration(4, "erasures", schema.third),
     Migration(5, "audio_jobs", schema.fourth),
+    Migration(6, "batches", schema.fifth),
 )
 
 

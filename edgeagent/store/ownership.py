@@ -33,11 +33,15 @@ HELD = {
             or exists (select 1 from conversation c where c.id = r.conversation_id and c.is_held)))
         or exists (select 1 from item where item.id = feedback.target_id and {item}))""",
     "request": "false",
+    "batch_line": "false",
+    "batch_file": "false",
+    "batch": "false",
 }
 HELD["feedback"] = HELD["feedback"].format(item=HELD["item"])
 # In deletion order: tables that refer to others first.
 TABLES = (
     "feedback", "item", "segment", "audio_job", "transcript", "response", "conversation", "request",
+    "batch_line", "batch_file", "batch",
 )  # fmt: skip
 HOLDABLE = ("conversation", "response", "transcript")
 
@@ -84,6 +88,9 @@ class Selector:
             "audio_job": self._segments,
             "feedback": self._feedback,
             "request": self._requests,
+            "batch_line": self._batch_lines,
+            "batch_file": self._requests,
+            "batch": self._requests,
         }[table]()
 
     @property
@@ -144,8 +151,11 @@ class Selector:
         return " and ".join([*self._owned(), f"target_id in ({targets})"])
 
     def _requests(self) -> str:
-        # Request rows have an owner, but no subject or conversation.
+        # Requests and batches have an owner, but no subject or conversation.
         return "owner = :owner" if self.is_whole_owner else "false"
+
+    def _batch_lines(self) -> str:
+        return f"file_id in (select id from batch_file where {self._requests()})"
 
 
 def counts(conn: Connection, selector: Selector) -> dict[str, int]:

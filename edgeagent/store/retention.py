@@ -8,7 +8,7 @@
 Classes: `content` is the text of items and responses, without their rows; `responses` are stored responses
 and conversations with everything in them, counted from a conversation's last change; `transcripts` include
 their segments and jobs; `recordings` are the stored audio of jobs; `requests`, `feedback` and `audit` are
-rows on their own.
+rows on their own; `batches` are files of requests, their answers and the batches that have ended.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ DAY_MS = 86_400_000
 INTERVAL_S = 3600.0
 SWEPT = "swept"  # a checkpoint: when the last sweep finished, UTC milliseconds
 AUDIT_BATCH = 10_000  # each cut of the chain costs a row
-CLASSES = ("content", "recordings", "transcripts", "responses", "feedback", "requests", "audit")
+CLASSES = (
+    "content", "recordings", "transcripts", "responses", "batches", "feedback", "requests", "audit",
+)  # fmt: skip
 _DATED = {
     "conversation": ("created_ms", "updated_ms"),
     "response": ("created_ms",),
@@ -43,8 +45,18 @@ _DATED = {
     "recording": ("created_ms",),
     "feedback": ("created_ms",),
     "request": ("created_ms",),
+    "batch_file": ("created_ms",),
+    "batch": ("created_ms", "expires_ms"),
 }
-_WITH_CONTENT = ("conversation", "response", "item", "transcript", "recording")
+_WITH_CONTENT = (
+    "conversation",
+    "response",
+    "item",
+    "transcript",
+    "recording",
+    "batch_file",
+    "batch",
+)
 
 _OLD_CONVERSATIONS = (
     f"select id from conversation where updated_ms < :before and not {HELD['conversation']}"
@@ -52,6 +64,11 @@ _OLD_CONVERSATIONS = (
 _OLD_RESPONSES = f"""select id from response where not {HELD["response"]} and (
     (conversation_id is null and created_ms < :before)
     or conversation_id in ({_OLD_CONVERSATIONS}))"""
+# A batch that has not ended keeps its files.
+_OLD_BATCHES = "created_ms < :before and status in ('completed', 'failed', 'expired', 'cancelled')"
+_OLD_FILES = """select id from batch_file where created_ms < :before and not exists (
+    select 1 from batch b where batch_file.id in (b.input_file_id, b.output_file_id, b.error_file_id)
+    and b.status in ('validating', 'in_progress', 'finalizing', 'cancelling'))"""
 _OLD_TRANSCRIPTS = "select id from transcript where created_ms < :before and not is_held"
 
 
@@ -99,6 +116,11 @@ STEPS: Mapping[str, tuple[DeletionStep, ...]] = {
         ),
         DeletionStep("response", f"id in ({_OLD_RESPONSES})"),
         DeletionStep("conversation", f"id in ({_OLD_CONVERSATIONS})"),
+    ),
+    "batches": (
+        DeletionStep("batch_line", f"file_id in ({_OLD_FILES})"),
+        DeletionStep("batch_file", f"id in ({_OLD_FILES})"),
+        DeletionStep("batch", _OLD_BATCHES),
     ),
     "feedback": (DeletionStep("feedback", f"created_ms < :before and not {HELD['feedback']}"),),
     "requests": (DeletionStep("request", "created_ms < :before"),),

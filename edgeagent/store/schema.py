@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeagent.store import row_deletion
+from edgeagent.store import batch_schema, row_deletion
 from edgeagent.store.connection import StoreConnection, complete_statement
 from edgeagent.store.sql import scalar
 
@@ -362,6 +362,11 @@ def third(db: StoreConnection) -> None:
 def fourth(db: StoreConnection) -> None:
     """Transcription jobs and their recordings."""
     _run(db, FOURTH)
+
+
+def fifth(db: StoreConnection) -> None:
+    """Batches and their files."""
+    _run(db, batch_schema.TABLES)
 
 
 def _run(db: StoreConnection, script: str) -> None:

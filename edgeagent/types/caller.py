@@ -21,7 +21,8 @@ class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """The sender of a request. The key `key_id` sees the rows of `owner`; `tools` None allows all tools."""
+    """The sender of a request. The key `key_id` sees the rows of `owner`; `tools` None allows all tools.
+    `max_priority` lowers the priority of its requests, as for those of a batch."""
 
     key_id: str
     owner: str
@@ -29,6 +30,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     limits: KeyLimits = KeyLimits()
     tools: frozenset[str] | None = None
     is_break_glass: bool = False
+    max_priority: int | None = None
 
 
 # Every client on this machine while there are no keys.

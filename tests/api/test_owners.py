@@ -57,7 +57,25 @@ class Holder:
         return {
             "completion_id": self.store(), "response_id": response,
             "conversation_id": conversation, "item_id": items[0]["id"],
+            "file_id": self._file(1), "batch_id": self._batch(),
         }  # fmt: skip
+
+    def _file(self, n_lines: int) -> str:
+        ask = ASK | {"model": TALES_CHAT, "max_tokens": 2000, "ignore_eos": True, "store": False}
+        line = {"method": "POST", "url": "/v1/chat/completions", "body": ask}
+        lines = [json.dumps(line | {"custom_id": str(n)}) for n in range(n_lines)]
+        sent = httpx.post(
+            f"{self._url}/v1/files", data={"purpose": "batch"}, timeout=60,
+            files={"file": ("a.jsonl", "\n".join(lines))},
+            headers={"Authorization": f"Bearer {self.secret}"},
+        )  # fmt: skip
+        assert sent.status_code == 200, sent.text
+        return str(sent.json()["id"])
+
+    def _batch(self) -> str:
+        """One that still runs when it is cancelled."""
+        body = {"input_file_id": self._file(200), "endpoint": "/v1/chat/completions"}
+        return str(self._made("/v1/batches", body)["id"])
 
     def _made(self, path: str, body: object) -> dict:
         answer = self.call("POST", path, body)
@@ -93,6 +111,11 @@ CALLS: dict[tuple[str, str], object] = {
     ("GET", "/v1/conversations/{conversation_id:str}/items/{item_id:str}"): None,
     ("DELETE", "/v1/conversations/{conversation_id:str}/items/{item_id:str}"): None,
     ("DELETE", "/v1/conversations/{conversation_id:str}"): None,
+    ("GET", "/v1/batches/{batch_id:str}"): None,
+    ("POST", "/v1/batches/{batch_id:str}/cancel"): None,
+    ("GET", "/v1/files/{file_id:str}"): None,
+    ("GET", "/v1/files/{file_id:str}/content"): None,
+    ("DELETE", "/v1/files/{file_id:str}"): None,
 }
 # Tried in api/openai/test_transcripts.py, where there is a speech model.
 ELSEWHERE = {

@@ -186,6 +186,26 @@ async def has_history(house: House) -> bool:
     return history(house).exists()
 
 
+async def fill_batches(house: House) -> None:
+    """A batch that takes longer than the test."""
+    body = ASK | {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 900}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions"}
+    text = json.dumps(line | {"body": body | {"ignore_eos": True}})
+    headers = {"authorization": f"Bearer {house.secrets['ann']}"}
+    sent = await house.client.post(
+        "/v1/files", data={"purpose": "batch"}, files={"file": ("a.jsonl", text)}, headers=headers
+    )
+    assert sent.status_code == 200, sent.text
+    batch = {"input_file_id": sent.json()["id"], "endpoint": "/v1/chat/completions"}
+    await house.made("/v1/batches", batch)
+    assert house.daemon.batch_runner._tasks
+
+
+async def has_batches(house: House) -> bool:
+    files = await house.call("GET", "/v1/files")
+    return bool(house.daemon.batch_runner._tasks or files.json()["data"])
+
+
 async def fill_remembered(house: House) -> None:
     headers = {"authorization": f"Bearer {house.secrets['ann']}", "idempotency-key": "k"}
     body = ASK | {"messages": [{"role": "user", "content": LONG}], "max_tokens": 1}
@@ -205,6 +225,7 @@ PLACES: dict[str, tuple[Step, Step]] = {
     "terminal history": (fill_history, has_history),
     "exports": (fill_exports, has_exports),
     "remembered answers": (fill_remembered, has_remembered),
+    "batches": (fill_batches, has_batches),
     # Looks that ask a model come last, and the requests that they make are looked for before.
     "request log": (fill_requests, has_requests),
     "cached prefixes": (fill_cells, has_cells),

@@ -12,7 +12,7 @@ import pytest
 from edgeagent.store.connection import connect, set_wal
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.migrations import MIGRATIONS, Migration
-from edgeagent.store.schema import first, fourth, second, third
+from edgeagent.store.schema import fifth, first, fourth, second, third
 from edgeagent.store.store_key import Secret
 
 
@@ -65,5 +65,6 @@ def conn(tmp_path: Path) -> Iterator[Any]:
     second(db)
     third(db)
     fourth(db)
+    fifth(db)
     yield db
     db.close()

@@ -100,7 +100,7 @@ def n_rows(db: Any) -> dict[str, int]:
     tables = (
         "conversation", "response", "response_content", "item", "item_content", "item_fts",
         "transcript", "segment", "segment_content", "segment_fts", "audio_job", "recording", "feedback",
-        "feedback_content", "request",
+        "feedback_content", "request", "batch", "batch_file", "batch_line",
     )  # fmt: skip
     there = {row[0] for row in db.execute("select name from sqlite_master").fetchall()}
     found = {

@@ -59,6 +59,8 @@ RULES = (
     Rule("GET", "/v1/conformance", "any key"),
     Rule("GET", "/v1/usage", "any key"),
     Rule("POST", "/v1/feedback", "any key"),
+    Rule("*", "/v1/files", "chat"),
+    Rule("*", "/v1/batches", "chat"),  # also the scope of its endpoint
     Rule("GET", "/v1/search", "chat"),
     Rule("*", "/admin/keys", "admin"),
     Rule("GET", "/admin/audit", "admin"),

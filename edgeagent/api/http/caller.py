@@ -37,4 +37,5 @@ def bounded_priority(caller: Caller, priority: int | None) -> int:
     """The priority of a request. A value above the usual 0 needs a key that administers the machine, so that
     clients cannot put themselves before all others."""
     may_lead = caller.scopes & {"models", "admin"}
-    return priority or 0 if may_lead else min(priority or 0, 0)
+    found = priority or 0 if may_lead else min(priority or 0, 0)
+    return found if caller.max_priority is None else min(found, caller.max_priority)

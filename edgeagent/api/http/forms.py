@@ -22,10 +22,11 @@ _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[([A-Za-z0-9_]*)\])?")
 
 @dataclass
 class Form:
-    """`fields` as clients write them in JSON; `files` by name."""
+    """`fields` as clients write them in JSON; `files` by name, and what their clients call them (`names`)."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
     def file(self, name: str) -> bytes:
         """Raises: InvalidParameter without it."""
@@ -51,13 +52,13 @@ def parsed(data: bytes, content_type: str, lists: frozenset[str]) -> Form:
     """Raises: BadRequest for what is no form, InvalidParameter for a field that comes twice."""
     form = Form()
     try:
-        for name, is_file, value in _segments(data, _boundary(content_type)):
-            if is_file:
+        for name, filename, value in _segments(data, _boundary(content_type)):
+            if filename is not None:
                 if name in form.files:
                     raise InvalidParameter(
                         f"The form has two files {name!r}: send one.", param=name
                     )
-                form.files[name] = value
+                form.files[name], form.names[name] = value, filename
             else:
                 _put(form.fields, name, _text(name, value), lists)
     except MultipartError as exc:
@@ -72,21 +73,21 @@ def _boundary(content_type: str) -> str:
     return match[1] or match[2]
 
 
-def _segments(data: bytes, boundary: str) -> list[tuple[str, bool, bytes]]:
-    """Name, whether it is a file, and content of each part."""
-    found: list[tuple[str, bool, bytes]] = []
+def _segments(data: bytes, boundary: str) -> list[tuple[str, str | None, bytes]]:
+    """Name, name of the file if it is one, and content of each part."""
+    found: list[tuple[str, str | None, bytes]] = []
     with PushMultipartParser(
         boundary, content_length=len(data), max_segment_count=MAX_FIELDS
     ) as parser:
-        name, is_file = "", False
+        name, filename = "", None
         pieces: list[bytes] = []
         for event in parser.parse(data):
             if event is None:
-                found.append((name, is_file, pieces[0] if len(pieces) == 1 else b"".join(pieces)))
+                found.append((name, filename, pieces[0] if len(pieces) == 1 else b"".join(pieces)))
             elif isinstance(event, bytes | bytearray):
                 pieces.append(bytes(event))
             else:
-                name, is_file, pieces = event.name, event.filename is not None, []
+                name, filename, pieces = event.name, event.filename, []
     return found
 
 

@@ -84,12 +84,13 @@ class _Usage:
 
 
 class Admission:
-    """One admitted request. `release` ends it and may be called twice."""
+    """One admitted request. `release` ends it and may be called twice. One that is not counted leaves the
+    concurrency of its key to others."""
 
-    def __init__(self, usage: _Usage) -> None:
+    def __init__(self, usage: _Usage, *, is_counted: bool = True) -> None:
         self._usage = usage
-        self._is_released = False
-        usage.n_running += 1
+        self._is_released = not is_counted
+        usage.n_running += is_counted
 
     def charge(self, n_tokens: int) -> None:
         """Charge tokens that were read and generated. May be called more than once."""
@@ -155,14 +156,18 @@ class Limiter:
                 retry_after_s=usage.requests.wait_s(1),
             )
         if usage.tokens is not None and usage.tokens.level < 1:
-            raise RateLimited(
-                f"This key has used its {usage.tokens.capacity:.0f} tokens of a minute: try again "
-                "later, or ask for a higher `tokens_per_minute`.",
-                retry_after_s=usage.tokens.wait_s(1),
-            )
+            raise _no_tokens(usage.tokens)
         if usage.requests is not None:
             usage.requests.take(1)
         return Admission(usage)
+
+    def admit_batch(self, caller: Caller) -> Admission:
+        """Admit a request of a batch, which uses up the tokens of the key and nothing else. Raises:
+        RateLimited."""
+        usage = self._usage(caller)
+        if usage.tokens is not None and usage.tokens.level < 1:
+            raise _no_tokens(usage.tokens)
+        return Admission(usage, is_counted=False)
 
     def headers(self, caller: Caller) -> list[tuple[bytes, bytes]]:
         """The headers about the limits of a key, for every answer."""
@@ -230,6 +235,14 @@ def duration(seconds: float) -> str:
         return f"{seconds * 1e3:.0f}ms"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def _no_tokens(bucket: Bucket) -> RateLimited:
+    return RateLimited(
+        f"This key has used its {bucket.capacity:.0f} tokens of a minute: try again later, or ask for a "
+        "higher `tokens_per_minute`.",
+        retry_after_s=bucket.wait_s(1),
+    )
 
 
 def _bucket(per_minute: int | None, clock: Clock) -> Bucket | None:

@@ -14,6 +14,8 @@ _PREFIXES = {
     "conversation_id": "conv_",
     "completion_id": "chatcmpl-",
     "key_id": "key_",
+    "file_id": "file-",
+    "batch_id": "batch_",
 }
 
 

@@ -25,6 +25,8 @@ STORED = (
     ("v1", "conversations"),
     ("v1", "chat", "completions"),
     ("v1", "search"),
+    ("v1", "files"),
+    ("v1", "batches"),
 )
 # POST paths that return a stored row; `*` is any part.
 SHOWN_BY_POST = (

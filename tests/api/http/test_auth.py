@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from litestar.routes import HTTPRoute
+from litestar.routes import HTTPRoute, WebSocketRoute
 
 from edgeagent.api.http import access
 from edgeagent.api.http.limits import FAILURES
@@ -94,11 +94,14 @@ def routes(daemon: Daemon) -> list[tuple[str, str]]:
     """Every method and path that Litestar answers, path parameters filled in."""
     found = []
     for route in daemon.api.routes:
-        assert isinstance(route, HTTPRoute), f"{route} is no HTTP route and has no rules"
+        assert isinstance(route, HTTPRoute | WebSocketRoute), f"{route} has no rules"
         path = "".join(
             f"/{part}" if isinstance(part, str) else "/x" for part in route.path_components
         )
-        found += [(method, path or "/") for method in route.methods]
+        methods = (
+            route.methods if isinstance(route, HTTPRoute) else ["GET"]
+        )  # it is asked for by GET
+        found += [(method, path or "/") for method in methods]
     assert len(found) > 15
     return sorted(found)
 

@@ -15,7 +15,7 @@ from tests.api.wire import exchange, post
 from tests.conftest import DaemonProcess
 
 # Routes that change something and take no body.
-BODILESS = {"change_model", "cancel_response"} | {
+BODILESS = {"change_model", "cancel_response", "cancel_batch"} | {
     # Refused, whatever they say.
     f"ollama_{name}"
     for name in ("pull", "push", "create", "copy", "blobs")
@@ -46,7 +46,7 @@ def places(handler: Any) -> set[tuple[str, str]]:
 
 def reads_body(handler: Any) -> bool:
     source = inspect.getsource(handler.fn)
-    return "read_body" in source or "read_recording" in source
+    return any(name in source for name in ("read_body", "read_recording", "read_upload"))
 
 
 @pytest.mark.parametrize("handler", ROUTES, ids=lambda handler: handler.operation_id)
@@ -63,7 +63,9 @@ def test_every_route_is_listed_and_every_route_with_a_body_lists_its_fields(endp
     "handler", [h for h in ROUTES if reads_body(h)], ids=lambda h: h.operation_id
 )
 def test_the_fields_listed_are_those_that_the_route_reads(endpoints, handler):
-    model = re.search(r"read_(?:body|recording)\(request, (\w+)\)", inspect.getsource(handler.fn))
+    model = re.search(
+        r"read_(?:body|recording|upload)\(request, (\w+)\)", inspect.getsource(handler.fn)
+    )
     assert model is not None
     fields = handler.fn.__globals__[model.group(1)].model_fields
     names = {field.alias or name for name, field in fields.items()}

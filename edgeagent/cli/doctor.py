@@ -32,7 +32,7 @@ from edgeagent.errors import EdgeAgentError
 from edgeagent.settings.names import FIELDS, value_of
 from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.recovery import earlier
-from edgeagent.worker.probe import gather
+from edgeagent.worker.sandbox_probe import gather
 
 LIBRARIES = (
     "llama-cpp-python", "litestar", "uvicorn", "h11", "msgspec", "pydantic", "numpy", "jinja2",

@@ -9,7 +9,7 @@ import click
 
 from edgeagent import __version__
 from edgeagent.errors import EdgeAgentError
-from edgeagent.worker.privacy import keep_private
+from edgeagent.worker.non_dumpable import keep_private
 
 COMMANDS = {
     "serve": "edgeagent.cli.serve",

@@ -20,7 +20,7 @@ from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.embedding.rerank_worker import RerankWorker
 from edgeagent.engine.embedding.worker import EmbeddingWorker
 from edgeagent.engine.llama.model import Llama
-from edgeagent.engine.process import helpers
+from edgeagent.engine.process import helper_process
 from edgeagent.engine.process.model_file import ModelFile
 from edgeagent.engine.process.tokenizer_thread import TokenizerThread
 from edgeagent.engine.prompt.intake import Intake
@@ -29,7 +29,13 @@ from edgeagent.errors import EdgeAgentError, InvalidParameter, QueueFull
 from edgeagent.types.answer import PromptFacts, TokenChunk
 from edgeagent.types.engine import EngineConfig, EngineFacts, Task
 from edgeagent.types.generation import GenerateSpec
-from edgeagent.types.kv_state import CachedSpec, HeldSpec, LiftSpec, PlaceSpec, StateQuestion
+from edgeagent.types.kv_state import (
+    CachedLengthSpec,
+    CachedTokensSpec,
+    LoadCellsSpec,
+    ReadCellsSpec,
+    StateQuestion,
+)
 from edgeagent.types.questions import (
     CountSpec,
     DetokenizeSpec,
@@ -184,7 +190,10 @@ class GenerationWorker:
             case protocol.Ask(request_id, TokenizeSpec() | DetokenizeSpec() as question):
                 self._tokenizer.answer(request_id, question)
             case protocol.Ask(
-                request_id, (HeldSpec() | LiftSpec() | CachedSpec() | PlaceSpec()) as about
+                request_id,
+                (
+                    CachedTokensSpec() | ReadCellsSpec() | CachedLengthSpec() | LoadCellsSpec()
+                ) as about,
             ):
                 self._loop.post(lambda: self._answer(request_id, about))
             case protocol.Cancel(request_id):
@@ -215,7 +224,7 @@ def load(
 ) -> GenerationWorker | EmbeddingWorker:
     """Confine this process and load the model. Raises: ModelUnusable, ModelAltered, GGUFRefused."""
     if config.task == "generate":
-        helpers.begin()
+        helper_process.begin()
     file = ModelFile(config)
     confinement.enter(read=[file.path], parent=daemon_pid)
     worker = WORKERS[config.task](channel, file.inspected(), started_s)

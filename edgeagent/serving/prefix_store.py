@@ -31,7 +31,13 @@ from edgeagent.store.database import Database
 from edgeagent.store.prefixes import PrefixChain, PrefixPiece
 from edgeagent.store.sql import now_ms
 from edgeagent.types.answer import Usage
-from edgeagent.types.kv_state import CachedSpec, Cells, HeldSpec, LiftSpec, PlaceSpec
+from edgeagent.types.kv_state import (
+    CachedLengthSpec,
+    CachedTokensSpec,
+    Cells,
+    LoadCellsSpec,
+    ReadCellsSpec,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +109,7 @@ class PrefixStore:
             if chain is None:
                 return 0
             n_cached = (
-                await self._ask(client, CachedSpec(position.scope, chain.tokens.tobytes()))
+                await self._ask(client, CachedLengthSpec(position.scope, chain.tokens.tobytes()))
             ).n
             if not self._is_worth(client, chain, n_cached):
                 return 0
@@ -164,7 +170,7 @@ class PrefixStore:
                         break  # the engine has no room
                 data = await asyncio.to_thread(record.read)
                 n_bytes += len(data)
-                spec = PlaceSpec(
+                spec = LoadCellsSpec(
                     scope=scope, tokens=record.tokens.tobytes(), first=record.first, data=data
                 )
                 sent.append(asyncio.create_task(self._ask(client, spec), name="prefix-record"))
@@ -201,7 +207,7 @@ class PrefixStore:
 
     async def _keep(self, client: EngineClient, request_id: int, position: ThreadPosition) -> None:
         assert self._database is not None
-        held = await self._ask(client, HeldSpec(request_id))
+        held = await self._ask(client, CachedTokensSpec(request_id))
         tokens = prefixes.ids(held.tokens)
         if len(tokens) < self._settings.prefixes.min_tokens:
             return
@@ -246,7 +252,7 @@ class PrefixStore:
         n_bytes = 0
         for number, first in enumerate(range(piece.first, n_tokens, step)):
             last = min(first + step, n_tokens)
-            lifted = await self._ask(client, LiftSpec(request_id, first, last))
+            lifted = await self._ask(client, ReadCellsSpec(request_id, first, last))
             if not lifted.data:
                 return False
             n_bytes += await asyncio.to_thread(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 
 
-class HeldSpec(msgspec.Struct, frozen=True, tag="held"):
+class CachedTokensSpec(msgspec.Struct, frozen=True, tag="held"):
     """Asks which tokens of an ended request are cached."""
 
     request_id: int
 
 
-class LiftSpec(msgspec.Struct, frozen=True, tag="lift"):
+class ReadCellsSpec(msgspec.Struct, frozen=True, tag="lift"):
     """Asks for the KV state of the positions [first, last) of an ended request."""
 
     request_id: int
@@ -19,14 +19,14 @@ class LiftSpec(msgspec.Struct, frozen=True, tag="lift"):
     last: int
 
 
-class CachedSpec(msgspec.Struct, frozen=True, tag="cached"):
+class CachedLengthSpec(msgspec.Struct, frozen=True, tag="cached"):
     """Asks how many of these tokens (int32 [n]), from the first on, are cached for a scope."""
 
     scope: str
     tokens: bytes
 
 
-class PlaceSpec(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
+class LoadCellsSpec(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
     """A KV state to cache for a scope: `data` holds the positions of `tokens` (int32 [n]) from `first`
     on; the positions before must be cached."""
 
@@ -37,7 +37,7 @@ class PlaceSpec(msgspec.Struct, frozen=True, kw_only=True, tag="place"):
 
 
 # Questions that a worker answers at once, in one piece.
-StateQuestion = HeldSpec | LiftSpec | CachedSpec | PlaceSpec
+StateQuestion = CachedTokensSpec | ReadCellsSpec | CachedLengthSpec | LoadCellsSpec
 
 
 class Cells(msgspec.Struct, frozen=True, kw_only=True, tag="cells"):

@@ -29,7 +29,7 @@ from pathlib import Path
 import msgspec
 
 from edgeagent.worker import landlock, seccomp
-from edgeagent.worker.privacy import keep_private
+from edgeagent.worker.non_dumpable import keep_private
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.worker import landlock
-from edgeagent.worker.probe import gather
+from edgeagent.worker.sandbox_probe import gather
 from tests.worker.attempts import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ READINGS = {
 }  # fmt: skip
 PRIVATE = """
 import sys, time
-from edgeagent.worker.privacy import keep_private
+from edgeagent.worker.non_dumpable import keep_private
 keep_private()
 print("private", flush=True)
 sys.stdin.read()

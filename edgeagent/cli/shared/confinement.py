@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from edgeagent.environment import variables, worker_environment
-from edgeagent.worker.privacy import is_private
-from edgeagent.worker.probe import SandboxEvidence
+from edgeagent.worker.non_dumpable import is_private
+from edgeagent.worker.sandbox_probe import SandboxEvidence
 
 
 def confinement_table(evidence: SandboxEvidence | None) -> Table:

@@ -10,7 +10,14 @@ from array import array
 
 from edgeagent.engine.batching.kv_cache import KVCache, Match
 from edgeagent.engine.batching.runner import Runner
-from edgeagent.types.kv_state import CachedSpec, Cells, HeldSpec, LiftSpec, PlaceSpec, StateQuestion
+from edgeagent.types.kv_state import (
+    CachedLengthSpec,
+    CachedTokensSpec,
+    Cells,
+    LoadCellsSpec,
+    ReadCellsSpec,
+    StateQuestion,
+)
 
 NOTHING = Cells(n=0)
 
@@ -25,13 +32,13 @@ class KVTransfer:
     def answer(self, question: StateQuestion) -> Cells:
         """Raises: EngineFailed."""
         match question:
-            case HeldSpec(request_id):
+            case CachedTokensSpec(request_id):
                 return self._held(request_id)
-            case LiftSpec(request_id, first, last):
+            case ReadCellsSpec(request_id, first, last):
                 return self._lift(request_id, first, last)
-            case CachedSpec(scope, tokens):
+            case CachedLengthSpec(scope, tokens):
                 return Cells(n=self._kv.best_idle(ids(tokens), scope).n)
-            case PlaceSpec():
+            case LoadCellsSpec():
                 return self._place(question)
 
     def _held(self, request_id: int) -> Cells:
@@ -48,7 +55,7 @@ class KVTransfer:
             return NOTHING
         return Cells(n=last, data=self._runner.lift(idle.seq_id, first, last))
 
-    def _place(self, piece: PlaceSpec) -> Cells:
+    def _place(self, piece: LoadCellsSpec) -> Cells:
         """Cache one more piece behind the cached tokens; returns how many tokens are cached then."""
         tokens, first, kv = ids(piece.tokens), piece.first, self._kv
         last = len(tokens)

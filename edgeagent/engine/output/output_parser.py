@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from edgeagent.engine.output.text_stream import StopFilter
-from edgeagent.engine.tool_syntax.family import CallReader, Family, find_marker
 from edgeagent.engine.tool_syntax.reasoning import Reasoning
+from edgeagent.engine.tool_syntax.tool_syntax import CallReader, Family, find_marker
 from edgeagent.types.answer import (
     CallDelta,
     FinishReason,

@@ -17,7 +17,7 @@ import sys
 import time
 from typing import NoReturn
 
-from edgeagent.engine.process.helpers import ANSWER, AWAIT, KINDS, REQUEST, START
+from edgeagent.engine.process.helper_process import ANSWER, AWAIT, KINDS, REQUEST, START
 from edgeagent.engine.prompt import template_process
 from edgeagent.worker import confinement
 from edgeagent.worker.process_title import ProcessTitle

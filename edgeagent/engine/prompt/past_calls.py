@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from edgeagent.engine.prompt.template_abilities import Message, TemplateAbilities
-from edgeagent.engine.tool_syntax.family import Family
+from edgeagent.engine.tool_syntax.tool_syntax import Family
 
 
 def is_about_calls(message: Message) -> bool:

@@ -21,8 +21,8 @@ from edgeagent.engine.prompt.template_abilities import TemplateAbilities, compla
 from edgeagent.engine.prompt.template_host import TemplateHost, TemplateRefused
 from edgeagent.engine.prompt.tool_prompt import plainest, variables
 from edgeagent.engine.tool_syntax import PLAIN
-from edgeagent.engine.tool_syntax.family import Family
 from edgeagent.engine.tool_syntax.reasoning import Reasoning, reasoning_of
+from edgeagent.engine.tool_syntax.tool_syntax import Family
 from edgeagent.errors import InvalidParameter, TemplateFailed
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.template import TemplateFacts, TemplateSource

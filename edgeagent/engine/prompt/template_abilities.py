@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeagent.engine.prompt.template_host import TemplateRefused
 from edgeagent.engine.tool_syntax import PLAIN, chosen
-from edgeagent.engine.tool_syntax.family import Family
+from edgeagent.engine.tool_syntax.tool_syntax import Family
 from edgeagent.errors import TemplateFailed
 from edgeagent.types.template import TemplateFacts, TemplateSource
 from edgeagent.types.tools import Tool

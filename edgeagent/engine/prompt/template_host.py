@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from edgeagent.engine.process import helpers
+from edgeagent.engine.process import helper_process
 from edgeagent.engine.prompt.template_frames import LENGTH, RenderAnswer, RenderRequest, framed
 from edgeagent.errors import TemplateFailed, Unavailable
 
@@ -48,12 +48,12 @@ class TemplateHost:
         self._template = template
         self._timeout_s = timeout_s
         self._beat = beat
-        self._process: helpers.Helper | None = None
+        self._process: helper_process.Helper | None = None
         self._is_warm = False
 
     def start(self) -> None:
         """Start the process."""
-        self._process = helpers.start("template")
+        self._process = helper_process.start("template")
         os.set_blocking(self._process.stdin.fileno(), False)
         self._is_warm = False
         self._is_greeted = False

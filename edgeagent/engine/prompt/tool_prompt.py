@@ -9,7 +9,7 @@ from typing import Any
 from edgeagent.engine.prompt.past_calls import in_words, is_about_calls, native
 from edgeagent.engine.prompt.template_abilities import Message, TemplateAbilities, described
 from edgeagent.engine.prompt.turn_merging import adapted
-from edgeagent.engine.tool_syntax.family import Family
+from edgeagent.engine.tool_syntax.tool_syntax import Family
 from edgeagent.types.tools import Tool, ToolUse
 
 # Put after the last result for models that were not trained to call: without it SmolLM2-135M repeated the

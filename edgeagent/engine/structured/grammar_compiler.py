@@ -16,7 +16,7 @@ from typing import Any
 
 from edgeagent.engine.batching.fair_queue import FairQueue
 from edgeagent.engine.batching.sequence import Request
-from edgeagent.engine.process import helpers
+from edgeagent.engine.process import helper_process
 from edgeagent.engine.structured.constraint import Grammar
 from edgeagent.engine.structured.grammar import (
     PARAM,
@@ -274,7 +274,7 @@ def complaint_of(
 def try_out(source: Source, timeout_s: float, beat: Callable[[], None] = lambda: None) -> None:
     """Compile in a process of its own; `beat` is called while that runs. Raises: InvalidParameter when it
     takes too long or fails."""
-    with helpers.start("trial") as process:
+    with helper_process.start("trial") as process:
         watchdog = _Watchdog(TRIAL_START_S, process.kill, beat)
         watchdog.start()
         try:

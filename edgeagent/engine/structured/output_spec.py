@@ -11,7 +11,7 @@ import msgspec
 from edgeagent.engine.structured.grammar import Source, source_of
 from edgeagent.engine.structured.schema_relaxation import Attempt
 from edgeagent.engine.structured.tool_grammar import source_of_tools
-from edgeagent.engine.tool_syntax.family import Family
+from edgeagent.engine.tool_syntax.tool_syntax import Family
 from edgeagent.types.generation import Form
 from edgeagent.types.tools import ToolUse
 

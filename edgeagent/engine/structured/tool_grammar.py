@@ -17,7 +17,7 @@ from edgeagent.engine.structured.schema_relaxation import (
     weaker,
 )
 from edgeagent.engine.structured.schema_repair import RepairNote
-from edgeagent.engine.tool_syntax.family import Family, Function, json_rule, quoted
+from edgeagent.engine.tool_syntax.tool_syntax import Family, Function, json_rule, quoted
 from edgeagent.errors import EdgeAgentError, InvalidParameter, UnsupportedParameter
 from edgeagent.types.generation import Form
 from edgeagent.types.tools import Tool, ToolUse

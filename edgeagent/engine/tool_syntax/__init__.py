@@ -1,11 +1,11 @@
 """The ways in which models write tool calls, one file each. `chosen` names the one of a template."""
 
-from edgeagent.engine.tool_syntax.family import Family
 from edgeagent.engine.tool_syntax.gemma import Gemma, Gemma4
 from edgeagent.engine.tool_syntax.hermes import Hermes
 from edgeagent.engine.tool_syntax.llama3 import Llama3
 from edgeagent.engine.tool_syntax.mistral import Mistral, MistralArgs
 from edgeagent.engine.tool_syntax.plain import Plain
+from edgeagent.engine.tool_syntax.tool_syntax import Family
 
 PLAIN = Plain()
 # The most specific syntax first; the plain one is the last.

@@ -14,7 +14,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from edgeagent.engine.tool_syntax.family import (
+from edgeagent.engine.tool_syntax.gemma_notation import Notation, NotationCalls
+from edgeagent.engine.tool_syntax.tool_syntax import (
     CallOpening,
     Family,
     Function,
@@ -23,7 +24,6 @@ from edgeagent.engine.tool_syntax.family import (
     json_rule,
     quoted,
 )
-from edgeagent.engine.tool_syntax.notation import Notation, NotationCalls
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _SAYS_NOTHING = frozenset({"title", "description", "default", "examples", "example", "$comment"})

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from edgeagent.engine.tool_syntax.family import CallOpening, Family, Function, Mark, find_marker
 from edgeagent.engine.tool_syntax.json_text import JsonCalls
 from edgeagent.engine.tool_syntax.plain import HEAD, object_rules
+from edgeagent.engine.tool_syntax.tool_syntax import (
+    CallOpening,
+    Family,
+    Function,
+    Mark,
+    find_marker,
+)
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 

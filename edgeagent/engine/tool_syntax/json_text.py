@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
-from edgeagent.engine.tool_syntax.family import CallOpening
+from edgeagent.engine.tool_syntax.tool_syntax import CallOpening
 from edgeagent.types.answer import CallDelta
 
 _WHITE = " \t\r\n"

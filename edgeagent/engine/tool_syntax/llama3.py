@@ -7,9 +7,15 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from edgeagent.engine.tool_syntax.family import CallOpening, Family, Function, Mark, find_marker
 from edgeagent.engine.tool_syntax.json_text import JsonCalls, find_object
 from edgeagent.engine.tool_syntax.plain import object_rules
+from edgeagent.engine.tool_syntax.tool_syntax import (
+    CallOpening,
+    Family,
+    Function,
+    Mark,
+    find_marker,
+)
 
 TAG = "<|python_tag|>"
 _HEAD = re.compile(

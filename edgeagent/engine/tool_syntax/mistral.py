@@ -11,7 +11,9 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from edgeagent.engine.tool_syntax.family import (
+from edgeagent.engine.tool_syntax.json_text import JsonCalls
+from edgeagent.engine.tool_syntax.plain import HEAD, object_rules
+from edgeagent.engine.tool_syntax.tool_syntax import (
     CallOpening,
     Family,
     Function,
@@ -20,8 +22,6 @@ from edgeagent.engine.tool_syntax.family import (
     json_rule,
     quoted,
 )
-from edgeagent.engine.tool_syntax.json_text import JsonCalls
-from edgeagent.engine.tool_syntax.plain import HEAD, object_rules
 
 OPEN, ARGUMENTS, CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
 _HEAD = re.compile(r"\[TOOL_CALLS\](?P<name>[^\[\s]+)(?:\[CALL_ID\][a-zA-Z0-9]*)?\[ARGS\]\s*(?=\{)")

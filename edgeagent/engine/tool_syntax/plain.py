@@ -9,7 +9,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from edgeagent.engine.tool_syntax.family import (
+from edgeagent.engine.tool_syntax.json_text import JsonCalls, find_object
+from edgeagent.engine.tool_syntax.tool_syntax import (
     CallOpening,
     Family,
     Function,
@@ -18,7 +19,6 @@ from edgeagent.engine.tool_syntax.family import (
     json_rule,
     quoted,
 )
-from edgeagent.engine.tool_syntax.json_text import JsonCalls, find_object
 
 HEAD = re.compile(
     r'\{\s*"name"\s*:\s*"(?P<name>(?:[^"\\]|\\.)*)"\s*,\s*"arguments"\s*:\s*(?=\{)', re.DOTALL

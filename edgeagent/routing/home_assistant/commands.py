@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgeagent.routing.home_assistant.arguments import ArgumentMismatch, arguments_for
+from edgeagent.routing.home_assistant.normalized_words import Words
 from edgeagent.routing.home_assistant.rules import Rule, RuleBook
 from edgeagent.routing.home_assistant.sentences import Phrase, Template
 from edgeagent.routing.home_assistant.targets import AmbiguousTarget, Home, Target
-from edgeagent.routing.home_assistant.values import PATTERNS, READERS
-from edgeagent.routing.home_assistant.words import Words
+from edgeagent.routing.home_assistant.value_parser import PATTERNS, READERS
 from edgeagent.types.answer import CallText
 from edgeagent.types.tools import Tool
 

@@ -16,10 +16,10 @@ import msgspec
 
 from edgeagent.errors import SettingsError
 from edgeagent.routing import SHIPPED_RULES
+from edgeagent.routing.home_assistant.normalized_words import stems
 from edgeagent.routing.home_assistant.sentences import Template
 from edgeagent.routing.home_assistant.targets import Noun
-from edgeagent.routing.home_assistant.values import PATTERNS
-from edgeagent.routing.home_assistant.words import stems
+from edgeagent.routing.home_assistant.value_parser import PATTERNS
 
 # Kinds of slots whose phrases are resolved by a module of their own.
 _PHRASES = {

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
 from edgeagent.errors import SettingsError
-from edgeagent.routing.home_assistant.values import PATTERNS
-from edgeagent.routing.home_assistant.words import Words
+from edgeagent.routing.home_assistant.normalized_words import Words
+from edgeagent.routing.home_assistant.value_parser import PATTERNS
 
 _PART = re.compile(
     r"\{([a-z_]+)(?::([a-z_]+))?\}|<([a-z_]+)>|([()\[\]|])|([^\s(){}<>|\[\]]+)|(\s+)|(.)"

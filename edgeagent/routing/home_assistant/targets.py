@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from edgeagent.routing.home_assistant.entities import Entity
-from edgeagent.routing.home_assistant.words import Words, stem, stems
+from edgeagent.routing.home_assistant.normalized_words import Words, stem, stems
 
 _ALL = frozenset({"all", "every", "each", "both", "any", "whole", "entire", "everywhere"})
 _PLACE = frozenset({"in", "inside", "of", "at", "on", "for", "from", "over", "within"})

@@ -7,7 +7,12 @@ from array import array
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeagent.types.kv_state import CachedSpec, HeldSpec, LiftSpec, PlaceSpec
+from edgeagent.types.kv_state import (
+    CachedLengthSpec,
+    CachedTokensSpec,
+    LoadCellsSpec,
+    ReadCellsSpec,
+)
 from tests.conftest import n_examples
 from tests.engine.batching.test_engine import Harness
 from tests.engine.fakes import FakeRunner, reference
@@ -18,7 +23,7 @@ def answered(harness: Harness, request_id: int, prompt: list[int], **options) ->
     harness.submit(request_id, prompt, **options)
     harness.finish()
     held = array("i")
-    held.frombytes(harness.engine.kv_transfer.answer(HeldSpec(request_id)).tokens)
+    held.frombytes(harness.engine.kv_transfer.answer(CachedTokensSpec(request_id)).tokens)
     return list(held)
 
 
@@ -26,18 +31,20 @@ def pieces_of(harness: Harness, request_id: int, tokens: list[int], size: int):
     """The state of a request in pieces: (first, tokens up to its end, data)."""
     for first in range(0, len(tokens), size):
         last = min(first + size, len(tokens))
-        cells = harness.engine.kv_transfer.answer(LiftSpec(request_id, first, last))
+        cells = harness.engine.kv_transfer.answer(ReadCellsSpec(request_id, first, last))
         assert cells.n == last
         yield first, tokens[:last], cells.data
 
 
 def put(harness: Harness, first: int, tokens: list[int], data: bytes, scope: str = "") -> int:
-    spec = PlaceSpec(scope=scope, tokens=array("i", tokens).tobytes(), first=first, data=data)
+    spec = LoadCellsSpec(scope=scope, tokens=array("i", tokens).tobytes(), first=first, data=data)
     return harness.engine.kv_transfer.answer(spec).n
 
 
 def cached(harness: Harness, tokens: list[int], scope: str = "") -> int:
-    return harness.engine.kv_transfer.answer(CachedSpec(scope, array("i", tokens).tobytes())).n
+    return harness.engine.kv_transfer.answer(
+        CachedLengthSpec(scope, array("i", tokens).tobytes())
+    ).n
 
 
 PROMPT = list(range(1, 41))
@@ -89,14 +96,14 @@ def test_pieces_take_the_place_of_idle_prefixes_and_of_nothing_that_runs():
 def test_what_has_gone_or_goes_on_is_not_lifted():
     harness = Harness()
     tokens = answered(harness, 1, PROMPT)
-    assert harness.engine.kv_transfer.answer(LiftSpec(1, 0, len(tokens) + 1)).data == b""
-    assert harness.engine.kv_transfer.answer(LiftSpec(7, 0, 1)).data == b""
+    assert harness.engine.kv_transfer.answer(ReadCellsSpec(1, 0, len(tokens) + 1)).data == b""
+    assert harness.engine.kv_transfer.answer(ReadCellsSpec(7, 0, 1)).data == b""
     answered(harness, 2, [*tokens, 9, 9])
-    assert harness.engine.kv_transfer.answer(LiftSpec(1, 0, 1)).data == b"", (
+    assert harness.engine.kv_transfer.answer(ReadCellsSpec(1, 0, 1)).data == b"", (
         "another goes on with it"
     )
     harness.engine.forget_prefixes(None)
-    assert harness.engine.kv_transfer.answer(HeldSpec(2)).tokens == b""
+    assert harness.engine.kv_transfer.answer(CachedTokensSpec(2)).tokens == b""
 
 
 def test_state_that_llama_cpp_refuses_leaves_what_was_there():

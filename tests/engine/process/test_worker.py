@@ -24,7 +24,12 @@ from edgeagent.errors import (
 from edgeagent.types.answer import TokenChunk
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.generation import GenerateSpec
-from edgeagent.types.kv_state import CachedSpec, HeldSpec, LiftSpec, PlaceSpec
+from edgeagent.types.kv_state import (
+    CachedLengthSpec,
+    CachedTokensSpec,
+    LoadCellsSpec,
+    ReadCellsSpec,
+)
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.questions import TokenizeSpec
 from edgeagent.types.sampling import Sampling
@@ -348,22 +353,22 @@ async def test_the_state_of_an_answer_goes_on_in_another_worker(engine, stories:
     first = engine.generate(spec(text))
     said, _ = await collect(first)
     request_id = first.origin[1]
-    held = await engine.ask(HeldSpec(request_id))
+    held = await engine.ask(CachedTokensSpec(request_id))
     n_tokens = len(held.tokens) // 4
     spans = [(at, min(at + 16, n_tokens)) for at in range(0, n_tokens, 16)]
-    pieces = [(await engine.ask(LiftSpec(request_id, *span))).data for span in spans]
+    pieces = [(await engine.ask(ReadCellsSpec(request_id, *span))).data for span in spans]
     longer = spec(text + said, scope="x")
     expected, _ = await collect(engine.generate(longer))
     other = await EngineClient.start(config(stories), timeout_s=60)
     assert other.facts.state_kind == engine.facts.state_kind is not None
     for (start, end), data in zip(spans, pieces, strict=True):
         assert abs(len(data) / (end - start) / held.n - 1) < 0.5
-        piece = PlaceSpec(scope="x", tokens=held.tokens[: 4 * end], first=start, data=data)
+        piece = LoadCellsSpec(scope="x", tokens=held.tokens[: 4 * end], first=start, data=data)
         assert (await other.ask(piece)).n == end
-    assert (await other.ask(CachedSpec("x", held.tokens))).n == n_tokens
+    assert (await other.ask(CachedLengthSpec("x", held.tokens))).n == n_tokens
     found, last = await collect(other.generate(longer))
     assert found == expected and last.usage.n_cached >= n_tokens - 1
-    bad = PlaceSpec(scope="y", tokens=held.tokens[:64], first=0, data=os.urandom(4096))
+    bad = LoadCellsSpec(scope="y", tokens=held.tokens[:64], first=0, data=os.urandom(4096))
     assert (await other.ask(bad)).n == 0, "llama.cpp refuses what is no state"
     again, _ = await collect(other.generate(spec(text)))
     assert again == said

@@ -15,7 +15,7 @@ from edgeagent.engine.structured.tool_grammar import (
     source_of_tools,
 )
 from edgeagent.engine.tool_syntax import FAMILIES
-from edgeagent.engine.tool_syntax.family import Family
+from edgeagent.engine.tool_syntax.tool_syntax import Family
 from edgeagent.errors import InvalidParameter, SchemaViolated
 from edgeagent.types.tools import Tool, ToolUse
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgeagent.engine.structured.grammar import JSON_STYLE, LIMITS
 from edgeagent.engine.structured.schema_rewrite import narrowed
 from edgeagent.engine.tool_syntax import FAMILIES, PLAIN, chosen
-from edgeagent.engine.tool_syntax.family import Family, Function, quoted
+from edgeagent.engine.tool_syntax.tool_syntax import Family, Function, quoted
 from tests.conftest import n_examples
 
 BY_NAME = {family.name: family for family in FAMILIES}

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from edgeagent.routing.home_assistant.values import PATTERNS, READERS
-from edgeagent.routing.home_assistant.words import Words, is_slip, stem
+from edgeagent.routing.home_assistant.normalized_words import Words, is_slip, stem
+from edgeagent.routing.home_assistant.value_parser import PATTERNS, READERS
 
 
 @pytest.mark.parametrize(

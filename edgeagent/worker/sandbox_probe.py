@@ -1,4 +1,4 @@
-"""Tests what the sandbox prevents on this kernel: `python -m edgeagent.worker.probe FILE PARENT_PID`.
+"""Tests what the sandbox prevents on this kernel: `python -m edgeagent.worker.sandbox_probe FILE PARENT_PID`.
 
 A child confines itself as a worker does and tries what an attacker in a worker would try first. FILE stands
 for the key of the store, the parent for the daemon. The child prints a `SandboxEvidence` as JSON.
@@ -36,7 +36,7 @@ def gather() -> SandboxEvidence | None:
     with tempfile.NamedTemporaryFile(prefix="edgeagent-probe-") as file:
         try:
             done = spawn.run(
-                "edgeagent.worker.probe",
+                "edgeagent.worker.sandbox_probe",
                 file.name,
                 str(os.getpid()),
                 capture_output=True,

@@ -20,6 +20,7 @@ from edgeagent.api.ollama import chat as ollama
 from edgeagent.api.ollama import models as ollama_models
 from edgeagent.api.openai import (
     audio,
+    audio_jobs,
     batches,
     chat,
     completions,
@@ -44,6 +45,7 @@ ROUTES = [
     embeddings.embed,
     *rerank.HANDLERS,
     *audio.HANDLERS,
+    *audio_jobs.HANDLERS,
     *transcripts.HANDLERS,
     *realtime.HANDLERS,
     tokens.tokenize,

@@ -45,6 +45,8 @@ from edgeagent.pool.placement import ModelPlacer
 from edgeagent.pool.template_facts import TemplateLearner
 from edgeagent.routing.intents import AssistantOptions
 from edgeagent.serving.archive import Archive
+from edgeagent.serving.audio_job_runner import AudioJobRunner
+from edgeagent.serving.audio_jobs import AudioJobs
 from edgeagent.serving.authentication import Authenticator
 from edgeagent.serving.background import BackgroundResponses
 from edgeagent.serving.batch_runner import BatchRunner
@@ -147,15 +149,17 @@ class Daemon:
         self.chooser = ModelChooser(self.models, _assistant_options(settings.routing))
         self.chats = ChatService(engines, self.chooser)
         self.one_shots = OneShotService(engines, self.chooser)
+        self.audio_jobs = AudioJobRunner(self.archive, engines, settings.speech.jobs)
         self.lifecycle = DataLifecycle(self.database, settings, hub=self.hub, settle=self._settle)
         self._authenticator = Authenticator(self.keyring, is_exposed=bool(exposed))
         self._limiter = Limiter(max_running=max(1, settings.http.max_connections * 3 // 4))
         uploads = {
-            "/v1/audio": settings.speech.max_upload_bytes,
+            "/v1/audio/transcriptions": settings.speech.max_upload_bytes,
+            "/v1/audio/translations": settings.speech.max_upload_bytes,
             "/v1/files": settings.batch.max_file_bytes,
         }
         self._bodies = Bodies(settings.http, max(uploads.values()))
-        self._uploads = Uploads(uploads)
+        self._uploads = Uploads(uploads, parts=["/v1/audio/jobs/*/recording"])
         self.batch_runner = BatchRunner(
             self.database,
             lambda *call: self._calls.post(*call),
@@ -164,7 +168,7 @@ class Daemon:
         )
         ErasureParticipants(
             self.background, self.conversations, self.database is not None, self.lifecycle, self._requests,
-            self.pool, self.keyring, self.prefix_store, settings.state_dir, self.remembered,
+            self.pool, self.keyring, self.prefix_store, self.audio_jobs, settings.state_dir, self.remembered,
             self.batch_runner,
         ).register(self.hub)  # fmt: skip
         self.transcriptions = TranscriptionService(engines, self.chooser)
@@ -229,6 +233,12 @@ class Daemon:
             "archive": archive,
             "batch_files": BatchFiles(archive, batch),
             "batches": Batches(archive, batch, wake=runner.wake, stop=runner.stop, note=note),
+            "audio_jobs": AudioJobs(
+                archive,
+                self.audio_jobs,
+                self.settings.speech.jobs,
+                reserve_bytes=self.settings.store.reserve_bytes,
+            ),
             "cards": ModelCards(self.pool, self.models, self.chooser, idle_unload_s),
             "chats": self.chats,
             "conversations": conversations,
@@ -256,6 +266,7 @@ class Daemon:
         self.lifecycle.start()
         await self._fail_open()
         self.prefix_store.start()
+        self.audio_jobs.start()
         if self._requests is not None:
             self._requests.start()
         if self.wyoming is not None:
@@ -304,6 +315,7 @@ class Daemon:
             await self.wyoming.close()
         await self.batch_runner.close()
         await self.background.close()
+        await self.audio_jobs.close()
         await self.prefix_store.close()
         await self.pool.close()
         if self._requests is not None:

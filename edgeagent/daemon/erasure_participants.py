@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeagent.pool import Pool
+from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.background import BackgroundResponses
 from edgeagent.serving.batch_runner import BatchRunner
 from edgeagent.serving.conversations import Conversations
@@ -33,6 +34,7 @@ class ErasureParticipants:
     pool: Pool
     keyring: Keyring
     prefix_store: PrefixStore
+    audio_jobs: AudioJobRunner
     state_dir: Path
     remembered: RememberedAnswers
     batches: BatchRunner
@@ -42,6 +44,7 @@ class ErasureParticipants:
             ("background answers", "running answers and their events", self._runs),
             ("batches", "requests of batches that are being done", self._batches),
             ("remembered answers", "answers to requests with an Idempotency-Key", self._answers),
+            ("recordings", "audio of transcription jobs, on disk", self.audio_jobs.forget),
             ("exports", "pages of running exports", self._exports),
             ("request log", "rows not written yet", self._requests),
             ("cached prefixes", "prompts, answers and schemas in workers", self._cells),

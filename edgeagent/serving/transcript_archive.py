@@ -35,7 +35,7 @@ class TranscriptArchive:
         """
         subject = subject_of(metadata)
         transcript, owner = request.transcript(), request.record.origin.owner
-        segments = [_stored(segment) for segment in transcript.segments]
+        segments = [stored(segment) for segment in transcript.segments]
         digest = hashlib.sha256(request.recording.data).hexdigest()
         return await self._archive.write(
             owner,
@@ -73,7 +73,8 @@ class TranscriptArchive:
         await self._archive.delete(DeletionTarget("transcript", transcript_id, owner))
 
 
-def _stored(segment: Segment) -> transcripts.Segment:
+def stored(segment: Segment) -> transcripts.Segment:
+    """A segment as a row."""
     body = msgspec.to_builtins(segment)
     for name in ("start_s", "end_s", "text"):  # columns of their own
         body.pop(name, None)

@@ -128,7 +128,7 @@ class RecordingReader:
             _, nonce = HEAD.unpack(self._file.read(HEAD.size))
             sealed = self._file.read(n_bytes + TAG_BYTES)
             plain = self._cipher.decrypt(nonce, sealed, _place(self._recording.id, number, at))
-        except (OSError, struct.error, InvalidTag) as exc:
+        except (OSError, ValueError, struct.error, InvalidTag) as exc:  # ValueError: closed
             raise _damaged(self._path) from exc
         self._last = number, plain
         return plain

@@ -117,8 +117,16 @@ CALLS: dict[tuple[str, str], object] = {
     ("GET", "/v1/files/{file_id:str}/content"): None,
     ("DELETE", "/v1/files/{file_id:str}"): None,
 }
-# Tried in api/openai/test_transcripts.py, where there is a speech model.
+# Tried in api/openai/test_transcripts.py and test_audio_jobs.py, where there is a speech model.
 ELSEWHERE = {
+    ("GET", "/v1/audio/jobs/{job_id:str}"),
+    ("GET", "/v1/audio/jobs/{job_id:str}/recording"),
+    ("PATCH", "/v1/audio/jobs/{job_id:str}/recording"),
+    ("POST", "/v1/audio/jobs/{job_id:str}/start"),
+    ("POST", "/v1/audio/jobs/{job_id:str}/cancel"),
+    ("GET", "/v1/audio/jobs/{job_id:str}/events"),
+    ("GET", "/v1/audio/jobs/{job_id:str}/result"),
+    ("DELETE", "/v1/audio/jobs/{job_id:str}"),
     ("GET", "/v1/audio/transcripts/{transcript_id:str}"),
     ("DELETE", "/v1/audio/transcripts/{transcript_id:str}"),
 }

@@ -20,6 +20,10 @@ import pytest
 from edgeagent.daemon.app import Daemon
 from edgeagent.device.configuration import configure
 from edgeagent.errors import Erased
+from edgeagent.serving.audio_job import JobOptions
+from edgeagent.serving.audio_jobs import AudioJobs, JobSpec
+from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.speech.options import SpeechOptions
 from edgeagent.store import erasure, row_deletion
 from edgeagent.store.clock import BUILD_MS
 from edgeagent.store.database_pages import decrypted
@@ -115,6 +119,21 @@ async def has_answers(house: House) -> bool:
     told = await house.call("GET", f"/v1/responses/{house.response}?stream=true")
     assert shown.status_code in (200, 404)
     return "qzcanary" in shown.text + told.text
+
+
+async def fill_recordings(house: House) -> None:
+    """A job that waits for the rest of its recording."""
+    jobs = AudioJobs(
+        house.daemon.archive, house.daemon.audio_jobs, house.daemon.settings.speech.jobs
+    )
+    spec = JobSpec(model="w", n_bytes=1000, options=JobOptions(speech=SpeechOptions()))
+    made = await jobs.create(RequestOrigin("/v1/audio/jobs", "req_1", "ann", "key_1"), spec)
+    await jobs.append("ann", made["id"], 0, CANARY.encode())
+
+
+async def has_recordings(house: House) -> bool:
+    assert house.daemon.database is not None
+    return any(house.daemon.database.files.recordings.iterdir())
 
 
 async def fill_exports(house: House) -> None:
@@ -221,6 +240,7 @@ async def has_remembered(house: House) -> bool:
 Step = Callable[[House], Awaitable[Any]]
 PLACES: dict[str, tuple[Step, Step]] = {
     "background answers": (fill_answers, has_answers),
+    "recordings": (fill_recordings, has_recordings),
     "kept prefixes": (fill_files, has_files),
     "terminal history": (fill_history, has_history),
     "exports": (fill_exports, has_exports),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from functools import cache
 from typing import Any
@@ -31,6 +32,19 @@ CONTAINERS = (
 def dialogue() -> Samples:
     """float32 [2, n_samples] of 16 kHz."""
     return np.concatenate(list(blocks(DIALOGUE.read_bytes())), axis=1)
+
+
+def long_dialogue(n_times: int) -> Samples:
+    """The dialogue so often, one channel, with pauses between its turns: float32 [1, n_samples].
+
+    With the pauses a window has no text three times over, which would be sampled at random.
+    """
+    turns = [round(turn["start_s"] * RATE_HZ) for turn in TURNS]
+    pause = np.zeros((1, round(1.6 * RATE_HZ)), dtype=np.float32)
+    mono = dialogue().mean(axis=0)[None]
+    cuts = [0, *turns[1:], mono.shape[1]]
+    parts = [mono[:, a:b] for a, b in itertools.pairwise(cuts)]
+    return np.tile(np.concatenate([p for part in parts for p in (part, pause)], axis=1), n_times)
 
 
 def coded(samples: Samples, muxer: str, codec: str, rate_hz: int = RATE_HZ) -> bytes:

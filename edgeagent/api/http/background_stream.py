@@ -1,15 +1,15 @@
-"""Sends the events of a response in the background, from any event on; the response goes on without it."""
+"""Sends the events of what goes on in the background, from any event on."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Protocol
 
 from litestar.types import Receive, Scope, Send
 
 from edgeagent.api.http.disconnect import run_until_gone
 from edgeagent.api.http.response_sender import EVENT_STREAM, ResponseSender, log_slow_reader
-from edgeagent.serving.background import BackgroundResponse
 from edgeagent.serving.response_builder import ResponseEvent
 
 PING = b": ping\n\n"
@@ -22,12 +22,20 @@ def event_bytes(events: Iterable[ResponseEvent]) -> bytes:
     )
 
 
+class EventSource(Protocol):
+    """Something that goes on without its clients: a response in the background, a transcription job."""
+
+    async def take(self, n_seen: int) -> tuple[list[ResponseEvent], int]:
+        """The events after the first `n_seen`, at least one, and the number seen then; none at the end."""
+        ...
+
+
 class BackgroundStreamResponse:
-    """An ASGI response with the events of a response after the first `n_seen`."""
+    """An ASGI response with the events of `running` after the first `n_seen`."""
 
     def __init__(
         self,
-        running: BackgroundResponse,
+        running: EventSource,
         n_seen: int,
         ping_interval_s: float,
         write_timeout_s: float,

@@ -4,7 +4,7 @@
        be missing in HTTP/1.0 from this machine, to a daemon that only this machine reaches
     2. no Origin, or an allowed one (web pages)
     3. a body of JSON, so that HTML forms cannot make requests, in a supported encoding; an upload is a
-       form, from no page that is not allowed (`uploads.py`)
+       form, from no page that is not allowed, or a part of a file (`uploads.py`)
     4. an announced size within the limit; a larger body is not read
 
 Every response gets an `x-request-id`. HEAD is answered like GET, without the body. A response that comes
@@ -33,7 +33,7 @@ from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.shutdown import shutting_down
-from edgeagent.api.http.uploads import Uploads, check_form
+from edgeagent.api.http.uploads import Uploads, check_form, check_part
 from edgeagent.errors import (
     BadRequest,
     EdgeAgentError,
@@ -45,7 +45,7 @@ from edgeagent.settings.http import HttpSettings
 
 logger = logging.getLogger(__name__)
 
-_ALLOWED_METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
+_ALLOWED_METHODS = b"GET, HEAD, POST, PATCH, DELETE, OPTIONS"
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,8 @@ class RequestGuard:
         if may_have_body and self._paths.is_there(scope["method"], scope["path"]):
             if most is not None:
                 check_form(headers, origin)
+            elif self._rules.uploads.takes_parts(scope["method"], scope["path"]):
+                check_part(headers)
             elif not may_be_untyped(scope, origin):
                 check_content_type(headers)
             encoding_of(headers)

@@ -65,11 +65,13 @@ class OneShotResponse:
 class JsonResponse:
     """An ASGI response with an object."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, status: int = 200) -> None:
         self._value = value
+        self._status = status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send_whole(send, *whole_json(msgspec.json.encode(self._value)))
+        _, headers, body = whole_json(msgspec.json.encode(self._value))
+        await send_whole(send, self._status, headers, body)
 
 
 def whole_json(body: bytes) -> Whole:

@@ -16,6 +16,7 @@ _PREFIXES = {
     "key_id": "key_",
     "file_id": "file-",
     "batch_id": "batch_",
+    "job_id": "job_",
 }
 
 

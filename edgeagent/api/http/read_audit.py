@@ -27,6 +27,8 @@ STORED = (
     ("v1", "search"),
     ("v1", "files"),
     ("v1", "batches"),
+    ("v1", "audio", "transcripts"),
+    ("v1", "audio", "jobs"),
 )
 # POST paths that return a stored row; `*` is any part.
 SHOWN_BY_POST = (

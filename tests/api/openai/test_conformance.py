@@ -15,7 +15,13 @@ from tests.api.wire import exchange, post
 from tests.conftest import DaemonProcess
 
 # Routes that change something and take no body.
-BODILESS = {"change_model", "cancel_response", "cancel_batch"} | {
+BODILESS = {
+    "change_model",
+    "cancel_response",
+    "cancel_batch",
+    "cancel_audio_job",
+    "append_to_audio_job",
+} | {
     # Refused, whatever they say.
     f"ollama_{name}"
     for name in ("pull", "push", "create", "copy", "blobs")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
+import msgspec
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from edgeagent.api.http.body_model import BodyModel
@@ -63,16 +64,9 @@ class ServerVad(BodyModel):
         }
 
 
-class RecordingRequest(RequestModel):
-    """What transcriptions and translations have in common."""
+class SpeechFields(RequestModel):
+    """What all requests about recordings have in common."""
 
-    # Lax: everything in a form is text.
-    model_config = ConfigDict(extra="forbid", strict=False)
-
-    file: str = Field(
-        description="the recording: flac, m4a, mp3, mp4, mpeg, mpga, ogg, opus, wav or webm",
-        json_schema_extra={"format": "binary"},
-    )
     model: str | None = Field(
         None, max_length=200, description="a speech model; without it, the first that is installed"
     )
@@ -89,8 +83,20 @@ class RecordingRequest(RequestModel):
         return (self.temperature,) if self.temperature else TEMPERATURES
 
 
-class TranscriptionBody(RecordingRequest):
-    """OpenAI's transcription request, of all its models together."""
+class RecordingRequest(SpeechFields):
+    """A form with a recording in it."""
+
+    # Lax: everything in a form is text.
+    model_config = ConfigDict(extra="forbid", strict=False)
+
+    file: str = Field(
+        description="the recording: flac, m4a, mp3, mp4, mpeg, mpga, ogg, opus, wav or webm",
+        json_schema_extra={"format": "binary"},
+    )
+
+
+class TranscriptionFields(SpeechFields):
+    """OpenAI's transcription request, of all its models together, apart from the recording and streams."""
 
     instead: ClassVar[dict[str, str]] = {
         "known_speaker_references": "voices are not compared here, and speakers are told apart by channel, "
@@ -120,16 +126,6 @@ class TranscriptionBody(RecordingRequest):
         max_length=MAX_NAMES,
         description="of the speaker on each channel, for a recording whose channels differ",
     )
-    stream: bool = Field(False, description="events; with srt, vtt and verbose_json it is ignored")
-    store: Annotated[
-        bool,
-        ExtensionField(
-            "keep the transcript, not the recording: it has an `id`, and GET /v1/audio/transcripts shows it"
-        ),
-    ] = False
-    metadata: Annotated[
-        Metadata | None, ExtensionField("with `store`: `metadata[subject]` says whom it is about")
-    ] = None
     speakers: Annotated[
         Literal["channel", "none"] | None,
         ExtensionField("name the speaker of each word by its channel, in every format"),
@@ -146,7 +142,7 @@ class TranscriptionBody(RecordingRequest):
         return [_code(name, "languages") for name in value]
 
     @model_validator(mode="after")
-    def _what_goes_together(self) -> TranscriptionBody:
+    def _what_goes_together(self) -> Self:
         if self.timestamp_granularities and self.response_format != "verbose_json":
             raise InvalidParameter(
                 "`timestamp_granularities` needs `response_format` verbose_json, it is "
@@ -166,10 +162,6 @@ class TranscriptionBody(RecordingRequest):
             )
         return self
 
-    @property
-    def is_stream(self) -> bool:
-        return self.stream and self.response_format in ("json", "text", "diarized_json")
-
     def options(self) -> SpeechOptions:
         """What the model is asked for."""
         vad = self.chunking_strategy
@@ -182,12 +174,35 @@ class TranscriptionBody(RecordingRequest):
             prompt=self.prompt,
             keywords=tuple(self.keywords),
             temperatures=self.temperatures(),
-            has_words=needs_words or bool(self.include) or self.store,
+            has_words=needs_words or bool(self.include),
             has_logprobs="logprobs" in self.include,
             speakers="channel" if by_channel else "none",
             speaker_names=tuple(self.known_speaker_names),
             vad=vad.options() if isinstance(vad, ServerVad) else {},
         )
+
+
+class TranscriptionBody(RecordingRequest, TranscriptionFields):
+    """OpenAI's transcription request as a form."""
+
+    stream: bool = Field(False, description="events; with srt, vtt and verbose_json it is ignored")
+    store: Annotated[
+        bool,
+        ExtensionField(
+            "keep the transcript, not the recording: it has an `id`, and GET /v1/audio/transcripts shows it"
+        ),
+    ] = False
+    metadata: Annotated[
+        Metadata | None, ExtensionField("with `store`: `metadata[subject]` says whom it is about")
+    ] = None
+
+    @property
+    def is_stream(self) -> bool:
+        return self.stream and self.response_format in ("json", "text", "diarized_json")
+
+    def options(self) -> SpeechOptions:
+        found = super().options()
+        return msgspec.structs.replace(found, has_words=found.has_words or self.store)
 
 
 class TranslationBody(RecordingRequest):

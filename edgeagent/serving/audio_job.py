@@ -1,0 +1,147 @@
+"""One transcription job as the API shows it, and its events for a client that follows it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from edgeagent.serving.response_builder import ResponseEvent
+from edgeagent.speech.formats import Format, Granularity
+from edgeagent.speech.options import SpeechOptions
+from edgeagent.speech.segments import Segment
+
+ENDED = ("completed", "failed", "cancelled")
+
+# A job, None where it is gone, and its segments from a position on.
+Load = Callable[[int], Awaitable[tuple[dict[str, Any] | None, list[dict[str, Any]]]]]
+
+
+class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a job is transcribed, and the format of its result unless another is asked for."""
+
+    speech: SpeechOptions
+    response_format: Format = "json"
+    granularities: tuple[Granularity, ...] = ()
+
+
+def options_of(row: dict[str, Any]) -> JobOptions:
+    return msgspec.json.decode(row["options"], type=JobOptions)
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `store.audio_jobs` as the API shows it."""
+    options = options_of(row)
+    is_done = row["status"] == "completed"
+    return {
+        "id": row["id"],
+        "object": "audio.job",
+        "created": row["created_ms"] // 1000,
+        "status": row["status"],
+        "name": row["name"],
+        "metadata": json.loads(row["metadata"]),
+        "model": row["model"],
+        "task": options.speech.task,
+        "language": row["language"] or options.speech.language,
+        "response_format": options.response_format,
+        "bytes": row["n_bytes"],
+        "upload_offset": row["n_received"],  # null once the recording is deleted
+        "audio_sha256": row["audio_digest"],
+        "duration": row["audio_s"],
+        "transcribed": row["audio_s"] if is_done else row["until_s"],
+        "segments": row["n_segments"],
+        "transcript_id": row["transcript_id"] if is_done else None,
+        "error": json.loads(row["error"]) if row["error"] else None,
+    }
+
+
+def segment_of(row: dict[str, Any]) -> Segment:
+    """A stored segment as it was transcribed."""
+    body = row["body"] or {}
+    found: Segment = msgspec.convert(
+        body | {"start_s": row["start_s"], "end_s": row["end_s"], "text": row["text"] or ""},
+        Segment,
+    )
+    if found.words and row["text"] is not None:  # with the space at its beginning
+        return msgspec.structs.replace(found, text="".join(word.text for word in found.words))
+    return found
+
+
+class JobNews:
+    """Wakes who waits for news of any job. Event loop's thread only."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    @property
+    def next(self) -> asyncio.Event:
+        """Set with the next news. Get it before looking at what there is."""
+        return self._changed
+
+    def tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class JobFollower:
+    """The events of one job for one client: segments in order, progress, and the end.
+
+    What is not in the database is not told, so that a client may leave and come back after any segment.
+    """
+
+    def __init__(self, news: JobNews, load: Load) -> None:
+        self._news = news
+        self._load = load
+        self._told: dict[str, Any] | None = None
+        self._is_over = False
+
+    async def take(self, n_seen: int) -> tuple[list[ResponseEvent], int]:
+        """The events after the first `n_seen` segments, at least one, and the segments seen then; no events
+        once the job has ended."""
+        while not self._is_over:
+            changed = self._news.next
+            row, segments = await self._load(n_seen)
+            events, n_seen = self._events(row, segments, n_seen)
+            if events:
+                return events, n_seen
+            await changed.wait()
+        return [], n_seen
+
+    def _events(
+        self, row: dict[str, Any] | None, segments: list[dict[str, Any]], n_seen: int
+    ) -> tuple[list[ResponseEvent], int]:
+        if row is None:
+            self._is_over = True
+            error = {"code": "erased", "message": "The job was deleted: nothing of it is stored."}
+            return [_event("error", error=error)], n_seen
+        events = [
+            _event(
+                "audio.job.segment",
+                index=found["position"],
+                segment=msgspec.to_builtins(segment_of(found)),
+            )
+            for found in segments
+        ]
+        state = {name: row[name] for name in ("status", "audio_s", "until_s", "n_received")}
+        if row["status"] in ENDED:
+            self._is_over = True
+            events.append(_event(f"audio.job.{row['status']}", job=shown(row)))
+        elif events or state != self._told:
+            self._told = state
+            events.append(
+                _event(
+                    "audio.job.progress",
+                    status=row["status"],
+                    duration=row["audio_s"],
+                    transcribed=row["until_s"],
+                    upload_offset=row["n_received"],
+                )
+            )
+        return events, n_seen + len(segments)
+
+
+def _event(kind: str, **fields: Any) -> ResponseEvent:
+    return ResponseEvent(kind, msgspec.json.encode({"type": kind} | fields))

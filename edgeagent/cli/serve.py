@@ -14,7 +14,7 @@ import click
 
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.cli.shared.options import configured, settings_options
-from edgeagent.daemon.heap import map_large_blocks, use_one_arena
+from edgeagent.daemon.heap import map_large_blocks, use_one_arena, without_collections
 from edgeagent.daemon.instance_lock import InstanceLock
 from edgeagent.daemon.notify import ServiceManager
 from edgeagent.daemon.preload import Preload
@@ -81,7 +81,8 @@ def _serve(
     bootstrap_key_file: Path | None,
 ) -> None:
     # Imported here: it takes a second, during which the worker loads its model.
-    from edgeagent.daemon.app import Daemon
+    with without_collections():
+        from edgeagent.daemon.app import Daemon
 
     manager = ServiceManager(notify_socket(), watchdog_s(os.getpid()))
     daemon = Daemon(

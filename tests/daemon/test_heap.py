@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import re
 import subprocess
 import sys
 
 import pytest
 
-from edgeagent.daemon.heap import map_large_blocks, return_free_pages, use_one_arena
+from edgeagent.daemon.heap import (
+    map_large_blocks,
+    return_free_pages,
+    use_one_arena,
+    without_collections,
+)
 
 is_glibc = hasattr(ctypes.CDLL(None), "mallopt")
 
@@ -89,3 +95,11 @@ def test_a_c_library_without_these_functions_is_left_alone(monkeypatch):
     assert not use_one_arena()
     assert not return_free_pages()
     assert not map_large_blocks()
+
+
+def test_what_was_imported_is_left_out_of_later_collections():
+    n_before = gc.get_freeze_count()
+    with without_collections():
+        assert not gc.isenabled()
+        kept = [[] for _ in range(100)]
+    assert gc.isenabled() and gc.get_freeze_count() > n_before + len(kept)

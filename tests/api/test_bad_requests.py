@@ -185,7 +185,8 @@ def test_a_number_that_is_too_large_anywhere_in_a_message_is_no_500(client):
 
 
 def test_what_a_message_nests_deeply_hurts_nobody(smollm_daemon: DaemonProcess):
-    (worker,) = smollm_daemon.workers()
+    workers = smollm_daemon.workers()
+    assert workers
     for depth in (50, 200, 260, 900, 970, 2000):
         note = b"[" * depth + b"]" * depth
         body = (
@@ -194,7 +195,7 @@ def test_what_a_message_nests_deeply_hurts_nobody(smollm_daemon: DaemonProcess):
         reply = exchange(smollm_daemon.url, post(CHAT, body))
         assert reply.status in (200, 400)
         assert reply.status == 200 or reply.error["type"] == "invalid_request_error"
-    assert smollm_daemon.workers() == [worker]
+    assert smollm_daemon.workers() == workers
 
 
 @pytest.mark.parametrize(

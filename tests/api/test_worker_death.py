@@ -18,7 +18,7 @@ import pytest
 from tests.api.wire import error_of
 from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
 
-N_KILLS = int(os.environ.get("TEST_KILLS", "4"))
+N_KILLS = int(os.environ.get("TEST_KILLS", "2"))
 ASK = [{"role": "user", "content": "Tell a long story."}]
 
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from edgeagent.api.anthropic.schemas import MessagesRequest
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import TALES_CHAT, DaemonProcess
 from tests.lazy import lazily
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ LINE = "x-anthropic-billing-header: cc_version=2.1; cc_entrypoint=cli; cch={};"
 
 
 @pytest.fixture(scope="module")
-def claude(smollm_daemon: DaemonProcess) -> Iterator[anthropic.Anthropic]:
+def claude(tales_daemon: DaemonProcess) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(
-        base_url=smollm_daemon.url, api_key="none", max_retries=0, timeout=60,
+        base_url=tales_daemon.url, api_key="none", max_retries=0, timeout=60,
         _strict_response_validation=True,
     ) as client:  # fmt: skip
         yield client
@@ -48,7 +48,7 @@ def test_the_tool_runner_goes_on_without_a_thread_and_runs_the_tool(claude, is_s
         return "Done."
 
     runner = claude.beta.messages.tool_runner(
-        model=SMOLLM, max_tokens=32_000, tools=[lamp], messages=ASK, max_iterations=2,
+        model=TALES_CHAT, max_tokens=32_000, tools=[lamp], messages=ASK, max_iterations=2,
         tool_choice={"type": "any"}, stream=is_stream, **COLD,
     )  # fmt: skip
     messages = [turn.get_final_message() if is_stream else turn for turn in runner]
@@ -59,13 +59,13 @@ def test_the_tool_runner_goes_on_without_a_thread_and_runs_the_tool(claude, is_s
 
 def test_a_thread_sends_the_whole_conversation_where_it_may(claude):
     thread = claude.beta.messages.thread(
-        model=SMOLLM, max_tokens=8, unsupported_request_behavior="continue_unthreaded", **COLD
+        model=TALES_CHAT, max_tokens=8, unsupported_request_behavior="continue_unthreaded", **COLD
     )
     first = thread.send({"role": "user", "content": "Name a colour."})
     second = thread.send({"role": "user", "content": "Another one."})
     assert first.content[0].text and second.content[0].text
     assert second.usage.cache_read_input_tokens > 0, "the first turn was sent again, and found"
-    strict = claude.beta.messages.thread(model=SMOLLM, max_tokens=8)
+    strict = claude.beta.messages.thread(model=TALES_CHAT, max_tokens=8)
     with pytest.raises(anthropic.BadRequestError) as caught:
         strict.send({"role": "user", "content": "Name a colour."})
     assert caught.value.details is not None
@@ -85,12 +85,12 @@ def test_a_line_that_changes_with_the_session_costs_no_prefix(claude):
             {"type": "text", "text": rules, "cache_control": {"type": "ephemeral"}},
         ]
         ask: Any = [{"role": "user", "content": f"Hello, it is {session}."}]
-        made = claude.messages.create(model=SMOLLM, max_tokens=1, system=system, messages=ask)
+        made = claude.messages.create(model=TALES_CHAT, max_tokens=1, system=system, messages=ask)
         usages.append(made.usage)
     assert usages[1].cache_read_input_tokens > 150
-    plain = claude.messages.create(model=SMOLLM, max_tokens=1, system=rules, messages=ask)
+    plain = claude.messages.create(model=TALES_CHAT, max_tokens=1, system=rules, messages=ask)
     assert n_input(plain.usage) == n_input(usages[1])
-    counted = claude.messages.count_tokens(model=SMOLLM, system=system, messages=ask)
+    counted = claude.messages.count_tokens(model=TALES_CHAT, system=system, messages=ask)
     assert counted.input_tokens == n_input(plain.usage)
 
 
@@ -118,18 +118,18 @@ def test_only_the_billing_line_at_the_beginning_is_left_out(system, told):
     assert system_of(system) == told
 
 
-def test_trials_that_a_client_wants_change_nothing_and_are_not_logged(smollm_daemon):
+def test_trials_that_a_client_wants_change_nothing_and_are_not_logged(tales_daemon):
     headers = {"anthropic-beta": "context-1m-2025-08-07,evil\x1b[31m", "anthropic-version": "x"}
-    body = {"model": SMOLLM, "max_tokens": 1, "messages": ASK}
-    reply = httpx.post(f"{smollm_daemon.url}/v1/messages?beta=true", json=body, headers=headers)
+    body = {"model": TALES_CHAT, "max_tokens": 1, "messages": ASK}
+    reply = httpx.post(f"{tales_daemon.url}/v1/messages?beta=true", json=body, headers=headers)
     assert reply.status_code == 200
-    log = smollm_daemon.log.read_text()
+    log = tales_daemon.log.read_text()
     assert "context-1m" not in log and "\x1b" not in log
 
 
-def test_a_thread_is_refused_in_words_that_a_person_can_read(smollm_daemon):
-    body = {"model": SMOLLM, "max_tokens": 1, "messages": ASK, "thread": {"type": "new"}}
-    reply = httpx.post(f"{smollm_daemon.url}/v1/messages", json=body)
+def test_a_thread_is_refused_in_words_that_a_person_can_read(tales_daemon):
+    body = {"model": TALES_CHAT, "max_tokens": 1, "messages": ASK, "thread": {"type": "new"}}
+    reply = httpx.post(f"{tales_daemon.url}/v1/messages", json=body)
     error = json.loads(reply.content)["error"]
     assert reply.status_code == 400 and error["type"] == "invalid_request_error"
     assert "whole conversation" in error["message"]

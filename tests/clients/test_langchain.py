@@ -12,7 +12,7 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.conftest import MINILM, SMOLLM, DaemonProcess
+from tests.conftest import MINILM, SMOLLM, TALES_CHAT, DaemonProcess
 from tests.lazy import lazily
 
 messages = lazily("langchain_core.messages")
@@ -56,7 +56,13 @@ def model_of(daemon: DaemonProcess, **options: Any) -> langchain_openai.ChatOpen
 
 
 @pytest.fixture(scope="module")
-def model(smollm_daemon: DaemonProcess) -> langchain_openai.ChatOpenAI:
+def model(tales_daemon: DaemonProcess) -> langchain_openai.ChatOpenAI:
+    return model_of(tales_daemon, model=TALES_CHAT)
+
+
+@pytest.fixture(scope="module")
+def sure_model(smollm_daemon: DaemonProcess) -> langchain_openai.ChatOpenAI:
+    """Where texts are compared."""
     return model_of(smollm_daemon)
 
 
@@ -67,29 +73,29 @@ def test_an_answer_has_text_and_usage_and_says_why_it_ended(model: langchain_ope
     usage = answer.usage_metadata
     assert usage["input_tokens"] + usage["output_tokens"] == usage["total_tokens"]
     assert answer.response_metadata["finish_reason"] in ("stop", "length")
-    assert answer.response_metadata["model_name"] == SMOLLM
+    assert answer.response_metadata["model_name"] == TALES_CHAT
     cut = model.invoke(QUESTION, max_tokens=2)
     assert cut.response_metadata["finish_reason"] == "length"
     assert cut.usage_metadata is not None and cut.usage_metadata["output_tokens"] == 2
 
 
 def test_a_stream_gives_the_text_of_the_whole_answer_and_its_usage(
-    model: langchain_openai.ChatOpenAI,
+    sure_model: langchain_openai.ChatOpenAI,
 ):
-    chunks = list(model.stream(SURE, stream_usage=True))
+    chunks = list(sure_model.stream(SURE, stream_usage=True))
     assert len(chunks) > 2 and all(isinstance(chunk, messages.AIMessageChunk) for chunk in chunks)
     whole = chunks[0]
     for chunk in chunks[1:]:
         whole = whole + chunk
-    assert whole.text == model.invoke(SURE).text
+    assert whole.text == sure_model.invoke(SURE).text
     assert whole.usage_metadata is not None and whole.usage_metadata["output_tokens"] > 0
     assert whole.response_metadata["finish_reason"] in ("stop", "length")
 
 
 async def test_many_questions_at_once_are_answered_asynchronously(
-    model: langchain_openai.ChatOpenAI,
+    sure_model: langchain_openai.ChatOpenAI,
 ):
-    answers = await model.abatch([SURE, SURE_TOO] * 2, max_tokens=8)
+    answers = await sure_model.abatch([SURE, SURE_TOO] * 2, max_tokens=8)
     assert answers[0].text == answers[2].text and answers[1].text == answers[3].text
     assert "two, three" in answers[0].text and "February, March" in answers[1].text
 

@@ -9,7 +9,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import TALES_CHAT, DaemonProcess
 from tests.lazy import lazily
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ class Report(BaseModel):
 
 
 @pytest.fixture(scope="module")
-async def sdk(smollm_daemon: DaemonProcess) -> AsyncIterator[openai.AsyncOpenAI]:
+async def sdk(tales_daemon: DaemonProcess) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
-        base_url=f"{smollm_daemon.url}/v1", api_key="none", max_retries=0, timeout=60
+        base_url=f"{tales_daemon.url}/v1", api_key="none", max_retries=0, timeout=60
     ) as client:
         yield client
 
@@ -45,7 +45,7 @@ def model_of(kind: str, sdk: openai.AsyncOpenAI, name: str) -> agents.Model:
 
 @pytest.fixture(params=sorted(KINDS))
 def model(request: pytest.FixtureRequest, sdk: openai.AsyncOpenAI) -> agents.Model:
-    return model_of(request.param, sdk, SMOLLM)
+    return model_of(request.param, sdk, TALES_CHAT)
 
 
 def agent_of(
@@ -117,7 +117,7 @@ async def test_an_agent_hands_over_to_another(model: agents.Model):
     )
     first = agents.Agent(
         name="Desk", instructions="Hand over.", model=model, handoffs=[helper],
-        model_settings=agents.ModelSettings(temperature=0, max_tokens=40, tool_choice="required"),
+        model_settings=agents.ModelSettings(temperature=0, max_tokens=300, tool_choice="required"),
     )  # fmt: skip
     result = await agents.Runner.run(first, "I need help.", max_turns=3)
     assert result.last_agent is helper and result.final_output
@@ -127,7 +127,7 @@ async def test_a_chain_goes_on_behind_the_last_response(sdk: openai.AsyncOpenAI)
     settings = agents.ModelSettings(
         temperature=0, max_tokens=300, store=True, extra_body=ONE_SENTENCE
     )
-    model = agents.OpenAIResponsesModel(model=SMOLLM, openai_client=sdk)
+    model = agents.OpenAIResponsesModel(model=TALES_CHAT, openai_client=sdk)
     agent = agents.Agent(
         name="Clerk", instructions="Answer in one word.", model=model, model_settings=settings
     )
@@ -145,6 +145,6 @@ async def test_errors_are_those_of_the_sdk(sdk: openai.AsyncOpenAI):
         agent, _ = agent_of(model_of(kind, sdk, "gpt-4o"))
         with pytest.raises(openai.NotFoundError, match="gpt-4o"):
             await agents.Runner.run(agent, "Hi")
-        agent, _ = agent_of(model_of(kind, sdk, SMOLLM))
+        agent, _ = agent_of(model_of(kind, sdk, TALES_CHAT))
         with pytest.raises(openai.BadRequestError, match="maximum context length is 4096"):
             await agents.Runner.run(agent, "rain " * 5000)

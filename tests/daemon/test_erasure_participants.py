@@ -30,7 +30,7 @@ from edgeagent.store.database_pages import decrypted
 from edgeagent.store.erasure_hub import DeletedContent
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.ownership import Selector
-from tests.conftest import SMOLLM
+from tests.conftest import TALES_CHAT, approve_dropped
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning",
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 CANARY = "qzcanary the patient in bed seven has a rare disease of the inner ear and sings at night "
 LONG = CANARY * 2
-ASK = {"model": SMOLLM, "temperature": 0}
+ASK = {"model": TALES_CHAT, "temperature": 0}
 
 
 @dataclass
@@ -72,8 +72,9 @@ class House:
 
 @asynccontextmanager
 async def living(models: Path, state: Path, **flags: Any) -> AsyncIterator[House]:
-    flags = {"n_ctx": 2048, "n_seq": 4, "n_threads": 1, "measure_when_idle": False} | flags
+    flags = {"n_ctx": 8192, "n_seq": 4, "n_threads": 1, "measure_when_idle": False} | flags
     flags |= {"prefix_min_tokens": 16, "request_flush_s": 3600, "host": "127.0.0.1", "port": 8484}
+    approve_dropped(models, state)
     daemon = Daemon(configure(flags={"state_dir": state, "models_dir": models} | flags))
     secrets = {}
     for name, scopes in (("ann", {"chat", "data"}), ("bob", {"chat", "data"}), ("root", {"admin"})):
@@ -311,9 +312,9 @@ async def test_every_registered_place_has_a_filler_and_a_look(tmp_path: Path):
 
 
 @pytest.mark.parametrize("way", list(WAYS))
-async def test_a_canary_is_nowhere_after(way: str, smollm_dir: Path, tmp_path: Path):
+async def test_a_canary_is_nowhere_after(way: str, tales_dir: Path, tmp_path: Path):
     act, places = WAYS[way]
-    async with living(smollm_dir, tmp_path / "state") as house:
+    async with living(tales_dir, tmp_path / "state") as house:
         for fill, _ in PLACES.values():
             await fill(house)
         assert await has_answers(house) and await has_files(house)
@@ -357,14 +358,14 @@ async def nothing_on_disk(house: House) -> None:
     ],
 )
 async def test_an_answer_in_flight_is_not_stored_after_its_owner_was_erased(
-    is_anything_stored: bool, path: str, body: dict[str, Any], smollm_dir: Path, tmp_path: Path
+    is_anything_stored: bool, path: str, body: dict[str, Any], tales_dir: Path, tmp_path: Path
 ):
-    async with living(smollm_dir, tmp_path / "state") as house:
+    async with living(tales_dir, tmp_path / "state") as house:
         if is_anything_stored:
             await house.n_cached()
             await house.made("/v1/conversations", {})
         name = "max_tokens" if "messages" in body else "max_output_tokens"
-        body = ASK | body | {name: 120, "ignore_eos": True}
+        body = ASK | body | {name: 3000, "ignore_eos": True}
         flying = asyncio.create_task(house.call("POST", path, body))
         other = asyncio.create_task(house.call("POST", path, body, "bob"))
         await until(lambda: house.daemon.pool.is_busy)
@@ -379,12 +380,12 @@ async def test_an_answer_in_flight_is_not_stored_after_its_owner_was_erased(
 
 
 async def test_a_background_answer_in_flight_ends_with_its_conversation(
-    smollm_dir: Path, tmp_path: Path
+    tales_dir: Path, tmp_path: Path
 ):
-    async with living(smollm_dir, tmp_path / "state") as house:
+    async with living(tales_dir, tmp_path / "state") as house:
         house.conversation = (await house.made("/v1/conversations", {}))["id"]
         body = ASK | {
-            "input": LONG, "background": True, "max_output_tokens": 1500, "ignore_eos": True,
+            "input": LONG, "background": True, "max_output_tokens": 3000, "ignore_eos": True,
             "conversation": house.conversation,
         }  # fmt: skip
         house.response = (await house.made("/v1/responses", body))["id"]

@@ -59,7 +59,6 @@ def listen(
         language=language_of(language),
         keywords=vocabulary_of(vocabulary),
         prompt=prompt,
-        has_words=False,
     )
     listener: Listener = WorkerListener(here, model, options)
     if is_running(url := base_url(here.settings)):

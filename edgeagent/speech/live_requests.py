@@ -62,9 +62,7 @@ class LiveRequests:
             )
         self._whisper.check(options.speech)
         self._sessions.open(
-            LiveSession(
-                request_id, options, lambda given: TurnHearing(self._whisper.session(given.speech))
-            )
+            LiveSession(request_id, options, lambda given: TurnHearing(self._whisper, given.speech))
         )
 
     def cancel(self, request_id: int) -> None:

@@ -2,8 +2,9 @@
 
 Whisper computes on 30 seconds, however little was said; here the encoder sees what there is and `MARGIN_S`
 more, which takes a fraction of the time. Short audio alone makes it guess, so that the turns before are heard
-again with each turn, their text given. A turn whose text is doubtful all the same is heard once more like a
-recording: in a whole window, with the temperature fallback and all guards.
+again with each turn, their text given. A long turn needs no others, but loses sentences without times: it is
+heard like a recording, in a whole window, with the temperature fallback and all guards; so is a turn whose
+text is doubtful.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
+from edgeagent.speech.agreement import units_of
 from edgeagent.speech.guards import is_believable
+from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.segments import TokenScore
 from edgeagent.speech.turns import Turn
 from edgeagent.speech.vad import RATE_HZ, Samples, Stretch
-from edgeagent.speech.whisper import QuickText, Session
+from edgeagent.speech.whisper import QuickText, Whisper
 from edgeagent.speech.windows import Piece, Window
 
 # Turns before that are heard again, with the turn itself.
@@ -25,6 +29,8 @@ CONTEXT_S = 12.0
 # What the encoder sees at least, and behind the end of the turn.
 MIN_WINDOW_S, MARGIN_S = 15.0, 3.0
 DRAFT_BEAMS = 1
+# A turn with so much speech is long; with so few words it has lost some.
+LONG_S, MIN_WORDS_PER_S = 7.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,13 @@ class _Before:
 class TurnHearing:
     """The hearing of one session, turn after turn."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, whisper: Whisper, options: SpeechOptions) -> None:
+        """What was said before is heard again rather than read, and words are needed for the guards.
+
+        Raises: InvalidParameter.
+        """
+        options = msgspec.structs.replace(options, is_conditioned=False, has_words=True)
+        self._session = whisper.session(options)
         self._before: deque[_Before] = deque()
 
     def draft(self, turn: Turn) -> str | None:
@@ -57,8 +68,10 @@ class TurnHearing:
     def final(self, turn: Turn) -> HeardTurn:
         """The text of a whole turn."""
         options = self._session.options
+        if turn.speech_s >= LONG_S:
+            return self._carefully(turn)
         found = self._quick(turn, options.beam_size)
-        if found.tokens and self._is_doubtful(found):
+        if self._is_doubtful(found, turn):
             return self._carefully(turn)
         if not self._is_believable(found, turn):
             return HeardTurn("", found.language)
@@ -91,15 +104,17 @@ class TurnHearing:
             avg_logprob=found.avg_logprob,
         )
 
-    def _is_doubtful(self, found: QuickText) -> bool:
+    def _is_doubtful(self, found: QuickText, turn: Turn) -> bool:
+        """Whether the model repeats itself, is unsure, or has stopped before the turn was over."""
         options = self._session.options
         return (
-            found.avg_logprob < options.logprob_threshold
+            len(units_of(found.text)) < MIN_WORDS_PER_S * turn.speech_s
+            or found.avg_logprob < options.logprob_threshold
             or found.compression_ratio > options.compression_ratio_threshold
         )
 
     def _carefully(self, turn: Turn) -> HeardTurn:
-        """By itself in a window of 30 seconds, and what the guards leave of it."""
+        """By itself, as a window of a recording; what the guards leave of it."""
         n = len(turn.samples)
         speech = Stretch(
             max(0, turn.speech_start - turn.start), min(n, turn.speech_end - turn.start)

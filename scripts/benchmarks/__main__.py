@@ -10,6 +10,7 @@ NAMES = {
     "engine": "the served path against a bare llama.cpp loop, prefixes, memory, start",
     "embed": "embeddings over HTTP against a bare llama.cpp loop",
     "speech": "words, times and speakers of recordings beside plain faster-whisper; noises; the served path",
+    "live": "live transcription in real time: delay of final words, errors beside the batch, four at once",
     "recovery": "kill -9 of the worker in mid-stream, again and again",
     "pool": "three models in turn within a memory budget, then two at once on the cores",
     "json": "answers held to a JSON schema against free ones, and what a mask costs",

@@ -27,7 +27,6 @@ from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.transcription import TranscriptionService
 from edgeagent.settings import Settings
 from edgeagent.speech.live_options import LiveOptions
-from edgeagent.speech.options import SpeechOptions
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ async def realtime(
         await refuse_socket(translate(exc), socket.scope, socket.send)
 
 
-_OPTIONS = LiveOptions(speech=SpeechOptions(has_words=False))
+_OPTIONS = LiveOptions()
 
 
 def _model_of(socket: Socket) -> str | None:

@@ -21,7 +21,7 @@ def speech_options(data: dict[str, Any]) -> SpeechOptions:
         raise InvalidParameter(
             f"Language {language[:40]!r} is not known: give a code such as en.", param="language"
         )
-    return SpeechOptions(language=code, keywords=_terms(data), has_words=False)
+    return SpeechOptions(language=code, keywords=_terms(data))
 
 
 def _terms(data: dict[str, Any]) -> tuple[str, ...]:

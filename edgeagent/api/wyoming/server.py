@@ -100,7 +100,7 @@ class WyomingConnection:
         self._session: LiveSession | None = None
         self._telling: asyncio.Task[None] | None = None
         self._model: str | None = None
-        self._speech = SpeechOptions(has_words=False)
+        self._speech = SpeechOptions()
 
     async def run(self, *, is_full: bool) -> None:
         """Serve until the client leaves, is silent for long, or sends what is none of the protocol."""

@@ -12,6 +12,7 @@ class RequestOrigin:
     `owner` is the owner of the rows that the request reads and writes. Requests with the same `key_id`
     share cached prefixes. `tools` names the tools that the key may use; None allows any.
     `deadline_s` is when the answer must have begun, by the monotonic clock; None: no deadline.
+    `audio_s_per_day`: seconds of audio that the key may have transcribed; None: the bound of the settings.
     """
 
     endpoint: str
@@ -20,3 +21,4 @@ class RequestOrigin:
     key_id: str
     tools: frozenset[str] | None = None
     deadline_s: float | None = None
+    audio_s_per_day: float | None = None

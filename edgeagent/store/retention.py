@@ -46,7 +46,7 @@ _DATED = {
     "feedback": ("created_ms",),
     "request": ("created_ms",),
     "batch_file": ("created_ms",),
-    "batch": ("created_ms", "expires_ms"),
+    "batch": ("created_ms",),
 }
 _WITH_CONTENT = (
     "conversation",

@@ -169,8 +169,6 @@ class RollbackDetector:
 
 def _has_rows(db: StoreConnection) -> bool:
     """Whether the database has anything that could have been revoked or erased."""
-    tables = (
-        "key", "conversation", "response", "item", "transcript", "feedback", "request", "batch_file",
-    )  # fmt: skip
+    tables = ("key", "conversation", "response", "item", "transcript", "feedback", "request")
     found = " or ".join(f"exists (select 1 from {table})" for table in tables)
     return bool(scalar(db, f"select {found}"))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from edgeagent.daemon.sockets import addresses, bind, inherited_sockets, listen,
 from edgeagent.device.configuration import Configuration
 from edgeagent.environment import notify_socket, watchdog_s
 from edgeagent.errors import StartFailed
+from edgeagent.settings import Settings
 from edgeagent.worker import log_format
 
 logger = logging.getLogger(__name__)
@@ -47,6 +50,8 @@ def serve(config: Path | None, bootstrap_key_file: Path | None, **flags: Any) ->
     The API is at http://127.0.0.1:8484/v1, its documentation at /schema. Ctrl-C or SIGTERM stops the daemon.
     A socket passed by systemd replaces --host and --port.
     """
+    if not os.isatty(0):  # in a terminal it still means that the terminal is gone
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the daemon listens to it
     configuration = configured(config, **flags)
     settings = configuration.settings
     log_format.start(settings.log_level)
@@ -64,7 +69,14 @@ def serve(config: Path | None, bootstrap_key_file: Path | None, **flags: Any) ->
         sockets = []  # an address that others reach is checked for keys first
     preload = Preload(configuration) if settings.models.preload and sockets else None
     try:
-        _serve(configuration, sockets, addresses(inherited), preload, bootstrap_key_file)
+        _serve(
+            configuration,
+            sockets,
+            addresses(inherited),
+            preload,
+            bootstrap_key_file,
+            None if os.isatty(0) else lambda: configuration.read_again(flags=flags, config=config),
+        )
     finally:
         if preload is not None:
             preload.close()
@@ -79,6 +91,7 @@ def _serve(
     inherited: list[str] | None,
     preload: Preload | None,
     bootstrap_key_file: Path | None,
+    read: Callable[[], Settings] | None,
 ) -> None:
     # Imported here: it takes a second, during which the worker loads its model.
     with without_collections():
@@ -94,4 +107,4 @@ def _serve(
             listen(sock)
         click.echo(f"edgeagent listens on {shown(sock)} (API under /v1, documentation at /schema)")
     sys.stdout.flush()
-    asyncio.run(daemon.serve(sockets))
+    asyncio.run(daemon.serve(sockets, read))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,7 +34,9 @@ from edgeagent.daemon.erasure_participants import ErasureParticipants
 from edgeagent.daemon.heap import return_free_pages
 from edgeagent.daemon.idle_benchmark import IdleBenchmark
 from edgeagent.daemon.notify import ServiceManager
+from edgeagent.daemon.open_bind import refuse_open_bind
 from edgeagent.daemon.preload import Preload
+from edgeagent.daemon.reload import Reload
 from edgeagent.daemon.sockets import bind
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
@@ -47,7 +49,6 @@ from edgeagent.routing.intents import AssistantOptions
 from edgeagent.serving.archive import Archive
 from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.audio_jobs import AudioJobs
-from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.authentication import Authenticator
 from edgeagent.serving.background import BackgroundResponses
 from edgeagent.serving.batch_runner import BatchRunner
@@ -150,8 +151,7 @@ class Daemon:
         self.chooser = ModelChooser(self.models, _assistant_options(settings.routing))
         self.chats = ChatService(engines, self.chooser)
         self.one_shots = OneShotService(engines, self.chooser)
-        quota = AudioQuota.of(self.database, settings.speech.audio_s_per_day)
-        self.audio_jobs = AudioJobRunner(self.archive, engines, settings.speech.jobs, quota)
+        self.audio_jobs = AudioJobRunner(self.archive, engines, settings.speech.jobs)
         self.lifecycle = DataLifecycle(self.database, settings, hub=self.hub, settle=self._settle)
         self._authenticator = Authenticator(self.keyring, is_exposed=bool(exposed))
         self._limiter = Limiter(max_running=max(1, settings.http.max_connections * 3 // 4))
@@ -173,7 +173,7 @@ class Daemon:
             self.pool, self.keyring, self.prefix_store, self.audio_jobs, settings.state_dir, self.remembered,
             self.batch_runner,
         ).register(self.hub)  # fmt: skip
-        self.transcriptions = TranscriptionService(engines, self.chooser, quota)
+        self.transcriptions = TranscriptionService(engines, self.chooser)
         self.live_transcriptions = LiveTranscriptions(engines, settings.speech.live)
         self.keys = KeyAdmin(
             self.keyring, is_first_on_device=settings.api.first_key == "command-line"
@@ -230,13 +230,17 @@ class Daemon:
         archive, conversations, background = self.archive, self.conversations, self.background
         idle_unload_s = self.settings.pool.idle_unload_s or None
         runner, batch = self.batch_runner, self.settings.batch
-        reserve = self.settings.store.reserve_bytes
         note = self._authenticator.note
         parts = {
             "archive": archive,
             "batch_files": BatchFiles(archive, batch),
             "batches": Batches(archive, batch, wake=runner.wake, stop=runner.stop, note=note),
-            "audio_jobs": AudioJobs(archive, self.audio_jobs, self.settings.speech.jobs, reserve),
+            "audio_jobs": AudioJobs(
+                archive,
+                self.audio_jobs,
+                self.settings.speech.jobs,
+                reserve_bytes=self.settings.store.reserve_bytes,
+            ),
             "cards": ModelCards(self.pool, self.models, self.chooser, idle_unload_s),
             "chats": self.chats,
             "conversations": conversations,
@@ -352,8 +356,12 @@ class Daemon:
         if self._requests is not None:
             self._requests.add(row)
 
-    async def serve(self, sockets: list[socket.socket]) -> None:
-        """Answer on these sockets until told to stop by SIGINT or SIGTERM."""
+    async def serve(
+        self, sockets: list[socket.socket], read_settings: Callable[[], Settings] | None = None
+    ) -> None:
+        """Answer on these sockets until SIGINT or SIGTERM. SIGHUP reads the settings again."""
+        if read_settings is not None:
+            Reload(self.settings, read_settings, self.pool, self._manager).listen()
         for sock in sockets:
             server.send_at_once(sock)
             server.bound_buffers(sock)
@@ -370,21 +378,6 @@ class Daemon:
     def _report_ready(self) -> None:
         self._manager.ready("Ready")
         self._manager.watch(lambda: self.pool.is_watching)
-
-
-def refuse_open_bind(host: str, settings: Settings, *, has_key: bool) -> None:
-    """Raises: StartFailed for an address that others can reach, without keys or in the clear."""
-    if not has_key:
-        raise StartFailed(
-            f"Host {host} can be reached by others and no live API key protects it: make one with "
-            "`edgeagent keys create`, or use 127.0.0.1."
-        )
-    if not settings.http.allow_plain_http:
-        raise StartFailed(
-            f"Host {host} can be reached by others, and this daemon speaks plain HTTP, in which keys "
-            "can be read on the way: put a TLS proxy before it and keep 127.0.0.1, or, where the "
-            "network itself is trusted, set http.allow_plain_http = true."
-        )
 
 
 def _assistant_options(settings: RoutingSettings) -> AssistantOptions:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,11 @@ class ServiceManager:
     def status(self, text: str) -> None:
         """Report one line for `systemctl status`."""
         self._send(f"STATUS={_line(text)}")
+
+    def reloading(self) -> None:
+        """Report that settings are read again; `ready` ends it."""
+        microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
 
     def stopping(self) -> None:
         self._send("STOPPING=1", "STATUS=Ending answers")

@@ -36,6 +36,12 @@ class Configuration:
     def settings(self) -> Settings:
         return self.resolved.settings
 
+    def read_again(self, *, flags: Mapping[str, Any], config: Path | None) -> Settings:
+        """All layers of the settings as they are now, on the device as it was: what runs now is no reason for
+        another budget. Raises: SettingsError."""
+        layer = (self.profile.name, self.profile.settings(self.device))
+        return resolve(flags=flags, config=config, profile=layer).settings
+
 
 def configure(
     *, flags: Mapping[str, Any], config: Path | None = None, root: Path = Path("/")

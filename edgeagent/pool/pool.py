@@ -40,7 +40,7 @@ class Pool:
     `check` raises ModelNotFound for an unknown model. `place` returns how a model would be loaded and what it
     needs, or raises why it cannot be. `preloaded` returns the process that loads this already, if there is
     one. `loaded` is told of each model that was loaded. Models in `stays` are never unloaded for idleness,
-    pinned ones not for memory either.
+    pinned ones not for memory either. `settings` and `log_level` may be replaced at any time.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class Pool:
         stays: frozenset[str] = frozenset(),
     ) -> None:
         self._loaded = loaded
-        self._settings = settings
+        self.settings = settings
         self._worker = worker
         self._n_cores = n_cores
         self._stays = stays
         self._check = check
         self._place = place
-        self._log_level = log_level
+        self.log_level = log_level
         self._preloaded = preloaded
         self._residents: dict[str, Resident] = {}
         self._tasks: set[asyncio.Task[WorkerClient]] = set()
@@ -229,7 +229,7 @@ class Pool:
                     resident.placement.config,
                     timeout_s=self._worker.load_timeout_s,
                     on_death=lambda client, status: self._on_death(resident, client),
-                    log_level=self._log_level,
+                    log_level=self.log_level,
                     process=await self._take_preloaded(resident.placement.config),
                 )
         except errors.EdgeAgentError as exc:
@@ -277,7 +277,7 @@ class Pool:
 
     def _held(self, besides: str) -> list[LoadedModel]:
         return [
-            resident.held(is_pinned=resident.model_id in self._settings.pinned_models)
+            resident.held(is_pinned=resident.model_id in self.settings.pinned_models)
             for resident in self._residents.values()
             if resident.state == "loaded" and resident.model_id != besides
         ]
@@ -288,7 +288,7 @@ class Pool:
         Raises: InsufficientMemory when the model can never be loaded; Unavailable when no model became
         idle in time.
         """
-        budget = self._settings.ram_budget_bytes
+        budget = self.settings.ram_budget_bytes
         deadline = time.monotonic() + self._worker.load_timeout_s
         while True:
             held = self._held(besides=need.config.model_id)
@@ -313,7 +313,7 @@ class Pool:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._changed:
                 await self._changed.wait()
         except TimeoutError:
-            budget = self._settings.ram_budget_bytes or 0
+            budget = self.settings.ram_budget_bytes or 0
             raise errors.Unavailable(
                 f"{in_words(need, budget, held)}, and {', '.join(blockers)} would have to go but is in "
                 "use: try again later, unload it, or raise pool.ram_budget_bytes.",
@@ -392,7 +392,7 @@ class Pool:
             client.kill(f"silent for {silent_s:.0f} s")
             return
         idle_s = now - resident.last_used_s
-        may_go = resident.model_id not in (*self._stays, *self._settings.pinned_models)
-        wait_s = self._settings.idle_unload_s or None
+        may_go = resident.model_id not in (*self._stays, *self.settings.pinned_models)
+        wait_s = self.settings.idle_unload_s or None
         if wait_s is not None and may_go and resident.n_leases == 0 and idle_s > wait_s:
             await self.unload(resident.model_id, "idle", f"idle for {idle_s:.0f} s")

@@ -107,8 +107,9 @@ class Answer:
             client = await self._stack.enter_async_context(lease)  # 6
             if self._prepare is not None:
                 await self._prepare(client)
-        if (timeout_s := left_s(deadline_s)) is not None:
-            self.spec = msgspec.structs.replace(self.spec, timeout_s=timeout_s)
+        self.spec = msgspec.structs.replace(
+            self.spec, timeout_s=left_s(deadline_s), is_retry=self.record.origin.is_retry
+        )
         self._generation = client.generate(self.spec)  # 7
 
     async def take(self) -> list[TokenChunk]:

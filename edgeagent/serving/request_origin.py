@@ -10,9 +10,9 @@ class RequestOrigin:
     """Sender and endpoint of one request.
 
     `owner` is the owner of the rows that the request reads and writes. Requests with the same `key_id`
-    share cached prefixes. `tools` names the tools that the key may use; None allows any.
-    `deadline_s` is when the answer must have begun, by the monotonic clock; None: no deadline.
-    `audio_s_per_day`: seconds of audio that the key may have transcribed; None: the bound of the settings.
+    share cached prefixes. `tools` names the tools that the key may use; None allows any. `deadline_s` is
+    when the answer must have begun, by the monotonic clock; None: no deadline. `is_retry`: the client says
+    that it has sent the request before.
     """
 
     endpoint: str
@@ -21,4 +21,4 @@ class RequestOrigin:
     key_id: str
     tools: frozenset[str] | None = None
     deadline_s: float | None = None
-    audio_s_per_day: float | None = None
+    is_retry: bool = False

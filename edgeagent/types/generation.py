@@ -32,6 +32,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     calls, and all other fields are ignored. With `clamps` a `max_tokens` that does not fit into the
     context is lowered. With `tells_tokens` the last chunk of an answer has the ids of the prompt's and
     the answer's tokens. A request that has not begun after `timeout_s` fails with deadline_exceeded.
+    One that `is_retry` was refused before and comes back when it was told.
     """
 
     prompts: list[Prompt]
@@ -50,6 +51,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     intent_question: IntentQuestion | None = None
     tells_tokens: bool = False
     timeout_s: float | None = None
+    is_retry: bool = False
 
     @property
     def n_answers(self) -> int:

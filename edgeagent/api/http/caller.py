@@ -30,7 +30,7 @@ def origin_of(request: ApiRequest) -> RequestOrigin:
         key_id=caller.key_id,
         tools=caller.tools,
         deadline_s=deadline_of(context, request.scope["headers"]),
-        audio_s_per_day=caller.limits.audio_seconds_per_day,
+        is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
     )
 
 

@@ -10,6 +10,7 @@ from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.wait_estimate import WaitEstimate
 from edgeagent.errors import DeadlineExceeded, EdgeAgentError, QueueFull, QueueTimeout
 from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import GenerateSpec
 from edgeagent.worker.refusals import (
     deadline_exceeded,
     deadline_hopeless,
@@ -51,23 +52,28 @@ class Backlog:
         request = sequences[0].request
         if (hopeless := self._hopeless(request, now)) is not None:
             return sequences, hopeless
-        if not self._is_full:
+        scope = request.spec.scope
+        if request.spec.is_retry:
+            self._estimate.came_back(scope)
+        if not self._is_full(0 if request.spec.is_retry else self._estimate.n_due(scope)):
             return [], None
         displaced = displaced_by(request.spec.scope, self._waiting, n_open)
         for seq in displaced:
             self._waiting.remove(seq)
             n_open.pop(seq.request.request_id, None)
         refused = displaced or sequences
-        return refused, self._full(refused[0].request.spec.scope)
+        return refused, self._full(refused[0].request.spec)
 
-    @property
-    def _is_full(self) -> bool:
+    def _is_full(self, n_kept: int) -> bool:
+        """Whether there is no place beside `n_kept` that are kept for others; half of all at most are."""
         n_waiting = len({seq.request.request_id for seq in self._waiting})
-        return n_waiting > 0 and n_waiting >= self._config.queue_limit
+        limit = self._config.queue_limit
+        return n_waiting > 0 and n_waiting >= limit - min(n_kept, limit // 2)
 
-    def _full(self, scope: str) -> QueueFull:
-        """The refusal of a request of this API key that finds no place."""
-        config, retry_after_s = self._config, self._estimate.retry_after_s(scope)
+    def _full(self, spec: GenerateSpec) -> QueueFull:
+        """The refusal of a request that finds no place."""
+        config = self._config
+        retry_after_s = self._estimate.retry_after_s(spec.scope, has_waited=spec.is_retry)
         return queue_full(config.model_id, config.queue_limit, retry_after_s=retry_after_s)
 
     def _hopeless(self, request: Request, now: float) -> DeadlineExceeded | None:

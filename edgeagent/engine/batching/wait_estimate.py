@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_right, insort
+from collections import deque
 from collections.abc import Callable
 
 # A rate is measured over at least this long, and its moving average follows within about MEMORY_S.
@@ -12,6 +14,11 @@ MEMORY_S = 5.0
 # After a pause this long without steps, a new window begins: an idle engine says nothing about its rate.
 PAUSE_S = 0.5
 MAX_RETRY_AFTER_S = 120.0
+MAX_TOLD = 4096  # times of one key that are remembered
+# Who was told a time is expected from a little before it, since times are told in whole seconds, until LATE_S
+# after it.
+SOON_S = 0.5
+LATE_S = 2.0
 
 
 class WaitEstimate:
@@ -21,7 +28,8 @@ class WaitEstimate:
     bring holds for requests like those before. Any thread may call anything.
 
     Refused requests are told times one after another, as far apart as places in the queue become free, so
-    that they do not all come back at once. Each API key has a row of times of its own.
+    that they do not all come back at once. Each API key has a row of times of its own. Places are kept for
+    those that are about to come back, lest new requests take them.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +40,7 @@ class WaitEstimate:
         self._window_s = self._last_s = clock()
         self.request_tokens = 128.0  # of a usual request, prompt and answer
         self.answer_tokens = 64.0
-        self._told_s: dict[str, float] = {}
+        self._told_s: dict[str, deque[float]] = {}
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -65,13 +73,36 @@ class WaitEstimate:
         """How long this many tokens take; None until the rate is known."""
         return n_tokens / self._per_s if self._per_s else None
 
-    def retry_after_s(self, scope: str) -> float:
-        """When a refused request of this API key should come back, at most MAX_RETRY_AFTER_S from now."""
+    def retry_after_s(self, scope: str, *, has_waited: bool = False) -> float:
+        """When a refused request of this API key should come back, at most MAX_RETRY_AFTER_S from now. One
+        that came back already and was refused again is told the next free place."""
         now = self._clock()
         with self._lock:
             place_s = self.request_tokens / self._per_s if self._per_s else 1.0
-            told_s = max(now, self._told_s.get(scope, now)) + place_s
-            told_s = min(told_s, now + MAX_RETRY_AFTER_S)
-            self._told_s = {key: at for key, at in self._told_s.items() if at > now}
-            self._told_s[scope] = told_s
+            row = self._row(scope, now)
+            last_s = row[-1] if row and not has_waited else now
+            told_s = min(max(now, last_s) + place_s, now + MAX_RETRY_AFTER_S)
+            if len(row) < MAX_TOLD:
+                insort(row, told_s)
             return max(1.0, told_s - now)
+
+    def n_due(self, scope: str) -> int:
+        """How many refused requests of this API key may come back at any moment."""
+        now = self._clock()
+        with self._lock:
+            return bisect_right(self._row(scope, now), now + SOON_S)
+
+    def came_back(self, scope: str) -> None:
+        """A refused request of this API key is there again."""
+        with self._lock:
+            if row := self._row(scope, self._clock()):
+                row.popleft()
+
+    def _row(self, scope: str, now: float) -> deque[float]:
+        """The times that requests of this API key were told, those of them that still count."""
+        for key, row in list(self._told_s.items()):
+            while row and row[0] < now - LATE_S:
+                row.popleft()
+            if not row and key != scope:
+                del self._told_s[key]
+        return self._told_s.setdefault(scope, deque())

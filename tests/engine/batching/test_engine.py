@@ -539,3 +539,22 @@ def test_a_request_that_would_wait_beyond_its_deadline_is_refused_at_once():
     assert isinstance(harness.refused[6], DeadlineExceeded)
     harness.submit(7, [3, 4], timeout_s=600)
     assert list(harness.refused) == [6]
+
+
+def test_a_request_that_comes_back_finds_the_place_that_was_kept_for_it():
+    harness = Harness(n_seq=1, queue_limit=4)
+    for request_id in range(8):
+        harness.submit(request_id, [request_id + 1, 2], max_new=8, ignore_eos=True)
+    assert sorted(harness.refused) == [4, 5, 6, 7]
+    told: Any = harness.refused[5]
+    harness.now += told.retry_after_s  # two may come back at any moment
+    while len(harness.engine._waiting) > 2:
+        harness.engine.step()
+    harness.submit(20, [9, 2], max_new=8, ignore_eos=True)
+    assert 20 in harness.refused, "two of the places are kept"
+    for request_id in (4, 5):
+        again = {"is_retry": True, "max_new": 8, "ignore_eos": True}
+        harness.submit(request_id + 100, [request_id, 3], **again)
+        assert request_id + 100 not in harness.refused
+    harness.finish()
+    assert {104, 105} <= {request_id for request_id, _ in harness.ends}

@@ -65,3 +65,32 @@ def test_nobody_is_told_more_than_the_bound_and_nobody_less_than_a_second():
     assert max(estimate.retry_after_s("a") for _ in range(200)) == MAX_RETRY_AFTER_S
     busy(estimate, clock, 100_000, 30)
     assert estimate.retry_after_s("c") == 1
+
+
+def test_places_are_kept_for_those_that_are_about_to_come_back():
+    clock = Clock()
+    estimate = WaitEstimate(clock)
+    busy(estimate, clock, 100, 5)
+    for _ in range(100):
+        estimate.end(300, 100)  # 4 s each
+    told = [estimate.retry_after_s("a") for _ in range(3)]
+    assert estimate.n_due("a") == 0
+    clock.now += told[0]
+    assert estimate.n_due("a") == 1 and estimate.n_due("b") == 0
+    estimate.came_back("a")
+    assert estimate.n_due("a") == 0
+    clock.now += told[1] - told[0] + 1
+    assert estimate.n_due("a") == 1, "not there yet"
+    clock.now += 3
+    assert estimate.n_due("a") <= 1, "it does not come any more; the third may"
+
+
+def test_one_that_came_back_and_is_refused_again_is_told_the_next_place():
+    clock = Clock()
+    estimate = WaitEstimate(clock)
+    busy(estimate, clock, 100, 5)
+    for _ in range(100):
+        estimate.end(300, 100)
+    assert [estimate.retry_after_s("a") for _ in range(4)][-1] == pytest.approx(16, rel=0.05)
+    assert estimate.retry_after_s("a", has_waited=True) == pytest.approx(4, rel=0.05)
+    assert estimate.retry_after_s("a") == pytest.approx(20, rel=0.05)

@@ -47,6 +47,11 @@ FAILURE = RequestCounts(
     queue_s=None, ttft_s=None, tpot_s=None, total_s=0.1, audio_s=None,
 )  # fmt: skip
 
+LISTENED = RequestCounts(
+    model="l", route="default", status=200, finish="live", n_prompt=0, n_cached=0, n_generated=0,
+    queue_s=None, ttft_s=None, tpot_s=None, total_s=3600.0, audio_s=3000.0,
+)  # fmt: skip
+
 
 def samples(text: bytes) -> dict[str, float]:
     """Each sample by its name and labels, as they are written."""
@@ -61,7 +66,7 @@ def samples(text: bytes) -> dict[str, float]:
 @pytest.fixture
 def text() -> bytes:
     metrics = Metrics()
-    for request in (ANSWER, TRANSCRIPT, FAILURE):
+    for request in (ANSWER, TRANSCRIPT, FAILURE, LISTENED):
         metrics.end_request(request)
     metrics.refuse("queue_full", is_temporary=True)
     metrics.refuse("invalid_parameter", is_temporary=False)
@@ -88,6 +93,14 @@ def test_transcripts_have_a_real_time_factor(text: bytes):
     assert shown["edgeagent:speech_audio_seconds_total{model_name=w}"] == 10
     assert shown["edgeagent:speech_real_time_factor_sum{model_name=w}"] == 0.2
     assert not any("real_time" in name and "model_name=a" in name for name in shown)
+
+
+def test_the_length_of_a_live_transcription_is_no_latency(text: bytes):
+    shown = samples(text)
+    assert shown["edgeagent:speech_audio_seconds_total{model_name=l}"] == 3000
+    assert shown["edgeagent:request_success_total{finished_reason=live,model_name=l}"] == 1
+    assert not any("latency" in name and "model_name=l" in name for name in shown)
+    assert not any("real_time" in name and "model_name=l" in name for name in shown)
 
 
 def test_the_state_of_models_device_and_store_is_shown(text: bytes):

@@ -84,8 +84,11 @@ async def _listen(listener: Listener, source: AsyncIterator[bytes], seconds: flo
         if sending.done() and not sending.cancelled() and (error := sending.exception()):
             writing.cancel()
             raise error
-        await writing
-        sending.cancel()
+        try:
+            await writing
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
 
 async def _send(

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from edgeagent.errors import BadRequest, EdgeAgentError, InvalidParameter, QueueFull, RateLimited
+from edgeagent.metrics import LIVE
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.engines import Engines
-from edgeagent.serving.live_events import Completed, Delta, LiveEvent, Refused
+from edgeagent.serving.live_events import Completed, LiveEvent, Refused
 from edgeagent.serving.live_items import LiveItems
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
@@ -64,7 +64,6 @@ class LiveSession:
         self._n_ahead = 0
         self._offset_s = 0.0  # audio before the first of this worker
         self.audio_s = 0.0
-        self._first_ms: float | None = None
         self._is_closed = False
 
     # --- what the client sends
@@ -148,7 +147,7 @@ class LiveSession:
         self._is_closed = True
         await self._leave()
         row = self._record.row(
-            self._engines, n_prompt=0, queue_ms=None, ttft_ms=self._first_ms, audio_s=self.audio_s
+            self._engines, n_prompt=0, queue_ms=None, finish=LIVE, audio_s=self.audio_s
         )
         self._engines.log(row)
 
@@ -203,8 +202,6 @@ class LiveSession:
 
     def _add(self, events: Iterable[LiveEvent]) -> None:
         for event in events:
-            if isinstance(event, Delta) and self._first_ms is None:
-                self._first_ms = 1e3 * (time.monotonic() - self._record.started_s)
             if isinstance(event, Completed):
                 self._engines.record_answer(self.decision.model_id)
             self._events.append(event)

@@ -78,7 +78,7 @@ async def test_a_dialogue_is_understood_turn_by_turn(worker):
     kinds = [type(reply) for reply in replies if not isinstance(reply, Consumed)]
     assert kinds[0] is TurnBegan
     assert kinds.count(TurnBegan) == kinds.count(TurnOver) == kinds.count(TurnHeard) >= 2
-    assert len(SAID & set(words_of(text_of(replies)))) >= len(SAID) - 2
+    assert len(SAID & set(words_of(text_of(replies)))) >= 0.75 * len(SAID)
     heard = [reply for reply in replies if isinstance(reply, TurnHeard)]
     assert all(one.language == "en" and one.start_s < one.end_s for one in heard)
     assert sum(r.n_bytes for r in replies if isinstance(r, Consumed)) == len(BYTES)
@@ -117,7 +117,7 @@ async def test_what_is_dropped_says_nothing_and_the_session_goes_on(worker):
     send(worker, stream, BYTES)
     worker.tell(EndItem(stream.request_id))
     replies = await until(stream, ItemHeard)
-    assert len(SAID & set(words_of(text_of(replies)))) >= len(SAID) - 2
+    assert len(SAID & set(words_of(text_of(replies)))) >= 0.75 * len(SAID)
     stream.cancel()
 
 

@@ -86,7 +86,10 @@ class DaemonListener:
 
     async def _send(self, event: dict[str, Any]) -> None:
         assert self._socket is not None, "it is connected"
-        await self._socket.send(json.dumps(event))
+        try:
+            await self._socket.send(json.dumps(event))
+        except websockets.ConnectionClosed:  # `told` says why
+            await asyncio.Event().wait()
 
     async def hear(self, data: bytes) -> None:
         audio = base64.b64encode(data).decode()
@@ -114,6 +117,7 @@ class DaemonListener:
                     raise EdgeAgentError(event["error"]["message"])
         except websockets.ConnectionClosedError as exc:
             raise EdgeAgentError("The daemon has gone: start it, then listen again.") from exc
+        raise EdgeAgentError("The daemon has ended the session: listen again.")
 
 
 class WorkerListener:

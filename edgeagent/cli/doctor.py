@@ -19,6 +19,7 @@ from rich.text import Text
 from edgeagent import __version__
 from edgeagent.catalog.sizing.speed import error_of
 from edgeagent.cli.shared.confinement import confinement_problems, confinement_table
+from edgeagent.cli.shared.egress_table import show_egress
 from edgeagent.cli.shared.library import library_of, model_to_install
 from edgeagent.cli.shared.measured_rates import Prediction, model_to_measure, predictions
 from edgeagent.cli.shared.options import configured, settings_options
@@ -42,11 +43,18 @@ LIBRARIES = (
 
 @click.command()
 @click.option("--measure", is_flag=True, help="Measure this device now, in under 20 seconds.")
+@click.option("--egress", "shows_egress", is_flag=True,
+              help="Show the sockets of the running daemon and its workers instead, and what could get out; "
+              "status 1 if something is connected to another machine.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @settings_options
-def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> None:
+def doctor(
+    config: Path | None, measure: bool, shows_egress: bool, as_json: bool, **flags: Any
+) -> int:
     """Show the device, its profile and the settings with their origins, and check for problems."""
     found = configured(config, **flags)
+    if shows_egress:
+        return show_egress(found.settings, as_json=as_json)
     measuring = DeviceBenchmark(found.device, found.settings.state_dir)
     figures = _measure(found, measuring) if measure else measuring.kept()
     evidence = gather()
@@ -54,7 +62,7 @@ def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> N
     if as_json:
         tree = _as_json(found, figures, problems) | {"confinement": msgspec.to_builtins(evidence)}
         click.echo(json.dumps(tree, indent=1, default=str))
-        return
+        return 0
     # Without a terminal nothing is cut: paths are long, and scripts read this output.
     console = PlainConsole(width=None if os.isatty(1) else 500)
     console.print(
@@ -74,6 +82,7 @@ def doctor(config: Path | None, measure: bool, as_json: bool, **flags: Any) -> N
         console.print(Text.assemble(("! ", "yellow"), printable(problem)))
     if not problems:
         console.print("No problems found.")
+    return 0
 
 
 def _measure(found: Configuration, measuring: DeviceBenchmark) -> Measurement:

@@ -1,0 +1,77 @@
+"""`edgeagent doctor --egress`: what the daemon and its workers are connected to, as a table or as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+
+import click
+from rich.table import Table
+
+from edgeagent.cli.shared.egress import ProcessSockets, egress, processes_of, running_daemon
+from edgeagent.cli.shared.printable import printable
+from edgeagent.cli.shared.terminal import PlainConsole
+from edgeagent.daemon.instance_lock import PID_FILE
+from edgeagent.errors import StartFailed
+from edgeagent.settings import Settings
+
+
+def show_egress(settings: Settings, *, as_json: bool) -> int:
+    """Print it. 1 if something is connected to another machine. Raises: StartFailed where no daemon runs, or
+    its processes are another user's."""
+    pid = running_daemon(settings.state_dir / PID_FILE)
+    if pid is None:
+        raise StartFailed(
+            f"No daemon runs on {settings.state_dir}: start one, or name its --state-dir."
+        )
+    try:
+        processes = processes_of(pid)
+    except PermissionError as exc:
+        raise StartFailed(
+            f"The sockets of process {pid} cannot be read by this user: run it as root, or as the user of "
+            "the daemon."
+        ) from exc
+    leaks = egress(processes)
+    if as_json:
+        tree = {
+            "processes": [dataclasses.asdict(process) for process in processes],
+            "egress": [{"pid": process.pid, "socket": socket.shown()} for process, socket in leaks],
+            "policy": policy(settings, processes),
+        }
+        click.echo(json.dumps(tree, indent=1))
+        return 1 if leaks else 0
+    console = PlainConsole(width=None if os.isatty(1) else 500)
+    console.print(_table(processes))
+    for line in policy(settings, processes):
+        console.print(printable(line))
+    for process, socket in leaks:
+        console.print(printable(f"! {process.name} ({process.pid}) is connected: {socket.shown()}"))
+    if not leaks:
+        console.print("Nothing is connected to another machine, except clients of the daemon.")
+    return 1 if leaks else 0
+
+
+def policy(settings: Settings, processes: list[ProcessSockets]) -> list[str]:
+    """What would keep something inside, in words."""
+    workers = processes[1:]
+    n_confined = sum(process.is_confined for process in workers)
+    has_network = processes[0].has_network
+    return [
+        "The daemon sees no network but loopback."
+        if not has_network
+        else f"The daemon sees the interfaces {', '.join(processes[0].interfaces)}: the systemd service "
+        "takes them away (PrivateNetwork=yes).",
+        f"{n_confined} of {len(workers)} processes that it has started are confined: they cannot open "
+        "internet sockets.",
+        "Nothing is fetched in the serving path; `edgeagent models install` fetches"
+        + (" nothing either (offline = true)." if settings.offline else " what it is told to."),
+    ]
+
+
+def _table(processes: list[ProcessSockets]) -> Table:
+    table = Table("process", "pid", "sockets", box=None, pad_edge=False)
+    for process in processes:
+        shown = ", ".join(socket.shown() for socket in process.sockets) or "none"
+        table.add_row(printable(process.name), str(process.pid), printable(shown))
+    return table

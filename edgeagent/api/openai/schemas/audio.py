@@ -185,6 +185,9 @@ class TranscriptionFields(SpeechFields):
 class TranscriptionBody(RecordingRequest, TranscriptionFields):
     """OpenAI's transcription request as a form."""
 
+    # Said again, since the last base would decide.
+    model_config = ConfigDict(extra="forbid", strict=False)
+
     stream: bool = Field(False, description="events; with srt, vtt and verbose_json it is ignored")
     store: Annotated[
         bool,

@@ -32,7 +32,8 @@ HOMES = {
     "av": {"speech/audio.py", "speech/pcm.py"},
     "onnxruntime": {"speech/vad.py"},
     "multipart": {"api/http/forms.py"},
-    "prometheus_client": {"metrics.py"},
+    "prometheus_client": {"metrics.py", "cli/shared/top_figures.py"},
+    "textual": {"cli/shared/top_screen.py"},
     "huggingface_hub": {"catalog/install/huggingface.py"},
     "cryptography": {
         "catalog/bundles/signing.py",

@@ -24,6 +24,7 @@ COMMANDS = {
     "forge": "edgeagent.cli.forge",
     "doctor": "edgeagent.cli.doctor",
     "service": "edgeagent.cli.service",
+    "top": "edgeagent.cli.top",
 }
 
 

@@ -10,7 +10,14 @@ from edgeagent.device.power import read_power
 from edgeagent.device.system_files import SystemFiles
 from edgeagent.device.thermal import read_thermal
 from edgeagent.errors import DeadlineExceeded, EdgeAgentError, InsufficientMemory, Unavailable
-from edgeagent.metrics import DeviceGauges, Gauges, Metrics, ModelGauges, RequestCounts
+from edgeagent.metrics import (
+    CONTENT_TYPE,
+    DeviceGauges,
+    Gauges,
+    Metrics,
+    ModelGauges,
+    RequestCounts,
+)
 from edgeagent.pool import Pool
 from edgeagent.pool.resident import Resident
 from edgeagent.settings import Settings
@@ -25,6 +32,8 @@ THROTTLE_CAUSES = (
 
 class Monitoring:
     """The metrics of one daemon. Event loop's thread only."""
+
+    content_type = CONTENT_TYPE
 
     def __init__(self, pool: Pool, settings: Settings, root: Path = Path("/")) -> None:
         self._metrics = Metrics()

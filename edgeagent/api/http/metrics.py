@@ -6,7 +6,6 @@ from litestar import Response, get
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from edgeagent.api.http.context import context_of
-from edgeagent.metrics import CONTENT_TYPE
 from edgeagent.serving.monitoring import Monitoring
 
 
@@ -19,7 +18,7 @@ from edgeagent.serving.monitoring import Monitoring
     media_type="text/plain",
 )
 async def metrics(monitoring: Monitoring) -> Response[bytes]:
-    return Response(await monitoring.text(), headers={"content-type": CONTENT_TYPE})
+    return Response(await monitoring.text(), headers={"content-type": monitoring.content_type})
 
 
 class RefusalCounter:

@@ -114,7 +114,7 @@ class LiveSession:
 
     @property
     def is_talking(self) -> bool:
-        return self._finder.open_turn() is not None
+        return self._finder.open_speech() is not None
 
     def urgency(self, n_talking: int) -> int | None:
         """0 for what cannot wait, 1 for an open turn; None: nothing to do."""
@@ -130,12 +130,12 @@ class LiveSession:
         return is_block or self._n_commands > 0
 
     def _is_due(self, n_talking: int) -> bool:
-        turn = self._finder.open_turn()
-        if turn is None or turn.speech_s < MIN_SPEECH_S:
+        speech = self._finder.open_speech()
+        if speech is None or speech[1] - speech[0] < MIN_SPEECH_S * RATE_HZ:
             return False
         if self._finder.quiet_s >= EARLY_S:
-            return self._early is None or self._early[0] != turn.speech_end
-        new_s = (self._finder.n_samples - max(self._heard_at, turn.start)) / RATE_HZ
+            return self._early is None or self._early[0] != speech[1]
+        new_s = (self._finder.n_samples - max(self._heard_at, speech[0])) / RATE_HZ
         return new_s >= interval_s(self._cost_s, n_talking)
 
     def step(self, n_talking: int) -> Iterator[LiveReply]:

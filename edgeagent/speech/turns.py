@@ -95,13 +95,18 @@ class TurnFinder:
             pass
         self._is_open = False
 
-    def open_turn(self) -> Turn | None:
-        """The turn that has begun and has not ended, as far as it has come."""
+    def open_speech(self) -> tuple[int, int] | None:
+        """The samples of the stream between which somebody speaks whose turn has not ended."""
         begun = self._finder.begun_at
         if begun is None or not self._is_open:
             return None
         quiet = self._finder.quiet_since
-        return self._turn(begun, quiet if quiet is not None else self.n_samples)
+        return begun, quiet if quiet is not None else self.n_samples
+
+    def open_turn(self) -> Turn | None:
+        """The turn that has begun and has not ended, as far as it has come. A copy."""
+        speech = self.open_speech()
+        return self._turn(*speech) if speech is not None else None
 
     @property
     def quiet_s(self) -> float:

@@ -28,10 +28,10 @@ from edgeagent.speech.live_protocol import (
     TurnText,
 )
 from edgeagent.speech.options import SpeechOptions
-from edgeagent.speech.protocol import Finished, SpeechConfig
+from edgeagent.speech.protocol import Finished, SpeechConfig, Surveyed
 from scripts.benchmarks.noises import noise
 from tests.conftest import N_THREADS
-from tests.speech.recordings import TURNS, dialogue, words_of
+from tests.speech.recordings import TURNS, dialogue, wav_of, words_of
 
 pytestmark = pytest.mark.process
 BYTES = (dialogue().mean(axis=0) * 32767).astype("<i2").tobytes()
@@ -132,6 +132,31 @@ async def test_sessions_are_bounded_and_bad_options_refused(worker):
         await until(worker.listen(german), Finished)
     second.cancel()
     await until(second, Finished)
+
+
+async def test_live_speech_goes_between_the_windows_of_a_long_recording(worker):
+    long = wav_of(np.tile(dialogue().mean(axis=0), 12))
+    recording = worker.transcribe(long, SpeechOptions(beam_size=1, temperatures=(0.0,)))
+    async for reply in recording:
+        if isinstance(reply, Surveyed):
+            break
+    stream = worker.listen(OPTIONS)
+    send(worker, stream, BYTES[: 3 * 32_000])
+    worker.tell(EndItem(stream.request_id))
+    ends: list[str] = []
+
+    async def recorded() -> None:
+        async for _ in recording:
+            pass
+        ends.append("recording")
+
+    async def listened() -> None:
+        await until(stream, ItemHeard)
+        ends.append("live")
+
+    await asyncio.gather(recorded(), listened())
+    assert ends == ["live", "recording"]
+    stream.cancel()
 
 
 async def test_rubbish_is_noise_and_ends_nothing(worker):

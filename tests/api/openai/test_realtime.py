@@ -357,6 +357,18 @@ async def test_a_worker_that_dies_fails_its_items_and_the_next_audio_is_heard(da
             await wire.until(f"{TRANSCRIPTION}.completed")
 
 
+async def test_clients_that_leave_in_the_middle_leave_nothing(daemon):
+    for _ in range(4):  # one more than there are places
+        async with wired(daemon) as wire:
+            await wire.send({"type": "session.update", "session": session(turn_detection=VAD)})
+            await wire.speak(BYTES_16K, 32_000)
+            await wire.until("input_audio_buffer.speech_started")
+            wire.socket.transport.abort()
+    async with wired(daemon):
+        pass
+    assert "Traceback" not in daemon.log.read_text()
+
+
 async def test_the_daemon_has_no_engine_in_it_and_logs_no_query(daemon):
     async with wired(daemon, path="/v1/realtime?intent=transcription&secret=canary-4711"):
         pass

@@ -7,8 +7,8 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +18,28 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from edgeagent.cli.shared.daemon import authorization, base_url, explained, is_running
+from edgeagent.cli.shared.daemon import authorization, base_url, is_running
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.speech_options import language_of, vocabulary_of
 from edgeagent.cli.shared.speech_worker import LOAD_TIMEOUT_S, speech_config
+from edgeagent.cli.transcribe_job import job_parts
+from edgeagent.cli.transcribe_part import Part, error_of
+from edgeagent.cli.transcribe_watch import FolderWatch
 from edgeagent.device.configuration import Configuration
-from edgeagent.errors import BodyTooLarge, EdgeAgentError, InvalidParameter
+from edgeagent.durable import replace_text
+from edgeagent.errors import EdgeAgentError, InvalidParameter
 from edgeagent.speech import formats
 from edgeagent.speech.client import SpeechClient
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.protocol import Surveyed, Window
 from edgeagent.speech.segments import Segment, Transcript
 
+FORM_BYTES = 64 << 10
 ENDINGS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
 
 
-@dataclass(frozen=True)
-class Part:
-    """What a transcription has told so far: `duration_s` at its beginning, then segments up to `until_s`."""
-
-    duration_s: float = 0.0
-    until_s: float = 0.0
-    segments: tuple[Segment, ...] = ()
-    language: str = ""
-
-
 @click.command()
-@click.argument(
-    "files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False)
-)
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
     "--format",
     "form",
@@ -77,19 +70,29 @@ class Part:
     metavar="DIR",
     help="Write a file for each recording there, instead of printing.",
 )
+@click.option(
+    "--watch",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Transcribe each new recording of this folder once it is complete, until Ctrl-C. Writes to --out, "
+    "or beside the recordings.",
+)
 @click.option("--model", metavar="ID", help="Speech model. Default: the first that is installed.")
 @click.option("--host", metavar="ADDRESS", help="Address of the daemon. Default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: 8484.")
 @settings_options
 def transcribe(
     config: Path | None, files: tuple[Path, ...], form: formats.Format, language: str | None, words: bool,
-    speakers: str | None, vocabulary: Path | None, prompt: str, out: Path | None, model: str | None,
-    **flags: Any,
+    speakers: str | None, vocabulary: Path | None, prompt: str, out: Path | None, watch: Path | None,
+    model: str | None, **flags: Any,
 ) -> None:  # fmt: skip
     """Transcribe FILES: flac, m4a, mp3, ogg, wav or webm.
 
     Uses the running daemon, or a worker of its own that ends with the command. Nothing leaves this device.
+    What is too large for one request is sent to the daemon as a job, which is deleted at the end.
     """
+    if bool(files) == bool(watch):
+        raise click.UsageError("Give FILES, or a folder with --watch.")
     here = configured(config, **flags)
     names = tuple(name.strip() for name in (speakers or "").split(",") if name.strip())
     by_channel = speakers is not None or form == "diarized_json"
@@ -102,41 +105,81 @@ def transcribe(
     )
     source: Daemon | Worker = Worker(here, model)
     if is_running(url := base_url(here.settings)):
-        source = Daemon(url, model)
-    n_failed = asyncio.run(_all(source, files, options, form, words, out))
+        source = Daemon(url, model, here.settings.speech.max_upload_bytes)
+    output = Output(form, ("segment", "word") if words else (), out or watch, len(files))
+    found = _given(files) if watch is None else FolderWatch(watch, output.is_done).files()
+    n_failed = asyncio.run(_all(source, found, options, output))
     if n_failed:
         raise click.exceptions.Exit(2)
 
 
+async def _given(files: tuple[Path, ...]) -> AsyncIterator[Path]:
+    for path in files:
+        yield path
+
+
+@dataclass(frozen=True)
+class Output:
+    """In which form transcripts are written, and where: to `folder`, or else to standard output."""
+
+    form: formats.Format
+    granularities: tuple[formats.Granularity, ...]
+    folder: Path | None
+    n_files: int
+    printed: list[str] = field(default_factory=list)  # on a terminal below the bars
+
+    def target(self, path: Path) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{path.stem}.{ENDINGS.get(self.form, 'json')}"
+
+    def is_done(self, path: Path) -> bool:
+        """Whether there is a transcript that is newer than the recording."""
+        target = self.target(path)
+        return target.exists() and target.stat().st_mtime_ns >= path.stat().st_mtime_ns
+
+    def put(self, path: Path, transcript: Transcript) -> None:
+        """Raises: OSError."""
+        text = formats.rendered(transcript, self.form, self.granularities)
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_text(self.target(path), text)
+            return
+        head = f"{path}:\n" if self.n_files > 1 and self.form == "text" else ""
+        self.printed.append(head + text + ("" if text.endswith("\n") else "\n"))
+        if not sys.stdout.isatty():
+            self.flush()
+
+    def flush(self) -> None:
+        sys.stdout.write("".join(self.printed))
+        sys.stdout.flush()
+        self.printed.clear()
+
+
 async def _all(
-    source: Daemon | Worker, files: tuple[Path, ...], options: SpeechOptions, form: formats.Format,
-    words: bool, out: Path | None,
-) -> int:  # fmt: skip
+    source: Daemon | Worker, files: AsyncIterator[Path], options: SpeechOptions, output: Output
+) -> int:
     """Transcribe file after file. Returns how many could not be."""
     n_failed = 0
-    printed: list[str] = []  # on a terminal below the bars
     async with source:
         with _progress() as bar:
-            for path in files:
+            async for path in files:
                 try:
                     transcript = await _one(source, path, options, bar)
-                except (EdgeAgentError, httpx.TransportError) as exc:
+                    await asyncio.to_thread(output.put, path, transcript)
+                except (EdgeAgentError, httpx.TransportError, OSError) as exc:
                     n_failed += 1
-                    message = getattr(exc, "message", None) or f"the daemon has gone ({exc})"
                     bar.console.print(
-                        f"edgeagent: {path}: {message}", markup=False, highlight=False
+                        f"edgeagent: {path}: {_reason(exc)}", markup=False, highlight=False
                     )
-                    continue
-                text = formats.rendered(transcript, form, ("segment", "word") if words else ())
-                if out is not None:
-                    await asyncio.to_thread(_write, out, path, form, text)
-                    continue
-                head = f"{path}:\n" if len(files) > 1 and form == "text" else ""
-                printed.append(head + text + ("" if text.endswith("\n") else "\n"))
-                if not sys.stdout.isatty():
-                    _print(printed)
-    _print(printed)
+    output.flush()
     return n_failed
+
+
+def _reason(exc: Exception) -> str:
+    if isinstance(exc, EdgeAgentError):
+        return exc.message
+    what = "it cannot be read or written" if isinstance(exc, OSError) else "the daemon has gone"
+    return f"{what} ({exc})"
 
 
 async def _one(
@@ -144,11 +187,10 @@ async def _one(
 ) -> Transcript:
     task = bar.add_task(path.name, total=None, rate="")
     started_s = time.monotonic()
-    data = await asyncio.to_thread(path.read_bytes)
     segments: list[Segment] = []
     duration_s, language = 0.0, options.language or ""
     try:
-        async for part in source.parts(data, options):
+        async for part in source.parts(path, options):
             duration_s = part.duration_s or duration_s
             language = part.language or language
             segments += part.segments
@@ -179,18 +221,6 @@ def _progress() -> Iterator[Progress]:
         yield bar
 
 
-def _print(texts: list[str]) -> None:
-    sys.stdout.write("".join(texts))
-    sys.stdout.flush()
-    texts.clear()
-
-
-def _write(out: Path, path: Path, form: formats.Format, text: str) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / f"{path.stem}.{ENDINGS.get(form, 'json')}"
-    target.write_text(text, encoding="utf-8")
-
-
 class Worker:
     """A speech worker of this command, started with the first recording."""
 
@@ -206,14 +236,15 @@ class Worker:
         if self._client is not None:
             await self._client.close()
 
-    async def parts(self, recording: bytes, options: SpeechOptions) -> AsyncIterator[Part]:
-        """Raises: EdgeAgentError."""
+    async def parts(self, path: Path, options: SpeechOptions) -> AsyncIterator[Part]:
+        """Raises: EdgeAgentError, OSError."""
         if self._client is None:
             config = await asyncio.to_thread(speech_config, self._here, self._model)
             process = await asyncio.to_thread(SpeechClient.launch, config, "error")
             self._client = await SpeechClient.start(
                 config, timeout_s=LOAD_TIMEOUT_S, process=process
             )
+        recording = await asyncio.to_thread(path.read_bytes)
         stream = self._client.transcribe(recording, options)
         async for reply in stream:
             if isinstance(reply, Surveyed):
@@ -226,11 +257,12 @@ class Worker:
 
 
 class Daemon:
-    """The running daemon, asked for a stream of segments."""
+    """The running daemon, asked for a stream of segments, or for a job beyond `most_bytes`."""
 
-    def __init__(self, url: str, model: str | None) -> None:
+    def __init__(self, url: str, model: str | None, most_bytes: int) -> None:
         self._http = httpx.AsyncClient(base_url=url, timeout=600, trust_env=False)
         self._model = model
+        self._most_bytes = most_bytes
 
     async def __aenter__(self) -> Daemon:
         return self
@@ -238,8 +270,16 @@ class Daemon:
     async def __aexit__(self, *exc: object) -> None:
         await self._http.aclose()
 
-    async def parts(self, recording: bytes, options: SpeechOptions) -> AsyncIterator[Part]:
-        """Raises: EdgeAgentError with the daemon's message."""
+    async def parts(self, path: Path, options: SpeechOptions) -> AsyncIterator[Part]:
+        """Raises: EdgeAgentError with the daemon's message, OSError."""
+        # A form has some bytes beside the recording.
+        n_bytes = (await asyncio.to_thread(path.stat)).st_size
+        if n_bytes > self._most_bytes - FORM_BYTES:
+            async with aclosing(job_parts(self._http, path, options, self._model)) as parts:
+                async for part in parts:
+                    yield part
+            return
+        recording = await asyncio.to_thread(path.read_bytes)
         form: dict[str, Any] = {
             "stream": "true", "include[]": "segments", "prompt": options.prompt,
             "keywords[]": list(options.keywords), "speakers": options.speakers,
@@ -252,7 +292,7 @@ class Daemon:
             headers=authorization(),
         ) as response:  # fmt: skip
             if response.status_code != 200:
-                raise _error_of(response.status_code, await response.aread())
+                raise error_of(response.status_code, await response.aread())
             async for line in response.aiter_lines():
                 if line.startswith("data: {"):
                     yield _part_of(json.loads(line.removeprefix("data: ")))
@@ -268,12 +308,3 @@ def _part_of(event: dict[str, Any]) -> Part:
         segment = msgspec.convert(event["segment"], Segment)
         return Part(until_s=segment.end_s, segments=(segment,), language=event["language"])
     return Part()
-
-
-def _error_of(status: int, body: bytes) -> EdgeAgentError:
-    try:
-        message = str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        message = f"the daemon answered {status}"
-    kind = BodyTooLarge if status == 413 else EdgeAgentError
-    return kind(explained(status, message))

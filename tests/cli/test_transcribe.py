@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
-from tests.conftest import CACHE, WHISPER, DaemonProcess, installed, serving
+from tests.conftest import (
+    CACHE,
+    WHISPER,
+    DaemonProcess,
+    clean_environment,
+    installed,
+    serving,
+    wait_for,
+)
 from tests.speech.recordings import DIALOGUE, TURNS, words_of
 
 SAID = {word for turn in TURNS for word in words_of(turn["text"])}
@@ -85,3 +97,49 @@ def test_names_need_a_channel_for_each(edgeagent, place, tmp_path):
     mono.write_bytes(wav_of(dialogue().mean(axis=0)[: 3 * 16_000]))
     done = edgeagent("transcribe", mono, "--speakers", "a,b", *place)
     assert done.returncode == 2
+
+
+def test_what_is_too_large_for_a_request_is_a_job_that_leaves_nothing(edgeagent, daemon, tmp_path):
+    options = ["--port", daemon.url.rpartition(":")[2], "--models-dir", str(CACHE)]
+    env = {"EDGEAGENT_SPEECH__MAX_UPLOAD_BYTES": "1024"}
+    done = edgeagent("transcribe", DIALOGUE, "--speakers", "doctor,patient", *options, env=env)
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()][:2] == [
+        "doctor",
+        "patient",
+    ]
+    assert is_understood(done.stdout)
+    assert httpx.get(f"{daemon.url}/v1/audio/jobs").json()["data"] == []
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"nothing " * 1000)
+    done = edgeagent("transcribe", bad, *options, env=env)
+    assert done.returncode == 2
+    assert "no audio file of a known format" in done.stderr
+    assert httpx.get(f"{daemon.url}/v1/audio/jobs").json()["data"] == []
+
+
+def test_a_watched_folder_is_transcribed_file_by_file(daemon, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    command = [
+        sys.executable, "-m", "edgeagent", "transcribe", "--watch", str(folder), "--format", "srt",
+        "--port", daemon.url.rpartition(":")[2], "--state-dir", str(tmp_path / "state"),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, env=clean_environment(), stderr=subprocess.PIPE, text=True)
+    try:
+        (folder / "bad.wav").write_bytes(b"nothing")
+        (folder / "visit.ogg").write_bytes(DIALOGUE.read_bytes())
+        wait_for(lambda: (folder / "visit.srt").exists(), 120)
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert is_understood((folder / "visit.srt").read_text())
+    assert "bad.wav: " in told
+    assert not (folder / "bad.srt").exists()
+
+
+def test_files_or_a_folder_are_wanted_and_not_both(edgeagent, tmp_path):
+    for given in ((), (DIALOGUE, "--watch", tmp_path)):
+        done = edgeagent("transcribe", *given)
+        assert done.returncode == 2
+        assert "--watch" in done.stderr

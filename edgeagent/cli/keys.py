@@ -104,6 +104,8 @@ def actor() -> str:
               help="Limit of concurrent requests. Default: unlimited.")  # fmt: skip
 @click.option("--tokens-per-minute", type=click.IntRange(1, 1_000_000_000), metavar="N",
               help="Limit of prompt and answer tokens. Default: unlimited.")  # fmt: skip
+@click.option("--audio-seconds-per-day", type=click.IntRange(1, 1_000_000_000), metavar="N",
+              help="Limit of audio transcribed within 24 hours. Default: the setting.")  # fmt: skip
 @click.option("--tool", "tools", multiple=True, metavar="NAME",
               help="Allow this tool only; may be repeated. Default: all tools.")  # fmt: skip
 @click.option("--break-glass", is_flag=True,
@@ -113,6 +115,7 @@ def actor() -> str:
 def create(
     config: Path | None, name: str, scopes: str, owner: str | None, expires: int | None,
     requests_per_minute: int | None, concurrency: int | None, tokens_per_minute: int | None,
+    audio_seconds_per_day: int | None,
     tools: tuple[str, ...], break_glass: bool, as_json: bool, **flags: Any,
 ) -> None:  # fmt: skip
     """Make a key and print its secret, which is not shown again.
@@ -128,6 +131,7 @@ def create(
             requests_per_minute=requests_per_minute,
             concurrency=concurrency,
             tokens_per_minute=tokens_per_minute,
+            audio_seconds_per_day=audio_seconds_per_day,
         ),
         tools=frozenset(tools) or None,
         is_break_glass=break_glass,

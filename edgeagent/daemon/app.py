@@ -49,6 +49,7 @@ from edgeagent.routing.intents import AssistantOptions
 from edgeagent.serving.archive import Archive
 from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.audio_jobs import AudioJobs
+from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.authentication import Authenticator
 from edgeagent.serving.background import BackgroundResponses
 from edgeagent.serving.batch_runner import BatchRunner
@@ -151,7 +152,8 @@ class Daemon:
         self.chooser = ModelChooser(self.models, _assistant_options(settings.routing))
         self.chats = ChatService(engines, self.chooser)
         self.one_shots = OneShotService(engines, self.chooser)
-        self.audio_jobs = AudioJobRunner(self.archive, engines, settings.speech.jobs)
+        quota = AudioQuota.of(self.database, settings.speech.audio_s_per_day)
+        self.audio_jobs = AudioJobRunner(self.archive, engines, settings.speech.jobs, quota)
         self.lifecycle = DataLifecycle(self.database, settings, hub=self.hub, settle=self._settle)
         self._authenticator = Authenticator(self.keyring, is_exposed=bool(exposed))
         self._limiter = Limiter(max_running=max(1, settings.http.max_connections * 3 // 4))
@@ -173,7 +175,7 @@ class Daemon:
             self.pool, self.keyring, self.prefix_store, self.audio_jobs, settings.state_dir, self.remembered,
             self.batch_runner,
         ).register(self.hub)  # fmt: skip
-        self.transcriptions = TranscriptionService(engines, self.chooser)
+        self.transcriptions = TranscriptionService(engines, self.chooser, quota)
         self.live_transcriptions = LiveTranscriptions(engines, settings.speech.live)
         self.keys = KeyAdmin(
             self.keyring, is_first_on_device=settings.api.first_key == "command-line"
@@ -230,17 +232,13 @@ class Daemon:
         archive, conversations, background = self.archive, self.conversations, self.background
         idle_unload_s = self.settings.pool.idle_unload_s or None
         runner, batch = self.batch_runner, self.settings.batch
+        reserve = self.settings.store.reserve_bytes
         note = self._authenticator.note
         parts = {
             "archive": archive,
             "batch_files": BatchFiles(archive, batch),
             "batches": Batches(archive, batch, wake=runner.wake, stop=runner.stop, note=note),
-            "audio_jobs": AudioJobs(
-                archive,
-                self.audio_jobs,
-                self.settings.speech.jobs,
-                reserve_bytes=self.settings.store.reserve_bytes,
-            ),
+            "audio_jobs": AudioJobs(archive, self.audio_jobs, self.settings.speech.jobs, reserve),
             "cards": ModelCards(self.pool, self.models, self.chooser, idle_unload_s),
             "chats": self.chats,
             "conversations": conversations,

@@ -21,9 +21,13 @@ Load = Callable[[int], Awaitable[tuple[dict[str, Any] | None, list[dict[str, Any
 
 
 class JobOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a job is transcribed, and the format of its result unless another is asked for."""
+    """How a job is transcribed, and the format of its result unless another is asked for.
+
+    `audio_s_per_day`: the limit of the key that made it.
+    """
 
     speech: SpeechOptions
+    audio_s_per_day: float | None = None
     response_format: Format = "json"
     granularities: tuple[Granularity, ...] = ()
 

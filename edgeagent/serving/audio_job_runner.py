@@ -34,6 +34,7 @@ from edgeagent.errors import (
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.archive import Archive
 from edgeagent.serving.audio_job import JobNews, options_of
+from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
@@ -64,8 +65,11 @@ class _JobGone(Exception):
 class AudioJobRunner:
     """Event loop's thread only; `close()` may be called twice."""
 
-    def __init__(self, archive: Archive, engines: Engines, settings: AudioJobSettings) -> None:
+    def __init__(
+        self, archive: Archive, engines: Engines, settings: AudioJobSettings, quota: AudioQuota
+    ) -> None:
         self.news = JobNews()
+        self.quota = quota
         self._archive = archive
         self._engines = engines
         self._settings = settings
@@ -301,6 +305,9 @@ class AudioJobRunner:
                                 has_speakers=reply.has_speakers,
                             )
                             await self._survey(row["id"], checkpoint)
+                            await self._count(row, checkpoint.duration_s)
+                        case Surveyed() if checkpoint is not None and not checkpoint.until_s:
+                            await self._count(row, checkpoint.duration_s)
                         case Window():
                             assert checkpoint is not None, "the survey comes before any window"
                             checkpoint = await self._advance(row["id"], checkpoint, reply)
@@ -308,6 +315,17 @@ class AudioJobRunner:
                             self._engines.record_answer(row["model"])
             finally:
                 stream.cancel()
+
+    async def _count(self, row: dict[str, Any], audio_s: float) -> None:
+        """Raises: RateLimited until the key has room for it; InvalidParameter for what will never have."""
+        limit_s = options_of(row).audio_s_per_day
+        if (most_s := self.quota.most_s(limit_s)) is not None and audio_s > most_s:
+            raise InvalidParameter(
+                f"The recording has {audio_s:.0f} s, its key may have {most_s:.0f} s of audio transcribed a "
+                "day: send a shorter one, or ask for a higher `audio_seconds_per_day`.",
+                param="file",
+            )
+        await self.quota.take(row["key_id"], limit_s, audio_s)
 
     async def _survey(self, job_id: str, checkpoint: Checkpoint) -> None:
         text = msgspec.json.encode(checkpoint).decode()

@@ -59,7 +59,6 @@ class AudioJobs:
         archive: Archive,
         runner: AudioJobRunner,
         settings: AudioJobSettings,
-        *,
         reserve_bytes: int = 0,
     ) -> None:
         self._archive = archive
@@ -81,6 +80,7 @@ class AudioJobs:
                 "or raise speech.jobs.max_recording_bytes.",
                 param="bytes",
             )
+        await self._runner.quota.check(origin.key_id, origin.audio_s_per_day)
         subject = subject_of(spec.metadata)
         job = NewAudioJob(
             id=new_id("job"),

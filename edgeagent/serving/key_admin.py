@@ -83,6 +83,7 @@ def key_fields(key: Key, now_ms: int) -> Json:
             "requests_per_minute": key.limits.requests_per_minute,
             "concurrency": key.limits.concurrency,
             "tokens_per_minute": key.limits.tokens_per_minute,
+            "audio_seconds_per_day": key.limits.audio_seconds_per_day,
         },
         "tools": sorted(key.tools) if key.tools is not None else None,
         "is_break_glass": key.is_break_glass,

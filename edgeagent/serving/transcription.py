@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from edgeagent.errors import EngineDied, InvalidParameter
 from edgeagent.routing.decision import Decision
+from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_log import RequestRecord
@@ -55,6 +56,7 @@ class TranscriptionRequest:
         decision: Decision,
         recording: Recording,
         engines: Engines,
+        quota: AudioQuota,
     ) -> None:
         self.decision = decision
         self.recording = recording
@@ -64,6 +66,8 @@ class TranscriptionRequest:
         self.language = ""
         self.kept_id: str | None = None  # once it is stored
         self._engines = engines
+        self._quota = quota
+        self._is_counted = False
         self._stack = AsyncExitStack()
         self._stream: Transcription | None = None
         self._first_ms: float | None = None
@@ -100,12 +104,20 @@ class TranscriptionRequest:
         assert isinstance(first, Surveyed), "the survey comes before any window"
         self.surveyed = first
         self._early = [reply for reply in rest if isinstance(reply, Window)]
+        await self._count(first.duration_s)
         if recording.options.speaker_names and not first.has_speakers:
             raise InvalidParameter(
                 f"Speakers are told apart by channel, and this recording has {first.n_channels} with nobody "
                 "of their own: leave out `known_speaker_names`, or send a channel for each speaker.",
                 param="known_speaker_names",
             )
+
+    async def _count(self, audio_s: float) -> None:
+        """Raises: RateLimited where the key has had its audio of a day."""
+        if not self._is_counted:
+            origin = self.record.origin
+            await self._quota.take(origin.key_id, origin.audio_s_per_day, audio_s)
+            self._is_counted = True
 
     async def take(self) -> list[Segment] | None:
         """The segments since the last call, maybe none; None at the end. Raises what the worker raises."""
@@ -162,9 +174,10 @@ class TranscriptionRequest:
 class TranscriptionService:
     """Gives recordings to the speech models of a pool. Event loop's thread only."""
 
-    def __init__(self, engines: Engines, chooser: ModelChooser) -> None:
+    def __init__(self, engines: Engines, chooser: ModelChooser, quota: AudioQuota) -> None:
         self._engines = engines
         self._chooser = chooser
+        self._quota = quota
 
     async def model_for(self, model: str | None) -> Decision:
         """The speech model that a name means. Raises: InvalidParameter, ModelNotFound."""
@@ -182,4 +195,4 @@ class TranscriptionService:
         self, origin: RequestOrigin, decision: Decision, recording: Recording
     ) -> TranscriptionRequest:
         """A request that waits for `begin`. Whoever takes it must `release` it."""
-        return TranscriptionRequest(origin, decision, recording, self._engines)
+        return TranscriptionRequest(origin, decision, recording, self._engines, self._quota)

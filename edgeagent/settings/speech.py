@@ -85,6 +85,13 @@ class SpeechSettings(SettingsTable):
     max_audio_s: float = Field(
         default=4 * 3600.0, gt=0, le=86_400, description="longest recording that is transcribed"
     )
+    audio_s_per_day: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e9,
+        description="audio that a key without a limit of its own may have transcribed within 24 hours; "
+        "default: unlimited",
+    )
     jobs: AudioJobSettings = AudioJobSettings()
     live: LiveSettings = LiveSettings()
     wyoming: WyomingSettings = WyomingSettings()

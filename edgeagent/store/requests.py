@@ -80,6 +80,16 @@ def usage(
     )
 
 
+def audio(db: StoreConnection, key_id: str, *, since_ms: int) -> list[tuple[int, float]]:
+    """When each recording of a key was transcribed, UTC milliseconds, and its seconds."""
+    found = db.execute(
+        "select created_ms, audio_s from request where key_id = ? and created_ms >= ? "
+        "and audio_s is not null and status = 200 order by created_ms",
+        (key_id, since_ms),
+    ).fetchall()
+    return [(int(row[0]), float(row[1])) for row in found]
+
+
 class RequestLog:
     """Collects rows and writes them every `flush_s`. Event loop's thread only."""
 

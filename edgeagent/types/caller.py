@@ -13,11 +13,13 @@ ALL_SCOPES: frozenset[KeyScope] = frozenset(get_args(KeyScope))
 
 
 class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The limits of one API key; None is unlimited. `tokens_per_minute` counts prompt and answer."""
+    """The limits of one API key; None is unlimited. `tokens_per_minute` counts prompt and answer,
+    `audio_seconds_per_day` the recordings that are transcribed within 24 hours."""
 
     requests_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
     tokens_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
+    audio_seconds_per_day: Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)] | None = None
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):

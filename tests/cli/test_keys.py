@@ -59,10 +59,14 @@ def test_options_arrive_in_the_key(keys):
     key = made(
         keys, "--scopes", "chat, data", "--owner", "ward-7", "--expires", "90d", "--tool", "lamp",
         "--requests-per-minute", 30, "--concurrency", 2, "--tokens-per-minute", 9000, "--tool", "door",
+        "--audio-seconds-per-day", 3600,
     )  # fmt: skip
     assert key["scopes"] == ["chat", "data"] and key["owner"] == "ward-7"
     assert key["tools"] == ["door", "lamp"]
-    assert key["limits"] == {"requests_per_minute": 30, "concurrency": 2, "tokens_per_minute": 9000}
+    assert key["limits"] == {
+        "requests_per_minute": 30, "concurrency": 2, "tokens_per_minute": 9000,
+        "audio_seconds_per_day": 3600,
+    }  # fmt: skip
     assert key["expires_at"] == pytest.approx(time.time() + 90 * DAY_S, abs=60)
     (listed,) = json.loads(keys("list", "--json").stdout)
     assert listed == {name: value for name, value in key.items() if name != "secret"}

@@ -19,6 +19,7 @@ class LimitsBody(BodyModel):
     requests_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
     concurrency: int | None = Field(default=None, ge=1, le=10_000)
     tokens_per_minute: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    audio_seconds_per_day: int | None = Field(default=None, ge=1, le=1_000_000_000)
 
 
 class KeyRequest(BodyModel):

@@ -60,19 +60,21 @@ async def create_audio_job(
     request: ApiRequest, transcriptions: TranscriptionService, audio_jobs: AudioJobs
 ) -> ASGIApp:
     body = await read_body(request, AudioJobBody)
+    origin = origin_of(request)
     decision = await transcriptions.model_for(body.model)
     spec = JobSpec(
         model=decision.model_id,
         n_bytes=body.bytes,
         options=JobOptions(
             speech=body.speech(),
+            audio_s_per_day=origin.audio_s_per_day,
             response_format=body.response_format,
             granularities=tuple(body.timestamp_granularities),
         ),
         name=body.name,
         metadata=body.metadata,
     )
-    row = await audio_jobs.create(origin_of(request), spec)
+    row = await audio_jobs.create(origin, spec)
     return JsonResponse(shown(row), status=201)
 
 

@@ -289,15 +289,17 @@ def test_erasing_the_subject_erases_its_jobs(http, daemon, done):
     assert http.get(f"/jobs/{done[0]['id']}").status_code == 200
 
 
+def key(daemon: DaemonProcess, name: str, *options: str) -> dict[str, str]:
+    """The header of a new key."""
+    command = ("keys", "create", "--name", name, "--json", "--scopes", "transcribe", *options)
+    made = run_here(*command, "--state-dir", daemon.state_dir)
+    assert made.returncode == 0, made.stderr
+    return {"Authorization": f"Bearer {json.loads(made.stdout)['secret']}"}
+
+
 def test_what_is_another_s_is_a_404(daemon, http, done):
-    """The last one with this daemon, which asks for a key from now on."""
-    keys = []
-    for name in ("a", "b"):
-        command = ("keys", "create", "--name", name, "--json", "--scopes", "transcribe")
-        made = run_here(*command, "--state-dir", daemon.state_dir)
-        assert made.returncode == 0, made.stderr
-        keys.append({"Authorization": f"Bearer {json.loads(made.stdout)['secret']}"})
-    mine, others = keys
+    """The last but one with this daemon, which asks for a key from now on."""
+    mine, others = (key(daemon, name) for name in ("a", "b"))
     job = http.post("/jobs", json={"bytes": 3}, headers=mine).json()["id"]
     headers = others | PART | {"Upload-Offset": "0"}
     for found in (
@@ -313,6 +315,28 @@ def test_what_is_another_s_is_a_404(daemon, http, done):
         assert found.status_code == 404, found.request.url
     assert http.get("/jobs", headers=others).json()["data"] == []
     assert http.get(f"/jobs/{job}", headers=mine).json()["status"] == "uploading"
+
+
+def test_a_key_has_its_audio_of_a_day_and_then_waits(daemon, http):
+    mine = key(daemon, "c", "--audio-seconds-per-day", "5")
+    form = {"files": {"file": ("a.wav", wav_of(tone(4)))}, "headers": mine}
+    assert http.post("/transcriptions", **form).status_code == 200
+    job = http.post("/jobs", json={"bytes": len(wav_of(tone(4)))}, headers=mine).json()["id"]
+    full = http.post("/transcriptions", **form)
+    assert full.status_code == 429
+    assert int(full.headers["retry-after"]) > 0
+    assert "4 of its 5 s" in full.json()["error"]["message"]
+    http.headers.update(mine)
+    upload(http, job, wav_of(tone(4)))
+    start(http, job)
+    for event in events(http, job):
+        if event["duration"]:
+            break
+    assert http.get(f"/jobs/{job}").json()["status"] == "running", "it waits"
+    assert http.post(f"/jobs/{job}/cancel").json()["status"] == "cancelled"
+    short = {"files": {"file": ("a.wav", wav_of(tone(1)))}, "headers": mine}
+    assert http.post("/transcriptions", **short).status_code == 200
+    assert http.post("/jobs", json={"bytes": 1}, headers=mine).status_code == 429
 
 
 def test_a_daemon_that_stores_nothing_has_no_jobs(tmp_path):

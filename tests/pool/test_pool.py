@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -24,9 +23,6 @@ from edgeagent.pool.memory import LoadedModel, decide
 from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.worker import WorkerSettings
 from edgeagent.types.engine import EngineConfig
-from edgeagent.types.generation import GenerateSpec
-from edgeagent.types.prompt import Prompt
-from edgeagent.types.sampling import Sampling
 from tests.conftest import wait_for
 from tests.worker.counter import CounterClient, CounterConfig
 
@@ -95,10 +91,9 @@ def test_cores_are_never_given_twice_and_never_left_over_in_vain(n_cores, wanted
 
 
 class Shelf:
-    """Copies of one model under several names, each said to need `need_bytes`."""
+    """Counters under several names, each said to need `need_bytes`: a pool knows no more of a worker."""
 
-    def __init__(self, path: Path, need_bytes: int) -> None:
-        self.path = path
+    def __init__(self, need_bytes: int) -> None:
         self.need_bytes = need_bytes
 
     def check(self, model_id: str) -> None:
@@ -106,15 +101,12 @@ class Shelf:
             raise ModelNotFound(f"{model_id} is not here")
 
     async def place(self, model_id: str) -> Placement:
-        config = EngineConfig(
-            model_id=model_id, path=str(self.path), n_ctx=512, n_threads=2, n_seq=2
-        )
-        return Placement(EngineClient, config, self.need_bytes, "all told")
+        config = CounterConfig(model_id=model_id, path="counter", n_threads=2)
+        return Placement(CounterClient, config, self.need_bytes, "all told")
 
 
 @asynccontextmanager
 async def pool_of(
-    path: Path,
     need_bytes: int = 100_000_000,
     place: Callable[[str], Awaitable[Placement]] | None = None,
     pinned: Sequence[str] = (),
@@ -123,7 +115,7 @@ async def pool_of(
     idle_unload_s: float = 0,
     load_timeout_s: float = 120,
 ) -> AsyncIterator[Pool]:
-    shelf = Shelf(path, need_bytes)
+    shelf = Shelf(need_bytes)
     pool = Pool(
         PoolSettings(
             ram_budget_bytes=budget_bytes, idle_unload_s=idle_unload_s, pinned_models=list(pinned)
@@ -141,22 +133,15 @@ async def pool_of(
         await pool.close()
 
 
-async def ask(pool: Pool, model_id: str, max_tokens: int = 8) -> str:
-    spec = GenerateSpec(
-        prompts=[Prompt(text="Once upon a time")],
-        max_tokens=max_tokens,
-        sampling=Sampling(temperature=0),
-    )
-    async with pool.lease(model_id, EngineClient) as client:
-        text = ""
-        async for chunk in client.generate(spec):
-            text += chunk.text
+async def ask(pool: Pool, model_id: str) -> list[int]:
+    async with pool.lease(model_id, CounterClient) as counter:
+        numbers = [reply.number async for reply in counter.count(3)]
         pool.record_answer(model_id)
-        return text
+        return numbers
 
 
-async def test_a_model_is_loaded_when_asked_for_and_stays(stories):
-    async with pool_of(stories) as pool:
+async def test_a_model_is_loaded_when_asked_for_and_stays():
+    async with pool_of() as pool:
         first = await ask(pool, "model-a")
         pid = pool.resident("model-a").client.pid
         assert await ask(pool, "model-a") == first
@@ -166,8 +151,8 @@ async def test_a_model_is_loaded_when_asked_for_and_stays(stories):
         assert pool.resident("other") is None
 
 
-async def test_the_least_recently_used_model_goes_when_memory_is_wanted(stories):
-    async with pool_of(stories, need_bytes=100_000_000, budget_bytes=230_000_000) as pool:
+async def test_the_least_recently_used_model_goes_when_memory_is_wanted():
+    async with pool_of(need_bytes=100_000_000, budget_bytes=230_000_000) as pool:
         await ask(pool, "model-a")
         await ask(pool, "model-b")
         assert pool.n_bytes > 0
@@ -185,8 +170,8 @@ async def test_the_least_recently_used_model_goes_when_memory_is_wanted(stories)
         assert pool.resident("model-c").state == "loaded"
 
 
-async def test_what_can_never_fit_is_refused_with_the_arithmetic(stories):
-    async with pool_of(stories, need_bytes=900_000_000, budget_bytes=600_000_000) as pool:
+async def test_what_can_never_fit_is_refused_with_the_arithmetic():
+    async with pool_of(need_bytes=900_000_000, budget_bytes=600_000_000) as pool:
         with pytest.raises(
             InsufficientMemory, match=r"needs 900 MB \(all told\).*budget is 600 MB"
         ):
@@ -194,25 +179,25 @@ async def test_what_can_never_fit_is_refused_with_the_arithmetic(stories):
         assert pool.resident("model-a").failure is not None
 
 
-async def test_a_busy_model_is_waited_for_and_the_wait_is_bounded(stories):
+async def test_a_busy_model_is_waited_for_and_the_wait_is_bounded():
     async with pool_of(
-        stories, need_bytes=100_000_000, budget_bytes=110_000_000, load_timeout_s=120
+        need_bytes=100_000_000, budget_bytes=110_000_000, load_timeout_s=120
     ) as pool:
-        async with pool.lease("model-a", EngineClient):
+        async with pool.lease("model-a", CounterClient):
             waiting = asyncio.create_task(ask(pool, "model-b"))
             done, _ = await asyncio.wait({waiting}, timeout=0.5)
             assert not done
         assert await waiting
         assert pool.resident("model-a").state == "unloaded"
         pool._worker = pool._worker.model_copy(update={"load_timeout_s": 0.3})
-        async with pool.lease("model-b", EngineClient):
+        async with pool.lease("model-b", CounterClient):
             with pytest.raises(Unavailable, match="model-b would have to go but is in use"):
                 await ask(pool, "model-a")
 
 
-async def test_a_pinned_model_never_goes(stories):
+async def test_a_pinned_model_never_goes():
     async with pool_of(
-        stories, need_bytes=100_000_000, budget_bytes=120_000_000, pinned=["model-a"]
+        need_bytes=100_000_000, budget_bytes=120_000_000, pinned=["model-a"]
     ) as pool:
         await ask(pool, "model-a")
         with pytest.raises(InsufficientMemory, match="model-a pinned"):
@@ -220,8 +205,8 @@ async def test_a_pinned_model_never_goes(stories):
         assert pool.resident("model-a").state == "loaded"
 
 
-async def test_an_idle_model_is_unloaded_after_its_time_and_the_default_stays(stories):
-    async with pool_of(stories, idle_unload_s=0.2, stays=frozenset({"model-a"})) as pool:
+async def test_an_idle_model_is_unloaded_after_its_time_and_the_default_stays():
+    async with pool_of(idle_unload_s=0.2, stays=frozenset({"model-a"})) as pool:
         await ask(pool, "model-a")
         await ask(pool, "model-b")
         async with asyncio.timeout(60):
@@ -230,23 +215,23 @@ async def test_an_idle_model_is_unloaded_after_its_time_and_the_default_stays(st
         assert pool.resident("model-a").state == "loaded"
 
 
-async def test_requests_that_arrive_while_a_model_loads_share_the_one_load(stories):
-    async with pool_of(stories) as pool:
+async def test_requests_that_arrive_while_a_model_loads_share_the_one_load():
+    async with pool_of() as pool:
 
-        async def worker_and_text() -> tuple[int | None, str]:
-            async with pool.lease("model-a", EngineClient) as client:
+        async def worker_and_numbers() -> tuple[int | None, list[int]]:
+            async with pool.lease("model-a", CounterClient) as client:
                 return client.pid, await ask(pool, "model-a")
 
-        answers = await asyncio.gather(*(worker_and_text() for _ in range(6)))
+        answers = await asyncio.gather(*(worker_and_numbers() for _ in range(6)))
         assert len({pid for pid, _ in answers}) == 1
-        assert all(text for _, text in answers)
+        assert all(numbers == [1, 2, 3] for _, numbers in answers)
         assert pool.resident("model-a").n_deaths == 0
 
 
-async def test_two_busy_models_divide_the_cores_and_one_gets_them_back(stories):
-    async with pool_of(stories) as pool, pool.lease("model-a", EngineClient) as first:
+async def test_two_busy_models_divide_the_cores_and_one_gets_them_back():
+    async with pool_of() as pool, pool.lease("model-a", CounterClient) as first:
         assert first._n_threads == 2
-        async with pool.lease("model-b", EngineClient) as second:
+        async with pool.lease("model-b", CounterClient) as second:
             assert (first._n_threads, second._n_threads) == (1, 1)
         await ask(pool, "model-a")
         assert first._n_threads == 2
@@ -260,7 +245,7 @@ async def test_workers_of_two_kinds_share_one_budget_and_the_cores(stories):
         engine = EngineConfig(model_id=model_id, path=str(stories), n_ctx=512, n_threads=2)
         return Placement(EngineClient, engine, 100_000_000, "all told")
 
-    async with pool_of(stories, place=place) as pool:
+    async with pool_of(place=place) as pool:
         async with pool.lease("counter", CounterClient) as counter:
             async with pool.lease("model-a", EngineClient) as engine:
                 assert (counter._n_threads, engine._n_threads) == (1, 1)
@@ -269,15 +254,16 @@ async def test_workers_of_two_kinds_share_one_budget_and_the_cores(stories):
             async with pool.lease("counter", EngineClient):
                 pass
         assert pool.resident("counter").n_leases == 0
-    async with pool_of(stories, place=place, budget_bytes=150_000_000) as pool:
-        await ask(pool, "model-a")
+    async with pool_of(place=place, budget_bytes=150_000_000) as pool:
+        async with pool.lease("model-a", EngineClient):
+            pass
         async with pool.lease("counter", CounterClient):
             assert pool.resident("model-a").state == "unloaded"
             pool.forget_prefixes()
 
 
-async def test_a_killed_worker_is_brought_up_again_without_being_asked(stories):
-    async with pool_of(stories) as pool:
+async def test_a_killed_worker_is_brought_up_again_without_being_asked():
+    async with pool_of() as pool:
         await ask(pool, "model-a")
         pid = pool.resident("model-a").client.pid
         pool.resident("model-a").client.kill("test")
@@ -290,11 +276,11 @@ async def test_a_killed_worker_is_brought_up_again_without_being_asked(stories):
         assert await ask(pool, "model-a")
 
 
-def test_an_unloaded_models_memory_comes_back(stories):
+def test_an_unloaded_models_memory_comes_back():
     import psutil
 
     async def run() -> int:
-        async with pool_of(stories) as pool:
+        async with pool_of() as pool:
             await ask(pool, "model-a")
             pid = pool.resident("model-a").client.pid
             assert await pool.unload("model-a", "request")
@@ -305,8 +291,8 @@ def test_an_unloaded_models_memory_comes_back(stories):
     wait_for(lambda: not psutil.pid_exists(pid))
 
 
-async def test_whoever_waits_for_a_model_that_is_unloaded_while_it_loads_is_told_so(stories):
-    async with pool_of(stories) as pool:
+async def test_whoever_waits_for_a_model_that_is_unloaded_while_it_loads_is_told_so():
+    async with pool_of() as pool:
         waiting = [asyncio.create_task(ask(pool, "model-a")) for _ in range(2)]
         async with asyncio.timeout(60):
             while not (resident := pool.resident("model-a")) or resident.starting is None:

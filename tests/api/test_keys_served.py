@@ -14,15 +14,15 @@ import pytest
 
 from tests.api.wire import connect, post, read_reply
 from tests.commands import run_here
-from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
+from tests.conftest import TALES_CHAT, DaemonProcess, serving, wait_for
 
 HI: list[Any] = [{"role": "user", "content": "Hi"}]
 LONG = "The river was wide and the night was cold. " * 6
 
 
 @pytest.fixture(scope="module")
-def daemon(smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    with serving(smollm_dir, tmp_path_factory.mktemp("keyed") / "state", n_seq=2) as daemon:
+def daemon(tales_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    with serving(tales_dir, tmp_path_factory.mktemp("keyed") / "state", n_seq=2) as daemon:
         yield daemon
 
 
@@ -59,7 +59,7 @@ def bearer(secret: str) -> dict[str, str]:
 
 def ask(client: openai.OpenAI, content: str = "Hi", n: int = 4, **options: Any):
     return client.chat.completions.create(
-        model=SMOLLM, messages=[{"role": "user", "content": content}], max_tokens=n,
+        model=TALES_CHAT, messages=[{"role": "user", "content": content}], max_tokens=n,
         extra_body={"ignore_eos": True}, **options,
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ def test_tokens_are_charged_once_they_are_known(daemon: DaemonProcess, make, str
     secret = make(limits={"tokens_per_minute": 30})["secret"]
     with daemon.client(api_key=secret) as client:
         reply = client.chat.completions.with_raw_response.create(
-            model=SMOLLM, messages=HI, max_tokens=30, stream=stream,
+            model=TALES_CHAT, messages=HI, max_tokens=300, stream=stream,
             extra_body={"ignore_eos": True},
         )  # fmt: skip
         assert reply.headers["x-ratelimit-remaining-tokens"] == "30"
@@ -129,7 +129,13 @@ def test_requests_at_once_are_bounded_and_a_client_that_leaves_gives_its_place_b
     daemon: DaemonProcess, make
 ):
     secret = make(limits={"concurrency": 1})["secret"]
-    body = {"model": SMOLLM, "messages": HI, "stream": True, "ignore_eos": True, "max_tokens": 2000}
+    body = {
+        "model": TALES_CHAT,
+        "messages": HI,
+        "stream": True,
+        "ignore_eos": True,
+        "max_tokens": 2000,
+    }
     header = f"Authorization: Bearer {secret}"
     with connect(daemon.url) as first:
         first.sendall(post("/v1/chat/completions", body, header))
@@ -146,7 +152,7 @@ def test_a_burst_beyond_the_bounds_has_answers_and_429s_only(daemon: DaemonProce
     secret = make(limits={"requests_per_minute": 6, "concurrency": 2})["secret"]
 
     def one(_: int) -> int:
-        body = {"model": SMOLLM, "messages": HI, "max_tokens": 2}
+        body = {"model": TALES_CHAT, "messages": HI, "max_tokens": 2}
         return httpx.post(
             f"{daemon.url}/v1/chat/completions", json=body, headers=bearer(secret), timeout=30
         ).status_code

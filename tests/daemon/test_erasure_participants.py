@@ -79,7 +79,7 @@ async def living(models: Path, state: Path, **flags: Any) -> AsyncIterator[House
     secrets = {}
     for name, scopes in (("ann", {"chat", "data"}), ("bob", {"chat", "data"}), ("root", {"admin"})):
         made = daemon.keyring.create(KeySpec(name=name, scopes=scopes, owner=name), "test")
-        secrets[name] = made.result(10).secret
+        secrets[name] = made.result(60).secret
     await daemon._start()
     transport = httpx.ASGITransport(app=daemon.app)
     client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8484", timeout=60)
@@ -90,7 +90,7 @@ async def living(models: Path, state: Path, **flags: Any) -> AsyncIterator[House
         await daemon.close()
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 30) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "not true in time"

@@ -172,7 +172,7 @@ class Stage:
         asked = GenerateSpec(tools=tools, max_tokens=max_new, **(defaults | spec))
         request = Request(self._n_requests, asked, time.monotonic())
         assert self.intake.put(request)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not self._ready and request.request_id not in self.refused:
             assert time.monotonic() < deadline
             time.sleep(0.001)

@@ -21,7 +21,7 @@ def remote(data: bytes, part_bytes: int = 1000) -> tuple[RemoteRecording, list[i
         part = data[offset : offset + min(n_bytes, part_bytes)]
         threading.Thread(target=lambda: found.receive(offset, part)).start()
 
-    found = RemoteRecording(len(data), fetch, timeout_s=10)
+    found = RemoteRecording(len(data), fetch, timeout_s=60)
     return found, asked
 
 
@@ -74,6 +74,6 @@ def test_a_part_that_does_not_come_and_one_that_is_empty_are_errors():
     found = RemoteRecording(100, lambda offset, n_bytes: None, timeout_s=0.01)
     with pytest.raises(EngineFailed):
         found.read(10)
-    found = RemoteRecording(100, lambda offset, n_bytes: found.receive(offset, b""), timeout_s=10)
+    found = RemoteRecording(100, lambda offset, n_bytes: found.receive(offset, b""), timeout_s=60)
     with pytest.raises(EngineFailed):
         found.read(10)

@@ -150,7 +150,7 @@ async def answered(port: int, data: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(data)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             return await reader.read()
     except ConnectionError:
         return b""

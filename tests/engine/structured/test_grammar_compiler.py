@@ -64,9 +64,9 @@ def test_a_refusal_is_remembered_and_the_oldest_goes_first(grammars):
 
 
 def test_a_trial_passes_what_compiles_and_says_what_does_not():
-    try_out(source_of(Form(kind="regex", text="[a-z]+")), 5)
+    try_out(source_of(Form(kind="regex", text="[a-z]+")), 60)
     with pytest.raises(InvalidParameter, match="`pattern` at #"):
-        try_out(form('{"type": "string", "pattern": "(?=a)"}').source(), 5)
+        try_out(form('{"type": "string", "pattern": "(?=a)"}').source(), 60)
 
 
 def test_a_trial_ends_at_its_deadline():
@@ -76,7 +76,7 @@ def test_a_trial_ends_at_its_deadline():
     started = time.monotonic()
     with pytest.raises(InvalidParameter, match=r"more than 0\.2 s"):
         try_out(source, 0.2)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
 
 
 def using(parameters: dict[str, Any], **more: Any) -> OutputSpec:
@@ -101,7 +101,9 @@ def test_what_calls_may_look_like_is_part_of_the_key():
 def test_a_trial_of_tools_names_the_one_that_is_at_fault():
     pattern = {"type": "string", "pattern": "(?=a)"}
     with pytest.raises(InvalidParameter, match=r"Tool 'lamp'.*`pattern` at #/properties/room") as e:
-        try_out(using({"properties": {"room": {"allOf": [pattern, {"minLength": 1}]}}}).source(), 5)
+        try_out(
+            using({"properties": {"room": {"allOf": [pattern, {"minLength": 1}]}}}).source(), 60
+        )
     assert e.value.param == "tools"
     patterns = [{"type": "string", "pattern": f".*a{{{i}}}b.*"} for i in range(1, 20)]
     source = using({"properties": {"room": {"allOf": patterns}}}).source()

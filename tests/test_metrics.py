@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -53,6 +54,9 @@ LISTENED = RequestCounts(
 )  # fmt: skip
 
 
+JOB = dataclasses.replace(LISTENED, model="j", finish="job", total_s=900.0)
+
+
 def samples(text: bytes) -> dict[str, float]:
     """Each sample by its name and labels, as they are written."""
     found = {}
@@ -66,7 +70,7 @@ def samples(text: bytes) -> dict[str, float]:
 @pytest.fixture
 def text() -> bytes:
     metrics = Metrics()
-    for request in (ANSWER, TRANSCRIPT, FAILURE, LISTENED):
+    for request in (ANSWER, TRANSCRIPT, FAILURE, LISTENED, JOB):
         metrics.end_request(request)
     metrics.refuse("queue_full", is_temporary=True)
     metrics.refuse("invalid_parameter", is_temporary=False)
@@ -95,12 +99,16 @@ def test_transcripts_have_a_real_time_factor(text: bytes):
     assert not any("real_time" in name and "model_name=a" in name for name in shown)
 
 
-def test_the_length_of_a_live_transcription_is_no_latency(text: bytes):
+@pytest.mark.parametrize(("model", "finish"), [("l", "live"), ("j", "job")])
+def test_the_length_of_live_transcriptions_and_jobs_is_no_latency(
+    text: bytes, model: str, finish: str
+):
     shown = samples(text)
-    assert shown["edgeagent:speech_audio_seconds_total{model_name=l}"] == 3000
-    assert shown["edgeagent:request_success_total{finished_reason=live,model_name=l}"] == 1
-    assert not any("latency" in name and "model_name=l" in name for name in shown)
-    assert not any("real_time" in name and "model_name=l" in name for name in shown)
+    name = f"model_name={model}"
+    assert shown[f"edgeagent:speech_audio_seconds_total{{{name}}}"] == 3000
+    assert shown[f"edgeagent:request_success_total{{finished_reason={finish},{name}}}"] == 1
+    assert not any("latency" in found and name in found for found in shown)
+    assert not any("real_time" in found and name in found for found in shown)
 
 
 def test_the_state_of_models_device_and_store_is_shown(text: bytes):

@@ -31,6 +31,7 @@ from edgeagent.errors import (
     StorageFull,
     Unavailable,
 )
+from edgeagent.metrics import JOB
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.archive import Archive
 from edgeagent.serving.audio_job import JobNews, options_of
@@ -276,7 +277,7 @@ class AudioJobRunner:
             record.status = 200
             audio_s = (await self._row(job_id) or row)["audio_s"]
             self._engines.log(
-                record.row(self._engines, n_prompt=0, queue_ms=None, audio_s=audio_s, finish="stop")
+                record.row(self._engines, n_prompt=0, queue_ms=None, audio_s=audio_s, finish=JOB)
             )
         self._n_deaths.pop(job_id, None)
 

@@ -259,9 +259,7 @@ def main() -> None:
         expected = lengths[args.seconds]
         found = run(args.seconds, random_kills(args.kills, args.seconds, args.seed))
         wrong = differences(expected, found)
-        table = Table(
-            "job", "kills of workers", "of daemons", "segments", "of them sampled", "took s"
-        )
+        table = Table("job", "kills of workers", "of daemons", "segments", "compared", "took s")
         for name, one in (("without a break", expected), ("killed", found)):
             table.add_row(
                 name, str(one.kills["worker"]), str(one.kills["daemon"]), str(len(one.segments)),

@@ -434,3 +434,17 @@ async def test_who_says_nothing_is_closed(keyed):
         with pytest.raises(websockets.ConnectionClosedOK) as closed:
             await wire.until("never")
         assert closed.value.rcvd.reason == "idle for 3 s"
+
+
+async def test_a_daemon_that_stops_says_so_and_does_not_wait(tmp_path):
+    with serving(installed(WHISPER), tmp_path / "stopped", preload=False) as daemon:
+        async with wired(daemon) as wire:
+            await wire.send({"type": "session.update", "session": session(turn_detection=VAD)})
+            await wire.speak(BYTES_16K[:64_000])
+            await wire.until("input_audio_buffer.speech_started")
+            daemon.process.send_signal(signal.SIGTERM)
+            with pytest.raises(websockets.ConnectionClosedError) as closed:
+                await wire.until("never")
+            assert closed.value.rcvd.code == 1012
+        await asyncio.to_thread(daemon.process.wait, 30)
+        assert "Traceback" not in daemon.log.read_text()

@@ -176,7 +176,7 @@ class Daemon:
             self.batch_runner,
         ).register(self.hub)  # fmt: skip
         self.transcriptions = TranscriptionService(engines, self.chooser, quota)
-        self.live_transcriptions = LiveTranscriptions(engines, settings.speech.live)
+        self.live_transcriptions = LiveTranscriptions(engines, settings.speech.live, quota)
         self.keys = KeyAdmin(
             self.keyring, is_first_on_device=settings.api.first_key == "command-line"
         )

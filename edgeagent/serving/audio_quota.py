@@ -1,7 +1,8 @@
 """How many seconds of audio each API key may have transcribed within 24 hours.
 
-Counted where the length of a recording is known: behind the survey, before the first window. What was
-transcribed before a restart is read from the request log with the first recording of a key.
+Counted where the length of a recording is known: behind the survey, before the first window; live speech at
+the end of its session. What was transcribed before a restart is read from the request log with the first
+recording of a key.
 """
 
 from __future__ import annotations
@@ -54,6 +55,11 @@ class AudioQuota:
         if bound_s is not None:
             await self._room(key_id, bound_s, audio_s)
             self._used[key_id].append((self._clock(), audio_s))
+
+    def add(self, key_id: str, limit_s: float | None, audio_s: float) -> None:
+        """Count live speech, which a `check` has let begin."""
+        if self.most_s(limit_s) is not None:
+            self._used.setdefault(key_id, deque()).append((self._clock(), audio_s))
 
     def most_s(self, limit_s: float | None) -> float | None:
         """The bound of a key with this limit of its own; None: unlimited."""

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from edgeagent.errors import BadRequest, EdgeAgentError, InvalidParameter, QueueFull, RateLimited
 from edgeagent.metrics import LIVE
 from edgeagent.routing.decision import Decision
+from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.live_events import Completed, LiveEvent, Refused
 from edgeagent.serving.live_items import LiveItems
@@ -211,9 +212,10 @@ class LiveSession:
 class LiveTranscriptions:
     """Opens live sessions, as many as this device keeps up with. Event loop's thread only."""
 
-    def __init__(self, engines: Engines, settings: LiveSettings) -> None:
+    def __init__(self, engines: Engines, settings: LiveSettings, quota: AudioQuota) -> None:
         self._engines = engines
         self._settings = settings
+        self._quota = quota
         self._by_key: Counter[str] = Counter()
 
     @asynccontextmanager
@@ -221,6 +223,7 @@ class LiveTranscriptions:
         self, origin: RequestOrigin, decision: Decision, options: LiveOptions
     ) -> AsyncIterator[LiveSession]:
         """A session for as long as the context lasts. Raises: QueueFull, RateLimited."""
+        await self._quota.check(origin.key_id, origin.audio_s_per_day)
         self._check(origin.key_id)
         self._by_key[origin.key_id] += 1
         session = LiveSession(origin, decision, options, self._engines, self._settings)
@@ -230,6 +233,7 @@ class LiveTranscriptions:
             try:
                 await session.close()
             finally:
+                self._quota.add(origin.key_id, origin.audio_s_per_day, session.audio_s)
                 self._by_key[origin.key_id] -= 1
                 self._by_key += Counter()  # keys without sessions are forgotten
 

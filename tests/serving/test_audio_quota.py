@@ -78,6 +78,15 @@ async def test_a_recording_longer_than_a_day_s_audio_never_fits():
     assert one.most_s(100) == 100
 
 
+async def test_live_speech_counts_at_its_end_and_is_refused_at_its_beginning():
+    one, _ = quota()
+    await one.check("a", 100)
+    one.add("a", 100, 130)
+    one.add("b", None, 130)
+    with pytest.raises(RateLimited):
+        await one.check("a", 100)
+
+
 async def test_a_restart_gives_nothing_back():
     one, clock = quota(past={"a": [(HOUR_S, 70.0), (23 * HOUR_S, 30.0)]})
     assert (await refusal(one, "a", 100, 10)).retry_after_s == HOUR_S

@@ -70,7 +70,10 @@ async def realtime(
 
     context = context_of(socket.scope)
     caller = context.known_caller
-    origin = RequestOrigin(PATH, context.request_id, caller.owner, caller.key_id, caller.tools)
+    origin = RequestOrigin(
+        PATH, context.request_id, caller.owner, caller.key_id, caller.tools,
+        audio_s_per_day=caller.limits.audio_seconds_per_day,
+    )  # fmt: skip
     is_open = False
     try:
         decision = await transcriptions.model_for(_model_of(socket))

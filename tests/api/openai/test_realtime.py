@@ -428,6 +428,35 @@ async def test_a_key_has_its_own_bound_of_sessions(keyed):
         assert "max_sessions_per_key" in refused.value.response.body.decode()
 
 
+async def test_a_key_that_has_had_its_audio_of_a_day_begins_no_session(keyed):
+    daemon, _, _ = keyed
+    command = (
+        "keys",
+        "create",
+        "--name",
+        "short",
+        "--scopes",
+        "transcribe",
+        "--audio-seconds-per-day",
+        1,
+    )
+    made = run_here(*command, "--state-dir", daemon.state_dir)
+    bearer = {"Authorization": f"Bearer {made.stdout.strip()}"}
+    async with wired(daemon, additional_headers=bearer) as wire:
+        await wire.speak(bytes(3 * 2 * RATE_HZ))
+        await wire.send({"type": "input_audio_buffer.clear"})
+        await wire.until("input_audio_buffer.cleared")
+    async with asyncio.timeout(60):
+        while True:  # the server notices a little later that the first one has gone
+            try:
+                async with wired(daemon, additional_headers=bearer):
+                    pass
+            except websockets.InvalidStatus as exc:
+                if "of its 1 s of audio" in exc.response.body.decode():
+                    assert exc.response.status_code == 429
+                    break
+
+
 async def test_who_says_nothing_is_closed(keyed):
     daemon, secret, _ = keyed
     async with wired(daemon, additional_headers={"Authorization": f"Bearer {secret}"}) as wire:

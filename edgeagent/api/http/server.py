@@ -35,6 +35,12 @@ LAST_WORDS_S = 2.0  # to send errors in, after the grace period
 NOISE = ("Invalid HTTP request", '%s - "WebSocket', "Invalid UTF-8 sequence")
 
 
+def is_fit_for_the_log(record: logging.LogRecord) -> bool:
+    """Whether a line of uvicorn may be logged. Any client can cause the other ones at will, and they carry no
+    information or too much: at level debug, every header and message of a WebSocket, keys included."""
+    return record.levelno > logging.DEBUG and not record.msg.startswith(NOISE)
+
+
 def send_at_once(sock: socket.socket) -> None:
     """Send small writes of accepted connections without waiting for an acknowledgement.
 
@@ -119,8 +125,7 @@ def server(
             "intake": Intake(),
         },
     )
-    # Any client can cause these lines at will, and they carry no information or too much.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: not record.msg.startswith(NOISE))
+    logging.getLogger("uvicorn.error").addFilter(is_fit_for_the_log)
     config = uvicorn.Config(
         app,
         http=protocol,

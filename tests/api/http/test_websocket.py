@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
 from edgeagent.api.http.context import context_of
+from edgeagent.api.http.server import server
 from edgeagent.api.http.shutdown import Shutdown
 from edgeagent.api.http.websocket import MAX_FRAGMENTS, SocketProtocol
+from edgeagent.settings.http import HttpSettings
 
 HEAD = (
     b"GET /v1/realtime HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
@@ -50,7 +53,7 @@ class Transport(asyncio.Transport):
 class Socket:
     """An accepted WebSocket, and what its application has."""
 
-    def __init__(self, write_timeout_s: float = 30.0) -> None:
+    def __init__(self, write_timeout_s: float = 30.0, head: bytes = HEAD) -> None:
         self.transport, self.shutdown = Transport(), Shutdown()
         self.scope: Any = None
         self.taken: list[Any] = []
@@ -71,7 +74,7 @@ class Socket:
             shutdown=self.shutdown,
         )  # fmt: skip
         self.protocol.connection_made(self.transport)
-        self.protocol.data_received(HEAD)
+        self.protocol.data_received(head)
 
     def send(self, opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> None:
         frame = Frame(opcode, data, fin)
@@ -139,3 +142,21 @@ async def test_a_client_without_a_pong_is_closed(socket):
     socket.protocol.keepalive_timeout()
     assert socket.transport.is_closed
     assert (1011).to_bytes(2, "big") in socket.transport.sent
+
+
+async def test_keys_and_messages_are_logged_at_no_level(caplog):
+    async def end() -> None:
+        pass
+
+    server(Any, HttpSettings(), at_start=list, at_stop=list, at_end=end)
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "uvicorn.error")
+    socket = Socket(head=HEAD.replace(b"\r\n\r\n", b"\r\nauthorization: Bearer ea_secret\r\n\r\n"))
+    await socket.accepted.wait()
+    socket.send(Opcode.TEXT, b"what was said")
+    async with asyncio.timeout(60):
+        while not socket.taken:
+            await asyncio.sleep(0.01)
+    socket.protocol.connection_lost(None)
+    assert "ea_secret" not in caplog.text
+    assert "what was said" not in caplog.text

@@ -236,7 +236,7 @@ class Daemon:
         note = self._authenticator.note
         parts = {
             "archive": archive,
-            "batch_files": BatchFiles(archive, batch),
+            "batch_files": BatchFiles(archive, batch, self._bodies.max_body_bytes),
             "batches": Batches(archive, batch, wake=runner.wake, stop=runner.stop, note=note),
             "audio_jobs": AudioJobs(archive, self.audio_jobs, self.settings.speech.jobs, reserve),
             "cards": ModelCards(self.pool, self.models, self.chooser, idle_unload_s),

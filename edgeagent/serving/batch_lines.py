@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from typing import Any
 
 import msgspec
 
-from edgeagent.errors import InvalidParameter
+from edgeagent.errors import BadRequest, InvalidParameter
+from edgeagent.serving import json_structure
 from edgeagent.types.ids import new_id
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses")
 MAX_CUSTOM_ID = 256
 MAX_ERRORS = 50  # that are shown of one file
+ENVELOPE_BYTES = 4 << 10  # of a line around its body
 
 
 class LineError(msgspec.Struct, frozen=True):
@@ -34,24 +37,45 @@ class LineRequest:
     body: bytes
 
 
-def split(data: bytes, max_lines: int) -> list[str]:
-    """The lines of a file, without empty ones. Raises: InvalidParameter."""
+def split(data: bytes, max_lines: int, max_body_bytes: int) -> list[str]:
+    """The lines of a file, without empty ones. Raises: InvalidParameter.
+
+    Lines are counted before objects are made of them: a file of line ends would become thirty times its size.
+    """
+    n_lines = data.count(b"\n") + 1
+    if n_lines > 2 * max_lines + 1:  # an empty line between any two is fine
+        raise _too_many(n_lines, max_lines)
+    found = data.removeprefix(codecs.BOM_UTF8).split(b"\n")
+    lines = [_text(line.removesuffix(b"\r"), max_body_bytes) for line in found if line.strip()]
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise InvalidParameter("The file has no lines: write one JSON object a line.", param="file")
+    if len(lines) > max_lines:
+        raise _too_many(len(lines), max_lines)
+    return lines
+
+
+def _text(line: bytes, max_body_bytes: int) -> str:
+    if len(line) > max_body_bytes + ENVELOPE_BYTES:
+        raise InvalidParameter(
+            f"The file has a line of {len(line)} bytes, the body of a request has at most {max_body_bytes}: "
+            "shorten it, or raise http.max_body_bytes.",
+            param="file",
+        )
     try:
-        text = data.decode("utf-8-sig")
+        return line.decode()
     except UnicodeDecodeError:
         raise InvalidParameter(
             "The file is not UTF-8: write one JSON object a line.", param="file"
         ) from None
-    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
-    if not lines:
-        raise InvalidParameter("The file has no lines: write one JSON object a line.", param="file")
-    if len(lines) > max_lines:
-        raise InvalidParameter(
-            f"The file has {len(lines)} requests, at most {max_lines} are taken: split it, or raise "
-            "batch.max_requests.",
-            param="file",
-        )
-    return lines
+
+
+def _too_many(n_lines: int, max_lines: int) -> InvalidParameter:
+    return InvalidParameter(
+        f"The file has {n_lines} lines, at most {max_lines} requests are taken: split it, or raise "
+        "batch.max_requests.",
+        param="file",
+    )
 
 
 def check(lines: Iterable[str], endpoint: str) -> list[LineError]:
@@ -69,7 +93,10 @@ def check(lines: Iterable[str], endpoint: str) -> list[LineError]:
 
 def _error(line: str, number: int, endpoint: str, seen: set[str]) -> LineError | None:
     try:
+        json_structure.check_text(line.encode())
         value = msgspec.json.decode(line)
+    except BadRequest as exc:
+        return LineError("invalid_request", exc.message, number)
     except (msgspec.DecodeError, RecursionError):
         return LineError("invalid_json_line", "The line is not valid JSON: correct it.", number)
     if not isinstance(value, dict):
@@ -93,16 +120,26 @@ def _error(line: str, number: int, endpoint: str, seen: set[str]) -> LineError |
         return LineError("mismatched_url", message, number, "url")
     if not isinstance(body, dict):
         return LineError("missing_required_parameter", "`body` must be an object.", number, "body")
+    try:
+        json_structure.check_value(body)
+        json_structure.check_value(value | {"body": None})
+    except BadRequest as exc:
+        return LineError("invalid_request", exc.message, number, "body")
     if body.get("stream") or body.get("background"):
         message = "A request of a batch cannot be streamed or in the background: leave that out."
         return LineError("invalid_request", message, number, "body")
     return None
 
 
+class _Fields(msgspec.Struct):
+    custom_id: str
+    body: msgspec.Raw
+
+
 def parsed(line: str) -> LineRequest:
-    """The request of a line that `check` has found to be sound."""
-    value: dict[str, Any] = msgspec.json.decode(line)
-    return LineRequest(value["custom_id"], msgspec.json.encode(value["body"]))
+    """The request of a line that `check` has found to be sound. No objects are made of the body."""
+    fields = msgspec.json.decode(line, type=_Fields)
+    return LineRequest(fields.custom_id, bytes(fields.body))
 
 
 def answered(custom_id: str, status: int, request_id: str, body: Any) -> str:

@@ -19,6 +19,7 @@ import msgspec
 
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving import batch_lines
+from edgeagent.serving.batch_lines import LineError, LineRequest
 from edgeagent.store import batches, erasure_epochs
 from edgeagent.store.batches import BatchLine
 from edgeagent.store.database import Database
@@ -121,16 +122,19 @@ class BatchRunner:
     # --- one batch
 
     async def _run(self, batch_id: str) -> None:
+        has_failed = False
         while not self._is_closing:
             try:
-                await self._run_to_end(batch_id)
+                await (self._fail(batch_id) if has_failed else self._run_to_end(batch_id))
                 return
             except EdgeAgentError as exc:  # of the store: a full disk, say
                 logger.warning("batch_interrupted id=%s code=%s", batch_id, exc.code)
                 await asyncio.sleep(RETRY_S)
             except Exception:
                 logger.exception("batch_failed id=%s", batch_id)
-                return
+                if has_failed:
+                    return
+                has_failed = True
 
     async def _run_to_end(self, batch_id: str) -> None:
         assert self._database is not None
@@ -166,15 +170,27 @@ class BatchRunner:
         texts = [line.text for line in lines]
         errors = await asyncio.to_thread(batch_lines.check, texts, row["endpoint"])
         if errors or not texts:
-            shown = msgspec.json.encode({"object": "list", "data": errors}).decode()
-            await database.write_async(
-                lambda db: batches.refuse(db, batch_id, shown, now_ms=now_ms())
-            )
+            await self._refuse(batch_id, errors)
             logger.info("batch_refused id=%s n_errors=%d", batch_id, len(errors))
             return False
         return await database.write_async(
             lambda db: batches.begin(db, batch_id, len(texts), now_ms=now_ms())
         )
+
+    async def _fail(self, batch_id: str) -> None:
+        """End a batch that our own error stopped."""
+        message = "The batch ended by an error of the server: send its open requests again."
+        await self._refuse(batch_id, [LineError("internal_error", message)])
+
+    async def _refuse(self, batch_id: str, errors: list[LineError]) -> None:
+        assert self._database is not None
+        shown = msgspec.json.encode({"object": "list", "data": errors}).decode()
+
+        def refuse(db: Any) -> None:
+            batches.refuse(db, batch_id, shown, now_ms=now_ms())
+            batches.forget_files(db, batch_id)
+
+        await self._database.write_async(refuse)
 
     async def _expire(self, row: dict[str, Any]) -> None:
         message = "The batch was not done within its window."
@@ -249,18 +265,30 @@ class _Lines:
 
     async def _work(self) -> None:
         while (line := await self._take()) is not None:
-            request = batch_lines.parsed(line.text)
-            answer = await self._runner.answer(self._row, request.body)
-            text = batch_lines.answered(
-                request.custom_id, answer.status, answer.request_id, answer.body
-            )
-            done, is_error = BatchLine(line.position, text), answer.status >= 400
+            request = await asyncio.to_thread(batch_lines.parsed, line.text)
+            text, is_error = await self._answered(request)
+            done = BatchLine(line.position, text)
             await self._database.write_async(
                 lambda db, done=done, is_error=is_error: batches.record(  # type: ignore[misc]
                     db, self._row["id"], done, is_error=is_error
                 )
             )
             self._taken.discard(line.position)
+
+    async def _answered(self, request: LineRequest) -> tuple[str, bool]:
+        """The line of the answer, and whether it is an error. Raises: KeyGone, and what the store raises."""
+        try:
+            answer = await self._runner.answer(self._row, request.body)
+            text = batch_lines.answered(
+                request.custom_id, answer.status, answer.request_id, answer.body
+            )
+        except (EdgeAgentError, KeyGone):
+            raise
+        except Exception:
+            logger.exception("batch_line_failed id=%s", self._row["id"])
+            message = "The request ended by an error of the server: send it again."
+            return batch_lines.unanswered(request.custom_id, "internal_error", message), True
+        return text, answer.status >= 400
 
     async def _take(self) -> BatchLine | None:
         """The next open line; None when there are no more."""

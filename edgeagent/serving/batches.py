@@ -26,13 +26,16 @@ MAX_HOURS = 168
 class BatchFiles:
     """Files of requests and of answers. Event loop's thread only."""
 
-    def __init__(self, archive: Archive, settings: BatchSettings) -> None:
+    def __init__(self, archive: Archive, settings: BatchSettings, max_body_bytes: int) -> None:
         self._archive = archive
         self._settings = settings
+        self._max_body_bytes = max_body_bytes
 
     async def add(self, owner: str, name: str, data: bytes) -> dict[str, Any]:
         """Store a file of requests. Raises: InvalidParameter, RateLimited, StoreOff, StorageFull, Erased."""
-        lines = await asyncio.to_thread(batch_lines.split, data, self._settings.max_requests)
+        lines = await asyncio.to_thread(
+            batch_lines.split, data, self._settings.max_requests, self._max_body_bytes
+        )
         file = NewFile(id=new_file_id(), owner=owner, name=name[:255], lines=lines)
         bounds = bounds_of(self._settings)
         await self._archive.write(

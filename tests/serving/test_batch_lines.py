@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgeagent.errors import InvalidParameter
-from edgeagent.serving import batch_lines
+from edgeagent.serving import batch_lines, json_structure
 from edgeagent.serving.batches import hours_of
 
 ENDPOINT = "/v1/completions"
+M = 1 << 20
 
 
 def line(custom_id: Any = "a", **fields: Any) -> str:
@@ -19,17 +22,63 @@ def line(custom_id: Any = "a", **fields: Any) -> str:
     return json.dumps(row | fields)
 
 
+def json_of(depth: int) -> Any:
+    """A list in a list, so deep."""
+    found: Any = 1
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
 def test_a_file_is_split_into_lines():
-    assert batch_lines.split("\ufeffä\r\n\n  \nb".encode(), 9) == ["ä", "b"]
+    assert batch_lines.split("\ufeffä\r\n\n  \nb".encode(), 9, M) == ["ä", "b"]
     assert batch_lines.joined(["ä", "b"]) == "ä\nb\n".encode()
 
 
 @pytest.mark.parametrize(
-    "data, told", [(b"", "no lines"), (b"\xff", "UTF-8"), (b"1\n2\n3", "at most 2")]
+    "data, told",
+    [
+        (b"", "no lines"),
+        (b"\xff", "UTF-8"),
+        (b"1\n2\n3", "3 lines, at most 2"),
+        (b"1" * (M + batch_lines.ENVELOPE_BYTES + 1), "a line of"),
+    ],
 )
 def test_files_that_are_none_are_refused(data: bytes, told: str):
     with pytest.raises(InvalidParameter, match=told):
-        batch_lines.split(data, 2)
+        batch_lines.split(data, 2, M)
+
+
+@pytest.mark.parametrize("data", [b"\n" * (4 << 20), b"1\n" * (2 << 20)])
+def test_lines_are_counted_before_objects_are_made_of_them(data: bytes):
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidParameter, match="at most 1000 requests"):
+            batch_lines.split(data, 1000, M)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "bad, told",
+    [
+        (line(body={"a": json_of(300)}), "nested deeper"),
+        (line(extra={"a": json_of(300)}), "nested deeper"),
+        (line(body={str(i): 1 for i in range(json_structure.MAX_KEYS + 1)}), "keys"),
+        (line(body={"a": [[]] * (json_structure.MAX_CONTAINERS + 1)}), "arrays and objects"),
+    ],
+)
+def test_structure_of_lines_is_bounded_like_that_of_bodies(bad: str, told: str):
+    (error,) = batch_lines.check([bad], ENDPOINT)
+    assert error.code == "invalid_request" and told in error.message
+
+
+def test_objects_are_not_made_of_a_line_with_too_much_structure(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(msgspec.json, "decode", lambda *_: pytest.fail("decoded"))
+    bad = line(body={"a": [[]] * (json_structure.MAX_CONTAINERS + 1)})
+    (error,) = batch_lines.check([bad], ENDPOINT)
+    assert error.code == "invalid_request"
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from litestar import Request
 from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
 from pydantic_core import CoreConfig, SchemaValidator
 
-from edgeagent.api.http import encodings, json_structure
+from edgeagent.api.http import encodings
 from edgeagent.api.http.body_memory import Body
 from edgeagent.api.http.context import context_of
 from edgeagent.api.http.errors import register_fields
 from edgeagent.errors import BadRequest
+from edgeagent.serving import json_structure
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 

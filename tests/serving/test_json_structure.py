@@ -9,9 +9,9 @@ import msgspec
 import pytest
 from hypothesis import strategies as st
 
-from edgeagent.api.http import json_structure
-from edgeagent.api.http.json_structure import MAX_DEPTH, MAX_KEYS
 from edgeagent.errors import BadRequest
+from edgeagent.serving import json_structure
+from edgeagent.serving.json_structure import MAX_DEPTH, MAX_KEYS
 from tests.conftest import n_examples
 
 M = 4 << 20

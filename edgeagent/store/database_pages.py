@@ -15,6 +15,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from edgeagent.errors import StoreDamaged
+from edgeagent.store.raw_files import open_raw
 
 PAGE = 4096
 RESERVED = 80
@@ -29,7 +30,7 @@ def decrypted(path: Path, key: bytes | None) -> Iterator[bytes]:
     A page that is being rewritten may be half old and half new; both halves are returned. Raises:
     StoreDamaged if the first page does not decrypt; OSError.
     """
-    with path.open("rb") as file:
+    with open_raw(path) as file:
         is_log = file.read(4) in _LOG_MAGIC
         file.seek(_LOG_HEAD if is_log else 0)
         frame = PAGE + (_FRAME_HEAD if is_log else 0)

@@ -20,6 +20,7 @@ from typing import Any
 from edgeagent.errors import StoreDamaged
 from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.database_pages import decrypted
+from edgeagent.store.raw_files import open_raw
 from edgeagent.store.sql import Connection, scalar
 
 MOST_PROBES = 64
@@ -197,7 +198,7 @@ def _search_file(
     pieces = (
         decrypted(path, key)
         if (is_database or is_log or path == log) and path != index and path.stat().st_size
-        else _raw(path)
+        else _raw(path, is_index=path == index)
     )
     hits: set[bytes] = set()
     left = list(wanted)
@@ -210,9 +211,9 @@ def _search_file(
     return hits
 
 
-def _raw(path: Path) -> Iterator[bytes]:
-    """Overlapping blocks, so that no probe is split between two."""
-    with path.open("rb") as file:
+def _raw(path: Path, *, is_index: bool) -> Iterator[bytes]:
+    """Overlapping blocks, so that no probe is split between two. SQLite locks the index of its log."""
+    with open_raw(path) if is_index else path.open("rb") as file:
         end = b""
         while block := file.read(_CHUNK):
             yield end + block

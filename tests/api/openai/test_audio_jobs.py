@@ -12,7 +12,7 @@ import pytest
 
 from scripts.faults.speech_jobs import Kill, Outcome, differences, n_certain, transcribe
 from tests.commands import run_here
-from tests.conftest import WHISPER, DaemonProcess, installed, serving
+from tests.conftest import WHISPER, DaemonProcess, installed, serving, wait_for
 from tests.speech.recordings import long_dialogue, tone, wav_of, words_of
 
 # Three windows.
@@ -290,11 +290,14 @@ def test_erasing_the_subject_erases_its_jobs(http, daemon, done):
 
 
 def key(daemon: DaemonProcess, name: str, *options: str) -> dict[str, str]:
-    """The header of a new key."""
+    """The header of a new key, once the daemon knows it."""
     command = ("keys", "create", "--name", name, "--json", "--scopes", "transcribe", *options)
     made = run_here(*command, "--state-dir", daemon.state_dir)
     assert made.returncode == 0, made.stderr
-    return {"Authorization": f"Bearer {json.loads(made.stdout)['secret']}"}
+    header = {"Authorization": f"Bearer {json.loads(made.stdout)['secret']}"}
+    url = f"{daemon.url}/v1/audio/jobs"
+    wait_for(lambda: httpx.get(url, headers=header).status_code == 200)
+    return header
 
 
 def test_what_is_another_s_is_a_404(daemon, http, done):

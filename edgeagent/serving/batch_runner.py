@@ -89,16 +89,16 @@ class BatchRunner:
         if batch_id not in self._tasks and not self._is_closing:
             task = asyncio.create_task(self._run(batch_id), name=f"batch-{batch_id}")
             self._tasks[batch_id] = task
-            task.add_done_callback(lambda _: self._tasks.pop(batch_id, None))
+            task.add_done_callback(lambda _: self._tasks.pop(batch_id))
 
     def stop(self, batch_id: str) -> None:
         """End a batch that was cancelled: what runs of it is given up."""
-        task = self._tasks.pop(batch_id, None)
-        if task is not None:
-            task.cancel()
-            task.add_done_callback(lambda _: self.wake(batch_id))  # which ends it in the database
-        else:
+        task = self._tasks.get(batch_id)
+        if task is None:
             self.wake(batch_id)
+        elif not task.cancelling():
+            task.add_done_callback(lambda _: self.wake(batch_id))  # which ends it in the database
+            task.cancel()
 
     async def forget(self) -> None:
         """Give up batches whose rows are gone."""

@@ -100,6 +100,40 @@ def test_a_request_that_fails_by_our_error_is_an_error_line(house: House):
     assert set(house.rows("file-o")) == {"good", "fine"}
 
 
+def test_a_batch_that_is_stopped_twice_ends_once_and_leaves_no_task(house: House):
+    house.add(line("a"))
+
+    async def twice() -> None:
+        begun = asyncio.Event()
+
+        async def call(caller: Caller, path: str, body: bytes) -> CallAnswer:
+            begun.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        runner = BatchRunner(house.database, call, lambda _: LOCAL, 2)
+        await runner.start()
+        await begun.wait()
+        await house.database.write_async(
+            lambda db: batches.cancel(db, "ann", BATCH, now_ms=now_ms())
+        )
+        (first,) = runner._tasks.values()
+        runner.stop(BATCH)
+        runner.stop(BATCH)
+        assert list(runner._tasks.values()) == [first], "which ends before the next one begins"
+        await asyncio.wait([first])
+        await asyncio.sleep(0)
+        (second,) = runner._tasks.values()
+        await second
+        await asyncio.sleep(0)
+        assert not runner._tasks
+        await runner.close()
+
+    asyncio.run(asyncio.wait_for(twice(), 60))
+    row = house.database.read(lambda db: batches.get(db, BATCH))
+    assert row is not None and row["status"] == "cancelled"
+
+
 def test_a_batch_that_our_error_stops_has_failed(house: House, monkeypatch: pytest.MonkeyPatch):
     def broken(text: str) -> Any:
         raise RecursionError("a defect")

@@ -11,9 +11,11 @@ from edgeagent.errors import Conflict, InvalidParameter
 from edgeagent.serving import batch_lines
 from edgeagent.serving.archive import Archive, absent
 from edgeagent.settings.batch import BatchSettings
-from edgeagent.store import batches
+from edgeagent.store import batches, erasure_epochs
 from edgeagent.store.batches import BatchBounds, NewBatch, NewFile
 from edgeagent.store.client_deletion import DeletionTarget
+from edgeagent.store.erasure_epochs import ContentOrigin
+from edgeagent.store.rows import subject_of
 from edgeagent.store.sql import now_ms
 from edgeagent.types.caller import Caller
 from edgeagent.types.ids import new_id
@@ -38,9 +40,14 @@ class BatchFiles:
         )
         file = NewFile(id=new_file_id(), owner=owner, name=name[:255], lines=lines)
         bounds = bounds_of(self._settings)
-        await self._archive.write(
-            owner, lambda db: batches.add_file(db, file, bounds, now_ms=now_ms())
-        )
+        pseudonym, seen = self._archive.database.journal.pseudonym, erasure_epochs.SEEN.get()
+
+        def add(db: Any) -> None:
+            batches.add_file(db, file, bounds, now_ms=now_ms())
+            about = ContentOrigin(seen, owner, batches.subjects(db, file.id))
+            erasure_epochs.check(db, pseudonym, about)
+
+        await self._archive.write(owner, add)
         return await self.get(owner, file.id)
 
     async def get(self, owner: str, file_id: str) -> dict[str, Any]:
@@ -115,9 +122,13 @@ class Batches:
             metadata=metadata, expires_ms=made_ms + hours * HOUR_MS,
         )  # fmt: skip
         bounds = bounds_of(self._settings)
-        await self._archive.write(owner, lambda db: batches.add(db, batch, bounds, now_ms=made_ms))
+        await self._archive.write(
+            owner,
+            lambda db: batches.add(db, batch, bounds, now_ms=made_ms),
+            subjects=[subject_of(metadata)],
+        )
+        self._wake(batch.id)  # it is stored, whether or not it can be noted
         await self._note(caller, "batch.create", batch.id)
-        self._wake(batch.id)
         return await self.get(owner, batch.id)
 
     async def get(self, owner: str, batch_id: str) -> dict[str, Any]:

@@ -52,3 +52,28 @@ create table batch (
 create index batch_owner on batch (owner, created_ms);
 create index batch_status on batch (status);
 """
+
+# Whom a request names in its `metadata`, and its conversation. Lines may be no JSON at all.
+SUBJECT = """case when json_valid({body}) then
+    nullif(json_extract({body}, '$.body.metadata.subject'), '') end"""
+CONVERSATION = """case when json_valid({body}) then coalesce(
+    json_extract({body}, '$.body.conversation.id'), json_extract({body}, '$.body.conversation')) end"""
+
+ORIGINS = f"""
+alter table batch_line add column subject text;       -- an answer has those of its request
+alter table batch_line add column conversation text;
+alter table batch add column subject text;            -- of its metadata
+update batch_line set subject = {SUBJECT.format(body="body")},
+    conversation = {CONVERSATION.format(body="body")}
+    where file_id in (select id from batch_file where purpose = 'batch');
+update batch_line set (subject, conversation) = (
+    select i.subject, i.conversation from batch b join batch_line i on i.file_id = b.input_file_id
+    where batch_line.file_id in (b.output_file_id, b.error_file_id) and i.position = batch_line.position)
+    where file_id in (select id from batch_file where purpose != 'batch');
+update batch set subject = nullif(json_extract(metadata, '$.subject'), '');
+create index batch_line_subject on batch_line (subject) where subject is not null;
+create index batch_line_conversation on batch_line (conversation) where conversation is not null;
+create trigger batch_line_gone after delete on batch_line begin
+    update batch_file set n_bytes = max(0, n_bytes - octet_length(old.body) - 1) where id = old.file_id;
+end;
+"""

@@ -19,8 +19,9 @@ import msgspec
 
 from edgeagent.errors import Conflict, RateLimited
 from edgeagent.store import row_deletion
+from edgeagent.store.batch_schema import CONVERSATION, SUBJECT
 from edgeagent.store.connection import StoreConnection
-from edgeagent.store.rows import fetch, paged
+from edgeagent.store.rows import fetch, paged, subject_of
 from edgeagent.store.sql import marks, scalar
 from edgeagent.types.pages import Page, RowPage
 
@@ -91,9 +92,23 @@ def add_file(db: StoreConnection, file: NewFile, bounds: BatchBounds, *, now_ms:
     _add_file(db, file.id, file.owner, file.name, "batch", n_bytes, now_ms)
     for position, line in enumerate(file.lines):
         db.execute(
-            "insert into batch_line (file_id, position, body) values (?, ?, ?)",
-            (file.id, position, line),
+            _ADD_LINE,
+            {"file_id": file.id, "position": position, "body": line},
         )
+
+
+_ADD_LINE = f"""insert into batch_line (file_id, position, body, subject, conversation)
+    values (:file_id, :position, :body, {SUBJECT.format(body=":body")},
+    {CONVERSATION.format(body=":body")})"""
+
+
+def subjects(db: StoreConnection, file_id: str) -> list[str]:
+    """Whom the requests of a file are about."""
+    found = db.execute(
+        "select distinct subject from batch_line where file_id = ? and subject is not null",
+        (file_id,),
+    ).fetchall()
+    return [row[0] for row in found]
 
 
 def _add_file(
@@ -173,12 +188,12 @@ def add(db: StoreConnection, batch: NewBatch, bounds: BatchBounds, *, now_ms: in
         _add_file(db, file_id, batch.owner, f"{batch.id}_{name}.jsonl", "batch_output", 0, now_ms)
     db.execute(
         "insert into batch (id, owner, key_id, endpoint, window, status, input_file_id, output_file_id, "
-        "error_file_id, metadata, created_ms, expires_ms) "
-        "values (?, ?, ?, ?, ?, 'validating', ?, ?, ?, ?, ?, ?)",
+        "error_file_id, metadata, subject, created_ms, expires_ms) "
+        "values (?, ?, ?, ?, ?, 'validating', ?, ?, ?, ?, ?, ?, ?)",
         (
             batch.id, batch.owner, batch.key_id, batch.endpoint, batch.window, batch.input_file_id,
             batch.output_file_id, batch.error_file_id, json.dumps(batch.metadata, ensure_ascii=False),
-            now_ms, batch.expires_ms,
+            subject_of(batch.metadata), now_ms, batch.expires_ms,
         ),
     )  # fmt: skip
 
@@ -243,21 +258,26 @@ def open_lines(
 
 
 def record(db: StoreConnection, batch_id: str, line: BatchLine, *, is_error: bool) -> bool:
-    """Store the answer to a line. False: the batch has ended or is gone, or the line has an answer."""
+    """Store the answer to a line. False: the batch has ended or is gone, or the line has an answer or was
+    erased."""
     column, count = ("error_file_id", "n_failed") if is_error else ("output_file_id", "n_completed")
     rows = db.execute(
-        f"select {column} from batch b where id = ? and status in ('in_progress', 'cancelling') "
+        f"select {column}, input_file_id from batch b where id = ? "
+        "and status in ('in_progress', 'cancelling') "
         "and not exists (select 1 from batch_line o where o.position = ? "
         "and o.file_id in (b.output_file_id, b.error_file_id))",
         (batch_id, line.position),
     ).fetchall()
     if not rows:
         return False
-    file_id = rows[0][0]
-    db.execute(
-        "insert into batch_line (file_id, position, body) values (?, ?, ?)",
-        (file_id, line.position, line.text),
+    file_id, input_file_id = rows[0]
+    done = db.execute(
+        "insert into batch_line (file_id, position, body, subject, conversation) "
+        "select ?, position, ?, subject, conversation from batch_line where file_id = ? and position = ?",
+        (file_id, line.text, input_file_id, line.position),
     )
+    if not done.rowcount:
+        return False
     db.execute(
         "update batch_file set n_bytes = n_bytes + ? where id = ?",
         (len(line.text.encode()) + 1, file_id),

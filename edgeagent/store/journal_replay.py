@@ -25,8 +25,11 @@ from edgeagent.store.sql import Connection, marks
 
 _FOUND_IN = {
     "owner": [(table, "owner") for table in TABLES if table not in ("segment", "batch_line")],
-    "subject": [(table, "subject") for table in ("conversation", "response", "transcript")],
-    "conversation": [("conversation", "id")],
+    "subject": [
+        (table, "subject")
+        for table in ("conversation", "response", "transcript", "batch_line", "batch")
+    ],
+    "conversation": [("conversation", "id"), ("batch_line", "conversation")],
 }
 
 

@@ -42,6 +42,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(4, "erasures", schema.third),
     Migration(5, "audio_jobs", schema.fourth),
     Migration(6, "batches", schema.fifth),
+    Migration(7, "batch_origins", schema.sixth),
 )
 
 

@@ -38,10 +38,10 @@ HELD = {
     "batch": "false",
 }
 HELD["feedback"] = HELD["feedback"].format(item=HELD["item"])
-# In deletion order: tables that refer to others first.
+# In deletion order: tables that refer to others first, also in the conditions below.
 TABLES = (
-    "feedback", "item", "segment", "audio_job", "transcript", "response", "conversation", "request",
-    "batch_line", "batch_file", "batch",
+    "batch_line", "batch_file", "batch", "feedback", "item", "segment", "audio_job", "transcript", "response",
+    "conversation", "request",
 )  # fmt: skip
 HOLDABLE = ("conversation", "response", "transcript")
 
@@ -89,8 +89,8 @@ class Selector:
             "feedback": self._feedback,
             "request": self._requests,
             "batch_line": self._batch_lines,
-            "batch_file": self._requests,
-            "batch": self._requests,
+            "batch_file": self._batch_files,
+            "batch": self._batches,
         }[table]()
 
     @property
@@ -151,11 +151,37 @@ class Selector:
         return " and ".join([*self._owned(), f"target_id in ({targets})"])
 
     def _requests(self) -> str:
-        # Requests and batches have an owner, but no subject or conversation.
+        # Requests have an owner, but no subject or conversation.
         return "owner = :owner" if self.is_whole_owner else "false"
 
+    def _batches(self) -> str:
+        # A batch is about the subject of its metadata, and so is all that is in its files.
+        return self._transcripts()
+
+    def _batch_files(self) -> str:
+        if self.is_whole_owner:
+            return "owner = :owner"
+        of_batches = " union all ".join(
+            f"select {kind}_file_id from batch where {self._batches()}"
+            for kind in ("input", "output", "error")
+        )
+        return " and ".join([*self._owned(), f"id in ({of_batches})"])
+
     def _batch_lines(self) -> str:
-        return f"file_id in (select id from batch_file where {self._requests()})"
+        of_files = f"file_id in (select id from batch_file where {self._batch_files()})"
+        if self.is_whole_owner:
+            return of_files
+        terms = []
+        if self.subject is not None:
+            terms.append(
+                "(subject = :subject or conversation in "
+                f"(select id from conversation where {self._conversations()}))"
+            )
+        if self.conversation is not None:
+            terms.append("conversation = :conversation")
+        if self.owner is not None:
+            terms.append("file_id in (select id from batch_file where owner = :owner)")
+        return f"({' and '.join(terms)} or {of_files})"
 
 
 def counts(conn: Connection, selector: Selector) -> dict[str, int]:

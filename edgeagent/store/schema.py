@@ -369,6 +369,11 @@ def fifth(db: StoreConnection) -> None:
     _run(db, batch_schema.TABLES)
 
 
+def sixth(db: StoreConnection) -> None:
+    """Subjects and conversations of the requests in batches."""
+    _run(db, batch_schema.ORIGINS)
+
+
 def _run(db: StoreConnection, script: str) -> None:
     """Statement by statement: a script would end the transaction."""
     for statement in _statements(script):

@@ -12,7 +12,7 @@ import pytest
 from edgeagent.store.connection import connect, set_wal
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.migrations import MIGRATIONS, Migration
-from edgeagent.store.schema import fifth, first, fourth, second, third
+from edgeagent.store.schema import fifth, first, fourth, second, sixth, third
 from edgeagent.store.store_key import Secret
 
 
@@ -66,5 +66,6 @@ def conn(tmp_path: Path) -> Iterator[Any]:
     third(db)
     fourth(db)
     fifth(db)
+    sixth(db)
     yield db
     db.close()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from edgeagent.errors import Conflict, RateLimited
-from edgeagent.store import batches, row_deletion
+from edgeagent.store import batches, row_deletion, schema
 from edgeagent.store.batches import BatchBounds, BatchLine, NewBatch, NewFile
+from edgeagent.store.connection import connect
 from edgeagent.store.ownership import TABLES, Selector, counts
 from edgeagent.store.retention import Sweeper
+from edgeagent.store.rows import fetch
 from edgeagent.types.pages import Page
-from tests.store.rows import DAY, NOW, n_rows
+from tests.store.rows import DAY, NOW, conversation, n_rows
 from tests.store.test_retention import FakeClock
 
 BOUNDS = BatchBounds(n_files=10, n_bytes=1000, n_open=2)
@@ -26,11 +31,14 @@ def add_file(db: Any, n: int = 1, *, owner: str = "ann", n_lines: int = 3, at: i
     return file.id
 
 
-def add_batch(db: Any, n: int = 1, *, owner: str = "ann", file: int = 1, at: int = NOW) -> str:
+def add_batch(
+    db: Any, n: int = 1, *, owner: str = "ann", file: int = 1, at: int = NOW,
+    metadata: dict[str, str] | None = None,
+) -> str:  # fmt: skip
     batch = NewBatch(
         id=f"batch_{n}", owner=owner, key_id="key_1", endpoint="/v1/completions", window="24h",
         input_file_id=f"file-{file}", output_file_id=f"file-{n}o", error_file_id=f"file-{n}e",
-        metadata={"a": "b"}, expires_ms=at + DAY,
+        metadata=metadata or {"a": "b"}, expires_ms=at + DAY,
     )  # fmt: skip
     batches.add(db, batch, BOUNDS, now_ms=at)
     return batch.id
@@ -131,6 +139,87 @@ def test_everything_of_an_owner_is_found_and_deleted(conn):
         if rows:
             row_deletion.delete(conn, table, [row[0] for row in rows])
     assert n_rows(conn) == {"batch_file": 1, "batch_line": 3}
+
+
+def about(subject: str | None = None, conversation: Any = None) -> str:
+    """A line whose request names a person, and a conversation."""
+    body = {"metadata": {"subject": subject} if subject else None, "conversation": conversation}
+    return json.dumps({"custom_id": "a", "body": body})
+
+
+def deleted(db: Any, selector: Selector) -> dict[str, int]:
+    """What an erasure deletes, as it does it."""
+    found = {}
+    for table in TABLES:
+        where, key = selector.where(table), row_deletion.key_of(table)
+        ids = [
+            row[0]
+            for row in db.execute(f"select {key} from {table} where {where}", selector.values())
+        ]
+        if ids:
+            found[table] = row_deletion.delete(db, table, ids)[table]
+    return found
+
+
+def test_lines_about_a_subject_go_with_their_answers(conn):
+    lines = [about("mr-17"), about("mr-18"), "{no json", about(conversation="conv_c")]
+    lines.append(about(conversation={"id": "conv_d"}))
+    batches.add_file(
+        conn, NewFile(id="file-1", owner="ann", name="a", lines=lines), BOUNDS, now_ms=NOW
+    )
+    batch_id = add_batch(conn)
+    assert batches.begin(conn, batch_id, 5, now_ms=NOW)
+    assert sorted(batches.subjects(conn, "file-1")) == ["mr-17", "mr-18"]
+    for position in range(4):
+        batches.record(conn, batch_id, BatchLine(position, "one"), is_error=False)
+    assert deleted(conn, Selector(subject="mr-17", owner="bob")) == {}
+    assert deleted(conn, Selector(subject="mr-17", owner="ann")) == {"batch_line": 2}
+    conversation(conn, "c", subject="mr-19")
+    assert deleted(conn, Selector(subject="mr-19"))["batch_line"] == 2
+    assert deleted(conn, Selector(conversation="conv_d")) == {"batch_line": 1}
+    left = [line.position for line in batches.lines(conn, "file-1")]
+    assert left == [1, 2]
+    assert not batches.record(conn, batch_id, BatchLine(4, "late"), is_error=False), "it is erased"
+    for file_id in ("file-1", "file-1o"):
+        row = fetch(conn, "select n_bytes from batch_file where id = :id", {"id": file_id})[0]
+        texts = [line.text for line in batches.lines(conn, file_id)]
+        assert row["n_bytes"] == sum(len(text) + 1 for text in texts)
+
+
+def test_a_batch_about_a_subject_goes_with_its_files(conn):
+    add_file(conn)
+    add_file(conn, 2)
+    batch_id = add_batch(conn, metadata={"subject": "mr-17"})
+    add_batch(conn, 2, file=2)
+    batches.begin(conn, batch_id, 3, now_ms=NOW)
+    batches.record(conn, batch_id, BatchLine(1, "one"), is_error=False)
+    found = deleted(conn, Selector(subject="mr-17"))
+    assert found == {"batch_line": 4, "batch_file": 3, "batch": 1}
+    left = {row[0] for row in conn.execute("select id from batch_file")}
+    assert left == {"file-2", "file-2o", "file-2e"}
+
+
+def test_batches_of_an_earlier_version_get_their_subjects(tmp_path):
+    with closing(connect(tmp_path / "old.db", os.urandom(32), role="writer")) as db:
+        for step in (schema.first, schema.second, schema.third, schema.fourth, schema.fifth):
+            step(db)
+        db.execute("insert into batch_file values ('file-1', 'ann', 'a', 'batch', 1, 1)")
+        db.execute("insert into batch_file values ('file-o', 'ann', 'a', 'batch_output', 1, 1)")
+        lines = [about("mr-17"), "{no json", about(conversation="conv_c")]
+        for position, line in enumerate(lines):
+            db.execute("insert into batch_line values ('file-1', ?, ?)", (position, line))
+            db.execute("insert into batch_line values ('file-o', ?, 'an answer')", (position,))
+        db.execute(
+            "insert into batch (id, owner, key_id, endpoint, window, status, input_file_id, output_file_id, "
+            "error_file_id, metadata, created_ms, expires_ms) values "
+            "('b', 'ann', 'k', 'e', '1h', 'completed', 'file-1', 'file-o', 'file-e', ?, 1, 1)",
+            (json.dumps({"subject": "mr-20"}),),
+        )
+        schema.sixth(db)
+        assert deleted(db, Selector(subject="mr-17")) == {"batch_line": 2}
+        assert deleted(db, Selector(conversation="conv_c")) == {"batch_line": 2}
+        found = deleted(db, Selector(subject="mr-20"))
+        assert found == {"batch_line": 2, "batch_file": 2, "batch": 1}
 
 
 def test_retention_deletes_old_files_and_spares_those_of_open_batches(opened):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeagent.store import residue_scan
 from edgeagent.store.database_pages import decrypted
 from edgeagent.store.raw_files import open_raw
 from tests.commands import run_apart
@@ -15,7 +16,9 @@ def test_another_process_leaves_the_log_of_a_database_that_was_searched(tmp_path
         store.write(lambda db: db.execute("update checkpoint set body = body").rowcount).result()
         log = store.files.database.with_name(store.files.database.name + "-wal")
         inode = log.stat().st_ino
+        index = log.with_name(log.name.replace("-wal", "-shm"))
         assert list(decrypted(store.files.database, store.secret.raw))
+        assert list(residue_scan._raw(index, is_index=True))
         for name in ("a", "b"):
             done = run_apart("keys", "create", "--name", name, "--state-dir", tmp_path)
             assert done.returncode == 0, done.stderr

@@ -10,9 +10,17 @@ import asyncio
 import logging
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from edgeagent.errors import BadRequest, EdgeAgentError, InvalidParameter, QueueFull, RateLimited
+from edgeagent.errors import (
+    BadRequest,
+    EdgeAgentError,
+    EngineFailed,
+    Interrupted,
+    InvalidParameter,
+    QueueFull,
+    RateLimited,
+)
 from edgeagent.metrics import LIVE
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.audio_quota import AudioQuota
@@ -72,7 +80,8 @@ class LiveSession:
     async def append(self, data: bytes) -> None:
         """The next audio, in the session's format. Waits while the worker has too much to look at.
 
-        Raises: InvalidParameter for more than may wait for a commit; what `Pool.lease` and the worker raise.
+        Raises: InvalidParameter for more than may wait for a commit; Interrupted once the session is closed;
+        what `Pool.lease` and the worker raise.
         """
         seconds = len(data) / self.options.bytes_per_s
         most = self._settings.max_item_s
@@ -159,25 +168,37 @@ class LiveSession:
         if self._stream is not None:
             return self._stream
         await self._leave()
+        self._ensure_open()
+        stack = self._stack
         lease = self._engines.lease_worker(self.decision.model_id, SpeechClient)
-        self._client = await self._stack.enter_async_context(lease)
+        client = await stack.enter_async_context(lease)
+        if self._is_closed:  # while the worker started: `close()` has left this to us
+            await stack.aclose()
+        self._ensure_open()
+        self._client = client
         self._offset_s, self._n_ahead = self.audio_s, 0
-        self._stream = self._client.listen(self.options)
+        self._stream = client.listen(self.options)
         self._reader = asyncio.create_task(self._read(self._stream), name="live-session")
         return self._stream
 
+    def _ensure_open(self) -> None:
+        """Raises: Interrupted once the session has been closed: nobody would give the worker back."""
+        if self._is_closed:
+            raise Interrupted("The session has ended: open another one.")
+
     async def _leave(self) -> None:
-        """Give the worker's place back."""
+        """Give the worker's place back, whatever the reader ended with."""
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.cancel()
         reader, self._reader = self._reader, None
-        if reader is not None and reader is not asyncio.current_task():
-            reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
-        await self._stack.aclose()
-        self._stack = AsyncExitStack()
+        stack, self._stack = self._stack, AsyncExitStack()
+        try:
+            if reader is not None and reader is not asyncio.current_task():
+                reader.cancel()
+                await asyncio.gather(reader, return_exceptions=True)
+        finally:
+            await stack.aclose()
 
     async def _read(self, stream: LiveStream) -> None:
         """Pass on what the worker hears, until it or the session ends."""
@@ -192,6 +213,10 @@ class LiveSession:
         except EdgeAgentError as exc:
             self._add(list(self._items.failed(exc)) or [Refused(exc)])
             logger.info("live_session_failed model=%s code=%s", self.decision.model_id, exc.code)
+        except Exception:
+            logger.exception("live_session_broken model=%s", self.decision.model_id)
+            error = EngineFailed("The session failed.")
+            self._add(list(self._items.failed(error)) or [Refused(error)])
         finally:
             if self._stream is stream:
                 self._stream = None

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import binascii
 import logging
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -35,6 +34,9 @@ PROTOCOL = "realtime"
 NORMAL, POLICY = 1000, 1008
 # Models that talk; their names say nothing about who transcribes.
 TALKING = ("gpt-realtime", "gpt-4o-realtime", "gpt-4o-mini-realtime")
+
+# What sending raises once the client has left.
+GONE = (OSError, WebSocketDisconnect)
 
 Socket = WebSocket[Any, Any, Any]
 
@@ -131,15 +133,20 @@ class Conversation:
 
     async def run(self) -> None:
         await self._send(self._writer.session("created", self._session.options, self._model))
-        telling = asyncio.create_task(self._tell(), name="live-events")
-        hearing = asyncio.create_task(self._hear(), name="live-input")
+        tasks = [
+            asyncio.create_task(self._tell(), name="live-events"),
+            asyncio.create_task(self._hear(), name="live-input"),
+        ]
         try:
-            await asyncio.wait({telling, hearing}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (telling, hearing):
+            # Both, before either is awaited: an input that goes on would ask for another worker.
+            for task in tasks:
                 task.cancel()
-                with suppress(asyncio.CancelledError, WebSocketDisconnect):
-                    await task
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception) and not isinstance(end, GONE):
+                raise end
 
     async def _send(self, text: str) -> None:
         await self._socket.send_data(text, mode="text", encoding="utf-8")

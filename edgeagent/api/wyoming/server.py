@@ -202,10 +202,12 @@ class WyomingConnection:
         self._session = None
         if telling is not None:
             telling.cancel()
-            with suppress(asyncio.CancelledError, EdgeAgentError, ConnectionError, TimeoutError):
-                await telling
-        await self._stack.aclose()
-        self._stack = AsyncExitStack()
+        stack, self._stack = self._stack, AsyncExitStack()
+        try:
+            if telling is not None:
+                await asyncio.gather(telling, return_exceptions=True)
+        finally:
+            await stack.aclose()
 
     # --- sending
 

@@ -37,6 +37,8 @@ REPLAYED = (b"idempotent-replayed", b"true")
 GRACE_S = 20.0
 # Hashing that many bytes takes longer than the event loop should stand still.
 MUCH_BYTES = 512 << 10
+# Drawn boundaries are longer: 16 characters of curl, 32 of httpx, 34 of browsers.
+LEAST_BOUNDARY = 16
 # The first parts of the paths that generate or store something.
 PATHS = (
     ("v1", "chat", "completions"), ("v1", "completions"), ("v1", "responses"), ("v1", "conversations"),
@@ -170,7 +172,8 @@ def key_of(scope: HTTPScope) -> str:
 
 
 async def digest_of(scope: HTTPScope) -> bytes:
-    """What makes two requests the same: path, query and body."""
+    """What makes two requests the same: API key, path, query and body. Other keys of an owner may have
+    other scopes and tools, and are not given the answers of this one."""
     body = context_of(scope).body
     data = body.received if body is not None else b""
     boundary = _boundary(scope)
@@ -181,15 +184,18 @@ async def digest_of(scope: HTTPScope) -> bytes:
 
 def _digest(scope: HTTPScope, data: bytes | bytearray, boundary: bytes) -> bytes:
     found = hashlib.sha256()
-    for part in (scope["path"].encode(), scope["query_string"]):
+    key_id = context_of(scope).known_caller.key_id
+    for part in (key_id.encode(), scope["path"].encode(), scope["query_string"]):
         found.update(len(part).to_bytes(4, "big") + part)
-    found.update(data.replace(boundary, b"") if boundary else data)
+    found.update(data.replace(b"--" + boundary, b"--") if boundary else data)
     return found.digest()
 
 
 def _boundary(scope: HTTPScope) -> bytes:
-    """The boundary of a form, which a client draws anew each time."""
+    """The boundary of a form, which a client draws anew each time; none if it is shorter than those that are
+    drawn, which would be found all over the content."""
     for name, value in scope["headers"]:
         if name == b"content-type" and b"boundary=" in value:
-            return value.partition(b"boundary=")[2].partition(b";")[0].strip(b' "')
+            found = value.partition(b"boundary=")[2].partition(b";")[0].strip(b' "')
+            return found if len(found) >= LEAST_BOUNDARY else b""
     return b""

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import msgspec
 import openai
 import pytest
 
@@ -36,6 +37,7 @@ class House:
 
     def __init__(self) -> None:
         self.n_done = 0
+        self.caller = LOCAL
         self.may_end = asyncio.Event()
         self.may_end.set()
         self.fails = False
@@ -95,7 +97,7 @@ class House:
             sent.append(message)
 
         context = context_of(scope)
-        context.caller = LOCAL
+        context.caller = self.caller
         context.body = await self._bodies.read(whole, "local")
         await self.layer(scope, receive, send)
         if not sent:
@@ -179,10 +181,30 @@ async def test_it_is_cancelled_when_its_client_leaves_and_nobody_waits():
 
 async def test_a_form_is_the_same_whatever_its_boundary():
     house = House()
-    for mark in (b"one", b"two"):
+    for mark in (b"0123456789abcdef", b"fedcba9876543210"):
         body = b"--" + mark + b"\r\n\r\naudio\r\n--" + mark + b"--\r\n"
         answer = await house.post(body, path="/v1/audio/transcriptions", content_type=FORM + mark)
         assert answer[2] == b'{"n": 1}'
+
+
+async def test_forms_that_differ_in_what_reads_like_a_boundary_differ():
+    house = House()
+    path = "/v1/audio/transcriptions"
+    long = b"0123456789abcdef"
+    for mark, there in ((b"a", b"audio"), (long, b"audio" + long)):
+        first = b"--" + mark + b"\r\n\r\n" + there + b"\r\n--" + mark + b"--\r\n"
+        second = first.replace(there, there.replace(mark, b""))
+        key = mark.decode()
+        assert (await house.post(first, key=key, path=path, content_type=FORM + mark))[0] == 200
+        answer = await house.post(second, key=key, path=path, content_type=FORM + mark)
+        assert answer[0] == 409
+
+
+async def test_another_api_key_of_the_owner_is_not_given_the_answer():
+    house = House()
+    await house.post()
+    house.caller = msgspec.structs.replace(LOCAL, key_id="key_2")
+    assert (await house.post())[0] == 409 and house.n_done == 1
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a\tb"])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,6 +22,7 @@ from edgeagent.errors import BadRequest
 from edgeagent.serving import json_structure
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
+T = TypeVar("T")
 
 BOM = b"\xef\xbb\xbf"
 # Larger bodies are decoded on a thread, one at a time: each takes ten times its size in memory.
@@ -46,11 +48,17 @@ async def read_body(request: Request[Any, Any, Any], model: type[Model]) -> Mode
 async def _read(request: Request[Any, Any, Any], body: Body | None, model: type[Model]) -> Model:
     if body is None:  # without the layers before the routes bodies are not compressed
         return read(await request.body(), encodings.IDENTITY, MAX_BYTES, model)
+    return await beside(body, partial(read, model=model))
+
+
+async def beside(body: Body, decode: Callable[[bytes, str, int], T]) -> T:
+    """What `decode` makes of a body, its encoding and its bound: on a thread if that may take a while.
+    Raises what it raises."""
     data = body.take()
     if len(data) <= MUCH_BYTES and body.encoding == encodings.IDENTITY:
-        return read(data, body.encoding, body.max_bytes, model)
+        return decode(data, body.encoding, body.max_bytes)
     return await asyncio.get_running_loop().run_in_executor(
-        _beside, read, data, body.encoding, body.max_bytes, model
+        _beside, decode, data, body.encoding, body.max_bytes
     )
 
 

@@ -11,6 +11,7 @@ from litestar import Request
 from multipart import MultipartError, PushMultipartParser
 
 from edgeagent.api.http import encodings
+from edgeagent.api.http.body import beside
 from edgeagent.api.http.context import context_of
 from edgeagent.errors import BadRequest, InvalidParameter
 
@@ -44,8 +45,12 @@ async def read_form(request: Request[Any, Any, Any], lists: frozenset[str]) -> F
     """
     body = context_of(request.scope).body
     assert body is not None, "api/http/auth.py reads every body"
-    data = encodings.decoded(body.take(), body.encoding, body.max_bytes)
-    return parsed(bytes(data), request.headers.get("content-type", ""), lists)
+    content_type = request.headers.get("content-type", "")
+
+    def decode(data: bytes, encoding: str, max_bytes: int) -> Form:
+        return parsed(bytes(encodings.decoded(data, encoding, max_bytes)), content_type, lists)
+
+    return await beside(body, decode)
 
 
 def parsed(data: bytes, content_type: str, lists: frozenset[str]) -> Form:

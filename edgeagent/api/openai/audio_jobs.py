@@ -16,7 +16,7 @@ from litestar.types import ASGIApp
 
 from edgeagent.api.http import encodings
 from edgeagent.api.http.background_stream import BackgroundStreamResponse
-from edgeagent.api.http.body import body_operation, read_body
+from edgeagent.api.http.body import beside, body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of, origin_of
 from edgeagent.api.http.context import context_of
 from edgeagent.api.http.one_shot import JsonResponse
@@ -150,7 +150,7 @@ async def append_to_audio_job(
     offset = _offset_of(request)
     body = context_of(request.scope).body
     assert body is not None, "api/http/auth.py reads every body"
-    data = bytes(encodings.decoded(body.take(), body.encoding, body.max_bytes))
+    data = bytes(await beside(body, encodings.decoded))
     owner = caller_of(request).owner
     received = await audio_jobs.append(owner, job_id, offset, data)
     headers = {"Upload-Offset": str(received), "Cache-Control": "no-store"}

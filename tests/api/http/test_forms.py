@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
+import threading
+from typing import Any
+
 import httpx
 import pytest
+from litestar import Request
 
+from edgeagent.api.http import forms
+from edgeagent.api.http.body import MUCH_BYTES
+from edgeagent.api.http.body_memory import Bodies
+from edgeagent.api.http.context import context_of
 from edgeagent.api.http.forms import Form, parsed
 from edgeagent.api.http.uploads import Uploads, check_form
 from edgeagent.errors import BadRequest, Forbidden, InvalidParameter, UnsupportedMediaType
+from edgeagent.settings.http import HttpSettings
 
 LISTS = frozenset({"words"})
 
@@ -83,6 +93,34 @@ def test_fields_that_contradict_themselves_are_refused(fields):
 def test_what_is_no_form_is_a_bad_request(body, kind):
     with pytest.raises(BadRequest):
         parsed(body, kind, LISTS)
+
+
+@pytest.mark.parametrize(
+    "n_bytes, encoding, is_beside",
+    [(100, "identity", False), (MUCH_BYTES, "identity", True), (100, "gzip", True)],
+)
+async def test_large_and_packed_forms_are_parsed_on_a_thread(
+    monkeypatch: pytest.MonkeyPatch, n_bytes: int, encoding: str, is_beside: bool
+):
+    threads: list[threading.Thread] = []
+
+    def spied(*given: Any) -> Form:
+        threads.append(threading.current_thread())
+        return parsed(*given)
+
+    monkeypatch.setattr(forms, "parsed", spied)
+    data = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+    data += b"x" * n_bytes + b"\r\n--b--\r\n"
+    sent = gzip.compress(data) if encoding == "gzip" else data
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": sent, "more_body": False}
+
+    scope: Any = {"type": "http", "headers": [FORM], "method": "POST", "path": "/"}
+    context_of(scope).body = await Bodies(HttpSettings()).read(receive, "key_1", encoding)
+    found = await forms.read_form(Request(scope), LISTS)
+    assert found.file("f") == b"x" * n_bytes
+    assert [one is not threading.main_thread() for one in threads] == [is_beside]
 
 
 def test_paths_with_uploads_have_a_bound_of_their_own():

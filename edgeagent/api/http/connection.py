@@ -87,6 +87,7 @@ class GuardedProtocol(H11Protocol):
         self._n_left: int | None = None  # bytes of its body that have yet to arrive; None: unknown
         self._n_crumbs = 0  # bytes that h11 has and uvicorn has not seen
         self._is_paused = False
+        self._has_upgraded = False  # nothing of this protocol acts on the transport from now on
         self._unread_since_s: float | None = None
         self._write_clock: asyncio.TimerHandle | None = None
 
@@ -161,6 +162,8 @@ class GuardedProtocol(H11Protocol):
             self.loop.call_later(wait_s, self._unpause)
 
     def _unpause(self) -> None:
+        if not self._is_paused:  # a WebSocket paces itself
+            return
         self._is_paused = False
         if not self._socket.is_closing() and (self._is_lingering or not self.flow.read_paused):
             self._socket.resume_reading()
@@ -172,7 +175,7 @@ class GuardedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         # Between requests uvicorn's keep-alive timer runs until the first byte of the next head.
         super().on_response_complete()
-        if not self.transport.is_closing() and self.is_waiting:
+        if not (self.transport.is_closing() or self._has_upgraded) and self.is_waiting:
             self._since_s = self.loop.time()
             self._clock.cancel()
             self._clock = self.loop.call_later(
@@ -247,9 +250,11 @@ class GuardedProtocol(H11Protocol):
 
     def _make_place(self) -> None:
         others = [c for c in self._all() if c is not self and not c._socket.is_closing()]
-        seats = [c.seat for c in (*others, self)]
-        for i in self.places.choose(seats):
-            (*others, self)[i]._socket.abort()
+        able = [*others, self]
+        n_sockets = len(self.connections) - len(self._all())
+        sockets = [ConnectionSeat(ConnectionRank.BUSY, 0.0, "")] * n_sockets  # WebSockets
+        for i in self.places.choose([*sockets, *(c.seat for c in able)]):
+            able[i - n_sockets]._socket.abort()
 
     def _head_is_late(self) -> None:
         if self.is_waiting and not self._socket.is_closing():
@@ -345,8 +350,7 @@ class GuardedProtocol(H11Protocol):
         # Imported with the first one: it brings a library that most daemons never use.
         from edgeagent.api.http.websocket import SocketProtocol
 
-        self._clock.cancel()
-        self.connections.discard(self)
+        self._leave_transport()
         head = [event.method, b" ", event.target, b" HTTP/1.1\r\n"]
         for name, value in self.headers:
             head += [name, b": ", value, b"\r\n"]
@@ -359,7 +363,17 @@ class GuardedProtocol(H11Protocol):
         )
         protocol.connection_made(self._socket)
         self._socket.set_protocol(protocol)
+        if self.flow.write_paused:
+            protocol.pause_writing()
         protocol.data_received(b"".join([*head, b"\r\n"]))
+
+    def _leave_transport(self) -> None:
+        self._has_upgraded = True
+        self.connections.discard(self)
+        self._clock.cancel()
+        self._stop_write_clock()
+        self._n_received = 0
+        self._unpause()
 
 
 class _LingeringClose:

@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from edgeagent.api.http.connection import GuardedProtocol
+from edgeagent.api.http.connection_limits import Places
 from tests.api.wire import connect, exchange, post, read_reply, request
 from tests.conftest import DaemonProcess, serving
 
@@ -266,3 +267,118 @@ def test_bodies_beyond_the_rate_are_read_in_the_end(daemon: DaemonProcess):
             list(pool.map(lambda sock: sock.sendall(b"[" * 4_000_000), socks))
         replies = [read_reply(sock).status for sock in socks]
     assert set(replies) <= {400, 429, 503} and 400 in replies
+
+
+class Transport(asyncio.Transport):
+    """Notes what is done to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_reading, self.is_aborted = True, False
+        self.protocol: Any = None
+
+    def write(self, data: Any) -> None:
+        pass
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+    def close(self) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+
+UPGRADE = request(
+    "GET", "/v1/realtime", "Connection: Upgrade", "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)  # fmt: skip
+
+
+class Connection:
+    """One of the connections of a server whose application answers nothing before it is let."""
+
+    def __init__(self, state: ServerState, n_places: int = 8) -> None:
+        self.let = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await self.let.wait()
+            if scope["type"] == "http":
+                await send({"type": "http.response.start", "status": 204, "headers": []})
+                await send({"type": "http.response.body", "body": b""})
+
+        config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none")
+        config.load()
+        kind: Any = type("Protocol", (GuardedProtocol,), {"places": Places(n_places)})
+        self.transport = Transport()
+        self.protocol: Any = kind(config=config, server_state=state, app_state={})
+        self.transport.protocol = self.protocol
+        self.protocol.connection_made(self.transport)
+
+    async def end(self) -> None:
+        self.let.set()
+        await asyncio.gather(*self.protocol.tasks, return_exceptions=True)
+        self.transport.protocol.connection_lost(None)
+
+
+async def test_what_the_old_protocol_had_begun_does_not_touch_the_websocket():
+    one = Connection(ServerState())
+    old = one.protocol
+    old.pause_writing()
+    write_clock = old._write_clock
+    old._n_received, old._is_paused = 1 << 20, True
+    one.transport.pause_reading()
+    old.data_received(UPGRADE)
+    new = one.transport.protocol
+    assert new is not old
+    assert write_clock.cancelled()
+    assert one.transport.is_reading is False, "its client reads nothing, and is not read"
+    new.resume_writing()
+    assert one.transport.is_reading
+    one.transport.pause_reading()
+    old._unpause()
+    assert not one.transport.is_reading, "the WebSocket alone says when it is read"
+    await one.end()
+
+
+async def test_a_websocket_behind_another_request_has_no_clock_of_a_late_head():
+    one = Connection(ServerState())
+    old = one.protocol
+    old.data_received(request("GET", "/") + UPGRADE)
+    one.let.set()
+    async with asyncio.timeout(60):
+        while one.transport.protocol is old:
+            await asyncio.sleep(0.01)
+    assert old._clock.cancelled()
+    await one.end()
+
+
+async def test_websockets_take_places_and_are_never_closed_for_another():
+    state = ServerState()
+    sockets = [Connection(state, 2) for _ in range(2)]
+    for one in sockets:
+        one.protocol.data_received(UPGRADE)
+    third = Connection(state, 2)
+    third.protocol._make_place()
+    assert third.transport.is_aborted
+    assert not any(one.transport.is_aborted for one in sockets)
+    for one in (*sockets, third):
+        one.let.set()
+    for one in (*sockets, third):
+        await one.end()

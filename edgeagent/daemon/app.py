@@ -169,6 +169,7 @@ class Daemon:
             lambda *call: self._calls.post(*call),
             self._authenticator.caller_of_key,
             settings.batch.n_parallel,
+            settings.batch.max_owner_bytes,
         )
         ErasureParticipants(
             self.background, self.conversations, self.database is not None, self.lifecycle, self._requests,

@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from edgeagent.errors import EdgeAgentError
+from edgeagent.errors import EdgeAgentError, EngineDied
 from edgeagent.serving import batch_lines
 from edgeagent.serving.batch_lines import LineError, LineRequest
 from edgeagent.store import batches, erasure_epochs
@@ -31,18 +32,20 @@ logger = logging.getLogger(__name__)
 
 FETCH = 32  # lines that are read at once
 LONGEST_WAIT_S = 60.0  # before a request is tried again
+MAX_DEATHS = 3  # of workers, by one request
 RETRY_S = 5.0  # after an error of the store
 
 Ending = Literal["completed", "cancelled", "expired"]
 
 
 class CallAnswer(NamedTuple):
-    """The answer to one request. `retry_after_s`: it was refused for now."""
+    """The answer to one request: JSON, and the code of an error. `retry_after_s`: it was refused for now."""
 
     status: int
     request_id: str
-    body: Any
+    body: bytes
     retry_after_s: float | None = None
+    error_code: str | None = None
 
 
 # Does one request: caller, path, body.
@@ -63,12 +66,15 @@ class BatchRunner:
         call: Call,
         caller_of: Callable[[str], Caller | None],
         n_parallel: int,
+        max_owner_bytes: int,
     ) -> None:
         self._database = database
         self._call = call
         self._caller_of = caller_of
         self._turns = asyncio.Semaphore(n_parallel)
         self._n_parallel = n_parallel
+        self.max_owner_bytes = max_owner_bytes
+        self._suspects = asyncio.Lock()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_closing = False
 
@@ -225,8 +231,14 @@ class BatchRunner:
             logger.info("batch_ended id=%s status=%s", batch_id, status)
 
     async def answer(self, row: dict[str, Any], body: bytes) -> CallAnswer:
-        """Do one request, and again for as long as it is refused for now. Raises: KeyGone."""
+        """Do one request, and again for as long as it is refused for now, but MAX_DEATHS times where it ends
+        its worker. Raises: KeyGone.
+
+        Requests that were there when a worker died are done again one after another, so that each counts its
+        own deaths only.
+        """
         assert self._database is not None
+        n_deaths = 0
         while True:
             caller = await asyncio.to_thread(self._caller_of, row["key_id"])
             if caller is None:
@@ -234,9 +246,10 @@ class BatchRunner:
             caller = msgspec.structs.replace(caller, max_priority=BATCH)
             # What it stores is refused where its owner is erased meanwhile.
             erasure_epochs.SEEN.set(await self._database.read_async(erasure_epochs.newest))
-            async with self._turns:
+            async with self._suspects if n_deaths else nullcontext(), self._turns:
                 answer = await self._call(caller, row["endpoint"], body)
-            if answer.retry_after_s is None:
+            n_deaths += answer.error_code == EngineDied.code
+            if answer.retry_after_s is None or n_deaths == MAX_DEATHS:
                 return answer
             await asyncio.sleep(min(LONGEST_WAIT_S, answer.retry_after_s))
 
@@ -267,20 +280,38 @@ class _Lines:
         while (line := await self._take()) is not None:
             request = await asyncio.to_thread(batch_lines.parsed, line.text)
             text, is_error = await self._answered(request)
-            done = BatchLine(line.position, text)
-            await self._database.write_async(
-                lambda db, done=done, is_error=is_error: batches.record(  # type: ignore[misc]
-                    db, self._row["id"], done, is_error=is_error
-                )
-            )
+            await self._record(line.position, request.custom_id, text, is_error)
             self._taken.discard(line.position)
+
+    async def _record(self, position: int, custom_id: str, text: str, is_error: bool) -> None:
+        """Store an answer, or that there is no room for it."""
+        batch_id, owner = self._row["id"], self._row["owner"]
+        most = self._runner.max_owner_bytes
+
+        def record(db: Any) -> None:
+            done, has_failed = BatchLine(position, text), is_error
+            n_bytes = len(text.encode()) + 1
+            if batches.n_bytes_of(db, owner) + n_bytes > most:
+                message = (
+                    f"The answer has {n_bytes} bytes, and the files of this owner have at most {most} "
+                    "in all: delete some and send the request again, or raise batch.max_owner_bytes."
+                )
+                refused = batch_lines.unanswered(custom_id, "storage_full", message)
+                done, has_failed = BatchLine(position, refused), True
+            batches.record(db, batch_id, done, is_error=has_failed)
+
+        await self._database.write_async(record)
 
     async def _answered(self, request: LineRequest) -> tuple[str, bool]:
         """The line of the answer, and whether it is an error. Raises: KeyGone, and what the store raises."""
         try:
             answer = await self._runner.answer(self._row, request.body)
-            text = batch_lines.answered(
-                request.custom_id, answer.status, answer.request_id, answer.body
+            text = await asyncio.to_thread(
+                batch_lines.answered,
+                request.custom_id,
+                answer.status,
+                answer.request_id,
+                answer.body,
             )
         except (EdgeAgentError, KeyGone):
             raise

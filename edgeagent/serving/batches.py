@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from edgeagent.errors import Conflict, InvalidParameter
@@ -12,7 +12,7 @@ from edgeagent.serving import batch_lines
 from edgeagent.serving.archive import Archive, absent
 from edgeagent.settings.batch import BatchSettings
 from edgeagent.store import batches, erasure_epochs
-from edgeagent.store.batches import BatchBounds, NewBatch, NewFile
+from edgeagent.store.batches import BatchBounds, BatchLine, NewBatch, NewFile
 from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.erasure_epochs import ContentOrigin
 from edgeagent.store.rows import subject_of
@@ -23,6 +23,7 @@ from edgeagent.types.pages import Page, RowPage
 
 HOUR_MS = 3_600_000
 MAX_HOURS = 168
+PIECE_BYTES = 256 << 10  # of a file that is sent
 
 
 class BatchFiles:
@@ -62,11 +63,20 @@ class BatchFiles:
             lambda db: batches.files(db, owner, page, purpose)
         )
 
-    async def content(self, owner: str, file_id: str) -> bytes:
-        """All lines of a file. Raises: NotFound."""
+    async def content(self, owner: str, file_id: str) -> AsyncIterator[bytes]:
+        """All lines of a file, some at a time. Raises: NotFound."""
         await self.get(owner, file_id)
+        return self._pieces(file_id)
+
+    async def _pieces(self, file_id: str) -> AsyncIterator[bytes]:
+        found = await self._some(file_id, -1)
+        while found:
+            yield batch_lines.joined([line.text for line in found])
+            found = await self._some(file_id, found[-1].position)
+
+    async def _some(self, file_id: str, after: int) -> list[BatchLine]:
         return await self._archive.database.read_async(
-            lambda db: batch_lines.joined([line.text for line in batches.lines(db, file_id)])
+            lambda db: batches.some_lines(db, file_id, after, PIECE_BYTES)
         )
 
     async def delete(self, owner: str, file_id: str) -> None:
@@ -127,9 +137,11 @@ class Batches:
             lambda db: batches.add(db, batch, bounds, now_ms=made_ms),
             subjects=[subject_of(metadata)],
         )
-        self._wake(batch.id)  # it is stored, whether or not it can be noted
-        await self._note(caller, "batch.create", batch.id)
-        return await self.get(owner, batch.id)
+        try:
+            await self._note(caller, "batch.create", batch.id)
+            return await self.get(owner, batch.id)
+        finally:
+            self._wake(batch.id)  # it is stored, whether or not it can be noted
 
     async def get(self, owner: str, batch_id: str) -> dict[str, Any]:
         """Raises: NotFound."""

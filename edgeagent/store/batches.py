@@ -77,11 +77,7 @@ class BatchLine(NamedTuple):
 def add_file(db: StoreConnection, file: NewFile, bounds: BatchBounds, *, now_ms: int) -> None:
     """Store a file of requests. Raises: RateLimited beyond the bounds of the owner."""
     n_bytes = sum(len(line.encode()) + 1 for line in file.lines)
-    has_files, has_bytes = fetch(
-        db,
-        "select count(*) as n, coalesce(sum(n_bytes), 0) as n_bytes from batch_file where owner = :owner",
-        {"owner": file.owner},
-    )[0].values()
+    has_files, has_bytes = n_files_of(db, file.owner), n_bytes_of(db, file.owner)
     if has_files >= bounds.n_files or has_bytes + n_bytes > bounds.n_bytes:
         raise RateLimited(
             f"This owner has {has_files} files with {has_bytes} bytes, this one has {n_bytes}; at most "
@@ -95,6 +91,17 @@ def add_file(db: StoreConnection, file: NewFile, bounds: BatchBounds, *, now_ms:
             _ADD_LINE,
             {"file_id": file.id, "position": position, "body": line},
         )
+
+
+def n_files_of(db: StoreConnection, owner: str) -> int:
+    """How many files the owner has, those of answers included."""
+    return int(scalar(db, "select count(*) from batch_file where owner = ?", (owner,)))
+
+
+def n_bytes_of(db: StoreConnection, owner: str) -> int:
+    """How many bytes the files of the owner have."""
+    sql = "select coalesce(sum(n_bytes), 0) from batch_file where owner = ?"
+    return int(scalar(db, sql, (owner,)))
 
 
 _ADD_LINE = f"""insert into batch_line (file_id, position, body, subject, conversation)
@@ -154,6 +161,20 @@ def lines(db: StoreConnection, file_id: str) -> list[BatchLine]:
     return [BatchLine(*row) for row in found]
 
 
+def some_lines(db: StoreConnection, file_id: str, after: int, n_bytes: int) -> list[BatchLine]:
+    """The lines of a file behind a position, until they have so many bytes; none at its end."""
+    cursor = db.execute(
+        "select position, body from batch_line where file_id = ? and position > ? order by position",
+        (file_id, after),
+    )
+    found: list[BatchLine] = []
+    while n_bytes > 0 and (row := cursor.fetchone()) is not None:
+        found.append(BatchLine(*row))
+        n_bytes -= len(row[1])
+    cursor.close()
+    return found
+
+
 def check_unused(db: StoreConnection, owner: str, file_id: str) -> None:
     """Raises: Conflict for the input of a batch that has not ended."""
     n_using = scalar(
@@ -184,6 +205,14 @@ def add(db: StoreConnection, batch: NewBatch, bounds: BatchBounds, *, now_ms: in
             "until one ends, or cancel one.",
             retry_after_s=FULL_RETRY_S,
         )
+    n_files = n_files_of(db, batch.owner)
+    if n_files + 2 > bounds.n_files:
+        raise RateLimited(
+            f"This owner has {n_files} files, at most {bounds.n_files} are kept, and a batch makes two: "
+            "delete some, or raise batch.max_files.",
+            retry_after_s=FULL_RETRY_S,
+        )
+    _forget_oldest(db, batch.owner, bounds.n_files)
     for file_id, name in ((batch.output_file_id, "output"), (batch.error_file_id, "errors")):
         _add_file(db, file_id, batch.owner, f"{batch.id}_{name}.jsonl", "batch_output", 0, now_ms)
     db.execute(
@@ -196,6 +225,19 @@ def add(db: StoreConnection, batch: NewBatch, bounds: BatchBounds, *, now_ms: in
             subject_of(batch.metadata), now_ms, batch.expires_ms,
         ),
     )  # fmt: skip
+
+
+def _forget_oldest(db: StoreConnection, owner: str, n_kept: int) -> None:
+    """Delete the oldest batches that have ended and have no answers, beyond so many."""
+    done = db.execute(
+        "delete from batch where id in (select id from batch b where owner = ? "
+        f"and status not in ({marks(len(OPEN))}) and not exists ("
+        "select 1 from batch_file f where f.id in (b.output_file_id, b.error_file_id)) "
+        "order by created_ms desc, id desc limit -1 offset ?)",
+        (owner, *OPEN, n_kept),
+    )
+    if done.rowcount:
+        row_deletion.mark(db)
 
 
 def get(db: StoreConnection, batch_id: str, owner: str | None = None) -> dict[str, Any] | None:

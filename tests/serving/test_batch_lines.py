@@ -111,11 +111,26 @@ def test_sound_lines_have_no_errors_and_many_errors_are_cut():
 def test_requests_and_answers_keep_their_text():
     request = batch_lines.parsed(line("ä", body={"prompt": "ü"}))
     assert request.custom_id == "ä" and json.loads(request.body) == {"prompt": "ü"}
-    row = json.loads(batch_lines.answered("ä", 200, "req_1", {"text": "ß"}))
+    body = '{"text": "ß"}'.encode()
+    row = json.loads(batch_lines.answered("ä", 200, "req_1", body))
     assert row["id"].startswith("batch_req_") and row["error"] is None
     assert row["response"] == {"status_code": 200, "request_id": "req_1", "body": {"text": "ß"}}
+    laid_out = batch_lines.answered("ä", 200, "req_1", b'{\r\n  "a": "b\\nc"\n}')
+    assert "\n" not in laid_out and "\r" not in laid_out, "one line each"
+    assert json.loads(laid_out)["response"]["body"] == {"a": "b\nc"}
+    assert json.loads(batch_lines.answered("ä", 200, "req_1", b""))["response"]["body"] is None
     row = json.loads(batch_lines.unanswered("ä", "batch_expired", "late"))
     assert row["response"] is None and row["error"]["code"] == "batch_expired"
+
+
+def test_no_objects_are_made_of_answers(monkeypatch: pytest.MonkeyPatch):
+    body = b'{"a": [' + b"[], " * 200_000 + b"[]]}"
+    tracemalloc.start()
+    try:
+        assert len(batch_lines.answered("a", 200, "req_1", body)) > len(body)
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(body)
+    finally:
+        tracemalloc.stop()
 
 
 def test_windows_are_hours():

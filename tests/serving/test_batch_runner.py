@@ -9,10 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from edgeagent.errors import StorageFull
 from edgeagent.serving import batch_lines
-from edgeagent.serving.batch_runner import BatchRunner, CallAnswer
+from edgeagent.serving.archive import Archive
+from edgeagent.serving.batch_runner import MAX_DEATHS, BatchRunner, CallAnswer
+from edgeagent.serving.batches import Batches
+from edgeagent.settings.batch import BatchSettings
 from edgeagent.store import batches
 from edgeagent.store.batches import BatchBounds, NewBatch, NewFile
 from edgeagent.store.database import Database, StoreOptions
@@ -23,6 +28,7 @@ from edgeagent.types.caller import LOCAL, Caller
 ENDPOINT = "/v1/completions"
 BOUNDS = BatchBounds(n_files=10, n_bytes=1 << 20, n_open=2)
 BATCH = "batch_1"
+M = 1 << 20
 
 
 def line(custom_id: str) -> str:
@@ -53,7 +59,9 @@ class House:
 
         self.database.write(add).result()
 
-    def do(self, answer: Callable[[bytes], CallAnswer], n_parallel: int = 2) -> dict[str, Any]:
+    def do(
+        self, answer: Callable[[bytes], CallAnswer], n_parallel: int = 2, max_owner_bytes: int = M
+    ) -> dict[str, Any]:
         """The batch at its end, each of its requests answered by `answer`."""
 
         async def call(caller: Caller, path: str, body: bytes) -> CallAnswer:
@@ -61,7 +69,7 @@ class House:
             return answer(body)
 
         async def all_of_it() -> None:
-            runner = BatchRunner(self.database, call, lambda _: LOCAL, n_parallel)
+            runner = BatchRunner(self.database, call, lambda _: LOCAL, n_parallel, max_owner_bytes)
             await runner.start()
             await asyncio.wait_for(asyncio.gather(*runner._tasks.values()), 60)
             await runner.close()
@@ -84,7 +92,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 def fine(body: bytes) -> CallAnswer:
-    return CallAnswer(200, "req_1", {"n": len(body)})
+    return CallAnswer(200, "req_1", b'{"n": %d}' % len(body))
 
 
 def test_a_request_that_fails_by_our_error_is_an_error_line(house: House):
@@ -100,6 +108,52 @@ def test_a_request_that_fails_by_our_error_is_an_error_line(house: House):
     assert set(house.rows("file-o")) == {"good", "fine"}
 
 
+def died(body: bytes) -> CallAnswer:
+    return CallAnswer(503, "req_1", b'{"error": {}}', 0.0, "engine_died")
+
+
+def test_a_request_that_ends_its_worker_again_and_again_is_an_error(house: House):
+    house.add(line("good"), line("bad"), line("fine"))
+    row = house.do(lambda body: died(body) if b"Tale bad" in body else fine(body))
+    assert (row["status"], row["n_completed"], row["n_failed"]) == ("completed", 2, 1)
+    assert sum(b"Tale bad" in body for body in house.bodies) == MAX_DEATHS
+    assert house.rows("file-e")["bad"]["response"]["status_code"] == 503
+
+
+def test_requests_that_were_there_when_a_worker_died_are_not_blamed(house: House):
+    """A bad request ends the worker for all that run beside it."""
+    house.add(*[line(name) for name in ("bad", "a", "b", "c")])
+    running: set[bytes] = set()
+
+    async def call(caller: Caller, path: str, body: bytes) -> CallAnswer:
+        running.add(body)
+        for _ in range(20):  # until the others are there
+            await asyncio.sleep(0)
+        has_died = any(b"Tale bad" in one for one in running)
+        await asyncio.sleep(0)
+        running.discard(body)
+        return died(body) if has_died else fine(body)
+
+    async def all_of_it() -> None:
+        runner = BatchRunner(house.database, call, lambda _: LOCAL, 4, M)
+        await runner.start()
+        await asyncio.wait_for(asyncio.gather(*runner._tasks.values()), 60)
+
+    asyncio.run(all_of_it())
+    assert set(house.rows("file-e")) == {"bad"} and set(house.rows("file-o")) == {"a", "b", "c"}
+
+
+def test_answers_beyond_the_bytes_of_the_owner_are_errors(house: House):
+    lines = [line(f"{i}") for i in range(4)]
+    house.add(*lines)
+    most = sum(len(one) + 1 for one in lines) + 5000
+    row = house.do(lambda _: CallAnswer(200, "req_1", b'"%s"' % (b"x" * 2000)), 1, most)
+    assert (row["status"], row["n_completed"], row["n_failed"]) == ("completed", 2, 2)
+    for one in house.rows("file-e").values():
+        assert one["error"]["code"] == "storage_full"
+    assert house.database.read(lambda db: batches.n_bytes_of(db, "ann")) < most
+
+
 def test_a_batch_that_is_stopped_twice_ends_once_and_leaves_no_task(house: House):
     house.add(line("a"))
 
@@ -111,7 +165,7 @@ def test_a_batch_that_is_stopped_twice_ends_once_and_leaves_no_task(house: House
             await asyncio.Event().wait()
             raise AssertionError
 
-        runner = BatchRunner(house.database, call, lambda _: LOCAL, 2)
+        runner = BatchRunner(house.database, call, lambda _: LOCAL, 2, M)
         await runner.start()
         await begun.wait()
         await house.database.write_async(
@@ -144,3 +198,21 @@ def test_a_batch_that_our_error_stops_has_failed(house: House, monkeypatch: pyte
     assert row["status"] == "failed" and row["failed_ms"] is not None
     assert json.loads(row["errors"])["data"][0]["code"] == "internal_error"
     assert row["output_bytes"] is None, "the files of the answers stayed empty"
+
+
+async def test_a_batch_that_cannot_be_noted_is_done_all_the_same(house: House):
+    house.add(line("a"))
+    woken: list[str] = []
+
+    async def note(caller: Caller, action: str, batch_id: str) -> None:
+        raise StorageFull("The disk is full.")
+
+    made = Batches(
+        Archive(house.database, is_searchable=False), BatchSettings(), wake=woken.append, stop=woken.append,
+        note=note,
+    )  # fmt: skip
+    caller = msgspec.structs.replace(LOCAL, owner="ann")
+    with pytest.raises(StorageFull):
+        await made.create(caller, "file-1", ENDPOINT, "24h", {})
+    unfinished = house.database.read(batches.unfinished)
+    assert len(woken) == 1 and {BATCH, *woken} == set(unfinished)

@@ -110,6 +110,31 @@ def test_owners_have_bounds(conn):
         add_batch(conn, 3)
 
 
+def test_a_batch_needs_room_for_its_files(conn):
+    for n in range(1, 10):
+        add_file(conn, n)
+    with pytest.raises(RateLimited, match="a batch makes two"):
+        add_batch(conn)
+    assert n_rows(conn)["batch_file"] == 9
+
+
+def test_batches_without_answers_are_forgotten_beyond_a_number(conn):
+    add_file(conn)
+    for n in range(1, 15):
+        batch_id = add_batch(conn, n, at=NOW + n)
+        batches.refuse(conn, batch_id, "{}", now_ms=NOW + n)
+        batches.forget_files(conn, batch_id)
+    left = {row[0] for row in conn.execute("select id from batch")}
+    assert left == {f"batch_{n}" for n in range(4, 15)}, "as many as files, and the new one"
+
+
+def test_a_file_is_read_some_lines_at_a_time(conn):
+    add_file(conn, n_lines=5)
+    assert [line.position for line in batches.some_lines(conn, "file-1", -1, 7)] == [0, 1]
+    assert [line.position for line in batches.some_lines(conn, "file-1", 1, 99)] == [2, 3, 4]
+    assert batches.some_lines(conn, "file-1", 4, 99) == []
+
+
 def test_the_input_of_an_open_batch_is_in_use(conn):
     batch_id = made(conn)
     with pytest.raises(Conflict, match="cancel the batch"):

@@ -7,7 +7,6 @@ and its limits are checked here.
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from litestar.types import ASGIApp
@@ -15,7 +14,7 @@ from litestar.types import ASGIApp
 from edgeagent.api.http.access import need_of
 from edgeagent.api.http.auth import check_need
 from edgeagent.api.http.body_memory import Bodies
-from edgeagent.api.http.context import context_of
+from edgeagent.api.http.context import RequestContext, context_of
 from edgeagent.api.http.errors import encoded, translate
 from edgeagent.api.http.limits import Limiter
 from edgeagent.serving.batch_runner import CallAnswer
@@ -45,14 +44,14 @@ class InternalCalls:
             read = await self._bodies.read(_Source(body), caller.key_id)
         except Exception as exc:
             answer.status, answer.headers, answer.body = encoded(translate(exc), scope)
-            return answer.answer(context.request_id)
+            return answer.answer(context)
         try:
             context.caller, context.admission, context.body = caller, admission, read
             await self._app(scope, read.receive(_never), answer)
         finally:
             read.close()
             admission.release()
-        return answer.answer(context.request_id)
+        return answer.answer(context)
 
 
 class _Source:
@@ -79,10 +78,11 @@ class _Collector:
         elif message["type"] == "http.response.body":
             self.body += message["body"]
 
-    def answer(self, request_id: str) -> CallAnswer:
+    def answer(self, context: RequestContext) -> CallAnswer:
+        request_id, code = context.request_id, context.error.code if context.error else None
         wait = next((value for name, value in self.headers if name == b"retry-after"), None)
         retry_after_s = float(wait) if wait is not None else None
-        return CallAnswer(self.status, request_id, json.loads(self.body or b"null"), retry_after_s)
+        return CallAnswer(self.status, request_id, self.body, retry_after_s, code)
 
 
 async def _never() -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from litestar import Response, delete, get, post
+from litestar import delete, get, post
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.response import Stream
 
 from edgeagent.api.http.body import body_operation
 from edgeagent.api.http.caller import ApiRequest, caller_of
@@ -83,11 +84,9 @@ async def get_file(request: ApiRequest, batch_files: BatchFiles, file_id: str) -
     tags=_TAGS,
     media_type="application/jsonl",
 )
-async def get_file_content(
-    request: ApiRequest, batch_files: BatchFiles, file_id: str
-) -> Response[bytes]:
-    content = await batch_files.content(caller_of(request).owner, file_id)
-    return Response(content, media_type="application/jsonl")
+async def get_file_content(request: ApiRequest, batch_files: BatchFiles, file_id: str) -> Stream:
+    pieces = await batch_files.content(caller_of(request).owner, file_id)
+    return Stream(pieces, media_type="application/jsonl")
 
 
 @delete(

@@ -77,3 +77,8 @@ create trigger batch_line_gone after delete on batch_line begin
     update batch_file set n_bytes = max(0, n_bytes - octet_length(old.body) - 1) where id = old.file_id;
 end;
 """
+
+HOLDS = """
+alter table batch_line add column is_held integer not null default 0;   -- an answer as its request
+create index batch_line_held on batch_line (file_id) where is_held;
+"""

@@ -314,8 +314,9 @@ def record(db: StoreConnection, batch_id: str, line: BatchLine, *, is_error: boo
         return False
     file_id, input_file_id = rows[0]
     done = db.execute(
-        "insert into batch_line (file_id, position, body, subject, conversation) "
-        "select ?, position, ?, subject, conversation from batch_line where file_id = ? and position = ?",
+        "insert into batch_line (file_id, position, body, subject, conversation, is_held) "
+        "select ?, position, ?, subject, conversation, is_held from batch_line "
+        "where file_id = ? and position = ?",
         (file_id, line.text, input_file_id, line.position),
     )
     if not done.rowcount:

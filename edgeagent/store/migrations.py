@@ -43,6 +43,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(5, "audio_jobs", schema.fourth),
     Migration(6, "batches", schema.fifth),
     Migration(7, "batch_origins", schema.sixth),
+    Migration(8, "batch_holds", schema.seventh),
 )
 
 

@@ -33,9 +33,11 @@ HELD = {
             or exists (select 1 from conversation c where c.id = r.conversation_id and c.is_held)))
         or exists (select 1 from item where item.id = feedback.target_id and {item}))""",
     "request": "false",
-    "batch_line": "false",
-    "batch_file": "false",
-    "batch": "false",
+    "batch_line": "is_held",
+    "batch_file": """exists (select 1 from batch_line l
+        where l.file_id = batch_file.id and l.is_held)""",
+    "batch": """exists (select 1 from batch_line l where l.is_held
+        and l.file_id in (batch.input_file_id, batch.output_file_id, batch.error_file_id))""",
 }
 HELD["feedback"] = HELD["feedback"].format(item=HELD["item"])
 # In deletion order: tables that refer to others first, also in the conditions below.
@@ -43,7 +45,7 @@ TABLES = (
     "batch_line", "batch_file", "batch", "feedback", "item", "segment", "audio_job", "transcript", "response",
     "conversation", "request",
 )  # fmt: skip
-HOLDABLE = ("conversation", "response", "transcript")
+HOLDABLE = ("conversation", "response", "transcript", "batch_line")
 
 
 @dataclass(frozen=True)

@@ -65,9 +65,11 @@ _OLD_RESPONSES = f"""select id from response where not {HELD["response"]} and (
     (conversation_id is null and created_ms < :before)
     or conversation_id in ({_OLD_CONVERSATIONS}))"""
 # A batch that has not ended keeps its files.
-_OLD_BATCHES = "created_ms < :before and status in ('completed', 'failed', 'expired', 'cancelled')"
-_OLD_FILES = """select id from batch_file where created_ms < :before and not exists (
-    select 1 from batch b where batch_file.id in (b.input_file_id, b.output_file_id, b.error_file_id)
+_OLD_BATCHES = f"""created_ms < :before and status in ('completed', 'failed', 'expired', 'cancelled')
+    and not {HELD["batch"]}"""
+_OLD_FILES = f"""select id from batch_file where created_ms < :before and not {HELD["batch_file"]}
+    and not exists (select 1 from batch b
+    where batch_file.id in (b.input_file_id, b.output_file_id, b.error_file_id)
     and b.status in ('validating', 'in_progress', 'finalizing', 'cancelling'))"""
 _OLD_TRANSCRIPTS = "select id from transcript where created_ms < :before and not is_held"
 

@@ -374,6 +374,11 @@ def sixth(db: StoreConnection) -> None:
     _run(db, batch_schema.ORIGINS)
 
 
+def seventh(db: StoreConnection) -> None:
+    """Legal holds of the requests in batches."""
+    _run(db, batch_schema.HOLDS)
+
+
 def _run(db: StoreConnection, script: str) -> None:
     """Statement by statement: a script would end the transaction."""
     for statement in _statements(script):

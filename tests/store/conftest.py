@@ -12,7 +12,7 @@ import pytest
 from edgeagent.store.connection import connect, set_wal
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.migrations import MIGRATIONS, Migration
-from edgeagent.store.schema import fifth, first, fourth, second, sixth, third
+from edgeagent.store.schema import fifth, first, fourth, second, seventh, sixth, third
 from edgeagent.store.store_key import Secret
 
 
@@ -67,5 +67,6 @@ def conn(tmp_path: Path) -> Iterator[Any]:
     fourth(db)
     fifth(db)
     sixth(db)
+    seventh(db)
     yield db
     db.close()

@@ -13,9 +13,9 @@ from edgeagent.errors import Conflict, RateLimited
 from edgeagent.store import batches, row_deletion, schema
 from edgeagent.store.batches import BatchBounds, BatchLine, NewBatch, NewFile
 from edgeagent.store.connection import connect
-from edgeagent.store.ownership import TABLES, Selector, counts
+from edgeagent.store.ownership import TABLES, Selector, counts, held_counts, set_hold
 from edgeagent.store.retention import Sweeper
-from edgeagent.store.rows import fetch
+from edgeagent.store.rows import fetch, is_removable
 from edgeagent.types.pages import Page
 from tests.store.rows import DAY, NOW, conversation, n_rows
 from tests.store.test_retention import FakeClock
@@ -224,6 +224,41 @@ def test_a_batch_about_a_subject_goes_with_its_files(conn):
     assert left == {"file-2", "file-2o", "file-2e"}
 
 
+def test_lines_on_legal_hold_stay_with_their_files(opened):
+    store = opened()
+    clock = FakeClock()
+    Sweeper(store, b"k" * 32, {}, clock).sweep()
+    old, lines = NOW - 40 * DAY, [about("mr-17"), about("mr-18")]
+
+    def fill(db: Any) -> None:
+        batches.add_file(
+            db, NewFile(id="file-1", owner="ann", name="a", lines=lines), BOUNDS, now_ms=old
+        )
+        batch_id = add_batch(db, at=old)
+        batches.begin(db, batch_id, 2, now_ms=old)
+        batches.record(db, batch_id, BatchLine(0, "before"), is_error=False)
+        assert set_hold(db, Selector(subject="mr-18"), True)["batch_line"] == 1
+        batches.record(db, batch_id, BatchLine(1, "of a held line"), is_error=True)
+        batches.end(db, batch_id, "completed", now_ms=old)
+
+    def files(db: Any) -> set[str]:
+        return {row[0] for row in db.execute("select id from batch_file")}
+
+    store.write(fill).result()
+    selector = Selector(owner="ann")
+    assert store.read(lambda db: held_counts(db, selector)) == {
+        "batch_line": 2, "batch_file": 2, "batch": 1,
+    }  # fmt: skip
+    target = "id = 'file-1'"
+    assert store.read(lambda db: is_removable(db, "batch_file", target, {})) is None
+    Sweeper(store, b"k" * 32, {"batches": 30}, clock).sweep()
+    assert store.read(files) == {"file-1", "file-1e"}
+    assert store.read(lambda db: got(db)["status"]) == "completed"
+    store.write(lambda db: set_hold(db, selector, False)).result()
+    Sweeper(store, b"k" * 32, {"batches": 30}, clock).sweep()
+    assert store.read(files) == set() and store.read(n_rows).get("batch") is None
+
+
 def test_batches_of_an_earlier_version_get_their_subjects(tmp_path):
     with closing(connect(tmp_path / "old.db", os.urandom(32), role="writer")) as db:
         for step in (schema.first, schema.second, schema.third, schema.fourth, schema.fifth):
@@ -241,6 +276,7 @@ def test_batches_of_an_earlier_version_get_their_subjects(tmp_path):
             (json.dumps({"subject": "mr-20"}),),
         )
         schema.sixth(db)
+        schema.seventh(db)
         assert deleted(db, Selector(subject="mr-17")) == {"batch_line": 2}
         assert deleted(db, Selector(conversation="conv_c")) == {"batch_line": 2}
         found = deleted(db, Selector(subject="mr-20"))

@@ -153,9 +153,15 @@ class Daemon:
         self.chats = ChatService(engines, self.chooser)
         self.one_shots = OneShotService(engines, self.chooser)
         quota = AudioQuota.of(self.database, settings.speech.audio_s_per_day)
-        self.audio_jobs = AudioJobRunner(self.archive, engines, settings.speech.jobs, quota)
         self.lifecycle = DataLifecycle(self.database, settings, hub=self.hub, settle=self._settle)
         self._authenticator = Authenticator(self.keyring, is_exposed=bool(exposed))
+        caller_of = self._authenticator.caller_of_key
+        self.audio_jobs = AudioJobRunner(
+            self.archive, engines, settings.speech.jobs, quota, caller_of
+        )
+        self.live_transcriptions = LiveTranscriptions(
+            engines, settings.speech.live, quota, caller_of
+        )
         self._limiter = Limiter(max_running=max(1, settings.http.max_connections * 3 // 4))
         uploads = {
             "/v1/audio/transcriptions": settings.speech.max_upload_bytes,
@@ -167,17 +173,16 @@ class Daemon:
         self.batch_runner = BatchRunner(
             self.database,
             lambda *call: self._calls.post(*call),
-            self._authenticator.caller_of_key,
+            caller_of,
             settings.batch.n_parallel,
             settings.batch.max_owner_bytes,
         )
         ErasureParticipants(
             self.background, self.conversations, self.database is not None, self.lifecycle, self._requests,
             self.pool, self.keyring, self.prefix_store, self.audio_jobs, settings.state_dir, self.remembered,
-            self.batch_runner,
+            self.batch_runner, self.live_transcriptions,
         ).register(self.hub)  # fmt: skip
         self.transcriptions = TranscriptionService(engines, self.chooser, quota)
-        self.live_transcriptions = LiveTranscriptions(engines, settings.speech.live, quota)
         self.keys = KeyAdmin(
             self.keyring, is_first_on_device=settings.api.first_key == "command-line"
         )

@@ -13,6 +13,7 @@ from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.background import BackgroundResponses
 from edgeagent.serving.batch_runner import BatchRunner
 from edgeagent.serving.conversations import Conversations
+from edgeagent.serving.live_transcription import LiveTranscriptions
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.remembered_answers import RememberedAnswers
 from edgeagent.serving.terminal_history import forget_history
@@ -38,6 +39,7 @@ class ErasureParticipants:
     state_dir: Path
     remembered: RememberedAnswers
     batches: BatchRunner
+    live: LiveTranscriptions
 
     def register(self, hub: ErasureHub) -> None:
         for name, holds, forget in (
@@ -45,6 +47,7 @@ class ErasureParticipants:
             ("batches", "requests of batches that are being done", self._batches),
             ("remembered answers", "answers to requests with an Idempotency-Key", self._answers),
             ("recordings", "audio of transcription jobs, on disk", self.audio_jobs.forget),
+            ("live sessions", "speech that is being transcribed", self.live.forget),
             ("exports", "pages of running exports", self._exports),
             ("request log", "rows not written yet", self._requests),
             ("cached prefixes", "prompts, answers and schemas in workers", self._cells),

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from edgeagent.serving.authentication import key_gone
 from edgeagent.serving.response_builder import ResponseEvent
 from edgeagent.speech.formats import Format, Granularity
 from edgeagent.speech.options import SpeechOptions
@@ -96,8 +97,11 @@ class JobFollower:
     What is not in the database is not told, so that a client may leave and come back after any segment.
     """
 
-    def __init__(self, news: JobNews, load: Load) -> None:
+    def __init__(
+        self, news: JobNews, load: Load, is_allowed: Callable[[], Awaitable[bool]]
+    ) -> None:
         self._news = news
+        self._is_allowed = is_allowed
         self._load = load
         self._told: dict[str, Any] | None = None
         self._is_over = False
@@ -107,6 +111,10 @@ class JobFollower:
         once the job has ended."""
         while not self._is_over:
             changed = self._news.next
+            if not await self._is_allowed():
+                self._is_over = True
+                gone = key_gone()
+                return [_event("error", error={"code": gone.code, "message": gone.message})], n_seen
             row, segments = await self._load(n_seen)
             events, n_seen = self._events(row, segments, n_seen)
             if events:

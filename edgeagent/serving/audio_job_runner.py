@@ -16,6 +16,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from typing import Any
 
@@ -36,6 +37,7 @@ from edgeagent.routing.decision import Decision
 from edgeagent.serving.archive import Archive
 from edgeagent.serving.audio_job import JobNews, options_of
 from edgeagent.serving.audio_quota import AudioQuota
+from edgeagent.serving.authentication import key_gone
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
@@ -49,6 +51,7 @@ from edgeagent.store.audio_jobs import JobStatus
 from edgeagent.store.erasure_hub import DeletedContent
 from edgeagent.store.recording_files import RecordingReader
 from edgeagent.store.sql import now_ms
+from edgeagent.types.caller import Caller
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +70,16 @@ class AudioJobRunner:
     """Event loop's thread only; `close()` may be called twice."""
 
     def __init__(
-        self, archive: Archive, engines: Engines, settings: AudioJobSettings, quota: AudioQuota
+        self,
+        archive: Archive,
+        engines: Engines,
+        settings: AudioJobSettings,
+        quota: AudioQuota,
+        caller_of: Callable[[str], Caller | None],
     ) -> None:
         self.news = JobNews()
         self.quota = quota
+        self._caller_of = caller_of
         self._archive = archive
         self._engines = engines
         self._settings = settings
@@ -266,6 +275,7 @@ class AudioJobRunner:
         if row is None or recording is None:
             raise _JobGone
         self.news.tell()
+        await self._check_key(row["key_id"])
         reader = await asyncio.to_thread(RecordingReader, database.files.recordings, recording)
         record = RequestRecord(
             RequestOrigin(ENDPOINT, f"req_{secrets.token_hex(12)}", row["owner"], row["key_id"]),
@@ -280,6 +290,15 @@ class AudioJobRunner:
                 record.row(self._engines, n_prompt=0, queue_ms=None, audio_s=audio_s, finish=JOB)
             )
         self._n_deaths.pop(job_id, None)
+
+    async def is_key_live(self, key_id: str) -> bool:
+        """Whether the key is neither revoked nor expired. Raises what the store raises."""
+        return await asyncio.to_thread(self._caller_of, key_id) is not None
+
+    async def _check_key(self, key_id: str) -> None:
+        """Raises: Unauthorized."""
+        if not await self.is_key_live(key_id):
+            raise key_gone()
 
     async def _row(self, job_id: str) -> dict[str, Any] | None:
         return await self._archive.database.read_async(lambda db: audio_jobs.get(db, job_id))
@@ -311,6 +330,7 @@ class AudioJobRunner:
                             await self._count(row, checkpoint.duration_s)
                         case Window():
                             assert checkpoint is not None, "the survey comes before any window"
+                            await self._check_key(row["key_id"])
                             checkpoint = await self._advance(row["id"], checkpoint, reply)
                             self._n_deaths.pop(row["id"], None)
                             self._engines.record_answer(row["model"])

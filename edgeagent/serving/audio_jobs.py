@@ -254,8 +254,8 @@ class AudioJobs:
         )
         return transcript, options
 
-    async def follow(self, owner: str, job_id: str) -> JobFollower:
-        """The events of a job. Raises: NotFound."""
+    async def follow(self, owner: str, job_id: str, key_id: str) -> JobFollower:
+        """The events of a job, for as long as the key that asks for them is valid. Raises: NotFound."""
         found = await self.get(owner, job_id)
         database = self._archive.database
 
@@ -267,7 +267,7 @@ class AudioJobs:
                 )
             )
 
-        return JobFollower(self._runner.news, load)
+        return JobFollower(self._runner.news, load, lambda: self._runner.is_key_live(key_id))
 
 
 class _Alone:

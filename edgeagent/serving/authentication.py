@@ -5,10 +5,17 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from edgeagent.errors import KeyNotFound
+from edgeagent.errors import KeyNotFound, Unauthorized
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.keys import looks_like_one
 from edgeagent.types.caller import LOCAL, Caller
+
+
+def key_gone() -> Unauthorized:
+    """The error for what goes on longer than its key is valid."""
+    return Unauthorized(
+        "The API key of this work is revoked or expired: begin again with another one."
+    )
 
 
 class Authenticator:

@@ -1,7 +1,8 @@
 """Live transcription: sessions within bounds, each with a place on the speech worker for as long as it lasts.
 
 Audio goes to the worker as it comes; a client that is ahead of it by `MAX_AHEAD_S` waits. A worker that dies
-fails the items that are open; the next audio starts another one.
+fails the items that are open; the next audio starts another one. A session ends when its key is revoked or
+its owner is erased.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from edgeagent.errors import (
     BadRequest,
     EdgeAgentError,
     EngineFailed,
+    Erased,
     Interrupted,
     InvalidParameter,
     QueueFull,
@@ -24,6 +26,7 @@ from edgeagent.errors import (
 from edgeagent.metrics import LIVE
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.audio_quota import AudioQuota
+from edgeagent.serving.authentication import key_gone
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.live_events import Completed, LiveEvent, Refused
 from edgeagent.serving.live_items import LiveItems
@@ -34,13 +37,15 @@ from edgeagent.speech.client import LiveStream, SpeechClient
 from edgeagent.speech.live_options import LiveOptions
 from edgeagent.speech.live_protocol import Consumed, DropItem, EndItem, Listen, LiveAudio
 from edgeagent.speech.protocol import Finished
-from edgeagent.types.caller import LOCAL
+from edgeagent.store.erasure_hub import DeletedContent
+from edgeagent.types.caller import LOCAL, Caller
 
 logger = logging.getLogger(__name__)
 
 # Audio that was sent to the worker and not looked at yet.
 MAX_AHEAD_S = 10.0
 RETRY_AFTER_S = 5.0
+KEY_CHECK_S = 10.0
 
 
 class LiveSession:
@@ -74,6 +79,15 @@ class LiveSession:
         self._offset_s = 0.0  # audio before the first of this worker
         self.audio_s = 0.0
         self._is_closed = False
+        self._error: EdgeAgentError | None = None  # that ended it from outside
+
+    @property
+    def key_id(self) -> str:
+        return self._record.origin.key_id
+
+    @property
+    def owner(self) -> str:
+        return self._record.origin.owner
 
     # --- what the client sends
 
@@ -142,13 +156,22 @@ class LiveSession:
     # --- what the client is told
 
     async def take(self) -> list[LiveEvent]:
-        """All events since the last call, at least one."""
-        while not self._events:
+        """All events since the last call, at least one. Raises: the error that interrupted the session."""
+        while self._error is not None or not self._events:
+            if self._error is not None:
+                raise self._error
             self._has_events.clear()
             await self._has_events.wait()
         events = list(self._events)
         self._events.clear()
         return events
+
+    async def interrupt(self, error: EdgeAgentError) -> None:
+        """End the session from outside: nothing more is heard or told, and its client gets the error."""
+        if self._error is None:
+            self._error = error
+            self._has_events.set()
+            await self._leave()
 
     async def close(self) -> None:
         """End the session, give its place back, note how it went."""
@@ -156,6 +179,8 @@ class LiveSession:
             return
         self._is_closed = True
         await self._leave()
+        if isinstance(self._error, Erased):  # its row would come after the erasure
+            return
         row = self._record.row(
             self._engines, n_prompt=0, queue_ms=None, finish=LIVE, audio_s=self.audio_s
         )
@@ -172,7 +197,9 @@ class LiveSession:
         stack = self._stack
         lease = self._engines.lease_worker(self.decision.model_id, SpeechClient)
         client = await stack.enter_async_context(lease)
-        if self._is_closed:  # while the worker started: `close()` has left this to us
+        if (
+            self._is_closed or self._error is not None
+        ):  # while the worker started: `close()` has left this to us
             await stack.aclose()
         self._ensure_open()
         self._client = client
@@ -182,7 +209,10 @@ class LiveSession:
         return self._stream
 
     def _ensure_open(self) -> None:
-        """Raises: Interrupted once the session has been closed: nobody would give the worker back."""
+        """Raises: Interrupted once the session has been closed: nobody would give the worker back; the error
+        that interrupted it."""
+        if self._error is not None:
+            raise self._error
         if self._is_closed:
             raise Interrupted("The session has ended: open another one.")
 
@@ -237,11 +267,19 @@ class LiveSession:
 class LiveTranscriptions:
     """Opens live sessions, as many as this device keeps up with. Event loop's thread only."""
 
-    def __init__(self, engines: Engines, settings: LiveSettings, quota: AudioQuota) -> None:
+    def __init__(
+        self,
+        engines: Engines,
+        settings: LiveSettings,
+        quota: AudioQuota,
+        caller_of: Callable[[str], Caller | None],
+    ) -> None:
         self._engines = engines
         self._settings = settings
         self._quota = quota
+        self._caller_of = caller_of
         self._by_key: Counter[str] = Counter()
+        self._sessions: set[LiveSession] = set()
 
     @asynccontextmanager
     async def open(
@@ -252,15 +290,39 @@ class LiveTranscriptions:
         self._check(origin.key_id)
         self._by_key[origin.key_id] += 1
         session = LiveSession(origin, decision, options, self._engines, self._settings)
+        self._sessions.add(session)
+        watch = asyncio.create_task(self._watch(session), name="live-watch")
         try:
             yield session
         finally:
+            watch.cancel()
+            self._sessions.discard(session)
             try:
                 await session.close()
             finally:
                 self._quota.add(origin.key_id, origin.audio_s_per_day, session.audio_s)
                 self._by_key[origin.key_id] -= 1
                 self._by_key += Counter()  # keys without sessions are forgotten
+
+    async def forget(self, gone: DeletedContent) -> None:
+        """End the sessions of an owner who was erased: what they hear is stored nowhere, but held."""
+        if gone.is_whole_owner:
+            for session in [one for one in self._sessions if gone.owner in (None, one.owner)]:
+                await session.interrupt(
+                    Erased("The data of this owner was erased: open another session.")
+                )
+
+    async def _watch(self, session: LiveSession) -> None:
+        """Interrupt a session whose key is revoked or expires."""
+        while session.key_id != LOCAL.key_id:
+            await asyncio.sleep(KEY_CHECK_S)
+            try:
+                caller = await asyncio.to_thread(self._caller_of, session.key_id)
+            except EdgeAgentError as exc:  # the store cannot be read now
+                logger.warning("live_key_unchecked code=%s", exc.code)
+                continue
+            if caller is None:
+                await session.interrupt(key_gone())
 
     def _check(self, key_id: str) -> None:
         most, of_key = self._settings.max_sessions, self._settings.max_sessions_per_key

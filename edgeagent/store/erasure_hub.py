@@ -9,9 +9,9 @@ hub, and the hub tells every place:
     elsewhere   the command line has erased something; this process does not know whose it was
 
 The daemon's places (`daemon/erasure_participants.py`): background answers and their events, remembered
-answers, running transcription jobs and their recordings on disk, running exports, unwritten rows of the
-request log, prompt and schema caches of workers, stored prefixes on disk, and the input history that
-`edgeagent chat` used to write. An answer in progress is not a place: the store refuses it when it ends
+answers, running transcription jobs and their recordings on disk, live sessions, running exports, unwritten
+rows of the request log, prompt and schema caches of workers, stored prefixes on disk, and the input history
+that `edgeagent chat` used to write. An answer in progress is not a place: the store refuses it when it ends
 (`store/erasure_epochs.py`).
 """
 

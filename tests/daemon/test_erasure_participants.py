@@ -20,9 +20,11 @@ import pytest
 from edgeagent.daemon.app import Daemon
 from edgeagent.device.configuration import configure
 from edgeagent.errors import Erased
+from edgeagent.routing.decision import Decision
 from edgeagent.serving.audio_job import JobOptions
 from edgeagent.serving.audio_jobs import AudioJobs, JobSpec
 from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.speech.live_options import LiveOptions
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.store import erasure, row_deletion
 from edgeagent.store.clock import BUILD_MS
@@ -52,6 +54,7 @@ class House:
     response: str = ""
     conversation: str = ""
     exports: list[AsyncIterator[bytes]] = field(default_factory=list)
+    sessions: list[Any] = field(default_factory=list)
 
     async def call(self, method: str, path: str, body: Any = None, who: str = "ann") -> Any:
         headers = {"authorization": f"Bearer {self.secrets[who]}"}
@@ -135,6 +138,27 @@ async def fill_recordings(house: House) -> None:
 async def has_recordings(house: House) -> bool:
     assert house.daemon.database is not None
     return any(house.daemon.database.files.recordings.iterdir())
+
+
+async def fill_sessions(house: House) -> None:
+    origin = RequestOrigin("/v1/realtime", "req_1", "ann", "local")
+    opened = house.daemon.live_transcriptions.open(origin, Decision("w", "named"), LiveOptions())
+    house.sessions.append((opened, await opened.__aenter__()))
+
+
+async def has_sessions(house: House) -> bool:
+    """Whether the session goes on; one that was ended raises why."""
+    opened, session = house.sessions.pop()
+    try:
+        async with asyncio.timeout(0.05):
+            await session.take()
+    except TimeoutError:
+        return True
+    except Erased:
+        return False
+    finally:
+        await opened.__aexit__(None, None, None)
+    return True
 
 
 async def fill_exports(house: House) -> None:
@@ -244,6 +268,7 @@ PLACES: dict[str, tuple[Step, Step]] = {
     "recordings": (fill_recordings, has_recordings),
     "kept prefixes": (fill_files, has_files),
     "terminal history": (fill_history, has_history),
+    "live sessions": (fill_sessions, has_sessions),
     "exports": (fill_exports, has_exports),
     "remembered answers": (fill_remembered, has_remembered),
     "batches": (fill_batches, has_batches),
@@ -297,7 +322,8 @@ async def expire(house: House) -> None:
 STORED = {"background answers", "kept prefixes", "cached prefixes"}
 WAYS: dict[str, tuple[Step, set[str]]] = {
     "erase": (erase_owner, set(PLACES)),
-    "elsewhere": (erase_elsewhere, set(PLACES) - {"request log"}),
+    # Nobody knows whose live session would have to end, and it stores nothing.
+    "elsewhere": (erase_elsewhere, set(PLACES) - {"request log", "live sessions"}),
     "response": (delete_response, STORED | {"exports", "remembered answers"}),
     "conversation": (delete_conversation, STORED | {"exports", "remembered answers"}),
     "expiry": (expire, STORED),

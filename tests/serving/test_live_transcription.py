@@ -13,14 +13,19 @@ import pytest
 
 from edgeagent.api.openai.realtime import Conversation
 from edgeagent.api.openai.realtime_writer import RealtimeWriter
-from edgeagent.errors import Interrupted
+from edgeagent.errors import Erased, Interrupted, Unauthorized
 from edgeagent.routing.decision import Decision
-from edgeagent.serving.live_transcription import MAX_AHEAD_S, LiveSession
+from edgeagent.serving import live_transcription
+from edgeagent.serving.audio_quota import AudioQuota
+from edgeagent.serving.live_transcription import MAX_AHEAD_S, LiveSession, LiveTranscriptions
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.settings import Settings
 from edgeagent.speech.client import LiveStream
 from edgeagent.speech.live_options import LiveOptions
 from edgeagent.speech.live_protocol import Consumed, LiveAudio, TurnBegan
+from edgeagent.store.erasure_hub import DeletedContent
+from edgeagent.store.ownership import Selector
+from edgeagent.types.caller import ALL_SCOPES, Caller
 from tests.serving.fakes import FakeEngines
 
 ORIGIN = RequestOrigin("/v1/realtime", "req_1", "ann", "key_1")
@@ -132,10 +137,16 @@ class GoneSocket:
     def __init__(self, messages: list[Any]) -> None:
         self._messages = messages
         self.has_left = False
+        self.sent: list[Any] = []
+        self.closed: tuple[int, str] | None = None
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed = code, reason
 
     async def send_data(self, text: str, **options: Any) -> None:
         if self.has_left:
             raise BrokenPipeError
+        self.sent.append(json.loads(text))
 
     async def receive(self) -> Any:
         if not self._messages:
@@ -167,3 +178,55 @@ async def test_a_client_that_leaves_while_its_audio_waits_leaves_nothing(engines
         pytest.fail(f"{task.get_name()} goes on")
     assert engines.n_leased == 0
     assert len(engines.worker.streams) == 1
+
+
+ANN = Caller(key_id="key_1", owner="ann", scopes=ALL_SCOPES)
+
+
+class Sessions:
+    """Live sessions whose keys a test revokes."""
+
+    def __init__(self, engines: Any) -> None:
+        self.callers: dict[str, Caller] = {"key_1": ANN}
+        self.quota = AudioQuota(self._past)
+        self.live = LiveTranscriptions(
+            engines, Settings().speech.live, self.quota, self.callers.get
+        )
+
+    async def _past(self, key_id: str) -> list[tuple[float, float]]:
+        return []
+
+
+async def test_a_session_ends_with_its_key(engines, monkeypatch):
+    monkeypatch.setattr(live_transcription, "KEY_CHECK_S", 0.01)
+    sessions = Sessions(engines)
+    socket = GoneSocket([])
+    async with sessions.live.open(ORIGIN, Decision("whisper", "named"), OPTIONS) as session:
+        await session.append(b"\0\0")
+        talk = Conversation(
+            socket, session, None, Settings(), RealtimeWriter()  # type: ignore[arg-type]
+        )  # fmt: skip
+        running = asyncio.create_task(talk.run())
+        await until(lambda: socket.sent)
+        sessions.callers.clear()
+        async with asyncio.timeout(60):
+            await running
+        assert socket.sent[-1]["error"]["code"] == "invalid_api_key"
+        assert socket.closed == (1008, "invalid_api_key")
+        assert engines.n_leased == 0
+        with pytest.raises(Unauthorized):
+            await session.append(b"\0\0")
+
+
+async def test_sessions_end_with_the_erasure_of_their_owner_only(engines):
+    sessions = Sessions(engines)
+    async with sessions.live.open(ORIGIN, Decision("whisper", "named"), OPTIONS) as session:
+        await sessions.live.forget(DeletedContent.erased(Selector(owner="bob")))
+        await sessions.live.forget(DeletedContent.erased(Selector(owner="ann", subject="s")))
+        await session.append(b"\0\0")
+        assert engines.n_leased == 1
+        await sessions.live.forget(DeletedContent.erased(Selector(owner="ann")))
+        with pytest.raises(Erased):
+            await session.take()
+        assert engines.n_leased == 0
+    assert engines.rows == [], "a row would come after the erasure"

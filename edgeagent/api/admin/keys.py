@@ -71,8 +71,8 @@ async def list_keys(keys: KeyAdmin) -> KeyList:
     operation_id="revoke_key",
     summary="Revoke an API key",
     description=(
-        "Takes effect at once for new requests; running requests finish. A sealed key is revoked "
-        "on the device."
+        "Takes effect at once for new requests; running requests finish. Live sessions, transcription jobs "
+        "and those who follow them end within seconds. A sealed key is revoked on the device."
     ),
     tags=["keys"],
     status_code=200,

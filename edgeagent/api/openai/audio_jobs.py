@@ -215,7 +215,8 @@ async def follow_audio_job(
     job_id: str,
     starting_after: Annotated[int | None, Parameter(ge=0, le=1 << 31)] = None,
 ) -> ASGIApp:
-    follower = await audio_jobs.follow(caller_of(request).owner, job_id)
+    caller = caller_of(request)
+    follower = await audio_jobs.follow(caller.owner, job_id, caller.key_id)
     n_seen = 0 if starting_after is None else starting_after + 1
     return BackgroundStreamResponse(
         follower, n_seen, settings.http.ping_interval_s, settings.http.write_timeout_s

@@ -153,7 +153,15 @@ class Conversation:
 
     async def _tell(self) -> None:
         while True:
-            for event in await self._session.take():
+            try:
+                events = await self._session.take()
+            except (
+                EdgeAgentError
+            ) as exc:  # the session was ended: its key is revoked, its owner erased
+                await self._send(self._writer.error(exc))
+                await self._socket.close(POLICY, reason=exc.code)
+                return
+            for event in events:
                 await self._send(self._writer.event(event))
 
     async def _hear(self) -> None:

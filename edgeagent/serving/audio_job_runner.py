@@ -138,7 +138,7 @@ class AudioJobRunner:
         if has_ended:
             logger.info("audio_job_ended id=%s status=%s", job_id, status)
             self._stop(job_id)
-            await self._tidy()
+            await self.tidy()
         self.news.tell()
         return has_ended
 
@@ -152,7 +152,7 @@ class AudioJobRunner:
             if row is None or row["status"] != "running":
                 self._stop(job_id)
                 await asyncio.wait({running[1]})
-        await self._tidy()
+        await self.tidy()
         self.news.tell()
 
     def _stop(self, job_id: str) -> None:
@@ -162,7 +162,8 @@ class AudioJobRunner:
             if task is not asyncio.current_task():
                 task.cancel()
 
-    async def _tidy(self) -> None:
+    async def tidy(self) -> None:
+        """Delete the files whose recordings were deleted."""
         database = self._archive.database
         folder = database.files.recordings
         try:
@@ -177,7 +178,7 @@ class AudioJobRunner:
     # ---- one after another
 
     async def _keep_running(self) -> None:
-        await self._tidy()
+        await self.tidy()
         while True:
             try:
                 self._woken.clear()

@@ -65,6 +65,8 @@ class AudioJobs:
         self._runner = runner
         self._settings = settings
         self._reserve_bytes = reserve_bytes
+        # A recording takes seconds to hash, and the threads are those of everybody.
+        self._hashing = asyncio.Semaphore(1)
         self._busy: set[str] = set()  # jobs whose recording is being written or read
 
     @property
@@ -126,23 +128,13 @@ class AudioJobs:
         Raises: NotFound; Conflict where the recording does not end at `offset`, or the job does not wait
         for it; BodyTooLarge beyond its announced size; StorageFull.
         """
-        row = await self._waiting(owner, job_id)
-        if offset != row["n_received"]:
-            raise Conflict(
-                f"The recording of {job_id} ends at byte {row['n_received']}, this part begins at {offset}: "
-                "ask for the offset with HEAD, and go on from there.",
-                param="Upload-Offset",
-            )
-        if offset + len(data) > row["n_bytes"]:
-            raise BodyTooLarge(
-                f"The recording of {job_id} would have {offset + len(data)} bytes, {row['n_bytes']} were "
-                "announced: send what is missing, or make another job.",
-                param="bytes",
-            )
+        await self._waiting(owner, job_id)
         with self._alone(job_id):
-            return await self._append(job_id, offset, data)
+            row = await self._waiting(owner, job_id)  # as it is now that no other part comes
+            _check_part(row, offset, data)
+            return await self._append(job_id, data)
 
-    async def _append(self, job_id: str, offset: int, data: bytes) -> int:
+    async def _append(self, job_id: str, data: bytes) -> int:
         database = self._archive.database
         before = await database.read_async(lambda db: audio_jobs.recording(db, job_id))
         if before is None:
@@ -151,8 +143,8 @@ class AudioJobs:
         is_there = await database.write_async(
             lambda db: audio_jobs.extend(db, before, after, now_ms=now_ms())
         )
-        if not is_there:  # deleted meanwhile
-            await asyncio.to_thread(recording_files.remove, self._folder, job_id)
+        if not is_there:  # deleted or ended meanwhile
+            await self._runner.tidy()
             raise absent(job_id)
         self._runner.news.tell()
         return after.n_received
@@ -168,25 +160,30 @@ class AudioJobs:
 
     async def start(self, owner: str, job_id: str, sha256: str | None) -> dict[str, Any]:
         """Let a job whose recording is whole wait for its turn. Raises: NotFound; Conflict where the
-        recording is not whole, or the job has been started; InvalidParameter for another digest."""
-        row = await self._waiting(owner, job_id)
-        if row["n_received"] != row["n_bytes"]:
-            raise Conflict(
-                f"The recording of {job_id} has {row['n_received']} of {row['n_bytes']} bytes: send the rest "
-                "before the start.",
-            )
+        recording is not whole, or the job has been started; InvalidParameter for another digest, which ends
+        the job."""
+        await self._waiting(owner, job_id)
         database = self._archive.database
         with self._alone(job_id):
+            row = await self._waiting(owner, job_id)
+            if row["n_received"] != row["n_bytes"]:
+                raise Conflict(
+                    f"The recording of {job_id} has {row['n_received']} of {row['n_bytes']} bytes: send the "
+                    "rest before the start.",
+                )
             recording = await database.read_async(lambda db: audio_jobs.recording(db, job_id))
             if recording is None:
                 raise absent(job_id)
-            digest = await asyncio.to_thread(_digest, self._folder, recording)
+            async with self._hashing:
+                digest = await asyncio.to_thread(_digest, self._folder, recording)
             if sha256 is not None and sha256.lower() != digest:
-                raise InvalidParameter(
+                error = InvalidParameter(
                     f"The recording that arrived has the SHA-256 {digest}, not {sha256[:64]}: it was altered "
                     "on the way, send it again as a new job.",
                     param="sha256",
                 )
+                await self._runner.end(job_id, "failed", error)
+                raise error
             key = self._audit_key
 
             def queue(db: Any) -> None:
@@ -286,6 +283,22 @@ class _Alone:
 
     def __exit__(self, *exc: object) -> None:
         self._busy.discard(self._job_id)
+
+
+def _check_part(row: dict[str, Any], offset: int, data: bytes) -> None:
+    """Raises: Conflict where the recording does not end at `offset`; BodyTooLarge."""
+    if offset != row["n_received"]:
+        raise Conflict(
+            f"The recording of {row['id']} ends at byte {row['n_received']}, this part begins at {offset}: "
+            "ask for the offset with HEAD, and go on from there.",
+            param="Upload-Offset",
+        )
+    if offset + len(data) > row["n_bytes"]:
+        raise BodyTooLarge(
+            f"The recording of {row['id']} would have {offset + len(data)} bytes, {row['n_bytes']} were "
+            "announced: send what is missing, or make another job.",
+            param="bytes",
+        )
 
 
 def _digest(folder: Path, recording: Recording) -> str:

@@ -127,10 +127,12 @@ def recording(db: StoreConnection, job_id: str) -> Recording | None:
 
 
 def extend(db: StoreConnection, before: Recording, after: Recording, *, now_ms: int) -> bool:
-    """Count what was appended to a file. False: the recording is gone, or was extended by another."""
+    """Count what was appended to a file. False: the recording is gone, or was extended by another, or
+    the job waits for it no longer."""
     done = db.execute(
         "update recording set n_received = ?, n_records = ?, file_bytes = ? "
-        "where id = ? and n_received = ?",
+        "where id = ? and n_received = ? "
+        "and exists (select 1 from audio_job j where j.id = recording.id and j.status = 'uploading')",
         (after.n_received, after.n_records, after.file_bytes, after.id, before.n_received),
     )
     db.execute("update audio_job set updated_ms = ? where id = ?", (now_ms, after.id))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgeagent.errors import Conflict, InvalidParameter, NotFound
+from edgeagent.serving import audio_jobs
 from edgeagent.serving.archive import Archive
 from edgeagent.serving.audio_job import JobOptions
 from edgeagent.serving.audio_job_runner import AudioJobRunner
@@ -40,6 +43,7 @@ class House:
         quota = AudioQuota.of(None, None)
         self.runner = AudioJobRunner(archive, engines, settings, quota, self.callers.get)
         self.jobs = AudioJobs(archive, self.runner, settings)
+        self.folder = database.files.recordings
 
     async def uploaded(self) -> str:
         """A job whose recording is whole."""
@@ -99,3 +103,75 @@ async def test_who_follows_a_job_is_told_nothing_more_once_the_key_is_not_valid(
         events, _ = await waiting
     assert b"invalid_api_key" in events[0].data
     assert await follower.take(0) == ([], 0)
+
+
+async def test_parts_that_come_at_once_are_appended_once(house):
+    spec = JobSpec(model="whisper", n_bytes=200, options=JobOptions(speech=SpeechOptions()))
+    job = (await house.jobs.create(ORIGIN, spec))["id"]
+    sent = [house.jobs.append("ann", job, 0, RECORDING) for _ in range(4)]
+    ends = await asyncio.gather(*sent, return_exceptions=True)
+    assert ends.count(100) == 1
+    assert sum(isinstance(end, Conflict) for end in ends) == 3
+    assert (await house.jobs.get("ann", job))["n_received"] == 100
+
+
+async def test_a_part_whose_offset_was_true_a_moment_ago_is_refused(house, monkeypatch):
+    """As where the first answer comes while the second part is being looked at."""
+    spec = JobSpec(model="whisper", n_bytes=200, options=JobOptions(speech=SpeechOptions()))
+    job = (await house.jobs.create(ORIGIN, spec))["id"]
+    before = await house.jobs.get("ann", job)
+    await house.jobs.append("ann", job, 0, RECORDING)
+    get, stale = house.jobs.get, [before]
+
+    async def late(owner: str, job_id: str) -> dict[str, Any]:
+        return stale.pop() if stale else await get(owner, job_id)
+
+    monkeypatch.setattr(house.jobs, "get", late)
+    with pytest.raises(Conflict, match="ends at byte 100"):
+        await house.jobs.append("ann", job, 0, RECORDING)
+    assert (await get("ann", job))["n_received"] == 100
+
+
+async def test_a_job_that_ends_while_a_part_is_written_takes_nothing_more(house, monkeypatch):
+    spec = JobSpec(model="whisper", n_bytes=200, options=JobOptions(speech=SpeechOptions()))
+    job = (await house.jobs.create(ORIGIN, spec))["id"]
+    write, loop = house.jobs._write, asyncio.get_running_loop()
+
+    def ends_meanwhile(before: Any, data: bytes) -> Any:
+        after = write(before, data)
+        asyncio.run_coroutine_threadsafe(house.jobs.cancel("ann", job), loop).result(60)
+        return after
+
+    monkeypatch.setattr(house.jobs, "_write", ends_meanwhile)
+    with pytest.raises(NotFound):
+        await house.jobs.append("ann", job, 0, RECORDING)
+    assert await house.status(job) == "cancelled"
+    assert list(house.folder.iterdir()) == []
+
+
+async def test_a_recording_that_was_altered_on_the_way_ends_its_job(house):
+    job = await house.uploaded()
+    with pytest.raises(InvalidParameter, match="was altered"):
+        await house.jobs.start("ann", job, "0" * 64)
+    assert await house.status(job) == "failed"
+    assert list(house.folder.iterdir()) == []
+    with pytest.raises(Conflict):
+        await house.jobs.start("ann", job, "0" * 64)
+
+
+async def test_one_recording_is_hashed_at_a_time(house, monkeypatch):
+    n_now = most = 0
+
+    def digest(folder: Path, recording: Any) -> str:
+        nonlocal n_now, most
+        n_now += 1
+        most = max(most, n_now)
+        both.wait(0.05)
+        n_now -= 1
+        return "d"
+
+    both = threading.Event()
+    monkeypatch.setattr(audio_jobs, "_digest", digest)
+    jobs = [await house.uploaded() for _ in range(3)]
+    await asyncio.gather(*(house.jobs.start("ann", job, None) for job in jobs))
+    assert most == 1

@@ -69,7 +69,7 @@ class ErasureParticipants:
         await self.background.forget(lost)
 
     async def _batches(self, gone: DeletedContent) -> None:
-        await self.batches.forget()
+        await self.batches.forget(begins_again=gone.cause in ("erase", "elsewhere"))
 
     async def _answers(self, gone: DeletedContent) -> None:
         if gone.cause != "expire":

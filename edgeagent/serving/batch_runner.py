@@ -106,16 +106,23 @@ class BatchRunner:
             task.add_done_callback(lambda _: self.wake(batch_id))  # which ends it in the database
             task.cancel()
 
-    async def forget(self) -> None:
-        """Give up batches whose rows are gone."""
+    async def forget(self, *, begins_again: bool) -> None:
+        """Give up batches whose rows are gone; all of them if lines may be gone, to begin with those that are
+        left."""
         if self._database is None or not self._tasks:
             return
         left = set(await self._database.read_async(batches.unfinished))
-        gone = [task for batch_id, task in self._tasks.items() if batch_id not in left]
-        for task in gone:
+        gone = {
+            batch_id: task
+            for batch_id, task in self._tasks.items()
+            if begins_again or batch_id not in left
+        }
+        for task in gone.values():
             task.cancel()
         if gone:
-            await asyncio.wait(gone)
+            await asyncio.wait(gone.values())
+        for batch_id in gone.keys() & left:
+            self.wake(batch_id)
 
     async def close(self) -> None:
         self._is_closing = True

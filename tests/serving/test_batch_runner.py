@@ -21,6 +21,7 @@ from edgeagent.settings.batch import BatchSettings
 from edgeagent.store import batches
 from edgeagent.store.batches import BatchBounds, NewBatch, NewFile
 from edgeagent.store.database import Database, StoreOptions
+from edgeagent.store.ownership import Selector
 from edgeagent.store.sql import now_ms
 from edgeagent.store.store_key import Secret
 from edgeagent.types.caller import LOCAL, Caller
@@ -152,6 +153,37 @@ def test_answers_beyond_the_bytes_of_the_owner_are_errors(house: House):
     for one in house.rows("file-e").values():
         assert one["error"]["code"] == "storage_full"
     assert house.database.read(lambda db: batches.n_bytes_of(db, "ann")) < most
+
+
+def test_lines_that_are_erased_while_they_are_done_are_given_up(house: House):
+    """Also those that have been read, and wait for their turn."""
+    lines = [json.loads(line(name)) for name in ("about", "also about", "other")]
+    for one in lines[:2]:
+        one["body"]["metadata"] = {"subject": "mr-17"}
+    house.add(*[json.dumps(one) for one in lines])
+    begun = asyncio.Event()
+
+    async def call(caller: Caller, path: str, body: bytes) -> CallAnswer:
+        house.bodies.append(body)
+        begun.set()
+        if b"mr-17" in body:
+            await asyncio.Event().wait()
+        return fine(body)
+
+    async def all_of_it() -> None:
+        runner = BatchRunner(house.database, call, lambda _: LOCAL, 1, M)
+        await runner.start()
+        await begun.wait()
+        where, values = Selector(subject="mr-17").where("batch_line"), {"subject": "mr-17"}
+        sql = f"delete from batch_line where {where}"
+        await house.database.write_async(lambda db: db.execute(sql, values).rowcount)
+        await runner.forget(begins_again=True)
+        await asyncio.gather(*runner._tasks.values())
+        await runner.close()
+
+    asyncio.run(asyncio.wait_for(all_of_it(), 60))
+    assert [b"mr-17" in body for body in house.bodies] == [True, False]
+    assert set(house.rows("file-o")) == {"other"} and not house.rows("file-e")
 
 
 def test_a_batch_that_is_stopped_twice_ends_once_and_leaves_no_task(house: House):

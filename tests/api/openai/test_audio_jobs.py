@@ -153,6 +153,15 @@ def test_it_hears_what_a_request_hears(http, done):
     assert shown == found.json()["segments"]
 
 
+def test_a_recording_that_was_altered_ends_its_job(http):
+    job = create(http, b"x" * 10)
+    assert send(http, job, b"x" * 10, 0).status_code == 204
+    wrong = start(http, job, sha256="0" * 64)
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "sha256")
+    assert finished(http, job)["status"] == "failed"
+    assert start(http, job).status_code == 409
+
+
 def test_an_upload_goes_on_after_a_break_and_says_where(http):
     job = create(http, b"x" * 1000)
     assert send(http, job, b"x" * 400, 0).status_code == 204
@@ -165,8 +174,6 @@ def test_an_upload_goes_on_after_a_break_and_says_where(http):
     assert send(http, job, b"x" * 601, 400).status_code == 413
     assert start(http, job).status_code == 409
     assert send(http, job, b"x" * 600, 400).headers["upload-offset"] == "1000"
-    wrong = start(http, job, sha256="0" * 64)
-    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "sha256")
     assert start(http, job).status_code == 200
     assert send(http, job, b"", 1000).status_code == 409
     found = finished(http, job)

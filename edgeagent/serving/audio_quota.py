@@ -1,7 +1,7 @@
 """How many seconds of audio each API key may have transcribed within 24 hours.
 
-Counted where the length of a recording is known: behind the survey, before the first window; live speech at
-the end of its session. What was transcribed before a restart is read from the request log with the first
+Counted where the length of a recording is known: behind the survey, before the first window; live speech
+minute by minute. What was transcribed before a restart is read from the request log with the first
 recording of a key.
 """
 

@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 MAX_AHEAD_S = 10.0
 RETRY_AFTER_S = 5.0
 KEY_CHECK_S = 10.0
+COUNT_S = 60.0  # of audio, between two looks at what a key may have within a day
 
 
 class LiveSession:
@@ -78,12 +79,17 @@ class LiveSession:
         self._n_ahead = 0
         self._offset_s = 0.0  # audio before the first of this worker
         self.audio_s = 0.0
+        self.counted_s = 0.0  # of it, against the bound of the key
         self._is_closed = False
         self._error: EdgeAgentError | None = None  # that ended it from outside
 
     @property
     def key_id(self) -> str:
         return self._record.origin.key_id
+
+    @property
+    def audio_s_per_day(self) -> float | None:
+        return self._record.origin.audio_s_per_day
 
     @property
     def owner(self) -> str:
@@ -296,11 +302,12 @@ class LiveTranscriptions:
             yield session
         finally:
             watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
             self._sessions.discard(session)
             try:
                 await session.close()
             finally:
-                self._quota.add(origin.key_id, origin.audio_s_per_day, session.audio_s)
+                self._count(session)
                 self._by_key[origin.key_id] -= 1
                 self._by_key += Counter()  # keys without sessions are forgotten
 
@@ -313,8 +320,8 @@ class LiveTranscriptions:
                 )
 
     async def _watch(self, session: LiveSession) -> None:
-        """Interrupt a session whose key is revoked or expires."""
-        while session.key_id != LOCAL.key_id:
+        """Interrupt a session whose key is revoked or expires, or has had its audio of a day."""
+        while True:
             await asyncio.sleep(KEY_CHECK_S)
             try:
                 caller = await asyncio.to_thread(self._caller_of, session.key_id)
@@ -322,7 +329,19 @@ class LiveTranscriptions:
                 logger.warning("live_key_unchecked code=%s", exc.code)
                 continue
             if caller is None:
-                await session.interrupt(key_gone())
+                return await session.interrupt(key_gone())
+            if session.audio_s - session.counted_s >= COUNT_S:
+                self._count(session)
+                try:
+                    await self._quota.check(session.key_id, session.audio_s_per_day)
+                except RateLimited as exc:
+                    return await session.interrupt(exc)
+
+    def _count(self, session: LiveSession) -> None:
+        """Count the audio since the last count against what the key may have within a day."""
+        audio_s = session.audio_s - session.counted_s
+        session.counted_s = session.audio_s
+        self._quota.add(session.key_id, session.audio_s_per_day, audio_s)
 
     def _check(self, key_id: str) -> None:
         most, of_key = self._settings.max_sessions, self._settings.max_sessions_per_key

@@ -44,7 +44,7 @@ class LiveSettings(SettingsTable):
         default=300.0,
         gt=0,
         le=86_400,
-        description="close a live transcription whose client sends nothing for this long",
+        description="close a live transcription whose client sends no audio for this long",
     )
     max_item_s: float = Field(
         default=600.0,
@@ -74,7 +74,8 @@ class WyomingSettings(SettingsTable):
         default=60.0,
         gt=0,
         le=3600,
-        description="close a connection whose client sends or reads nothing for this long",
+        description="close a connection whose client reads nothing, sends nothing, or starts and sends no "
+        "audio, for this long",
     )
 
 

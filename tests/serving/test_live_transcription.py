@@ -7,19 +7,21 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from edgeagent.api.openai.realtime import Conversation
 from edgeagent.api.openai.realtime_writer import RealtimeWriter
-from edgeagent.errors import Erased, Interrupted, Unauthorized
+from edgeagent.errors import Erased, Interrupted, RateLimited, Unauthorized
 from edgeagent.routing.decision import Decision
 from edgeagent.serving import live_transcription
 from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.live_transcription import MAX_AHEAD_S, LiveSession, LiveTranscriptions
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.settings import Settings
+from edgeagent.settings.speech import LiveSettings, SpeechSettings
 from edgeagent.speech.client import LiveStream
 from edgeagent.speech.live_options import LiveOptions
 from edgeagent.speech.live_protocol import Consumed, LiveAudio, TurnBegan
@@ -230,3 +232,44 @@ async def test_sessions_end_with_the_erasure_of_their_owner_only(engines):
             await session.take()
         assert engines.n_leased == 0
     assert engines.rows == [], "a row would come after the erasure"
+
+
+class ChattySocket(GoneSocket):
+    """A client that sends events and no audio, for ever."""
+
+    async def receive(self) -> Any:
+        await asyncio.sleep(0.005)
+        return {"type": "websocket.receive", "text": '{"type": "input_audio_buffer.commit"}'}
+
+
+async def test_events_without_audio_keep_no_session_open(engines):
+    settings = Settings(speech=SpeechSettings(live=LiveSettings(idle_timeout_s=0.1)))
+    socket = ChattySocket([])
+    session = session_of(engines)
+    talk = Conversation(
+        socket, session, None, settings, RealtimeWriter()  # type: ignore[arg-type]
+    )  # fmt: skip
+    async with asyncio.timeout(30):
+        await talk.run()
+    assert socket.closed == (1000, "idle for 0.1 s")
+    await session.close()
+
+
+async def test_a_session_ends_where_its_key_has_had_its_audio_of_a_day(engines, monkeypatch):
+    monkeypatch.setattr(live_transcription, "KEY_CHECK_S", 0.01)
+    sessions = Sessions(engines)
+    origin = replace(ORIGIN, audio_s_per_day=90.0)
+    minute = bytes(int(61 * OPTIONS.bytes_per_s))
+    async with sessions.live.open(origin, Decision("whisper", "named"), OPTIONS) as session:
+        await session.append(minute)
+        engines.worker.streams[0].put(Consumed(0, len(minute)))
+        await until(lambda: session.counted_s > 0)
+        await sessions.quota.check("key_1", 90.0)
+        await session.append(minute)
+        with pytest.raises(RateLimited):
+            async with asyncio.timeout(60):
+                await session.take()
+        assert session.counted_s == session.audio_s == pytest.approx(122)
+    with pytest.raises(RateLimited):
+        await sessions.quota.check("key_1", 90.0)
+    await sessions.quota.check("key_1", 125.0)

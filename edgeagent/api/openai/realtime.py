@@ -165,9 +165,15 @@ class Conversation:
                 await self._send(self._writer.event(event))
 
     async def _hear(self) -> None:
+        loop = asyncio.get_running_loop()
+        heard_s = self._session.audio_s
+        deadline_s = loop.time() + self._idle_timeout_s
         while True:
+            if self._session.audio_s > heard_s:  # nothing else keeps a session open
+                heard_s = self._session.audio_s
+                deadline_s = loop.time() + self._idle_timeout_s
             try:
-                async with asyncio.timeout(self._idle_timeout_s):
+                async with asyncio.timeout_at(deadline_s):
                     message = await self._socket.receive()
             except TimeoutError:
                 await self._socket.close(NORMAL, reason=f"idle for {self._idle_timeout_s:g} s")

@@ -101,6 +101,8 @@ class WyomingConnection:
         self._telling: asyncio.Task[None] | None = None
         self._model: str | None = None
         self._speech = SpeechOptions()
+        self._heard_s = 0.0  # of the session, when the deadline was set
+        self._deadline_s = 0.0
 
     async def run(self, *, is_full: bool) -> None:
         """Serve until the client leaves, is silent for long, or sends what is none of the protocol."""
@@ -125,7 +127,13 @@ class WyomingConnection:
                     await self._writer.wait_closed()
 
     async def _next(self) -> WyomingEvent | None:
-        async with asyncio.timeout(self._settings.timeout_s):
+        """The next event. Raises: TimeoutError where none comes, or a session gets no audio."""
+        loop, timeout_s = asyncio.get_running_loop(), self._settings.timeout_s
+        audio_s = self._session.audio_s if self._session is not None else None
+        if audio_s is None or audio_s > self._heard_s:
+            self._heard_s = audio_s or 0.0
+            self._deadline_s = loop.time() + timeout_s
+        async with asyncio.timeout_at(self._deadline_s):
             return await read_event(self._reader)
 
     async def _handle(self, event: WyomingEvent) -> None:
@@ -152,12 +160,16 @@ class WyomingConnection:
     # --- one transcription
 
     async def _begin(self, data: dict[str, Any]) -> None:
+        is_first = self._session is None  # a start behind a start is no reason to wait longer
         await self._end()
         options = live_options(self._speech, data)
         decision = await self._transcriptions.model_for(self._model)
         origin = RequestOrigin(ENDPOINT, f"req_{secrets.token_hex(12)}", LOCAL.owner, LOCAL.key_id)
         opened = self._live.open(origin, decision, options)
         self._session = await self._stack.enter_async_context(opened)
+        self._heard_s = 0.0
+        if is_first:
+            self._deadline_s = asyncio.get_running_loop().time() + self._settings.timeout_s
         self._telling = asyncio.create_task(self._tell(self._session), name="wyoming-events")
 
     async def _tell(self, session: LiveSession) -> None:

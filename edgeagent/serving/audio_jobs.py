@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from edgeagent.errors import BodyTooLarge, Conflict, InvalidParameter
+from edgeagent.errors import BodyTooLarge, Conflict, DeadlineExceeded, InvalidParameter
 from edgeagent.serving.archive import Archive, absent
 from edgeagent.serving.audio_job import ENDED, JobFollower, JobOptions, options_of, segment_of
 from edgeagent.serving.audio_job_runner import AudioJobRunner
@@ -83,6 +83,7 @@ class AudioJobs:
                 param="bytes",
             )
         await self._runner.quota.check(origin.key_id, origin.audio_s_per_day)
+        await self._end_stalled()
         subject = subject_of(spec.metadata)
         job = NewAudioJob(
             id=new_id("job"),
@@ -107,6 +108,20 @@ class AudioJobs:
             subjects=[subject],
         )
         return await self.get(origin.owner, job.id)
+
+    async def _end_stalled(self) -> None:
+        """End the jobs whose clients have given up: their recordings take room."""
+        found = await self._archive.database.read_async(
+            lambda db: audio_jobs.stalled(db, now_ms=now_ms())
+        )
+        for job_id in found:
+            await self._runner.end(
+                job_id,
+                "failed",
+                DeadlineExceeded(
+                    "No part of the recording has come for 24 h: send it again as a new job."
+                ),
+            )
 
     async def get(self, owner: str, job_id: str) -> dict[str, Any]:
         """Raises: NotFound, StoreOff."""

@@ -22,7 +22,7 @@ class AudioJobSettings(SettingsTable):
         default=8 << 30,
         ge=1024,
         le=1 << 44,
-        description="disk space for the recordings of all jobs",
+        description="disk space for the recordings of all jobs; an owner with a key gets half of it",
     )
     keep_audio: bool = Field(
         default=False,

@@ -19,11 +19,16 @@ from edgeagent.store.connection import StoreConnection
 from edgeagent.store.recording_files import Recording
 from edgeagent.store.rows import fetch, paged
 from edgeagent.store.sql import scalar
+from edgeagent.types.caller import LOCAL
 from edgeagent.types.pages import Page, RowPage
 
 JobStatus = Literal["uploading", "queued", "running", "completed", "failed", "cancelled"]
 OPEN: tuple[JobStatus, ...] = ("uploading", "queued", "running")
 FULL_RETRY_S = 60.0
+# An upload of which no part came for longer takes the room of its parts, not that which it announced.
+FRESH_MS = 3_600_000
+STALLED_MS = 24 * FRESH_MS
+OWNER_SHARE = 0.5  # of all room; what one recording needs is given to those who have none
 
 # A job with what the API shows of its transcript and its recording.
 _JOBS = """(select j.*, t.subject, t.model, t.language, t.audio_digest, t.is_held, r.n_received,
@@ -67,17 +72,7 @@ def add(db: StoreConnection, job: NewAudioJob, bounds: JobBounds, *, now_ms: int
             "wait until one ends, or cancel one.",
             retry_after_s=FULL_RETRY_S,
         )
-    n_bytes = scalar(
-        db,
-        "select coalesce(sum(n_bytes), 0) from audio_job where id in (select id from recording)",
-    )
-    if n_bytes + job.n_bytes > bounds.total_bytes:
-        raise RateLimited(
-            f"The recordings of all jobs have {n_bytes} bytes, this one {job.n_bytes}, at most "
-            f"{bounds.total_bytes} are kept: wait until jobs end, delete some, or raise "
-            "speech.jobs.max_total_bytes.",
-            retry_after_s=FULL_RETRY_S,
-        )
+    _check_room(db, job, bounds, now_ms)
     db.execute(
         "insert into transcript (id, owner, subject, model, audio_s, created_ms) "
         "values (?, ?, ?, ?, 0, ?)",
@@ -95,6 +90,39 @@ def add(db: StoreConnection, job: NewAudioJob, bounds: JobBounds, *, now_ms: int
         "insert into recording (id, owner, key, created_ms) values (?, ?, ?, ?)",
         (job.id, job.owner, job.key, now_ms),
     )
+
+
+def _check_room(db: StoreConnection, job: NewAudioJob, bounds: JobBounds, now_ms: int) -> None:
+    """Raises: RateLimited, with no figures of other owners."""
+    found = db.execute(
+        "select coalesce(sum(n), 0), coalesce(sum(n) filter (where owner = ?), 0) from (select j.owner, "
+        "case when j.status = 'uploading' and j.updated_ms < ? then r.n_received else j.n_bytes end as n "
+        "from audio_job j join recording r on r.id = j.id)",
+        (job.owner, now_ms - FRESH_MS),
+    ).fetchall()
+    n_all, n_own = found[0]
+    most_own = int(OWNER_SHARE * bounds.total_bytes)
+    if n_own and job.owner != LOCAL.owner and n_own + job.n_bytes > most_own:
+        raise RateLimited(
+            f"The recordings of this owner have {n_own} bytes, this one {job.n_bytes}, at most {most_own} "
+            "are kept of one owner: wait until jobs end, delete some, or raise speech.jobs.max_total_bytes.",
+            retry_after_s=FULL_RETRY_S,
+        )
+    if n_all + job.n_bytes > bounds.total_bytes:
+        raise RateLimited(
+            f"There is no room for a recording of {job.n_bytes} bytes, at most {bounds.total_bytes} are kept "
+            "of all jobs: wait until jobs end, delete some, or raise speech.jobs.max_total_bytes.",
+            retry_after_s=FULL_RETRY_S,
+        )
+
+
+def stalled(db: StoreConnection, *, now_ms: int) -> list[str]:
+    """Jobs that have waited a day for the next part of their recording."""
+    found = db.execute(
+        "select id from audio_job where status = 'uploading' and updated_ms < ?",
+        (now_ms - STALLED_MS,),
+    ).fetchall()
+    return [row[0] for row in found]
 
 
 def get(db: StoreConnection, job_id: str, owner: str | None = None) -> dict[str, Any] | None:

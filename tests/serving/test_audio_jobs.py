@@ -22,6 +22,7 @@ from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.settings import Settings
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.store.database import Database, StoreOptions
+from edgeagent.store.sql import now_ms
 from edgeagent.store.store_key import Secret
 from edgeagent.types.caller import ALL_SCOPES, Caller
 from tests.serving.fakes import FakeEngines
@@ -175,3 +176,14 @@ async def test_one_recording_is_hashed_at_a_time(house, monkeypatch):
     jobs = [await house.uploaded() for _ in range(3)]
     await asyncio.gather(*(house.jobs.start("ann", job, None) for job in jobs))
     assert most == 1
+
+
+async def test_an_upload_that_was_given_up_ends_with_the_next_job(house, monkeypatch):
+    spec = JobSpec(model="whisper", n_bytes=200, options=JobOptions(speech=SpeechOptions()))
+    job = (await house.jobs.create(ORIGIN, spec))["id"]
+    await house.jobs.append("ann", job, 0, RECORDING)
+    monkeypatch.setattr(audio_jobs, "now_ms", lambda: now_ms() + 2 * 86_400_000)
+    await house.jobs.create(ORIGIN, spec)
+    row = await house.jobs.get("ann", job)
+    assert row["status"] == "failed" and "24 h" in row["error"]
+    assert list(house.folder.glob(job)) == []

@@ -122,6 +122,38 @@ def test_jobs_of_an_owner_and_bytes_of_all_are_bounded(conn):
     add(conn, 4, owner="eve", n_bytes=800)
 
 
+def test_one_owner_has_half_of_the_room_and_learns_nothing_of_others(conn):
+    add(conn, 1, n_bytes=400)
+    with pytest.raises(RateLimited, match="at most 500 are kept of one owner"):
+        add(conn, 2, n_bytes=101)
+    add(conn, 2, n_bytes=100)
+    with pytest.raises(RateLimited, match="no room for a recording of 501 bytes") as caught:
+        add(conn, 3, owner="bob", n_bytes=501)
+    assert "500" not in str(caught.value)
+    add(conn, 3, owner="bob", n_bytes=500)
+
+
+def test_the_only_user_of_a_machine_has_all_the_room(conn):
+    add(conn, 1, owner="local", n_bytes=400)
+    add(conn, 2, owner="local", n_bytes=600)
+
+
+def test_what_was_announced_is_kept_for_an_hour_and_what_has_come_for_a_day(conn):
+    hour = 3_600_000
+    add(conn, 1, n_bytes=900)
+    before = audio_jobs.recording(conn, "job_1")
+    assert before is not None
+    after = type(before)(
+        id="job_1", owner="ann", key=before.key, n_received=100, n_records=1, file_bytes=132
+    )
+    assert audio_jobs.extend(conn, before, after, now_ms=NOW + hour)
+    with pytest.raises(RateLimited):
+        add(conn, 2, owner="bob", n_bytes=900, at=NOW + 2 * hour)
+    add(conn, 2, owner="bob", n_bytes=900, at=NOW + 2 * hour + 1)
+    assert audio_jobs.stalled(conn, now_ms=NOW + 25 * hour) == []
+    assert audio_jobs.stalled(conn, now_ms=NOW + 25 * hour + 1) == ["job_1"]
+
+
 def test_a_recording_is_extended_by_one_at_a_time(conn):
     add(conn)
     before = audio_jobs.recording(conn, "job_1")

@@ -133,6 +133,7 @@ def to_row(key: Key) -> tuple[Any, ...]:
 
 
 def from_row(row: Sequence[Any]) -> Key:
+    """A key as it is stored, maybe by a newer version: scopes and limits that are not known are left out."""
     id_, name, owner, hint, scopes, limits, tools, is_break_glass, *times, replaced_by = row
     created_ms, expires_ms, revoked_ms = times
     return Key(
@@ -140,7 +141,7 @@ def from_row(row: Sequence[Any]) -> Key:
         name=name,
         owner=owner,
         hint=hint,
-        scopes=msgspec.json.decode(scopes, type=frozenset[KeyScope]),
+        scopes=ALL_SCOPES & msgspec.json.decode(scopes, type=frozenset),
         limits=msgspec.json.decode(limits, type=KeyLimits),
         tools=msgspec.json.decode(tools, type=frozenset[str]) if tools is not None else None,
         is_break_glass=bool(is_break_glass),

@@ -12,9 +12,10 @@ KeyScope = Literal["chat", "transcribe", "embeddings", "models", "data", "metric
 ALL_SCOPES: frozenset[KeyScope] = frozenset(get_args(KeyScope))
 
 
-class KeyLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class KeyLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of one API key; None is unlimited. `tokens_per_minute` counts prompt and answer,
-    `audio_seconds_per_day` the recordings that are transcribed within 24 hours."""
+    `audio_seconds_per_day` the recordings that are transcribed within 24 hours. Fields that a newer
+    version has stored are ignored."""
 
     requests_per_minute: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None

@@ -130,6 +130,7 @@ def store_bytes(files: StoreFiles) -> dict[str, int]:
         "log": _size(log),
         "journal": _size(files.journal),
         "backups": sum(map(_size, files.backups.glob("*"))),
+        "recordings": sum(map(_size, files.recordings.glob("*"))),
         "prefixes": sum(map(_size, files.prefixes.glob("*"))),
         "quarantine": sum(map(_size, files.quarantine.rglob("*"))),
     }

@@ -17,7 +17,9 @@ from edgeagent.speech.segments import Segment
 
 ENDED = ("completed", "failed", "cancelled")
 
-# A job, None where it is gone, and its segments from a position on.
+# Segments told at once: they are encoded on the event loop.
+MAX_SEGMENTS = 100
+# A job, None where it is gone, and its segments from a position on, `MAX_SEGMENTS` at most.
 Load = Callable[[int], Awaitable[tuple[dict[str, Any] | None, list[dict[str, Any]]]]]
 
 
@@ -137,6 +139,9 @@ class JobFollower:
             )
             for found in segments
         ]
+        n_seen += len(segments)
+        if len(segments) >= MAX_SEGMENTS:  # more may be there already
+            return events, n_seen
         state = {name: row[name] for name in ("status", "audio_s", "until_s", "n_received")}
         if row["status"] in ENDED:
             self._is_over = True
@@ -152,7 +157,7 @@ class JobFollower:
                     upload_offset=row["n_received"],
                 )
             )
-        return events, n_seen + len(segments)
+        return events, n_seen
 
 
 def _event(kind: str, **fields: Any) -> ResponseEvent:

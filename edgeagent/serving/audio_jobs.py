@@ -23,7 +23,14 @@ import msgspec
 
 from edgeagent.errors import BodyTooLarge, Conflict, DeadlineExceeded, InvalidParameter
 from edgeagent.serving.archive import Archive, absent
-from edgeagent.serving.audio_job import ENDED, JobFollower, JobOptions, options_of, segment_of
+from edgeagent.serving.audio_job import (
+    ENDED,
+    MAX_SEGMENTS,
+    JobFollower,
+    JobOptions,
+    options_of,
+    segment_of,
+)
 from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.settings.speech import AudioJobSettings
@@ -257,8 +264,10 @@ class AudioJobs:
         )
         options = options_of(row)
         language = row["language"] or options.speech.language or "en"
+        # Hours of speech have thousands of segments, which take longer than others can wait.
+        found = await asyncio.to_thread(lambda: tuple(segment_of(one) for one in rows))
         transcript = Transcript(
-            segments=tuple(segment_of(found) for found in rows),
+            segments=found,
             language="en" if options.speech.task == "translate" else language,
             duration_s=row["audio_s"] or 0.0,
             task=options.speech.task,
@@ -275,7 +284,7 @@ class AudioJobs:
             return await database.read_async(
                 lambda db: (
                     audio_jobs.get(db, job_id, owner),
-                    audio_jobs.segments(db, found["transcript_id"], n_seen),
+                    audio_jobs.segments(db, found["transcript_id"], n_seen, MAX_SEGMENTS),
                 )
             )
 

@@ -137,9 +137,11 @@ def listed(db: StoreConnection, owner: str, page: Page) -> RowPage:
     return paged(db, _JOBS, "owner = :owner", {"owner": owner}, page, order="created_ms")
 
 
-def segments(db: StoreConnection, transcript_id: str, after: int = 0) -> list[dict[str, Any]]:
-    """The segments of a transcript from position `after` on."""
-    return transcripts.segments(db, transcript_id, after)
+def segments(
+    db: StoreConnection, transcript_id: str, after: int = 0, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """The segments of a transcript from position `after` on, `limit` at most."""
+    return transcripts.segments(db, transcript_id, after, limit)
 
 
 # ---- the recording

@@ -91,14 +91,17 @@ def get(db: StoreConnection, owner: str, transcript_id: str) -> dict[str, Any] |
     return rows[0] | {"segments": segments(db, transcript_id)}
 
 
-def segments(db: StoreConnection, transcript_id: str, after: int = 0) -> list[dict[str, Any]]:
-    """The segments from position `after` on; the text of purged ones is None."""
+def segments(
+    db: StoreConnection, transcript_id: str, after: int = 0, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """The segments from position `after` on, `limit` at most; the text of purged ones is None."""
     found = fetch(
         db,
         "select position, start_s, end_s, confidence, plain as text, body from segment "
         "left join segment_content on segment_rowid = segment.rowid "
-        "where transcript_id = :id and position >= :after order by position",
-        {"id": transcript_id, "after": after},
+        "where transcript_id = :id and position >= :after order by position "
+        "limit :limit",
+        {"id": transcript_id, "after": after, "limit": -1 if limit is None else limit},
     )
     for segment in found:
         segment["body"] = json.loads(segment["body"]) if segment["body"] else None

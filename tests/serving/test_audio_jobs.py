@@ -9,18 +9,26 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgeagent.errors import Conflict, InvalidParameter, NotFound
 from edgeagent.serving import audio_jobs
 from edgeagent.serving.archive import Archive
-from edgeagent.serving.audio_job import JobOptions
+from edgeagent.serving.audio_job import (
+    MAX_SEGMENTS,
+    JobFollower,
+    JobNews,
+    JobOptions,
+    segment_of,
+)
 from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.audio_jobs import AudioJobs, JobSpec
 from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.settings import Settings
 from edgeagent.speech.options import SpeechOptions
+from edgeagent.store import audio_jobs as stored_jobs
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.sql import now_ms
 from edgeagent.store.store_key import Secret
@@ -187,3 +195,53 @@ async def test_an_upload_that_was_given_up_ends_with_the_next_job(house, monkeyp
     row = await house.jobs.get("ann", job)
     assert row["status"] == "failed" and "24 h" in row["error"]
     assert list(house.folder.glob(job)) == []
+
+
+def row(status: str) -> dict[str, Any]:
+    return {
+        "id": "job_1", "status": status, "audio_s": 9.0, "until_s": 9.0, "n_received": None,
+        "options": msgspec.json.encode(JobOptions(speech=SpeechOptions())), "created_ms": 0, "name": None,
+        "metadata": "{}", "model": "w", "language": "en", "n_bytes": 1, "audio_digest": "d",
+        "n_segments": 2 * MAX_SEGMENTS + 1, "transcript_id": "tr_1", "error": None,
+    }  # fmt: skip
+
+
+async def test_many_segments_are_told_some_at_a_time_and_the_end_behind_them():
+    stored = [
+        {"position": n, "start_s": float(n), "end_s": n + 1.0, "text": f"{n}", "body": None}
+        for n in range(2 * MAX_SEGMENTS)
+    ]
+
+    async def load(n_seen: int) -> Any:
+        return row("completed"), stored[n_seen:][:MAX_SEGMENTS]
+
+    async def is_allowed() -> bool:
+        return True
+
+    follower = JobFollower(JobNews(), load, is_allowed)
+    told, n_seen = [], 0
+    async with asyncio.timeout(60):
+        while (taken := await follower.take(n_seen))[0]:
+            events, n_seen = taken
+            assert len(events) <= MAX_SEGMENTS
+            told += [event.kind for event in events]
+    assert told == ["audio.job.segment"] * len(stored) + ["audio.job.completed"]
+    assert n_seen == len(stored)
+
+
+async def test_a_long_transcript_is_put_together_on_a_thread(house, monkeypatch):
+    threads = []
+
+    def build(found: Any) -> Any:
+        threads.append(threading.current_thread())
+        return segment_of(found)
+
+    monkeypatch.setattr(audio_jobs, "segment_of", build)
+    monkeypatch.setattr(
+        stored_jobs, "segments",
+        lambda db, *some: [{"start_s": 0.0, "end_s": 1.0, "text": "hello", "body": None}],
+    )  # fmt: skip
+    job = await house.uploaded()
+    transcript, _ = await house.jobs.transcript("ann", job, is_partial=True)
+    assert transcript.text == "hello"
+    assert threads and threading.main_thread() not in threads

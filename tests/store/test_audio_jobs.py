@@ -72,6 +72,15 @@ def test_windows_append_segments_and_move_the_checkpoint_once(conn):
     assert audio_jobs.get(conn, "job_1", "bob") is None
 
 
+def test_segments_come_from_a_position_on_and_so_many_at_once(conn):
+    add(conn)
+    run(conn)
+    advance(conn, 30.0, " one", " two", " three")
+    found = [one["text"] for one in audio_jobs.segments(conn, "tr_1", 1, 1)]
+    assert [text.strip() for text in found] == ["two"]
+    assert len(audio_jobs.segments(conn, "tr_1", 1)) == 2
+
+
 def test_the_transcript_is_shown_once_the_job_is_completed(conn):
     add(conn)
     run(conn)

@@ -7,6 +7,7 @@ keep an audio file that is larger than a part in several objects.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 from litestar import Response, delete, get, patch, post
@@ -249,7 +250,10 @@ async def get_audio_job_result(
     form = response_format or options.response_format
     granularities = tuple(timestamp_granularities or options.granularities)
     kind = formats.MEDIA_TYPES.get(form, "application/json")
-    return Response(formats.rendered(transcript, form, granularities).encode(), media_type=kind)
+    body = await asyncio.to_thread(
+        lambda: formats.rendered(transcript, form, granularities).encode()
+    )
+    return Response(body, media_type=kind)
 
 
 @delete(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from litestar import delete, get
@@ -79,7 +80,8 @@ async def list_transcripts(
 async def get_transcript(
     request: ApiRequest, transcripts: TranscriptArchive, transcript_id: str
 ) -> dict[str, Any]:
-    return shown(await transcripts.get(caller_of(request).owner, transcript_id))
+    row = await transcripts.get(caller_of(request).owner, transcript_id)
+    return await asyncio.to_thread(shown, row)  # hours of speech have thousands of segments
 
 
 @delete(

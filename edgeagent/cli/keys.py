@@ -171,8 +171,8 @@ def list_(config: Path | None, as_json: bool, **flags: Any) -> None:
 def revoke(config: Path | None, key_id: str, **flags: Any) -> None:
     """Revoke the key ID, at once and for good.
 
-    Running answers are completed. After the last key is revoked, requests still need a key, until
-    `edgeagent keys forget` has deleted all records.
+    Running answers are completed; live sessions and transcription jobs end. After the last key is revoked,
+    requests still need a key, until `edgeagent keys forget` has deleted all records.
     """
     with opened(config, flags) as keyring:
         key = keyring.revoke(key_id, actor()).result()

@@ -29,7 +29,7 @@ import pytest
 
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.install_record import read_record
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.settings.old_names import OLD_NAMES
 from tests import processes
 from tests.catalog.mutants import STR, U32, Key, scalar, take_apart, text

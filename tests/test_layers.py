@@ -46,7 +46,7 @@ HOMES = {
     },
     "argon2": {"store/store_key.py"},
     "sqlcipher3": {"store/connection.py"},
-    "sqlite_utils": {"cli/data_copy.py", "cli/shared/readable_store.py"},
+    "sqlite_utils": {"cli/data_copy.py", "cli/shared/read_only_store.py"},
     "tomli_w": {"catalog/toml_text.py"},
     "jinja2": {"engine/prompt/template_process.py"},
     "uvicorn": {"api/http/server.py", "api/http/connection.py", "api/http/websocket.py"},

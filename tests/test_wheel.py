@@ -7,12 +7,12 @@ import sys
 import zipfile
 from pathlib import Path
 
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
 from pathlib import Path
-from edgeagent.catalog.library import Library, shipped_models_dir
+from edgeagent.catalog.model_library import Library, shipped_models_dir
 from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.cli.shared.service_units import UNITS, unit_text, units_dir
 from edgeagent.device.profile_files import load_all

@@ -22,7 +22,7 @@ from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.integrity import Integrity
-from edgeagent.catalog.library import Library, shipped_models_dir
+from edgeagent.catalog.model_library import Library, shipped_models_dir
 from edgeagent.catalog.model_summary import ModelSummary
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.settings import ResolvedSettings, Settings

@@ -23,7 +23,7 @@ from edgeagent.catalog.approvals import Approval, Approvals, identity_of
 from edgeagent.catalog.chat_template import ChatTemplate, installed_template
 from edgeagent.catalog.digest import CHUNK_BYTES
 from edgeagent.catalog.install_record import InstalledModel
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.errors import ModelAltered, ModelNotApproved, ModelUnusable
 from edgeagent.types.engine import FileIdentity
 

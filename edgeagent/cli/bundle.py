@@ -19,7 +19,7 @@ from edgeagent.catalog.bundles.signing import TrustList, load_signing_key, load_
 from edgeagent.catalog.bundles.writer import BundleContents, minisig_of, write_bundle
 from edgeagent.catalog.toml_text import to_toml
 from edgeagent.cli.bundle_keys import keys, trusted_keys_dir
-from edgeagent.cli.shared.library import catalog_of, library_of
+from edgeagent.cli.shared.configured_library import catalog_of, library_of
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.progress import byte_progress
 from edgeagent.cli.shared.sizes import megabytes

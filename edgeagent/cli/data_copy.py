@@ -14,7 +14,7 @@ import click
 from edgeagent import __version__
 from edgeagent.cli.shared.options import settings_options
 from edgeagent.cli.shared.progress import row_progress
-from edgeagent.cli.shared.readable_store import ReadableStore, reading
+from edgeagent.cli.shared.read_only_store import ReadableStore, reading
 from edgeagent.cli.shared.row_output import Row
 from edgeagent.cli.shared.sizes import megabytes
 from edgeagent.cli.shared.store import selected, selector_options

@@ -11,7 +11,7 @@ import click
 
 from edgeagent.cli.shared.options import settings_options
 from edgeagent.cli.shared.printable import printable
-from edgeagent.cli.shared.readable_store import ReadableStore, reading, selected_or_all
+from edgeagent.cli.shared.read_only_store import ReadableStore, reading, selected_or_all
 from edgeagent.cli.shared.row_output import Format, Row, format_options, write_rows
 from edgeagent.cli.shared.store import refuse_other_encodings, selector_options
 from edgeagent.errors import BadRequest

@@ -18,9 +18,9 @@ from rich.text import Text
 
 from edgeagent import __version__
 from edgeagent.catalog.sizing.speed import error_of
+from edgeagent.cli.shared.configured_library import library_of, model_to_install
 from edgeagent.cli.shared.confinement import confinement_problems, confinement_table
 from edgeagent.cli.shared.egress_table import show_egress
-from edgeagent.cli.shared.library import library_of, model_to_install
 from edgeagent.cli.shared.measured_rates import Prediction, model_to_measure, predictions
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.outdated_libraries import find_outdated

@@ -17,8 +17,13 @@ from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.cli.models_install import install
 from edgeagent.cli.models_recommend import recommend
+from edgeagent.cli.shared.configured_library import (
+    catalog_of,
+    integrity_of,
+    library_of,
+    model_to_install,
+)
 from edgeagent.cli.shared.daemon import call
-from edgeagent.cli.shared.library import catalog_of, integrity_of, library_of, model_to_install
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.progress import byte_progress
 from edgeagent.cli.shared.sizes import megabytes

@@ -21,7 +21,7 @@ from edgeagent.catalog.recommendation import (
 from edgeagent.catalog.sizing.memory import KvType
 from edgeagent.catalog.sizing.repack import repacked_types
 from edgeagent.catalog.sizing.speed import Rates
-from edgeagent.cli.shared.library import catalog_of
+from edgeagent.cli.shared.configured_library import catalog_of
 from edgeagent.cli.shared.measured_rates import rates_measured
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.sizes import Size

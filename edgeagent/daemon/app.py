@@ -51,7 +51,7 @@ from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.audio_jobs import AudioJobs
 from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.authentication import Authenticator
-from edgeagent.serving.background import BackgroundResponses
+from edgeagent.serving.background_responses import BackgroundResponses
 from edgeagent.serving.batch_runner import BatchRunner
 from edgeagent.serving.batches import Batches, BatchFiles
 from edgeagent.serving.chat import ChatService
@@ -64,7 +64,7 @@ from edgeagent.serving.model_cards import ModelCards
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.models import ModelAdmin
 from edgeagent.serving.monitoring import Monitoring
-from edgeagent.serving.one_shot import OneShotService
+from edgeagent.serving.one_shot_request import OneShotService
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.remembered_answers import RememberedAnswers
 from edgeagent.serving.stored_chats import StoredChats

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgeagent.pool import Pool
 from edgeagent.serving.audio_job_runner import AudioJobRunner
-from edgeagent.serving.background import BackgroundResponses
+from edgeagent.serving.background_responses import BackgroundResponses
 from edgeagent.serving.batch_runner import BatchRunner
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.live_transcription import LiveTranscriptions

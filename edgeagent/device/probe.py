@@ -13,9 +13,9 @@ from edgeagent.device.cgroup import read_limits, read_mounts
 from edgeagent.device.cores import Cores, read_cores
 from edgeagent.device.cpu import Cpu, read_cpu, read_processors
 from edgeagent.device.memory import Memory, read_memory
+from edgeagent.device.operating_system import System, read_system
 from edgeagent.device.power import Power, read_power
 from edgeagent.device.storage import Storage, read_storage
-from edgeagent.device.system import System, read_system
 from edgeagent.device.system_files import SystemFiles
 from edgeagent.device.thermal import Thermal, read_thermal
 

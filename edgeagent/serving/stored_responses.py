@@ -6,7 +6,7 @@ from typing import Any
 
 from edgeagent.errors import InvalidParameter
 from edgeagent.serving.archive import Archive
-from edgeagent.serving.background import BackgroundResponse, BackgroundResponses
+from edgeagent.serving.background_responses import BackgroundResponse, BackgroundResponses
 from edgeagent.serving.conversations import INTERRUPTED, Conversations
 from edgeagent.serving.items import Body
 from edgeagent.store.responses import OPEN

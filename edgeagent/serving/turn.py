@@ -30,7 +30,7 @@ from edgeagent.errors import EdgeAgentError, Interrupted, InvalidParameter
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.answer import Answer
 from edgeagent.serving.archive import Archive
-from edgeagent.serving.background import BackgroundResponse, BackgroundResponses
+from edgeagent.serving.background_responses import BackgroundResponse, BackgroundResponses
 from edgeagent.serving.chat import ChatInput, ChatService
 from edgeagent.serving.client_errors import client_error
 from edgeagent.serving.conversations import WHY_INTERRUPTED, Conversations

@@ -4,7 +4,7 @@ One file holds one table of the configuration; `settings` puts them together, `l
 values come from, `names` and `old_names` know what each setting is called.
 """
 
-from edgeagent.settings.layers import SYSTEM_CONFIG, Renaming, ResolvedSettings, resolve
 from edgeagent.settings.settings import BUNDLES, Settings
+from edgeagent.settings.settings_sources import SYSTEM_CONFIG, Renaming, ResolvedSettings, resolve
 
 __all__ = ["BUNDLES", "SYSTEM_CONFIG", "Renaming", "ResolvedSettings", "Settings", "resolve"]

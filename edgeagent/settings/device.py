@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from edgeagent.settings.table import SettingsTable
+from edgeagent.settings.settings_table import SettingsTable
 
 
 class DeviceSettings(SettingsTable):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from edgeagent.settings.table import ModelName, NonEmpty, SettingsTable
+from edgeagent.settings.settings_table import ModelName, NonEmpty, SettingsTable
 
 
 class ModelsSettings(SettingsTable):

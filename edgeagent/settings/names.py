@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from edgeagent.environment import ENV_PREFIX
 from edgeagent.settings.old_names import OLD_NAMES
 from edgeagent.settings.settings import Settings
-from edgeagent.settings.table import SettingsTable
+from edgeagent.settings.settings_table import SettingsTable
 
 
 def _fields(table: type[SettingsTable], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from edgeagent.settings.table import SettingsTable
+from edgeagent.settings.settings_table import SettingsTable
 
 
 class RoutingSettings(SettingsTable):

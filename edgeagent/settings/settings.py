@@ -16,9 +16,9 @@ from edgeagent.settings.http import HttpSettings
 from edgeagent.settings.models import ModelsSettings
 from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.routing import RoutingSettings
+from edgeagent.settings.settings_table import SettingsTable
 from edgeagent.settings.speech import SpeechSettings
 from edgeagent.settings.store import StoreSettings
-from edgeagent.settings.table import SettingsTable
 from edgeagent.settings.worker import WorkerSettings
 
 BUNDLES = ".bundles"  # directory in the models directory

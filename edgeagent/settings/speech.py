@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from edgeagent.settings.table import NonEmpty, SettingsTable
+from edgeagent.settings.settings_table import NonEmpty, SettingsTable
 
 
 class AudioJobSettings(SettingsTable):

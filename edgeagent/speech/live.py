@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
 
-from edgeagent.speech.agreement import Agreement
 from edgeagent.speech.live_options import LiveOptions
 from edgeagent.speech.live_protocol import (
     Consumed,
@@ -29,6 +28,7 @@ from edgeagent.speech.live_protocol import (
     TurnOver,
     TurnText,
 )
+from edgeagent.speech.local_agreement import Agreement
 from edgeagent.speech.pcm import PcmDecoder
 from edgeagent.speech.turn_hearing import HeardTurn
 from edgeagent.speech.turns import Turn, TurnFinder, TurnStart

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from edgeagent.speech.agreement import units_of
-from edgeagent.speech.guards import is_believable
+from edgeagent.speech.hallucination_filter import is_believable
+from edgeagent.speech.local_agreement import units_of
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.segments import TokenScore
 from edgeagent.speech.turns import Turn

@@ -27,8 +27,8 @@ import numpy as np
 from faster_whisper import WhisperModel
 
 from edgeagent.errors import InvalidParameter, ModelUnusable
-from edgeagent.speech.agreement import n_covered, units_of
-from edgeagent.speech.guards import believed, without_loops
+from edgeagent.speech.hallucination_filter import believed, without_loops
+from edgeagent.speech.local_agreement import n_covered, units_of
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.prompt import MAX_TEMPERATURE, Prompt
 from edgeagent.speech.segments import Segment, TokenScore, Word

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeagent.catalog.assistant_intents import Assistant, read_assistant
-from edgeagent.catalog.library import shipped_models_dir
+from edgeagent.catalog.model_library import shipped_models_dir
 from edgeagent.forge.datasets import OUT_OF_SCOPE, load
 from scripts.benchmarks.exchange import Json, exchanged
 from scripts.benchmarks.machine import describe

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from scripts.benchmarks import machine
 from scripts.benchmarks.engine import Rounds
 from scripts.benchmarks.served import serving

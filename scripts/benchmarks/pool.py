@@ -20,7 +20,7 @@ import httpx
 import psutil
 from rich.console import Console
 
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from scripts.benchmarks import machine
 from scripts.benchmarks.engine import MODEL
 from scripts.benchmarks.load import decode_rate

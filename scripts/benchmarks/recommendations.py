@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeagent.catalog.catalog_file import load_catalog
-from edgeagent.catalog.library import shipped_models_dir
+from edgeagent.catalog.model_library import shipped_models_dir
 from edgeagent.catalog.recommendation import Requirements, select
 from edgeagent.cli.models_recommend import rates_of, target_of
 from edgeagent.device.profile_files import load_all

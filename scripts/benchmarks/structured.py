@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from scripts.benchmarks import machine
 from scripts.benchmarks.engine import MODEL, SETTINGS, Rounds, load
 from scripts.benchmarks.load import TICKET
@@ -69,7 +69,7 @@ def mask_costs(model: Path) -> dict[str, float]:
     """Microseconds (median and p95) per drawn token for the mask, and for the draw with and without
     it; milliseconds to build the tokenizer and to compile the schema; the share of forced tokens."""
     from edgeagent.engine.llama.model import Llama
-    from edgeagent.engine.prompt.intake import vocabulary_of
+    from edgeagent.engine.prompt.request_preparation import vocabulary_of
     from edgeagent.engine.structured.grammar import compile_source, source_of, tokenizer_of
     from edgeagent.types.engine import EngineConfig
     from edgeagent.types.generation import Form

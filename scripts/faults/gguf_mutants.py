@@ -34,7 +34,7 @@ from edgeagent.catalog.approvals import Approvals
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.install.installer import install_file
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.cli.shared.trial_load import trial_load
 from edgeagent.errors import GGUFRefused, InstallFailed
 from tests.catalog.mutants import Parts, lies, take_apart

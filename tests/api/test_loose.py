@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from edgeagent.api.http import loose_body
+from edgeagent.api.http import lenient_body
 from edgeagent.api.ollama.model_schemas import EmbedRequest, ShowRequest
 from edgeagent.api.ollama.options import UNBOUNDED, OllamaOptions
 from edgeagent.api.ollama.schemas import OllamaChatRequest, OllamaGenerateRequest
@@ -22,7 +22,7 @@ ASK = [{"role": "user", "content": "hi"}]
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch):
-    monkeypatch.setattr(loose_body, "_said", set())
+    monkeypatch.setattr(lenient_body, "_said", set())
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_an_ignored_name_is_said_once_and_escaped(caplog):
 def test_names_do_not_fill_the_log_or_the_memory(caplog):
     caplog.set_level(logging.WARNING)
     OllamaChatRequest.model_validate({"model": "m"} | {f"x{i}": i for i in range(2000)})
-    assert len(caplog.records) == loose_body.MAX_NAMES == len(loose_body._said)
+    assert len(caplog.records) == lenient_body.MAX_NAMES == len(lenient_body._said)
 
 
 @pytest.mark.parametrize(

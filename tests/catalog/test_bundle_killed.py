@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgeagent.catalog.bundles.install_state import BundleFolder
 from edgeagent.catalog.catalog_file import load_catalog
-from edgeagent.catalog.library import STAGING, Library
+from edgeagent.catalog.model_library import STAGING, Library
 from tests.catalog.bundles.homes import Home, take
 
 # Forks a child for each step, which counts every call that changes the disk, and kills itself before
@@ -22,7 +22,7 @@ from pathlib import Path
 import edgeagent.catalog.bundles.installer as module
 import edgeagent.durable as durable
 import edgeagent.catalog.install.installation as install
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.catalog.bundles.signing import load_trust
 
 bundle, key, before, runs, at = *map(Path, sys.argv[1:5]), 0

@@ -17,7 +17,7 @@ from edgeagent.catalog.chat_template import (
 from edgeagent.catalog.install.installer import install_file, set_template
 from edgeagent.catalog.install_record import InstalledModel, read_record
 from edgeagent.catalog.integrity import Integrity
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.errors import InstallFailed, ModelAltered, ModelUnusable
 from edgeagent.types.template import TemplateFacts
 

@@ -12,7 +12,7 @@ import pytest
 
 from edgeagent.catalog.catalog_file import Catalog, parse_catalog
 from edgeagent.catalog.install.installer import install
-from edgeagent.catalog.library import STAGING, Library
+from edgeagent.catalog.model_library import STAGING, Library
 from edgeagent.errors import ModelNotFound
 
 # Forks a child for each step, which counts every system call of the install that changes the disk,
@@ -23,7 +23,7 @@ import json, os, shutil, signal, sys
 from pathlib import Path
 import edgeagent.catalog.install.installation as module
 from edgeagent.catalog.install.installer import install
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.catalog.catalog_file import load_catalog
 
 before, runs, catalog = map(Path, sys.argv[1:4])

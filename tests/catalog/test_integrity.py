@@ -13,7 +13,7 @@ from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.install.installer import install, install_file
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.integrity import Integrity
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.errors import InstallFailed, ModelAltered, ModelNotApproved, ModelUnusable
 from tests.commands import run_here
 

@@ -10,8 +10,8 @@ from edgeagent.engine.client import EngineClient
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
-from edgeagent.types.questions import EmbedSpec
 from edgeagent.types.sampling import Sampling
+from edgeagent.types.worker_questions import EmbedSpec
 
 
 async def measured_rss(path: Path, **options: object) -> tuple[int, int]:

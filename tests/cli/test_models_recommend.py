@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeagent.catalog.catalog_file import load_catalog
-from edgeagent.catalog.library import shipped_models_dir
+from edgeagent.catalog.model_library import shipped_models_dir
 from edgeagent.catalog.recommendation import Requirements, select
 from edgeagent.cli.main import cli
 from edgeagent.cli.models_recommend import rates_of, target_of

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeagent.engine.batching.kv_cache import CellRun
-from edgeagent.engine.batching.runner import Row, StepAborted
+from edgeagent.engine.batching.step_runner import Row, StepAborted
 from edgeagent.engine.llama.sampler_chain import Candidates
 
 N_VOCAB = 97

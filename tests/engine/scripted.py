@@ -13,7 +13,7 @@ from edgeagent.engine.batching.engine import Engine
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.llama.sampler_chain import Candidates
-from edgeagent.engine.prompt.intake import Intake
+from edgeagent.engine.prompt.request_preparation import Intake
 from edgeagent.errors import QueueFull
 from edgeagent.types.answer import CallDelta, TokenChunk, TokenLogprob, Usage
 from edgeagent.types.engine import EngineConfig

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from edgeagent.catalog.gguf.model_facts_reader import inspect
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.assistant_task import AssistantTask, LossWeights
 from edgeagent.forge.augment import Augmenter

@@ -18,7 +18,7 @@ from edgeagent.errors import (
     StoreOff,
 )
 from edgeagent.serving.archive import Archive
-from edgeagent.serving.background import BackgroundResponse, BackgroundResponses
+from edgeagent.serving.background_responses import BackgroundResponse, BackgroundResponses
 from edgeagent.serving.chat import ChatInput, ChatService
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.items import shown_message, shown_output

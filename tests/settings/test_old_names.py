@@ -18,7 +18,7 @@ from edgeagent.settings.old_names import OLD_NAMES
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("edgeagent.settings.layers.SYSTEM_CONFIG", tmp_path / "none.toml")
+    monkeypatch.setattr("edgeagent.settings.settings_sources.SYSTEM_CONFIG", tmp_path / "none.toml")
     for name in OLD_NAMES.values():
         monkeypatch.delenv(variable(name), raising=False)
 

@@ -23,7 +23,7 @@ from edgeagent.api.admin.data_schemas import (
 )
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of
-from edgeagent.api.http.context import context_of
+from edgeagent.api.http.request_context import context_of
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.serving.stored_data import StoredData
 

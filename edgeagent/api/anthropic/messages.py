@@ -23,14 +23,14 @@ from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of, origin_of
 from edgeagent.api.http.dialects import anthropic_error
 from edgeagent.api.http.errors import status_of
-from edgeagent.api.http.one_shot import OneShotResponse
+from edgeagent.api.http.one_shot_response import OneShotResponse
 from edgeagent.api.http.response_sender import EVENT_STREAM
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
-from edgeagent.serving.answer_extension import answer_extension
 from edgeagent.serving.chat import ChatInput, ChatService
-from edgeagent.serving.one_shot import OneShotService
+from edgeagent.serving.edgeagent_field import answer_extension
+from edgeagent.serving.one_shot_request import OneShotService
 from edgeagent.settings import Settings
 from edgeagent.types.answer import FinishReason, PromptFacts, TokenChunk
 

@@ -7,7 +7,7 @@
     4. the limits of the key (limits.py); the admission ends with the response
     5. the whole body (body_memory.py), of which nothing has been read before
 
-Routes find the results in the request's context (context.py).
+Routes find the results in the request's context (request_context.py).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from edgeagent.api.http.access import Need, is_known, need_of
 from edgeagent.api.http.body_memory import Bodies
-from edgeagent.api.http.context import context_of
 from edgeagent.api.http.encodings import encoding_of
 from edgeagent.api.http.errors import encoded, no_such_method, nothing_here, status_of, translate
 from edgeagent.api.http.limits import Admission, FailureThrottle, Limiter
 from edgeagent.api.http.paths import Paths
+from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.uploads import Uploads
 from edgeagent.errors import EdgeAgentError, InsufficientScope, Unauthorized
 from edgeagent.serving.authentication import Authenticator

@@ -16,8 +16,8 @@ from pydantic_core import CoreConfig, SchemaValidator
 
 from edgeagent.api.http import encodings
 from edgeagent.api.http.body_memory import Body
-from edgeagent.api.http.context import context_of
 from edgeagent.api.http.errors import register_fields
+from edgeagent.api.http.request_context import context_of
 from edgeagent.errors import BadRequest
 from edgeagent.serving import json_structure
 

@@ -3,7 +3,7 @@
 a request head must arrive completely within `header_timeout_s`
 all places are taken    -> the least valuable connection is closed (connection_limits.py)
 a client reads nothing  -> it is dropped after `write_timeout_s`; unread answers have `MAX_UNREAD_BYTES`
-large bodies arrive        -> all together at a limited rate (intake.py)
+large bodies arrive        -> all together at a limited rate (body_rate.py)
 a body arrives in crumbs -> they are handed on together
 an answer is sent before the whole body has arrived
                         -> the connection lingers: further bytes are discarded for a moment, so that the
@@ -20,12 +20,12 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeagent.api.http.access import SOCKET_PATHS, parts
+from edgeagent.api.http.body_rate import FREE_BYTES, Intake
 from edgeagent.api.http.connection_limits import ConnectionRank, ConnectionSeat, Places
-from edgeagent.api.http.context import KEY, RequestContext
 from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.host_and_origin import request_id
-from edgeagent.api.http.intake import FREE_BYTES, Intake
 from edgeagent.api.http.limits import peer_network
+from edgeagent.api.http.request_context import KEY, RequestContext
 from edgeagent.api.http.shutdown import Shutdown
 from edgeagent.errors import BadRequest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from edgeagent.api.http.context import RequestContext
+from edgeagent.api.http.request_context import RequestContext
 from edgeagent.errors import InvalidParameter
 
 OWN = b"x-request-timeout"

@@ -20,8 +20,8 @@ from litestar.exceptions import (
 )
 from litestar.types import Scope
 
-from edgeagent.api.http.context import context_of
 from edgeagent.api.http.dialects import OPENAI, dialect_of
+from edgeagent.api.http.request_context import context_of
 from edgeagent.errors import (
     BadRequest,
     EdgeAgentError,

@@ -12,7 +12,7 @@ from multipart import MultipartError, PushMultipartParser
 
 from edgeagent.api.http import encodings
 from edgeagent.api.http.body import beside
-from edgeagent.api.http.context import context_of
+from edgeagent.api.http.request_context import context_of
 from edgeagent.errors import BadRequest, InvalidParameter
 
 MAX_FIELDS = 256

@@ -25,13 +25,13 @@ from urllib.parse import unquote
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from edgeagent.api.http.body_memory import too_large
-from edgeagent.api.http.context import context_of
 from edgeagent.api.http.csrf import check_site, may_be_untyped
 from edgeagent.api.http.dialects import ANTHROPIC, dialect_of
 from edgeagent.api.http.encodings import encoding_of
 from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.paths import Paths
+from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.shutdown import shutting_down
 from edgeagent.api.http.uploads import Uploads, check_form, check_part
 from edgeagent.errors import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from litestar import Response, get
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from edgeagent.api.http.context import context_of
+from edgeagent.api.http.request_context import context_of
 from edgeagent.serving.monitoring import Monitoring
 
 

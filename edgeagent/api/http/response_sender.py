@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from litestar.types import Scope, Send
 
-from edgeagent.api.http.context import context_of
 from edgeagent.api.http.errors import encoded
+from edgeagent.api.http.request_context import context_of
 from edgeagent.errors import EdgeAgentError
 
 logger = logging.getLogger(__name__)

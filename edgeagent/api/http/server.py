@@ -18,9 +18,9 @@ from typing import Any
 import uvicorn
 from litestar.types import ASGIApp
 
+from edgeagent.api.http.body_rate import Intake
 from edgeagent.api.http.connection import GuardedProtocol
 from edgeagent.api.http.connection_limits import Places
-from edgeagent.api.http.intake import Intake
 from edgeagent.api.http.shutdown import Shutdown
 from edgeagent.settings.http import HttpSettings
 

@@ -12,9 +12,9 @@ from typing import Protocol
 
 from litestar.types import Receive, Scope, Send
 
-from edgeagent.api.http.context import context_of
 from edgeagent.api.http.disconnect import run_until_gone
 from edgeagent.api.http.errors import status_of, translate
+from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.response_sender import EVENT_STREAM, ResponseSender, log_slow_reader
 from edgeagent.api.http.shutdown import shutting_down
 from edgeagent.errors import EdgeAgentError

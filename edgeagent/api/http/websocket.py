@@ -19,8 +19,8 @@ from typing import Any, cast
 from litestar.types import Scope, Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from edgeagent.api.http.context import KEY, RequestContext
 from edgeagent.api.http.errors import encoded
+from edgeagent.api.http.request_context import KEY, RequestContext
 from edgeagent.api.http.shutdown import Shutdown
 from edgeagent.errors import EdgeAgentError
 

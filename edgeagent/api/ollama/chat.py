@@ -29,8 +29,8 @@ from edgeagent.api.ollama.schemas import (
 )
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
-from edgeagent.serving.answer_extension import answer_extension
 from edgeagent.serving.chat import ChatInput, ChatService
+from edgeagent.serving.edgeagent_field import answer_extension
 from edgeagent.serving.logprobs import Speller
 from edgeagent.serving.models import ModelAdmin
 from edgeagent.settings import Settings

@@ -19,7 +19,7 @@ from litestar.types import ASGIApp
 from edgeagent import __version__
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, origin_of
-from edgeagent.api.http.one_shot import OneShotResponse
+from edgeagent.api.http.one_shot_response import OneShotResponse
 from edgeagent.api.ollama.chat import written
 from edgeagent.api.ollama.model_schemas import (
     Details,
@@ -41,12 +41,12 @@ from edgeagent.api.openai.schemas.models import template_body
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.model_summary import ModelSummary
 from edgeagent.errors import BadRequest
-from edgeagent.routing.tasks import capabilities
+from edgeagent.routing.model_tasks import capabilities
 from edgeagent.serving.model_cards import LoadedCard, ModelCards
 from edgeagent.serving.models import ModelAdmin
-from edgeagent.serving.one_shot import OneShotService
-from edgeagent.types.questions import EmbedSpec, Vectors
+from edgeagent.serving.one_shot_request import OneShotService
 from edgeagent.types.sampling import Sampling
+from edgeagent.types.worker_questions import EmbedSpec, Vectors
 
 # Clients refuse servers that are older than they need.
 API_VERSION = "0.12.0"

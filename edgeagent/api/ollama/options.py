@@ -8,7 +8,7 @@ import msgspec
 from pydantic import BeforeValidator, Field
 
 from edgeagent.api.http.field_marks import IgnoredField
-from edgeagent.api.http.loose_body import LooseModel, within
+from edgeagent.api.http.lenient_body import LooseModel, within
 from edgeagent.api.openai.schemas.common import StopText
 from edgeagent.types.sampling import Sampling
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edgeagent.api.http.body_model import BodyModel
 from edgeagent.api.http.field_marks import IgnoredField
-from edgeagent.api.http.loose_body import LooseModel
+from edgeagent.api.http.lenient_body import LooseModel
 from edgeagent.api.http.tool_calls import MAX_TOOLS, tool_use
 from edgeagent.api.ollama.message_schemas import OllamaMessage, OllamaTool, no_images, turns
 from edgeagent.api.ollama.options import OllamaOptions

@@ -19,8 +19,8 @@ from edgeagent.api.http import encodings
 from edgeagent.api.http.background_stream import BackgroundStreamResponse
 from edgeagent.api.http.body import beside, body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of, origin_of
-from edgeagent.api.http.context import context_of
-from edgeagent.api.http.one_shot import JsonResponse
+from edgeagent.api.http.one_shot_response import JsonResponse
+from edgeagent.api.http.request_context import context_of
 from edgeagent.api.openai.schemas.audio_jobs import AudioJobAnswer, AudioJobBody, StartBody
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.stored_chats import DeletionBody, StoredList

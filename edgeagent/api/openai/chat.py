@@ -11,7 +11,7 @@ from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, bounded_priority, caller_of, origin_of
-from edgeagent.api.http.one_shot import OneShotResponse
+from edgeagent.api.http.one_shot_response import OneShotResponse
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.http.tool_calls import PartialCall, merged
 from edgeagent.api.openai.choice_writer import AnswerWriter, totals
@@ -20,10 +20,10 @@ from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.usage import finish_reason
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.answer import Answer
-from edgeagent.serving.answer_extension import extension
 from edgeagent.serving.chat import ChatInput, ChatService
+from edgeagent.serving.edgeagent_field import extension
 from edgeagent.serving.logprobs import Speller
-from edgeagent.serving.one_shot import OneShotService
+from edgeagent.serving.one_shot_request import OneShotService
 from edgeagent.serving.stored_chats import StoredChats
 from edgeagent.serving.tool_offer import CustomInput, ToolOffer
 from edgeagent.settings import Settings

@@ -13,11 +13,11 @@ from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, origin_of
-from edgeagent.api.http.one_shot import OneShotResponse
+from edgeagent.api.http.one_shot_response import OneShotResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.embeddings import EmbeddingAnswer, EmbeddingRequest
-from edgeagent.serving.one_shot import OneShotService
-from edgeagent.types.questions import EmbedSpec, Vectors
+from edgeagent.serving.one_shot_request import OneShotService
+from edgeagent.types.worker_questions import EmbedSpec, Vectors
 
 _encode = msgspec.json.encode
 

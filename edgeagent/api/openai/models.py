@@ -18,7 +18,7 @@ from edgeagent.api.openai.schemas.models import (
 )
 from edgeagent.catalog.aliases import is_pattern
 from edgeagent.errors import NotFound
-from edgeagent.routing.tasks import capabilities
+from edgeagent.routing.model_tasks import capabilities
 from edgeagent.serving.models import ModelAdmin, ModelStatus
 
 ANTHROPIC_VERSION = "anthropic-version"

@@ -16,8 +16,8 @@ import msgspec
 from litestar import WebSocket, get, websocket
 from litestar.exceptions import WebSocketDisconnect
 
-from edgeagent.api.http.context import context_of
 from edgeagent.api.http.errors import translate
+from edgeagent.api.http.request_context import context_of
 from edgeagent.api.openai.realtime_writer import RealtimeWriter
 from edgeagent.api.openai.schemas.realtime import OldSessionBody, SessionBody, changed
 from edgeagent.errors import BadRequest, EdgeAgentError, InvalidParameter, UnsupportedParameter

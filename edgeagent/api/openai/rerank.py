@@ -12,11 +12,11 @@ from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, origin_of
-from edgeagent.api.http.one_shot import OneShotResponse
+from edgeagent.api.http.one_shot_response import OneShotResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.rerank import RerankAnswer, RerankRequest
-from edgeagent.serving.one_shot import OneShotService
-from edgeagent.types.questions import RerankSpec, Scores
+from edgeagent.serving.one_shot_request import OneShotService
+from edgeagent.types.worker_questions import RerankSpec, Scores
 
 
 def encoded_ranking(scores: Scores, body: RerankRequest, model: str, answer_id: str) -> bytes:

@@ -14,8 +14,8 @@ from litestar.types import ASGIApp
 from edgeagent.api.http.background_stream import BackgroundStreamResponse
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, bounded_priority, caller_of, origin_of
-from edgeagent.api.http.context import context_of
-from edgeagent.api.http.one_shot import JsonResponse, OneShotResponse
+from edgeagent.api.http.one_shot_response import JsonResponse, OneShotResponse
+from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.openai.response_writer import ResponseWriter
 from edgeagent.api.openai.schemas.common import ErrorBody
@@ -28,7 +28,7 @@ from edgeagent.api.openai.schemas.responses import (
     TokenCountRequest,
 )
 from edgeagent.serving.chat import ChatInput
-from edgeagent.serving.one_shot import OneShotService
+from edgeagent.serving.one_shot_request import OneShotService
 from edgeagent.serving.turn import PARAMS, DialogueInput, TurnInput, TurnService
 from edgeagent.settings import Settings
 from edgeagent.types.caller import Caller

@@ -11,7 +11,7 @@ from litestar.types import ASGIApp
 
 from edgeagent.api.http.background_stream import BackgroundStreamResponse
 from edgeagent.api.http.caller import ApiRequest, caller_of
-from edgeagent.api.http.one_shot import JsonResponse
+from edgeagent.api.http.one_shot_response import JsonResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.responses import ResponseAnswer
 from edgeagent.api.openai.schemas.stored_chats import DeletionBody, StoredList

@@ -10,7 +10,7 @@ from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, origin_of
-from edgeagent.api.http.one_shot import OneShotResponse
+from edgeagent.api.http.one_shot_response import OneShotResponse
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.embeddings import (
     DetokenizeAnswer,
@@ -20,8 +20,8 @@ from edgeagent.api.openai.schemas.embeddings import (
     TokenizerInfo,
 )
 from edgeagent.routing.decision import Decision
-from edgeagent.serving.one_shot import OneShotService
-from edgeagent.types.questions import DetokenizeSpec, TokenizeSpec
+from edgeagent.serving.one_shot_request import OneShotService
+from edgeagent.types.worker_questions import DetokenizeSpec, TokenizeSpec
 
 
 @get(

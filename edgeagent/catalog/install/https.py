@@ -18,7 +18,7 @@ from typing import BinaryIO
 import httpx
 
 from edgeagent.catalog.digest import Progress, chunks, write_hashed
-from edgeagent.catalog.install.wheel import FetchFailed
+from edgeagent.catalog.install.wheel_download import FetchFailed
 
 CONNECT_TIMEOUT_S = 30.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -12,8 +12,8 @@ import httpx
 
 from edgeagent.catalog.catalog_file import HuggingFace
 from edgeagent.catalog.digest import Progress, sha256_of
-from edgeagent.catalog.install.reference import HubFile
-from edgeagent.catalog.install.wheel import FetchFailed
+from edgeagent.catalog.install.model_reference import HubFile
+from edgeagent.catalog.install.wheel_download import FetchFailed
 
 
 def files_of(repo: str, revision: str) -> list[HubFile]:

@@ -23,7 +23,7 @@ from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.install import fetch
 from edgeagent.catalog.install.staging import StagedFile, StagedModel, Staging, Trial
 from edgeagent.catalog.install_record import RECORD, InstalledModel, read_record
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.durable import replace_text, way_out
 from edgeagent.durable import sync_file as _sync_file
 from edgeagent.durable import sync_folder as _sync_folder

@@ -35,7 +35,7 @@ from edgeagent.catalog.chat_template import ChatTemplate
 from edgeagent.catalog.digest import Progress, no_progress
 from edgeagent.catalog.install import fetch, https, huggingface
 from edgeagent.catalog.install.installation import UNKNOWN, Installation
-from edgeagent.catalog.install.reference import (
+from edgeagent.catalog.install.model_reference import (
     FileReference,
     FolderReference,
     HubReference,
@@ -45,10 +45,10 @@ from edgeagent.catalog.install.reference import (
     file_in_folder,
 )
 from edgeagent.catalog.install.staging import Trial
-from edgeagent.catalog.install.wheel import FetchFailed
+from edgeagent.catalog.install.wheel_download import FetchFailed
 from edgeagent.catalog.install_record import InstalledModel
-from edgeagent.catalog.library import Library
 from edgeagent.catalog.model_ids import check_id, folder_name, id_of_file
+from edgeagent.catalog.model_library import Library
 from edgeagent.errors import InstallFailed
 
 Stated = TypeVar("Stated")

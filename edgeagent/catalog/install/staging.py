@@ -18,9 +18,9 @@ from edgeagent.catalog.digest import Progress, sha256_of
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.install import fetch
-from edgeagent.catalog.install.wheel import FetchFailed
+from edgeagent.catalog.install.wheel_download import FetchFailed
 from edgeagent.catalog.install_record import read_record
-from edgeagent.catalog.library import STAGING, Library
+from edgeagent.catalog.model_library import STAGING, Library
 from edgeagent.errors import EdgeAgentError, InstallFailed, ModelUnusable
 from edgeagent.types.template import TemplateFacts
 

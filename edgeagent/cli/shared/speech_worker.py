@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from edgeagent.cli.shared.library import catalog_of, integrity_of, library_of
+from edgeagent.cli.shared.configured_library import catalog_of, integrity_of, library_of
 from edgeagent.device.configuration import Configuration
 from edgeagent.errors import ModelNotFound
 from edgeagent.pool.speech_placement import speech_placement

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from edgeagent.catalog.chat_template import ChatTemplate, read_template
 from edgeagent.catalog.install_record import InstalledModel
-from edgeagent.engine.prompt.template_trial import check_template
+from edgeagent.engine.prompt.template_check import check_template
 from edgeagent.types.template import TemplateFacts
 
 _SOURCES = {"model": "its own", "installed": "installed", "built-in": "edgeagent's"}

@@ -9,8 +9,8 @@ from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import ModelUnusable
 from edgeagent.types.engine import EngineConfig
-from edgeagent.types.questions import TemplateSpec
 from edgeagent.types.template import TemplateFacts
+from edgeagent.types.worker_questions import TemplateSpec
 
 TRIAL_TIMEOUT_S = 180.0
 

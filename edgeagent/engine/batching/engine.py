@@ -22,7 +22,6 @@ from edgeagent.engine.batching.chunk_buffer import ChunkBuffer, Emit
 from edgeagent.engine.batching.kv_cache import KVCache
 from edgeagent.engine.batching.kv_transfer import KVTransfer
 from edgeagent.engine.batching.prefix_sharing import find_shared_prefix
-from edgeagent.engine.batching.runner import Row, Runner, StepAborted
 from edgeagent.engine.batching.scheduler import Pace, StepPlan, pick_victim, plan_step
 from edgeagent.engine.batching.scheduler_views import (
     gives_way_to,
@@ -33,6 +32,7 @@ from edgeagent.engine.batching.scheduler_views import (
     yielding_to,
 )
 from edgeagent.engine.batching.sequence import Request, Sequence
+from edgeagent.engine.batching.step_runner import Row, Runner, StepAborted
 from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.batching.time_slices import TimeSlice
 from edgeagent.engine.batching.token_gaps import TokenGaps

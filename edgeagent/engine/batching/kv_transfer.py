@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 
 from edgeagent.engine.batching.kv_cache import KVCache, Match
-from edgeagent.engine.batching.runner import Runner
+from edgeagent.engine.batching.step_runner import Runner
 from edgeagent.types.kv_state import (
     CachedLengthSpec,
     CachedTokensSpec,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
-from edgeagent.engine.batching.runner import Row
 from edgeagent.engine.batching.scheduler import (
     Lane,
     WaitingLane,
@@ -14,6 +13,7 @@ from edgeagent.engine.batching.scheduler import (
     pick_yielding,
 )
 from edgeagent.engine.batching.sequence import Sequence
+from edgeagent.engine.batching.step_runner import Row
 
 # A sequence that gives way to prompts of a higher class takes a step at least this often.
 LONGEST_PAUSE_S = 2.0

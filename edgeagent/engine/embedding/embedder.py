@@ -19,12 +19,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgeagent.engine.batching.runner import StepAborted
+from edgeagent.engine.batching.step_runner import StepAborted
 from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.embedding.rerank_prompt import relevance
 from edgeagent.errors import EngineFailed
 from edgeagent.types.engine import EngineConfig, EngineHealth
-from edgeagent.types.questions import EmbedSpec, RerankSpec, Scores, Vectors
+from edgeagent.types.worker_questions import EmbedSpec, RerankSpec, Scores, Vectors
 from edgeagent.worker.refusals import queue_full, queue_timeout
 
 logger = logging.getLogger(__name__)

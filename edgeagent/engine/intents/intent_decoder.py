@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.engine.batching.runner import Runner
+from edgeagent.engine.batching.step_runner import Runner
 from edgeagent.engine.batching.time_slices import TimeSlice
 from edgeagent.engine.intents.intent_scoring import IntentChoice
 from edgeagent.engine.llama.sampler import Sampler

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from edgeagent.engine.batching.runner import Runner
+from edgeagent.engine.batching.step_runner import Runner
 from edgeagent.engine.batching.time_slices import TimeSlice
 from edgeagent.engine.llama.sampler import Sampler
 from edgeagent.engine.output.output_parser import NOTHING, Pieces

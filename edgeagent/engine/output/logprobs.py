@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgeagent.engine.batching.runner import Runner
+from edgeagent.engine.batching.step_runner import Runner
 from edgeagent.types.answer import TokenLogprob, TopLogprob
 
 # OpenAI's value for a token that is practically impossible: JSON has no infinity.

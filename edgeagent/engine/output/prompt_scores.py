@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.engine.batching.runner import Runner
+from edgeagent.engine.batching.step_runner import Runner
 from edgeagent.engine.output.logprobs import scored, spelled
 from edgeagent.types.answer import TokenLogprob, TopLogprob
 

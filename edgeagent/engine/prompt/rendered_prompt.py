@@ -18,7 +18,7 @@ from edgeagent.engine.prompt.hidden_prompt import all_told, hidden_prompt, hidde
 from edgeagent.engine.prompt.literal_text import LiteralTextGuard, TextTokenizer
 from edgeagent.engine.prompt.special_tokens import SpecialTokens
 from edgeagent.engine.prompt.template_abilities import TemplateAbilities, complaint, probed
-from edgeagent.engine.prompt.template_host import TemplateHost, TemplateRefused
+from edgeagent.engine.prompt.template_client import TemplateHost, TemplateRefused
 from edgeagent.engine.prompt.tool_prompt import plainest, variables
 from edgeagent.engine.tool_syntax import PLAIN
 from edgeagent.engine.tool_syntax.reasoning import Reasoning, reasoning_of

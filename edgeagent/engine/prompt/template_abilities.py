@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from edgeagent.engine.prompt.template_host import TemplateRefused
+from edgeagent.engine.prompt.template_client import TemplateRefused
 from edgeagent.engine.tool_syntax import PLAIN, chosen
 from edgeagent.engine.tool_syntax.tool_syntax import Family
 from edgeagent.errors import TemplateFailed

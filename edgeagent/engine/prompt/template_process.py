@@ -18,7 +18,12 @@ import jinja2.ext
 import jinja2.sandbox
 import msgspec
 
-from edgeagent.engine.prompt.template_frames import LENGTH, RenderAnswer, RenderRequest, write_frame
+from edgeagent.engine.prompt.template_protocol import (
+    LENGTH,
+    RenderAnswer,
+    RenderRequest,
+    write_frame,
+)
 from edgeagent.worker import confinement
 
 ADDRESS_SPACE_BYTES = 384 << 20

@@ -13,8 +13,8 @@ from litestar.testing import TestClient
 
 from edgeagent.api.admin import data
 from edgeagent.api.http import errors
-from edgeagent.api.http.context import context_of
 from edgeagent.api.http.limits import Limiter
+from edgeagent.api.http.request_context import context_of
 from edgeagent.errors import ErasureRunning, NotFound
 from edgeagent.serving.stored_data import StoredData
 from edgeagent.settings import Settings

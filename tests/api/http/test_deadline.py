@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from edgeagent.api.http.context import RequestContext
 from edgeagent.api.http.deadline import deadline_of
+from edgeagent.api.http.request_context import RequestContext
 from edgeagent.errors import DeadlineExceeded, InvalidParameter
 from edgeagent.serving.deadline import before, left_s
 from tests.conftest import TALES_CHAT, DaemonProcess

@@ -13,8 +13,8 @@ from litestar import Request
 from edgeagent.api.http import forms
 from edgeagent.api.http.body import MUCH_BYTES
 from edgeagent.api.http.body_memory import Bodies
-from edgeagent.api.http.context import context_of
 from edgeagent.api.http.forms import Form, parsed
+from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.uploads import Uploads, check_form
 from edgeagent.errors import BadRequest, Forbidden, InvalidParameter, UnsupportedMediaType
 from edgeagent.settings.http import HttpSettings

@@ -13,10 +13,10 @@ import openai
 import pytest
 
 from edgeagent.api.http.body_memory import Bodies
-from edgeagent.api.http.context import context_of
 from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.idempotency import Idempotency
-from edgeagent.api.http.one_shot import send_whole, whole_json
+from edgeagent.api.http.one_shot_response import send_whole, whole_json
+from edgeagent.api.http.request_context import context_of
 from edgeagent.errors import QueueFull
 from edgeagent.serving.remembered_answers import RememberedAnswers
 from edgeagent.settings.http import HttpSettings

@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
-from edgeagent.api.http.context import context_of
+from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.server import server
 from edgeagent.api.http.shutdown import Shutdown
 from edgeagent.api.http.websocket import MAX_FRAGMENTS, SocketProtocol

@@ -20,7 +20,7 @@ from edgeagent.api.ollama.options import OllamaOptions
 from edgeagent.api.ollama.schemas import OllamaChatRequest, OllamaGenerateRequest
 from edgeagent.catalog.chat_template import ChatTemplate
 from edgeagent.catalog.install.installer import install_file
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.errors import EngineFailed, InvalidParameter, UnsupportedParameter
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.answer import Answer

@@ -20,7 +20,7 @@ from edgeagent.catalog.bundles.writer import BundleContents, write_bundle
 from edgeagent.catalog.catalog_file import Catalog, parse_catalog
 from edgeagent.catalog.install.installer import install_file
 from edgeagent.catalog.install.staging import Trial
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 
 PROFILE = 'name = "shed"\nversion = 1\n'
 CATALOG = """

@@ -26,7 +26,7 @@ from edgeagent.catalog.bundles.reader import open_bundle
 from edgeagent.catalog.bundles.signing import TrustList, load_signing_key, make_key_pair
 from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.catalog.install.installer import install_file
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.errors import BundleRefused, EngineFailed, InstallFailed, SettingsError
 from tests.catalog.bundles.homes import (
     Home,

@@ -18,7 +18,7 @@ from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.catalog.install.convert import convert, gguf_name
 from edgeagent.catalog.install.installer import install
 from edgeagent.catalog.install.safetensors import read_tensors
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.errors import InstallFailed
 from tests.catalog.bert import embed, word_pieces
 

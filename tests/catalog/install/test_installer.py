@@ -17,7 +17,7 @@ from edgeagent.catalog.catalog_file import Catalog, parse_catalog
 from edgeagent.catalog.install import fetch
 from edgeagent.catalog.install import installation as install_module
 from edgeagent.catalog.install.installer import install, install_file
-from edgeagent.catalog.library import STAGING, Library
+from edgeagent.catalog.model_library import STAGING, Library
 from edgeagent.errors import EngineFailed, InstallFailed, ModelNotFound
 from tests.catalog.server import serving
 
@@ -202,7 +202,7 @@ HUB_SCRIPT = """
 import sys
 from pathlib import Path
 from edgeagent.catalog.install.installer import install
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.catalog.catalog_file import load_catalog
 stages = []
 model = install(
@@ -220,7 +220,7 @@ HUB_FAILS = """
 import sys
 from pathlib import Path
 from edgeagent.catalog.install.installer import install
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.catalog.catalog_file import load_catalog
 from edgeagent.errors import InstallFailed
 try:

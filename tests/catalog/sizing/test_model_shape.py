@@ -9,7 +9,7 @@ import pytest
 
 from edgeagent.catalog.catalog_file import Entry, Variant, load_catalog
 from edgeagent.catalog.gguf.model_facts_reader import inspect
-from edgeagent.catalog.library import shipped_models_dir
+from edgeagent.catalog.model_library import shipped_models_dir
 from edgeagent.catalog.sizing.model_shape import from_entry, from_facts
 from edgeagent.catalog.sizing.quantization import bytes_per_weight, mixture
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeagent.catalog.catalog_file import load_catalog
-from edgeagent.catalog.library import shipped_models_dir
+from edgeagent.catalog.model_library import shipped_models_dir
 from edgeagent.catalog.sizing.model_shape import ModelShape, from_entry
 from edgeagent.catalog.sizing.speed import (
     Rates,

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.engine.batching.runner import StepAborted
+from edgeagent.engine.batching.step_runner import StepAborted
 from edgeagent.engine.embedding.embedder import Embedder, EmbeddingRequest, plan_texts, unit
 from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
 from edgeagent.types.engine import EngineConfig
-from edgeagent.types.questions import EmbedSpec, Vectors
+from edgeagent.types.worker_questions import EmbedSpec, Vectors
 
 
 class FakeEncoder:

@@ -31,8 +31,8 @@ from edgeagent.types.kv_state import (
     ReadCellsSpec,
 )
 from edgeagent.types.prompt import Prompt
-from edgeagent.types.questions import TokenizeSpec
 from edgeagent.types.sampling import Sampling
+from edgeagent.types.worker_questions import TokenizeSpec
 from tests.conftest import N_THREADS
 
 GREEDY = Sampling(temperature=0)

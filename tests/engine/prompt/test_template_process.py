@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.engine.prompt.template_host import TemplateHost
+from edgeagent.engine.prompt.template_client import TemplateHost
 from edgeagent.errors import TemplateFailed, Unavailable
 
 MESSAGES = [{"role": "user", "content": "Grüße <b>"}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.speech.guards import believed, without_loops
+from edgeagent.speech.hallucination_filter import believed, without_loops
 from edgeagent.speech.segments import Segment, Word
 
 

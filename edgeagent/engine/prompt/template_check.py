@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from edgeagent.engine.prompt.template_abilities import complaint
-from edgeagent.engine.prompt.template_host import TemplateHost
+from edgeagent.engine.prompt.template_client import TemplateHost
 from edgeagent.errors import InstallFailed
 
 TIMEOUT_S = 5.0

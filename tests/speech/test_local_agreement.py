@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.speech.agreement import Agreement, n_covered, plain, units_of
+from edgeagent.speech.local_agreement import Agreement, n_covered, plain, units_of
 
 
 def test_words_are_final_once_two_hearings_agree():

@@ -6,7 +6,7 @@ from edgeagent.catalog.approvals import Approvals
 from edgeagent.catalog.catalog_file import Catalog, Shipped, load_catalog
 from edgeagent.catalog.installed import named_models
 from edgeagent.catalog.integrity import Integrity
-from edgeagent.catalog.library import Library, shipped_models_dir
+from edgeagent.catalog.model_library import Library, shipped_models_dir
 from edgeagent.device.configuration import Configuration
 from edgeagent.settings import Settings
 

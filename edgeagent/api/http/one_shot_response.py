@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 from litestar.types import Receive, Scope, Send
 
-from edgeagent.api.http.context import context_of
 from edgeagent.api.http.disconnect import run_until_gone
 from edgeagent.api.http.errors import encoded, status_of, translate
+from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.shutdown import shutting_down
 from edgeagent.errors import EdgeAgentError
-from edgeagent.serving.one_shot import OneShotRequest
-from edgeagent.types.questions import Vectors
+from edgeagent.serving.one_shot_request import OneShotRequest
+from edgeagent.types.worker_questions import Vectors
 
 # Encoding that many bytes takes longer than the event loop should stand still.
 MUCH_BYTES = 256 << 10

@@ -22,8 +22,8 @@ from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.types.engine import EngineFacts
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
-from edgeagent.types.questions import CountSpec, Question, Scores, Vectors
 from edgeagent.types.tools import ToolUse
+from edgeagent.types.worker_questions import CountSpec, Question, Scores, Vectors
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,9 @@ from edgeagent.settings.names import FIELDS
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("edgeagent.settings.layers.SYSTEM_CONFIG", tmp_path / "system.toml")
+    monkeypatch.setattr(
+        "edgeagent.settings.settings_sources.SYSTEM_CONFIG", tmp_path / "system.toml"
+    )
 
 
 def layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]):

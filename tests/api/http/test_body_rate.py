@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeagent.api.http.intake import Intake
+from edgeagent.api.http.body_rate import Intake
 
 MB = 1 << 20
 

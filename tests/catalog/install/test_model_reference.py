@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.catalog.install.installer import install_reference
-from edgeagent.catalog.install.reference import (
+from edgeagent.catalog.install.model_reference import (
     FileReference,
     FolderReference,
     HubFile,
@@ -22,7 +22,7 @@ from edgeagent.catalog.install.reference import (
     chosen_file,
     read_reference,
 )
-from edgeagent.catalog.library import Library
+from edgeagent.catalog.model_library import Library
 from edgeagent.errors import InstallFailed
 from tests.catalog.server import FileServer, serving
 from tests.conftest import ROOT

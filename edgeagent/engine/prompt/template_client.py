@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from edgeagent.engine.process import helper_process
-from edgeagent.engine.prompt.template_frames import LENGTH, RenderAnswer, RenderRequest, framed
+from edgeagent.engine.prompt.template_protocol import LENGTH, RenderAnswer, RenderRequest, framed
 from edgeagent.errors import TemplateFailed, Unavailable
 
 logger = logging.getLogger(__name__)

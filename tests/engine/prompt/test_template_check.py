@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.engine.prompt.template_trial import check_template
+from edgeagent.engine.prompt.template_check import check_template
 from edgeagent.errors import InstallFailed
 
 

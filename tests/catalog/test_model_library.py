@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgeagent.catalog.install.installer import install_file
 from edgeagent.catalog.install_record import RECORD, InstalledModel
-from edgeagent.catalog.library import Library, shipped_models_dir
+from edgeagent.catalog.model_library import Library, shipped_models_dir
 from edgeagent.errors import InstallFailed, ModelNotFound, ModelUnusable
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from edgeagent.errors import EngineDied, InvalidParameter, ModelNotFound
-from edgeagent.serving.one_shot import OneShotRequest, OneShotService
-from edgeagent.types.questions import EmbedSpec, Vectors
+from edgeagent.serving.one_shot_request import OneShotRequest, OneShotService
+from edgeagent.types.worker_questions import EmbedSpec, Vectors
 from tests.serving.fakes import ORIGIN, FakeClient, FakeEngines, FakeModels, chooser
 
 MODELS = FakeModels(

@@ -356,7 +356,7 @@ def test_every_get_has_a_head_with_the_same_headers_and_no_body(daemon: DaemonPr
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("POST", "/v1/files", 404),
+        ("POST", "/v1/uploads", 404),
         ("POST", "/v1/responses/compact", 404),
         ("POST", "/v1/messages/batches", 404),
         ("POST", "/v1/images/generations", 404),

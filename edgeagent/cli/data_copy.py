@@ -89,9 +89,10 @@ def _copy_table(
     target: SqliteUtils, store: ReadableStore, name: str, tell: Callable[[int], None]
 ) -> None:
     columns = store.views.columns[name]
+    keys = tuple(column.name for column in columns if column.is_key)
     target.table(name).create(
         {column.name: _TYPES[column.kind] for column in columns},
-        pk=next(column.name for column in columns if column.is_key),
+        pk=keys[0] if len(keys) == 1 else keys or None,
         foreign_keys=[
             (column.name, *column.refers_to)
             for column in columns

@@ -169,7 +169,10 @@ async def _all(
                 except (EdgeAgentError, httpx.TransportError, OSError) as exc:
                     n_failed += 1
                     bar.console.print(
-                        f"edgeagent: {path}: {_reason(exc)}", markup=False, highlight=False
+                        f"edgeagent: {path}: {_reason(exc)}",
+                        markup=False,
+                        highlight=False,
+                        soft_wrap=True,  # a long path stays in one piece
                     )
     output.flush()
     return n_failed

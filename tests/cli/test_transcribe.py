@@ -125,16 +125,18 @@ def test_a_watched_folder_is_transcribed_file_by_file(daemon, tmp_path):
         sys.executable, "-m", "edgeagent", "transcribe", "--watch", str(folder), "--format", "srt",
         "--port", daemon.url.rpartition(":")[2], "--state-dir", str(tmp_path / "state"),
     ]  # fmt: skip
-    process = subprocess.Popen(command, env=clean_environment(), stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, env=clean_environment(), stderr=stderr)
     try:
         (folder / "bad.wav").write_bytes(b"nothing")
         (folder / "visit.ogg").write_bytes(DIALOGUE.read_bytes())
         wait_for(lambda: (folder / "visit.srt").exists(), 120)
+        wait_for(lambda: "bad.wav: " in log.read_text(), 120)
     finally:
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=60)
-    assert is_understood((folder / "visit.srt").read_text())
-    assert "bad.wav: " in told
+        process.wait(timeout=60)
+    assert is_understood((folder / "visit.srt").read_text()), log.read_text()
     assert not (folder / "bad.srt").exists()
 
 

@@ -6,9 +6,7 @@ import json
 import re
 from typing import NamedTuple
 
-from edgeagent.types.answer import CallDelta
-
-MAX_HEAD = 256
+from edgeagent.engine.tool_syntax.call_stream import CallStream
 
 
 class Notation(NamedTuple):
@@ -19,47 +17,17 @@ class Notation(NamedTuple):
     quote: str
 
 
-class NotationCalls:
+class NotationCalls(CallStream):
     """Reads `call:name{key:value}` with bare keys. JSON within it is taken as it is."""
 
+    max_head = 256
+
     def __init__(self, notation: Notation) -> None:
+        super().__init__(re.compile(re.escape(notation.opening) + r"call:(?P<name>[^\s{<]+)(?=\{)"))
         self._quote = notation.quote
-        self._head = re.compile(re.escape(notation.opening) + r"call:(?P<name>[^\s{<]+)(?=\{)")
-        self._held = ""
-        self._n_calls = 0
-        self._name = ""
-        self._value: _Value | None = None
-        self._arguments: list[str] = []
-        self._finished: list[tuple[str, str]] = []
 
-    def feed(self, text: str) -> list[CallDelta]:
-        self._held += text
-        out: list[CallDelta] = []
-        while self._held:
-            if self._value is None:
-                head = self._head.search(self._held)
-                if head is None:
-                    self._held = self._held[-MAX_HEAD:]
-                    break
-                self._held = self._held[head.end() :]
-                self._name = head["name"]
-                self._value = _Value(self._quote)
-                out.append(CallDelta(self._n_calls, "", self._name))
-            n, piece = self._value.take(self._held)
-            self._held = self._held[n:]
-            if piece:
-                self._arguments.append(piece)
-                out.append(CallDelta(self._n_calls, piece))
-            if not self._value.is_whole:
-                break
-            self._finished.append((self._name, "".join(self._arguments)))
-            self._arguments, self._value = [], None
-            self._n_calls += 1
-        return out
-
-    def finished(self) -> list[tuple[str, str]]:
-        out, self._finished = self._finished, []
-        return out
+    def _new_value(self) -> _Value:
+        return _Value(self._quote)
 
 
 class _Value:

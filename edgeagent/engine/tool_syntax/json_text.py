@@ -7,15 +7,14 @@ import re
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from edgeagent.engine.tool_syntax.call_stream import CallStream
 from edgeagent.engine.tool_syntax.tool_syntax import CallOpening
-from edgeagent.types.answer import CallDelta
 
 _WHITE = " \t\r\n"
 _FENCE = re.compile(r"```[a-z_]*\s*")
 _OPENING = ("{", '"name"', ":", '"')
 # No name is longer; after more white space there is no call.
 MAX_OPENING = 128
-MAX_HEAD = 1024
 
 
 def find_object(
@@ -92,8 +91,13 @@ class ValueEnd:
         self._is_text = False
         self._is_escaped = False
 
-    def take(self, text: str) -> int:
-        """How many characters belong to the value; fewer than there are once it is whole."""
+    def take(self, text: str) -> tuple[int, str]:
+        """How many characters belong to the value, and these characters; fewer than there are once it is
+        whole."""
+        n = self._n_own(text)
+        return n, text[:n]
+
+    def _n_own(self, text: str) -> int:
         for i, character in enumerate(text):
             if self._is_text:
                 if self._is_escaped:
@@ -117,51 +121,16 @@ class ValueEnd:
         return self._depth <= 0
 
 
-class JsonCalls:
-    """Reads calls whose arguments are JSON: `head` matches what stands before them, with the name in
-    its group `name`."""
+class JsonCalls(CallStream):
+    """Reads calls whose arguments are JSON."""
 
-    def __init__(self, head: re.Pattern[str]) -> None:
-        self._head = head
-        self._held = ""
-        self._n_calls = 0
-        self._name = ""
-        self._value: ValueEnd | None = None
-        self._arguments: list[str] = []
-        self._finished: list[tuple[str, str]] = []
+    max_head = 1024
 
-    def feed(self, text: str) -> list[CallDelta]:
-        self._held += text
-        out: list[CallDelta] = []
-        while self._held:
-            if self._value is None:
-                head = self._head.search(self._held)
-                if head is None:
-                    self._held = self._held[-MAX_HEAD:]
-                    break
-                self._held = self._held[head.end() :]
-                self._name = _plain(head["name"])
-                self._value = ValueEnd()
-                out.append(CallDelta(self._n_calls, "", self._name))
-            self._take(out)
-        return out
+    def _new_value(self) -> ValueEnd:
+        return ValueEnd()
 
-    def _take(self, out: list[CallDelta]) -> None:
-        assert self._value is not None
-        n = self._value.take(self._held)
-        piece, self._held = self._held[:n], self._held[n:]
-        if piece:
-            self._arguments.append(piece)
-            out.append(CallDelta(self._n_calls, piece))
-        if self._value.is_whole:
-            self._finished.append((self._name, "".join(self._arguments)))
-            self._arguments = []
-            self._value = None
-            self._n_calls += 1
-
-    def finished(self) -> list[tuple[str, str]]:
-        out, self._finished = self._finished, []
-        return out
+    def _name_of(self, written: str) -> str:
+        return _plain(written)
 
 
 def _plain(name: str) -> str:

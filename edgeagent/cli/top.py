@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ def top(config: Path | None, interval_s: float, **flags: Any) -> None:
 
     Where there are keys, EDGEAGENT_API_KEY needs the scope `metrics`. `q` ends it.
     """
+    if not sys.stdout.isatty():
+        raise StartFailed(
+            "`edgeagent top` draws on a terminal: run it in one, or read GET /metrics."
+        )
     try:
         from edgeagent.cli.shared.top_screen import Daemon, Top
     except ImportError as exc:

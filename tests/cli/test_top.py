@@ -13,6 +13,7 @@ from edgeagent.cli.shared.top_figures import Sample, figures
 from edgeagent.cli.shared.top_screen import COLUMNS, Daemon, Top, cells, device_line, refused_line
 from edgeagent.errors import EdgeAgentError, StartFailed
 from edgeagent.metrics import Metrics
+from tests.commands import run_here
 from tests.test_metrics import ANSWER, GAUGES
 
 
@@ -102,3 +103,10 @@ async def test_the_screen_shows_the_models_and_goes_on_when_the_daemon_is_gone()
         await pilot.pause()
         assert "No daemon answers" in str(app.query_one("#device").render())
         await pilot.press("q")
+
+
+def test_without_a_terminal_it_says_what_to_use():
+    done = run_here("top", "--port", "1")
+    assert done.returncode != 0
+    assert "GET /metrics" in done.stderr and "\n" not in done.stderr.strip()
+    assert done.stdout == ""

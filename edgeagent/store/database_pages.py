@@ -9,13 +9,13 @@ Source: zetetic.net/sqlcipher/design, checked against SQLCipher 4.19 by the test
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from edgeagent.errors import StoreDamaged
-from edgeagent.store.raw_files import open_raw
 
 PAGE = 4096
 RESERVED = 80
@@ -24,13 +24,16 @@ _LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _READ_PAGES = 256
 
 
-def decrypted(path: Path, key: bytes | None) -> Iterator[bytes]:
+def decrypted(
+    path: Path, key: bytes | None, opened: Callable[[Path], BinaryIO] = lambda path: path.open("rb")
+) -> Iterator[bytes]:
     """The content of every page in a database or a write-ahead log. `key` None: a plain-text file.
+    A file on which this process may hold SQLite's locks is `opened` by `open_raw`.
 
     A page that is being rewritten may be half old and half new; both halves are returned. Raises:
     StoreDamaged if the first page does not decrypt; OSError.
     """
-    with open_raw(path) as file:
+    with opened(path) as file:
         is_log = file.read(4) in _LOG_MAGIC
         file.seek(_LOG_HEAD if is_log else 0)
         frame = PAGE + (_FRAME_HEAD if is_log else 0)

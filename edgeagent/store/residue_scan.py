@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgeagent.errors import StoreDamaged
 from edgeagent.store.database_files import StoreFiles, beside
@@ -193,12 +193,15 @@ def _search_file(
     tell: Callable[[int], Any],
 ) -> set[bytes]:  # fmt: skip
     log, index = beside(files.database)
+    # By identity: another path may lead to the same file.
+    is_locked = any(each.exists() and path.samefile(each) for each in (files.database, index))
+    opened: Callable[[Path], BinaryIO] = open_raw if is_locked else _open
     is_database = path.is_relative_to(files.folder) and path.suffix in (".db", ".part")
     is_log = path.name.endswith("-wal") and path.is_relative_to(files.folder)
     pieces = (
-        decrypted(path, key)
+        decrypted(path, key, opened)
         if (is_database or is_log or path == log) and path != index and path.stat().st_size
-        else _raw(path, is_index=path == index)
+        else _raw(path, opened)
     )
     hits: set[bytes] = set()
     left = list(wanted)
@@ -211,9 +214,13 @@ def _search_file(
     return hits
 
 
-def _raw(path: Path, *, is_index: bool) -> Iterator[bytes]:
-    """Overlapping blocks, so that no probe is split between two. SQLite locks the index of its log."""
-    with open_raw(path) if is_index else path.open("rb") as file:
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def _raw(path: Path, opened: Callable[[Path], BinaryIO]) -> Iterator[bytes]:
+    """Overlapping blocks, so that no probe is split between two."""
+    with opened(path) as file:
         end = b""
         while block := file.read(_CHUNK):
             yield end + block

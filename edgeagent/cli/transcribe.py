@@ -18,12 +18,12 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from edgeagent.cli.shared.daemon import authorization, base_url, is_running
+from edgeagent.cli.shared.daemon import authorization, base_url, is_running, refusal_of
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.speech_options import language_of, vocabulary_of
 from edgeagent.cli.shared.speech_worker import LOAD_TIMEOUT_S, speech_config
 from edgeagent.cli.transcribe_job import job_parts
-from edgeagent.cli.transcribe_part import Part, error_of
+from edgeagent.cli.transcribe_part import Part
 from edgeagent.cli.transcribe_watch import FolderWatch
 from edgeagent.device.configuration import Configuration
 from edgeagent.durable import replace_text
@@ -295,7 +295,7 @@ class Daemon:
             headers=authorization(),
         ) as response:  # fmt: skip
             if response.status_code != 200:
-                raise error_of(response.status_code, await response.aread())
+                raise refusal_of(response.status_code, await response.aread())
             async for line in response.aiter_lines():
                 if line.startswith("data: {"):
                     yield _part_of(json.loads(line.removeprefix("data: ")))

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import msgspec
 
-from edgeagent.cli.shared.daemon import authorization
-from edgeagent.cli.transcribe_part import Part, error_of
+from edgeagent.cli.shared.daemon import authorization, refusal_of
+from edgeagent.cli.transcribe_part import Part
 from edgeagent.errors import EdgeAgentError
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.segments import Segment
@@ -61,7 +61,7 @@ async def _send(http: httpx.AsyncClient, job: str, path: Path, n_bytes: int) -> 
                 f"{job}/recording", content=file.read(PART_BYTES), headers=headers
             )
             if sent.status_code != 204:
-                raise error_of(sent.status_code, sent.content)
+                raise refusal_of(sent.status_code, sent.content)
             if int(sent.headers["upload-offset"]) == at:
                 raise EdgeAgentError("the file became shorter while it was read")
             at = int(sent.headers["upload-offset"])
@@ -70,7 +70,7 @@ async def _send(http: httpx.AsyncClient, job: str, path: Path, n_bytes: int) -> 
 async def _asked(http: httpx.AsyncClient, method: str, path: str, **given: Any) -> dict[str, Any]:
     response = await http.request(method, path, headers=authorization(), **given)
     if response.status_code not in (200, 201):
-        raise error_of(response.status_code, response.content)
+        raise refusal_of(response.status_code, response.content)
     return dict(response.json())
 
 

@@ -156,7 +156,7 @@ class Daemon:
         self.lifecycle = DataLifecycle(self.database, settings, hub=self.hub, settle=self._settle)
         self._authenticator = Authenticator(self.keyring, is_exposed=bool(exposed))
         caller_of = self._authenticator.caller_of_key
-        self.audio_jobs = AudioJobRunner(
+        self.audio_job_runner = AudioJobRunner(
             self.archive, engines, settings.speech.jobs, quota, caller_of
         )
         self.live_transcriptions = LiveTranscriptions(
@@ -179,8 +179,8 @@ class Daemon:
         )
         ErasureParticipants(
             self.background, self.conversations, self.database is not None, self.lifecycle, self._requests,
-            self.pool, self.keyring, self.prefix_store, self.audio_jobs, settings.state_dir, self.remembered,
-            self.batch_runner, self.live_transcriptions,
+            self.pool, self.keyring, self.prefix_store, self.audio_job_runner, settings.state_dir,
+            self.remembered, self.batch_runner, self.live_transcriptions,
         ).register(self.hub)  # fmt: skip
         self.transcriptions = TranscriptionService(engines, self.chooser, quota)
         self.keys = KeyAdmin(
@@ -244,7 +244,9 @@ class Daemon:
             "archive": archive,
             "batch_files": BatchFiles(archive, batch, self._bodies.max_body_bytes),
             "batches": Batches(archive, batch, wake=runner.wake, stop=runner.stop, note=note),
-            "audio_jobs": AudioJobs(archive, self.audio_jobs, self.settings.speech.jobs, reserve),
+            "audio_jobs": AudioJobs(
+                archive, self.audio_job_runner, self.settings.speech.jobs, reserve
+            ),
             "cards": ModelCards(self.pool, self.models, self.chooser, idle_unload_s),
             "chats": self.chats,
             "conversations": conversations,
@@ -272,7 +274,7 @@ class Daemon:
         self.lifecycle.start()
         await self._fail_open()
         self.prefix_store.start()
-        self.audio_jobs.start()
+        self.audio_job_runner.start()
         if self._requests is not None:
             self._requests.start()
         if self.wyoming is not None:
@@ -321,7 +323,7 @@ class Daemon:
             await self.wyoming.close()
         await self.batch_runner.close()
         await self.background.close()
-        await self.audio_jobs.close()
+        await self.audio_job_runner.close()
         await self.prefix_store.close()
         await self.pool.close()
         if self._requests is not None:

@@ -35,10 +35,10 @@ class ErasureParticipants:
     pool: Pool
     keyring: Keyring
     prefix_store: PrefixStore
-    audio_jobs: AudioJobRunner
+    audio_job_runner: AudioJobRunner
     state_dir: Path
     remembered: RememberedAnswers
-    batches: BatchRunner
+    batch_runner: BatchRunner
     live: LiveTranscriptions
 
     def register(self, hub: ErasureHub) -> None:
@@ -46,7 +46,7 @@ class ErasureParticipants:
             ("background answers", "running answers and their events", self._runs),
             ("batches", "requests of batches that are being done", self._batches),
             ("remembered answers", "answers to requests with an Idempotency-Key", self._answers),
-            ("recordings", "audio of transcription jobs, on disk", self.audio_jobs.forget),
+            ("recordings", "audio of transcription jobs, on disk", self.audio_job_runner.forget),
             ("live sessions", "speech that is being transcribed", self.live.forget),
             ("exports", "pages of running exports", self._exports),
             ("request log", "rows not written yet", self._requests),
@@ -69,7 +69,7 @@ class ErasureParticipants:
         await self.background.forget(lost)
 
     async def _batches(self, gone: DeletedContent) -> None:
-        await self.batches.forget(begins_again=gone.cause in ("erase", "elsewhere"))
+        await self.batch_runner.forget(begins_again=gone.cause in ("erase", "elsewhere"))
 
     async def _answers(self, gone: DeletedContent) -> None:
         if gone.cause != "expire":

@@ -20,6 +20,8 @@ _PI_BITS = (
     (3, "soft_temperature_limit"),
 )
 _PI_HISTORY_SHIFT = 16
+_CAPPED = "scaling_max_lowered"
+THROTTLE_CAUSES = (*(name for _, name in _PI_BITS), _CAPPED)
 
 
 class Trip(msgspec.Struct, frozen=True):
@@ -114,7 +116,7 @@ def read_throttling(tree: SystemFiles) -> Throttling:
     events = _thermal_events(tree)
     capped = _capped_share(tree)
     if capped is not None and capped < 1:
-        now.append("scaling_max_lowered")
+        now.append(_CAPPED)
     return Throttling(
         is_known=bool(now) or any(fact is not None for fact in (register, events, capped)),
         now=tuple(now),

@@ -5,16 +5,15 @@
     windows    the segments of each and the checkpoint behind them are stored in one transaction
     end        completed, failed or cancelled; the recording is erased unless the settings or a hold keep it
 
-Windows of jobs wait for those of everybody who waits for an answer (`BATCH`). A worker that dies is asked
-again from the last checkpoint; one that dies `MAX_DEATHS` times in the same place ends the job. What will
-pass (no memory, a full disk, a model that is being loaded) makes the job wait.
+Windows of jobs wait for those of everybody who waits for an answer (`JOB_PRIORITY`). A worker that dies is
+asked again from the last checkpoint; one that dies `MAX_DEATHS` times in the same place ends the job. What
+will pass (no memory, a full disk, a model that is being loaded) makes the job wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -42,6 +41,7 @@ from edgeagent.serving.engines import Engines
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.transcript_archive import stored
+from edgeagent.serving.transcription import no_speakers
 from edgeagent.settings.speech import AudioJobSettings
 from edgeagent.speech.client import SpeechClient
 from edgeagent.speech.protocol import LongRecording, Surveyed, Window
@@ -52,10 +52,11 @@ from edgeagent.store.erasure_hub import DeletedContent
 from edgeagent.store.recording_files import RecordingReader
 from edgeagent.store.sql import now_ms
 from edgeagent.types.caller import Caller
+from edgeagent.types.ids import new_id
 
 logger = logging.getLogger(__name__)
 
-BATCH = 2  # interactive requests have priority 0
+JOB_PRIORITY = 2  # interactive requests have priority 0
 MAX_DEATHS = 5
 RETRY_S = 5.0
 MAX_RETRY_S = 60.0
@@ -279,7 +280,7 @@ class AudioJobRunner:
         await self._check_key(row["key_id"])
         reader = await asyncio.to_thread(RecordingReader, database.files.recordings, recording)
         record = RequestRecord(
-            RequestOrigin(ENDPOINT, f"req_{secrets.token_hex(12)}", row["owner"], row["key_id"]),
+            RequestOrigin(ENDPOINT, new_id("req"), row["owner"], row["key_id"]),
             Decision(row["model"], "named"),
         )
         with closing(reader):
@@ -313,7 +314,9 @@ class AudioJobRunner:
         )
         long = LongRecording(max_seconds=self._settings.max_audio_s, checkpoint=checkpoint)
         async with self._engines.lease_worker(row["model"], SpeechClient) as client:
-            stream = client.transcribe_long(reader, row["n_bytes"], options, long, priority=BATCH)
+            stream = client.transcribe_long(
+                reader, row["n_bytes"], options, long, priority=JOB_PRIORITY
+            )
             try:
                 async for reply in stream:
                     match reply:
@@ -378,12 +381,3 @@ class AudioJobRunner:
             raise _JobGone
         self.news.tell()
         return after
-
-
-def no_speakers(n_channels: int) -> InvalidParameter:
-    """The error for names of speakers of a recording whose channels have none."""
-    return InvalidParameter(
-        f"Speakers are told apart by channel, and this recording has {n_channels} with nobody of their own: "
-        "leave out `known_speaker_names`, or send a channel for each speaker.",
-        param="known_speaker_names",
-    )

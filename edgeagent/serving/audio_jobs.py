@@ -35,7 +35,7 @@ from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.settings.speech import AudioJobSettings
 from edgeagent.speech.segments import Transcript
-from edgeagent.store import audio_jobs, audit, recording_files
+from edgeagent.store import audio_jobs, audit, recording_files, transcripts
 from edgeagent.store.audio_jobs import JobBounds, NewAudioJob
 from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.connection import from_os, full
@@ -260,7 +260,7 @@ class AudioJobs:
                 "`partial=true`."
             )
         rows = await self._archive.database.read_async(
-            lambda db: audio_jobs.segments(db, row["transcript_id"])
+            lambda db: transcripts.segments(db, row["transcript_id"])
         )
         options = options_of(row)
         language = row["language"] or options.speech.language or "en"
@@ -284,7 +284,7 @@ class AudioJobs:
             return await database.read_async(
                 lambda db: (
                     audio_jobs.get(db, job_id, owner),
-                    audio_jobs.segments(db, found["transcript_id"], n_seen, MAX_SEGMENTS),
+                    transcripts.segments(db, found["transcript_id"], n_seen, MAX_SEGMENTS),
                 )
             )
 

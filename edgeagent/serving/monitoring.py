@@ -8,7 +8,7 @@ from pathlib import Path
 from edgeagent import __version__
 from edgeagent.device.power import read_power
 from edgeagent.device.system_files import SystemFiles
-from edgeagent.device.thermal import read_thermal
+from edgeagent.device.thermal import THROTTLE_CAUSES, read_thermal
 from edgeagent.errors import DeadlineExceeded, EdgeAgentError, InsufficientMemory, Unavailable
 from edgeagent.metrics import (
     CONTENT_TYPE,
@@ -24,10 +24,6 @@ from edgeagent.settings import Settings
 from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.requests import RequestRow
 from edgeagent.types.engine import EngineHealth
-
-THROTTLE_CAUSES = (
-    "under_voltage", "frequency_capped", "throttled", "soft_temperature_limit", "scaling_max_lowered",
-)  # fmt: skip
 
 
 class Monitoring:

@@ -106,11 +106,7 @@ class TranscriptionRequest:
         self._early = [reply for reply in rest if isinstance(reply, Window)]
         await self._count(first.duration_s)
         if recording.options.speaker_names and not first.has_speakers:
-            raise InvalidParameter(
-                f"Speakers are told apart by channel, and this recording has {first.n_channels} with nobody "
-                "of their own: leave out `known_speaker_names`, or send a channel for each speaker.",
-                param="known_speaker_names",
-            )
+            raise no_speakers(first.n_channels)
 
     async def _count(self, audio_s: float) -> None:
         """Raises: RateLimited where the key has had its audio of a day."""
@@ -196,3 +192,12 @@ class TranscriptionService:
     ) -> TranscriptionRequest:
         """A request that waits for `begin`. Whoever takes it must `release` it."""
         return TranscriptionRequest(origin, decision, recording, self._engines, self._quota)
+
+
+def no_speakers(n_channels: int) -> InvalidParameter:
+    """The error for names of speakers of a recording whose channels have none."""
+    return InvalidParameter(
+        f"Speakers are told apart by channel, and this recording has {n_channels} with nobody of their own: "
+        "leave out `known_speaker_names`, or send a channel for each speaker.",
+        param="known_speaker_names",
+    )

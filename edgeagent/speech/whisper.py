@@ -321,8 +321,11 @@ class Session:
 
     def _n_told(self, tokens: list[int], told: str) -> int:
         """How many of the tokens say what was told before."""
+        if not told:
+            return 0
         decode = self._model.hf_tokenizer.decode
-        n_chars = len("".join(units_of(decode(tokens))[: n_covered(told, decode(tokens))]))
+        text = decode(tokens)
+        n_chars = len("".join(units_of(text)[: n_covered(told, text)]))
         return next(n for n in range(len(tokens) + 1) if len(decode(tokens[:n])) >= n_chars)
 
     def scores_of(self, found: QuickText) -> tuple[TokenScore, ...]:
@@ -337,9 +340,6 @@ class Session:
             start += [tokenizer.token_to_id(f"<|{self.language}|>")]
             start += [tokenizer.token_to_id(f"<|{self.options.task}|>")]
         return start
-
-    def _encode(self, text: str) -> list[int]:
-        return list(self._model.hf_tokenizer.encode(text, add_special_tokens=False).ids)
 
     def _score(self, token: int, probability: float) -> TokenScore:
         text = self._model.hf_tokenizer.decode([token])

@@ -18,7 +18,7 @@ from edgeagent.store import row_deletion, transcripts
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.recording_files import Recording
 from edgeagent.store.rows import fetch, paged
-from edgeagent.store.sql import scalar
+from edgeagent.store.sql import marks, scalar
 from edgeagent.types.caller import LOCAL
 from edgeagent.types.pages import Page, RowPage
 
@@ -63,8 +63,8 @@ def add(db: StoreConnection, job: NewAudioJob, bounds: JobBounds, *, now_ms: int
     """Store a job, its empty transcript and its empty recording. Raises: RateLimited beyond the bounds."""
     n_open = scalar(
         db,
-        "select count(*) from audio_job where owner = ? and status in ('uploading', 'queued', 'running')",
-        (job.owner,),
+        f"select count(*) from audio_job where owner = ? and status in ({marks(len(OPEN))})",
+        (job.owner, *OPEN),
     )
     if n_open >= bounds.open_per_owner:
         raise RateLimited(
@@ -135,13 +135,6 @@ def get(db: StoreConnection, job_id: str, owner: str | None = None) -> dict[str,
 def listed(db: StoreConnection, owner: str, page: Page) -> RowPage:
     """The owner's jobs by age."""
     return paged(db, _JOBS, "owner = :owner", {"owner": owner}, page, order="created_ms")
-
-
-def segments(
-    db: StoreConnection, transcript_id: str, after: int = 0, limit: int | None = None
-) -> list[dict[str, Any]]:
-    """The segments of a transcript from position `after` on, `limit` at most."""
-    return transcripts.segments(db, transcript_id, after, limit)
 
 
 # ---- the recording
@@ -222,10 +215,10 @@ def unfinished(db: StoreConnection) -> list[tuple[str, str]]:
 def _move(
     db: StoreConnection, job_id: str, before: Sequence[JobStatus], after: JobStatus, now_ms: int
 ) -> bool:
-    names = ", ".join(f"'{name}'" for name in before)
     done = db.execute(
-        f"update audio_job set status = ?, updated_ms = ? where id = ? and status in ({names})",
-        (after, now_ms, job_id),
+        "update audio_job set status = ?, updated_ms = ? "
+        f"where id = ? and status in ({marks(len(before))})",
+        (after, now_ms, job_id, *before),
     )
     return bool(done.rowcount)
 

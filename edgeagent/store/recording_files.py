@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import secrets
 import struct
+from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
@@ -109,15 +110,9 @@ class RecordingReader:
         """Up to `n_bytes` of audio; fewer where a record or the recording ends. Raises: StoreDamaged."""
         if not 0 <= offset < self._recording.n_received:
             return b""
-        low, high = 0, len(self._records) - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self._records[middle][1] <= offset:
-                low = middle
-            else:
-                high = middle - 1
-        start = offset - self._records[low][1]
-        return self._record(low)[start : start + n_bytes]
+        number = bisect_right(self._records, offset, key=lambda record: record[1]) - 1
+        start = offset - self._records[number][1]
+        return self._record(number)[start : start + n_bytes]
 
     def _record(self, number: int) -> bytes:
         if self._last[0] == number:

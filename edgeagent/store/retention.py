@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from edgeagent.store import audit, clock, row_deletion
+from edgeagent.store import audit, batches, clock, row_deletion
 from edgeagent.store.clock import EVERYDAY, Clock, ClockBounds, ClockJudgement, Doubt
 from edgeagent.store.ownership import HELD
 from edgeagent.store.row_deletion import BATCH, Store, key_of
@@ -65,12 +65,13 @@ _OLD_RESPONSES = f"""select id from response where not {HELD["response"]} and (
     (conversation_id is null and created_ms < :before)
     or conversation_id in ({_OLD_CONVERSATIONS}))"""
 # A batch that has not ended keeps its files.
-_OLD_BATCHES = f"""created_ms < :before and status in ('completed', 'failed', 'expired', 'cancelled')
+_OPEN_BATCH = ", ".join(f"'{status}'" for status in batches.OPEN)
+_OLD_BATCHES = f"""created_ms < :before and status not in ({_OPEN_BATCH})
     and not {HELD["batch"]}"""
 _OLD_FILES = f"""select id from batch_file where created_ms < :before and not {HELD["batch_file"]}
     and not exists (select 1 from batch b
     where batch_file.id in (b.input_file_id, b.output_file_id, b.error_file_id)
-    and b.status in ('validating', 'in_progress', 'finalizing', 'cancelling'))"""
+    and b.status in ({_OPEN_BATCH}))"""
 _OLD_TRANSCRIPTS = "select id from transcript where created_ms < :before and not is_held"
 
 

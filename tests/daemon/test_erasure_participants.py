@@ -128,7 +128,7 @@ async def has_answers(house: House) -> bool:
 async def fill_recordings(house: House) -> None:
     """A job that waits for the rest of its recording."""
     jobs = AudioJobs(
-        house.daemon.archive, house.daemon.audio_jobs, house.daemon.settings.speech.jobs
+        house.daemon.archive, house.daemon.audio_job_runner, house.daemon.settings.speech.jobs
     )
     spec = JobSpec(model="w", n_bytes=1000, options=JobOptions(speech=SpeechOptions()))
     made = await jobs.create(RequestOrigin("/v1/audio/jobs", "req_1", "ann", "key_1"), spec)

@@ -62,13 +62,13 @@ def test_windows_append_segments_and_move_the_checkpoint_once(conn):
     assert job is not None
     assert (job["until_s"], job["n_segments"], job["audio_s"]) == (45.0, 3, 60.0)
     assert job["checkpoint"] == '{"at": 45.0}'
-    found = audio_jobs.segments(conn, "tr_1")
+    found = transcripts.segments(conn, "tr_1")
     assert [(row["position"], row["text"]) for row in found] == [
         (0, "one"),
         (1, "two"),
         (2, "three"),
     ]
-    assert [row["text"] for row in audio_jobs.segments(conn, "tr_1", 2)] == ["three"]
+    assert [row["text"] for row in transcripts.segments(conn, "tr_1", 2)] == ["three"]
     assert audio_jobs.get(conn, "job_1", "bob") is None
 
 
@@ -76,9 +76,9 @@ def test_segments_come_from_a_position_on_and_so_many_at_once(conn):
     add(conn)
     run(conn)
     advance(conn, 30.0, " one", " two", " three")
-    found = [one["text"] for one in audio_jobs.segments(conn, "tr_1", 1, 1)]
+    found = [one["text"] for one in transcripts.segments(conn, "tr_1", 1, 1)]
     assert [text.strip() for text in found] == ["two"]
-    assert len(audio_jobs.segments(conn, "tr_1", 1)) == 2
+    assert len(transcripts.segments(conn, "tr_1", 1)) == 2
 
 
 def test_the_transcript_is_shown_once_the_job_is_completed(conn):

@@ -13,7 +13,7 @@ BYTES_PER_S = 24 << 20
 BURST_BYTES = 32 << 20
 
 
-class Intake:
+class BodyRate:
     """A token bucket of bytes. The clock (monotonic seconds) is passed in. Event loop's thread only."""
 
     def __init__(self, bytes_per_s: float = BYTES_PER_S, burst_bytes: float = BURST_BYTES) -> None:

@@ -20,7 +20,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeagent.api.http.access import SOCKET_PATHS, parts
-from edgeagent.api.http.body_rate import FREE_BYTES, Intake
+from edgeagent.api.http.body_rate import FREE_BYTES, BodyRate
 from edgeagent.api.http.connection_limits import ConnectionRank, ConnectionSeat, Places
 from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.host_and_origin import request_id
@@ -75,7 +75,7 @@ class GuardedProtocol(H11Protocol):
     places = Places(512)
     write_timeout_s = 30.0
     daemon_shutdown = Shutdown()
-    intake = Intake()
+    body_rate = BodyRate()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -155,7 +155,7 @@ class GuardedProtocol(H11Protocol):
     # --- the rate of large bodies
 
     def _pace(self, n_bytes: int) -> None:
-        wait_s = self.intake.take(n_bytes, self.loop.time())
+        wait_s = self.body_rate.take(n_bytes, self.loop.time())
         if wait_s > 0 and not self._is_paused and not self._socket.is_closing():
             self._is_paused = True
             self._socket.pause_reading()

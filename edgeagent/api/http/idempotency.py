@@ -18,6 +18,7 @@ from typing import cast
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, ReceiveMessage, Scope, Send
 
 from edgeagent.api.http.access import parts
+from edgeagent.api.http.body_memory import Body
 from edgeagent.api.http.disconnect import run_until_gone
 from edgeagent.api.http.errors import encoded, translate
 from edgeagent.api.http.one_shot_response import send_whole
@@ -156,9 +157,10 @@ async def _wait(attempt: Attempt) -> None:
 
 
 def _applies(scope: HTTPScope) -> bool:
+    if all(name != HEADER for name, _ in scope["headers"]):
+        return False
     wanted = tuple(parts(scope["path"]))
-    has_key = any(name == HEADER for name, _ in scope["headers"])
-    return has_key and any(wanted[: len(path)] == path for path in PATHS)
+    return any(wanted[: len(path)] == path for path in PATHS)
 
 
 def key_of(scope: HTTPScope) -> str:
@@ -175,14 +177,14 @@ async def digest_of(scope: HTTPScope) -> bytes:
     """What makes two requests the same: API key, path, query and body. Other keys of an owner may have
     other scopes and tools, and are not given the answers of this one."""
     body = context_of(scope).body
-    data = body.received if body is not None else b""
     boundary = _boundary(scope)
-    if len(data) > MUCH_BYTES:
-        return await asyncio.to_thread(_digest, scope, data, boundary)
-    return _digest(scope, data, boundary)
+    if body is not None and body.n_received > MUCH_BYTES:
+        return await asyncio.to_thread(_digest, scope, body, boundary)
+    return _digest(scope, body, boundary)
 
 
-def _digest(scope: HTTPScope, data: bytes | bytearray, boundary: bytes) -> bytes:
+def _digest(scope: HTTPScope, body: Body | None, boundary: bytes) -> bytes:
+    data = body.received if body is not None else b""
     found = hashlib.sha256()
     key_id = context_of(scope).known_caller.key_id
     for part in (key_id.encode(), scope["path"].encode(), scope["query_string"]):

@@ -18,7 +18,7 @@ from typing import Any
 import uvicorn
 from litestar.types import ASGIApp
 
-from edgeagent.api.http.body_rate import Intake
+from edgeagent.api.http.body_rate import BodyRate
 from edgeagent.api.http.connection import GuardedProtocol
 from edgeagent.api.http.connection_limits import Places
 from edgeagent.api.http.shutdown import Shutdown
@@ -122,7 +122,7 @@ def server(
             "places": Places(settings.max_connections),
             "write_timeout_s": settings.write_timeout_s,
             "daemon_shutdown": shutdown,
-            "intake": Intake(),
+            "body_rate": BodyRate(),
         },
     )
     logging.getLogger("uvicorn.error").addFilter(is_fit_for_the_log)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from edgeagent.api.http.access import parts as parts_of
 from edgeagent.api.http.csrf import is_from_browser
 from edgeagent.errors import Forbidden, UnsupportedMediaType
 
@@ -21,16 +22,16 @@ class Uploads:
 
     def __init__(self, bounds: Mapping[str, int], parts: Iterable[str] = ()) -> None:
         """`parts`: paths to which files are sent in parts by PATCH; `*` is any part of the path."""
-        self._bounds = [([p for p in path.split("/") if p], most) for path, most in bounds.items()]
-        self._parts = [[p for p in path.split("/") if p] for path in parts]
+        self._bounds = [(parts_of(path), most) for path, most in bounds.items()]
+        self._parts = [parts_of(path) for path in parts]
 
     def max_bytes(self, path: str) -> int | None:
         """The bound of an upload; None for a path that takes none."""
-        parts = [part for part in path.split("/") if part]
-        return next((most for own, most in self._bounds if parts[: len(own)] == own), None)
+        wanted = parts_of(path)
+        return next((most for own, most in self._bounds if wanted[: len(own)] == own), None)
 
     def takes_parts(self, method: str, path: str) -> bool:
-        wanted = [part for part in path.split("/") if part]
+        wanted = parts_of(path)
         return method == "PATCH" and any(
             len(shape) == len(wanted)
             and all(own in ("*", part) for own, part in zip(shape, wanted, strict=True))

@@ -13,7 +13,6 @@ Compression is off: a message of a few bytes could fill the memory.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Any, cast
 
 from litestar.types import Scope, Send
@@ -24,10 +23,8 @@ from edgeagent.api.http.request_context import KEY, RequestContext
 from edgeagent.api.http.shutdown import Shutdown
 from edgeagent.errors import EdgeAgentError
 
-logger = logging.getLogger(__name__)
-
 MAX_FRAGMENTS = 1024
-TOO_BIG, GOING_AWAY = 1009, 1001
+TOO_BIG = 1009
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):

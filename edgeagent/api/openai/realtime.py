@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import logging
 from typing import Any
 
 import msgspec
@@ -26,8 +25,6 @@ from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.transcription import TranscriptionService
 from edgeagent.settings import Settings
 from edgeagent.speech.live_options import LiveOptions
-
-logger = logging.getLogger(__name__)
 
 PATH = "/v1/realtime"
 PROTOCOL = "realtime"

@@ -82,8 +82,7 @@ class RealtimeWriter:
 
     def error(self, error: EdgeAgentError, event_id: str | None = None) -> str:
         """An error that ends nothing."""
-        body = OPENAI.error(error, status_of(error), "")["error"]
-        return _event("error", error=body | {"event_id": event_id})
+        return _event("error", error=_body(error) | {"event_id": event_id})
 
     def event(self, event: LiveEvent) -> str:
         match event:
@@ -107,8 +106,7 @@ class RealtimeWriter:
             case Completed():
                 return _completed(event)
             case Failed(item_id, error):
-                body = OPENAI.error(error, status_of(error), "")["error"]
-                return _of_item("failed", item_id, error=body)
+                return _of_item("failed", item_id, error=_body(error))
             case Refused(error):
                 return self.error(error)
 
@@ -145,6 +143,11 @@ def _turns(options: LiveOptions) -> dict[str, Any] | None:
 
 def _of_item(kind: str, item_id: str, **fields: Any) -> str:
     return _event(f"{_TRANSCRIPTION}.{kind}", item_id=item_id, content_index=0, **fields)
+
+
+def _body(error: EdgeAgentError) -> dict[str, Any]:
+    body: dict[str, Any] = OPENAI.error(error, status_of(error), "")["error"]
+    return body
 
 
 def _event(kind: str, **fields: Any) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import socket
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -29,6 +28,7 @@ from edgeagent.serving.transcription import TranscriptionService
 from edgeagent.settings.speech import WyomingSettings
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.types.caller import LOCAL
+from edgeagent.types.ids import new_id
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class WyomingConnection:
         await self._end()
         options = live_options(self._speech, data)
         decision = await self._transcriptions.model_for(self._model)
-        origin = RequestOrigin(ENDPOINT, f"req_{secrets.token_hex(12)}", LOCAL.owner, LOCAL.key_id)
+        origin = RequestOrigin(ENDPOINT, new_id("req"), LOCAL.owner, LOCAL.key_id)
         opened = self._live.open(origin, decision, options)
         self._session = await self._stack.enter_async_context(opened)
         self._heard_s = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import click
 import httpx
 
 from edgeagent.environment import client_api_key
-from edgeagent.errors import EdgeAgentError, StartFailed
+from edgeagent.errors import BodyTooLarge, EdgeAgentError, StartFailed
 from edgeagent.settings import Settings
 from edgeagent.worker.spawn import command, environment_of_ours
 
@@ -123,3 +124,13 @@ def _wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:
     raise StartFailed(
         f"The daemon at {url} did not answer within {START_TIMEOUT_S:g} s: see what uses its port."
     )
+
+
+def refusal_of(status: int, body: bytes) -> EdgeAgentError:
+    """The daemon's error answer."""
+    try:
+        message = str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = f"the daemon answered {status}"
+    kind = BodyTooLarge if status == 413 else EdgeAgentError
+    return kind(explained(status, message))

@@ -12,7 +12,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 from edgeagent.cli.shared.audio_source import RATE_HZ
-from edgeagent.cli.shared.daemon import authorization, explained
+from edgeagent.cli.shared.daemon import authorization, refusal_of
 from edgeagent.cli.shared.speech_worker import LOAD_TIMEOUT_S, speech_config
 from edgeagent.device.configuration import Configuration
 from edgeagent.errors import EdgeAgentError
@@ -66,7 +66,7 @@ class DaemonListener:
             )  # fmt: skip
         except websockets.InvalidStatus as exc:
             status, body = exc.response.status_code, exc.response.body
-            raise EdgeAgentError(explained(status, _message(bytes(body), status))) from exc
+            raise refusal_of(status, bytes(body)) from exc
         options = self._options
         transcription: dict[str, Any] = {
             "language": options.language, "prompt": options.prompt, "keywords": list(options.keywords),
@@ -189,10 +189,3 @@ def _told(event: object) -> Told | None:
         case Failed(_, error) | Refused(error):
             raise error
     return None
-
-
-def _message(body: bytes, status: int) -> str:
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"The daemon answered {status}."

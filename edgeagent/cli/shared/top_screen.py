@@ -9,7 +9,7 @@ import httpx
 from textual.app import App, ComposeResult
 from textual.widgets import DataTable, Footer, Static
 
-from edgeagent.cli.shared.daemon import authorization, explained
+from edgeagent.cli.shared.daemon import authorization, refusal_of
 from edgeagent.cli.shared.top_figures import ModelFigures, Sample, TopFigures, figures
 from edgeagent.errors import EdgeAgentError, StartFailed
 
@@ -37,8 +37,7 @@ class Daemon:
                 f"No daemon answers at {self.url}: start one with `edgeagent serve`, or give its --port."
             ) from exc
         if reply.status_code != 200:
-            message = reply.json()["error"]["message"]
-            raise EdgeAgentError(explained(reply.status_code, message))
+            raise refusal_of(reply.status_code, reply.content)
         return Sample.parsed(reply.text, time.monotonic())
 
     async def close(self) -> None:

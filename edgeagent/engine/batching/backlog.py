@@ -102,7 +102,7 @@ class Backlog:
                 found.append((seq, None))
             elif seq.started_s is not None:
                 continue
-            elif request.deadline_s is not None and now >= request.deadline_s:
+            elif request.is_overdue(now):
                 found.append((seq, deadline_exceeded(waited_s)))
             elif waited_s > self._config.queue_timeout_s:
                 found.append((seq, self._timeout(request, waited_s)))

@@ -184,10 +184,9 @@ class Engine:
         stop = seq.decoder.stopped_by if finish == "stop" else None
         request_id = seq.request.request_id
         chunk = pieces.chunk(
-            seq.index, finish, seq.usage(now), error, stop, seq.decoder.notes, seq.returned_tokens
-        )
-        if retry_after_s is not None:
-            chunk = msgspec.structs.replace(chunk, retry_after_s=retry_after_s)
+            seq.index, finish, seq.usage(now), error, stop, seq.decoder.notes, seq.returned_tokens,
+            retry_after_s,
+        )  # fmt: skip
         self._chunk_buffer.put(request_id, chunk)
         self._open[request_id] -= 1
         if self._open[request_id] == 0:
@@ -207,12 +206,11 @@ class Engine:
         """
         if not self._waiting:
             return
-        candidates = list(self._waiting)
-        if len(self._running) >= self._config.n_seq:
-            candidates = self._urgent()
-            if not candidates:
-                self._make_way(now)
-                return
+        if len(self._running) < self._config.n_seq:
+            candidates = list(self._waiting)
+        elif not (candidates := self._urgent()):
+            self._make_way(now)
+            return
         patience_s = self._config.queue_timeout_s / PATIENCE
         while candidates and len(self._running) < self._config.n_seq:
             seq = take_next(candidates, self._running, now, patience_s)

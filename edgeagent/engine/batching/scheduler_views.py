@@ -19,7 +19,7 @@ from edgeagent.engine.batching.step_runner import Row
 LONGEST_PAUSE_S = 2.0
 
 
-def lanes_of(running: Collection[Sequence], max_outputs: int, now: float = 0.0) -> list[Lane]:
+def lanes_of(running: Collection[Sequence], max_outputs: int, now: float) -> list[Lane]:
     """A lane for each running sequence that takes part in the next step, in which `max_outputs` tokens in
     all may have logits.
 
@@ -127,7 +127,12 @@ def takeovers(
     highest priority first, then the first to arrive."""
     found: list[tuple[Sequence, Sequence]] = []
     left = list(running)
-    for seq in sorted(waiting, key=lambda seq: (-seq.request.spec.priority, seq.request.arrived_s)):
+    ranks = [seq.request.rank for seq in left if not seq.is_protected]
+    if not ranks:
+        return found
+    lowest = min(ranks)  # looked at in each step, and usually all are of one class
+    able = [seq for seq in waiting if seq.request.rank > lowest]
+    for seq in sorted(able, key=lambda seq: (-seq.request.spec.priority, seq.request.arrived_s)):
         if (victim := gives_way_to(seq, left)) is None:
             break
         left.remove(victim)

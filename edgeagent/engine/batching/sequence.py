@@ -37,6 +37,10 @@ class Request:
         """When it must have begun; None: its queue time is bounded by the settings only."""
         return None if self.spec.timeout_s is None else self.arrived_s + self.spec.timeout_s
 
+    def is_overdue(self, now: float) -> bool:
+        """Whether its deadline has passed. Without one it never has."""
+        return self.deadline_s is not None and now >= self.deadline_s
+
     @property
     def rank(self) -> int:
         """The class of its priority: a higher one takes slots from a lower one."""

@@ -54,11 +54,13 @@ class Pieces(NamedTuple):
         self, index: int, finish: FinishReason | None = None, usage: Usage | None = None,
         error: tuple[str, str] | None = None, stop: str | None = None,
         notes: Sequence[SchemaNote] = (), tokens: Collection[int] = (),
+        retry_after_s: float | None = None,
     ) -> TokenChunk:  # fmt: skip
         """The pieces as they are sent, of answer `index`."""
         return TokenChunk(
             index, self.text, finish, usage, error, self.reasoning, [*self.calls], [*self.logprobs],
             stop, self.confidence, [*self.scored], notes=[*notes], tokens=[*tokens],
+            retry_after_s=retry_after_s,
         )  # fmt: skip
 
 

@@ -113,7 +113,7 @@ class Intake:
 
     def _do(self, request: Request) -> None:
         now = time.monotonic()
-        if request.deadline_s is not None and now >= request.deadline_s:
+        if request.is_overdue(now):
             raise deadline_exceeded(now - request.arrived_s)
         request.spec = without_looping_tools(request.spec)
         if request.is_counted:

@@ -9,6 +9,7 @@ do not count, so that small requests always pass.
 from __future__ import annotations
 
 import asyncio
+import mmap
 from collections import Counter
 from typing import cast
 
@@ -20,7 +21,10 @@ from edgeagent.settings.http import HttpSettings
 MIN_BODY_BYTES_PER_S = 16 << 10
 FREE_BYTES = 16 << 10
 CALLER_SHARE = 0.75
-PIECE_BYTES = 32 << 10  # one block of a body; small pieces are joined into one
+SMALL_BYTES = 32 << 10  # bodies up to this size are one array that grows
+# Larger ones go on in anonymous mappings, whose pages take memory as they are written and return to the
+# kernel when they are freed: in the heap, many bodies that come and go leave holes that nothing else fits.
+BLOCK_BYTES = 256 << 10
 RETRY_AFTER_S = 2.0
 
 
@@ -39,21 +43,24 @@ class Body:
         self.is_complete = False
         self.is_evicted = False
         self.clock: asyncio.Timeout | None = None
-        # Blocks of much the same size, not one array that grows: hundreds of those, each moved as it grows
-        # and dropped at some size, leave memory that no other can use.
-        self._pieces: list[bytearray] = []
+        self._start = bytearray()
+        self._blocks: list[mmap.mmap] = []
+        self._n_in_last = 0
         self.n_received = 0
 
     def take(self) -> bytes:
         """The bytes received. They are no longer kept here, but still count."""
-        data = b"".join(self._pieces)
-        self._pieces.clear()
+        data = self.received
+        self._clear()
         return data
 
     @property
     def received(self) -> bytes:
         """A copy of the bytes received, as long as they are kept here."""
-        return b"".join(self._pieces)
+        if not self._blocks:
+            return bytes(self._start)
+        *full, last = self._blocks
+        return b"".join([self._start, *full, memoryview(last)[: self._n_in_last]])
 
     def add(self, piece: bytes) -> None:
         """Raises: BodyTooLarge, RateLimited, Unavailable."""
@@ -62,10 +69,25 @@ class Body:
             raise too_large(n_bytes, self.max_bytes)
         self._bodies.reserve(self, max(0, n_bytes - FREE_BYTES) - self.n_bytes)
         self.n_received = n_bytes
-        if self._pieces and len(self._pieces[-1]) + len(piece) <= PIECE_BYTES:
-            self._pieces[-1] += piece
+        if n_bytes <= SMALL_BYTES:
+            self._start += piece
         else:
-            self._pieces.append(bytearray(piece))
+            self._append(memoryview(piece))
+
+    def _append(self, rest: memoryview) -> None:
+        while rest:
+            if not self._blocks or self._n_in_last == BLOCK_BYTES:
+                self._blocks.append(mmap.mmap(-1, BLOCK_BYTES))
+                self._n_in_last = 0
+            at, n = self._n_in_last, min(len(rest), BLOCK_BYTES - self._n_in_last)
+            self._blocks[-1][at : at + n] = rest[:n]
+            self._n_in_last += n
+            rest = rest[n:]
+
+    def _clear(self) -> None:
+        self._start = bytearray()
+        self._blocks = []
+        self._n_in_last = 0
 
     def evict(self) -> None:
         self.is_evicted = True
@@ -74,7 +96,7 @@ class Body:
             self.clock.reschedule(asyncio.get_running_loop().time())
 
     def close(self) -> None:
-        self._pieces.clear()
+        self._clear()
         self._bodies.drop(self)
 
     def receive(self, receive: Receive) -> Receive:

@@ -242,7 +242,7 @@ class GuardedProtocol(H11Protocol):
         elif self.cycle.more_body:
             standing = ConnectionRank.SENDING if self.is_known else ConnectionRank.UNKNOWN
         else:
-            standing = ConnectionRank.BUSY
+            standing = ConnectionRank.BUSY if unread_s is None else ConnectionRank.PAUSED
         return ConnectionSeat(standing, self._since_s, self.peer)
 
     def _all(self) -> list[GuardedProtocol]:

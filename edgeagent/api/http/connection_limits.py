@@ -21,7 +21,8 @@ class ConnectionRank(IntEnum):
     FRESH = 3  # was accepted a moment ago, and its request is still on its way
     UNREAD = 4  # its client does not read the answer
     IDLE = 5  # between two requests of a known client
-    BUSY = 6  # answers a request: never closed
+    PAUSED = 6  # its client has not read the answer for a moment
+    BUSY = 7  # answers a request: never closed
 
 
 UNFINISHED = ConnectionRank.FRESH  # and lower ranks

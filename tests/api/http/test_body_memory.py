@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgeagent.api.http.body_memory import FREE_BYTES, Bodies, Body
+from edgeagent.api.http.body_memory import BLOCK_BYTES, FREE_BYTES, SMALL_BYTES, Bodies, Body
 from edgeagent.errors import BadRequest, BodyTooLarge, RateLimited, Unavailable
 from edgeagent.settings.http import HttpSettings
 
@@ -156,3 +156,20 @@ async def test_a_body_that_a_route_does_not_take_is_handed_on_once():
     client.leave()
     assert (await receive())["type"] == "http.disconnect"
     body.close()
+
+
+async def test_bodies_of_every_size_are_what_was_sent():
+    sizes = (0, 1, SMALL_BYTES - 1, SMALL_BYTES, SMALL_BYTES + 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 7)
+    for n_bytes in sizes:
+        for step in (1000, SMALL_BYTES, MB):
+            all_, messages = bodies(), asyncio.Queue[dict[str, Any]]()
+            data = bytes(i * 7 % 251 for i in range(n_bytes))
+            parts = [data[at : at + step] for at in range(0, n_bytes, step)] or [b""]
+            for i, part in enumerate(parts):
+                more = i + 1 < len(parts)
+                messages.put_nowait({"type": "http.request", "body": part, "more_body": more})
+            body = await all_.read(messages.get, "key")
+            assert body.received == data
+            assert body.take() == data and body.take() == b""
+            body.close()
+            assert all_.n_bytes == 0

@@ -6,7 +6,7 @@ import pytest
 
 from edgeagent.api.http.connection_limits import ConnectionRank, ConnectionSeat, Places, victims
 
-L, N, S, F, R, I, B = ConnectionRank  # noqa: E741  lingering, unknown, sending, fresh, unread, idle, busy
+L, N, S, F, R, I, P, B = ConnectionRank  # noqa: E741  lingering, unknown, sending, fresh, unread, idle, paused, busy
 
 
 def seats(
@@ -34,6 +34,9 @@ def seats(
         ([(S, 1), (F, 0), (S, 3), (F, 4)], 4, 0),
         ([(N, 1), (F, 0), (B, 3), (S, 0), (F, 4)], 4, 0),
         ([(F, 0), (F, 1), (F, 2), (F, 4)], 4, 0),
+        # a client that has not read for a moment goes before the new one is refused, and after all others
+        ([(B, 0), (P, 2), (P, 1), (B, 3), (F, 4)], 4, 2),
+        ([(B, 0), (P, 2), (I, 3), (B, 3), (F, 4)], 4, 2),
         # nobody but the new one waits
         ([(B, 0), (B, 1), (B, 2), (B, 3), (N, 4)], 4, 4),
         ([(B, 0), (N, 4)], 1, 1),

@@ -28,7 +28,7 @@ from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.settings import Settings
 from edgeagent.speech.options import SpeechOptions
-from edgeagent.store import audio_jobs as stored_jobs
+from edgeagent.store import transcripts
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.sql import now_ms
 from edgeagent.store.store_key import Secret
@@ -238,7 +238,7 @@ async def test_a_long_transcript_is_put_together_on_a_thread(house, monkeypatch)
 
     monkeypatch.setattr(audio_jobs, "segment_of", build)
     monkeypatch.setattr(
-        stored_jobs, "segments",
+        transcripts, "segments",
         lambda db, *some: [{"start_s": 0.0, "end_s": 1.0, "text": "hello", "body": None}],
     )  # fmt: skip
     job = await house.uploaded()

@@ -33,6 +33,7 @@ from edgeagent.speech.client import SpeechClient
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.protocol import Surveyed, Window
 from edgeagent.speech.segments import Segment, Transcript
+from edgeagent.speech.speaker_names import check_names
 
 FORM_BYTES = 64 << 10
 ENDINGS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
@@ -251,9 +252,11 @@ class Worker:
         stream = self._client.transcribe(recording, options)
         async for reply in stream:
             if isinstance(reply, Surveyed):
-                if options.speaker_names and not reply.has_speakers:
+                try:
+                    check_names(options, reply)
+                except InvalidParameter:
                     stream.cancel()
-                    raise InvalidParameter("its channels have no speakers of their own")
+                    raise
                 yield Part(duration_s=reply.duration_s)
             elif isinstance(reply, Window):
                 yield Part(until_s=reply.until_s, segments=reply.segments, language=reply.language)

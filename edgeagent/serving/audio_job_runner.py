@@ -41,11 +41,11 @@ from edgeagent.serving.engines import Engines
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.transcript_archive import stored
-from edgeagent.serving.transcription import no_speakers
 from edgeagent.settings.speech import AudioJobSettings
 from edgeagent.speech.client import SpeechClient
 from edgeagent.speech.protocol import LongRecording, Surveyed, Window
 from edgeagent.speech.segments import Checkpoint
+from edgeagent.speech.speaker_names import check_names
 from edgeagent.store import audio_jobs, audit, recording_files
 from edgeagent.store.audio_jobs import JobStatus
 from edgeagent.store.erasure_hub import DeletedContent
@@ -321,8 +321,7 @@ class AudioJobRunner:
                 async for reply in stream:
                     match reply:
                         case Surveyed() if checkpoint is None:
-                            if options.speaker_names and not reply.has_speakers:
-                                raise no_speakers(reply.n_channels)
+                            check_names(options, reply)
                             checkpoint = Checkpoint(
                                 duration_s=reply.duration_s,
                                 n_channels=reply.n_channels,

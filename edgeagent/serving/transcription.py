@@ -12,7 +12,7 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from edgeagent.errors import EngineDied, InvalidParameter
+from edgeagent.errors import EngineDied
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.engines import Engines
@@ -24,6 +24,7 @@ from edgeagent.speech.languages import LANGUAGES
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.protocol import Surveyed, Window
 from edgeagent.speech.segments import Segment, Transcript
+from edgeagent.speech.speaker_names import check_names
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +106,7 @@ class TranscriptionRequest:
         self.surveyed = first
         self._early = [reply for reply in rest if isinstance(reply, Window)]
         await self._count(first.duration_s)
-        if recording.options.speaker_names and not first.has_speakers:
-            raise no_speakers(first.n_channels)
+        check_names(recording.options, first)
 
     async def _count(self, audio_s: float) -> None:
         """Raises: RateLimited where the key has had its audio of a day."""
@@ -192,12 +192,3 @@ class TranscriptionService:
     ) -> TranscriptionRequest:
         """A request that waits for `begin`. Whoever takes it must `release` it."""
         return TranscriptionRequest(origin, decision, recording, self._engines, self._quota)
-
-
-def no_speakers(n_channels: int) -> InvalidParameter:
-    """The error for names of speakers of a recording whose channels have none."""
-    return InvalidParameter(
-        f"Speakers are told apart by channel, and this recording has {n_channels} with nobody of their own: "
-        "leave out `known_speaker_names`, or send a channel for each speaker.",
-        param="known_speaker_names",
-    )

@@ -14,7 +14,6 @@ from edgeagent.api.http.caller import origin_of
 from edgeagent.api.http.forms import read_form
 from edgeagent.api.http.transcription_response import TranscriptionResponse
 from edgeagent.api.openai.schemas.audio import (
-    DIARIZING,
     LISTS,
     RecordingRequest,
     TranscriptionAnswer,
@@ -71,8 +70,6 @@ async def transcribe(
     settings: Settings,
 ) -> ASGIApp:
     body, recording = await read_recording(request, TranscriptionBody)
-    if body.model == DIARIZING and body.speakers is None:
-        body.speakers = "channel"
     keep = None
     if body.store:
         await transcripts.check()

@@ -191,6 +191,11 @@ def test_all_parameters_at_once(client):
         ({"chunking_strategy": {"type": "server_vad", "threshold": 2}}, "chunking_strategy"),
         ({"extra_body": {"keywords": ["word"] * 190}}, "keywords"),
         ({"extra_body": {"known_speaker_references": ["data:..."]}}, "known_speaker_references"),
+        ({"known_speaker_names": ["doctor", "patient"]}, "known_speaker_names"),
+        (
+            {"known_speaker_names": ["a", "b", "c"], "response_format": "diarized_json"},
+            "known_speaker_names",
+        ),
         ({"extra_body": {"colour": "blue"}}, "colour"),
     ],
 )

@@ -124,7 +124,7 @@ class TranscriptionFields(SpeechFields):
     known_speaker_names: list[Name] = Field(
         default=[],
         max_length=MAX_NAMES,
-        description="of the speaker on each channel, for a recording whose channels differ",
+        description="of the speaker on each channel, in order, for a recording whose channels differ",
     )
     speakers: Annotated[
         Literal["channel", "none"] | None,
@@ -149,6 +149,12 @@ class TranscriptionFields(SpeechFields):
                 f"{self.response_format}: change one of them.",
                 param="timestamp_granularities",
             )
+        if self.known_speaker_names and not self.has_speakers:
+            raise InvalidParameter(
+                "`known_speaker_names` needs `response_format` diarized_json or `speakers` channel: set one "
+                "of them, or leave the names out.",
+                param="known_speaker_names",
+            )
         if "logprobs" in self.include and self.response_format != "json":
             raise InvalidParameter(
                 f"`include` logprobs needs `response_format` json, it is {self.response_format}: change one "
@@ -162,11 +168,17 @@ class TranscriptionFields(SpeechFields):
             )
         return self
 
+    @property
+    def has_speakers(self) -> bool:
+        """Whether speakers are to be told apart."""
+        if self.speakers is not None:
+            return self.speakers == "channel"
+        return self.response_format == "diarized_json" or self.model == DIARIZING
+
     def options(self) -> SpeechOptions:
         """What the model is asked for."""
         vad = self.chunking_strategy
-        is_diarized = self.response_format == "diarized_json" and self.speakers is None
-        by_channel = is_diarized or self.speakers == "channel"
+        by_channel = self.has_speakers
         needs_words = by_channel or self.response_format in ("verbose_json", "srt", "vtt")
         return SpeechOptions(
             language=self.language,

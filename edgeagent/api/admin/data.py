@@ -10,7 +10,6 @@ from typing import Annotated
 
 from litestar import get, post
 from litestar.di import NamedDependency
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 from litestar.response import Stream
 
@@ -24,6 +23,7 @@ from edgeagent.api.admin.data_schemas import (
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of
 from edgeagent.api.http.request_context import context_of
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.serving.stored_data import StoredData
 
@@ -31,14 +31,14 @@ MAX_PAGE = 1000
 _TAGS = ["data"]
 
 _REFUSED = {
-    400: ResponseSpec(ErrorBody, description="No owner, conversation or subject is given"),
-    403: ResponseSpec(
+    400: response_doc(ErrorBody, description="No owner, conversation or subject is given"),
+    403: response_doc(
         ErrorBody, description="The data of another owner, or a key without the scope"
     ),
-    404: ResponseSpec(ErrorBody, description="Nothing is stored for this selection"),
+    404: response_doc(ErrorBody, description="Nothing is stored for this selection"),
 }
 _HELD = {
-    409: ResponseSpec(
+    409: response_doc(
         ErrorBody, description="Some rows are on legal hold, or another erasure is running"
     )
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Response, delete, get, post
-from litestar.openapi.datastructures import ResponseSpec
 
 from edgeagent.api.admin.key_schemas import (
     KeyBody,
@@ -16,13 +15,14 @@ from edgeagent.api.admin.key_schemas import (
 )
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.serving.key_admin import KeyAdmin
 from edgeagent.types.caller import KeyLimits
 
-_UNKNOWN = ResponseSpec(ErrorBody, description="Unknown key")
-_FORBIDDEN = ResponseSpec(ErrorBody, description="Possible on the device only")
-_INVALID = ResponseSpec(ErrorBody, description="The request is not valid")
+_UNKNOWN = response_doc(ErrorBody, description="Unknown key")
+_FORBIDDEN = response_doc(ErrorBody, description="Possible on the device only")
+_INVALID = response_doc(ErrorBody, description="The request is not valid")
 
 
 @post(
@@ -36,7 +36,7 @@ _INVALID = ResponseSpec(ErrorBody, description="The request is not valid")
     ),
     tags=["keys"],
     responses={
-        201: ResponseSpec(NewKeyBody, description="The key and its secret"),
+        201: response_doc(NewKeyBody, description="The key and its secret"),
         400: _INVALID,
         403: _FORBIDDEN,
     },
@@ -93,7 +93,7 @@ async def revoke_key(request: ApiRequest, keys: KeyAdmin, key_id: str) -> KeyBod
     ),
     tags=["keys"],
     responses={
-        201: ResponseSpec(NewKeyBody, description="The new key and its secret"),
+        201: response_doc(NewKeyBody, description="The new key and its secret"),
         400: _INVALID,
         404: _UNKNOWN,
     },

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 from litestar import post
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.anthropic.schemas import (
@@ -24,6 +23,7 @@ from edgeagent.api.http.caller import ApiRequest, caller_of, origin_of
 from edgeagent.api.http.dialects import anthropic_error
 from edgeagent.api.http.errors import status_of
 from edgeagent.api.http.one_shot_response import OneShotResponse
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.http.response_sender import EVENT_STREAM
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.errors import EdgeAgentError
@@ -208,12 +208,12 @@ def log_betas(request: ApiRequest) -> None:
 
 
 _ERRORS = {
-    400: ResponseSpec(AnthropicError, description="The request is not valid"),
-    404: ResponseSpec(AnthropicError, description="Unknown model"),
-    429: ResponseSpec(
+    400: response_doc(AnthropicError, description="The request is not valid"),
+    404: response_doc(AnthropicError, description="Unknown model"),
+    429: response_doc(
         AnthropicError, description="The queue is full, or a limit of the key is reached"
     ),
-    503: ResponseSpec(AnthropicError, description="The model cannot answer now"),
+    503: response_doc(AnthropicError, description="The model cannot answer now"),
 }
 
 
@@ -229,7 +229,7 @@ _ERRORS = {
     ),
     tags=["anthropic"],
     status_code=200,
-    responses=_ERRORS | {200: ResponseSpec(MessageAnswer, description="The answer")},
+    responses=_ERRORS | {200: response_doc(MessageAnswer, description="The answer")},
 )
 async def messages(request: ApiRequest, chats: ChatService, settings: Settings) -> ASGIApp:
     body = await read_body(request, MessagesRequest)
@@ -264,7 +264,7 @@ async def messages(request: ApiRequest, chats: ChatService, settings: Settings) 
     description="Including everything that the model's template adds, such as tools.",
     tags=["anthropic"],
     status_code=200,
-    responses=_ERRORS | {200: ResponseSpec(CountAnswer, description="The count")},
+    responses=_ERRORS | {200: response_doc(CountAnswer, description="The count")},
 )
 async def count_tokens(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, CountRequest)

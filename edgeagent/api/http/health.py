@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from litestar import Response, get
-from litestar.openapi.datastructures import ResponseSpec
 
 from edgeagent import __version__
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.models import HealthBody, ReadyBody
 from edgeagent.serving.client_errors import public
 from edgeagent.serving.models import ModelAdmin
@@ -27,7 +27,7 @@ def health() -> HealthBody:
     operation_id="ready",
     summary="Whether a request to the default model would be answered now",
     tags=["system"],
-    responses={503: ResponseSpec(ReadyBody, description="Not now; `reason` says why")},
+    responses={503: response_doc(ReadyBody, description="Not now; `reason` says why")},
     sync_to_thread=False,
 )
 def ready(models: ModelAdmin) -> Response[ReadyBody]:

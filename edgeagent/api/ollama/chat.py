@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import msgspec
 from litestar import post
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
@@ -17,6 +16,7 @@ from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of, origin_of
 from edgeagent.api.http.dialects import ollama_error
 from edgeagent.api.http.errors import status_of
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.ollama.schemas import (
     OllamaChatAnswer,
@@ -191,12 +191,12 @@ def _ns(ms: float) -> int:
 
 
 _ERRORS = {
-    400: ResponseSpec(OllamaError, description="The request is not valid"),
-    404: ResponseSpec(OllamaError, description="Unknown model"),
-    429: ResponseSpec(
+    400: response_doc(OllamaError, description="The request is not valid"),
+    404: response_doc(OllamaError, description="Unknown model"),
+    429: response_doc(
         OllamaError, description="The queue is full, or a limit of the key is reached"
     ),
-    503: ResponseSpec(OllamaError, description="The model cannot answer now"),
+    503: response_doc(OllamaError, description="The model cannot answer now"),
 }
 
 
@@ -208,7 +208,7 @@ _ERRORS = {
     description="Lines of JSON, unless `stream` is false.",
     tags=["ollama"],
     status_code=200,
-    responses=_ERRORS | {200: ResponseSpec(OllamaChatAnswer, description="The answer")},
+    responses=_ERRORS | {200: response_doc(OllamaChatAnswer, description="The answer")},
 )
 async def chat(
     request: ApiRequest, chats: ChatService, models: ModelAdmin, settings: Settings
@@ -229,7 +229,7 @@ async def chat(
     description="Lines of JSON, unless `stream` is false.",
     tags=["ollama"],
     status_code=200,
-    responses=_ERRORS | {200: ResponseSpec(OllamaGenerateAnswer, description="The answer")},
+    responses=_ERRORS | {200: response_doc(OllamaGenerateAnswer, description="The answer")},
 )
 async def generate(
     request: ApiRequest, chats: ChatService, models: ModelAdmin, settings: Settings

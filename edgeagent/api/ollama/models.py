@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 from litestar import HttpMethod, MediaType, Response, get, head, post, route
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
@@ -20,6 +19,7 @@ from edgeagent import __version__
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, origin_of
 from edgeagent.api.http.one_shot_response import OneShotResponse
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.ollama.chat import written
 from edgeagent.api.ollama.model_schemas import (
     Details,
@@ -55,8 +55,8 @@ _encode = msgspec.json.encode
 # Means "stays loaded": a time in the far future.
 _NEVER = datetime.datetime(2318, 1, 1, tzinfo=datetime.UTC)
 _ERRORS = {
-    400: ResponseSpec(OllamaError, description="The request is not valid"),
-    404: ResponseSpec(OllamaError, description="Unknown model"),
+    400: response_doc(OllamaError, description="The request is not valid"),
+    404: response_doc(OllamaError, description="Unknown model"),
 }
 
 
@@ -79,7 +79,7 @@ async def ps(cards: ModelCards) -> LoadedList:
     summary="Show a model, in Ollama's format",
     tags=_TAGS,
     status_code=200,
-    responses=_ERRORS | {200: ResponseSpec(ModelDetails, description="The model")},
+    responses=_ERRORS | {200: response_doc(ModelDetails, description="The model")},
 )
 async def show(request: ApiRequest, models: ModelAdmin, cards: ModelCards) -> ModelDetails:
     body = await read_body(request, ShowRequest)
@@ -103,7 +103,7 @@ async def show(request: ApiRequest, models: ModelAdmin, cards: ModelCards) -> Mo
     summary="Turn texts into vectors, in Ollama's format",
     tags=_TAGS,
     status_code=200,
-    responses=_ERRORS | {200: ResponseSpec(EmbedAnswer, description="The vectors")},
+    responses=_ERRORS | {200: response_doc(EmbedAnswer, description="The vectors")},
 )
 async def embed(request: ApiRequest, models: ModelAdmin, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, EmbedRequest)
@@ -132,7 +132,7 @@ async def embed(request: ApiRequest, models: ModelAdmin, one_shots: OneShotServi
     summary="Turn a text into a vector, in Ollama's older format",
     tags=_TAGS,
     status_code=200,
-    responses=_ERRORS | {200: ResponseSpec(EmbeddingsAnswer, description="The vector")},
+    responses=_ERRORS | {200: response_doc(EmbeddingsAnswer, description="The vector")},
 )
 async def embeddings(request: ApiRequest, models: ModelAdmin, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, EmbeddingsRequest)
@@ -200,7 +200,7 @@ def _refusal(method: HttpMethod, path: str, command: str) -> HTTPRouteHandler:
         description="Models are installed and removed on the device, not over HTTP.",
         tags=_TAGS,
         status_code=400,
-        responses={400: ResponseSpec(OllamaError, description="The command that does it")},
+        responses={400: response_doc(OllamaError, description="The command that does it")},
         sync_to_thread=False,
     )
     def refuse() -> None:

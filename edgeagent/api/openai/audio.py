@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from litestar import Request, post
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation
 from edgeagent.api.http.caller import origin_of
 from edgeagent.api.http.forms import read_form
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.http.transcription_response import TranscriptionResponse
 from edgeagent.api.openai.schemas.audio import (
     LISTS,
@@ -39,12 +39,12 @@ async def read_recording(
 
 
 _RESPONSES = {
-    200: ResponseSpec(TranscriptionAnswer, description="The transcript, in the format asked for"),
-    400: ResponseSpec(ErrorBody, description="The request or the recording is not valid"),
-    404: ResponseSpec(ErrorBody, description="Unknown model, or none that transcribes"),
-    413: ResponseSpec(ErrorBody, description="The recording is too large or too long"),
-    429: ResponseSpec(ErrorBody, description="The queue is full, or a bound of the key is reached"),
-    503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+    200: response_doc(TranscriptionAnswer, description="The transcript, in the format asked for"),
+    400: response_doc(ErrorBody, description="The request or the recording is not valid"),
+    404: response_doc(ErrorBody, description="Unknown model, or none that transcribes"),
+    413: response_doc(ErrorBody, description="The recording is too large or too long"),
+    429: response_doc(ErrorBody, description="The queue is full, or a bound of the key is reached"),
+    503: response_doc(ErrorBody, description="The model cannot answer now"),
 }
 
 

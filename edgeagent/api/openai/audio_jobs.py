@@ -11,7 +11,6 @@ import asyncio
 from typing import Annotated, Any
 
 from litestar import Response, delete, get, patch, post
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 from litestar.types import ASGIApp
 
@@ -21,6 +20,7 @@ from edgeagent.api.http.body import beside, body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of, origin_of
 from edgeagent.api.http.one_shot_response import JsonResponse
 from edgeagent.api.http.request_context import context_of
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.audio_jobs import AudioJobAnswer, AudioJobBody, StartBody
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.stored_chats import DeletionBody, StoredList
@@ -34,13 +34,13 @@ from edgeagent.speech import formats
 from edgeagent.types.pages import PAGE, Page
 
 _TAGS = ["audio"]
-_ABSENT = {404: ResponseSpec(ErrorBody, description="There is no such job of this key's owner")}
-_JOB = {200: ResponseSpec(AudioJobAnswer, description="The job")} | _ABSENT
-_CONFLICT = {409: ResponseSpec(ErrorBody, description="The job is in another state, or not stored")}
+_ABSENT = {404: response_doc(ErrorBody, description="There is no such job of this key's owner")}
+_JOB = {200: response_doc(AudioJobAnswer, description="The job")} | _ABSENT
+_CONFLICT = {409: response_doc(ErrorBody, description="The job is in another state, or not stored")}
 _BOUNDS = {
-    413: ResponseSpec(ErrorBody, description="The recording is larger than allowed or announced"),
-    429: ResponseSpec(ErrorBody, description="Too many open jobs, or too many bytes of recordings"),
-    507: ResponseSpec(ErrorBody, description="The disk is full"),
+    413: response_doc(ErrorBody, description="The recording is larger than allowed or announced"),
+    429: response_doc(ErrorBody, description="Too many open jobs, or too many bytes of recordings"),
+    507: response_doc(ErrorBody, description="The disk is full"),
 }
 
 
@@ -55,7 +55,7 @@ _BOUNDS = {
     ),
     tags=_TAGS,
     status_code=201,
-    responses={201: ResponseSpec(AudioJobAnswer, description="The job")} | _CONFLICT | _BOUNDS,
+    responses={201: response_doc(AudioJobAnswer, description="The job")} | _CONFLICT | _BOUNDS,
 )
 async def create_audio_job(
     request: ApiRequest, transcriptions: TranscriptionService, audio_jobs: AudioJobs

@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from litestar import get, post
-from litestar.openapi.datastructures import ResponseSpec
 
 from edgeagent.api.http.access import need_of
 from edgeagent.api.http.auth import check_need
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.batches import BatchBody, BatchRequest, RequestCounts
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.stored_chats import StoredList
@@ -69,10 +69,10 @@ def _seconds(ms: int | None) -> int | None:
     tags=_TAGS,
     status_code=200,
     responses={
-        200: ResponseSpec(BatchBody, description="The batch"),
-        400: ResponseSpec(ErrorBody, description="The request is not valid"),
-        404: ResponseSpec(ErrorBody, description="Unknown file"),
-        429: ResponseSpec(ErrorBody, description="The owner has too many open batches"),
+        200: response_doc(BatchBody, description="The batch"),
+        400: response_doc(ErrorBody, description="The request is not valid"),
+        404: response_doc(ErrorBody, description="Unknown file"),
+        429: response_doc(ErrorBody, description="The owner has too many open batches"),
     },
 )
 async def create_batch(request: ApiRequest, batches: Batches) -> BatchBody:

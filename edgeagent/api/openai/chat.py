@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 from litestar import post
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, bounded_priority, caller_of, origin_of
 from edgeagent.api.http.one_shot_response import OneShotResponse
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.http.tool_calls import PartialCall, merged
 from edgeagent.api.openai.choice_writer import AnswerWriter, totals
@@ -184,13 +184,13 @@ def _custom_delta(call: int, text: str) -> dict[str, Any]:
     tags=["chat"],
     status_code=200,
     responses={
-        200: ResponseSpec(ChatAnswer, description="The answer"),
-        400: ResponseSpec(ErrorBody, description="The request is not valid"),
-        404: ResponseSpec(ErrorBody, description="Unknown model"),
-        429: ResponseSpec(
+        200: response_doc(ChatAnswer, description="The answer"),
+        400: response_doc(ErrorBody, description="The request is not valid"),
+        404: response_doc(ErrorBody, description="Unknown model"),
+        429: response_doc(
             ErrorBody, description="The queue is full, or a limit of the key is reached"
         ),
-        503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+        503: response_doc(ErrorBody, description="The model cannot answer now"),
     },
 )
 async def chat(
@@ -247,10 +247,10 @@ def chat_input(body: ChatRequest, caller: Caller, settings: Settings) -> ChatInp
     tags=["chat"],
     status_code=200,
     responses={
-        200: ResponseSpec(ChatTokenCount, description="The count"),
-        400: ResponseSpec(ErrorBody, description="The request is not valid"),
-        404: ResponseSpec(ErrorBody, description="Unknown model"),
-        503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+        200: response_doc(ChatTokenCount, description="The count"),
+        400: response_doc(ErrorBody, description="The request is not valid"),
+        404: response_doc(ErrorBody, description="Unknown model"),
+        503: response_doc(ErrorBody, description="The model cannot answer now"),
     },
 )
 async def count_chat_tokens(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:

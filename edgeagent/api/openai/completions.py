@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 from litestar import post
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, bounded_priority, caller_of, origin_of
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.openai.choice_writer import AnswerWriter, totals
 from edgeagent.api.openai.schemas.common import ErrorBody
@@ -117,13 +117,13 @@ def _choice(
     tags=["completions"],
     status_code=200,
     responses={
-        200: ResponseSpec(CompletionAnswer, description="The continuation"),
-        400: ResponseSpec(ErrorBody, description="The request is not valid"),
-        404: ResponseSpec(ErrorBody, description="Unknown model"),
-        429: ResponseSpec(
+        200: response_doc(CompletionAnswer, description="The continuation"),
+        400: response_doc(ErrorBody, description="The request is not valid"),
+        404: response_doc(ErrorBody, description="Unknown model"),
+        429: response_doc(
             ErrorBody, description="The queue is full, or a limit of the key is reached"
         ),
-        503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+        503: response_doc(ErrorBody, description="The model cannot answer now"),
     },
 )
 async def complete(request: ApiRequest, chats: ChatService, settings: Settings) -> ASGIApp:

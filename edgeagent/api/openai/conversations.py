@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import delete, get, post
-from litestar.openapi.datastructures import ResponseSpec
 
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.responses_stored import Include, IncludeList
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.conversations import (
@@ -23,7 +23,7 @@ from edgeagent.serving.conversations import Conversations
 from edgeagent.types.pages import PAGE, Page
 
 _TAGS = ["conversations"]
-_ABSENT = {404: ResponseSpec(ErrorBody, description="Nothing with this id is stored for this key")}
+_ABSENT = {404: response_doc(ErrorBody, description="Nothing with this id is stored for this key")}
 
 
 def _shown(row: dict[str, Any]) -> ConversationBody:
@@ -40,8 +40,8 @@ def _shown(row: dict[str, Any]) -> ConversationBody:
     tags=_TAGS,
     status_code=200,
     responses={
-        409: ResponseSpec(ErrorBody, description="This daemon stores nothing"),
-        507: ResponseSpec(ErrorBody, description="The disk is full"),
+        409: response_doc(ErrorBody, description="This daemon stores nothing"),
+        507: response_doc(ErrorBody, description="The disk is full"),
     },
 )
 async def create_conversation(

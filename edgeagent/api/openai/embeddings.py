@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 from litestar import post
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, origin_of
 from edgeagent.api.http.one_shot_response import OneShotResponse
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.embeddings import EmbeddingAnswer, EmbeddingRequest
 from edgeagent.serving.one_shot_request import OneShotService
@@ -55,13 +55,13 @@ def encoded_vectors(vectors: Vectors, model: str, encoding_format: str) -> bytes
     tags=["embeddings"],
     status_code=200,
     responses={
-        200: ResponseSpec(EmbeddingAnswer, description="The vectors"),
-        400: ResponseSpec(ErrorBody, description="The request is not valid"),
-        404: ResponseSpec(ErrorBody, description="Unknown model, or no embedding model"),
-        429: ResponseSpec(
+        200: response_doc(EmbeddingAnswer, description="The vectors"),
+        400: response_doc(ErrorBody, description="The request is not valid"),
+        404: response_doc(ErrorBody, description="Unknown model, or no embedding model"),
+        429: response_doc(
             ErrorBody, description="The queue is full, or a limit of the key is reached"
         ),
-        503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+        503: response_doc(ErrorBody, description="The model cannot answer now"),
     },
 )
 async def embed(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:

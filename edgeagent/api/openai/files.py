@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import delete, get, post
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.response import Stream
 
 from edgeagent.api.http.body import body_operation
 from edgeagent.api.http.caller import ApiRequest, caller_of
 from edgeagent.api.http.forms import read_form
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.batches import FileBody, FileForm
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.stored_chats import DeletionBody, StoredList
@@ -40,9 +40,9 @@ def shown(row: dict[str, Any]) -> FileBody:
     tags=_TAGS,
     status_code=200,
     responses={
-        200: ResponseSpec(FileBody, description="The file"),
-        400: ResponseSpec(ErrorBody, description="The file or its form is not valid"),
-        429: ResponseSpec(ErrorBody, description="The owner has too many files"),
+        200: response_doc(FileBody, description="The file"),
+        400: response_doc(ErrorBody, description="The file or its form is not valid"),
+        429: response_doc(ErrorBody, description="The owner has too many files"),
     },
 )
 async def create_file(request: ApiRequest, batch_files: BatchFiles) -> FileBody:

@@ -6,8 +6,8 @@ import datetime
 from typing import Any
 
 from litestar import Request, get, post
-from litestar.openapi.datastructures import ResponseSpec
 
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.models import (
     AnthropicModel,
@@ -88,7 +88,7 @@ async def list_models(
         "`anthropic-version`, in Anthropic's format."
     ),
     tags=["models"],
-    responses={404: ResponseSpec(ErrorBody, description="Unknown model")},
+    responses={404: response_doc(ErrorBody, description="Unknown model")},
     sync_to_thread=False,
 )
 def get_model(
@@ -99,9 +99,9 @@ def get_model(
 
 
 _CHANGES = {
-    404: ResponseSpec(ErrorBody, description="Unknown model"),
-    503: ResponseSpec(ErrorBody, description="The model cannot be loaded now"),
-    507: ResponseSpec(ErrorBody, description="The memory budget cannot hold the model"),
+    404: response_doc(ErrorBody, description="Unknown model"),
+    503: response_doc(ErrorBody, description="The model cannot be loaded now"),
+    507: response_doc(ErrorBody, description="The memory budget cannot hold the model"),
 }
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 from litestar import post
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, origin_of
 from edgeagent.api.http.one_shot_response import OneShotResponse
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.rerank import RerankAnswer, RerankRequest
 from edgeagent.serving.one_shot_request import OneShotService
@@ -65,13 +65,13 @@ def _route(path: str, operation_id: str) -> HTTPRouteHandler:
         tags=["embeddings"],
         status_code=200,
         responses={
-            200: ResponseSpec(RerankAnswer, description="The documents, the most relevant first"),
-            400: ResponseSpec(ErrorBody, description="The request is not valid"),
-            404: ResponseSpec(ErrorBody, description="Unknown model, or no ranking model"),
-            429: ResponseSpec(
+            200: response_doc(RerankAnswer, description="The documents, the most relevant first"),
+            400: response_doc(ErrorBody, description="The request is not valid"),
+            404: response_doc(ErrorBody, description="Unknown model, or no ranking model"),
+            429: response_doc(
                 ErrorBody, description="The queue is full, or a limit of the key is reached"
             ),
-            503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+            503: response_doc(ErrorBody, description="The model cannot answer now"),
         },
     )
     async def handle(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 from litestar import post
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.background_stream import BackgroundStreamResponse
@@ -16,6 +15,7 @@ from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, bounded_priority, caller_of, origin_of
 from edgeagent.api.http.one_shot_response import JsonResponse, OneShotResponse
 from edgeagent.api.http.request_context import context_of
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.openai.response_writer import ResponseWriter
 from edgeagent.api.openai.schemas.common import ErrorBody
@@ -36,15 +36,15 @@ from edgeagent.types.caller import Caller
 _encode = msgspec.json.encode
 
 _REFUSED = {
-    400: ResponseSpec(
+    400: response_doc(
         ErrorBody, description="The request is not valid, or its history is incomplete"
     ),
-    404: ResponseSpec(ErrorBody, description="Unknown model, conversation or item"),
-    409: ResponseSpec(
+    404: response_doc(ErrorBody, description="Unknown model, conversation or item"),
+    409: response_doc(
         ErrorBody, description="The conversation is in use, or this daemon stores nothing"
     ),
-    429: ResponseSpec(ErrorBody, description="The queue is full, or a limit of the key is reached"),
-    503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+    429: response_doc(ErrorBody, description="The queue is full, or a limit of the key is reached"),
+    503: response_doc(ErrorBody, description="The model cannot answer now"),
 }
 
 
@@ -59,7 +59,7 @@ _REFUSED = {
     ),
     tags=["responses"],
     status_code=200,
-    responses={200: ResponseSpec(ResponseAnswer, description="The answer")} | _REFUSED,
+    responses={200: response_doc(ResponseAnswer, description="The answer")} | _REFUSED,
 )
 async def respond(request: ApiRequest, turns: TurnService, settings: Settings) -> ASGIApp:
     body = await read_body(request, ResponseRequest)
@@ -100,7 +100,7 @@ async def respond(request: ApiRequest, turns: TurnService, settings: Settings) -
     description="Including the history and everything that the model's template adds, such as tools.",
     tags=["responses"],
     status_code=200,
-    responses={200: ResponseSpec(TokenCount, description="The count")} | _REFUSED,
+    responses={200: response_doc(TokenCount, description="The count")} | _REFUSED,
 )
 async def count_input_tokens(
     request: ApiRequest, turns: TurnService, one_shots: OneShotService

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 from litestar import delete, get, post
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter, QueryParameter
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.background_stream import BackgroundStreamResponse
 from edgeagent.api.http.caller import ApiRequest, caller_of
 from edgeagent.api.http.one_shot_response import JsonResponse
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.responses import ResponseAnswer
 from edgeagent.api.openai.schemas.stored_chats import DeletionBody, StoredList
@@ -23,7 +23,7 @@ from edgeagent.settings import Settings
 from edgeagent.types.pages import PAGE, Page
 
 _TAGS = ["responses"]
-_ABSENT = {404: ResponseSpec(ErrorBody, description="Nothing with this id is stored for this key")}
+_ABSENT = {404: response_doc(ErrorBody, description="Nothing with this id is stored for this key")}
 
 Include = Annotated[list[str] | None, Parameter(description="accepted; everything is shown")]
 IncludeList = Annotated[
@@ -40,7 +40,7 @@ IncludeList = Annotated[
         "is made and for a while after that."
     ),
     tags=_TAGS,
-    responses={200: ResponseSpec(ResponseAnswer, description="The response")} | _ABSENT,
+    responses={200: response_doc(ResponseAnswer, description="The response")} | _ABSENT,
 )
 async def get_response(
     request: ApiRequest,
@@ -89,7 +89,7 @@ async def delete_response(
     summary="Cancel a response in the background; one that has ended is shown",
     tags=_TAGS,
     status_code=200,
-    responses={200: ResponseSpec(ResponseAnswer, description="The response")} | _ABSENT,
+    responses={200: response_doc(ResponseAnswer, description="The response")} | _ABSENT,
 )
 async def cancel_response(
     request: ApiRequest, responses: StoredResponses, response_id: str

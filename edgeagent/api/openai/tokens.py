@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import msgspec
 from litestar import get, post
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, origin_of
 from edgeagent.api.http.one_shot_response import OneShotResponse
+from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.embeddings import (
     DetokenizeAnswer,
@@ -30,7 +30,7 @@ from edgeagent.types.worker_questions import DetokenizeSpec, TokenizeSpec
     summary="Facts about a vocabulary for evaluation harnesses, in vLLM's format (extension)",
     description="Of the model in the query, or the default one. Loads the model.",
     tags=["tokens"],
-    responses={404: ResponseSpec(ErrorBody, description="Unknown model")},
+    responses={404: response_doc(ErrorBody, description="Unknown model")},
 )
 async def tokenizer_info(one_shots: OneShotService, model: str = "default") -> TokenizerInfo:
     model_id = one_shots.chooser.model_id(model)
@@ -46,9 +46,9 @@ async def tokenizer_info(one_shots: OneShotService, model: str = "default") -> T
 
 _encode = msgspec.json.encode
 _ERRORS = {
-    400: ResponseSpec(ErrorBody, description="The request is not valid"),
-    404: ResponseSpec(ErrorBody, description="Unknown model"),
-    503: ResponseSpec(ErrorBody, description="The model cannot answer now"),
+    400: response_doc(ErrorBody, description="The request is not valid"),
+    404: response_doc(ErrorBody, description="Unknown model"),
+    503: response_doc(ErrorBody, description="The model cannot answer now"),
 }
 
 
@@ -59,7 +59,7 @@ _ERRORS = {
     summary="Tokenize a text (extension)",
     tags=["tokens"],
     status_code=200,
-    responses=_ERRORS | {200: ResponseSpec(TokenizeAnswer, description="The token ids")},
+    responses=_ERRORS | {200: response_doc(TokenizeAnswer, description="The token ids")},
 )
 async def tokenize(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, TokenizeRequest)
@@ -82,7 +82,7 @@ async def tokenize(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:
     summary="Detokenize tokens (extension)",
     tags=["tokens"],
     status_code=200,
-    responses=_ERRORS | {200: ResponseSpec(DetokenizeAnswer, description="The text")},
+    responses=_ERRORS | {200: response_doc(DetokenizeAnswer, description="The text")},
 )
 async def detokenize(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, DetokenizeRequest)

@@ -66,6 +66,18 @@ def test_workers_are_told_what_they_need_and_no_secret(monkeypatch):
     }  # fmt: skip
 
 
+def test_threads_of_workers_give_up_their_core_soon_unless_a_variable_says_how_they_wait(
+    monkeypatch,
+):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    assert 1_000 <= int(worker_environment()["GOMP_SPINCOUNT"]) < 100_000
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert "GOMP_SPINCOUNT" not in worker_environment()
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert worker_environment()["GOMP_SPINCOUNT"] == "7"
+
+
 def test_a_relative_search_path_is_made_absolute_and_never_means_the_current_directory(
     monkeypatch, tmp_path: Path
 ):

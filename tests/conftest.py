@@ -34,6 +34,7 @@ from edgeagent.settings.old_names import OLD_NAMES
 from tests import processes
 from tests.catalog.mutants import STR, U32, Key, scalar, take_apart, text
 from tests.engine.family_templates import FAMILIES
+from tests.prefork import ForkedProcess, fork_server
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -234,10 +235,19 @@ def stories_dir(stories: Path, tmp_path: Path) -> Path:
 
 
 class DaemonProcess:
-    """`edgeagent serve` in a process of its own, on a free port."""
+    """`edgeagent serve` in a process of its own, on a free port.
+
+    `is_forked`: from a process that has imported it already (`prefork.py`), in half the processor time.
+    """
 
     def __init__(
-        self, models_dir: Path, state_dir: Path, settings: dict[str, Any], flags: Sequence[str] = ()
+        self,
+        models_dir: Path,
+        state_dir: Path,
+        settings: dict[str, Any],
+        flags: Sequence[str] = (),
+        *,
+        is_forked: bool = True,
     ) -> None:
         self.state_dir = state_dir
         approve_dropped(models_dir, state_dir)
@@ -254,15 +264,20 @@ class DaemonProcess:
         config.write_text(
             "".join(f"{OLD_NAMES.get(k, k)} = {toml(v)}\n" for k, v in settings.items())
         )
-        command = [
-            sys.executable, "-m", "edgeagent", "serve", "--port", "0", "--state-dir", str(state_dir),
-            "--models-dir", str(models_dir), "--config", str(config), *flags,
+        arguments = [
+            "serve", "--port", "0", "--state-dir", str(state_dir), "--models-dir", str(models_dir),
+            "--config", str(config), *flags,
         ]  # fmt: skip
+        env = clean_environment() | {SHIPPED: shipped}
+        self.process: subprocess.Popen[str] | ForkedProcess
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True,
-                env=clean_environment() | {SHIPPED: shipped},
-            )  # fmt: skip
+            if is_forked:
+                self.process = fork_server().start(arguments, env, log)
+            else:
+                command = [sys.executable, "-m", "edgeagent", *arguments]
+                self.process = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=log, text=True, env=env
+                )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         found = re.search(r"http://\S+:\d+", line)
@@ -347,10 +362,15 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 60) -> None:
 
 @contextmanager
 def serving(
-    models_dir: Path, state_dir: Path, flags: Sequence[str] = (), **settings: Any
+    models_dir: Path,
+    state_dir: Path,
+    flags: Sequence[str] = (),
+    *,
+    is_forked: bool = True,
+    **settings: Any,
 ) -> Iterator[DaemonProcess]:
     """A daemon for the length of a block, ready to answer unless `preload` is off."""
-    daemon = DaemonProcess(models_dir, state_dir, settings, flags)
+    daemon = DaemonProcess(models_dir, state_dir, settings, flags, is_forked=is_forked)
     try:
         if settings.get("preload", True):
             daemon.wait_until_ready()
@@ -367,7 +387,8 @@ def smollm_daemon(
 
     Both are installed before it starts: what appears later in the models directory awaits approval.
     """
-    with serving(smollm_dir, tmp_path_factory.mktemp("smollm-state")) as daemon:
+    state = tmp_path_factory.mktemp("smollm-state")
+    with serving(smollm_dir, state, is_forked=False) as daemon:
         yield daemon
 
 

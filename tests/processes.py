@@ -17,13 +17,15 @@ from typing import Any
 
 import pytest
 
+from tests import prefork
+
 MARK = "process"
 # Names that a function uses where it starts a process: of the standard library and of edgeagent.
 STARTERS = {
-    "Popen", "create_subprocess_exec", "create_subprocess_shell", "posix_spawn", "fork", "EngineClient",
-    "Preload", "Pool", "PromptBuilder", "TemplateHost", "check_template", "try_out",
+    "Popen", "fork_server", "create_subprocess_exec", "create_subprocess_shell", "posix_spawn", "fork",
+    "EngineClient", "Preload", "Pool", "PromptBuilder", "TemplateHost", "check_template", "try_out",
 }  # fmt: skip
-EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", prefork.EVENT}
 # `subprocess.run` and its relatives, whose names alone say nothing.
 _OF_SUBPROCESS = {"run", "call", "check_call", "check_output"}
 

@@ -22,8 +22,8 @@ def daemon(tales_daemon: DaemonProcess) -> DaemonProcess:
 
 @pytest.fixture
 def mortal(tales_dir: Path, tmp_path: Path) -> Iterator[DaemonProcess]:
-    """The same, to be ended."""
-    with serving(tales_dir, tmp_path / "state") as daemon:
+    """The same, started as a person does, to be ended."""
+    with serving(tales_dir, tmp_path / "state", is_forked=False) as daemon:
         yield chatted_with(daemon)
 
 

@@ -50,7 +50,7 @@ HOMES = {
     "tomli_w": {"catalog/toml_text.py"},
     "jinja2": {"engine/prompt/template_process.py"},
     "uvicorn": {"api/http/server.py", "api/http/connection.py", "api/http/websocket.py"},
-    "websockets": {"cli/shared/live_listeners.py"},
+    "websockets": {"cli/shared/live_transcribers.py"},
     "sounddevice": {"cli/shared/audio_source.py"},
     "h11": {"api/http/connection.py"},
     "gguf": {"catalog/install/convert.py", "forge/export.py", "forge/pretrained_weights.py"},

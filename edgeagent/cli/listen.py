@@ -14,7 +14,7 @@ import click
 
 from edgeagent.cli.shared.audio_source import PIECE_S, microphone, standard_input
 from edgeagent.cli.shared.daemon import base_url, is_running
-from edgeagent.cli.shared.live_listeners import DaemonListener, Told, WorkerListener
+from edgeagent.cli.shared.live_transcribers import DaemonListener, Told, WorkerListener
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.speech_options import language_of, vocabulary_of
 from edgeagent.speech.options import SpeechOptions

@@ -17,6 +17,7 @@ from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.cli.models_install import install
 from edgeagent.cli.models_recommend import recommend
+from edgeagent.cli.shared.chat_template_report import as_json, template_table, warning_of
 from edgeagent.cli.shared.configured_library import (
     catalog_of,
     integrity_of,
@@ -27,7 +28,6 @@ from edgeagent.cli.shared.daemon import call
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.progress import byte_progress
 from edgeagent.cli.shared.sizes import megabytes
-from edgeagent.cli.shared.templates import as_json, template_table, warning_of
 from edgeagent.cli.shared.terminal import confirm, show_table
 from edgeagent.errors import InstallFailed
 from edgeagent.settings import Settings

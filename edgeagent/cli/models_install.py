@@ -13,11 +13,11 @@ from edgeagent.catalog.install import installer as installing
 from edgeagent.catalog.install.model_reference import HubReference, Reference, read_reference
 from edgeagent.catalog.recommendation import Requirements
 from edgeagent.cli.models_recommend import TASKS, best_here
+from edgeagent.cli.shared.chat_template_report import given_template, warning_of
 from edgeagent.cli.shared.configured_library import catalog_of, library_of
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.progress import byte_progress
 from edgeagent.cli.shared.sizes import megabytes
-from edgeagent.cli.shared.templates import given_template, warning_of
 from edgeagent.cli.shared.trial_load import trial_load
 from edgeagent.device.configuration import Configuration
 from edgeagent.errors import InstallFailed

@@ -28,7 +28,7 @@ from edgeagent.cli.transcribe_watch import FolderWatch
 from edgeagent.device.configuration import Configuration
 from edgeagent.durable import replace_text
 from edgeagent.errors import EdgeAgentError, InvalidParameter
-from edgeagent.speech import formats
+from edgeagent.speech import transcript_formats
 from edgeagent.speech.client import SpeechClient
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.protocol import Surveyed, Window
@@ -44,7 +44,7 @@ ENDINGS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
 @click.option(
     "--format",
     "form",
-    type=click.Choice(list(formats.FORMATS)),
+    type=click.Choice(list(transcript_formats.FORMATS)),
     default="text",
     show_default=True,
     help="What is printed or written.",
@@ -83,9 +83,9 @@ ENDINGS = {"text": "txt", "srt": "srt", "vtt": "vtt"}
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: 8484.")
 @settings_options
 def transcribe(
-    config: Path | None, files: tuple[Path, ...], form: formats.Format, language: str | None, words: bool,
-    speakers: str | None, vocabulary: Path | None, prompt: str, out: Path | None, watch: Path | None,
-    model: str | None, **flags: Any,
+    config: Path | None, files: tuple[Path, ...], form: transcript_formats.Format, language: str | None,
+    words: bool, speakers: str | None, vocabulary: Path | None, prompt: str, out: Path | None,
+    watch: Path | None, model: str | None, **flags: Any,
 ) -> None:  # fmt: skip
     """Transcribe FILES: flac, m4a, mp3, ogg, wav or webm.
 
@@ -123,8 +123,8 @@ async def _given(files: tuple[Path, ...]) -> AsyncIterator[Path]:
 class Output:
     """In which form transcripts are written, and where: to `folder`, or else to standard output."""
 
-    form: formats.Format
-    granularities: tuple[formats.Granularity, ...]
+    form: transcript_formats.Format
+    granularities: tuple[transcript_formats.Granularity, ...]
     folder: Path | None
     n_files: int
     printed: list[str] = field(default_factory=list)  # on a terminal below the bars
@@ -140,7 +140,7 @@ class Output:
 
     def put(self, path: Path, transcript: Transcript) -> None:
         """Raises: OSError."""
-        text = formats.rendered(transcript, self.form, self.granularities)
+        text = transcript_formats.rendered(transcript, self.form, self.granularities)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_text(self.target(path), text)

@@ -21,11 +21,11 @@ from edgeagent.api.http import auth, host_and_origin, server
 from edgeagent.api.http.body_memory import Bodies
 from edgeagent.api.http.idempotency import Idempotency
 from edgeagent.api.http.internal_call import InternalCalls
-from edgeagent.api.http.limits import FailureThrottle, Limiter
+from edgeagent.api.http.key_limits import FailureThrottle, Limiter
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.metrics import RefusalCounter
-from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.read_audit import ReadAudit
+from edgeagent.api.http.route_paths import Paths
 from edgeagent.api.http.uploads import Uploads
 from edgeagent.api.wyoming.server import WyomingServer
 from edgeagent.catalog.installed import InstalledModels
@@ -46,7 +46,6 @@ from edgeagent.pool import Pool
 from edgeagent.pool.placement import ModelPlacer
 from edgeagent.pool.template_facts import TemplateLearner
 from edgeagent.routing.intents import AssistantOptions
-from edgeagent.serving.archive import Archive
 from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.audio_jobs import AudioJobs
 from edgeagent.serving.audio_quota import AudioQuota
@@ -56,8 +55,8 @@ from edgeagent.serving.batch_runner import BatchRunner
 from edgeagent.serving.batches import Batches, BatchFiles
 from edgeagent.serving.chat import ChatService
 from edgeagent.serving.client_errors import hide_folders
+from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.conversations import Conversations
-from edgeagent.serving.engines import Engines
 from edgeagent.serving.key_admin import KeyAdmin
 from edgeagent.serving.live_transcription import LiveTranscriptions
 from edgeagent.serving.model_cards import ModelCards
@@ -67,20 +66,21 @@ from edgeagent.serving.monitoring import Monitoring
 from edgeagent.serving.one_shot_request import OneShotService
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.remembered_answers import RememberedAnswers
+from edgeagent.serving.serving_effects import Engines
 from edgeagent.serving.stored_chats import StoredChats
 from edgeagent.serving.stored_data import StoredData
 from edgeagent.serving.stored_responses import StoredResponses
+from edgeagent.serving.stored_turn import TurnService
 from edgeagent.serving.terminal_history import forget_history
 from edgeagent.serving.transcript_archive import TranscriptArchive
 from edgeagent.serving.transcription import TranscriptionService
-from edgeagent.serving.turn import TurnService
 from edgeagent.settings import Settings
 from edgeagent.settings.routing import RoutingSettings
+from edgeagent.store.data_lifecycle import DataLifecycle
 from edgeagent.store.database import open_store
 from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.erasure_hub import ErasureHub
 from edgeagent.store.keyring import Keyring
-from edgeagent.store.lifecycle import DataLifecycle
 from edgeagent.store.requests import RequestLog, RequestRow
 
 logger = logging.getLogger(__name__)

@@ -17,9 +17,9 @@ from edgeagent.serving.live_transcription import LiveTranscriptions
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.remembered_answers import RememberedAnswers
 from edgeagent.serving.terminal_history import forget_history
+from edgeagent.store.data_lifecycle import DataLifecycle
 from edgeagent.store.erasure_hub import DeletedContent, ErasureHub
 from edgeagent.store.keyring import Keyring
-from edgeagent.store.lifecycle import DataLifecycle
 from edgeagent.store.requests import RequestLog
 
 

@@ -8,7 +8,7 @@ from edgeagent.engine import protocol
 from edgeagent.types.answer import PromptFacts, TokenChunk
 from edgeagent.types.engine import EngineConfig, EngineFacts, EngineHealth
 from edgeagent.types.generation import GenerateSpec
-from edgeagent.types.worker_questions import Question
+from edgeagent.types.unary_requests import Question
 from edgeagent.worker.client import WorkerClient
 from edgeagent.worker.reply_stream import ReplyStream
 

@@ -13,7 +13,7 @@ from edgeagent.types.engine import EngineConfig, EngineFacts, EngineHealth
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.kv_state import Cells
 from edgeagent.types.template import TemplateFacts
-from edgeagent.types.worker_questions import Question, Scores, Vectors
+from edgeagent.types.unary_requests import Question, Scores, Vectors
 from edgeagent.worker.protocol import (
     Cancel,
     Heartbeat,

@@ -37,7 +37,7 @@ from edgeagent.types.kv_state import (
     StateQuestion,
 )
 from edgeagent.types.template import TemplateFacts
-from edgeagent.types.worker_questions import (
+from edgeagent.types.unary_requests import (
     CountSpec,
     DetokenizeSpec,
     EmbedSpec,

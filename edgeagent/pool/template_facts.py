@@ -10,7 +10,7 @@ from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.installed import InstalledModels
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError
-from edgeagent.types.worker_questions import TemplateSpec
+from edgeagent.types.unary_requests import TemplateSpec
 from edgeagent.worker.client import WorkerClient
 
 logger = logging.getLogger(__name__)

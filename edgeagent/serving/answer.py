@@ -25,9 +25,9 @@ from edgeagent.errors import EdgeAgentError, EngineDied, by_code
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.call_sentences import CallDescriber
 from edgeagent.serving.deadline import before, left_s
-from edgeagent.serving.engines import Engines
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.serving.serving_effects import Engines
 from edgeagent.types.answer import (
     CallText,
     FinishReason,

@@ -11,9 +11,9 @@ import msgspec
 
 from edgeagent.serving.authentication import key_gone
 from edgeagent.serving.response_builder import ResponseEvent
-from edgeagent.speech.formats import Format, Granularity
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.segments import Segment
+from edgeagent.speech.transcript_formats import Format, Granularity
 
 ENDED = ("completed", "failed", "cancelled")
 

@@ -22,7 +22,6 @@ from typing import Any
 import msgspec
 
 from edgeagent.errors import BodyTooLarge, Conflict, DeadlineExceeded, InvalidParameter
-from edgeagent.serving.archive import Archive, absent
 from edgeagent.serving.audio_job import (
     ENDED,
     MAX_SEGMENTS,
@@ -32,6 +31,7 @@ from edgeagent.serving.audio_job import (
     segment_of,
 )
 from edgeagent.serving.audio_job_runner import AudioJobRunner
+from edgeagent.serving.content_archive import Archive, absent
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.settings.speech import AudioJobSettings
 from edgeagent.speech.segments import Transcript
@@ -43,7 +43,7 @@ from edgeagent.store.recording_files import Recording, RecordingReader
 from edgeagent.store.rows import subject_of
 from edgeagent.store.sql import now_ms
 from edgeagent.types.ids import new_id
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 READ_BYTES = 1 << 20
 

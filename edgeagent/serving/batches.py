@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeagent.errors import Conflict, InvalidParameter
 from edgeagent.serving import batch_lines
-from edgeagent.serving.archive import Archive, absent
+from edgeagent.serving.content_archive import Archive, absent
 from edgeagent.settings.batch import BatchSettings
 from edgeagent.store import batches, erasure_epochs
 from edgeagent.store.batches import BatchBounds, BatchLine, NewBatch, NewFile
@@ -19,7 +19,7 @@ from edgeagent.store.rows import subject_of
 from edgeagent.store.sql import now_ms
 from edgeagent.types.caller import Caller
 from edgeagent.types.ids import new_id
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 HOUR_MS = 3_600_000
 MAX_HOURS = 168

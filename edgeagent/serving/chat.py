@@ -24,15 +24,15 @@ from edgeagent.errors import ContextLengthExceeded, EngineFailed, InvalidParamet
 from edgeagent.routing.decision import Decision
 from edgeagent.routing.intents import AssistantPreferences, UnsuitedRequest
 from edgeagent.serving.answer import Answer, Preparation
-from edgeagent.serving.engines import Engines
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.serving.serving_effects import Engines
 from edgeagent.types.generation import Form, GenerateSpec
 from edgeagent.types.intents import Confidence
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling
 from edgeagent.types.tools import ToolUse
-from edgeagent.types.worker_questions import DetokenizeSpec
+from edgeagent.types.unary_requests import DetokenizeSpec
 
 
 def _no_tools(has_own: bool) -> ToolUse | None:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from edgeagent.errors import Conflict, ConversationLocked, Erased, NotFound
-from edgeagent.serving.archive import Archive, absent
+from edgeagent.serving.content_archive import Archive, absent
 from edgeagent.serving.items import REFERENCE, Body, stored_item
 from edgeagent.store import conversations, history, items, responses
 from edgeagent.store.client_deletion import DeletionTarget
@@ -28,7 +28,7 @@ from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import subject_of
 from edgeagent.store.sql import now_ms
 from edgeagent.types.ids import RESPONSE_PREFIX, new_id
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 WHY_INTERRUPTED = "The daemon was stopped before this response had ended: send the request again."
 INTERRUPTED = {

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgeagent.routing.decision import Decision
-from edgeagent.serving.engines import Engines
 from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.serving.serving_effects import Engines
 from edgeagent.store.requests import RequestRow
 from edgeagent.types.answer import FinishReason, Usage
 from edgeagent.types.generation import GenerateSpec

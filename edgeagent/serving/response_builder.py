@@ -17,7 +17,7 @@ import msgspec
 
 from edgeagent.errors import BadRequest, EdgeAgentError, NotFound, QueueFull, RateLimited
 from edgeagent.serving.answer import Answer
-from edgeagent.serving.edgeagent_field import answer_extension
+from edgeagent.serving.answer_extensions import answer_extension
 from edgeagent.serving.items import (
     Body,
     output_text,

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgeagent.errors import NotFound
-from edgeagent.serving.archive import Archive
+from edgeagent.serving.content_archive import Archive
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import subject_of
 from edgeagent.types.ids import CHAT_PREFIX
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 Json = dict[str, Any]
 CALLS = ("function_call", "custom_tool_call")

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeagent.errors import InsufficientScope
 from edgeagent.store import audit_anchor, erasure
-from edgeagent.store.lifecycle import DataLifecycle
+from edgeagent.store.data_lifecycle import DataLifecycle
 from edgeagent.store.ownership import Selector
 from edgeagent.types.caller import Caller
 

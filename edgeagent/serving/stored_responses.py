@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from edgeagent.errors import InvalidParameter
-from edgeagent.serving.archive import Archive
 from edgeagent.serving.background_responses import BackgroundResponse, BackgroundResponses
+from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.conversations import INTERRUPTED, Conversations
 from edgeagent.serving.items import Body
 from edgeagent.store.responses import OPEN

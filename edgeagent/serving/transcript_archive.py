@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-from edgeagent.serving.archive import Archive, absent
+from edgeagent.serving.content_archive import Archive, absent
 from edgeagent.serving.transcription import TranscriptionRequest
 from edgeagent.speech.segments import Segment
 from edgeagent.store import transcripts
 from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.rows import subject_of
 from edgeagent.store.sql import now_ms
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 
 class TranscriptArchive:

@@ -30,7 +30,7 @@ from edgeagent.speech.live_protocol import (
 )
 from edgeagent.speech.local_agreement import Agreement
 from edgeagent.speech.pcm import PcmDecoder
-from edgeagent.speech.turn_hearing import HeardTurn
+from edgeagent.speech.turn_transcriber import HeardTurn
 from edgeagent.speech.turns import Turn, TurnFinder, TurnStart
 from edgeagent.speech.vad import RATE_HZ
 
@@ -50,7 +50,7 @@ Clock = Callable[[], float]
 
 
 class Hearing(Protocol):
-    """Hears the turns of one session (`turn_hearing.py`)."""
+    """Hears the turns of one session (`turn_transcriber.py`)."""
 
     def draft(self, turn: Turn) -> str | None:
         """The text of an open turn; None where the model doubts it."""

@@ -13,7 +13,7 @@ from edgeagent.speech.live import LiveSession, LiveSessions
 from edgeagent.speech.live_options import LiveOptions
 from edgeagent.speech.live_protocol import DropItem, EndItem, Listen, LiveAudio
 from edgeagent.speech.protocol import Finished, SpeechConfig
-from edgeagent.speech.turn_hearing import TurnHearing
+from edgeagent.speech.turn_transcriber import TurnHearing
 from edgeagent.speech.whisper import Whisper
 from edgeagent.worker.channel import Channel
 

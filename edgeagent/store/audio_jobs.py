@@ -20,7 +20,7 @@ from edgeagent.store.recording_files import Recording
 from edgeagent.store.rows import fetch, paged
 from edgeagent.store.sql import marks, scalar
 from edgeagent.types.caller import LOCAL
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 JobStatus = Literal["uploading", "queued", "running", "completed", "failed", "cancelled"]
 OPEN: tuple[JobStatus, ...] = ("uploading", "queued", "running")

@@ -23,7 +23,7 @@ from edgeagent.store.batch_schema import CONVERSATION, SUBJECT
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.rows import fetch, paged, subject_of
 from edgeagent.store.sql import marks, scalar
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 BatchStatus = Literal[
     "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled",

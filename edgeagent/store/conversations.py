@@ -8,7 +8,7 @@ from typing import Any
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.rows import fetch, paged, remove, subject_of
 from edgeagent.types.ids import new_id
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 
 def create(

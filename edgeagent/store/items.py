@@ -15,7 +15,7 @@ import msgspec
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.rows import fetch, paged, remove
 from edgeagent.types.ids import ITEM_PREFIXES, new_id
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 Parent = Literal["conversation_id", "response_id"]
 

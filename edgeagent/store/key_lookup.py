@@ -16,7 +16,7 @@ from edgeagent.store import clock, erasure_epochs, keys
 from edgeagent.store.connection import StoreConnection, connect
 from edgeagent.store.key_cache import KeyCache
 from edgeagent.store.key_clock import KeyClock
-from edgeagent.store.optional_store import OptionalStore
+from edgeagent.store.lazy_store import OptionalStore
 from edgeagent.store.readers import Readers
 from edgeagent.types.caller import LOCAL, Caller
 

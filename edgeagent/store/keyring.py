@@ -20,7 +20,7 @@ from edgeagent.store.journal import JournalContents
 from edgeagent.store.key_clock import KeyClock
 from edgeagent.store.key_lookup import KeyLookup
 from edgeagent.store.key_record import Key, KeySpec, NewKey
-from edgeagent.store.optional_store import OptionalStore
+from edgeagent.store.lazy_store import OptionalStore
 from edgeagent.store.sql import now_ms
 from edgeagent.types.caller import ALL_SCOPES, Caller
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgeagent.errors import StoreDamaged
+from edgeagent.store.database_file_reads import open_raw
 from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.database_pages import decrypted
-from edgeagent.store.raw_files import open_raw
 from edgeagent.store.sql import Connection, scalar
 
 MOST_PROBES = 64

@@ -17,7 +17,7 @@ from edgeagent.store.connection import StoreConnection
 from edgeagent.store.items import Item
 from edgeagent.store.rows import fetch, paged, remove, subject_of
 from edgeagent.store.sql import marks
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 
 class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Any
 from edgeagent.store import row_deletion
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.ownership import HELD
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 
 def subject_of(metadata: dict[str, str] | None) -> str | None:

@@ -11,7 +11,7 @@ import msgspec
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.rows import fetch, paged, remove
 from edgeagent.types.ids import new_id
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 # The transcript of a job is shown here once the job is completed.
 _WHOLE = (

@@ -9,7 +9,7 @@ import pytest
 
 from edgeagent.api.anthropic.schemas import MessagesRequest
 from edgeagent.api.http.errors import translate
-from edgeagent.api.ollama.schemas import OllamaChatRequest
+from edgeagent.api.ollama.chat_schemas import OllamaChatRequest
 from edgeagent.api.openai.schemas.chat import ChatRequest
 from edgeagent.api.openai.schemas.responses import ResponseRequest
 

@@ -11,9 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from edgeagent.api.http import lenient_body
+from edgeagent.api.ollama.chat_schemas import OllamaChatRequest, OllamaGenerateRequest
 from edgeagent.api.ollama.model_schemas import EmbedRequest, ShowRequest
 from edgeagent.api.ollama.options import UNBOUNDED, OllamaOptions
-from edgeagent.api.ollama.schemas import OllamaChatRequest, OllamaGenerateRequest
 from edgeagent.types.sampling import Sampling
 from tests.conftest import TALES_CHAT, DaemonProcess
 

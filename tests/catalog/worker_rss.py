@@ -11,7 +11,7 @@ from edgeagent.types.engine import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling
-from edgeagent.types.worker_questions import EmbedSpec
+from edgeagent.types.unary_requests import EmbedSpec
 
 
 async def measured_rss(path: Path, **options: object) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edgeagent.engine.prompt.special_tokens import CONTROL, USER_DEFINED
+from edgeagent.engine.prompt.special_token_search import CONTROL, USER_DEFINED
 from tests.engine.letters import ModelVocabulary
 
 ROLES = "{% for m in messages %}"

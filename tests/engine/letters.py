@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from array import array
 
-from edgeagent.engine.prompt.special_tokens import USER_DEFINED
+from edgeagent.engine.prompt.special_token_search import USER_DEFINED
 
 NORMAL = 1 << 2
 

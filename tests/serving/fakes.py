@@ -89,7 +89,7 @@ class FakeClient:
 
 
 class FakeEngines:
-    """What serving/engines.py does, in memory: `rows` is the request log, `n_leased` counts open leases."""
+    """`serving/serving_effects.py` in memory: `rows` is the request log, `n_leased` counts open leases."""
 
     def __init__(self, **scripts: Script) -> None:
         self.clients = {name: FakeClient(name, script) for name, script in scripts.items()}

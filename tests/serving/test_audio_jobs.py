@@ -14,7 +14,6 @@ import pytest
 
 from edgeagent.errors import Conflict, InvalidParameter, NotFound
 from edgeagent.serving import audio_jobs
-from edgeagent.serving.archive import Archive
 from edgeagent.serving.audio_job import (
     MAX_SEGMENTS,
     JobFollower,
@@ -25,6 +24,7 @@ from edgeagent.serving.audio_job import (
 from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.audio_jobs import AudioJobs, JobSpec
 from edgeagent.serving.audio_quota import AudioQuota
+from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.settings import Settings
 from edgeagent.speech.options import SpeechOptions

@@ -14,9 +14,9 @@ import pytest
 
 from edgeagent.errors import StorageFull
 from edgeagent.serving import batch_lines
-from edgeagent.serving.archive import Archive
 from edgeagent.serving.batch_runner import MAX_DEATHS, BatchRunner, CallAnswer
 from edgeagent.serving.batches import Batches
+from edgeagent.serving.content_archive import Archive
 from edgeagent.settings.batch import BatchSettings
 from edgeagent.store import batches
 from edgeagent.store.batches import BatchBounds, NewBatch, NewFile

@@ -8,7 +8,7 @@ import pytest
 
 from edgeagent.errors import EngineDied, InvalidParameter, ModelNotFound
 from edgeagent.serving.one_shot_request import OneShotRequest, OneShotService
-from edgeagent.types.worker_questions import EmbedSpec, Vectors
+from edgeagent.types.unary_requests import EmbedSpec, Vectors
 from tests.serving.fakes import ORIGIN, FakeClient, FakeEngines, FakeModels, chooser
 
 MODELS = FakeModels(

@@ -18,7 +18,7 @@ from edgeagent.speech.live_protocol import (
     TurnOver,
     TurnText,
 )
-from edgeagent.speech.turn_hearing import HeardTurn
+from edgeagent.speech.turn_transcriber import HeardTurn
 from edgeagent.speech.turns import Turn
 from tests.speech.recordings import TURNS, dialogue
 

@@ -11,7 +11,7 @@ from edgeagent.store import audio_jobs, retention, row_deletion, transcripts
 from edgeagent.store.audio_jobs import JobBounds, NewAudioJob
 from edgeagent.store.ownership import Selector, set_hold
 from edgeagent.store.retention import Sweeper
-from edgeagent.types.pages import Page
+from edgeagent.types.list_pages import Page
 from tests.store.rows import DAY, NOW, n_rows
 from tests.store.test_retention import FakeClock
 

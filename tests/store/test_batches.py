@@ -16,7 +16,7 @@ from edgeagent.store.connection import connect
 from edgeagent.store.ownership import TABLES, Selector, counts, held_counts, set_hold
 from edgeagent.store.retention import Sweeper
 from edgeagent.store.rows import fetch, is_removable
-from edgeagent.types.pages import Page
+from edgeagent.types.list_pages import Page
 from tests.store.rows import DAY, NOW, conversation, n_rows
 from tests.store.test_retention import FakeClock
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from edgeagent.errors import Erased
-from edgeagent.serving.archive import Archive
+from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.items import shown_message
 from edgeagent.store import erasure_epochs

@@ -22,7 +22,7 @@ from edgeagent.store.items import Item
 from edgeagent.store.requests import RequestLog, RequestRow
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.transcripts import Segment
-from edgeagent.types.pages import Page
+from edgeagent.types.list_pages import Page
 
 NOW = 1_790_000_000_000
 

@@ -24,7 +24,7 @@ from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of
 from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.response_doc import response_doc
-from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.serving.stored_data import StoredData
 
 MAX_PAGE = 1000

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from edgeagent.api.http.body_model import BodyModel
+from edgeagent.api.http.body_base import BodyModel
 from edgeagent.serving.stored_data import DataSelection
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from edgeagent.api.http.body_model import BodyModel
+from edgeagent.api.http.body_base import BodyModel
 
 YEARS_10_S = 315_360_000
 

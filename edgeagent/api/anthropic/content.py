@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import IgnoredField
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import IgnoredField
 from edgeagent.api.http.tool_calls import as_arguments
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 

@@ -28,8 +28,8 @@ from edgeagent.api.http.response_sender import EVENT_STREAM
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
+from edgeagent.serving.answer_extensions import answer_extension
 from edgeagent.serving.chat import ChatInput, ChatService
-from edgeagent.serving.edgeagent_field import answer_extension
 from edgeagent.serving.one_shot_request import OneShotService
 from edgeagent.settings import Settings
 from edgeagent.types.answer import FinishReason, PromptFacts, TokenChunk

@@ -16,11 +16,11 @@ from edgeagent.api.anthropic.content import (
     without_billing,
 )
 from edgeagent.api.anthropic.tools import AnthropicTool, ServiceTool, tool_offer_of
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import ExtensionField, IgnoredField, RequestModel
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import ExtensionField, IgnoredField, RequestModel
 from edgeagent.api.http.tool_calls import tool_use
-from edgeagent.api.openai.schemas.common import StopText
 from edgeagent.api.openai.schemas.response_format import schema_form
+from edgeagent.api.openai.schemas.shared_request_fields import StopText
 from edgeagent.errors import InvalidParameter, ThreadUnsupported, UnsupportedParameter
 from edgeagent.serving.tool_offer import ToolOffer, refuse_hosted_choice
 from edgeagent.types.caller import Caller

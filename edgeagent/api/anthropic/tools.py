@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, StringConstraints, Tag
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import STRICT, IgnoredField
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import STRICT, IgnoredField
 from edgeagent.errors import UnsupportedParameter
 from edgeagent.serving.tool_offer import ToolOffer
 from edgeagent.types.tools import Tool

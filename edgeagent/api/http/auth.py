@@ -4,7 +4,7 @@
     2. the caller, by `Authorization: Bearer` or `x-api-key`, of a WebSocket also by subprotocol; on loopback
        without keys, the local owner
     3. the scope that the rule names, and whether there is such a path
-    4. the limits of the key (limits.py); the admission ends with the response
+    4. the limits of the key (key_limits.py); the admission ends with the response
     5. the whole body (body_memory.py), of which nothing has been read before
 
 Routes find the results in the request's context (request_context.py).
@@ -21,9 +21,9 @@ from edgeagent.api.http.access import Need, is_known, need_of
 from edgeagent.api.http.body_memory import Bodies
 from edgeagent.api.http.encodings import encoding_of
 from edgeagent.api.http.errors import encoded, no_such_method, nothing_here, status_of, translate
-from edgeagent.api.http.limits import Admission, FailureThrottle, Limiter
-from edgeagent.api.http.paths import Paths
+from edgeagent.api.http.key_limits import Admission, FailureThrottle, Limiter
 from edgeagent.api.http.request_context import context_of
+from edgeagent.api.http.route_paths import Paths
 from edgeagent.api.http.uploads import Uploads
 from edgeagent.errors import EdgeAgentError, InsufficientScope, Unauthorized
 from edgeagent.serving.authentication import Authenticator

@@ -16,8 +16,8 @@ from litestar.openapi.spec import OpenAPIMediaType, OpenAPIResponse, Operation
 from edgeagent.api.anthropic.schemas import AnthropicError
 from edgeagent.api.http.body import inlined
 from edgeagent.api.http.dialects import ANTHROPIC, OLLAMA, OPENAI, dialect_of
-from edgeagent.api.ollama.schemas import OllamaError
-from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.ollama.chat_schemas import OllamaError
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 
 _BODIES: dict[Any, type[pydantic.BaseModel]] = {
     OPENAI: ErrorBody,

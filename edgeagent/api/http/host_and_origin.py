@@ -30,8 +30,8 @@ from edgeagent.api.http.dialects import ANTHROPIC, dialect_of
 from edgeagent.api.http.encodings import encoding_of
 from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.loopback import is_loopback
-from edgeagent.api.http.paths import Paths
 from edgeagent.api.http.request_context import context_of
+from edgeagent.api.http.route_paths import Paths
 from edgeagent.api.http.shutdown import shutting_down
 from edgeagent.api.http.uploads import Uploads, check_form, check_part
 from edgeagent.errors import (

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import BeforeValidator, ConfigDict, model_validator
 
-from edgeagent.api.http.field_marks import RequestModel
+from edgeagent.api.http.field_support import RequestModel
 
 logger = logging.getLogger(__name__)
 

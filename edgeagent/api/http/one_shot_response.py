@@ -15,7 +15,7 @@ from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.shutdown import shutting_down
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.one_shot_request import OneShotRequest
-from edgeagent.types.worker_questions import Vectors
+from edgeagent.types.unary_requests import Vectors
 
 # Encoding that many bytes takes longer than the event loop should stand still.
 MUCH_BYTES = 256 << 10

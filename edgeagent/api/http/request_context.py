@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from litestar.types import Scope
 
 from edgeagent.api.http.body_memory import Body
-from edgeagent.api.http.limits import Admission
+from edgeagent.api.http.key_limits import Admission
 from edgeagent.api.http.shutdown import Shutdown
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types.caller import Caller

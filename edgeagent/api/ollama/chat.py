@@ -18,7 +18,7 @@ from edgeagent.api.http.dialects import ollama_error
 from edgeagent.api.http.errors import status_of
 from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.http.stream import AnswerResponse
-from edgeagent.api.ollama.schemas import (
+from edgeagent.api.ollama.chat_schemas import (
     OllamaChatAnswer,
     OllamaChatRequest,
     OllamaError,
@@ -29,8 +29,8 @@ from edgeagent.api.ollama.schemas import (
 )
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
+from edgeagent.serving.answer_extensions import answer_extension
 from edgeagent.serving.chat import ChatInput, ChatService
-from edgeagent.serving.edgeagent_field import answer_extension
 from edgeagent.serving.logprobs import Speller
 from edgeagent.serving.models import ModelAdmin
 from edgeagent.settings import Settings

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
-from edgeagent.api.http.body_model import BodyModel
+from edgeagent.api.http.body_base import BodyModel
 from edgeagent.api.http.tool_calls import as_arguments
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.types.tools import Tool

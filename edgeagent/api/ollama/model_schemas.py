@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import IgnoredField
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import IgnoredField
 from edgeagent.api.http.lenient_body import LooseModel
-from edgeagent.api.ollama.schemas import KeepAlive
+from edgeagent.api.ollama.chat_schemas import KeepAlive
 from edgeagent.api.openai.schemas.embeddings import MAX_INPUTS
 from edgeagent.api.openai.schemas.models import TemplateBody
 from edgeagent.errors import InvalidParameter

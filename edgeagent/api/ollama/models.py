@@ -21,6 +21,7 @@ from edgeagent.api.http.caller import ApiRequest, origin_of
 from edgeagent.api.http.one_shot_response import OneShotResponse
 from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.ollama.chat import written
+from edgeagent.api.ollama.chat_schemas import OllamaError, plain_name
 from edgeagent.api.ollama.model_schemas import (
     Details,
     EmbedAnswer,
@@ -36,7 +37,6 @@ from edgeagent.api.ollama.model_schemas import (
     TemplateDetails,
     VersionBody,
 )
-from edgeagent.api.ollama.schemas import OllamaError, plain_name
 from edgeagent.api.openai.schemas.models import template_body
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.model_summary import ModelSummary
@@ -46,7 +46,7 @@ from edgeagent.serving.model_cards import LoadedCard, ModelCards
 from edgeagent.serving.models import ModelAdmin
 from edgeagent.serving.one_shot_request import OneShotService
 from edgeagent.types.sampling import Sampling
-from edgeagent.types.worker_questions import EmbedSpec, Vectors
+from edgeagent.types.unary_requests import EmbedSpec, Vectors
 
 # Clients refuse servers that are older than they need.
 API_VERSION = "0.12.0"

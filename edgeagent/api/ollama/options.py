@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar
 import msgspec
 from pydantic import BeforeValidator, Field
 
-from edgeagent.api.http.field_marks import IgnoredField
+from edgeagent.api.http.field_support import IgnoredField
 from edgeagent.api.http.lenient_body import LooseModel, within
-from edgeagent.api.openai.schemas.common import StopText
+from edgeagent.api.openai.schemas.shared_request_fields import StopText
 from edgeagent.types.sampling import Sampling
 
 MAX_STOPS = 16

@@ -20,7 +20,7 @@ from edgeagent.api.openai.schemas.audio import (
     TranscriptionBody,
     TranslationBody,
 )
-from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.api.openai.transcript_writer import OpenAITranscriptWriter
 from edgeagent.serving.transcript_archive import TranscriptArchive
 from edgeagent.serving.transcription import Recording, TranscriptionService

@@ -22,7 +22,7 @@ from edgeagent.api.http.one_shot_response import JsonResponse
 from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.audio_jobs import AudioJobAnswer, AudioJobBody, StartBody
-from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.api.openai.schemas.stored_chats import DeletionBody, StoredList
 from edgeagent.api.openai.stored_chats import After, Limit, Order, as_list
 from edgeagent.errors import InvalidParameter
@@ -30,8 +30,8 @@ from edgeagent.serving.audio_job import JobOptions, shown
 from edgeagent.serving.audio_jobs import AudioJobs, JobSpec
 from edgeagent.serving.transcription import TranscriptionService
 from edgeagent.settings import Settings
-from edgeagent.speech import formats
-from edgeagent.types.pages import PAGE, Page
+from edgeagent.speech import transcript_formats
+from edgeagent.types.list_pages import PAGE, Page
 
 _TAGS = ["audio"]
 _ABSENT = {404: response_doc(ErrorBody, description="There is no such job of this key's owner")}
@@ -239,9 +239,9 @@ async def get_audio_job_result(
     request: ApiRequest,
     audio_jobs: AudioJobs,
     job_id: str,
-    response_format: formats.Format | None = None,
+    response_format: transcript_formats.Format | None = None,
     timestamp_granularities: Annotated[
-        list[formats.Granularity] | None, Parameter(description="with verbose_json")
+        list[transcript_formats.Granularity] | None, Parameter(description="with verbose_json")
     ] = None,
     partial: bool = False,
 ) -> Response[bytes]:
@@ -249,9 +249,9 @@ async def get_audio_job_result(
     transcript, options = await audio_jobs.transcript(owner, job_id, is_partial=partial)
     form = response_format or options.response_format
     granularities = tuple(timestamp_granularities or options.granularities)
-    kind = formats.MEDIA_TYPES.get(form, "application/json")
+    kind = transcript_formats.MEDIA_TYPES.get(form, "application/json")
     body = await asyncio.to_thread(
-        lambda: formats.rendered(transcript, form, granularities).encode()
+        lambda: transcript_formats.rendered(transcript, form, granularities).encode()
     )
     return Response(body, media_type=kind)
 

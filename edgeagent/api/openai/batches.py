@@ -13,11 +13,11 @@ from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of
 from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.batches import BatchBody, BatchRequest, RequestCounts
-from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.api.openai.schemas.stored_chats import StoredList
 from edgeagent.api.openai.stored_chats import After, Limit, as_list
 from edgeagent.serving.batches import Batches
-from edgeagent.types.pages import PAGE, Page
+from edgeagent.types.list_pages import PAGE, Page
 
 _TAGS = ["batches"]
 _TIMES = (

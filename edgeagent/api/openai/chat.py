@@ -16,12 +16,12 @@ from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.http.tool_calls import PartialCall, merged
 from edgeagent.api.openai.choice_writer import AnswerWriter, totals
 from edgeagent.api.openai.schemas.chat import ChatAnswer, ChatRequest, ChatTokenCount
-from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.api.openai.usage import finish_reason
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.answer import Answer
+from edgeagent.serving.answer_extensions import extension
 from edgeagent.serving.chat import ChatInput, ChatService
-from edgeagent.serving.edgeagent_field import extension
 from edgeagent.serving.logprobs import Speller
 from edgeagent.serving.one_shot_request import OneShotService
 from edgeagent.serving.stored_chats import StoredChats

@@ -18,7 +18,7 @@ from edgeagent.api.http.tool_calls import CallCollector
 from edgeagent.api.openai.usage import timings_of, usage_of
 from edgeagent.errors import EdgeAgentError
 from edgeagent.serving.answer import Answer
-from edgeagent.serving.edgeagent_field import answer_extension
+from edgeagent.serving.answer_extensions import answer_extension
 from edgeagent.serving.logprobs import Speller
 from edgeagent.types.answer import PromptFacts, TokenChunk, TokenLogprob
 

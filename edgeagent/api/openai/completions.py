@@ -14,8 +14,8 @@ from edgeagent.api.http.caller import ApiRequest, bounded_priority, caller_of, o
 from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.openai.choice_writer import AnswerWriter, totals
-from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.completions import CompletionAnswer, CompletionRequest
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.api.openai.usage import finish_reason
 from edgeagent.serving.answer import Answer
 from edgeagent.serving.chat import ChatInput, ChatService

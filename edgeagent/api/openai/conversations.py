@@ -10,17 +10,17 @@ from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of
 from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.responses_stored import Include, IncludeList
-from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.conversations import (
     ConversationBody,
     ConversationRequest,
     ItemsRequest,
 )
 from edgeagent.api.openai.schemas.items import item_bodies
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.api.openai.schemas.stored_chats import DeletionBody, MetadataRequest, StoredList
 from edgeagent.api.openai.stored_chats import After, Limit, Order, as_list
 from edgeagent.serving.conversations import Conversations
-from edgeagent.types.pages import PAGE, Page
+from edgeagent.types.list_pages import PAGE, Page
 
 _TAGS = ["conversations"]
 _ABSENT = {404: response_doc(ErrorBody, description="Nothing with this id is stored for this key")}

@@ -14,10 +14,10 @@ from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, origin_of
 from edgeagent.api.http.one_shot_response import OneShotResponse
 from edgeagent.api.http.response_doc import response_doc
-from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.embeddings import EmbeddingAnswer, EmbeddingRequest
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.serving.one_shot_request import OneShotService
-from edgeagent.types.worker_questions import EmbedSpec, Vectors
+from edgeagent.types.unary_requests import EmbedSpec, Vectors
 
 _encode = msgspec.json.encode
 

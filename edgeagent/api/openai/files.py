@@ -12,11 +12,11 @@ from edgeagent.api.http.caller import ApiRequest, caller_of
 from edgeagent.api.http.forms import read_form
 from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.batches import FileBody, FileForm
-from edgeagent.api.openai.schemas.common import ErrorBody
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.api.openai.schemas.stored_chats import DeletionBody, StoredList
 from edgeagent.api.openai.stored_chats import After, Limit, Order, as_list
 from edgeagent.serving.batches import BatchFiles
-from edgeagent.types.pages import PAGE, Page
+from edgeagent.types.list_pages import PAGE, Page
 
 _TAGS = ["batches"]
 

@@ -8,7 +8,6 @@ from typing import Any
 from litestar import Request, get, post
 
 from edgeagent.api.http.response_doc import response_doc
-from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.models import (
     AnthropicModel,
     AnthropicModelList,
@@ -16,6 +15,7 @@ from edgeagent.api.openai.schemas.models import (
     ModelList,
     template_body,
 )
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.catalog.aliases import is_pattern
 from edgeagent.errors import NotFound
 from edgeagent.routing.model_tasks import capabilities

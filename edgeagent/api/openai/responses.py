@@ -18,7 +18,6 @@ from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.api.openai.response_writer import ResponseWriter
-from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.items import HostedItem, InputItem, item_bodies
 from edgeagent.api.openai.schemas.responses import (
     ResponseAnswer,
@@ -27,9 +26,10 @@ from edgeagent.api.openai.schemas.responses import (
     TokenCount,
     TokenCountRequest,
 )
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.serving.chat import ChatInput
 from edgeagent.serving.one_shot_request import OneShotService
-from edgeagent.serving.turn import PARAMS, DialogueInput, TurnInput, TurnService
+from edgeagent.serving.stored_turn import PARAMS, DialogueInput, TurnInput, TurnService
 from edgeagent.settings import Settings
 from edgeagent.types.caller import Caller
 

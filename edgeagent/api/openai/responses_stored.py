@@ -12,15 +12,15 @@ from edgeagent.api.http.background_stream import BackgroundStreamResponse
 from edgeagent.api.http.caller import ApiRequest, caller_of
 from edgeagent.api.http.one_shot_response import JsonResponse
 from edgeagent.api.http.response_doc import response_doc
-from edgeagent.api.openai.schemas.common import ErrorBody
 from edgeagent.api.openai.schemas.responses import ResponseAnswer
+from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.api.openai.schemas.stored_chats import DeletionBody, StoredList
 from edgeagent.api.openai.stored_chats import After, Limit, Order, as_list
 from edgeagent.errors import InvalidParameter
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.stored_responses import StoredResponses
 from edgeagent.settings import Settings
-from edgeagent.types.pages import PAGE, Page
+from edgeagent.types.list_pages import PAGE, Page
 
 _TAGS = ["responses"]
 _ABSENT = {404: response_doc(ErrorBody, description="Nothing with this id is stored for this key")}

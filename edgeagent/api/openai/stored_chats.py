@@ -17,9 +17,9 @@ from edgeagent.api.openai.schemas.stored_chats import (
     StoredList,
     UsageReport,
 )
-from edgeagent.serving.archive import Archive
+from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.stored_chats import StoredChats
-from edgeagent.types.pages import MAX_PAGE, PAGE, Page
+from edgeagent.types.list_pages import MAX_PAGE, PAGE, Page
 
 _DAY_S = 86_400
 _TAGS = ["stored"]

@@ -10,7 +10,7 @@ import msgspec
 from edgeagent.api.http.dialects import OPENAI
 from edgeagent.api.http.errors import status_of
 from edgeagent.errors import EdgeAgentError
-from edgeagent.speech import formats
+from edgeagent.speech import transcript_formats
 from edgeagent.speech.segments import Segment, TokenScore, Transcript
 
 _encode = msgspec.json.encode
@@ -21,8 +21,8 @@ class OpenAITranscriptWriter:
 
     def __init__(
         self,
-        response_format: formats.Format,
-        granularities: Sequence[formats.Granularity] = (),
+        response_format: transcript_formats.Format,
+        granularities: Sequence[transcript_formats.Granularity] = (),
         *,
         has_segments: bool = False,
     ) -> None:
@@ -31,11 +31,11 @@ class OpenAITranscriptWriter:
         self._granularities = granularities
         self._n_segments = 0
         self._has_text = False
-        kind = formats.MEDIA_TYPES.get(response_format, "application/json")
+        kind = transcript_formats.MEDIA_TYPES.get(response_format, "application/json")
         self.content_type = kind.encode()
 
     def whole(self, transcript: Transcript) -> bytes:
-        return formats.rendered(transcript, self._format, self._granularities).encode()
+        return transcript_formats.rendered(transcript, self._format, self._granularities).encode()
 
     def opening(self, transcript: Transcript) -> bytes:
         """What a stream begins with where segments are asked for: how long the recording is."""
@@ -54,7 +54,7 @@ class OpenAITranscriptWriter:
         return b"".join(found)
 
     def _segment(self, segment: Segment, language: str) -> dict[str, Any]:
-        event = formats.diarized_segment(self._n_segments, segment)
+        event = transcript_formats.diarized_segment(self._n_segments, segment)
         if self._has_segments:
             event |= {"segment": msgspec.to_builtins(segment), "language": language}
         return event

@@ -11,7 +11,7 @@ from edgeagent.api.http.caller import ApiRequest, caller_of
 from edgeagent.api.openai.schemas.stored_chats import DeletionBody, StoredList
 from edgeagent.api.openai.stored_chats import After, Limit, Order, as_list
 from edgeagent.serving.transcript_archive import TranscriptArchive
-from edgeagent.types.pages import PAGE, Page
+from edgeagent.types.list_pages import PAGE, Page
 
 _TAGS = ["audio"]
 

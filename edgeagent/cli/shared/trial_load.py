@@ -10,7 +10,7 @@ from edgeagent.engine.client import EngineClient
 from edgeagent.errors import ModelUnusable
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.template import TemplateFacts
-from edgeagent.types.worker_questions import TemplateSpec
+from edgeagent.types.unary_requests import TemplateSpec
 
 TRIAL_TIMEOUT_S = 180.0
 

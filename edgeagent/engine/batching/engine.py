@@ -19,6 +19,7 @@ import numpy as np
 
 from edgeagent.engine.batching.backlog import Backlog
 from edgeagent.engine.batching.chunk_buffer import ChunkBuffer, Emit
+from edgeagent.engine.batching.inter_token_latency import TokenGaps
 from edgeagent.engine.batching.kv_cache import KVCache
 from edgeagent.engine.batching.kv_transfer import KVTransfer
 from edgeagent.engine.batching.prefix_sharing import find_shared_prefix
@@ -35,7 +36,6 @@ from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.step_runner import Row, Runner, StepAborted
 from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.batching.time_slices import TimeSlice
-from edgeagent.engine.batching.token_gaps import TokenGaps
 from edgeagent.engine.batching.wait_estimate import WaitEstimate
 from edgeagent.engine.output.decoder import Draw
 from edgeagent.engine.output.output_parser import NOTHING, Pieces

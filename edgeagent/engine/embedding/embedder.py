@@ -24,7 +24,7 @@ from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.embedding.rerank_prompt import relevance
 from edgeagent.errors import EngineFailed
 from edgeagent.types.engine import EngineConfig, EngineHealth
-from edgeagent.types.worker_questions import EmbedSpec, RerankSpec, Scores, Vectors
+from edgeagent.types.unary_requests import EmbedSpec, RerankSpec, Scores, Vectors
 from edgeagent.worker.refusals import queue_full, queue_timeout
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from edgeagent.engine.embedding.rerank_prompt import PairBuilder
 from edgeagent.engine.embedding.worker import EmbeddingWorker
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
 from edgeagent.types.engine import EngineConfig
-from edgeagent.types.worker_questions import RerankSpec
+from edgeagent.types.unary_requests import RerankSpec
 from edgeagent.worker.channel import Channel
 
 

@@ -8,7 +8,7 @@ from edgeagent.engine import protocol
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import InvalidParameter
 from edgeagent.types.engine import EngineConfig
-from edgeagent.types.worker_questions import DetokenizeSpec, TokenizeSpec
+from edgeagent.types.unary_requests import DetokenizeSpec, TokenizeSpec
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.job_thread import JobThread
 

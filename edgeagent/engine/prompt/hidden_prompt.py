@@ -1,4 +1,4 @@
-"""A request in which all texts of the client are hidden from the template (`literal_text`)."""
+"""A request in which all texts of the client are hidden from the template (`special_token_guard`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from edgeagent.engine.prompt.literal_text import LiteralTextGuard
+from edgeagent.engine.prompt.special_token_guard import LiteralTextGuard
 from edgeagent.errors import InvalidParameter
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.tools import ToolUse

@@ -15,8 +15,8 @@ from edgeagent.engine.process.tokenizer_thread import check_ids
 from edgeagent.engine.prompt import built_in_templates
 from edgeagent.engine.prompt.fim import can_fill_in, with_gap
 from edgeagent.engine.prompt.hidden_prompt import all_told, hidden_prompt, hidden_tools
-from edgeagent.engine.prompt.literal_text import LiteralTextGuard, TextTokenizer
-from edgeagent.engine.prompt.special_tokens import SpecialTokens
+from edgeagent.engine.prompt.special_token_guard import LiteralTextGuard, TextTokenizer
+from edgeagent.engine.prompt.special_token_search import SpecialTokens
 from edgeagent.engine.prompt.template_abilities import TemplateAbilities, complaint, probed
 from edgeagent.engine.prompt.template_client import TemplateHost, TemplateRefused
 from edgeagent.engine.prompt.tool_prompt import plainest, variables

@@ -11,9 +11,9 @@ from edgeagent.engine.batching.fair_queue import FairQueue
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.sequence_builder import SequenceBuilder
 from edgeagent.engine.llama.model import Llama
-from edgeagent.engine.prompt.call_loop import without_looping_tools
 from edgeagent.engine.prompt.prompt_fitting import PromptFitter
 from edgeagent.engine.prompt.rendered_prompt import PromptBuilder
+from edgeagent.engine.prompt.repeated_calls import without_looping_tools
 from edgeagent.engine.structured.grammar import Vocabulary
 from edgeagent.engine.structured.grammar_compiler import GrammarCompiler
 from edgeagent.errors import EdgeAgentError, EngineFailed, QueueFull

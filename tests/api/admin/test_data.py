@@ -13,15 +13,15 @@ from litestar.testing import TestClient
 
 from edgeagent.api.admin import data
 from edgeagent.api.http import errors
-from edgeagent.api.http.limits import Limiter
+from edgeagent.api.http.key_limits import Limiter
 from edgeagent.api.http.request_context import context_of
 from edgeagent.errors import ErasureRunning, NotFound
 from edgeagent.serving.stored_data import StoredData
 from edgeagent.settings import Settings
 from edgeagent.store import audit, audit_anchor, erasure
+from edgeagent.store.data_lifecycle import DataLifecycle
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.erasure_hub import ErasureHub
-from edgeagent.store.lifecycle import DataLifecycle
 from edgeagent.store.ownership import Selector
 from edgeagent.store.store_key import Secret
 from edgeagent.types.caller import ALL_SCOPES, Caller

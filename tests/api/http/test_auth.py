@@ -18,7 +18,7 @@ import pytest
 from litestar.routes import HTTPRoute, WebSocketRoute
 
 from edgeagent.api.http import access
-from edgeagent.api.http.limits import FAILURES
+from edgeagent.api.http.key_limits import FAILURES
 from edgeagent.daemon.app import Daemon
 from edgeagent.device.configuration import configure
 from edgeagent.errors import StartFailed

@@ -15,9 +15,9 @@ import ollama
 import pytest
 
 from edgeagent.api.ollama.chat import OllamaWriter
+from edgeagent.api.ollama.chat_schemas import OllamaChatRequest, OllamaGenerateRequest
 from edgeagent.api.ollama.models import size_in_words
 from edgeagent.api.ollama.options import OllamaOptions
-from edgeagent.api.ollama.schemas import OllamaChatRequest, OllamaGenerateRequest
 from edgeagent.catalog.chat_template import ChatTemplate
 from edgeagent.catalog.install.installer import install_file
 from edgeagent.catalog.model_library import Library

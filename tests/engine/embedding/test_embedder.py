@@ -15,7 +15,7 @@ from edgeagent.engine.batching.step_runner import StepAborted
 from edgeagent.engine.embedding.embedder import Embedder, EmbeddingRequest, plan_texts, unit
 from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
 from edgeagent.types.engine import EngineConfig
-from edgeagent.types.worker_questions import EmbedSpec, Vectors
+from edgeagent.types.unary_requests import EmbedSpec, Vectors
 
 
 class FakeEncoder:

@@ -15,7 +15,7 @@ from edgeagent.errors import ContextLengthExceeded, InvalidParameter, ModelUnusa
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
-from edgeagent.types.worker_questions import EmbedSpec, RerankSpec, TokenizeSpec
+from edgeagent.types.unary_requests import EmbedSpec, RerankSpec, TokenizeSpec
 from tests.catalog.cross_encoder import CrossEncoder, write_cross_encoder
 from tests.catalog.synthetic import RANK, RANK_TEMPLATE, Design, write_model
 from tests.conftest import N_THREADS

@@ -24,7 +24,7 @@ from edgeagent.errors import (
 from edgeagent.types.engine import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
-from edgeagent.types.worker_questions import DetokenizeSpec, EmbedSpec, TokenizeSpec, Vectors
+from edgeagent.types.unary_requests import DetokenizeSpec, EmbedSpec, TokenizeSpec, Vectors
 from tests.catalog.bert import embed, word_pieces
 from tests.catalog.synthetic import Design, write_model
 from tests.conftest import N_THREADS

@@ -32,7 +32,7 @@ from edgeagent.types.kv_state import (
 )
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling
-from edgeagent.types.worker_questions import TokenizeSpec
+from edgeagent.types.unary_requests import TokenizeSpec
 from tests.conftest import N_THREADS
 
 GREEDY = Sampling(temperature=0)

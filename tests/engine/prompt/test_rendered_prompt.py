@@ -16,7 +16,7 @@ import pytest
 
 from edgeagent.engine.prompt import built_in_templates
 from edgeagent.engine.prompt.rendered_prompt import PromptBuilder
-from edgeagent.engine.prompt.special_tokens import CONTROL
+from edgeagent.engine.prompt.special_token_search import CONTROL
 from edgeagent.errors import TemplateFailed
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.tools import ToolUse

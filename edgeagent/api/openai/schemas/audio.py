@@ -7,13 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import msgspec
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import ExtensionField, RequestModel
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import ExtensionField, RequestModel
 from edgeagent.api.openai.schemas.stored_chats import Metadata
 from edgeagent.errors import InvalidParameter
-from edgeagent.speech.formats import Format, Granularity
 from edgeagent.speech.languages import language_code
 from edgeagent.speech.options import TEMPERATURES, SpeechOptions
+from edgeagent.speech.transcript_formats import Format, Granularity
 
 MAX_KEYWORDS = 200
 MAX_NAMES = 4

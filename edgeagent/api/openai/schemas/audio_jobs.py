@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import Field
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import RequestModel
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import RequestModel
 from edgeagent.api.openai.schemas.audio import TranscriptionFields
 from edgeagent.api.openai.schemas.stored_chats import Metadata
 from edgeagent.speech.options import SpeechOptions

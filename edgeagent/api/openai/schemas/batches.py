@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import IgnoredField, RequestModel
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import IgnoredField, RequestModel
 from edgeagent.api.openai.schemas.stored_chats import Metadata
 
 

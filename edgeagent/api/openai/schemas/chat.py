@@ -7,16 +7,16 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import ExtensionField, IgnoredField
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import ExtensionField, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS, tool_use
-from edgeagent.api.openai.schemas.common import (
+from edgeagent.api.openai.schemas.response_format import ResponseFormat
+from edgeagent.api.openai.schemas.shared_request_fields import (
     GenerationRequest,
     TimingsBody,
     TokenLogprobBody,
     UsageBody,
 )
-from edgeagent.api.openai.schemas.response_format import ResponseFormat
 from edgeagent.api.openai.schemas.stored_chats import Metadata
 from edgeagent.api.openai.schemas.tools import (
     MAX_CALLS,

@@ -6,9 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import ExtensionField
-from edgeagent.api.openai.schemas.common import GenerationRequest, TimingsBody, UsageBody
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import ExtensionField
+from edgeagent.api.openai.schemas.shared_request_fields import (
+    GenerationRequest,
+    TimingsBody,
+    UsageBody,
+)
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31, strict=True)]

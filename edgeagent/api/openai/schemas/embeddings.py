@@ -13,8 +13,8 @@ from pydantic import (
     model_validator,
 )
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import ExtensionField, IgnoredField
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import ExtensionField, IgnoredField
 from edgeagent.api.openai.schemas.completions import TokenId
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from edgeagent.api.http.body_model import BodyModel
+from edgeagent.api.http.body_base import BodyModel
 from edgeagent.errors import UnsupportedParameter
 from edgeagent.serving.items import (
     REFERENCE,

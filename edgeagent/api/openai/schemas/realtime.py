@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgeagent.api.http.field_marks import IgnoredField
+from edgeagent.api.http.field_support import IgnoredField
 from edgeagent.api.openai.schemas.audio import MAX_KEYWORDS, Keyword
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.speech.languages import language_code

@@ -12,8 +12,8 @@ from pydantic import (
     model_validator,
 )
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import ExtensionField, IgnoredField, RequestModel
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import ExtensionField, IgnoredField, RequestModel
 from edgeagent.errors import InvalidParameter
 
 # Jina's limit.

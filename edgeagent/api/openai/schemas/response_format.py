@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import STRICT, ExtensionField, IgnoredField
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import STRICT, ExtensionField, IgnoredField
 from edgeagent.errors import InvalidParameter
 from edgeagent.types.generation import Form
 

@@ -14,8 +14,8 @@ from pydantic import (
     Tag,
 )
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import STRICT, IgnoredField
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import STRICT, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS
 from edgeagent.api.openai.schemas.tools import ToolName
 from edgeagent.serving.tool_offer import HOSTED, ToolOffer, refuse_hosted_choice, require_hosted

@@ -12,10 +12,9 @@ from pydantic import (
     model_validator,
 )
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import STRICT, ExtensionField, IgnoredField, RequestModel
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import STRICT, ExtensionField, IgnoredField, RequestModel
 from edgeagent.api.http.tool_calls import tool_use
-from edgeagent.api.openai.schemas.common import GenerationRequest
 from edgeagent.api.openai.schemas.items import InputItem
 from edgeagent.api.openai.schemas.response_format import ANY_OBJECT, schema_form
 from edgeagent.api.openai.schemas.response_tools import (
@@ -25,6 +24,7 @@ from edgeagent.api.openai.schemas.response_tools import (
     Tools,
     tool_offer_of,
 )
+from edgeagent.api.openai.schemas.shared_request_fields import GenerationRequest
 from edgeagent.api.openai.schemas.stored_chats import Metadata
 from edgeagent.errors import InvalidParameter
 from edgeagent.serving.tool_offer import ToolOffer

@@ -15,8 +15,8 @@ from pydantic import (
     model_validator,
 )
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import STRICT, IgnoredField
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import STRICT, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS, NAME
 from edgeagent.serving.tool_offer import ToolOffer, arguments_of, require_hosted
 from edgeagent.types.tools import Tool

@@ -12,7 +12,7 @@ from openai.types.audio import (
     TranslationVerbose,
 )
 
-from edgeagent.speech import formats
+from edgeagent.speech import transcript_formats
 from edgeagent.speech.languages import LANGUAGES, language_code, language_name
 from edgeagent.speech.segments import Segment, TokenScore, Transcript, Word, text_of
 
@@ -41,10 +41,12 @@ EMPTY = Transcript(segments=(), language="en", duration_s=3.0)
 
 @pytest.mark.parametrize("transcript", [TWO, EMPTY])
 def test_bodies_are_what_the_official_client_expects(transcript):
-    Transcription.model_validate(formats.as_json(transcript), strict=True)
-    TranscriptionDiarized.model_validate(formats.as_diarized_json(transcript), strict=True)
+    Transcription.model_validate(transcript_formats.as_json(transcript), strict=True)
+    TranscriptionDiarized.model_validate(
+        transcript_formats.as_diarized_json(transcript), strict=True
+    )
     for granularities in ((), ("word",), ("segment",), ("word", "segment")):
-        body = formats.as_verbose_json(transcript, granularities)
+        body = transcript_formats.as_verbose_json(transcript, granularities)
         TranscriptionVerbose.model_validate(body, strict=True)
         TranslationVerbose.model_validate(body, strict=True)
         assert ("words" in body) is ("word" in granularities)
@@ -55,40 +57,40 @@ def test_log_probabilities_come_with_json():
     scored = segment(
         0, "Hi", logprobs=(TokenScore(token=" Hi", logprob=-0.1, bytes=[32, 72, 105]),)
     )
-    body = formats.as_json(Transcript(segments=(scored,), language="en", duration_s=1))
+    body = transcript_formats.as_json(Transcript(segments=(scored,), language="en", duration_s=1))
     assert body["logprobs"] == [{"token": " Hi", "logprob": -0.1, "bytes": [32, 72, 105]}]
-    assert "logprobs" not in formats.as_json(TWO)
+    assert "logprobs" not in transcript_formats.as_json(TWO)
 
 
 def test_text_has_a_line_for_each_turn_where_speakers_are_known():
     more = (*TWO.segments, segment(4.0, "And here.", "B"))
-    told = formats.as_text(Transcript(segments=more, language="en", duration_s=6))
+    told = transcript_formats.as_text(Transcript(segments=more, language="en", duration_s=6))
     assert told == "A: Good morning.\nB: It hurts <here> & there. And here.\n"
-    assert formats.as_text(EMPTY) == "\n"
+    assert transcript_formats.as_text(EMPTY) == "\n"
 
 
 def test_srt_and_vtt():
-    assert formats.as_srt(TWO) == (
+    assert transcript_formats.as_srt(TWO) == (
         "1\n00:00:00,500 --> 00:00:01,400\nA: Good morning.\n\n"
         "2\n00:00:02,000 --> 00:00:04,400\nB: It hurts <here> & there.\n"
     )
-    assert formats.as_vtt(TWO) == (
+    assert transcript_formats.as_vtt(TWO) == (
         "WEBVTT\n\n00:00:00.500 --> 00:00:01.400\n<v A>Good morning.\n\n"
         "00:00:02.000 --> 00:00:04.400\n<v B>It hurts &lt;here&gt; &amp; there.\n"
     )
-    assert formats.as_srt(EMPTY) == ""
+    assert transcript_formats.as_srt(EMPTY) == ""
 
 
 def test_hours_are_counted_in_captions():
     late = Transcript(segments=(segment(7325.25, "Bye."),), language="en", duration_s=7400)
-    assert "02:02:05,250 --> 02:02:05,650" in formats.as_srt(late)
+    assert "02:02:05,250 --> 02:02:05,650" in transcript_formats.as_srt(late)
 
 
 def test_long_segments_become_captions_that_can_be_read():
     told = " ".join(f"word{n}" for n in range(60))
-    found = list(formats.captions([segment(0, told)]))
+    found = list(transcript_formats.captions([segment(0, told)]))
     assert len(found) > 3
-    assert all(len(text) <= formats.CAPTION_CHARS for *_, text in found)
+    assert all(len(text) <= transcript_formats.CAPTION_CHARS for *_, text in found)
     assert " ".join(text for *_, text in found) == told
     ends = [0.0, *[end for _, end, _, _ in found]]
     assert all(start >= end for (start, *_), end in zip(found, ends, strict=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgeagent.api import application
-from edgeagent.api.http.body_model import BodyModel
+from edgeagent.api.http.body_base import BodyModel
 
 
 def models_below(base: type[BodyModel]) -> Iterator[type[BodyModel]]:

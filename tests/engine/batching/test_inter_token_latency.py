@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeagent.engine.batching.token_gaps import TokenGaps
+from edgeagent.engine.batching.inter_token_latency import TokenGaps
 from edgeagent.types.histogram import TOKEN_GAP_BOUNDS_S
 
 

@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from edgeagent.engine.prompt.special_tokens import SpecialTokens, Tokenizer
+from edgeagent.engine.prompt.special_token_search import SpecialTokens, Tokenizer
 from edgeagent.errors import InvalidParameter
 
 # Letters without case that are printable and rare: Vai, Yi, Hangul, CJK Extension B.

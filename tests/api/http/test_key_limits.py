@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.api.http import limits
-from edgeagent.api.http.limits import FAILURES, MAX_PEERS, FailureThrottle, Limiter, duration
+from edgeagent.api.http import key_limits
+from edgeagent.api.http.key_limits import FAILURES, MAX_PEERS, FailureThrottle, Limiter, duration
 from edgeagent.errors import RateLimited
 from edgeagent.types.caller import LOCAL, Caller, KeyLimits
 
@@ -158,7 +158,7 @@ def test_durations(seconds, text):
 
 
 def test_idle_keys_are_forgotten_and_busy_ones_are_not(monkeypatch):
-    monkeypatch.setattr(limits, "MAX_IDLE_KEYS", 3)
+    monkeypatch.setattr(key_limits, "MAX_IDLE_KEYS", 3)
     limiter = Limiter(Clock())
     busy = caller("key_busy", concurrency=1)
     limiter.admit(busy)

@@ -29,10 +29,10 @@ from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, Interrupted, InvalidParameter
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.answer import Answer
-from edgeagent.serving.archive import Archive
 from edgeagent.serving.background_responses import BackgroundResponse, BackgroundResponses
 from edgeagent.serving.chat import ChatInput, ChatService
 from edgeagent.serving.client_errors import client_error
+from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.conversations import WHY_INTERRUPTED, Conversations
 from edgeagent.serving.item_messages import messages_of
 from edgeagent.serving.items import Body, is_object, stored_item

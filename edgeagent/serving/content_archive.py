@@ -32,7 +32,7 @@ from edgeagent.store.items import Parent
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import subject_of
 from edgeagent.store.sql import now_ms
-from edgeagent.types.pages import Page, RowPage
+from edgeagent.types.list_pages import Page, RowPage
 
 T = TypeVar("T")
 

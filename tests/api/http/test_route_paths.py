@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.api.http.paths import Paths
+from edgeagent.api.http.route_paths import Paths
 from edgeagent.errors import BadRequest, NotFound
 
 PATHS = Paths({

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, GetJsonSchemaHandler, model_validator
 
-from edgeagent.api.http.body_model import BodyModel
+from edgeagent.api.http.body_base import BodyModel
 from edgeagent.errors import UnsupportedParameter
 
 Support = Literal["honoured", "ignored", "refused", "extension"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from edgeagent.settings import Settings, resolve
 from edgeagent.store import client_deletion, conversations, database, journal
+from edgeagent.store.data_lifecycle import DataLifecycle
 from edgeagent.store.database import open_store
-from edgeagent.store.lifecycle import DataLifecycle
 from tests.commands import run_here
 from tests.conftest import SMOLLM, serving, wait_for
 

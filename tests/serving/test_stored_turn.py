@@ -17,14 +17,14 @@ from edgeagent.errors import (
     PreviousNotFound,
     StoreOff,
 )
-from edgeagent.serving.archive import Archive
 from edgeagent.serving.background_responses import BackgroundResponse, BackgroundResponses
 from edgeagent.serving.chat import ChatInput, ChatService
+from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.items import shown_message, shown_output
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.stored_responses import StoredResponses
-from edgeagent.serving.turn import DialogueInput, Turn, TurnInput, TurnService
+from edgeagent.serving.stored_turn import DialogueInput, Turn, TurnInput, TurnService
 from edgeagent.settings.store import StoreSettings
 from edgeagent.types.answer import CallDelta, TokenChunk
 from tests.serving.fakes import ORIGIN, USAGE, FakeEngines, FakeModels, chooser, said

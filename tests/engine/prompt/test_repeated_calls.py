@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.engine.prompt.call_loop import is_looping, without_looping_tools
+from edgeagent.engine.prompt.repeated_calls import is_looping, without_looping_tools
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.tools import Tool, ToolUse

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.catalog.install_record import InstalledModel
-from edgeagent.cli.shared.templates import printable, warning_of
+from edgeagent.cli.shared.chat_template_report import printable, warning_of
 from edgeagent.types.template import TemplateFacts
 from tests.cli.conftest import one_line
 

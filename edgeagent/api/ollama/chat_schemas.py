@@ -7,15 +7,15 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from pydantic import Field, field_validator, model_validator
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import IgnoredField
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import IgnoredField
 from edgeagent.api.http.lenient_body import LooseModel
 from edgeagent.api.http.tool_calls import MAX_TOOLS, tool_use
 from edgeagent.api.ollama.message_schemas import OllamaMessage, OllamaTool, no_images, turns
 from edgeagent.api.ollama.options import OllamaOptions
-from edgeagent.api.openai.schemas.common import TokenLogprobBody
 from edgeagent.api.openai.schemas.completions import TokenId
 from edgeagent.api.openai.schemas.response_format import ANY_OBJECT, schema_form
+from edgeagent.api.openai.schemas.shared_request_fields import TokenLogprobBody
 from edgeagent.errors import InvalidParameter
 from edgeagent.types.caller import Caller
 from edgeagent.types.generation import Form

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeagent.engine.llama.model import Llama
-from edgeagent.engine.prompt.literal_text import LiteralTextGuard, TextTokenizer
 from edgeagent.engine.prompt.rendered_prompt import PromptBuilder
-from edgeagent.engine.prompt.special_tokens import (
+from edgeagent.engine.prompt.special_token_guard import LiteralTextGuard, TextTokenizer
+from edgeagent.engine.prompt.special_token_search import (
     CONTROL,
     LSTRIP,
     RSTRIP,

@@ -10,8 +10,8 @@ import pytest
 from edgeagent.settings import resolve
 from edgeagent.store import residue_scan
 from edgeagent.store.database import open_store
+from edgeagent.store.database_file_reads import open_raw
 from edgeagent.store.database_files import beside
-from edgeagent.store.raw_files import open_raw
 from tests.commands import run_apart
 
 

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import ExtensionField, IgnoredField, RequestModel
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import ExtensionField, IgnoredField, RequestModel
 from edgeagent.errors import InvalidParameter
 from edgeagent.types.sampling import Sampling
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from edgeagent.api.http.body_model import BodyModel
-from edgeagent.api.http.field_marks import Support
+from edgeagent.api.http.body_base import BodyModel
+from edgeagent.api.http.field_support import Support
 
 
 class ParameterConformance(BodyModel):

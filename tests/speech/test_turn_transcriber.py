@@ -9,7 +9,7 @@ import pytest
 
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.segments import Segment
-from edgeagent.speech.turn_hearing import CONTEXT_S, MARGIN_S, MIN_WINDOW_S, TurnHearing
+from edgeagent.speech.turn_transcriber import CONTEXT_S, MARGIN_S, MIN_WINDOW_S, TurnHearing
 from edgeagent.speech.turns import Turn
 from edgeagent.speech.vad import RATE_HZ
 from edgeagent.speech.whisper import QuickText

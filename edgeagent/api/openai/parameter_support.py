@@ -1,7 +1,7 @@
 """`GET /v1/conformance`: the support of each parameter of each endpoint.
 
 It is derived from the OpenAPI document, whose schemas validate the requests: a parameter without a mark
-(api/http/field_marks.py) is honoured.
+(api/http/field_support.py) is honoured.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 from litestar import Request, get
 
 from edgeagent import __version__
-from edgeagent.api.http.field_marks import REFUSED, SUPPORT
-from edgeagent.api.openai.schemas.conformance import (
+from edgeagent.api.http.field_support import REFUSED, SUPPORT
+from edgeagent.api.openai.schemas.parameter_support import (
     ConformanceReport,
     EndpointConformance,
     ParameterConformance,

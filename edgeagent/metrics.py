@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from edgeagent.types import histogram
 from edgeagent.types.histogram import TOKEN_GAP_BOUNDS_S
+from edgeagent.types.throttle import REASONS, Reason
 
 PREFIX = "edgeagent:"
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -90,6 +91,7 @@ class ModelGauges:
     n_loads: int
     n_deaths: int
     unloads: Mapping[str, int]
+    n_threads: int = 0  # of the last step
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ class Gauges:
     memory_budget_bytes: int | None = None
     device: DeviceGauges = DeviceGauges()
     store_bytes: Mapping[str, int] = field(default_factory=dict)
+    degraded: frozenset[Reason] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -255,6 +258,12 @@ class _GaugeCollector(Collector):
         yield from self._of_models()
         yield from self._of_workers()
         yield from self._of_device()
+        degraded = GaugeMetricFamily(
+            PREFIX + "degraded", "1 if engines are held back for this reason", labels=["reason"]
+        )
+        for reason in REASONS:
+            degraded.add_metric([reason], int(reason in self._gauges.degraded))
+        yield degraded
 
     def _of_models(self) -> Iterator[Metric]:
         """By model, of loaded models only where a value belongs to a worker."""
@@ -264,6 +273,7 @@ class _GaugeCollector(Collector):
             ("num_requests_running", "Sequences in the batch", [m.n_running for m in loaded]),
             ("num_requests_waiting", "Sequences that wait", [m.n_waiting for m in loaded]),
             ("worker_resident_memory_bytes", "Memory of the worker", [m.rss_bytes for m in loaded]),
+            ("threads", "Threads of the last step", [m.n_threads for m in loaded]),
         ):
             family = GaugeMetricFamily(PREFIX + name, help_text, labels=[MODEL])
             for model, value in zip(loaded, values, strict=True):

@@ -26,7 +26,7 @@ MONITORING = ROOT / "systemd" / "monitoring"
 MODEL = ModelGauges(
     model_id="a", is_loaded=True, n_running=2, n_waiting=1, rss_bytes=1000, kv_used=0.25,
     n_preempted=3, token_gaps=Histogram((1,) * (len(TOKEN_GAP_BOUNDS_S) + 1), 7.5), n_loads=2,
-    n_deaths=1, unloads={"memory": 1},
+    n_deaths=1, unloads={"memory": 1}, n_threads=2,
 )  # fmt: skip
 GAUGES = Gauges(
     version="1.2.3",
@@ -34,6 +34,7 @@ GAUGES = Gauges(
     memory_budget_bytes=5000,
     device=DeviceGauges({"zone0:cpu": 61.5}, frozenset({"throttled"}), ("throttled",), False),
     store_bytes={"database": 4096},
+    degraded=frozenset({"heat"}),
 )
 ANSWER = RequestCounts(
     model="a", route="named", status=200, finish="stop,length", n_prompt=10, n_cached=4,
@@ -120,6 +121,9 @@ def test_the_state_of_models_device_and_store_is_shown(text: bytes):
     assert shown["edgeagent:worker_deaths_total{model_name=a}"] == 1
     assert shown["edgeagent:device_temperature_celsius{zone=zone0:cpu}"] == 61.5
     assert shown["edgeagent:device_throttled{cause=throttled}"] == 1
+    assert shown["edgeagent:threads{model_name=a}"] == 2
+    assert shown["edgeagent:degraded{reason=heat}"] == 1
+    assert shown["edgeagent:degraded{reason=contention}"] == 0
     assert shown["edgeagent:store_size_bytes{file=database}"] == 4096
     assert shown["edgeagent:build_info{version=1.2.3}"] == 1
     assert shown["process_resident_memory_bytes"] > 0

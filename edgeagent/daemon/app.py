@@ -19,6 +19,7 @@ from litestar.types import ASGIApp
 from edgeagent.api.application import application
 from edgeagent.api.http import auth, host_and_origin, server
 from edgeagent.api.http.body_memory import Bodies
+from edgeagent.api.http.degradation import Degradation
 from edgeagent.api.http.idempotency import Idempotency
 from edgeagent.api.http.internal_call import InternalCalls
 from edgeagent.api.http.key_limits import FailureThrottle, Limiter
@@ -27,21 +28,21 @@ from edgeagent.api.http.metrics import RefusalCounter
 from edgeagent.api.http.read_audit import ReadAudit
 from edgeagent.api.http.route_paths import Paths
 from edgeagent.api.http.uploads import Uploads
-from edgeagent.api.wyoming.server import WyomingServer
 from edgeagent.catalog.installed import InstalledModels
 from edgeagent.daemon.bootstrap_key import bootstrap
 from edgeagent.daemon.erasure_participants import ErasureParticipants
+from edgeagent.daemon.governor import Governor
 from edgeagent.daemon.heap import return_free_pages
 from edgeagent.daemon.idle_benchmark import IdleBenchmark
 from edgeagent.daemon.notify import ServiceManager
 from edgeagent.daemon.open_bind import refuse_open_bind
 from edgeagent.daemon.preload import Preload
 from edgeagent.daemon.reload import Reload
-from edgeagent.daemon.sockets import bind
+from edgeagent.daemon.wyoming import wyoming_server
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
 from edgeagent.engine.client import EngineClient
-from edgeagent.errors import EdgeAgentError, StartFailed
+from edgeagent.errors import EdgeAgentError
 from edgeagent.pool import Pool
 from edgeagent.pool.placement import ModelPlacer
 from edgeagent.pool.template_facts import TemplateLearner
@@ -138,6 +139,8 @@ class Daemon:
             preloaded=preload.take if preload is not None else None,
             loaded=TemplateLearner(self.models).learn,
         )
+        self._governor = Governor(self.pool, settings.governor, n_cores)
+        self.pool.at_work = self._governor.wake
         self.monitoring = Monitoring(self.pool, settings)
         self.remembered = RememberedAnswers()
         self.hub = ErasureHub()
@@ -186,7 +189,9 @@ class Daemon:
         self.keys = KeyAdmin(
             self.keyring, is_first_on_device=settings.api.first_key == "command-line"
         )
-        self.wyoming = self._wyoming() if settings.speech.wyoming.enabled else None
+        self.wyoming = wyoming_server(
+            settings.speech.wyoming, self.live_transcriptions, self.transcriptions
+        )
         self._preloading: asyncio.Task[None] | None = None
         self._idle = IdleBenchmark(measuring, lambda: self.pool.is_busy, self._default_path)
         self.api = self._api()
@@ -214,25 +219,8 @@ class Daemon:
         is_local = not is_exposed
         rules = host_and_origin.rules(settings.http, is_local=is_local, uploads=self._uploads)
         guard = host_and_origin.RequestGuard(authentication, rules, paths)
-        return RefusalCounter(guard, self.monitoring)
-
-    def _wyoming(self) -> WyomingServer:
-        """Raises: StartFailed for an address that others reach, or that is taken."""
-        settings = self.settings.speech.wyoming
-        if not is_loopback(settings.host):
-            raise StartFailed(
-                f"speech.wyoming.host is {settings.host}, which others can reach, and the protocol has no "
-                "keys: use 127.0.0.1, and a tunnel to other machines."
-            )
-        try:
-            sock = bind(settings.host, settings.port)
-        except StartFailed as exc:
-            raise StartFailed(
-                f"speech.wyoming: port {settings.port} of {settings.host} cannot be listened on "
-                f"({exc.__cause__ or exc.message}): choose another, or turn it off. The systemd service has "
-                "no network by itself: see systemd/README.md."
-            ) from exc
-        return WyomingServer(sock, settings, self.live_transcriptions, self.transcriptions)
+        counter = RefusalCounter(guard, self.monitoring)
+        return Degradation(counter, lambda: self.pool.cores.throttle.reasons)
 
     def _api(self) -> Litestar:
         archive, conversations, background = self.archive, self.conversations, self.background
@@ -325,6 +313,7 @@ class Daemon:
         await self.background.close()
         await self.audio_job_runner.close()
         await self.prefix_store.close()
+        await self._governor.close()
         await self.pool.close()
         if self._requests is not None:
             await self._requests.close()

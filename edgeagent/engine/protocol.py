@@ -22,13 +22,13 @@ from edgeagent.worker.protocol import (
     Ready,
     Refusal,
     Result,
-    SetThreads,
+    SetLimits,
     Shutdown,
 )
 
 __all__ = [
     "Ask", "Cancel", "ForgetPrefixes", "Generate", "Heartbeat", "Load", "LoadFailure", "Prepared", "Ready",
-    "Refusal", "Result", "SetThreads", "Shutdown", "Step", "ToDaemon", "ToWorker", "decode_to_daemon",
+    "Refusal", "Result", "SetLimits", "Shutdown", "Step", "ToDaemon", "ToWorker", "decode_to_daemon",
     "decode_to_worker",
 ]  # fmt: skip
 
@@ -68,7 +68,7 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
 # or a number of tokens.
 Answer = Vectors | Scores | Cells | TemplateFacts | list[int] | str | int
 
-ToWorker = Load[EngineConfig] | Generate | Ask | Cancel | SetThreads | ForgetPrefixes | Shutdown
+ToWorker = Load[EngineConfig] | Generate | Ask | Cancel | SetLimits | ForgetPrefixes | Shutdown
 ToDaemon = (
     Ready[EngineFacts]
     | LoadFailure

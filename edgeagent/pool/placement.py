@@ -115,6 +115,7 @@ class ModelPlacer:
             else min(engine.n_prefixes, PREFIXES_PER_SEQ * engine.n_seq),
             # In so small a model, waiting at barriers costs more than a second thread saves.
             "n_threads": 1 if is_assistant else self._n_threads,
+            "adapts_threads": self._settings.governor.enabled,
             "prefill_tok_s": self._prefill_tok_s(facts),
             # Mapped weights that llama.cpp rearranges would be in memory twice.
             "use_mmap": not self._repacked & facts.bytes_by_type.keys(),

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 from edgeagent import errors
-from edgeagent.pool.cores import share_cores
+from edgeagent.pool.cores import CoreShares
 from edgeagent.pool.memory import LoadedModel, Placement, decide, in_words
 from edgeagent.pool.resident_model import Resident, UnloadCause
 from edgeagent.settings.pool import PoolSettings
@@ -40,7 +40,8 @@ class Pool:
     `check` raises ModelNotFound for an unknown model. `place` returns how a model would be loaded and what it
     needs, or raises why it cannot be. `preloaded` returns the process that loads this already, if there is
     one. `loaded` is told of each model that was loaded. Models in `stays` are never unloaded for idleness,
-    pinned ones not for memory either. `settings` and `log_level` may be replaced at any time.
+    pinned ones not for memory either. `settings`, `log_level` and `at_work`, which is called at each lease,
+    may be replaced at any time.
     """
 
     def __init__(
@@ -59,12 +60,13 @@ class Pool:
         self._loaded = loaded
         self.settings = settings
         self._worker = worker
-        self._n_cores = n_cores
+        self.cores = CoreShares(n_cores, self.residents)
         self._stays = stays
         self._check = check
         self._place = place
         self.log_level = log_level
         self._preloaded = preloaded
+        self.at_work: Callable[[], None] = lambda: None
         self._residents: dict[str, Resident] = {}
         self._tasks: set[asyncio.Task[WorkerClient]] = set()
         self._watcher: asyncio.Task[None] | None = None
@@ -102,6 +104,7 @@ class Pool:
         """
         resident = self._resident(model_id)
         resident.n_leases += 1
+        self.at_work()
         try:
             client = await self._client(resident)
             if not isinstance(client, kind):
@@ -109,12 +112,12 @@ class Pool:
                     f"Model {model_id} does another kind of work: GET /v1/models lists what each model does.",
                     param="model",
                 )
-            self._share_cores()
+            self.cores.divide()
             yield client
         finally:
             resident.n_leases -= 1
             resident.last_used_s = time.monotonic()
-            self._share_cores()
+            self.cores.divide()
             await self._notify()
 
     def record_answer(self, model_id: str) -> None:
@@ -323,19 +326,6 @@ class Pool:
     async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
-
-    # --- cores
-
-    def _share_cores(self) -> None:
-        """Divide the cores among the leased models. An idle model keeps its threads until its next lease."""
-        active = [
-            resident.client
-            for resident in self._residents.values()
-            if resident.n_leases and resident.client is not None and resident.client.is_alive
-        ]
-        shares = share_cores(self._n_cores, [client.config.n_threads for client in active])
-        for client, n_threads in zip(active, shares, strict=True):
-            client.set_threads(n_threads)
 
     # --- dying and idling
 

@@ -14,6 +14,7 @@ from edgeagent.pool import Pool
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.types.engine import Task
 from edgeagent.types.template import TemplateFacts
+from edgeagent.types.throttle import Reason
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,11 @@ class ModelAdmin:
             template=self._models.template(model),
             is_assistant=is_assistant,
         )
+
+    @property
+    def degraded(self) -> tuple[Reason, ...]:
+        """Why answers are slower than usual now."""
+        return self._pool.cores.throttle.reasons
 
     def readiness(self) -> Readiness:
         """Whether the default model could answer now."""

@@ -24,6 +24,7 @@ from edgeagent.settings import Settings
 from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.requests import RequestRow
 from edgeagent.types.engine import EngineHealth
+from edgeagent.types.throttle import Reason
 
 
 class Monitoring:
@@ -64,9 +65,10 @@ class Monitoring:
     async def text(self) -> bytes:
         """All metrics in Prometheus's text format."""
         models = tuple(map(model_gauges, self._pool.residents()))
-        return await asyncio.to_thread(self._text, models)
+        degraded = frozenset(self._pool.cores.throttle.reasons)
+        return await asyncio.to_thread(self._text, models, degraded)
 
-    def _text(self, models: tuple[ModelGauges, ...]) -> bytes:
+    def _text(self, models: tuple[ModelGauges, ...], degraded: frozenset[Reason]) -> bytes:
         tree = SystemFiles(self._root)
         return self._metrics.text(
             Gauges(
@@ -74,6 +76,7 @@ class Monitoring:
                 models=models,
                 memory_budget_bytes=self._settings.pool.ram_budget_bytes,
                 device=device_gauges(tree),
+                degraded=degraded,
                 store_bytes=store_bytes(StoreFiles(self._settings.store_dir)),
             )
         )
@@ -99,6 +102,7 @@ def model_gauges(resident: Resident) -> ModelGauges:
         token_gaps=token_gaps,
         n_loads=resident.n_loads,
         n_deaths=resident.n_deaths,
+        n_threads=health.n_threads if health is not None else 0,
         unloads={str(cause): n for cause, n in resident.unloads.items()},
     )
 

@@ -12,6 +12,7 @@ from edgeagent.settings.api import ApiSettings
 from edgeagent.settings.batch import BatchSettings
 from edgeagent.settings.device import DeviceSettings
 from edgeagent.settings.engine import EngineSettings
+from edgeagent.settings.governor import GovernorSettings
 from edgeagent.settings.http import HttpSettings
 from edgeagent.settings.models import ModelsSettings
 from edgeagent.settings.pool import PoolSettings
@@ -45,6 +46,7 @@ class Settings(SettingsTable):
     speech: SpeechSettings = SpeechSettings()
     store: StoreSettings = StoreSettings()
     device: DeviceSettings = DeviceSettings()
+    governor: GovernorSettings = GovernorSettings()
 
     @property
     def store_dir(self) -> Path:

@@ -33,7 +33,7 @@ from edgeagent.worker.protocol import (
     LoadFailure,
     Ready,
     Refusal,
-    SetThreads,
+    SetLimits,
     Shutdown,
 )
 
@@ -136,7 +136,7 @@ ToWorker = (
     | EndItem
     | DropItem
     | Cancel
-    | SetThreads
+    | SetLimits
     | Shutdown
 )
 ToDaemon = (

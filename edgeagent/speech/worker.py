@@ -32,6 +32,7 @@ from edgeagent.speech.protocol import (
     Window,
     decode_to_worker,
 )
+from edgeagent.types.worker import ComputeLimits
 from edgeagent.worker import confinement, entry, refusals
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.loop import Loop
@@ -239,7 +240,7 @@ class SpeechWorker:
         else:
             self._channel.send(Finished(job.request_id))
 
-    def grant_threads(self, n_threads: int) -> None:
+    def limit(self, limits: ComputeLimits) -> None:
         """CTranslate2 keeps the threads that it was loaded with; windows give way instead."""
 
     def health(self, rss_bytes: int) -> SpeechHealth:

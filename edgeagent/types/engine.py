@@ -59,9 +59,9 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     `n_ctx` cells are shared by `n_seq` running sequences; `n_prefixes` more sequences may stay cached
     while idle. `step_budget_ms` bounds how long one prompt chunk may hold up running answers;
     `prefill_tok_s` is what this device was measured to do, where it was. `reproducible` stores values
-    in bf16: see `engine.llama.BF16`. `identity` is the state of the file that was found good, None for
-    any. For the tasks "embed" and "rerank" `n_ctx` is the longest text and `n_seq` the most texts of one
-    step.
+    in bf16: see `engine.llama.BF16`. `adapts_threads`: use fewer threads than allowed where that is measured
+    to be faster. `identity` is the state of the file that was found good, None for any. For the tasks
+    "embed" and "rerank" `n_ctx` is the longest text and `n_seq` the most texts of one step.
     """
 
     identity: FileIdentity | None = None
@@ -83,4 +83,5 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     use_mmap: bool = True
     repack: bool = True
     reproducible: bool = False
+    adapts_threads: bool = True
     prefill_tok_s: float | None = None

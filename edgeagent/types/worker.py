@@ -21,10 +21,24 @@ class WorkerFacts(msgspec.Struct, frozen=True, kw_only=True):
     load_ms: float
 
 
+class ComputeLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker may use: threads, and the part of its usual time that a chunk of a prompt may take.
+
+    `n_cores_taken`: cores in use by other programs. When it changes, what was measured of thread counts is
+    out of date.
+    """
+
+    n_threads: int
+    chunk_share: float = 1.0
+    n_cores_taken: int = 0
+
+
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """The last heartbeat of a worker: steps done, requests, resident memory."""
+    """The last heartbeat of a worker: steps done, requests, resident memory, threads of the last step (0:
+    unknown)."""
 
     n_steps: int = 0
     n_running: int = 0
     n_waiting: int = 0
     rss_bytes: int = 0
+    n_threads: int = 0

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 import msgspec
 
 from edgeagent import errors
-from edgeagent.types.worker import WorkerConfig, WorkerFacts, WorkerHealth
+from edgeagent.types.worker import ComputeLimits, WorkerConfig, WorkerFacts, WorkerHealth
 from edgeagent.worker import frames, protocol
 from edgeagent.worker.process import WorkerProcess, launch
 from edgeagent.worker.reply_stream import ReplyStream
@@ -33,7 +33,8 @@ class WorkerClient(asyncio.Protocol, ABC):
     """A running worker. Made by `start`. Event loop's thread only; `close()` may be called twice.
 
     `on_death` is called once with the exit status when the process ends without being told to, except
-    after it has reported that its model cannot be loaded. `facts` is there once `start` has returned.
+    after it has reported that its model cannot be loaded. `facts` is there once `start` has returned;
+    `limits` are those that the worker was told last.
 
     A subclass sets `module` and `decode`, annotates `config`, `facts` and `health` with its own structs,
     opens requests by `_open` (a stream of replies) or `_ask` (one result), and passes the replies in its
@@ -63,7 +64,7 @@ class WorkerClient(asyncio.Protocol, ABC):
         self._results: dict[int, asyncio.Future[Any]] = {}
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
-        self._n_threads = config.n_threads
+        self.limits = ComputeLimits(n_threads=config.n_threads)
         self._is_closing = False
         self._has_refused = False
 
@@ -146,11 +147,11 @@ class WorkerClient(asyncio.Protocol, ABC):
         """Requests that have not ended and were not cancelled."""
         return len(self._streams) + len(self._results)
 
-    def set_threads(self, n_threads: int) -> None:
-        """Compute with this many threads from the next step on."""
-        if n_threads != self._n_threads and self.is_alive:
-            self._n_threads = n_threads
-            self._send(protocol.SetThreads(n_threads))
+    def set_limits(self, limits: ComputeLimits) -> None:
+        """Compute within these limits from the next step on."""
+        if limits != self.limits and self.is_alive:
+            self.limits = limits
+            self._send(protocol.SetLimits(limits))
 
     def kill(self, reason: str) -> None:
         """End the process at once; open requests get EngineDied."""

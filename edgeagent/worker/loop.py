@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from edgeagent.types.worker import WorkerFacts, WorkerHealth
+from edgeagent.types.worker import ComputeLimits, WorkerFacts, WorkerHealth
 from edgeagent.worker import protocol
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.heartbeat import Pulse, heartbeat
@@ -35,8 +35,8 @@ class Stepper(Protocol):
     def step(self) -> bool:
         """Compute for a short time. False when there was nothing to do."""
 
-    def grant_threads(self, n_threads: int) -> None:
-        """Compute with at most this many threads from the next step on."""
+    def limit(self, limits: ComputeLimits) -> None:
+        """Compute within these limits from the next step on."""
 
     def health(self, rss_bytes: int) -> WorkerHealth: ...
 
@@ -98,8 +98,8 @@ class Loop:
             while True:
                 for message in self._channel.receive():
                     match message:
-                        case protocol.SetThreads(n_threads):
-                            self.post(lambda n=n_threads: stepper.grant_threads(n))  # type: ignore[misc]
+                        case protocol.SetLimits(limits):
+                            self.post(lambda new=limits: stepper.limit(new))  # type: ignore[misc]
                         case protocol.Shutdown():
                             os._exit(0)
                         case _:

@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from edgeagent.types.worker import ComputeLimits
+
 Config = TypeVar("Config")
 Facts = TypeVar("Facts")
 Health = TypeVar("Health")
@@ -35,10 +37,10 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     request_id: int
 
 
-class SetThreads(msgspec.Struct, frozen=True, tag="set_threads"):
-    """Compute with this many threads from the next step on."""
+class SetLimits(msgspec.Struct, frozen=True, tag="set_limits"):
+    """Compute within these limits from the next step on."""
 
-    n_threads: int
+    limits: ComputeLimits
 
 
 class Shutdown(msgspec.Struct, frozen=True, tag="shutdown"):

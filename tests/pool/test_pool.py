@@ -230,11 +230,11 @@ async def test_requests_that_arrive_while_a_model_loads_share_the_one_load():
 
 async def test_two_busy_models_divide_the_cores_and_one_gets_them_back():
     async with pool_of() as pool, pool.lease("model-a", CounterClient) as first:
-        assert first._n_threads == 2
+        assert first.limits.n_threads == 2
         async with pool.lease("model-b", CounterClient) as second:
-            assert (first._n_threads, second._n_threads) == (1, 1)
+            assert (first.limits.n_threads, second.limits.n_threads) == (1, 1)
         await ask(pool, "model-a")
-        assert first._n_threads == 2
+        assert first.limits.n_threads == 2
 
 
 async def test_workers_of_two_kinds_share_one_budget_and_the_cores(stories):
@@ -248,7 +248,7 @@ async def test_workers_of_two_kinds_share_one_budget_and_the_cores(stories):
     async with pool_of(place=place) as pool:
         async with pool.lease("counter", CounterClient) as counter:
             async with pool.lease("model-a", EngineClient) as engine:
-                assert (counter._n_threads, engine._n_threads) == (1, 1)
+                assert (counter.limits.n_threads, engine.limits.n_threads) == (1, 1)
             assert [reply.number async for reply in counter.count(3)] == [1, 2, 3]
         with pytest.raises(InvalidParameter, match="another kind of work"):
             async with pool.lease("counter", EngineClient):

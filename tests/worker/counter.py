@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from edgeagent.errors import InvalidParameter, ModelUnusable
-from edgeagent.types.worker import WorkerConfig, WorkerFacts, WorkerHealth
+from edgeagent.types.worker import ComputeLimits, WorkerConfig, WorkerFacts, WorkerHealth
 from edgeagent.worker import confinement, entry
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.client import WorkerClient
@@ -26,7 +26,7 @@ from edgeagent.worker.protocol import (
     Ready,
     Refusal,
     Result,
-    SetThreads,
+    SetLimits,
     Shutdown,
 )
 from edgeagent.worker.reply_stream import ReplyStream
@@ -53,7 +53,7 @@ class CounterConfig(WorkerConfig, frozen=True, kw_only=True):
     failure: str = ""
 
 
-ToWorker = Load[CounterConfig] | Count | Square | Cancel | SetThreads | Shutdown
+ToWorker = Load[CounterConfig] | Count | Square | Cancel | SetLimits | Shutdown
 ToDaemon = (
     Ready[WorkerFacts] | LoadFailure | Number | Result[int] | Refusal | Heartbeat[WorkerHealth]
 )
@@ -146,8 +146,8 @@ class Counter:
         self._n_steps += 1
         return True
 
-    def grant_threads(self, n_threads: int) -> None:
-        self._n_threads = n_threads
+    def limit(self, limits: ComputeLimits) -> None:
+        self._n_threads = limits.n_threads
 
     def health(self, rss_bytes: int) -> WorkerHealth:
         return WorkerHealth(n_steps=self._n_steps, n_running=len(self._counts), rss_bytes=rss_bytes)

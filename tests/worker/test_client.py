@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from edgeagent.errors import EngineDied, InvalidParameter, ModelUnusable
+from edgeagent.types.worker import ComputeLimits
 from edgeagent.worker import client as worker_client
 from edgeagent.worker.client import WorkerClient
 from tests.worker.counter import CounterClient, CounterConfig
@@ -65,7 +66,7 @@ async def test_giving_up_on_a_result_leaves_nothing_open(counter):
 
 
 async def test_threads_are_granted_from_the_next_step_on(counter):
-    counter.set_threads(1)
+    counter.set_limits(ComputeLimits(n_threads=1))
     (reply,) = [reply async for reply in counter.count(1)]
     assert reply.n_threads == 1
 

@@ -33,7 +33,12 @@ def health() -> HealthBody:
 def ready(models: ModelAdmin) -> Response[ReadyBody]:
     readiness = models.readiness()
     reason = public(readiness.reason) if readiness.reason is not None else None
-    body = ReadyBody(status=readiness.status, model=readiness.model_id, reason=reason)
+    body = ReadyBody(
+        status=readiness.status,
+        model=readiness.model_id,
+        reason=reason,
+        degraded=models.degraded,
+    )
     if readiness.status == "ready":
         return Response(body)
     return Response(body, status_code=503, headers={"retry-after": "1"})

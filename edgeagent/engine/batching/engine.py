@@ -42,6 +42,7 @@ from edgeagent.engine.output.output_parser import NOTHING, Pieces
 from edgeagent.errors import EdgeAgentError, EngineFailed
 from edgeagent.types.answer import PromptFacts
 from edgeagent.types.engine import EngineConfig, EngineHealth
+from edgeagent.types.worker import ComputeLimits
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ class Engine:
         self._running: list[Sequence] = []  # oldest admission first
         self._open: dict[int, int] = {}  # answers still to end, by request
         self._pace = Pace(prefill_per_s=config.prefill_tok_s)
-        self._threads = ThreadChoice(config.n_threads)
+        self._threads = ThreadChoice(config.n_threads, adapts=config.adapts_threads)
+        self._n_threads, self._chunk_share = config.n_threads, 1.0  # threads of the last step
         self._n_admissions = 0
         self._n_steps = 0
         self._n_preempted = 0
@@ -115,6 +117,7 @@ class Engine:
             n_preempted=self._n_preempted,
             token_gaps=self._token_gaps.histogram,
             rss_bytes=rss_bytes,
+            n_threads=self._n_threads,
         )
 
     # --- arriving and leaving
@@ -139,9 +142,10 @@ class Engine:
         self._forget(request_id)
         self._refuse(request_id, error)
 
-    def grant_threads(self, n_threads: int) -> None:
-        """Compute with at most this many threads from the next step on."""
-        self._threads.grant(n_threads)
+    def limit(self, limits: ComputeLimits) -> None:
+        """Compute within these limits from the next step on."""
+        self._threads.limit(limits.n_threads, limits.n_cores_taken)
+        self._chunk_share = limits.chunk_share
 
     def forget_prefixes(self, scope: str | None) -> None:
         """Drop idle prefixes of one scope, or all."""
@@ -290,9 +294,8 @@ class Engine:
         while True:
             lanes = lanes_of(self._running, self._runner.max_outputs, self._clock())
             n_decode = sum(lane.is_decoding for lane in lanes)
-            limit = self._pace.chunk_limit(
-                self._config.step_budget_ms / 1e3, n_decode, self._config.n_batch
-            )
+            budget_s = self._config.step_budget_ms / 1e3 * self._chunk_share
+            limit = self._pace.chunk_limit(budget_s, n_decode, self._config.n_batch)
             plan = plan_step(lanes, self._config.n_batch, limit)
             if self._kv.make_room(plan.n_tokens):
                 return plan
@@ -323,10 +326,11 @@ class Engine:
         has_prompts = any(not by_key[key].is_answering for key, _ in plan.prefill)
         # Prefill is limited by arithmetic and gains from every thread; only decoding needs a choice.
         if is_decode:
-            n_threads = self._threads.pick(len(plan.decode))
+            self._n_threads = self._threads.pick(len(plan.decode))
         else:
-            n_threads = self._threads.granted if has_prompts else self._threads.usual(len(work))
-        self._runner.set_threads(n_threads)
+            most = self._threads.granted
+            self._n_threads = most if has_prompts else self._threads.usual(len(work))
+        self._runner.set_threads(self._n_threads)
         self._runner.arm()
         self.prefilling = frozenset(by_key[key].request for key, _ in plan.prefill)
         started = time.perf_counter()
@@ -345,7 +349,7 @@ class Engine:
         took = time.perf_counter() - started
         self._n_steps += 1
         if is_decode:
-            self._threads.observe(len(plan.decode), n_threads, took)
+            self._threads.observe(len(plan.decode), self._n_threads, took)
         if is_decode or has_prompts:  # a few forced tokens say nothing about the speed of prefill
             self._pace.observe(len(plan.decode), plan.n_prefill, took)
         self._advance(work, rows, logits)

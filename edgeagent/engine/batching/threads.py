@@ -7,7 +7,9 @@ decoding: most steps use the best count, and a few steps now and then use anothe
     2 threads alone 131-179 tokens/s, beside a busy process 50; 1 thread 110-126 and 129
     (190M Q4_0, 2 cores of a Zen 4 server)
 
-The caller measures the times. Medians are compared, because anything can delay a single step.
+The caller measures the times. Medians are compared, because anything can delay a single step. While other
+programs use cores, delays are the rule: means of more steps are compared then, and all counts are tried as
+soon as the number of taken cores changes.
 """
 
 from __future__ import annotations
@@ -28,6 +30,13 @@ TROUBLE_STEPS = 3
 # A trial ends with a step that takes this much longer than usual: threads that wait for each other next to
 # another program can take ten times as long.
 HOPELESS = 4.0
+# The same beside other programs.
+CONTENDED_FIRST_PROBE = 8
+CONTENDED_PROBE_EVERY = 32
+CONTENDED_PROBE_SELDOM = 512
+CONTENDED_PROBE_STEPS = 12
+CONTENDED_WINDOW = 32
+CONTENDED_HOPELESS = 12.0
 
 
 @dataclass
@@ -35,6 +44,7 @@ class BatchSizeTimes:
     """Measured times of steps with one number of sequences."""
 
     best: int
+    is_contended: bool = False
     times: dict[int, deque[float]] = field(default_factory=dict)  # by thread count, newest last
     usual_s: float | None = None
     interval: int = PROBE_EVERY
@@ -43,9 +53,20 @@ class BatchSizeTimes:
     n_probes: int = 0
     probe: int | None = None
 
-    def median(self, n_threads: int) -> float | None:
+    @property
+    def probe_steps(self) -> int:
+        return CONTENDED_PROBE_STEPS if self.is_contended else PROBE_STEPS
+
+    def add(self, n_threads: int, took_s: float) -> None:
+        window = CONTENDED_WINDOW if self.is_contended else WINDOW
+        self.times.setdefault(n_threads, deque(maxlen=window)).append(took_s)
+
+    def typical(self, n_threads: int) -> float | None:
+        """The seconds of a step with this count; None until enough steps were measured."""
         times = self.times.get(n_threads, ())
-        return statistics.median(times) if len(times) >= PROBE_STEPS else None
+        if len(times) < PROBE_STEPS:
+            return None
+        return statistics.fmean(times) if self.is_contended else statistics.median(times)
 
 
 @dataclass
@@ -55,17 +76,20 @@ class ThreadChoice:
     `granted` is the most threads that the daemon allows. Each batch size has its own choice, because a
     step with eight sequences gains more from threads than a step with one. Other counts are tried for three
     steps now and then, less often while they lose, and at once when steps get slower. `first_probe` is the
-    number of steps of a size before the first trial.
+    number of steps of a size before the first trial. `adapts` False: always all that are allowed.
     """
 
     granted: int
     first_probe: int = PROBE_EVERY
+    adapts: bool = True
+    _n_cores_taken: int = 0
     _lanes: dict[int, BatchSizeTimes] = field(default_factory=dict)  # by number of sequences
 
-    def grant(self, n_threads: int) -> None:
-        """Use at most this many threads from now on."""
-        if n_threads != self.granted:
-            self.granted = n_threads
+    def limit(self, n_threads: int, n_cores_taken: int = 0) -> None:
+        """Use at most this many threads from now on. What was measured is out of date when that changes, or
+        the number of cores that other programs use."""
+        if (n_threads, n_cores_taken) != (self.granted, self._n_cores_taken):
+            self.granted, self._n_cores_taken = n_threads, n_cores_taken
             self._lanes.clear()
 
     def counts(self) -> list[int]:
@@ -74,11 +98,9 @@ class ThreadChoice:
 
     def pick(self, n_seq: int) -> int:
         """The thread count of the next decode step with `n_seq` sequences."""
-        if self.granted == 1:
-            return 1
-        lane = self._lanes.setdefault(
-            n_seq, BatchSizeTimes(self.granted, interval=self.first_probe)
-        )
+        if self.granted == 1 or not self.adapts:
+            return self.granted
+        lane = self._lanes.setdefault(n_seq, self._new_lane())
         if lane.probe is not None:
             return lane.probe
         lane.n_steps += 1
@@ -91,6 +113,11 @@ class ThreadChoice:
         lane.times.pop(lane.probe, None)  # old times say nothing about the present
         return lane.probe
 
+    def _new_lane(self) -> BatchSizeTimes:
+        is_contended = self._n_cores_taken > 0
+        first = min(self.first_probe, CONTENDED_FIRST_PROBE) if is_contended else self.first_probe
+        return BatchSizeTimes(self.granted, is_contended, interval=first)
+
     def usual(self, n_seq: int) -> int:
         """The best count for decode steps with `n_seq` sequences, for a step that is not measured."""
         lane = self._lanes.get(n_seq)
@@ -101,30 +128,32 @@ class ThreadChoice:
         lane = self._lanes.get(n_seq)
         if lane is None:
             return
-        lane.times.setdefault(n_threads, deque(maxlen=WINDOW)).append(took_s)
+        lane.add(n_threads, took_s)
         if n_threads == lane.probe:
-            if len(lane.times[n_threads]) >= PROBE_STEPS or _is_hopeless(lane, took_s):
+            if len(lane.times[n_threads]) >= lane.probe_steps or _is_hopeless(lane, took_s):
                 _judge(lane)
-        elif n_threads == lane.best:
+        elif n_threads == lane.best and not lane.is_contended:
             _watch(lane, took_s)
 
 
 def _is_hopeless(lane: BatchSizeTimes, took_s: float) -> bool:
     """Whether one step is so slow that the trial can end."""
-    current = lane.median(lane.best)
-    return current is not None and took_s > HOPELESS * current
+    current = lane.typical(lane.best)
+    bound = CONTENDED_HOPELESS if lane.is_contended else HOPELESS
+    return current is not None and took_s > bound * current
 
 
 def _judge(lane: BatchSizeTimes) -> None:
     """End a probe: keep the better of the two counts."""
     assert lane.probe is not None
-    probed, current = lane.median(lane.probe), lane.median(lane.best)
+    probed, current = lane.typical(lane.probe), lane.typical(lane.best)
     if probed is not None and current is not None and probed < MARGIN * current:
         lane.best = lane.probe
-        lane.interval = PROBE_EVERY
+        lane.interval = CONTENDED_PROBE_EVERY if lane.is_contended else PROBE_EVERY
         lane.usual_s = probed
     else:
-        lane.interval = min(PROBE_SELDOM, 2 * lane.interval)
+        seldom = CONTENDED_PROBE_SELDOM if lane.is_contended else PROBE_SELDOM
+        lane.interval = min(seldom, 2 * lane.interval)
         lane.usual_s = current
     lane.probe = None
 
@@ -132,7 +161,7 @@ def _judge(lane: BatchSizeTimes) -> None:
 def _watch(lane: BatchSizeTimes, took_s: float) -> None:
     """Start a trial at once when the count in use has become slow."""
     if lane.usual_s is None:
-        lane.usual_s = lane.median(lane.best)
+        lane.usual_s = lane.typical(lane.best)
         return
     lane.n_slow = lane.n_slow + 1 if took_s > TROUBLE * lane.usual_s else 0
     if lane.n_slow == TROUBLE_STEPS:

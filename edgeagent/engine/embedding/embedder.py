@@ -25,6 +25,7 @@ from edgeagent.engine.embedding.rerank_prompt import relevance
 from edgeagent.errors import EngineFailed
 from edgeagent.types.engine import EngineConfig, EngineHealth
 from edgeagent.types.unary_requests import EmbedSpec, RerankSpec, Scores, Vectors
+from edgeagent.types.worker import ComputeLimits
 from edgeagent.worker.refusals import queue_full, queue_timeout
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,9 @@ class Embedder:
         self._forget = forget
         self._clock = clock
         self._queue: deque[EmbeddingRequest] = deque()  # whoever was served goes to the end
-        self._threads = ThreadChoice(config.n_threads, FIRST_PROBE_STEPS)
+        self._threads = ThreadChoice(config.n_threads, FIRST_PROBE_STEPS, config.adapts_threads)
+        self._n_threads = config.n_threads  # of the last step
+        self._chunk_share = 1.0
         self._tok_s = config.prefill_tok_s
         self._n_steps = 0
         self._service_s = 0.5
@@ -125,11 +128,13 @@ class Embedder:
             n_running=n_running,
             n_waiting=len(self._queue) - n_running,
             rss_bytes=rss_bytes,
+            n_threads=self._n_threads,
         )
 
-    def grant_threads(self, n_threads: int) -> None:
-        """Compute with at most this many threads from the next step on."""
-        self._threads.grant(n_threads)
+    def limit(self, limits: ComputeLimits) -> None:
+        """Compute within these limits from the next step on."""
+        self._threads.limit(limits.n_threads, limits.n_cores_taken)
+        self._chunk_share = limits.chunk_share
 
     def submit(self, request: EmbeddingRequest) -> None:
         """Queue a request, or refuse it when the queue is full."""
@@ -188,7 +193,7 @@ class Embedder:
         """The tokens that can be computed within the time of one step."""
         if self._tok_s is None:
             return MIN_STEP_TOKENS
-        n = int(self._tok_s * self._config.step_budget_ms / 1e3)
+        n = int(self._tok_s * self._config.step_budget_ms / 1e3 * self._chunk_share)
         return min(self._config.n_batch, max(MIN_STEP_TOKENS, n))
 
     def _compute(self, work: list[tuple[EmbeddingRequest, int]]) -> np.ndarray[Any, Any]:
@@ -197,7 +202,7 @@ class Embedder:
         lane = 1 + (
             n_tokens >= MIN_STEP_TOKENS
         )  # small steps and full ones have their own thread counts
-        n_threads = self._threads.pick(lane)
+        n_threads = self._n_threads = self._threads.pick(lane)
         self._encoder.set_threads(n_threads)
         self._encoder.arm()
         self.computing = frozenset(request for request, _ in work)

@@ -1,6 +1,13 @@
 from __future__ import annotations
 
-from edgeagent.engine.batching.threads import PROBE_EVERY, PROBE_SELDOM, PROBE_STEPS, ThreadChoice
+from edgeagent.engine.batching.threads import (
+    CONTENDED_FIRST_PROBE,
+    CONTENDED_PROBE_STEPS,
+    PROBE_EVERY,
+    PROBE_SELDOM,
+    PROBE_STEPS,
+    ThreadChoice,
+)
 
 
 def decode(
@@ -58,7 +65,7 @@ def test_a_single_thread_is_never_probed():
 def test_a_smaller_grant_is_kept_at_once():
     choice = ThreadChoice(4)
     decode(choice, {1: 9.0, 2: 8.0, 3: 7.0, 4: 6.0}, 50)
-    choice.grant(2)
+    choice.limit(2)
     assert set(decode(choice, {1: 9.0, 2: 8.0}, 2 * PROBE_EVERY)) == {1, 2}
 
 
@@ -78,3 +85,31 @@ def test_a_trial_that_is_hopeless_is_over_after_one_step():
         picks.append(choice.pick(1))
         choice.observe(1, picks[-1], 1.0 if picks[-1] == 2 else 9.0)
     assert picks[4] == 1 and picks.count(1) == 1
+
+
+def test_other_counts_are_tried_as_soon_as_others_take_cores_and_again_when_they_are_free():
+    choice = ThreadChoice(2)
+    decode(choice, {1: 8.0, 2: 6.0}, 1000)
+    choice.limit(2, n_cores_taken=1)
+    used = decode(choice, {1: 8.0, 2: 12.0}, 2 * CONTENDED_FIRST_PROBE + CONTENDED_PROBE_STEPS)
+    assert used[:CONTENDED_FIRST_PROBE].count(1) <= 1 and used[-1] == 1
+    choice.limit(2)
+    assert decode(choice, {1: 8.0, 2: 6.0}, 100) == [2] * 100
+
+
+def test_beside_others_means_count_so_that_seldom_long_waits_are_seen():
+    """Two threads take 5 in three steps of four, and 60 in the fourth; one thread always takes 10."""
+    choice = ThreadChoice(2)
+    choice.limit(2, n_cores_taken=1)
+    used = []
+    for i in range(400):
+        n = choice.pick(1)
+        choice.observe(1, n, 10.0 if n == 1 else 60.0 if i % 4 == 0 else 5.0)
+        used.append(n)
+    assert used[100:].count(1) > 250
+
+
+def test_what_others_take_counts_for_nothing_when_counts_are_fixed():
+    choice = ThreadChoice(2, adapts=False)
+    choice.limit(2, n_cores_taken=2)
+    assert decode(choice, {1: 1.0, 2: 9.0}, PROBE_EVERY) == [2] * PROBE_EVERY

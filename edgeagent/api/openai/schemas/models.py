@@ -9,6 +9,7 @@ from pydantic import Field
 from edgeagent.api.http.body_base import BodyModel
 from edgeagent.types.engine import Task
 from edgeagent.types.template import TemplateFacts, TemplateSource
+from edgeagent.types.throttle import Reason
 
 
 class TemplateBody(BodyModel):
@@ -94,8 +95,10 @@ class HealthBody(BodyModel):
 
 
 class ReadyBody(BodyModel):
-    """Whether a request would be answered now, and if not, why."""
+    """Whether a request would be answered now, and if not, why. `degraded` names what makes answers slower
+    than usual: other programs, heat, a low battery."""
 
     status: Literal["ready", "loading", "unavailable"]
     model: str | None
     reason: str | None = None
+    degraded: tuple[Reason, ...] = ()

@@ -24,8 +24,8 @@ class WorkerFacts(msgspec.Struct, frozen=True, kw_only=True):
 class ComputeLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker may use: threads, and the part of its usual time that a chunk of a prompt may take.
 
-    `n_cores_taken`: cores in use by other programs. When it changes, what was measured of thread counts is
-    out of date.
+    `n_cores_taken`: cores in use by other programs. When they begin or cease, what was measured of thread
+    counts is out of date.
     """
 
     n_threads: int

@@ -12,6 +12,7 @@ NAMES = {
     "speech": "words, times and speakers of recordings beside plain faster-whisper; noises; the served path",
     "live": "live transcription in real time: delay of final words, errors beside the batch, four at once",
     "recovery": "kill -9 of the worker in mid-stream, again and again",
+    "governor": "the governor against fixed thread counts, alone and beside busy processes",
     "pool": "three models in turn within a memory budget, then two at once on the cores",
     "json": "answers held to a JSON schema against free ones, and what a mask costs",
     "responses": "a dialogue that goes on after a restart, against computing it anew",

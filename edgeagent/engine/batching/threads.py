@@ -8,8 +8,8 @@ decoding: most steps use the best count, and a few steps now and then use anothe
     (190M Q4_0, 2 cores of a Zen 4 server)
 
 The caller measures the times. Medians are compared, because anything can delay a single step. While other
-programs use cores, delays are the rule: means of more steps are compared then, and all counts are tried as
-soon as the number of taken cores changes.
+programs use cores, delays are the rule: means of more steps are compared then. All counts are tried as soon
+as others begin to use cores.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ HOPELESS = 4.0
 # The same beside other programs.
 CONTENDED_FIRST_PROBE = 8
 CONTENDED_PROBE_EVERY = 32
-CONTENDED_PROBE_SELDOM = 512
+CONTENDED_PROBE_SELDOM = 256
 CONTENDED_PROBE_STEPS = 12
+# A trial whose first steps take this much longer on average is lost.
+CONTENDED_LOST = 1.3
 CONTENDED_WINDOW = 32
 CONTENDED_HOPELESS = 12.0
 
@@ -82,14 +84,15 @@ class ThreadChoice:
     granted: int
     first_probe: int = PROBE_EVERY
     adapts: bool = True
-    _n_cores_taken: int = 0
+    _is_contended: bool = False
     _lanes: dict[int, BatchSizeTimes] = field(default_factory=dict)  # by number of sequences
 
     def limit(self, n_threads: int, n_cores_taken: int = 0) -> None:
         """Use at most this many threads from now on. What was measured is out of date when that changes, or
-        the number of cores that other programs use."""
-        if (n_threads, n_cores_taken) != (self.granted, self._n_cores_taken):
-            self.granted, self._n_cores_taken = n_threads, n_cores_taken
+        when other programs begin or cease to use cores."""
+        is_contended = n_cores_taken > 0
+        if (n_threads, is_contended) != (self.granted, self._is_contended):
+            self.granted, self._is_contended = n_threads, is_contended
             self._lanes.clear()
 
     def counts(self) -> list[int]:
@@ -114,9 +117,10 @@ class ThreadChoice:
         return lane.probe
 
     def _new_lane(self) -> BatchSizeTimes:
-        is_contended = self._n_cores_taken > 0
-        first = min(self.first_probe, CONTENDED_FIRST_PROBE) if is_contended else self.first_probe
-        return BatchSizeTimes(self.granted, is_contended, interval=first)
+        first = self.first_probe
+        if self._is_contended:
+            first = min(first, CONTENDED_FIRST_PROBE)
+        return BatchSizeTimes(self.granted, self._is_contended, interval=first)
 
     def usual(self, n_seq: int) -> int:
         """The best count for decode steps with `n_seq` sequences, for a step that is not measured."""
@@ -130,7 +134,8 @@ class ThreadChoice:
             return
         lane.add(n_threads, took_s)
         if n_threads == lane.probe:
-            if len(lane.times[n_threads]) >= lane.probe_steps or _is_hopeless(lane, took_s):
+            is_over = len(lane.times[n_threads]) >= lane.probe_steps
+            if is_over or _is_hopeless(lane, took_s) or _is_losing(lane):
                 _judge(lane)
         elif n_threads == lane.best and not lane.is_contended:
             _watch(lane, took_s)
@@ -141,6 +146,14 @@ def _is_hopeless(lane: BatchSizeTimes, took_s: float) -> bool:
     current = lane.typical(lane.best)
     bound = CONTENDED_HOPELESS if lane.is_contended else HOPELESS
     return current is not None and took_s > bound * current
+
+
+def _is_losing(lane: BatchSizeTimes) -> bool:
+    """Whether the first steps of a trial beside other programs are clearly slower."""
+    if not lane.is_contended or lane.probe is None:
+        return False
+    probed, current = lane.typical(lane.probe), lane.typical(lane.best)
+    return probed is not None and current is not None and probed > CONTENDED_LOST * current
 
 
 def _judge(lane: BatchSizeTimes) -> None:

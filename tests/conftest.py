@@ -35,6 +35,7 @@ from tests import processes
 from tests.catalog.mutants import STR, U32, Key, scalar, take_apart, text
 from tests.engine.family_templates import FAMILIES
 from tests.prefork import ForkedProcess, fork_server
+from tests.shallow import write_shallow
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -45,6 +46,8 @@ MINILM = "all-minilm-l6-v2"
 WHISPER = "whisper-tiny.en"
 # The tiny story model with a chat template: an answer costs next to nothing, and means nothing.
 TALES_CHAT = "tales-chat"
+# SmolLM2 with two of its layers (`shallow.py`).
+SHALLOW = "smollm2-shallow"
 # Models that the tests install stay here, so that a second run needs no network.
 CACHE = Path(os.environ.get("TEST_MODELS_DIR", ROOT / ".cache" / "models"))
 KEY_FILE = "EDGEAGENT_STORE__KEY_FILE"
@@ -402,6 +405,28 @@ def tales_daemon(
 
 
 @pytest.fixture(scope="session")
+def shallow_dir(smollm: Path) -> Path:
+    """A models directory with `SHALLOW` alone."""
+    directory = CACHE.parent / "shallow" / sha256_of(ROOT / "tests" / "shallow.py")[:16]
+    path = directory / f"{SHALLOW}.gguf"
+    with alone():
+        if not path.is_file():
+            directory.mkdir(parents=True, exist_ok=True)
+            write_shallow(smollm, path.with_suffix(".part"))
+            path.with_suffix(".part").rename(path)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def shallow_daemon(
+    shallow_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DaemonProcess]:
+    """One daemon with `SHALLOW` for tests that need a real vocabulary or chat template and no meaning."""
+    with serving(shallow_dir, tmp_path_factory.mktemp("shallow-state")) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="session")
 def shipped_assistant() -> Path:
     """A folder as `models/` is shipped, with a small edge-assistant-s in it (`tests/assistant.py`)."""
     pytest.importorskip("torch")
@@ -425,6 +450,12 @@ def smollm_client(smollm_daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
 @pytest.fixture(scope="session")
 def client(smollm_client: openai.OpenAI) -> openai.OpenAI:
     return smollm_client
+
+
+@pytest.fixture(scope="session")
+def shallow_client(shallow_daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
+    with shallow_daemon.client() as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from edgeagent.api.anthropic.schemas import MessagesRequest
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
 from edgeagent.types.caller import LOCAL
 from edgeagent.types.tools import Tool
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import SHALLOW, DaemonProcess
 from tests.lazy import lazily
 
 anthropic = lazily("anthropic")
@@ -101,10 +101,10 @@ def test_a_choice_of_a_tool_that_runs_elsewhere_is_refused():
         asked(tools=[BASH, SEARCH], tool_choice=choice).tool_use(LOCAL)
 
 
-def test_claude_calls_its_shell_and_hears_what_was_left_out(smollm_daemon: DaemonProcess):
-    with anthropic.Anthropic(base_url=smollm_daemon.url, api_key="none", max_retries=0) as claude:
+def test_claude_calls_its_shell_and_hears_what_was_left_out(shallow_daemon: DaemonProcess):
+    with anthropic.Anthropic(base_url=shallow_daemon.url, api_key="none", max_retries=0) as claude:
         made = claude.messages.create(
-            model=SMOLLM, max_tokens=40, messages=ASK, tools=[BASH, SEARCH],  # type: ignore[list-item]
+            model=SHALLOW, max_tokens=40, messages=ASK, tools=[BASH, SEARCH],  # type: ignore[list-item]
             tool_choice={"type": "tool", "name": "bash"},
         )  # fmt: skip
     (block,) = made.content

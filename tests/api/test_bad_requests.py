@@ -13,14 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.api.wire import error_of, exchange, post, request
-from tests.conftest import SMOLLM, DaemonProcess, n_examples
+from tests.conftest import TALES_CHAT, DaemonProcess, n_examples
 
 CHAT = "/v1/chat/completions"
 ASK = [{"role": "user", "content": "Hi"}]
 
 
+@pytest.fixture(scope="module")
+def client(tales_client: openai.OpenAI) -> openai.OpenAI:
+    return tales_client
+
+
 def refused(client: openai.OpenAI, **kwargs: Any) -> openai.BadRequestError:
-    options: dict[str, Any] = {"model": SMOLLM, "messages": ASK, "max_tokens": 1}
+    options: dict[str, Any] = {"model": TALES_CHAT, "messages": ASK, "max_tokens": 1}
     body = options | kwargs
     with pytest.raises(openai.BadRequestError) as caught:
         client.post(CHAT[3:], body=body, cast_to=object)
@@ -42,8 +47,8 @@ def test_an_unknown_model_is_a_404_with_its_own_code(client):
 @pytest.mark.parametrize(
     "model", ["../../etc/passwd", "a\x00b", "UPPER", "x" * 201, "/", "..", "né"]
 )
-def test_a_name_that_is_no_model_id_reaches_no_file(smollm_daemon: DaemonProcess, model):
-    reply = exchange(smollm_daemon.url, post(CHAT, {"model": model, "messages": ASK}))
+def test_a_name_that_is_no_model_id_reaches_no_file(tales_daemon: DaemonProcess, model):
+    reply = exchange(tales_daemon.url, post(CHAT, {"model": model, "messages": ASK}))
     assert reply.status in (400, 404)
     assert reply.error["param"] == "model"
 
@@ -106,9 +111,9 @@ def test_a_path_says_by_which_methods_it_is_answered(
     ],
     ids=lambda raw: repr(raw[:40])[2:-1],
 )
-def test_what_is_no_json_object_is_a_400(smollm_daemon: DaemonProcess, raw):
+def test_what_is_no_json_object_is_a_400(tales_daemon: DaemonProcess, raw):
     for path in (CHAT, "/v1/completions"):
-        reply = exchange(smollm_daemon.url, post(path, raw))
+        reply = exchange(tales_daemon.url, post(path, raw))
         assert reply.status == 400
         assert reply.error["type"] == "invalid_request_error"
         assert reply.headers["x-request-id"].startswith("req_")
@@ -156,7 +161,7 @@ def test_a_field_of_the_wrong_type_or_size_is_a_400_that_names_it(client, field)
         assert field in error.message
 
 
-def test_a_prompt_of_the_wrong_type_is_a_400_that_names_it(smollm_daemon: DaemonProcess):
+def test_a_prompt_of_the_wrong_type_is_a_400_that_names_it(tales_daemon: DaemonProcess):
     wrong = [
         None,
         5,
@@ -172,10 +177,10 @@ def test_a_prompt_of_the_wrong_type_is_a_400_that_names_it(smollm_daemon: Daemon
         ["a"] * 65,
     ]
     for prompt in wrong:
-        reply = exchange(smollm_daemon.url, post("/v1/completions", {"prompt": prompt}))
+        reply = exchange(tales_daemon.url, post("/v1/completions", {"prompt": prompt}))
         assert reply.status == 400, prompt
         assert (reply.error["param"] or "").split(".")[0] == "prompt", reply.error
-    assert exchange(smollm_daemon.url, post("/v1/completions", {})).error["param"] == "prompt"
+    assert exchange(tales_daemon.url, post("/v1/completions", {})).error["param"] == "prompt"
 
 
 def test_a_number_that_is_too_large_anywhere_in_a_message_is_no_500(client):
@@ -184,18 +189,18 @@ def test_a_number_that_is_too_large_anywhere_in_a_message_is_no_500(client):
         assert error.param is not None and error.param.startswith("messages")
 
 
-def test_what_a_message_nests_deeply_hurts_nobody(smollm_daemon: DaemonProcess):
-    workers = smollm_daemon.workers()
+def test_what_a_message_nests_deeply_hurts_nobody(tales_daemon: DaemonProcess):
+    workers = tales_daemon.workers()
     assert workers
     for depth in (50, 200, 260, 900, 970, 2000):
         note = b"[" * depth + b"]" * depth
         body = (
             b'{"max_tokens": 1, "messages": [{"role": "user", "content": "Hi", "note": %s}]}' % note
         )
-        reply = exchange(smollm_daemon.url, post(CHAT, body))
+        reply = exchange(tales_daemon.url, post(CHAT, body))
         assert reply.status in (200, 400)
         assert reply.status == 200 or reply.error["type"] == "invalid_request_error"
-    assert smollm_daemon.workers() == workers
+    assert tales_daemon.workers() == workers
 
 
 @pytest.mark.parametrize(
@@ -255,7 +260,7 @@ def test_prompt_and_answer_longer_than_the_context_are_a_400_with_the_numbers(cl
 
 def test_after_a_refusal_the_next_request_is_answered(client):
     refused(client, messages=[{"role": "user", "content": "word " * 6000}])
-    answer = client.chat.completions.create(model=SMOLLM, messages=ASK, max_tokens=1)
+    answer = client.chat.completions.create(model=TALES_CHAT, messages=ASK, max_tokens=1)
     assert answer.usage.completion_tokens == 1
 
 
@@ -278,12 +283,12 @@ JSON_VALUES = st.recursive(
     value=JSON_VALUES,
     path=st.sampled_from([CHAT, "/v1/completions"]),
 )
-def test_no_value_of_any_field_is_a_500(smollm_daemon: DaemonProcess, field, value, path):
+def test_no_value_of_any_field_is_a_500(tales_daemon: DaemonProcess, field, value, path):
     base = {"messages": ASK} if path == CHAT else {"prompt": "Hi"}
     body = base | {"max_tokens": 1, field: value}
     if body.get("max_tokens") is None:
         body["max_tokens"] = 1
-    reply = exchange(smollm_daemon.url, post(path, json.dumps(body).encode()))
+    reply = exchange(tales_daemon.url, post(path, json.dumps(body).encode()))
     assert reply.status in (200, 400, 404)
     if reply.status != 200:
         assert reply.error["message"]
@@ -295,8 +300,8 @@ def test_no_value_of_any_field_is_a_500(smollm_daemon: DaemonProcess, field, val
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(raw=st.binary(max_size=200))
-def test_no_bytes_are_a_500(smollm_daemon: DaemonProcess, raw):
-    reply = exchange(smollm_daemon.url, post(CHAT, raw))
+def test_no_bytes_are_a_500(tales_daemon: DaemonProcess, raw):
+    reply = exchange(tales_daemon.url, post(CHAT, raw))
     assert reply.status == 400
     assert reply.error["type"] == "invalid_request_error"
 
@@ -321,10 +326,8 @@ def test_no_bytes_are_a_500(smollm_daemon: DaemonProcess, raw):
         ("GET", "/v1/models?" + "a=" * 5000),
     ],
 )
-def test_every_path_and_method_answers_in_the_same_shape(
-    smollm_daemon: DaemonProcess, method, path
-):
-    reply = exchange(smollm_daemon.url, request(method, path, "Content-Type: application/json"))
+def test_every_path_and_method_answers_in_the_same_shape(tales_daemon: DaemonProcess, method, path):
+    reply = exchange(tales_daemon.url, request(method, path, "Content-Type: application/json"))
     assert reply.status in (200, 400, 404, 405)
     assert reply.headers["x-request-id"].startswith("req_")
     assert "x-evil" not in reply.headers

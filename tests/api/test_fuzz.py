@@ -37,14 +37,14 @@ def test_answers_are_as_the_openapi_document_says(place):
     assert survey.statuses["200"] > 25
 
 
-def test_a_client_that_leaves_within_its_body_is_no_error_of_ours(smollm_daemon: DaemonProcess):
-    before = smollm_daemon.log.read_text().count("unforeseen")
+def test_a_client_that_leaves_within_its_body_is_no_error_of_ours(tales_daemon: DaemonProcess):
+    before = tales_daemon.log.read_text().count("unforeseen")
     whole = request(
         "POST", "/v1/chat/completions", "Content-Type: application/json", body=b"x" * 99
     )
-    with connect(smollm_daemon.url) as sock:
+    with connect(tales_daemon.url) as sock:
         sock.sendall(whole[:-50])
-    with connect(smollm_daemon.url) as sock:  # what comes later is answered
+    with connect(tales_daemon.url) as sock:  # what comes later is answered
         sock.sendall(request("GET", "/health"))
         assert read_reply(sock).status == 200
-    wait_for(lambda: smollm_daemon.log.read_text().count("unforeseen") == before)
+    wait_for(lambda: tales_daemon.log.read_text().count("unforeseen") == before)

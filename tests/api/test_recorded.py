@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import SMOLLM, TALES_CHAT, DaemonProcess
+from tests.conftest import MINILM, SMOLLM, TALES_CHAT, DaemonProcess
 
 FIXTURES = Path(__file__).parent / "fixtures"
 TYPES: dict[str, type | tuple[type, ...]] = {
@@ -46,17 +46,21 @@ def at(value: Any, path: str) -> Any:
     return value
 
 
+@pytest.mark.process  # its fixtures are chosen as it runs
 @pytest.mark.parametrize("recorded", RECORDED)
 def test_what_a_client_sends_is_answered_with_what_it_reads(
-    smollm_daemon: DaemonProcess, tales_daemon: DaemonProcess, recorded: dict[str, Any]
+    request: pytest.FixtureRequest, recorded: dict[str, Any]
 ):
     body = None if recorded["body"] is None else json.dumps(recorded["body"])
-    is_chat = body is not None and SMOLLM in body
+    is_embedding = body is not None and MINILM in body
+    daemon: DaemonProcess = request.getfixturevalue(
+        "smollm_daemon" if is_embedding else "tales_daemon"
+    )
     reply = httpx.request(
         recorded["method"],
-        (tales_daemon if is_chat else smollm_daemon).url + recorded["path"],
+        daemon.url + recorded["path"],
         headers=recorded["headers"],
-        content=body.replace(SMOLLM, TALES_CHAT) if is_chat else body,
+        content=body and body.replace(SMOLLM, TALES_CHAT),
         timeout=60,
     )
     assert reply.status_code == 200, reply.text

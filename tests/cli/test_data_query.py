@@ -366,13 +366,13 @@ def cpu_s(pid):
     return psutil.Process(pid).cpu_times().user
 
 
-def test_a_running_daemon_that_writes_is_read_beside(edgeagent, smollm_daemon):
+def test_a_running_daemon_that_writes_is_read_beside(edgeagent, tales_daemon):
     """Each query sees everything acknowledged before it, and the daemon goes on writing meanwhile."""
-    state_dir, acknowledged, is_done = smollm_daemon.state_dir, [], threading.Event()
+    state_dir, acknowledged, is_done = tales_daemon.state_dir, [], threading.Event()
     subject = f"patient-{os.getpid()}"
 
     def write():
-        with smollm_daemon.client() as client:
+        with tales_daemon.client() as client:
             while not is_done.is_set():
                 items = [{"role": "user", "content": "said by somebody"}]
                 made = client.conversations.create(metadata={"subject": subject}, items=items)

@@ -21,7 +21,7 @@ from edgeagent.types.answer import CallDelta, PromptFacts, TokenChunk, Usage
 from edgeagent.types.generation import GenerateSpec
 from tests.api.wire import anthropic_error_of as error_of
 from tests.api.wire import connect, exchange, post, read_reply, request
-from tests.conftest import SMOLLM, TALES_CHAT, DaemonProcess
+from tests.conftest import SHALLOW, SMOLLM, TALES_CHAT, DaemonProcess
 from tests.lazy import lazily
 
 if TYPE_CHECKING:
@@ -48,6 +48,15 @@ def claude(tales_daemon: DaemonProcess) -> Iterator[anthropic.Anthropic]:
 def smollm_claude(smollm_daemon: DaemonProcess) -> Iterator[anthropic.Anthropic]:
     with anthropic.Anthropic(
         base_url=smollm_daemon.url, api_key="none", max_retries=0, timeout=60,
+        _strict_response_validation=True,
+    ) as client:  # fmt: skip
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shallow_claude(shallow_daemon: DaemonProcess) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(
+        base_url=shallow_daemon.url, api_key="none", max_retries=0, timeout=60,
         _strict_response_validation=True,
     ) as client:  # fmt: skip
         yield client
@@ -456,7 +465,7 @@ def test_messages_without_any_content_are_refused(tales_daemon: DaemonProcess):
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
-def test_a_tool_is_called_and_its_result_answered(smollm_claude, is_streamed):
+def test_a_tool_is_called_and_its_result_answered(shallow_claude, is_streamed):
     lamp = {
         "name": "lamp",
         "description": "Switch a lamp",
@@ -471,10 +480,10 @@ def test_a_tool_is_called_and_its_result_answered(smollm_claude, is_streamed):
     options = {"tools": [lamp], "max_tokens": 60, "messages": asked} | COLD
     options["tool_choice"] = {"type": "any", "disable_parallel_tool_use": True}
     if is_streamed:
-        with smollm_claude.messages.stream(model=SMOLLM, **options) as stream:
+        with shallow_claude.messages.stream(model=SHALLOW, **options) as stream:
             answer = stream.get_final_message()
     else:
-        answer = create(smollm_claude, model=SMOLLM, **options)
+        answer = create(shallow_claude, model=SHALLOW, **options)
     assert answer.stop_reason == "tool_use"
     (call,) = answer.content
     jsonschema.validate(call.input, lamp["input_schema"])
@@ -482,15 +491,15 @@ def test_a_tool_is_called_and_its_result_answered(smollm_claude, is_streamed):
     turns = [*asked, {"role": "assistant", "content": answer.content}]
     turns.append({"role": "user", "content": [result]})
     said = create(
-        smollm_claude,
-        model=SMOLLM,
+        shallow_claude,
+        model=SHALLOW,
         **(options | {"messages": turns, "tool_choice": {"type": "none"}, "max_tokens": 8}),
     )
     (block,) = said.content
     assert block.type == "text" and block.text
 
 
-def test_the_sdks_own_runner_calls_a_python_function(smollm_claude):
+def test_the_sdks_own_runner_calls_a_python_function(shallow_claude):
     asked_for = []
 
     @anthropic.beta_tool
@@ -503,8 +512,8 @@ def test_the_sdks_own_runner_calls_a_python_function(smollm_claude):
         asked_for.append(room)
         return f"The lamp in the {room} is on."
 
-    runner = smollm_claude.beta.messages.tool_runner(
-        model=SMOLLM, max_tokens=60, tools=[lamp], tool_choice={"type": "tool", "name": "lamp"},
+    runner = shallow_claude.beta.messages.tool_runner(
+        model=SHALLOW, max_tokens=60, tools=[lamp], tool_choice={"type": "tool", "name": "lamp"},
         messages=[{"role": "user", "content": "Light in the hall, please."}], max_iterations=1, thread=False,
         **COLD,
     )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from edgeagent.api.http.csrf import check_site, is_from_browser, may_be_untyped
 from edgeagent.errors import Forbidden
 from tests.api.wire import exchange, request
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import TALES_CHAT, DaemonProcess
 
 OWN = b"http://localhost:8484"
 FORM = "application/x-www-form-urlencoded"
@@ -73,7 +73,7 @@ def test_a_name_within_another_is_no_browser():
 
 
 ASK = {
-    "model": SMOLLM, "stream": False, "options": {"num_predict": 1},
+    "model": TALES_CHAT, "stream": False, "options": {"num_predict": 1},
     "messages": [{"role": "user", "content": "hi"}],
 }  # fmt: skip
 
@@ -97,10 +97,10 @@ def sent(daemon: DaemonProcess, *lines: str, path: str = "/api/chat") -> int:
         (["Content-Type: text/plain", "Origin: http://localhost"], 200),
     ],
 )  # fmt: skip
-def test_curl_is_answered_and_a_page_is_not(smollm_daemon: DaemonProcess, lines, status):
-    assert sent(smollm_daemon, *lines) == status
+def test_curl_is_answered_and_a_page_is_not(tales_daemon: DaemonProcess, lines, status):
+    assert sent(tales_daemon, *lines) == status
 
 
-def test_elsewhere_json_must_be_said(smollm_daemon: DaemonProcess):
+def test_elsewhere_json_must_be_said(tales_daemon: DaemonProcess):
     for path in ("/v1/chat/completions", "/v1/messages", "/tokenize"):
-        assert sent(smollm_daemon, f"Content-Type: {FORM}", path=path) == 415
+        assert sent(tales_daemon, f"Content-Type: {FORM}", path=path) == 415

@@ -11,7 +11,7 @@ import openai
 import pytest
 from pydantic import BaseModel, Field
 
-from tests.conftest import SMOLLM, TALES_CHAT
+from tests.conftest import SHALLOW, TALES_CHAT
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +91,11 @@ def test_only_the_allowed_tools_are_called(client):
     assert {call.function.name for call in choice.message.tool_calls} == {"get_time"}
 
 
-def test_without_parallel_calls_there_is_one_at_most(smollm_client):
+def test_without_parallel_calls_there_is_one_at_most(shallow_client):
     for seed in range(2):
         choice = create(
-            smollm_client,
-            model=SMOLLM,
+            shallow_client,
+            model=SHALLOW,
             tool_choice="required",
             parallel_tool_calls=False,
             temperature=1,
@@ -113,9 +113,9 @@ def test_with_none_no_tool_is_called_or_shown(client):
     assert none.usage.prompt_tokens == bare.usage.prompt_tokens
 
 
-def test_with_auto_an_answer_may_be_words(smollm_client):
+def test_with_auto_an_answer_may_be_words(shallow_client):
     answer = create(
-        smollm_client, model=SMOLLM, max_tokens=8, logit_bias={"28": 100}
+        shallow_client, model=SHALLOW, max_tokens=8, logit_bias={"28": 100}
     )  # a comma, again and again
     assert answer.choices[0].message.tool_calls is None
     assert answer.choices[0].message.content == "," * 8
@@ -162,9 +162,9 @@ def test_streamed_deltas_have_the_shape_that_the_sdk_adds_up(client):
     assert len({chunk.id for chunk in chunks}) == 1 and chunks[-1].usage.completion_tokens > 5
 
 
-def test_the_clients_parse_gives_arguments_as_a_model(smollm_client):
-    answer = smollm_client.chat.completions.parse(
-        model=SMOLLM, messages=ASK, tools=[openai.pydantic_function_tool(Lamp)], tool_choice="required",
+def test_the_clients_parse_gives_arguments_as_a_model(shallow_client):
+    answer = shallow_client.chat.completions.parse(
+        model=SHALLOW, messages=ASK, tools=[openai.pydantic_function_tool(Lamp)], tool_choice="required",
         parallel_tool_calls=False, max_tokens=60, temperature=1, seed=5,
     )  # fmt: skip
     (call,) = answer.choices[0].message.tool_calls

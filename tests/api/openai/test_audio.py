@@ -135,9 +135,11 @@ def test_other_providers_names_mean_the_model_that_is_here(client, name):
 
 @pytest.mark.parametrize(("name", "muxer", "codec"), CONTAINERS, ids=[c[0] for c in CONTAINERS])
 def test_every_container_is_read(client, name, muxer, codec):
-    data = coded(dialogue()[:, : 4 * 16_000], muxer, codec)
+    """To its end; that what is read sounds the same is seen in speech/test_audio.py."""
+    data = coded(tone(4, 2), muxer, codec)
     found = client.audio.transcriptions.create(file=(f"visit.{name}", data), model=WHISPER)
-    assert "feeling" in words_of(found.text)
+    assert found.text == ""
+    assert abs(found.usage.seconds - 4) < 0.15
 
 
 def test_silence_has_no_text_in_any_format(client):

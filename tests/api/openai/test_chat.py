@@ -6,7 +6,7 @@ import httpx
 import openai
 import pytest
 
-from tests.conftest import SMOLLM, TALES_CHAT, DaemonProcess
+from tests.conftest import SHALLOW, SMOLLM, TALES_CHAT, DaemonProcess
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,11 @@ def create(client: openai.OpenAI, **kwargs):
 def said_by_smollm(client: openai.OpenAI, **kwargs):
     """The same of the model whose answers have an end and a meaning."""
     return create(client, model=SMOLLM, **kwargs)
+
+
+def said_by_shallow(client: openai.OpenAI, **kwargs):
+    """The same of the model with a real vocabulary and chat template."""
+    return create(client, model=SHALLOW, **kwargs)
 
 
 def is_same_prompt(
@@ -61,11 +66,11 @@ def test_an_answer_has_id_model_one_choice_and_usage(client):
     assert answer._request_id.startswith("req_")
 
 
-def test_a_stream_has_the_text_of_the_whole_answer(smollm_client):
+def test_a_stream_has_the_text_of_the_whole_answer(shallow_client):
     # A forced token: texts that the model is free in differ in a close call once the cache has moved.
     forced = {"logit_bias": {"28": 100}}
-    assert texts(said_by_smollm(smollm_client, stream=True, **forced)) == {
-        0: said_by_smollm(smollm_client, **forced).choices[0].message.content
+    assert texts(said_by_shallow(shallow_client, stream=True, **forced)) == {
+        0: said_by_shallow(shallow_client, **forced).choices[0].message.content
     }
 
 
@@ -159,18 +164,18 @@ def test_another_seed_gives_another_text(client):
     assert len(said) > 1
 
 
-def test_logit_bias_can_force_a_token(smollm_client):
+def test_logit_bias_can_force_a_token(shallow_client):
     answer = (
-        said_by_smollm(smollm_client, logit_bias={"28": 100}, max_tokens=4)
+        said_by_shallow(shallow_client, logit_bias={"28": 100}, max_tokens=4)
         .choices[0]
         .message.content
     )
     assert len(set(answer)) == 1 and len(answer) == 4
 
 
-def test_a_biased_token_outside_the_vocabulary_is_a_400_with_the_bound(smollm_client):
+def test_a_biased_token_outside_the_vocabulary_is_a_400_with_the_bound(shallow_client):
     with pytest.raises(openai.BadRequestError, match=r"999999.*49151") as caught:
-        said_by_smollm(smollm_client, logit_bias={"999999": 1})
+        said_by_shallow(shallow_client, logit_bias={"999999": 1})
     assert caught.value.param == "logit_bias"
 
 
@@ -277,19 +282,19 @@ async def test_the_asynchronous_client_streams_too(tales_daemon: DaemonProcess):
         {"add_generation_prompt": False},
     ],
 )
-def test_a_trailing_answer_is_continued_where_that_is_asked_for(smollm_client, flags):
+def test_a_trailing_answer_is_continued_where_that_is_asked_for(shallow_client, flags):
     begun = [*ASK, {"role": "assistant", "content": "The three colours are red, green and"}]
-    whole = said_by_smollm(smollm_client, messages=begun)
-    answer = said_by_smollm(smollm_client, messages=begun, extra_body=flags)
+    whole = said_by_shallow(shallow_client, messages=begun)
+    answer = said_by_shallow(shallow_client, messages=begun, extra_body=flags)
     # Neither the end of that turn nor another turn's opening.
     assert whole.usage.prompt_tokens - answer.usage.prompt_tokens == 6
     assert "The three" not in answer.choices[0].message.content
 
 
-def test_a_prompt_may_end_without_the_opening_of_an_answer(smollm_client):
-    with_opening = said_by_smollm(smollm_client).usage.prompt_tokens
-    without = said_by_smollm(
-        smollm_client, extra_body={"add_generation_prompt": False}
+def test_a_prompt_may_end_without_the_opening_of_an_answer(shallow_client):
+    with_opening = said_by_shallow(shallow_client).usage.prompt_tokens
+    without = said_by_shallow(
+        shallow_client, extra_body={"add_generation_prompt": False}
     ).usage.prompt_tokens
     assert with_opening - without == 4
 

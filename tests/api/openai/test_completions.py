@@ -9,10 +9,15 @@ import openai
 import pytest
 from openai.types.completion_choice import Logprobs
 
-from tests.conftest import SMOLLM, DaemonProcess, serving
+from tests.conftest import SHALLOW, SMOLLM, DaemonProcess, serving
 
 PROMPT = "Once upon a time"
 COUNT = "1, 2, 3, 4, 5, 6,"  # what follows is no close call, so greedy texts can be compared
+
+
+@pytest.fixture(scope="module")
+def client(shallow_client: openai.OpenAI) -> openai.OpenAI:
+    return shallow_client
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +30,20 @@ def lenient(smollm_daemon: DaemonProcess) -> Iterator[openai.OpenAI]:
 
 
 def create(client: openai.OpenAI, **kwargs):
-    options = {"model": SMOLLM, "prompt": PROMPT, "max_tokens": 10, "temperature": 0}
+    options = {"model": SHALLOW, "prompt": PROMPT, "max_tokens": 10, "temperature": 0}
     return client.completions.create(**(options | kwargs))
+
+
+def said_by_smollm(client: openai.OpenAI, **kwargs):
+    """The same of a model whose answers mean something."""
+    return create(client, model=SMOLLM, **kwargs)
 
 
 def test_a_completion_has_id_model_one_choice_and_usage(client):
     answer = create(client)
     assert answer.id.startswith("cmpl-")
     assert answer.object == "text_completion"
-    assert answer.model == SMOLLM
+    assert answer.model == SHALLOW
     (choice,) = answer.choices
     assert choice.index == 0 and choice.text and choice.finish_reason == "length"
     assert answer.usage.completion_tokens == 10
@@ -45,9 +55,9 @@ def test_a_completion_without_max_tokens_has_sixteen_as_openai_documents(client)
     assert answer.usage.completion_tokens == 16
 
 
-def test_a_stream_has_the_text_of_the_whole_completion(client, lenient):
-    whole = create(client, prompt=COUNT).choices[0].text
-    chunks = list(create(lenient, prompt=COUNT, stream=True))
+def test_a_stream_has_the_text_of_the_whole_completion(smollm_client, lenient):
+    whole = said_by_smollm(smollm_client, prompt=COUNT).choices[0].text
+    chunks = list(said_by_smollm(lenient, prompt=COUNT, stream=True))
     assert len({chunk.id for chunk in chunks}) == 1
     assert "".join(chunk.choices[0].text for chunk in chunks) == whole
     reasons = [chunk.choices[0].finish_reason for chunk in chunks]
@@ -56,26 +66,28 @@ def test_a_stream_has_the_text_of_the_whole_completion(client, lenient):
 
 
 def test_include_usage_adds_a_last_chunk_without_choices(lenient):
-    *chunks, last = create(lenient, stream=True, stream_options={"include_usage": True})
+    *chunks, last = said_by_smollm(lenient, stream=True, stream_options={"include_usage": True})
     assert last.choices == []
     assert last.usage.completion_tokens == 10
     assert all(chunk.choices and chunk.usage is None for chunk in chunks)
 
 
-def test_several_prompts_with_several_answers_are_numbered_prompt_by_prompt(client):
+def test_several_prompts_with_several_answers_are_numbered_prompt_by_prompt(smollm_client):
     prompts = [COUNT, "The capital of France is"]
-    answer = create(client, prompt=prompts, n=2)
+    answer = said_by_smollm(smollm_client, prompt=prompts, n=2)
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
     texts = [choice.text for choice in answer.choices]
     assert ["7, 8" in text for text in texts] == [True, True, False, False]
     assert ["Paris" in text for text in texts] == [False, False, True, True]
-    counts = [create(client, prompt=prompt).usage.prompt_tokens for prompt in prompts]
+    counts = [
+        said_by_smollm(smollm_client, prompt=prompt).usage.prompt_tokens for prompt in prompts
+    ]
     assert answer.usage.prompt_tokens == sum(counts)
     assert answer.usage.completion_tokens == 40
 
 
 def test_a_stream_of_several_prompts_ends_each_of_them_once(lenient):
-    chunks = list(create(lenient, prompt=["One", "Two", "Three"], stream=True))
+    chunks = list(said_by_smollm(lenient, prompt=["One", "Two", "Three"], stream=True))
     ends = [c.choices[0].index for c in chunks if c.choices[0].finish_reason is not None]
     assert sorted(ends) == [0, 1, 2]
 
@@ -96,11 +108,13 @@ def test_an_empty_prompt_continues_from_the_beginning_of_text(client):
     assert create(client, prompt="").usage.prompt_tokens == 1
 
 
-def test_a_stop_string_across_token_borders_ends_the_completion_and_is_not_in_it(client, lenient):
-    choice = create(client, prompt=COUNT, max_tokens=40, stop=["10, 1"]).choices[0]
+def test_a_stop_string_across_token_borders_ends_the_completion_and_is_not_in_it(
+    smollm_client, lenient
+):
+    choice = said_by_smollm(smollm_client, prompt=COUNT, max_tokens=40, stop=["10, 1"]).choices[0]
     assert choice.text.endswith("9, ")
     assert choice.finish_reason == "stop"
-    chunks = list(create(lenient, prompt=COUNT, max_tokens=40, stop=["10, 1"], stream=True))
+    chunks = list(said_by_smollm(lenient, prompt=COUNT, max_tokens=40, stop=["10, 1"], stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == choice.text
 
 
@@ -130,22 +144,25 @@ def test_what_cannot_be_done_is_a_400_that_names_the_parameter(client, fields, p
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
-def test_an_echo_puts_each_prompt_before_its_answers(client, lenient, smollm_daemon):
+def test_an_echo_puts_each_prompt_before_its_answers(smollm_client, lenient, smollm_daemon):
     tokens = [504, 3575, 282, 4649, 314]
-    (spelled,) = [c.text for c in create(client, prompt=tokens, echo=True, max_tokens=1).choices]
+    (spelled,) = [
+        c.text
+        for c in said_by_smollm(smollm_client, prompt=tokens, echo=True, max_tokens=1).choices
+    ]
     url = f"{smollm_daemon.url}/detokenize"
     expected = httpx.post(url, json={"tokens": tokens, "model": SMOLLM}).json()["content"]
     assert spelled.startswith(expected)
     prompts = [COUNT, "Once upon a time"]
-    plain = create(client, prompt=prompts, n=2, seed=1)
-    echoed = create(client, prompt=prompts, n=2, seed=1, echo=True)
+    plain = said_by_smollm(smollm_client, prompt=prompts, n=2, seed=1)
+    echoed = said_by_smollm(smollm_client, prompt=prompts, n=2, seed=1, echo=True)
     assert [c.index for c in echoed.choices] == [0, 1, 2, 3]
     for i, choice in enumerate(echoed.choices):
         assert choice.text.startswith(prompts[i // 2])
     assert echoed.choices[0].text == COUNT + plain.choices[0].text
     assert echoed.usage.completion_tokens == plain.usage.completion_tokens
     texts: dict[int, str] = {}
-    for chunk in create(lenient, prompt=prompts, n=2, seed=1, echo=True, stream=True):
+    for chunk in said_by_smollm(lenient, prompt=prompts, n=2, seed=1, echo=True, stream=True):
         for choice in chunk.choices:
             texts[choice.index] = texts.get(choice.index, "") + choice.text
     assert texts[0] == echoed.choices[0].text
@@ -171,9 +188,9 @@ def placed(shown: Logprobs, text: str) -> list[str]:
 
 
 def test_a_prompt_is_scored_as_its_tokens_were_when_they_were_drawn(lenient):
-    drawn = create(lenient, prompt=COUNT, logprobs=2, max_tokens=12).choices[0]
+    drawn = said_by_smollm(lenient, prompt=COUNT, logprobs=2, max_tokens=12).choices[0]
     text = COUNT + drawn.text
-    (scored,) = create(lenient, prompt=text, logprobs=2, max_tokens=0, echo=True).choices
+    (scored,) = said_by_smollm(lenient, prompt=text, logprobs=2, max_tokens=0, echo=True).choices
     assert (scored.text, scored.finish_reason) == (text, "length")
     said, was = scored.logprobs, drawn.logprobs
     assert "".join(said.tokens) == text
@@ -191,11 +208,11 @@ def test_a_prompt_is_scored_as_its_tokens_were_when_they_were_drawn(lenient):
 def test_scores_of_a_prompt_come_before_those_of_its_answer_streamed_or_not(lenient):
     prompts = [STORY, "Once upon a time"]
     options = {"prompt": prompts, "echo": True, "logprobs": 1, "n": 2, "max_tokens": 5}
-    create(lenient, prompt=STORY)  # what is in the cache already is scored all the same
-    whole = create(lenient, **options)
+    said_by_smollm(lenient, prompt=STORY)  # what is in the cache already is scored all the same
+    whole = said_by_smollm(lenient, **options)
     assert whole.usage.completion_tokens == 20
     streamed: dict[int, dict[str, list]] = {}
-    for chunk in create(lenient, stream=True, **options):
+    for chunk in said_by_smollm(lenient, stream=True, **options):
         for choice in chunk.choices:
             if choice.logprobs is not None:
                 mine = streamed.setdefault(choice.index, {})

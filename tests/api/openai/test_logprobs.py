@@ -10,11 +10,16 @@ import ollama
 import openai
 import pytest
 
-from tests.conftest import SMOLLM, DaemonProcess
+from tests.conftest import SHALLOW, SMOLLM, DaemonProcess
 
 ASK = [{"role": "user", "content": "Write one line with a café and a 🙂 in it."}]
-COLD = {"model": SMOLLM, "temperature": 0}
+COLD = {"model": SHALLOW, "temperature": 0}
 BYTES = {"logit_bias": {"28": 100}}  # a comma, whatever else the model would say
+
+
+@pytest.fixture(scope="module")
+def client(shallow_client: openai.OpenAI) -> openai.OpenAI:
+    return shallow_client
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +76,11 @@ def test_a_stream_s_tokens_come_with_its_pieces_and_add_up_to_the_text(client):
         assert mine[0].logprobs is None and mine[-1].logprobs is None
 
 
-def test_what_a_stop_string_cuts_off_has_none(client):
-    whole = chat(client, max_tokens=8).choices[0].message.content
+def test_what_a_stop_string_cuts_off_has_none(smollm_client):
+    sure = {"model": SMOLLM, "max_tokens": 8}
+    whole = chat(smollm_client, **sure).choices[0].message.content
     stop = whole[len(whole) // 2 :][:3]  # somewhere within its tokens
-    (choice,) = chat(client, max_tokens=8, stop=stop).choices
+    (choice,) = chat(smollm_client, **sure, stop=stop).choices
     assert choice.finish_reason == "stop" and stop not in choice.message.content
     check(choice.logprobs.content, choice.message.content, 0)
 
@@ -121,9 +127,9 @@ def test_what_cannot_be_told_is_a_400_that_names_the_field(client, fields, param
     assert caught.value.param == param
 
 
-def test_a_completion_has_four_lists(client, lenient):
-    options = COLD | {"prompt": "1, 2, 3,", "max_tokens": 8, "logprobs": 2}
-    answer = client.completions.create(**options)
+def test_a_completion_has_four_lists(smollm_client, lenient):
+    options = COLD | {"model": SMOLLM, "prompt": "1, 2, 3,", "max_tokens": 8, "logprobs": 2}
+    answer = smollm_client.completions.create(**options)
     (choice,) = answer.choices
     shown = choice.logprobs
     assert "".join(shown.tokens) == choice.text
@@ -153,7 +159,7 @@ def test_a_completion_tells_of_the_drawn_token_alone_or_refuses_more_than_five(c
 
 
 def test_a_response_has_them_where_it_is_to_include_them(client):
-    options = {"model": SMOLLM, "input": "Name a colour.", "max_output_tokens": 12, "store": False}
+    options = {"model": SHALLOW, "input": "Name a colour.", "max_output_tokens": 12, "store": False}
     include = {"include": ["message.output_text.logprobs"], "temperature": 0}
     made = client.responses.create(**options, **include, top_logprobs=2)
     (part,) = made.output[0].content
@@ -167,9 +173,9 @@ def test_a_response_has_them_where_it_is_to_include_them(client):
     assert "".join(t.token for t in done.logprobs) == done.text
 
 
-def test_ollama_s_answers_have_them_too(smollm_daemon: DaemonProcess):
-    options = {"model": SMOLLM, "options": {"temperature": 0, "num_predict": 6}}
-    with ollama.Client(host=smollm_daemon.url) as llama:
+def test_ollama_s_answers_have_them_too(shallow_daemon: DaemonProcess):
+    options = {"model": SHALLOW, "options": {"temperature": 0, "num_predict": 6}}
+    with ollama.Client(host=shallow_daemon.url) as llama:
         whole = llama.chat(messages=ASK, logprobs=True, top_logprobs=2, **options)
         assert "".join(t.token for t in whole.logprobs) == whole.message.content
         assert all(t.top_logprobs[0].logprob == t.logprob for t in whole.logprobs)

@@ -31,9 +31,9 @@ Parameters = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def endpoints(smollm_daemon: DaemonProcess) -> dict[tuple[str, str], Parameters]:
+def endpoints(tales_daemon: DaemonProcess) -> dict[tuple[str, str], Parameters]:
     """Parameters by name, of each method and path."""
-    data = httpx.get(f"{smollm_daemon.url}/v1/conformance", timeout=60).json()["data"]
+    data = httpx.get(f"{tales_daemon.url}/v1/conformance", timeout=60).json()["data"]
     found = {
         (e["method"], e["path"]): {p["name"]: p for p in e["parameters"] if p["where"] == "body"}
         for e in data
@@ -91,7 +91,7 @@ def test_a_description_that_says_ignored_comes_from_a_mark(endpoints):
 
 
 def test_what_is_listed_as_refused_is_refused_by_name_and_its_harmless_values_are_not(
-    smollm_daemon, endpoints
+    tales_daemon, endpoints
 ):
     bases = {
         "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}]},
@@ -104,21 +104,21 @@ def test_what_is_listed_as_refused_is_refused_by_name_and_its_harmless_values_ar
                 continue
             n_refused += 1
             body = bases[path] | {"max_tokens": 1, name: {"surely": "no harmless value"}}
-            reply = exchange(smollm_daemon.url, post(path, body))
+            reply = exchange(tales_daemon.url, post(path, body))
             assert reply.status == 400, (method, path, name)
             assert (reply.error["param"], reply.error["code"]) == (name, "unsupported_parameter")
             for value in (None, *parameter["accepts"]):
-                reply = exchange(smollm_daemon.url, post(path, body | {name: value}))
+                reply = exchange(tales_daemon.url, post(path, body | {name: value}))
                 assert reply.status == 200, (name, value, json.loads(reply.body))
     assert n_refused > 3
 
 
-def test_what_is_listed_as_ignored_is_accepted(smollm_daemon, endpoints):
+def test_what_is_listed_as_ignored_is_accepted(tales_daemon, endpoints):
     base = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     listed = endpoints["POST", "/v1/chat/completions"]
     ignored = {n for n, p in listed.items() if p["support"] == "ignored" and "." not in n}
     assert {"user", "service_tier"} <= ignored
     for name in ignored:
         value = True if name == "parallel_tool_calls" else "something"
-        reply = exchange(smollm_daemon.url, post("/v1/chat/completions", base | {name: value}))
+        reply = exchange(tales_daemon.url, post("/v1/chat/completions", base | {name: value}))
         assert reply.status == 200, (name, reply.body)

@@ -133,6 +133,8 @@ class RequestCounts:
     tpot_s: float | None
     total_s: float
     audio_s: float | None
+    route_name: str | None = None
+    rule: str | None = None
 
 
 class Metrics:
@@ -177,6 +179,11 @@ class Metrics:
         self._n_failed = self._counter(
             "request_failure", "Requests to a model that had no complete answer", (MODEL, "status")
         )
+        self._n_routed = self._counter(
+            "routed_requests",
+            "Requests to a route such as auto, by the reason for the model",
+            ("route_name", "reason", "rule", MODEL),
+        )
         self._real_time = self._histogram(
             "speech_real_time_factor",
             "Processing seconds for each second of audio",
@@ -211,6 +218,8 @@ class Metrics:
             self._n_succeeded.labels(model, request.finish).inc()
             return
         self._total_s.labels(model, route).observe(request.total_s)
+        if request.route_name is not None:
+            self._n_routed.labels(request.route_name, route, request.rule or "", model).inc()
         for measured, seconds in (
             (self._queue_s, request.queue_s),
             (self._ttft_s, request.ttft_s),

@@ -39,6 +39,7 @@ GAUGES = Gauges(
 ANSWER = RequestCounts(
     model="a", route="named", status=200, finish="stop,length", n_prompt=10, n_cached=4,
     n_generated=3, queue_s=0.01, ttft_s=0.2, tpot_s=0.03, total_s=0.5, audio_s=None,
+    route_name="auto", rule="long",
 )  # fmt: skip
 TRANSCRIPT = RequestCounts(
     model="w", route="default", status=200, finish=None, n_prompt=0, n_cached=0, n_generated=0,

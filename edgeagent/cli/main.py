@@ -22,6 +22,7 @@ COMMANDS = {
     "data": "edgeagent.cli.data",
     "audit": "edgeagent.cli.audit",
     "forge": "edgeagent.cli.forge",
+    "route": "edgeagent.cli.route",
     "doctor": "edgeagent.cli.doctor",
     "service": "edgeagent.cli.service",
     "top": "edgeagent.cli.top",

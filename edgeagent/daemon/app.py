@@ -152,7 +152,8 @@ class Daemon:
             RequestLog(self.database, settings.store.request_flush_s) if self.database else None
         )
         engines = Engines(self.pool, self._note)
-        self.chooser = ModelChooser(self.models, _assistant_options(settings.routing))
+        options = _assistant_options(settings.routing)
+        self.chooser = ModelChooser(self.models, options, self.pool.residents)
         self.chats = ChatService(engines, self.chooser)
         self.one_shots = OneShotService(engines, self.chooser)
         quota = AudioQuota.of(self.database, settings.speech.audio_s_per_day)

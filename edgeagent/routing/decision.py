@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from edgeagent.types.intents import Confidence
 
-Reason = Literal["named", "default", "escalated"]
+Reason = Literal["named", "default", "escalated", "rule", "preferred", "fallback"]
+
+
+@dataclass(frozen=True)
+class TraceStep:
+    """One thing that the router looked at: a rule or a model, the outcome, and the reason for it."""
+
+    subject: str
+    outcome: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.outcome}" + (f" ({self.detail})" if self.detail else "")
 
 
 @dataclass(frozen=True)
@@ -15,9 +28,47 @@ class Decision:
     """The model that answers a request, and the reason.
 
     `reason` is "named" where the request names the model, "default" where it names none, and "escalated"
-    where an assistant model was not sure enough (`confidence`) and its larger model takes over.
+    where an assistant model was not sure enough (`confidence`) and its larger model takes over. Where the
+    request names a `route`, "rule" means that `rule` matched, "preferred" that the route itself asks for the
+    fastest or the best model, and "fallback" that the wanted model could not answer. `larger` are the models
+    of the route that may take over, nearest first. With `shows_trace` the client gets the whole decision.
     """
 
     model_id: str
     reason: Reason
     confidence: Confidence | None = None
+    route: str | None = None
+    rule: str | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    trace: tuple[TraceStep, ...] = ()
+    larger: tuple[str, ...] = ()
+    shows_trace: bool = False
+
+    @property
+    def header(self) -> str | None:
+        """The value of the header `x-edgeagent-route`; None where the request named no route."""
+        if self.route is None:
+            return None
+        parts = {"route": self.route, "model": self.model_id, "reason": self.reason}
+        if self.rule is not None:
+            parts["rule"] = self.rule
+        return "; ".join(f"{name}={_in_header(value)}" for name, value in parts.items())
+
+    def told(self) -> dict[str, Any]:
+        """The decision for a client."""
+        return {
+            "route": self.route,
+            "model": self.model_id,
+            "reason": self.reason,
+            "rule": self.rule,
+            "scores": {name: round(score, 6) for name, score in self.scores.items()},
+            "trace": [
+                {"subject": step.subject, "outcome": step.outcome, "detail": step.detail}
+                for step in self.trace
+            ],
+        }
+
+
+def _in_header(text: str) -> str:
+    """Names of models may have any character; a header has printable ASCII."""
+    return "".join(char if " " < char < "\x7f" and char != ";" else "_" for char in text)

@@ -61,7 +61,8 @@ class Answer:
     """A request that is being answered. Event loop's thread only; `release()` may be called twice.
 
     `prepare` runs with the engine before the request, once for each life of the worker. `notes` tell the
-    client what was not done as requested. `prompt_texts` are the prompts as text, where they were wanted.
+    client what was not done as requested. `on_death` is told the model whose worker died for good.
+    `prompt_texts` are the prompts as text, where they were wanted.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Answer:
         self.call_text: CallText | None = None
         self.tokens: list[int] = []  # of prompt and answer, where the request wants them
         self.prompt_texts: list[str] = []
+        self.on_death: Callable[[str], None] = lambda model_id: None
         self.schema_notes: dict[SchemaNote, None] = {}  # each once, in order of arrival
         question = spec.intent_question
         self._describer = CallDescriber(question is not None and question.tells)
@@ -136,12 +138,17 @@ class Answer:
             return await self._generation.take()
         except EngineDied:
             if not self._may_repeat:
+                self.on_death(self.decision.model_id)
                 raise
         self._may_repeat = False
         logger.info("request_repeated model=%s reason=engine_died", self.decision.model_id)
         await self._stack.aclose()
-        await self.begin()
-        return await self._generation.take()
+        try:
+            await self.begin()
+            return await self._generation.take()
+        except EngineDied:
+            self.on_death(self.decision.model_id)
+            raise
 
     def _count(self, chunk: TokenChunk) -> None:
         if chunk.text or chunk.reasoning or chunk.calls:

@@ -31,7 +31,8 @@ def extension(
     schema_notes: Iterable[SchemaNote] = (),
 ) -> dict[str, Any]:
     """The object itself: the route, how sure an assistant model was, the call that the text describes, what
-    was not done as requested, and what of a schema was not enforced. Empty without any but the route."""
+    was not done as requested, and what of a schema was not enforced. Empty without any but the route, unless
+    the client named a route or asked for its trace."""
     own: dict[str, Any] = {}
     if call is not None:
         own["call"] = {"name": call.name, "arguments": call.arguments}
@@ -43,10 +44,13 @@ def extension(
             "domain": confidence.domain,
             "abstained": confidence.is_abstained,
         }
+    if decision.shows_trace:
+        own["routing"] = decision.told()
     if notes:
         own["notes"] = list(notes)
     if shown := [
         {"tool": n.tool, "path": n.path, "keyword": n.keyword, "note": n.note} for n in schema_notes
     ]:
         own["schema_notes"] = shown
-    return {"route": decision.reason} | own if own else {}
+    is_routed = decision.route is not None
+    return {"route": decision.reason} | own if own or is_routed else {}

@@ -1,6 +1,6 @@
 """One chat, from a client's input to an answer that can begin.
 
-1. choose the model that the client names, or the default one (serving/model_choice.py)
+1. choose the model that the client names, the default one, or by a route (serving/model_choice.py)
 2. make the engine's request: the input, and the model's own values where the input leaves them open
 3. an assistant model is asked about intents instead, and answers where
    a. the client named it, or no larger model may take over
@@ -14,16 +14,31 @@ A text to continue takes steps 1 and 2 only.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from edgeagent.engine.client import EngineClient
-from edgeagent.errors import ContextLengthExceeded, EngineFailed, InvalidParameter, by_code
+from edgeagent.errors import (
+    ContextLengthExceeded,
+    EngineBroken,
+    EngineDied,
+    EngineFailed,
+    EngineStarting,
+    InsufficientMemory,
+    InvalidParameter,
+    ModelNotApproved,
+    ModelNotFound,
+    ModelUnusable,
+    Unavailable,
+    by_code,
+)
 from edgeagent.routing.decision import Decision
 from edgeagent.routing.intents import AssistantPreferences, UnsuitedRequest
 from edgeagent.serving.answer import Answer, Preparation
+from edgeagent.serving.deadline import before
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.serving_effects import Engines
@@ -33,6 +48,19 @@ from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling
 from edgeagent.types.tools import ToolUse
 from edgeagent.types.unary_requests import DetokenizeSpec
+
+logger = logging.getLogger(__name__)
+
+# Why a model cannot be used that another may replace.
+LOAD_FAILURES = (
+    EngineBroken,
+    EngineDied,
+    EngineStarting,
+    InsufficientMemory,
+    ModelNotApproved,
+    ModelNotFound,
+    ModelUnusable,
+)
 
 
 def _no_tools(has_own: bool) -> ToolUse | None:
@@ -45,7 +73,9 @@ class ChatInput:
 
     `sampling` puts the client's values over those of the model. `tools` gives the tools of the request; its
     argument says whether the model has tools of its own. `metadata` may have `domain`, `escalate` and
-    `calls` for assistant models. `notes` tell the client what was left out.
+    `calls` for assistant models, and `privacy` for routes. `has_tools`: the client offers tools. With
+    `shows_trace` the answer has the whole decision about the model. `notes` tell the client what was left
+    out.
     """
 
     model: str | None
@@ -63,6 +93,8 @@ class ChatInput:
     scores_prompt: bool = False
     tells_tokens: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    has_tools: bool = False
+    shows_trace: bool = False
     notes: Sequence[str] = ()
 
     def spec(self, scope: str, defaults: Sampling, *, has_own: bool) -> GenerateSpec:
@@ -116,9 +148,20 @@ class ChatService:
         notes: Sequence[str] = (),
     ) -> Answer:
         """The answer to a request that is already made."""
-        return Answer(
-            origin, request.decision, request.spec, self._engines, prepare=prepare, notes=notes
-        )
+        return self._answer(origin, request.decision, request.spec, prepare, notes)
+
+    def _answer(
+        self,
+        origin: RequestOrigin,
+        decision: Decision,
+        spec: GenerateSpec,
+        prepare: Preparation | None = None,
+        notes: Sequence[str] = (),
+    ) -> Answer:
+        answer = Answer(origin, decision, spec, self._engines, prepare=prepare, notes=notes)
+        if decision.route is not None:
+            answer.on_death = self.chooser.routes.cool
+        return answer
 
     async def request(self, origin: RequestOrigin, chat: ChatInput) -> ChatRequest:
         """Choose the model and make its request.
@@ -126,7 +169,7 @@ class ChatService:
         Raises: InvalidParameter, UnsuitedRequest, Forbidden, Unavailable, SettingsError, and what
         `Pool.lease` and the worker raise where an assistant model is asked.
         """
-        decision = self.chooser.for_text(chat.model)  # 1
+        decision = await self._ready_model(origin, chat)  # 1
         if self.chooser.assistant(decision) is None:
             return ChatRequest(decision, self._spec(origin, decision, chat))  # 2
         domain, calls = chat.metadata.get("domain"), flag(chat.metadata, "calls")
@@ -149,6 +192,43 @@ class ChatService:
             pass
         escalated = self.chooser.escalated(larger, confidence)  # 4
         return ChatRequest(escalated, self._spec(origin, escalated, chat))
+
+    async def _ready_model(self, origin: RequestOrigin, chat: ChatInput) -> Decision:
+        """The model of a request. One that a route has chosen is loaded; where that fails, the route chooses
+        again without it, and avoids it for a while.
+
+        Raises: what `Pool.lease` raises where no other model can answer; DeadlineExceeded.
+        """
+        decision = self._choose(origin, chat)
+        failed: set[str] = set()
+        while decision.route is not None:
+            try:
+                async with before(origin.deadline_s), self._engines.lease(decision.model_id):
+                    return decision
+            except LOAD_FAILURES as exc:
+                failed.add(decision.model_id)
+                self.chooser.routes.cool(decision.model_id)
+                logger.warning("route_fallback model=%s code=%s", decision.model_id, exc.code)
+                try:
+                    decision = self._choose(origin, chat, frozenset(failed))
+                except Unavailable:
+                    raise exc from None
+        return decision
+
+    def _choose(
+        self, origin: RequestOrigin, chat: ChatInput, failed: frozenset[str] = frozenset()
+    ) -> Decision:
+        """The model that the client names, or that its route chooses."""
+        decision = self.chooser.for_text(
+            chat.model,
+            origin,
+            chat.prompts,
+            metadata=chat.metadata,
+            has_tools=chat.has_tools,
+            has_schema=chat.form is not None,
+            failed=failed,
+        )
+        return replace(decision, shows_trace=chat.shows_trace)
 
     def _larger(self, decision: Decision, metadata: Mapping[str, str]) -> Decision | None:
         """The model that may take over; None where there is none, or it may not."""
@@ -188,9 +268,10 @@ class ChatService:
 
     def complete(self, origin: RequestOrigin, text: ChatInput, *, echoes: bool = False) -> Answer:
         """The continuation of texts, as `answer`. With `echoes` the answer has its prompts as text."""
-        decision = self.chooser.for_plain_text(text.model)  # 1
+        decision = self.chooser.for_plain_text(text.model, origin, text.prompts)  # 1
+        decision = replace(decision, shows_trace=text.shows_trace)
         spec = text.spec(origin.key_id, self.chooser.sampling(decision), has_own=False)  # 2
-        answer = Answer(origin, decision, spec, self._engines, notes=text.notes)
+        answer = self._answer(origin, decision, spec, notes=text.notes)
         if echoes:
             answer.prepare_with(lambda client: _read_prompts(client, answer))
         return answer

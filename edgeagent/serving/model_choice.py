@@ -5,14 +5,16 @@ This is the one place where a name that a client sent becomes a model.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
 from edgeagent.catalog.assistant_intents import Assistant
 from edgeagent.catalog.installed import InstalledModels
+from edgeagent.pool.resident_model import Resident
 from edgeagent.routing import router
-from edgeagent.routing.decision import Decision
+from edgeagent.routing.decision import Decision, TraceStep
 from edgeagent.routing.intents import (
     DEFAULT_OPTIONS,
     NO_PREFERENCES,
@@ -21,9 +23,11 @@ from edgeagent.routing.intents import (
     make_intent_question,
 )
 from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.serving.routes import Routes, route_request
 from edgeagent.types.engine import Task
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import Confidence
+from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling
 
 DEFAULT_NAMES = ("", "default")
@@ -31,13 +35,17 @@ TASKS: tuple[Task, ...] = ("generate", "embed", "rerank", "transcribe")
 
 
 class ModelChooser:
-    """Chooses among the installed models. Event loop's thread only."""
+    """Chooses among the installed models. Event loop's thread only. `residents` are those in the pool."""
 
     def __init__(
-        self, models: InstalledModels, options: AssistantOptions = DEFAULT_OPTIONS
+        self,
+        models: InstalledModels,
+        options: AssistantOptions = DEFAULT_OPTIONS,
+        residents: Callable[[], Iterable[Resident]] = lambda: (),
     ) -> None:
         self._models = models
         self.options = options
+        self.routes = Routes(options.settings, models, residents)
 
     # ---- names
 
@@ -49,19 +57,49 @@ class ModelChooser:
         return None if name in DEFAULT_NAMES else name
 
     def model_id(self, name: str) -> str:
-        """The id behind a name, `default` included. Raises: Unavailable where no text model is installed."""
-        return self.resolve(name) or self.for_text(None).model_id
+        """The id behind a name, `default` and routes included. Raises: Unavailable where no text model is
+        installed."""
+        resolved = self.resolve(name)
+        if resolved is None or self.routes.has(resolved):
+            return self.for_text(name).model_id
+        return resolved
 
     # ---- the model of a request
 
-    def for_text(self, name: str | None) -> Decision:
-        """The model for a chat. Raises: InvalidParameter, Unavailable (routing/router.py)."""
-        return router.text_model(self.resolve(name), self._names())
+    def for_text(
+        self,
+        name: str | None,
+        origin: RequestOrigin | None = None,
+        prompts: Sequence[Prompt] = (),
+        *,
+        metadata: Mapping[str, str] | None = None,
+        has_tools: bool = False,
+        has_schema: bool = False,
+        is_plain: bool = False,
+        failed: frozenset[str] = frozenset(),
+    ) -> Decision:
+        """The model for a chat. What follows `name` matters where that is a route.
 
-    def for_plain_text(self, name: str | None) -> Decision:
+        Raises: InvalidParameter, Unavailable (routing/router.py); Forbidden for a route of other keys.
+        """
+        resolved = self.resolve(name)
+        if resolved is None or not self.routes.has(resolved):
+            return router.text_model(resolved, self._names())
+        request = route_request(
+            resolved, origin, prompts, metadata=dict(metadata or {}), has_tools=has_tools,
+            has_schema=has_schema, is_plain=is_plain, failed=failed,
+        )  # fmt: skip
+        return self.routes.decide(request)
+
+    def for_plain_text(
+        self,
+        name: str | None,
+        origin: RequestOrigin | None = None,
+        prompts: Sequence[Prompt] = (),
+    ) -> Decision:
         """The model for a text to continue: an assistant model, which does not continue texts, gives way to
         its larger model where that is installed. Raises as `for_text`."""
-        decision = self.for_text(name)
+        decision = self.for_text(name, origin, prompts, is_plain=True)
         return self.larger(decision) or decision
 
     async def for_task(self, task: Task, name: str | None) -> Decision:
@@ -83,6 +121,8 @@ class ModelChooser:
     def for_any_task(self, name: str | None) -> Decision:
         """The model for what all models do. Raises: ModelNotFound, ModelNotApproved."""
         model_id = self.resolve(name)
+        if self.routes.has(model_id):
+            model_id = self.for_text(name).model_id
         if model_id is not None:
             self._models.find(model_id)
         return router.any_model(model_id, self._names())
@@ -98,15 +138,25 @@ class ModelChooser:
         return self._models.assistant(decision.model_id)
 
     def larger(self, decision: Decision) -> Decision | None:
-        """The model that may take over from an assistant model which the client did not name."""
-        if decision.reason != "default" or self.assistant(decision) is None:
+        """The model that may take over from an assistant model which the client did not name: the next one of
+        the route, else the larger model of the catalog."""
+        if decision.reason == "named" or self.assistant(decision) is None:
             return None
-        larger = self._models.larger(decision.model_id)
+        others = [one for one in decision.larger if not self._is_assistant(one)]
+        larger = others[0] if others else self._models.larger(decision.model_id)
         return replace(decision, model_id=larger) if larger is not None else None
+
+    def _is_assistant(self, model_id: str) -> bool:
+        return self._models.assistant(model_id) is not None
 
     def escalated(self, larger: Decision, confidence: Confidence | None) -> Decision:
         """The decision for the larger model, with the confidence that was too low."""
-        return replace(larger, reason="escalated", confidence=confidence)
+        if larger.route is None:
+            return replace(larger, reason="escalated", confidence=confidence)
+        why = "the assistant model abstained" if confidence else "not for the assistant model"
+        step = TraceStep(f"model {larger.model_id}", "escalated", why)
+        trace = (*larger.trace, step)
+        return replace(larger, reason="escalated", confidence=confidence, trace=trace)
 
     def suited(
         self,

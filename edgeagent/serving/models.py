@@ -12,6 +12,7 @@ from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.pool import Pool
 from edgeagent.serving.model_choice import ModelChooser
+from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.types.engine import Task
 from edgeagent.types.template import TemplateFacts
 from edgeagent.types.throttle import Reason
@@ -56,6 +57,10 @@ class ModelAdmin:
         """The installed models, after the tasks of unknown ones have been read from their files."""
         await self._models.examine()
         return self.models()
+
+    def routes(self, origin: RequestOrigin) -> list[str]:
+        """The names that stand for a choice among models, as far as the caller may use them."""
+        return self._chooser.routes.listing(origin)
 
     def models(self) -> list[ModelStatus]:
         """The installed models. A file that has been removed since the last listing is left out."""

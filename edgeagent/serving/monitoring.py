@@ -54,6 +54,8 @@ class Monitoring:
                 tpot_s=_seconds(row.tpot_ms),
                 total_s=row.total_ms / 1e3,
                 audio_s=row.audio_s,
+                route_name=row.route_name,
+                rule=row.rule,
             )
         )
 

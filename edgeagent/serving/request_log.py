@@ -60,6 +60,8 @@ class RequestRecord:
             total_ms=1e3 * (time.monotonic() - self.started_s),
             created_ms=int(1e3 * time.time()),
             audio_s=audio_s,
+            route_name=self.decision.route,
+            rule=self.decision.rule,
         )
 
     def _model(self, engines: Engines) -> str:

@@ -180,7 +180,7 @@ class TurnService:
                 + (", or turn the store of this daemon on." if not self._archive.is_on else "."),
                 param="background",
             )
-        self._chats.chooser.for_text(turn.chat.model)  # 2
+        self._chats.chooser.for_text(turn.chat.model, origin)  # 2
         epoch = self._prefix_store.epoch(origin.owner)
         release = await self._hold(origin.owner, turn.dialogue.conversation_id)  # 3
         try:

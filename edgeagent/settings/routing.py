@@ -1,4 +1,5 @@
-"""`[routing]`: when the larger model answers, and what the assistant model may do."""
+"""`[routing]`: which model answers a request to `auto`, when the larger model answers, and what the assistant
+model may do."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from edgeagent.settings.settings_table import SettingsTable
+from edgeagent.settings.route_rules import MAX_RULES, NamedRoute, RoutingRule
+from edgeagent.settings.settings_table import ModelName, SettingsTable
 
 
 class RoutingSettings(SettingsTable):
@@ -26,4 +28,37 @@ class RoutingSettings(SettingsTable):
         default=None,
         description="TOML file that maps sentences to the tools of clients, for example of Home Assistant; "
         'default: the bundled file; "off": no mapping',
+    )
+    candidates: list[ModelName] = Field(
+        default=[],
+        max_length=32,
+        description="models that answer requests to the model `auto`, from the fastest to the best; default: "
+        "the default model and its larger model, or all text models by size",
+    )
+    default_model: ModelName | None = Field(
+        default=None,
+        description="the candidate that answers a request to `auto` that no rule matches; default: the first",
+    )
+    fallbacks: list[ModelName] = Field(
+        default=[],
+        max_length=32,
+        description="models that answer in place of a candidate that cannot, in this order; default: the "
+        "other candidates",
+    )
+    cooldown_s: float = Field(
+        default=30.0,
+        ge=0,
+        le=86_400,
+        allow_inf_nan=False,
+        description="seconds in which routes avoid a model whose worker died or could not be loaded",
+    )
+    rules: list[RoutingRule] = Field(
+        default=[],
+        max_length=MAX_RULES,
+        description="conditions and the model for requests that fulfil them; the first match counts",
+    )
+    routes: list[NamedRoute] = Field(
+        default=[],
+        max_length=100,
+        description="further names like `auto`, with candidates of their own",
     )

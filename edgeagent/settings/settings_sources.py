@@ -30,6 +30,7 @@ from edgeagent.settings.names import (
 from edgeagent.settings.old_names import OLD_NAMES
 from edgeagent.settings.settings import Settings
 
+MAX_SHOWN = 200  # characters of a wrong value
 SYSTEM_CONFIG = Path("/etc/edgeagent/edgeagent.toml")
 
 
@@ -130,6 +131,10 @@ def _from_file(path: Path) -> _Layer:
         raise SettingsError(
             f"Configuration {path} cannot be read: {exc}. Give a readable file with --config."
         ) from exc
+    except RecursionError as exc:
+        raise SettingsError(
+            f"Configuration {path} nests values too deeply: write it with fewer levels."
+        ) from exc
     except tomllib.TOMLDecodeError as exc:
         raise SettingsError(
             f"Configuration {path} is not valid TOML: {exc}. Correct that line."
@@ -213,4 +218,17 @@ def _explain(exc: ValidationError, origins: Mapping[str, str]) -> str:
     paths = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
     name = next((path for path in paths if path in FIELDS), "settings")
     origin = origins.get(name, "default")
-    return f"Setting {name} = {first['input']!r} (from {origin}): {first['msg'].lower()}. Change it there."
+    place = _place(name, parts)
+    if first["type"] == "extra_forbidden":
+        return f"Setting {place} (from {origin}) has no such key: correct its name, or remove it."
+    shown = repr(first["input"])
+    if len(shown) > MAX_SHOWN:
+        shown = shown[:MAX_SHOWN] + "..."
+    return f"Setting {place} = {shown} (from {origin}): {first['msg'].lower()}. Change it there."
+
+
+def _place(name: str, parts: list[str]) -> str:
+    """A setting, or the entry of a list of tables in it, such as `routing.rules[2].match.time`; counted from
+    0."""
+    inner = parts[len(name.split(".")) :] if name != "settings" else []
+    return name + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in inner)

@@ -44,6 +44,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(6, "batches", schema.fifth),
     Migration(7, "batch_origins", schema.sixth),
     Migration(8, "batch_holds", schema.seventh),
+    Migration(9, "routes", schema.eighth),
 )
 
 

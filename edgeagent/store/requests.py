@@ -25,7 +25,11 @@ ENOUGH = 256
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished request. Times in milliseconds, `created_ms` UTC; None: unknown."""
+    """One finished request. Times in milliseconds, `created_ms` UTC; None: unknown.
+
+    `route` is the reason for the model. `route_name` is the route that the request named, None where it named
+    a model or none, and `rule` the rule that matched.
+    """
 
     id: str
     owner: str
@@ -45,6 +49,8 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int
     energy_j: float | None = None
     audio_s: float | None = None
+    route_name: str | None = None
+    rule: str | None = None
 
 
 _COLUMNS = RequestRow.__struct_fields__
@@ -77,6 +83,21 @@ def usage(
         f"from request where created_ms >= :since and created_ms < :until {whose} "
         "group by day, model order by day, model",
         {"owner": owner, "since": since_ms, "until": until_ms},
+    )
+
+
+def routes(db: StoreConnection, *, since_ms: int) -> list[dict[str, Any]]:
+    """Requests by route, rule, reason and model since a time, the most frequent first.
+
+    `route_name` is null for requests that named a model or none.
+    """
+    return fetch(
+        db,
+        "select route_name, rule, route as reason, model, count(*) as n_requests, "
+        "sum(status >= 400) as n_failed, sum(n_prompt) as n_prompt, sum(n_generated) as n_generated, "
+        "avg(ttft_ms) as ttft_ms, avg(total_ms) as total_ms from request where created_ms >= :since "
+        "group by route_name, rule, reason, model order by n_requests desc, route_name, rule, reason, model",
+        {"since": since_ms},
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeagent.store import batch_schema, row_deletion
+from edgeagent.store import batch_schema, route_schema, row_deletion
 from edgeagent.store.connection import StoreConnection, complete_statement
 from edgeagent.store.sql import scalar
 
@@ -377,6 +377,11 @@ def sixth(db: StoreConnection) -> None:
 def seventh(db: StoreConnection) -> None:
     """Legal holds of the requests in batches."""
     _run(db, batch_schema.HOLDS)
+
+
+def eighth(db: StoreConnection) -> None:
+    """The route that a request named in place of a model, and the rule that matched it."""
+    _run(db, route_schema.COLUMNS)
 
 
 def _run(db: StoreConnection, script: str) -> None:

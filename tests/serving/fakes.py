@@ -142,6 +142,19 @@ class FakeModels:
     def with_task(self, task: Task) -> list[str]:
         return list(self._by_task.get(task, ()))
 
+    def installed(self) -> list[Any]:
+        return [
+            SimpleNamespace(id=name, size_bytes=100 * (n + 1), task=task)
+            for task, names in self._by_task.items()
+            for n, name in enumerate(names)
+        ]
+
+    def task(self, model: Any) -> Task:
+        return model.task
+
+    def is_assistant(self, model: Any) -> bool:
+        return model.id in self._assistants
+
     async def examine(self) -> None:
         return None
 

@@ -244,6 +244,8 @@ async def messages(request: ApiRequest, chats: ChatService, settings: Settings) 
         clamps=settings.api.clamps(by_default=True),
         stop=body.stop_sequences or [],
         form=body.form(),
+        has_tools=bool(body.tools),
+        shows_trace=bool(body.route_trace),
         notes=body.notes(),
     )
     answer = await chats.answer(origin_of(request), chat)
@@ -269,7 +271,7 @@ async def messages(request: ApiRequest, chats: ChatService, settings: Settings) 
 async def count_tokens(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, CountRequest)
     tools = body.tool_use(caller_of(request))
-    decision = one_shots.chooser.for_text(body.model)
+    decision = one_shots.chooser.for_text(body.model, origin_of(request), [body.prompt()])
     return OneShotResponse(
         one_shots.count(origin_of(request), decision, body.prompt(), tools),
         lambda n_tokens: _encode({"input_tokens": n_tokens}),

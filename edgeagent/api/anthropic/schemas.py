@@ -235,6 +235,10 @@ class MessagesRequest(Conversation):
     inference_geo: Annotated[str | None, IgnoredField()] = None
     diagnostics: Annotated[dict[str, Any] | None, IgnoredField()] = None
     seed: Annotated[int | None, ExtensionField()] = Field(None, ge=-(1 << 63), lt=1 << 63)
+    route_trace: Annotated[
+        bool | None,
+        ExtensionField("the answer has the decision about its model: `edgeagent.routing`"),
+    ] = None
 
     def sampling(self, defaults: Sampling) -> Sampling:
         """What the request says over what the model's defaults say."""

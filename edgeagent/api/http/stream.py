@@ -116,7 +116,7 @@ class AnswerResponse:
         if self._keep is not None:
             await self._keep()
         body = self._writer.whole(answer)
-        await sender.whole(b"application/json", body, own_headers(answer.prompt_facts))
+        await sender.whole(b"application/json", body, own_headers(answer))
 
     async def _stream(self, sender: ResponseSender, answer: Answer) -> None:
         while chunks := await self._take(sender, answer):
@@ -142,7 +142,7 @@ class AnswerResponse:
     async def _start_stream(self, sender: ResponseSender) -> None:
         if not sender.is_started:
             facts = self._answer.prompt_facts
-            await sender.start_stream(self._writer.content_type, own_headers(facts))
+            await sender.start_stream(self._writer.content_type, own_headers(self._answer))
             if opening := self._writer.opening(facts):
                 await sender.piece(opening)
 
@@ -156,8 +156,13 @@ class AnswerResponse:
         await sender.fail(error, self._writer.error_events)
 
 
-def own_headers(facts: PromptFacts | None) -> list[tuple[bytes, bytes]]:
-    """`x-edgeagent-clamped`: the length that the answer may have, where less was possible than requested."""
-    if facts is None or facts.max_tokens is None:
-        return []
-    return [(b"x-edgeagent-clamped", str(facts.max_tokens).encode())]
+def own_headers(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """`x-edgeagent-clamped`: the length that the answer may have, where less was possible than requested.
+    `x-edgeagent-route`: the model and the reason for it, where the request named a route."""
+    headers: list[tuple[bytes, bytes]] = []
+    facts = answer.prompt_facts
+    if facts is not None and facts.max_tokens is not None:
+        headers.append((b"x-edgeagent-clamped", str(facts.max_tokens).encode()))
+    if (route := answer.decision.header) is not None:
+        headers.append((b"x-edgeagent-route", route.encode()))
+    return headers

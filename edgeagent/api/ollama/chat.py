@@ -214,7 +214,7 @@ async def chat(
     request: ApiRequest, chats: ChatService, models: ModelAdmin, settings: Settings
 ) -> ASGIApp:
     body = await read_body(request, OllamaChatRequest)
-    decision = chats.chooser.for_text(plain_name(body.model))
+    decision = chats.chooser.for_text(plain_name(body.model), origin_of(request))
     writer = OllamaWriter("chat", body.model, shows_thinking=body.shows_thinking)
     if not body.messages:
         return await _load(request, models, body, decision.model_id, writer)
@@ -235,7 +235,7 @@ async def generate(
     request: ApiRequest, chats: ChatService, models: ModelAdmin, settings: Settings
 ) -> ASGIApp:
     body = await read_body(request, OllamaGenerateRequest)
-    decision = chats.chooser.for_text(plain_name(body.model))
+    decision = chats.chooser.for_text(plain_name(body.model), origin_of(request))
     writer = OllamaWriter("generate", body.model, shows_thinking=body.shows_thinking)
     if not body.prompt:
         return await _load(request, models, body, decision.model_id, writer)
@@ -261,6 +261,8 @@ async def _answer(
         tells_tokens=isinstance(body, OllamaGenerateRequest) and body.tells_context,
         # Ollama's answer to /api/generate has no field for a call.
         metadata={"calls": "false"} if is_text else {},
+        has_tools=bool(getattr(body, "tools", None)),
+        shows_trace=bool(body.route_trace),
     )
     return AnswerResponse(
         await chats.answer(origin_of(request), chat),

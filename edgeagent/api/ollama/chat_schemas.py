@@ -8,7 +8,7 @@ import msgspec
 from pydantic import Field, field_validator, model_validator
 
 from edgeagent.api.http.body_base import BodyModel
-from edgeagent.api.http.field_support import IgnoredField
+from edgeagent.api.http.field_support import ExtensionField, IgnoredField
 from edgeagent.api.http.lenient_body import LooseModel
 from edgeagent.api.http.tool_calls import MAX_TOOLS, tool_use
 from edgeagent.api.ollama.message_schemas import OllamaMessage, OllamaTool, no_images, turns
@@ -56,7 +56,10 @@ class OllamaRequest(LooseModel):
     shift: Annotated[bool | None, IgnoredField("a prompt that is too long is refused, not cut")] = (
         None
     )
-
+    route_trace: Annotated[
+        bool | None,
+        ExtensionField("the answer has the decision about its model: `edgeagent.routing`"),
+    ] = None
     logprobs: bool | None = Field(
         None, description="the log-probability of each token, before sampling"
     )

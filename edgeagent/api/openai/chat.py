@@ -234,6 +234,8 @@ def chat_input(body: ChatRequest, caller: Caller, settings: Settings) -> ChatInp
         form=body.form(allow_grammars=settings.api.allow_grammars),
         logprobs=body.n_logprobs,
         metadata=body.metadata or {},
+        has_tools=bool(body.tools),
+        shows_trace=bool(body.route_trace),
         notes=body.tool_offer().notes,
     )
 
@@ -255,7 +257,7 @@ def chat_input(body: ChatRequest, caller: Caller, settings: Settings) -> ChatInp
 )
 async def count_chat_tokens(request: ApiRequest, one_shots: OneShotService) -> ASGIApp:
     body = await read_body(request, ChatRequest)
-    decision = one_shots.chooser.for_text(body.model)
+    decision = one_shots.chooser.for_text(body.model, origin_of(request), [body.prompt()])
     tools = body.tool_use(caller_of(request))
     head = {"object": "chat.completion.input_tokens", "model": decision.model_id}
     return OneShotResponse(

@@ -165,6 +165,7 @@ def completion_input(body: CompletionRequest, caller: Caller, settings: Settings
         stop=body.stops(),
         n=body.n_made,
         ignore_eos=body.ignore_eos,
+        shows_trace=bool(body.route_trace),
         priority=bounded_priority(caller, body.priority),
         logprobs=0 if body.n_made > (body.n or 1) and body.logprobs is None else body.logprobs,
         scores_prompt=body.scores_prompt,

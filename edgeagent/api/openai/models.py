@@ -7,6 +7,7 @@ from typing import Any
 
 from litestar import Request, get, post
 
+from edgeagent.api.http.caller import ApiRequest, origin_of
 from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.models import (
     AnthropicModel,
@@ -44,6 +45,14 @@ def _body(model: ModelStatus, alias: str | None = None) -> ModelBody:
     )
 
 
+def _route_body(name: str) -> ModelBody:
+    """A route, shown as a model that generates text."""
+    return ModelBody(
+        id=name, created=0, owned_by="edgeagent", state="unloaded", is_default=False, size_bytes=0,
+        task="generate", is_route=True,
+    )  # fmt: skip
+
+
 def _for_anthropic(body: ModelBody) -> AnthropicModel:
     created = datetime.datetime.fromtimestamp(body.created, datetime.UTC)
     return AnthropicModel(
@@ -60,18 +69,18 @@ def _for_anthropic(body: ModelBody) -> AnthropicModel:
     summary="List the installed models",
     description=(
         "`task` tells whether a model generates text, makes embeddings or ranks. Plain aliases are "
-        "listed too. With the header `anthropic-version`, in Anthropic's format."
+        "listed too, and the routes that the key may use (`is_route`). "
+        "With the header `anthropic-version`, in Anthropic's format."
     ),
     tags=["models"],
 )
-async def list_models(
-    request: Request[Any, Any, Any], models: ModelAdmin
-) -> ModelList | AnthropicModelList:
+async def list_models(request: ApiRequest, models: ModelAdmin) -> ModelList | AnthropicModelList:
     found = await models.listing()
     bodies = [_body(model) for model in found]
     bodies += [
         _body(model, alias) for model in found for alias in model.aliases if not is_pattern(alias)
     ]
+    bodies += map(_route_body, models.routes(origin_of(request)))
     if ANTHROPIC_VERSION not in request.headers:
         return ModelList(data=bodies)
     data = [_for_anthropic(body) for body in bodies]

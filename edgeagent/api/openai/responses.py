@@ -107,7 +107,7 @@ async def count_input_tokens(
 ) -> ASGIApp:
     body = await read_body(request, TokenCountRequest)
     origin = origin_of(request)
-    decision = one_shots.chooser.for_text(body.model)
+    decision = one_shots.chooser.for_text(body.model, origin)
     dialogue = await turns.dialogue(origin.owner, dialogue_input(body))
     tools = body.tool_use(caller_of(request))
     return OneShotResponse(
@@ -133,6 +133,8 @@ def turn_input(body: ResponseRequest, caller: Caller, settings: Settings) -> Tur
             form=body.form(),
             logprobs=body.n_logprobs,
             metadata=body.metadata or {},
+            has_tools=bool(body.tools),
+            shows_trace=bool(body.route_trace),
             notes=[*offer.notes, *notes_on(body.items)],
         ),
         dialogue=dialogue_input(body),

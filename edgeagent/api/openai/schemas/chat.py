@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from edgeagent.api.http.body_base import BodyModel
 from edgeagent.api.http.field_support import ExtensionField, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS, tool_use
+from edgeagent.api.openai.schemas.extension import ExtensionBody
 from edgeagent.api.openai.schemas.response_format import ResponseFormat
 from edgeagent.api.openai.schemas.shared_request_fields import (
     GenerationRequest,
@@ -304,38 +305,6 @@ class ChatRequest(GenerationRequest):
     @property
     def answer_limit(self) -> int | None:
         return self.max_completion_tokens or self.max_tokens
-
-
-class ConfidenceBody(BodyModel):
-    """The confidence of an assistant model: `intent` has `probability` among all intents, out-of-scope
-    included; that is `margin` more than the next one. `abstained`: it was below the threshold."""
-
-    intent: str
-    probability: float
-    margin: float
-    domain: str | None
-    abstained: bool
-
-
-class SchemaNoteBody(BodyModel):
-    """A part of a schema that was not enforced: the keyword, its path, and the reason. `tool` is null for
-    the schema of the answer itself."""
-
-    tool: str | None
-    path: str
-    keyword: str
-    note: str
-
-
-class ExtensionBody(BodyModel):
-    """Extension: what edgeagent adds to an answer. `route` is the reason for the model, `notes` tell what
-    was not done as requested, `schema_notes` what of a schema is not enforced without `strict`."""
-
-    route: Literal["named", "default", "escalated"]
-    confidence: ConfidenceBody | None = None
-    call: dict[str, Any] | None = Field(None, description="the call that the text describes")
-    notes: list[str] | None = None
-    schema_notes: list[SchemaNoteBody] | None = None
 
 
 class ContentLogprobs(BodyModel):

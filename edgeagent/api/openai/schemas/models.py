@@ -60,6 +60,9 @@ class ModelBody(BodyModel):
         default=None, description="as in /api/show; null until the model has been loaded once"
     )
     chat_template: TemplateBody | None = None
+    is_route: bool = Field(
+        default=False, description="a name such as `auto`, for which each request gets a model"
+    )
 
 
 class AnthropicModel(BodyModel):

@@ -30,7 +30,9 @@ class StreamOptions(BodyModel):
 class GenerationRequest(RequestModel):
     """Fields for sampling, length and streaming. Unknown fields are refused with the nearest known name."""
 
-    model: str | None = Field(None, max_length=200, description="a model id, or `default`")
+    model: str | None = Field(
+        None, max_length=200, description="a model id, `default`, `auto` or another route"
+    )
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     n: int | None = Field(None, ge=1, le=16, description="how many answers")
@@ -68,6 +70,10 @@ class GenerationRequest(RequestModel):
             "computed. The header `x-request-timeout` does the same on every path"
         ),
     ] = Field(None, gt=0, le=86_400, allow_inf_nan=False)
+    route_trace: Annotated[
+        bool | None,
+        ExtensionField("the answer has the decision about its model: `edgeagent.routing`"),
+    ] = None
     ignore_eos: Annotated[
         bool, ExtensionField("for measurements: continue after the end of the answer")
     ] = False

@@ -1,0 +1,245 @@
+"""Chooses the model of a request to `auto` or to a named route.
+
+Pure: a request and a state in, a decision out.
+
+1. the candidates of the route, without those that cannot answer this request now
+2. `auto:fast` takes the first candidate, `auto:quality` the last one           ("preferred")
+3. the first rule whose conditions hold names the model                          ("rule")
+4. the default model of the route                                                ("default")
+5. where the model of 2 to 4 cannot answer now: the first fallback that can      ("fallback")
+
+An assistant model that abstains is followed by `Decision.larger` (serving/chat.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from edgeagent.errors import Forbidden, SettingsError, Unavailable
+from edgeagent.routing.conditions import Condition, compile_match, regexes, uses_device
+from edgeagent.routing.decision import Decision, Reason, TraceStep
+from edgeagent.routing.route_request import ModelState, RouteRequest, RouteState
+from edgeagent.settings.route_rules import NamedRoute
+from edgeagent.settings.routing import RoutingSettings
+
+AUTO, FAST, QUALITY, LOCAL = "auto", "auto:fast", "auto:quality", "auto:local"
+AUTO_ROUTES = (AUTO, FAST, QUALITY, LOCAL)
+RESERVED = frozenset({"default", *AUTO_ROUTES})
+RETRY_AFTER_S = 30.0
+MAX_REGEXES = 32
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A compiled rule."""
+
+    id: str
+    holds: Condition
+    model_id: str
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One request, the candidates that exist, and those of them that cannot answer it, with the reason."""
+
+    request: RouteRequest
+    state: RouteState
+    candidates: tuple[str, ...]
+    default: str
+    excluded: dict[str, str]
+
+
+class AutoRouter:
+    """The routes of the settings, compiled. Any thread may call anything.
+
+    Raises: SettingsError for rules and routes that cannot be used, in one line.
+    """
+
+    def __init__(self, settings: RoutingSettings) -> None:
+        self._settings = settings
+        self._rules = _compiled(settings)
+        self._routes = _named(settings)
+        self.uses_device = any(uses_device(rule.match) for rule in settings.rules)
+
+    @property
+    def names(self) -> list[str]:
+        """What clients may send in place of a model."""
+        return [*AUTO_ROUTES, *self._routes]
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Every model that the settings name, with the place that names it."""
+        settings = self._settings
+        found = dict.fromkeys(settings.candidates, "[routing] candidates")
+        if settings.default_model is not None:
+            found.setdefault(settings.default_model, "[routing] default_model")
+        for route in settings.routes:
+            for model_id in route.candidates:
+                found.setdefault(model_id, f"route {route.name}")
+        for rule in settings.rules:
+            found.setdefault(rule.route_to, f"rule {rule.id}")
+        return found | {
+            one: "[routing] fallbacks" for one in settings.fallbacks if one not in found
+        }
+
+    def may_use(self, name: str, key_id: str, owner: str) -> bool:
+        """Whether the caller may send this name."""
+        route = self._routes.get(name)
+        return route is None or route.keys is None or key_id in route.keys or owner in route.keys
+
+    def route(self, request: RouteRequest, state: RouteState) -> Decision:
+        """The model that answers.
+
+        Raises: Forbidden for a route that the key may not use; Unavailable where no model can answer now.
+        """
+        if not self.may_use(request.route, request.key_id, request.owner):
+            raise Forbidden(
+                f"This key may not use the route {request.route!r}: name another model, or let the "
+                "administrator add the key to its `keys`.",
+                param="model",
+            )
+        scene = self._scene(request, state)
+        trace = [TraceStep(f"model {one}", "excluded", why) for one, why in scene.excluded.items()]
+        wanted, reason, rule = self._wanted(scene, trace)
+        model_id = wanted
+        if wanted in scene.excluded:
+            model_id, reason = self._fallback(scene, wanted), "fallback"
+        trace.append(TraceStep(f"model {model_id}", "chosen", reason))
+        return Decision(
+            model_id, reason, route=request.route, rule=rule, trace=tuple(trace),
+            larger=_after(scene, model_id),
+        )  # fmt: skip
+
+    # ---- 1
+
+    def _scene(self, request: RouteRequest, state: RouteState) -> _Scene:
+        route = self._routes.get(request.route)
+        wanted = list(route.candidates) if route is not None else self._candidates(state)
+        if not wanted:
+            raise Unavailable(
+                "No model that generates text is installed: `edgeagent models list` shows which can be.",
+                retry_after_s=RETRY_AFTER_S,
+            )
+        default = route.default_model if route is not None else self._settings.default_model
+        targets = [rule.model_id for rule in self._rules] if route is None else []
+        excluded: dict[str, str] = {}
+        for model_id in dict.fromkeys([*wanted, *targets, *self._settings.fallbacks]):
+            why = _why_not(request, state.models.get(model_id))
+            if why is not None:
+                excluded[model_id] = why
+        return _Scene(request, state, tuple(wanted), default or wanted[0], excluded)
+
+    def _candidates(self, state: RouteState) -> list[str]:
+        if self._settings.candidates:
+            return list(self._settings.candidates)
+        if state.default_id is not None and state.larger_id is not None:
+            return [state.default_id, state.larger_id]
+        by_size = sorted(state.models.values(), key=lambda m: (m.size_bytes, m.model_id))
+        return [model.model_id for model in by_size]
+
+    # ---- 2 to 4
+
+    def _wanted(self, scene: _Scene, trace: list[TraceStep]) -> tuple[str, Reason, str | None]:
+        able = [one for one in scene.candidates if one not in scene.excluded]
+        if scene.request.route in (FAST, QUALITY):  # 2
+            chosen = able or scene.candidates
+            return chosen[0 if scene.request.route == FAST else -1], "preferred", None
+        is_named = scene.request.route in self._routes
+        for rule in self._rules:  # 3
+            if is_named and rule.model_id not in scene.candidates:
+                continue
+            if rule.holds(scene.request, scene.state):
+                trace.append(TraceStep(f"rule {rule.id}", "matched", f"routes to {rule.model_id}"))
+                return rule.model_id, "rule", rule.id
+        if self._rules:
+            trace.append(TraceStep("rules", "none matched", f"{len(self._rules)} rules"))
+        return scene.default, "default", None  # 4
+
+    # ---- 5
+
+    def _fallback(self, scene: _Scene, wanted: str) -> str:
+        """Raises: Unavailable where no model can answer now."""
+        for model_id in [*self._settings.fallbacks, *_nearest_first(scene.candidates, wanted)]:
+            if model_id not in scene.excluded and model_id in scene.state.models:
+                return model_id
+        cooling = [m.cooling_s for m in scene.state.models.values() if m.cooling_s > 0]
+        why = "; ".join(f"{one} {why}" for one, why in list(scene.excluded.items())[:3])
+        raise Unavailable(
+            f"No model of the route {scene.request.route!r} can answer now: {why}. Try again later, or name "
+            "another model.",
+            retry_after_s=min(cooling, default=RETRY_AFTER_S),
+        )
+
+
+def _why_not(request: RouteRequest, model: ModelState | None) -> str | None:
+    """Why a model cannot answer a request now; None where it can."""
+    if model is None:
+        return "is not installed"
+    if model.model_id in request.failed:
+        return "could not be loaded"
+    if model.cooling_s > 0:
+        return "has failed and is avoided for a while"
+    if model.is_assistant and request.has_schema:
+        return "is an assistant model, which follows no schema"
+    if model.is_assistant and request.is_plain:
+        return "is an assistant model, which does not continue texts"
+    return None
+
+
+def _nearest_first(candidates: Sequence[str], wanted: str) -> Iterator[str]:
+    """Larger candidates before smaller ones, the nearest of each first."""
+    at = candidates.index(wanted) if wanted in candidates else 0
+    yield from candidates[at:]
+    yield from reversed(candidates[:at])
+
+
+def _after(scene: _Scene, model_id: str) -> tuple[str, ...]:
+    """The candidates behind a model that can answer this request."""
+    if model_id not in scene.candidates:
+        return ()
+    behind = scene.candidates[scene.candidates.index(model_id) + 1 :]
+    return tuple(one for one in behind if one not in scene.excluded)
+
+
+def _compiled(settings: RoutingSettings) -> list[Rule]:
+    """Raises: SettingsError."""
+    seen: set[str] = set()
+    rules: list[Rule] = []
+    for rule in settings.rules:
+        if rule.id in seen:
+            raise SettingsError(
+                f"Two rules in [[routing.rules]] have the id {rule.id!r}: rename one."
+            )
+        seen.add(rule.id)
+        rules.append(Rule(rule.id, compile_match(rule.match, f"Rule {rule.id!r}"), rule.route_to))
+    n_regexes = sum(regexes(rule.match) for rule in settings.rules)
+    if n_regexes > MAX_REGEXES:
+        raise SettingsError(
+            f"[[routing.rules]] has {n_regexes} regexes, the limit is {MAX_REGEXES}, so that routing stays "
+            "fast: use `keywords_any`, or join patterns with `|`."
+        )
+    default = settings.default_model
+    if default is not None and settings.candidates and default not in settings.candidates:
+        raise SettingsError(
+            f"[routing] default_model = {default!r} is none of the candidates "
+            f"{', '.join(settings.candidates)}: add it there, or choose one of them."
+        )
+    return rules
+
+
+def _named(settings: RoutingSettings) -> dict[str, NamedRoute]:
+    """Raises: SettingsError."""
+    found: dict[str, NamedRoute] = {}
+    for route in settings.routes:
+        if route.name in RESERVED or route.name in found:
+            raise SettingsError(
+                f"[[routing.routes]] has the name {route.name!r}, which is taken: choose another name."
+            )
+        if route.default_model is not None and route.default_model not in route.candidates:
+            raise SettingsError(
+                f"Route {route.name!r} has the default_model {route.default_model!r}, which is none of its "
+                "candidates: add it there, or choose one of them."
+            )
+        found[route.name] = route
+    return found

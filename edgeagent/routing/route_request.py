@@ -1,0 +1,105 @@
+"""What the router knows of a request and of this device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from edgeagent.routing.language import language_of
+from edgeagent.settings.route_rules import Privacy
+
+# Characters of the last message that text conditions read: half from its beginning, half from its end.
+WINDOW_CHARS = 4096
+
+
+@dataclass(frozen=True)
+class RouteRequest:
+    """A request to a route. `text` is the window of the last message of the user, `n_chars` the length of all
+    messages; `domain` and `privacy` come from the metadata. `is_plain`: a text to continue, not a chat.
+    `failed` are models that could not be loaded for this request."""
+
+    route: str
+    text: str = ""
+    n_chars: int = 0
+    has_tools: bool = False
+    has_schema: bool = False
+    is_plain: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    key_id: str = "local"
+    owner: str = "local"
+    privacy: Privacy = "any"
+    failed: frozenset[str] = frozenset()
+
+    @property
+    def domain(self) -> str | None:
+        return self.metadata.get("domain")
+
+    @cached_property
+    def folded(self) -> str:
+        """The text without upper case, each run of other characters than letters and digits as one space."""
+        kept = "".join(char if char.isalnum() else " " for char in self.text.casefold())
+        return f" {' '.join(kept.split())} "
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The words of the folded text."""
+        return frozenset(self.folded.split())
+
+    @cached_property
+    def language(self) -> str | None:
+        """ISO 639-1; None where it is not clear."""
+        return language_of(self.text)
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """One installed text model. `cooling_s`: seconds in which it is avoided; `n_busy`: requests that run or
+    wait."""
+
+    model_id: str
+    size_bytes: int = 0
+    is_assistant: bool = False
+    is_resident: bool = False
+    n_busy: int = 0
+    cooling_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class RouteState:
+    """This device at one moment; None: not known.
+
+    `models` by id; `default_id` and `larger_id` are the default model and the one that takes over from it.
+    `minute` of the local day.
+    """
+
+    models: Mapping[str, ModelState]
+    default_id: str | None = None
+    larger_id: str | None = None
+    minute: int = 0
+    is_on_battery: bool | None = None
+    battery_percent: int | None = None
+    is_throttled: bool | None = None
+    hottest_c: float | None = None
+
+
+def text_of(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The window of the last message of the user."""
+    for message in reversed(messages):
+        if message.get("role") == "user":
+            return window(str(message.get("content") or ""))
+    return ""
+
+
+def window(text: str) -> str:
+    """The part of a text that conditions read."""
+    if len(text) <= WINDOW_CHARS:
+        return text
+    half = WINDOW_CHARS // 2
+    return f"{text[:half]}\n{text[-half:]}"
+
+
+def length_of(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Characters of all messages."""
+    return sum(len(str(message.get("content") or "")) for message in messages)

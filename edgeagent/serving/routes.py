@@ -1,0 +1,153 @@
+"""The names that stand for a choice among models, such as `auto`, and the state of this device for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgeagent.catalog.installed import InstalledModels
+from edgeagent.device.power import read_power
+from edgeagent.device.system_files import SystemFiles
+from edgeagent.device.thermal import read_thermal
+from edgeagent.errors import InvalidParameter
+from edgeagent.pool.resident_model import Resident
+from edgeagent.routing.auto_router import LOCAL, AutoRouter
+from edgeagent.routing.decision import Decision
+from edgeagent.routing.route_request import (
+    ModelState,
+    RouteRequest,
+    RouteState,
+    length_of,
+    text_of,
+    window,
+)
+from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.settings.routing import RoutingSettings
+from edgeagent.types.prompt import Prompt
+
+# Heat and power are read at most this often.
+DEVICE_AGE_S = 5.0
+_NOBODY = RequestOrigin("", "", "local", "local")
+
+
+class Routes:
+    """The routes of one daemon. Event loop's thread only.
+
+    `residents` are the models in the pool; a command without a pool has none. Raises: SettingsError.
+    """
+
+    def __init__(
+        self,
+        settings: RoutingSettings,
+        models: InstalledModels,
+        residents: Callable[[], Iterable[Resident]] = lambda: (),
+        root: Path = Path("/"),
+    ) -> None:
+        self.router = AutoRouter(settings)
+        self._names = frozenset(self.router.names)
+        self._cooldown_s = settings.cooldown_s
+        self._models = models
+        self._residents = residents
+        self._tree = SystemFiles(root)
+        self._cold_from_s: dict[str, float] = {}  # by model, monotonic: when it may be tried again
+        self._device = RouteState({})
+        self._device_read_s = float("-inf")
+
+    def has(self, name: str | None) -> bool:
+        """Whether a name is a route. The name of an installed model never is."""
+        return name in self._names and all(name != model.id for model in self._models.installed())
+
+    def listing(self, origin: RequestOrigin) -> list[str]:
+        """The routes that the caller may use."""
+        names = [name for name in self.router.names if self.has(name)]
+        return [name for name in names if self.router.may_use(name, origin.key_id, origin.owner)]
+
+    def decide(self, request: RouteRequest) -> Decision:
+        """The model of a request. Raises: Forbidden, Unavailable (routing/auto_router.py)."""
+        return self.router.route(request, self.state())
+
+    def state(self) -> RouteState:
+        """This device now."""
+        if self.router.uses_device and time.monotonic() - self._device_read_s > DEVICE_AGE_S:
+            self._read_device()
+        default = self._models.default_id()
+        now = time.localtime()
+        return replace(
+            self._device,
+            models=self._model_states(),
+            default_id=default,
+            larger_id=self._models.larger(default) if default is not None else None,
+            minute=60 * now.tm_hour + now.tm_min,
+        )
+
+    def _model_states(self) -> dict[str, ModelState]:
+        now = time.monotonic()
+        loaded = {one.model_id: one for one in self._residents() if one.state == "loaded"}
+        found: dict[str, ModelState] = {}
+        for model in self._models.installed():
+            if self._models.task(model) != "generate":
+                continue
+            resident = loaded.get(model.id)
+            client = resident.client if resident is not None else None
+            health = client.health if client is not None else None
+            found[model.id] = ModelState(
+                model.id,
+                size_bytes=model.size_bytes,
+                is_assistant=self._models.is_assistant(model),
+                is_resident=resident is not None,
+                n_busy=health.n_running + health.n_waiting if health is not None else 0,
+                cooling_s=max(0.0, self._cold_from_s.get(model.id, 0.0) - now),
+            )
+        return found
+
+    def _read_device(self) -> None:
+        power, thermal = read_power(self._tree), read_thermal(self._tree)
+        throttling = thermal.throttling
+        self._device_read_s = time.monotonic()
+        self._device = RouteState(
+            {},
+            is_on_battery=power.source == "battery" if power.source is not None else None,
+            battery_percent=power.battery_percent,
+            is_throttled=throttling.is_throttled if throttling.is_known else None,
+            hottest_c=thermal.hottest_c,
+        )
+
+    def cool(self, model_id: str) -> None:
+        """Avoid a model for a while, because it failed."""
+        self._cold_from_s[model_id] = time.monotonic() + self._cooldown_s
+
+
+def route_request(
+    route: str,
+    origin: RequestOrigin | None = None,
+    prompts: Sequence[Prompt] = (),
+    *,
+    metadata: dict[str, str] | None = None,
+    **features: Any,
+) -> RouteRequest:
+    """What the router reads of a request. Raises: InvalidParameter for an unknown privacy."""
+    origin, metadata = origin or _NOBODY, metadata or {}
+    privacy = metadata.get("privacy", "any")
+    if privacy not in ("local", "any"):
+        raise InvalidParameter(
+            f'`metadata.privacy` is {privacy[:80]!r}: write "local" or "any".', param="metadata"
+        )
+    text, n_chars = "", 0
+    for prompt in prompts[:1]:
+        messages = prompt.messages
+        text = text_of(messages) if messages is not None else window(prompt.text or "")
+    for prompt in prompts:
+        n_chars += length_of(prompt.messages or ()) + len(prompt.text or "")
+    return RouteRequest(
+        route,
+        text=text,
+        n_chars=n_chars,
+        metadata=metadata,
+        key_id=origin.key_id,
+        owner=origin.owner,
+        privacy="local" if route == LOCAL or privacy == "local" else "any",
+        **features,
+    )

@@ -1,0 +1,119 @@
+"""`edgeagent route`: rules are checked and explained without a daemon and without a model."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from edgeagent.settings import Settings
+from edgeagent.settings.store import StoreSettings
+from edgeagent.store.database import open_store
+from edgeagent.store.requests import RequestRow, insert
+from edgeagent.store.sql import now_ms
+from tests.cli.conftest import one_line
+from tests.conftest import KEY_FILE, SHIPPED
+
+SMALL = "edge-assistant-s"
+RULES = """
+[routing]
+candidates = ["edge-assistant-s", "absent"]
+[[routing.rules]]
+id = "code"
+match = { keywords_any = ["python"], not = { has_tools = true } }
+route_to = "absent"
+[[routing.rules]]
+id = "bank"
+match = { domain = ["banking"] }
+route_to = "edge-assistant-s"
+[[routing.routes]]
+name = "ward"
+candidates = ["edge-assistant-s"]
+keys = ["key_ann"]
+"""
+
+
+@pytest.fixture
+def route(edgeagent, shipped_assistant: Path, tmp_path: Path):
+    config = tmp_path / "edgeagent.toml"
+    config.write_text(RULES)
+    env = {SHIPPED: str(shipped_assistant)}
+
+    def run(*words: str, text: str | None = None):
+        if text is not None:
+            config.write_text(text)
+        state = tmp_path / "state"
+        return edgeagent("route", *words, "--config", config, "--state-dir", state, env=env)
+
+    return run
+
+
+def test_check_names_the_models_that_are_missing(route):
+    done = route("check")
+    assert done.returncode == 1
+    assert "[routing] candidates: Model 'absent'" in done.stderr
+    assert "2 rules and 1 named routes are valid, 1 models are missing" in done.stdout
+    done = route("check", text=RULES.replace('"absent"', f'"{SMALL}"'))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("keywords_any", "keyword", "routing.rules[0].match.keyword (from"),
+        ('["python"]', '"python"', "routing.rules[0].match.keywords_any = 'python'"),
+        ('"bank"', '"code"', "the id 'code'"),
+        ('"bank"', '"a b"', "routing.rules[1].id = 'a b'"),
+        ('keywords_any = ["python"]', "regex = '('", "unclosed group"),
+        ("has_tools = true", "", "without conditions"),
+        ('["python"]', "not = " * 2000 + "1", "Configuration"),
+        ('["banking"]', "[" * 5000 + "]" * 5000, "too deeply"),
+    ],
+)
+def test_rules_that_cannot_be_used_are_one_line_with_a_way_out(route, old, new, why):
+    line = one_line(route("check", text=RULES.replace(old, new, 1)))
+    assert why in line and len(line) < 600
+
+
+def test_too_many_rules_are_one_line(route):
+    rule = '[[routing.rules]]\nid = "r{}"\nmatch = {{ min_chars = 1 }}\nroute_to = "a"\n'
+    line = one_line(route("check", text="".join(rule.format(n) for n in range(10_000))))
+    assert "at most 1000 items" in line and len(line) < 600
+
+
+def test_explain_tells_model_reason_and_what_was_looked_at(route):
+    done = route("explain", "what is a bank", "--metadata", "domain=banking")
+    assert done.stdout.splitlines()[0] == f"{SMALL} (rule bank)"
+    told = json.loads(route("explain", "my python program", "--json").stdout)
+    assert (told["model"], told["reason"], told["rule"]) == (SMALL, "fallback", "code")
+    assert {"subject": "model absent", "outcome": "excluded", "detail": "is not installed"} in told[
+        "trace"
+    ]
+    told = json.loads(route("explain", "my python program", "--tools", "--json").stdout)
+    assert (told["model"], told["reason"], told["rule"]) == (SMALL, "default", None)
+
+
+def test_explain_honours_keys_and_names_the_routes(route):
+    assert "may not use the route 'ward'" in one_line(route("explain", "x", "--route", "ward"))
+    assert SMALL in route("explain", "x", "--route", "ward", "--key", "key_ann").stdout
+    assert "auto:quality" in one_line(route("explain", "x", "--route", "nowhere"))
+    assert "NAME=VALUE" in one_line(route("explain", "x", "--metadata", "domain"))
+    assert "metadata.privacy" in one_line(route("explain", "x", "--metadata", "privacy=x"))
+
+
+def test_stats_counts_by_route_rule_and_model(route, tmp_path: Path):
+    key = StoreSettings(key_file=Path(os.environ[KEY_FILE]))
+    settings = Settings(state_dir=tmp_path / "state", store=key)
+    row = RequestRow(
+        id="req_1", owner="a", key_id=None, endpoint="/v1/chat/completions", model=SMALL, route="rule",
+        status=200, finish="stop", n_prompt=3, n_cached=0, n_generated=2, queue_ms=1.0, ttft_ms=5.0,
+        tpot_ms=1.0, total_ms=9.0, created_ms=now_ms(), route_name="auto", rule="bank",
+    )  # fmt: skip
+    with open_store(settings) as database:
+        database.write(lambda db: insert(db, [row]))
+    (found,) = json.loads(route("stats", "--json").stdout)
+    assert (found["route_name"], found["rule"], found["reason"]) == ("auto", "bank", "rule")
+    assert (found["n_requests"], found["n_failed"], found["n_prompt"]) == (1, 0, 3)
+    assert "bank" in route("stats").stdout

@@ -1,0 +1,1 @@
+"""The Debian package: an environment in /opt/edgeagent, the units, and what runs at install and purge."""

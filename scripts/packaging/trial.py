@@ -1,0 +1,142 @@
+"""Tries a package in a new root: installs it, asks a question, removes, purges, and shows what is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PACKAGES = "python3,libgomp1,libstdc++6,init-system-helpers"
+# What a package manager keeps of its own work.
+NOT_OURS = (
+    "var/lib/dpkg",
+    "var/log",
+    "var/cache",
+    "var/lib/apt",
+    "tmp",
+    "proc",
+    "dev",
+    "sys",
+    "run",
+)
+QUESTION = """
+import json, subprocess, sys, time, urllib.request
+daemon = subprocess.Popen(["edgeagent", "serve", "--port", "8484"], stdout=subprocess.DEVNULL)
+def ask(path, body=None):
+    data = json.dumps(body).encode() if body is not None else None
+    kind = {"content-type": "application/json"}
+    request = urllib.request.Request("http://127.0.0.1:8484" + path, data, kind)
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return json.load(reply)
+deadline = time.monotonic() + 120
+while True:
+    try:
+        ask("/ready")
+        break
+    except OSError:
+        if time.monotonic() > deadline or daemon.poll() is not None:
+            sys.exit("not ready")
+        time.sleep(0.2)
+body = {"messages": [{"role": "user", "content": "set a timer for ten minutes"}]}
+print(ask("/v1/chat/completions", body)["choices"][0]["message"]["content"])
+daemon.terminate()
+sys.exit(daemon.wait(30) not in (0, -15))
+"""
+
+
+def try_package(package: Path) -> int:
+    """Print a table of the steps; 1 if one failed."""
+    if os.geteuid() != 0 or shutil.which("mmdebstrap") is None:
+        print("this needs root and mmdebstrap: apt install mmdebstrap", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="edgeagent-root-") as folder:
+        root = Path(folder, "root")
+        command = [
+            "mmdebstrap",
+            "--quiet",
+            "--variant=minbase",
+            f"--include={PACKAGES}",
+            "bookworm",
+        ]
+        subprocess.run([*command, str(root)], check=True)
+        shutil.copy(package, root / "tmp" / "edgeagent.deb")
+        with _kernel_files(root):
+            return _steps(root)
+
+
+def _steps(root: Path) -> int:
+    before = _files(root)
+    settings = root / "etc/edgeagent/edgeagent.toml"
+    n_failed = 0
+
+    def step(name: str, *command: str, expects: str = "") -> None:
+        nonlocal n_failed
+        done = subprocess.run(
+            ["chroot", str(root), *command],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive"},
+        )
+        is_good = done.returncode == 0 and expects in done.stdout
+        n_failed += not is_good
+        told = (done.stdout.strip().splitlines() or [""])[-1][:70]
+        print(f"{'ok' if is_good else 'FAILED':<7}{name:<34}{told}", flush=True)
+        if not is_good:
+            print(done.stdout[-1500:], done.stderr[-1500:], sep="\n")
+
+    def check(name: str, is_good: bool, told: str = "") -> None:
+        nonlocal n_failed
+        n_failed += not is_good
+        print(f"{'ok' if is_good else 'FAILED':<7}{name:<34}{told}", flush=True)
+
+    step("install", "dpkg", "-i", "/tmp/edgeagent.deb")
+    step("version", "edgeagent", "--version", expects="edgeagent")
+    step("key of the store", "edgeagent", "service", "make-key")
+    enabled = [str(path.name) for path in root.glob("etc/systemd/system/*.wants/edgeagent*")]
+    check("units are enabled", len(enabled) == 3, ", ".join(sorted(enabled)))
+    step("a question is answered", "python3", "-c", QUESTION, expects="timer")
+    settings.write_text(settings.read_text() + "# mine\n")
+    step("install again", "dpkg", "-i", "--force-confold", "/tmp/edgeagent.deb")
+    check("changed settings stay", "# mine" in settings.read_text())
+    step("remove", "dpkg", "-r", "edgeagent")
+    kept = [settings, root / "etc/edgeagent/store.key", *root.glob("var/lib/edgeagent/*")]
+    check("data, key and settings stay", len(kept) > 2 and all(path.exists() for path in kept))
+    check("the program is gone", not (root / "opt/edgeagent").exists())
+    step("install after the removal", "dpkg", "-i", "/tmp/edgeagent.deb")
+    step("purge", "dpkg", "-P", "edgeagent")
+    left = sorted(_files(root) - before)
+    check("nothing is left", not left, " ".join(left[:5]))
+    return 1 if n_failed else 0
+
+
+def _files(root: Path) -> set[str]:
+    found = set()
+    for folder, folders, files in os.walk(root):
+        here = os.path.relpath(folder, root)
+        folders[:] = [
+            name for name in folders if os.path.normpath(f"{here}/{name}") not in NOT_OURS
+        ]
+        found |= {os.path.normpath(f"{here}/{name}") for name in (*files, *folders)}
+    return found
+
+
+@contextmanager
+def _kernel_files(root: Path) -> Iterator[None]:
+    """/proc and /dev of this machine in the root, while it is used."""
+    mounts = [("proc", "proc", ["-t", "proc"]), ("/dev", "dev", ["--rbind"])]
+    done: list[Path] = []
+    try:
+        for source, name, options in mounts:
+            subprocess.run(["mount", *options, source, str(root / name)], check=True)
+            done.append(root / name)
+        yield
+    finally:
+        for path in reversed(done):
+            subprocess.run(["umount", "--recursive", "--lazy", str(path)], check=False)

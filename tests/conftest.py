@@ -209,6 +209,10 @@ def minilm(minilm_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def minilm_published() -> Path:
     """all-MiniLM-L6-v2 as it is published: safetensors, vocabulary, configuration."""
+    return published_minilm()
+
+
+def published_minilm() -> Path:
     folder = CACHE.parent / "published" / MINILM
     with alone():
         if not (folder / "model.safetensors").is_file():

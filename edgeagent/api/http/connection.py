@@ -155,7 +155,7 @@ class GuardedProtocol(H11Protocol):
     # --- the rate of large bodies
 
     def _pace(self, n_bytes: int) -> None:
-        wait_s = self.body_rate.take(n_bytes, self.loop.time())
+        wait_s = self.body_rate.take(n_bytes)
         if wait_s > 0 and not self._is_paused and not self._socket.is_closing():
             self._is_paused = True
             self._socket.pause_reading()

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from edgeagent.api.http.token_bucket import TokenBucket
 from edgeagent.errors import RateLimited
 from edgeagent.types.caller import LOCAL, Caller
 
@@ -22,36 +23,6 @@ MINUTE_S = 60.0
 MAX_IDLE_KEYS = 1024  # idle keys whose buckets are kept
 MAX_PEERS = 1024
 FAILURES = 20  # allowed to a peer at once, and then per minute
-
-
-class Bucket:
-    """A token bucket of `capacity`, refilled evenly within a minute. Charges after the fact may make it
-    negative."""
-
-    def __init__(self, capacity: float, clock: Clock) -> None:
-        self.capacity = capacity
-        self._rate = capacity / MINUTE_S
-        self._clock = clock
-        self._level = capacity
-        self._at_s = clock()
-
-    @property
-    def level(self) -> float:
-        now_s = self._clock()
-        self._level = min(self.capacity, self._level + max(0.0, now_s - self._at_s) * self._rate)
-        self._at_s = now_s
-        return self._level
-
-    def take(self, amount: float) -> None:
-        self._level = self.level - amount
-
-    def wait_s(self, wanted: float) -> float:
-        """Seconds until it holds `wanted`, which is at most its capacity."""
-        return max(0.0, wanted - self.level) / self._rate
-
-    @property
-    def is_full(self) -> bool:
-        return self.level >= self.capacity
 
 
 class _Usage:
@@ -195,12 +166,12 @@ class FailureThrottle:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._peers: OrderedDict[str, Bucket] = OrderedDict()
+        self._peers: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def fail(self, peer: str) -> None:
         """Count a failure. Raises: RateLimited for a peer with too many."""
         network = peer_network(peer)
-        bucket = self._peers.pop(network, None) or Bucket(FAILURES, self._clock)
+        bucket = self._peers.pop(network, None) or _per_minute(FAILURES, self._clock)
         self._peers[network] = bucket
         if len(self._peers) > MAX_PEERS:
             self._peers.popitem(last=False)
@@ -237,7 +208,7 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
-def _no_tokens(bucket: Bucket) -> RateLimited:
+def _no_tokens(bucket: TokenBucket) -> RateLimited:
     return RateLimited(
         f"This key has used its {bucket.capacity:.0f} tokens of a minute: try again later, or ask for a "
         "higher `tokens_per_minute`.",
@@ -245,5 +216,9 @@ def _no_tokens(bucket: Bucket) -> RateLimited:
     )
 
 
-def _bucket(per_minute: int | None, clock: Clock) -> Bucket | None:
-    return Bucket(per_minute, clock) if per_minute is not None else None
+def _bucket(per_minute: int | None, clock: Clock) -> TokenBucket | None:
+    return _per_minute(per_minute, clock) if per_minute is not None else None
+
+
+def _per_minute(amount: float, clock: Clock) -> TokenBucket:
+    return TokenBucket(amount, amount / MINUTE_S, clock)

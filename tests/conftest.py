@@ -424,6 +424,11 @@ def shallow_dir(smollm: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def shallow(shallow_dir: Path) -> Path:
+    return shallow_dir / f"{SHALLOW}.gguf"
+
+
+@pytest.fixture(scope="session")
 def shallow_daemon(
     shallow_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DaemonProcess]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.conftest import SMOLLM, TALES_CHAT, DaemonProcess
+from tests.conftest import SHALLOW, TALES_CHAT, DaemonProcess
 
 SENTENCE = "The river was wide and the night was cold. "
 LENGTHS = [1, 30, 3, 60, 9, 2, 15, 5]  # sentences in a prompt
@@ -29,11 +29,11 @@ def test_eight_clients_at_once_all_get_their_whole_answer(tales_daemon: DaemonPr
     assert all(text and finish == "length" for _, text, finish in answers)
 
 
-def test_eight_streams_at_once_all_end_once(smollm_daemon: DaemonProcess):
+def test_eight_streams_at_once_all_end_once(shallow_daemon: DaemonProcess):
     def ask(i: int) -> list[str | None]:
-        with smollm_daemon.client() as client:
+        with shallow_daemon.client() as client:
             stream = client.chat.completions.create(
-                model=SMOLLM, messages=[{"role": "user", "content": f"Count to {i}."}], max_tokens=8 + i,
+                model=SHALLOW, messages=[{"role": "user", "content": f"Count to {i}."}], max_tokens=8 + i,
                 stream=True,
             )  # fmt: skip
             return [choice.finish_reason for chunk in stream for choice in chunk.choices]

@@ -10,16 +10,16 @@ import psutil
 import pytest
 
 from tests.api.wire import connect, post
-from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
+from tests.conftest import SHALLOW, DaemonProcess, serving, wait_for
 
-ENDLESS = {"model": SMOLLM, "max_tokens": 3500, "ignore_eos": True}
+ENDLESS = {"model": SHALLOW, "max_tokens": 3500, "ignore_eos": True}
 LONG = "The river was wide and the night was cold. " * 330  # about 3,600 tokens
 
 
 @pytest.fixture(scope="module")
-def daemon(smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+def daemon(shallow_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     with serving(
-        smollm_dir, tmp_path_factory.mktemp("one-slot"), n_seq=1, n_prefixes=0, ping_interval_s=0.1
+        shallow_dir, tmp_path_factory.mktemp("one-slot"), n_seq=1, n_prefixes=0, ping_interval_s=0.1
     ) as daemon:
         yield daemon
 
@@ -38,7 +38,7 @@ def assert_slot_is_free(daemon: DaemonProcess, n_before: int) -> None:
     """Well before the abandoned request could have ended."""
     wait_for(lambda: cancelled(daemon) == n_before + 1)
     with daemon.client() as client:
-        answer = client.completions.create(model=SMOLLM, prompt="Hi", max_tokens=2)
+        answer = client.completions.create(model=SHALLOW, prompt="Hi", max_tokens=2)
     assert answer.usage.completion_tokens <= 2
     assert cancelled(daemon) == n_before + 1
 
@@ -89,7 +89,7 @@ def test_closing_the_sdks_stream_frees_the_slot(daemon: DaemonProcess):
     before = cancelled(daemon)
     with daemon.client() as client:
         with client.chat.completions.create(
-            model=SMOLLM, messages=[{"role": "user", "content": "Tell a long story."}],
+            model=SHALLOW, messages=[{"role": "user", "content": "Tell a long story."}],
             max_tokens=3500, extra_body={"ignore_eos": True}, stream=True,
         ) as stream:  # fmt: skip
             next(iter(stream))
@@ -100,7 +100,7 @@ def test_a_long_prompt_sends_comments_that_the_sdk_does_not_see(daemon: DaemonPr
     with daemon.client(_strict_response_validation=False, timeout=60) as client:
         chunks = list(
             client.completions.create(
-                model=SMOLLM, prompt="Wait. " + LONG[: len(LONG) // 12], max_tokens=2, stream=True
+                model=SHALLOW, prompt="Wait. " + LONG[: len(LONG) // 3], max_tokens=2, stream=True
             )
         )
     assert chunks[-1].choices[0].finish_reason in ("stop", "length")

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import KEY_FILE, SMOLLM, TALES_CHAT, DaemonProcess, serving, wait_for
+from tests.conftest import KEY_FILE, TALES_CHAT, DaemonProcess, serving, wait_for
 
 
 @pytest.fixture
@@ -113,11 +113,11 @@ def test_a_daemon_that_is_told_to_stop_ends_its_workers_and_says_nothing_bad(
     assert "ERROR" not in log
 
 
-def test_no_word_of_a_prompt_or_an_answer_is_logged(smollm_dir: Path, tmp_path: Path):
-    with serving(smollm_dir, tmp_path / "state", log_level="debug") as daemon:
+def test_no_word_of_a_prompt_or_an_answer_is_logged(tales_dir: Path, tmp_path: Path):
+    with serving(tales_dir, tmp_path / "state", log_level="debug") as daemon:
         with daemon.client() as client:
             answer = client.chat.completions.create(
-                model=SMOLLM, messages=[{"role": "user", "content": "Say canaryword7731 twice."}],
+                model=TALES_CHAT, messages=[{"role": "user", "content": "Say canaryword7731 twice."}],
                 stop=["canarystop"], user="canaryuser", max_tokens=20,
             )  # fmt: skip
         wait_for(lambda: "n_generated=" in daemon.log.read_text())

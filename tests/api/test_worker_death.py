@@ -16,15 +16,15 @@ import psutil
 import pytest
 
 from tests.api.wire import error_of
-from tests.conftest import SMOLLM, DaemonProcess, serving, wait_for
+from tests.conftest import SHALLOW, DaemonProcess, serving, wait_for
 
 N_KILLS = int(os.environ.get("TEST_KILLS", "2"))
 ASK = [{"role": "user", "content": "Tell a long story."}]
 
 
 @pytest.fixture(scope="module")
-def daemon(smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    with serving(smollm_dir, tmp_path_factory.mktemp("mortal"), hang_timeout_s=8.0) as daemon:
+def daemon(shallow_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    with serving(shallow_dir, tmp_path_factory.mktemp("mortal"), hang_timeout_s=8.0) as daemon:
         yield daemon
 
 
@@ -35,7 +35,7 @@ def the_worker(daemon: DaemonProcess) -> psutil.Process:
 
 def answer(daemon: DaemonProcess) -> str:
     with daemon.client(timeout=60) as client:
-        reply = client.chat.completions.create(model=SMOLLM, messages=ASK, max_tokens=2)
+        reply = client.chat.completions.create(model=SHALLOW, messages=ASK, max_tokens=2)
     return reply.choices[0].finish_reason
 
 
@@ -48,7 +48,7 @@ def test_a_killed_worker_ends_the_stream_with_an_error_and_the_next_request_is_a
         worker = the_worker(daemon)
         with daemon.client() as client:
             stream = client.chat.completions.create(
-                model=SMOLLM,
+                model=SHALLOW,
                 messages=ASK,
                 max_tokens=3000,
                 stream=True,
@@ -73,7 +73,7 @@ def test_a_killed_worker_makes_a_503_of_a_request_that_is_not_streamed(daemon: D
     spent = worker.cpu_times().user
     with daemon.client() as client, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(
-            client.chat.completions.create, model=SMOLLM, messages=ASK, max_tokens=3000,
+            client.chat.completions.create, model=SHALLOW, messages=ASK, max_tokens=3000,
             extra_body={"ignore_eos": True},
         )  # fmt: skip
         # Long enough for the first tokens: a request without any is answered by the next worker.
@@ -96,7 +96,7 @@ def test_a_request_that_has_got_nothing_yet_is_answered_by_the_next_worker(
     the_worker(daemon).kill()
     with daemon.client(max_retries=0) as client:
         reply = client.chat.completions.create(
-            model=SMOLLM, messages=ASK, max_tokens=2, stream=is_stream
+            model=SHALLOW, messages=ASK, max_tokens=2, stream=is_stream
         )
         last = list(reply)[-1] if is_stream else reply
     assert last.choices[0].finish_reason in ("stop", "length")
@@ -123,10 +123,10 @@ def test_a_template_process_that_stops_is_replaced_and_the_worker_goes_on(
     with daemon.client(timeout=60) as client:
         request = [{"role": "user", "content": "x" * n_letters}]
         if n_letters == 1:
-            client.chat.completions.create(model=SMOLLM, messages=request, max_tokens=2)
+            client.chat.completions.create(model=SHALLOW, messages=request, max_tokens=2)
         else:
             with pytest.raises(openai.BadRequestError, match="tokens"):
-                client.chat.completions.create(model=SMOLLM, messages=request, max_tokens=2)
+                client.chat.completions.create(model=SHALLOW, messages=request, max_tokens=2)
     assert not psutil.pid_exists(template.pid)
     assert answer(daemon)
     assert the_worker(daemon) == worker
@@ -151,11 +151,11 @@ def killed_while_it_loads(daemon: DaemonProcess) -> tuple[psutil.Process, str | 
     from concurrent.futures import ThreadPoolExecutor
 
     assert answer(daemon)
-    httpx.post(f"{daemon.url}/v1/models/{SMOLLM}/unload").raise_for_status()
+    httpx.post(f"{daemon.url}/v1/models/{SHALLOW}/unload").raise_for_status()
     assert not daemon.workers()
     with daemon.client(max_retries=0) as client, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(
-            client.chat.completions.create, model=SMOLLM, messages=ASK, max_tokens=2
+            client.chat.completions.create, model=SHALLOW, messages=ASK, max_tokens=2
         )
         wait_for(lambda: bool(daemon.workers()))
         loading = the_worker(daemon)
@@ -164,16 +164,16 @@ def killed_while_it_loads(daemon: DaemonProcess) -> tuple[psutil.Process, str | 
     return loading, error.code if isinstance(error, openai.APIError) else None
 
 
-def test_a_worker_that_only_dies_is_left_alone_for_a_while(smollm_dir: Path, tmp_path: Path):
+def test_a_worker_that_only_dies_is_left_alone_for_a_while(shallow_dir: Path, tmp_path: Path):
     # The second one dies while it loads: however busy the machine, both deaths are within the window.
-    with serving(smollm_dir, tmp_path / "state", breaker_deaths=2, breaker_window_s=8.0) as daemon:
+    with serving(shallow_dir, tmp_path / "state", breaker_deaths=2, breaker_window_s=8.0) as daemon:
         first = the_worker(daemon)
         first.kill()
         wait_for(lambda: any(worker.pid != first.pid for worker in daemon.workers()))
         the_worker(daemon).kill()
         wait_for(lambda: not daemon.workers())
         with daemon.client() as client, pytest.raises(openai.InternalServerError) as caught:
-            client.chat.completions.create(model=SMOLLM, messages=ASK, max_tokens=2)
+            client.chat.completions.create(model=SHALLOW, messages=ASK, max_tokens=2)
         assert caught.value.status_code == 503
         assert caught.value.code == "engine_broken"
         assert 1 <= int(caught.value.response.headers["retry-after"]) <= 8
@@ -183,5 +183,5 @@ def test_a_worker_that_only_dies_is_left_alone_for_a_while(smollm_dir: Path, tmp
         assert "died" in ready.json()["reason"]
         assert httpx.get(f"{daemon.url}/health").status_code == 200
         with daemon.client(max_retries=5) as client:
-            reply = client.chat.completions.create(model=SMOLLM, messages=ASK, max_tokens=2)
+            reply = client.chat.completions.create(model=SHALLOW, messages=ASK, max_tokens=2)
         assert reply.choices[0].finish_reason in ("stop", "length")

@@ -165,10 +165,10 @@ def test_the_responses_api_answers_and_continues(smollm_daemon: DaemonProcess):
 
 
 def test_errors_are_those_of_the_sdk(
-    model: langchain_openai.ChatOpenAI, smollm_daemon: DaemonProcess
+    model: langchain_openai.ChatOpenAI, tales_daemon: DaemonProcess
 ):
     with pytest.raises(openai.NotFoundError, match="gpt-4o"):
-        model_of(smollm_daemon, model="gpt-4o").invoke("Hi")
+        model_of(tales_daemon, model="gpt-4o").invoke("Hi")
     with pytest.raises(openai.BadRequestError, match="top_p"):
         model.invoke("Hi", top_p=3)
     with pytest.raises(openai.BadRequestError, match="maximum context length is 4096") as caught:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.api.wire import connect, post
-from tests.conftest import SMOLLM, serving, wait_for
+from tests.conftest import SHALLOW, serving, wait_for
 
 SAID = [{"role": "user", "content": "Tell a story."}]
 LONG = {"stream": True, "ignore_eos": True}
@@ -31,7 +31,7 @@ HOT = {"temperature": 2.0}
 
 
 def body_of(path: str) -> dict[str, Any]:
-    body = STREAMS[path] | {"model": SMOLLM}
+    body = STREAMS[path] | {"model": SHALLOW}
     if path.startswith("/api"):
         return body | {"options": body["options"] | HOT}
     return body if path == "/v1/messages" else body | HOT
@@ -50,13 +50,13 @@ def last_event(path: str, data: bytes) -> Any:
 
 @pytest.fixture(scope="module")
 def ended(
-    smollm_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    shallow_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, bytes], str, int, int]:
     """What streams of all dialects received, the log, the exit status, how many children were left."""
     state = tmp_path_factory.mktemp("stopped")
     received = {}
     with (
-        serving(smollm_dir, state, default_model=SMOLLM, shutdown_grace_s=0.1, n_seq=8) as daemon,
+        serving(shallow_dir, state, default_model=SHALLOW, shutdown_grace_s=0.1, n_seq=8) as daemon,
         ExitStack() as stack,
     ):
         socks = {}

@@ -85,8 +85,8 @@ SAID_IN_PART = [
 
 
 @pytest.fixture(scope="module")
-def llama(smollm: Any) -> Iterator[Llama]:
-    loaded = Llama(EngineConfig(model_id="smollm", path=str(smollm), n_ctx=4096, n_seq=1))
+def llama(shallow: Any) -> Iterator[Llama]:
+    loaded = Llama(EngineConfig(model_id="shallow", path=str(shallow), n_ctx=4096, n_seq=1))
     yield loaded
     loaded.close()
 

@@ -245,10 +245,10 @@ async def test_the_same_seed_request_and_cache_give_the_same_text(stories):
     assert await tell(12) != first
 
 
-async def test_reproducible_texts_do_not_depend_on_who_runs_beside_them(smollm):
+async def test_reproducible_texts_do_not_depend_on_who_runs_beside_them(shallow):
     """Five of mixed length, alone and as a batch: the same texts to the letter."""
     client = await EngineClient.start(
-        config(smollm, model_id="smollm", reproducible=True, n_ctx=4096), timeout_s=60
+        config(shallow, model_id="shallow", reproducible=True, n_ctx=4096), timeout_s=60
     )
     topics = ["rivers", "old lighthouses", "2+2", "a fox", "colours"]
 

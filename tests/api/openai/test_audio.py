@@ -309,5 +309,7 @@ def test_an_error_in_json_has_openais_shape(daemon):
 
 def test_damaged_and_hostile_files_are_answered_with_a_status_of_their_own(daemon):
     """The short version of scripts/faults/audio.py."""
-    _, wrong = audio.throw(daemon, 160, seed=7)
-    assert wrong == []
+    found = audio.throw(daemon, 160, seed=7)
+    assert found.wrong == []
+    assert found.answers.keys() == {"damaged", "lies", "bombs", "others"}
+    assert len(found.workers) == 1  # the same to the end

@@ -96,14 +96,21 @@ class Pool:
         return sum(resident.n_bytes for resident in self._residents.values())
 
     @asynccontextmanager
-    async def lease(self, model_id: str, kind: type[Client]) -> AsyncIterator[Client]:
+    async def lease(
+        self, model_id: str, kind: type[Client], *, give_way: asyncio.Event | None = None
+    ) -> AsyncIterator[Client]:
         """A loaded worker of this kind that is not unloaded while the lease lasts.
+
+        `give_way` is set once another model waits for the memory and all leases of this one have such an
+        event: the lease should end soon then.
 
         Raises: ModelNotFound, ModelUnusable, InsufficientMemory, EngineStarting, EngineDied,
         EngineBroken, Unavailable; InvalidParameter for a model that another kind of worker runs.
         """
         resident = self._resident(model_id)
         resident.n_leases += 1
+        if give_way is not None:
+            resident.give_ways.append(give_way)
         self.at_work()
         try:
             client = await self._client(resident)
@@ -116,6 +123,8 @@ class Pool:
             yield client
         finally:
             resident.n_leases -= 1
+            if give_way is not None:
+                resident.give_ways.remove(give_way)
             resident.last_used_s = time.monotonic()
             self.cores.divide()
             await self._notify()
@@ -204,16 +213,7 @@ class Pool:
 
     def broken(self, resident: Resident) -> errors.EngineBroken | None:
         """The error that a request for this model gets while the breaker is open; None while it is closed."""
-        closes_in_s = resident.breaker.closes_in_s(time.monotonic())
-        if closes_in_s is None:
-            return None
-        return errors.EngineBroken(
-            f"The engine of {resident.model_id} died {self._worker.breaker_deaths} times in "
-            f"{self._worker.breaker_window_s:g} s without finishing an answer and is left alone for "
-            f"now: try again in {closes_in_s:.0f} s, or check it with "
-            f"`edgeagent models verify {resident.model_id}`.",
-            retry_after_s=closes_in_s,
-        )
+        return resident.broken(self._worker, time.monotonic())
 
     def _started(self, resident: Resident, task: asyncio.Task[WorkerClient]) -> None:
         self._tasks.discard(task)
@@ -312,6 +312,8 @@ class Pool:
     async def _wait_for_change(
         self, need: Placement, held: list[LoadedModel], blockers: list[str], deadline: float
     ) -> None:
+        for model_id in blockers:
+            self._residents[model_id].ask_to_give_way()
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._changed:
                 await self._changed.wait()

@@ -8,7 +8,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edgeagent.errors import EngineBroken
 from edgeagent.pool.memory import LoadedModel, Placement
+from edgeagent.settings.worker import WorkerSettings
 from edgeagent.types.engine import EngineHealth
 from edgeagent.types.histogram import Histogram
 from edgeagent.worker.breaker import Breaker
@@ -28,6 +30,7 @@ class Resident:
     starting: asyncio.Task[WorkerClient] | None = None
     placement: Placement | None = None
     n_leases: int = 0
+    give_ways: list[asyncio.Event] = field(default_factory=list)  # of the leases that have one
     last_used_s: float = field(default_factory=time.monotonic)
     n_deaths: int = 0
     failure: str | None = None  # why the last start failed
@@ -57,6 +60,24 @@ class Resident:
             return 0
         measured = self.client.health.rss_bytes if self.client is not None else 0
         return measured or self.placement.need_bytes
+
+    def broken(self, settings: WorkerSettings, now_s: float) -> EngineBroken | None:
+        """The error for requests while the breaker is open; None while it is closed."""
+        closes_in_s = self.breaker.closes_in_s(now_s)
+        if closes_in_s is None:
+            return None
+        return EngineBroken(
+            f"The engine of {self.model_id} died {settings.breaker_deaths} times in "
+            f"{settings.breaker_window_s:g} s without finishing an answer and is left alone for now: try "
+            f"again in {closes_in_s:.0f} s, or check it with `edgeagent models verify {self.model_id}`.",
+            retry_after_s=closes_in_s,
+        )
+
+    def ask_to_give_way(self) -> None:
+        """Ask the leases to end, where all of them would, because another model needs the memory."""
+        if self.n_leases == len(self.give_ways):
+            for event in self.give_ways:
+                event.set()
 
     def held(self, *, is_pinned: bool) -> LoadedModel:
         is_idle = self.n_leases == 0 and self.starting is None

@@ -78,19 +78,24 @@ def segment_of(row: dict[str, Any]) -> Segment:
 
 
 class JobNews:
-    """Wakes who waits for news of any job. Event loop's thread only."""
+    """Wakes who waits for news of a job. Event loop's thread only."""
 
     def __init__(self) -> None:
-        self._changed = asyncio.Event()
+        self._changed: dict[str, asyncio.Event] = {}
 
-    @property
-    def next(self) -> asyncio.Event:
-        """Set with the next news. Get it before looking at what there is."""
-        return self._changed
+    def next(self, job_id: str) -> asyncio.Event:
+        """Set with the next news of this job. Get it before looking at what there is."""
+        return self._changed.setdefault(job_id, asyncio.Event())
 
-    def tell(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+    def tell(self, job_id: str) -> None:
+        """There is news of one job."""
+        if (changed := self._changed.pop(job_id, None)) is not None:
+            changed.set()
+
+    def tell_all(self) -> None:
+        """There may be news of any job."""
+        for job_id in list(self._changed):
+            self.tell(job_id)
 
 
 class JobFollower:
@@ -100,8 +105,9 @@ class JobFollower:
     """
 
     def __init__(
-        self, news: JobNews, load: Load, is_allowed: Callable[[], Awaitable[bool]]
+        self, job_id: str, news: JobNews, load: Load, is_allowed: Callable[[], Awaitable[bool]]
     ) -> None:
+        self._job_id = job_id
         self._news = news
         self._is_allowed = is_allowed
         self._load = load
@@ -112,7 +118,7 @@ class JobFollower:
         """The events after the first `n_seen` segments, at least one, and the segments seen then; no events
         once the job has ended."""
         while not self._is_over:
-            changed = self._news.next
+            changed = self._news.next(self._job_id)
             if not await self._is_allowed():
                 self._is_over = True
                 gone = key_gone()

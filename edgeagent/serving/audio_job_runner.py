@@ -1,8 +1,7 @@
 """Runs transcription jobs, one at a time, so that a crash at any point costs one window at most.
 
     next       a job of the owner whose turn it is; what ran when the daemon stopped goes first
-    survey     once for each job: whether the recording is whole, and how long
-    windows    the segments of each and the checkpoint behind them are stored in one transaction
+    run        survey and windows, each with a checkpoint (job_transcription.py)
     end        completed, failed or cancelled; the recording is erased unless the settings or a hold keep it
 
 Windows of jobs wait for those of everybody who waits for an answer (`JOB_PRIORITY`). A worker that dies is
@@ -16,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -26,45 +25,29 @@ from edgeagent.errors import (
     EngineDied,
     EngineFailed,
     InsufficientMemory,
-    InvalidParameter,
     StorageFailed,
     StorageFull,
     Unavailable,
 )
-from edgeagent.metrics import JOB
-from edgeagent.routing.decision import Decision
-from edgeagent.serving.audio_job import JobNews, options_of
+from edgeagent.serving.audio_job import JobNews
 from edgeagent.serving.audio_quota import AudioQuota
-from edgeagent.serving.authentication import key_gone
 from edgeagent.serving.content_archive import Archive
-from edgeagent.serving.request_log import RequestRecord
-from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.serving.job_transcription import JobGaveWay, JobGone, JobTranscription
 from edgeagent.serving.serving_effects import Engines
-from edgeagent.serving.transcript_archive import stored
 from edgeagent.settings.speech import AudioJobSettings
-from edgeagent.speech.client import SpeechClient
-from edgeagent.speech.protocol import LongRecording, Surveyed, Window
-from edgeagent.speech.segments import Checkpoint
-from edgeagent.speech.speaker_names import check_names
 from edgeagent.store import audio_jobs, audit, recording_files
 from edgeagent.store.audio_jobs import JobStatus
 from edgeagent.store.erasure_hub import DeletedContent
-from edgeagent.store.recording_files import RecordingReader
 from edgeagent.store.sql import now_ms
 from edgeagent.types.caller import Caller
-from edgeagent.types.ids import new_id
 
 logger = logging.getLogger(__name__)
 
-JOB_PRIORITY = 2  # interactive requests have priority 0
 MAX_DEATHS = 5
 RETRY_S = 5.0
 MAX_RETRY_S = 60.0
-ENDPOINT = "/v1/audio/jobs"
-
-
-class _JobGone(Exception):
-    """The job was cancelled or deleted while it ran."""
+# A job that has given its memory to another model goes on after this time.
+GIVE_WAY_S = 30.0
 
 
 class AudioJobRunner:
@@ -100,7 +83,6 @@ class AudioJobRunner:
     def wake(self) -> None:
         """A job has been started."""
         self._woken.set()
-        self.news.tell()
 
     async def close(self) -> None:
         """Stop between two windows; the next daemon goes on."""
@@ -140,7 +122,7 @@ class AudioJobRunner:
             logger.info("audio_job_ended id=%s status=%s", job_id, status)
             self._stop(job_id)
             await self.tidy()
-        self.news.tell()
+        self.news.tell(job_id)
         return has_ended
 
     async def forget(self, gone: DeletedContent) -> None:
@@ -154,7 +136,7 @@ class AudioJobRunner:
                 self._stop(job_id)
                 await asyncio.wait({running[1]})
         await self.tidy()
-        self.news.tell()
+        self.news.tell_all()
 
     def _stop(self, job_id: str) -> None:
         """Give a job up that runs, unless this is the job itself."""
@@ -236,8 +218,12 @@ class AudioJobRunner:
         """Run a job to its end, or until something is missing for now."""
         try:
             await self._transcribe(job_id)
-        except _JobGone:
+        except JobGone:
             logger.info("audio_job_gone id=%s", job_id)
+        except JobGaveWay:
+            # Keeping its turn: the other model would have to wait for the next job as well.
+            logger.info("audio_job_gave_way id=%s wait_s=%.0f", job_id, GIVE_WAY_S)
+            await asyncio.sleep(GIVE_WAY_S)
         except EngineDied as exc:
             n_deaths = self._n_deaths[job_id] = self._n_deaths.get(job_id, 0) + 1
             if n_deaths < MAX_DEATHS:
@@ -268,115 +254,20 @@ class AudioJobRunner:
             self._not_before_s[job_id] = time.monotonic() + MAX_RETRY_S
 
     async def _transcribe(self, job_id: str) -> None:
-        database = self._archive.database
-        if not await database.write_async(lambda db: audio_jobs.begin(db, job_id, now_ms=now_ms())):
-            raise _JobGone
-        row, recording = await database.read_async(
-            lambda db: (audio_jobs.get(db, job_id), audio_jobs.recording(db, job_id))
+        job = JobTranscription(
+            job_id,
+            self._archive,
+            self._engines,
+            self.quota,
+            self.news,
+            self._caller_of,
+            lambda: self._n_deaths.pop(job_id, None),
         )
-        if row is None or recording is None:
-            raise _JobGone
-        self.news.tell()
-        await self._check_key(row["key_id"])
-        reader = await asyncio.to_thread(RecordingReader, database.files.recordings, recording)
-        record = RequestRecord(
-            RequestOrigin(ENDPOINT, new_id("req"), row["owner"], row["key_id"]),
-            Decision(row["model"], "named"),
-        )
-        with closing(reader):
-            await self._windows(row, reader)
+        record = await job.run(self._settings.max_audio_s)
         if await self.end(job_id, "completed"):
-            record.status = 200
-            audio_s = (await self._row(job_id) or row)["audio_s"]
-            self._engines.log(
-                record.row(self._engines, n_prompt=0, queue_ms=None, audio_s=audio_s, finish=JOB)
-            )
+            await job.log(record)
         self._n_deaths.pop(job_id, None)
 
     async def is_key_live(self, key_id: str) -> bool:
         """Whether the key is neither revoked nor expired. Raises what the store raises."""
         return await asyncio.to_thread(self._caller_of, key_id) is not None
-
-    async def _check_key(self, key_id: str) -> None:
-        """Raises: Unauthorized."""
-        if not await self.is_key_live(key_id):
-            raise key_gone()
-
-    async def _row(self, job_id: str) -> dict[str, Any] | None:
-        return await self._archive.database.read_async(lambda db: audio_jobs.get(db, job_id))
-
-    async def _windows(self, row: dict[str, Any], reader: RecordingReader) -> None:
-        """From the checkpoint to the end of the recording. Raises what the pool, the worker and the store
-        raise."""
-        options = options_of(row).speech
-        checkpoint = (
-            msgspec.json.decode(row["checkpoint"], type=Checkpoint) if row["checkpoint"] else None
-        )
-        long = LongRecording(max_seconds=self._settings.max_audio_s, checkpoint=checkpoint)
-        async with self._engines.lease_worker(row["model"], SpeechClient) as client:
-            stream = client.transcribe_long(
-                reader, row["n_bytes"], options, long, priority=JOB_PRIORITY
-            )
-            try:
-                async for reply in stream:
-                    match reply:
-                        case Surveyed() if checkpoint is None:
-                            check_names(options, reply)
-                            checkpoint = Checkpoint(
-                                duration_s=reply.duration_s,
-                                n_channels=reply.n_channels,
-                                has_speakers=reply.has_speakers,
-                            )
-                            await self._survey(row["id"], checkpoint)
-                            await self._count(row, checkpoint.duration_s)
-                        case Surveyed() if checkpoint is not None and not checkpoint.until_s:
-                            await self._count(row, checkpoint.duration_s)
-                        case Window():
-                            assert checkpoint is not None, "the survey comes before any window"
-                            await self._check_key(row["key_id"])
-                            checkpoint = await self._advance(row["id"], checkpoint, reply)
-                            self._n_deaths.pop(row["id"], None)
-                            self._engines.record_answer(row["model"])
-            finally:
-                stream.cancel()
-
-    async def _count(self, row: dict[str, Any], audio_s: float) -> None:
-        """Raises: RateLimited until the key has room for it; InvalidParameter for what will never have."""
-        limit_s = options_of(row).audio_s_per_day
-        if (most_s := self.quota.most_s(limit_s)) is not None and audio_s > most_s:
-            raise InvalidParameter(
-                f"The recording has {audio_s:.0f} s, its key may have {most_s:.0f} s of audio transcribed a "
-                "day: send a shorter one, or ask for a higher `audio_seconds_per_day`.",
-                param="file",
-            )
-        await self.quota.take(row["key_id"], limit_s, audio_s)
-
-    async def _survey(self, job_id: str, checkpoint: Checkpoint) -> None:
-        text = msgspec.json.encode(checkpoint).decode()
-        if not await self._archive.database.write_async(
-            lambda db: audio_jobs.survey(db, job_id, checkpoint.duration_s, text, now_ms=now_ms())
-        ):
-            raise _JobGone
-        self.news.tell()
-
-    async def _advance(self, job_id: str, before: Checkpoint, window: Window) -> Checkpoint:
-        after = msgspec.structs.replace(
-            before, until_s=window.until_s, language=window.language, context=window.context
-        )
-        text = msgspec.json.encode(after).decode()
-        added = [stored(segment) for segment in window.segments]
-        if not await self._archive.database.write_async(
-            lambda db: audio_jobs.advance(
-                db,
-                job_id,
-                added,
-                until_s=after.until_s,
-                language=after.language,
-                checkpoint=text,
-                now_ms=now_ms(),
-                is_searchable=self._archive.is_searchable,
-            )
-        ):
-            raise _JobGone
-        self.news.tell()
-        return after

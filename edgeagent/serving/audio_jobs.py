@@ -168,7 +168,7 @@ class AudioJobs:
         if not is_there:  # deleted or ended meanwhile
             await self._runner.tidy()
             raise absent(job_id)
-        self._runner.news.tell()
+        self._runner.news.tell(job_id)
         return after.n_received
 
     def _write(self, before: Recording, data: bytes) -> Recording:
@@ -216,6 +216,7 @@ class AudioJobs:
                     )  # fmt: skip
 
             await database.write_async(queue)
+        self._runner.news.tell(job_id)
         self._runner.wake()
         return await self.get(owner, job_id)
 
@@ -288,7 +289,9 @@ class AudioJobs:
                 )
             )
 
-        return JobFollower(self._runner.news, load, lambda: self._runner.is_key_live(key_id))
+        return JobFollower(
+            job_id, self._runner.news, load, lambda: self._runner.is_key_live(key_id)
+        )
 
 
 class _Alone:

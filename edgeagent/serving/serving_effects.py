@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -31,10 +32,11 @@ class Engines:
         return self._pool.lease(model_id, EngineClient)
 
     def lease_worker(
-        self, model_id: str, kind: type[Client]
+        self, model_id: str, kind: type[Client], *, give_way: asyncio.Event | None = None
     ) -> AbstractAsyncContextManager[Client]:
-        """As `lease`, for a worker of another kind."""
-        return self._pool.lease(model_id, kind)
+        """As `lease`, for a worker of another kind. `give_way` is set once another model needs the memory:
+        the lease should end then."""
+        return self._pool.lease(model_id, kind, give_way=give_way)
 
     def is_known(self, model_id: str) -> bool:
         """Whether the model has been loaded here, so that its name may be logged."""

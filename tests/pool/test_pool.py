@@ -195,6 +195,39 @@ async def test_a_busy_model_is_waited_for_and_the_wait_is_bounded():
                 await ask(pool, "model-a")
 
 
+async def test_a_lease_that_gives_way_is_told_when_its_memory_is_wanted():
+    async with pool_of(need_bytes=100_000_000, budget_bytes=110_000_000) as pool:
+        wanted = asyncio.Event()
+
+        async def background() -> None:
+            async with pool.lease("model-a", CounterClient, give_way=wanted):
+                started.set()
+                await wanted.wait()
+
+        started = asyncio.Event()
+        task = asyncio.create_task(background())
+        async with asyncio.timeout(60):
+            await started.wait()
+            await ask(pool, "model-a")
+            assert not wanted.is_set()  # nobody wants the memory
+            async with pool.lease("model-b", CounterClient):
+                await task
+                assert pool.resident("model-a").state == "unloaded"
+
+
+async def test_a_lease_does_not_give_way_beside_one_that_stays():
+    async with pool_of(need_bytes=100_000_000, budget_bytes=110_000_000) as pool:
+        wanted = asyncio.Event()
+        async with (
+            pool.lease("model-a", CounterClient, give_way=wanted),
+            pool.lease("model-a", CounterClient),
+        ):
+            pool._worker = pool._worker.model_copy(update={"load_timeout_s": 0.3})
+            with pytest.raises(Unavailable, match="model-a would have to go"):
+                await ask(pool, "model-b")
+        assert not wanted.is_set()
+
+
 async def test_a_pinned_model_never_goes():
     async with pool_of(
         need_bytes=100_000_000, budget_bytes=120_000_000, pinned=["model-a"]

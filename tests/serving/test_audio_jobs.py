@@ -1,4 +1,4 @@
-"""Transcription jobs on a real store, with a worker that is never needed."""
+"""Transcription jobs on a real store, with a worker of the test's own where one is needed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 
 from edgeagent.errors import Conflict, InvalidParameter, NotFound
-from edgeagent.serving import audio_jobs
+from edgeagent.serving import audio_job_runner, audio_jobs
 from edgeagent.serving.audio_job import (
     MAX_SEGMENTS,
     JobFollower,
@@ -27,7 +28,10 @@ from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.settings import Settings
+from edgeagent.speech.client import Transcription
 from edgeagent.speech.options import SpeechOptions
+from edgeagent.speech.protocol import Finished, LongRecording, Surveyed, Window
+from edgeagent.speech.segments import Segment
 from edgeagent.store import transcripts
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.sql import now_ms
@@ -39,16 +43,59 @@ ORIGIN = RequestOrigin("/v1/audio/jobs", "req_1", "ann", "key_1")
 RECORDING = bytes(range(100))
 
 
+class TwoWindowWorker:
+    """Hears a recording of ten seconds in two windows; `starts` has the checkpoint of each beginning."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+
+    def transcribe_long(
+        self, source: Any, n_bytes: int, options: Any, long: LongRecording, *, priority: int
+    ) -> Transcription:
+        stream = Transcription(1, lambda request_id: None, source)
+        begin_s = long.checkpoint.until_s if long.checkpoint is not None else 0.0
+        self.starts.append(begin_s)
+        stream.put(Surveyed(1, 10.0, 1, False))
+        for end_s in (5.0, 10.0):
+            if end_s > begin_s:
+                segment = Segment(start_s=end_s - 1, end_s=end_s, text=f" {end_s:.0f}")
+                stream.put(Window(1, (segment,), end_s, "en"))
+        stream.put(Finished(1))
+        return stream
+
+
+class SpeechEngines(FakeEngines):
+    """Another model wants the memory while the first `n_wanted` leases last."""
+
+    def __init__(self, n_wanted: int = 0) -> None:
+        super().__init__()
+        self.worker = TwoWindowWorker()
+        self.n_wanted = n_wanted
+
+    @asynccontextmanager
+    async def lease_worker(
+        self, model_id: str, kind: Any, *, give_way: asyncio.Event
+    ) -> AsyncIterator[TwoWindowWorker]:
+        self.n_leased += 1
+        if self.n_wanted:
+            self.n_wanted -= 1
+            give_way.set()
+        try:
+            yield self.worker
+        finally:
+            self.n_leased -= 1
+
+
 class House:
     """The jobs of one store, and the keys that are valid."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, engines: Any = None) -> None:
         self.callers: dict[str, Caller] = {
             "key_1": Caller(key_id="key_1", owner="ann", scopes=ALL_SCOPES)
         }
         archive = Archive(database, is_searchable=False)
         settings = Settings().speech.jobs
-        engines: Any = FakeEngines()
+        engines = engines or FakeEngines()
         quota = AudioQuota.of(None, None)
         self.runner = AudioJobRunner(archive, engines, settings, quota, self.callers.get)
         self.jobs = AudioJobs(archive, self.runner, settings)
@@ -82,7 +129,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
 async def ended(house: House, job: str) -> dict[str, Any]:
     async with asyncio.timeout(60):
         while (row := await house.jobs.get("ann", job))["error"] is None:
-            changed = house.runner.news.next
+            changed = house.runner.news.next(job)
             if (row := await house.jobs.get("ann", job))["error"] is not None:
                 break
             await changed.wait()
@@ -107,11 +154,42 @@ async def test_who_follows_a_job_is_told_nothing_more_once_the_key_is_not_valid(
     waiting = asyncio.create_task(follower.take(0))
     await asyncio.sleep(0)
     house.callers.clear()
-    house.runner.news.tell()
+    house.runner.news.tell(job)
     async with asyncio.timeout(60):
         events, _ = await waiting
     assert b"invalid_api_key" in events[0].data
     assert await follower.take(0) == ([], 0)
+
+
+async def test_who_follows_one_job_is_not_woken_by_another(house):
+    first, second = await house.uploaded(), await house.uploaded()
+    news = house.runner.news.next(first)
+    await house.jobs.cancel("ann", second)
+    assert not news.is_set()
+    await house.jobs.cancel("ann", first)
+    assert news.is_set()
+
+
+async def test_a_job_gives_way_between_windows_and_goes_on_from_its_checkpoint(house, monkeypatch):
+    monkeypatch.setattr(audio_job_runner, "GIVE_WAY_S", 0.0)
+    engines = SpeechEngines(n_wanted=3)
+    jobs = House(house.runner._archive.database, engines)
+    job = await jobs.uploaded()
+    await jobs.jobs.start("ann", job, None)
+    jobs.runner.start()
+    try:
+        async with asyncio.timeout(60):
+            while await jobs.status(job) != "completed":
+                changed = jobs.runner.news.next(job)
+                if await jobs.status(job) != "completed":
+                    await changed.wait()
+    finally:
+        await jobs.runner.close()
+    # Behind the survey, then behind each window.
+    assert engines.worker.starts == [0.0, 0.0, 5.0, 10.0]
+    found, _ = await jobs.jobs.transcript("ann", job, is_partial=False)
+    assert [segment.end_s for segment in found.segments] == [5.0, 10.0]
+    assert engines.n_leased == 0
 
 
 async def test_parts_that_come_at_once_are_appended_once(house):
@@ -218,7 +296,7 @@ async def test_many_segments_are_told_some_at_a_time_and_the_end_behind_them():
     async def is_allowed() -> bool:
         return True
 
-    follower = JobFollower(JobNews(), load, is_allowed)
+    follower = JobFollower("job_1", JobNews(), load, is_allowed)
     told, n_seen = [], 0
     async with asyncio.timeout(60):
         while (taken := await follower.take(n_seen))[0]:

@@ -58,7 +58,9 @@ class SpeechEngines(FakeEngines):
         self.has_started.set()
 
     @asynccontextmanager
-    async def lease_worker(self, model_id: str, kind: Any) -> AsyncIterator[Any]:
+    async def lease_worker(
+        self, model_id: str, kind: Any, *, give_way: asyncio.Event | None = None
+    ) -> AsyncIterator[Any]:
         await self.has_started.wait()
         self.n_leased += 1
         try:

@@ -9,9 +9,10 @@ import logging
 from typing import Any
 
 from edgeagent.errors import EdgeAgentError, EngineFailed, QueueFull
-from edgeagent.speech.live import LiveSession, LiveSessions
+from edgeagent.speech.live import LiveSession
 from edgeagent.speech.live_options import LiveOptions
 from edgeagent.speech.live_protocol import DropItem, EndItem, Listen, LiveAudio
+from edgeagent.speech.live_sessions import LiveSessions
 from edgeagent.speech.protocol import Finished, SpeechConfig
 from edgeagent.speech.turn_transcriber import TurnHearing
 from edgeagent.speech.whisper import Whisper

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeagent.speech.live import MAX_ENDED, LiveSession, LiveSessions, interval_s
+from edgeagent.speech.live import MAX_ENDED, LiveSession, interval_s
 from edgeagent.speech.live_options import LiveOptions, TurnDetection
 from edgeagent.speech.live_protocol import (
     Consumed,
@@ -201,21 +201,3 @@ def test_other_options_hold_from_where_they_come():
 def test_hearings_are_as_far_apart_as_all_can_keep_up_with():
     assert interval_s(0.1, 1) == interval_s(0.1, 2)
     assert interval_s(0.5, 4) >= 2 * interval_s(0.5, 2) > interval_s(0.5, 1)
-
-
-def test_sessions_with_as_much_to_do_take_turns():
-    sessions = LiveSessions()
-    for number in (1, 2, 3):
-        session = LiveSession(number, LiveOptions(rate_hz=16_000), lambda options: Script())
-        session.add(BYTES[:6400])
-        sessions.open(session)
-    order = []
-    for _ in range(3):
-        found = sessions.next()
-        assert found is not None
-        order.append(found[0].request_id)
-        sessions.move_back(found[0])
-    assert order == [1, 2, 3]
-    assert sessions.close(2)
-    assert not sessions.close(2)
-    assert len(sessions) == 2

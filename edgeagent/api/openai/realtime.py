@@ -20,6 +20,7 @@ from edgeagent.api.http.request_context import context_of
 from edgeagent.api.openai.realtime_writer import RealtimeWriter
 from edgeagent.api.openai.schemas.realtime import OldSessionBody, SessionBody, changed
 from edgeagent.errors import BadRequest, EdgeAgentError, InvalidParameter, UnsupportedParameter
+from edgeagent.serving.audio_deadline import AudioDeadline
 from edgeagent.serving.live_transcription import LiveSession, LiveTranscriptions
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.transcription import TranscriptionService
@@ -162,15 +163,10 @@ class Conversation:
                 await self._send(self._writer.event(event))
 
     async def _hear(self) -> None:
-        loop = asyncio.get_running_loop()
-        heard_s = self._session.audio_s
-        deadline_s = loop.time() + self._idle_timeout_s
+        deadline = AudioDeadline(self._idle_timeout_s, asyncio.get_running_loop().time)
         while True:
-            if self._session.audio_s > heard_s:  # nothing else keeps a session open
-                heard_s = self._session.audio_s
-                deadline_s = loop.time() + self._idle_timeout_s
             try:
-                async with asyncio.timeout_at(deadline_s):
+                async with asyncio.timeout_at(deadline.at_s(self._session.audio_s)):
                     message = await self._socket.receive()
             except TimeoutError:
                 await self._socket.close(NORMAL, reason=f"idle for {self._idle_timeout_s:g} s")

@@ -21,6 +21,7 @@ from edgeagent.api.http.errors import translate
 from edgeagent.api.wyoming.client_options import live_options, speech_options
 from edgeagent.api.wyoming.framing import MAX_LINE_BYTES, WyomingEvent, encoded, read_event
 from edgeagent.errors import BadRequest, EdgeAgentError, InvalidParameter, Unavailable
+from edgeagent.serving.audio_deadline import AudioDeadline
 from edgeagent.serving.live_events import Completed, Delta, Failed, Refused
 from edgeagent.serving.live_transcription import LiveSession, LiveTranscriptions
 from edgeagent.serving.request_origin import RequestOrigin
@@ -101,8 +102,7 @@ class WyomingConnection:
         self._telling: asyncio.Task[None] | None = None
         self._model: str | None = None
         self._speech = SpeechOptions()
-        self._heard_s = 0.0  # of the session, when the deadline was set
-        self._deadline_s = 0.0
+        self._deadline = AudioDeadline(settings.timeout_s, asyncio.get_running_loop().time)
 
     async def run(self, *, is_full: bool) -> None:
         """Serve until the client leaves, is silent for long, or sends what is none of the protocol."""
@@ -128,12 +128,8 @@ class WyomingConnection:
 
     async def _next(self) -> WyomingEvent | None:
         """The next event. Raises: TimeoutError where none comes, or a session gets no audio."""
-        loop, timeout_s = asyncio.get_running_loop(), self._settings.timeout_s
         audio_s = self._session.audio_s if self._session is not None else None
-        if audio_s is None or audio_s > self._heard_s:
-            self._heard_s = audio_s or 0.0
-            self._deadline_s = loop.time() + timeout_s
-        async with asyncio.timeout_at(self._deadline_s):
+        async with asyncio.timeout_at(self._deadline.at_s(audio_s)):
             return await read_event(self._reader)
 
     async def _handle(self, event: WyomingEvent) -> None:
@@ -160,16 +156,12 @@ class WyomingConnection:
     # --- one transcription
 
     async def _begin(self, data: dict[str, Any]) -> None:
-        is_first = self._session is None  # a start behind a start is no reason to wait longer
         await self._end()
         options = live_options(self._speech, data)
         decision = await self._transcriptions.model_for(self._model)
         origin = RequestOrigin(ENDPOINT, new_id("req"), LOCAL.owner, LOCAL.key_id)
         opened = self._live.open(origin, decision, options)
         self._session = await self._stack.enter_async_context(opened)
-        self._heard_s = 0.0
-        if is_first:
-            self._deadline_s = asyncio.get_running_loop().time() + self._settings.timeout_s
         self._telling = asyncio.create_task(self._tell(self._session), name="wyoming-events")
 
     async def _tell(self, session: LiveSession) -> None:

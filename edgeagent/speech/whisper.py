@@ -9,7 +9,8 @@ What is done here rather than left to the library:
                have half each and overflow it together
     the end    of a window is not heard once more when its speech is over: that takes longer than the speech,
                and gives words that nobody said
-    batches    are not used: its batched pipeline drops the text before and the temperature fallback
+    batches    are not used: its batched pipeline drops the text before and the temperature fallback, and made
+               half as many errors more; a batch itself saves no time on a CPU (RESULTS.md)
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ NAMES = {
     "engine": "the served path against a bare llama.cpp loop, prefixes, memory, start",
     "embed": "embeddings over HTTP against a bare llama.cpp loop",
     "speech": "words, times and speakers of recordings beside plain faster-whisper; noises; the served path",
+    "speech-memory": "memory of transcription over many requests, and over files of an hour",
+    "speech-models": "real-time factor and memory of larger Whisper models; batches beside single windows",
     "live": "live transcription in real time: delay of final words, errors beside the batch, four at once",
     "recovery": "kill -9 of the worker in mid-stream, again and again",
     "governor": "the governor against fixed thread counts, alone and beside busy processes",
@@ -24,7 +26,8 @@ NAMES = {
     "recommendations": "what is recommended for each profile",
 }
 
-MODULES = {"json": "structured"}  # a module of that name would hide the library's
+# A module named json would hide the library's.
+MODULES = {"json": "structured", "speech-memory": "speech_memory", "speech-models": "speech_models"}
 
 
 def main() -> None:

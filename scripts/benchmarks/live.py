@@ -3,6 +3,7 @@
     --clinic DIR      recordings with an index.json of their turns; without them, the dialogue of the tests
     --sessions 4      how many stream at once, each a recording of its own, in real time
     --seconds 60      of each recording at most
+    --chat            a chat with SmolLM2 beside it all, and its rate alone, with two threads and with one
 
 Through a daemon of its own with Whisper tiny.en and two threads: first one session, then all at once. The
 delay of a word is from its end in the recording, by the batch's word times, to the event that makes it final.
@@ -29,12 +30,15 @@ from websockets.asyncio.client import connect
 
 from edgeagent.speech.audio import RATE_HZ, blocks
 from scripts.benchmarks import machine
+from scripts.benchmarks.chat_rate import ChatRate
 from scripts.benchmarks.noises import wav
 from scripts.benchmarks.served import serving
 from scripts.benchmarks.speech import MODEL, SHARED, plain
 from tests.conftest import ROOT
 
 PIECE_S = 0.1
+# How long the chat is measured by itself.
+ALONE_S = 15.0
 TRANSCRIPTION = "conversation.item.input_audio_transcription"
 console = Console()
 
@@ -183,9 +187,11 @@ def main() -> None:
     parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
     parser.add_argument("--sessions", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--chat", action="store_true")
     options = parser.parse_args()
     console.print(f"{machine.describe()}, {MODEL}, int8, 2 threads")
     found = recordings(options.clinic, options.sessions, options.seconds)
+    rates: dict[str, float] = {}
     settings = {"preload": False, "n_threads": 2, "speech.live.max_sessions": options.sessions}
     with serving(options.models_dir, **settings) as daemon:
         for recording in found:
@@ -194,6 +200,31 @@ def main() -> None:
         async def at_once(some: list[Recording]) -> list[LiveResult]:
             return list(await asyncio.gather(*(stream(daemon.url, one) for one in some)))
 
-        rows = [("one session", asyncio.run(at_once(found[:1])))]
-        rows.append((f"{len(found)} sessions at once", asyncio.run(at_once(found))))
+        rows = []
+        for name, some in (("one session", found[:1]), (f"{len(found)} sessions at once", found)):
+            rows.append((name, asyncio.run(at_once(some))))
+            if options.chat:
+                chat = ChatRate(daemon.url)
+                rows.append((f"{name}, and a chat", asyncio.run(chat.beside(at_once(some)))))
+                rates[f"beside {name}"] = chat.tokens_per_s
     show(rows)
+    if options.chat:
+        for n_threads in (2, 1):
+            rates[f"alone, threads: {n_threads}"] = rate_alone(options.models_dir, n_threads)
+        show_chat(rates)
+
+
+def rate_alone(models_dir: Path, n_threads: int) -> float:
+    with serving(models_dir, preload=False, n_threads=n_threads) as daemon:
+        chat = ChatRate(daemon.url)
+        asyncio.run(chat.beside(asyncio.sleep(ALONE_S)))
+        return chat.tokens_per_s
+
+
+def show_chat(rates: dict[str, float]) -> None:
+    """The rates of the chat, and their parts of what it has on one core: its share beside one other model."""
+    alone = rates["alone, threads: 1"]
+    table = Table("chat", "tokens a second", "of its rate on one core")
+    for name, rate in rates.items():
+        table.add_row(name, f"{rate:.1f}", f"{rate / alone:.0%}")
+    console.print(table)

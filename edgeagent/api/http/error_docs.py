@@ -5,6 +5,7 @@ Statuses that need an explanation are documented at the routes; `default` stands
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -39,15 +40,20 @@ def _documented(base: type[Operation], body: type[pydantic.BaseModel]) -> type[O
 
         def __init__(self, **fields: Any) -> None:
             super().__init__(**fields)
-            schema: Any = inlined(body.model_json_schema(mode="serialization"))
             responses = dict(self.responses or {})
             added = responses.get("400")
             if added is not None and added.description.startswith(HTTPStatus(400).description):
                 del responses["400"]  # Litestar's own, which is never sent
             responses["default"] = OpenAPIResponse(
                 description="An error",
-                content={"application/json": OpenAPIMediaType(schema=schema)},
+                content={"application/json": OpenAPIMediaType(schema=_schema_of(body))},
             )
             self.responses = responses
 
     return WithErrors
+
+
+@functools.cache
+def _schema_of(body: type[pydantic.BaseModel]) -> Any:
+    """Made once: all operations of a dialect have the same."""
+    return inlined(body.model_json_schema(mode="serialization"))

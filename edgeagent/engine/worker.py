@@ -138,8 +138,12 @@ class GenerationWorker:
 
     # --- any thread
 
-    def _queue_full(self, scope: str) -> QueueFull:
-        retry_after_s = self._engine.estimate.retry_after_s(scope)
+    def _queue_full(self, spec: GenerateSpec) -> QueueFull:
+        """The refusal of a request before its prompt was prepared."""
+        estimate = self._engine.estimate
+        if spec.is_retry:
+            estimate.came_back(spec.scope)
+        retry_after_s = estimate.retry_after_s(spec.scope, has_waited=spec.is_retry)
         config = self._config
         return queue_full(config.model_id, config.queue_limit, retry_after_s=retry_after_s)
 
@@ -166,7 +170,7 @@ class GenerationWorker:
         if not self._intake.put(request):
             self._refuse(
                 request.request_id,
-                self._queue_full(request.spec.scope),
+                self._queue_full(request.spec),
             )
 
     def _handle(self, message: protocol.ToWorker) -> None:

@@ -19,6 +19,10 @@ MAX_TOLD = 4096  # times of one key that are remembered
 # after it.
 SOON_S = 0.5
 LATE_S = 2.0
+# Times are told this much later than the rate says: it was measured before the load that refuses requests,
+# and that load slows the engine down. A place that is free early goes to a new request. Simulated with 200
+# clients for 4 slots and a rate that falls to 0.4: right within 30% for 0.90 of the refused, 0.81 without.
+MARGIN = 1.3
 
 
 class WaitEstimate:
@@ -75,12 +79,15 @@ class WaitEstimate:
 
     def retry_after_s(self, scope: str, *, has_waited: bool = False) -> float:
         """When a refused request of this API key should come back, at most MAX_RETRY_AFTER_S from now. One
-        that came back already and was refused again is told the next free place."""
+        that came back already and was refused again comes after those that are due now, before all others."""
         now = self._clock()
         with self._lock:
-            place_s = self.request_tokens / self._per_s if self._per_s else 1.0
+            place_s = MARGIN * self.request_tokens / self._per_s if self._per_s else 1.0
             row = self._row(scope, now)
-            last_s = row[-1] if row and not has_waited else now
+            if has_waited:
+                last_s = now + place_s * bisect_right(row, now + SOON_S)
+            else:
+                last_s = row[-1] if row else now
             told_s = min(max(now, last_s) + place_s, now + MAX_RETRY_AFTER_S)
             if len(row) < MAX_TOLD:
                 insort(row, told_s)

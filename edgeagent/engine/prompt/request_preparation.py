@@ -19,6 +19,7 @@ from edgeagent.engine.structured.grammar_compiler import GrammarCompiler
 from edgeagent.errors import EdgeAgentError, EngineFailed, QueueFull
 from edgeagent.types.answer import PromptFacts
 from edgeagent.types.engine import EngineConfig
+from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.template import TemplateFacts
 from edgeagent.worker.heartbeat import Pulse
 from edgeagent.worker.refusals import deadline_exceeded
@@ -31,8 +32,8 @@ class Intake:
     never hold up the engine. `pulses` are those of this thread and of the one that compiles grammars.
 
     `submit` gets the sequences of a request, `refuse` its error, `tell` what was only counted or asked, and
-    `prepared` the facts of a request once its prompts are made. `too_many` makes the refusal of an API key
-    whose request finds no place. `close()` may be called twice.
+    `prepared` the facts of a request once its prompts are made. `too_many` makes the refusal of a request
+    that finds no place. `close()` may be called twice.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Intake:
         submit: Callable[[list[Sequence]], None],
         refuse: Callable[[int, Exception], None],
         tell: Callable[[int, int | TemplateFacts], None],
-        too_many: Callable[[str], QueueFull],
+        too_many: Callable[[GenerateSpec], QueueFull],
         prepared: Callable[[int, PromptFacts], None] = lambda request_id, facts: None,
     ) -> None:
         self._config = config
@@ -81,7 +82,7 @@ class Intake:
         """False when too many requests wait to be prepared."""
         has_place, lost = self._queue.put(request.spec.scope, request)
         if lost is not None:
-            self._refuse(lost.request_id, self._too_many(lost.spec.scope))
+            self._refuse(lost.request_id, self._too_many(lost.spec))
         return has_place
 
     @property
@@ -139,12 +140,12 @@ class Intake:
         if request.grammar is not None:
             return True
         if not self._grammars.put(request):
-            raise self._too_many(request.spec.scope)
+            raise self._too_many(request.spec)
         return False
 
     def _put_again(self, request: Request) -> None:
         if not self.put(request):
-            self._refuse(request.request_id, self._too_many(request.spec.scope))
+            self._refuse(request.request_id, self._too_many(request.spec))
 
     def forget(self) -> None:
         """Drop the schemas that were compiled."""

@@ -36,6 +36,7 @@ from edgeagent.errors import (
     InvalidParameter,
     QueueFull,
 )
+from edgeagent.types.generation import GenerateSpec
 from edgeagent.worker.heartbeat import Pulse
 
 logger = logging.getLogger(__name__)
@@ -86,8 +87,8 @@ class GrammarCompiler:
 
     A request comes by `put` and goes on by `ready`, with `request.grammar` set, or by `refuse`. Requests
     of each key come in turn, so a slow schema holds up slow ones of other keys by its own time at most,
-    and plain ones not at all. `too_many` makes the refusal of an API key whose request has no place, or lost
-    it to another key's.
+    and plain ones not at all. `too_many` makes the refusal of a request that has no place, or lost it to
+    another key's.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class GrammarCompiler:
         *,
         ready: Callable[[Request], None],
         refuse: Callable[[int, Exception], None],
-        too_many: Callable[[str], QueueFull],
+        too_many: Callable[[GenerateSpec], QueueFull],
     ) -> None:
         self._vocabulary = vocabulary
         self._timeout_s = timeout_s
@@ -142,7 +143,7 @@ class GrammarCompiler:
     def _enter(self, lane: _Lane, request: Request) -> bool:
         has_place, lost = lane.put(request)
         if lost is not None:
-            self._refuse(lost.request_id, self._too_many(lost.spec.scope))
+            self._refuse(lost.request_id, self._too_many(lost.spec))
         return has_place
 
     def _serve_plain(self, request: Request, pulse: Pulse) -> None:
@@ -154,7 +155,7 @@ class GrammarCompiler:
 
         is_served = self._serve(request, compiled)
         if not is_served and not self._enter(self._intricate, request):
-            self._refuse(request.request_id, self._too_many(request.spec.scope))
+            self._refuse(request.request_id, self._too_many(request.spec))
 
     def _serve_intricate(self, request: Request, pulse: Pulse) -> None:
         self._serve(request, lambda output: self._compile(output, self._source(output), pulse))

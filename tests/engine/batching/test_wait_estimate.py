@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgeagent.engine.batching.wait_estimate import MAX_RETRY_AFTER_S, WaitEstimate
+from edgeagent.engine.batching.wait_estimate import MARGIN, MAX_RETRY_AFTER_S, WaitEstimate
 
 
 class Clock:
@@ -47,14 +47,17 @@ def test_refused_requests_are_told_times_as_far_apart_as_places_become_free():
     estimate = WaitEstimate(clock)
     busy(estimate, clock, 100, 5)
     for _ in range(100):
-        estimate.end(300, 100)  # 4 s each
+        estimate.end(300, 100)  # one place in 4 s
+    place_s = 4 * MARGIN
     told = [estimate.retry_after_s("a") for _ in range(5)]
-    assert told == pytest.approx([4, 8, 12, 16, 20], rel=0.05)
-    assert estimate.retry_after_s("b") == pytest.approx(4, rel=0.05), "a row for each key"
+    assert told == pytest.approx([n * place_s for n in (1, 2, 3, 4, 5)], rel=0.05)
+    assert estimate.retry_after_s("b") == pytest.approx(place_s, rel=0.05), "a row for each key"
     clock.now += 10
-    assert estimate.retry_after_s("a") == pytest.approx(14, rel=0.05), "time has passed"
+    assert estimate.retry_after_s("a") == pytest.approx(6 * place_s - 10, rel=0.05), (
+        "time has passed"
+    )
     clock.now += 1000
-    assert estimate.retry_after_s("a") == pytest.approx(4, rel=0.05)
+    assert estimate.retry_after_s("a") == pytest.approx(place_s, rel=0.05)
 
 
 def test_nobody_is_told_more_than_the_bound_and_nobody_less_than_a_second():
@@ -72,7 +75,7 @@ def test_places_are_kept_for_those_that_are_about_to_come_back():
     estimate = WaitEstimate(clock)
     busy(estimate, clock, 100, 5)
     for _ in range(100):
-        estimate.end(300, 100)  # 4 s each
+        estimate.end(300, 100)  # one place in 4 s
     told = [estimate.retry_after_s("a") for _ in range(3)]
     assert estimate.n_due("a") == 0
     clock.now += told[0]
@@ -91,6 +94,21 @@ def test_one_that_came_back_and_is_refused_again_is_told_the_next_place():
     busy(estimate, clock, 100, 5)
     for _ in range(100):
         estimate.end(300, 100)
-    assert [estimate.retry_after_s("a") for _ in range(4)][-1] == pytest.approx(16, rel=0.05)
-    assert estimate.retry_after_s("a", has_waited=True) == pytest.approx(4, rel=0.05)
-    assert estimate.retry_after_s("a") == pytest.approx(20, rel=0.05)
+    place_s = 4 * MARGIN
+    assert [estimate.retry_after_s("a") for _ in range(4)][-1] == pytest.approx(
+        4 * place_s, rel=0.05
+    )
+    assert estimate.retry_after_s("a", has_waited=True) == pytest.approx(place_s, rel=0.05)
+    assert estimate.retry_after_s("a") == pytest.approx(5 * place_s, rel=0.05)
+
+
+def test_ones_that_come_back_while_others_are_due_are_told_different_places():
+    clock = Clock()
+    estimate = WaitEstimate(clock)
+    busy(estimate, clock, 100, 5)
+    for _ in range(100):
+        estimate.end(300, 100)
+    place_s = 4 * MARGIN
+    clock.now += estimate.retry_after_s("a")
+    assert estimate.n_due("a") == 1, "it has not come yet"
+    assert estimate.retry_after_s("a", has_waited=True) == pytest.approx(2 * place_s, rel=0.05)

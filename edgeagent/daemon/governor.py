@@ -112,15 +112,14 @@ class Governor:
             if self._last is not None:
                 then, before = self._last
                 taken = cores_taken(before, times, now - then)
-            else:
-                taken = float(self._state.n_cores_taken)
             self._last = (now, times)
         thermal, power = read_thermal(self._tree), read_power(self._tree)
         return Readings(
             at_s=now,
             is_working=is_working,
             cores_taken=taken,
-            cpu_pressure=read_pressure(self._tree),
+            # Where the use of cores is known it says more: threads of our own wait for cores, too.
+            cpu_pressure=read_pressure(self._tree) if times is None else None,
             headroom_c=headroom_c(thermal, self._settings.max_temp_c),
             is_throttled=self._is_throttled(thermal),
             is_on_battery=power.source == "battery",

@@ -51,13 +51,15 @@ class Readings:
 @dataclass(frozen=True)
 class GovernorState:
     """What is remembered between two decisions. `n_threads_off`: taken away for heat, the last time at
-    `stepped_s`; `is_hot` until it is cool again."""
+    `stepped_s`; `is_hot` until it is cool again. `mean_taken`: cores that others use, each reading half as
+    much as the one after it; None: not measured since work began."""
 
     n_threads_off: int = 0
     stepped_s: float = -math.inf
     is_hot: bool = False
     is_short: bool = False
     n_cores_taken: int = 0
+    mean_taken: float | None = None
     is_pressed: bool = False
     is_saving: bool = False
 
@@ -124,16 +126,17 @@ def _heat(
 
 def _contention(readings: Readings, state: GovernorState, n_cores: int) -> GovernorState:
     if not readings.is_working:
-        return replace(state, n_cores_taken=0, is_pressed=False)
-    n_taken, measured = state.n_cores_taken, readings.cores_taken
-    if measured is not None and abs(measured - n_taken) >= TAKEN_HYSTERESIS:
-        n_taken = min(n_cores, round(measured))
+        return replace(state, n_cores_taken=0, mean_taken=None, is_pressed=False)
+    n_taken, mean, measured = state.n_cores_taken, state.mean_taken, readings.cores_taken
+    if measured is not None:
+        mean = measured if mean is None else (mean + measured) / 2
+        if abs(mean - n_taken) >= TAKEN_HYSTERESIS:
+            n_taken = min(n_cores, round(mean))
     pressure = readings.cpu_pressure or 0.0
-    # Where the use of cores is known it says more: threads of our own wait for cores, too.
     is_pressed = measured is None and (
         pressure >= HIGH_PRESSURE or (state.is_pressed and pressure >= LOW_PRESSURE)
     )
-    return replace(state, n_cores_taken=n_taken, is_pressed=is_pressed)
+    return replace(state, n_cores_taken=n_taken, mean_taken=mean, is_pressed=is_pressed)
 
 
 def _battery(readings: Readings, state: GovernorState, settings: GovernorSettings) -> GovernorState:

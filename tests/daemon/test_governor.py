@@ -76,7 +76,10 @@ async def test_programs_beside_us_and_heat_reach_the_pool_and_go_again(tree: Tre
     assert pool.cores.throttle.n_threads == 3
     tree.heat(50)
     tree.go_on(30.0)
-    assert not (await governs.sample()).reasons
+    for n_cores_taken in (1, 1, 0):
+        assert (await governs.sample()).n_cores_taken == n_cores_taken
+        tree.go_on(1.0)
+    assert not pool.cores.throttle.reasons
 
 
 async def test_it_watches_while_there_is_work_and_ends_with_it(tree: Tree, monkeypatch):

@@ -32,12 +32,13 @@ TROUBLE_STEPS = 3
 HOPELESS = 4.0
 # The same beside other programs.
 CONTENDED_FIRST_PROBE = 8
-CONTENDED_PROBE_EVERY = 32
+CONTENDED_PROBE_EVERY = 12
 CONTENDED_PROBE_SELDOM = 256
 CONTENDED_PROBE_STEPS = 12
 # A trial whose first steps take this much longer on average is lost.
 CONTENDED_LOST = 1.3
 CONTENDED_WINDOW = 32
+CONTENDED_MARGIN = 0.85
 CONTENDED_HOPELESS = 12.0
 
 
@@ -160,7 +161,8 @@ def _judge(lane: BatchSizeTimes) -> None:
     """End a probe: keep the better of the two counts."""
     assert lane.probe is not None
     probed, current = lane.typical(lane.probe), lane.typical(lane.best)
-    if probed is not None and current is not None and probed < MARGIN * current:
+    margin = CONTENDED_MARGIN if lane.is_contended else MARGIN
+    if probed is not None and current is not None and probed < margin * current:
         lane.best = lane.probe
         lane.interval = CONTENDED_PROBE_EVERY if lane.is_contended else PROBE_EVERY
         lane.usual_s = probed

@@ -33,7 +33,7 @@ from edgeagent.types.kv_state import (
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling
 from edgeagent.types.unary_requests import TokenizeSpec
-from tests.conftest import N_THREADS
+from tests.conftest import N_THREADS, wait_for
 
 GREEDY = Sampling(temperature=0)
 
@@ -322,7 +322,8 @@ async def test_the_worker_is_confined_and_its_children_end_with_it(stories):
     assert int(Path(f"/proc/{client.pid}/oom_score_adj").read_text()) >= 500
     server, template = children = worker.children(recursive=True)
     assert "edgeagent.engine.process.fork_server" in server.cmdline()
-    assert "edgeagent.engine.template" in template.cmdline()
+    # A forked process has the command line of its parent until it runs.
+    await asyncio.to_thread(wait_for, lambda: "edgeagent.engine.template" in template.cmdline())
     assert template.ppid() == server.pid
     worker.kill()
     _, alive = psutil.wait_procs(children, timeout=60)

@@ -12,6 +12,7 @@ import datetime
 import functools
 import itertools
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edgeagent.catalog.model_library import Library
+from edgeagent.environment import worker_environment
 from scripts.benchmarks import machine
 from scripts.benchmarks.engine import Rounds
 from scripts.benchmarks.served import serving
@@ -51,6 +53,7 @@ def raw(model: Path, batches: list[list[str]], n_threads: int, seconds: float) -
     done = subprocess.run(
         [*command, str(n_threads), str(seconds)],
         input=json.dumps(batches), capture_output=True, text=True, check=False,
+        env=os.environ | worker_environment(),  # threads wait as those of workers do
     )  # fmt: skip
     if done.returncode != 0:
         raise SystemExit(done.stderr[-2000:])

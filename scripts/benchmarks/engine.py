@@ -13,6 +13,7 @@ import datetime
 import functools
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edgeagent.catalog.model_library import Library
+from edgeagent.environment import worker_environment
 from scripts.benchmarks import machine
 from scripts.benchmarks.served import Served, serving
 
@@ -36,7 +38,8 @@ MAX_REPEATS = 12
 
 
 def _json(command: list[str]) -> dict[str, Any]:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | worker_environment()  # threads wait as those of workers do
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         raise SystemExit(done.stderr[-2000:] or done.stdout)
     return dict(json.loads(done.stdout.splitlines()[-1]))

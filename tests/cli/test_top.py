@@ -39,6 +39,7 @@ def test_rates_and_means_are_those_between_two_samples():
     assert model.token_gap_s is None, "no token came in between"
     assert found.refused_per_s == {"queue_full": 0.5}
     assert found.hottest_c == 61.5 and found.throttled == ("throttled",)
+    assert found.degraded == ("heat",)
     assert found.version == "1.2.3" and found.store_bytes == 4096
 
 
@@ -56,6 +57,7 @@ def test_lines_and_cells_show_what_there_is():
     before, after = texts()
     found = figures(Sample.parsed(before, 10.0), Sample.parsed(after, 12.0))
     assert "61 °C" in device_line(found) or "62 °C" in device_line(found)
+    assert device_line(found).endswith("degraded: heat")
     assert refused_line(found) == "refused for now: queue_full 0.5/s"
     shown = dict(zip(COLUMNS, cells(found.models[0]), strict=True))
     assert shown["first token"] == "200 ms" and shown["KV"] == "25%" and shown["between"] == ""

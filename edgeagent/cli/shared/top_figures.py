@@ -72,6 +72,7 @@ class TopFigures:
     daemon_bytes: int
     hottest_c: float | None
     throttled: tuple[str, ...]
+    degraded: tuple[str, ...]
     refused_per_s: Mapping[str, float]
     store_bytes: int
 
@@ -81,6 +82,7 @@ def figures(before: Sample, now: Sample) -> TopFigures:
     versions = [dict(labels).get("version", "") for labels in now.of("build_info")]
     budget = now.of("memory_budget_bytes")
     throttled = now.by("device_throttled", "cause")
+    degraded = now.by("degraded", "reason")
     heat = now.of("device_temperature_celsius").values()
     return TopFigures(
         version=versions[0] if versions else "",
@@ -89,6 +91,7 @@ def figures(before: Sample, now: Sample) -> TopFigures:
         daemon_bytes=int(sum(now.values.get("process_resident_memory_bytes", {}).values())),
         hottest_c=max(heat, default=None),
         throttled=tuple(sorted(cause for cause, value in throttled.items() if value)),
+        degraded=tuple(sorted(reason for reason, value in degraded.items() if value)),
         refused_per_s={
             reason: rate
             for reason in now.by("requests_rejected_total", "reason")

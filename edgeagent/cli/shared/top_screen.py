@@ -103,6 +103,8 @@ def device_line(found: TopFigures) -> str:
         parts.append(f"{found.hottest_c:.0f} °C")
     if found.throttled:
         parts.append(f"throttled: {', '.join(found.throttled)}")
+    if found.degraded:
+        parts.append(f"degraded: {', '.join(found.degraded)}")
     return " | ".join(parts)
 
 

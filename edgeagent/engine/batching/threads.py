@@ -168,7 +168,8 @@ def _judge(lane: BatchSizeTimes) -> None:
         lane.usual_s = probed
     else:
         seldom = CONTENDED_PROBE_SELDOM if lane.is_contended else PROBE_SELDOM
-        lane.interval = min(seldom, 2 * lane.interval)
+        is_clear = lane.is_contended and (probed is None or _is_losing(lane))
+        lane.interval = min(seldom, (8 if is_clear else 2) * lane.interval)
         lane.usual_s = current
     lane.probe = None
 

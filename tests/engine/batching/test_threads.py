@@ -113,3 +113,10 @@ def test_what_others_take_counts_for_nothing_when_counts_are_fixed():
     choice = ThreadChoice(2, adapts=False)
     choice.limit(2, n_cores_taken=2)
     assert decode(choice, {1: 1.0, 2: 9.0}, PROBE_EVERY) == [2] * PROBE_EVERY
+
+
+def test_beside_others_a_count_that_clearly_loses_is_hardly_tried_again():
+    choice = ThreadChoice(2)
+    choice.limit(2, n_cores_taken=1)
+    used = decode(choice, {1: 20.0, 2: 10.0}, 400)
+    assert used.count(1) <= 4 * PROBE_STEPS

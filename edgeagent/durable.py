@@ -42,13 +42,18 @@ def open_regular(path: Path, most_bytes: int) -> BinaryIO:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replace the content of `path` by `text` with one rename: readers see the old or the new file.
+    """Replace the content of `path` by `text` in UTF-8, as `replace_bytes`. Raises: OSError."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Replace the content of `path` with one rename: readers see the old or the new file.
 
     Creates the folder if it is missing. Raises: OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
-    draft.write_text(text, encoding="utf-8", newline="")
+    draft.write_bytes(content)
     sync_file(draft)
     draft.replace(path)
     sync_folder(path.parent)

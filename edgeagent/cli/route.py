@@ -13,6 +13,7 @@ from rich.table import Table
 
 from edgeagent.catalog.installed import InstalledModels
 from edgeagent.cli.keys import as_json_option
+from edgeagent.cli.route_learning import evaluate, train
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.printable import printable
 from edgeagent.cli.shared.store import opened
@@ -30,6 +31,10 @@ DAY_MS = 86_400_000
 @click.group()
 def route() -> None:
     """Check and explain the choice among models for requests to `auto` and to named routes."""
+
+
+route.add_command(evaluate)
+route.add_command(train)
 
 
 def routes_of(
@@ -96,6 +101,9 @@ def explain(
     rule = f"rule {decision.rule}" if decision.rule is not None else ""
     why = rule if decision.reason == "rule" else ", ".join(filter(None, (decision.reason, rule)))
     click.echo(printable(f"{decision.model_id} ({why})"))
+    if decision.scores:
+        shown = ", ".join(f"{name} {score:.3f}" for name, score in decision.scores.items())
+        click.echo(f"  scores: {shown}")
     for step in decision.trace:
         click.echo(printable(f"  {step}"))
     for model_id in decision.larger:

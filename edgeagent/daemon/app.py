@@ -46,7 +46,6 @@ from edgeagent.errors import EdgeAgentError
 from edgeagent.pool import Pool
 from edgeagent.pool.placement import ModelPlacer
 from edgeagent.pool.template_facts import TemplateLearner
-from edgeagent.routing.intents import AssistantOptions
 from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.audio_jobs import AudioJobs
 from edgeagent.serving.audio_quota import AudioQuota
@@ -61,7 +60,7 @@ from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.key_admin import KeyAdmin
 from edgeagent.serving.live_transcription import LiveTranscriptions
 from edgeagent.serving.model_cards import ModelCards
-from edgeagent.serving.model_choice import ModelChooser
+from edgeagent.serving.model_choice import ModelChooser, assistant_options
 from edgeagent.serving.models import ModelAdmin
 from edgeagent.serving.monitoring import Monitoring
 from edgeagent.serving.one_shot_request import OneShotService
@@ -76,7 +75,6 @@ from edgeagent.serving.terminal_history import forget_history
 from edgeagent.serving.transcript_archive import TranscriptArchive
 from edgeagent.serving.transcription import TranscriptionService
 from edgeagent.settings import Settings
-from edgeagent.settings.routing import RoutingSettings
 from edgeagent.store.data_lifecycle import DataLifecycle
 from edgeagent.store.database import open_store
 from edgeagent.store.database_files import StoreFiles
@@ -152,7 +150,7 @@ class Daemon:
             RequestLog(self.database, settings.store.request_flush_s) if self.database else None
         )
         engines = Engines(self.pool, self._note)
-        options = _assistant_options(settings.routing)
+        options = assistant_options(settings.routing)
         self.chooser = ModelChooser(self.models, options, self.pool.residents)
         self.chats = ChatService(engines, self.chooser)
         self.one_shots = OneShotService(engines, self.chooser)
@@ -374,13 +372,3 @@ class Daemon:
     def _report_ready(self) -> None:
         self._manager.ready("Ready")
         self._manager.watch(lambda: self.pool.is_watching)
-
-
-def _assistant_options(settings: RoutingSettings) -> AssistantOptions:
-    """Raises: SettingsError for a mapping of tools that cannot be read."""
-    options = AssistantOptions(settings)
-    if isinstance(
-        settings.assistant_tools, Path
-    ):  # the bundled one is read when a request needs it
-        options.read_book()
-    return options

@@ -5,8 +5,9 @@ Pure: a request and a state in, a decision out.
 1. the candidates of the route, without those that cannot answer this request now
 2. `auto:fast` takes the first candidate, `auto:quality` the last one           ("preferred")
 3. the first rule whose conditions hold names the model                          ("rule")
-4. the default model of the route                                                ("default")
-5. where the model of 2 to 4 cannot answer now: the first fallback that can      ("fallback")
+4. the learned policy, for texts like those it was trained on                    ("learned")
+5. the default model of the route                                                ("default")
+6. where the model of 2 to 5 cannot answer now: the first fallback that can      ("fallback")
 
 An assistant model that abstains is followed by `Decision.larger` (serving/chat.py).
 """
@@ -20,6 +21,7 @@ from edgeagent.errors import Forbidden, SettingsError, Unavailable
 from edgeagent.routing.conditions import Condition, compile_match, regexes, uses_device
 from edgeagent.routing.decision import Decision, Reason, TraceStep
 from edgeagent.routing.route_request import ModelState, RouteRequest, RouteState
+from edgeagent.routing.score_policy import Score, read_policy
 from edgeagent.settings.route_rules import NamedRoute
 from edgeagent.settings.routing import RoutingSettings
 
@@ -60,6 +62,7 @@ class AutoRouter:
         self._settings = settings
         self._rules = _compiled(settings)
         self._routes = _named(settings)
+        self._policy = read_policy(settings.policy) if settings.policy is not None else None
         self.uses_device = any(uses_device(rule.match) for rule in settings.rules)
 
     @property
@@ -79,6 +82,9 @@ class AutoRouter:
                 found.setdefault(model_id, f"route {route.name}")
         for rule in settings.rules:
             found.setdefault(rule.route_to, f"rule {rule.id}")
+        if self._policy is not None:
+            for model_id in (self._policy.file.small, self._policy.file.large):
+                found.setdefault(model_id, "[routing] policy")
         return found | {
             one: "[routing] fallbacks" for one in settings.fallbacks if one not in found
         }
@@ -102,13 +108,22 @@ class AutoRouter:
         scene = self._scene(request, state)
         trace = [TraceStep(f"model {one}", "excluded", why) for one, why in scene.excluded.items()]
         wanted, reason, rule = self._wanted(scene, trace)
+        scores: dict[str, float] = {}
+        if reason == "default" and (found := self._learned(scene, trace)) is not None:
+            wanted, score = found
+            scores = {
+                "benefit": score.benefit,
+                "p_small": score.p_small,
+                "known": score.share_known,
+            }
+            reason = "learned" if score.is_known else reason
         model_id = wanted
         if wanted in scene.excluded:
             model_id, reason = self._fallback(scene, wanted), "fallback"
         trace.append(TraceStep(f"model {model_id}", "chosen", reason))
         return Decision(
-            model_id, reason, route=request.route, rule=rule, trace=tuple(trace),
-            larger=_after(scene, model_id),
+            model_id, reason, route=request.route, rule=rule, scores=scores,
+            trace=tuple(trace), larger=_after(scene, model_id),
         )  # fmt: skip
 
     # ---- 1
@@ -154,9 +169,33 @@ class AutoRouter:
                 return rule.model_id, "rule", rule.id
         if self._rules:
             trace.append(TraceStep("rules", "none matched", f"{len(self._rules)} rules"))
-        return scene.default, "default", None  # 4
+        return scene.default, "default", None  # 5
 
-    # ---- 5
+    # ---- 4
+
+    def _learned(self, scene: _Scene, trace: list[TraceStep]) -> tuple[str, Score] | None:
+        """The model of the learned policy and its score; the default one for a text unlike its training data.
+        None without a policy for this route."""
+        if self._policy is None:
+            return None
+        file = self._policy.file
+        if not {file.small, file.large} <= set(scene.candidates):
+            return None
+        score = self._policy.score(scene.request.text)
+        if not score.is_known:
+            known = f"{score.share_known:.0%} of its words are known"
+            trace.append(TraceStep("policy", "does not know", known))
+            return scene.default, score
+        model_id = file.large if score.benefit >= file.threshold else file.small
+        sign = ">=" if score.benefit >= file.threshold else "<"
+        trace.append(
+            TraceStep(
+                "policy", model_id, f"benefit {score.benefit:.3f} {sign} {file.threshold:.3f}"
+            )
+        )
+        return model_id, score
+
+    # ---- 6
 
     def _fallback(self, scene: _Scene, wanted: str) -> str:
         """Raises: Unavailable where no model can answer now."""

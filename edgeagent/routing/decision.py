@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from edgeagent.types.intents import Confidence
 
-Reason = Literal["named", "default", "escalated", "rule", "preferred", "fallback"]
+Reason = Literal["named", "default", "escalated", "rule", "learned", "preferred", "fallback"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Decision:
 
     `reason` is "named" where the request names the model, "default" where it names none, and "escalated"
     where an assistant model was not sure enough (`confidence`) and its larger model takes over. Where the
-    request names a `route`, "rule" means that `rule` matched, "preferred" that the route itself asks for the
+    request names a `route`, "rule" means that `rule` matched, "learned" that a
+    policy has chosen (`scores`), "preferred" that the route itself asks for the
     fastest or the best model, and "fallback" that the wanted model could not answer. `larger` are the models
     of the route that may take over, nearest first. With `shows_trace` the client gets the whole decision.
     """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 
@@ -24,6 +25,7 @@ from edgeagent.routing.intents import (
 )
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.routes import Routes, route_request
+from edgeagent.settings.routing import RoutingSettings
 from edgeagent.types.engine import Task
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import Confidence
@@ -190,3 +192,12 @@ class ModelChooser:
     def sampling(self, decision: Decision) -> Sampling:
         """The model's own sampling values, for what a request leaves open."""
         return self._models.sampling(decision.model_id)
+
+
+def assistant_options(settings: RoutingSettings) -> AssistantOptions:
+    """How assistant models answer. Raises: SettingsError for a mapping of tools that cannot be read."""
+    options = AssistantOptions(settings)
+    # The bundled mapping is read when a request needs it.
+    if isinstance(settings.assistant_tools, Path):
+        options.read_book()
+    return options

@@ -52,6 +52,11 @@ class RoutingSettings(SettingsTable):
         allow_inf_nan=False,
         description="seconds in which routes avoid a model whose worker died or could not be loaded",
     )
+    policy: Path | None = Field(
+        default=None,
+        description="file of a learned policy (`edgeagent route train`), which chooses between its two "
+        "models where no rule matches",
+    )
     rules: list[RoutingRule] = Field(
         default=[],
         max_length=MAX_RULES,

@@ -16,7 +16,8 @@ COMMANDS = [
     ["keys", "forget"], ["bundle", "keys"], ["bundle", "keys", "show"], ["data", "tables"],
     ["data", "rows"], ["data", "query"], ["data", "schema"], ["data", "copy"],
     ["service"], ["service", "install"], ["service", "uninstall"], ["service", "status"],
-    ["route"], ["route", "check"], ["route", "explain"], ["route", "stats"],
+    ["route"], ["route", "check"], ["route", "explain"], ["route", "stats"], ["route", "evaluate"],
+    ["route", "train"],
     ["service", "run"], ["service", "make-key"],
 ]  # fmt: skip
 

@@ -1,0 +1,134 @@
+"""A learned score: what the larger model is worth on a text, and how sure the small one is right.
+
+The daemon reads the file and adds up weights of the columns of a text; numpy is only used to train it
+(routing/training/).
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import msgspec
+
+from edgeagent.durable import open_regular
+from edgeagent.errors import SettingsError
+from edgeagent.routing.text_features import N_COLUMNS, SHAPE_NAMES, features
+
+VERSION = 1
+MAX_BYTES = 16 << 20
+N_WORDS = 1 << 18  # bits of the set of known words
+
+
+class PolicyFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What training writes. `rarity` are float32 factors of the columns; a text is a vector of length 1 after
+    them. `benefit` and `right` are float32 weights of the columns, then of the shape.
+
+    `known` is a set of bits for words of the training texts; a text of which less than `min_known` of the
+    words are in it is out of distribution. `scores` and `chances` are a step function from the score of
+    `right` to the probability that the small model is right.
+    """
+
+    version: int = VERSION
+    small: str
+    large: str
+    n_examples: int
+    rarity: bytes
+    benefit: bytes
+    right: bytes
+    benefit_bias: float
+    right_bias: float
+    shape_mean: list[float]
+    shape_scale: list[float]
+    known: bytes
+    min_known: float
+    scores: list[float]
+    chances: list[float]
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """`benefit` orders texts by what the larger model is worth (training/trainer.py); `p_small`: probability
+    that the small one is right; `share_known` of the words were in the training data."""
+
+    benefit: float
+    p_small: float
+    share_known: float
+    is_known: bool
+
+
+class ScorePolicy:
+    """A policy that is ready to score texts. Any thread may use it."""
+
+    def __init__(self, file: PolicyFile) -> None:
+        self.file = file
+        self._rarity, self._benefit, self._right = array("f"), array("f"), array("f")
+        self._rarity.frombytes(file.rarity)
+        self._benefit.frombytes(file.benefit)
+        self._right.frombytes(file.right)
+
+    def score(self, text: str) -> Score:
+        """Takes less than a millisecond for a usual text, and a few for the longest window."""
+        file, benefit_of, right_of = self.file, self._benefit, self._right
+        columns, shape, tokens = features(text)
+        benefit, right = file.benefit_bias, file.right_bias
+        weighted = [(column, value * self._rarity[column]) for column, value in columns.items()]
+        length = math.sqrt(sum(value * value for _, value in weighted)) or 1.0
+        benefit += sum(value * benefit_of[column] for column, value in weighted) / length
+        right += sum(value * right_of[column] for column, value in weighted) / length
+        for n, value in enumerate(shape, N_COLUMNS):
+            scaled = (value - file.shape_mean[n - N_COLUMNS]) / file.shape_scale[n - N_COLUMNS]
+            benefit += scaled * benefit_of[n]
+            right += scaled * right_of[n]
+        share = known_share(tokens, file.known)
+        at = max(0, bisect_right(file.scores, right) - 1)
+        return Score(benefit, file.chances[at], share, share >= file.min_known)
+
+
+def word_bit(token: str) -> int:
+    return crc32(token.encode()) & (N_WORDS - 1)
+
+
+def known_share(tokens: list[str], known: bytes) -> float:
+    """How many of the different tokens of a text are in a set of bits; 0 for a text without any."""
+    different = set(tokens)
+    n_known = sum(known[(bit := word_bit(token)) >> 3] >> (bit & 7) & 1 for token in different)
+    return n_known / len(different) if different else 0.0
+
+
+def read_policy(path: Path) -> ScorePolicy:
+    """Raises: SettingsError for a file that is none or does not fit this version."""
+    try:
+        with open_regular(path, MAX_BYTES) as file:
+            data = file.read()
+    except OSError as exc:
+        raise SettingsError(
+            f"The routing policy {path} cannot be read: {exc.strerror}. `edgeagent route train` makes one."
+        ) from exc
+    try:
+        found = msgspec.msgpack.decode(data, type=PolicyFile)
+        why = _fault(found)
+    except (msgspec.DecodeError, RecursionError) as exc:
+        why = str(exc)
+    if why is not None:
+        raise SettingsError(
+            f"The routing policy {path} cannot be used: {why}. Make a new one with `edgeagent route train`."
+        )
+    return ScorePolicy(found)
+
+
+def _fault(file: PolicyFile) -> str | None:
+    """What keeps a file from being used; None where nothing does."""
+    n_bytes = 4 * (N_COLUMNS + len(SHAPE_NAMES))
+    if file.version != VERSION:
+        return f"it has version {file.version}, this edgeagent reads {VERSION}"
+    fits = len(file.benefit) == len(file.right) == n_bytes and len(file.rarity) == 4 * N_COLUMNS
+    fits = fits and len(file.known) == N_WORDS // 8
+    fits = fits and len(file.shape_mean) == len(file.shape_scale) == len(SHAPE_NAMES)
+    fits = fits and 0 < len(file.scores) == len(file.chances) and all(file.shape_scale)
+    return None if fits else "its parts do not fit together"

@@ -1,0 +1,1 @@
+"""Training and evaluation of learned scores, with numpy: for `edgeagent route`, never in the daemon."""

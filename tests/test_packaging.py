@@ -17,8 +17,10 @@ from edgeagent.cli.shared.service_units import (
     STATE_DIR,
     UNITS,
 )
+from edgeagent.settings.names import VARIABLES
 from edgeagent.settings.settings_sources import SYSTEM_CONFIG
 from scripts.packaging.configuration import HERE, SCRIPTS, SETTINGS, nfpm_configuration
+from scripts.packaging.container import read_image
 from scripts.packaging.tree import PLACE, remaining_paths
 
 
@@ -89,3 +91,18 @@ def test_a_script_that_names_the_directory_of_the_build_is_found(tmp_path: Path)
     (place / "bin/good").write_text("#!/opt/edgeagent/bin/python\n")
     (place / "bin/bad").write_text(f"#!{place}/bin/python\n")
     assert remaining_paths(place) == [place / "bin/bad"]
+
+
+def test_a_container_has_a_user_volumes_for_data_and_key_and_a_health_check():
+    image = read_image((HERE / "Containerfile").read_text())
+    user, _, group = image.user.partition(":")
+    assert int(user) > 0 and int(group) > 0
+    state, key = (
+        Path(image.environment[name])
+        for name in ("EDGEAGENT_STATE_DIR", "EDGEAGENT_STORE__KEY_FILE")
+    )
+    assert image.volumes == [str(state), str(key.parent)] and not key.is_relative_to(state)
+    assert set(image.environment) <= {"EDGEAGENT_STATE_DIR", *VARIABLES}
+    assert image.command == ["/opt/edgeagent/bin/edgeagent", "serve"]
+    assert image.health[0] == "/opt/edgeagent/bin/python" and "/health" in image.health[-1]
+    compile(image.health[-1], "health check", "exec")

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scripts.packaging.container import FILE, print_trial, read_image
+
 PACKAGES = "python3,libgomp1,libstdc++6,init-system-helpers"
 # What a package manager keeps of its own work.
 NOT_OURS = (
@@ -103,6 +105,7 @@ def _steps(root: Path) -> int:
     check("units are enabled", len(enabled) == 3, ", ".join(sorted(enabled)))
     step("a question is answered", "python3", "-c", QUESTION, expects="timer")
     settings.write_text(settings.read_text() + "# mine\n")
+    n_failed += print_trial(root)
     step("install again", "dpkg", "-i", "--force-confold", "/tmp/edgeagent.deb")
     check("changed settings stay", "# mine" in settings.read_text())
     step("remove", "dpkg", "-r", "edgeagent")
@@ -111,6 +114,8 @@ def _steps(root: Path) -> int:
     check("the program is gone", not (root / "opt/edgeagent").exists())
     step("install after the removal", "dpkg", "-i", "/tmp/edgeagent.deb")
     step("purge", "dpkg", "-P", "edgeagent")
+    for volume in read_image(FILE.read_text()).volumes:
+        shutil.rmtree(root / volume.lstrip("/"), ignore_errors=True)  # ours, not the package's
     left = sorted(_files(root) - before)
     check("nothing is left", not left, " ".join(left[:5]))
     return 1 if n_failed else 0

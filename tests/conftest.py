@@ -85,13 +85,24 @@ def pytest_sessionstart() -> None:
     gc.disable()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """Let every other process collect from the end: in a fresh checkout each then rewrites the assertions of
+    half of the modules, and reads the other half as compiled."""
+    report: Any = yield
+    worker: str = getattr(collector.config, "workerinput", {}).get("workerid", "gw0")
+    if isinstance(collector, pytest.Directory) and int(worker.removeprefix("gw")) % 2:
+        report.result.reverse()
+    return report  # type: ignore[return-value]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if processes.starts_process(item):
             item.add_marker(processes.MARK)
     # Modules that start processes come first: the short ones then fill the end of a run on several cores.
     slow = {item.path for item in items if item.get_closest_marker(processes.MARK) is not None}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path not in slow, item.path.parts))
 
 
 def pytest_collection_finish() -> None:

@@ -1,7 +1,8 @@
 """One chat, from a client's input to an answer that can begin.
 
 1. choose the model that the client names, the default one, or by a route (serving/model_choice.py)
-2. make the engine's request: the input, and the model's own values where the input leaves them open
+2. make the engine's request: the input, and the model's own values where the input leaves them open; where
+   the settings want it, a route tries its model on a few tokens first (routing/cascade.py)
 3. an assistant model is asked about intents instead, and answers where
    a. the client named it, or no larger model may take over
    b. the rules of the client's tools decide the call
@@ -23,6 +24,7 @@ import msgspec
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import (
     ContextLengthExceeded,
+    EdgeAgentError,
     EngineBroken,
     EngineDied,
     EngineFailed,
@@ -35,6 +37,7 @@ from edgeagent.errors import (
     Unavailable,
     by_code,
 )
+from edgeagent.routing.cascade import N_ALTERNATIVES, Trial, needs_trial, should_escalate, trial_of
 from edgeagent.routing.decision import Decision
 from edgeagent.routing.intents import AssistantPreferences, UnsuitedRequest
 from edgeagent.serving.answer import Answer, Preparation
@@ -42,6 +45,7 @@ from edgeagent.serving.deadline import before
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.serving_effects import Engines
+from edgeagent.types.answer import TokenLogprob
 from edgeagent.types.generation import Form, GenerateSpec
 from edgeagent.types.intents import Confidence
 from edgeagent.types.prompt import Prompt
@@ -171,7 +175,7 @@ class ChatService:
         """
         decision = await self._ready_model(origin, chat)  # 1
         if self.chooser.assistant(decision) is None:
-            return ChatRequest(decision, self._spec(origin, decision, chat))  # 2
+            return await self._tried(origin, decision, chat)  # 2
         domain, calls = chat.metadata.get("domain"), flag(chat.metadata, "calls")
         preferences = AssistantPreferences(domain=domain, calls=calls)
         larger = self._larger(decision, chat.metadata)
@@ -202,17 +206,14 @@ class ChatService:
         decision = self._choose(origin, chat)
         failed: set[str] = set()
         while decision.route is not None:
+            failure = await self._failure_to_load(origin, decision.model_id)
+            if failure is None:
+                return decision
+            failed.add(decision.model_id)
             try:
-                async with before(origin.deadline_s), self._engines.lease(decision.model_id):
-                    return decision
-            except LOAD_FAILURES as exc:
-                failed.add(decision.model_id)
-                self.chooser.routes.cool(decision.model_id)
-                logger.warning("route_fallback model=%s code=%s", decision.model_id, exc.code)
-                try:
-                    decision = self._choose(origin, chat, frozenset(failed))
-                except Unavailable:
-                    raise exc from None
+                decision = self._choose(origin, chat, frozenset(failed))
+            except Unavailable:
+                raise failure from None
         return decision
 
     def _choose(
@@ -230,11 +231,70 @@ class ChatService:
         )
         return replace(decision, shows_trace=chat.shows_trace)
 
+    async def _tried(
+        self, origin: RequestOrigin, decision: Decision, chat: ChatInput
+    ) -> ChatRequest:
+        """The request to a model that is no assistant model; to the next one of its route, where its first
+        tokens show that it guesses. The prompt of the trial stays in the KV cache."""
+        settings = self.chooser.options.settings
+        spec = self._spec(origin, decision, chat)
+        others = self.chooser.chat_models(decision.larger)
+        is_wanted = bool(others) and needs_trial(decision, spec, settings)
+        if not is_wanted or not self._may_escalate(chat.metadata):
+            return ChatRequest(decision, spec)
+        trial = await self._trial(decision, spec, settings.cascade_tokens)
+        larger = None
+        if should_escalate(trial, settings):
+            larger = await self._first_loaded(origin, others)
+        judged = self.chooser.judged(decision, trial, larger)
+        if larger is None:
+            return ChatRequest(judged, spec)
+        return ChatRequest(judged, self._spec(origin, judged, chat))
+
+    async def _first_loaded(self, origin: RequestOrigin, model_ids: Sequence[str]) -> str | None:
+        """The first of these models that can be loaded; None where none can. Raises: DeadlineExceeded."""
+        for model_id in model_ids:
+            if await self._failure_to_load(origin, model_id) is None:
+                return model_id
+        return None
+
+    async def _failure_to_load(self, origin: RequestOrigin, model_id: str) -> EdgeAgentError | None:
+        """Load a model of a route. One that fails is avoided for a while. Raises: DeadlineExceeded."""
+        try:
+            async with before(origin.deadline_s), self._engines.lease(model_id):
+                return None
+        except LOAD_FAILURES as exc:
+            self.chooser.routes.cool(model_id)
+            logger.warning("route_fallback model=%s code=%s", model_id, exc.code)
+            return exc
+
+    async def _trial(self, decision: Decision, spec: GenerateSpec, n_tokens: int) -> Trial | None:
+        """Raises what `Pool.lease` and the worker raise."""
+        n_tokens = min(n_tokens, spec.max_tokens or n_tokens)
+        question = msgspec.structs.replace(
+            spec, prompts=spec.prompts[:1], max_tokens=n_tokens, n=1, logprobs=N_ALTERNATIVES,
+            tells_tokens=False, scores_prompt=False,
+        )  # fmt: skip
+        tokens: list[TokenLogprob] = []
+        async with self._engines.lease(decision.model_id) as client:
+            generation = client.generate(question)
+            try:
+                async for chunk in generation:
+                    if chunk.error is not None:
+                        raise by_code(*chunk.error)
+                    tokens += chunk.logprobs
+            finally:
+                generation.cancel()
+        return trial_of(tokens)
+
+    def _may_escalate(self, metadata: Mapping[str, str]) -> bool:
+        """Whether the settings and the client let another model take over. Raises: InvalidParameter."""
+        wanted = flag(metadata, "escalate")
+        return self.chooser.options.may_escalate if wanted is None else wanted
+
     def _larger(self, decision: Decision, metadata: Mapping[str, str]) -> Decision | None:
         """The model that may take over; None where there is none, or it may not."""
-        wanted = flag(metadata, "escalate")
-        may_escalate = self.chooser.options.may_escalate if wanted is None else wanted
-        return self.chooser.larger(decision) if may_escalate else None
+        return self.chooser.larger(decision) if self._may_escalate(metadata) else None
 
     def _spec(self, origin: RequestOrigin, decision: Decision, chat: ChatInput) -> GenerateSpec:
         has_own = self.chooser.assistant(decision) is not None

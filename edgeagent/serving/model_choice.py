@@ -15,6 +15,7 @@ from edgeagent.catalog.assistant_intents import Assistant
 from edgeagent.catalog.installed import InstalledModels
 from edgeagent.pool.resident_model import Resident
 from edgeagent.routing import router
+from edgeagent.routing.cascade import Trial, should_escalate
 from edgeagent.routing.decision import Decision, TraceStep
 from edgeagent.routing.intents import (
     DEFAULT_OPTIONS,
@@ -144,12 +145,13 @@ class ModelChooser:
         the route, else the larger model of the catalog."""
         if decision.reason == "named" or self.assistant(decision) is None:
             return None
-        others = [one for one in decision.larger if not self._is_assistant(one)]
+        others = self.chat_models(decision.larger)
         larger = others[0] if others else self._models.larger(decision.model_id)
         return replace(decision, model_id=larger) if larger is not None else None
 
-    def _is_assistant(self, model_id: str) -> bool:
-        return self._models.assistant(model_id) is not None
+    def chat_models(self, model_ids: Sequence[str]) -> list[str]:
+        """Those that are no assistant models."""
+        return [one for one in model_ids if self._models.assistant(one) is None]
 
     def escalated(self, larger: Decision, confidence: Confidence | None) -> Decision:
         """The decision for the larger model, with the confidence that was too low."""
@@ -159,6 +161,16 @@ class ModelChooser:
         step = TraceStep(f"model {larger.model_id}", "escalated", why)
         trace = (*larger.trace, step)
         return replace(larger, reason="escalated", confidence=confidence, trace=trace)
+
+    def judged(self, decision: Decision, trial: Trial | None, larger: str | None) -> Decision:
+        """The decision after a trial of its model: the `larger` one answers, or (None) the same one."""
+        said = str(trial) if trial is not None else "no tokens"
+        outcome = "is not sure" if should_escalate(trial, self.options.settings) else "is sure"
+        trace = (*decision.trace, TraceStep(f"model {decision.model_id}", outcome, said))
+        if larger is None:
+            return replace(decision, trace=trace)
+        trace = (*trace, TraceStep(f"model {larger}", "escalated", "the next candidate"))
+        return replace(decision, model_id=larger, reason="escalated", trace=trace)
 
     def suited(
         self,

@@ -52,6 +52,21 @@ class RoutingSettings(SettingsTable):
         allow_inf_nan=False,
         description="seconds in which routes avoid a model whose worker died or could not be loaded",
     )
+    cascade_tokens: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="tokens by which a route judges its model before it answers: below `cascade_min_margin` "
+        "the next candidate answers; 0: no such trial",
+    )
+    cascade_min_margin: float = Field(
+        default=1.0,
+        ge=0,
+        le=50,
+        allow_inf_nan=False,
+        description="mean lead of the chosen token over the second one in the trial, in nats, that a model "
+        "needs to answer",
+    )
     policy: Path | None = Field(
         default=None,
         description="file of a learned policy (`edgeagent route train`), which chooses between its two "

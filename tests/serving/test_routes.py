@@ -13,6 +13,7 @@ from edgeagent.errors import EngineBroken, EngineDied, InsufficientMemory, Inval
 from edgeagent.serving.chat import ChatInput, ChatService
 from edgeagent.serving.routes import Routes, route_request
 from edgeagent.settings.routing import RoutingSettings
+from edgeagent.types.answer import TokenChunk, TokenLogprob, TopLogprob
 from edgeagent.types.generation import Form
 from edgeagent.types.prompt import Prompt
 from tests.serving.fakes import ORIGIN, FakeEngines, FakeModels, chooser, said, sure
@@ -140,6 +141,78 @@ def test_names_of_routes_serve_where_there_is_no_chat():
     found = chooser(MODELS, candidates=CANDIDATES)
     assert found.model_id("auto") == found.for_any_task("auto").model_id == "small"
     assert found.for_plain_text("auto:quality").model_id == "large"
+
+
+# ---- the trial of a model
+
+
+def margins(*leads: float) -> list[Any]:
+    """The tokens of an answer, each with this lead over the second choice."""
+    tops = [[TopLogprob(b"a", -0.1), TopLogprob(b"b", -0.1 - lead)] for lead in leads]
+    tokens = [TokenLogprob(b"a", -0.1, top) for top in tops]
+    return [TokenChunk(0, "a", logprobs=[token]) for token in tokens]
+
+
+def tried(*leads: float) -> Failing:
+    """Engines whose small model has these leads in a trial."""
+    found = engines()
+    found.clients["small"]._script = lambda spec: (
+        margins(*leads) if spec.logprobs == 2 else said("from small")
+    )
+    return found
+
+
+async def test_a_model_that_guesses_hands_over_before_anything_is_shown():
+    sure_, guessing = tried(3.0, 0.1, 2.0), tried(0.2, 0.1, 2.0)
+    assert await routed(service(sure_, cascade_tokens=3), chat()) == (
+        "from small",
+        "small",
+        "default",
+    )
+    given = chat(shows_trace=True, max_tokens=40)
+    answer = await service(guessing, cascade_tokens=3).answer(ORIGIN, given)
+    assert await text_of(answer) == "from middle"
+    assert (answer.decision.reason, answer.decision.route) == ("escalated", "auto")
+    told = [str(step) for step in answer.decision.trace[-2:]]
+    assert told == [
+        "model small: is not sure (mean margin 0.767 over 3 tokens)",
+        "model middle: escalated (the next candidate)",
+    ]
+    (trial,) = guessing.clients["small"].specs
+    assert (trial.max_tokens, trial.logprobs, trial.n) == (3, 2, 1)
+    assert guessing.clients["small"].generations[0].is_cancelled and not guessing.n_leased
+    assert guessing.clients["middle"].specs[0].max_tokens == 40
+    assert guessing.clients["middle"].specs[0].logprobs is None
+
+
+async def test_a_trial_is_never_longer_than_the_answer_may_be():
+    found = tried(3.0)
+    await routed(service(found, cascade_tokens=32), chat(max_tokens=2))
+    assert found.clients["small"].specs[0].max_tokens == 2
+
+
+async def test_where_no_larger_model_can_be_loaded_the_small_one_answers_after_all():
+    found = tried(0.1)
+    found.failures = {"middle": InsufficientMemory("x"), "large": EngineBroken("x")}
+    assert await routed(service(found, cascade_tokens=3), chat()) == (
+        "from small",
+        "small",
+        "default",
+    )
+    found = tried(0.1)
+    found.failures = {"middle": InsufficientMemory("x")}
+    answered = await routed(service(found, cascade_tokens=3), chat())
+    assert answered == ("from large", "large", "escalated")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "settings"), [({"escalate": "false"}, {}), ({}, {"escalate": False})]
+)
+async def test_a_client_and_the_settings_may_forbid_the_trial(metadata, settings):
+    found = tried(0.1)
+    chats = service(found, cascade_tokens=3, **settings)
+    assert (await routed(chats, chat(metadata=metadata)))[1] == "small"
+    assert len(found.clients["small"].specs) == 1
 
 
 # ---- what the router is told

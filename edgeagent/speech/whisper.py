@@ -154,7 +154,7 @@ class Session:
         """The segments of a window on the recording's clock; of `samples` where these stand for its mix."""
         heard = window.samples if samples is None else samples
         if not self._is_fixed:
-            self.language = self._language_of(heard)
+            self.language = self._language_of(self._model.detect_language(heard)[2])
         options = self.options
         given, _ = self._model.transcribe(
             heard,
@@ -177,9 +177,8 @@ class Session:
             self._prompt.add(raw.tokens, raw.temperature)
         yield from self._refined(found, window, heard)
 
-    def _language_of(self, samples: Samples) -> str:
+    def _language_of(self, scores: Iterable[tuple[str, float]]) -> str:
         """The likeliest allowed language; the one before unless another is likely enough."""
-        _, _, scores = self._model.detect_language(samples)
         allowed = [
             (p, name) for name, p in scores if name in (self.options.languages or self._known)
         ]
@@ -284,8 +283,6 @@ class Session:
         The encoder sees `seconds`, in place of 30. All of it is heard again: the model repeats itself where
         it is made to go on from a text.
         """
-        if not self._is_fixed and (self.language is None or beam_size > 1):
-            self.language = self._language_of(samples)
         tokenizer, extractor, model = (
             self._model.hf_tokenizer, self._model.feature_extractor, self._model.model
         )  # fmt: skip
@@ -293,6 +290,9 @@ class Session:
         features = extractor(samples)[..., :n_frames]
         n_heard = features.shape[-1]
         encoded = self._model.encode(np.pad(features, ((0, 0), (0, n_frames - n_heard))))
+        if not self._is_fixed and (self.language is None or beam_size > 1):
+            (scores,) = model.detect_language(encoded)
+            self.language = self._language_of((token[2:-2], p) for token, p in scores)
         before = self._prompt.tokens()
         start = self._start()
         prompt = [tokenizer.token_to_id("<|startofprev|>"), *before] if before else []

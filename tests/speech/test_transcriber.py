@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -140,11 +142,11 @@ class Listener:
         return [], None
 
 
-def session(listener: Listener, **options: object) -> Session:
+def session(listener: Any, **options: object) -> Session:
     from edgeagent.speech.prompt import Prompt
 
     wanted = SpeechOptions(**options)  # type: ignore[arg-type]
-    return Session(listener, wanted, Prompt(lambda text: [], wanted), ("en", "de", "fr"))  # type: ignore[arg-type]
+    return Session(listener, wanted, Prompt(lambda text: [], wanted), ("en", "de", "fr"))
 
 
 WINDOW = whole(np.zeros((1, 16_000), dtype=np.float32), 0)
@@ -173,6 +175,42 @@ def test_a_given_language_is_not_asked_for():
     listener = Listener()
     list(session(listener, language="fr", task="translate").hear(WINDOW))
     assert (listener.asked[0]["language"], listener.asked[0]["task"]) == ("fr", "translate")
+
+
+class QuickListener:
+    """Stands for a multilingual model that is heard quickly; counts what it encodes."""
+
+    def __init__(self, like: Any, *languages: tuple[str, float]) -> None:
+        self.hf_tokenizer, self.feature_extractor = like.hf_tokenizer, like.feature_extractor
+        self.max_length = like.max_length
+        self.model = self
+        self.n_frames: list[int] = []
+        self.starts: list[list[int]] = []
+        self._scores = [(f"<|{name}|>", p) for name, p in languages]
+        self._tokens = list(self.hf_tokenizer.encode(" Guten Tag").ids)
+
+    def encode(self, features: Any) -> list[int]:
+        self.n_frames.append(features.shape[-1])
+        return self.n_frames
+
+    def detect_language(self, encoded: Any) -> Any:
+        assert encoded is self.n_frames  # what was encoded for the text
+        return [self._scores]
+
+    def generate(self, encoded: Any, prompts: list[list[int]], **options: Any) -> Any:
+        self.starts += prompts
+        return [SimpleNamespace(sequences_ids=[self._tokens], no_speech_prob=0.0)]
+
+    def align(self, encoded: Any, start: Any, texts: Any, n_frames: int) -> Any:
+        return [SimpleNamespace(text_token_probs=[0.5] * len(texts[0]))]
+
+
+def test_a_quick_hearing_finds_the_language_in_what_it_encodes_anyway(transcriber):
+    listener = QuickListener(transcriber.whisper._model, ("de", 0.8), ("en", 0.2))
+    found = session(listener).hear_quickly(WINDOW.samples, "", seconds=15.0, beam_size=5)
+    assert found.language == "de"
+    assert listener.n_frames == [1500]  # once, and no whole window
+    assert listener.hf_tokenizer.token_to_id("<|de|>") in listener.starts[0]
 
 
 def test_windows_see_the_text_before_and_guards_are_on():

@@ -3,6 +3,7 @@
     --requests 200      of mixed length, one after another; memory after a tenth of them, half and all, and
                         after the model was unloaded
     --minutes 10 20 60  recordings of these lengths, each uploaded in one request to a daemon of its own
+    --chats 5           chats during a job, with a budget that has room for one of the two models
     --clinic DIR        recordings to cut and to repeat; without them, the dialogue of the tests
 
 Memory of requests is what is resident once an answer is complete, the most of ten answers, since their
@@ -14,6 +15,8 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
+import statistics
 import time
 from collections import deque
 from pathlib import Path
@@ -26,14 +29,18 @@ from rich.table import Table
 
 from edgeagent.speech.audio import RATE_HZ, Samples
 from scripts.benchmarks import machine
+from scripts.benchmarks.chat_rate import MODEL as CHAT_MODEL
 from scripts.benchmarks.noises import wav
 from scripts.benchmarks.served import Served, serving
 from scripts.benchmarks.speech import MODEL, SHARED
-from scripts.faults.speech_jobs import mixed, peak, recording
+from scripts.faults.speech_jobs import PART_BYTES, PART_TYPE, mixed, peak, recording
 from tests.speech.recordings import long_dialogue
 
 MAX_UPLOAD_BYTES = 512 << 20
 LENGTHS_S = (0.5, 2.0, 5.0, 12.0, 30.0)
+# The recording of the job that gives way, and what the log says of a model that was loaded.
+JOB_S = 300.0
+NEED = re.compile(r"loaded model=(\S+) .*need_bytes=(\d+)")
 WORKER = "edgeagent.speech.worker"
 console = Console()
 
@@ -120,6 +127,70 @@ def measure_lengths(models_dir: Path, clinic: Path, minutes: list[float]) -> Non
     console.print(table)
 
 
+def measure_giving_way(models_dir: Path, clinic: Path, n_chats: int) -> None:
+    """How long a chat waits for its first token while a job has the memory that its model needs."""
+    data = recording(JOB_S, clinic_files(clinic))
+    needs: dict[str, int] = {}
+    with serving(models_dir, preload=False) as daemon:
+        for model in (MODEL, CHAT_MODEL):
+            httpx.post(f"{daemon.url}/v1/models/{model}/load", timeout=120).raise_for_status()
+        for name, need in NEED.findall(daemon.log.read_text()):
+            needs[name] = int(need)
+    budget = max(needs.values()) + min(needs.values()) // 2
+    with (
+        serving(models_dir, preload=False, **{"pool.ram_budget_bytes": budget}) as daemon,
+        httpx.Client(base_url=daemon.url, timeout=600) as http,
+    ):
+        job = http.post("/v1/audio/jobs", json={"bytes": len(data)}).raise_for_status().json()["id"]
+        for at in range(0, len(data), PART_BYTES):
+            headers = {"Content-Type": PART_TYPE, "Upload-Offset": str(at)}
+            part = data[at : at + PART_BYTES]
+            http.patch(f"/v1/audio/jobs/{job}/recording", content=part, headers=headers)
+        http.post(f"/v1/audio/jobs/{job}/start", json={}).raise_for_status()
+        waits_s = []
+        for _ in range(n_chats):
+            # The speech model is loaded again: behind the window that the chat before has waited for.
+            _wait_for_window(http, job, _transcribed_s(http, job))
+            waits_s.append(_first_token_s(http))
+        found = _wait_for_window(http, job, JOB_S - 30.0)
+        n_loads = daemon.log.read_text().count(f" loaded model={MODEL} ")
+    table = Table("chats", "first token p50", "at most", "loads of the speech model", "job heard")
+    table.add_row(
+        str(n_chats), f"{statistics.median(waits_s):.1f} s", f"{max(waits_s):.1f} s", str(n_loads),
+        f"{found:.0f} of {JOB_S:.0f} s",
+    )  # fmt: skip
+    console.print(table)
+
+
+def _transcribed_s(http: httpx.Client, job: str) -> float:
+    return http.get(f"/v1/audio/jobs/{job}").json()["transcribed"] or 0.0
+
+
+def _wait_for_window(http: httpx.Client, job: str, heard_s: float) -> float:
+    """Wait until more than `heard_s` seconds of a job are transcribed."""
+    while True:
+        found = http.get(f"/v1/audio/jobs/{job}").json()
+        if found["status"] not in ("queued", "running", "completed"):
+            raise SystemExit(f"the job ended otherwise: {found}")
+        if (found["transcribed"] or 0.0) > heard_s or found["status"] == "completed":
+            return float(found["transcribed"])
+        time.sleep(0.05)
+
+
+def _first_token_s(http: httpx.Client) -> float:
+    started_s = time.monotonic()
+    body = {
+        "model": CHAT_MODEL, "messages": [{"role": "user", "content": "Hello"}], "stream": True,
+        "max_tokens": 4,
+    }  # fmt: skip
+    with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        answer.raise_for_status()
+        for line in answer.iter_lines():
+            if '"content"' in line:
+                return time.monotonic() - started_s
+    raise SystemExit("the chat had no token")
+
+
 def _mb(n_bytes: float) -> str:
     return f"{n_bytes / 1e6:.0f} MB"
 
@@ -131,10 +202,13 @@ def main() -> None:
     parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
     parser.add_argument("--clinic", type=Path, default=SHARED / "clinic")
     parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--chats", type=int, default=0)
     parser.add_argument("--minutes", type=float, nargs="*", default=[])
     args = parser.parse_args()
     console.print(f"{machine.describe()}, {MODEL}, load {os.getloadavg()[0]:.1f}")
     if args.requests:
         measure_requests(args.models_dir, args.clinic, args.requests)
+    if args.chats:
+        measure_giving_way(args.models_dir, args.clinic, args.chats)
     if args.minutes:
         measure_lengths(args.models_dir, args.clinic, args.minutes)

@@ -172,7 +172,7 @@ class _Server:
 def _main() -> None:
     from edgeagent.cli import serve
     from edgeagent.cli.main import main
-    from edgeagent.daemon.heap import without_collections
+    from edgeagent.worker.heap import without_collections
 
     with without_collections():
         from edgeagent.daemon import app

@@ -16,7 +16,6 @@ import click
 
 from edgeagent.api.http.loopback import is_loopback
 from edgeagent.cli.shared.options import configured, settings_options
-from edgeagent.daemon.heap import map_large_blocks, use_one_arena, without_collections
 from edgeagent.daemon.instance_lock import InstanceLock
 from edgeagent.daemon.notify import ServiceManager
 from edgeagent.daemon.preload import Preload
@@ -26,6 +25,7 @@ from edgeagent.environment import notify_socket, watchdog_s
 from edgeagent.errors import StartFailed
 from edgeagent.settings import Settings
 from edgeagent.worker import log_format
+from edgeagent.worker.heap import map_large_blocks, use_one_arena, without_collections
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,6 @@ from edgeagent.catalog.installed import InstalledModels
 from edgeagent.daemon.bootstrap_key import bootstrap
 from edgeagent.daemon.erasure_participants import ErasureParticipants
 from edgeagent.daemon.governor import Governor
-from edgeagent.daemon.heap import return_free_pages
 from edgeagent.daemon.idle_benchmark import IdleBenchmark
 from edgeagent.daemon.notify import ServiceManager
 from edgeagent.daemon.open_bind import refuse_open_bind
@@ -81,6 +80,7 @@ from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.erasure_hub import ErasureHub
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.requests import RequestLog, RequestRow
+from edgeagent.worker.heap import return_free_pages
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from edgeagent.speech.protocol import Finished, SpeechConfig
 from edgeagent.speech.turn_transcriber import TurnHearing
 from edgeagent.speech.whisper import Whisper
 from edgeagent.worker.channel import Channel
+from edgeagent.worker.heap import return_free_pages
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class LiveRequests:
         """End a session, with its last reply."""
         if self._sessions.close(request_id):
             self._channel.send(Finished(request_id))
+            if not self._sessions:
+                return_free_pages()
 
     @property
     def is_idle(self) -> bool:

@@ -35,6 +35,7 @@ from edgeagent.speech.protocol import (
 from edgeagent.types.worker import ComputeLimits
 from edgeagent.worker import confinement, entry, refusals
 from edgeagent.worker.channel import Channel
+from edgeagent.worker.heap import return_free_pages, use_one_arena
 from edgeagent.worker.loop import Loop
 from edgeagent.worker.protocol import Cancel
 
@@ -239,6 +240,8 @@ class SpeechWorker:
             self._channel.refuse(job.request_id, error)
         else:
             self._channel.send(Finished(job.request_id))
+        if not self._open:
+            return_free_pages()  # the decoder and the model leave holes behind
 
     def limit(self, limits: ComputeLimits) -> None:
         """CTranslate2 keeps the threads that it was loaded with; windows give way instead."""
@@ -252,6 +255,7 @@ class SpeechWorker:
 
 def load(channel: Channel, config: SpeechConfig, daemon_pid: int, started_s: float) -> SpeechWorker:
     """Confine this process, then load the model. Raises: ModelUnusable."""
+    use_one_arena()  # before there are threads
     # ONNX Runtime chooses its kernels by /proc/cpuinfo.
     confinement.enter(read=[config.path, "/proc/cpuinfo"], parent=daemon_pid)
     with _muted():

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from edgeagent.daemon.heap import (
+from edgeagent.worker.heap import (
     map_large_blocks,
     return_free_pages,
     use_one_arena,
@@ -21,7 +21,7 @@ is_glibc = hasattr(ctypes.CDLL(None), "mallopt")
 
 THREADS = """
 import ctypes, os, sys, threading
-from edgeagent.daemon.heap import use_one_arena
+from edgeagent.worker.heap import use_one_arena
 if sys.argv[1] == "one":
     assert use_one_arena()
 barrier = threading.Barrier(5)
@@ -55,7 +55,7 @@ def test_threads_share_one_arena():
 
 LARGE = """
 import sys
-from edgeagent.daemon.heap import map_large_blocks
+from edgeagent.worker.heap import map_large_blocks
 if sys.argv[1] == "fixed":
     assert map_large_blocks()
 def heap_bytes():

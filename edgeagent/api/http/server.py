@@ -13,6 +13,8 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 # several megabytes each way, which with hundreds of connections is more memory than an edge device has, and
 # which no process is charged for. This much still fills 5 MB/s at a round trip of 50 ms.
 SOCKET_BUFFER_BYTES = 128 << 10
+TICK_S = 1.0
 LAST_WORDS_S = 2.0  # to send errors in, after the grace period
 # The second one has the query of a request.
 NOISE = ("Invalid HTTP request", '%s - "WebSocket', "Invalid UTF-8 sequence")
@@ -80,6 +83,21 @@ class Server(uvicorn.Server):
         self._shutdown = shutdown
         self._grace_s = grace_s
         self._at_end = at_end
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._signalled = asyncio.Event()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._signalled.set)
+
+    async def main_loop(self) -> None:
+        """Wait for a signal. uvicorn's own loop wakes ten times a second, also while nobody asks anything."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):  # which renews the header Date
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._signalled.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import select
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -15,8 +17,9 @@ import httpx
 import psutil
 import pytest
 
-from edgeagent.api.http.server import SOCKET_BUFFER_BYTES, bound_buffers, send_at_once
+from edgeagent.api.http.server import SOCKET_BUFFER_BYTES, bound_buffers, send_at_once, server
 from edgeagent.daemon.sockets import bind, listen
+from edgeagent.settings.http import HttpSettings
 from tests.api.wire import connect, error_of, exchange, post, read_reply, request
 from tests.conftest import DaemonProcess, serving, wait_for
 
@@ -292,3 +295,20 @@ def test_the_kernel_keeps_little_of_a_connection_that_is_not_read():
                     while n_sent < 64 << 20:
                         n_sent += client.send(b"x" * (1 << 14))
                 assert n_sent < 2 << 20
+
+
+async def test_a_signal_ends_the_wait_at_once_however_seldom_the_server_looks(monkeypatch):
+    monkeypatch.setattr("edgeagent.api.http.server.TICK_S", 3600.0)
+
+    async def nothing(*_: object) -> None:
+        """An application, and what is done at the end."""
+
+    served = server(
+        nothing, HttpSettings(), at_start=lambda: None, at_stop=lambda: None, at_end=nothing
+    )
+    loop = asyncio.create_task(served.main_loop())
+    await asyncio.sleep(0)
+    assert served.server_state.default_headers, "the date"
+    asyncio.get_running_loop().call_soon(served.handle_exit, signal.SIGTERM, None)
+    async with asyncio.timeout(60):
+        await loop

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ def chat(
     with (
         running_daemon(settings, _serve_arguments(config, settings)) as url,
         Interrupts() as interrupts,
+        closing(Conversation(url, options, system, interrupts)) as conversation,
     ):
-        conversation = Conversation(url, options, system, interrupts)
         if message is None:
             _converse(conversation, interrupts, settings)
         elif not conversation.ask(message):
@@ -133,7 +134,7 @@ def _obey(conversation: Conversation, line: str) -> None:
 
 
 class Conversation:
-    """The messages so far; `ask` adds a question and its answer."""
+    """The messages so far; `ask` adds a question and its answer, `close` ends the connection."""
 
     def __init__(
         self, url: str, options: dict[str, Any], system: str | None, interrupts: Interrupts
@@ -149,6 +150,9 @@ class Conversation:
         self._system = system
         self.messages: list[dict[str, str]] = []
         self.begin_again(None)
+
+    def close(self) -> None:
+        self._http.close()
 
     def begin_again(self, system: str | None) -> None:
         self._system = system or self._system

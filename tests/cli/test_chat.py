@@ -78,40 +78,36 @@ def assistant(
     ],
     ids=["slots", "no slots", "out of scope"],
 )
-def test_calls_of_an_assistant_are_readable(
-    edgeagent_process, assistant, message, domain, shown, sure
-):
-    done = edgeagent_process("chat", message, "--domain", domain, "--port", port_of(assistant))
+def test_calls_of_an_assistant_are_readable(edgeagent, assistant, message, domain, shown, sure):
+    done = edgeagent("chat", message, "--domain", domain, "--port", port_of(assistant))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(shown)
     assert re.search(rf"\[\w+ [\d.]+% probable, {sure}.*first after \d+ ms", done.stderr)
 
 
-def test_an_unknown_domain_is_one_line(edgeagent_process, assistant):
-    done = edgeagent_process("chat", "Hi", "--domain", "kitchen", "--port", port_of(assistant))
+def test_an_unknown_domain_is_one_line(edgeagent, assistant):
+    done = edgeagent("chat", "Hi", "--domain", "kitchen", "--port", port_of(assistant))
     assert "assistant, service, skills" in one_line(done)
 
 
 def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
-    edgeagent_process, tales_daemon: DaemonProcess
+    edgeagent, tales_daemon: DaemonProcess
 ):
     proxy = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
-    done = edgeagent_process(
-        "chat", "Hi", "--port", port_of(tales_daemon), "--max-tokens", 2, env=proxy
-    )
+    done = edgeagent("chat", "Hi", "--port", port_of(tales_daemon), "--max-tokens", 2, env=proxy)
     assert done.returncode == 0, done.stderr
 
 
-def test_an_error_of_the_daemon_is_one_line(edgeagent_process, tales_daemon: DaemonProcess):
-    done = edgeagent_process("chat", "Hi", "--port", port_of(tales_daemon), "--model", "nobody")
+def test_an_error_of_the_daemon_is_one_line(edgeagent, tales_daemon: DaemonProcess):
+    done = edgeagent("chat", "Hi", "--port", port_of(tales_daemon), "--model", "nobody")
     assert "nobody" in one_line(done)
 
 
 def test_a_daemon_that_loads_its_model_late_is_chatted_with(
-    edgeagent_process, tales_dir: Path, tmp_path: Path
+    edgeagent, tales_dir: Path, tmp_path: Path
 ):
     with serving(tales_dir, tmp_path, preload=False) as daemon:
-        done = edgeagent_process("chat", "Hi", "--port", port_of(daemon), "--max-tokens", 2)
+        done = edgeagent("chat", "Hi", "--port", port_of(daemon), "--max-tokens", 2)
     assert done.returncode == 0 and done.stdout.strip()
 
 
@@ -138,7 +134,7 @@ def test_without_a_daemon_and_without_a_model_the_way_out_is_named(
     assert "models install" in done.stderr
 
 
-def test_something_else_on_the_port_is_not_talked_to(edgeagent_process, tmp_path: Path):
+def test_something_else_on_the_port_is_not_talked_to(edgeagent, tmp_path: Path):
     import http.server
     import threading
 
@@ -154,9 +150,7 @@ def test_something_else_on_the_port_is_not_talked_to(edgeagent_process, tmp_path
     with http.server.HTTPServer(("127.0.0.1", 0), Other) as other:
         thread = threading.Thread(target=other.serve_forever)
         thread.start()
-        done = edgeagent_process(
-            "chat", "Hi", "--port", other.server_address[1], "--state-dir", tmp_path
-        )
+        done = edgeagent("chat", "Hi", "--port", other.server_address[1], "--state-dir", tmp_path)
         other.shutdown()
         thread.join()
     assert "Another program" in one_line(done)

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from edgeagent.catalog.installed import InstalledModels
 from edgeagent.cli.keys import as_json_option
-from edgeagent.cli.route_learning import evaluate, train
+from edgeagent.cli.route_learning import calibrate, evaluate, train
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.printable import printable
 from edgeagent.cli.shared.store import opened
@@ -35,6 +35,7 @@ def route() -> None:
 
 route.add_command(evaluate)
 route.add_command(train)
+route.add_command(calibrate)
 
 
 def routes_of(

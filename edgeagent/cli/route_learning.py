@@ -1,4 +1,4 @@
-"""`edgeagent route evaluate` and `train`: learned routing on texts with known outcomes.
+"""`edgeagent route evaluate`, `train` and `calibrate`: learned routing on texts with known outcomes.
 
 numpy is imported when a command runs: it is a process of its own and serves nothing.
 """
@@ -211,3 +211,66 @@ def train(
         click.echo(json.dumps(told, ensure_ascii=False))
         return
     click.echo(f"{path}: {file.small} or {file.large}, from {file.n_examples} texts")
+
+
+@click.command(cls=ManyFiles)
+@click.option("--data", type=INPUT, multiple=True, metavar="FILE...",
+              help="Texts and how well each model answered them: CSV or JSON lines.")  # fmt: skip
+@click.option("--policy", type=INPUT, metavar="FILE",
+              help="Policy to calibrate. Default: that of the settings or of `train`.")  # fmt: skip
+@click.option("--share", type=click.FloatRange(0, 1), metavar="N",
+              help="Share of these texts that the large model is to answer.")  # fmt: skip
+@click.option("--quality", type=click.FloatRange(0, 1), metavar="N",
+              help="Mean quality to reach with as few requests to the large model as possible.")  # fmt: skip
+@click.option("--rollback", is_flag=True, help="Take the last calibration back.")
+@as_json_option
+@settings_options
+def calibrate(
+    data: tuple[Path, ...], policy: Path | None, share: float | None, quality: float | None, rollback: bool,
+    as_json: bool, config: Path | None, **flags: Any,
+) -> None:  # fmt: skip
+    """Fit the probability and the threshold of a policy to outcomes of its two models.
+
+    The policy before is kept beside the file, with its revision as a suffix. Restart the daemon to use the
+    new one.
+    """
+    from edgeagent.routing.score_policy import read_policy
+    from edgeagent.routing.training import calibration
+
+    if rollback == bool(data) or (share is not None and quality is not None):
+        raise click.UsageError(
+            "Give either --rollback, or --data with at most one of --share and --quality."
+        )
+    settings = configured(config, **flags).settings
+    path = policy or settings.routing.policy or settings.state_dir / POLICY_NAME
+    try:
+        if rollback:
+            found = calibration.roll_back(path)
+            told: dict[str, Any] = {
+                "file": str(path),
+                "revision": found.revision,
+                "threshold": found.threshold,
+            }
+        else:
+            current = read_policy(path)
+            pair, _ = _pairs(data, (), current.file.small, current.file.large, None)
+            file, before, after = calibration.calibrated(
+                current, pair, share=share, quality=quality
+            )
+            kept = calibration.replace_policy(path, file)
+            told = {
+                "file": str(path), "revision": file.revision, "threshold": file.threshold,
+                "ece_before": before, "ece_after": after, "kept": str(kept),
+            }  # fmt: skip
+    except OSError as exc:
+        raise InvalidParameter(
+            f"{path} cannot be written: {exc.strerror}. Choose another --policy."
+        ) from exc
+    if as_json:
+        click.echo(json.dumps(told, ensure_ascii=False))
+        return
+    click.echo(f"{path}: revision {told['revision']}, threshold {told['threshold']:.4f}")
+    if "ece_after" in told:
+        click.echo(
+            f"calibration error {told['ece_before']:.3f} before, {told['ece_after']:.3f} on unseen folds"
+        )

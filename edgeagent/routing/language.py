@@ -43,14 +43,17 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 def language_of(text: str) -> str | None:
     """The language as ISO 639-1; None where no language is clearly ahead."""
-    letters = sum(map(len, words := _WORD.findall(text)[:MAX_WORDS]))
-    if not letters:
+    words = _WORD.findall(text)[:MAX_WORDS]
+    joined = " ".join(words)
+    if not joined:
         return None
-    for name, script in _SCRIPTS:
-        if 3 * len(script.findall(" ".join(words))) >= letters or (
-            name in ("ja", "uk") and script.search(text) and 3 * _foreign(words) >= letters
-        ):
-            return name
+    if not joined.isascii():
+        n_letters, n_foreign = len(joined) - len(words) + 1, sum(char > "\u036f" for char in joined)
+        for name, script in _SCRIPTS:
+            n_own = len(script.findall(joined))
+            # Japanese and Ukrainian texts have few of the letters that only they have.
+            if 3 * (n_foreign if n_own and name in ("ja", "uk") else n_own) >= n_letters:
+                return name
     folded = [word.casefold() for word in words]
     counts = sorted(
         ((sum(word in known for word in folded), name) for name, known in _LANGUAGES.items()),
@@ -58,8 +61,3 @@ def language_of(text: str) -> str | None:
     )
     (most, best), (second, _) = counts[:2]
     return best if most > second and 6 * most >= len(folded) else None
-
-
-def _foreign(words: list[str]) -> int:
-    """Letters outside the Latin script."""
-    return sum(char > "\u036f" for word in words for char in word)

@@ -49,15 +49,20 @@ class PolicyFile(msgspec.Struct, frozen=True, kw_only=True):
     scores: list[float]
     chances: list[float]
     threshold: float
+    revision: int = 1
 
 
 @dataclass(frozen=True)
 class Score:
-    """`benefit` orders texts by what the larger model is worth (training/trainer.py); `p_small`: probability
-    that the small one is right; `share_known` of the words were in the training data."""
+    """`benefit` orders texts by what the larger model is worth (training/trainer.py).
+
+    `p_small`: probability that the small one is right, by the score `right`; `share_known` of the words were
+    in the training data.
+    """
 
     benefit: float
     p_small: float
+    right: float
     share_known: float
     is_known: bool
 
@@ -87,7 +92,7 @@ class ScorePolicy:
             right += scaled * right_of[n]
         share = known_share(tokens, file.known)
         at = max(0, bisect_right(file.scores, right) - 1)
-        return Score(benefit, file.chances[at], share, share >= file.min_known)
+        return Score(benefit, file.chances[at], right, share, share >= file.min_known)
 
 
 def word_bit(token: str) -> int:

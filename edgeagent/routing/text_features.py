@@ -47,8 +47,8 @@ def shape(text: str) -> list[float]:
     counts = (
         len(text),
         len(text.partition("\n")[0]),
-        sum(char.isdigit() for char in text),
-        sum(char in "=+-*/^\\<>|%" for char in text),
+        sum(map(str.isdigit, text)),
+        sum(map(text.count, "=+-*/^\\<>|%")),
         text.count(","),
         text.count("."),
         text.count("\n"),
@@ -59,7 +59,7 @@ def shape(text: str) -> list[float]:
         float("__" in text),
         float(_NEGATION.search(text) is not None),
         float('"' in text),
-        sum(char.isupper() for char in text) / max(1, len(text)),
+        sum(map(str.isupper, text)) / max(1, len(text)),
         n_letters / max(1, len(words)),
         math.log1p(len(words)),
     ]

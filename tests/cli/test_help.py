@@ -17,7 +17,7 @@ COMMANDS = [
     ["data", "rows"], ["data", "query"], ["data", "schema"], ["data", "copy"],
     ["service"], ["service", "install"], ["service", "uninstall"], ["service", "status"],
     ["route"], ["route", "check"], ["route", "explain"], ["route", "stats"], ["route", "evaluate"],
-    ["route", "train"],
+    ["route", "train"], ["route", "calibrate"],
     ["service", "run"], ["service", "make-key"],
 ]  # fmt: skip
 

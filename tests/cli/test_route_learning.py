@@ -79,6 +79,32 @@ def test_train_writes_a_policy_that_explain_uses(edgeagent, tmp_path, shipped_as
     )
 
 
+def test_calibrate_fits_a_policy_to_other_outcomes_and_takes_it_back(edgeagent, files, tmp_path):
+    policy = tmp_path / "p"
+    state = ("--state-dir", tmp_path / "state")
+    done = edgeagent("route", "train", "--data", files[0], "--out", policy, "--json", *state)
+    first = json.loads(done.stdout)
+    before = policy.read_bytes()
+
+    def calibrate(*options: object):
+        return edgeagent("route", "calibrate", "--policy", policy, *options, "--json", *state)
+
+    reversed_ = write(tmp_path / "r.csv", [(t, 1 - a, 1) for t, a, _ in outcomes(300, 9)])
+    second = json.loads(calibrate("--data", reversed_, "--share", "0.1").stdout)
+    assert (second["revision"], second["threshold"] > first["threshold"]) == (2, True)
+    assert second["ece_after"] < second["ece_before"] and second["ece_before"] > 0.4
+    third = json.loads(calibrate("--data", *files[1:], "--quality", "0.8").stdout)
+    assert third["revision"] == 3 and third["threshold"] < second["threshold"]
+    assert json.loads(calibrate("--rollback").stdout)["revision"] == 2
+    assert json.loads(calibrate("--rollback").stdout)["threshold"] == first["threshold"]
+    assert policy.read_bytes() == before
+    assert "no earlier revision" in one_line(calibrate("--rollback"))
+    assert "No threshold reaches" in one_line(calibrate("--data", files[0], "--quality", "1"))
+    assert "either --rollback" in one_line(calibrate())
+    other = write(tmp_path / "o.csv", outcomes(100), small="a", large="b")
+    assert "No column for the model" in one_line(calibrate("--data", other))
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [

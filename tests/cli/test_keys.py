@@ -130,14 +130,14 @@ def test_a_wrong_command_line_says_how_it_goes(keys, arguments):
     assert done.returncode == 2 and "--help" in done.stderr
 
 
-def test_our_own_commands_send_the_key_of_the_environment(edgeagent_process, keys, tmp_path: Path):
+def test_our_own_commands_send_the_key_of_the_environment(edgeagent, keys, tmp_path: Path):
     with serving(tmp_path / "models", tmp_path / "state", preload=False) as daemon:
         port = daemon.url.rpartition(":")[2]
         config = tmp_path / "port.toml"
         config.write_text(f"http.port = {port}\n")
 
         def said(*words: str, **env: str) -> str:
-            return one_line(edgeagent_process(*words, "--config", config, env=env))
+            return one_line(edgeagent(*words, "--config", config, env=env))
 
         key = made(keys, "--scopes", "models,chat")
         for words in (("models", "load", "x"), ("chat", "Hi")):

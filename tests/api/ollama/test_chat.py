@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import ollama
+import openai
 import pytest
 
 from edgeagent.api.ollama.chat import OllamaWriter
@@ -246,28 +247,27 @@ def test_without_a_question_a_model_is_loaded_or_unloaded(tales_dir: Path, tmp_p
         assert len(client.ps().models) == 1
 
 
-def test_embeddings_are_those_of_the_other_api(minilm_dir: Path, tmp_path: Path):
-    state = tmp_path / "state"
-    with serving(minilm_dir, state, preload=False) as daemon, ollama.Client(daemon.url) as client:
-        with daemon.client() as other:
-            texts = ["rain", "the weather in Rome"]
-            wanted = other.embeddings.create(model=MINILM, input=texts, encoding_format="float")
-        found = client.embed(f"{MINILM}:latest", texts)
-        assert [list(v) for v in found.embeddings] == [
-            pytest.approx(row.embedding, abs=1e-5) for row in wanted.data
-        ]
-        assert found.prompt_eval_count == wanted.usage.prompt_tokens
-        one = client.embeddings(MINILM, "rain").embedding
-        assert list(one) == pytest.approx(found.embeddings[0], abs=1e-5)
-        assert len(client.embed(MINILM, "rain", dimensions=64).embeddings[0]) == 64
-        assert len(client.embed(MINILM, "rain " * 2000).embeddings) == 1, "cut, as Ollama does"
-        with pytest.raises(ollama.ResponseError, match="at least"):
-            client.embed(MINILM, "rain " * 2000, truncate=False)
-        assert client.embed(MINILM, []).embeddings == []
-        assert client.embeddings(MINILM).embedding == []
-        with pytest.raises(ollama.ResponseError, match="generates text"):
-            client.embed(SMOLLM, "rain")
-        assert client.show(MINILM).capabilities == ["embedding"]
+def test_embeddings_are_those_of_the_other_api(
+    smollm_llama: ollama.Client, smollm_client: openai.OpenAI
+):
+    client, texts = smollm_llama, ["rain", "the weather in Rome"]
+    wanted = smollm_client.embeddings.create(model=MINILM, input=texts, encoding_format="float")
+    found = client.embed(f"{MINILM}:latest", texts)
+    assert [list(v) for v in found.embeddings] == [
+        pytest.approx(row.embedding, abs=1e-5) for row in wanted.data
+    ]
+    assert found.prompt_eval_count == wanted.usage.prompt_tokens
+    one = client.embeddings(MINILM, "rain").embedding
+    assert list(one) == pytest.approx(found.embeddings[0], abs=1e-5)
+    assert len(client.embed(MINILM, "rain", dimensions=64).embeddings[0]) == 64
+    assert len(client.embed(MINILM, "rain " * 2000).embeddings) == 1, "cut, as Ollama does"
+    with pytest.raises(ollama.ResponseError, match="at least"):
+        client.embed(MINILM, "rain " * 2000, truncate=False)
+    assert client.embed(MINILM, []).embeddings == []
+    assert client.embeddings(MINILM).embedding == []
+    with pytest.raises(ollama.ResponseError, match="generates text"):
+        client.embed(SMOLLM, "rain")
+    assert client.show(MINILM).capabilities == ["embedding"]
 
 
 # --- the context that a client carries

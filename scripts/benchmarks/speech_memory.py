@@ -38,6 +38,8 @@ from tests.speech.recordings import long_dialogue
 
 MAX_UPLOAD_BYTES = 512 << 20
 LENGTHS_S = (0.5, 2.0, 5.0, 12.0, 30.0)
+# The worker returns free memory once its answer has been sent.
+SETTLE_S = 0.3
 # The recording of the job that gives way, and what the log says of a model that was loaded.
 JOB_S = 300.0
 NEED = re.compile(r"loaded model=(\S+) .*need_bytes=(\d+)")
@@ -64,6 +66,7 @@ def measure_requests(models_dir: Path, clinic: Path, n: int) -> None:
         daemon_before = _resident_bytes(daemon.process.pid)
         for i in range(1, n + 1):
             post(http, wav(_cut(samples, draw)))
+            time.sleep(SETTLE_S)
             lately.append(_resident(daemon))
             if i in (n // 10, n // 2, n):
                 worker, own = map(max, zip(*lately, strict=True))

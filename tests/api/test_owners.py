@@ -94,6 +94,9 @@ def holders(
 
 # By path and method: the body that an owner would send.
 CALLS: dict[tuple[str, str], object] = {
+    # First: the batch computes until it is cancelled.
+    ("GET", "/v1/batches/{batch_id:str}"): None,
+    ("POST", "/v1/batches/{batch_id:str}/cancel"): None,
     ("GET", "/v1/chat/completions/{completion_id:str}"): None,
     ("GET", "/v1/chat/completions/{completion_id:str}/messages"): None,
     ("POST", "/v1/chat/completions/{completion_id:str}"): {"metadata": {"k": "v"}},
@@ -111,8 +114,6 @@ CALLS: dict[tuple[str, str], object] = {
     ("GET", "/v1/conversations/{conversation_id:str}/items/{item_id:str}"): None,
     ("DELETE", "/v1/conversations/{conversation_id:str}/items/{item_id:str}"): None,
     ("DELETE", "/v1/conversations/{conversation_id:str}"): None,
-    ("GET", "/v1/batches/{batch_id:str}"): None,
-    ("POST", "/v1/batches/{batch_id:str}/cancel"): None,
     ("GET", "/v1/files/{file_id:str}"): None,
     ("GET", "/v1/files/{file_id:str}/content"): None,
     ("DELETE", "/v1/files/{file_id:str}"): None,
@@ -177,6 +178,7 @@ def test_what_is_another_s_is_a_404(
 def test_another_s_ids_in_a_body_are_not_there_either(holders: tuple[Holder, Holder]):
     owner, other = holders
     ids = owner.ids()
+    assert owner.call("POST", f"/v1/batches/{ids['batch_id']}/cancel").status_code == 200
     missing = {name: value.rpartition(value[-24:])[0] + NAUGHT for name, value in ids.items()}
     for body, status in (
         ({"previous_response_id": "response_id"}, 400),

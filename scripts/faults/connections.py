@@ -193,7 +193,9 @@ def good_client(address: tuple[str, int], key: str | None, seconds: float) -> Se
 def daemon() -> Iterator[DaemonProcess]:
     with tempfile.TemporaryDirectory(prefix="edgeagent-connections-") as folder:
         directory = Path(folder)
-        with serving(directory / "models", directory / "state", preload=False) as served:
+        with serving(
+            directory / "models", directory / "state", is_forked=False, preload=False
+        ) as served:
             yield served
 
 

@@ -229,7 +229,7 @@ def main() -> int:
             models_dir = Path(folder, "models")
             models_dir.mkdir()
             write_stories(models_dir / f"{TALES_CHAT}.gguf", FAMILIES["qwen2.5"].template, 8192)
-        with serving(models_dir, Path(folder, "state"), **settings) as daemon:
+        with serving(models_dir, Path(folder, "state"), is_forked=False, **settings) as daemon:
             return asyncio.run(run(daemon, model, given.seconds, given.factor))
 
 

@@ -263,7 +263,9 @@ def main() -> int:
     for model in (args.model, MINILM, WHISPER):
         models_dir = installed(model)
     with tempfile.TemporaryDirectory(prefix="edgeagent-soak-") as scratch:
-        with serving(models_dir, Path(scratch, "state"), default_model=args.model) as daemon:
+        with serving(
+            models_dir, Path(scratch, "state"), is_forked=False, default_model=args.model
+        ) as daemon:
             daemon.wait_until_ready()
             log = asyncio.run(soak(daemon, args.model, args))
         report(log, Console(width=110))

@@ -141,7 +141,9 @@ class Authentication:
             extra = [*extra, self._allow(scope["path"])]
         try:
             context.caller, context.admission, context.body = caller, admission, body
-            await self._app(scope, body.receive(receive), _with_headers(send, extra))
+            await self._app(
+                scope, body.receive(receive), _with_headers(_releasing(send, admission), extra)
+            )
         finally:
             body.close()
 
@@ -216,6 +218,17 @@ def check_need(need: Need | None, caller: Caller, path: str) -> None:
 def _is_bounded(caller: Caller) -> bool:
     limits = caller.limits
     return limits.requests_per_minute is not None or limits.tokens_per_minute is not None
+
+
+def _releasing(send: Send, admission: Admission) -> Send:
+    """End the admission before the last byte is sent: the client's next request may follow at once."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            admission.release()
+        await send(message)
+
+    return sending
 
 
 def _with_headers(send: Send, extra: list[tuple[bytes, bytes]]) -> Send:

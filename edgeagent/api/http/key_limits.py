@@ -60,13 +60,16 @@ class Admission:
 
     def __init__(self, usage: _Usage, *, is_counted: bool = True) -> None:
         self._usage = usage
+        self._n_charged = 0
         self._is_released = not is_counted
         usage.n_running += is_counted
 
     def charge(self, n_tokens: int) -> None:
-        """Charge tokens that were read and generated. May be called more than once."""
-        if self._usage.tokens is not None and n_tokens > 0:
-            self._usage.tokens.take(n_tokens)
+        """Charge the tokens that were read and generated so far. A later call adds what came since."""
+        n_new = n_tokens - self._n_charged
+        if self._usage.tokens is not None and n_new > 0:
+            self._usage.tokens.take(n_new)
+            self._n_charged = n_tokens
 
     def extended(self) -> Admission:
         """An admission of the same key for work that continues after this request. It is always granted."""

@@ -40,6 +40,7 @@ class OneShotResponse:
             if ending == "stopping":
                 self._response = self._failed(shutting_down(), scope)
             if ending != "gone" and self._response is not None:
+                context.charge(self._request.n_tokens)
                 await send_whole(send, *self._response)
         finally:
             # However this ended, the request holds nothing when the response is over.

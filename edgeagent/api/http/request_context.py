@@ -52,7 +52,8 @@ class RequestContext:
         return self.admission
 
     def charge(self, n_tokens: int) -> None:
-        """Count tokens that were read and generated for the limit of the key."""
+        """Count the tokens read and generated so far for the limit of the key. Call before the last byte is
+        sent, since the client's next request may follow at once."""
         if self.admission is not None:
             self.admission.charge(n_tokens)
 

@@ -15,7 +15,7 @@ from litestar.types import Receive, Scope, Send
 
 from edgeagent.api.http.disconnect import run_until_gone
 from edgeagent.api.http.errors import status_of, translate
-from edgeagent.api.http.request_context import context_of
+from edgeagent.api.http.request_context import RequestContext, context_of
 from edgeagent.api.http.response_sender import ResponseSender, log_slow_reader
 from edgeagent.api.http.shutdown import shutting_down
 from edgeagent.errors import EdgeAgentError
@@ -90,7 +90,7 @@ class AnswerResponse:
         sender = ResponseSender(scope, send, self._write_timeout_s)
         try:
             ending = await run_until_gone(
-                self._produce(sender), receive, name="answer", shutdown=context.shutdown
+                self._produce(sender, context), receive, name="answer", shutdown=context.shutdown
             )
             if ending == "stopping" and not sender.is_over:
                 await self._fail(sender, shutting_down())
@@ -100,25 +100,28 @@ class AnswerResponse:
             self._ended()
             context.charge(self._answer.n_tokens)
 
-    async def _produce(self, sender: ResponseSender) -> None:
+    async def _produce(self, sender: ResponseSender, context: RequestContext) -> None:
         try:
             await self._answer.begin()
             if self._is_stream:
-                await self._stream(sender, self._answer)
+                await self._stream(sender, self._answer, context)
             else:
-                await self._whole(sender, self._answer)
+                await self._whole(sender, self._answer, context)
         except Exception as exc:
             await self._fail(sender, exc)
 
-    async def _whole(self, sender: ResponseSender, answer: Answer) -> None:
+    async def _whole(self, sender: ResponseSender, answer: Answer, context: RequestContext) -> None:
         while chunks := await answer.take():
             self._writer.collect(chunks)
         if self._keep is not None:
             await self._keep()
         body = self._writer.whole(answer)
+        context.charge(answer.n_tokens)
         await sender.whole(b"application/json", body, own_headers(answer))
 
-    async def _stream(self, sender: ResponseSender, answer: Answer) -> None:
+    async def _stream(
+        self, sender: ResponseSender, answer: Answer, context: RequestContext
+    ) -> None:
         while chunks := await self._take(sender, answer):
             if self._keep is not None:
                 self._writer.collect(chunks)
@@ -126,6 +129,7 @@ class AnswerResponse:
             await sender.piece(self._writer.events(chunks))
         if self._keep is not None:
             await self._keep()
+        context.charge(answer.n_tokens)
         await sender.piece(self._writer.last_events(answer), more=False)
 
     async def _take(self, sender: ResponseSender, answer: Answer) -> list[TokenChunk]:

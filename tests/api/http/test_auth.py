@@ -403,6 +403,27 @@ async def test_a_place_is_free_again_however_the_response_ended(keyed: Calls):
         assert reply.status_code != 429, (method, path)
 
 
+async def test_a_place_is_free_again_before_the_last_byte_is_sent(keyed: Calls):
+    """The client may send its next request as soon as it has that byte."""
+    one = keyed.make(limits=KeyLimits(concurrency=1)).secret
+    seen: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                seen.append((await keyed("GET", "/v1/models", one)).status_code)
+            await send(message)
+
+        await keyed.daemon.app(scope, receive, sending)
+
+    transport = httpx.ASGITransport(app, client=(next(PEERS), 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        bearer = {"Authorization": f"Bearer {one}"}
+        assert (await client.get("/v1/models", headers=bearer)).status_code == 200
+        assert (await client.get("/v1/usage", headers=bearer)).status_code == 200
+    assert seen == [200, 200]
+
+
 async def test_a_sealed_key_is_ended_on_the_device_only(call: Calls):
     admin, sealed = call.make("admin"), call.make(is_break_glass=True)
     path = f"/admin/keys/{sealed.key.id}"

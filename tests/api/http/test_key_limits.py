@@ -84,7 +84,9 @@ def test_tokens_are_charged_afterwards_and_refuse_the_next_request():
     clock = Clock()
     limiter, who = Limiter(clock), caller(tokens_per_minute=60)
     admission = limiter.admit(who)
-    admission.charge(90)  # nobody could know before
+    admission.charge(50)  # nobody could know before
+    admission.charge(90)
+    admission.charge(90)  # what is charged once more is not charged twice
     admission.release()
     with pytest.raises(RateLimited, match="60 tokens") as caught:
         limiter.admit(who)

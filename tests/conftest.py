@@ -287,6 +287,21 @@ class DaemonProcess:
             "--config", str(config), *flags,
         ]  # fmt: skip
         env = clean_environment() | {SHIPPED: shipped}
+        line = self._start(arguments, env, is_forked=is_forked)
+        if is_forked and not line and not self.log.read_text():
+            # What was forked died before it was a daemon: this one starts as a person starts it.
+            line = self._start(arguments, env, is_forked=False)
+        found = re.search(r"http://\S+:\d+", line)
+        if found is None:
+            self.stop()
+            status = self.process.returncode
+            raise RuntimeError(
+                f"the daemon said {line!r}, status {status}; log: {self.log.read_text()}"
+            )
+        self.url = found.group()
+
+    def _start(self, arguments: Sequence[str], env: dict[str, str], *, is_forked: bool) -> str:
+        """The first line that the daemon says."""
         self.process: subprocess.Popen[str] | ForkedProcess
         with self.log.open("wb") as log:
             if is_forked:
@@ -297,12 +312,7 @@ class DaemonProcess:
                     command, stdout=subprocess.PIPE, stderr=log, text=True, env=env
                 )
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        found = re.search(r"http://\S+:\d+", line)
-        if found is None:
-            self.stop()
-            raise RuntimeError(f"the daemon said {line!r}; log: {self.log.read_text()}")
-        self.url = found.group()
+        return self.process.stdout.readline()
 
     @property
     def pid(self) -> int:

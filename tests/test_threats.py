@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FAULTS = ROOT / "scripts" / "faults"
 # Not for one threat: of what the assistant's tools are made of, and parts of other harnesses.
 OTHERS = {
+    "hostile_audio.py",
     "tools.py",
     "shapes.py",
     "playground.py",

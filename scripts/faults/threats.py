@@ -212,7 +212,7 @@ THREATS = (
         open="bytes for each turn: scripts/bench turns",
     ),
     Threat(46, "clock jumps, no clock at all", ("store/test_clock.py", "store/test_key_clock.py")),
-    Threat(47, "growing memory", ("daemon/test_heap.py",), ("soak",)),
+    Threat(47, "growing memory", ("worker/test_heap.py",), ("soak",)),
     Threat(48, "out of memory", ("worker/test_enter.py",)),
     Threat(
         49,

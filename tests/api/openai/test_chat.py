@@ -268,7 +268,11 @@ async def test_the_asynchronous_client_streams_too(tales_daemon: DaemonProcess):
         base_url=f"{tales_daemon.url}/v1", api_key="x", _strict_response_validation=True
     ) as client:
         stream = await client.chat.completions.create(
-            model=TALES_CHAT, messages=ASK, max_tokens=5, stream=True
+            model=TALES_CHAT,
+            messages=ASK,
+            max_tokens=5,
+            stream=True,
+            extra_body={"ignore_eos": True},
         )
         choices = [choice async for chunk in stream for choice in chunk.choices]
     assert choices[-1].finish_reason == "length"

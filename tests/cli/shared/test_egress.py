@@ -10,7 +10,7 @@ import pytest
 
 from edgeagent.cli.shared.egress import Socket, egress, processes_of, running_daemon
 from tests.commands import run_here
-from tests.conftest import DaemonProcess
+from tests.conftest import serving
 
 HEAD = (
     "  sl  local_address rem_address st tx_queue rx_queue tr tm->when retrnsmt uid timeout inode\n"
@@ -85,16 +85,18 @@ def test_a_lock_file_without_a_daemon_names_none(tmp_path: Path, text: str):
     assert running_daemon(lock) is None
 
 
-def test_a_real_daemon_is_connected_to_its_clients_only(tales_daemon: DaemonProcess):
-    host, port = tales_daemon.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))):
-        done = run_here("doctor", "--egress", "--json", "--state-dir", tales_daemon.state_dir)
-    assert done.returncode == 0, done.stderr
-    tree = json.loads(done.stdout)
-    daemon, *workers = tree["processes"]
-    assert daemon["pid"] == tales_daemon.pid and tree["egress"] == []
-    assert any(s["is_listening"] and s["port"] == int(port) for s in daemon["sockets"])
-    assert workers and all(worker["sockets"] == [] for worker in workers)
+def test_a_real_daemon_is_connected_to_its_clients_only(tales_dir: Path, tmp_path: Path):
+    with serving(tales_dir, tmp_path / "state", is_forked=False) as served:
+        served.wait_until_ready()
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))):
+            done = run_here("doctor", "--egress", "--json", "--state-dir", served.state_dir)
+        assert done.returncode == 0, done.stderr
+        tree = json.loads(done.stdout)
+        daemon, *workers = tree["processes"]
+        assert daemon["pid"] == served.pid and tree["egress"] == []
+        assert any(s["is_listening"] and s["port"] == int(port) for s in daemon["sockets"])
+        assert workers and all(worker["sockets"] == [] for worker in workers)
 
 
 def test_without_a_daemon_there_is_a_way_out(tmp_path: Path):

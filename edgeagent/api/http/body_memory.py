@@ -3,7 +3,8 @@
 All bodies together have `max_bytes`, from the first byte to the end of their request, since objects made of
 a body live as long. When the memory is used up, a body that is still arriving is evicted: the oldest of the
 caller who holds most. One caller may hold three quarters of the memory; the first `FREE_BYTES` of each body
-do not count, so that small requests always pass.
+do not count, so that small requests always pass. Recordings and other uploads may be larger than all the
+memory that is meant for other bodies: those two kinds are counted apart.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 from collections import Counter
+from collections.abc import Callable
 from typing import cast
 
 from litestar.types import HTTPReceiveMessage, HTTPRequestEvent, Receive
@@ -35,7 +37,8 @@ class Body:
         self, bodies: Bodies, holder: str, encoding: str, started_s: float, max_bytes: int
     ) -> None:
         self._bodies = bodies
-        self.holder = holder
+        self.is_upload = max_bytes > bodies.max_body_bytes
+        self.account = (holder, self.is_upload)
         self.encoding = encoding
         self.started_s = started_s
         self.max_bytes = max_bytes
@@ -126,14 +129,15 @@ class Bodies:
         self.max_body_bytes = settings.max_body_bytes
         self.max_bytes = max(settings.max_bodies_bytes, settings.max_body_bytes, max_upload_bytes)
         self.timeout_s = settings.body_timeout_s
+        self._max_other_bytes = max(settings.max_bodies_bytes, settings.max_body_bytes)
         self._open: dict[Body, None] = {}
-        self._held: Counter[str] = Counter()
-        self._n_bytes = 0
+        self._held: Counter[tuple[str, bool]] = Counter()  # by caller, and whether they are uploads
+        self._n_bytes: Counter[bool] = Counter()  # of uploads, and of all others
 
     @property
     def n_bytes(self) -> int:
         """The counted bytes of all bodies."""
-        return self._n_bytes
+        return self._n_bytes.total()
 
     async def read(
         self,
@@ -183,45 +187,46 @@ class Bodies:
         """Count `n_more` bytes of `body`. Raises: RateLimited, Unavailable."""
         if n_more <= 0:
             return
-        share = max(body.max_bytes, int(CALLER_SHARE * self.max_bytes))
-        while self._held[body.holder] + n_more > share:
-            if not self._evict(body, among=body.holder):
+        most = self.max_bytes if body.is_upload else self._max_other_bytes
+        share = max(body.max_bytes, int(CALLER_SHARE * most))
+        while self._held[body.account] + n_more > share:
+            if not self._evict(body, lambda other: other.account == body.account):
                 raise RateLimited(
-                    f"Requests of this key hold {self._held[body.holder]} bytes of bodies, its bound is "
+                    f"Requests of this key hold {self._held[body.account]} bytes of bodies, its bound is "
                     f"{share}: wait until some have ended, or raise http.max_bodies_bytes.",
                     retry_after_s=RETRY_AFTER_S,
                 )
-        while self._n_bytes + n_more > self.max_bytes:
-            if not self._evict(body):
+        while self._n_bytes[body.is_upload] + n_more > most:
+            if not self._evict(body, lambda other: other.is_upload == body.is_upload):
+                raise _crowded()
+        while self.n_bytes + n_more > self.max_bytes:
+            if not self._evict(body, lambda _: True):
                 raise _crowded()
         self._count(body, n_more)
 
-    def _evict(self, asking: Body, among: str | None = None) -> bool:
+    def _evict(self, asking: Body, is_able: Callable[[Body], bool]) -> bool:
         """Evict one body that is still arriving. False: there is none."""
         able = [
             body
             for body in self._open
-            if body is not asking
-            and not body.is_complete
-            and body.n_bytes
-            and among in (None, body.holder)
+            if body is not asking and not body.is_complete and body.n_bytes and is_able(body)
         ]
         if not able:
             return False
-        min(able, key=lambda body: (-self._held[body.holder], body.started_s)).evict()
+        min(able, key=lambda body: (-self._held[body.account], body.started_s)).evict()
         return True
 
     def _count(self, body: Body, n_bytes: int) -> None:
         body.n_bytes += n_bytes
-        self._n_bytes += n_bytes
-        self._held[body.holder] += n_bytes
+        self._n_bytes[body.is_upload] += n_bytes
+        self._held[body.account] += n_bytes
 
     def drop(self, body: Body) -> None:
         """Stop counting a body."""
         if self._open.pop(body, self) is None:
             self._count(body, -body.n_bytes)
-            if not self._held[body.holder]:
-                del self._held[body.holder]
+            if not self._held[body.account]:
+                del self._held[body.account]
 
 
 def too_large(n_bytes: int, max_bytes: int) -> BodyTooLarge:

@@ -38,7 +38,7 @@ FIRST_REQUEST_S = 0.5  # for the first request of a connection that was accepted
 LINGER_S = 10.0
 LINGER_SILENCE_S = 1.0
 LINGER_BYTES = 64 << 20
-MAX_UNREAD_BYTES = 4 << 20  # of clients that have read nothing for `UNREAD_S`; twice as much of all
+MAX_UNREAD_BYTES = 3 << 20  # of clients that have read nothing for `UNREAD_S`; twice as much of all
 UNREAD_S = 0.25
 # Pieces of one body: each costs the event loop 10 us, even if it is a single byte.
 FREE_PIECES = 4096

@@ -121,6 +121,27 @@ async def test_one_key_cannot_hold_all_room_with_requests_that_run():
         body.close()
 
 
+async def test_room_for_an_upload_is_not_there_for_other_bodies():
+    settings = HttpSettings.model_construct(
+        max_body_bytes=4 * MB, max_bodies_bytes=12 * MB, body_timeout_s=30.0
+    )
+    all_ = Bodies(settings, max_upload_bytes=32 * MB)
+    crowd = [await arriving(all_, 3 * MB, f"key_{i}") for i in range(20)]
+    assert all_.n_bytes <= 12 * MB
+    client = Client()
+    client.send(20 * MB, more=False)
+    upload = await all_.read(client.receive, "key_0", max_bytes=32 * MB)
+    assert upload.n_received == 20 * MB
+    chat = await whole(all_, 3 * MB, "key_0")
+    assert chat.n_received == 3 * MB, "a key that uploads may also chat"
+    for body in (upload, chat):
+        body.close()
+    for task in crowd:
+        task.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+    assert all_.n_bytes == 0
+
+
 async def test_a_body_is_refused_at_the_piece_that_is_too_much():
     all_ = bodies(max_body=1024)
     with pytest.raises(BodyTooLarge, match="1024"):

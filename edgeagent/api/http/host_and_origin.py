@@ -25,6 +25,7 @@ from urllib.parse import unquote
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from edgeagent.api.http.body_memory import too_large
+from edgeagent.api.http.body_slices import body_slices
 from edgeagent.api.http.csrf import check_site, may_be_untyped
 from edgeagent.api.http.dialects import ANTHROPIC, dialect_of
 from edgeagent.api.http.encodings import encoding_of
@@ -197,8 +198,13 @@ class _Response:
                 # This ends the response; a stream sees its client leave.
                 self._is_over = True
                 await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-            return
-        await self._send(message)
+        elif message["type"] == "http.response.body":
+            is_last = not message.get("more_body", False)
+            for part, has_more in body_slices(message.get("body", b"")):
+                more = has_more or not is_last
+                await self._send({"type": "http.response.body", "body": part, "more_body": more})
+        else:
+            await self._send(message)
 
 
 def to_origin_form(scope: HTTPScope) -> bytes | None:

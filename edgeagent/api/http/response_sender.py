@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from litestar.types import Scope, Send
+from litestar.types import Message, Scope, Send
 
+from edgeagent.api.http.body_slices import body_slices
 from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.request_context import context_of
 from edgeagent.errors import EdgeAgentError
@@ -52,8 +53,12 @@ class ResponseSender:
 
     async def piece(self, body: bytes, *, more: bool = True) -> None:
         # Blocks only while the client reads slower than the buffers allow.
-        async with asyncio.timeout(self._write_timeout_s):
-            await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        for part, has_more in body_slices(body):
+            message: Message = {
+                "type": "http.response.body", "body": part, "more_body": has_more or more
+            }  # fmt: skip
+            async with asyncio.timeout(self._write_timeout_s):
+                await self._send(message)
         self.is_over = not more
 
     async def whole(self, content_type: bytes, body: bytes, headers: Headers = ()) -> None:

@@ -1,0 +1,27 @@
+"""Large response bodies in slices, so that most of one that its client does not read is not copied.
+
+asyncio keeps a copy of whatever the kernel does not take at once. A slice is sent when the one before has
+gone, so a connection keeps one slice at most; the body itself may be shared by many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+SLICE_BYTES = 64 << 10
+
+
+def body_slices(body: bytes) -> Iterator[tuple[bytes, bool]]:
+    """Parts of `body` in order, and whether more follow. An empty body is one empty part.
+
+    Parts of a large body are views of it, which the server takes like bytes: a copy would be kept as long as
+    its client does not read.
+    """
+    if len(body) <= SLICE_BYTES:
+        yield body, False
+        return
+    view = memoryview(body)
+    for start in range(0, len(body), SLICE_BYTES):
+        part = cast(bytes, view[start : start + SLICE_BYTES])
+        yield part, start + SLICE_BYTES < len(body)

@@ -15,13 +15,14 @@ _FOR_WORKERS = frozenset({
     "PYTHONUSERBASE", "PYTHONUTF8", "TZ", "VIRTUAL_ENV",
 })  # fmt: skip
 _FOR_WORKERS_PREFIXES = ("LC_", "OMP_", "GOMP_", "KMP_", "GGML_", "MALLOC_", "GLIBC_TUNABLES")
-# How often a thread of libgomp looks before it sleeps at a barrier: 20 to 50 microseconds. The default is
-# 300,000 times (14 ms on x86-64); beside other programs that time is lost at each barrier whose last thread
-# has no core: 16 tokens of a prompt took 2 to 9 s on two threads beside a busy process, and 0.1 to 0.4 s with
-# this (SmolLM2-135M, xeon, 2026-11-29). libgomp itself uses this number where it has more threads than
-# processors. The loop of x86-64 pauses for 40 to 140 cycles each time, that of other processors does not.
+# How often a thread of libgomp looks before it sleeps at a barrier: a quarter of a millisecond. The default
+# is 300,000 times (14 ms on x86-64); beside other programs it is lost at each barrier whose last thread
+# has no core: 16 tokens of a prompt took 2 to 9 s on two threads beside a busy process. Measured with 8
+# clients (SmolLM2-135M, xeon, 2026-11-29, tokens/s over those of the default): alone 1.06 with 6,000 and 0.91
+# with 1,000; beside a busy process 1.39 with 6,000, and with 1,000 another 1.18 times as much. The loop of
+# x86-64 pauses for 40 to 140 cycles each time, that of other processors does not.
 # Source: libgomp, env.c and config/linux/wait.h
-_SPINS = {"x86_64": 1_000}
+_SPINS = {"x86_64": 6_000}
 _SPINS_WITHOUT_PAUSE = 20_000
 _WAITING_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 

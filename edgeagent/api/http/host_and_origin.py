@@ -259,10 +259,15 @@ def host_name(value: bytes) -> str | None:
         name, colon, digits = text.partition(":")
         rest = colon + digits
         is_good = bool(name) and not set(name) & set("@/\\?#%[]")
-    port = rest[1:]
-    if not is_good or (rest and not (rest[0] == ":" and port.isascii() and port.isdigit())):
-        return None
-    return name
+    return name if is_good and (not rest or _is_port(rest)) else None
+
+
+def _is_port(rest: str) -> bool:
+    """Whether this is a colon and a number that a port can have."""
+    digits = rest[1:]
+    # The length first: Python refuses to read thousands of digits.
+    is_number = rest[0] == ":" and digits.isascii() and digits.isdigit() and len(digits) <= 5
+    return is_number and int(digits) <= 65535
 
 
 def _is_address(name: str) -> bool:

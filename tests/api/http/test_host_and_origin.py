@@ -61,7 +61,8 @@ def test_the_names_of_this_machine_are_hosts(daemon: DaemonProcess, host):
         "evil@localhost", "localhost@evil.example", "localhost:evil", "localhost:", "localhost:80:80",
         "[::1", "::1", "[::1]x", "[::1]:x", "[evil]", "[::2]", "127.1", "0.0.0.0", "0x7f000001", "2130706433",
         "", " ", "localhost/evil", "localhost.", "localhost\\", "localhost#", "localhost%00", "[::1%25lo]",
-        "ward-7.local.evil", "loc\xe4lhost",
+        "ward-7.local.evil", "loc\xe4lhost", "localhost:65536", "localhost:" + "1" * 5000,
+        "[::1]:" + "9" * 5000,
     ],
 )  # fmt: skip
 def test_any_other_host_is_refused(daemon: DaemonProcess, host):

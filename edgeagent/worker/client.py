@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import logging
 import signal
+import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -108,8 +109,9 @@ class WorkerClient(asyncio.Protocol, ABC):
         loading; EngineStarting when it takes longer than `timeout_s`.
         """
         client = cls(config, on_death)
-        await client._listen(process or cls.launch(config, log_level))
+        client._process = process or cls.launch(config, log_level)
         try:
+            await client._listen(client._process.sock)
             async with asyncio.timeout(timeout_s):
                 await asyncio.shield(client._ready)
         except TimeoutError:
@@ -124,10 +126,9 @@ class WorkerClient(asyncio.Protocol, ABC):
             raise
         return client
 
-    async def _listen(self, process: WorkerProcess) -> None:
-        self._process = process
+    async def _listen(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_connection(lambda: self, sock=process.sock)
+        self._transport, _ = await loop.create_connection(lambda: self, sock=sock)
 
     @property
     def pid(self) -> int | None:
@@ -164,7 +165,9 @@ class WorkerClient(asyncio.Protocol, ABC):
     async def close(self, timeout_s: float = 5.0) -> None:
         """End the worker and wait until all its memory has been returned."""
         self._is_closing = True
-        if self._transport is not None and not self._gone.is_set():
+        if self._transport is None and self._process is not None:  # nobody listens to it yet
+            await asyncio.to_thread(self._process.close)
+        elif self._transport is not None and not self._gone.is_set():
             if self._ready.done():
                 self._send(protocol.Shutdown())
             else:  # it reads no messages before its model is loaded

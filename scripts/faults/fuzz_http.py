@@ -25,7 +25,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, IncompleteRead
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -130,10 +130,12 @@ class Fuzzer:
             if not self._place.is_well():
                 self._note("times it did not answer", sent)
             return
-        except (OSError, HTTPException):
+        except (OSError, HTTPException) as exc:
+            # An export ends where something in it is erased meanwhile.
+            is_planned = isinstance(exc, IncompleteRead) and sent.operation == "export_data"
             with self._lock:
-                self.statuses["closed"] += 1
-            if not sent.is_head_bad:
+                self.statuses["export cut off" if is_planned else "closed"] += 1
+            if not (sent.is_head_bad or is_planned):
                 self._note("closed without an answer", sent)
             return
         with self._lock:

@@ -98,6 +98,28 @@ async def test_a_death_ends_every_request_with_the_same_error_and_is_reported_on
     assert deaths == [13]
 
 
+@pytest.mark.parametrize("n_turns", [1, 2, 3, 10])
+async def test_a_start_that_is_given_up_ends_its_process_and_is_no_death(n_turns: int, caplog):
+    """After any number of turns of the event loop, the first of which come before anybody listens."""
+    deaths = []
+    process = CounterClient.launch(CONFIG, "info")
+    start = asyncio.create_task(
+        CounterClient.start(
+            CONFIG,
+            timeout_s=60,
+            process=process,
+            on_death=lambda client, status: deaths.append(status),
+        )
+    )
+    for _ in range(n_turns):
+        await asyncio.sleep(0)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert process.popen.poll() is not None, "it holds no memory any more"
+    assert not deaths and "worker_died" not in caplog.text
+
+
 async def test_a_model_that_cannot_be_loaded_says_why_and_is_no_death():
     deaths = []
     config = CounterConfig(model_id="counter", path="counter", failure="It cannot count.")

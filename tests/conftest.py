@@ -290,6 +290,8 @@ class DaemonProcess:
         line = self._start(arguments, env, is_forked=is_forked)
         if is_forked and not line and not self.log.read_text():
             # What was forked died before it was a daemon: this one starts as a person starts it.
+            self.stop()
+            print(f"a forked daemon ended with status {self.process.returncode}", file=sys.stderr)
             line = self._start(arguments, env, is_forked=False)
         found = re.search(r"http://\S+:\d+", line)
         if found is None:

@@ -223,7 +223,10 @@ def test_search_finds_stored_words_and_nothing_that_was_deleted(
 
 
 def test_a_daemon_that_stores_nothing_says_so_and_answers(tales_dir: Path, tmp_path: Path):
-    with serving(tales_dir, tmp_path / "state", store="off") as daemon, daemon.client() as client:
+    with (
+        serving(tales_dir, tmp_path / "state", store="off", is_forked=False) as daemon,
+        daemon.client() as client,
+    ):
         assert ask(client).choices
         with pytest.raises(openai.ConflictError) as caught:
             ask(client, store=True)

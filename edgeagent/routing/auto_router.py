@@ -136,14 +136,15 @@ class AutoRouter:
                 "No model that generates text is installed: `edgeagent models list` shows which can be.",
                 retry_after_s=RETRY_AFTER_S,
             )
-        default = route.default_model if route is not None else self._settings.default_model
+        named = route.default_model if route is not None else self._settings.default_model
+        default = named or wanted[0]
         targets = [rule.model_id for rule in self._rules] if route is None else []
         excluded: dict[str, str] = {}
-        for model_id in dict.fromkeys([*wanted, *targets, *self._settings.fallbacks]):
+        for model_id in dict.fromkeys([*wanted, default, *targets, *self._settings.fallbacks]):
             why = _why_not(request, state.models.get(model_id))
             if why is not None:
                 excluded[model_id] = why
-        return _Scene(request, state, tuple(wanted), default or wanted[0], excluded)
+        return _Scene(request, state, tuple(wanted), default, excluded)
 
     def _candidates(self, state: RouteState) -> list[str]:
         if self._settings.candidates:
@@ -186,13 +187,10 @@ class AutoRouter:
             known = f"{score.share_known:.0%} of its words are known"
             trace.append(TraceStep("policy", "does not know", known))
             return scene.default, score
-        model_id = file.large if score.benefit >= file.threshold else file.small
-        sign = ">=" if score.benefit >= file.threshold else "<"
-        trace.append(
-            TraceStep(
-                "policy", model_id, f"benefit {score.benefit:.3f} {sign} {file.threshold:.3f}"
-            )
-        )
+        is_large = score.benefit >= file.threshold
+        model_id, sign = (file.large, ">=") if is_large else (file.small, "<")
+        why = f"benefit {score.benefit:.3f} {sign} {file.threshold:.3f}"
+        trace.append(TraceStep("policy", model_id, why))
         return model_id, score
 
     # ---- 6

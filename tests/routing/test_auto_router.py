@@ -270,3 +270,15 @@ def test_a_thousand_rules_are_compiled_and_looked_through():
     settings = "".join(rule(f'keywords_any = ["word {n}"]', name=f"r{n}") for n in range(MAX_RULES))
     found = router(settings).route(asked("x " * 2000 + f"word {MAX_RULES - 1}"), state())
     assert found.rule == f"r{MAX_RULES - 1}"
+
+
+def test_a_default_model_that_failed_is_not_chosen_again_though_it_is_no_candidate():
+    """Otherwise the request would load it again and again."""
+    chosen = AutoRouter(RoutingSettings(default_model=MIDDLE))
+    assert chosen.route(asked("x"), state()).model_id == MIDDLE
+    for request, device in (
+        (asked("x", failed=frozenset({MIDDLE})), state()),
+        (asked("x"), state(cooling=MIDDLE)),
+    ):
+        decision = chosen.route(request, device)
+        assert (decision.model_id, decision.reason) == (SMALL, "fallback")

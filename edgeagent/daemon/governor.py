@@ -17,7 +17,7 @@ from edgeagent.daemon.governor_decision import GovernorState, Readings, decide
 from edgeagent.device.contention import CpuTimes, cores_taken, read_cpu_times, read_pressure
 from edgeagent.device.power import read_power
 from edgeagent.device.system_files import SystemFiles
-from edgeagent.device.thermal import Thermal, read_thermal
+from edgeagent.device.thermal import FORCED_CAUSES, Thermal, read_thermal
 from edgeagent.pool import Pool
 from edgeagent.settings.governor import GovernorSettings
 from edgeagent.types.throttle import Throttle
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 FIRST_S = 0.25  # after work has begun
 WORKING_S = 0.75
 COOLING_S = 5.0
-# What slows a processor for heat or lack of power. A lowered maximum may also be a setting of the device.
-_THROTTLES = frozenset({"under_voltage", "frequency_capped", "throttled", "soft_temperature_limit"})
 _PROCESSOR_ZONES = ("cpu", "soc", "x86_pkg", "core", "package", "cluster")
 
 
@@ -131,7 +129,7 @@ class Governor:
         before, n_events = self._n_thermal_events, thermal.throttling.n_thermal_events
         self._n_thermal_events = n_events
         has_event = before is not None and n_events is not None and n_events > before
-        return has_event or not _THROTTLES.isdisjoint(thermal.throttling.now)
+        return has_event or not set(FORCED_CAUSES).isdisjoint(thermal.throttling.now)
 
 
 def headroom_c(thermal: Thermal, max_temp_c: float) -> float | None:

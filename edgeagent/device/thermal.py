@@ -21,7 +21,9 @@ _PI_BITS = (
 )
 _PI_HISTORY_SHIFT = 16
 _CAPPED = "scaling_max_lowered"
-THROTTLE_CAUSES = (*(name for _, name in _PI_BITS), _CAPPED)
+# What slows a processor for heat or lack of power. A lowered maximum may also be a setting of the device.
+FORCED_CAUSES = tuple(name for _, name in _PI_BITS)
+THROTTLE_CAUSES = (*FORCED_CAUSES, _CAPPED)
 
 
 class Trip(msgspec.Struct, frozen=True):

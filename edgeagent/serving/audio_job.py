@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -81,11 +82,17 @@ class JobNews:
     """Wakes who waits for news of a job. Event loop's thread only."""
 
     def __init__(self) -> None:
-        self._changed: dict[str, asyncio.Event] = {}
+        # As long as somebody waits: clients leave, and jobs that have ended get no more news.
+        self._changed: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
 
     def next(self, job_id: str) -> asyncio.Event:
         """Set with the next news of this job. Get it before looking at what there is."""
         return self._changed.setdefault(job_id, asyncio.Event())
+
+    @property
+    def n_awaited(self) -> int:
+        """The jobs whose news somebody waits for."""
+        return len(self._changed)
 
     def tell(self, job_id: str) -> None:
         """There is news of one job."""

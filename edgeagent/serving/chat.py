@@ -243,10 +243,9 @@ class ChatService:
         if not is_wanted or not self._may_escalate(chat.metadata):
             return ChatRequest(decision, spec)
         trial = await self._trial(decision, spec, settings.cascade_tokens)
-        larger = None
-        if should_escalate(trial, settings):
-            larger = await self._first_loaded(origin, others)
-        judged = self.chooser.judged(decision, trial, larger)
+        is_unsure = should_escalate(trial, settings)
+        larger = await self._first_loaded(origin, others) if is_unsure else None
+        judged = self.chooser.judged(decision, trial, larger, is_unsure=is_unsure)
         if larger is None:
             return ChatRequest(judged, spec)
         return ChatRequest(judged, self._spec(origin, judged, chat))

@@ -15,7 +15,7 @@ from edgeagent.catalog.assistant_intents import Assistant
 from edgeagent.catalog.installed import InstalledModels
 from edgeagent.pool.resident_model import Resident
 from edgeagent.routing import router
-from edgeagent.routing.cascade import Trial, should_escalate
+from edgeagent.routing.cascade import Trial
 from edgeagent.routing.decision import Decision, TraceStep
 from edgeagent.routing.intents import (
     DEFAULT_OPTIONS,
@@ -162,10 +162,12 @@ class ModelChooser:
         trace = (*larger.trace, step)
         return replace(larger, reason="escalated", confidence=confidence, trace=trace)
 
-    def judged(self, decision: Decision, trial: Trial | None, larger: str | None) -> Decision:
+    def judged(
+        self, decision: Decision, trial: Trial | None, larger: str | None, *, is_unsure: bool
+    ) -> Decision:
         """The decision after a trial of its model: the `larger` one answers, or (None) the same one."""
         said = str(trial) if trial is not None else "no tokens"
-        outcome = "is not sure" if should_escalate(trial, self.options.settings) else "is sure"
+        outcome = "is not sure" if is_unsure else "is sure"
         trace = (*decision.trace, TraceStep(f"model {decision.model_id}", outcome, said))
         if larger is None:
             return replace(decision, trace=trace)

@@ -76,7 +76,7 @@ class LiveRequests:
 
     @property
     def is_idle(self) -> bool:
-        return not self._sessions or self._sessions.next() is None
+        return self._sessions.next() is None
 
     def step(self) -> bool:
         """Let the most urgent session take a step. False when there is nothing to do."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 # Other programs use the cores; the processor is hot, or the kernel or firmware slows it; the battery is low.
 Reason = Literal["contention", "heat", "battery"]
-REASONS: tuple[Reason, ...] = ("contention", "heat", "battery")
+REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
 class Throttle(msgspec.Struct, frozen=True, kw_only=True):

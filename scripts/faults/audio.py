@@ -10,7 +10,6 @@ listener, or an answer was not 200, 400 or 413 or took longer than its bound.
 from __future__ import annotations
 
 import argparse
-import re
 import socket
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from scripts.faults.hostile_audio import files
+from scripts.faults.speech_jobs import peak, workers
 from tests.conftest import CACHE, DaemonProcess, serving
 
 MAX_WORKER_BYTES = 700 << 20
@@ -72,7 +72,7 @@ def throw(daemon: DaemonProcess, n: int, seed: int, folder: Sequence[Path] = ())
                 if i % LOOK_EVERY == 0 or i == n - 1:
                     _look_at_workers(daemon, found)
         found.n_visitors = _visitors(listener)
-    found.daemon_bytes = _peak_bytes(daemon.pid)
+    found.daemon_bytes = peak(daemon.pid)
     if found.n_visitors:
         found.wrong.append(f"{found.n_visitors} came to the address in the files")
     if found.worker_bytes > MAX_WORKER_BYTES:
@@ -94,22 +94,14 @@ def _send(http: httpx.Client, name: str, kind: str, data: bytes, found: Outcome)
 
 
 def _look_at_workers(daemon: DaemonProcess, found: Outcome) -> None:
-    for child in psutil.Process(daemon.pid).children():
+    for pid in workers(daemon):
         try:
-            if "edgeagent.speech.worker" not in child.cmdline():
-                continue
-            found.workers.add(child.pid)
-            if child.net_connections(kind="inet"):
+            found.workers.add(pid)
+            if psutil.Process(pid).net_connections(kind="inet"):
                 found.wrong.append("a worker has a socket")
-            found.worker_bytes = max(found.worker_bytes, _peak_bytes(child.pid))
+            found.worker_bytes = max(found.worker_bytes, peak(pid))
         except (psutil.NoSuchProcess, OSError):
             continue
-
-
-def _peak_bytes(pid: int) -> int:
-    """Peak resident memory."""
-    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(match[1]) * 1024 if match else 0
 
 
 def _visitors(listener: socket.socket) -> int:

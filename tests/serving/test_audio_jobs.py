@@ -170,6 +170,16 @@ async def test_who_follows_one_job_is_not_woken_by_another(house):
     assert news.is_set()
 
 
+async def test_nothing_is_kept_of_clients_that_left(house):
+    """Jobs that have ended get no more news, which would end the wait for them."""
+    for i in range(100):
+        house.runner.news.next(f"job_{i}")
+    waiting = house.runner.news.next("job_x")
+    assert house.runner.news.n_awaited == 1
+    house.runner.news.tell("job_x")
+    assert waiting.is_set() and house.runner.news.n_awaited == 0
+
+
 async def test_a_job_gives_way_between_windows_and_goes_on_from_its_checkpoint(house, monkeypatch):
     monkeypatch.setattr(audio_job_runner, "GIVE_WAY_S", 0.0)
     engines = SpeechEngines(n_wanted=3)

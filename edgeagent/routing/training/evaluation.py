@@ -100,8 +100,8 @@ def evaluate(pair: Pair, learned: Scores, seed: int = 0) -> Evaluation:
     for name, scores in policies.items():
         curves[name] = curve_of(scores.benefit, pair.small, pair.large)
         measures[name] = _measures(scores, pair, resamples)
-    for name, one in measures.items():
-        one["oracle_gap"] = measures["oracle"]["apgr"] - measures[name]["apgr"]
+    for one in measures.values():
+        one["oracle_gap"] = measures["oracle"]["apgr"] - one["apgr"]
     small, large = float(pair.small.mean()), float(pair.large.mean())
     measures["always_small"] = {"quality": small, "share_large": 0.0, "apgr": 0.0}
     measures["always_large"] = {"quality": large, "share_large": 1.0, "apgr": 1.0}

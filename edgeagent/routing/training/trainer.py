@@ -10,6 +10,7 @@ to scores of texts that the regression has not seen (folds within the training d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,11 +129,6 @@ def folds(n: int, n_folds: int, seed: int) -> list[tuple[Ints, Ints]]:
 
 def policy_file(pair: Pair, texts: TextMatrix, trained: Trained, share_large: float) -> PolicyFile:
     """The file for the daemon. `share_large` of such texts go to the larger model."""
-    known = bytearray(N_WORDS // 8)
-    for tokens in texts.tokens:
-        for token in tokens:
-            bit = word_bit(token)
-            known[bit >> 3] |= 1 << (bit & 7)
     scores = trained.benefit.scores(texts)
     return PolicyFile(
         small=pair.small_name,
@@ -145,7 +141,7 @@ def policy_file(pair: Pair, texts: TextMatrix, trained: Trained, share_large: fl
         right_bias=trained.right.bias,
         shape_mean=trained.benefit.mean.tolist(),
         shape_scale=trained.benefit.scale.tolist(),
-        known=bytes(known),
+        known=_known_words(texts.tokens),
         min_known=_min_known(texts),
         scores=trained.starts,
         chances=trained.heights,
@@ -155,12 +151,19 @@ def policy_file(pair: Pair, texts: TextMatrix, trained: Trained, share_large: fl
 
 def _min_known(texts: TextMatrix) -> float:
     """The share of known words that nearly all texts have when half of the texts are unseen."""
-    known = bytearray(N_WORDS // 8)
-    for tokens in texts.tokens[::2]:
-        for token in tokens:
-            known[word_bit(token) >> 3] |= 1 << (word_bit(token) & 7)
-    shares = [known_share(tokens, bytes(known)) for tokens in texts.tokens[1::2]]
+    known = _known_words(texts.tokens[::2])
+    shares = [known_share(tokens, known) for tokens in texts.tokens[1::2]]
     return float(np.quantile(shares, UNKNOWN_SHARE))
+
+
+def _known_words(texts: Sequence[Sequence[str]]) -> bytes:
+    """The bits of all words of some texts."""
+    known = bytearray(N_WORDS // 8)
+    for tokens in texts:
+        for token in tokens:
+            bit = word_bit(token)
+            known[bit >> 3] |= 1 << (bit & 7)
+    return bytes(known)
 
 
 def write_policy(file: PolicyFile, path: Path) -> None:

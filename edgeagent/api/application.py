@@ -9,6 +9,7 @@ from litestar import Litestar
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
+from pydantic import BaseModel
 
 from edgeagent import __version__
 from edgeagent.api.admin import data, keys
@@ -16,6 +17,7 @@ from edgeagent.api.anthropic import messages
 from edgeagent.api.http import errors, health, metrics
 from edgeagent.api.http.docs_page import DocsPlugin, JsonPlugin
 from edgeagent.api.http.error_docs import document_errors
+from edgeagent.api.http.litestar_app import Application
 from edgeagent.api.ollama import chat as ollama
 from edgeagent.api.ollama import models as ollama_models
 from edgeagent.api.openai import (
@@ -83,10 +85,12 @@ def application(
 ) -> Litestar:
     """The routes over the parts of one daemon, which handlers receive by name."""
     document = JsonPlugin()
-    return Litestar(
+    return Application(
         route_handlers=[*ROUTES, *realtime.SOCKETS],
         dependencies={name: _provide(part) for name, part in parts.items()},
         exception_handlers={Exception: errors.respond},
+        # The document quotes default values of models.
+        type_encoders={BaseModel: lambda model: model.model_dump(mode="json")},
         on_startup=list(on_startup),
         on_shutdown=list(on_shutdown),
         openapi_config=OpenAPIConfig(

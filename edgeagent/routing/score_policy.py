@@ -9,19 +9,38 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_right
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
-from zlib import crc32
 
 import msgspec
 
 from edgeagent.durable import open_regular
 from edgeagent.errors import SettingsError
-from edgeagent.routing.text_features import N_COLUMNS, SHAPE_NAMES, features
+from edgeagent.routing.text_features import (
+    N_COLUMNS,
+    N_WORDS,
+    SHAPE_NAMES,
+    TextFeatures,
+    features,
+)
 
 VERSION = 1
 MAX_BYTES = 16 << 20
-N_WORDS = 1 << 18  # bits of the set of known words
+
+
+class Steps(msgspec.Struct, frozen=True):
+    """A step function: where steps begin, and their heights."""
+
+    scores: list[float]
+    chances: list[float]
+
+    def at(self, score: float) -> float:
+        return self.chances[max(0, bisect_right(self.scores, score) - 1)]
+
+    @property
+    def is_sound(self) -> bool:
+        return 0 < len(self.scores) == len(self.chances)
 
 
 class PolicyFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +49,7 @@ class PolicyFile(msgspec.Struct, frozen=True, kw_only=True):
 
     `known` is a set of bits for words of the training texts; a text of which less than `min_known` of the
     words are in it is out of distribution. `scores` and `chances` are a step function from the score of
-    `right` to the probability that the small model is right.
+    `right` to the probability that the small model is right; `domains` has others for requests of a domain.
     """
 
     version: int = VERSION
@@ -50,6 +69,7 @@ class PolicyFile(msgspec.Struct, frozen=True, kw_only=True):
     chances: list[float]
     threshold: float
     revision: int = 1
+    domains: dict[str, Steps] = {}
 
 
 @dataclass(frozen=True)
@@ -77,33 +97,32 @@ class ScorePolicy:
         self._benefit.frombytes(file.benefit)
         self._right.frombytes(file.right)
 
-    def score(self, text: str) -> Score:
+    def score(self, text: str, domain: str | None = None) -> Score:
         """Takes less than a millisecond for a usual text, and a few for the longest window."""
+        return self.score_features(features(text), domain)
+
+    def score_features(self, found: TextFeatures, domain: str | None = None) -> Score:
+        """The same from the features of a text, as the decision log keeps them."""
         file, benefit_of, right_of = self.file, self._benefit, self._right
-        columns, shape, tokens = features(text)
         benefit, right = file.benefit_bias, file.right_bias
-        weighted = [(column, value * self._rarity[column]) for column, value in columns.items()]
+        weighted = [(column, value * self._rarity[column]) for column, value in found.columns.items()]
         length = math.sqrt(sum(value * value for _, value in weighted)) or 1.0
         benefit += sum(value * benefit_of[column] for column, value in weighted) / length
         right += sum(value * right_of[column] for column, value in weighted) / length
-        for n, value in enumerate(shape, N_COLUMNS):
+        for n, value in enumerate(found.shape, N_COLUMNS):
             scaled = (value - file.shape_mean[n - N_COLUMNS]) / file.shape_scale[n - N_COLUMNS]
             benefit += scaled * benefit_of[n]
             right += scaled * right_of[n]
-        share = known_share(tokens, file.known)
-        at = max(0, bisect_right(file.scores, right) - 1)
-        return Score(benefit, file.chances[at], right, share, share >= file.min_known)
+        share = known_share(found.words, file.known)
+        steps = file.domains.get(domain) if domain is not None else None
+        chance = (steps or Steps(file.scores, file.chances)).at(right)
+        return Score(benefit, chance, right, share, share >= file.min_known)
 
 
-def word_bit(token: str) -> int:
-    return crc32(token.encode()) & (N_WORDS - 1)
-
-
-def known_share(tokens: list[str], known: bytes) -> float:
+def known_share(words: Set[int], known: bytes) -> float:
     """How many of the different tokens of a text are in a set of bits; 0 for a text without any."""
-    different = set(tokens)
-    n_known = sum(known[(bit := word_bit(token)) >> 3] >> (bit & 7) & 1 for token in different)
-    return n_known / len(different) if different else 0.0
+    n_known = sum(known[word >> 3] >> (word & 7) & 1 for word in words)
+    return n_known / len(words) if words else 0.0
 
 
 def read_policy(path: Path) -> ScorePolicy:
@@ -135,5 +154,7 @@ def _fault(file: PolicyFile) -> str | None:
     fits = len(file.benefit) == len(file.right) == n_bytes and len(file.rarity) == 4 * N_COLUMNS
     fits = fits and len(file.known) == N_WORDS // 8
     fits = fits and len(file.shape_mean) == len(file.shape_scale) == len(SHAPE_NAMES)
-    fits = fits and 0 < len(file.scores) == len(file.chances) and all(file.shape_scale)
+    fits = fits and all(file.shape_scale)
+    whole = Steps(file.scores, file.chances)
+    fits = fits and all(steps.is_sound for steps in (whole, *file.domains.values()))
     return None if fits else "its parts do not fit together"

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from zlib import crc32
 
 from edgeagent.routing.route_request import window
 
 N_BITS = 16
 N_COLUMNS = 1 << N_BITS
+N_WORDS = 1 << 18  # numbers of single tokens
+MOST_COUNT = 255  # a column that comes more often counts no more
 _TOKEN = re.compile(r"[^\W\d_]+|\d|[^\w\s]")
 _WORD = re.compile(r"[^\W\d_]+")
 _NEGATION = re.compile(r"\b(?:not|no|except|never|least|false)\b", re.IGNORECASE)
@@ -28,16 +31,34 @@ def tokens(text: str) -> list[str]:
     return _TOKEN.findall(text.casefold())
 
 
-def hashed(found: list[str]) -> dict[int, float]:
-    """Columns of single tokens and of pairs, with 1 + ln(count)."""
+@dataclass(frozen=True)
+class TextFeatures:
+    """`counts` of the hashed columns, the shape, and the numbers of the different tokens (`word_number`)."""
+
+    counts: dict[int, int]
+    shape: list[float]
+    words: frozenset[int]
+
+    @property
+    def columns(self) -> dict[int, float]:
+        """The values of the hashed columns, 1 + ln(count)."""
+        return {column: 1.0 + math.log(n) for column, n in self.counts.items()}
+
+
+def word_number(token: str) -> int:
+    return crc32(token.encode()) & (N_WORDS - 1)
+
+
+def hashed(found: list[str]) -> dict[int, int]:
+    """How often each column of single tokens and of pairs comes."""
     counts: dict[int, int] = {}
     before = ""
     for token in found:
         for feature in (token, f"{before} {token}"):
             column = crc32(feature.encode()) & (N_COLUMNS - 1)
-            counts[column] = counts.get(column, 0) + 1
+            counts[column] = min(MOST_COUNT, counts.get(column, 0) + 1)
         before = token
-    return {column: 1.0 + math.log(n) for column, n in counts.items()}
+    return counts
 
 
 def shape(text: str) -> list[float]:
@@ -65,8 +86,8 @@ def shape(text: str) -> list[float]:
     ]
 
 
-def features(text: str) -> tuple[dict[int, float], list[float], list[str]]:
-    """The hashed columns, the shape and the tokens of the part of a text that the router reads."""
+def features(text: str) -> TextFeatures:
+    """The features of the part of a text that the router reads."""
     text = window(text)
     found = tokens(text)
-    return hashed(found), shape(text), found
+    return TextFeatures(hashed(found), shape(text), frozenset(map(word_number, found)))

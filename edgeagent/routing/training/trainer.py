@@ -10,7 +10,7 @@ to scores of texts that the regression has not seen (folds within the training d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from edgeagent.durable import replace_bytes
 from edgeagent.errors import InvalidParameter
-from edgeagent.routing.score_policy import N_WORDS, PolicyFile, known_share, word_bit
-from edgeagent.routing.text_features import N_COLUMNS, features
+from edgeagent.routing.score_policy import PolicyFile, known_share
+from edgeagent.routing.text_features import N_COLUMNS, N_WORDS, TextFeatures, features
 from edgeagent.routing.training.measures import isotonic, step_values
 from edgeagent.routing.training.outcome_files import Pair
 from edgeagent.routing.training.sparse_rows import SparseRows, ridge
@@ -40,23 +40,24 @@ UNKNOWN_SHARE = 0.01
 
 @dataclass(frozen=True)
 class TextMatrix:
-    """The features of some texts: hashed words, shape float64 [n, n_shape], and the tokens."""
+    """The features of some texts: hashed words, shape float64 [n, n_shape], and the numbers of the tokens."""
 
-    words: SparseRows
+    hashes: SparseRows
     shape: Floats
-    tokens: list[list[str]]
+    words: list[frozenset[int]]
 
     @classmethod
-    def of(cls, texts: list[str]) -> TextMatrix:
-        found = [features(text) for text in texts]
-        words = SparseRows.of([columns for columns, _, _ in found], N_COLUMNS)
-        return cls(
-            words, np.array([shape for _, shape, _ in found]), [tokens for _, _, tokens in found]
-        )
+    def of(cls, texts: Sequence[str]) -> TextMatrix:
+        return cls.of_features([features(text) for text in texts])
+
+    @classmethod
+    def of_features(cls, found: Sequence[TextFeatures]) -> TextMatrix:
+        hashes = SparseRows.of([one.columns for one in found], N_COLUMNS)
+        return cls(hashes, np.array([one.shape for one in found]), [one.words for one in found])
 
     def take(self, rows: Ints) -> TextMatrix:
         return TextMatrix(
-            self.words.take(rows), self.shape[rows], [self.tokens[row] for row in rows]
+            self.hashes.take(rows), self.shape[rows], [self.words[row] for row in rows]
         )
 
 
@@ -72,9 +73,9 @@ class Weights:
 
     def scores(self, texts: TextMatrix) -> Floats:
         shape = (texts.shape - self.mean) / self.scale
-        n = texts.words.n_columns
-        words = texts.words.scaled(self.rarity)
-        return words.times(self.columns[:n]) + shape @ self.columns[n:] + self.bias
+        n = texts.hashes.n_columns
+        hashes = texts.hashes.scaled(self.rarity)
+        return hashes.times(self.columns[:n]) + shape @ self.columns[n:] + self.bias
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ class Trained:
 def fit(texts: TextMatrix, target: Floats) -> Weights:
     mean, scale = texts.shape.mean(axis=0), texts.shape.std(axis=0)
     scale[scale < 1e-9] = 1.0
-    rarity = texts.words.rarity()
+    rarity = texts.hashes.rarity()
     columns, bias = ridge(
-        texts.words.scaled(rarity), (texts.shape - mean) / scale, target,
+        texts.hashes.scaled(rarity), (texts.shape - mean) / scale, target,
         words_penalty=WORDS_PENALTY, shape_penalty=SHAPE_PENALTY,
     )  # fmt: skip
     return Weights(rarity, columns, bias, mean, scale)
@@ -141,7 +142,7 @@ def policy_file(pair: Pair, texts: TextMatrix, trained: Trained, share_large: fl
         right_bias=trained.right.bias,
         shape_mean=trained.benefit.mean.tolist(),
         shape_scale=trained.benefit.scale.tolist(),
-        known=_known_words(texts.tokens),
+        known=_known_words(texts.words),
         min_known=_min_known(texts),
         scores=trained.starts,
         chances=trained.heights,
@@ -151,18 +152,16 @@ def policy_file(pair: Pair, texts: TextMatrix, trained: Trained, share_large: fl
 
 def _min_known(texts: TextMatrix) -> float:
     """The share of known words that nearly all texts have when half of the texts are unseen."""
-    known = _known_words(texts.tokens[::2])
-    shares = [known_share(tokens, known) for tokens in texts.tokens[1::2]]
+    known = _known_words(texts.words[::2])
+    shares = [known_share(words, known) for words in texts.words[1::2]]
     return float(np.quantile(shares, UNKNOWN_SHARE))
 
 
-def _known_words(texts: Sequence[Sequence[str]]) -> bytes:
+def _known_words(texts: Sequence[Set[int]]) -> bytes:
     """The bits of all words of some texts."""
     known = bytearray(N_WORDS // 8)
-    for tokens in texts:
-        for token in tokens:
-            bit = word_bit(token)
-            known[bit >> 3] |= 1 << (bit & 7)
+    for word in set().union(*texts):
+        known[word >> 3] |= 1 << (word & 7)
     return bytes(known)
 
 

@@ -12,7 +12,14 @@ import pytest
 
 from edgeagent.errors import InvalidParameter, SettingsError
 from edgeagent.routing.score_policy import MAX_BYTES, PolicyFile, ScorePolicy, read_policy
-from edgeagent.routing.text_features import N_COLUMNS, SHAPE_NAMES, features, shape
+from edgeagent.routing.text_features import (
+    N_COLUMNS,
+    SHAPE_NAMES,
+    TextFeatures,
+    features,
+    shape,
+    word_number,
+)
 from edgeagent.routing.training.outcome_files import Pair
 from edgeagent.routing.training.sparse_rows import SparseRows, ridge
 from edgeagent.routing.training.trainer import TextMatrix, policy_file, train, write_policy
@@ -98,13 +105,13 @@ def test_few_texts_are_refused(pair):
 
 
 def test_features_are_bounded_and_stable():
-    columns, found, tokens = features("How MANY, 12?")
-    assert tokens == ["how", "many", ",", "1", "2", "?"]
-    assert all(0 <= column < N_COLUMNS for column in columns)
-    assert len(columns) == 12 and set(columns.values()) == {1.0}
-    assert len(found) == len(shape("")) == len(SHAPE_NAMES)
-    assert features("") == ({}, shape(""), [])
-    assert len(features("x " * 8_000_000)[2]) < 5000, "a giant text is read in part"
+    found = features("How MANY, 12?")
+    assert found.words == set(map(word_number, ["how", "many", ",", "1", "2", "?"]))
+    assert all(0 <= column < N_COLUMNS for column in found.columns)
+    assert len(found.counts) == 12 and set(found.columns.values()) == {1.0}
+    assert len(found.shape) == len(shape("")) == len(SHAPE_NAMES)
+    assert features("") == TextFeatures({}, shape(""), frozenset())
+    assert features("x " * 8_000_000).counts[word_number("x") & (N_COLUMNS - 1)] == 255
 
 
 # ---- the router

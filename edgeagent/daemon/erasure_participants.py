@@ -80,7 +80,10 @@ class ErasureParticipants:
             self.lifecycle.stop_exports(gone)
 
     async def _requests(self, gone: DeletedContent) -> None:
-        if self.requests is not None and gone.is_whole_owner:
+        if self.requests is None or gone.cause == "expire":
+            return
+        self.requests.forget_decisions(gone.owner)
+        if gone.is_whole_owner:
             self.requests.forget(gone.owner)
 
     async def _cells(self, gone: DeletedContent) -> None:

@@ -7,7 +7,8 @@ Pure: a request and a state in, a decision out.
 3. the first rule whose conditions hold names the model                          ("rule")
 4. the learned policy, for texts like those it was trained on                    ("learned")
 5. the default model of the route                                                ("default")
-6. where the model of 2 to 5 cannot answer now: the first fallback that can      ("fallback")
+6. where 4 or 5 decided: for a share of the requests, a candidate that is drawn  ("explored")
+7. where the model of 2 to 5 cannot answer now: the first fallback that can      ("fallback")
 
 An assistant model that abstains is followed by `Decision.larger` (serving/chat.py).
 """
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 
 from edgeagent.errors import Forbidden, SettingsError, Unavailable
 from edgeagent.routing.conditions import Condition, compile_match, regexes, uses_device
-from edgeagent.routing.decision import Decision, Reason, TraceStep
+from edgeagent.routing.decision import Choice, Decision, Reason, TraceStep
+from edgeagent.routing.exploration import chances_of, drawn
 from edgeagent.routing.route_request import ModelState, RouteRequest, RouteState
 from edgeagent.routing.score_policy import Score, read_policy
 from edgeagent.settings.route_rules import NamedRoute
@@ -117,13 +119,17 @@ class AutoRouter:
                 "known": score.share_known,
             }
             reason = "learned" if score.is_known else reason
-        model_id = wanted
+        model_id, chances = wanted, self._chances(scene, wanted, reason)
+        if chances is not None:
+            model_id = drawn(request.request_id, wanted, chances)
+            reason = reason if model_id == wanted else "explored"
         if wanted in scene.excluded:
             model_id, reason = self._fallback(scene, wanted), "fallback"
         trace.append(TraceStep(f"model {model_id}", "chosen", reason))
         return Decision(
             model_id, reason, route=request.route, rule=rule, scores=scores,
             trace=tuple(trace), larger=_after(scene, model_id),
+            choice=self._choice(scene, model_id, reason, chances),
         )  # fmt: skip
 
     # ---- 1
@@ -182,7 +188,7 @@ class AutoRouter:
         file = self._policy.file
         if not {file.small, file.large} <= set(scene.candidates):
             return None
-        score = self._policy.score(scene.request.text)
+        score = self._policy.score(scene.request.text, scene.request.domain)
         if not score.is_known:
             known = f"{score.share_known:.0%} of its words are known"
             trace.append(TraceStep("policy", "does not know", known))
@@ -194,6 +200,31 @@ class AutoRouter:
         return model_id, score
 
     # ---- 6
+
+    def _chances(self, scene: _Scene, wanted: str, reason: Reason) -> dict[str, float] | None:
+        """The probability of each candidate; None where the choice is not open."""
+        if reason not in ("default", "learned") or wanted in scene.excluded:
+            return None
+        able = [one for one in scene.candidates if one not in scene.excluded]
+        is_private = scene.request.privacy == "local"
+        if wanted not in able or scene.request.failed:
+            return None
+        return chances_of(wanted, able, 0.0 if is_private else self._settings.explore)
+
+    def _choice(
+        self, scene: _Scene, model_id: str, reason: Reason, chances: dict[str, float] | None
+    ) -> Choice | None:
+        """What the decision log keeps; None where it keeps nothing."""
+        request, record = scene.request, self._settings.record
+        if record == "off":
+            return None
+        is_kept = record == "features" and request.privacy == "any"
+        return Choice(
+            model_id, reason, scene.default, chances=chances, domain=request.domain,
+            subject=request.metadata.get("subject") or None, text=request.text if is_kept else None,
+        )  # fmt: skip
+
+    # ---- 7
 
     def _fallback(self, scene: _Scene, wanted: str) -> str:
         """Raises: Unavailable where no model can answer now."""

@@ -17,7 +17,7 @@ from edgeagent.types.generation import GenerateSpec
 # Alternatives that a margin needs.
 N_ALTERNATIVES = 2
 # What the administrator or the client has decided stays so.
-_REASONS = ("default", "learned", "fallback")
+_REASONS = ("default", "learned", "fallback", "explored")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from edgeagent.types.intents import Confidence
 
-Reason = Literal["named", "default", "escalated", "rule", "learned", "preferred", "fallback"]
+Reason = Literal[
+    "named", "default", "escalated", "rule", "learned", "preferred", "fallback", "explored"
+]
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,39 @@ class TraceStep:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """How a route chose its model, for the decision log.
+
+    `chances`: the probability of each candidate that could answer, None where nothing was open: a rule, the
+    route itself or a failure has decided. `default` is the model for what a policy does not know. `text` is
+    None where nothing may be kept of it.
+    """
+
+    model_id: str
+    reason: Reason
+    default: str
+    chances: Mapping[str, float] | None = None
+    domain: str | None = None
+    subject: str | None = None
+    text: str | None = None
+
+    @property
+    def propensity(self) -> float | None:
+        """The probability with which this model was chosen."""
+        return self.chances[self.model_id] if self.chances is not None else None
+
+
+@dataclass(frozen=True)
 class Decision:
     """The model that answers a request, and the reason.
 
     `reason` is "named" where the request names the model, "default" where it names none, and "escalated"
     where an assistant model was not sure enough (`confidence`) and its larger model takes over. Where the
-    request names a `route`, "rule" means that `rule` matched, "learned" that a
-    policy has chosen (`scores`), "preferred" that the route itself asks for the
+    request names a `route`, "rule" means that `rule` matched, "learned" that a policy has chosen (`scores`),
+    "explored" that the model was drawn (`[routing] explore`), "preferred" that the route itself asks for the
     fastest or the best model, and "fallback" that the wanted model could not answer. `larger` are the models
-    of the route that may take over, nearest first. With `shows_trace` the client gets the whole decision.
+    of the route that may take over, nearest first. `choice` is what the route chose, whichever model answers
+    in the end. With `shows_trace` the client gets the whole decision.
     """
 
     model_id: str
@@ -43,6 +69,7 @@ class Decision:
     scores: Mapping[str, float] = field(default_factory=dict)
     trace: tuple[TraceStep, ...] = ()
     larger: tuple[str, ...] = ()
+    choice: Choice | None = None
     shows_trace: bool = False
 
     @property
@@ -62,6 +89,7 @@ class Decision:
             "model": self.model_id,
             "reason": self.reason,
             "rule": self.rule,
+            "propensity": self.choice.propensity if self.choice is not None else None,
             "scores": {name: round(score, 6) for name, score in self.scores.items()},
             "trace": [
                 {"subject": step.subject, "outcome": step.outcome, "detail": step.detail}

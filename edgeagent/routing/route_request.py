@@ -18,7 +18,7 @@ WINDOW_CHARS = 4096
 class RouteRequest:
     """A request to a route. `text` is the window of the last message of the user, `n_chars` the length of all
     messages; `domain` and `privacy` come from the metadata. `is_plain`: a text to continue, not a chat.
-    `failed` are models that could not be loaded for this request."""
+    `failed` are models that could not be loaded for this request. `request_id` decides what is drawn."""
 
     route: str
     text: str = ""
@@ -31,6 +31,7 @@ class RouteRequest:
     owner: str = "local"
     privacy: Privacy = "any"
     failed: frozenset[str] = frozenset()
+    request_id: str = ""
 
     @property
     def domain(self) -> str | None:

@@ -105,7 +105,9 @@ class ScorePolicy:
         """The same from the features of a text, as the decision log keeps them."""
         file, benefit_of, right_of = self.file, self._benefit, self._right
         benefit, right = file.benefit_bias, file.right_bias
-        weighted = [(column, value * self._rarity[column]) for column, value in found.columns.items()]
+        weighted = [
+            (column, value * self._rarity[column]) for column, value in found.columns.items()
+        ]
         length = math.sqrt(sum(value * value for _, value in weighted)) or 1.0
         benefit += sum(value * benefit_of[column] for column, value in weighted) / length
         right += sum(value * right_of[column] for column, value in weighted) / length

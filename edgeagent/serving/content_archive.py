@@ -167,13 +167,19 @@ class Archive:
             lambda db: requests.usage(db, owner, since_ms=since_ms, until_ms=until_ms)
         )
 
-    async def rate(self, owner: str, target_id: str, rating: int, comment: str | None) -> None:
+    async def rate(
+        self, owner: str, target_id: str, rating: int, comment: str | None = None, *,
+        label: str | None = None, correction: str | None = None,
+    ) -> None:  # fmt: skip
         """Store feedback on something of this owner. Raises: NotFound."""
 
         def add(db: Any) -> bool:
             if not feedback.has_target(db, owner, target_id):
                 return False
-            feedback.add(db, owner, target_id, rating=rating, comment=comment, now_ms=now_ms())
+            feedback.add(
+                db, owner, target_id, rating=rating, comment=comment, label=label,
+                correction=correction, now_ms=now_ms(),
+            )  # fmt: skip
             return True
 
         if not await self.write(owner, add):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from edgeagent.routing.decision import Decision
+from edgeagent.routing.feature_record import packed_text
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.serving_effects import Engines
+from edgeagent.store.decisions import DecisionRow
 from edgeagent.store.requests import RequestRow
 from edgeagent.types.answer import FinishReason, Usage
 from edgeagent.types.generation import GenerateSpec
@@ -16,6 +19,15 @@ from edgeagent.types.generation import GenerateSpec
 # The client left before its answer was complete; nginx logs the same status.
 CLIENT_GONE = 499
 UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class AnswerLinks:
+    """What a stored answer belongs to; a decision goes with it."""
+
+    response_id: str | None = None
+    conversation_id: str | None = None
+    subject: str | None = None
 
 
 @dataclass
@@ -27,6 +39,7 @@ class RequestRecord:
     decision: Decision
     started_s: float = field(default_factory=time.monotonic)
     status: int = CLIENT_GONE
+    links: AnswerLinks | None = None
 
     def row(
         self,
@@ -62,6 +75,31 @@ class RequestRecord:
             audio_s=audio_s,
             route_name=self.decision.route,
             rule=self.decision.rule,
+            decision=self._decision_row(),
+        )
+
+    def _decision_row(self) -> DecisionRow | None:
+        """The decision of a route, for the decision log."""
+        choice, links = self.decision.choice, self.links or AnswerLinks()
+        if choice is None or self.decision.route is None:
+            return None
+        text = choice.text
+        return DecisionRow(
+            request_id=self.origin.request_id,
+            owner=self.origin.owner,
+            route=self.decision.route,
+            reason=choice.reason,
+            chosen=choice.model_id,
+            answered=self.decision.model_id,
+            default_model=choice.default,
+            created_ms=int(1e3 * time.time()),
+            began_s=self.started_s,
+            chances=choice.chances,
+            features=partial(packed_text, text) if text is not None else None,
+            domain=choice.domain,
+            subject=choice.subject or links.subject,
+            response_id=links.response_id,
+            conversation_id=links.conversation_id,
         )
 
     def _model(self, engines: Engines) -> str:

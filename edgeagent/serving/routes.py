@@ -148,6 +148,7 @@ def route_request(
         metadata=metadata,
         key_id=origin.key_id,
         owner=origin.owner,
+        request_id=origin.request_id,
         privacy="local" if route == LOCAL or privacy == "local" else "any",
         **features,
     )

@@ -37,6 +37,7 @@ from edgeagent.serving.conversations import WHY_INTERRUPTED, Conversations
 from edgeagent.serving.item_messages import messages_of
 from edgeagent.serving.items import Body, is_object, stored_item
 from edgeagent.serving.prefix_store import PrefixStore, ThreadPosition
+from edgeagent.serving.request_log import AnswerLinks
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.response_builder import ResponseBuilder, ResponseEvent
 from edgeagent.serving.tool_offer import ToolOffer
@@ -207,6 +208,10 @@ class TurnService:
                     await self._prefix_store.recall(client, position)
 
             answer = self._chats.answer_to(origin, request, prepare=recall, notes=chat.notes)
+            history = dialogue.history
+            answer.record.links = AnswerLinks(
+                response["id"], turn.dialogue.conversation_id, history.subject if history else None
+            )
         except BaseException:
             release()
             raise

@@ -72,6 +72,21 @@ class RoutingSettings(SettingsTable):
         description="file of a learned policy (`edgeagent route train`), which chooses between its two "
         "models where no rule matches",
     )
+    explore: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="share of the requests to routes that no rule decides whose model is drawn among the "
+        "candidates, so that `route replay` can tell what another policy would have done; private requests "
+        "are left out",
+    )
+    record: Literal["features", "choices", "off"] = Field(
+        default="features",
+        description='what is kept of each decision of a route: "features" has hashed words of the text, '
+        'which `route replay` and `train --from-log` need, "choices" has none of the text; private requests are '
+        "kept without features",
+    )
     rules: list[RoutingRule] = Field(
         default=[],
         max_length=MAX_RULES,

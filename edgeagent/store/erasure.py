@@ -42,7 +42,7 @@ CLEAN_TIMEOUT_S = 60.0
 _TEXTS = {
     "item": "select body, plain from item_content where item_rowid = ?",
     "segment": "select body, plain from segment_content where segment_rowid = ?",
-    "feedback": "select body from feedback_content where feedback_rowid = ?",
+    "feedback": "select body, correction from feedback_content where feedback_rowid = ?",
     # Without ids and model names, which are not content and may appear in logs.
     "response": "select json_remove(body, '$.id', '$.model', '$.object') from response_content "
     "where response_id = ?",

@@ -8,6 +8,7 @@ use small. Within one read transaction, the document is one state of the databas
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ _JSON = {
     "checkpoint",
     "error",
     "errors",
+    "chances",
 }
 # Content is in a table of its own; null if retention has deleted it.
 _CONTENT = {
@@ -39,12 +41,13 @@ _CONTENT = {
         (select plain from item_content where item_rowid = item.rowid) as plain""",
     "segment": """(select body from segment_content where segment_rowid = segment.rowid) as body,
         (select plain from segment_content where segment_rowid = segment.rowid) as plain""",
-    "feedback": "(select body from feedback_content where feedback_rowid = feedback.rowid) as body",
+    "feedback": """(select body from feedback_content where feedback_rowid = feedback.rowid) as body,
+        (select correction from feedback_content where feedback_rowid = feedback.rowid) as correction""",
 }
 _KEY_COLUMNS = "id, name, owner, scopes, limits, tools, created_ms, expires_ms, revoked_ms"
 SECTIONS = (
     "conversation", "response", "item", "transcript", "segment", "audio_job", "feedback", "request",
-    "batch_file", "batch_line", "batch", "key",
+    "decision", "batch_file", "batch_line", "batch", "key",
 )  # fmt: skip
 
 
@@ -143,4 +146,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         if row[name] is not None:
             with contextlib.suppress(ValueError):  # keep it as text then
                 row[name] = json.loads(row[name])
+    for name, value in row.items():
+        if isinstance(value, bytes):
+            row[name] = base64.b64encode(value).decode()
     return row

@@ -1,4 +1,4 @@
-"""Ratings of answers and comments on them. Functions run inside `Database.write` or `read`."""
+"""Ratings of answers, labels, comments and corrections. Functions run inside `Database.write` or `read`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ def add(
     rating: int,
     comment: str | None,
     now_ms: int,
+    label: str | None = None,
+    correction: str | None = None,
 ) -> None:
-    """Store a rating (-1, 0, 1) and a comment on a request, response, item or transcript."""
+    """Store a rating (-1, 0, 1) of a request, response, item or transcript, with a label ("right", "partly",
+    "wrong"), a comment and a better answer."""
     (rowid,) = db.execute(
-        "insert into feedback (owner, target_id, rating, created_ms) values (?, ?, ?, ?) "
-        "returning rowid",
-        (owner, target_id, rating, now_ms),
+        "insert into feedback (owner, target_id, rating, label, is_corrected, created_ms) "
+        "values (?, ?, ?, ?, ?, ?) returning rowid",
+        (owner, target_id, rating, label, correction is not None, now_ms),
     ).fetchone()
-    if comment:
+    if comment or correction is not None:
         db.execute(
-            "insert into feedback_content (feedback_rowid, body) values (?, ?)", (rowid, comment)
+            "insert into feedback_content (feedback_rowid, body, correction) values (?, ?, ?)",
+            (rowid, comment or "", correction),
         )
 
 
@@ -33,7 +37,7 @@ def of(db: StoreConnection, owner: str, target_id: str) -> list[dict[str, Any]]:
     """This owner's feedback on an object, oldest first; a purged comment is None."""
     return fetch(
         db,
-        "select rating, body as comment, created_ms from feedback "
+        "select rating, label, nullif(body, '') as comment, correction, created_ms from feedback "
         "left join feedback_content on feedback_rowid = feedback.rowid "
         "where owner = :owner and target_id = :target order by feedback.rowid",
         {"owner": owner, "target": target_id},

@@ -45,6 +45,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(7, "batch_origins", schema.sixth),
     Migration(8, "batch_holds", schema.seventh),
     Migration(9, "routes", schema.eighth),
+    Migration(10, "decisions", schema.ninth),
 )
 
 

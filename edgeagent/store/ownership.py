@@ -33,6 +33,7 @@ HELD = {
             or exists (select 1 from conversation c where c.id = r.conversation_id and c.is_held)))
         or exists (select 1 from item where item.id = feedback.target_id and {item}))""",
     "request": "false",
+    "decision": "false",
     "batch_line": "is_held",
     "batch_file": """exists (select 1 from batch_line l
         where l.file_id = batch_file.id and l.is_held)""",
@@ -42,8 +43,8 @@ HELD = {
 HELD["feedback"] = HELD["feedback"].format(item=HELD["item"])
 # In deletion order: tables that refer to others first, also in the conditions below.
 TABLES = (
-    "batch_line", "batch_file", "batch", "feedback", "item", "segment", "audio_job", "transcript", "response",
-    "conversation", "request",
+    "batch_line", "batch_file", "batch", "feedback", "decision", "item", "segment", "audio_job", "transcript",
+    "response", "conversation", "request",
 )  # fmt: skip
 HOLDABLE = ("conversation", "response", "transcript", "batch_line")
 
@@ -90,6 +91,7 @@ class Selector:
             "audio_job": self._segments,
             "feedback": self._feedback,
             "request": self._requests,
+            "decision": self._decisions,
             "batch_line": self._batch_lines,
             "batch_file": self._batch_files,
             "batch": self._batches,
@@ -155,6 +157,18 @@ class Selector:
     def _requests(self) -> str:
         # Requests have an owner, but no subject or conversation.
         return "owner = :owner" if self.is_whole_owner else "false"
+
+    def _decisions(self) -> str:
+        if self.is_whole_owner:
+            return "owner = :owner"
+        of = [
+            f"response_id in (select id from response where {self._responses()})",
+            f"conversation_id in (select id from conversation where {self._conversations()})",
+        ]
+        if self.subject is not None:
+            inside = " and conversation_id = :conversation" if self.conversation is not None else ""
+            of.append(f"(subject = :subject{inside})")
+        return " and ".join([*self._owned(), f"({' or '.join(of)})"])
 
     def _batches(self) -> str:
         # A batch is about the subject of its metadata, and so is all that is in its files.

@@ -65,6 +65,7 @@ READABLE = (
     ReadableTable("feedback_content", "comments beside them",
              parent="feedback_rowid in (select rowid from feedback)"),
     ReadableTable("request", "every request: route, status, tokens, timings"),
+    ReadableTable("decision", "choices of routes: probability, model, hashed words"),
     ReadableTable("key", "API keys, without digests and hints", _KEY_COLUMNS, parent="key"),
     ReadableTable("audit", "who did what; `edgeagent audit verify` checks it"),
     ReadableTable("measurement", "what `edgeagent doctor --measure` found"),

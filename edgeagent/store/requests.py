@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import msgspec
 
 from edgeagent.errors import EdgeAgentError
+from edgeagent.store import decisions
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.database import Database
+from edgeagent.store.decisions import DecisionRow
 from edgeagent.store.rows import fetch
 
 logger = logging.getLogger(__name__)
@@ -22,13 +25,15 @@ logger = logging.getLogger(__name__)
 # The most rows that wait, if the disk stays full.
 MAX_WAITING = 4096
 ENOUGH = 256
+MAX_OWNERS = 1024  # whose deletions are remembered one by one
 
 
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     """One finished request. Times in milliseconds, `created_ms` UTC; None: unknown.
 
     `route` is the reason for the model. `route_name` is the route that the request named, None where it named
-    a model or none, and `rule` the rule that matched.
+    a model or none, and `rule` the rule that matched. `decision` becomes a row of its own
+    (store/decisions.py).
     """
 
     id: str
@@ -51,9 +56,10 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     audio_s: float | None = None
     route_name: str | None = None
     rule: str | None = None
+    decision: DecisionRow | None = None
 
 
-_COLUMNS = RequestRow.__struct_fields__
+_COLUMNS = tuple(name for name in RequestRow.__struct_fields__ if name != "decision")
 _INSERT = (
     f"insert or ignore into request ({', '.join(_COLUMNS)}) "
     f"values ({', '.join(':' + name for name in _COLUMNS)})"
@@ -62,7 +68,9 @@ _INSERT = (
 
 def insert(db: StoreConnection, rows: list[RequestRow]) -> None:
     for row in rows:
-        db.execute(_INSERT, msgspec.structs.asdict(row))
+        db.execute(_INSERT, {name: getattr(row, name) for name in _COLUMNS})
+        if row.decision is not None:
+            decisions.insert(db, row.decision)
 
 
 def usage(
@@ -120,12 +128,16 @@ class RequestLog:
         self._rows: list[RequestRow] = []
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
+        self._deleted_s: dict[str, float] = {}  # by owner: when content was last deleted
+        self._all_deleted_s = float("-inf")
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._loop(), name="request-log")
 
     def add(self, row: RequestRow) -> None:
         """Add a row. If too many wait because the disk is full, the oldest are dropped."""
+        if row.decision is not None and self._is_deleted(row.decision):
+            row = msgspec.structs.replace(row, decision=None)
         self._rows.append(row)
         del self._rows[:-MAX_WAITING]
         if len(self._rows) >= ENOUGH or self._flush_s == 0:
@@ -145,6 +157,26 @@ class RequestLog:
     def forget(self, owner: str | None) -> None:
         """Drop the unwritten rows of an owner (None: of everybody)."""
         self._rows = [row for row in self._rows if owner is not None and row.owner != owner]
+
+    def forget_decisions(self, owner: str | None) -> None:
+        """Drop the unwritten decisions of an owner (None: of everybody), also those of requests in progress:
+        they may be about what was deleted."""
+        now = time.monotonic()
+        if owner is None or len(self._deleted_s) >= MAX_OWNERS:
+            self._all_deleted_s = now
+            self._deleted_s.clear()
+        if owner is not None:
+            self._deleted_s[owner] = now
+        self._rows = [
+            msgspec.structs.replace(row, decision=None)
+            if row.decision is not None and self._is_deleted(row.decision)
+            else row
+            for row in self._rows
+        ]
+
+    def _is_deleted(self, row: DecisionRow) -> bool:
+        deleted_s = max(self._all_deleted_s, self._deleted_s.get(row.owner, float("-inf")))
+        return row.began_s <= deleted_s
 
     async def close(self) -> None:
         if self._task is not None:

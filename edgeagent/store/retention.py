@@ -7,8 +7,9 @@
 
 Classes: `content` is the text of items and responses, without their rows; `responses` are stored responses
 and conversations with everything in them, counted from a conversation's last change; `transcripts` include
-their segments and jobs; `recordings` are the stored audio of jobs; `requests`, `feedback` and `audit` are
-rows on their own; `batches` are files of requests, their answers and the batches that have ended.
+their segments and jobs; `recordings` are the stored audio of jobs; `requests` (with the decisions of
+routes), `feedback` and `audit` are rows on their own; `batches` are files of requests, their answers and the
+batches that have ended.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ _DATED = {
     "recording": ("created_ms",),
     "feedback": ("created_ms",),
     "request": ("created_ms",),
+    "decision": ("created_ms",),
     "batch_file": ("created_ms",),
     "batch": ("created_ms",),
 }
@@ -126,7 +128,10 @@ STEPS: Mapping[str, tuple[DeletionStep, ...]] = {
         DeletionStep("batch", _OLD_BATCHES),
     ),
     "feedback": (DeletionStep("feedback", f"created_ms < :before and not {HELD['feedback']}"),),
-    "requests": (DeletionStep("request", "created_ms < :before"),),
+    "requests": (
+        DeletionStep("request", "created_ms < :before"),
+        DeletionStep("decision", "created_ms < :before"),
+    ),
 }
 
 

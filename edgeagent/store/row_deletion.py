@@ -47,7 +47,11 @@ class Store(Protocol):
 
 
 def key_of(table: str) -> str:
-    return "rowid" if table in ("item", "segment", "feedback", "request", "batch_line") else "id"
+    return (
+        "rowid"
+        if table in ("item", "segment", "feedback", "request", "decision", "batch_line")
+        else "id"
+    )
 
 
 def delete(conn: Connection, table: str, ids: Sequence[Any]) -> Counter[str]:

@@ -384,6 +384,11 @@ def eighth(db: StoreConnection) -> None:
     _run(db, route_schema.COLUMNS)
 
 
+def ninth(db: StoreConnection) -> None:
+    """Decisions of routes, corrections and labels of answers."""
+    _run(db, route_schema.DECISIONS)
+
+
 def _run(db: StoreConnection, script: str) -> None:
     """Statement by statement: a script would end the transaction."""
     for statement in _statements(script):

@@ -26,7 +26,9 @@ def test_a_record_is_small_and_has_no_word_of_the_text():
     assert len(packed_text(longest)) < 8192
 
 
-@pytest.mark.parametrize("record", [b"", b"x", packed_text("a b")[:-3], b"\x95\x07" + b"\xc4\x00" * 4])
+@pytest.mark.parametrize(
+    "record", [b"", b"x", packed_text("a b")[:-3], b"\x95\x07" + b"\xc4\x00" * 4]
+)
 def test_a_damaged_record_and_one_of_another_version_are_refused(record):
     with pytest.raises(InvalidParameter, match="record of features"):
         unpacked(record)

@@ -10,6 +10,8 @@ import pytest
 
 from edgeagent.catalog.assistant_intents import Assistant
 from edgeagent.errors import EngineBroken, EngineDied, InsufficientMemory, InvalidParameter
+from edgeagent.routing.feature_record import unpacked
+from edgeagent.routing.text_features import features
 from edgeagent.serving.chat import ChatInput, ChatService
 from edgeagent.serving.routes import Routes, route_request
 from edgeagent.settings.routing import RoutingSettings
@@ -263,3 +265,20 @@ def test_the_state_has_loaded_models_queues_heat_and_power(tmp_path: Path):
     assert (state.is_on_battery, state.battery_percent, state.hottest_c) == (True, 17, 71.5)
     plain = Routes(RoutingSettings(), MODELS, list, tmp_path)  # type: ignore[arg-type]
     assert plain.state().hottest_c is None, "nothing is read that no rule needs"
+
+
+async def test_the_log_has_what_the_route_chose_and_what_answered():
+    failing = engines()
+    metadata = {"domain": "home", "subject": "mr-17"}
+    await routed(service(failing, explore=0.5), chat("set a timer", metadata=metadata))
+    found = failing.rows[-1].decision
+    assert (found.answered, found.default_model) == (found.chosen, "small")
+    assert found.chances == {"small": 0.5 + 0.5 / 3, "middle": 0.5 / 3, "large": 0.5 / 3}
+    assert (found.domain, found.subject, found.owner) == ("home", "mr-17", "ann")
+    assert unpacked(found.features()).counts == features("set a timer").counts
+    await routed(service(failing), chat("set a timer", metadata={"privacy": "local"}))
+    assert failing.rows[-1].decision.features is None
+    await routed(service(failing), chat(model="small"))
+    assert failing.rows[-1].decision is None
+    await routed(service(failing, record="off"), chat())
+    assert failing.rows[-1].decision is None

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from edgeagent.routing.feature_record import packed_text
+from edgeagent.store import decisions
 from edgeagent.store.clock import BUILD_MS
+from edgeagent.store.decisions import DecisionRow
 
 NOW = BUILD_MS + 30 * 86_400_000
 DAY = 86_400_000
@@ -84,7 +87,8 @@ def feedback(
         (owner, target, at),
     )
     rowid = db.execute("select last_insert_rowid()").fetchone()[0]
-    db.execute("insert into feedback_content values (?, ?)", (rowid, json.dumps({"text": text})))
+    body = json.dumps({"text": text})
+    db.execute("insert into feedback_content (feedback_rowid, body) values (?, ?)", (rowid, body))
 
 
 def request(db: Any, n: int | str, *, owner: str = "ann", at: int = NOW) -> None:
@@ -95,12 +99,29 @@ def request(db: Any, n: int | str, *, owner: str = "ann", at: int = NOW) -> None
     )
 
 
+def decision(
+    db: Any, n: int | str, *, owner: str = "ann", subject: str | None = None,
+    response: str | None = None, conversation: str | None = None, at: int = NOW, **fields: Any,
+) -> None:  # fmt: skip
+    """A decision of a route with the features of a text; its request is `request(n)`."""
+    given: dict[str, Any] = {
+        "route": "auto", "reason": "default", "chosen": "small", "answered": "small",
+        "default_model": "small",
+        "chances": {"small": 0.75, "large": 0.25}, "features": lambda: packed_text("set a timer"),
+    }  # fmt: skip
+    row = DecisionRow(
+        request_id=f"req_{n}", owner=owner, subject=subject, response_id=response,
+        conversation_id=conversation, created_ms=at, began_s=0.0, **given | fields,
+    )  # fmt: skip
+    decisions.insert(db, row)
+
+
 def n_rows(db: Any) -> dict[str, int]:
     """Rows of every table that clients fill; those without any are left out."""
     tables = (
         "conversation", "response", "response_content", "item", "item_content", "item_fts",
         "transcript", "segment", "segment_content", "segment_fts", "audio_job", "recording", "feedback",
-        "feedback_content", "request", "batch", "batch_file", "batch_line",
+        "feedback_content", "request", "decision", "batch", "batch_file", "batch_line",
     )  # fmt: skip
     there = {row[0] for row in db.execute("select name from sqlite_master").fetchall()}
     found = {

@@ -102,6 +102,15 @@ def test_a_comment_goes_with_what_it_is_about(store, name):
     ]
 
 
+def rated(db, target, comment):
+    """Feedback as an older store has it."""
+    db.execute(
+        "insert into feedback (owner, target_id, rating, created_ms) values ('ann', ?, 1, ?)",
+        (target, NOW),
+    )
+    db.execute("insert into feedback_content values (last_insert_rowid(), ?)", (comment,))
+
+
 def test_an_older_store_is_put_right(folder, secret):
     """Orphaned comments go; subjects become what the metadata says."""
 
@@ -111,7 +120,7 @@ def test_an_older_store_is_put_right(folder, secret):
         conversation(db, "kept", subject="p5")
         request(db, "c")
         for target in ("msg_gone_0", "msg_never", "msg_kept_0", "req_c", "req_never"):
-            feedback.add(db, "ann", target, rating=1, comment=f"about {target}", now_ms=NOW)
+            rated(db, target, f"about {target}")
         db.execute("delete from conversation where id = 'conv_gone'")
         db.execute(
             "update conversation set metadata = ? where id = 'conv_set'",

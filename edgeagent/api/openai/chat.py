@@ -24,6 +24,7 @@ from edgeagent.serving.answer_extensions import extension
 from edgeagent.serving.chat import ChatInput, ChatService
 from edgeagent.serving.logprobs import Speller
 from edgeagent.serving.one_shot_request import OneShotService
+from edgeagent.serving.request_log import AnswerLinks
 from edgeagent.serving.stored_chats import StoredChats
 from edgeagent.serving.tool_offer import CustomInput, ToolOffer
 from edgeagent.settings import Settings
@@ -202,6 +203,9 @@ async def chat(
     origin = origin_of(request)
     answer = await chats.answer(origin, chat_input(body, caller_of(request), settings))
     writer = ChatWriter(answer.decision, wants_usage=body.wants_usage, offer=body.tool_offer())
+
+    if body.store:
+        answer.record.links = AnswerLinks(writer.head["id"])
 
     async def keep() -> None:
         messages = [message.model_dump(exclude_none=True) for message in body.messages]

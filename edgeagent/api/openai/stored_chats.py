@@ -143,12 +143,19 @@ async def usage(
     operation_class=body_operation(FeedbackRequest),
     operation_id="feedback",
     summary="Rate an answer",
+    description="The newest feedback on an answer counts. Where a route has chosen its model, `edgeagent "
+    "route replay`, `train` and `calibrate` learn from it: from `label` where it is given, else a rating of 1 is "
+    "right, -1 and a `correction` are wrong, and 0 says nothing. `target_id` may be the x-request-id of an "
+    "answer that is not stored.",
     tags=_TAGS,
     status_code=201,
 )
 async def give_feedback(request: ApiRequest, archive: Archive) -> dict[str, Any]:
     body = await read_body(request, FeedbackRequest)
-    await archive.rate(caller_of(request).owner, body.target_id, body.rating, body.comment)
+    await archive.rate(
+        caller_of(request).owner, body.target_id, body.rating, body.comment, label=body.label,
+        correction=body.correction,
+    )  # fmt: skip
     return {"object": "feedback", "target_id": body.target_id, "rating": body.rating}
 
 

@@ -39,6 +39,12 @@ class FeedbackRequest(BodyModel):
     target_id: str = Field(min_length=1, max_length=100)
     rating: Literal[-1, 0, 1]
     comment: str | None = Field(None, max_length=10_000)
+    label: Literal["right", "partly", "wrong"] | None = Field(
+        None, description="How good the answer was, where that is known"
+    )
+    correction: str | None = Field(
+        None, max_length=100_000, description="What the answer should have been"
+    )
 
 
 class StoredList(BodyModel):

@@ -1,0 +1,173 @@
+"""Decisions of routes in the store: whose they are, what they go with, and the feedback that is theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from edgeagent.routing.feature_record import unpacked
+from edgeagent.routing.text_features import features
+from edgeagent.store import decisions, export, feedback
+from edgeagent.store.ownership import Selector, counts
+from edgeagent.store.requests import RequestLog, RequestRow
+from edgeagent.store.retention import STEPS
+from tests.store.rows import DAY, NOW, conversation, decision, request
+
+
+@pytest.fixture
+def store(opened):
+    return opened()
+
+
+def do(store: Any, fn: Any) -> Any:
+    return store.write(fn).result()
+
+
+def left(store: Any) -> set[str]:
+    found = store.read(lambda db: db.execute("select request_id from decision").fetchall())
+    return {row[0] for row in found}
+
+
+SELECTIONS = [
+    (Selector(owner="ann"), {"a", "b", "c", "d"}),
+    (Selector(owner="bob"), {"e"}),
+    (Selector(subject="mr-17"), {"a", "b", "e"}),
+    (Selector(owner="ann", subject="mr-17"), {"a", "b"}),
+    (Selector(conversation="conv_1"), {"b", "c"}),
+    (Selector(conversation="conv_1", subject="nobody"), set()),
+]
+
+
+@pytest.mark.parametrize(("selector", "whose"), SELECTIONS)
+def test_a_decision_belongs_to_its_owner_its_subject_and_its_conversation(store, selector, whose):
+    def fill(db: Any) -> None:
+        conversation(db, 1, subject="mr-17" if selector.subject == "mr-17" else None)
+        decision(db, "a", subject="mr-17")
+        decision(db, "b", response="resp_1")
+        decision(db, "c", conversation="conv_1" if selector.conversation else None)
+        decision(db, "d")
+        decision(db, "e", owner="bob", subject="mr-17")
+
+    do(store, fill)
+    assert store.read(lambda db: counts(db, selector))["decision"] == len(whose)
+    page = store.read(lambda db: export.page(db, selector, ("decision", None)))
+    assert {row["request_id"] for row in page.rows} == {f"req_{name}" for name in whose}
+    text = json.dumps(page.rows)
+    assert not whose or ('"large": 0.25' in text and "timer" not in text)
+
+
+GOES_WITH = [
+    ("delete from request where id = 'req_1'", {"req_2"}),
+    ("delete from response where id = 'resp_1'", {"req_2"}),
+    ("delete from conversation where id = 'conv_1'", {"req_2"}),
+    ("delete from response_content where response_id = 'resp_1'", {"req_1", "req_2"}),
+]
+
+
+@pytest.mark.parametrize(("sql", "stays"), GOES_WITH)
+def test_a_decision_goes_with_what_it_was_about(store, sql, stays):
+    def fill(db: Any) -> None:
+        conversation(db, 1, n_items=0)
+        for n in (1, 2):
+            request(db, n)
+            linked = {"response": "resp_1", "conversation": "conv_1"} if n == 1 else {}
+            decision(db, n, **linked)
+
+    do(store, fill)
+    do(store, lambda db: db.execute(sql) and None)
+    assert left(store) == stays
+    if len(stays) == 2:
+        first, second = store.read(decisions.page)
+        assert first["features"] is None and second["features"] is not None
+
+
+def test_it_is_as_old_as_its_request_may_be(store):
+    do(store, lambda db: decision(db, "old", at=NOW - 11 * DAY))
+    do(store, lambda db: decision(db, "new"))
+    (step,) = (one for one in STEPS["requests"] if one.table == "decision")
+    before = {"before": NOW - 10 * DAY}
+    sql = f"delete from decision where {step.where}"
+    do(store, lambda db: db.execute(sql, before) and None)
+    assert left(store) == {"req_new"}
+
+
+# target, owner of the feedback, fields: the rating that counts
+FEEDBACK = [
+    ("req_1", "ann", {"rating": 1}, (1, None, 0)),
+    ("resp_1", "ann", {"rating": -1, "correction": "Paris"}, (-1, None, 1)),
+    ("msg_1_0", "ann", {"rating": 0, "label": "partly"}, (0, "partly", 0)),
+    ("req_1", "bob", {"rating": 1}, (None, None, None)),
+    ("req_2", "ann", {"rating": 1}, (None, None, None)),
+]
+
+
+@pytest.mark.parametrize(("target", "owner", "given", "counted"), FEEDBACK)
+def test_the_newest_feedback_of_the_owner_counts(store, target, owner, given, counted):
+    def fill(db: Any) -> None:
+        conversation(db, 1)
+        request(db, 1)
+        decision(db, 1, response="resp_1")
+        earlier = {"rating": -1, "label": "wrong"} if owner == "ann" and target != "req_2" else None
+        if earlier:
+            feedback.add(db, "ann", "req_1", comment=None, now_ms=NOW, **earlier)
+        feedback.add(db, owner, target, comment=None, now_ms=NOW, **given)
+
+    do(store, fill)
+    (row,) = store.read(decisions.page)
+    assert (row["rating"], row["label"], row["is_corrected"]) == counted
+    assert (row["chosen"], json.loads(row["chances"])["large"]) == ("small", 0.25)
+    assert row["total_ms"] == 12.5
+    assert unpacked(row["features"]).counts == features("set a timer").counts
+
+
+def test_a_correction_is_content_of_its_feedback(store):
+    do(store, lambda db: conversation(db, 1) and None)
+    do(store, lambda db: feedback.add(
+        db, "ann", "resp_1", rating=-1, comment=None, now_ms=NOW, correction="Paris"))  # fmt: skip
+    (row,) = store.read(lambda db: feedback.of(db, "ann", "resp_1"))
+    assert (row["correction"], row["comment"]) == ("Paris", None)
+    page = store.read(lambda db: export.page(db, Selector(owner="ann"), ("feedback", None)))
+    assert page.rows[0]["correction"] == "Paris"
+    do(store, lambda db: db.execute("delete from response_content") and None)
+    (row,) = store.read(lambda db: feedback.of(db, "ann", "resp_1"))
+    assert row["correction"] is None
+
+
+def logged(n: int, owner: str = "ann", began_s: float | None = None) -> RequestRow:
+    began_s = time.monotonic() if began_s is None else began_s
+    row = decisions.DecisionRow(
+        request_id=f"req_{n}", owner=owner, route="auto", reason="default", chosen="small",
+        answered="small", default_model="small", created_ms=NOW, began_s=began_s,
+    )  # fmt: skip
+    return RequestRow(
+        id=f"req_{n}", owner=owner, key_id=None, endpoint="chat", model="small", route="default",
+        status=200, finish="stop", n_prompt=1, n_cached=0, n_generated=1, queue_ms=0.0, ttft_ms=1.0,
+        tpot_ms=1.0, total_ms=2.0, created_ms=NOW, decision=row,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("owner", "stays"), [("ann", {2, 3}), (None, {3}), ("eve", {0, 1, 2, 3})])
+async def test_what_waits_and_what_is_answered_during_a_deletion_leaves_no_decision(
+    store, owner, stays
+):
+    log = RequestLog(store, flush_s=60)
+    log.add(logged(0))
+    log.add(logged(2, owner="bob"))
+    log.forget_decisions(owner)
+    log.add(logged(1, began_s=time.monotonic() - 5))
+    await asyncio.sleep(0)
+    log.add(logged(3, began_s=time.monotonic() + 1))
+    await log.flush()
+    assert left(store) == {f"req_{n}" for n in stays}
+    assert store.read(lambda db: db.execute("select count(*) from request").fetchone()[0]) == 4
+
+
+def test_relabelling_a_response_takes_its_decision_along(store):
+    do(store, lambda db: conversation(db, 1) and None)
+    do(store, lambda db: decision(db, 1, response="resp_1"))
+    do(store, lambda db: db.execute("update response set subject = 'p2'") and None)
+    assert store.read(lambda db: counts(db, Selector(subject="p2")))["decision"] == 1

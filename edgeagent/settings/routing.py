@@ -84,8 +84,8 @@ class RoutingSettings(SettingsTable):
     record: Literal["features", "choices", "off"] = Field(
         default="features",
         description='what is kept of each decision of a route: "features" has hashed words of the text, '
-        'which `route replay` and `train --from-log` need, "choices" has none of the text; private requests are '
-        "kept without features",
+        'which `route replay` and `train --from-log` need, "choices" has none of the text; private requests '
+        "are kept without features",
     )
     rules: list[RoutingRule] = Field(
         default=[],

@@ -12,7 +12,17 @@ import pytest
 from edgeagent.store.connection import connect, set_wal
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.migrations import MIGRATIONS, Migration
-from edgeagent.store.schema import fifth, first, fourth, second, seventh, sixth, third
+from edgeagent.store.schema import (
+    eighth,
+    fifth,
+    first,
+    fourth,
+    ninth,
+    second,
+    seventh,
+    sixth,
+    third,
+)
 from edgeagent.store.store_key import Secret
 
 
@@ -68,5 +78,7 @@ def conn(tmp_path: Path) -> Iterator[Any]:
     fifth(db)
     sixth(db)
     seventh(db)
+    eighth(db)
+    ninth(db)
     yield db
     db.close()

@@ -144,9 +144,9 @@ async def usage(
     operation_id="feedback",
     summary="Rate an answer",
     description="The newest feedback on an answer counts. Where a route has chosen its model, `edgeagent "
-    "route replay`, `train` and `calibrate` learn from it: from `label` where it is given, else a rating of 1 "
-    "is right, -1 and a `correction` are wrong, and 0 says nothing. `target_id` may be the x-request-id of an "
-    "answer that is not stored.",
+    "route replay`, `train` and `calibrate` learn from it: from `label` where it is given; else a rating of "
+    "1 is right, -1 and a `correction` are wrong, and 0 says nothing. `target_id` may be the x-request-id "
+    "of an answer that is not stored.",
     tags=_TAGS,
     status_code=201,
 )

@@ -189,7 +189,12 @@ def test_feedback_is_taken_on_what_is_one_s_own(daemon: DaemonProcess, client: o
     body = {"target_id": made.id, "rating": 1, "comment": "Right."}
     given = httpx.post(f"{daemon.url}/v1/feedback", json=body)
     assert given.status_code == 201 and given.json()["rating"] == 1
-    for wrong in ({"rating": 2}, {"label": "good"}, {"correction": 7}, {"correction": "x" * 100_001}):
+    for wrong in (
+        {"rating": 2},
+        {"label": "good"},
+        {"correction": 7},
+        {"correction": "x" * 100_001},
+    ):
         assert httpx.post(f"{daemon.url}/v1/feedback", json=body | wrong).status_code == 400
     more = {"label": "partly", "correction": "Paris"}
     assert httpx.post(f"{daemon.url}/v1/feedback", json=body | more).status_code == 201

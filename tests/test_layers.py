@@ -34,6 +34,7 @@ HOMES = {
     "multipart": {"api/http/forms.py"},
     "prometheus_client": {"metrics.py", "cli/shared/top_figures.py"},
     "textual": {"cli/shared/top_screen.py"},
+    "opentelemetry": {"daemon/request_traces.py"},
     "huggingface_hub": {"catalog/install/huggingface.py"},
     "cryptography": {
         "catalog/bundles/signing.py",

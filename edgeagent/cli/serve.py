@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 
-from edgeagent.api.http.loopback import is_loopback
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.daemon.instance_lock import InstanceLock
 from edgeagent.daemon.notify import ServiceManager
@@ -24,6 +23,7 @@ from edgeagent.device.configuration import Configuration
 from edgeagent.environment import notify_socket, watchdog_s
 from edgeagent.errors import StartFailed
 from edgeagent.settings import Settings
+from edgeagent.types.loopback import is_loopback
 from edgeagent.worker import log_format
 from edgeagent.worker.heap import map_large_blocks, use_one_arena, without_collections
 

@@ -23,7 +23,6 @@ from edgeagent.api.http.degradation import Degradation
 from edgeagent.api.http.idempotency import Idempotency
 from edgeagent.api.http.internal_call import InternalCalls
 from edgeagent.api.http.key_limits import FailureThrottle, Limiter
-from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.metrics import RefusalCounter
 from edgeagent.api.http.read_audit import ReadAudit
 from edgeagent.api.http.route_paths import Paths
@@ -37,6 +36,7 @@ from edgeagent.daemon.notify import ServiceManager
 from edgeagent.daemon.open_bind import refuse_open_bind
 from edgeagent.daemon.preload import Preload
 from edgeagent.daemon.reload import Reload
+from edgeagent.daemon.request_traces import RequestTraces
 from edgeagent.daemon.wyoming import wyoming_server
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
@@ -80,6 +80,7 @@ from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.erasure_hub import ErasureHub
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.requests import RequestLog, RequestRow
+from edgeagent.types.loopback import is_loopback
 from edgeagent.worker.heap import return_free_pages
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,11 @@ class Daemon:
         self.prefix_store = PrefixStore(self.database, settings.store, self.models.identity)
         self._requests = (
             RequestLog(self.database, settings.store.request_flush_s) if self.database else None
+        )
+        self._traces = (
+            RequestTraces(settings.traces, is_offline=settings.offline)
+            if settings.traces.endpoint
+            else None
         )
         engines = Engines(self.pool, self._note)
         options = assistant_options(settings.routing)
@@ -320,6 +326,8 @@ class Daemon:
         self.keyring.close()
         if self.database is not None:
             await asyncio.to_thread(self.database.close)
+        if self._traces is not None:
+            await self._traces.close()
         await self._manager.close()
 
     async def _settle(self) -> None:
@@ -349,6 +357,8 @@ class Daemon:
         self.monitoring.end_request(row)
         if self._requests is not None:
             self._requests.add(row)
+        if self._traces is not None:
+            self._traces.add(row)
 
     async def serve(
         self, sockets: list[socket.socket], read_settings: Callable[[], Settings] | None = None

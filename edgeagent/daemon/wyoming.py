@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.wyoming.server import WyomingServer
 from edgeagent.daemon.sockets import bind
 from edgeagent.errors import StartFailed
 from edgeagent.serving.live_transcription import LiveTranscriptions
 from edgeagent.serving.transcription import TranscriptionService
 from edgeagent.settings.speech import WyomingSettings
+from edgeagent.types.loopback import is_loopback
 
 
 def wyoming_server(

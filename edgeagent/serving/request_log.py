@@ -76,6 +76,7 @@ class RequestRecord:
             route_name=self.decision.route,
             rule=self.decision.rule,
             decision=self._decision_row(),
+            traceparent=self.origin.traceparent,
         )
 
     def _decision_row(self) -> DecisionRow | None:

@@ -14,6 +14,7 @@ class RequestOrigin:
     when the answer must have begun, by the monotonic clock; None: no deadline. `is_retry`: the client says
     that it has sent the request before.
     `audio_s_per_day`: seconds of audio that the key may have transcribed; None: the bound of the settings.
+    `traceparent`: the client's trace context as it sent it (W3C), for `[traces]`.
     """
 
     endpoint: str
@@ -24,3 +25,4 @@ class RequestOrigin:
     deadline_s: float | None = None
     is_retry: bool = False
     audio_s_per_day: float | None = None
+    traceparent: str | None = None

@@ -20,6 +20,7 @@ from edgeagent.settings.routing import RoutingSettings
 from edgeagent.settings.settings_table import SettingsTable
 from edgeagent.settings.speech import SpeechSettings
 from edgeagent.settings.store import StoreSettings
+from edgeagent.settings.traces import TracesSettings
 from edgeagent.settings.worker import WorkerSettings
 
 BUNDLES = ".bundles"  # directory in the models directory
@@ -47,6 +48,7 @@ class Settings(SettingsTable):
     store: StoreSettings = StoreSettings()
     device: DeviceSettings = DeviceSettings()
     governor: GovernorSettings = GovernorSettings()
+    traces: TracesSettings = TracesSettings()
 
     @property
     def store_dir(self) -> Path:

@@ -33,7 +33,7 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
 
     `route` is the reason for the model. `route_name` is the route that the request named, None where it named
     a model or none, and `rule` the rule that matched. `decision` becomes a row of its own
-    (store/decisions.py).
+    (store/decisions.py). `traceparent` is the client's W3C trace context, which is not stored.
     """
 
     id: str
@@ -57,9 +57,11 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     route_name: str | None = None
     rule: str | None = None
     decision: DecisionRow | None = None
+    traceparent: str | None = None
 
 
-_COLUMNS = tuple(name for name in RequestRow.__struct_fields__ if name != "decision")
+_NOT_COLUMNS = {"decision", "traceparent"}
+_COLUMNS = tuple(name for name in RequestRow.__struct_fields__ if name not in _NOT_COLUMNS)
 _INSERT = (
     f"insert or ignore into request ({', '.join(_COLUMNS)}) "
     f"values ({', '.join(':' + name for name in _COLUMNS)})"

@@ -32,6 +32,7 @@ def origin_of(request: ApiRequest) -> RequestOrigin:
         deadline_s=deadline_of(context, request.scope["headers"]),
         is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
         audio_s_per_day=caller.limits.audio_seconds_per_day,
+        traceparent=request.headers.get("traceparent"),
     )
 
 

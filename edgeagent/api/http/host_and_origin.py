@@ -30,7 +30,6 @@ from edgeagent.api.http.csrf import check_site, may_be_untyped
 from edgeagent.api.http.dialects import ANTHROPIC, dialect_of
 from edgeagent.api.http.encodings import encoding_of
 from edgeagent.api.http.errors import encoded
-from edgeagent.api.http.loopback import is_loopback
 from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.route_paths import Paths
 from edgeagent.api.http.shutdown import shutting_down
@@ -43,6 +42,7 @@ from edgeagent.errors import (
     UnsupportedMediaType,
 )
 from edgeagent.settings.http import HttpSettings
+from edgeagent.types.loopback import is_loopback
 
 logger = logging.getLogger(__name__)
 

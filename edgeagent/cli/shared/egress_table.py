@@ -66,6 +66,9 @@ def policy(settings: Settings, processes: list[ProcessSockets]) -> list[str]:
         "internet sockets.",
         "Nothing is fetched in the serving path; `edgeagent models install` fetches"
         + (" nothing either (offline = true)." if settings.offline else " what it is told to."),
+        f"Counts and times of requests go to {settings.traces.endpoint} (traces.endpoint)."
+        if settings.traces.endpoint
+        else "Nobody gets traces of requests (traces.endpoint is not set).",
     ]
 
 

@@ -35,7 +35,10 @@
     |  |- EngineDied                    engine_died              the worker ended during a request
     |  |- EngineStarting                engine_starting          a worker did not become ready in time
     |  |- EngineBroken                  engine_broken            the breaker is open
-    |  `- StoreBusy                     store_busy               too many writes wait for the disk
+    |  |- StoreBusy                     store_busy               too many writes wait for the disk
+    |  `- UpstreamUnavailable           upstream_unavailable     no upstream has begun the request
+    |- UpstreamFailed                   upstream_failed          an upstream has failed, or answered nonsense
+    |  `- UpstreamTimeout               upstream_timeout         an upstream was silent for too long
     |- DeadlineExceeded                 deadline_exceeded        the client's deadline passed before the start
     |- InsufficientMemory               insufficient_memory      a model that the budget cannot hold
     |- Interrupted                      interrupted              the daemon was stopped before the end
@@ -208,6 +211,18 @@ class EngineBroken(Unavailable):
 
 class StoreBusy(Unavailable):
     code = "store_busy"
+
+
+class UpstreamUnavailable(Unavailable):
+    code = "upstream_unavailable"
+
+
+class UpstreamFailed(EdgeAgentError):
+    code = "upstream_failed"
+
+
+class UpstreamTimeout(UpstreamFailed):
+    code = "upstream_timeout"
 
 
 class DeadlineExceeded(EdgeAgentError):

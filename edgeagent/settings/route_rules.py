@@ -21,7 +21,8 @@ Pattern = Annotated[str, StringConstraints(min_length=1, max_length=MAX_PATTERN)
 DayTime = Annotated[
     str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")
 ]
-Privacy = Literal["local", "any"]
+# Where a request may be answered: on this device only, by engines of the site too, by any that is configured.
+Privacy = Literal["local", "site", "any"]
 
 
 class QueueMatch(SettingsTable):

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from edgeagent.settings.route_rules import MAX_RULES, NamedRoute, RoutingRule
 from edgeagent.settings.settings_table import ModelName, SettingsTable
+from edgeagent.settings.upstreams import UpstreamSettings
 
 
 class RoutingSettings(SettingsTable):
@@ -96,4 +97,10 @@ class RoutingSettings(SettingsTable):
         default=[],
         max_length=100,
         description="further names like `auto`, with candidates of their own",
+    )
+    upstreams: list[UpstreamSettings] = Field(
+        default=[],
+        max_length=64,
+        description="engines elsewhere with OpenAI's API that may answer for the keys and privacy classes "
+        "that each names; default: none, nothing is sent",
     )

@@ -61,6 +61,8 @@ STATUS = {
     "install_failed": 503,  # the models directory cannot be read
     "engine_failed": 500,
     "deadline_exceeded": 504,
+    "upstream_failed": 502,
+    "upstream_timeout": 504,
     "insufficient_memory": 507,
     "storage_full": 507,
 }

@@ -1,0 +1,1 @@
+"""Engines elsewhere, as pure decisions: who may use them, which one answers, what a fault means, formats."""

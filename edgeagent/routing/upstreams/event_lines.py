@@ -1,0 +1,30 @@
+"""The data of server-sent events, from bytes that nobody has promised anything about. Pure."""
+
+from __future__ import annotations
+
+from edgeagent.routing.upstreams.faults import Fault
+
+# Bounds for one event and for a whole answer; an answer of 100,000 tokens with log-probabilities has 30 MB.
+MAX_EVENT_BYTES = 1 << 20
+MAX_ANSWER_BYTES = 64 << 20
+
+
+class EventLines:
+    """Splits a stream into the data of its events. Comments and other fields are skipped."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._n_bytes = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The data of the events whose lines have ended. Raises: Fault for what has no end."""
+        self._n_bytes += len(data)
+        if self._n_bytes > MAX_ANSWER_BYTES:
+            raise Fault("nonsense", f"its answer has more than {MAX_ANSWER_BYTES >> 20} MiB")
+        *lines, rest = (self._rest + data).split(b"\n")
+        if len(rest) > MAX_EVENT_BYTES or any(len(line) > MAX_EVENT_BYTES for line in lines):
+            raise Fault(
+                "nonsense", f"an event of its answer has more than {MAX_EVENT_BYTES >> 20} MiB"
+            )
+        self._rest = rest
+        return [line[5:].strip() for line in lines if line.startswith(b"data:")]

@@ -1,0 +1,108 @@
+"""What went wrong with an upstream, and what follows from it. Pure.
+
+| fault | the engine | repeated elsewhere by `repeats` | the breaker counts it |
+|---|---|---|---|
+| unreachable | no connection, no valid certificate | always | yes |
+| busy | 429, 503: it has refused; it is avoided for Retry-After | always | no |
+| rejected | 401, 403, 404, a redirect: the settings are wrong | always | yes |
+| invalid | 400, 413, 422: the request is wrong, everywhere | never | no |
+| broken | the connection ended before the first piece | "broken", "silent" | yes |
+| failed | 500, 502, 504: it may be computing still | "silent" | yes |
+| silent | no byte in time: it may be computing still | "silent" | yes |
+| nonsense | 200, and no answer in OpenAI's format | "silent" | yes |
+
+Nothing is repeated once the client has seen a piece. A connection is closed before another engine is asked,
+so that the client can never get two answers; "silent" accepts that two engines may have computed one.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgeagent.errors import (
+    ContextLengthExceeded,
+    EdgeAgentError,
+    InvalidParameter,
+    UpstreamFailed,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from edgeagent.settings.upstreams import Repeats
+
+FaultKind = Literal[
+    "unreachable", "busy", "rejected", "invalid", "broken", "failed", "silent", "nonsense"
+]
+
+_LEAST: dict[FaultKind, Repeats] = {
+    "unreachable": "refused",
+    "busy": "refused",
+    "rejected": "refused",
+    "broken": "broken",
+    "failed": "silent",
+    "silent": "silent",
+    "nonsense": "silent",
+}
+_ORDER: tuple[Repeats, ...] = ("refused", "broken", "silent")
+_UNCOUNTED: tuple[FaultKind, ...] = ("busy", "invalid")
+# What a Retry-After of an upstream may be, in seconds.
+MIN_COOL_S, MAX_COOL_S = 0.1, 600.0
+
+
+class Fault(Exception):
+    """A request to an upstream that failed. `text` is for the client: it has no content of other requests."""
+
+    def __init__(
+        self, kind: FaultKind, text: str, *, retry_after_s: float | None = None, code: str = ""
+    ) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.text = text
+        self.retry_after_s = retry_after_s
+        self.code = code
+
+
+def may_repeat(kind: FaultKind, repeats: Repeats, *, has_begun: bool) -> bool:
+    """Whether another engine may be asked. `has_begun`: the client has seen a piece of the answer."""
+    least = _LEAST.get(kind)
+    return not has_begun and least is not None and _ORDER.index(repeats) >= _ORDER.index(least)
+
+
+def counts(kind: FaultKind) -> bool:
+    """Whether the breaker counts it."""
+    return kind not in _UNCOUNTED
+
+
+def kind_of_status(status: int) -> FaultKind | None:
+    """The fault of an HTTP status; None for 200."""
+    if status == 200:
+        return None
+    if status in (429, 503):
+        return "busy"
+    if 300 <= status < 400 or status in (401, 403, 404, 405, 407, 421):
+        return "rejected"
+    if 400 <= status < 500:
+        return "invalid"
+    return "failed" if status >= 500 else "nonsense"
+
+
+def retry_after(value: str | None) -> float:
+    """The seconds of a Retry-After header, within bounds. Dates are not read: clocks of devices are wrong."""
+    try:
+        seconds = float(value or "")
+    except ValueError:
+        seconds = 1.0
+    return min(max(seconds, MIN_COOL_S), MAX_COOL_S) if seconds == seconds else 1.0
+
+
+def error_of(fault: Fault, model_id: str, *, is_repeatable: bool) -> EdgeAgentError:
+    """What the client is told. An error that `is_repeatable` lets a route ask its next model."""
+    if fault.kind == "invalid":
+        text = f"Model {model_id} answers elsewhere and refuses the request: {fault.text}"
+        is_long = fault.code == "context_length_exceeded"
+        return ContextLengthExceeded(text) if is_long else InvalidParameter(text)
+    text = f"Model {model_id} answers elsewhere, and cannot now: {fault.text}"
+    if is_repeatable or fault.kind in ("unreachable", "busy", "rejected"):
+        text += ": try again, or name another model."
+        return UpstreamUnavailable(text, retry_after_s=fault.retry_after_s or 5.0)
+    text += ": the request was not repeated, since it may have been computed (`repeats`)."
+    return UpstreamTimeout(text) if fault.kind == "silent" else UpstreamFailed(text)

@@ -1,0 +1,1 @@
+"""Requests to engines elsewhere: connections, health, answers. The decisions are in `routing/upstreams/`."""

@@ -1,0 +1,96 @@
+"""One upstream of this daemon: whether it may be asked now, how fast it is, and its connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+
+from edgeagent.routing.upstreams.access import Access
+from edgeagent.routing.upstreams.balance import Speed, UpstreamState, measured
+from edgeagent.routing.upstreams.faults import Fault, counts
+from edgeagent.serving.upstreams.connection import Connection
+from edgeagent.settings.upstreams import UpstreamSettings
+from edgeagent.worker.breaker import Breaker
+
+logger = logging.getLogger(__name__)
+
+
+class Upstream:
+    """Event loop's thread only. `n_by_outcome` counts requests that were sent, by how they ended.
+
+    After `breaker_failures` failures the breaker opens for `breaker_window_s`. Then a health check comes
+    before the next request: nothing is sent in the background. Raises: SettingsError.
+    """
+
+    def __init__(self, settings: UpstreamSettings) -> None:
+        self.settings = settings
+        self.access = Access.of(settings)
+        self.connection = Connection(settings)
+        self.n_running = 0
+        self.n_by_outcome: Counter[str] = Counter()
+        self._breaker = Breaker(settings.breaker_failures, settings.breaker_window_s)
+        self._speeds: dict[str, Speed] = {}  # by model
+        self._cold_until_s = float("-inf")
+        self._needs_check = False
+        self._checking = asyncio.Lock()
+
+    def state(self, model_id: str) -> UpstreamState:
+        now_s = time.monotonic()
+        speed = self._speeds.get(model_id)
+        return UpstreamState(
+            self.settings.name,
+            self.n_running,
+            self.settings.max_concurrent,
+            self.cooling_s(now_s),
+            speed.at(now_s) if speed is not None else None,
+        )
+
+    def cooling_s(self, now_s: float) -> float:
+        """Seconds in which it is not asked: by its Retry-After, or because the breaker is open."""
+        return max(0.0, self._cold_until_s - now_s, self._breaker.closes_in_s(now_s) or 0.0)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the breaker is open, or a health check has not closed it yet."""
+        return self._needs_check
+
+    async def ensure_healthy(self) -> None:
+        """Check its health where the breaker has been open. Raises: Fault."""
+        if not self._needs_check:
+            return
+        async with self._checking:
+            if self._needs_check:
+                await self.connection.check()
+                self._close_breaker()
+
+    def record_fault(self, fault: Fault) -> None:
+        now_s = time.monotonic()
+        self.n_by_outcome[fault.kind] += 1
+        logger.warning("upstream_failed upstream=%s fault=%s", self.settings.name, fault.kind)
+        if fault.kind == "busy":
+            self._cold_until_s = now_s + (fault.retry_after_s or 1.0)
+        if not counts(fault.kind):
+            return
+        self._breaker.record_death(now_s)
+        open_s = self._breaker.closes_in_s(now_s)
+        if open_s is not None and not self._needs_check:
+            self._needs_check = True
+            logger.warning("upstream_open upstream=%s for_s=%.0f", self.settings.name, open_s)
+
+    def record_answer(self, model_id: str, *, took_s: float, n_tokens: int, n_before: int) -> None:
+        """A whole answer. `n_before`: requests that it had when this one came, itself included."""
+        self.n_by_outcome["answered"] += 1
+        n_running = (n_before + self.n_running) / 2
+        self._speeds[model_id] = measured(
+            self._speeds.get(model_id), took_s=took_s, n_tokens=n_tokens, n_running=n_running,
+            now_s=time.monotonic(),
+        )  # fmt: skip
+        self._breaker.record_answer()
+        self._close_breaker()
+
+    def _close_breaker(self) -> None:
+        if self._needs_check:
+            self._needs_check = False
+            logger.info("upstream_closed upstream=%s", self.settings.name)

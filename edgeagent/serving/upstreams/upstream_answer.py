@@ -1,0 +1,216 @@
+"""One answer of an upstream, as a stream of chunks like that of an engine here.
+
+1. choose the upstream that is expected to answer first (balance.py), among those that may be sent the request
+2. check its health, where its breaker has been open
+3. write into the audit what is sent, and send it
+4. chunks as they come (answer_reader.py)
+5. a fault before the first chunk: the next upstream, as far as faults.py allows it, each at most once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from edgeagent.errors import EdgeAgentError, UnsupportedParameter, UpstreamFailed
+from edgeagent.routing.upstreams.access import Sender
+from edgeagent.routing.upstreams.answer_reader import AnswerReader
+from edgeagent.routing.upstreams.balance import choose
+from edgeagent.routing.upstreams.event_lines import EventLines
+from edgeagent.routing.upstreams.faults import Fault, error_of, may_repeat
+from edgeagent.routing.upstreams.outgoing_request import OutgoingRequest, outgoing_request
+from edgeagent.serving.upstreams.upstream import Upstream
+from edgeagent.types.answer import PromptFacts, TokenChunk
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.worker.reply_stream import ReplyStream
+
+if TYPE_CHECKING:
+    from edgeagent.serving.upstreams.upstreams import Upstreams
+
+logger = logging.getLogger(__name__)
+
+# How long a body may go on behind the end of its answer.
+END_S = 0.25
+
+
+class UpstreamClient:
+    """Answers one request elsewhere. `admitted` are the upstreams that may be sent it."""
+
+    def __init__(
+        self, model_id: str, sender: Sender, admitted: Sequence[Upstream], upstreams: Upstreams
+    ) -> None:
+        self.config = SimpleNamespace(model_id=model_id)
+        self.sender = sender
+        self.admitted = admitted
+        self.upstreams = upstreams
+
+    def generate(self, spec: GenerateSpec) -> UpstreamGeneration:
+        """Send a request. Raises: UnsupportedParameter for one that OpenAI's format cannot say."""
+        return UpstreamGeneration(self, spec)
+
+
+class UpstreamGeneration(ReplyStream[TokenChunk]):
+    """The chunks of one request. `cancel()` closes the connection, which cancels the request there."""
+
+    facts: PromptFacts | None = None
+
+    def __init__(self, client: UpstreamClient, spec: GenerateSpec) -> None:
+        super().__init__(0, lambda _: self._give_up())
+        self._model_id: str = client.config.model_id
+        self._client = client
+        self._spec = spec
+        self._n_open = spec.n_answers
+        # What cannot be said is refused before anything is sent.
+        self._outgoing = {
+            one.settings.name: outgoing_request(spec, one.settings.models[self._model_id])
+            for one in client.admitted
+        }
+        self._started_s = time.monotonic()
+        self._reader: AnswerReader | None = None
+        name = f"upstream-{client.sender.request_id}"
+        self._is_running = False
+        self._task = asyncio.create_task(self._run(), name=name)
+
+    def is_last(self, reply: TokenChunk) -> bool:
+        if reply.finish is not None:
+            self._n_open -= 1
+        return self._n_open == 0
+
+    def _give_up(self) -> None:
+        """Cancel the task, unless the whole answer is here: then it is about to end."""
+        if self._has_ended or self._task.done():
+            return
+        if not self._is_running:  # a task that has not begun never says how it ended
+            self._put(AnswerReader(self._spec, time.monotonic()).cancelled())
+        self._task.cancel()
+
+    # ---- its task
+
+    async def _run(self) -> None:
+        self._is_running = True
+        try:
+            await self._answer()
+        except asyncio.CancelledError:
+            reader = self._reader or AnswerReader(self._spec, time.monotonic())
+            self._put(reader.cancelled())
+        except EdgeAgentError as exc:
+            self.fail(exc)
+        except Exception:
+            logger.exception("upstream_broken model=%s", self._model_id)
+            text = f"Model {self._model_id} answers elsewhere, and this failed here: send it again."
+            self.fail(UpstreamFailed(text))
+
+    async def _answer(self) -> None:
+        left = list(self._client.admitted)
+        fault: Fault | None = None
+        while True:
+            upstream = await self._choose(left)
+            if upstream is None:
+                fault = fault or Fault("busy", "its engines have failed lately")
+                raise error_of(fault, self._model_id, is_repeatable=True)
+            left.remove(upstream)
+            fault = await self._ask(upstream)
+            if fault is None:
+                return
+            has_begun = self._reader is not None and self._reader.has_shown
+            if not may_repeat(fault.kind, upstream.settings.repeats, has_begun=has_begun):
+                raise error_of(fault, self._model_id, is_repeatable=False)
+            logger.info("upstream_repeat model=%s fault=%s", self._model_id, fault.kind)
+
+    async def _choose(self, left: Sequence[Upstream]) -> Upstream | None:
+        """The upstream to ask; waits while all of them are busy. None where the others are avoided."""
+        while True:
+            states = {one.settings.name: one.state(self._model_id) for one in left}
+            name = choose(list(states.values()))  # 1
+            if name is not None:
+                return next(one for one in left if one.settings.name == name)
+            able = [one for one in left if states[one.settings.name].cooling_s <= 0]
+            if not able:
+                return None
+            await self._client.upstreams.wait_for_room(
+                self._model_id, max(one.settings.timeout_s for one in able)
+            )
+
+    async def _ask(self, upstream: Upstream) -> Fault | None:
+        """Ask one upstream. None: it has answered. Raises what the audit raises."""
+        upstream.n_running += 1
+        n_before = upstream.n_running
+        try:
+            await upstream.ensure_healthy()  # 2
+            outgoing = self._outgoing[upstream.settings.name]
+            await self._audit(upstream, outgoing)  # 3
+            sent_s = time.monotonic()
+            reader = self._reader = AnswerReader(
+                self._spec, sent_s, 1e3 * (sent_s - self._started_s)
+            )
+            await self._read(upstream, outgoing, reader)  # 4
+            upstream.record_answer(
+                self._model_id, took_s=time.monotonic() - sent_s, n_tokens=reader.n_generated,
+                n_before=n_before,
+            )  # fmt: skip
+        except Fault as fault:  # 5
+            upstream.record_fault(fault)
+            return fault
+        finally:
+            upstream.n_running -= 1
+            self._client.upstreams.freed()
+        return None
+
+    async def _audit(self, upstream: Upstream, outgoing: OutgoingRequest) -> None:
+        """What leaves, where to and for whom: counts, no content. A request that cannot be audited is not
+        sent."""
+        sender, name = self._client.sender, upstream.settings.name
+        model = upstream.settings.models[self._model_id]
+        what = f"upstream:{name} model:{model} request:{sender.request_id} {outgoing.counts}"
+        await self._client.upstreams.note(sender.key_id, what)
+        logger.info(
+            "upstream_request upstream=%s id=%s %s", name, sender.request_id, outgoing.counts
+        )
+
+    async def _read(
+        self, upstream: Upstream, outgoing: OutgoingRequest, reader: AnswerReader
+    ) -> None:
+        """Raises: Fault."""
+        limit_s = upstream.settings.max_answer_s
+        lines = EventLines()
+        try:
+            async with (
+                asyncio.timeout(limit_s),
+                upstream.connection.answer(outgoing.path, outgoing.body) as pieces,
+            ):
+                async for data in pieces:
+                    for event in lines.feed(data):
+                        self._put(reader.read(event))
+                    if reader.is_over:
+                        return await _read_to_end(pieces)
+                self._put(reader.finished_without_done())
+        except TimeoutError:
+            raise Fault("silent", f"its answer had not ended after {limit_s:g} s") from None
+
+    def _put(self, chunks: Sequence[TokenChunk]) -> None:
+        """Raises: Fault where nobody reads."""
+        for chunk in chunks:
+            self.put(chunk)
+        if self.is_overrun:
+            raise UpstreamFailed("The answer was not read: read the stream as it comes.")
+
+
+async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
+    """Read the end of the body behind the end of the answer, so that the connection can be used again."""
+    with suppress(TimeoutError, Fault):
+        async with asyncio.timeout(END_S):
+            await anext(pieces, None)
+
+
+def unsupported(model_id: str) -> UnsupportedParameter:
+    """The error for what only an engine on this device can do."""
+    return UnsupportedParameter(
+        f"Model {model_id!r} answers elsewhere: it generates text, and nothing else is asked of it. Name a "
+        "model on this device.",
+        param="model",
+    )

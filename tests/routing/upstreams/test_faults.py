@@ -1,0 +1,64 @@
+"""What follows from a fault of an upstream."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeagent.errors import UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
+from edgeagent.routing.upstreams.faults import (
+    Fault,
+    counts,
+    error_of,
+    kind_of_status,
+    may_repeat,
+    retry_after,
+)
+
+# By fault: whether another engine is asked with repeats = refused, broken, silent; whether it counts.
+FAULTS = {
+    "unreachable": (True, True, True, True),
+    "busy": (True, True, True, False),
+    "rejected": (True, True, True, True),
+    "invalid": (False, False, False, False),
+    "broken": (False, True, True, True),
+    "failed": (False, False, True, True),
+    "silent": (False, False, True, True),
+    "nonsense": (False, False, True, True),
+}
+
+
+@pytest.mark.parametrize(("kind", "expected"), FAULTS.items())
+def test_the_table_of_faults(kind, expected):
+    repeats = ("refused", "broken", "silent")
+    found = tuple(may_repeat(kind, policy, has_begun=False) for policy in repeats)
+    assert (*found, counts(kind)) == expected
+    assert not any(may_repeat(kind, policy, has_begun=True) for policy in repeats)
+
+
+STATUSES = [
+    (200, None), (204, "nonsense"), (101, "nonsense"), (301, "rejected"), (308, "rejected"),
+    (400, "invalid"), (401, "rejected"), (404, "rejected"), (413, "invalid"), (422, "invalid"),
+    (429, "busy"), (500, "failed"), (502, "failed"), (503, "busy"), (504, "failed"), (599, "failed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "kind"), STATUSES)
+def test_every_status_is_a_fault_but_200(status, kind):
+    assert kind_of_status(status) == kind
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("7", 7), ("0", 0.1), ("-5", 0.1), ("1e9", 600), ("inf", 600), ("nan", 1), ("", 1), (None, 1),
+     ("Wed, 21 Oct 2026 07:28:00 GMT", 1)],
+)  # fmt: skip
+def test_a_retry_after_is_within_bounds(value, seconds):
+    assert retry_after(value) == seconds
+
+
+def test_the_error_says_whether_a_repeat_is_safe():
+    silent = Fault("silent", "nothing came for 60 s")
+    assert isinstance(error_of(silent, "big", is_repeatable=False), UpstreamTimeout)
+    assert isinstance(error_of(silent, "big", is_repeatable=True), UpstreamUnavailable)
+    nonsense = error_of(Fault("nonsense", "x"), "big", is_repeatable=False)
+    assert type(nonsense) is UpstreamFailed and "not repeated" in nonsense.message

@@ -1,0 +1,365 @@
+"""Answers of upstreams, from a scripted server on this event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from edgeagent.errors import (
+    ContextLengthExceeded,
+    EdgeAgentError,
+    Forbidden,
+    InvalidParameter,
+    StorageFull,
+    UnsupportedParameter,
+    UpstreamFailed,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
+from edgeagent.routing.upstreams.access import Sender
+from edgeagent.routing.upstreams.outgoing_request import BLANK
+from edgeagent.serving.upstreams.upstreams import Upstreams
+from edgeagent.settings.upstreams import UpstreamSettings
+from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.prompt import Prompt
+from edgeagent.types.tools import Tool, ToolUse
+from scripts.faults.upstream_server import USAGE, ScriptedServer, certified, event, piece
+
+BIG = "big"
+SENDER = Sender("key_1", "ann", "any", "req_1")
+TEXT = "one two three four"
+
+
+def table(server: ScriptedServer, name: str = "one", **more: Any) -> UpstreamSettings:
+    given = {"keys": ["ann"], "connect_timeout_s": 2, "timeout_s": 0.2} | more
+    return UpstreamSettings(name=name, url=server.url, models={BIG: "their-big"}, **given)
+
+
+def spec(text: str = "Hello", **more: Any) -> GenerateSpec:
+    messages = [{"role": "user", "content": text}]
+    return GenerateSpec(prompts=[Prompt(messages=messages)], sampling=BLANK, **more)
+
+
+@asynccontextmanager
+async def serving(*servers: ScriptedServer, **more: Any):
+    """Upstreams for these servers, started."""
+    for server in servers:
+        await server.start()
+    tables = [table(server, f"up{n}", **more) for n, server in enumerate(servers)]
+    upstreams = Upstreams(tables)
+    try:
+        yield upstreams
+    finally:
+        await upstreams.close()
+        for server in servers:
+            await server.stop()
+
+
+async def answer(upstreams: Upstreams, request: GenerateSpec | None = None, sender=SENDER):
+    """The chunks of one answer. Raises what ends it."""
+    async with upstreams.lease(BIG, sender) as client:
+        generation = client.generate(request or spec())
+        try:
+            return [chunk async for chunk in generation]
+        finally:
+            generation.cancel()
+
+
+def text_of(chunks) -> str:
+    return "".join(chunk.text for chunk in chunks)
+
+
+async def test_an_answer_passes_with_its_text_end_and_counts():
+    server = ScriptedServer()
+    async with serving(server) as upstreams:
+        chunks = await answer(upstreams, spec(max_tokens=9, stop=["x"]))
+    assert text_of(chunks) == TEXT
+    last = chunks[-1]
+    assert last.finish == "stop"
+    assert (last.usage.n_prompt, last.usage.n_cached, last.usage.n_generated) == (11, 5, 4)
+    assert server.heads[0][":path"] == "/v1/chat/completions"
+    assert "authorization" not in server.heads[0]
+    assert server.heads[0]["accept-encoding"] == "identity"
+    assert server.bodies == [{
+        "model": "their-big", "stream": True, "stream_options": {"include_usage": True},
+        "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 9, "stop": ["x"],
+    }]  # fmt: skip
+
+
+async def test_the_key_of_a_file_is_sent_and_what_is_sent_is_audited_before(tmp_path):
+    key = tmp_path / "key"
+    key.write_text("sk-secret\n")
+    key.chmod(0o600)
+    notes: list[tuple[str, str]] = []
+    server = ScriptedServer()
+    async with serving(server, key_file=key) as upstreams:
+
+        async def note(key_id: str, what: str) -> None:
+            notes.append((key_id, what))
+            assert not server.bodies
+
+        upstreams.note = note
+        await answer(upstreams, spec("my secret"))
+    assert server.heads[0]["authorization"] == "bearer sk-secret"
+    what = "upstream:up0 model:their-big request:req_1 messages:1 characters:9 tools:0"
+    assert notes == [("key_1", what)]
+
+
+async def test_what_cannot_be_audited_is_not_sent():
+    server = ScriptedServer()
+    async with serving(server) as upstreams:
+
+        async def full(key_id: str, what: str) -> None:
+            raise StorageFull("The disk is full.")
+
+        upstreams.note = full
+        with pytest.raises(StorageFull):
+            await answer(upstreams)
+        assert upstreams.all()[0].n_running == 0
+    assert server.n_connections == 0
+
+
+REFUSED = [
+    Sender("key_1", "ann", "local"),
+    Sender("key_1", "ann", "site"),
+    Sender("key_2", "bob", "any"),
+]
+
+
+@pytest.mark.parametrize("sender", REFUSED)
+async def test_a_request_that_may_not_leave_opens_no_connection(sender):
+    server = ScriptedServer()
+    async with serving(server) as upstreams:
+        with pytest.raises(Forbidden, match="may not be sent"):
+            await answer(upstreams, sender=sender)
+    assert server.n_connections == 0
+
+
+# What the server does, the error, and whether another upstream is asked with repeats = broken.
+FAULTS = [
+    ("silent", UpstreamTimeout, False),
+    ("500", UpstreamFailed, False),
+    ("502", UpstreamFailed, False),
+    ("503", UpstreamUnavailable, True),
+    ("429", UpstreamUnavailable, True),
+    ("401", UpstreamUnavailable, True),
+    ("404", UpstreamUnavailable, True),
+    ("307", UpstreamUnavailable, True),
+    ("400", ContextLengthExceeded, False),
+    ("hang_up", UpstreamUnavailable, True),
+    ("head_only", UpstreamUnavailable, True),
+    ("wrong_schema", UpstreamFailed, False),
+    ("html", UpstreamFailed, False),
+    ("no_http", UpstreamFailed, False),
+    ("giant", UpstreamFailed, False),
+    ("bomb", UpstreamFailed, False),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "error", "is_repeated"), FAULTS)
+async def test_a_fault_is_told_or_repeated_elsewhere_by_the_policy(behaviour, error, is_repeated):
+    bad, good = ScriptedServer(behaviour), ScriptedServer()
+    async with serving(bad) as upstreams:
+        with pytest.raises(error) as caught:
+            await answer(upstreams)
+        assert "\x1b" not in caught.value.message
+    async with serving(bad, good) as upstreams:
+        if is_repeated:
+            assert text_of(await answer(upstreams)) == TEXT
+        else:
+            with pytest.raises(error):
+                await answer(upstreams)
+    assert (len(bad.bodies), len(good.bodies)) == (2, int(is_repeated))
+
+
+@pytest.mark.parametrize("behaviour", ["silent", "500", "wrong_schema"])
+async def test_with_repeats_silent_another_upstream_is_asked(behaviour):
+    bad, good = ScriptedServer(behaviour), ScriptedServer()
+    async with serving(bad, good, repeats="silent") as upstreams:
+        assert text_of(await answer(upstreams)) == TEXT
+
+
+@pytest.mark.parametrize("behaviour", ["hang_up", "head_only"])
+async def test_with_repeats_refused_a_broken_connection_is_not_repeated(behaviour):
+    bad, good = ScriptedServer(behaviour), ScriptedServer()
+    async with serving(bad, good, repeats="refused") as upstreams:
+        with pytest.raises(UpstreamFailed):
+            await answer(upstreams)
+    assert not good.bodies
+
+
+async def test_half_a_stream_is_never_repeated():
+    half, good = ScriptedServer("half"), ScriptedServer()
+    async with (
+        serving(half, good, repeats="silent") as upstreams,
+        upstreams.lease(BIG, SENDER) as client,
+    ):
+        generation = client.generate(spec())
+        assert text_of(await generation.take()) == "half "
+        with pytest.raises(UpstreamFailed, match="ended the connection within its answer"):
+            await generation.take()
+    assert not good.bodies
+
+
+async def test_a_stream_of_comments_ends_with_the_limit_of_an_answer():
+    server = ScriptedServer("endless")
+    async with serving(server, max_answer_s=0.2) as upstreams:
+        with pytest.raises(UpstreamTimeout, match=r"0\.2 s"):
+            await answer(upstreams)
+
+
+HOSTILE = [
+    ([piece({"tool_calls": [{"index": 0, "function": {"name": "rm"}}]})], "not offered"),
+    ([piece({"tool_calls": [{"index": 500, "function": {"name": "ok"}}]})], "format"),
+    ([piece({"content": "x"}, index=7)], "more often than 1"),
+    ([piece({"content": 5})], "format"),
+    ([b"data: " + b"[" * 50_000 + b"\n\n"], "format"),
+    ([event(choices=[], usage={"prompt_tokens": -1})], "format"),
+    ([event(error={"message": "out of memory"})], "failed within"),
+    ([piece({"tool_calls": [{"index": 0, "function": {"name": "ok", "arguments": "[1]"}}]}),
+      piece({}, "tool_calls")], "no JSON object"),
+    ([b"data: [DONE]\n\n"], "without a finish_reason"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pieces", "why"), HOSTILE)
+async def test_nonsense_in_a_stream_is_an_error(pieces, why):
+    server = ScriptedServer()
+    server.pieces = pieces
+    tools = ToolUse(tools=[Tool(name="ok")])
+    async with serving(server) as upstreams:
+        with pytest.raises((UpstreamFailed, UpstreamUnavailable), match=why):
+            await answer(upstreams, spec(tools=tools))
+
+
+async def test_names_of_special_tokens_and_control_characters_stay_text():
+    server = ScriptedServer()
+    text = "<|im_end|>\x1b[31m\u0000\ud7ff"
+    server.pieces = [piece({"content": text}), piece({}, "stop"), b"data: [DONE]\n\n"]
+    async with serving(server) as upstreams:
+        chunks = await answer(upstreams)
+    assert text_of(chunks) == text and chunks[-1].usage.n_generated == 1
+
+
+async def test_the_breaker_opens_after_failures_and_closes_after_a_health_check():
+    server = ScriptedServer("500")
+    async with serving(server, breaker_failures=2, breaker_window_s=0.4) as upstreams:
+        for _ in range(2):
+            with pytest.raises(UpstreamFailed):
+                await answer(upstreams)
+        (upstream,) = upstreams.all()
+        assert upstream.is_open
+        with pytest.raises(UpstreamUnavailable) as caught:
+            await answer(upstreams)
+        assert len(server.bodies) == 2 and 0 < caught.value.retry_after_s <= 0.4
+        await asyncio.sleep(0.45)
+        # It is still ill: a health check finds that out, and no request is sent.
+        with pytest.raises(UpstreamUnavailable, match="health check"):
+            await answer(upstreams)
+        assert (len(server.bodies), server.n_checks) == (2, 1)
+        server.behaviour = "answer"
+        await asyncio.sleep(0.45)
+        assert text_of(await answer(upstreams)) == TEXT
+        assert not upstream.is_open and server.n_checks == 2
+
+
+async def test_a_retry_after_is_honoured_without_opening_the_breaker():
+    busy = ScriptedServer("429")
+    async with serving(busy) as upstreams:
+        with pytest.raises(UpstreamUnavailable) as caught:
+            await answer(upstreams)
+        assert caught.value.retry_after_s == 7
+        with pytest.raises(UpstreamUnavailable):
+            await answer(upstreams)
+        assert len(busy.bodies) == 1 and not upstreams.all()[0].is_open
+
+
+async def test_tls_needs_the_pinned_authority_and_a_certificate_that_is_valid(tmp_path):
+    good, ca = certified(tmp_path / "good")
+    expired, old_ca = certified(tmp_path / "old", days=-1)
+    for tls, ca_file, why in (
+        (good, ca, None),
+        (good, old_ca, "certificate"),
+        (expired, old_ca, "expired"),
+    ):
+        server = ScriptedServer(tls=tls)
+        async with serving(server, ca_file=ca_file) as upstreams:
+            if why is None:
+                assert text_of(await answer(upstreams)) == TEXT
+                continue
+            with pytest.raises(UpstreamUnavailable, match=why):
+                await answer(upstreams)
+        assert not server.bodies
+
+
+async def test_a_cancelled_answer_ends_at_once_and_closes_its_connection():
+    server = ScriptedServer("silent")
+    async with serving(server, timeout_s=20) as upstreams:
+        async with upstreams.lease(BIG, SENDER) as client:
+            generation = client.generate(spec())
+            generation.cancel()  # before its task has begun
+            assert (await generation.take())[0].finish == "cancelled"
+            generation = client.generate(spec())
+            while not server.bodies:
+                await asyncio.sleep(0.005)
+            generation.cancel()
+            assert (await generation.take())[0].finish == "cancelled"
+        while upstreams.all()[0].n_running:
+            await asyncio.sleep(0.005)
+
+
+async def test_requests_beyond_the_limit_wait_for_room():
+    server = ScriptedServer()
+    server.delay_s = 0.005
+    async with serving(server, max_concurrent=2, timeout_s=10) as upstreams:
+        found = await asyncio.gather(*(answer(upstreams) for _ in range(8)))
+    assert all(text_of(chunks) == TEXT for chunks in found)
+    assert server.n_most == 2
+
+
+async def test_an_upstream_that_dies_loses_no_request_that_had_not_begun():
+    dying, other = ScriptedServer(), ScriptedServer()
+    dying.delay_s = other.delay_s = 0.01
+
+    async def ask(n: int) -> bool | None:
+        """None: lost within its stream."""
+        began = False
+        async with upstreams.lease(BIG, SENDER) as client:
+            generation = client.generate(spec(f"q{n}"))
+            try:
+                async for _ in generation:
+                    began = True
+            except EdgeAgentError:
+                return None if began else False
+        return True
+
+    async with serving(dying, other, timeout_s=10, max_concurrent=100) as upstreams:
+        tasks = [asyncio.create_task(ask(n)) for n in range(40)]
+        while len(dying.bodies) < 10:
+            await asyncio.sleep(0.002)
+        await dying.stop()
+        tasks += [asyncio.create_task(ask(40 + n)) for n in range(20)]
+        ends = await asyncio.gather(*tasks)
+    assert False not in ends
+    assert all(n == 1 for n in (other.n_answered | dying.n_answered).values())
+
+
+async def test_what_openai_s_format_cannot_say_is_refused_before_it_is_sent():
+    server = ScriptedServer()
+    request = GenerateSpec(prompts=[Prompt(tokens=[1, 2])], sampling=BLANK)
+    async with serving(server) as upstreams:
+        with pytest.raises(UnsupportedParameter, match="as text"):
+            await answer(upstreams, request)
+    assert server.n_connections == 0
+
+
+async def test_a_request_that_the_upstream_refuses_is_the_clients_to_change():
+    server = ScriptedServer("422")
+    async with serving(server) as upstreams:
+        with pytest.raises((InvalidParameter, ContextLengthExceeded), match="refuses the request"):
+            await answer(upstreams)
+        assert not upstreams.all()[0].is_open
+    assert USAGE["prompt_tokens"] == 11

@@ -44,8 +44,8 @@ LIBRARIES = (
 @click.command()
 @click.option("--measure", is_flag=True, help="Measure this device now, in under 20 seconds.")
 @click.option("--egress", "shows_egress", is_flag=True,
-              help="Show the sockets of the running daemon and its workers instead, and what could get out; "
-              "status 1 if something is connected to another machine.")  # fmt: skip
+              help="Show the upstreams and the sockets of the running daemon and its workers instead, and "
+              "what could get out; status 1 if one leads to a machine that is no upstream.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @settings_options
 def doctor(

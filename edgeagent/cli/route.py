@@ -54,6 +54,8 @@ def check(config: Path | None, **flags: Any) -> None:
     settings, routes, models = routes_of(config, flags)
     missing = 0
     for model_id, place in routes.router.models.items():
+        if routes.upstreams.of(model_id):
+            continue
         try:
             models.find(model_id)
         except ModelNotFound as exc:

@@ -73,6 +73,7 @@ from edgeagent.serving.stored_turn import TurnService
 from edgeagent.serving.terminal_history import forget_history
 from edgeagent.serving.transcript_archive import TranscriptArchive
 from edgeagent.serving.transcription import TranscriptionService
+from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.settings import Settings
 from edgeagent.store.data_lifecycle import DataLifecycle
 from edgeagent.store.database import open_store
@@ -155,9 +156,11 @@ class Daemon:
             if settings.traces.endpoint
             else None
         )
-        engines = Engines(self.pool, self._note)
+        self.upstreams = Upstreams(settings.routing.upstreams, is_offline=settings.offline)
+        self.upstreams.note = self._note_sent
+        engines = Engines(self.pool, self._note, self.upstreams)
         options = assistant_options(settings.routing)
-        self.chooser = ModelChooser(self.models, options, self.pool.residents)
+        self.chooser = ModelChooser(self.models, options, self.pool.residents, self.upstreams)
         self.chats = ChatService(engines, self.chooser)
         self.one_shots = OneShotService(engines, self.chooser)
         quota = AudioQuota.of(self.database, settings.speech.audio_s_per_day)
@@ -320,6 +323,7 @@ class Daemon:
         await self.prefix_store.close()
         await self._governor.close()
         await self.pool.close()
+        await self.upstreams.close()
         if self._requests is not None:
             await self._requests.close()
         await self.lifecycle.close()
@@ -352,6 +356,11 @@ class Daemon:
         if self.database is not None:
             with suppress(EdgeAgentError):
                 self.keyring.note_altered_model(model_id)
+
+    async def _note_sent(self, key_id: str, what: str) -> None:
+        """Audit what is about to leave this device. What cannot be audited is not sent."""
+        if self.database is not None:
+            await asyncio.wrap_future(self.keyring.note_sent(key_id, what))
 
     def _note(self, row: RequestRow) -> None:
         self.monitoring.end_request(row)

@@ -128,7 +128,7 @@ class AutoRouter:
         trace.append(TraceStep(f"model {model_id}", "chosen", reason))
         return Decision(
             model_id, reason, route=request.route, rule=rule, scores=scores,
-            trace=tuple(trace), larger=_after(scene, model_id),
+            trace=tuple(trace), larger=_after(scene, model_id), privacy=request.privacy,
             choice=self._choice(scene, model_id, reason, chances),
         )  # fmt: skip
 
@@ -157,7 +157,8 @@ class AutoRouter:
             return list(self._settings.candidates)
         if state.default_id is not None and state.larger_id is not None:
             return [state.default_id, state.larger_id]
-        by_size = sorted(state.models.values(), key=lambda m: (m.size_bytes, m.model_id))
+        local = [model for model in state.models.values() if not model.access]
+        by_size = sorted(local, key=lambda m: (m.size_bytes, m.model_id))
         return [model.model_id for model in by_size]
 
     # ---- 2 to 4
@@ -244,8 +245,10 @@ def _why_not(request: RouteRequest, model: ModelState | None) -> str | None:
     """Why a model cannot answer a request now; None where it can."""
     if model is None:
         return "is not installed"
+    if model.access and not any(one.admits(request.sender) for one in model.access):
+        return "answers elsewhere, where this request may not be sent"
     if model.model_id in request.failed:
-        return "could not be loaded"
+        return "could not be used"
     if model.cooling_s > 0:
         return "has failed and is avoided for a while"
     if model.is_assistant and request.has_schema:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from edgeagent.settings.route_rules import Privacy
 from edgeagent.types.intents import Confidence
 
 Reason = Literal[
@@ -58,7 +59,8 @@ class Decision:
     "explored" that the model was drawn (`[routing] explore`), "preferred" that the route itself asks for the
     fastest or the best model, and "fallback" that the wanted model could not answer. `larger` are the models
     of the route that may take over, nearest first. `choice` is what the route chose, whichever model answers
-    in the end. With `shows_trace` the client gets the whole decision.
+    in the end. `privacy` says where the request may be answered. With `shows_trace` the client gets the whole
+    decision.
     """
 
     model_id: str
@@ -70,6 +72,7 @@ class Decision:
     trace: tuple[TraceStep, ...] = ()
     larger: tuple[str, ...] = ()
     choice: Choice | None = None
+    privacy: Privacy = "local"
     shows_trace: bool = False
 
     @property

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from edgeagent.routing.language import language_of
+from edgeagent.routing.upstreams.access import Access, Sender
 from edgeagent.settings.route_rules import Privacy
 
 # Characters of the last message that text conditions read: half from its beginning, half from its end.
@@ -34,6 +35,11 @@ class RouteRequest:
     request_id: str = ""
 
     @property
+    def sender(self) -> Sender:
+        """For whom it would be sent to an upstream."""
+        return Sender(self.key_id, self.owner, self.privacy)
+
+    @property
     def domain(self) -> str | None:
         return self.metadata.get("domain")
 
@@ -56,8 +62,8 @@ class RouteRequest:
 
 @dataclass(frozen=True)
 class ModelState:
-    """One installed text model. `cooling_s`: seconds in which it is avoided; `n_busy`: requests that run or
-    wait."""
+    """One text model. `cooling_s`: seconds in which it is avoided; `n_busy`: requests that run or wait;
+    `access`: which requests may be sent to each of its upstreams, empty for a model on this device."""
 
     model_id: str
     size_bytes: int = 0
@@ -65,6 +71,7 @@ class ModelState:
     is_resident: bool = False
     n_busy: int = 0
     cooling_s: float = 0.0
+    access: tuple[Access, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ The numbers continue those of serving/chat.py, which chooses the model and makes
 
 6. `begin`     lease the engine, which loads the model if needed; do what comes before the request
 7. `begin`     send the request
-8. `take`      chunks as they come; a worker that dies before the first chunk is asked once more
+8. `take`      chunks as they come; a worker that dies before the first chunk is asked once more, and in
+               place of upstreams that have not begun the route chooses another model
 9. `release`   cancel what still runs, end the lease, log the request
 
 Whoever has an `Answer` must `release` it.
@@ -21,13 +22,14 @@ from dataclasses import dataclass
 import msgspec
 
 from edgeagent.engine.client import EngineClient, Generation
-from edgeagent.errors import EdgeAgentError, EngineDied, by_code
+from edgeagent.errors import EdgeAgentError, EngineDied, UpstreamUnavailable, by_code
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.call_sentences import CallDescriber
 from edgeagent.serving.deadline import before, left_s
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.serving_effects import Engines
+from edgeagent.serving.upstreams.upstream_answer import UpstreamClient, UpstreamGeneration
 from edgeagent.types.answer import (
     CallText,
     FinishReason,
@@ -42,6 +44,8 @@ from edgeagent.types.intents import Confidence
 logger = logging.getLogger(__name__)
 
 Preparation = Callable[[EngineClient], Awaitable[None]]
+# Another model for a request and the request in its form, after these models could not be used; None: none.
+Redirection = Callable[[frozenset[str]], Awaitable[tuple[Decision, GenerateSpec] | None]]
 
 # How long a worker may take to report the counts of a cancelled answer.
 LAST_COUNTS_S = 2.0
@@ -93,7 +97,9 @@ class Answer:
         self._engines = engines
         self._prepare = prepare
         self._stack = AsyncExitStack()
-        self._generation: Generation | None = None
+        self._generation: Generation | UpstreamGeneration | None = None
+        self._redirect: Redirection | None = None
+        self._failed: frozenset[str] = frozenset()
         self._is_released = False
         self._may_repeat = True
 
@@ -101,13 +107,17 @@ class Answer:
         """Set what runs with the engine before the request."""
         self._prepare = prepare
 
+    def redirect_with(self, redirect: Redirection) -> None:
+        """Set what chooses another model where upstreams have not begun."""
+        self._redirect = redirect
+
     async def begin(self) -> None:
         """Lease the engine and send the request. Raises DeadlineExceeded, and what `Pool.lease` raises."""
         deadline_s = self.record.origin.deadline_s
         async with before(deadline_s):
-            lease = self._engines.lease(self.decision.model_id)
+            lease = self._engines.lease_for(self.record.origin, self.decision)
             client = await self._stack.enter_async_context(lease)  # 6
-            if self._prepare is not None:
+            if self._prepare is not None and not isinstance(client, UpstreamClient):
                 await self._prepare(client)
         self.spec = msgspec.structs.replace(
             self.spec, timeout_s=left_s(deadline_s), is_retry=self.record.origin.is_retry
@@ -136,6 +146,10 @@ class Answer:
         assert self._generation is not None, "begin comes first"
         try:
             return await self._generation.take()
+        except UpstreamUnavailable:
+            if not await self._is_redirected():
+                raise
+            return await self._take()
         except EngineDied:
             if not self._may_repeat:
                 self.on_death(self.decision.model_id)
@@ -149,6 +163,21 @@ class Answer:
         except EngineDied:
             self.on_death(self.decision.model_id)
             raise
+
+    async def _is_redirected(self) -> bool:
+        """Whether another model has got the request, of which the client has seen nothing."""
+        if not self._may_repeat or self._redirect is None:
+            return False
+        self._failed |= {self.decision.model_id}
+        other = await self._redirect(self._failed)
+        if other is None:
+            return False
+        logger.info("request_redirected from=%s to=%s", self.decision.model_id, other[0].model_id)
+        await self._stack.aclose()
+        self.decision, self.spec = other
+        self.record.decision = self.decision
+        await self.begin()
+        return True
 
     def _count(self, chunk: TokenChunk) -> None:
         if chunk.text or chunk.reasoning or chunk.calls:
@@ -178,7 +207,7 @@ class Answer:
             row = self.record.answer_row(self._engines, self.spec, self.usages, self.finishes)
             self._engines.log(row)
 
-    async def _take_last_counts(self, generation: Generation) -> None:
+    async def _take_last_counts(self, generation: Generation | UpstreamGeneration) -> None:
         """Wait for the counts of cancelled parts: their tokens are logged and charged."""
         with suppress(EdgeAgentError, TimeoutError):
             async with asyncio.timeout(LAST_COUNTS_S):
@@ -192,8 +221,11 @@ class Answer:
 
     @property
     def engine_request(self) -> tuple[EngineClient, int] | None:
-        """The engine that answers and its number for the request; None before `begin`."""
-        return self._generation.origin if self._generation is not None else None
+        """The engine of this device that answers and its number for the request; None before `begin`."""
+        generation = self._generation
+        if generation is None or isinstance(generation, UpstreamGeneration):
+            return None
+        return generation.origin
 
     @property
     def prompt_facts(self) -> PromptFacts | None:

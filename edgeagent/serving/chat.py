@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -35,12 +36,13 @@ from edgeagent.errors import (
     ModelNotFound,
     ModelUnusable,
     Unavailable,
+    UpstreamUnavailable,
     by_code,
 )
 from edgeagent.routing.cascade import N_ALTERNATIVES, Trial, needs_trial, should_escalate, trial_of
 from edgeagent.routing.decision import Decision
 from edgeagent.routing.intents import AssistantPreferences, UnsuitedRequest
-from edgeagent.serving.answer import Answer, Preparation
+from edgeagent.serving.answer import Answer, Preparation, Redirection
 from edgeagent.serving.deadline import before
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_origin import RequestOrigin
@@ -64,6 +66,7 @@ LOAD_FAILURES = (
     ModelNotApproved,
     ModelNotFound,
     ModelUnusable,
+    UpstreamUnavailable,
 )
 
 
@@ -123,10 +126,11 @@ class ChatInput:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """An engine's request and the model that it is for."""
+    """An engine's request and the model that it is for. `redirect` chooses another model of its route."""
 
     decision: Decision
     spec: GenerateSpec
+    redirect: Redirection | None = None
 
 
 class ChatService:
@@ -152,19 +156,13 @@ class ChatService:
         notes: Sequence[str] = (),
     ) -> Answer:
         """The answer to a request that is already made."""
-        return self._answer(origin, request.decision, request.spec, prepare, notes)
-
-    def _answer(
-        self,
-        origin: RequestOrigin,
-        decision: Decision,
-        spec: GenerateSpec,
-        prepare: Preparation | None = None,
-        notes: Sequence[str] = (),
-    ) -> Answer:
-        answer = Answer(origin, decision, spec, self._engines, prepare=prepare, notes=notes)
-        if decision.route is not None:
+        answer = Answer(
+            origin, request.decision, request.spec, self._engines, prepare=prepare, notes=notes
+        )
+        if request.decision.route is not None:
             answer.on_death = self.chooser.routes.cool
+        if request.redirect is not None:
+            answer.redirect_with(request.redirect)
         return answer
 
     async def request(self, origin: RequestOrigin, chat: ChatInput) -> ChatRequest:
@@ -173,7 +171,22 @@ class ChatService:
         Raises: InvalidParameter, UnsuitedRequest, Forbidden, Unavailable, SettingsError, and what
         `Pool.lease` and the worker raise where an assistant model is asked.
         """
-        decision = await self._ready_model(origin, chat)  # 1
+        request = await self._request(origin, chat)
+        if request.decision.route is None:
+            return request
+
+        async def redirect(failed: frozenset[str]) -> tuple[Decision, GenerateSpec] | None:
+            with suppress(Unavailable):
+                other = await self._request(origin, chat, failed)
+                return other.decision, other.spec
+            return None
+
+        return replace(request, redirect=redirect)
+
+    async def _request(
+        self, origin: RequestOrigin, chat: ChatInput, failed: frozenset[str] = frozenset()
+    ) -> ChatRequest:
+        decision = await self._ready_model(origin, chat, failed)  # 1
         if self.chooser.assistant(decision) is None:
             return await self._tried(origin, decision, chat)  # 2
         domain, calls = chat.metadata.get("domain"), flag(chat.metadata, "calls")
@@ -197,21 +210,22 @@ class ChatService:
         escalated = self.chooser.escalated(larger, confidence)  # 4
         return ChatRequest(escalated, self._spec(origin, escalated, chat))
 
-    async def _ready_model(self, origin: RequestOrigin, chat: ChatInput) -> Decision:
+    async def _ready_model(
+        self, origin: RequestOrigin, chat: ChatInput, failed: frozenset[str]
+    ) -> Decision:
         """The model of a request. One that a route has chosen is loaded; where that fails, the route chooses
-        again without it, and avoids it for a while.
+        again without it, and avoids it for a while. Those that `failed` are not chosen.
 
         Raises: what `Pool.lease` raises where no other model can answer; DeadlineExceeded.
         """
-        decision = self._choose(origin, chat)
-        failed: set[str] = set()
+        decision = self._choose(origin, chat, failed)
         while decision.route is not None:
-            failure = await self._failure_to_load(origin, decision.model_id)
+            failure = await self._failure_to_load(origin, decision)
             if failure is None:
                 return decision
-            failed.add(decision.model_id)
+            failed |= {decision.model_id}
             try:
-                decision = self._choose(origin, chat, frozenset(failed))
+                decision = self._choose(origin, chat, failed)
             except Unavailable:
                 raise failure from None
         return decision
@@ -239,31 +253,38 @@ class ChatService:
         settings = self.chooser.options.settings
         spec = self._spec(origin, decision, chat)
         others = self.chooser.chat_models(decision.larger)
-        is_wanted = bool(others) and needs_trial(decision, spec, settings)
+        is_here = not self.chooser.is_elsewhere(decision.model_id)
+        is_wanted = is_here and bool(others) and needs_trial(decision, spec, settings)
         if not is_wanted or not self._may_escalate(chat.metadata):
             return ChatRequest(decision, spec)
         trial = await self._trial(decision, spec, settings.cascade_tokens)
         is_unsure = should_escalate(trial, settings)
-        larger = await self._first_loaded(origin, others) if is_unsure else None
+        larger = await self._first_loaded(origin, decision, others) if is_unsure else None
         judged = self.chooser.judged(decision, trial, larger, is_unsure=is_unsure)
         if larger is None:
             return ChatRequest(judged, spec)
         return ChatRequest(judged, self._spec(origin, judged, chat))
 
-    async def _first_loaded(self, origin: RequestOrigin, model_ids: Sequence[str]) -> str | None:
+    async def _first_loaded(
+        self, origin: RequestOrigin, decision: Decision, model_ids: Sequence[str]
+    ) -> str | None:
         """The first of these models that can be loaded; None where none can. Raises: DeadlineExceeded."""
         for model_id in model_ids:
-            if await self._failure_to_load(origin, model_id) is None:
+            if await self._failure_to_load(origin, replace(decision, model_id=model_id)) is None:
                 return model_id
         return None
 
-    async def _failure_to_load(self, origin: RequestOrigin, model_id: str) -> EdgeAgentError | None:
+    async def _failure_to_load(
+        self, origin: RequestOrigin, decision: Decision
+    ) -> EdgeAgentError | None:
         """Load a model of a route. One that fails is avoided for a while. Raises: DeadlineExceeded."""
+        model_id = decision.model_id
         try:
-            async with before(origin.deadline_s), self._engines.lease(model_id):
+            async with before(origin.deadline_s), self._engines.lease_for(origin, decision):
                 return None
         except LOAD_FAILURES as exc:
-            self.chooser.routes.cool(model_id)
+            if not isinstance(exc, UpstreamUnavailable):  # each upstream has a breaker of its own
+                self.chooser.routes.cool(model_id)
             logger.warning("route_fallback model=%s code=%s", model_id, exc.code)
             return exc
 
@@ -327,13 +348,30 @@ class ChatService:
 
     def complete(self, origin: RequestOrigin, text: ChatInput, *, echoes: bool = False) -> Answer:
         """The continuation of texts, as `answer`. With `echoes` the answer has its prompts as text."""
-        decision = self.chooser.for_plain_text(text.model, origin, text.prompts)  # 1
-        decision = replace(decision, shows_trace=text.shows_trace)
-        spec = text.spec(origin.key_id, self.chooser.sampling(decision), has_own=False)  # 2
-        answer = self._answer(origin, decision, spec, notes=text.notes)
-        if echoes:
+        request = self._plain_request(origin, text)
+        if request.decision.route is not None:
+
+            async def redirect(failed: frozenset[str]) -> tuple[Decision, GenerateSpec] | None:
+                with suppress(Unavailable):
+                    other = self._plain_request(origin, text, failed)
+                    return other.decision, other.spec
+                return None
+
+            request = replace(request, redirect=redirect)
+        answer = self.answer_to(origin, request, notes=text.notes)
+        if echoes and self.chooser.is_elsewhere(request.decision.model_id):
+            answer.prompt_texts = [prompt.text or "" for prompt in text.prompts]
+        elif echoes:
             answer.prepare_with(lambda client: _read_prompts(client, answer))
         return answer
+
+    def _plain_request(
+        self, origin: RequestOrigin, text: ChatInput, failed: frozenset[str] = frozenset()
+    ) -> ChatRequest:
+        decision = self.chooser.for_plain_text(text.model, origin, text.prompts, failed)  # 1
+        decision = replace(decision, shows_trace=text.shows_trace)
+        spec = text.spec(origin.key_id, self.chooser.sampling(decision), has_own=False)  # 2
+        return ChatRequest(decision, spec)
 
 
 async def _read_prompts(client: EngineClient, answer: Answer) -> None:

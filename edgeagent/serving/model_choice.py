@@ -24,8 +24,11 @@ from edgeagent.routing.intents import (
     AssistantPreferences,
     make_intent_question,
 )
+from edgeagent.routing.upstreams.access import Sender
+from edgeagent.routing.upstreams.outgoing_request import BLANK
 from edgeagent.serving.request_origin import RequestOrigin
-from edgeagent.serving.routes import Routes, route_request
+from edgeagent.serving.routes import Routes, privacy_of, route_request
+from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.settings.routing import RoutingSettings
 from edgeagent.types.engine import Task
 from edgeagent.types.generation import GenerateSpec
@@ -45,10 +48,12 @@ class ModelChooser:
         models: InstalledModels,
         options: AssistantOptions = DEFAULT_OPTIONS,
         residents: Callable[[], Iterable[Resident]] = lambda: (),
+        upstreams: Upstreams | None = None,
     ) -> None:
         self._models = models
         self.options = options
-        self.routes = Routes(options.settings, models, residents)
+        self.routes = Routes(options.settings, models, residents, upstreams=upstreams)
+        self._upstreams = self.routes.upstreams
 
     # ---- names
 
@@ -86,6 +91,8 @@ class ModelChooser:
         Raises: InvalidParameter, Unavailable (routing/router.py); Forbidden for a route of other keys.
         """
         resolved = self.resolve(name)
+        if resolved is not None and self.is_elsewhere(resolved):
+            return self._elsewhere(resolved, origin, metadata or {})
         if resolved is None or not self.routes.has(resolved):
             return router.text_model(resolved, self._names())
         request = route_request(
@@ -94,15 +101,40 @@ class ModelChooser:
         )  # fmt: skip
         return self.routes.decide(request)
 
+    def is_elsewhere(self, model_id: str) -> bool:
+        """Whether upstreams answer for this name. A model that is installed here keeps its name."""
+        is_known = bool(self._upstreams.access(model_id))
+        return is_known and all(model_id != model.id for model in self._models.installed())
+
+    def elsewhere(self, origin: RequestOrigin) -> list[str]:
+        """The models of upstreams that requests of this caller may be sent to."""
+        found = self._upstreams.listing(origin.key_id, origin.owner)
+        return [model_id for model_id in found if self.is_elsewhere(model_id)]
+
+    def _elsewhere(
+        self, model_id: str, origin: RequestOrigin | None, metadata: Mapping[str, str]
+    ) -> Decision:
+        """The decision for a request that names a model of upstreams. Raises: Forbidden; InvalidParameter for
+        an unknown privacy."""
+        privacy = privacy_of(metadata)
+        sender = (
+            Sender(origin.key_id, origin.owner, privacy)
+            if origin is not None
+            else Sender("local", "local", privacy)
+        )
+        self._upstreams.admitted(model_id, sender)
+        return Decision(model_id, "named", privacy=privacy)
+
     def for_plain_text(
         self,
         name: str | None,
         origin: RequestOrigin | None = None,
         prompts: Sequence[Prompt] = (),
+        failed: frozenset[str] = frozenset(),
     ) -> Decision:
         """The model for a text to continue: an assistant model, which does not continue texts, gives way to
         its larger model where that is installed. Raises as `for_text`."""
-        decision = self.for_text(name, origin, prompts, is_plain=True)
+        decision = self.for_text(name, origin, prompts, is_plain=True, failed=failed)
         return self.larger(decision) or decision
 
     async def for_task(self, task: Task, name: str | None) -> Decision:
@@ -138,6 +170,8 @@ class ModelChooser:
 
     def assistant(self, decision: Decision) -> Assistant | None:
         """What an assistant model can be asked for; None for any other model. Raises: SettingsError."""
+        if self.is_elsewhere(decision.model_id):
+            return None
         return self._models.assistant(decision.model_id)
 
     def larger(self, decision: Decision) -> Decision | None:
@@ -151,7 +185,11 @@ class ModelChooser:
 
     def chat_models(self, model_ids: Sequence[str]) -> list[str]:
         """Those that are no assistant models."""
-        return [one for one in model_ids if self._models.assistant(one) is None]
+        return [
+            one
+            for one in model_ids
+            if self.is_elsewhere(one) or self._models.assistant(one) is None
+        ]
 
     def escalated(self, larger: Decision, confidence: Confidence | None) -> Decision:
         """The decision for the larger model, with the confidence that was too low."""
@@ -204,7 +242,9 @@ class ModelChooser:
         return msgspec.structs.replace(spec, intent_question=question, tools=None, stop=[])
 
     def sampling(self, decision: Decision) -> Sampling:
-        """The model's own sampling values, for what a request leaves open."""
+        """The model's own sampling values, for what a request leaves open; an upstream has its own."""
+        if self.is_elsewhere(decision.model_id):
+            return BLANK
         return self._models.sampling(decision.model_id)
 
 

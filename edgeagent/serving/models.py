@@ -62,6 +62,10 @@ class ModelAdmin:
         """The names that stand for a choice among models, as far as the caller may use them."""
         return self._chooser.routes.listing(origin)
 
+    def upstream_models(self, origin: RequestOrigin) -> list[str]:
+        """The models that answer elsewhere, as far as requests of the caller may be sent there."""
+        return self._chooser.elsewhere(origin)
+
     def models(self) -> list[ModelStatus]:
         """The installed models. A file that has been removed since the last listing is left out."""
         default = self._models.default_id()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from edgeagent.routing.route_request import (
     window,
 )
 from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.serving.upstreams.upstreams import Upstreams
+from edgeagent.settings.route_rules import Privacy
 from edgeagent.settings.routing import RoutingSettings
 from edgeagent.types.prompt import Prompt
 
@@ -45,7 +47,9 @@ class Routes:
         models: InstalledModels,
         residents: Callable[[], Iterable[Resident]] = lambda: (),
         root: Path = Path("/"),
+        upstreams: Upstreams | None = None,
     ) -> None:
+        self.upstreams = upstreams or Upstreams(settings.upstreams)
         self.router = AutoRouter(settings)
         self._names = frozenset(self.router.names)
         self._cooldown_s = settings.cooldown_s
@@ -101,6 +105,15 @@ class Routes:
                 n_busy=health.n_running + health.n_waiting if health is not None else 0,
                 cooling_s=max(0.0, self._cold_from_s.get(model.id, 0.0) - now),
             )
+        for model_id, upstreams in self.upstreams.models.items():
+            if model_id not in found:  # a model on this device keeps its name
+                found[model_id] = ModelState(
+                    model_id,
+                    is_resident=any(one.cooling_s(now) <= 0 for one in upstreams),
+                    n_busy=sum(one.n_running for one in upstreams),
+                    cooling_s=min(one.cooling_s(now) for one in upstreams),
+                    access=tuple(one.access for one in upstreams),
+                )
         return found
 
     def _read_device(self) -> None:
@@ -130,11 +143,7 @@ def route_request(
 ) -> RouteRequest:
     """What the router reads of a request. Raises: InvalidParameter for an unknown privacy."""
     origin, metadata = origin or _NOBODY, metadata or {}
-    privacy = metadata.get("privacy", "any")
-    if privacy not in ("local", "any"):
-        raise InvalidParameter(
-            f'`metadata.privacy` is {privacy[:80]!r}: write "local" or "any".', param="metadata"
-        )
+    privacy = privacy_of(metadata)
     text, n_chars = "", 0
     for prompt in prompts[:1]:
         messages = prompt.messages
@@ -149,6 +158,22 @@ def route_request(
         key_id=origin.key_id,
         owner=origin.owner,
         request_id=origin.request_id,
-        privacy="local" if route == LOCAL or privacy == "local" else "any",
+        privacy="local" if route == LOCAL else privacy,
         **features,
     )
+
+
+def privacy_of(metadata: Mapping[str, str]) -> Privacy:
+    """Where a request may be answered. Raises: InvalidParameter."""
+    match metadata.get("privacy", "any"):
+        case "local":
+            return "local"
+        case "site":
+            return "site"
+        case "any":
+            return "any"
+        case other:
+            raise InvalidParameter(
+                f'`metadata.privacy` is {other[:80]!r}: write "local", "site" or "any".',
+                param="metadata",
+            )

@@ -10,6 +10,11 @@ from typing import TypeVar
 
 from edgeagent.engine.client import EngineClient
 from edgeagent.pool import Pool
+from edgeagent.routing.decision import Decision
+from edgeagent.routing.upstreams.access import Sender
+from edgeagent.serving.request_origin import RequestOrigin
+from edgeagent.serving.upstreams.upstream_answer import UpstreamClient, unsupported
+from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.store.requests import RequestRow
 from edgeagent.worker.client import WorkerClient
 
@@ -22,14 +27,40 @@ class Engines:
     """Everything that serving a request changes outside of it. Event loop's thread only."""
 
     def __init__(
-        self, pool: Pool, add_row: Callable[[RequestRow], None] = lambda row: None
+        self,
+        pool: Pool,
+        add_row: Callable[[RequestRow], None] = lambda row: None,
+        upstreams: Upstreams | None = None,
     ) -> None:
         self._pool = pool
+        self._upstreams = upstreams or Upstreams()
         self._add_row = add_row
 
     def lease(self, model_id: str) -> AbstractAsyncContextManager[EngineClient]:
-        """A loaded engine that stays loaded within the context. Raises what `Pool.lease` raises."""
+        """A loaded engine of this device that stays loaded within the context.
+
+        Raises: what `Pool.lease` raises; UnsupportedParameter for a model that answers elsewhere.
+        """
+        if self._is_elsewhere(model_id):
+            raise unsupported(model_id)
         return self._pool.lease(model_id, EngineClient)
+
+    def lease_for(
+        self, origin: RequestOrigin, decision: Decision
+    ) -> AbstractAsyncContextManager[EngineClient | UpstreamClient]:
+        """What answers a request: an engine of this device, or an upstream.
+
+        Raises: what `Pool.lease` raises; Forbidden for a request that may not be sent elsewhere;
+        UpstreamUnavailable.
+        """
+        model_id = decision.model_id
+        if not self._is_elsewhere(model_id):
+            return self._pool.lease(model_id, EngineClient)
+        sender = Sender(origin.key_id, origin.owner, decision.privacy, origin.request_id)
+        return self._upstreams.lease(model_id, sender)
+
+    def _is_elsewhere(self, model_id: str) -> bool:
+        return bool(self._upstreams.access(model_id)) and not self._pool.has(model_id)
 
     def lease_worker(
         self, model_id: str, kind: type[Client], *, give_way: asyncio.Event | None = None
@@ -39,8 +70,9 @@ class Engines:
         return self._pool.lease(model_id, kind, give_way=give_way)
 
     def is_known(self, model_id: str) -> bool:
-        """Whether the model has been loaded here, so that its name may be logged."""
-        return self._pool.resident(model_id) is not None
+        """Whether the model has been loaded here, or is of an upstream, so that its name may be logged."""
+        is_loaded = self._pool.resident(model_id) is not None
+        return is_loaded or bool(self._upstreams.access(model_id))
 
     def record_answer(self, model_id: str) -> None:
         """Tell the breaker of the model that it has finished an answer."""

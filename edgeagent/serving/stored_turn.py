@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -358,15 +359,20 @@ def response_object(
         "incomplete_details": None,
         "model": decision.model_id,
         "output": [],
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
+        "presence_penalty": _known(sampling.presence_penalty),
+        "frequency_penalty": _known(sampling.frequency_penalty),
         "service_tier": "default",
         "store": is_stored,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
+        "temperature": _known(sampling.temperature),
+        "top_p": _known(sampling.top_p),
         "usage": None,
         "metadata": dict(turn.chat.metadata),
     }
+
+
+def _known(value: float) -> float | None:
+    """A value of the sampling; None where an upstream has its own."""
+    return None if math.isnan(value) else value
 
 
 def check_calls(items: Sequence[Body]) -> None:

@@ -268,6 +268,10 @@ class Keyring:
         """Audit one use of a sealed key."""
         return self._write(lambda db: self._note(db, caller.key_id, "key.break_glass", what))
 
+    def note_sent(self, key_id: str, what: str) -> Future[None]:
+        """Audit that a request of a key is sent to an upstream."""
+        return self._write(lambda db: self._note(db, key_id, "upstream.request", what))
+
     def note_altered_model(self, model_id: str) -> Future[None]:
         """Audit that a model was refused because its file is not the approved one."""
         return self._write(

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeagent.catalog.assistant_intents import Assistant
 from edgeagent.errors import EdgeAgentError, ModelNotFound
+from edgeagent.routing.decision import Decision
 from edgeagent.routing.intents import AssistantOptions
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_origin import RequestOrigin
@@ -106,6 +107,9 @@ class FakeEngines:
             yield self.clients[model_id]
         finally:
             self.n_leased -= 1
+
+    def lease_for(self, origin: RequestOrigin, decision: Decision) -> Any:
+        return self.lease(decision.model_id)
 
     def is_known(self, model_id: str) -> bool:
         return model_id in self.clients

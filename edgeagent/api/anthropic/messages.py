@@ -27,6 +27,7 @@ from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.http.response_sender import EVENT_STREAM
 from edgeagent.api.http.stream import AnswerResponse
 from edgeagent.errors import EdgeAgentError
+from edgeagent.routing.decision import Decision
 from edgeagent.serving.answer import Answer
 from edgeagent.serving.answer_extensions import answer_extension
 from edgeagent.serving.chat import ChatInput, ChatService
@@ -85,6 +86,9 @@ class MessageWriter:
         self._shows_thinking = shows_thinking
         self._blocks: list[OutputBlock] = []
         self._stop: str | None = None
+
+    def decided(self, decision: Decision) -> None:
+        self._model = decision.model_id
 
     # --- streamed
 

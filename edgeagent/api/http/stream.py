@@ -19,6 +19,7 @@ from edgeagent.api.http.request_context import RequestContext, context_of
 from edgeagent.api.http.response_sender import ResponseSender, log_slow_reader
 from edgeagent.api.http.shutdown import shutting_down
 from edgeagent.errors import EdgeAgentError
+from edgeagent.routing.decision import Decision
 from edgeagent.serving.answer import Answer
 from edgeagent.types.answer import PromptFacts, TokenChunk
 
@@ -31,6 +32,10 @@ class Writer(Protocol):
 
     content_type: bytes
     ping: bytes | None
+
+    def decided(self, decision: Decision) -> None:
+        """Another model answers than the one that the writer was made for."""
+        ...
 
     def opening(self, facts: PromptFacts | None) -> bytes:
         """The beginning of a stream, before any chunk or ping. `facts` are those of the prompt, if known."""
@@ -84,6 +89,7 @@ class AnswerResponse:
         self._is_stream = is_stream
         self._ping_interval_s = ping_interval_s
         self._write_timeout_s = write_timeout_s
+        self._decision = answer.decision
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = context_of(scope)
@@ -113,6 +119,7 @@ class AnswerResponse:
     async def _whole(self, sender: ResponseSender, answer: Answer, context: RequestContext) -> None:
         while chunks := await answer.take():
             self._writer.collect(chunks)
+        self._follow_decision()
         if self._keep is not None:
             await self._keep()
         body = self._writer.whole(answer)
@@ -123,6 +130,7 @@ class AnswerResponse:
         self, sender: ResponseSender, answer: Answer, context: RequestContext
     ) -> None:
         while chunks := await self._take(sender, answer):
+            self._follow_decision()
             if self._keep is not None:
                 self._writer.collect(chunks)
             await self._start_stream(sender)
@@ -131,6 +139,12 @@ class AnswerResponse:
             await self._keep()
         context.charge(answer.n_tokens)
         await sender.piece(self._writer.last_events(answer), more=False)
+
+    def _follow_decision(self) -> None:
+        """Tell the writer where a route has chosen another model since."""
+        if self._answer.decision is not self._decision:
+            self._decision = self._answer.decision
+            self._writer.decided(self._decision)
 
     async def _take(self, sender: ResponseSender, answer: Answer) -> list[TokenChunk]:
         """The next chunks; a ping for each interval that passes without any."""

@@ -28,6 +28,7 @@ from edgeagent.api.ollama.chat_schemas import (
     plain_name,
 )
 from edgeagent.errors import EdgeAgentError
+from edgeagent.routing.decision import Decision
 from edgeagent.serving.answer import Answer
 from edgeagent.serving.answer_extensions import answer_extension
 from edgeagent.serving.chat import ChatInput, ChatService
@@ -63,6 +64,9 @@ class OllamaWriter:
         self._n_written = 0  # calls that were written as text
         self._speller = Speller()
         self._open: tuple[str, list[str]] | None = None  # name and arguments of the unfinished call
+
+    def decided(self, decision: Decision) -> None:
+        """Its answers have the name that the client sent."""
 
     # --- streamed
 

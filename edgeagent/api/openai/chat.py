@@ -49,10 +49,17 @@ class ChatWriter(AnswerWriter):
         self._decision = decision
         self._offer = offer or ToolOffer()
         self._inputs: dict[tuple[int, int], CustomInput] = {}  # of calls of custom tools
-        opening = _encode(self.head)[:-1]
-        null_usage = b',"usage":null' if wants_usage else b""
-        self._before = b"data: " + opening + null_usage + b',"choices":[{"index":'
+        self._before = self._opening()
         self._has_role: set[int] = set()
+
+    def _opening(self) -> bytes:
+        null_usage = b',"usage":null' if self._wants_usage else b""
+        return b"data: " + _encode(self.head)[:-1] + null_usage + b',"choices":[{"index":'
+
+    def decided(self, decision: Decision) -> None:
+        super().decided(decision)
+        self._decision = decision
+        self._before = self._opening()
 
     def events(self, chunks: list[TokenChunk]) -> bytes:
         out = []

@@ -17,6 +17,7 @@ from edgeagent.api.http.response_sender import EVENT_STREAM
 from edgeagent.api.http.tool_calls import CallCollector
 from edgeagent.api.openai.usage import timings_of, usage_of
 from edgeagent.errors import EdgeAgentError
+from edgeagent.routing.decision import Decision
 from edgeagent.serving.answer import Answer
 from edgeagent.serving.answer_extensions import answer_extension
 from edgeagent.serving.logprobs import Speller
@@ -48,6 +49,10 @@ class AnswerWriter:
         self._logprobs: dict[int, list[TokenLogprob]] = {}
         self._spellers: dict[int, Speller] = {}
         self.calls = CallCollector()
+
+    def decided(self, decision: Decision) -> None:
+        model = decision.model_id
+        self.head |= {"model": model, "system_fingerprint": fingerprint(model)}
 
     def collect(self, chunks: list[TokenChunk]) -> None:
         """Keep chunks for an answer that is not streamed."""

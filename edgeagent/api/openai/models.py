@@ -53,6 +53,14 @@ def _route_body(name: str) -> ModelBody:
     )  # fmt: skip
 
 
+def _upstream_body(name: str) -> ModelBody:
+    """A model that answers elsewhere."""
+    return ModelBody(
+        id=name, created=0, owned_by="upstream", state="loaded", is_default=False, size_bytes=0,
+        task="generate", is_upstream=True,
+    )  # fmt: skip
+
+
 def _for_anthropic(body: ModelBody) -> AnthropicModel:
     created = datetime.datetime.fromtimestamp(body.created, datetime.UTC)
     return AnthropicModel(
@@ -69,7 +77,8 @@ def _for_anthropic(body: ModelBody) -> AnthropicModel:
     summary="List the installed models",
     description=(
         "`task` tells whether a model generates text, makes embeddings or ranks. Plain aliases are "
-        "listed too, and the routes that the key may use (`is_route`). "
+        "listed too, and the routes (`is_route`) and the models elsewhere (`is_upstream`) that the key may "
+        "use. "
         "With the header `anthropic-version`, in Anthropic's format."
     ),
     tags=["models"],
@@ -81,6 +90,7 @@ async def list_models(request: ApiRequest, models: ModelAdmin) -> ModelList | An
         _body(model, alias) for model in found for alias in model.aliases if not is_pattern(alias)
     ]
     bodies += map(_route_body, models.routes(origin_of(request)))
+    bodies += map(_upstream_body, models.upstream_models(origin_of(request)))
     if ANTHROPIC_VERSION not in request.headers:
         return ModelList(data=bodies)
     data = [_for_anthropic(body) for body in bodies]
@@ -103,7 +113,9 @@ async def list_models(request: ApiRequest, models: ModelAdmin) -> ModelList | An
 def get_model(
     request: Request[Any, Any, Any], models: ModelAdmin, model_id: str
 ) -> ModelBody | AnthropicModel:
-    body = _body(models.model(model_id.lstrip("/")))
+    name = model_id.lstrip("/")
+    is_elsewhere = name in models.upstream_models(origin_of(request))
+    body = _upstream_body(name) if is_elsewhere else _body(models.model(name))
     return _for_anthropic(body) if ANTHROPIC_VERSION in request.headers else body
 
 

@@ -7,6 +7,7 @@ import msgspec
 from edgeagent.api.http.background_stream import PING, event_bytes
 from edgeagent.api.http.response_sender import EVENT_STREAM
 from edgeagent.errors import EdgeAgentError
+from edgeagent.routing.decision import Decision
 from edgeagent.serving.answer import Answer
 from edgeagent.serving.response_builder import ResponseBuilder
 from edgeagent.types.answer import PromptFacts, TokenChunk
@@ -21,6 +22,9 @@ class ResponseWriter:
     def __init__(self, builder: ResponseBuilder, *, is_stream: bool) -> None:
         self._builder = builder
         self._is_stream = is_stream
+
+    def decided(self, decision: Decision) -> None:
+        self._builder.response["model"] = decision.model_id
 
     def opening(self, facts: PromptFacts | None) -> bytes:
         return event_bytes(self._builder.begin() + self._builder.progress())

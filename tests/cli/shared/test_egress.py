@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeagent.cli.shared.egress import Socket, egress, processes_of, running_daemon
+from edgeagent.cli.shared.egress_table import upstream_places
+from edgeagent.settings.upstreams import UpstreamSettings
 from tests.commands import run_here
 from tests.conftest import serving
 
@@ -86,17 +89,38 @@ def test_a_lock_file_without_a_daemon_names_none(tmp_path: Path, text: str):
 
 
 def test_a_real_daemon_is_connected_to_its_clients_only(tales_dir: Path, tmp_path: Path):
-    with serving(tales_dir, tmp_path / "state", is_forked=False) as served:
+    upstream = {
+        "name": "basement", "url": "https://10.0.0.5:8443/v1", "models": {"big": "x"}, "keys": ["ann"]
+    }  # fmt: skip
+    settings: dict[str, Any] = {"routing.upstreams": [upstream]}
+    with serving(tales_dir, tmp_path / "state", is_forked=False, **settings) as served:
         served.wait_until_ready()
         host, port = served.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))):
-            done = run_here("doctor", "--egress", "--json", "--state-dir", served.state_dir)
+            place = ("--state-dir", served.state_dir, "--config", served.config)
+            done = run_here("doctor", "--egress", "--json", *place)
         assert done.returncode == 0, done.stderr
         tree = json.loads(done.stdout)
         daemon, *workers = tree["processes"]
         assert daemon["pid"] == served.pid and tree["egress"] == []
         assert any(s["is_listening"] and s["port"] == int(port) for s in daemon["sockets"])
         assert workers and all(worker["sockets"] == [] for worker in workers)
+        # Nothing is connected before a request that may be sent, and no HTTP client is loaded.
+        assert tree["upstreams"] == [
+            {"name": "basement", "url": upstream["url"], "models": ["big"], "keys": ["ann"],
+             "privacy": ["any"]}
+        ]  # fmt: skip
+        assert tree["to_upstreams"] == []
+        told = run_here("doctor", "--egress", *place).stdout
+        assert "Upstream basement (https://10.0.0.5:8443/v1) answers for big" in told
+
+
+def test_addresses_of_upstreams_are_allowed_and_names_are_not_looked_up():
+    def table(url: str) -> UpstreamSettings:
+        return UpstreamSettings(name="a", url=url, models={"big": "x"}, keys=["*"])
+
+    urls = ("https://10.0.0.5/v1", "https://[fd00::1]:8443/v1", "https://engine.example/v1")
+    assert upstream_places(map(table, urls)) == {("10.0.0.5", 443), ("fd00::1", 8443)}
 
 
 def test_without_a_daemon_there_is_a_way_out(tmp_path: Path):

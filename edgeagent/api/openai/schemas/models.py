@@ -63,6 +63,9 @@ class ModelBody(BodyModel):
     is_route: bool = Field(
         default=False, description="a name such as `auto`, for which each request gets a model"
     )
+    is_upstream: bool = Field(
+        False, description="answered by an engine elsewhere (`[[routing.upstreams]]`)"
+    )
 
 
 class AnthropicModel(BodyModel):

@@ -14,7 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgeagent.daemon.governor_decision import GovernorState, Readings, decide
-from edgeagent.device.contention import CpuTimes, cores_taken, read_cpu_times, read_pressure
+from edgeagent.device.contention import (
+    CpuTimes,
+    cores_taken,
+    descendants,
+    read_cpu_times,
+    read_pressure,
+)
 from edgeagent.device.power import read_power
 from edgeagent.device.system_files import SystemFiles
 from edgeagent.device.thermal import FORCED_CAUSES, Thermal, read_thermal
@@ -104,7 +110,9 @@ class Governor:
     def _read(self, is_working: bool, pids: Sequence[int]) -> Readings:
         """Any thread."""
         now = self._clock()
-        times = read_cpu_times(self._tree, self._cpus, pids)
+        # A model that is loading, and what a worker has started, are no other programs.
+        own = {*pids, *descendants(self._tree, os.getpid())}
+        times = read_cpu_times(self._tree, self._cpus, own)
         taken = None
         if times is not None:
             if self._last is not None:

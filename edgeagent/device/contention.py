@@ -40,6 +40,21 @@ def read_cpu_times(tree: SystemFiles, cpus: Iterable[int], pids: Iterable[int]) 
     return CpuTimes(busy / TICKS_PER_S, own)
 
 
+def descendants(tree: SystemFiles, pid: int) -> set[int]:
+    """The processes that this one has started, and those that they have; empty where the kernel does not list
+    them (CONFIG_PROC_CHILDREN). Source: proc_tid_children(5)"""
+    found: set[int] = set()
+    left = [pid]
+    while left:
+        parent = left.pop()
+        for thread in tree.names(f"/proc/{parent}/task"):
+            for child in (tree.text(f"/proc/{parent}/task/{thread}/children") or "").split():
+                if child.isdigit() and int(child) not in found:
+                    found.add(int(child))
+                    left.append(int(child))
+    return found
+
+
 def _process_s(tree: SystemFiles, pid: int) -> float:
     """CPU seconds of one process; 0 when it has ended."""
     fields = (tree.text(f"/proc/{pid}/stat") or "").rpartition(")")[2].split()

@@ -132,3 +132,22 @@ def test_degrees_below_the_limit(zones, expected):
         )
     )
     assert headroom_c(thermal, max_temp_c=80.0) == expected
+
+
+async def test_a_model_that_is_loading_is_no_other_program(tree: Tree):
+    """Its worker is a child of the daemon before the pool knows its number."""
+    loading = 4242
+    task = tree.root / f"proc/{os.getpid()}/task/{os.getpid()}"
+    task.mkdir(parents=True)
+    (task / "children").write_text(f"{loading} ")
+    stat = tree.root / f"proc/{loading}/stat"
+    stat.parent.mkdir()
+    second = os.sysconf("SC_CLK_TCK")
+    pool = IdlePool()
+    governs = governor(tree, pool)
+    for used_s in (0, 3):
+        fields = [*["0"] * 11, str(used_s * second), "0", *["0"] * 5]
+        stat.write_text(f"{loading} (python) {' '.join(fields)}\n")
+        tree.go_on(1.5 if used_s else 0.0, cores_taken=2.0)
+        await governs.sample()
+    assert pool.cores.throttle.reasons == ()

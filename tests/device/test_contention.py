@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from edgeagent.device.contention import (
     TICKS_PER_S,
     CpuTimes,
     cores_taken,
+    descendants,
     read_cpu_times,
     read_pressure,
 )
@@ -66,3 +69,26 @@ def test_pressure_is_the_average_of_ten_seconds(tree: SystemFiles):
 def test_this_machine_shows_our_own_time():
     times = read_cpu_times(SystemFiles(Path("/")), os.sched_getaffinity(0), [os.getpid()])
     assert times is not None and 0 < times.own_s[os.getpid()] <= times.busy_s
+
+
+def test_children_of_every_thread_and_theirs_are_ours(tree: SystemFiles):
+    for thread, children in (
+        ("1/task/1", "2 3 "),
+        ("1/task/9", "4 "),
+        ("3/task/3", "5 x 3 "),
+        ("4/task/4", ""),
+    ):
+        folder = tree.path(f"/proc/{thread}")
+        folder.mkdir(parents=True)
+        (folder / "children").write_text(children)
+    assert descendants(tree, 1) == {2, 3, 4, 5}
+    assert descendants(tree, 77) == set()
+
+
+@pytest.mark.process
+def test_a_process_that_this_one_has_started_is_among_its_descendants():
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        assert child.pid in descendants(SystemFiles(Path("/")), os.getpid())
+    finally:
+        child.communicate(b"\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import httpx
 import psutil
 
 from edgeagent.settings.old_names import OLD_NAMES
-from tests.conftest import approve_dropped
+from tests.conftest import SHIPPED, approve_dropped
 
 
 @dataclass
@@ -59,6 +60,8 @@ def serving(models_dir: Path, *options: str, **settings: object) -> Iterator[Ser
                 for name, value in settings.items()
             )
         )
+        # The tests set the variable for all that they start, and a variable wins over a file.
+        environment = os.environ | {SHIPPED: str(settings["shipped_models_dir"])}
         log = Path(state, "log")
         command = [
             sys.executable,
@@ -82,7 +85,9 @@ def serving(models_dir: Path, *options: str, **settings: object) -> Iterator[Ser
         approve_dropped(Path(models_dir), Path(command[command.index("--state-dir") + 1]))
         started = time.perf_counter()
         with log.open("w") as file:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=file, text=True, env=environment
+            )
         assert process.stdout is not None
         found = re.search(r"http://\S+:\d+", process.stdout.readline())
         if found is None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from edgeagent.catalog.installed import InstalledModels
 from edgeagent.cli.keys import as_json_option
 from edgeagent.cli.route_learning import calibrate, evaluate, train
+from edgeagent.cli.route_replay import replay
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.printable import printable
 from edgeagent.cli.shared.store import opened
@@ -36,6 +37,7 @@ def route() -> None:
 route.add_command(evaluate)
 route.add_command(train)
 route.add_command(calibrate)
+route.add_command(replay)
 
 
 def routes_of(

@@ -249,8 +249,8 @@ def show(found: Json) -> None:
     for row in rows:
         lost = f"{100 * row['lost']:.1f}%" if row["lost"] == row["lost"] else ""
         print(
-            f"| {row['class']} | {row['n']} | {100 * row['kept']:.1f}% | {100 * row['right']:.1f}% | {lost} | "
-            f"{row['cpu_s']:.3f} | {row['large_cpu_s']:.3f} | {row['cpu_s'] / row['large_cpu_s']:.2f} |"
+            f"| {row['class']} | {row['n']} | {100 * row['kept']:.1f}% | {100 * row['right']:.1f}% | "
+            f"{lost} | {row['cpu_s']:.3f} | {row['large_cpu_s']:.3f} | {row['cpu_s'] / row['large_cpu_s']:.2f} |"
         )
     n = sum(row["n"] for row in rows)
     small, large = (

@@ -250,7 +250,8 @@ def show(found: Json) -> None:
         lost = f"{100 * row['lost']:.1f}%" if row["lost"] == row["lost"] else ""
         print(
             f"| {row['class']} | {row['n']} | {100 * row['kept']:.1f}% | {100 * row['right']:.1f}% | "
-            f"{lost} | {row['cpu_s']:.3f} | {row['large_cpu_s']:.3f} | {row['cpu_s'] / row['large_cpu_s']:.2f} |"
+            f"{lost} | {row['cpu_s']:.3f} | {row['large_cpu_s']:.3f} | "
+            f"{row['cpu_s'] / row['large_cpu_s']:.2f} |"
         )
     n = sum(row["n"] for row in rows)
     small, large = (

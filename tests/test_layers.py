@@ -135,6 +135,7 @@ import edgeagent.cli.main, edgeagent.cli.serve, edgeagent.daemon.app
 from edgeagent.api.http.litestar_app import Application
 Application([])
 unwanted = {"sqlite_utils", "click_default_group", "dateutil", "tabulate", "pip", "attr", "pydantic.v1"}
+unwanted |= {"httpx", "httpcore"}
 print(unwanted & set(sys.modules) or "")
 """
     done = subprocess.run(

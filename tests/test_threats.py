@@ -18,6 +18,7 @@ OTHERS = {
     "valid_requests.py",
     "mutations.py",
     "service_trial.py",
+    "upstream_server.py",
 }
 OURS = {"campaign.py", "threats.py"}
 

@@ -66,13 +66,13 @@ class UpstreamSettings(SettingsTable):
         default=16, ge=1, le=1024, description="requests at once; further ones wait here"
     )
     breaker_failures: int = Field(
-        default=3, ge=1, le=1000, description="failures without an answer that open the breaker"
+        default=3, ge=1, le=1000, description="failures in a row that open the breaker"
     )
-    breaker_window_s: float = Field(
+    breaker_open_s: float = Field(
         default=30.0,
         gt=0,
         le=86_400,
-        description="time in which failures are counted, and for which the breaker then stays open",
+        description="time for which it stays open; then a health check comes before the next request",
     )
     repeats: Repeats = Field(
         default="broken",

@@ -52,6 +52,9 @@ HARNESSES = {
     ),
     "overload": Harness("overload.py", ("--seconds", "10"), ("--seconds", "300")),
     "soak": Harness("soak.py", ("--minutes", "1"), ("--minutes", "60"), ("models",)),
+    "upstreams": Harness(
+        "upstreams.py", ("--private", "500", "--rounds", "3", "--seconds", "3", "--kills", "1"), ()
+    ),
     "worker_reach": Harness("worker_reach.py", needs=("root",)),
     "proxies": Harness("proxies.py", needs=("proxies",)),
     "service": Harness(
@@ -105,7 +108,12 @@ THREATS = (
         ("audio",),
     ),
     Threat(12, "attack on audio decoders", ("speech/test_audio.py",), ("audio",)),
-    Threat(13, "data leaves the device", ("daemon/test_offline.py", "cli/shared/test_egress.py")),
+    Threat(
+        13,
+        "data leaves the device",
+        ("daemon/test_offline.py", "cli/shared/test_egress.py", "api/test_upstreams.py"),
+        ("upstreams",),
+    ),
     Threat(14, "data of another key", ("api/test_owners.py",)),
     Threat(
         15,

@@ -26,6 +26,7 @@ USAGE = {
     "total_tokens": 15,
     "prompt_tokens_details": {"cached_tokens": 5},
 }
+BOMB = gzip.compress(b"\0" * (16 << 20), 1)
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n"
 
 
@@ -171,7 +172,7 @@ class ScriptedServer:
             await asyncio.sleep(0.001)
 
     async def _do_bomb(self, body: dict[str, Any]) -> AsyncIterator[bytes]:
-        yield STREAM + b"content-encoding: gzip\r\n\r\n" + gzip.compress(b"\0" * (64 << 20))
+        yield STREAM + b"content-encoding: gzip\r\n\r\n" + BOMB
 
 
 @contextlib.contextmanager

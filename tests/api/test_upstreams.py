@@ -11,10 +11,11 @@ import httpx
 import openai
 import pytest
 
+from scripts.faults import upstreams
 from scripts.faults.upstream_server import ScriptedServer, event, in_thread, piece
 from tests.conftest import TALES_CHAT, DaemonProcess, serving
 
-BIG = "big"
+BIG, FAR = "big", "far"
 TEXT = "one two three four"
 ASK: list[Any] = [{"role": "user", "content": "Hello"}]
 
@@ -26,27 +27,34 @@ class Scene(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def started(tales_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """`server` may be sent what this machine asks, `stranger` only what a key asks that does not exist."""
+def started(
+    tales_dir: Path, tales_daemon: DaemonProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scene]:
+    """`server` may be sent what this machine asks, `stranger` only what a key asks that does not exist, and
+    `far` is a model of another edgeagent."""
     server, stranger = ScriptedServer(), ScriptedServer()
     with in_thread(server, stranger):
-        common = {"timeout_s": 0.5, "connect_timeout_s": 2, "breaker_failures": 1000}
+        common = {"timeout_s": 20, "connect_timeout_s": 10, "breaker_failures": 1000}
+        hasty = common | {"timeout_s": 0.2}
         upstreams = [
             {"name": "basement", "url": server.url, "models": {BIG: "their-big"}, "keys": ["local"]}
             | common,
             {
                 "name": "other",
                 "url": stranger.url,
-                "models": {"secret-big": "x"},
+                "models": {"closed-big": "x"},
                 "keys": ["nobody"],
             }
             | common,
-        ]
+            {"name": "hasty", "url": server.url, "models": {"hasty-big": "x"}, "keys": ["*"]} | hasty,
+            {"name": "agent", "url": f"{tales_daemon.url}/v1", "models": {FAR: TALES_CHAT},
+             "keys": ["*"]},
+        ]  # fmt: skip
         routing: dict[str, Any] = {
             "routing.candidates": [TALES_CHAT, BIG],
             "routing.rules": [
                 {"id": "hard", "match": {"keywords_any": ["xyzzy"]}, "route_to": BIG},
-                {"id": "closed", "match": {"keywords_any": ["plugh"]}, "route_to": "secret-big"},
+                {"id": "closed", "match": {"keywords_any": ["plugh"]}, "route_to": "closed-big"},
             ],
             "routing.upstreams": upstreams,
         }
@@ -176,8 +184,8 @@ PRIVATE = [
     ("/v1/chat/completions", {"model": BIG, "messages": ASK, "metadata": {"privacy": "site"}}, 403),
     ("/v1/chat/completions", {"model": BIG, "messages": ASK, "metadata": {"privacy": "x"}}, 400),
     ("/v1/responses", {"model": BIG, "input": "x", "metadata": {"privacy": "local"}}, 403),
-    ("/v1/chat/completions", {"model": "secret-big", "messages": ASK}, 403),
-    ("/v1/completions", {"model": "secret-big", "prompt": "x"}, 403),
+    ("/v1/chat/completions", {"model": "closed-big", "messages": ASK}, 403),
+    ("/v1/completions", {"model": "closed-big", "prompt": "x"}, 403),
     ("/v1/embeddings", {"model": BIG, "input": "x"}, 404),
     ("/v1/tokenize", {"model": BIG, "text": "x"}, 404),
     ("/v1/chat/completions/input_tokens", {"model": BIG, "messages": ASK}, 400),
@@ -190,6 +198,14 @@ def test_what_may_not_be_sent_opens_no_connection(scene, path, body, status):
     before = scene.server.n_connections
     reply = post(scene, path, **body)
     assert reply.status_code == status, reply.text
+    assert (scene.server.n_connections, scene.stranger.n_connections) == (before, 0)
+
+
+def test_of_many_private_requests_the_upstream_sees_no_connection(scene):
+    before = scene.server.n_connections
+    with httpx.Client(base_url=scene.daemon.url, timeout=60) as client:
+        statuses = upstreams.private_requests(client, 100, BIG)
+    assert statuses == {200: 4, 403: 96}
     assert (scene.server.n_connections, scene.stranger.n_connections) == (before, 0)
 
 
@@ -231,14 +247,16 @@ def test_faults_are_told_in_the_shape_of_the_dialect(scene):
     scene.server.behaviour = "500"
     assert post(scene, "/v1/messages", model=BIG, messages=ASK, max_tokens=1).status_code == 502
     scene.server.behaviour = "silent"
-    assert post(scene, "/api/chat", model=BIG, messages=ASK, stream=False).status_code == 504
+    assert (
+        post(scene, "/api/chat", model="hasty-big", messages=ASK, stream=False).status_code == 504
+    )
 
 
 def test_the_models_of_upstreams_are_listed_for_keys_that_may_use_them(scene):
     listed = httpx.get(f"{scene.daemon.url}/v1/models").json()["data"]
     (big,) = [model for model in listed if model["id"] == BIG]
     assert big["is_upstream"] and big["owned_by"] == "upstream"
-    assert "secret-big" not in {model["id"] for model in listed}
+    assert "closed-big" not in {model["id"] for model in listed}
 
 
 def test_the_audit_says_what_left_for_whom(scene):
@@ -247,3 +265,46 @@ def test_the_audit_says_what_left_for_whom(scene):
     row = [row for row in rows if row["action"] == "upstream.request"][-1]
     assert row["actor"] == "local" and row["object"].startswith("upstream:basement model:their-big")
     assert row["object"].endswith("messages:1 characters:5 tools:0")
+
+
+def test_another_edgeagent_answers_as_a_model_here_does(scene, tales_client):
+    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
+              "additionalProperties": False}  # fmt: skip
+    wanted: dict[str, Any] = {
+        "messages": ASK, "max_tokens": 24, "temperature": 0, "logprobs": True, "top_logprobs": 2,
+    }  # fmt: skip
+    with scene.daemon.client() as client:
+        here = tales_client.chat.completions.create(model=TALES_CHAT, **wanted)
+        there = client.chat.completions.create(model=FAR, **wanted)
+        assert there.usage.prompt_tokens == here.usage.prompt_tokens
+        first = there.choices[0].logprobs.content[0]
+        assert len(first.top_logprobs) == 2 and bytes(first.bytes).decode(errors="replace")
+        pieces = list(
+            client.chat.completions.create(
+                model=FAR, messages=ASK, max_tokens=9, n=2, stream=True,
+                stream_options={"include_usage": True}, extra_body={"ignore_eos": True},
+            )
+        )  # fmt: skip
+        ends = [c.finish_reason for p in pieces for c in p.choices if c.finish_reason]
+        assert ends == ["length", "length"] and pieces[-1].usage.completion_tokens == 18
+        called = client.chat.completions.create(
+            model=FAR, messages=ASK, tools=[TOOL], tool_choice="required", max_tokens=200
+        )
+        (call,) = called.choices[0].message.tool_calls[:1]
+        assert call.function.name == "light"
+        formed = client.chat.completions.create(
+            model=FAR, messages=ASK, max_tokens=200,
+            response_format={"type": "json_schema",
+                             "json_schema": {"name": "x", "schema": schema, "strict": True}},
+        )  # fmt: skip
+        assert set(json.loads(formed.choices[0].message.content)) == {"a"}
+        continued = client.completions.create(model=FAR, prompt="Once upon", max_tokens=4)
+        assert continued.usage.completion_tokens <= 4
+    said = post(scene, "/v1/messages", model=FAR, messages=ASK, max_tokens=4).json()
+    assert said["usage"]["output_tokens"] <= 4 and said["stop_reason"] in ("max_tokens", "end_turn")
+    too_long = post(scene, "/v1/chat/completions", model=FAR,
+                    messages=[{"role": "user", "content": "word " * 30_000}])  # fmt: skip
+    assert (
+        too_long.status_code == 400
+        and too_long.json()["error"]["code"] == "context_length_exceeded"
+    )

@@ -10,9 +10,9 @@ from collections import Counter
 from edgeagent.routing.upstreams.access import Access
 from edgeagent.routing.upstreams.balance import Speed, UpstreamState, measured
 from edgeagent.routing.upstreams.faults import Fault, counts
+from edgeagent.routing.upstreams.upstream_breaker import UpstreamBreaker
 from edgeagent.serving.upstreams.connection import Connection
 from edgeagent.settings.upstreams import UpstreamSettings
-from edgeagent.worker.breaker import Breaker
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 class Upstream:
     """Event loop's thread only. `n_by_outcome` counts requests that were sent, by how they ended.
 
-    After `breaker_failures` failures the breaker opens for `breaker_window_s`. Then a health check comes
+    After `breaker_failures` failures the breaker opens for `breaker_open_s`. Then a health check comes
     before the next request: nothing is sent in the background. Raises: SettingsError.
     """
 
@@ -30,10 +30,9 @@ class Upstream:
         self.connection = Connection(settings)
         self.n_running = 0
         self.n_by_outcome: Counter[str] = Counter()
-        self._breaker = Breaker(settings.breaker_failures, settings.breaker_window_s)
+        self._breaker = UpstreamBreaker(settings.breaker_failures, settings.breaker_open_s)
         self._speeds: dict[str, Speed] = {}  # by model
         self._cold_until_s = float("-inf")
-        self._needs_check = False
         self._checking = asyncio.Lock()
 
     def state(self, model_id: str) -> UpstreamState:
@@ -49,19 +48,19 @@ class Upstream:
 
     def cooling_s(self, now_s: float) -> float:
         """Seconds in which it is not asked: by its Retry-After, or because the breaker is open."""
-        return max(0.0, self._cold_until_s - now_s, self._breaker.closes_in_s(now_s) or 0.0)
+        return max(0.0, self._cold_until_s - now_s, self._breaker.closes_in_s(now_s))
 
     @property
     def is_open(self) -> bool:
         """Whether the breaker is open, or a health check has not closed it yet."""
-        return self._needs_check
+        return self._breaker.needs_check
 
     async def ensure_healthy(self) -> None:
         """Check its health where the breaker has been open. Raises: Fault."""
-        if not self._needs_check:
+        if not self.is_open:
             return
         async with self._checking:
-            if self._needs_check:
+            if self.is_open:
                 await self.connection.check()
                 self._close_breaker()
 
@@ -73,11 +72,10 @@ class Upstream:
             self._cold_until_s = now_s + (fault.retry_after_s or 1.0)
         if not counts(fault.kind):
             return
-        self._breaker.record_death(now_s)
-        open_s = self._breaker.closes_in_s(now_s)
-        if open_s is not None and not self._needs_check:
-            self._needs_check = True
-            logger.warning("upstream_open upstream=%s for_s=%.0f", self.settings.name, open_s)
+        was_open = self.is_open
+        self._breaker.record_fault(now_s)
+        if self.is_open and not was_open:
+            logger.warning("upstream_open upstream=%s", self.settings.name)
 
     def record_answer(self, model_id: str, *, took_s: float, n_tokens: int, n_before: int) -> None:
         """A whole answer. `n_before`: requests that it had when this one came, itself included."""
@@ -87,10 +85,10 @@ class Upstream:
             self._speeds.get(model_id), took_s=took_s, n_tokens=n_tokens, n_running=n_running,
             now_s=time.monotonic(),
         )  # fmt: skip
-        self._breaker.record_answer()
         self._close_breaker()
 
     def _close_breaker(self) -> None:
-        if self._needs_check:
-            self._needs_check = False
+        was_open = self.is_open
+        self._breaker.record_success()
+        if was_open:
             logger.info("upstream_closed upstream=%s", self.settings.name)

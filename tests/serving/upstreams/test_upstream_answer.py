@@ -34,7 +34,7 @@ TEXT = "one two three four"
 
 
 def table(server: ScriptedServer, name: str = "one", **more: Any) -> UpstreamSettings:
-    given = {"keys": ["ann"], "connect_timeout_s": 2, "timeout_s": 0.2} | more
+    given = {"keys": ["ann"], "connect_timeout_s": 10, "timeout_s": 10} | more
     return UpstreamSettings(name=name, url=server.url, models={BIG: "their-big"}, **given)
 
 
@@ -162,11 +162,12 @@ FAULTS = [
 @pytest.mark.parametrize(("behaviour", "error", "is_repeated"), FAULTS)
 async def test_a_fault_is_told_or_repeated_elsewhere_by_the_policy(behaviour, error, is_repeated):
     bad, good = ScriptedServer(behaviour), ScriptedServer()
-    async with serving(bad) as upstreams:
+    timeout_s = 0.1 if behaviour == "silent" else 10
+    async with serving(bad, timeout_s=timeout_s) as upstreams:
         with pytest.raises(error) as caught:
             await answer(upstreams)
         assert "\x1b" not in caught.value.message
-    async with serving(bad, good) as upstreams:
+    async with serving(bad, good, timeout_s=timeout_s) as upstreams:
         if is_repeated:
             assert text_of(await answer(upstreams)) == TEXT
         else:
@@ -178,7 +179,8 @@ async def test_a_fault_is_told_or_repeated_elsewhere_by_the_policy(behaviour, er
 @pytest.mark.parametrize("behaviour", ["silent", "500", "wrong_schema"])
 async def test_with_repeats_silent_another_upstream_is_asked(behaviour):
     bad, good = ScriptedServer(behaviour), ScriptedServer()
-    async with serving(bad, good, repeats="silent") as upstreams:
+    timeout_s = 0.3 if behaviour == "silent" else 10
+    async with serving(bad, good, repeats="silent", timeout_s=timeout_s) as upstreams:
         assert text_of(await answer(upstreams)) == TEXT
 
 
@@ -246,7 +248,7 @@ async def test_names_of_special_tokens_and_control_characters_stay_text():
 
 async def test_the_breaker_opens_after_failures_and_closes_after_a_health_check():
     server = ScriptedServer("500")
-    async with serving(server, breaker_failures=2, breaker_window_s=0.4) as upstreams:
+    async with serving(server, breaker_failures=2, breaker_open_s=0.2) as upstreams:
         for _ in range(2):
             with pytest.raises(UpstreamFailed):
                 await answer(upstreams)
@@ -254,14 +256,14 @@ async def test_the_breaker_opens_after_failures_and_closes_after_a_health_check(
         assert upstream.is_open
         with pytest.raises(UpstreamUnavailable) as caught:
             await answer(upstreams)
-        assert len(server.bodies) == 2 and 0 < caught.value.retry_after_s <= 0.4
-        await asyncio.sleep(0.45)
+        assert len(server.bodies) == 2 and 0 < caught.value.retry_after_s <= 0.2
+        await asyncio.sleep(0.22)
         # It is still ill: a health check finds that out, and no request is sent.
         with pytest.raises(UpstreamUnavailable, match="health check"):
             await answer(upstreams)
         assert (len(server.bodies), server.n_checks) == (2, 1)
         server.behaviour = "answer"
-        await asyncio.sleep(0.45)
+        await asyncio.sleep(0.22)
         assert text_of(await answer(upstreams)) == TEXT
         assert not upstream.is_open and server.n_checks == 2
 

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from edgeagent.catalog.installed import InstalledModels
 from edgeagent.cli.keys import as_json_option
-from edgeagent.cli.route_learning import calibrate, evaluate, train
+from edgeagent.cli.route_learning import evaluate
 from edgeagent.cli.route_replay import replay
+from edgeagent.cli.route_training import calibrate, train
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.printable import printable
 from edgeagent.cli.shared.store import opened

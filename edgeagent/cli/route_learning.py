@@ -1,4 +1,4 @@
-"""`edgeagent route evaluate`, `train` and `calibrate`: learned routing on texts with known outcomes.
+"""`edgeagent route evaluate`: learned routing on texts with known outcomes.
 
 numpy is imported when a command runs: it is a process of its own and serves nothing.
 """
@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from rich.table import Table
 
-from edgeagent.cli.keys import as_json_option
-from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.terminal import show_table
-from edgeagent.errors import InvalidParameter
 
 if TYPE_CHECKING:
     from edgeagent.routing.training.evaluation import Evaluation
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-POLICY_NAME = "route.policy"
 INPUT = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -103,7 +99,7 @@ def evaluate(
     """
     from edgeagent.routing.training import evaluation
 
-    pair, seen = _pairs(data, training, small, large, middle)
+    pair, seen = pairs_of(data, training, small, large, middle)
     if seen is not None:
         learned = evaluation.learned_elsewhere(seen, pair, seed)
     else:
@@ -124,7 +120,7 @@ def evaluate(
     _show(found, pair)
 
 
-def _pairs(
+def pairs_of(
     data: tuple[Path, ...], training: tuple[Path, ...], small: str | None, large: str | None,
     middle: str | None,
 ) -> tuple[Pair, Pair | None]:  # fmt: skip
@@ -168,109 +164,3 @@ def _show(found: Evaluation, pair: Pair) -> None:
     if "middle" in found.measures:
         middle = found.measures["middle"]
         click.echo(f"middle {middle['quality']:.3f}: {middle['recovered']:.0%} of the gap")
-
-
-@click.command(cls=ManyFiles)
-@click.option("--data", type=INPUT, multiple=True, required=True, metavar="FILE...",
-              help="Texts and how well each model answered them: CSV or JSON lines.")  # fmt: skip
-@model_options
-@click.option("--share", type=click.FloatRange(0, 1), default=0.3, show_default=True, metavar="N",
-              help="Share of such texts that the large model is to answer.")  # fmt: skip
-@click.option("--out", type=INPUT, metavar="FILE",
-              help="Write the policy there. Default: `route.policy` in the state directory.")  # fmt: skip
-@as_json_option
-@settings_options
-def train(
-    data: tuple[Path, ...], small: str | None, large: str | None, seed: int, share: float, out: Path | None,
-    as_json: bool, config: Path | None, **flags: Any,
-) -> None:  # fmt: skip
-    """Train a policy on outcomes. The columns of the files have the names of installed models.
-
-    Set `[routing] policy` to the file, and requests to `auto` that no rule matches are routed by it.
-    """
-    from edgeagent.routing.training import trainer
-
-    settings = configured(config, **flags).settings
-    path = out or settings.state_dir / POLICY_NAME
-    pair, _ = _pairs(data, (), small, large, None)
-    texts = trainer.TextMatrix.of(pair.texts)
-    file = trainer.policy_file(
-        pair, texts, trainer.train(texts, pair.small, pair.large, seed), share
-    )
-    try:
-        trainer.write_policy(file, path)
-    except OSError as exc:
-        raise InvalidParameter(
-            f"{path} cannot be written: {exc.strerror}. Choose another --out."
-        ) from exc
-    told = {
-        "file": str(path), "small": file.small, "large": file.large, "n": file.n_examples,
-        "threshold": file.threshold,
-    }  # fmt: skip
-    if as_json:
-        click.echo(json.dumps(told, ensure_ascii=False))
-        return
-    click.echo(f"{path}: {file.small} or {file.large}, from {file.n_examples} texts")
-
-
-@click.command(cls=ManyFiles)
-@click.option("--data", type=INPUT, multiple=True, metavar="FILE...",
-              help="Texts and how well each model answered them: CSV or JSON lines.")  # fmt: skip
-@click.option("--policy", type=INPUT, metavar="FILE",
-              help="Policy to calibrate. Default: that of the settings or of `train`.")  # fmt: skip
-@click.option("--share", type=click.FloatRange(0, 1), metavar="N",
-              help="Share of these texts that the large model is to answer.")  # fmt: skip
-@click.option("--quality", type=click.FloatRange(0, 1), metavar="N",
-              help="Mean quality to reach with as few requests to the large model as possible.")  # fmt: skip
-@click.option("--rollback", is_flag=True, help="Take the last calibration back.")
-@as_json_option
-@settings_options
-def calibrate(
-    data: tuple[Path, ...], policy: Path | None, share: float | None, quality: float | None, rollback: bool,
-    as_json: bool, config: Path | None, **flags: Any,
-) -> None:  # fmt: skip
-    """Fit the probability and the threshold of a policy to outcomes of its two models.
-
-    The policy before is kept beside the file, with its revision as a suffix. Restart the daemon to use the
-    new one.
-    """
-    from edgeagent.routing.score_policy import read_policy
-    from edgeagent.routing.training import calibration
-
-    if rollback == bool(data) or (share is not None and quality is not None):
-        raise click.UsageError(
-            "Give either --rollback, or --data with at most one of --share and --quality."
-        )
-    settings = configured(config, **flags).settings
-    path = policy or settings.routing.policy or settings.state_dir / POLICY_NAME
-    try:
-        if rollback:
-            found = calibration.roll_back(path)
-            told: dict[str, Any] = {
-                "file": str(path),
-                "revision": found.revision,
-                "threshold": found.threshold,
-            }
-        else:
-            current = read_policy(path)
-            pair, _ = _pairs(data, (), current.file.small, current.file.large, None)
-            file, before, after = calibration.calibrated(
-                current, pair, share=share, quality=quality
-            )
-            kept = calibration.replace_policy(path, file)
-            told = {
-                "file": str(path), "revision": file.revision, "threshold": file.threshold,
-                "ece_before": before, "ece_after": after, "kept": str(kept),
-            }  # fmt: skip
-    except OSError as exc:
-        raise InvalidParameter(
-            f"{path} cannot be written: {exc.strerror}. Choose another --policy."
-        ) from exc
-    if as_json:
-        click.echo(json.dumps(told, ensure_ascii=False))
-        return
-    click.echo(f"{path}: revision {told['revision']}, threshold {told['threshold']:.4f}")
-    if "ece_after" in told:
-        click.echo(
-            f"calibration error {told['ece_before']:.3f} before, {told['ece_after']:.3f} on unseen folds"
-        )

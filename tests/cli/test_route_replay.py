@@ -107,3 +107,50 @@ def test_a_spoilt_policy_is_one_line(edgeagent, state, tmp_path):
     (tmp_path / "spoilt").write_bytes(b"spoilt")
     done = edgeagent("route", "replay", "--policy", tmp_path / "spoilt", "--state-dir", state)
     assert "cannot be used" in one_line(done)
+
+
+def test_a_policy_is_trained_and_calibrated_on_the_log(edgeagent, state, tmp_path):
+    policy = tmp_path / "own.policy"
+    place = ("--state-dir", state)
+    pair = ("--small", SMALL, "--large", LARGE, "--share", "0.5")
+    done = edgeagent("route", "train", "--from-log", *pair, "--out", policy, "--json", *place)
+    assert done.returncode == 0, done.stderr
+    first = json.loads(done.stdout)
+    assert (first["n"], first["revision"], first["kept"]) == (N, 1, None)
+    done = edgeagent("route", "replay", "--policy", policy, "--format", "json", *place)
+    told = json.loads(done.stdout)
+    assert told["logged"]["high"] < told["snips"]["value"], "it is better than what it learnt from"
+
+    def calibrate(*options: object):
+        return edgeagent("route", "calibrate", "--policy", policy, "--json", *options, *place)
+
+    second = json.loads(calibrate("--from-log", "--quality", "0.7").stdout)
+    assert (second["revision"], second["domains"]) == (2, ["home", "maths"])
+    assert second["ece_after"] < 0.1
+    none = json.loads(calibrate("--from-log", "--share", "0").stdout)
+    assert none["threshold"] > second["threshold"]
+    assert json.loads(calibrate("--rollback").stdout)["revision"] == 2
+    again = edgeagent("route", "train", "--from-log", *pair, "--out", policy, "--json", *place)
+    assert json.loads(again.stdout)["revision"] == 3
+    assert json.loads(calibrate("--rollback").stdout)["threshold"] == second["threshold"]
+    assert "No threshold reaches" in one_line(calibrate("--from-log", "--quality", "1"))
+
+
+USES = [
+    (("train", "--from-log"), "Which two models"),
+    (("train", "--from-log", "--small", "a", "--large", "b"), "no decision between a and b"),
+    (("train",), "either --data with files, or --from-log"),
+    (("train", "--from-log", "--data", "x.csv"), "either --data with files, or --from-log"),
+    (("train", "--data", "x.csv", "--since", "2026-01-01"), "give it with --from-log"),
+    (("train", "--from-log", "--since", "soon"), "soon"),
+    (("calibrate", "--from-log", "--rollback"), "either --rollback"),
+    (("calibrate", "--from-log", "--quality", "0.5", "--share", "0.5"), "at most one of"),
+    (("calibrate", "--from-log", "--policy", "absent.policy"), "absent.policy"),
+]
+
+
+@pytest.mark.parametrize(("words", "why"), USES, ids=lambda value: " ".join(value)[:40])
+def test_wrong_uses_of_the_log_say_what_to_do(edgeagent, state, words, why):
+    done = edgeagent("route", *words, "--state-dir", state)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert why in " ".join(done.stderr.split())

@@ -1,7 +1,8 @@
 """Files that tell for texts how well each model answered them.
 
 CSV with a header, or a JSON object per line: a column `prompt` (or `text`, `question`, `input`) and a column
-for each model with True, False or a number from 0 to 1. RouteLLM publishes its benchmarks in this form.
+for each model with True, False or a number from 0 to 1. A column `domain` is as `metadata.domain` of a
+request. RouteLLM publishes its benchmarks in this form.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from edgeagent.errors import InvalidParameter
 
 Floats = NDArray[np.float64]
+DOMAIN_NAME = "domain"
 PROMPT_NAMES = ("prompt", "text", "question", "input")
 MAX_CELL = 16 << 20
 _WORDS = {"true": 1.0, "false": 0.0}
@@ -26,12 +28,14 @@ _WORDS = {"true": 1.0, "false": 0.0}
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Texts, the file of each, and the quality of each model on each, 0 to 1: float64 [n]."""
+    """Texts, the file of each, and the quality of each model on each, 0 to 1: float64 [n]. `domains` of the
+    texts where the files have a column of them."""
 
     texts: list[str]
     groups: NDArray[np.int64]
     group_names: list[str]
     quality: Mapping[str, Floats]
+    domains: list[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -49,6 +53,7 @@ class Pair:
     small_name: str
     large_name: str
     middle: Floats | None = None
+    domains: list[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -62,9 +67,11 @@ def read_outcomes(paths: Sequence[Path]) -> Outcomes:
     texts: list[str] = []
     groups: list[int] = []
     columns: list[dict[str, list[float]]] = []
+    domains: list[str | None] = []
     for number, path in enumerate(paths):
-        found, quality = _read(path)
+        found, inside, quality = _read(path)
         texts += found
+        domains += inside
         groups += [number] * len(found)
         columns.append(quality)
     names = [name for name in columns[0] if all(name in one for one in columns)] if columns else []
@@ -74,7 +81,14 @@ def read_outcomes(paths: Sequence[Path]) -> Outcomes:
             "needed: give files with columns of the same two models."
         )
     joined = {name: np.array([value for one in columns for value in one[name]]) for name in names}
-    return Outcomes(texts, np.array(groups), [path.stem for path in paths], joined)
+    has_domains = any(domain is not None for domain in domains)
+    return Outcomes(
+        texts,
+        np.array(groups),
+        [path.stem for path in paths],
+        joined,
+        domains if has_domains else None,
+    )
 
 
 def pair_of(found: Outcomes, small: str | None, large: str | None, middle: str | None) -> Pair:
@@ -97,11 +111,11 @@ def pair_of(found: Outcomes, small: str | None, large: str | None, middle: str |
         )
     return Pair(
         found.texts, found.groups, found.group_names, found.quality[small], found.quality[large],
-        small, large, found.quality[middle] if middle is not None else None,
+        small, large, found.quality[middle] if middle is not None else None, found.domains,
     )  # fmt: skip
 
 
-def _read(path: Path) -> tuple[list[str], dict[str, list[float]]]:
+def _read(path: Path) -> tuple[list[str], list[str | None], dict[str, list[float]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             is_json = path.suffix in (".jsonl", ".ndjson", ".json")
@@ -131,7 +145,9 @@ def _json_rows(file: Iterable[str], path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _columns(rows: list[dict[str, Any]], path: Path) -> tuple[list[str], dict[str, list[float]]]:
+def _columns(
+    rows: list[dict[str, Any]], path: Path
+) -> tuple[list[str], list[str | None], dict[str, list[float]]]:
     if not rows:
         raise InvalidParameter(
             f"{path} has no rows: give a file with a header and at least one row."
@@ -142,13 +158,14 @@ def _columns(rows: list[dict[str, Any]], path: Path) -> tuple[list[str], dict[st
             f"{path} has no column {', '.join(PROMPT_NAMES)}: rename that of the texts."
         )
     texts = [str(row.get(prompt) or "") for row in rows]
-    names = [name for name in rows[0] if name not in (None, prompt)]
+    names = [name for name in rows[0] if name not in (None, prompt, DOMAIN_NAME)]
     quality: dict[str, list[float]] = {}
     for name in names:
         values = [_quality(row.get(name)) for row in rows]
         if all(value is not None for value in values):
             quality[name] = [value for value in values if value is not None]
-    return texts, quality
+    domains = [str(row[DOMAIN_NAME]) if row.get(DOMAIN_NAME) else None for row in rows]
+    return texts, domains, quality
 
 
 def _quality(cell: Any) -> float | None:

@@ -23,7 +23,6 @@ from edgeagent.errors import InvalidParameter
 from edgeagent.routing.score_policy import PolicyFile, known_share
 from edgeagent.routing.text_features import N_COLUMNS, N_WORDS, TextFeatures, features
 from edgeagent.routing.training.measures import isotonic, step_values
-from edgeagent.routing.training.outcome_files import Pair
 from edgeagent.routing.training.sparse_rows import SparseRows, ridge
 
 Floats = NDArray[np.float64]
@@ -62,19 +61,37 @@ class TextMatrix:
 
 
 @dataclass(frozen=True)
-class Weights:
-    """A trained regression of one target, and how columns and shape are scaled."""
+class Frame:
+    """How the columns and the shape of texts are scaled."""
 
     rarity: Floats
-    columns: Floats
-    bias: float
     mean: Floats
     scale: Floats
 
+    @classmethod
+    def of(cls, texts: TextMatrix) -> Frame:
+        mean, scale = texts.shape.mean(axis=0), texts.shape.std(axis=0)
+        scale[scale < 1e-9] = 1.0
+        return cls(texts.hashes.rarity(), mean, scale)
+
+    def hashes(self, texts: TextMatrix) -> SparseRows:
+        return texts.hashes.scaled(self.rarity)
+
+    def shape(self, texts: TextMatrix) -> Floats:
+        return (texts.shape - self.mean) / self.scale
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained regression of one target in a frame."""
+
+    frame: Frame
+    columns: Floats
+    bias: float
+
     def scores(self, texts: TextMatrix) -> Floats:
-        shape = (texts.shape - self.mean) / self.scale
         n = texts.hashes.n_columns
-        hashes = texts.hashes.scaled(self.rarity)
+        hashes, shape = self.frame.hashes(texts), self.frame.shape(texts)
         return hashes.times(self.columns[:n]) + shape @ self.columns[n:] + self.bias
 
 
@@ -92,15 +109,13 @@ class Trained:
         return step_values(self.starts, self.heights, self.right.scores(texts))
 
 
-def fit(texts: TextMatrix, target: Floats) -> Weights:
-    mean, scale = texts.shape.mean(axis=0), texts.shape.std(axis=0)
-    scale[scale < 1e-9] = 1.0
-    rarity = texts.hashes.rarity()
+def fit(texts: TextMatrix, target: Floats, frame: Frame | None = None) -> Weights:
+    frame = frame or Frame.of(texts)
     columns, bias = ridge(
-        texts.hashes.scaled(rarity), (texts.shape - mean) / scale, target,
+        frame.hashes(texts), frame.shape(texts), target,
         words_penalty=WORDS_PENALTY, shape_penalty=SHAPE_PENALTY,
     )  # fmt: skip
-    return Weights(rarity, columns, bias, mean, scale)
+    return Weights(frame, columns, bias)
 
 
 def train(texts: TextMatrix, small: Floats, large: Floats, seed: int = 0) -> Trained:
@@ -128,20 +143,23 @@ def folds(n: int, n_folds: int, seed: int) -> list[tuple[Ints, Ints]]:
     return [(np.flatnonzero(places != k), np.flatnonzero(places == k)) for k in range(n_folds)]
 
 
-def policy_file(pair: Pair, texts: TextMatrix, trained: Trained, share_large: float) -> PolicyFile:
-    """The file for the daemon. `share_large` of such texts go to the larger model."""
-    scores = trained.benefit.scores(texts)
+def policy_file(
+    names: tuple[str, str], texts: TextMatrix, trained: Trained, share_large: float
+) -> PolicyFile:
+    """The file for the daemon, for a small and a large model. `share_large` of such texts go to the larger
+    one."""
+    scores, frame = trained.benefit.scores(texts), trained.benefit.frame
     return PolicyFile(
-        small=pair.small_name,
-        large=pair.large_name,
-        n_examples=len(pair),
-        rarity=trained.benefit.rarity.astype("<f4").tobytes(),
+        small=names[0],
+        large=names[1],
+        n_examples=texts.hashes.n_rows,
+        rarity=frame.rarity.astype("<f4").tobytes(),
         benefit=trained.benefit.columns.astype("<f4").tobytes(),
         right=trained.right.columns.astype("<f4").tobytes(),
         benefit_bias=trained.benefit.bias,
         right_bias=trained.right.bias,
-        shape_mean=trained.benefit.mean.tolist(),
-        shape_scale=trained.benefit.scale.tolist(),
+        shape_mean=frame.mean.tolist(),
+        shape_scale=frame.scale.tolist(),
         known=_known_words(texts.words),
         min_known=_min_known(texts),
         scores=trained.starts,

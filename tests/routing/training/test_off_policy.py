@@ -26,7 +26,11 @@ def policy() -> ScorePolicy:
     quality = np.array(small, float), np.array(large, float)
     pair = Pair(list(texts), np.zeros(400, int), ["made"], *quality, SMALL, LARGE)
     matrix = TextMatrix.of(pair.texts)
-    return ScorePolicy(policy_file(pair, matrix, train(matrix, pair.small, pair.large), 0.5))
+    return ScorePolicy(
+        policy_file(
+            (pair.small_name, pair.large_name), matrix, train(matrix, pair.small, pair.large), 0.5
+        )
+    )
 
 
 def truth(policy: ScorePolicy, n: int, seed: int) -> float:

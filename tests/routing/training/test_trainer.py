@@ -38,7 +38,9 @@ def pair() -> Pair:
 @pytest.fixture(scope="module")
 def file(pair: Pair) -> PolicyFile:
     texts = TextMatrix.of(pair.texts)
-    return policy_file(pair, texts, train(texts, pair.small, pair.large), 0.5)
+    return policy_file(
+        (pair.small_name, pair.large_name), texts, train(texts, pair.small, pair.large), 0.5
+    )
 
 
 @pytest.fixture(scope="module")

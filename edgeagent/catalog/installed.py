@@ -98,6 +98,11 @@ class InstalledModels:
             self._listing, self._waiting = self._sorted_out(found)
         return list(self._listing.values())
 
+    def has(self, model_id: str) -> bool:
+        """Whether the model may be served here."""
+        self.installed()
+        return model_id in self._listing
+
     def _sorted_out(
         self, found: list[InstalledModel]
     ) -> tuple[dict[str, InstalledModel], dict[str, InstalledModel]]:

@@ -157,8 +157,9 @@ class Daemon:
             else None
         )
         self.upstreams = Upstreams(settings.routing.upstreams, is_offline=settings.offline)
+        self.upstreams.check()
         self.upstreams.note = self._note_sent
-        engines = Engines(self.pool, self._note, self.upstreams)
+        engines = Engines(self.pool, self._note, self.upstreams, self.models.has)
         options = assistant_options(settings.routing)
         self.chooser = ModelChooser(self.models, options, self.pool.residents, self.upstreams)
         self.chats = ChatService(engines, self.chooser)

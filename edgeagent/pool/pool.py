@@ -82,16 +82,6 @@ class Pool:
     def resident(self, model_id: str) -> Resident | None:
         return self._residents.get(model_id)
 
-    def has(self, model_id: str) -> bool:
-        """Whether a model is installed here, or waits for its approval."""
-        try:
-            self._check(model_id)
-        except errors.ModelNotFound:
-            return False
-        except errors.EdgeAgentError:
-            return True
-        return True
-
     def residents(self) -> list[Resident]:
         return list(self._residents.values())
 

@@ -92,6 +92,15 @@ class Conversations:
         found = iter(await self._referenced(owner, names) if names else [])
         return [_copy(next(found)) if body["type"] == REFERENCE else body for body in bodies]
 
+    async def privacy_of(self, owner: str, bodies: Sequence[Body]) -> list[str]:
+        """The privacy classes of the turns that references point to."""
+        names = [body["id"] for body in bodies if body["type"] == REFERENCE]
+        if not names:
+            return []
+        return await self._archive.database.read_async(
+            lambda db: history.privacy_of_items(db, owner, names)
+        )
+
     async def _referenced(self, owner: str, item_ids: Sequence[str]) -> list[dict[str, Any]]:
         """The bodies of stored items. Raises: NotFound, StoreOff."""
 

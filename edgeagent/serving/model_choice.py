@@ -103,8 +103,7 @@ class ModelChooser:
 
     def is_elsewhere(self, model_id: str) -> bool:
         """Whether upstreams answer for this name. A model that is installed here keeps its name."""
-        is_known = bool(self._upstreams.access(model_id))
-        return is_known and all(model_id != model.id for model in self._models.installed())
+        return bool(self._upstreams.of(model_id)) and not self._models.has(model_id)
 
     def elsewhere(self, origin: RequestOrigin) -> list[str]:
         """The models of upstreams that requests of this caller may be sent to."""

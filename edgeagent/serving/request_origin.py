@@ -13,6 +13,7 @@ class RequestOrigin:
     share cached prefixes. `tools` names the tools that the key may use; None allows any. `deadline_s` is
     when the answer must have begun, by the monotonic clock; None: no deadline. `is_retry`: the client says
     that it has sent the request before.
+    `n_hops`: edgeagents that have sent the request on.
     `audio_s_per_day`: seconds of audio that the key may have transcribed; None: the bound of the settings.
     `traceparent`: the client's trace context as it sent it (W3C), for `[traces]`.
     """
@@ -25,4 +26,5 @@ class RequestOrigin:
     deadline_s: float | None = None
     is_retry: bool = False
     audio_s_per_day: float | None = None
+    n_hops: int = 0
     traceparent: str | None = None

@@ -12,9 +12,9 @@ from edgeagent.catalog.installed import InstalledModels
 from edgeagent.device.power import read_power
 from edgeagent.device.system_files import SystemFiles
 from edgeagent.device.thermal import read_thermal
-from edgeagent.errors import InvalidParameter
+from edgeagent.errors import InvalidParameter, SettingsError
 from edgeagent.pool.resident_model import Resident
-from edgeagent.routing.auto_router import LOCAL, AutoRouter
+from edgeagent.routing.auto_router import LOCAL, RESERVED, AutoRouter
 from edgeagent.routing.decision import Decision
 from edgeagent.routing.route_request import (
     ModelState,
@@ -52,6 +52,12 @@ class Routes:
         self.upstreams = upstreams or Upstreams(settings.upstreams)
         self.router = AutoRouter(settings)
         self._names = frozenset(self.router.names)
+        for name in (*self.router.names, *RESERVED):
+            if self.upstreams.of(name):
+                raise SettingsError(
+                    f"[[routing.upstreams]] has a model {name!r}, which is the name of a route: give it "
+                    "another name here."
+                )
         self._cooldown_s = settings.cooldown_s
         self._models = models
         self._residents = residents

@@ -24,15 +24,20 @@ logger = logging.getLogger(__name__)
 
 
 class Engines:
-    """Everything that serving a request changes outside of it. Event loop's thread only."""
+    """Everything that serving a request changes outside of it. Event loop's thread only.
+
+    A model that `is_installed` here is never asked for elsewhere.
+    """
 
     def __init__(
         self,
         pool: Pool,
         add_row: Callable[[RequestRow], None] = lambda row: None,
         upstreams: Upstreams | None = None,
+        is_installed: Callable[[str], bool] = lambda model_id: False,
     ) -> None:
         self._pool = pool
+        self._is_installed = is_installed
         self._upstreams = upstreams or Upstreams()
         self._add_row = add_row
 
@@ -56,11 +61,13 @@ class Engines:
         model_id = decision.model_id
         if not self._is_elsewhere(model_id):
             return self._pool.lease(model_id, EngineClient)
-        sender = Sender(origin.key_id, origin.owner, decision.privacy, origin.request_id)
+        sender = Sender(
+            origin.key_id, origin.owner, decision.privacy, origin.request_id, origin.n_hops
+        )
         return self._upstreams.lease(model_id, sender)
 
     def _is_elsewhere(self, model_id: str) -> bool:
-        return bool(self._upstreams.access(model_id)) and not self._pool.has(model_id)
+        return bool(self._upstreams.of(model_id)) and not self._is_installed(model_id)
 
     def lease_worker(
         self, model_id: str, kind: type[Client], *, give_way: asyncio.Event | None = None
@@ -72,7 +79,7 @@ class Engines:
     def is_known(self, model_id: str) -> bool:
         """Whether the model has been loaded here, or is of an upstream, so that its name may be logged."""
         is_loaded = self._pool.resident(model_id) is not None
-        return is_loaded or bool(self._upstreams.access(model_id))
+        return is_loaded or bool(self._upstreams.of(model_id))
 
     def record_answer(self, model_id: str) -> None:
         """Tell the breaker of the model that it has finished an answer."""

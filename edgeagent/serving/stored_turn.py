@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from typing import NamedTuple
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, Interrupted, InvalidParameter
 from edgeagent.routing.decision import Decision
+from edgeagent.routing.upstreams.outgoing_request import given
 from edgeagent.serving.answer import Answer
 from edgeagent.serving.background_responses import BackgroundResponse, BackgroundResponses
 from edgeagent.serving.chat import ChatInput, ChatService
@@ -42,6 +42,7 @@ from edgeagent.serving.request_log import AnswerLinks
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.response_builder import ResponseBuilder, ResponseEvent
 from edgeagent.serving.tool_offer import ToolOffer
+from edgeagent.serving.turn_privacy import stored_metadata, with_privacy
 from edgeagent.store.history import History
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import subject_of
@@ -73,11 +74,12 @@ class DialogueInput:
 
 
 class Dialogue(NamedTuple):
-    """What was said before, the new items, and the prompt of both."""
+    """What was said before, the new items, the prompt of both, and their privacy classes."""
 
     history: History | None
     inputs: list[Body]
     prompt: Prompt
+    privacy: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,15 +184,16 @@ class TurnService:
                 + (", or turn the store of this daemon on." if not self._archive.is_on else "."),
                 param="background",
             )
-        self._chats.chooser.for_text(turn.chat.model, origin)  # 2
+        self._chats.chooser.for_text(turn.chat.model, origin, metadata=turn.chat.metadata)  # 2
         epoch = self._prefix_store.epoch(origin.owner)
         release = await self._hold(origin.owner, turn.dialogue.conversation_id)  # 3
         try:
             dialogue = await self.dialogue(origin.owner, turn.dialogue)  # 4, 5
-            chat = replace(turn.chat, prompts=[dialogue.prompt])
+            metadata = with_privacy(turn.chat.metadata, dialogue.privacy)
+            chat = replace(turn.chat, prompts=[dialogue.prompt], metadata=metadata)
             request = await self._chats.request(origin, chat)  # 6
             response = response_object(
-                turn, request.decision, request.spec.sampling, is_stored
+                turn, metadata, request.decision, request.spec.sampling, is_stored
             )  # 7
             builder = ResponseBuilder(
                 response, wants_logprobs=turn.wants_logprobs, offer=turn.offer
@@ -252,7 +255,9 @@ class TurnService:
                 param="input",
             )
         prompt = Prompt(messages=messages, variables=question.variables, may_drop=question.may_drop)
-        return Dialogue(history, inputs, prompt)
+        privacy = await self._conversations.privacy_of(owner, question.items)
+        privacy += history.privacy if history is not None else []
+        return Dialogue(history, inputs, prompt, privacy)
 
     # ---- 9 and 10
 
@@ -345,7 +350,11 @@ class TurnService:
 
 
 def response_object(
-    turn: TurnInput, decision: Decision, sampling: Sampling, is_stored: bool
+    turn: TurnInput,
+    metadata: Mapping[str, str],
+    decision: Decision,
+    sampling: Sampling,
+    is_stored: bool,
 ) -> Body:
     """The response object before anything has been answered."""
     return turn.shown | {
@@ -359,20 +368,15 @@ def response_object(
         "incomplete_details": None,
         "model": decision.model_id,
         "output": [],
-        "presence_penalty": _known(sampling.presence_penalty),
-        "frequency_penalty": _known(sampling.frequency_penalty),
+        "presence_penalty": given(sampling.presence_penalty),
+        "frequency_penalty": given(sampling.frequency_penalty),
         "service_tier": "default",
         "store": is_stored,
-        "temperature": _known(sampling.temperature),
-        "top_p": _known(sampling.top_p),
+        "temperature": given(sampling.temperature),
+        "top_p": given(sampling.top_p),
         "usage": None,
-        "metadata": dict(turn.chat.metadata),
+        "metadata": stored_metadata(metadata, decision),
     }
-
-
-def _known(value: float) -> float | None:
-    """A value of the sampling; None where an upstream has its own."""
-    return None if math.isnan(value) else value
 
 
 def check_calls(items: Sequence[Body]) -> None:

@@ -26,11 +26,13 @@ MAX_ITEMS = 4096
 
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
-    """`items`: item bodies in API form, oldest first. `subject`: the subject that the history is about."""
+    """`items`: item bodies in API form, oldest first. `subject`: the subject that the history is about.
+    `privacy`: the privacy classes that its turns and its conversation were given."""
 
     thread: str
     subject: str | None
     items: list[dict[str, Any]]
+    privacy: list[str] = []
 
 
 def of_conversation(db: StoreConnection, owner: str, conversation_id: str) -> History:
@@ -45,7 +47,8 @@ def of_conversation(db: StoreConnection, owner: str, conversation_id: str) -> Hi
     where = "conversation_id = :id"
     values = {"owner": owner, "id": conversation_id}
     items = _contents(db, where, values, MAX_BYTES, "conversation")
-    return History(thread=conversation_id, subject=found["subject"], items=items)
+    privacy = _privacy(db, owner, [], [conversation_id])
+    return History(thread=conversation_id, subject=found["subject"], items=items, privacy=privacy)
 
 
 def of_response(db: StoreConnection, owner: str, response_id: str) -> History:
@@ -85,7 +88,47 @@ def of_response(db: StoreConnection, owner: str, response_id: str) -> History:
         thread=last["thread"] or last["id"],
         subject=subjects[-1] if subjects else None,
         items=items,
+        privacy=_privacy(
+            db,
+            owner,
+            [link["id"] for link in links],
+            [link["conversation_id"] for link in links if link["conversation_id"] is not None],
+        ),
     )
+
+
+def privacy_of_items(db: StoreConnection, owner: str, ids: list[str]) -> list[str]:
+    """The privacy classes of the turns that some items belong to."""
+    rows = fetch(
+        db,
+        "select response_id, conversation_id from item where owner = :owner and id in "
+        "(select value from json_each(:ids))",
+        {"owner": owner, "ids": json.dumps(ids)},
+    )
+    responses = [row["response_id"] for row in rows if row["response_id"] is not None]
+    found = [row["conversation_id"] for row in rows if row["conversation_id"] is not None]
+    return _privacy(db, owner, responses, found)
+
+
+def _privacy(
+    db: StoreConnection, owner: str, responses: list[str], conversation_ids: list[str]
+) -> list[str]:
+    """The privacy classes in the metadata of responses, and of conversations and all their responses."""
+    rows = fetch(
+        db,
+        "select json_extract(body, '$.metadata.privacy') as privacy from response "
+        "join response_content on response_id = response.id where owner = :owner and "
+        "(response.id in (select value from json_each(:responses)) "
+        "or conversation_id in (select value from json_each(:conversations))) "
+        "union select json_extract(metadata, '$.privacy') from conversation where owner = :owner "
+        "and id in (select value from json_each(:conversations))",
+        {
+            "owner": owner,
+            "responses": json.dumps(responses),
+            "conversations": json.dumps(conversation_ids),
+        },
+    )
+    return [str(row["privacy"]) for row in rows if row["privacy"] is not None]
 
 
 def _chain(db: StoreConnection, owner: str, response_id: str) -> list[dict[str, Any]]:

@@ -226,6 +226,38 @@ def test_routes_keep_private_requests_here_and_send_others(scene):
     assert (scene.server.n_connections, scene.stranger.n_connections) == (before, 0)
 
 
+def test_what_continues_a_private_turn_stays_here(scene):
+    def respond(**body: Any) -> httpx.Response:
+        return post(scene, "/v1/responses", max_output_tokens=1, **body)
+
+    before = scene.server.n_connections
+    private = respond(model="auto:local", input="My illness is xyzzy.").json()
+    assert private["metadata"] == {"privacy": "local"}
+    conversation = post(scene, "/v1/conversations", metadata={"privacy": "local"}).json()["id"]
+    item = httpx.get(
+        f"{scene.daemon.url}/v1/responses/{private['id']}/input_items"
+    ).json()["data"][0]["id"]  # fmt: skip
+    ways: list[dict[str, Any]] = [
+        {"previous_response_id": private["id"], "input": "xyzzy"},
+        {"conversation": conversation, "input": "xyzzy"},
+        {"input": [{"type": "item_reference", "id": item}]},
+    ]
+    for way in ways:
+        assert respond(model=BIG, **way).status_code == 403, way
+        again = respond(model="auto", **way).json()
+        assert again["model"] == TALES_CHAT and again["metadata"]["privacy"] == "local", way
+    third = respond(model=BIG, previous_response_id=again["id"], input="And?")
+    assert third.status_code == 403 and scene.server.n_connections == before
+    assert respond(model=BIG, input="Hello").json()["metadata"] == {}
+
+
+def test_a_request_in_a_circle_of_daemons_is_refused(scene):
+    body = {"model": BIG, "messages": ASK}
+    url = f"{scene.daemon.url}/v1/chat/completions"
+    assert httpx.post(url, json=body, headers={"x-edgeagent-hops": "3"}).status_code == 403
+    assert httpx.post(url, json=body, headers={"x-edgeagent-hops": "x"}).status_code == 200
+
+
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_a_route_falls_back_to_this_device_before_anything_was_shown(scene, is_stream):
     hard = [{"role": "user", "content": "xyzzy"}]

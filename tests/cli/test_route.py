@@ -103,6 +103,30 @@ def test_explain_honours_keys_and_names_the_routes(route):
     assert "metadata.privacy" in one_line(route("explain", "x", "--metadata", "privacy=x"))
 
 
+UPSTREAM = """
+[routing]
+candidates = ["edge-assistant-s", "big"]
+default_model = "big"
+[[routing.upstreams]]
+name = "basement"
+url = "https://10.0.0.5/v1"
+models = { big = "x" }
+keys = ["ann"]
+key_file = "/nowhere"
+"""
+
+
+def test_models_of_upstreams_are_known_and_explained_and_nothing_is_opened(route):
+    assert "0 models are missing" in route("check", text=UPSTREAM).stdout
+    sent = route("explain", "x", "--key", "ann", text=UPSTREAM).stdout
+    assert sent.splitlines()[0] == "big (default)"
+    for more in (("--key", "bob"), ("--key", "ann", "--metadata", "privacy=local")):
+        kept = route("explain", "x", *more, text=UPSTREAM).stdout
+        assert kept.splitlines()[0] == f"{SMALL} (fallback)" and "may not be sent" in kept
+    taken = UPSTREAM.replace("big", "auto:fast").replace("{ auto:fast", '{ "auto:fast"')
+    assert "name of a route" in one_line(route("check", text=taken))
+
+
 def test_stats_counts_by_route_rule_and_model(route, tmp_path: Path):
     key = StoreSettings(key_file=Path(os.environ[KEY_FILE]))
     settings = Settings(state_dir=tmp_path / "state", store=key)

@@ -153,6 +153,9 @@ class FakeModels:
             for n, name in enumerate(names)
         ]
 
+    def has(self, model_id: str) -> bool:
+        return any(model.id == model_id for model in self.installed())
+
     def task(self, model: Any) -> Task:
         return model.task
 

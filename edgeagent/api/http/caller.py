@@ -31,9 +31,15 @@ def origin_of(request: ApiRequest) -> RequestOrigin:
         tools=caller.tools,
         deadline_s=deadline_of(context, request.scope["headers"]),
         is_retry=request.headers.get("x-stainless-retry-count", "0") not in ("", "0"),
+        n_hops=_hops(request.headers.get("x-edgeagent-hops", "")),
         audio_s_per_day=caller.limits.audio_seconds_per_day,
         traceparent=request.headers.get("traceparent"),
     )
+
+
+def _hops(value: str) -> int:
+    """Edgeagents that a request has come through; a value that none of them sends counts as none."""
+    return int(value) if len(value) == 1 and value.isdigit() and value.isascii() else 0
 
 
 def bounded_priority(caller: Caller, priority: int | None) -> int:

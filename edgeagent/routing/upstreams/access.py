@@ -12,12 +12,14 @@ EVERY_KEY = "*"
 
 @dataclass(frozen=True)
 class Sender:
-    """For whom a request would be sent: its key, the owner of the key, and where it may be answered."""
+    """For whom a request would be sent: its key, the owner of the key, and where it may be answered. It has
+    come through `n_hops` other daemons."""
 
     key_id: str
     owner: str
     privacy: Privacy = "local"
     request_id: str = ""
+    n_hops: int = 0
 
 
 @dataclass(frozen=True)

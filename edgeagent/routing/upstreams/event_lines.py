@@ -13,7 +13,7 @@ class EventLines:
     """Splits a stream into the data of its events. Comments and other fields are skipped."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._n_bytes = 0
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -21,10 +21,14 @@ class EventLines:
         self._n_bytes += len(data)
         if self._n_bytes > MAX_ANSWER_BYTES:
             raise Fault("nonsense", f"its answer has more than {MAX_ANSWER_BYTES >> 20} MiB")
-        *lines, rest = (self._rest + data).split(b"\n")
-        if len(rest) > MAX_EVENT_BYTES or any(len(line) > MAX_EVENT_BYTES for line in lines):
-            raise Fault(
-                "nonsense", f"an event of its answer has more than {MAX_EVENT_BYTES >> 20} MiB"
-            )
-        self._rest = rest
-        return [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        # Single bytes cost no more than large pieces: only the new ones are searched.
+        self._rest += data
+        found: list[bytes] = []
+        if b"\n" in data:
+            *lines, rest = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(rest)
+            found = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        if len(self._rest) > MAX_EVENT_BYTES or any(len(one) > MAX_EVENT_BYTES for one in found):
+            size = f"{MAX_EVENT_BYTES >> 20} MiB"
+            raise Fault("nonsense", f"an event of its answer has more than {size}")
+        return found

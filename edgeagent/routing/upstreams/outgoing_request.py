@@ -33,6 +33,11 @@ _SAMPLING = (
 )  # fmt: skip
 
 
+def given(value: float) -> float | None:
+    """A value of a sampling; None where it is left to the upstream."""
+    return None if math.isnan(value) else value
+
+
 class OutgoingRequest(NamedTuple):
     """Path below the upstream's address, body, and what the audit says of it."""
 
@@ -54,6 +59,11 @@ def outgoing_request(spec: GenerateSpec, model: str) -> OutgoingRequest:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if any(prompt.tokens is not None or prompt.before for prompt in spec.prompts):
+        raise UnsupportedParameter(
+            "A model that answers elsewhere has tokens of its own: send the prompt as text.",
+            param="prompt",
+        )
     body |= _sampling(spec)
     if all(prompt.messages is not None for prompt in spec.prompts):
         return _chat(spec, body)
@@ -88,6 +98,8 @@ def _chat(spec: GenerateSpec, body: dict[str, Any]) -> OutgoingRequest:
     body["messages"] = messages
     if prompt.prefill:
         body |= {"continue_final_message": True, "add_generation_prompt": False}
+    elif not prompt.opens_answer:
+        body["add_generation_prompt"] = False
     body |= _template_variables(prompt.variables)
     if spec.form is not None:
         body["response_format"] = _response_format(spec.form)
@@ -101,12 +113,7 @@ def _chat(spec: GenerateSpec, body: dict[str, Any]) -> OutgoingRequest:
 
 
 def _completion(spec: GenerateSpec, body: dict[str, Any]) -> OutgoingRequest:
-    texts = [prompt.text for prompt in spec.prompts if prompt.text is not None]
-    if len(texts) < len(spec.prompts):
-        raise UnsupportedParameter(
-            "A model that answers elsewhere has tokens of its own: send the prompt as text.",
-            param="prompt",
-        )
+    texts = [prompt.text or "" for prompt in spec.prompts]
     if spec.logprobs is not None or spec.scores_prompt or spec.form is not None:
         raise UnsupportedParameter(
             "A model that answers elsewhere continues texts without log-probabilities and formats: leave "

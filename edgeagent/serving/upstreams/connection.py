@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import httpx
 
 MAX_ERROR_BYTES = 16 << 10
+ERROR_S = 2.0  # what the text of an error may take
 MAX_TEXT = 300
 MAX_KEY_BYTES = 4096
 
@@ -75,9 +76,13 @@ class Connection:
             raise Fault("unreachable", f"its health check failed: {why}") from None
 
     @asynccontextmanager
-    async def answer(self, path: str, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The bytes of a stream of events. Raises: Fault."""
-        async with self._exchange("POST", path, msgspec.json.encode(body)) as response:
+    async def answer(
+        self, path: str, body: dict[str, Any], n_hops: int = 0
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The bytes of a stream of events. `n_hops`: daemons that the request comes through, this one
+        included. Raises: Fault."""
+        content = msgspec.json.encode(body)
+        async with self._exchange("POST", path, content, n_hops) as response:
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != "text/event-stream":
                 raise Fault(
@@ -93,25 +98,29 @@ class Connection:
 
     @asynccontextmanager
     async def _exchange(
-        self, method: str, path: str, content: bytes | None
+        self, method: str, path: str, content: bytes | None, n_hops: int = 0
     ) -> AsyncIterator[httpx.Response]:
         client = await self._open()
-        headers = {"content-type": "application/json"} if content is not None else {}
+        headers = {}
+        if content is not None:
+            headers = {"content-type": "application/json", "x-edgeagent-hops": str(n_hops)}
         with _faults(self._settings, has_answered=False):
             request = client.build_request(
                 method, self._settings.url + path, content=content, headers=headers
             )
             response = await client.send(request, stream=True)
         try:
-            await self._check_head(response)
+            await self._check_head(response, is_check=content is None)
             yield response
         finally:
             # A response that was not read to its end closes its connection, which cancels it there.
             await response.aclose()
 
-    async def _check_head(self, response: httpx.Response) -> None:
+    async def _check_head(self, response: httpx.Response, *, is_check: bool) -> None:
         """Raises: Fault for a status other than 200, and for an encoding that was not asked for."""
         kind = kind_of_status(response.status_code)
+        if is_check and kind in ("rejected", "invalid") and response.status_code >= 400:
+            return  # it is alive; whether a request succeeds shows with the next one
         if kind is not None:
             code, text = "", ""
             if kind in ("invalid", "busy"):
@@ -126,13 +135,22 @@ class Connection:
         """Code and message of an error, as OpenAI has them; empty where it has none."""
         found = b""
         try:
-            async for data in self._pieces(response):
-                found += data
-                if len(found) > MAX_ERROR_BYTES:
-                    return "", ""
+            async with asyncio.timeout(ERROR_S):
+                async for data in self._pieces(response):
+                    found += data
+                    if len(found) > MAX_ERROR_BYTES:
+                        return "", ""
             error = msgspec.json.decode(found)["error"]
             code, text = error.get("code"), error.get("message")
-        except (Fault, msgspec.DecodeError, RecursionError, LookupError, TypeError, AttributeError):
+        except (
+            Fault,
+            TimeoutError,
+            msgspec.DecodeError,
+            RecursionError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ):
             return "", ""
         return (
             code if isinstance(code, str) else "",

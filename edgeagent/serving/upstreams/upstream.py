@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from functools import cached_property
 
 from edgeagent.routing.upstreams.access import Access
 from edgeagent.routing.upstreams.balance import Speed, UpstreamState, measured
@@ -21,19 +22,23 @@ class Upstream:
     """Event loop's thread only. `n_by_outcome` counts requests that were sent, by how they ended.
 
     After `breaker_failures` failures the breaker opens for `breaker_open_s`. Then a health check comes
-    before the next request: nothing is sent in the background. Raises: SettingsError.
+    before the next request: nothing is sent in the background.
     """
 
     def __init__(self, settings: UpstreamSettings) -> None:
         self.settings = settings
         self.access = Access.of(settings)
-        self.connection = Connection(settings)
         self.n_running = 0
         self.n_by_outcome: Counter[str] = Counter()
         self._breaker = UpstreamBreaker(settings.breaker_failures, settings.breaker_open_s)
         self._speeds: dict[str, Speed] = {}  # by model
         self._cold_until_s = float("-inf")
         self._checking = asyncio.Lock()
+
+    @cached_property
+    def connection(self) -> Connection:
+        """Opened with the first request. Raises: SettingsError for its key or its CA."""
+        return Connection(self.settings)
 
     def state(self, model_id: str) -> UpstreamState:
         now_s = time.monotonic()

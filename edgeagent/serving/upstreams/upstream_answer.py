@@ -17,7 +17,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from edgeagent.errors import EdgeAgentError, UnsupportedParameter, UpstreamFailed
+from edgeagent.errors import DeadlineExceeded, EdgeAgentError, UnsupportedParameter, UpstreamFailed
 from edgeagent.routing.upstreams.access import Sender
 from edgeagent.routing.upstreams.answer_reader import AnswerReader
 from edgeagent.routing.upstreams.balance import choose
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 # How long a body may go on behind the end of its answer.
 END_S = 0.25
+TURN_S = 0.002
 
 
 class UpstreamClient:
@@ -75,6 +76,11 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
         name = f"upstream-{client.sender.request_id}"
         self._is_running = False
         self._task = asyncio.create_task(self._run(), name=name)
+        self._deadline: asyncio.TimerHandle | None = None
+        if spec.timeout_s is not None:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(spec.timeout_s, self._expire)
+            self._task.add_done_callback(lambda _: self._forget_deadline())
 
     def is_last(self, reply: TokenChunk) -> bool:
         if reply.finish is not None:
@@ -89,6 +95,22 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
             self._put(AnswerReader(self._spec, time.monotonic()).cancelled())
         self._task.cancel()
 
+    def _expire(self) -> None:
+        """The client's deadline: an answer that has not begun is given up."""
+        if self._task.done() or (self._reader is not None and self._reader.has_shown):
+            return
+        self.fail(
+            DeadlineExceeded(
+                f"Model {self._model_id} answers elsewhere, and has not begun before the deadline of the "
+                "request: allow it more time, or name another model."
+            )
+        )
+        self._task.cancel()
+
+    def _forget_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+
     # ---- its task
 
     async def _run(self) -> None:
@@ -96,6 +118,8 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
         try:
             await self._answer()
         except asyncio.CancelledError:
+            if self._error is not None:
+                return
             reader = self._reader or AnswerReader(self._spec, time.monotonic())
             self._put(reader.cancelled())
         except EdgeAgentError as exc:
@@ -177,15 +201,19 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
     ) -> None:
         """Raises: Fault."""
         limit_s = upstream.settings.max_answer_s
-        lines = EventLines()
+        lines, turn = EventLines(), Turn()
         try:
             async with (
                 asyncio.timeout(limit_s),
-                upstream.connection.answer(outgoing.path, outgoing.body) as pieces,
+                upstream.connection.answer(
+                    outgoing.path, outgoing.body, self._client.sender.n_hops + 1
+                ) as pieces,
             ):
                 async for data in pieces:
                     for event in lines.feed(data):
                         self._put(reader.read(event))
+                        await turn.give()
+                    await turn.give()
                     if reader.is_over:
                         return await _read_to_end(pieces)
                 self._put(reader.finished_without_done())
@@ -198,6 +226,18 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
             self.put(chunk)
         if self.is_overrun:
             raise UpstreamFailed("The answer was not read: read the stream as it comes.")
+
+
+class Turn:
+    """Lets the event loop do other work, where an upstream sends more than can be read at once."""
+
+    def __init__(self) -> None:
+        self._since_s = time.monotonic()
+
+    async def give(self) -> None:
+        if time.monotonic() - self._since_s > TURN_S:
+            await asyncio.sleep(0)
+            self._since_s = time.monotonic()
 
 
 async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:

@@ -15,6 +15,8 @@ from edgeagent.settings.upstreams import UpstreamSettings
 # Writes into the audit: the id of the key, and what was sent where.
 Note = Callable[[str, str], Awaitable[None]]
 MAX_WAITING = 1024
+# Daemons that a request may come through.
+MAX_HOPS = 3
 
 
 async def _no_note(key_id: str, what: str) -> None:
@@ -44,6 +46,11 @@ class Upstreams:
             self._by_name[one.name] = Upstream(one)
         self._freed = asyncio.Event()
         self._n_waiting = 0
+
+    def check(self) -> None:
+        """Read the keys and certificates of all. Raises: SettingsError."""
+        for upstream in self._by_name.values():
+            _ = upstream.connection
 
     def all(self) -> list[Upstream]:
         return list(self._by_name.values())
@@ -93,6 +100,12 @@ class Upstreams:
         """A client for one request. Opens nothing. Raises: Forbidden; UpstreamUnavailable while all are
         avoided."""
         admitted = self.admitted(model_id, sender)
+        if sender.n_hops >= MAX_HOPS:
+            raise Forbidden(
+                f"This request has come through {sender.n_hops} edgeagents, the bound is {MAX_HOPS}: their "
+                "upstreams lead in a circle, correct `url` or `models` of one of them.",
+                param="model",
+            )
         waits = [one.state(model_id).cooling_s for one in admitted]
         if min(waits) > 0:
             raise UpstreamUnavailable(

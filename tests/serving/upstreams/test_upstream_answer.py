@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from edgeagent.errors import (
     ContextLengthExceeded,
+    DeadlineExceeded,
     EdgeAgentError,
     Forbidden,
     InvalidParameter,
@@ -26,7 +28,7 @@ from edgeagent.settings.upstreams import UpstreamSettings
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.tools import Tool, ToolUse
-from scripts.faults.upstream_server import USAGE, ScriptedServer, certified, event, piece
+from scripts.faults.upstream_server import ScriptedServer, certified, event, piece
 
 BIG = "big"
 SENDER = Sender("key_1", "ann", "any", "req_1")
@@ -313,6 +315,25 @@ async def test_a_cancelled_answer_ends_at_once_and_closes_its_connection():
             await asyncio.sleep(0.005)
 
 
+async def test_the_deadline_of_a_client_ends_what_has_not_begun():
+    server = ScriptedServer("silent")
+    async with serving(server) as upstreams:
+        with pytest.raises(DeadlineExceeded, match="has not begun"):
+            await answer(upstreams, spec(timeout_s=0.05))
+        while upstreams.all()[0].n_running:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_request_that_goes_in_a_circle_is_refused():
+    server = ScriptedServer()
+    async with serving(server) as upstreams:
+        await answer(upstreams, sender=replace(SENDER, n_hops=1))
+        assert server.heads[0]["x-edgeagent-hops"] == "2"
+        with pytest.raises(Forbidden, match="circle"):
+            await answer(upstreams, sender=replace(SENDER, n_hops=3))
+    assert len(server.bodies) == 1
+
+
 async def test_requests_beyond_the_limit_wait_for_room():
     server = ScriptedServer()
     server.delay_s = 0.005
@@ -364,4 +385,3 @@ async def test_a_request_that_the_upstream_refuses_is_the_clients_to_change():
         with pytest.raises((InvalidParameter, ContextLengthExceeded), match="refuses the request"):
             await answer(upstreams)
         assert not upstreams.all()[0].is_open
-    assert USAGE["prompt_tokens"] == 11

@@ -1,5 +1,5 @@
 """Short examples of values that a schema allows: the least length of its values, and texts that match its
-patterns.
+formats and patterns.
 
 They are only hints for completing an answer: the result is tried on the grammar itself.
 Pure functions over plain values.
@@ -25,12 +25,27 @@ _CATEGORIES = {
     codes.CATEGORY_DIGIT: "0", codes.CATEGORY_WORD: "a", codes.CATEGORY_SPACE: " ",
     codes.CATEGORY_NOT_DIGIT: "a", codes.CATEGORY_NOT_WORD: "-", codes.CATEGORY_NOT_SPACE: "a",
 }  # fmt: skip
+_FORMATS = {
+    "date": "2000-01-01",
+    "time": "00:00:00Z",
+    "date-time": "2000-01-01T00:00:00Z",
+    "duration": "P1D",
+    "email": "a@a.a",
+    "hostname": "a",
+    "ipv4": "0.0.0.0",
+    "ipv6": "::",
+    "uri": "a:",
+    "uuid": "00000000-0000-0000-0000-000000000000",
+}
 _ALPHABET = "a0 -A_.:/" + "".join(map(chr, range(33, 127)))
 
 
 def examples(schema: dict[str, Any]) -> list[str]:
-    """A short matching text for each pattern of a schema that can be parsed."""
+    """A short matching text for each format and each pattern of a schema that can be parsed."""
     found: dict[str, None] = {}
+    for name in _formats(schema):
+        if text := _FORMATS.get(name):
+            found[text] = None
     for pattern in _patterns(schema):
         if len(found) < MAX_EXAMPLES and (text := example(pattern)):
             found[text] = None
@@ -44,6 +59,15 @@ def example(pattern: str) -> str | None:
     except (re.error, RecursionError, OverflowError, ValueError):
         return None
     return text if text is not None and len(text) <= MAX_EXAMPLE else None
+
+
+def _formats(node: Any) -> Iterator[str]:
+    if not isinstance(node, dict):
+        return
+    if isinstance(node.get("format"), str):
+        yield node["format"]
+    for child in _children(node):
+        yield from _formats(child)
 
 
 def _patterns(node: Any) -> Iterator[str]:

@@ -3,9 +3,13 @@
     best first:  f = bytes said + 6 for each bracket and text that is open
 
 States with the same position in the JSON and the same allowed bytes count as equal, and only the first is
-followed. If that fails, lengths distinguish them too. A forced byte is taken at once. Of each state a few
-bytes are tried first (closing ones, a digit, a letter), others if those fail. For patterns there are example
-texts, tried from each of their characters on: the allowed bytes do not show the position in a pattern.
+followed. Where many values are still to come, all ways through the first ones cost about the same: after a
+few hundred states the search is hasty, counts each value that it has left behind, and goes on with a value
+or a text only where it must. If that fails, lengths distinguish states too.
+
+A forced byte is taken at once. Of each state a few bytes are tried first (closing ones, a digit, a letter),
+others if those fail. For patterns and formats there are example texts, tried from each of their characters
+on: the allowed bytes do not show the position in a pattern.
 """
 
 from __future__ import annotations
@@ -22,12 +26,17 @@ from edgeagent.engine.batching.time_slices import Sliced
 OPEN_COST = 6
 # Of a byte that must come, and of one that came where what is open could have been closed.
 STEP_COST, STAY_COST = 0.2, 5.0
+HASTY_COST = 0.1  # of a byte of a text that must come, in a hasty search
 # Of a byte that has no alternative: a long name that must come says nothing against the steps before it.
 FORCED_COST = 0.02
 # Which bytes of a state are tried at which cost: those ranked from the first number to the second.
 EXAMPLES = 1
 BATCHES = ((0, 0, 6), (8, 0, 0), (24, 6, 24), (96, 24, 256))
-# After this many states, lengths distinguish states.
+# What a value counts that has been left behind, in a hasty search: less than STAY_COST, or members that need
+# not come would count as progress.
+PROGRESS = 4.0
+# After this many states the search is hasty, and after this many lengths distinguish states.
+PATIENT_STATES = 300
 ROUGH_STATES = 8000
 END = 256  # ids from here on are not bytes
 QUOTE, BRACKETS, COMMA = frozenset(b'"'), frozenset(b"}]"), frozenset(b",")
@@ -109,11 +118,14 @@ class Search:
         self._matcher = matcher
         self._at = b""  # where the matcher is, from where it was
         self._examples = examples
-        self._begin(place, tells_lengths=False)
+        self._begin(place)
         self.n_states = 0
 
-    def _begin(self, place: JsonPosition, *, tells_lengths: bool) -> None:
+    def _begin(
+        self, place: JsonPosition, *, is_hasty: bool = False, tells_lengths: bool = False
+    ) -> None:
         self._root = _State(b"", place)
+        self._is_hasty = is_hasty
         self._tells_lengths = tells_lengths
         self._n = 0
         self._done: set[Key] = set()
@@ -123,8 +135,8 @@ class Search:
 
     def run(self, n_states: int, most: int, timeout_s: float) -> Sliced[bytes | None]:
         """The end, of at most `most` bytes; None if it is not found within `n_states` or `timeout_s` of
-        work."""
-        started, worked_s = time.monotonic(), 0.0
+        work: time of this thread, or answers would be cut where the machine is busy."""
+        started, worked_s = time.thread_time(), 0.0
         found = None
         steps = self._steps(n_states, most)
         while worked_s < timeout_s:
@@ -133,16 +145,18 @@ class Search:
             except StopIteration as end:
                 found = end.value
                 break
-            worked_s += time.monotonic() - started
+            worked_s += time.thread_time() - started
             yield
-            started = time.monotonic()
+            started = time.thread_time()
         self._move(b"")
         return found
 
     def _steps(self, n_states: int, most: int) -> Sliced[bytes | None]:
         for _ in range(n_states):
+            if self.n_states == PATIENT_STATES:
+                self._begin(self._root.place, is_hasty=True)
             if self.n_states == ROUGH_STATES or (not self._heap and not self._tells_lengths):
-                self._begin(self._root.place, tells_lengths=True)
+                self._begin(self._root.place, is_hasty=self._is_hasty, tells_lengths=True)
             if not self._heap:
                 return None
             _, _, batch, state = heapq.heappop(self._heap)
@@ -180,13 +194,17 @@ class Search:
         ranks = _RANKS[state.place.is_text]
         allowed = sorted(_allowed(self._matcher), key=ranks.__getitem__)
         closers = _closers(allowed, state.place)
-        if batch == EXAMPLES and not closers:
+        begins_text = state.place.is_text and state.place.n_bytes == 0
+        if batch == (0 if self._is_hasty and begins_text else EXAMPLES) and not closers:
             for text in self._examples if state.place.is_text else ():
                 self._go(state, text, STEP_COST)
                 yield
         _, first, last = BATCHES[batch]
+        if self._is_hasty and closers and batch == 0:
+            allowed = [byte for byte in allowed if byte in closers]
+        step = HASTY_COST if self._is_hasty and state.place.is_text else STEP_COST
         for byte in allowed[first:last]:
-            cost = STEP_COST if not closers or byte in closers else STAY_COST
+            cost = step if not closers or byte in closers else STAY_COST
             self._go(state, bytes([byte]), cost)
             yield
         if batch + 1 < len(BATCHES):
@@ -214,6 +232,8 @@ class Search:
 
     def _push(self, state: _State, batch: int) -> None:
         cost = state.spent + state.place.cost + BATCHES[batch][0]
+        if self._is_hasty:
+            cost -= PROGRESS * state.place.n_commas
         self._n += 1
         heapq.heappush(self._heap, (cost, self._n, batch, state))
 

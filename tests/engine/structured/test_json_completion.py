@@ -74,7 +74,7 @@ def test_whatever_is_said_ends_within_its_tokens_and_validates(name: str):
         jsonschema.validate(json.loads(text), schema)
 
 
-@pytest.mark.parametrize("seed", [1072, 1651, 1656])
+@pytest.mark.parametrize("seed", [600, 912, 1072, 1379, 1651, 1656, 1756])
 def test_a_long_way_out_is_found_before_the_answer_would_be_cut(seed: int):
     schema = schema_of(seed)
     grammar = grammar_of(schema)
@@ -164,6 +164,27 @@ def test_minus_zero_is_not_below_zero(schema):
         whole = attempt.try_consume_tokens(list(text)) == len(text) and attempt.is_accepting()
         assert not whole, text
     jsonschema.validate(json.loads(babble(grammar, 9, 3)), schema)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["date", "time", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"],
+)
+def test_a_format_is_no_obstacle_among_other_members(name: str):
+    """The allowed bytes of an address look alike until its @ has come: an example says that it must."""
+    text, members = {"type": "string", "format": name}, [f"m{n}" for n in range(8)]
+    schema = {
+        "type": "object",
+        "properties": {
+            member: {"anyOf": [text, {"type": "array", "items": text, "minItems": 2}]}
+            for member in members
+        },
+        "required": members,
+    }
+    constraint = Constraint(grammar_of(schema))
+    way = finished(constraint.way_out(None, Effort(2000, 20)))
+    assert way is not None
+    jsonschema.validate(json.loads(bytes(constraint.opening + way)), schema)
 
 
 def test_a_text_that_would_not_end_is_closed_where_it_is():

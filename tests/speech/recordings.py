@@ -75,6 +75,19 @@ def wav_of(samples: Samples) -> bytes:
     return wav(samples)
 
 
+@cache
+def greeting() -> bytes:
+    """The first sentence of the dialogue, one channel: heard in half the time of all four."""
+    end_s = (TURNS[0]["end_s"] + TURNS[1]["start_s"]) / 2
+    return wav_of(dialogue().mean(axis=0)[: round(end_s * RATE_HZ)])
+
+
+def is_greeting(text: str) -> bool:
+    """Whether this is the sentence of `greeting`, but for one word."""
+    said = set(words_of(TURNS[0]["text"]))
+    return len(said & set(words_of(text))) >= len(said) - 1
+
+
 def words_of(text: str) -> list[str]:
     """Lower case, no punctuation."""
     plain = "".join(c if c.isalnum() or c == "'" else " " for c in text.lower())

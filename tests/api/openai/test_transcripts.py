@@ -11,7 +11,7 @@ import pytest
 
 from tests.commands import run_here
 from tests.conftest import WHISPER, DaemonProcess, installed, serving
-from tests.speech.recordings import DIALOGUE, words_of
+from tests.speech.recordings import DIALOGUE, greeting, is_greeting, words_of
 
 RECORDING = DIALOGUE.read_bytes()
 
@@ -29,8 +29,11 @@ def http(daemon: DaemonProcess) -> Iterator[httpx.Client]:
         yield found
 
 
-def transcribe(http: httpx.Client, **form: Any) -> httpx.Response:
-    files = {"file": ("a.ogg", RECORDING)}
+def transcribe(
+    http: httpx.Client, recording: bytes | None = None, **form: Any
+) -> httpx.Response:
+    """Of the greeting unless there is another recording."""
+    files = {"file": ("a.ogg", recording or greeting())}
     found = http.post("/v1/audio/transcriptions", files=files, data=form)
     assert found.status_code == 200, found.text
     return found
@@ -39,7 +42,7 @@ def transcribe(http: httpx.Client, **form: Any) -> httpx.Response:
 @pytest.fixture(scope="module")
 def kept(http: httpx.Client) -> dict[str, Any]:
     form = {"store": "true", "metadata[subject]": "patient-17", "speakers": "channel"}
-    return dict(transcribe(http, **form).json())
+    return dict(transcribe(http, RECORDING, **form).json())
 
 
 def test_a_stored_transcript_is_shown_with_words_and_speakers(http, kept):
@@ -60,6 +63,7 @@ def test_a_stored_transcript_is_shown_with_words_and_speakers(http, kept):
 def test_a_stream_and_plain_text_tell_the_id_too(http):
     text = transcribe(http, store="true", response_format="srt")
     assert text.headers["x-edgeagent-transcript"].startswith("tr_")
+    assert is_greeting(text.text)
     lines = transcribe(http, store="true", stream="true").text.splitlines()
     events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
     assert events[-1]["id"].startswith("tr_")
@@ -93,7 +97,7 @@ def test_what_is_another_s_is_a_404(daemon, http):
         assert done.returncode == 0, done.stderr
         keys.append({"Authorization": f"Bearer {json.loads(done.stdout)['secret']}"})
     mine, others = keys
-    files = {"file": ("a.ogg", RECORDING)}
+    files = {"file": ("a.wav", greeting())}
     made = http.post(
         "/v1/audio/transcriptions", files=files, data={"store": "true"}, headers=mine
     ).json()

@@ -182,6 +182,7 @@ def _main() -> None:
 
     with without_collections():
         from edgeagent.daemon import app
+
         for module in _AT_START:
             importlib.import_module(module)
     assert serve and app

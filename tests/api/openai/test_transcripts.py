@@ -29,9 +29,7 @@ def http(daemon: DaemonProcess) -> Iterator[httpx.Client]:
         yield found
 
 
-def transcribe(
-    http: httpx.Client, recording: bytes | None = None, **form: Any
-) -> httpx.Response:
+def transcribe(http: httpx.Client, recording: bytes | None = None, **form: Any) -> httpx.Response:
     """Of the greeting unless there is another recording."""
     files = {"file": ("a.ogg", recording or greeting())}
     found = http.post("/v1/audio/transcriptions", files=files, data=form)

@@ -78,6 +78,11 @@ class SparseRows:
         out[present] = np.add.reduceat(values * weights[rows], starts)
         return out
 
+    def without_empty_columns(self) -> tuple[SparseRows, Ints]:
+        """The matrix with only the columns that have a value; and which ones these are."""
+        present, columns = np.unique(self.columns, return_inverse=True)
+        return SparseRows(self.starts, columns, self.values, len(present)), present
+
 
 def ridge(
     words: SparseRows, shape: Floats, target: Floats, *, words_penalty: float, shape_penalty: float
@@ -85,7 +90,11 @@ def ridge(
     """Weights of the columns of `words`, then of `shape` float64 [n, n_shape], and the bias.
 
     Minimizes the squared error plus penalties times the squares of the weights; the bias is the mean.
+    A column without a value has the weight 0 in every step, and most of the 65,536 have
+    none: they are left out.
     """
+    n_all = words.n_columns
+    words, present = words.without_empty_columns()
     n_columns = words.n_columns
     penalty = np.full(n_columns + shape.shape[1], shape_penalty)
     penalty[:n_columns] = words_penalty
@@ -111,4 +120,7 @@ def ridge(
         new_size = float(residual @ residual)
         direction = residual + new_size / size * direction
         size = new_size
-    return weights, bias
+    spread = np.zeros(n_all + shape.shape[1])
+    spread[present] = weights[:n_columns]
+    spread[n_all:] = weights[n_columns:]
+    return spread, bias

@@ -97,6 +97,20 @@ def test_ridge_finds_the_weights_of_a_linear_target():
     assert np.allclose(rows.transposed_times(np.ones(200)), dense.sum(axis=0))
 
 
+def test_columns_without_a_value_change_no_weight_and_have_none():
+    rng = np.random.default_rng(1)
+    dense, shape_ = rng.random((80, 3)), rng.standard_normal((80, 2))
+    target = dense @ np.array([1.0, -2.0, 3.0]) + shape_ @ np.array([0.5, 0.25])
+    at = [7, 400, 65_000]
+    few = SparseRows.of([dict(enumerate(row)) for row in dense.tolist()], 3)
+    many = SparseRows.of([dict(zip(at, row, strict=True)) for row in dense.tolist()], 65_536)
+    penalties = {"words_penalty": 2.0, "shape_penalty": 5.0}
+    expected, _ = ridge(few, shape_, target, **penalties)
+    found, _ = ridge(many, shape_, target, **penalties)
+    assert np.allclose(found[[*at, 65_536, 65_537]], expected)
+    assert np.count_nonzero(found) == 5
+
+
 def test_few_texts_are_refused(pair):
     texts = TextMatrix.of(pair.texts[:20])
     with pytest.raises(InvalidParameter, match="50 are needed"):

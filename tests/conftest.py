@@ -31,7 +31,7 @@ from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.install_record import read_record
 from edgeagent.catalog.model_library import Library
 from edgeagent.settings.old_names import OLD_NAMES
-from tests import processes
+from tests import http_clients, processes
 from tests.catalog.mutants import STR, U32, Key, scalar, take_apart, text
 from tests.engine.family_templates import FAMILIES
 from tests.prefork import ForkedProcess, fork_server
@@ -66,9 +66,7 @@ os.environ[SHIPPED] = str(Path(_KEYS.name, "shipped"))
 STATE = "EDGEAGENT_STATE_DIR"
 os.environ[STATE] = str(Path(_KEYS.name, "state"))
 
-# httpx gives up after 5 s, which a busy machine may need for an answer.
-for _part in ("connect", "read", "write", "pool"):
-    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _part, 60.0)
+http_clients.adapt()
 
 
 def n_examples(full: int) -> int:

@@ -78,6 +78,16 @@ hypothesis.settings.register_profile("suite", max_examples=n_examples(100), dead
 hypothesis.settings.load_profile("suite")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Modules that share a daemon or a large library run in one process."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from tests.scheduling import GroupScheduling
+
+    return GroupScheduling(config, log)
+
+
 def pytest_sessionstart() -> None:
     """Imports and tests that are collected are no garbage: looking for some takes seconds."""
     gc.disable()

@@ -89,8 +89,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_sessionstart() -> None:
-    """Imports and tests that are collected are no garbage: looking for some takes seconds."""
+    """Imports and tests that are collected are no garbage: looking for some takes seconds.
+
+    A shell ignores SIGINT for what it starts in the background; commands that the tests interrupt would too.
+    """
     gc.disable()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

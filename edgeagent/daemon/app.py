@@ -272,6 +272,11 @@ class Daemon:
         await self._fail_open()
         self.prefix_store.start()
         self.audio_job_runner.start()
+        if (
+            self.database is not None
+            and self.settings.routing.budgets.tokens_per_key_day is not None
+        ):
+            await self.chooser.routes.usage.recall(self.database)
         if self._requests is not None:
             self._requests.start()
         if self.wyoming is not None:
@@ -365,6 +370,7 @@ class Daemon:
 
     def _note(self, row: RequestRow) -> None:
         self.monitoring.end_request(row)
+        self.chooser.routes.note(row)
         if self._requests is not None:
             self._requests.add(row)
         if self._traces is not None:

@@ -9,6 +9,7 @@ Pure: a request and a state in, a decision out.
 5. the default model of the route                                                ("default")
 6. where 4 or 5 decided: for a share of the requests, a candidate that is drawn  ("explored")
 7. where the model of 2 to 5 cannot answer now: the first fallback that can      ("fallback")
+8. where that is over a budget: the next smaller candidate that is not           ("budget")
 
 An assistant model that abstains is followed by `Decision.larger` (serving/chat.py).
 """
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgeagent.errors import Forbidden, SettingsError, Unavailable
+from edgeagent.routing import budgets
 from edgeagent.routing.conditions import Condition, compile_match, regexes, uses_device
 from edgeagent.routing.decision import Choice, Decision, Reason, TraceStep
 from edgeagent.routing.exploration import chances_of, drawn
@@ -45,13 +47,20 @@ class Rule:
 
 @dataclass(frozen=True)
 class _Scene:
-    """One request, the candidates that exist, and those of them that cannot answer it, with the reason."""
+    """One request, the candidates that exist, and those that cannot answer it or are over a budget, with the
+    reason."""
 
     request: RouteRequest
     state: RouteState
     candidates: tuple[str, ...]
     default: str
     excluded: dict[str, str]
+    expensive: dict[str, str]
+
+    @property
+    def able(self) -> list[str]:
+        """The candidates that can answer, whatever they cost."""
+        return [one for one in self.candidates if one not in self.excluded]
 
 
 class AutoRouter:
@@ -65,7 +74,9 @@ class AutoRouter:
         self._rules = _compiled(settings)
         self._routes = _named(settings)
         self._policy = read_policy(settings.policy) if settings.policy is not None else None
-        self.uses_device = any(uses_device(rule.match) for rule in settings.rules)
+        self.uses_device = budgets.uses_device(settings.budgets) or any(
+            uses_device(rule.match) for rule in settings.rules
+        )
 
     @property
     def names(self) -> list[str]:
@@ -125,10 +136,15 @@ class AutoRouter:
             reason = reason if model_id == wanted else "explored"
         if wanted in scene.excluded:
             model_id, reason = self._fallback(scene, wanted), "fallback"
+        if (smaller := _within_budget(scene, model_id)) is not None:
+            why = scene.expensive[model_id]
+            trace.append(TraceStep(f"model {model_id}", "over budget", why))
+            model_id, reason, chances = smaller, "budget", None
         trace.append(TraceStep(f"model {model_id}", "chosen", reason))
         return Decision(
             model_id, reason, route=request.route, rule=rule, scores=scores,
             trace=tuple(trace), larger=_after(scene, model_id), privacy=request.privacy,
+            too_expensive=frozenset(scene.expensive),
             choice=self._choice(scene, model_id, reason, chances),
         )  # fmt: skip
 
@@ -150,7 +166,14 @@ class AutoRouter:
             why = _why_not(request, state.models.get(model_id))
             if why is not None:
                 excluded[model_id] = why
-        return _Scene(request, state, tuple(wanted), default, excluded)
+        expensive: dict[str, str] = {}
+        for model_id in wanted[1:]:
+            if model_id not in excluded and (found := self._over(request, state, model_id)):
+                expensive[model_id] = found
+        return _Scene(request, state, tuple(wanted), default, excluded, expensive)
+
+    def _over(self, request: RouteRequest, state: RouteState, model_id: str) -> str | None:
+        return budgets.over_budget(self._settings.budgets, request, state, state.models[model_id])
 
     def _candidates(self, state: RouteState) -> list[str]:
         if self._settings.candidates:
@@ -164,9 +187,8 @@ class AutoRouter:
     # ---- 2 to 4
 
     def _wanted(self, scene: _Scene, trace: list[TraceStep]) -> tuple[str, Reason, str | None]:
-        able = [one for one in scene.candidates if one not in scene.excluded]
         if scene.request.route in (FAST, QUALITY):  # 2
-            chosen = able or scene.candidates
+            chosen = scene.able or scene.candidates
             return chosen[0 if scene.request.route == FAST else -1], "preferred", None
         is_named = scene.request.route in self._routes
         for rule in self._rules:  # 3
@@ -206,8 +228,8 @@ class AutoRouter:
         """The probability of each candidate; None where the choice is not open."""
         if reason not in ("default", "learned") or wanted in scene.excluded:
             return None
-        able = [one for one in scene.candidates if one not in scene.excluded]
-        is_private = scene.request.privacy == "local"
+        able = [one for one in scene.able if one not in scene.expensive]
+        is_private = scene.request.privacy != "any"
         if wanted not in able or scene.request.failed:
             return None
         return chances_of(wanted, able, 0.0 if is_private else self._settings.explore)
@@ -270,7 +292,16 @@ def _after(scene: _Scene, model_id: str) -> tuple[str, ...]:
     if model_id not in scene.candidates:
         return ()
     behind = scene.candidates[scene.candidates.index(model_id) + 1 :]
-    return tuple(one for one in behind if one not in scene.excluded)
+    return tuple(one for one in behind if one not in scene.excluded and one not in scene.expensive)
+
+
+def _within_budget(scene: _Scene, model_id: str) -> str | None:
+    """The nearest smaller candidate in place of one that is over a budget; None where it stays."""
+    if model_id not in scene.expensive:
+        return None
+    before = scene.candidates[: scene.candidates.index(model_id)]
+    cheap = (one for one in reversed(before) if one in scene.able and one not in scene.expensive)
+    return next(cheap, None)
 
 
 def _compiled(settings: RoutingSettings) -> list[Rule]:

@@ -10,7 +10,15 @@ from edgeagent.settings.route_rules import Privacy
 from edgeagent.types.intents import Confidence
 
 Reason = Literal[
-    "named", "default", "escalated", "rule", "learned", "preferred", "fallback", "explored"
+    "named",
+    "default",
+    "escalated",
+    "rule",
+    "learned",
+    "preferred",
+    "fallback",
+    "explored",
+    "budget",
 ]
 
 
@@ -57,9 +65,10 @@ class Decision:
     where an assistant model was not sure enough (`confidence`) and its larger model takes over. Where the
     request names a `route`, "rule" means that `rule` matched, "learned" that a policy has chosen (`scores`),
     "explored" that the model was drawn (`[routing] explore`), "preferred" that the route itself asks for the
-    fastest or the best model, and "fallback" that the wanted model could not answer. `larger` are the models
-    of the route that may take over, nearest first. `choice` is what the route chose, whichever model answers
-    in the end. `privacy` says where the request may be answered. With `shows_trace` the client gets the whole
+    fastest or the best model, "budget" that the chosen model was too expensive ([routing.budgets]), and
+    "fallback" that the wanted model could not answer. `larger` are the models of the route that may take
+    over, nearest first; `too_expensive` are those that may not. `choice` is what the route chose, whichever
+    model answers in the end. `privacy` as of the request. With `shows_trace` the client gets the whole
     decision.
     """
 
@@ -73,6 +82,7 @@ class Decision:
     larger: tuple[str, ...] = ()
     choice: Choice | None = None
     privacy: Privacy = "local"
+    too_expensive: frozenset[str] = frozenset()
     shows_trace: bool = False
 
     @property

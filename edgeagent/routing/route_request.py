@@ -19,7 +19,8 @@ WINDOW_CHARS = 4096
 class RouteRequest:
     """A request to a route. `text` is the window of the last message of the user, `n_chars` the length of all
     messages; `domain` and `privacy` come from the metadata. `is_plain`: a text to continue, not a chat.
-    `failed` are models that could not be loaded for this request. `request_id` decides what is drawn."""
+    `failed` are models that could not be loaded for this request. `request_id` decides what is drawn. An answer
+    must begin within `left_s` seconds; None: no deadline."""
 
     route: str
     text: str = ""
@@ -33,6 +34,7 @@ class RouteRequest:
     privacy: Privacy = "any"
     failed: frozenset[str] = frozenset()
     request_id: str = ""
+    left_s: float | None = None
 
     @property
     def sender(self) -> Sender:
@@ -63,6 +65,7 @@ class RouteRequest:
 @dataclass(frozen=True)
 class ModelState:
     """One text model. `cooling_s`: seconds in which it is avoided; `n_busy`: requests that run or wait;
+    `first_token_s`, `answer_s`: how long an answer is predicted to take, None: not known;
     `access`: which requests may be sent to each of its upstreams, empty for a model on this device."""
 
     model_id: str
@@ -71,6 +74,8 @@ class ModelState:
     is_resident: bool = False
     n_busy: int = 0
     cooling_s: float = 0.0
+    first_token_s: float | None = None
+    answer_s: float | None = None
     access: tuple[Access, ...] = ()
 
 
@@ -79,7 +84,7 @@ class RouteState:
     """This device at one moment; None: not known.
 
     `models` by id; `default_id` and `larger_id` are the default model and the one that takes over from it.
-    `minute` of the local day.
+    `minute` of the local day. `tokens_of_key`: what the key of the request has used of models in 24 hours.
     """
 
     models: Mapping[str, ModelState]
@@ -90,6 +95,7 @@ class RouteState:
     battery_percent: int | None = None
     is_throttled: bool | None = None
     hottest_c: float | None = None
+    tokens_of_key: Mapping[str, int] = field(default_factory=dict)
 
 
 def text_of(messages: Sequence[Mapping[str, Any]]) -> str:

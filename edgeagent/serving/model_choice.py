@@ -180,7 +180,9 @@ class ModelChooser:
             return None
         others = self.chat_models(decision.larger)
         larger = others[0] if others else self._models.larger(decision.model_id)
-        return replace(decision, model_id=larger) if larger is not None else None
+        if larger is None or larger in decision.too_expensive:
+            return None
+        return replace(decision, model_id=larger)
 
     def chat_models(self, model_ids: Sequence[str]) -> list[str]:
         """Those that are no assistant models."""

@@ -24,10 +24,12 @@ from edgeagent.routing.route_request import (
     text_of,
     window,
 )
+from edgeagent.serving.model_usage import ModelUsage
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.settings.route_rules import Privacy
 from edgeagent.settings.routing import RoutingSettings
+from edgeagent.store.requests import RequestRow
 from edgeagent.types.prompt import Prompt
 
 # Heat and power are read at most this often.
@@ -63,6 +65,7 @@ class Routes:
         self._residents = residents
         self._tree = SystemFiles(root)
         self._cold_from_s: dict[str, float] = {}  # by model, monotonic: when it may be tried again
+        self.usage = ModelUsage()
         self._device = RouteState({})
         self._device_read_s = float("-inf")
 
@@ -77,17 +80,19 @@ class Routes:
 
     def decide(self, request: RouteRequest) -> Decision:
         """The model of a request. Raises: Forbidden, Unavailable (routing/auto_router.py)."""
-        return self.router.route(request, self.state())
+        return self.router.route(request, self.state(request.key_id))
 
-    def state(self) -> RouteState:
-        """This device now."""
+    def state(self, key_id: str = "") -> RouteState:
+        """This device now, for a key."""
         if self.router.uses_device and time.monotonic() - self._device_read_s > DEVICE_AGE_S:
             self._read_device()
         default = self._models.default_id()
         now = time.localtime()
+        models = self._model_states()
         return replace(
             self._device,
-            models=self._model_states(),
+            models=models,
+            tokens_of_key=self.usage.tokens_of(key_id, models),
             default_id=default,
             larger_id=self._models.larger(default) if default is not None else None,
             minute=60 * now.tm_hour + now.tm_min,
@@ -103,20 +108,28 @@ class Routes:
             resident = loaded.get(model.id)
             client = resident.client if resident is not None else None
             health = client.health if client is not None else None
+            n_busy = health.n_running + health.n_waiting if health is not None else 0
+            times = self.usage.predicted(model.id, n_busy)
             found[model.id] = ModelState(
                 model.id,
                 size_bytes=model.size_bytes,
                 is_assistant=self._models.is_assistant(model),
                 is_resident=resident is not None,
-                n_busy=health.n_running + health.n_waiting if health is not None else 0,
+                n_busy=n_busy,
+                first_token_s=times.first_token_s if times is not None else None,
+                answer_s=times.answer_s if times is not None else None,
                 cooling_s=max(0.0, self._cold_from_s.get(model.id, 0.0) - now),
             )
         for model_id, upstreams in self.upstreams.models.items():
             if model_id not in found:  # a model on this device keeps its name
+                n_busy = sum(one.n_running for one in upstreams)
+                times = self.usage.predicted(model_id, n_busy)
                 found[model_id] = ModelState(
                     model_id,
                     is_resident=any(one.cooling_s(now) <= 0 for one in upstreams),
-                    n_busy=sum(one.n_running for one in upstreams),
+                    n_busy=n_busy,
+                    first_token_s=times.first_token_s if times is not None else None,
+                    answer_s=times.answer_s if times is not None else None,
                     cooling_s=min(one.cooling_s(now) for one in upstreams),
                     access=tuple(one.access for one in upstreams),
                 )
@@ -133,6 +146,14 @@ class Routes:
             is_throttled=throttling.is_throttled if throttling.is_known else None,
             hottest_c=thermal.hottest_c,
         )
+
+    def note(self, row: RequestRow) -> None:
+        """Count what a request has cost, which has ended."""
+        busy = {one.model_id: one.client for one in self._residents() if one.state == "loaded"}
+        client = busy.get(row.model)
+        health = client.health if client is not None else None
+        others = (health.n_running + health.n_waiting - 1) if health is not None else 0
+        self.usage.note(row, max(0, others))
 
     def cool(self, model_id: str) -> None:
         """Avoid a model for a while, because it failed."""
@@ -164,6 +185,7 @@ def route_request(
         key_id=origin.key_id,
         owner=origin.owner,
         request_id=origin.request_id,
+        left_s=origin.deadline_s - time.monotonic() if origin.deadline_s is not None else None,
         privacy="local" if route == LOCAL else privacy,
         **features,
     )

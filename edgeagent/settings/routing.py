@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from edgeagent.settings.route_budgets import RouteBudgets
 from edgeagent.settings.route_rules import MAX_RULES, NamedRoute, RoutingRule
 from edgeagent.settings.settings_table import ModelName, SettingsTable
 from edgeagent.settings.upstreams import UpstreamSettings
@@ -88,6 +89,7 @@ class RoutingSettings(SettingsTable):
         'which `route replay` and `train --from-log` need, "choices" has none of the text; private requests '
         "are kept without features",
     )
+    budgets: RouteBudgets = RouteBudgets()
     rules: list[RoutingRule] = Field(
         default=[],
         max_length=MAX_RULES,

@@ -11,7 +11,7 @@ import pytest
 
 from edgeagent.routing.feature_record import unpacked
 from edgeagent.routing.text_features import features
-from edgeagent.store import decisions, export, feedback
+from edgeagent.store import decisions, export, feedback, requests
 from edgeagent.store.ownership import Selector, counts
 from edgeagent.store.requests import RequestLog, RequestRow
 from edgeagent.store.retention import STEPS
@@ -171,3 +171,15 @@ def test_relabelling_a_response_takes_its_decision_along(store):
     do(store, lambda db: decision(db, 1, response="resp_1"))
     do(store, lambda db: db.execute("update response set subject = 'p2'") and None)
     assert store.read(lambda db: counts(db, Selector(subject="p2")))["decision"] == 1
+
+
+def test_the_tokens_of_a_key_are_summed_by_slices_of_time(store):
+    def fill(db: Any) -> None:
+        for n, at in enumerate((NOW - DAY - 1, NOW - 2000, NOW - 1000, NOW)):
+            request(db, n, at=at)
+        db.execute("update request set key_id = 'key_ann', n_prompt = 3, n_generated = 4")
+
+    do(store, fill)
+    found = store.read(lambda db: requests.key_tokens(db, since_ms=NOW - DAY, slice_ms=900_000))
+    assert sum(row[3] for row in found) == 21 and {row[:2] for row in found} == {("key_ann", "m")}
+    assert [row[2] for row in found] == sorted(row[2] for row in found)

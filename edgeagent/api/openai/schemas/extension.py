@@ -54,7 +54,17 @@ class ExtensionBody(BodyModel):
     """Extension: what edgeagent adds to an answer. `route` is the reason for the model, `notes` tell what
     was not done as requested, `schema_notes` what of a schema is not enforced without `strict`."""
 
-    route: Literal["named", "default", "escalated", "rule", "learned", "preferred", "fallback"]
+    route: Literal[
+        "named",
+        "default",
+        "escalated",
+        "rule",
+        "learned",
+        "preferred",
+        "fallback",
+        "explored",
+        "budget",
+    ]
     routing: RoutingBody | None = Field(None, description="the decision, with `route_trace`")
     confidence: ConfidenceBody | None = None
     call: dict[str, Any] | None = Field(None, description="the call that the text describes")

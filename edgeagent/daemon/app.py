@@ -144,13 +144,18 @@ class Daemon:
         self.monitoring = Monitoring(self.pool, settings)
         self.remembered = RememberedAnswers()
         self.hub = ErasureHub()
-        self.archive = Archive(self.database, is_searchable=settings.store.search, hub=self.hub)
-        self.conversations = Conversations(self.archive)
-        self.background = BackgroundResponses()
-        self.prefix_store = PrefixStore(self.database, settings.store, self.models.identity)
         self._requests = (
             RequestLog(self.database, settings.store.request_flush_s) if self.database else None
         )
+        self.archive = Archive(
+            self.database,
+            is_searchable=settings.store.search,
+            hub=self.hub,
+            request_log=self._requests,
+        )
+        self.conversations = Conversations(self.archive)
+        self.background = BackgroundResponses()
+        self.prefix_store = PrefixStore(self.database, settings.store, self.models.identity)
         self._traces = (
             RequestTraces(settings.traces, is_offline=settings.offline)
             if settings.traces.endpoint

@@ -19,8 +19,8 @@ WINDOW_CHARS = 4096
 class RouteRequest:
     """A request to a route. `text` is the window of the last message of the user, `n_chars` the length of all
     messages; `domain` and `privacy` come from the metadata. `is_plain`: a text to continue, not a chat.
-    `failed` are models that could not be loaded for this request. `request_id` decides what is drawn. An answer
-    must begin within `left_s` seconds; None: no deadline."""
+    `failed` are models that could not be loaded for this request. `request_id` decides what is drawn. An
+    answer must begin within `left_s` seconds; None: no deadline."""
 
     route: str
     text: str = ""

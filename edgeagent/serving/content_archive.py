@@ -29,6 +29,7 @@ from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.database import Database
 from edgeagent.store.erasure_hub import DeletedContent, ErasureHub
 from edgeagent.store.items import Parent
+from edgeagent.store.requests import RequestLog
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import subject_of
 from edgeagent.store.sql import now_ms
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 class Archive:
     """The stored content of all owners. Event loop's thread; the database does the work on its own
-    threads."""
+    threads. `request_log` has the requests that are not in the database yet."""
 
     def __init__(
         self,
@@ -47,8 +48,10 @@ class Archive:
         *,
         is_searchable: bool,
         hub: ErasureHub | None = None,
+        request_log: RequestLog | None = None,
     ) -> None:
         self._database = database
+        self._request_log = request_log
         self.is_searchable = is_searchable
         self._hub = hub or ErasureHub()
 
@@ -182,6 +185,13 @@ class Archive:
             )  # fmt: skip
             return True
 
+        if await self.write(owner, add):
+            return
+        # Requests are written in groups, and people rate an answer within seconds.
+        log = self._request_log
+        if log is None or not log.has(owner, target_id):
+            raise absent(target_id)
+        await log.flush()
         if not await self.write(owner, add):
             raise absent(target_id)
 

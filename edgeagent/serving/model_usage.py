@@ -89,7 +89,7 @@ class ModelUsage:
             self.add(key_id, model_id, n_tokens, max(0.0, (now - at_ms) / 1e3))
 
     def tokens_of(self, key_id: str, model_ids: Mapping[str, object]) -> dict[str, int]:
-        """The tokens that a key has used of each of these models in 24 hours, without those it has not used."""
+        """The tokens that a key has used of each of these models in 24 hours, without unused ones."""
         found = {}
         for model_id in model_ids:
             slices = self._tokens.get((key_id, model_id))

@@ -159,6 +159,10 @@ class RequestLog:
         if len(self._rows) >= ENOUGH or self._flush_s == 0:
             self._wake.set()
 
+    def has(self, owner: str, request_id: str) -> bool:
+        """Whether this request of the owner waits to be written."""
+        return any(row.id == request_id and row.owner == owner for row in self._rows)
+
     async def flush(self) -> None:
         """Write the waiting rows. Rows that cannot be written now stay."""
         rows, self._rows = self._rows, []

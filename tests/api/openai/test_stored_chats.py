@@ -202,6 +202,16 @@ def test_feedback_is_taken_on_what_is_one_s_own(daemon: DaemonProcess, client: o
     assert strange.status_code == 404
 
 
+def test_an_answer_that_is_not_stored_can_be_rated_at_once(daemon: DaemonProcess):
+    """Its row waits in the request log, which is written in groups."""
+    body = {"messages": [{"role": "user", "content": "Once"}], "max_tokens": 2}
+    name = httpx.post(f"{daemon.url}/v1/chat/completions", json=body).headers["x-request-id"]
+    rating = {"target_id": name, "rating": -1, "correction": "Once upon a time"}
+    assert httpx.post(f"{daemon.url}/v1/feedback", json=rating).status_code == 201
+    other = rating | {"target_id": "req_000000000000000000000000"}
+    assert httpx.post(f"{daemon.url}/v1/feedback", json=other).status_code == 404
+
+
 def test_search_finds_stored_words_and_nothing_that_was_deleted(
     daemon: DaemonProcess, client: openai.OpenAI
 ):

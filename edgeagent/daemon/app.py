@@ -144,9 +144,8 @@ class Daemon:
         self.monitoring = Monitoring(self.pool, settings)
         self.remembered = RememberedAnswers()
         self.hub = ErasureHub()
-        self._requests = (
-            RequestLog(self.database, settings.store.request_flush_s) if self.database else None
-        )
+        flush_s = settings.store.request_flush_s
+        self._requests = RequestLog(self.database, flush_s) if self.database else None
         self.archive = Archive(
             self.database,
             is_searchable=settings.store.search,
@@ -277,11 +276,7 @@ class Daemon:
         await self._fail_open()
         self.prefix_store.start()
         self.audio_job_runner.start()
-        if (
-            self.database is not None
-            and self.settings.routing.budgets.tokens_per_key_day is not None
-        ):
-            await self.chooser.routes.usage.recall(self.database)
+        await self.chooser.routes.recall(self.database)
         if self._requests is not None:
             self._requests.start()
         if self.wyoming is not None:

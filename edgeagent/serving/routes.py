@@ -29,6 +29,7 @@ from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.settings.route_rules import Privacy
 from edgeagent.settings.routing import RoutingSettings
+from edgeagent.store.database import Database
 from edgeagent.store.requests import RequestRow
 from edgeagent.types.prompt import Prompt
 
@@ -53,6 +54,7 @@ class Routes:
     ) -> None:
         self.upstreams = upstreams or Upstreams(settings.upstreams)
         self.router = AutoRouter(settings)
+        self._counts_tokens = settings.budgets.tokens_per_key_day is not None
         self._names = frozenset(self.router.names)
         for name in (*self.router.names, *RESERVED):
             if self.upstreams.of(name):
@@ -146,6 +148,11 @@ class Routes:
             is_throttled=throttling.is_throttled if throttling.is_known else None,
             hottest_c=thermal.hottest_c,
         )
+
+    async def recall(self, database: Database | None) -> None:
+        """Count the tokens of before a restart, where a budget needs them. Call before the first request."""
+        if database is not None and self._counts_tokens:
+            await self.usage.recall(database)
 
     def note(self, row: RequestRow) -> None:
         """Count what a request has cost, which has ended."""

@@ -106,6 +106,16 @@ class DeviceGauges:
 
 
 @dataclass(frozen=True)
+class UpstreamGauges:
+    """The state of one upstream. `outcomes` counts the requests that were sent, by how they ended."""
+
+    name: str
+    n_running: int
+    is_open: bool
+    outcomes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class Gauges:
     """What is read when somebody asks for the metrics. Sizes in bytes; None: there is none."""
 
@@ -115,6 +125,7 @@ class Gauges:
     device: DeviceGauges = DeviceGauges()
     store_bytes: Mapping[str, int] = field(default_factory=dict)
     degraded: frozenset[Reason] = frozenset()
+    upstreams: tuple[UpstreamGauges, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -267,6 +278,7 @@ class _GaugeCollector(Collector):
         yield from self._of_models()
         yield from self._of_workers()
         yield from self._of_device()
+        yield from self._of_upstreams()
         degraded = GaugeMetricFamily(
             PREFIX + "degraded", "1 if engines are held back for this reason", labels=["reason"]
         )
@@ -334,6 +346,20 @@ class _GaugeCollector(Collector):
                 buckets = _cumulative(model.token_gaps)
                 gaps.add_metric([model.model_id], buckets, model.token_gaps.total)
         yield from (unloads, gaps)
+
+    def _of_upstreams(self) -> Iterator[Metric]:
+        where, gauge = ["upstream"], GaugeMetricFamily
+        running = gauge(PREFIX + "upstream_requests_running", "Requests there", labels=where)
+        is_open = gauge(PREFIX + "upstream_open", "1 if it is avoided for failures", labels=where)
+        ended = CounterMetricFamily(
+            PREFIX + "upstream_requests", "By how they ended", labels=[*where, "outcome"]
+        )
+        for upstream in self._gauges.upstreams:
+            running.add_metric([upstream.name], upstream.n_running)
+            is_open.add_metric([upstream.name], int(upstream.is_open))
+            for outcome, n in upstream.outcomes.items():
+                ended.add_metric([upstream.name, outcome], n)
+        yield from (running, is_open, ended)
 
     def _of_device(self) -> Iterator[Metric]:
         device = self._gauges.device

@@ -17,6 +17,7 @@ from edgeagent.metrics import (
     Metrics,
     ModelGauges,
     RequestCounts,
+    UpstreamGauges,
 )
 from edgeagent.types.histogram import TOKEN_GAP_BOUNDS_S, Histogram
 
@@ -35,6 +36,7 @@ GAUGES = Gauges(
     device=DeviceGauges({"zone0:cpu": 61.5}, frozenset({"throttled"}), ("throttled",), False),
     store_bytes={"database": 4096},
     degraded=frozenset({"heat"}),
+    upstreams=(UpstreamGauges("basement", 2, True, {"answered": 7, "silent": 1}),),
 )
 ANSWER = RequestCounts(
     model="a", route="named", status=200, finish="stop,length", n_prompt=10, n_cached=4,
@@ -127,6 +129,9 @@ def test_the_state_of_models_device_and_store_is_shown(text: bytes):
     assert shown["edgeagent:degraded{reason=contention}"] == 0
     assert shown["edgeagent:store_size_bytes{file=database}"] == 4096
     assert shown["edgeagent:build_info{version=1.2.3}"] == 1
+    assert shown["edgeagent:upstream_requests_running{upstream=basement}"] == 2
+    assert shown["edgeagent:upstream_open{upstream=basement}"] == 1
+    assert shown["edgeagent:upstream_requests_total{outcome=silent,upstream=basement}"] == 1
     assert shown["process_resident_memory_bytes"] > 0
 
 

@@ -141,7 +141,10 @@ class Daemon:
         )
         self._governor = Governor(self.pool, settings.governor, n_cores)
         self.pool.at_work = self._governor.wake
-        self.monitoring = Monitoring(self.pool, settings)
+        self.upstreams = Upstreams(settings.routing.upstreams, is_offline=settings.offline)
+        self.upstreams.check()
+        self.upstreams.note = self._note_sent
+        self.monitoring = Monitoring(self.pool, settings, self.upstreams)
         self.remembered = RememberedAnswers()
         self.hub = ErasureHub()
         flush_s = settings.store.request_flush_s
@@ -160,9 +163,6 @@ class Daemon:
             if settings.traces.endpoint
             else None
         )
-        self.upstreams = Upstreams(settings.routing.upstreams, is_offline=settings.offline)
-        self.upstreams.check()
-        self.upstreams.note = self._note_sent
         engines = Engines(self.pool, self._note, self.upstreams, self.models.has)
         options = assistant_options(settings.routing)
         self.chooser = ModelChooser(self.models, options, self.pool.residents, self.upstreams)

@@ -17,9 +17,12 @@ from edgeagent.metrics import (
     Metrics,
     ModelGauges,
     RequestCounts,
+    UpstreamGauges,
 )
 from edgeagent.pool import Pool
 from edgeagent.pool.resident_model import Resident
+from edgeagent.serving.upstreams.upstream import Upstream
+from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.settings import Settings
 from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.requests import RequestRow
@@ -32,9 +35,12 @@ class Monitoring:
 
     content_type = CONTENT_TYPE
 
-    def __init__(self, pool: Pool, settings: Settings, root: Path = Path("/")) -> None:
+    def __init__(
+        self, pool: Pool, settings: Settings, upstreams: Upstreams, root: Path = Path("/")
+    ) -> None:
         self._metrics = Metrics()
         self._pool = pool
+        self._upstreams = upstreams
         self._settings = settings
         self._root = root
 
@@ -68,9 +74,15 @@ class Monitoring:
         """All metrics in Prometheus's text format."""
         models = tuple(map(model_gauges, self._pool.residents()))
         degraded = frozenset(self._pool.cores.throttle.reasons)
-        return await asyncio.to_thread(self._text, models, degraded)
+        upstreams = tuple(map(upstream_gauges, self._upstreams.all()))
+        return await asyncio.to_thread(self._text, models, degraded, upstreams)
 
-    def _text(self, models: tuple[ModelGauges, ...], degraded: frozenset[Reason]) -> bytes:
+    def _text(
+        self,
+        models: tuple[ModelGauges, ...],
+        degraded: frozenset[Reason],
+        upstreams: tuple[UpstreamGauges, ...],
+    ) -> bytes:
         tree = SystemFiles(self._root)
         return self._metrics.text(
             Gauges(
@@ -79,6 +91,7 @@ class Monitoring:
                 memory_budget_bytes=self._settings.pool.ram_budget_bytes,
                 device=device_gauges(tree),
                 degraded=degraded,
+                upstreams=upstreams,
                 store_bytes=store_bytes(StoreFiles(self._settings.store_dir)),
             )
         )
@@ -107,6 +120,12 @@ def model_gauges(resident: Resident) -> ModelGauges:
         n_threads=health.n_threads if health is not None else 0,
         unloads={str(cause): n for cause, n in resident.unloads.items()},
     )
+
+
+def upstream_gauges(upstream: Upstream) -> UpstreamGauges:
+    """The state of one upstream."""
+    outcomes = dict(upstream.n_by_outcome)
+    return UpstreamGauges(upstream.settings.name, upstream.n_running, upstream.is_open, outcomes)
 
 
 def device_gauges(tree: SystemFiles) -> DeviceGauges:

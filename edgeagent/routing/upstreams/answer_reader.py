@@ -25,6 +25,7 @@ from edgeagent.types.generation import GenerateSpec
 
 DONE = b"[DONE]"
 MAX_CALLS = 128
+MAX_CHOICES = 1024  # of one event; more than any request asks for
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 _FINISHES: dict[str, FinishReason] = {
     "length": "length",
@@ -47,7 +48,7 @@ class _Delta(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None  # newer vLLM
-    tool_calls: list[_Call] | None = None
+    tool_calls: Annotated[list[_Call], msgspec.Meta(max_length=MAX_CALLS)] | None = None
 
 
 class _Top(msgspec.Struct):
@@ -94,7 +95,7 @@ class _Usage(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: Annotated[list[_Choice], msgspec.Meta(max_length=MAX_CHOICES)] = []
     usage: _Usage | None = None
     error: Any = None
 

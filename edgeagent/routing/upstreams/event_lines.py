@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from edgeagent.routing.upstreams.faults import Fault
 
-# Bounds for one event and for a whole answer; an answer of 100,000 tokens with log-probabilities has 30 MB.
-MAX_EVENT_BYTES = 1 << 20
+# Bounds for one event, which is decoded on the event loop, and for a whole answer: 100,000 tokens with their
+# log-probabilities have 30 MB.
+MAX_EVENT_BYTES = 256 << 10
 MAX_ANSWER_BYTES = 64 << 20
 
 
@@ -29,6 +30,6 @@ class EventLines:
             self._rest = bytearray(rest)
             found = [line[5:].strip() for line in lines if line.startswith(b"data:")]
         if len(self._rest) > MAX_EVENT_BYTES or any(len(one) > MAX_EVENT_BYTES for one in found):
-            size = f"{MAX_EVENT_BYTES >> 20} MiB"
+            size = f"{MAX_EVENT_BYTES >> 10} KiB"
             raise Fault("nonsense", f"an event of its answer has more than {size}")
         return found

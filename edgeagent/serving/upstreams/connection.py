@@ -7,10 +7,11 @@ redirect is followed, nothing is decompressed, no proxy or other setting of the 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -47,6 +48,9 @@ class Connection:
     def _make(self) -> httpx.AsyncClient:
         import httpx
 
+        # httpx imports it with the first connection, on the event loop, which takes 20 ms.
+        with suppress(ImportError):
+            importlib.import_module("anyio._backends._asyncio")
         # Their records would name every request, and at debug level the headers.
         for name in ("httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)

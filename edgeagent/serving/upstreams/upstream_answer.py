@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 # How long a body may go on behind the end of its answer.
 END_S = 0.25
-TURN_S = 0.002
+TURN_S = 0.001
 
 
 class UpstreamClient:

@@ -19,9 +19,10 @@ def over_budget(
     used = state.tokens_of_key.get(model.model_id, 0)
     if bound is not None and used >= bound:
         return f"this key has used {used} of {bound} tokens of the day"
-    if budgets.small_on_battery and state.is_on_battery:
+    is_here = not model.access  # a model elsewhere takes no power of this device
+    if is_here and budgets.small_on_battery and state.is_on_battery:
         return "the device runs on battery"
-    if budgets.small_when_hot and state.is_throttled:
+    if is_here and budgets.small_when_hot and state.is_throttled:
         return "the processor is throttled"
     if budgets.max_queue is not None and model.n_busy >= budgets.max_queue:
         return f"{model.n_busy} requests run or wait there, {budgets.max_queue} may"

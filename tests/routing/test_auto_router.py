@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from edgeagent.errors import Forbidden, SettingsError, Unavailable
 from edgeagent.routing.auto_router import AutoRouter
-from edgeagent.routing.route_request import RouteState, window
+from edgeagent.routing.route_request import ModelState, RouteState, window
+from edgeagent.routing.upstreams.access import Access
 from edgeagent.settings.route_rules import MAX_RULES
 from edgeagent.settings.routing import RoutingSettings
 from tests.routing.routes import LARGE, MIDDLE, SMALL, TALKER, asked, router, rule, state
@@ -282,3 +284,56 @@ def test_a_default_model_that_failed_is_not_chosen_again_though_it_is_no_candida
     ):
         decision = chosen.route(request, device)
         assert (decision.model_id, decision.reason) == (SMALL, "fallback")
+
+
+BIG, CLOSED = "big", "closed"
+ELSEWHERE = {
+    BIG: ModelState(BIG, access=(Access(frozenset({"*"}), frozenset({"site", "any"})),)),
+    CLOSED: ModelState(CLOSED, access=(Access(frozenset({"ann"}), frozenset({"any"})),)),
+}
+
+
+@given(
+    candidates=st.lists(st.sampled_from([SMALL, MIDDLE, BIG, CLOSED]), min_size=1, unique=True),
+    fallbacks=st.lists(st.sampled_from([LARGE, BIG, CLOSED]), unique=True),
+    target=st.sampled_from([BIG, CLOSED, MIDDLE]),
+    route=st.sampled_from(["auto", "auto:fast", "auto:quality", "auto:local"]),
+    text=st.sampled_from(["cat", "dog"]),
+    privacy=st.sampled_from(["local", "site", "any"]),
+    owner=st.sampled_from(["ann", "bob"]),
+    cooling=st.sampled_from(["", SMALL, f"{MIDDLE} {SMALL}"]),
+    explore=st.sampled_from([0.0, 1.0]),
+)
+def test_no_route_sends_a_request_where_it_may_not_go(
+    candidates, fallbacks, target, route, text, privacy, owner, cooling, explore
+):
+    own = state(cooling=cooling)
+    scene = replace(own, models={**own.models, **ELSEWHERE})
+    privacy = "local" if route == "auto:local" else privacy
+    rules = rule('keywords_any = ["cat"]', target)
+    routed = router(rules, candidates=candidates, fallbacks=fallbacks, explore=explore)
+    request = asked(text, route, privacy=privacy, owner=owner, request_id="req_1")
+    try:
+        found = routed.route(request, scene)
+    except Unavailable:
+        return
+    assert found.privacy == privacy
+    for model_id in (found.model_id, *found.larger):
+        for access in scene.models[model_id].access:
+            assert access.admits(request.sender)
+
+
+def test_models_elsewhere_are_candidates_only_where_the_settings_say_so():
+    scene = replace(state(), models={**state().models, **ELSEWHERE}, default_id=None)
+    found = router(candidates=[]).route(asked("x", "auto:quality"), scene)
+    assert found.model_id not in ELSEWHERE
+
+
+def test_heat_and_battery_keep_no_request_from_a_model_elsewhere():
+    own = state(is_on_battery=True, is_throttled=True)
+    scene = replace(own, models={**own.models, **ELSEWHERE})
+    budgets = {"small_on_battery": True, "small_when_hot": True}
+    for large, expected in ((BIG, BIG), (LARGE, SMALL)):
+        rules = rule("has_tools = false", large)
+        routed = router(rules, candidates=[SMALL, large], budgets=budgets, default_model=large)
+        assert routed.route(asked("x"), scene).model_id == expected

@@ -218,6 +218,8 @@ _ERRORS = {
         AnthropicError, description="The queue is full, or a limit of the key is reached"
     ),
     503: response_doc(AnthropicError, description="The model cannot answer now"),
+    502: response_doc(AnthropicError, description="The upstream of the model has failed"),
+    504: response_doc(AnthropicError, description="The answer has not begun in time"),
 }
 
 

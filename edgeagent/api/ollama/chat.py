@@ -201,6 +201,8 @@ _ERRORS = {
         OllamaError, description="The queue is full, or a limit of the key is reached"
     ),
     503: response_doc(OllamaError, description="The model cannot answer now"),
+    502: response_doc(OllamaError, description="The upstream of the model has failed"),
+    504: response_doc(OllamaError, description="The answer has not begun in time"),
 }
 
 

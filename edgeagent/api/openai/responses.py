@@ -45,6 +45,8 @@ _REFUSED = {
     ),
     429: response_doc(ErrorBody, description="The queue is full, or a limit of the key is reached"),
     503: response_doc(ErrorBody, description="The model cannot answer now"),
+    502: response_doc(ErrorBody, description="The upstream of the model has failed"),
+    504: response_doc(ErrorBody, description="The answer has not begun in time"),
 }
 
 

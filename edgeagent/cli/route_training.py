@@ -65,7 +65,7 @@ def train(
         pair, _ = pairs_of(data, (), small, large, None)
         names = (pair.small_name, pair.large_name)
         texts = trainer.TextMatrix.of(pair.texts)
-        trained = trainer.train(texts, pair.small, pair.large, seed)
+        trained = trainer.train(texts, pair.small, pair.large, seed, pair.groups)
     file = trainer.policy_file(names, texts, trained, share)
     try:
         file, kept = calibration.keep_earlier(path, file)

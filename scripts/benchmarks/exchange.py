@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -28,7 +29,8 @@ class Line:
 
     async def __aexit__(self, *_: object) -> None:
         self._writer.close()
-        await self._writer.wait_closed()
+        with suppress(ConnectionError):  # what ended the program is told, not that its line was cut
+            await self._writer.wait_closed()
 
     async def post(self, path: str, body: Json) -> Json:
         """The JSON that comes back. Ends the program for any status but 200."""

@@ -56,7 +56,8 @@ def learned_by_folds(pair: Pair, kind: Folds, seed: int) -> Scores:
     texts = TextMatrix.of(pair.texts)
     benefit, p_small = np.zeros(len(pair)), np.zeros(len(pair))
     for inside, outside in _folds(pair, kind, seed):
-        trained = train(texts.take(inside), pair.small[inside], pair.large[inside], seed)
+        groups = pair.groups[inside] if kind == "files" else None
+        trained = train(texts.take(inside), pair.small[inside], pair.large[inside], seed, groups)
         unseen = texts.take(outside)
         benefit[outside], p_small[outside] = trained.benefit.scores(unseen), trained.chances(unseen)
     return Scores(benefit, p_small)
@@ -64,7 +65,8 @@ def learned_by_folds(pair: Pair, kind: Folds, seed: int) -> Scores:
 
 def learned_elsewhere(training: Pair, pair: Pair, seed: int) -> Scores:
     """Scores by a policy that was trained on other data."""
-    trained = train(TextMatrix.of(training.texts), training.small, training.large, seed)
+    texts = TextMatrix.of(training.texts)
+    trained = train(texts, training.small, training.large, seed, training.groups)
     texts = TextMatrix.of(pair.texts)
     return Scores(trained.benefit.scores(texts), trained.chances(texts))
 

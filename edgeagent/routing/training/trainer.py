@@ -5,7 +5,9 @@ requests are ordered: the quality of the larger model minus that of the small on
 small one lacks. The gain alone is right in theory, but it is a difference of two noisy outcomes; on subjects
 that were not trained on, the sum orders better (RouteLLM's MMLU: APGR 0.57 to 0.54). The second is of the
 small model's quality, which an isotonic step function turns into a probability. The step function is fitted
-to scores of texts that the regression has not seen (folds within the training data).
+to scores of texts that the regression has not seen (folds within the training data). Where the texts to come
+are of other files than those of the training, the folds are of whole files: scores of unseen subjects
+spread less (RouteLLM's MMLU, unseen subjects: calibration error 0.027 instead of 0.037).
 """
 
 from __future__ import annotations
@@ -118,15 +120,20 @@ def fit(texts: TextMatrix, target: Floats, frame: Frame | None = None) -> Weight
     return Weights(frame, columns, bias)
 
 
-def train(texts: TextMatrix, small: Floats, large: Floats, seed: int = 0) -> Trained:
-    """Raises: InvalidParameter for too few texts."""
+def train(
+    texts: TextMatrix, small: Floats, large: Floats, seed: int = 0, groups: Ints | None = None
+) -> Trained:
+    """`groups` are the files of the texts, where the policy is for texts of others.
+
+    Raises: InvalidParameter for too few texts.
+    """
     n = len(small)
     if n < MIN_EXAMPLES:
         raise InvalidParameter(
             f"{n} texts are too few to train on, {MIN_EXAMPLES} are needed: give more data."
         )
     unseen = np.zeros(n)
-    for inside, outside in folds(n, N_INNER_FOLDS, seed):
+    for inside, outside in inner_folds(n, groups, seed):
         unseen[outside] = fit(texts.take(inside), small[inside]).scores(texts.take(outside))
     starts, heights = isotonic(unseen, small)
     return Trained(fit(texts, benefit(small, large)), fit(texts, small), starts, heights)
@@ -141,6 +148,18 @@ def folds(n: int, n_folds: int, seed: int) -> list[tuple[Ints, Ints]]:
     """Rows to train on and rows to score, for each fold; drawn at random."""
     places = np.random.default_rng(seed).permutation(n) % n_folds
     return [(np.flatnonzero(places != k), np.flatnonzero(places == k)) for k in range(n_folds)]
+
+
+def inner_folds(n: int, groups: Ints | None, seed: int) -> list[tuple[Ints, Ints]]:
+    """Folds within the training data: of whole groups where there are enough, else at random."""
+    names = np.unique(groups) if groups is not None else np.zeros(0, np.int64)
+    if len(names) < N_INNER_FOLDS:
+        return folds(n, N_INNER_FOLDS, seed)
+    found = []
+    for _, outside in folds(len(names), N_INNER_FOLDS, seed):
+        is_outside = np.isin(groups, names[outside])
+        found.append((np.flatnonzero(~is_outside), np.flatnonzero(is_outside)))
+    return found
 
 
 def policy_file(

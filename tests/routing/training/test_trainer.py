@@ -22,7 +22,13 @@ from edgeagent.routing.text_features import (
 )
 from edgeagent.routing.training.outcome_files import Pair
 from edgeagent.routing.training.sparse_rows import SparseRows, ridge
-from edgeagent.routing.training.trainer import TextMatrix, policy_file, train, write_policy
+from edgeagent.routing.training.trainer import (
+    TextMatrix,
+    inner_folds,
+    policy_file,
+    train,
+    write_policy,
+)
 from tests.routing.routes import LARGE, MIDDLE, SMALL, asked, router, state
 from tests.routing.training.texts import outcomes
 
@@ -109,6 +115,18 @@ def test_columns_without_a_value_change_no_weight_and_have_none():
     found, _ = ridge(many, shape_, target, **penalties)
     assert np.allclose(found[[*at, 65_536, 65_537]], expected)
     assert np.count_nonzero(found) == 5
+
+
+@pytest.mark.parametrize(("n_groups", "are_whole"), [(1, False), (4, False), (5, True), (9, True)])
+def test_inner_folds_are_of_whole_files_where_there_are_enough(n_groups, are_whole):
+    groups = np.arange(90) % n_groups
+    found = inner_folds(90, groups, 0)
+    assert sorted(np.concatenate([outside for _, outside in found])) == list(range(90))
+    for inside, outside in found:
+        assert not set(inside) & set(outside) and len(inside) + len(outside) == 90
+        assert bool(set(groups[inside]) & set(groups[outside])) != are_whole
+    assert np.array_equal(found[0][0], inner_folds(90, groups, 0)[0][0])
+    assert np.array_equal(found[0][0], inner_folds(90, None, 0)[0][0]) != are_whole
 
 
 def test_few_texts_are_refused(pair):

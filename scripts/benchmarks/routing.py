@@ -1,6 +1,7 @@
 """Routing from end to end: an assistant model first, a chat model for what it leaves open.
 
     scripts/bench routing [--data ../shared/data] [--every 1] [--sample 60] [--json FILE]
+    scripts/bench routing --decisions        what a decision costs: rules, budgets, a policy, exploration
 
 Texts of CLINC150's validation split with those out of scope, of Banking77 (every tenth, which the assistant
 was not trained on), and 200 questions of MMLU as general ones go to `auto`. Shown per class: the share that
@@ -19,6 +20,7 @@ import csv
 import json
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,11 @@ import psutil
 
 from edgeagent.catalog.model_library import shipped_models_dir
 from edgeagent.forge.datasets import OUT_OF_SCOPE
+from edgeagent.routing.auto_router import AutoRouter
+from edgeagent.routing.route_request import ModelState, RouteRequest, RouteState, window
+from edgeagent.routing.training.outcome_files import pair_of, read_outcomes
+from edgeagent.routing.training.trainer import TextMatrix, policy_file, train, write_policy
+from edgeagent.settings.routing import RoutingSettings
 from scripts.benchmarks.assistant import CHAT, Item, validation
 from scripts.benchmarks.exchange import Json, exchanged
 from scripts.benchmarks.machine import describe
@@ -189,6 +196,57 @@ def token_margins(daemon: Served, model: str, some: Sequence[Case]) -> dict[str,
     return found
 
 
+# ---- what a decision costs
+
+
+def decision_ms(data: Path) -> Json:
+    """Milliseconds of a decision over questions of MMLU, with 20 rules, a policy, budgets and exploration."""
+    files = sorted((data / "routellm" / "mmlu").glob("*.csv"))
+    if not files:
+        raise SystemExit(f"SKIPPED: {data} has no routellm/mmlu")
+    pair = pair_of(read_outcomes(files[:4]), None, None, None)
+    texts = TextMatrix.of(pair.texts)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "route.policy")
+        trained = train(texts, pair.small, pair.large)
+        write_policy(policy_file(("small", "large"), texts, trained, 0.3), path)
+        rules = [
+            {
+                "id": f"rule{n}",
+                "match": {
+                    "keywords_any": [f"never{n}", f"nor this {n}"],
+                    "regex": f"[0-9]{{{n + 5}}}x",
+                },
+                "route_to": "large",
+            }
+            for n in range(20)
+        ]
+        settings = RoutingSettings.model_validate(
+            {
+                "candidates": ["small", "large"], "policy": path, "rules": rules, "explore": 0.05,
+                "budgets": {"tokens_per_key_day": 1000, "latency_s": 5, "max_queue": 4},
+            }
+        )  # fmt: skip
+        router = AutoRouter(settings)
+    state = RouteState({name: ModelState(name) for name in ("small", "large")})
+    took: list[float] = []
+    computed: list[float] = []  # without what other programs took of the core
+    for number, text in enumerate(pair.texts):
+        request = RouteRequest(
+            "auto", text=window(text), n_chars=len(text), request_id=f"req_{number}"
+        )
+        started, own = time.perf_counter(), time.thread_time()
+        router.route(request, state)
+        computed.append(1e3 * (time.thread_time() - own))
+        took.append(1e3 * (time.perf_counter() - started))
+    chars = statistics.median(len(text) for text in pair.texts)
+    found: Json = {"n": len(took), "median_chars": chars}
+    for name, values in (("wall_ms", took), ("processor_ms", computed)):
+        cuts = statistics.quantiles(values, n=100)
+        found[name] = {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98], "max": max(values)}
+    return found
+
+
 # ---- the measurement
 
 
@@ -293,12 +351,16 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="only every so-manieth text")
     parser.add_argument("--sample", type=int, default=60, help="texts of a class for the large one")
     parser.add_argument("--clients", type=int, default=1)
+    parser.add_argument("--decisions", action="store_true", help="only what a decision costs")
     parser.add_argument("--json", type=Path, help="write all figures there")
     args = parser.parse_args()
     if min(args.every, args.sample, args.clients) < 1:
         raise SystemExit("--every, --sample and --clients are 1 or more")
     load = os.getloadavg()[0]
     print(f"{describe()}; load {load:.1f} before; {time.strftime('%Y-%m-%d')}")
+    if args.decisions:
+        print(json.dumps(decision_ms(args.data)))
+        return
     settings = {
         "shipped_models_dir": str(shipped_models_dir()),
         "default_model": args.small,

@@ -152,7 +152,8 @@ def folds(n: int, n_folds: int, seed: int) -> list[tuple[Ints, Ints]]:
 
 def inner_folds(n: int, groups: Ints | None, seed: int) -> list[tuple[Ints, Ints]]:
     """Folds within the training data: of whole groups where there are enough, else at random."""
-    names = np.unique(groups) if groups is not None else np.zeros(0, np.int64)
+    groups = groups if groups is not None else np.zeros(n, np.int64)
+    names = np.unique(groups)
     if len(names) < N_INNER_FOLDS:
         return folds(n, N_INNER_FOLDS, seed)
     found = []

@@ -99,6 +99,8 @@ class Answer:
         self._stack = AsyncExitStack()
         self._generation: Generation | UpstreamGeneration | None = None
         self._redirect: Redirection | None = None
+        self._refusal: UpstreamUnavailable | None = None
+        self._redirecting: asyncio.Task[bool] | None = None
         self._failed: frozenset[str] = frozenset()
         self._is_released = False
         self._may_repeat = True
@@ -144,12 +146,13 @@ class Answer:
         """Chunks from the engine. A worker that dies before the first chunk is asked once more after its
         restart, since the client has seen nothing; only once, since the request may have killed it."""
         assert self._generation is not None, "begin comes first"
+        if self._refusal is not None:
+            return await self._take_elsewhere(self._refusal)
         try:
             return await self._generation.take()
-        except UpstreamUnavailable:
-            if not await self._is_redirected():
-                raise
-            return await self._take()
+        except UpstreamUnavailable as exc:
+            self._refusal = exc
+            return await self._take_elsewhere(exc)
         except EngineDied:
             if not self._may_repeat:
                 self.on_death(self.decision.model_id)
@@ -164,20 +167,46 @@ class Answer:
             self.on_death(self.decision.model_id)
             raise
 
+    async def _take_elsewhere(self, refusal: UpstreamUnavailable) -> list[TokenChunk]:
+        """Chunks from another model of the route, where upstreams have not begun. Raises the `refusal`."""
+        if not await self._is_redirected():
+            raise refusal
+        self._refusal = None
+        return await self._take()
+
     async def _is_redirected(self) -> bool:
-        """Whether another model has got the request, of which the client has seen nothing."""
-        if not self._may_repeat or self._redirect is None:
-            return False
-        self._failed |= {self.decision.model_id}
-        other = await self._redirect(self._failed)
-        if other is None:
-            return False
-        logger.info("request_redirected from=%s to=%s", self.decision.model_id, other[0].model_id)
-        await self._stack.aclose()
-        self.decision, self.spec = other
-        self.record.decision = self.decision
-        await self.begin()
-        return True
+        """Whether another model has got the request, of which the client has seen nothing. The caller may be
+        cancelled, as by a ping, and ask again: the other model is chosen and loaded all the same."""
+        if self._redirecting is None:
+            if not self._may_repeat or self._redirect is None:
+                return False
+            redirecting = self._begin_elsewhere(self._redirect)
+            self._redirecting = asyncio.create_task(redirecting, name="redirect")
+        try:
+            found = await asyncio.shield(self._redirecting)
+        except EdgeAgentError:
+            self._redirecting = None
+            raise
+        self._redirecting = None
+        return found
+
+    async def _begin_elsewhere(self, redirect: Redirection) -> bool:
+        while True:
+            self._failed |= {self.decision.model_id}
+            other = await redirect(self._failed)
+            if other is None:
+                return False
+            logger.info(
+                "request_redirected from=%s to=%s", self.decision.model_id, other[0].model_id
+            )
+            await self._stack.aclose()
+            self.decision, self.spec = other
+            self.record.decision = self.decision
+            try:
+                await self.begin()
+            except UpstreamUnavailable:
+                continue
+            return True
 
     def _count(self, chunk: TokenChunk) -> None:
         if chunk.text or chunk.reasoning or chunk.calls:
@@ -199,6 +228,9 @@ class Answer:
             return
         self._is_released = True
         try:
+            if self._redirecting is not None:
+                self._redirecting.cancel()
+                await asyncio.wait({self._redirecting})
             if self._generation is not None:
                 self._generation.cancel()  # 9
                 await self._take_last_counts(self._generation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -91,7 +92,8 @@ async def test_an_answer_passes_with_its_text_end_and_counts():
     }]  # fmt: skip
 
 
-async def test_the_key_of_a_file_is_sent_and_what_is_sent_is_audited_before(tmp_path):
+async def test_the_key_of_a_file_is_sent_and_what_is_sent_is_audited_before(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG)
     key = tmp_path / "key"
     key.write_text("sk-secret\n")
     key.chmod(0o600)
@@ -108,6 +110,8 @@ async def test_the_key_of_a_file_is_sent_and_what_is_sent_is_audited_before(tmp_
     assert server.heads[0]["authorization"] == "bearer sk-secret"
     what = "upstream:up0 model:their-big request:req_1 messages:1 characters:9 tools:0"
     assert notes == [("key_1", what)]
+    assert "upstream_request" in caplog.text
+    assert "sk-secret" not in caplog.text and "my secret" not in caplog.text
 
 
 async def test_what_cannot_be_audited_is_not_sent():

@@ -139,7 +139,8 @@ class ChatRequest(GenerationRequest):
     metadata: Metadata | None = Field(
         None,
         description="stored with the answer; `subject` names the person it is about, `domain` the domain "
-        "for an assistant model, `escalate` (true, false) whether a larger model may answer",
+        "for an assistant model, `escalate` (true, false) whether a larger model may answer, `privacy` "
+        "(local, site, any) where it may be answered",
     )
     store: bool | None = Field(None, description="store question and answer on this device")
     tools: Annotated[list[ChatTool], Field(max_length=MAX_TOOLS)] | None = Field(

@@ -24,11 +24,13 @@ from edgeagent.settings.worker import WorkerSettings
 from edgeagent.types.worker import WorkerConfig
 from edgeagent.worker.breaker import Breaker
 from edgeagent.worker.client import WorkerClient
+from edgeagent.worker.heartbeat import IDLE_HEARTBEAT_S
 from edgeagent.worker.process import WorkerProcess
 
 logger = logging.getLogger(__name__)
 
 WATCH_INTERVAL_S = 1.0
+IDLE_WATCH_INTERVAL_S = 2.0  # while no model is leased
 WATCH_GRACE_S = 15.0  # a busy device wakes late; a worker that is killed takes a moment to end
 
 Client = TypeVar("Client", bound=WorkerClient)
@@ -365,11 +367,12 @@ class Pool:
         idle for too long."""
         last = time.monotonic()
         while True:
-            await asyncio.sleep(WATCH_INTERVAL_S)
+            interval_s = WATCH_INTERVAL_S if self.is_busy else IDLE_WATCH_INTERVAL_S
+            await asyncio.sleep(interval_s)
             now = time.monotonic()
             self._watched_s = now
             slept, last = now - last, now
-            if slept > 5 * WATCH_INTERVAL_S:
+            if slept > 5 * interval_s:
                 continue  # this process itself did not run: heartbeats wait in the socket
             for resident in self.residents():
                 with suppress(errors.EdgeAgentError):
@@ -380,7 +383,7 @@ class Pool:
         if client is None or not client.is_alive:
             return
         silent_s = now - client.last_beat_s
-        if silent_s > self._worker.hang_timeout_s:
+        if silent_s > self._worker.hang_timeout_s + IDLE_HEARTBEAT_S:
             client.kill(f"silent for {silent_s:.0f} s")
             return
         idle_s = now - resident.last_used_s

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from edgeagent.types.worker import WorkerHealth
 from edgeagent.worker.protocol import Heartbeat
 
+HEARTBEAT_S = 0.5
+# While a worker has nothing to do: each heartbeat wakes two processes.
+IDLE_HEARTBEAT_S = 2.0
+
 
 class Pulse:
     """The signs of life of one thread. That thread writes, any thread may read.

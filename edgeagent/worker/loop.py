@@ -2,6 +2,7 @@
 
 receiver thread   reads messages and passes each to `handle`
 main thread       does the jobs that other threads posted, takes a step, sends a heartbeat twice a second
+                  (every two seconds while it is idle: each wakes two processes)
 """
 
 from __future__ import annotations
@@ -18,11 +19,9 @@ from typing import Any, Protocol
 from edgeagent.types.worker import ComputeLimits, WorkerFacts, WorkerHealth
 from edgeagent.worker import protocol
 from edgeagent.worker.channel import Channel
-from edgeagent.worker.heartbeat import Pulse, heartbeat
+from edgeagent.worker.heartbeat import HEARTBEAT_S, IDLE_HEARTBEAT_S, Pulse, heartbeat
 
 logger = logging.getLogger(__name__)
-
-HEARTBEAT_S = 0.5
 
 
 class Stepper(Protocol):
@@ -76,18 +75,22 @@ class Loop:
         gc.collect()
         gc.freeze()
         self._channel.send(protocol.Ready(facts))
-        last_beat = 0.0
+        last_beat_s, interval_s = 0.0, HEARTBEAT_S
         while True:
-            self._drain(wait=stepper.is_idle)
+            self._drain(interval_s if stepper.is_idle else 0.0)
             stepper.step()
             now = time.monotonic()
-            if now - last_beat >= HEARTBEAT_S:
-                last_beat = now
+            if not stepper.is_idle:
+                interval_s = HEARTBEAT_S
+            if now - last_beat_s >= interval_s:
+                last_beat_s = now
                 self._channel.send(heartbeat(stepper.health(rss_bytes()), pulses))
+                # The first one after work comes soon, since it tells that the work is done.
+                interval_s = IDLE_HEARTBEAT_S if stepper.is_idle else HEARTBEAT_S
 
-    def _drain(self, wait: bool) -> None:
+    def _drain(self, wait_s: float) -> None:
         try:
-            self._inbox.get(timeout=HEARTBEAT_S if wait else 0.0)()
+            self._inbox.get(timeout=wait_s)()
             while True:
                 self._inbox.get_nowait()()
         except queue.Empty:

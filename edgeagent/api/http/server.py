@@ -12,13 +12,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from email.utils import formatdate
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from litestar.types import ASGIApp
+from uvicorn.server import ServerState
 
 from edgeagent.api.http.body_rate import BodyRate
 from edgeagent.api.http.connection import GuardedProtocol
@@ -32,7 +34,6 @@ logger = logging.getLogger(__name__)
 # several megabytes each way, which with hundreds of connections is more memory than an edge device has, and
 # which no process is charged for. This much still fills 5 MB/s at a round trip of 50 ms.
 SOCKET_BUFFER_BYTES = 128 << 10
-TICK_S = 1.0
 LAST_WORDS_S = 2.0  # to send errors in, after the grace period
 # The second one has the query of a request.
 NOISE = ("Invalid HTTP request", '%s - "WebSocket', "Invalid UTF-8 sequence")
@@ -58,6 +59,31 @@ def bound_buffers(sock: socket.socket) -> None:
     """Bound the kernel's memory for each connection that a listening socket accepts from now on."""
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
+
+
+class State(ServerState):
+    """uvicorn's state, whose header Date is made when a response needs it. uvicorn renews it every second,
+    for which a daemon would wake up that nobody asks anything."""
+
+    def __init__(self, encoded_headers: list[tuple[bytes, bytes]]) -> None:
+        self._encoded_headers = encoded_headers
+        self._dated_headers: list[tuple[bytes, bytes]] = []
+        self._at_s = 0
+        super().__init__()
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers of a response that begins now."""
+        now_s = int(time.time())
+        if now_s != self._at_s:
+            date = formatdate(now_s, usegmt=True).encode()
+            self._at_s = now_s
+            self._dated_headers = [(b"date", date), *self._encoded_headers]
+        return self._dated_headers
+
+    @default_headers.setter
+    def default_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """What uvicorn makes at the start and every second is not needed."""
 
 
 class Server(uvicorn.Server):
@@ -92,14 +118,14 @@ class Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._signalled.set)
 
     async def main_loop(self) -> None:
-        """Wait for a signal. uvicorn's own loop wakes ten times a second, also while nobody asks anything."""
+        """Wait for a signal. uvicorn's own loop wakes ten times a second, also while nobody asks anything,
+        for a date that `State` makes when it is needed."""
         self._loop = asyncio.get_running_loop()
-        while not await self.on_tick(0):  # which renews the header Date
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
-                    await self._signalled.wait()
+        if not self.should_exit:
+            await self._signalled.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.server_state = State(self.config.encoded_headers)
         await super().startup(sockets)
         if not self.should_exit:
             self._at_start()

@@ -20,6 +20,7 @@ import msgspec
 from edgeagent.errors import Conflict, ConversationLocked, Erased, NotFound
 from edgeagent.serving.content_archive import Archive, absent
 from edgeagent.serving.items import REFERENCE, Body, stored_item
+from edgeagent.serving.turn_privacy import with_privacy
 from edgeagent.store import conversations, history, items, responses
 from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.history import History
@@ -262,14 +263,19 @@ class Conversations:
         conversation_id: str,
         new: Sequence[Item],
         about: Iterable[str | None] = (),
+        privacy: str | None = None,
     ) -> None:
-        """Append items; `about` names subjects of what they were made from. Raises: NotFound, Erased,
-        StoreOff, StorageFull."""
+        """Append items; `about` names subjects of what they were made from. The conversation is kept as
+        private as they are (`privacy`). Raises: NotFound, Erased, StoreOff, StorageFull."""
 
         def append(db: Any) -> None:
             if not conversations.touch(db, owner, conversation_id, now_ms()):
                 raise absent(conversation_id)
             self._add(db, owner, conversation_id, new)
+            row = conversations.get(db, owner, conversation_id)
+            metadata = with_privacy(row["metadata"] if row is not None else {}, [privacy])
+            if row is not None and metadata != row["metadata"]:
+                conversations.update(db, owner, conversation_id, metadata=metadata, now_ms=now_ms())
 
         await self._archive.write(owner, append, subjects=about, conversation=conversation_id)
 

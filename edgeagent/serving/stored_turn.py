@@ -42,7 +42,7 @@ from edgeagent.serving.request_log import AnswerLinks
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.response_builder import ResponseBuilder, ResponseEvent
 from edgeagent.serving.tool_offer import ToolOffer
-from edgeagent.serving.turn_privacy import stored_metadata, with_privacy
+from edgeagent.serving.turn_privacy import PRIVACY, stored_metadata, with_privacy
 from edgeagent.store.history import History
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.rows import subject_of
@@ -278,7 +278,9 @@ class TurnService:
             *(stored_item(item, is_input=False) for item in turn.builder.response["output"]),
         ]
         about = [turn.about, subject_of(dict(turn.metadata))]
-        await self._conversations.add(turn.origin.owner, turn.conversation_id, items, about)
+        place = (turn.origin.owner, turn.conversation_id)
+        privacy = turn.builder.response["metadata"].get(PRIVACY)
+        await self._conversations.add(*place, items, about, privacy)
 
     def _remember(self, turn: Turn) -> None:
         self._prefix_store.observe(turn.answer.decision.model_id, turn.answer.usages[0])

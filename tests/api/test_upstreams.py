@@ -237,7 +237,10 @@ def test_what_continues_a_private_turn_stays_here(scene):
     item = httpx.get(
         f"{scene.daemon.url}/v1/responses/{private['id']}/input_items"
     ).json()["data"][0]["id"]  # fmt: skip
+    unstored = post(scene, "/v1/conversations").json()["id"]
+    respond(model="auto:local", input="My illness is xyzzy.", conversation=unstored, store=False)
     ways: list[dict[str, Any]] = [
+        {"conversation": unstored, "input": "xyzzy"},
         {"previous_response_id": private["id"], "input": "xyzzy"},
         {"conversation": conversation, "input": "xyzzy"},
         {"input": [{"type": "item_reference", "id": item}]},

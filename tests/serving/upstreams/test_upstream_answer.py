@@ -285,6 +285,25 @@ async def test_a_retry_after_is_honoured_without_opening_the_breaker():
         assert len(busy.bodies) == 1 and not upstreams.all()[0].is_open
 
 
+async def test_proxies_and_key_logs_of_the_environment_are_not_used(tmp_path, monkeypatch):
+    for name in (
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+    ):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    log = tmp_path / "keys.log"
+    monkeypatch.setenv("SSLKEYLOGFILE", str(log))
+    tls, ca_file = certified(tmp_path / "tls")
+    server = ScriptedServer(tls=tls)
+    async with serving(server, ca_file=ca_file) as upstreams:
+        assert text_of(await answer(upstreams)) == TEXT
+    assert not log.exists()
+
+
 async def test_tls_needs_the_pinned_authority_and_a_certificate_that_is_valid(tmp_path):
     good, ca = certified(tmp_path / "good")
     expired, old_ca = certified(tmp_path / "old", days=-1)

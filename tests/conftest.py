@@ -151,7 +151,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def garbage_is_found_in_its_own_module() -> Iterator[None]:
     """Collect garbage after each module, so that a client left open fails the module that opened it.
 
-    What is alive then belongs to the session, and no later collection walks it: 60 ms of a core for each module.
+    What is alive then belongs to the session. No later collection walks it, which took 60 ms for each module.
     """
     yield
     gc.collect()

@@ -25,7 +25,7 @@ STARTERS = {
     "Popen", "fork_server", "create_subprocess_exec", "create_subprocess_shell", "posix_spawn", "fork",
     "EngineClient", "Preload", "Pool", "PromptBuilder", "TemplateHost", "check_template", "try_out",
 }  # fmt: skip
-EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", prefork.EVENT}
+EVENTS = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", prefork.EVENT})
 # `subprocess.run` and its relatives, whose names alone say nothing.
 _OF_SUBPROCESS = {"run", "call", "check_call", "check_output"}
 
@@ -88,7 +88,13 @@ class Watch:
     def __init__(self) -> None:
         self._is_free = True
         self._started: str | None = None
-        sys.addaudithook(self._hear)
+
+        # Called for every file that is opened and every module that is imported: it looks at the name first.
+        def hear(event: str, arguments: tuple[Any, ...], events: frozenset[str] = EVENTS) -> None:
+            if event in events:
+                self._note(event, arguments)
+
+        sys.addaudithook(hear)
 
     def begin(self, *, may_start: bool) -> None:
         self._is_free, self._started = may_start, None
@@ -98,6 +104,6 @@ class Watch:
         started, self._is_free, self._started = self._started, True, None
         return started
 
-    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self._is_free and self._started is None and event in EVENTS:
+    def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self._is_free and self._started is None:
             self._started = f"{event} {arguments[1] if len(arguments) > 1 else ''}"[:200]

@@ -24,7 +24,7 @@ ASK = [{"role": "user", "content": "Tell a long story."}]
 
 @pytest.fixture(scope="module")
 def daemon(shallow_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    with serving(shallow_dir, tmp_path_factory.mktemp("mortal"), hang_timeout_s=8.0) as daemon:
+    with serving(shallow_dir, tmp_path_factory.mktemp("mortal"), hang_timeout_s=6.0) as daemon:
         yield daemon
 
 

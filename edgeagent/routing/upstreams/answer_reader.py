@@ -26,7 +26,8 @@ from edgeagent.types.generation import GenerateSpec
 DONE = b"[DONE]"
 MAX_CALLS = 128
 MAX_CHOICES = 1024  # of one event; more than any request asks for
-_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
+# No request has more tokens; a count charges the limits of a key.
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
 _FINISHES: dict[str, FinishReason] = {
     "length": "length",
     "tool_calls": "tool_calls",

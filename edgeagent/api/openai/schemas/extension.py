@@ -40,12 +40,13 @@ class TraceStepBody(BodyModel):
 
 class RoutingBody(BodyModel):
     """The decision about the model. `route` is the route that the request named, `rule` the rule that
-    matched."""
+    matched, `propensity` the probability with which the model was chosen, null where nothing was open."""
 
     route: str | None
     model: str
     reason: str
     rule: str | None
+    propensity: float | None = None
     scores: dict[str, float]
     trace: list[TraceStepBody]
 

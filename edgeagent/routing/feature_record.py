@@ -18,7 +18,7 @@ VERSION = 1
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True):
-    """`columns`: uint16, rising; `counts`: uint8; `shape`: float32; `words`: uint32, rising. Of this device's
+    """`columns`: uint16, rising; `counts`: uint8; `shape`: float64; `words`: uint32, rising. Of this device's
     byte order, which is little-endian on all that edgeagent runs on."""
 
     version: int
@@ -35,7 +35,7 @@ def packed(found: TextFeatures) -> bytes:
             VERSION,
             array("H", columns).tobytes(),
             bytes(found.counts[column] for column in columns),
-            array("f", found.shape).tobytes(),
+            array("d", found.shape).tobytes(),
             array("I", sorted(found.words)).tobytes(),
         )
     )
@@ -50,7 +50,7 @@ def unpacked(record: bytes) -> TextFeatures:
     try:
         found = msgspec.msgpack.decode(record, type=_Record)
         columns, words = _numbers("H", found.columns), _numbers("I", found.words)
-        shape = list(map(float, _numbers("f", found.shape)))
+        shape = list(map(float, _numbers("d", found.shape)))
     except (msgspec.DecodeError, ValueError) as exc:
         raise InvalidParameter(f"A record of features is damaged: {exc}.") from exc
     is_ours = found.version == VERSION and len(shape) == len(SHAPE_NAMES)

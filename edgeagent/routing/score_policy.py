@@ -102,15 +102,16 @@ class ScorePolicy:
         return self.score_features(features(text), domain)
 
     def score_features(self, found: TextFeatures, domain: str | None = None) -> Score:
-        """The same from the features of a text, as the decision log keeps them."""
+        """The same from the features of a text, as the decision log keeps them: to the last bit, in whatever
+        order they come."""
         file, benefit_of, right_of = self.file, self._benefit, self._right
-        benefit, right = file.benefit_bias, file.right_bias
         weighted = [
             (column, value * self._rarity[column]) for column, value in found.columns.items()
         ]
-        length = math.sqrt(sum(value * value for _, value in weighted)) or 1.0
-        benefit += sum(value * benefit_of[column] for column, value in weighted) / length
-        right += sum(value * right_of[column] for column, value in weighted) / length
+        length = math.sqrt(math.fsum(value * value for _, value in weighted)) or 1.0
+        benefit = math.fsum(value * benefit_of[column] for column, value in weighted) / length
+        right = math.fsum(value * right_of[column] for column, value in weighted) / length
+        benefit, right = benefit + file.benefit_bias, right + file.right_bias
         for n, value in enumerate(found.shape, N_COLUMNS):
             scaled = (value - file.shape_mean[n - N_COLUMNS]) / file.shape_scale[n - N_COLUMNS]
             benefit += scaled * benefit_of[n]

@@ -164,14 +164,16 @@ class RequestLog:
         return any(row.id == request_id and row.owner == owner for row in self._rows)
 
     async def flush(self) -> None:
-        """Write the waiting rows. Rows that cannot be written now stay."""
+        """Write the waiting rows. Rows that cannot be written now stay, without their decisions, which have
+        text."""
         rows, self._rows = self._rows, []
         if not rows:
             return
         try:
             await self._database.write_async(lambda db: insert(db, rows))
         except EdgeAgentError as exc:
-            self._rows = rows + self._rows
+            bare = [msgspec.structs.replace(row, decision=None) for row in rows]
+            self._rows = bare + self._rows
             logger.debug("requests_not_written n=%s code=%s", len(rows), exc.code)
 
     def forget(self, owner: str | None) -> None:

@@ -14,14 +14,13 @@ from edgeagent.routing.text_features import features
 @given(st.text(max_size=200))
 def test_a_record_gives_the_features_back(text):
     found, kept = features(text), unpacked(packed_text(text))
-    assert (kept.counts, kept.words) == (found.counts, found.words)
-    assert kept.shape == pytest.approx(found.shape, rel=1e-6)
+    assert kept == found
     assert packed(kept) == packed(found), "packing is stable"
 
 
 def test_a_record_is_small_and_has_no_word_of_the_text():
     record = packed_text("my patient Zacharias has measles and cannot sleep at night")
-    assert len(record) < 250 and b"acharias" not in record and b"measles" not in record
+    assert len(record) < 300 and b"acharias" not in record and b"measles" not in record
     longest = " ".join(f"w{n:05}" for n in range(5000))
     assert len(packed_text(longest)) < 8192
 

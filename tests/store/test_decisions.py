@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edgeagent.errors import StorageFull
 from edgeagent.routing.feature_record import unpacked
 from edgeagent.routing.text_features import features
 from edgeagent.store import decisions, export, feedback, requests
@@ -164,6 +165,22 @@ async def test_what_waits_and_what_is_answered_during_a_deletion_leaves_no_decis
     await log.flush()
     assert left(store) == {f"req_{n}" for n in stays}
     assert store.read(lambda db: db.execute("select count(*) from request").fetchone()[0]) == 4
+
+
+async def test_while_the_disk_is_full_rows_wait_without_texts(store, monkeypatch):
+    log = RequestLog(store, flush_s=60)
+    log.add(logged(0))
+
+    async def fail(fn: Any) -> None:
+        raise StorageFull("The disk is full: make room.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_async", fail)
+        await log.flush()
+    assert log.has("ann", "req_0")
+    await log.flush()
+    assert left(store) == set()
+    assert store.read(lambda db: db.execute("select id from request").fetchone()[0]) == "req_0"
 
 
 def test_relabelling_a_response_takes_its_decision_along(store):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeagent.errors import InvalidParameter, SettingsError
+from edgeagent.routing.feature_record import packed, unpacked
 from edgeagent.routing.score_policy import MAX_BYTES, PolicyFile, ScorePolicy, read_policy
 from edgeagent.routing.text_features import (
     N_COLUMNS,
@@ -30,7 +34,7 @@ from edgeagent.routing.training.trainer import (
     write_policy,
 )
 from tests.routing.routes import LARGE, MIDDLE, SMALL, asked, router, state
-from tests.routing.training.texts import outcomes
+from tests.routing.training.texts import EASY, HARD, outcomes
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +119,16 @@ def test_columns_without_a_value_change_no_weight_and_have_none():
     found, _ = ridge(many, shape_, target, **penalties)
     assert np.allclose(found[[*at, 65_536, 65_537]], expected)
     assert np.count_nonzero(found) == 5
+
+
+@given(text=st.text(max_size=80) | st.sampled_from([*EASY, *HARD]), seed=st.integers(0, 9))
+def test_the_log_scores_as_the_text_does_to_the_last_bit_in_any_order(file, text, seed):
+    policy, found = ScorePolicy(file), features(text)
+    assert policy.score_features(unpacked(packed(found))) == policy.score(text)
+    columns = list(found.counts.items())
+    Random(seed).shuffle(columns)
+    shuffled = TextFeatures(dict(columns), found.shape, found.words)
+    assert policy.score_features(shuffled) == policy.score(text)
 
 
 @pytest.mark.parametrize(("n_groups", "are_whole"), [(1, False), (4, False), (5, True), (9, True)])

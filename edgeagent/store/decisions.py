@@ -56,12 +56,13 @@ def insert(db: StoreConnection, row: DecisionRow) -> None:
     db.execute(_INSERT, values)
 
 
-# The newest feedback counts. It may name the request, its response or an item of the response.
-_RATED = """(select f.rowid from feedback f where f.owner = d.owner and f.target_id in
+# The newest feedback counts. It may name the request, its response or an item of the response. The plus keeps
+# SQLite from reading all feedback of the owner for each decision.
+_RATED = """(select f.rowid from feedback f where +f.owner = d.owner and f.target_id in
     (select d.request_id union all select d.response_id
      union all select id from item where response_id = d.response_id)
     order by f.created_ms desc, f.rowid desc limit 1)"""
-_PAGE = f"""select d.rowid as at, d.domain, d.reason, d.chosen, d.answered, d.default_model, d.chances,
+PAGE = f"""select d.rowid as at, d.domain, d.reason, d.chosen, d.answered, d.default_model, d.chances,
     d.features, d.created_ms, f.rating, f.label, f.is_corrected, r.status, r.n_prompt, r.n_generated,
     r.queue_ms, r.ttft_ms, r.total_ms, r.energy_j
     from decision d left join request r on r.id = d.request_id
@@ -73,4 +74,4 @@ def page(
     db: StoreConnection, *, since_ms: int = 0, after: int = 0, limit: int = 1000
 ) -> list[dict[str, Any]]:
     """Decisions with the cost of their requests and the newest feedback, in order of `at`."""
-    return fetch(db, _PAGE, {"since": since_ms, "after": after, "limit": limit})
+    return fetch(db, PAGE, {"since": since_ms, "after": after, "limit": limit})

@@ -200,3 +200,12 @@ def test_the_tokens_of_a_key_are_summed_by_slices_of_time(store):
     found = store.read(lambda db: requests.key_tokens(db, since_ms=NOW - DAY, slice_ms=900_000))
     assert sum(row[3] for row in found) == 21 and {row[:2] for row in found} == {("key_ann", "m")}
     assert [row[2] for row in found] == sorted(row[2] for row in found)
+
+
+def test_feedback_is_found_by_its_target(store):
+    """By its owner, 20,000 decisions took minutes."""
+    values = {"since": 0, "after": 0, "limit": 10}
+    sql = f"explain query plan {decisions.PAGE}"
+    plan = store.read(lambda db: [row[3] for row in db.execute(sql, values).fetchall()])
+    assert any("feedback_target" in step for step in plan)
+    assert not any("feedback_owner" in step or step.startswith("SCAN f") for step in plan)

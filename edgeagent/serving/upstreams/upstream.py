@@ -65,6 +65,8 @@ class Upstream:
         if not self.is_open:
             return
         async with self._checking:
+            if self.cooling_s(time.monotonic()) > 0:  # another request has just found out
+                raise Fault("unreachable", "its health check failed")
             if self.is_open:
                 await self.connection.check()
                 self._close_breaker()

@@ -17,7 +17,7 @@ from edgeagent.cli.shared.service_units import (
     STATE_DIR,
     UNITS,
 )
-from edgeagent.settings.names import VARIABLES
+from edgeagent.settings.setting_names import VARIABLES
 from edgeagent.settings.settings_sources import SYSTEM_CONFIG
 from scripts.packaging.configuration import HERE, SCRIPTS, SETTINGS, nfpm_configuration
 from scripts.packaging.container import read_image

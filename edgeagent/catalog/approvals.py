@@ -24,7 +24,7 @@ from msgspec import Struct
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.durable import open_regular, replace_text
 from edgeagent.errors import InstallFailed
-from edgeagent.types.engine import FileIdentity
+from edgeagent.types.engine_config import FileIdentity
 
 # More than any device has models; a state directory outlives many models.
 _MAX_DIGESTS = 500

@@ -26,7 +26,7 @@ from edgeagent.catalog.model_library import Library, shipped_models_dir
 from edgeagent.catalog.model_summary import ModelSummary
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.settings import ResolvedSettings, Settings
-from edgeagent.types.engine import Task
+from edgeagent.types.engine_config import Task
 from edgeagent.types.sampling import Sampling
 from edgeagent.types.template import TemplateFacts
 

@@ -25,7 +25,7 @@ from edgeagent.catalog.digest import CHUNK_BYTES
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.model_library import Library
 from edgeagent.errors import ModelAltered, ModelNotApproved, ModelUnusable
-from edgeagent.types.engine import FileIdentity
+from edgeagent.types.engine_config import FileIdentity
 
 logger = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
 from edgeagent.device.microbenchmarks import Measurement
 from edgeagent.errors import EdgeAgentError
-from edgeagent.settings.names import FIELDS, value_of
+from edgeagent.settings.setting_names import FIELDS, value_of
 from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.recovery import earlier
 from edgeagent.worker.sandbox_probe import gather

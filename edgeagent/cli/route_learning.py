@@ -107,7 +107,7 @@ def evaluate(
         learned = evaluation.learned_by_folds(pair, kind, seed)
     found = evaluation.evaluate(pair, learned, seed)
     if plot is not None:
-        from edgeagent.routing.training.figures import draw
+        from edgeagent.routing.training.plots import draw
 
         draw(found, plot)
     if shape == "json":

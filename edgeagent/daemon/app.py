@@ -19,7 +19,7 @@ from litestar.types import ASGIApp
 from edgeagent.api.application import application
 from edgeagent.api.http import auth, host_and_origin, server
 from edgeagent.api.http.body_memory import Bodies
-from edgeagent.api.http.degradation import Degradation
+from edgeagent.api.http.degraded_header import Degradation
 from edgeagent.api.http.idempotency import Idempotency
 from edgeagent.api.http.internal_call import InternalCalls
 from edgeagent.api.http.key_limits import FailureThrottle, Limiter
@@ -56,6 +56,7 @@ from edgeagent.serving.chat import ChatService
 from edgeagent.serving.client_errors import hide_folders
 from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.conversations import Conversations
+from edgeagent.serving.engines import Engines
 from edgeagent.serving.key_admin import KeyAdmin
 from edgeagent.serving.live_transcription import LiveTranscriptions
 from edgeagent.serving.model_cards import ModelCards
@@ -65,7 +66,6 @@ from edgeagent.serving.monitoring import Monitoring
 from edgeagent.serving.one_shot_request import OneShotService
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.remembered_answers import RememberedAnswers
-from edgeagent.serving.serving_effects import Engines
 from edgeagent.serving.stored_chats import StoredChats
 from edgeagent.serving.stored_data import StoredData
 from edgeagent.serving.stored_responses import StoredResponses

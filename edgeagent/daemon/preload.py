@@ -15,7 +15,7 @@ from edgeagent.device.configuration import Configuration
 from edgeagent.errors import EdgeAgentError
 from edgeagent.pool import Placement
 from edgeagent.pool.placement import ModelPlacer
-from edgeagent.types.worker import WorkerConfig
+from edgeagent.types.worker_config import WorkerConfig
 from edgeagent.worker.process import WorkerProcess
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from edgeagent.daemon.notify import ServiceManager
 from edgeagent.errors import EdgeAgentError
 from edgeagent.pool import Pool
 from edgeagent.settings import Settings
-from edgeagent.settings.names import FIELDS, value_of
+from edgeagent.settings.setting_names import FIELDS, value_of
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgeagent.engine import protocol
 from edgeagent.types.answer import PromptFacts, TokenChunk
-from edgeagent.types.engine import EngineConfig, EngineFacts, EngineHealth
+from edgeagent.types.engine_config import EngineConfig, EngineFacts, EngineHealth
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.unary_requests import Question
 from edgeagent.worker.client import WorkerClient

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from edgeagent.types.answer import PromptFacts, TokenChunk
-from edgeagent.types.engine import EngineConfig, EngineFacts, EngineHealth
+from edgeagent.types.engine_config import EngineConfig, EngineFacts, EngineHealth
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.kv_state import Cells
 from edgeagent.types.template import TemplateFacts

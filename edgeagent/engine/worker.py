@@ -27,7 +27,7 @@ from edgeagent.engine.prompt.prompt_fitting import slot_tokens
 from edgeagent.engine.prompt.request_preparation import Intake
 from edgeagent.errors import EdgeAgentError, InvalidParameter, QueueFull
 from edgeagent.types.answer import PromptFacts, TokenChunk
-from edgeagent.types.engine import EngineConfig, EngineFacts, Task
+from edgeagent.types.engine_config import EngineConfig, EngineFacts, Task
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.kv_state import (
     CachedLengthSpec,

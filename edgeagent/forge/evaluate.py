@@ -22,7 +22,7 @@ from edgeagent.forge.datasets import OUT_OF_SCOPE, Corpus, Item
 from edgeagent.forge.intent_classes import IntentClasses, Threshold
 from edgeagent.forge.intent_metrics import intent_figures, thresholds
 from edgeagent.forge.tokenizer import AssistantTokenizer, first_values
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.intents import (
     LAST_SLOT,
     NO_SLOTS,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from edgeagent.pool.resident_model import Resident
 from edgeagent.types.throttle import Throttle
-from edgeagent.types.worker import ComputeLimits
+from edgeagent.types.worker_config import ComputeLimits
 from edgeagent.worker.client import WorkerClient
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edgeagent.types.worker import WorkerConfig
+from edgeagent.types.worker_config import WorkerConfig
 from edgeagent.worker.client import WorkerClient
 
 

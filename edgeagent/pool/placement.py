@@ -22,7 +22,7 @@ from edgeagent.errors import ModelAltered
 from edgeagent.pool.memory import Placement
 from edgeagent.pool.speech_placement import speech_placement
 from edgeagent.settings import Settings
-from edgeagent.types.engine import EngineConfig, Task
+from edgeagent.types.engine_config import EngineConfig, Task
 
 # Texts of one step of an embedding model: more than fit into a step, however short they are.
 TEXTS_PER_STEP = 64

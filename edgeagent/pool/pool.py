@@ -21,7 +21,7 @@ from edgeagent.pool.memory import LoadedModel, Placement, decide, in_words
 from edgeagent.pool.resident_model import Resident, UnloadCause
 from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.worker import WorkerSettings
-from edgeagent.types.worker import WorkerConfig
+from edgeagent.types.worker_config import WorkerConfig
 from edgeagent.worker.breaker import Breaker
 from edgeagent.worker.client import WorkerClient
 from edgeagent.worker.heartbeat import IDLE_HEARTBEAT_S

@@ -11,7 +11,7 @@ from typing import Literal
 from edgeagent.errors import EngineBroken
 from edgeagent.pool.memory import LoadedModel, Placement
 from edgeagent.settings.worker import WorkerSettings
-from edgeagent.types.engine import EngineHealth
+from edgeagent.types.engine_config import EngineHealth
 from edgeagent.types.histogram import Histogram
 from edgeagent.worker.breaker import Breaker
 from edgeagent.worker.client import WorkerClient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from edgeagent.types.engine import Task
+from edgeagent.types.engine_config import Task
 from edgeagent.types.template import TemplateFacts
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from edgeagent.routing.language import language_of
-from edgeagent.routing.upstreams.access import Access, Sender
+from edgeagent.routing.upstreams.upstream_access import Access, Sender
 from edgeagent.settings.route_rules import Privacy
 
 # Characters of the last message that text conditions read: half from its beginning, half from its end.

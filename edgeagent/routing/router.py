@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from edgeagent.errors import InvalidParameter, ModelNotFound, Unavailable
 from edgeagent.routing.decision import Decision
 from edgeagent.routing.model_tasks import TASK_WORDS, none_installed, wrong_kind
-from edgeagent.types.engine import Task
+from edgeagent.types.engine_config import Task
 
 RETRY_AFTER_S = 30.0
 

@@ -26,9 +26,9 @@ from edgeagent.errors import EdgeAgentError, EngineDied, UpstreamUnavailable, by
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.call_sentences import CallDescriber
 from edgeagent.serving.deadline import before, left_s
+from edgeagent.serving.engines import Engines
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
-from edgeagent.serving.serving_effects import Engines
 from edgeagent.serving.upstreams.upstream_answer import UpstreamClient, UpstreamGeneration
 from edgeagent.types.answer import (
     CallText,

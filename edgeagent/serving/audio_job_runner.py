@@ -32,8 +32,8 @@ from edgeagent.errors import (
 from edgeagent.serving.audio_job import JobNews
 from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.content_archive import Archive
+from edgeagent.serving.engines import Engines
 from edgeagent.serving.job_transcription import JobGaveWay, JobGone, JobTranscription
-from edgeagent.serving.serving_effects import Engines
 from edgeagent.settings.speech import AudioJobSettings
 from edgeagent.store import audio_jobs, audit, recording_files
 from edgeagent.store.audio_jobs import JobStatus

@@ -40,7 +40,7 @@ from edgeagent.store.audio_jobs import JobBounds, NewAudioJob
 from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.connection import from_os, full
 from edgeagent.store.recording_files import Recording, RecordingReader
-from edgeagent.store.rows import subject_of
+from edgeagent.store.row_queries import subject_of
 from edgeagent.store.sql import now_ms
 from edgeagent.types.ids import new_id
 from edgeagent.types.list_pages import Page, RowPage

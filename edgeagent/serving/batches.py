@@ -15,7 +15,7 @@ from edgeagent.store import batches, erasure_epochs
 from edgeagent.store.batches import BatchBounds, BatchLine, NewBatch, NewFile
 from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.erasure_epochs import ContentOrigin
-from edgeagent.store.rows import subject_of
+from edgeagent.store.row_queries import subject_of
 from edgeagent.store.sql import now_ms
 from edgeagent.types.caller import Caller
 from edgeagent.types.ids import new_id

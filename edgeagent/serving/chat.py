@@ -44,9 +44,9 @@ from edgeagent.routing.decision import Decision
 from edgeagent.routing.intents import AssistantPreferences, UnsuitedRequest
 from edgeagent.serving.answer import Answer, Preparation, Redirection
 from edgeagent.serving.deadline import before
+from edgeagent.serving.engines import Engines
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_origin import RequestOrigin
-from edgeagent.serving.serving_effects import Engines
 from edgeagent.types.answer import TokenLogprob
 from edgeagent.types.generation import Form, GenerateSpec
 from edgeagent.types.intents import Confidence

@@ -31,7 +31,7 @@ from edgeagent.store.erasure_hub import DeletedContent, ErasureHub
 from edgeagent.store.items import Parent
 from edgeagent.store.requests import RequestLog
 from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import subject_of
+from edgeagent.store.row_queries import subject_of
 from edgeagent.store.sql import now_ms
 from edgeagent.types.list_pages import Page, RowPage
 

@@ -26,7 +26,7 @@ from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.history import History
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import subject_of
+from edgeagent.store.row_queries import subject_of
 from edgeagent.store.sql import now_ms
 from edgeagent.types.ids import RESPONSE_PREFIX, new_id
 from edgeagent.types.list_pages import Page, RowPage

@@ -22,9 +22,9 @@ from edgeagent.serving.audio_job import JobNews, options_of
 from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.authentication import key_gone
 from edgeagent.serving.content_archive import Archive
+from edgeagent.serving.engines import Engines
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
-from edgeagent.serving.serving_effects import Engines
 from edgeagent.serving.transcript_archive import stored
 from edgeagent.speech.client import Reply, SpeechClient
 from edgeagent.speech.options import SpeechOptions

@@ -27,11 +27,11 @@ from edgeagent.metrics import LIVE
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.authentication import key_gone
+from edgeagent.serving.engines import Engines
 from edgeagent.serving.live_events import Completed, LiveEvent, Refused
 from edgeagent.serving.live_items import LiveItems
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
-from edgeagent.serving.serving_effects import Engines
 from edgeagent.settings.speech import LiveSettings
 from edgeagent.speech.client import LiveStream, SpeechClient
 from edgeagent.speech.live_options import LiveOptions

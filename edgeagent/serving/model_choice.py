@@ -24,13 +24,13 @@ from edgeagent.routing.intents import (
     AssistantPreferences,
     make_intent_question,
 )
-from edgeagent.routing.upstreams.access import Sender
 from edgeagent.routing.upstreams.outgoing_request import BLANK
+from edgeagent.routing.upstreams.upstream_access import Sender
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.routes import Routes, privacy_of, route_request
 from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.settings.routing import RoutingSettings
-from edgeagent.types.engine import Task
+from edgeagent.types.engine_config import Task
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import Confidence
 from edgeagent.types.prompt import Prompt

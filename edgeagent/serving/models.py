@@ -13,7 +13,7 @@ from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.pool import Pool
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_origin import RequestOrigin
-from edgeagent.types.engine import Task
+from edgeagent.types.engine_config import Task
 from edgeagent.types.template import TemplateFacts
 from edgeagent.types.throttle import Reason
 

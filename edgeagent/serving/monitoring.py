@@ -26,7 +26,7 @@ from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.settings import Settings
 from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.requests import RequestRow
-from edgeagent.types.engine import EngineHealth
+from edgeagent.types.engine_config import EngineHealth
 from edgeagent.types.throttle import Reason
 
 

@@ -15,11 +15,11 @@ from typing import Any
 from edgeagent.errors import EngineDied
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.deadline import before
+from edgeagent.serving.engines import Engines
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
-from edgeagent.serving.serving_effects import Engines
-from edgeagent.types.engine import EngineFacts
+from edgeagent.types.engine_config import EngineFacts
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.tools import ToolUse

@@ -9,8 +9,8 @@ from functools import partial
 
 from edgeagent.routing.decision import Decision
 from edgeagent.routing.feature_record import packed_text
+from edgeagent.serving.engines import Engines
 from edgeagent.serving.request_origin import RequestOrigin
-from edgeagent.serving.serving_effects import Engines
 from edgeagent.store.decisions import DecisionRow
 from edgeagent.store.requests import RequestRow
 from edgeagent.types.answer import FinishReason, Usage

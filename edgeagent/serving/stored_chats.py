@@ -9,7 +9,7 @@ from edgeagent.errors import NotFound
 from edgeagent.serving.content_archive import Archive
 from edgeagent.store.items import Item
 from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import subject_of
+from edgeagent.store.row_queries import subject_of
 from edgeagent.types.ids import CHAT_PREFIX
 from edgeagent.types.list_pages import Page, RowPage
 

@@ -45,7 +45,7 @@ from edgeagent.serving.tool_offer import ToolOffer
 from edgeagent.serving.turn_privacy import PRIVACY, stored_metadata, with_privacy
 from edgeagent.store.history import History
 from edgeagent.store.responses import StoredResponse
-from edgeagent.store.rows import subject_of
+from edgeagent.store.row_queries import subject_of
 from edgeagent.types.ids import new_id
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling

@@ -12,7 +12,7 @@ from edgeagent.serving.transcription import TranscriptionRequest
 from edgeagent.speech.segments import Segment
 from edgeagent.store import transcripts
 from edgeagent.store.client_deletion import DeletionTarget
-from edgeagent.store.rows import subject_of
+from edgeagent.store.row_queries import subject_of
 from edgeagent.store.sql import now_ms
 from edgeagent.types.list_pages import Page, RowPage
 

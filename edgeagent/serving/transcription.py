@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from edgeagent.errors import EngineDied
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.audio_quota import AudioQuota
+from edgeagent.serving.engines import Engines
 from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
-from edgeagent.serving.serving_effects import Engines
 from edgeagent.speech.client import SpeechClient, Transcription
 from edgeagent.speech.languages import LANGUAGES
 from edgeagent.speech.options import SpeechOptions

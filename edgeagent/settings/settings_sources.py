@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from edgeagent.environment import API_KEY, ENV_PREFIX, variables
 from edgeagent.errors import SettingsError
-from edgeagent.settings.names import (
+from edgeagent.settings.old_names import OLD_NAMES
+from edgeagent.settings.setting_names import (
     FIELDS,
     TABLES,
     VARIABLES,
@@ -27,7 +28,6 @@ from edgeagent.settings.names import (
     nearest_variable,
     variable,
 )
-from edgeagent.settings.old_names import OLD_NAMES
 from edgeagent.settings.settings import Settings
 
 MAX_SHOWN = 200  # characters of a wrong value

@@ -25,7 +25,7 @@ from edgeagent.speech.live_protocol import (
 )
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.segments import Checkpoint, Segment
-from edgeagent.types.worker import WorkerConfig, WorkerFacts, WorkerHealth
+from edgeagent.types.worker_config import WorkerConfig, WorkerFacts, WorkerHealth
 from edgeagent.worker.protocol import (
     Cancel,
     Heartbeat,

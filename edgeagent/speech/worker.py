@@ -32,7 +32,7 @@ from edgeagent.speech.protocol import (
     Window,
     decode_to_worker,
 )
-from edgeagent.types.worker import ComputeLimits
+from edgeagent.types.worker_config import ComputeLimits
 from edgeagent.worker import confinement, entry, refusals
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.heap import return_free_pages, use_one_arena

@@ -17,7 +17,7 @@ from edgeagent.errors import RateLimited
 from edgeagent.store import row_deletion, transcripts
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.recording_files import Recording
-from edgeagent.store.rows import fetch, paged
+from edgeagent.store.row_queries import fetch, paged
 from edgeagent.store.sql import marks, scalar
 from edgeagent.types.caller import LOCAL
 from edgeagent.types.list_pages import Page, RowPage

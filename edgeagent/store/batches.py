@@ -21,7 +21,7 @@ from edgeagent.errors import Conflict, RateLimited
 from edgeagent.store import row_deletion
 from edgeagent.store.batch_schema import CONVERSATION, SUBJECT
 from edgeagent.store.connection import StoreConnection
-from edgeagent.store.rows import fetch, paged, subject_of
+from edgeagent.store.row_queries import fetch, paged, subject_of
 from edgeagent.store.sql import marks, scalar
 from edgeagent.types.list_pages import Page, RowPage
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from edgeagent.errors import EdgeAgentError
-from edgeagent.store import journal_progress, row_deletion, rows
+from edgeagent.store import journal_progress, row_deletion, row_queries
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.journal import Journal, JournalContents, JournalEntry
 from edgeagent.store.sql import marks
@@ -62,7 +62,9 @@ def delete(store: DeletionStore, target: DeletionTarget) -> bool | None:
     True: the deletion is on disk. False: there is no such row. None: the row is under legal hold. Raises:
     StoreLocked if there is no sound journal; StorageFull, StorageFailed.
     """
-    can_go = store.read(lambda db: rows.is_removable(db, target.table, target.where, target.values))
+    can_go = store.read(
+        lambda db: row_queries.is_removable(db, target.table, target.where, target.values)
+    )
     if not can_go:
         return can_go
     journal = store.journal
@@ -70,7 +72,7 @@ def delete(store: DeletionStore, target: DeletionTarget) -> bool | None:
     n = entered.head.n
 
     def remove(db: StoreConnection) -> bool | None:
-        done = rows.remove(db, target.table, target.where, target.values)
+        done = row_queries.remove(db, target.table, target.where, target.values)
         if done is not None:
             journal_progress.mark_applied(db, entered, n)
         return done

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from edgeagent.store.connection import StoreConnection
-from edgeagent.store.rows import fetch, paged, remove, subject_of
+from edgeagent.store.row_queries import fetch, paged, remove, subject_of
 from edgeagent.types.ids import new_id
 from edgeagent.types.list_pages import Page, RowPage
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from edgeagent.store.connection import StoreConnection
-from edgeagent.store.rows import fetch
+from edgeagent.store.row_queries import fetch
 
 
 class DecisionRow(msgspec.Struct, frozen=True, kw_only=True):

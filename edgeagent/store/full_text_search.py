@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeagent.store.connection import StoreConnection
-from edgeagent.store.rows import fetch
+from edgeagent.store.row_queries import fetch
 
 MAX_WORDS = 32
 

@@ -17,7 +17,7 @@ from edgeagent.errors import ContextLengthExceeded, NotFound, PreviousNotFound
 from edgeagent.store import conversations
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.responses import OPEN
-from edgeagent.store.rows import fetch
+from edgeagent.store.row_queries import fetch
 from edgeagent.types.ids import RESPONSE_PREFIX
 
 # Far more than any context can hold. Chains whose beginning is truncated may grow without limit.

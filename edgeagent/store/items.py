@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgeagent.store.connection import StoreConnection
-from edgeagent.store.rows import fetch, paged, remove
+from edgeagent.store.row_queries import fetch, paged, remove
 from edgeagent.types.ids import ITEM_PREFIXES, new_id
 from edgeagent.types.list_pages import Page, RowPage
 

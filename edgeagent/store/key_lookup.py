@@ -15,7 +15,7 @@ from edgeagent.errors import StoreLocked
 from edgeagent.store import clock, erasure_epochs, keys
 from edgeagent.store.connection import StoreConnection, connect
 from edgeagent.store.key_cache import KeyCache
-from edgeagent.store.key_clock import KeyClock
+from edgeagent.store.key_expiry_clock import KeyClock
 from edgeagent.store.lazy_store import OptionalStore
 from edgeagent.store.readers import Readers
 from edgeagent.types.caller import LOCAL, Caller

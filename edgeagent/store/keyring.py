@@ -17,7 +17,7 @@ from edgeagent.store.clock import Clock, DeviceClock
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.database import Database
 from edgeagent.store.journal import JournalContents
-from edgeagent.store.key_clock import KeyClock
+from edgeagent.store.key_expiry_clock import KeyClock
 from edgeagent.store.key_lookup import KeyLookup
 from edgeagent.store.key_record import Key, KeySpec, NewKey
 from edgeagent.store.lazy_store import OptionalStore

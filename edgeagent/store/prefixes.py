@@ -14,7 +14,7 @@ from array import array
 import msgspec
 
 from edgeagent.store.connection import StoreConnection
-from edgeagent.store.rows import fetch
+from edgeagent.store.row_queries import fetch
 from edgeagent.store.sql import marks, scalar
 from edgeagent.types.ids import new_id
 

@@ -18,7 +18,7 @@ from edgeagent.store import decisions
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.database import Database
 from edgeagent.store.decisions import DecisionRow
-from edgeagent.store.rows import fetch
+from edgeagent.store.row_queries import fetch
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import msgspec
 from edgeagent.store import items
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.items import Item
-from edgeagent.store.rows import fetch, paged, remove, subject_of
+from edgeagent.store.row_queries import fetch, paged, remove, subject_of
 from edgeagent.store.sql import marks
 from edgeagent.types.list_pages import Page, RowPage
 

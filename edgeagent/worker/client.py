@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import msgspec
 
 from edgeagent import errors
-from edgeagent.types.worker import ComputeLimits, WorkerConfig, WorkerFacts, WorkerHealth
+from edgeagent.types.worker_config import ComputeLimits, WorkerConfig, WorkerFacts, WorkerHealth
 from edgeagent.worker import frames, protocol
 from edgeagent.worker.process import WorkerProcess, launch
 from edgeagent.worker.reply_stream import ReplyStream

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from edgeagent.types.worker import WorkerHealth
+from edgeagent.types.worker_config import WorkerHealth
 from edgeagent.worker.protocol import Heartbeat
 
 HEARTBEAT_S = 0.5

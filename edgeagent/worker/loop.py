@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from edgeagent.types.worker import ComputeLimits, WorkerFacts, WorkerHealth
+from edgeagent.types.worker_config import ComputeLimits, WorkerFacts, WorkerHealth
 from edgeagent.worker import protocol
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.heartbeat import HEARTBEAT_S, IDLE_HEARTBEAT_S, Pulse, heartbeat

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeagent.types.worker import WorkerConfig
+from edgeagent.types.worker_config import WorkerConfig
 from edgeagent.worker import frames, protocol, spawn
 
 

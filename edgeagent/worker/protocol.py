@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from edgeagent.types.worker import ComputeLimits
+from edgeagent.types.worker_config import ComputeLimits
 
 Config = TypeVar("Config")
 Facts = TypeVar("Facts")

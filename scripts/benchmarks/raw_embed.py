@@ -13,7 +13,7 @@ import time
 from array import array
 
 from edgeagent.engine.embedding.encoder import Encoder
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.worker import confinement
 
 N_BATCH = 512

@@ -13,7 +13,7 @@ import sys
 import time
 
 from edgeagent.engine.llama.model import Llama
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.worker import confinement
 
 PROMPT = (

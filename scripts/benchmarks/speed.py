@@ -34,7 +34,7 @@ from edgeagent.catalog.sizing.speed import (
 from edgeagent.device.microbenchmarks import measure
 from edgeagent.device.probe import probe
 from edgeagent.engine.llama.model import Llama
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.worker.seccomp import refuse_tiles
 from tests.catalog.synthetic import DESIGNS, write_model
 

@@ -71,7 +71,7 @@ def mask_costs(model: Path) -> dict[str, float]:
     from edgeagent.engine.llama.model import Llama
     from edgeagent.engine.prompt.request_preparation import vocabulary_of
     from edgeagent.engine.structured.grammar import compile_source, source_of, tokenizer_of
-    from edgeagent.types.engine import EngineConfig
+    from edgeagent.types.engine_config import EngineConfig
     from edgeagent.types.generation import Form
     from edgeagent.worker.confinement import rss_bytes
 

@@ -34,7 +34,7 @@ from edgeagent.engine.structured.grammar import compile_source, source_of
 from edgeagent.engine.structured.grammar_compiler import try_out
 from edgeagent.engine.structured.json_completion import JsonCompletion
 from edgeagent.errors import BadRequest, EdgeAgentError
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import Form, GenerateSpec
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling

@@ -219,7 +219,11 @@ THREATS = (
         ("store/test_writer.py",),
         open="bytes for each turn: scripts/bench turns",
     ),
-    Threat(46, "clock jumps, no clock at all", ("store/test_clock.py", "store/test_key_clock.py")),
+    Threat(
+        46,
+        "clock jumps, no clock at all",
+        ("store/test_clock.py", "store/test_key_expiry_clock.py"),
+    ),
     Threat(47, "growing memory", ("worker/test_heap.py",), ("soak",)),
     Threat(48, "out of memory", ("worker/test_enter.py",)),
     Threat(

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from edgeagent.engine.client import EngineClient
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling

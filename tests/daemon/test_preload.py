@@ -14,7 +14,7 @@ from edgeagent.daemon.preload import Preload
 from edgeagent.device.configuration import Configuration, configure
 from edgeagent.engine.client import EngineClient
 from edgeagent.pool.placement import ModelPlacer
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
 

@@ -11,8 +11,8 @@ import pytest
 from edgeagent.daemon.reload import LIVE, SettingsChange, change
 from edgeagent.settings import Settings
 from edgeagent.settings.engine import EngineSettings
-from edgeagent.settings.names import FIELDS, TABLES
 from edgeagent.settings.pool import PoolSettings
+from edgeagent.settings.setting_names import FIELDS, TABLES
 from tests.conftest import serving, wait_for
 
 HERE = Settings(state_dir=Path("/s"))

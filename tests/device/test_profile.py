@@ -14,7 +14,7 @@ from edgeagent.device.profile import Profile, compute, reference_device, resolve
 from edgeagent.device.profile_files import load, load_all
 from edgeagent.device.profile_match import match
 from edgeagent.errors import SettingsError
-from edgeagent.settings.names import FIELDS
+from edgeagent.settings.setting_names import FIELDS
 
 GIB = 1 << 30
 KEYS = {

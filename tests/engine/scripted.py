@@ -16,7 +16,7 @@ from edgeagent.engine.llama.sampler_chain import Candidates
 from edgeagent.engine.prompt.request_preparation import Intake
 from edgeagent.errors import QueueFull
 from edgeagent.types.answer import CallDelta, TokenChunk, TokenLogprob, Usage
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling

@@ -22,7 +22,7 @@ from edgeagent.pool.cores import share_cores
 from edgeagent.pool.memory import LoadedModel, decide
 from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.worker import WorkerSettings
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from tests.conftest import wait_for
 from tests.worker.counter import CounterClient, CounterConfig
 

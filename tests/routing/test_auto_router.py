@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgeagent.errors import Forbidden, SettingsError, Unavailable
 from edgeagent.routing.auto_router import AutoRouter
 from edgeagent.routing.route_request import ModelState, RouteState, window
-from edgeagent.routing.upstreams.access import Access
+from edgeagent.routing.upstreams.upstream_access import Access
 from edgeagent.settings.route_rules import MAX_RULES
 from edgeagent.settings.routing import RoutingSettings
 from tests.routing.routes import LARGE, MIDDLE, SMALL, TALKER, asked, router, rule, state

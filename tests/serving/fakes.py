@@ -18,7 +18,7 @@ from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.settings.routing import RoutingSettings
 from edgeagent.store.requests import RequestRow
 from edgeagent.types.answer import PromptFacts, TokenChunk, Usage
-from edgeagent.types.engine import Task
+from edgeagent.types.engine_config import Task
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import Confidence
 from edgeagent.types.sampling import Sampling
@@ -90,7 +90,7 @@ class FakeClient:
 
 
 class FakeEngines:
-    """`serving/serving_effects.py` in memory: `rows` is the request log, `n_leased` counts open leases."""
+    """`serving/engines.py` in memory: `rows` is the request log, `n_leased` counts open leases."""
 
     def __init__(self, **scripts: Script) -> None:
         self.clients = {name: FakeClient(name, script) for name, script in scripts.items()}

@@ -12,8 +12,8 @@ from tomli_w import dumps
 
 from edgeagent.errors import SettingsError
 from edgeagent.settings import resolve
-from edgeagent.settings.names import FIELDS, in_file, value_of, variable
 from edgeagent.settings.old_names import OLD_NAMES
+from edgeagent.settings.setting_names import FIELDS, in_file, value_of, variable
 
 
 @pytest.fixture(autouse=True)

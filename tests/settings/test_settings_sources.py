@@ -9,7 +9,7 @@ import pytest
 from edgeagent.environment import listen_fds
 from edgeagent.errors import SettingsError
 from edgeagent.settings import resolve
-from edgeagent.settings.names import FIELDS
+from edgeagent.settings.setting_names import FIELDS
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from edgeagent.store.batches import BatchBounds, BatchLine, NewBatch, NewFile
 from edgeagent.store.connection import connect
 from edgeagent.store.ownership import TABLES, Selector, counts, held_counts, set_hold
 from edgeagent.store.retention import Sweeper
-from edgeagent.store.rows import fetch, is_removable
+from edgeagent.store.row_queries import fetch, is_removable
 from edgeagent.types.list_pages import Page
 from tests.store.rows import DAY, NOW, conversation, n_rows
 from tests.store.test_retention import FakeClock

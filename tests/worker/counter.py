@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from edgeagent.errors import InvalidParameter, ModelUnusable
-from edgeagent.types.worker import ComputeLimits, WorkerConfig, WorkerFacts, WorkerHealth
+from edgeagent.types.worker_config import ComputeLimits, WorkerConfig, WorkerFacts, WorkerHealth
 from edgeagent.worker import confinement, entry
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.client import WorkerClient

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from edgeagent.errors import EngineDied, InvalidParameter, ModelUnusable
-from edgeagent.types.worker import ComputeLimits
+from edgeagent.types.worker_config import ComputeLimits
 from edgeagent.worker import client as worker_client
 from edgeagent.worker.client import WorkerClient
 from tests.worker.counter import CounterClient, CounterConfig

@@ -17,11 +17,11 @@ from typing import Any, cast
 
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from edgeagent.api.http.access import Need, is_known, need_of
 from edgeagent.api.http.body_memory import Bodies
 from edgeagent.api.http.encodings import encoding_of
 from edgeagent.api.http.errors import encoded, no_such_method, nothing_here, status_of, translate
 from edgeagent.api.http.key_limits import Admission, FailureThrottle, Limiter
+from edgeagent.api.http.path_scopes import Need, is_known, need_of
 from edgeagent.api.http.request_context import context_of
 from edgeagent.api.http.route_paths import Paths
 from edgeagent.api.http.uploads import Uploads

@@ -6,8 +6,8 @@ from typing import Any
 
 from litestar import Request
 
-from edgeagent.api.http.access import parts
 from edgeagent.api.http.deadline import deadline_of
+from edgeagent.api.http.path_scopes import parts
 from edgeagent.api.http.request_context import context_of
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.types.caller import Caller

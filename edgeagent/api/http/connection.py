@@ -19,12 +19,12 @@ from typing import Any, cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edgeagent.api.http.access import SOCKET_PATHS, parts
 from edgeagent.api.http.body_rate import FREE_BYTES, BodyRate
 from edgeagent.api.http.connection_limits import ConnectionRank, ConnectionSeat, Places
 from edgeagent.api.http.errors import encoded
 from edgeagent.api.http.host_and_origin import request_id
 from edgeagent.api.http.key_limits import peer_network
+from edgeagent.api.http.path_scopes import SOCKET_PATHS, parts
 from edgeagent.api.http.request_context import KEY, RequestContext
 from edgeagent.api.http.shutdown import Shutdown
 from edgeagent.errors import BadRequest

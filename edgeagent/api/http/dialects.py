@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from edgeagent.api.http.access import parts
+from edgeagent.api.http.path_scopes import parts
 from edgeagent.errors import EdgeAgentError
 
 # By status; other statuses are the client's error below 500 and a server error from there on.

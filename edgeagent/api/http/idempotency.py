@@ -17,11 +17,11 @@ from typing import cast
 
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, ReceiveMessage, Scope, Send
 
-from edgeagent.api.http.access import parts
 from edgeagent.api.http.body_memory import Body
 from edgeagent.api.http.disconnect import run_until_gone
 from edgeagent.api.http.errors import encoded, translate
 from edgeagent.api.http.one_shot_response import send_whole
+from edgeagent.api.http.path_scopes import parts
 from edgeagent.api.http.request_context import context_of
 from edgeagent.errors import BadRequest
 from edgeagent.serving.remembered_answers import (

@@ -11,11 +11,11 @@ from typing import Any
 
 from litestar.types import ASGIApp
 
-from edgeagent.api.http.access import need_of
 from edgeagent.api.http.auth import check_need
 from edgeagent.api.http.body_memory import Bodies
 from edgeagent.api.http.errors import encoded, translate
 from edgeagent.api.http.key_limits import Limiter
+from edgeagent.api.http.path_scopes import need_of
 from edgeagent.api.http.request_context import RequestContext, context_of
 from edgeagent.serving.batch_runner import CallAnswer
 from edgeagent.types.caller import Caller

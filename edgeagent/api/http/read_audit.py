@@ -14,8 +14,8 @@ from typing import cast
 
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from edgeagent.api.http.access import parts
 from edgeagent.api.http.errors import encoded, translate
+from edgeagent.api.http.path_scopes import parts
 from edgeagent.api.http.request_context import context_of
 from edgeagent.serving.authentication import Authenticator
 from edgeagent.serving.conversations import NOTE_READ

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from edgeagent.api.http.access import parts
 from edgeagent.api.http.errors import no_such_method, nothing_here
+from edgeagent.api.http.path_scopes import parts
 
 # Prefixes of our ids. A path with an impossible id does not exist: POST /v1/responses/compact is an
 # endpoint of OpenAI that is missing here, not a response of that name.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from edgeagent.api.http.access import parts as parts_of
 from edgeagent.api.http.csrf import is_from_browser
+from edgeagent.api.http.path_scopes import parts as parts_of
 from edgeagent.errors import Forbidden, UnsupportedMediaType
 
 FORM = b"multipart/form-data"

@@ -7,10 +7,10 @@ from typing import Any
 
 from litestar import get, post
 
-from edgeagent.api.http.access import need_of
 from edgeagent.api.http.auth import check_need
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, caller_of
+from edgeagent.api.http.path_scopes import need_of
 from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.batches import BatchBody, BatchRequest, RequestCounts
 from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeagent.types.engine import Task
+from edgeagent.types.engine_config import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeagent.catalog.sizing.model_shape import ModelShape
-from edgeagent.types.engine import EngineConfig, Task
+from edgeagent.types.engine_config import EngineConfig, Task
 
 KvType = Literal["f16", "q8_0", "q4_0"]
 

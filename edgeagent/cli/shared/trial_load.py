@@ -8,7 +8,7 @@ from pathlib import Path
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import ModelUnusable
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.template import TemplateFacts
 from edgeagent.types.unary_requests import TemplateSpec
 

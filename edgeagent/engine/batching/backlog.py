@@ -9,7 +9,7 @@ from edgeagent.engine.batching.scheduler_views import displaced_by
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.wait_estimate import WaitEstimate
 from edgeagent.errors import DeadlineExceeded, EdgeAgentError, QueueFull, QueueTimeout
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.worker.refusals import (
     deadline_exceeded,

@@ -41,8 +41,8 @@ from edgeagent.engine.output.decoder import Draw
 from edgeagent.engine.output.output_parser import NOTHING, Pieces
 from edgeagent.errors import EdgeAgentError, EngineFailed
 from edgeagent.types.answer import PromptFacts
-from edgeagent.types.engine import EngineConfig, EngineHealth
-from edgeagent.types.worker import ComputeLimits
+from edgeagent.types.engine_config import EngineConfig, EngineHealth
+from edgeagent.types.worker_config import ComputeLimits
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from edgeagent.engine.structured.output_spec import OutputSpec
 from edgeagent.engine.structured.structured_decoder import StructuredDecoder
 from edgeagent.errors import InvalidParameter
 from edgeagent.types.answer import PromptFacts
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import IntentQuestion
 

@@ -14,7 +14,7 @@ from edgeagent.engine.batching.kv_cache import CellRun
 from edgeagent.engine.llama import kv_cells, kv_packing
 from edgeagent.engine.llama.model import Llama, StepAborted
 from edgeagent.engine.llama.sampler_chain import Candidates
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 
 __all__ = ["LlamaRunner", "Row", "Runner", "StepAborted"]
 

@@ -23,9 +23,9 @@ from edgeagent.engine.batching.step_runner import StepAborted
 from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.embedding.rerank_prompt import relevance
 from edgeagent.errors import EngineFailed
-from edgeagent.types.engine import EngineConfig, EngineHealth
+from edgeagent.types.engine_config import EngineConfig, EngineHealth
 from edgeagent.types.unary_requests import EmbedSpec, RerankSpec, Scores, Vectors
-from edgeagent.types.worker import ComputeLimits
+from edgeagent.types.worker_config import ComputeLimits
 from edgeagent.worker.refusals import queue_full, queue_timeout
 
 logger = logging.getLogger(__name__)

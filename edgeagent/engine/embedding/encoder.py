@@ -15,7 +15,7 @@ import numpy as np
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.engine.llama.model import FLASH, Llama, StepAborted
 from edgeagent.errors import EngineFailed, ModelUnusable
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 
 _ABORTED = 2
 # Kinds of pooling that give one vector for a text; "none" is a vector per token.

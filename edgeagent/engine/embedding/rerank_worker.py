@@ -9,7 +9,7 @@ from typing import Any
 from edgeagent.engine.embedding.rerank_prompt import PairBuilder
 from edgeagent.engine.embedding.worker import EmbeddingWorker
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.unary_requests import RerankSpec
 from edgeagent.worker.channel import Channel
 

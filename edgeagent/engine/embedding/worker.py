@@ -13,7 +13,7 @@ from edgeagent.engine.embedding.embedder import Embedder, EmbeddingRequest
 from edgeagent.engine.embedding.encoder import Encoder
 from edgeagent.engine.process.tokenizer_thread import TokenizerThread, check_ids
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter
-from edgeagent.types.engine import EngineConfig, EngineFacts
+from edgeagent.types.engine_config import EngineConfig, EngineFacts
 from edgeagent.types.unary_requests import (
     DetokenizeSpec,
     EmbedSpec,

@@ -12,7 +12,7 @@ from typing import Any
 from edgeagent.engine.llama.bindings import build, lib
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import EngineFailed
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 
 
 def kind(llama: Llama, config: EngineConfig) -> str | None:

@@ -27,7 +27,7 @@ import msgspec
 from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import EdgeAgentError
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.measurement import (
     MEASURED_DEPTH,
     MEASURED_STEPS,

@@ -16,7 +16,7 @@ import numpy as np
 from edgeagent.engine.llama import bindings
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.errors import EngineFailed, ModelUnusable
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 
 KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
 # With keys and values of one float type, llama.cpp divides the attention of a step with one token

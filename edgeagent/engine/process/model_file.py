@@ -10,7 +10,7 @@ import msgspec
 from edgeagent.catalog.approvals import identity_of
 from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.errors import ModelAltered, ModelUnusable
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 
 
 class ModelFile:

@@ -7,7 +7,7 @@ from typing import Any
 from edgeagent.engine import protocol
 from edgeagent.engine.llama.model import Llama
 from edgeagent.errors import InvalidParameter
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.unary_requests import DetokenizeSpec, TokenizeSpec
 from edgeagent.worker.channel import Channel
 from edgeagent.worker.job_thread import JobThread

@@ -10,7 +10,7 @@ from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.prompt.rendered_prompt import PromptBuilder, RenderedPrompt
 from edgeagent.engine.prompt.truncation import fewest_dropped, turns_of, without_oldest
 from edgeagent.errors import ContextLengthExceeded
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
 

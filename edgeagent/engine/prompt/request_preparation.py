@@ -18,7 +18,7 @@ from edgeagent.engine.structured.grammar import Vocabulary
 from edgeagent.engine.structured.grammar_compiler import GrammarCompiler
 from edgeagent.errors import EdgeAgentError, EngineFailed, QueueFull
 from edgeagent.types.answer import PromptFacts
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.template import TemplateFacts
 from edgeagent.worker.heartbeat import Pulse

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from edgeagent.errors import InvalidParameter, SettingsError
 from edgeagent.routing.score_policy import PolicyFile, ScorePolicy, Steps, read_policy
-from edgeagent.routing.training.measures import ece, isotonic
 from edgeagent.routing.training.observations import Observations
+from edgeagent.routing.training.routellm_measures import ece, isotonic
 from edgeagent.routing.training.trainer import MIN_EXAMPLES, N_INNER_FOLDS, folds, write_policy
 
 Floats = NDArray[np.float64]

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeagent.errors import InvalidParameter
-from edgeagent.routing.training.measures import (
+from edgeagent.routing.training.outcome_files import Pair
+from edgeagent.routing.training.routellm_measures import (
     Bin,
     Curve,
     apgr,
@@ -20,7 +21,6 @@ from edgeagent.routing.training.measures import (
     ece,
     reliability,
 )
-from edgeagent.routing.training.outcome_files import Pair
 from edgeagent.routing.training.trainer import TextMatrix, folds, train
 
 Floats = NDArray[np.float64]

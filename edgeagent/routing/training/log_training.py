@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgeagent.errors import InvalidParameter
-from edgeagent.routing.training.measures import isotonic
 from edgeagent.routing.training.observations import Observations
+from edgeagent.routing.training.routellm_measures import isotonic
 from edgeagent.routing.training.trainer import (
     MIN_EXAMPLES,
     N_INNER_FOLDS,

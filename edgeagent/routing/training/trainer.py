@@ -24,7 +24,7 @@ from edgeagent.durable import replace_bytes
 from edgeagent.errors import InvalidParameter
 from edgeagent.routing.score_policy import PolicyFile, known_share
 from edgeagent.routing.text_features import N_COLUMNS, N_WORDS, TextFeatures, features
-from edgeagent.routing.training.measures import isotonic, step_values
+from edgeagent.routing.training.routellm_measures import isotonic, step_values
 from edgeagent.routing.training.sparse_rows import SparseRows, ridge
 
 Floats = NDArray[np.float64]

@@ -8,9 +8,9 @@ import time
 from collections import Counter
 from functools import cached_property
 
-from edgeagent.routing.upstreams.access import Access
 from edgeagent.routing.upstreams.balance import Speed, UpstreamState, measured
 from edgeagent.routing.upstreams.faults import Fault, counts
+from edgeagent.routing.upstreams.upstream_access import Access
 from edgeagent.routing.upstreams.upstream_breaker import UpstreamBreaker
 from edgeagent.serving.upstreams.connection import Connection
 from edgeagent.settings.upstreams import UpstreamSettings

@@ -18,12 +18,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from edgeagent.errors import DeadlineExceeded, EdgeAgentError, UnsupportedParameter, UpstreamFailed
-from edgeagent.routing.upstreams.access import Sender
 from edgeagent.routing.upstreams.answer_reader import AnswerReader
 from edgeagent.routing.upstreams.balance import choose
 from edgeagent.routing.upstreams.event_lines import EventLines
 from edgeagent.routing.upstreams.faults import Fault, error_of, may_repeat
 from edgeagent.routing.upstreams.outgoing_request import OutgoingRequest, outgoing_request
+from edgeagent.routing.upstreams.upstream_access import Sender
 from edgeagent.serving.upstreams.upstream import Upstream
 from edgeagent.types.answer import PromptFacts, TokenChunk
 from edgeagent.types.generation import GenerateSpec

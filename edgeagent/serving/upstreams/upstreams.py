@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from edgeagent.errors import Forbidden, SettingsError, UpstreamUnavailable
-from edgeagent.routing.upstreams.access import Access, Sender
+from edgeagent.routing.upstreams.upstream_access import Access, Sender
 from edgeagent.serving.upstreams.upstream import Upstream
 from edgeagent.serving.upstreams.upstream_answer import UpstreamClient
 from edgeagent.settings.upstreams import UpstreamSettings

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from litestar.routes import HTTPRoute, WebSocketRoute
 
-from edgeagent.api.http import access
+from edgeagent.api.http import path_scopes
 from edgeagent.api.http.key_limits import FAILURES
 from edgeagent.daemon.app import Daemon
 from edgeagent.device.configuration import configure
@@ -107,15 +107,15 @@ def routes(daemon: Daemon) -> list[tuple[str, str]]:
 
 
 async def test_every_route_has_a_rule(keyed: Calls):
-    missing = [r for r in routes(keyed.daemon) if access.need_of(*r) is None]
-    assert not missing, f"write a rule into api/http/access.py for {missing}"
+    missing = [r for r in routes(keyed.daemon) if path_scopes.need_of(*r) is None]
+    assert not missing, f"write a rule into api/http/path_scopes.py for {missing}"
 
 
 async def test_every_rule_has_a_route(keyed: Calls):
     served = routes(keyed.daemon)
-    for rule in access.RULES:
+    for rule in path_scopes.RULES:
         assert any(
-            rule.method in ("*", method) and access.is_below(access.parts(path), rule)
+            rule.method in ("*", method) and path_scopes.is_below(path_scopes.parts(path), rule)
             for method, path in served
         ), rule
 
@@ -132,7 +132,7 @@ async def test_every_route_against_every_kind_of_key(keyed: Calls):
         "almost": every.secret[:-1] + ("A" if every.secret[-1] != "A" else "B"),
     }  # fmt: skip
     for method, path in routes(keyed.daemon):
-        need = access.need_of(method, path)
+        need = path_scopes.need_of(method, path)
         for kind, secret in bad.items():
             reply = await keyed(method, path, secret)
             if need == "open":
@@ -151,7 +151,7 @@ async def test_each_scope_opens_its_own_routes_only(keyed: Calls):
     one = {scope: keyed.make(scope).secret for scope in sorted(ALL_SCOPES)}
     others = {scope: keyed.make(*(ALL_SCOPES - {scope})).secret for scope in one}
     for method, path in routes(keyed.daemon):
-        need = access.need_of(method, path)
+        need = path_scopes.need_of(method, path)
         if need in ("open", "any key", None):
             for secret in one.values():
                 assert (await keyed(method, path, secret)).status_code not in (401, 403)
@@ -457,7 +457,7 @@ async def test_a_locked_daemon_answers_health_and_nothing_else_until_access_is_r
         for secret in (None, old, "ea_" + "x" * 43):
             for method, path in routes(call.daemon):
                 status = (await call(method, path, secret)).status_code
-                is_open = access.need_of(method, path) == "open"
+                is_open = path_scopes.need_of(method, path) == "open"
                 assert (status != 503) if is_open else (status == 503), (method, path)
         body = {"name": "attacker", "scopes": ["admin"]}
         refused = await call("POST", "/admin/keys", json=body)

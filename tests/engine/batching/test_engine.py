@@ -21,7 +21,7 @@ from edgeagent.engine.output.prompt_scores import PromptScores
 from edgeagent.engine.structured.structured_decoder import StructuredDecoder
 from edgeagent.errors import DeadlineExceeded, QueueFull
 from edgeagent.types.answer import TokenChunk, TokenLogprob
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.priority import BATCH
 from edgeagent.types.prompt import Prompt

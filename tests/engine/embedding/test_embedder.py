@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgeagent.engine.batching.step_runner import StepAborted
 from edgeagent.engine.embedding.embedder import Embedder, EmbeddingRequest, plan_texts, unit
 from edgeagent.errors import EngineFailed, QueueFull, QueueTimeout
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.unary_requests import EmbedSpec, Vectors
 
 

@@ -12,7 +12,7 @@ import pytest
 from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import ContextLengthExceeded, InvalidParameter, ModelUnusable
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.unary_requests import EmbedSpec, RerankSpec, TokenizeSpec

@@ -21,7 +21,7 @@ from edgeagent.errors import (
     InvalidParameter,
     ModelUnusable,
 )
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.unary_requests import DetokenizeSpec, EmbedSpec, TokenizeSpec, Vectors

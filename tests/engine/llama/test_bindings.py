@@ -15,7 +15,7 @@ from edgeagent.worker import confinement, seccomp
 path, is_confined = sys.argv[1], sys.argv[2] == "worker"
 confinement.enter(read=[path]) if is_confined else seccomp.refuse_tiles()
 from edgeagent.engine.llama.model import Llama
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 Llama(EngineConfig(path=path, model_id="m", n_ctx=128, n_seq=1, n_threads=1, task="generate")).close()
 Llama(EngineConfig(path=path, model_id="m", n_ctx=128, n_seq=1, n_threads=1, task="generate")).close()
 print("after", file=sys.stderr)

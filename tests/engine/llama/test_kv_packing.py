@@ -10,7 +10,7 @@ import pytest
 from edgeagent.engine.batching.kv_cache import CellRun
 from edgeagent.engine.llama import kv_packing
 from edgeagent.engine.llama.model import Llama
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 
 
 @pytest.fixture(params=[False, True])

@@ -19,7 +19,7 @@ from edgeagent.errors import (
     UnsupportedParameter,
 )
 from edgeagent.types.answer import TopLogprob
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import Form
 from edgeagent.types.tools import Tool, ToolUse
 from tests.conftest import n_examples

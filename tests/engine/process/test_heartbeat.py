@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from edgeagent.engine.client import EngineClient
-from edgeagent.types.engine import EngineConfig, EngineHealth
+from edgeagent.types.engine_config import EngineConfig, EngineHealth
 from edgeagent.worker import frames
 from edgeagent.worker.heartbeat import Pulse, heartbeat
 from tests.worker.test_heartbeat import Clock

@@ -22,7 +22,7 @@ from edgeagent.errors import (
     TemplateFailed,
 )
 from edgeagent.types.answer import TokenChunk
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.kv_state import (
     CachedLengthSpec,

@@ -12,7 +12,7 @@ import pytest
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.prompt.rendered_prompt import PromptBuilder
 from edgeagent.errors import UnsupportedParameter
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.prompt import Prompt
 from tests.catalog.mutants import U32, Key, take_apart
 

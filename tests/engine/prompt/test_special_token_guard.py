@@ -22,7 +22,7 @@ from edgeagent.engine.prompt.special_token_search import (
     SpecialTokens,
 )
 from edgeagent.errors import InvalidParameter
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.tools import Tool, ToolUse
 from tests.conftest import n_examples

@@ -16,7 +16,7 @@ from edgeagent.engine.client import EngineClient
 from edgeagent.engine.structured.schema_bounds import checked, repeats
 from edgeagent.engine.structured.schema_rewrite import is_exclusive, narrowed
 from edgeagent.errors import BadRequest, InvalidParameter, UnsupportedParameter
-from edgeagent.types.engine import EngineConfig
+from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import Form, GenerateSpec
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling

@@ -22,8 +22,8 @@ from edgeagent.errors import (
     UpstreamTimeout,
     UpstreamUnavailable,
 )
-from edgeagent.routing.upstreams.access import Sender
 from edgeagent.routing.upstreams.outgoing_request import BLANK
+from edgeagent.routing.upstreams.upstream_access import Sender
 from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.settings.upstreams import UpstreamSettings
 from edgeagent.types.generation import GenerateSpec

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from edgeagent.api.http.body_base import BodyModel
 from edgeagent.api.http.field_support import ExtensionField, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS, tool_use
-from edgeagent.api.openai.schemas.extension import ExtensionBody
+from edgeagent.api.openai.schemas.edgeagent_object import ExtensionBody
 from edgeagent.api.openai.schemas.response_format import ResponseFormat
 from edgeagent.api.openai.schemas.shared_request_fields import (
     GenerationRequest,

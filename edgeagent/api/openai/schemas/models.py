@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from edgeagent.api.http.body_base import BodyModel
-from edgeagent.types.engine import Task
+from edgeagent.types.engine_config import Task
 from edgeagent.types.template import TemplateFacts, TemplateSource
 from edgeagent.types.throttle import Reason
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from edgeagent.types.histogram import Histogram
-from edgeagent.types.worker import WorkerConfig, WorkerFacts, WorkerHealth
+from edgeagent.types.worker_config import WorkerConfig, WorkerFacts, WorkerHealth
 
 # What a worker does with its model: continue texts, turn each into one vector, or say of each how well it
 # answers a question.

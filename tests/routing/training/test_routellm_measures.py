@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeagent.routing.training.measures import (
+from edgeagent.routing.training.routellm_measures import (
     Curve,
     apgr,
     cpt,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.errors import InvalidParameter
-from edgeagent.store import clock, key_clock
+from edgeagent.store import clock, key_expiry_clock
 from edgeagent.store.clock import BUILD_MS, ClockReading
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.key_record import KeySpec
@@ -42,7 +42,7 @@ def device():
 @pytest.fixture
 def daemon(folder, secret, device, monkeypatch):
     """Start a daemon's keyring on this store again and again."""
-    monkeypatch.setattr(key_clock, "REFRESH_S", 0.0)
+    monkeypatch.setattr(key_expiry_clock, "REFRESH_S", 0.0)
     opened = []
 
     def stop():

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgeagent.errors import SettingsError
-from edgeagent.routing.upstreams.access import Access, Sender
+from edgeagent.routing.upstreams.upstream_access import Access, Sender
 from edgeagent.serving.upstreams.connection import read_key
 from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.settings.upstreams import UpstreamSettings

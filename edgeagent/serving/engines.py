@@ -11,7 +11,7 @@ from typing import TypeVar
 from edgeagent.engine.client import EngineClient
 from edgeagent.pool import Pool
 from edgeagent.routing.decision import Decision
-from edgeagent.routing.upstreams.access import Sender
+from edgeagent.routing.upstreams.upstream_access import Sender
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.upstreams.upstream_answer import UpstreamClient, unsupported
 from edgeagent.serving.upstreams.upstreams import Upstreams

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from re import _constants as codes  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
@@ -250,7 +251,11 @@ class _Lengths:
         least = max([least, *map(self.of, node.get("allOf", ()))])
         kinds = node.get("type", [])
         kinds = kinds if isinstance(kinds, list) else [kinds]
-        if _is_crossed(node) and set(kinds) <= {"integer", "number"} and kinds:
+        if (
+            kinds
+            and set(kinds) <= {"integer", "number"}
+            and (_is_crossed(node) or all(_has_no_step(kind, node) for kind in kinds))
+        ):
             return math.inf
         return max(least, min((self._kind(kind, node) for kind in kinds), default=1))
 
@@ -282,3 +287,25 @@ def _is_crossed(node: dict[str, Any]) -> bool:
     if any(isinstance(n, bool) for n in (*lows, *highs)):
         return False  # flags of draft 4
     return bool(max(lows) > min(highs) or lows[1] >= min(highs) or max(lows) >= highs[1])
+
+
+def _has_no_step(kind: str, node: dict[str, Any]) -> bool:
+    """Whether no integer, or no multiple of `multipleOf`, lies within the bounds."""
+    names = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf")
+    given = {name: node[name] for name in names if name in node}
+    if any(isinstance(n, bool) or not math.isfinite(n) for n in given.values()):
+        return False  # flags of draft 4
+    # As decimals, as JSON writes them.
+    exact = {name: Fraction(str(n)) for name, n in given.items()}
+    step = exact.get("multipleOf", Fraction(1 if kind == "integer" else 0))
+    if step <= 0:
+        return False
+    if kind == "integer":
+        step = Fraction(step.numerator)  # the least multiple that is whole
+    lows = [math.ceil(exact["minimum"] / step)] if "minimum" in exact else []
+    if "exclusiveMinimum" in exact:
+        lows.append(math.floor(exact["exclusiveMinimum"] / step) + 1)
+    highs = [math.floor(exact["maximum"] / step)] if "maximum" in exact else []
+    if "exclusiveMaximum" in exact:
+        highs.append(math.ceil(exact["exclusiveMaximum"] / step) - 1)
+    return bool(lows and highs and max(lows) > min(highs))

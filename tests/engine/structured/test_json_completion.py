@@ -18,7 +18,7 @@ from edgeagent.engine.structured.constraint import Constraint, Grammar
 from edgeagent.engine.structured.grammar import compile_source, source_of
 from edgeagent.engine.structured.grammar_compiler import try_out
 from edgeagent.engine.structured.json_completion import JsonCompletion
-from edgeagent.errors import BadRequest
+from edgeagent.errors import BadRequest, SchemaUnsatisfiable
 from edgeagent.types.generation import Form
 from tests.conftest import EXAMPLES, n_examples
 from tests.engine.schema_corpus import good
@@ -185,6 +185,37 @@ def test_a_format_is_no_obstacle_among_other_members(name: str):
     way = finished(constraint.way_out(None, Effort(2000, 20)))
     assert way is not None
     jsonschema.validate(json.loads(bytes(constraint.opening + way)), schema)
+
+
+@pytest.mark.parametrize(
+    ("number", "is_possible"),
+    [
+        ({"type": "integer", "exclusiveMinimum": 995, "exclusiveMaximum": 996}, False),
+        ({"type": "integer", "exclusiveMinimum": 995, "exclusiveMaximum": 997}, True),
+        ({"type": "integer", "minimum": 0.2, "maximum": 0.9}, False),
+        ({"type": "integer", "minimum": 1, "maximum": 4, "multipleOf": 5}, False),
+        ({"type": "integer", "minimum": 0, "maximum": 4, "multipleOf": 5}, True),
+        ({"type": "integer", "minimum": 1, "maximum": 2, "multipleOf": 1.5}, False),
+        ({"type": "integer", "minimum": 1, "maximum": 3, "multipleOf": 1.5}, True),
+        ({"type": "number", "minimum": 0.1, "maximum": 0.4, "multipleOf": 0.5}, False),
+        ({"type": "number", "minimum": 0.1, "maximum": 0.3, "multipleOf": 0.1}, True),
+        ({"type": "number", "exclusiveMinimum": 0.1, "maximum": 0.4}, True),
+        ({"type": ["integer", "number"], "exclusiveMinimum": 1, "exclusiveMaximum": 2}, True),
+    ],
+)
+def test_a_tree_whose_only_leaf_is_no_number_is_refused(number: Any, is_possible: bool):
+    """An answer could begin such a tree, and never end it."""
+    tree = {
+        "type": "object",
+        "properties": {"next": {"anyOf": [{"$ref": "#/$defs/tree"}, number]}},
+        "required": ["next"],
+    }
+    schema = {"$ref": "#/$defs/tree", "$defs": {"tree": tree}}
+    if is_possible:
+        jsonschema.validate(json.loads(babble(grammar_of(schema), 20, 1)), schema)
+    else:
+        with pytest.raises(SchemaUnsatisfiable):
+            grammar_of(schema)
 
 
 def test_a_text_that_would_not_end_is_closed_where_it_is():

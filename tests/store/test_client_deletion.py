@@ -111,7 +111,7 @@ def test_a_deletion_that_fails_is_withdrawn_and_one_cut_short_is_made_good(
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgeagent.store.client_deletion.rows.remove", fails)
+        patch.setattr("edgeagent.store.client_deletion.row_queries.remove", fails)
         with pytest.raises(StorageFailed):
             client_deletion.delete(store, GONE[0])
     store.close()

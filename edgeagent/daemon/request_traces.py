@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,13 +98,17 @@ class RequestTraces:
     async def close(self) -> None:
         """Send what is waiting, for a short while."""
         provider, self._provider = self._provider, None
-        if provider is not None:
-            await asyncio.to_thread(self._end, provider)
-
-    @staticmethod
-    def _end(provider: TracerProvider) -> None:
-        provider.force_flush(int(1e3 * CLOSE_S))
-        provider.shutdown()
+        if provider is None:
+            return
+        # The SDK waits for a collector that does not answer, whatever time it is given. A daemon thread is
+        # left behind at the end of the process, which a thread of the event loop's pool would hold up.
+        ending = threading.Thread(target=provider.shutdown, name="traces-end", daemon=True)
+        ending.start()
+        await asyncio.to_thread(ending.join, CLOSE_S)
+        if ending.is_alive():
+            logger.warning(
+                "traces_not_sent hint='the collector of traces.endpoint does not answer'"
+            )
 
 
 def operation_of(row: RequestRow) -> str:

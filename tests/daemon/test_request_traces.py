@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from edgeagent.cli.shared.egress_table import policy
+from edgeagent.daemon import request_traces
 from edgeagent.daemon.request_traces import RequestTraces, attributes_of, operation_of, phases_of
 from edgeagent.errors import StartFailed
 from edgeagent.settings import Settings
@@ -212,6 +214,21 @@ def test_the_end_of_a_daemon_does_not_wait_for_a_collector_that_is_gone(
         chat(daemon)
     assert daemon.process.returncode in (0, -signal.SIGTERM)
     assert "Traceback" not in daemon.log.read_text()
+
+
+async def test_a_collector_that_accepts_and_does_not_answer_holds_the_end_up_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(request_traces, "CLOSE_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        traces = RequestTraces(TracesSettings(endpoint=endpoint, timeout_s=0.5, interval_s=60))
+        for _ in range(300):
+            traces.add(ROW)
+        await traces.close()
+        (ending,) = [thread for thread in threading.enumerate() if thread.name == "traces-end"]
+        assert ending.is_alive() and ending.daemon, "it did not wait for two batches"
+        await asyncio.to_thread(ending.join)
 
 
 def test_what_is_waiting_is_sent_at_the_end(collector: Collector):

@@ -248,6 +248,9 @@ class Answer:
                 ):
                     for chunk in chunks:
                         self._count_end(chunk)
+        if isinstance(generation, UpstreamGeneration):
+            for chunk in generation.last_counts():
+                self._count_end(chunk)
 
     # ---- what is known of it
 

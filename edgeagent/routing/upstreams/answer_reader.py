@@ -114,15 +114,19 @@ class _Part:
 
 
 class AnswerReader:
-    """Reads the events of one answer. `sent_s`: when the request was sent (monotonic)."""
+    """Reads the events of one answer. `sent_s`: when the request was sent (monotonic). `n_prompt`: its
+    tokens by our estimate, which count where the upstream does not tell them; 0 where nothing was sent."""
 
-    def __init__(self, spec: GenerateSpec, sent_s: float, queue_ms: float = 0.0) -> None:
+    def __init__(
+        self, spec: GenerateSpec, sent_s: float, queue_ms: float = 0.0, n_prompt: int = 0
+    ) -> None:
         self._names = {tool.name for tool in spec.tools.tools} if spec.tools is not None else set()
         self._wants_logprobs = spec.logprobs is not None
         self._parts = [_Part() for _ in range(spec.n_answers)]
         self._usage: _Usage | None = None
         self._sent_s = sent_s
         self._queue_ms = queue_ms
+        self._n_prompt = n_prompt
         self._first_s: float | None = None
         self.is_over = False
 
@@ -246,9 +250,10 @@ class AnswerReader:
         n_cached = (prompt.cached_tokens if prompt is not None else None) or 0
         n_reasoning = (completion.reasoning_tokens if completion is not None else None) or 0
         first_s = self._first_s or now_s
+        n_prompt = usage.prompt_tokens or self._n_prompt
         return Usage(
-            n_prompt=usage.prompt_tokens,
-            n_cached=min(n_cached, usage.prompt_tokens),
+            n_prompt=n_prompt,
+            n_cached=min(n_cached, n_prompt),
             n_generated=n_generated,
             queue_ms=self._queue_ms,
             ttft_ms=self._queue_ms + 1e3 * (first_s - self._sent_s),

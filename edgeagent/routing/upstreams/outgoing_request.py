@@ -9,12 +9,15 @@ import json
 import math
 from typing import Any, NamedTuple
 
+import msgspec
+
 from edgeagent.errors import UnsupportedParameter
 from edgeagent.types.generation import Form, GenerateSpec
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling
 from edgeagent.types.tools import Tool, ToolUse
 
+CHARS_PER_TOKEN = 4  # of an estimate, where an upstream does not count
 # The values of a model that leaves them to its engine.
 BLANK = Sampling(
     temperature=math.nan,
@@ -50,6 +53,15 @@ class OutgoingRequest(NamedTuple):
     @property
     def counts(self) -> str:
         return f"messages:{self.n_messages} characters:{self.n_chars} tools:{self.n_tools}"
+
+    @property
+    def n_prompt_tokens(self) -> int:
+        """An estimate of its tokens, at least 1: of its texts, and of the calls, tools and formats in it."""
+        parts = [self.body[name] for name in ("tools", "response_format") if name in self.body]
+        messages = self.body.get("messages", ())
+        parts += [message["tool_calls"] for message in messages if message.get("tool_calls")]
+        n_chars = self.n_chars + sum(len(msgspec.json.encode(part)) for part in parts)
+        return max(1, -(-n_chars // CHARS_PER_TOKEN))
 
 
 def outgoing_request(spec: GenerateSpec, model: str) -> OutgoingRequest:

@@ -87,6 +87,12 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
             self._n_open -= 1
         return self._n_open == 0
 
+    def last_counts(self) -> list[TokenChunk]:
+        """The counts of an answer that failed after it was sent: it is charged by what came of it."""
+        if self._error is None or self._reader is None:
+            return []
+        return self._reader.cancelled()
+
     def _give_up(self) -> None:
         """Cancel the task, unless the whole answer is here: then it is about to end."""
         if self._has_ended or self._task.done():
@@ -170,7 +176,7 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
             await self._audit(upstream, outgoing)  # 3
             sent_s = time.monotonic()
             reader = self._reader = AnswerReader(
-                self._spec, sent_s, 1e3 * (sent_s - self._started_s)
+                self._spec, sent_s, 1e3 * (sent_s - self._started_s), outgoing.n_prompt_tokens
             )
             await self._read(upstream, outgoing, reader)  # 4
             upstream.record_answer(
@@ -178,6 +184,8 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
                 n_before=n_before,
             )  # fmt: skip
         except Fault as fault:  # 5
+            if self._reader is not None and not self._reader.has_shown:
+                self._reader = None  # the client has got nothing, and pays nothing
             upstream.record_fault(fault)
             return fault
         finally:

@@ -41,6 +41,20 @@ def test_only_what_the_client_gave_is_sent():
     assert "top_p" not in given
 
 
+def test_tokens_are_estimated_by_everything_that_is_sent():
+    def n_tokens(**given):
+        spec = GenerateSpec(**{"sampling": BLANK, "prompts": [HELLO]} | given)
+        return outgoing_request(spec, "m").n_prompt_tokens
+
+    assert n_tokens() == 2
+    assert n_tokens(prompts=[Prompt(messages=[{"role": "user", "content": ""}])]) == 1
+    assert n_tokens(prompts=[Prompt(text="x" * 400), Prompt(text="x" * 400)]) == 200
+    long = Tool(name="a", description="x" * 400)
+    assert n_tokens(tools=ToolUse(tools=[long])) > 100
+    call = {"function": {"name": "a", "arguments": {"x": "y" * 400}}}
+    assert n_tokens(prompts=[Prompt(messages=[{"role": "assistant", "tool_calls": [call]}])]) > 100
+
+
 def test_tools_choices_and_variables():
     use = ToolUse(tools=[Tool(name="a")], name="a", is_parallel=False)
     given = body(tools=use, prompts=[

@@ -219,6 +219,54 @@ async def test_a_stream_of_comments_ends_with_the_limit_of_an_answer():
             await answer(upstreams)
 
 
+# Its pieces, and the tokens of the prompt that count: 400 characters, or what it says.
+UNCOUNTED = [
+    ([piece({"content": "x"}, "stop"), b"data: [DONE]\n\n"], 100),
+    ([piece({"content": "x"}, "stop"), event(choices=[], usage={}), b"data: [DONE]\n\n"], 100),
+    ([event(choices=[], usage={"prompt_tokens": 7}), piece({}, "stop"), b"data: [DONE]\n\n"], 7),
+]
+
+
+@pytest.mark.parametrize(("pieces", "n_prompt"), UNCOUNTED)
+async def test_a_prompt_counts_where_the_upstream_does_not_count_it(pieces, n_prompt):
+    server = ScriptedServer()
+    server.pieces = pieces
+    async with serving(server) as upstreams:
+        chunks = await answer(upstreams, spec("x" * 400))
+    assert chunks[-1].usage.n_prompt == n_prompt
+
+
+async def test_a_prompt_counts_where_the_client_leaves_or_the_answer_breaks():
+    for behaviour, is_cancelled in (("endless", True), ("half", False), ("silent", False)):
+        server = ScriptedServer(behaviour)
+        async with serving(server) as upstreams, upstreams.lease(BIG, SENDER) as client:
+            generation = client.generate(spec("x" * 400, timeout_s=0.05))
+            if is_cancelled:
+                while not server.bodies:
+                    await asyncio.sleep(0.002)
+                generation.cancel()
+                last = (await generation.take())[0]
+            else:
+                with pytest.raises(EdgeAgentError):
+                    while await generation.take():
+                        pass
+                (last,) = generation.last_counts()
+            assert not generation.last_counts()
+        assert last.usage.n_prompt == 100, behaviour
+
+
+async def test_a_request_that_was_refused_or_not_sent_counts_nothing():
+    server = ScriptedServer("429")
+    async with serving(server) as upstreams, upstreams.lease(BIG, SENDER) as client:
+        generation = client.generate(spec())
+        with pytest.raises(UpstreamUnavailable):
+            await generation.take()
+        assert not generation.last_counts()
+        generation = client.generate(spec())
+        generation.cancel()
+        assert (await generation.take())[0].usage.n_prompt == 0
+
+
 HOSTILE = [
     ([piece({"tool_calls": [{"index": 0, "function": {"name": "rm"}}]})], "not offered"),
     ([piece({"tool_calls": [{"index": 500, "function": {"name": "ok"}}]})], "format"),

@@ -174,7 +174,7 @@ class AnswerReader:
         # Some engines repeat the name in each piece, or give it as an empty text.
         name = function.name if is_new else None
         if is_new and (name not in self._names or call.index != len(part.arguments)):
-            raise Fault("nonsense", "it calls a tool that was not offered")
+            raise Fault("miscalled", "it calls a tool that was not offered")
         pieces = part.arguments.setdefault(call.index, [])
         if function.arguments:
             pieces.append(function.arguments)
@@ -186,7 +186,7 @@ class AnswerReader:
             finish = "tool_calls"
             for pieces in part.arguments.values():
                 if not _is_object("".join(pieces)):
-                    raise Fault("nonsense", "the arguments of its call are no JSON object")
+                    raise Fault("miscalled", "the arguments of its call are no JSON object")
         return "stop" if finish == "tool_calls" and not part.arguments else finish
 
     def _logprobs(self, choice: _Choice) -> list[TokenLogprob]:

@@ -4,12 +4,17 @@
 |---|---|---|---|
 | unreachable | no connection, no valid certificate | always | yes |
 | busy | 429, 503: it has refused; it is avoided for Retry-After | always | no |
-| rejected | 401, 403, 404, a redirect: the settings are wrong | always | yes |
+| rejected | 401, a redirect: the settings are wrong | always | yes |
+| denied | 403: it does not do this for us | always | no |
+| absent | 404: it does not have the model | always | for the model |
 | invalid | 400, 413, 422: the request is wrong, everywhere | never | no |
 | broken | the connection ended before the first piece | "broken", "silent" | yes |
 | failed | 500, 502, 504: it may be computing still | "silent" | yes |
 | silent | no byte in time: it may be computing still | "silent" | yes |
 | nonsense | 200, and no answer in OpenAI's format | "silent" | yes |
+| miscalled | the model calls a tool that was not offered, or without valid arguments | "silent" | no |
+
+What one request can bring about does not count: it would close the upstream for all keys.
 
 Nothing is repeated once the client has seen a piece. A connection is closed before another engine is asked,
 so that the client can never get two answers; "silent" accepts that two engines may have computed one.
@@ -30,20 +35,32 @@ from edgeagent.errors import (
 from edgeagent.settings.upstreams import Repeats
 
 FaultKind = Literal[
-    "unreachable", "busy", "rejected", "invalid", "broken", "failed", "silent", "nonsense"
-]
+    "unreachable", "busy", "rejected", "denied", "absent", "invalid", "broken", "failed", "silent",
+    "nonsense", "miscalled",
+]  # fmt: skip
+# What a fault counts against: the upstream, one of its models, or nothing.
+Blame = Literal["upstream", "model", "nothing"]
 
 _LEAST: dict[FaultKind, Repeats] = {
     "unreachable": "refused",
     "busy": "refused",
     "rejected": "refused",
+    "denied": "refused",
+    "absent": "refused",
     "broken": "broken",
     "failed": "silent",
     "silent": "silent",
     "nonsense": "silent",
+    "miscalled": "silent",
 }
 _ORDER: tuple[Repeats, ...] = ("refused", "broken", "silent")
-_UNCOUNTED: tuple[FaultKind, ...] = ("busy", "invalid")
+_BLAMES: dict[FaultKind, Blame] = {
+    "busy": "nothing",
+    "denied": "nothing",
+    "absent": "model",
+    "invalid": "nothing",
+    "miscalled": "nothing",
+}
 # What a Retry-After of an upstream may be, in seconds.
 MIN_COOL_S, MAX_COOL_S = 0.1, 600.0
 
@@ -67,9 +84,9 @@ def may_repeat(kind: FaultKind, repeats: Repeats, *, has_begun: bool) -> bool:
     return not has_begun and least is not None and _ORDER.index(repeats) >= _ORDER.index(least)
 
 
-def counts(kind: FaultKind) -> bool:
-    """Whether the breaker counts it."""
-    return kind not in _UNCOUNTED
+def blamed(kind: FaultKind) -> Blame:
+    """What a breaker counts it against."""
+    return _BLAMES.get(kind, "upstream")
 
 
 def kind_of_status(status: int) -> FaultKind | None:
@@ -78,7 +95,9 @@ def kind_of_status(status: int) -> FaultKind | None:
         return None
     if status in (429, 503):
         return "busy"
-    if 300 <= status < 400 or status in (401, 403, 404, 405, 407, 421):
+    if status in (403, 404):
+        return "denied" if status == 403 else "absent"
+    if 300 <= status < 400 or status in (401, 405, 407, 421):
         return "rejected"
     if 400 <= status < 500:
         return "invalid"
@@ -101,7 +120,7 @@ def error_of(fault: Fault, model_id: str, *, is_repeatable: bool) -> EdgeAgentEr
         is_long = fault.code == "context_length_exceeded"
         return ContextLengthExceeded(text) if is_long else InvalidParameter(text)
     text = f"Model {model_id} answers elsewhere, and cannot now: {fault.text}"
-    if is_repeatable or fault.kind in ("unreachable", "busy", "rejected"):
+    if is_repeatable or _LEAST[fault.kind] == "refused":
         text += ": try again, or name another model."
         return UpstreamUnavailable(text, retry_after_s=fault.retry_after_s or 5.0)
     text += ": the request was not repeated, since it may have been computed (`repeats`)."

@@ -123,7 +123,11 @@ class Connection:
     async def _check_head(self, response: httpx.Response, *, is_check: bool) -> None:
         """Raises: Fault for a status other than 200, and for an encoding that was not asked for."""
         kind = kind_of_status(response.status_code)
-        if is_check and kind in ("rejected", "invalid") and response.status_code >= 400:
+        if (
+            is_check
+            and kind in ("rejected", "denied", "absent", "invalid")
+            and response.status_code >= 400
+        ):
             return  # it is alive; whether a request succeeds shows with the next one
         if kind is not None:
             code, text = "", ""

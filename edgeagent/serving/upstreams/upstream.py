@@ -9,7 +9,7 @@ from collections import Counter
 from functools import cached_property
 
 from edgeagent.routing.upstreams.balance import Speed, UpstreamState, measured
-from edgeagent.routing.upstreams.faults import Fault, counts
+from edgeagent.routing.upstreams.faults import Fault, blamed
 from edgeagent.routing.upstreams.upstream_access import Access
 from edgeagent.routing.upstreams.upstream_breaker import UpstreamBreaker
 from edgeagent.serving.upstreams.connection import Connection
@@ -22,7 +22,8 @@ class Upstream:
     """Event loop's thread only. `n_by_outcome` counts requests that were sent, by how they ended.
 
     After `breaker_failures` failures the breaker opens for `breaker_open_s`. Then a health check comes
-    before the next request: nothing is sent in the background.
+    before the next request: nothing is sent in the background. A model that it does not have is avoided in
+    the same way, and the others are not.
     """
 
     def __init__(self, settings: UpstreamSettings) -> None:
@@ -31,6 +32,7 @@ class Upstream:
         self.n_running = 0
         self.n_by_outcome: Counter[str] = Counter()
         self._breaker = UpstreamBreaker(settings.breaker_failures, settings.breaker_open_s)
+        self._breakers: dict[str, UpstreamBreaker] = {}  # by model
         self._speeds: dict[str, Speed] = {}  # by model
         self._cold_until_s = float("-inf")
         self._checking = asyncio.Lock()
@@ -47,7 +49,7 @@ class Upstream:
             self.settings.name,
             self.n_running,
             self.settings.max_concurrent,
-            self.cooling_s(now_s),
+            max(self.cooling_s(now_s), self._breaker_of(model_id).closes_in_s(now_s)),
             speed.at(now_s) if speed is not None else None,
         )
 
@@ -71,13 +73,22 @@ class Upstream:
                 await self.connection.check()
                 self._close_breaker()
 
-    def record_fault(self, fault: Fault) -> None:
+    def _breaker_of(self, model_id: str) -> UpstreamBreaker:
+        settings = self.settings
+        return self._breakers.setdefault(
+            model_id, UpstreamBreaker(settings.breaker_failures, settings.breaker_open_s)
+        )
+
+    def record_fault(self, fault: Fault, model_id: str) -> None:
         now_s = time.monotonic()
         self.n_by_outcome[fault.kind] += 1
         logger.warning("upstream_failed upstream=%s fault=%s", self.settings.name, fault.kind)
         if fault.kind == "busy":
             self._cold_until_s = now_s + (fault.retry_after_s or 1.0)
-        if not counts(fault.kind):
+        blame = blamed(fault.kind)
+        if blame == "model":
+            self._breaker_of(model_id).record_fault(now_s)
+        if blame != "upstream":
             return
         was_open = self.is_open
         self._breaker.record_fault(now_s)
@@ -87,6 +98,7 @@ class Upstream:
     def record_answer(self, model_id: str, *, took_s: float, n_tokens: int, n_before: int) -> None:
         """A whole answer. `n_before`: requests that it had when this one came, itself included."""
         self.n_by_outcome["answered"] += 1
+        self._breaker_of(model_id).record_success()
         n_running = (n_before + self.n_running) / 2
         self._speeds[model_id] = measured(
             self._speeds.get(model_id), took_s=took_s, n_tokens=n_tokens, n_running=n_running,

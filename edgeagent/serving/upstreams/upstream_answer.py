@@ -184,9 +184,10 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
                 n_before=n_before,
             )  # fmt: skip
         except Fault as fault:  # 5
-            if self._reader is not None and not self._reader.has_shown:
+            has_shown = self._reader is not None and self._reader.has_shown
+            if not has_shown and fault.kind != "miscalled":
                 self._reader = None  # the client has got nothing, and pays nothing
-            upstream.record_fault(fault)
+            upstream.record_fault(fault, self._model_id)
             return fault
         finally:
             upstream.n_running -= 1

@@ -7,23 +7,26 @@ import pytest
 from edgeagent.errors import UpstreamFailed, UpstreamTimeout, UpstreamUnavailable
 from edgeagent.routing.upstreams.faults import (
     Fault,
-    counts,
+    blamed,
     error_of,
     kind_of_status,
     may_repeat,
     retry_after,
 )
 
-# By fault: whether another engine is asked with repeats = refused, broken, silent; whether it counts.
+# By fault: whether another engine is asked with repeats = refused, broken, silent; what it counts against.
 FAULTS = {
-    "unreachable": (True, True, True, True),
-    "busy": (True, True, True, False),
-    "rejected": (True, True, True, True),
-    "invalid": (False, False, False, False),
-    "broken": (False, True, True, True),
-    "failed": (False, False, True, True),
-    "silent": (False, False, True, True),
-    "nonsense": (False, False, True, True),
+    "unreachable": (True, True, True, "upstream"),
+    "busy": (True, True, True, "nothing"),
+    "rejected": (True, True, True, "upstream"),
+    "denied": (True, True, True, "nothing"),
+    "absent": (True, True, True, "model"),
+    "invalid": (False, False, False, "nothing"),
+    "broken": (False, True, True, "upstream"),
+    "failed": (False, False, True, "upstream"),
+    "silent": (False, False, True, "upstream"),
+    "nonsense": (False, False, True, "upstream"),
+    "miscalled": (False, False, True, "nothing"),
 }
 
 
@@ -31,13 +34,13 @@ FAULTS = {
 def test_the_table_of_faults(kind, expected):
     repeats = ("refused", "broken", "silent")
     found = tuple(may_repeat(kind, policy, has_begun=False) for policy in repeats)
-    assert (*found, counts(kind)) == expected
+    assert (*found, blamed(kind)) == expected
     assert not any(may_repeat(kind, policy, has_begun=True) for policy in repeats)
 
 
 STATUSES = [
     (200, None), (204, "nonsense"), (101, "nonsense"), (301, "rejected"), (308, "rejected"),
-    (400, "invalid"), (401, "rejected"), (404, "rejected"), (413, "invalid"), (422, "invalid"),
+    (400, "invalid"), (401, "rejected"), (403, "denied"), (404, "absent"), (413, "invalid"), (422, "invalid"),
     (429, "busy"), (500, "failed"), (502, "failed"), (503, "busy"), (504, "failed"), (599, "failed"),
 ]  # fmt: skip
 

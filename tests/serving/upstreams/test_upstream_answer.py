@@ -323,6 +323,45 @@ async def test_the_breaker_opens_after_failures_and_closes_after_a_health_check(
         assert not upstream.is_open and server.n_checks == 2
 
 
+RM = piece({"tool_calls": [{"index": 0, "function": {"name": "rm"}}]})
+# What one request meets twice, and whether the upstream and the model are avoided then.
+BLAMED = [
+    ("answer", False, False),
+    ("403", False, False),
+    ("404", False, True),
+    ("401", True, True),
+    ("500", True, True),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "is_open", "is_avoided"), BLAMED)
+async def test_what_one_request_brings_about_closes_nothing_for_the_others(
+    behaviour, is_open, is_avoided
+):
+    server = ScriptedServer(behaviour)
+    server.pieces = [RM]
+    async with serving(server, breaker_failures=2) as upstreams:
+        for _ in range(2):
+            with pytest.raises(EdgeAgentError):
+                await answer(upstreams)
+        (upstream,) = upstreams.all()
+        assert upstream.is_open is is_open
+        assert (upstream.state(BIG).cooling_s > 0) is is_avoided
+        assert (upstream.state("other").cooling_s > 0) is is_open
+
+
+async def test_a_model_that_was_absent_is_asked_again():
+    server = ScriptedServer("404")
+    async with serving(server, breaker_failures=1, breaker_open_s=0.1) as upstreams:
+        for _ in range(2):
+            with pytest.raises(UpstreamUnavailable):
+                await answer(upstreams)
+        assert len(server.bodies) == 1
+        await asyncio.sleep(0.11)
+        server.behaviour = "answer"
+        assert text_of(await answer(upstreams)) == TEXT
+
+
 async def test_a_retry_after_is_honoured_without_opening_the_breaker():
     busy = ScriptedServer("429")
     async with serving(busy) as upstreams:

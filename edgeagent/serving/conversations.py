@@ -20,7 +20,7 @@ import msgspec
 from edgeagent.errors import Conflict, ConversationLocked, Erased, NotFound
 from edgeagent.serving.content_archive import Archive, absent
 from edgeagent.serving.items import REFERENCE, Body, stored_item
-from edgeagent.serving.turn_privacy import with_privacy
+from edgeagent.serving.turn_privacy import PRIVACY, with_privacy
 from edgeagent.store import conversations, history, items, responses
 from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.history import History
@@ -234,12 +234,18 @@ class Conversations:
     async def update(
         self, owner: str, conversation_id: str, metadata: dict[str, str]
     ) -> dict[str, Any]:
-        """Replace the metadata and with it the subject. Raises: NotFound, Erased, StoreOff."""
+        """Replace the metadata and with it the subject; the conversation stays as private as it was.
+        Raises: NotFound, Erased, StoreOff."""
+
+        def replace(db: Any) -> dict[str, Any] | None:
+            row = conversations.get(db, owner, conversation_id)
+            before = row["metadata"].get(PRIVACY) if row is not None else None
+            new = with_privacy(metadata, [before])
+            return conversations.update(db, owner, conversation_id, metadata=new, now_ms=now_ms())
+
         found = await self._archive.write(
             owner,
-            lambda db: conversations.update(
-                db, owner, conversation_id, metadata=metadata, now_ms=now_ms()
-            ),
+            replace,
             subjects=[subject_of(metadata)],
             conversation=conversation_id,
         )

@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.routing.decision import Decision
+from edgeagent.serving.content_archive import Archive
+from edgeagent.serving.conversations import Conversations
+from edgeagent.serving.items import shown_message, stored_item
 from edgeagent.serving.turn_privacy import stored_metadata, strictest, with_privacy
+from tests.store.conftest import opened, secret  # noqa: F401  fixtures
 
 
 @pytest.mark.parametrize(
@@ -32,3 +36,35 @@ def test_a_turn_takes_over_the_privacy_of_what_it_continues(own, before, expecte
 def test_a_turn_of_auto_local_is_kept_as_private():
     assert stored_metadata({}, Decision("m", "default", route="auto:local")) == {"privacy": "local"}
     assert stored_metadata({}, Decision("m", "default", route="auto")) == {}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "state" / "store"
+
+
+@pytest.fixture
+def conversations(opened):  # noqa: F811
+    return Conversations(Archive(opened(), is_searchable=False))
+
+
+async def privacy_of(conversations, conversation_id):
+    return (await conversations.history("ann", conversation_id=conversation_id)).privacy
+
+
+@pytest.mark.parametrize(
+    ("before", "sent", "expected"),
+    [("local", {"topic": "x"}, ["local"]), ("local", {"privacy": "any"}, ["local"]),
+     ("local", {"privacy": "site"}, ["local"]), ("site", {"privacy": "local"}, ["local"]),
+     (None, {"topic": "x"}, []), (None, {"privacy": "site"}, ["site"])],
+)  # fmt: skip
+async def test_new_metadata_leaves_a_conversation_as_private_as_it_was(
+    conversations, before, sent, expected
+):
+    made = (await conversations.create("ann", {"old": "y"}, []))["id"]
+    said = stored_item(shown_message("user", [{"type": "input_text", "text": "hi"}]), is_input=True)
+    await conversations.add("ann", made, [said], privacy=before)
+    shown = await conversations.update("ann", made, sent)
+    privacy = {"privacy": expected[0]} if expected else {}
+    assert shown["metadata"] == sent | privacy
+    assert await privacy_of(conversations, made) == expected

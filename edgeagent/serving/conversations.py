@@ -20,7 +20,7 @@ import msgspec
 from edgeagent.errors import Conflict, ConversationLocked, Erased, NotFound
 from edgeagent.serving.content_archive import Archive, absent
 from edgeagent.serving.items import REFERENCE, Body, stored_item
-from edgeagent.serving.turn_privacy import PRIVACY, with_privacy
+from edgeagent.serving.turn_privacy import PRIVACY, strictest, with_privacy
 from edgeagent.store import conversations, history, items, responses
 from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.history import History
@@ -94,7 +94,8 @@ class Conversations:
         return [_copy(next(found)) if body["type"] == REFERENCE else body for body in bodies]
 
     async def privacy_of(self, owner: str, bodies: Sequence[Body]) -> list[str]:
-        """The privacy classes of the turns that references point to."""
+        """The privacy classes of the turns that references point to. Call it before `resolved`: an item that
+        is deleted in between is not found then, while its class would be lost."""
         names = [body["id"] for body in bodies if body["type"] == REFERENCE]
         if not names:
             return []
@@ -214,7 +215,9 @@ class Conversations:
     async def create(
         self, owner: str, metadata: dict[str, str], bodies: Sequence[Body]
     ) -> dict[str, Any]:
-        """Create a conversation with some items. Raises: NotFound, StoreOff, StorageFull."""
+        """Create a conversation with some items, as private as those that it takes over. Raises: NotFound,
+        StoreOff, StorageFull."""
+        metadata = with_privacy(metadata, await self.privacy_of(owner, bodies))
         first = [stored_item(b, is_input=True) for b in await self.resolved(owner, bodies)]
 
         def make(db: Any) -> dict[str, Any]:
@@ -259,8 +262,10 @@ class Conversations:
 
     async def append(self, owner: str, conversation_id: str, bodies: Sequence[Body]) -> list[Body]:
         """Append items that a client sends. Gives them as they are stored. Raises as `add`."""
+        privacy = strictest(await self.privacy_of(owner, bodies))
         new = await self.resolved(owner, bodies)
-        await self.add(owner, conversation_id, [stored_item(b, is_input=True) for b in new])
+        added = [stored_item(b, is_input=True) for b in new]
+        await self.add(owner, conversation_id, added, privacy=privacy)
         return new
 
     async def add(

@@ -245,6 +245,7 @@ class TurnService:
         history = await self._conversations.history(  # 4
             owner, response_id=question.previous_id, conversation_id=question.conversation_id
         )
+        privacy = await self._conversations.privacy_of(owner, question.items)
         inputs = await self._conversations.resolved(owner, question.items)
         before = history.items if history is not None else []
         check_calls([*before, *inputs])
@@ -255,7 +256,6 @@ class TurnService:
                 param="input",
             )
         prompt = Prompt(messages=messages, variables=question.variables, may_drop=question.may_drop)
-        privacy = await self._conversations.privacy_of(owner, question.items)
         privacy += history.privacy if history is not None else []
         return Dialogue(history, inputs, prompt, privacy)
 

@@ -68,3 +68,28 @@ async def test_new_metadata_leaves_a_conversation_as_private_as_it_was(
     privacy = {"privacy": expected[0]} if expected else {}
     assert shown["metadata"] == sent | privacy
     assert await privacy_of(conversations, made) == expected
+
+
+@pytest.mark.parametrize(
+    ("origin", "own", "expected"),
+    [("local", {}, ["local"]), ("site", {"privacy": "any"}, ["site"]),
+     ("site", {"privacy": "local"}, ["local"]), (None, {}, [])],
+)  # fmt: skip
+@pytest.mark.parametrize("way", ["create", "append"])
+async def test_a_copy_of_a_private_item_makes_its_conversation_as_private(
+    conversations, way, origin, own, expected
+):
+    first = (await conversations.create("ann", {}, []))["id"]
+    said = shown_message("user", [{"type": "input_text", "text": "hi"}])
+    await conversations.add("ann", first, [stored_item(said, is_input=True)], privacy=origin)
+    copied = [{"type": "item_reference", "id": said["id"]}]
+    if way == "create":
+        made = (await conversations.create("ann", own, copied))["id"]
+    else:
+        made = (await conversations.create("ann", own, []))["id"]
+        await conversations.append("ann", made, copied)
+    history = await conversations.history("ann", conversation_id=made)
+    assert len(history.items) == 1 and history.privacy == expected
+    assert (await conversations.conversation("ann", made))["metadata"].get("privacy") == (
+        expected[0] if expected else None
+    )

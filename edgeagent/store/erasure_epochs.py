@@ -2,7 +2,8 @@
 
 Each erasure is numbered in the table `erasure` before it deletes anything. A request records the newest
 number when it arrives (`SEEN`). Later, the transaction that stores its content checks the erasures that
-came in between: if one of them covers this owner, subject or conversation, nothing is stored. Rows have
+came in between: if one of them covers this owner, subject or conversation, nothing is stored. The request
+log, which writes later and for many requests, does the same (store/requests.py). Rows of the table have
 keyed pseudonyms (`Journal.pseudonym`), never names.
 """
 
@@ -51,8 +52,18 @@ def advance(conn: Connection, pseudonym: Pseudonym, selector: Selector) -> None:
 
 def check(conn: Connection, pseudonym: Pseudonym, mark: ContentOrigin) -> None:
     """Raises: Erased if a matching erasure has come since. Call it in the transaction that stores content."""
+    if is_erased(conn, pseudonym, mark):
+        raise Erased(
+            "The data of this request was erased while it was being answered, so nothing of it is "
+            "stored: send it again if it is to be stored."
+        )
+
+
+def is_erased(conn: Connection, pseudonym: Pseudonym, mark: ContentOrigin) -> bool:
+    """Whether a matching erasure has come since, or so many that nobody knows. Call it in the transaction
+    that stores content."""
     if mark.seen is None or newest(conn) <= mark.seen:
-        return
+        return False
     subjects = [pseudonym("subject", name) for name in mark.subjects]
     conversation = mark.conversation and pseudonym("conversation", mark.conversation)
     found = conn.execute(
@@ -62,8 +73,4 @@ def check(conn: Connection, pseudonym: Pseudonym, mark: ContentOrigin) -> None:
         (mark.seen, pseudonym("owner", mark.owner), *subjects, conversation),
     ).fetchone()
     oldest = int(scalar(conn, "select min(n) from erasure"))
-    if found is not None or mark.seen + 1 < oldest:
-        raise Erased(
-            "The data of this request was erased while it was being answered, so nothing of it is "
-            "stored: send it again if it is to be stored."
-        )
+    return found is not None or mark.seen + 1 < oldest

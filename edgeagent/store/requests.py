@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 
 from edgeagent.errors import EdgeAgentError
-from edgeagent.store import decisions
+from edgeagent.store import decisions, erasure_epochs
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.database import Database
 from edgeagent.store.decisions import DecisionRow
+from edgeagent.store.erasure_epochs import ContentOrigin, Pseudonym
 from edgeagent.store.row_queries import fetch
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,8 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
 
     `route` is the reason for the model. `route_name` is the route that the request named, None where it named
     a model or none, and `rule` the rule that matched. `decision` becomes a row of its own
-    (store/decisions.py). `traceparent` is the client's W3C trace context, which is not stored.
+    (store/decisions.py). `traceparent` is the client's W3C trace context, which is not stored. `seen`: the
+    newest erasure when the request came (store/erasure_epochs.py); the log sets it.
     """
 
     id: str
@@ -58,9 +60,10 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     rule: str | None = None
     decision: DecisionRow | None = None
     traceparent: str | None = None
+    seen: int | None = None
 
 
-_NOT_COLUMNS = {"decision", "traceparent"}
+_NOT_COLUMNS = {"decision", "traceparent", "seen"}
 _COLUMNS = tuple(name for name in RequestRow.__struct_fields__ if name not in _NOT_COLUMNS)
 _INSERT = (
     f"insert or ignore into request ({', '.join(_COLUMNS)}) "
@@ -73,6 +76,25 @@ def insert(db: StoreConnection, rows: list[RequestRow]) -> None:
         db.execute(_INSERT, {name: getattr(row, name) for name in _COLUMNS})
         if row.decision is not None:
             decisions.insert(db, row.decision)
+
+
+def unerased(db: StoreConnection, pseudonym: Pseudonym, rows: list[RequestRow]) -> list[RequestRow]:
+    """The rows without those, and without the decisions, whose data was erased since their requests came.
+    Call it in the transaction that inserts them: they may have waited through the deletions."""
+
+    def is_erased(row: RequestRow, about: DecisionRow | None) -> bool:
+        subjects = [about.subject] if about is not None and about.subject else []
+        conversation = about.conversation_id if about is not None else None
+        origin = ContentOrigin(row.seen, row.owner, subjects, conversation)
+        return erasure_epochs.is_erased(db, pseudonym, origin)
+
+    return [
+        msgspec.structs.replace(row, decision=None)
+        if row.decision is not None and is_erased(row, row.decision)
+        else row
+        for row in rows
+        if not is_erased(row, None)
+    ]
 
 
 def usage(
@@ -151,9 +173,12 @@ class RequestLog:
         self._task = asyncio.create_task(self._loop(), name="request-log")
 
     def add(self, row: RequestRow) -> None:
-        """Add a row. If too many wait because the disk is full, the oldest are dropped."""
-        if row.decision is not None and self._is_deleted(row.decision):
-            row = msgspec.structs.replace(row, decision=None)
+        """Add a row, in the context of its request. If too many wait because the disk is full, the oldest
+        are dropped."""
+        is_deleted = row.decision is not None and self._is_deleted(row.decision)
+        row = msgspec.structs.replace(
+            row, seen=erasure_epochs.SEEN.get(), decision=None if is_deleted else row.decision
+        )
         self._rows.append(row)
         del self._rows[:-MAX_WAITING]
         if len(self._rows) >= ENOUGH or self._flush_s == 0:
@@ -169,8 +194,9 @@ class RequestLog:
         rows, self._rows = self._rows, []
         if not rows:
             return
+        pseudonym = self._database.journal.pseudonym
         try:
-            await self._database.write_async(lambda db: insert(db, rows))
+            await self._database.write_async(lambda db: insert(db, unerased(db, pseudonym, rows)))
         except EdgeAgentError as exc:
             bare = [msgspec.structs.replace(row, decision=None) for row in rows]
             self._rows = bare + self._rows

@@ -12,7 +12,7 @@ import pytest
 from edgeagent.errors import StorageFull
 from edgeagent.routing.feature_record import unpacked
 from edgeagent.routing.text_features import features
-from edgeagent.store import decisions, export, feedback, requests
+from edgeagent.store import decisions, erasure_epochs, export, feedback, requests
 from edgeagent.store.ownership import Selector, counts
 from edgeagent.store.requests import RequestLog, RequestRow
 from edgeagent.store.retention import STEPS
@@ -138,11 +138,11 @@ def test_a_correction_is_content_of_its_feedback(store):
     assert row["correction"] is None
 
 
-def logged(n: int, owner: str = "ann", began_s: float | None = None) -> RequestRow:
+def logged(n: int, owner: str = "ann", began_s: float | None = None, **fields: Any) -> RequestRow:
     began_s = time.monotonic() if began_s is None else began_s
     row = decisions.DecisionRow(
         request_id=f"req_{n}", owner=owner, route="auto", reason="default", chosen="small",
-        answered="small", default_model="small", created_ms=NOW, began_s=began_s,
+        answered="small", default_model="small", created_ms=NOW, began_s=began_s, **fields,
     )  # fmt: skip
     return RequestRow(
         id=f"req_{n}", owner=owner, key_id=None, endpoint="chat", model="small", route="default",
@@ -165,6 +165,59 @@ async def test_what_waits_and_what_is_answered_during_a_deletion_leaves_no_decis
     await log.flush()
     assert left(store) == {f"req_{n}" for n in stays}
     assert store.read(lambda db: db.execute("select count(*) from request").fetchone()[0]) == 4
+
+
+# What is erased after the requests came and before their rows are written: the requests and the decisions
+# that are left.
+ERASED = [
+    ({"owner": "ann"}, set(), set()),
+    ({"subject": "p1"}, {1, 2}, {2}),
+    ({"conversation": "conv_1"}, {1, 2}, {2}),
+    ({"owner": "ann", "subject": "p2"}, {1, 2}, {1}),
+    ({"owner": "bob"}, {1, 2}, {1, 2}),
+]
+
+
+@pytest.mark.parametrize("is_waiting", [True, False])
+@pytest.mark.parametrize(("who", "requests_left", "decisions_left"), ERASED)
+async def test_nothing_from_before_an_erasure_is_written_after_its_deletions(
+    store, who, requests_left, decisions_left, is_waiting
+):
+    """The deletions have ended, and no place outside of the database has forgotten anything yet."""
+
+    def erase() -> None:
+        selector, pseudonym = Selector(**who), store.journal.pseudonym
+        do(store, lambda db: erasure_epochs.advance(db, pseudonym, selector))
+
+    async def answers() -> None:
+        erasure_epochs.SEEN.set(store.read(erasure_epochs.newest))
+        about = {1: {"subject": "p1", "conversation_id": "conv_1"}, 2: {"subject": "p2"}}
+        if not is_waiting:
+            erase()
+        for n, fields in about.items():
+            log.add(logged(n, **fields))
+
+    log = RequestLog(store, flush_s=60)
+    await asyncio.create_task(answers())
+    if is_waiting:
+        erase()
+    await log.flush()
+    assert left(store) == {f"req_{n}" for n in decisions_left}
+    found = store.read(lambda db: db.execute("select id from request").fetchall())
+    assert {row[0] for row in found} == {f"req_{n}" for n in requests_left}
+
+
+async def test_requests_after_an_erasure_are_written(store):
+    async def answer() -> None:
+        do(store, lambda db: erasure_epochs.advance(
+            db, store.journal.pseudonym, Selector(owner="ann")))  # fmt: skip
+        erasure_epochs.SEEN.set(store.read(erasure_epochs.newest))
+        log.add(logged(1))
+
+    log = RequestLog(store, flush_s=60)
+    await asyncio.create_task(answer())
+    await log.flush()
+    assert left(store) == {"req_1"}
 
 
 async def test_while_the_disk_is_full_rows_wait_without_texts(store, monkeypatch):

@@ -2,7 +2,8 @@
 inside `Database.write` or `read`.
 
 A decision goes with its request, its response and its conversation (store/route_schema.py), and is erased
-with its owner and its subject: the hashed words of a text are as good as content.
+with its owner and its subject: the hashed words of a text are as good as content, and go with the item that
+had the text, too.
 """
 
 from __future__ import annotations

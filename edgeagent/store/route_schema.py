@@ -8,7 +8,9 @@ alter table request add column rule text;        -- the rule that matched
 """
 
 # What a route chose, with the features of the text (routing/feature_record.py). Feedback says more than a
-# rating, and a request what it cost.
+# rating, and a request what it cost. The text is the last of the user: of a turn without one of its own (the
+# result of a tool; a turn that is not stored itself), any before it in its conversation or its chain. The
+# features of such a turn go with each of those.
 DECISIONS = """
 create table decision (
     rowid integer primary key,
@@ -39,9 +41,28 @@ create trigger decision_of_request after delete on request begin
 end;
 create trigger decision_of_response after delete on response begin
     delete from decision where response_id = old.id;
+    update decision set features = null where features is not null and response_id in
+        (select id from response where thread = old.thread and not exists
+            (select 1 from item where response_id = response.id and role = 'user'));
 end;
 create trigger decision_of_response_content after delete on response_content begin
-    update decision set features = null where response_id = old.response_id;
+    update decision set features = null where features is not null and (response_id = old.response_id
+        or response_id in (select id from response where not exists
+            (select 1 from item where response_id = response.id and role = 'user')
+            and thread = (select thread from response where id = old.response_id)));
+end;
+create trigger decision_of_item after delete on item begin
+    update decision set features = null where features is not null and (response_id = old.response_id
+        or conversation_id = iif(old.role = 'user', old.conversation_id, null) and not exists
+            (select 1 from item where response_id = decision.response_id and role = 'user'));
+end;
+create trigger decision_of_item_content after delete on item_content begin
+    update decision set features = null where features is not null and (
+        response_id = (select response_id from item where rowid = old.item_rowid)
+        or conversation_id =
+            (select conversation_id from item where rowid = old.item_rowid and role = 'user')
+            and not exists
+            (select 1 from item where response_id = decision.response_id and role = 'user'));
 end;
 create trigger decision_of_conversation after delete on conversation begin
     delete from decision where conversation_id = old.id;

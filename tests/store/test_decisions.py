@@ -16,7 +16,7 @@ from edgeagent.store import decisions, erasure_epochs, export, feedback, request
 from edgeagent.store.ownership import Selector, counts
 from edgeagent.store.requests import RequestLog, RequestRow
 from edgeagent.store.retention import STEPS
-from tests.store.rows import DAY, NOW, conversation, decision, request
+from tests.store.rows import DAY, NOW, conversation, decision, item, request
 
 
 @pytest.fixture
@@ -84,6 +84,49 @@ def test_a_decision_goes_with_what_it_was_about(store, sql, stays):
     if len(stays) == 2:
         first, second = store.read(decisions.page)
         assert first["features"] is None and second["features"] is not None
+
+
+# What is deleted, and which turns keep the features of their text.
+FEATURES = [
+    ("delete from item where id = 'msg_1_0'", {2, 5, 6}),
+    ("delete from item_content where item_rowid = (select rowid from item where id = 'msg_1_0')", {2, 5, 6}),
+    ("delete from item where id = 'msg_loose'", {1, 2, 5, 6}),
+    ("delete from item_content where item_rowid = (select rowid from item where id = 'msg_loose')",
+     {1, 2, 5, 6}),
+    ("delete from item where id = 'msg_other'", {1, 2, 3, 4, 5, 6}),
+    ("delete from response where id = 'resp_5'", {1, 2, 3, 4}),
+    ("delete from response_content where response_id = 'resp_5'", {1, 2, 3, 4}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "stays"), FEATURES)
+def test_the_features_of_a_text_go_with_its_item(store, sql, stays):
+    """In a conversation: 1 and 2 have a text of their own, 3 is the result of a tool, 4 is not stored. In a
+    chain: 6, the result of a tool, follows 5. Items without a turn are in the conversation and in another."""
+
+    def fill(db: Any) -> None:
+        conversation(db, 1)
+        conversation(db, 9, response=False, n_items=0)
+        item(db, "loose", conversation="conv_1")
+        item(db, "other", conversation="conv_9")
+        for n, thread in ((2, "conv_1"), (3, "conv_1"), (5, "resp_5"), (6, "resp_5")):
+            inside = "conv_1" if thread == "conv_1" else None
+            db.execute(
+                "insert into response (id, owner, conversation_id, model, status, created_ms, thread) "
+                "values (?, 'ann', ?, 'm', 'completed', ?, ?)",
+                (f"resp_{n}", inside, NOW, thread),
+            )
+            db.execute("insert into response_content values (?, '{}')", (f"resp_{n}",))
+            item(db, f"{n}_0", conversation=inside, response=f"resp_{n}")
+        db.execute("update item set role = null where id in ('msg_3_0', 'msg_6_0')")
+        for n in (1, 2, 3, 4, 5, 6):
+            linked = "conv_1" if n < 5 else None
+            decision(db, n, response=f"resp_{n}", conversation=linked)
+
+    do(store, fill)
+    do(store, lambda db: db.execute(sql) and None)
+    kept = {row["at"] for row in store.read(decisions.page) if row["features"] is not None}
+    assert kept == stays
 
 
 def test_it_is_as_old_as_its_request_may_be(store):

@@ -148,6 +148,10 @@ class Archive:
         """Delete one row with everything that belongs to it. The deletion is on disk, also in the journal,
         when this returns; it works on a full disk. Raises: NotFound, LegalHold, StoreOff."""
         database = self.database
+        if (
+            self._request_log is not None
+        ):  # its rows may be written between the deletion and `forget`
+            self._request_log.forget_decisions(target.owner)
         done = await asyncio.to_thread(client_deletion.delete, database, target)
         if done is None:
             raise LegalHold(

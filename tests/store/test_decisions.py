@@ -12,7 +12,9 @@ import pytest
 from edgeagent.errors import StorageFull
 from edgeagent.routing.feature_record import unpacked
 from edgeagent.routing.text_features import features
+from edgeagent.serving.content_archive import Archive
 from edgeagent.store import decisions, erasure_epochs, export, feedback, requests
+from edgeagent.store.erasure_hub import ErasureHub
 from edgeagent.store.ownership import Selector, counts
 from edgeagent.store.requests import RequestLog, RequestRow
 from edgeagent.store.retention import STEPS
@@ -261,6 +263,19 @@ async def test_requests_after_an_erasure_are_written(store):
     await asyncio.create_task(answer())
     await log.flush()
     assert left(store) == {"req_1"}
+
+
+async def test_what_is_written_between_a_deletion_and_forgetting_has_no_decision_of_it(store):
+    """A response is deleted by its client; the log is written before it is told."""
+    log = RequestLog(store, flush_s=60)
+    hub = ErasureHub()
+    hub.register("early", "nothing", lambda _gone: log.flush())
+    archive = Archive(store, is_searchable=False, hub=hub, request_log=log)
+    do(store, lambda db: conversation(db, 1) and None)
+    log.add(logged(1, response_id="resp_1", conversation_id="conv_1"))
+    log.add(logged(2, owner="bob"))
+    await archive.delete_response("ann", "resp_1")
+    assert left(store) == {"req_2"}
 
 
 async def test_while_the_disk_is_full_rows_wait_without_texts(store, monkeypatch):

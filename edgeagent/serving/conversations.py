@@ -114,7 +114,9 @@ class Conversations:
             await _note_read(f"item_reference {item_id[:100]}")
         bodies = await self._archive.database.read_async(look)
         for item_id, body in zip(item_ids, bodies, strict=True):
-            if body is None or "type" not in body:
+            if (
+                body is None or not {"type", "id"} <= body.keys()
+            ):  # parts of stored chats have no id
                 raise NotFound(
                     f"Item {item_id[:80]!r} is not among what is stored for this key: check the id, or "
                     "send the item itself.",

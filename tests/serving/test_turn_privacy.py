@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from edgeagent.errors import NotFound
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.items import shown_message, stored_item
+from edgeagent.serving.stored_chats import items_of
 from edgeagent.serving.turn_privacy import stored_metadata, strictest, with_privacy
+from edgeagent.store.responses import StoredResponse
+from edgeagent.types.list_pages import Page
 from tests.store.conftest import opened, secret  # noqa: F401  fixtures
 
 
@@ -93,3 +97,20 @@ async def test_a_copy_of_a_private_item_makes_its_conversation_as_private(
     assert (await conversations.conversation("ann", made))["metadata"].get("privacy") == (
         expected[0] if expected else None
     )
+
+
+async def test_a_call_of_a_stored_chat_is_no_item_to_copy(conversations):
+    """Its id is found by a search; it has no form of an item, and its chat may be relabelled."""
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    chat = StoredResponse(
+        id="chatcmpl-1", owner="ann", model="m", status="completed", body={"metadata": {}},
+        items=items_of({"role": "assistant", "content": None, "tool_calls": [call]}),
+    )  # fmt: skip
+    await conversations._archive.keep(chat)
+    rows = await conversations._archive.items(
+        "ann", "response_id", "chatcmpl-1", Page(None, 9, False)
+    )
+    for row in rows.rows:
+        with pytest.raises(NotFound, match="send the item itself"):
+            await conversations.create("ann", {}, [{"type": "item_reference", "id": row["id"]}])
+    assert len(rows.rows) == 2

@@ -73,6 +73,7 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
         }
         self._started_s = time.monotonic()
         self._reader: AnswerReader | None = None
+        self._wait_until_s: float | None = None
         name = f"upstream-{client.sender.request_id}"
         self._is_running = False
         self._task = asyncio.create_task(self._run(), name=name)
@@ -153,22 +154,30 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
             logger.info("upstream_repeat model=%s fault=%s", self._model_id, fault.kind)
 
     async def _choose(self, left: Sequence[Upstream]) -> Upstream | None:
-        """The upstream to ask; waits while all of them are busy. None where the others are avoided."""
+        """The upstream to ask, with a place there; waits while all of them are busy, once `timeout_s` in all.
+        None where all are avoided."""
+        line = self._client.upstreams.line
         while True:
+            for one in left:
+                line.offer(one)  # those who have waited longer come first
             states = {one.settings.name: one.state(self._model_id) for one in left}
             name = choose(list(states.values()))  # 1
             if name is not None:
-                return next(one for one in left if one.settings.name == name)
+                chosen = next(one for one in left if one.settings.name == name)
+                chosen.n_running += 1
+                return chosen
             able = [one for one in left if states[one.settings.name].cooling_s <= 0]
             if not able:
                 return None
-            await self._client.upstreams.wait_for_room(
-                self._model_id, max(one.settings.timeout_s for one in able)
-            )
+            if self._wait_until_s is None:
+                timeout_s = max(one.settings.timeout_s for one in able)
+                self._wait_until_s = asyncio.get_running_loop().time() + timeout_s
+            place = await line.wait(self._model_id, left, self._wait_until_s)
+            if place is not None:
+                return place
 
     async def _ask(self, upstream: Upstream) -> Fault | None:
-        """Ask one upstream. None: it has answered. Raises what the audit raises."""
-        upstream.n_running += 1
+        """Ask an upstream that has a place for it. None: it has answered. Raises what the audit raises."""
         n_before = upstream.n_running
         try:
             await upstream.ensure_healthy()  # 2
@@ -190,8 +199,7 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
             upstream.record_fault(fault, self._model_id)
             return fault
         finally:
-            upstream.n_running -= 1
-            self._client.upstreams.freed()
+            self._client.upstreams.line.leave(upstream)
         return None
 
     async def _audit(self, upstream: Upstream, outgoing: OutgoingRequest) -> None:

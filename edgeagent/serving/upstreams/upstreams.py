@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -10,11 +9,11 @@ from edgeagent.errors import Forbidden, SettingsError, UpstreamUnavailable
 from edgeagent.routing.upstreams.upstream_access import Access, Sender
 from edgeagent.serving.upstreams.upstream import Upstream
 from edgeagent.serving.upstreams.upstream_answer import UpstreamClient
+from edgeagent.serving.upstreams.waiting_line import WaitingLine
 from edgeagent.settings.upstreams import UpstreamSettings
 
 # Writes into the audit: the id of the key, and what was sent where.
 Note = Callable[[str, str], Awaitable[None]]
-MAX_WAITING = 1024
 # Daemons that a request may come through.
 MAX_HOPS = 3
 
@@ -44,8 +43,7 @@ class Upstreams:
                     "them."
                 )
             self._by_name[one.name] = Upstream(one)
-        self._freed = asyncio.Event()
-        self._n_waiting = 0
+        self.line = WaitingLine()
 
     def check(self) -> None:
         """Read the keys and certificates of all. Raises: SettingsError."""
@@ -114,28 +112,6 @@ class Upstreams:
                 retry_after_s=min(waits),
             )
         yield UpstreamClient(model_id, sender, admitted, self)
-
-    def freed(self) -> None:
-        """A request has ended: whoever waits may look again."""
-        self._freed.set()
-        self._freed = asyncio.Event()
-
-    async def wait_for_room(self, model_id: str, timeout_s: float) -> None:
-        """Until some request has ended. Raises: UpstreamUnavailable after `timeout_s`."""
-        busy = UpstreamUnavailable(
-            f"Model {model_id} answers elsewhere, and its engines are busy: try again.",
-            retry_after_s=5.0,
-        )
-        if self._n_waiting >= MAX_WAITING:
-            raise busy
-        self._n_waiting += 1
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._freed.wait()
-        except TimeoutError:
-            raise busy from None
-        finally:
-            self._n_waiting -= 1
 
     async def close(self) -> None:
         for upstream in self._by_name.values():

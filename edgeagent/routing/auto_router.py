@@ -26,6 +26,7 @@ from edgeagent.routing.decision import Choice, Decision, Reason, TraceStep
 from edgeagent.routing.exploration import chances_of, drawn
 from edgeagent.routing.route_request import ModelState, RouteRequest, RouteState
 from edgeagent.routing.score_policy import Score, read_policy
+from edgeagent.routing.upstreams.upstream_access import circle
 from edgeagent.settings.route_rules import NamedRoute
 from edgeagent.settings.routing import RoutingSettings
 
@@ -110,7 +111,8 @@ class AutoRouter:
     def route(self, request: RouteRequest, state: RouteState) -> Decision:
         """The model that answers.
 
-        Raises: Forbidden for a route that the key may not use; Unavailable where no model can answer now.
+        Raises: Forbidden for a route that the key may not use, and a request that goes in a circle;
+        Unavailable where no model can answer now.
         """
         if not self.may_use(request.route, request.key_id, request.owner):
             raise Forbidden(
@@ -250,10 +252,14 @@ class AutoRouter:
     # ---- 7
 
     def _fallback(self, scene: _Scene, wanted: str) -> str:
-        """Raises: Unavailable where no model can answer now."""
+        """Raises: Unavailable where no model can answer now; Forbidden where none ever can: a request that
+        has come through too many daemons, and no model here."""
         for model_id in [*self._settings.fallbacks, *_nearest_first(scene.candidates, wanted)]:
             if model_id not in scene.excluded and model_id in scene.state.models:
                 return model_id
+        known = [scene.state.models[one] for one in scene.excluded if one in scene.state.models]
+        if known and not scene.request.sender.may_go_on and all(one.access for one in known):
+            raise circle(scene.request.n_hops)
         cooling = [m.cooling_s for m in scene.state.models.values() if m.cooling_s > 0]
         why = "; ".join(f"{one} {why}" for one, why in list(scene.excluded.items())[:3])
         raise Unavailable(
@@ -269,6 +275,8 @@ def _why_not(request: RouteRequest, model: ModelState | None) -> str | None:
         return "is not installed"
     if model.access and not any(one.admits(request.sender) for one in model.access):
         return "answers elsewhere, where this request may not be sent"
+    if model.access and not request.sender.may_go_on:
+        return f"answers elsewhere, and the request has come through {request.n_hops} edgeagents"
     if model.model_id in request.failed:
         return "could not be used"
     if model.cooling_s > 0:

@@ -20,7 +20,7 @@ class RouteRequest:
     """A request to a route. `text` is the window of the last message of the user, `n_chars` the length of all
     messages; `domain` and `privacy` come from the metadata. `is_plain`: a text to continue, not a chat.
     `failed` are models that could not be loaded for this request. `request_id` decides what is drawn. An
-    answer must begin within `left_s` seconds; None: no deadline."""
+    answer must begin within `left_s` seconds; None: no deadline. `n_hops`: daemons that it came through."""
 
     route: str
     text: str = ""
@@ -35,11 +35,12 @@ class RouteRequest:
     failed: frozenset[str] = frozenset()
     request_id: str = ""
     left_s: float | None = None
+    n_hops: int = 0
 
     @property
     def sender(self) -> Sender:
         """For whom it would be sent to an upstream."""
-        return Sender(self.key_id, self.owner, self.privacy)
+        return Sender(self.key_id, self.owner, self.privacy, self.request_id, self.n_hops)
 
     @property
     def domain(self) -> str | None:

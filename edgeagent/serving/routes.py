@@ -192,6 +192,7 @@ def route_request(
         key_id=origin.key_id,
         owner=origin.owner,
         request_id=origin.request_id,
+        n_hops=origin.n_hops,
         left_s=origin.deadline_s - time.monotonic() if origin.deadline_s is not None else None,
         privacy="local" if route == LOCAL else privacy,
         **features,

@@ -323,6 +323,21 @@ def test_no_route_sends_a_request_where_it_may_not_go(
             assert access.admits(request.sender)
 
 
+def test_a_request_that_has_come_through_too_many_daemons_is_answered_here():
+    scene = replace(state(), models={**state().models, **ELSEWHERE})
+    rules = rule('keywords_any = ["cat"]', BIG)
+    routed = router(rules, candidates=[SMALL, BIG])
+    for n_hops, expected in ((2, (BIG, "rule")), (3, (SMALL, "fallback"))):
+        found = routed.route(asked("cat", n_hops=n_hops), scene)
+        assert (found.model_id, found.reason) == expected
+        assert BIG not in found.larger or n_hops < 3
+    with pytest.raises(Forbidden, match="circle"):
+        router(candidates=[BIG]).route(asked("cat", n_hops=3), scene)
+    cooling = replace(state(cooling=SMALL), models={**state(cooling=SMALL).models, **ELSEWHERE})
+    with pytest.raises(Unavailable, match="come through 3"):
+        routed.route(asked("cat", n_hops=3), cooling)
+
+
 def test_models_elsewhere_are_candidates_only_where_the_settings_say_so():
     scene = replace(state(), models={**state().models, **ELSEWHERE}, default_id=None)
     found = router(candidates=[]).route(asked("x", "auto:quality"), scene)

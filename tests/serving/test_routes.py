@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -233,6 +234,11 @@ def test_the_last_message_of_the_user_is_the_text_and_all_messages_the_length():
     assert (found.key_id, found.owner) == ("key_ann", "ann")
     plain = route_request("auto", None, [Prompt(text="once"), Prompt(tokens=[1])])
     assert (plain.text, plain.n_chars, plain.key_id) == ("once", 4, "local")
+
+
+def test_the_router_knows_how_many_daemons_a_request_has_come_through():
+    request = route_request("auto", replace(ORIGIN, n_hops=3))
+    assert request.n_hops == request.sender.n_hops == 3
 
 
 def test_privacy_comes_from_the_metadata_or_the_route():

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from edgeagent.errors import Forbidden, SettingsError, UpstreamUnavailable
-from edgeagent.routing.upstreams.upstream_access import Access, Sender
+from edgeagent.routing.upstreams.upstream_access import Access, Sender, circle
 from edgeagent.serving.upstreams.upstream import Upstream
 from edgeagent.serving.upstreams.upstream_answer import UpstreamClient
 from edgeagent.serving.upstreams.waiting_line import WaitingLine
@@ -14,8 +14,6 @@ from edgeagent.settings.upstreams import UpstreamSettings
 
 # Writes into the audit: the id of the key, and what was sent where.
 Note = Callable[[str, str], Awaitable[None]]
-# Daemons that a request may come through.
-MAX_HOPS = 3
 
 
 async def _no_note(key_id: str, what: str) -> None:
@@ -98,12 +96,8 @@ class Upstreams:
         """A client for one request. Opens nothing. Raises: Forbidden; UpstreamUnavailable while all are
         avoided."""
         admitted = self.admitted(model_id, sender)
-        if sender.n_hops >= MAX_HOPS:
-            raise Forbidden(
-                f"This request has come through {sender.n_hops} edgeagents, the bound is {MAX_HOPS}: their "
-                "upstreams lead in a circle, correct `url` or `models` of one of them.",
-                param="model",
-            )
+        if not sender.may_go_on:
+            raise circle(sender.n_hops)
         waits = [one.state(model_id).cooling_s for one in admitted]
         if min(waits) > 0:
             raise UpstreamUnavailable(

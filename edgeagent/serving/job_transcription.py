@@ -31,7 +31,7 @@ from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.protocol import LongRecording, Surveyed, Window
 from edgeagent.speech.segments import Checkpoint
 from edgeagent.speech.speaker_names import check_names
-from edgeagent.store import audio_jobs
+from edgeagent.store import audio_jobs, erasure_epochs
 from edgeagent.store.recording_files import RecordingReader
 from edgeagent.store.sql import now_ms
 from edgeagent.types.caller import Caller
@@ -84,9 +84,14 @@ class JobTranscription:
             lambda db: audio_jobs.begin(db, job_id, now_ms=now_ms())
         ):
             raise JobGone
-        row, recording = await self._database.read_async(
-            lambda db: (audio_jobs.get(db, job_id), audio_jobs.recording(db, job_id))
+        row, recording, n_erased = await self._database.read_async(
+            lambda db: (
+                audio_jobs.get(db, job_id),
+                audio_jobs.recording(db, job_id),
+                erasure_epochs.newest(db),
+            )
         )
+        erasure_epochs.SEEN.set(n_erased)  # it is not logged where its owner is erased meanwhile
         if row is None or recording is None:
             raise JobGone
         self._news.tell(job_id)

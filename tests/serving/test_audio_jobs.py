@@ -32,8 +32,10 @@ from edgeagent.speech.client import Transcription
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.protocol import Finished, LongRecording, Surveyed, Window
 from edgeagent.speech.segments import Segment
-from edgeagent.store import transcripts
+from edgeagent.store import erasure_epochs, transcripts
 from edgeagent.store.database import Database, StoreOptions
+from edgeagent.store.ownership import Selector
+from edgeagent.store.requests import RequestLog
 from edgeagent.store.sql import now_ms
 from edgeagent.store.store_key import Secret
 from edgeagent.types.caller import ALL_SCOPES, Caller
@@ -200,6 +202,36 @@ async def test_a_job_gives_way_between_windows_and_goes_on_from_its_checkpoint(h
     found, _ = await jobs.jobs.transcript("ann", job, is_partial=False)
     assert [segment.end_s for segment in found.segments] == [5.0, 10.0]
     assert engines.n_leased == 0
+
+
+async def test_a_job_from_before_an_erasure_is_not_logged_after_its_deletions(house):
+    store = house.runner._archive.database
+    engines, log, is_logged = SpeechEngines(), RequestLog(store, flush_s=60), asyncio.Event()
+    engines.log = lambda row: (log.add(row), is_logged.set())
+    jobs = House(store, engines)
+
+    async def done() -> None:
+        is_logged.clear()
+        await jobs.jobs.start("ann", await jobs.uploaded(), None)
+        async with asyncio.timeout(60):
+            await is_logged.wait()
+
+    def erase(db: Any) -> None:
+        erasure_epochs.advance(db, store.journal.pseudonym, Selector(owner="ann"))
+
+    def n_logged() -> int:
+        return store.read(lambda db: db.execute("select count(*) from request").fetchone()[0])
+
+    jobs.runner.start()
+    try:
+        for is_erased in (True, False):
+            await done()
+            if is_erased:
+                await store.write_async(erase)
+            await log.flush()
+            assert n_logged() == int(not is_erased), "a later job of the same owner is logged"
+    finally:
+        await jobs.runner.close()
 
 
 async def test_parts_that_come_at_once_are_appended_once(house):

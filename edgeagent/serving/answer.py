@@ -230,7 +230,8 @@ class Answer:
         try:
             if self._redirecting is not None:
                 self._redirecting.cancel()
-                await asyncio.wait({self._redirecting})
+                # It may have failed meanwhile: nobody is left to be told.
+                await asyncio.gather(self._redirecting, return_exceptions=True)
             if self._generation is not None:
                 self._generation.cancel()  # 9
                 await self._take_last_counts(self._generation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -80,6 +81,29 @@ async def test_a_reader_that_is_cancelled_by_a_ping_finds_the_same_redirection()
     assert (await answer.take())[0].text == "Go"
     assert asked == [frozenset({"big"})]
     await answer.release()
+
+
+async def test_a_redirection_that_fails_as_the_client_leaves_is_no_traceback():
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+    answer, _ = redirected(FakeEngines(big=lambda spec: [UpstreamUnavailable("Nobody.")]))
+
+    async def fail(failed: frozenset[str]):
+        try:
+            await asyncio.Event().wait()
+        finally:  # as where a deadline expires meanwhile
+            raise UpstreamFailed("It fails.")
+
+    answer.redirect_with(fail)
+    await answer.begin()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await answer.take()
+    await answer.release()
+    del answer
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not told
 
 
 async def test_a_client_that_leaves_meanwhile_leaves_nothing_behind():

@@ -182,8 +182,9 @@ def without_endless(schema: dict[str, Any]) -> dict[str, Any]:
     themselves. A grammar would let an answer begin such a value, which could never end."""
     try:
         lengths = _Lengths(schema)
-    except (TypeError, AttributeError, ValueError):
-        return schema  # malformed; the meta-schema reports where
+    except (TypeError, AttributeError, ValueError, OverflowError):
+        # Malformed, where the meta-schema reports it, or with a number of more than 308 digits.
+        return schema
     if all(lengths.of(node) < math.inf for node in _nodes(schema)):
         return schema
     found: dict[str, Any] = _pruned(schema, lengths)

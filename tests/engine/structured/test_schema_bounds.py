@@ -47,6 +47,20 @@ def test_what_only_looks_like_a_keyword_is_none():
 
 
 @pytest.mark.parametrize(
+    "keywords",
+    [
+        {"type": "integer", "minimum": 10**400},
+        {"type": "integer", "multipleOf": 10**400},
+        {"type": "number", "exclusiveMaximum": -(10**400)},
+        {"type": "string", "minLength": 10**400},
+        {"type": "array", "items": {"type": "string"}, "minItems": 10**400},
+    ],
+)
+def test_a_number_that_no_float_can_hold_is_no_crash(keywords):
+    assert checked(json.dumps(keywords)).schema == keywords
+
+
+@pytest.mark.parametrize(
     ("pattern", "n"),
     [
         ("^abc$", 1),

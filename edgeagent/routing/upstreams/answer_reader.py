@@ -126,6 +126,7 @@ class AnswerReader:
         self._usage: _Usage | None = None
         self._sent_s = sent_s
         self._queue_ms = queue_ms
+        self._n_prompts, self._n_each = len(spec.prompts), spec.n
         self._n_prompt = n_prompt
         self._first_s: float | None = None
         self.is_over = False
@@ -240,7 +241,8 @@ class AnswerReader:
         return counted or sum(part.n_pieces for part in self._parts)
 
     def _usage_of(self, index: int) -> Usage:
-        """The counts of one part: an upstream counts them together, they are divided by their pieces."""
+        """The counts of one part: an upstream counts them together, they are divided by their pieces, and
+        those of the prompts evenly."""
         usage = self._usage or _Usage()
         now_s = time.monotonic()
         pieces = [part.n_pieces for part in self._parts]
@@ -251,9 +253,14 @@ class AnswerReader:
         n_reasoning = (completion.reasoning_tokens if completion is not None else None) or 0
         first_s = self._first_s or now_s
         n_prompt = usage.prompt_tokens or self._n_prompt
+        at = index // self._n_each
+
+        def share(n: int) -> int:
+            return n * (at + 1) // self._n_prompts - n * at // self._n_prompts
+
         return Usage(
-            n_prompt=n_prompt,
-            n_cached=min(n_cached, n_prompt),
+            n_prompt=share(n_prompt),
+            n_cached=min(share(n_cached), share(n_prompt)),
             n_generated=n_generated,
             queue_ms=self._queue_ms,
             ttft_ms=self._queue_ms + 1e3 * (first_s - self._sent_s),

@@ -255,6 +255,19 @@ async def test_a_prompt_counts_where_the_client_leaves_or_the_answer_breaks():
         assert last.usage.n_prompt == 100, behaviour
 
 
+async def test_the_tokens_of_several_prompts_are_divided_among_them():
+    server = ScriptedServer()
+    parts = [{"index": n, "text": "x", "finish_reason": "stop"} for n in range(6)]
+    usage = {"prompt_tokens": 11, "prompt_tokens_details": {"cached_tokens": 9}}
+    server.pieces = [event(choices=parts), event(choices=[], usage=usage), b"data: [DONE]\n\n"]
+    prompts = [Prompt(text="a"), Prompt(text="b"), Prompt(text="c")]
+    async with serving(server) as upstreams:
+        chunks = await answer(upstreams, GenerateSpec(prompts=prompts, sampling=BLANK, n=2))
+    ends = {chunk.index: chunk.usage for chunk in chunks if chunk.finish is not None}
+    assert [ends[n].n_prompt for n in range(6)] == [3, 3, 4, 4, 4, 4]
+    assert sum(ends[n].n_cached for n in (0, 2, 4)) == 9
+
+
 async def test_a_request_that_was_refused_or_not_sent_counts_nothing():
     server = ScriptedServer("429")
     async with serving(server) as upstreams, upstreams.lease(BIG, SENDER) as client:

@@ -44,7 +44,8 @@ def test_the_first_tokens_are_judged_by_their_margins(daemon):
     assert (told["model"], routing["reason"]) == (SMOLLM, "escalated")
     (judged,) = [step for step in routing["trace"] if step["outcome"] == "is not sure"]
     words = judged["detail"].split()
-    assert judged["subject"] == f"model {TALES_CHAT}" and words[-2:] == ["4", "tokens"]
+    assert judged["subject"] == f"model {TALES_CHAT}" and words[-1] == "tokens"
+    assert 1 <= int(words[-2]) <= 4, "an answer of fewer tokens is judged by all of them"
     assert 0 < float(words[2]) < 50
     assert told["choices"][0]["logprobs"] is None, "the client asked for none"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-SLICE_BYTES = 64 << 10
+SLICE_BYTES = 16 << 10
 
 
 def body_slices(body: bytes) -> Iterator[tuple[bytes, bool]]:

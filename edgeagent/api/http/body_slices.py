@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
+# 600 clients that read nothing of an answer of 300 KB make the daemon grow by 26 MB, with 64 KiB by 36 to 48
+# (zen4, 2026-11-29); those that read get as many answers a second.
 SLICE_BYTES = 16 << 10
 
 

@@ -6,7 +6,8 @@ The numbers continue those of serving/chat.py, which chooses the model and makes
 7. `begin`     send the request
 8. `take`      chunks as they come; a worker that dies before the first chunk is asked once more, and in
                place of upstreams that have not begun the route chooses another model
-9. `release`   cancel what still runs, end the lease, log the request
+9. `log`       log the request; for a complete answer before its last byte, else in `release`
+10. `release`  cancel what still runs, end the lease
 
 Whoever has an `Answer` must `release` it.
 """
@@ -103,6 +104,7 @@ class Answer:
         self._redirecting: asyncio.Task[bool] | None = None
         self._failed: frozenset[str] = frozenset()
         self._is_released = False
+        self._is_logged = False
         self._may_repeat = True
 
     def prepare_with(self, prepare: Preparation) -> None:
@@ -222,6 +224,19 @@ class Answer:
             self.finishes[chunk.index] = chunk.finish
             self.usages[chunk.index] = chunk.usage
 
+    def log(self) -> None:
+        """Log the request if its answer is complete. Call before the last byte is sent, since the client may
+        ask for what it belongs to at once."""
+        if len(self.finishes) == self.spec.n_answers:
+            self._log_once()  # 9
+
+    def _log_once(self) -> None:
+        if self._is_logged:
+            return
+        self._is_logged = True
+        row = self.record.answer_row(self._engines, self.spec, self.usages, self.finishes)
+        self._engines.log(row)
+
     async def release(self) -> None:
         """Cancel what still runs, end the lease and log the request."""
         if self._is_released:
@@ -233,12 +248,11 @@ class Answer:
                 # It may have failed meanwhile: nobody is left to be told.
                 await asyncio.gather(self._redirecting, return_exceptions=True)
             if self._generation is not None:
-                self._generation.cancel()  # 9
+                self._generation.cancel()  # 10
                 await self._take_last_counts(self._generation)
         finally:
             await self._stack.aclose()
-            row = self.record.answer_row(self._engines, self.spec, self.usages, self.finishes)
-            self._engines.log(row)
+            self._log_once()
 
     async def _take_last_counts(self, generation: Generation | UpstreamGeneration) -> None:
         """Wait for the counts of cancelled parts: their tokens are logged and charged."""

@@ -124,6 +124,7 @@ class AnswerResponse:
             await self._keep()
         body = self._writer.whole(answer)
         context.charge(answer.n_tokens)
+        answer.log()
         await sender.whole(b"application/json", body, own_headers(answer))
 
     async def _stream(
@@ -137,8 +138,10 @@ class AnswerResponse:
             await sender.piece(self._writer.events(chunks))
         if self._keep is not None:
             await self._keep()
+        events = self._writer.last_events(answer)
         context.charge(answer.n_tokens)
-        await sender.piece(self._writer.last_events(answer), more=False)
+        answer.log()
+        await sender.piece(events, more=False)
 
     def _follow_decision(self) -> None:
         """Tell the writer where a route has chosen another model since."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "keys": "edgeagent.cli.keys",
     "data": "edgeagent.cli.data",
     "audit": "edgeagent.cli.audit",
+    "evaluate": "edgeagent.cli.evaluate",
     "forge": "edgeagent.cli.forge",
     "route": "edgeagent.cli.route",
     "doctor": "edgeagent.cli.doctor",

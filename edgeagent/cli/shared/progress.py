@@ -63,3 +63,25 @@ def row_progress() -> Iterator[Callable[[str, int, int | None], None]]:
     finally:
         if tasks:  # a bar without a stage would leave an empty line
             bar.stop()
+
+
+@contextmanager
+def timed_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each stage, with the time left: `tell(stage, n_more, total)`."""
+    columns = (
+        TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    tasks: dict[str, TaskID] = {}
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+
+    def tell(stage: str, n_more: int, total: int) -> None:
+        if stage not in tasks:
+            bar.start()
+            tasks[stage] = bar.add_task(stage, total=total)
+        bar.update(tasks[stage], advance=n_more, total=total)
+
+    try:
+        yield tell
+    finally:
+        if tasks:
+            bar.stop()

@@ -75,7 +75,8 @@ class Llama:
             raise ModelUnusable(_refused(config))
         return model
 
-    def _create_context(self, config: EngineConfig) -> Any:
+    def _context_params(self, config: EngineConfig) -> Any:
+        """The llama_context_params of `config`. A subclass may change them."""
         params = lib.llama_context_default_params()
         params.n_ctx = config.n_ctx
         self.spare_id = config.n_seq + (config.n_prefixes if self.can_trim else 0)
@@ -93,7 +94,10 @@ class Llama:
         params.swa_full = True
         params.no_perf = True
         self._make_abortable(params)
-        context = lib.llama_init_from_model(self._model, params)
+        return params
+
+    def _create_context(self, config: EngineConfig) -> Any:
+        context = lib.llama_init_from_model(self._model, self._context_params(config))
         if not context:
             raise ModelUnusable(
                 f"No context of {config.n_ctx} tokens ({config.kv_type}) could be made for "

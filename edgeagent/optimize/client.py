@@ -1,0 +1,68 @@
+"""The command's side of a scoring worker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from edgeagent.errors import EdgeAgentError
+from edgeagent.optimize.protocol import (
+    ChunkScores,
+    RunTimes,
+    ScoreChunk,
+    ScoringConfig,
+    ScoringFacts,
+    TimeRun,
+    TokenizeText,
+    decode_to_command,
+)
+from edgeagent.worker.client import WorkerClient
+
+LOAD_TIMEOUT_S = 600.0
+
+
+class ScoringClient(WorkerClient):
+    """A running scoring worker. Event loop's thread only."""
+
+    module = "edgeagent.optimize.worker"
+    decode = staticmethod(decode_to_command)
+    config: ScoringConfig
+    facts: ScoringFacts
+
+    async def tokens(self, text: str, *, special: bool = False) -> bytes:
+        """The tokens of a text, int32 [n], with BOS where the model asks for it."""
+        request_id = self._new_id()
+        reply = await self._ask(request_id, TokenizeText(request_id, text, special))
+        ids: bytes = reply.ids
+        return ids
+
+    async def score(
+        self, tokens: bytes, *, n_top: int = 0, n_tail: int = 0, seed: int = 0, ids: bytes = b""
+    ) -> ChunkScores:
+        """Scores of a chunk of tokens; see `ScoreChunk`."""
+        request_id = self._new_id()
+        message = ScoreChunk(request_id, tokens, n_top, n_tail, seed, ids)
+        reply: ChunkScores = await self._ask(request_id, message)
+        return reply
+
+    async def time_run(self, n_prompt: int, n_decode: int) -> RunTimes:
+        """Seconds of a prompt and of the tokens after it."""
+        request_id = self._new_id()
+        reply: RunTimes = await self._ask(request_id, TimeRun(request_id, n_prompt, n_decode))
+        return reply
+
+    def _receive_own(self, message: Any) -> None:
+        raise EdgeAgentError(f"A scoring worker sent {type(message).__name__}.")
+
+
+@asynccontextmanager
+async def scoring_worker(config: ScoringConfig) -> AsyncIterator[ScoringClient]:
+    """A worker with a loaded model, which ends with the block. Raises: what `WorkerClient.start` raises."""
+    # The error has llama.cpp's reason; the rest of its log would disturb the output.
+    process = ScoringClient.launch(config, "error", is_silent=True)
+    client = await ScoringClient.start(config, timeout_s=LOAD_TIMEOUT_S, process=process)
+    try:
+        yield client
+    finally:
+        await client.close()

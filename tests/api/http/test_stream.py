@@ -53,7 +53,9 @@ async def sent(engines: FakeEngines, *, is_stream: bool, keep=None):
     messages: list[tuple[bytes, bool, int]] = []
 
     async def send(message) -> None:
-        messages.append((message.get("body", b""), message.get("more_body", True), len(engines.rows)))
+        messages.append(
+            (message.get("body", b""), message.get("more_body", True), len(engines.rows))
+        )
 
     async def receive():
         await asyncio.Event().wait()

@@ -32,9 +32,10 @@ from edgeagent.device.contention import cores_taken, read_cpu_times
 from edgeagent.device.system_files import SystemFiles
 from scripts.benchmarks import machine
 from scripts.benchmarks.engine import MODEL
-from scripts.benchmarks.load import decode_rate, prose
+from scripts.benchmarks.load import decode_rate
 from scripts.benchmarks.load import one as one_request
 from scripts.benchmarks.served import Served, serving
+from scripts.benchmarks.workloads import prose
 
 GOVERNED = "governor"
 WINDOW_S = 0.5

@@ -9,41 +9,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import random
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
 
-TEXT = (
-    "tide copper lamp orchard signal meadow ferry anchor violin bridge paper kettle harbour stone "
-    "window basket morning engine thread silver pocket garden letter candle market river number"
-)
-WORDS = TEXT.split()
-TICKET: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "intent": {"type": "string", "enum": ["refund", "schedule", "complaint", "other"]},
-        "customer_reference_number": {"type": "string", "pattern": "^[A-Z]{3}-[0-9]{4}$"},
-        "urgent": {"type": "boolean"},
-        "preferred_contact_channel": {"type": "string", "enum": ["telephone", "electronic_mail"]},
-    },
-    "required": ["intent", "customer_reference_number", "urgent", "preferred_contact_channel"],
-    "additionalProperties": False,
-}
+from scripts.benchmarks.workloads import WORKLOADS, Dialogue, shape
 
 
-def prose(n_words: int, seed: int) -> str:
-    rng = random.Random(seed)
-    return " ".join(rng.choice(WORDS) for _ in range(n_words))
-
-
-def messages(workload: str, client: int, request: int) -> list[dict[str, str]]:
-    question = f"Question {client}-{request}: {prose(12, 100 * client + request)}?"
-    if workload == "prefix":
-        return [{"role": "system", "content": prose(900, 3)}, {"role": "user", "content": question}]
-    return [{"role": "user", "content": question}]
+class RequestFailed(SystemExit):
+    """A request got no whole answer. Ends the program where nobody counts failures."""
 
 
 class Exchange(asyncio.Protocol):
@@ -89,7 +66,7 @@ async def one(url: httpx.URL, body: dict[str, Any]) -> dict[str, Any]:
 def answer_of(arrived: list[tuple[float, bytes]]) -> dict[str, Any]:
     """The stamps of the pieces, and the usage at the end."""
     if not arrived or not arrived[0][1].startswith(b"HTTP/1.1 200"):
-        raise SystemExit(b"".join(data for _, data in arrived)[:600].decode("utf-8", "replace"))
+        raise RequestFailed(b"".join(data for _, data in arrived)[:600].decode("utf-8", "replace"))
     stamps: list[float] = []
     usage: dict[str, Any] = {}
     text: list[str] = []
@@ -102,35 +79,41 @@ def answer_of(arrived: list[tuple[float, bytes]]) -> dict[str, Any]:
                 continue
             event = json.loads(line[6:])
             if "error" in event:
-                raise SystemExit(event["error"])
+                raise RequestFailed(event["error"])
             usage = event.get("usage") or usage
             if event["choices"] and (piece := event["choices"][0]["delta"].get("content")):
                 stamps.append(stamp)
                 text.append(piece)
+    if not stamps or not usage:
+        raise RequestFailed("The answer has no text, or ended before its usage.")
     text_whole = "".join(text)
     return {"stamps": stamps, "n": usage["completion_tokens"], "usage": usage, "text": text_whole}
 
 
 async def client(url: httpx.URL, args: argparse.Namespace, k: int) -> list[dict[str, Any]]:
-    shape = {}
-    if args.workload == "json":
-        ticket = {"name": "ticket", "strict": True, "schema": TICKET}
-        shape = {"response_format": {"type": "json_schema", "json_schema": ticket}}
-    return [
-        await one(
-            url,
-            {
-                "messages": messages(args.workload, k + args.salt, request),
-                "max_tokens": args.max_tokens,
-                "temperature": 0,
-                "ignore_eos": True,
-                "stream": True,
-                "stream_options": {"include_usage": True},
-            }
-            | shape,
-        )
-        for request in range(args.requests)
-    ]
+    """The answers of one client, without those that failed where failures are counted."""
+    dialogue = Dialogue(args.workload, k + args.salt, args.shared)
+    found = []
+    for request in range(args.requests):
+        body = {
+            "messages": dialogue.messages(request),
+            "max_tokens": args.max_tokens,
+            "temperature": 0,
+            "ignore_eos": args.workload != "json",  # with a schema, nothing may follow its end
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        } | shape(args.workload)
+        if args.model:
+            body["model"] = args.model
+        try:
+            answer = await one(url, body)
+        except (RequestFailed, TimeoutError):
+            if args.on_failure == "end":
+                raise
+            continue
+        dialogue.answered(answer["text"])
+        found.append(answer)
+    return found
 
 
 def decode_rate(results: list[dict[str, Any]]) -> float | None:
@@ -150,19 +133,48 @@ def decode_rate(results: list[dict[str, Any]]) -> float | None:
     return n / (end - begin) if end > begin else None
 
 
+def record(path: Path, groups: list[list[dict[str, Any]]], started_s: float) -> None:
+    """Write the arrivals for `scripts/bench simulate`: a line for each request, by client."""
+    with path.open("a") as file:
+        for number, group in enumerate(groups):
+            ended_s = started_s
+            for result in group:
+                usage = result["usage"]
+                line = {
+                    "client": number,
+                    "gap_s": round(max(0.0, result["sent"] - ended_s), 4),
+                    "n_prompt": usage["prompt_tokens"],
+                    "n_cached": _n_cached(result),
+                    "n_output": result["n"],
+                }
+                file.write(json.dumps(line) + "\n")
+                ended_s = result["stamps"][-1]
+
+
+def _n_cached(result: dict[str, Any]) -> int:
+    details = result["usage"].get("prompt_tokens_details") or {}
+    return int(details.get("cached_tokens", 0))
+
+
 async def run(args: argparse.Namespace) -> dict[str, Any]:
     url = httpx.URL(args.url)
     started = time.perf_counter()
     groups = await asyncio.gather(*(client(url, args, k) for k in range(args.clients)))
     wall = time.perf_counter() - started
     results = [result for group in groups for result in group]
+    if args.record is not None:
+        record(args.record, groups, started)
+    n_failed = args.clients * args.requests - len(results)
+    if not results:
+        raise SystemExit("Every request failed.")
     ttft = sorted(r["stamps"][0] - r["sent"] for r in results)
     gaps = sorted(
         b - a for r in results for a, b in zip(r["stamps"], r["stamps"][1:], strict=False)
     )
-    last_round = [group[-1] for group in groups]
+    last_round = [group[-1] for group in groups if group]
     return {
         "requests": len(results),
+        "failed": n_failed,
         "out_tok_s": sum(r["n"] for r in results) / wall,
         "decode_tok_s": decode_rate(last_round),
         "ttft_p50_s": statistics.median(ttft),
@@ -172,18 +184,23 @@ async def run(args: argparse.Namespace) -> dict[str, Any]:
         "out_tokens": sum(r["n"] for r in results),
         "texts": [r["text"] for r in results] if args.workload == "json" else [],
         "prompt_tokens": results[0]["usage"]["prompt_tokens"],
-        "cached_tokens": sum(r["usage"]["prompt_tokens_details"]["cached_tokens"] for r in results),
+        "all_tok_s": sum(r["n"] + r["usage"]["prompt_tokens"] for r in results) / wall,
+        "cached_tokens": sum(_n_cached(r) for r in results),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url")
-    parser.add_argument("--workload", choices=["chat", "prefix", "json"], default="chat")
+    parser.add_argument("--workload", choices=WORKLOADS, default="chat")
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--requests", type=int, default=1)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--salt", type=int, default=0, help="another number gives other questions")
+    parser.add_argument("--shared", type=int, default=3, help="another number, another prefix")
+    parser.add_argument("--model", help="the model's id; by default the request names none")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="add the arrivals to this file")
+    parser.add_argument("--on-failure", choices=["end", "count"], default="end")
     args = parser.parse_args()
     if args.clients > 64 or args.clients * args.requests > 1000:
         raise SystemExit("at most 64 clients and 1,000 requests")

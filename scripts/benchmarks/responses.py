@@ -24,8 +24,8 @@ from rich.table import Table
 
 from scripts.benchmarks import machine
 from scripts.benchmarks.engine import MODEL, SETTINGS, Rounds
-from scripts.benchmarks.load import prose
 from scripts.benchmarks.served import Served, serving
+from scripts.benchmarks.workloads import prose
 
 BAR = 0.35
 MIN_WORDS = 200  # a shorter dialogue is not kept

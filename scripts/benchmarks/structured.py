@@ -23,8 +23,8 @@ from rich.table import Table
 from edgeagent.catalog.model_library import Library
 from scripts.benchmarks import machine
 from scripts.benchmarks.engine import MODEL, SETTINGS, Rounds, load
-from scripts.benchmarks.load import TICKET
 from scripts.benchmarks.served import serving
+from scripts.benchmarks.workloads import TICKET
 
 MAX_TOKENS = 200
 

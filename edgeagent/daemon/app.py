@@ -44,6 +44,7 @@ from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError
 from edgeagent.pool import Pool
 from edgeagent.pool.placement import ModelPlacer
+from edgeagent.pool.step_cost_keeper import StepCostKeeper
 from edgeagent.pool.template_facts import TemplateLearner
 from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.audio_jobs import AudioJobs
@@ -137,7 +138,10 @@ class Daemon:
             place=self._placer.place,
             log_level=settings.log_level,
             preloaded=preload.take if preload is not None else None,
-            loaded=TemplateLearner(self.models).learn,
+            loaded=[
+                TemplateLearner(self.models).learn,
+                StepCostKeeper(measuring.step_costs).expect,
+            ],
         )
         self._governor = Governor(self.pool, settings.governor, n_cores)
         self.pool.at_work = self._governor.wake

@@ -21,6 +21,7 @@ import msgspec
 from edgeagent.device.measurement_store import MeasurementStore, fingerprint
 from edgeagent.device.microbenchmarks import Measurement, measure, thread_counts
 from edgeagent.device.probe import Device
+from edgeagent.device.step_cost_store import StepCostStore
 from edgeagent.types.measurement import ModelMeasurement
 from edgeagent.worker import spawn
 
@@ -59,6 +60,7 @@ class DeviceBenchmark:
         self._device = device
         self._store = MeasurementStore(state_dir)
         self._key = fingerprint(device, _versions())
+        self.step_costs = StepCostStore(state_dir, self._key)
 
     def kept(self) -> Measurement | None:
         """The stored measurement, if it is still valid."""

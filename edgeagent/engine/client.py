@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from edgeagent.engine import protocol
 from edgeagent.types.answer import PromptFacts, TokenChunk
 from edgeagent.types.engine_config import EngineConfig, EngineFacts, EngineHealth
 from edgeagent.types.generation import GenerateSpec
+from edgeagent.types.step_costs import StepCosts
 from edgeagent.types.unary_requests import Question
 from edgeagent.worker.client import WorkerClient
 from edgeagent.worker.reply_stream import ReplyStream
@@ -43,6 +45,8 @@ class EngineClient(WorkerClient):
     config: EngineConfig
     facts: EngineFacts
     health: EngineHealth = EngineHealth()
+    # Called with what the worker measures while it is idle, if its configuration asks for it.
+    on_step_costs: Callable[[StepCosts], None] | None = None
 
     def generate(self, spec: GenerateSpec) -> Generation:
         """Send a request. Raises: EngineDied when the worker has ended."""
@@ -68,6 +72,9 @@ class EngineClient(WorkerClient):
             case protocol.Step(chunks):
                 for request_id, chunk in chunks:
                     self._deliver(request_id, chunk)
+            case protocol.StepsMeasured(costs):
+                if self.on_step_costs is not None:
+                    self.on_step_costs(costs)
             case protocol.Prepared(request_id, facts):
                 generation = self._streams.get(request_id)
                 if isinstance(generation, Generation):

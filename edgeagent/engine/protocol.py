@@ -12,6 +12,7 @@ from edgeagent.types.answer import PromptFacts, TokenChunk
 from edgeagent.types.engine_config import EngineConfig, EngineFacts, EngineHealth
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.kv_state import Cells
+from edgeagent.types.step_costs import StepCosts
 from edgeagent.types.template import TemplateFacts
 from edgeagent.types.unary_requests import Question, Scores, Vectors
 from edgeagent.worker.protocol import (
@@ -28,8 +29,8 @@ from edgeagent.worker.protocol import (
 
 __all__ = [
     "Ask", "Cancel", "ForgetPrefixes", "Generate", "Heartbeat", "Load", "LoadFailure", "Prepared", "Ready",
-    "Refusal", "Result", "SetLimits", "Shutdown", "Step", "ToDaemon", "ToWorker", "decode_to_daemon",
-    "decode_to_worker",
+    "Refusal", "Result", "SetLimits", "Shutdown", "Step", "StepsMeasured", "ToDaemon", "ToWorker",
+    "decode_to_daemon", "decode_to_worker",
 ]  # fmt: skip
 
 
@@ -64,6 +65,12 @@ class Step(msgspec.Struct, frozen=True, tag="step"):
     chunks: list[tuple[int, TokenChunk]]
 
 
+class StepsMeasured(msgspec.Struct, frozen=True, tag="steps_measured"):
+    """What steps cost, measured once while the worker was idle."""
+
+    costs: StepCosts
+
+
 # By the question: vectors, scores, cells, facts of the template, the tokens of a text, the text of tokens,
 # or a number of tokens.
 Answer = Vectors | Scores | Cells | TemplateFacts | list[int] | str | int
@@ -74,6 +81,7 @@ ToDaemon = (
     | LoadFailure
     | Prepared
     | Step
+    | StepsMeasured
     | Result[Answer]
     | Refusal
     | Heartbeat[EngineHealth]

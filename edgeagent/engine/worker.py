@@ -15,6 +15,7 @@ import time
 
 from edgeagent.engine import protocol
 from edgeagent.engine.batching.engine import Engine
+from edgeagent.engine.batching.idle_measurement import IdleMeasurement
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.step_runner import LlamaRunner
 from edgeagent.engine.embedding.rerank_worker import RerankWorker
@@ -36,6 +37,7 @@ from edgeagent.types.kv_state import (
     ReadCellsSpec,
     StateQuestion,
 )
+from edgeagent.types.step_costs import StepCosts
 from edgeagent.types.template import TemplateFacts
 from edgeagent.types.unary_requests import (
     CountSpec,
@@ -73,6 +75,11 @@ class GenerationWorker:
             refuse=self._refuse,
             forget=self._forget,
             prepared=self._tell_facts,
+        )
+        self._measuring = (
+            IdleMeasurement(self._engine, config.n_threads, self._tell_costs)
+            if config.measures_steps and config.step_costs is None
+            else None
         )
         self._intake = Intake(
             config,
@@ -117,7 +124,8 @@ class GenerationWorker:
     def run(self) -> None:
         """Serve until the daemon goes or ends this process. Raises whatever the engine could not handle."""
         pulses = [*self._intake.pulses, self._tokenizer.pulse]
-        self._loop.run(self._facts, self._engine, self._handle, self._rss_bytes, pulses)
+        stepper = self._measuring or self._engine
+        self._loop.run(self._facts, stepper, self._handle, self._rss_bytes, pulses)
 
     def _rss_bytes(self) -> int:
         return confinement.rss_bytes() + self._intake.rss_bytes()
@@ -127,6 +135,9 @@ class GenerationWorker:
 
     def _forget(self, request_id: int) -> None:
         self._requests.pop(request_id, None)
+
+    def _tell_costs(self, costs: StepCosts) -> None:
+        self._channel.send(protocol.StepsMeasured(costs))
 
     def _answer(self, request_id: int, question: StateQuestion) -> None:
         try:
@@ -167,6 +178,8 @@ class GenerationWorker:
 
     def _take(self, request: Request) -> None:
         self._requests[request.request_id] = request
+        if self._measuring is not None:
+            self._measuring.interrupt()
         if not self._intake.put(request):
             self._refuse(
                 request.request_id,

@@ -17,6 +17,7 @@ from edgeagent.catalog.sizing.repack import repacked_types
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
 from edgeagent.device.microbenchmarks import Measurement
+from edgeagent.device.step_cost_store import StepCostStore
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import ModelAltered
 from edgeagent.pool.memory import Placement
@@ -36,8 +37,8 @@ class ModelPlacer:
     """Makes the configuration of a worker for each model. Event loop's thread only.
 
     `n_threads` is what one engine may use; `repacked` names the tensor types that llama.cpp rearranges
-    here; `measured` gives what is known of this device's speed. `on_altered` is called with the id of a
-    model whose file is not the approved one.
+    here; `measured` gives what is known of this device's speed, `step_costs` what steps of a model cost.
+    `on_altered` is called with the id of a model whose file is not the approved one.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ModelPlacer:
         n_threads: int,
         repacked: frozenset[str] = frozenset(),
         measured: Callable[[], Measurement | None] = lambda: None,
+        step_costs: StepCostStore | None = None,
         on_altered: Callable[[str], None] = lambda model_id: None,
     ) -> None:
         self._settings = settings
@@ -55,6 +57,7 @@ class ModelPlacer:
         self._n_threads = n_threads
         self._repacked = repacked
         self._measured = measured
+        self._step_costs = step_costs
         self._on_altered = on_altered
 
     @classmethod
@@ -66,12 +69,14 @@ class ModelPlacer:
     ) -> ModelPlacer:
         """A placer for this device."""
         settings, device = configuration.settings, configuration.device
+        benchmark = DeviceBenchmark(device, settings.state_dir)
         return cls(
             settings,
             models,
             n_threads=settings.engine.n_threads or device.capacity.n_threads_max,
             repacked=repacked_types(device.system.architecture or "", device.cpu.features),
-            measured=DeviceBenchmark(device, settings.state_dir).kept,
+            measured=benchmark.kept,
+            step_costs=benchmark.step_costs,
             on_altered=on_altered,
         )
 
@@ -98,6 +103,10 @@ class ModelPlacer:
         )
         if (task := self._models.task(model)) != "generate":
             config = self._for_whole_texts(config, facts, task)
+        elif self._step_costs is not None:
+            costs = await asyncio.to_thread(self._step_costs.load, config)
+            measures = self._settings.device.measure_when_idle
+            config = msgspec.structs.replace(config, step_costs=costs, measures_steps=measures)
         memory = worker_memory(from_facts(facts), WorkerSetup.of(config, self._repacked))
         return Placement(EngineClient, config, memory.total_bytes, memory.explain())
 

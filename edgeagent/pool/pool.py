@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
@@ -41,9 +41,9 @@ class Pool:
 
     `check` raises ModelNotFound for an unknown model. `place` returns how a model would be loaded and what it
     needs, or raises why it cannot be. `preloaded` returns the process that loads this already, if there is
-    one. `loaded` is told of each model that was loaded. Models in `stays` are never unloaded for idleness,
-    pinned ones not for memory either. `settings`, `log_level` and `at_work`, which is called at each lease,
-    may be replaced at any time.
+    one. Those in `loaded` are told of each model that was loaded. Models in `stays` are never unloaded for
+    idleness, pinned ones not for memory either. `settings`, `log_level` and `at_work`, which is called at
+    each lease, may be replaced at any time.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Pool:
         place: Callable[[str], Awaitable[Placement]],
         log_level: str = "info",
         preloaded: Callable[[WorkerConfig], WorkerProcess | None] | None = None,
-        loaded: Callable[[str, WorkerClient], None] = lambda model_id, client: None,
+        loaded: Sequence[Callable[[str, WorkerClient], None]] = (),
         stays: frozenset[str] = frozenset(),
     ) -> None:
         self._loaded = loaded
@@ -253,7 +253,8 @@ class Pool:
             resident.n_bytes,
             resident.placement.need_bytes,
         )
-        self._loaded(resident.model_id, client)
+        for tell in self._loaded:
+            tell(resident.model_id, client)
         return client
 
     async def _take_preloaded(self, config: WorkerConfig) -> WorkerProcess | None:

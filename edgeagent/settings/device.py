@@ -13,5 +13,6 @@ class DeviceSettings(SettingsTable):
         description="name of the device profile; default: the profile that matches the device",
     )
     measure_when_idle: bool = Field(
-        default=True, description="measure the speed of a new device when the daemon is idle"
+        default=True,
+        description="measure the speed of a new device, and of the steps of each model, when idle",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from edgeagent.types.histogram import Histogram
+from edgeagent.types.step_costs import StepCosts
 from edgeagent.types.worker_config import WorkerConfig, WorkerFacts, WorkerHealth
 
 # What a worker does with its model: continue texts, turn each into one vector, or say of each how well it
@@ -58,8 +59,9 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
 
     `n_ctx` cells are shared by `n_seq` running sequences; `n_prefixes` more sequences may stay cached
     while idle. `step_budget_ms` bounds how long one prompt chunk may hold up running answers;
-    `prefill_tok_s` is what this device was measured to do, where it was. `reproducible` stores values
-    in bf16: see `engine.llama.BF16`. `adapts_threads`: use fewer threads than allowed where that is measured
+    `step_costs` are those measured for this model on this device, `prefill_tok_s` a rate where they were
+    not; with `measures_steps` the worker measures them while it is idle. `reproducible` stores values in
+    bf16: see `engine.llama.BF16`. `adapts_threads`: use fewer threads than allowed where that is measured
     to be faster. `identity` is the state of the file that was found good, None for any. For the tasks
     "embed" and "rerank" `n_ctx` is the longest text and `n_seq` the most texts of one step.
     """
@@ -85,3 +87,5 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     reproducible: bool = False
     adapts_threads: bool = True
     prefill_tok_s: float | None = None
+    step_costs: StepCosts | None = None
+    measures_steps: bool = False

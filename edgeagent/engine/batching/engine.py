@@ -19,11 +19,12 @@ import numpy as np
 
 from edgeagent.engine.batching.backlog import Backlog
 from edgeagent.engine.batching.chunk_buffer import ChunkBuffer, Emit
+from edgeagent.engine.batching.chunk_choice import ChunkChoice
 from edgeagent.engine.batching.inter_token_latency import TokenGaps
 from edgeagent.engine.batching.kv_cache import KVCache
 from edgeagent.engine.batching.kv_transfer import KVTransfer
 from edgeagent.engine.batching.prefix_sharing import find_shared_prefix
-from edgeagent.engine.batching.scheduler import Pace, StepPlan, pick_victim, plan_step
+from edgeagent.engine.batching.scheduler import StepPlan, pick_victim, plan_step
 from edgeagent.engine.batching.scheduler_views import (
     gives_way_to,
     lanes_of,
@@ -33,6 +34,7 @@ from edgeagent.engine.batching.scheduler_views import (
     yielding_to,
 )
 from edgeagent.engine.batching.sequence import Request, Sequence
+from edgeagent.engine.batching.step_probe import StepProbe
 from edgeagent.engine.batching.step_runner import Row, Runner, StepAborted
 from edgeagent.engine.batching.threads import ThreadChoice
 from edgeagent.engine.batching.time_slices import TimeSlice
@@ -91,12 +93,11 @@ class Engine:
         self._waiting = Backlog(config, self.estimate)
         self._running: list[Sequence] = []  # oldest admission first
         self._open: dict[int, int] = {}  # answers still to end, by request
-        self._pace = Pace(prefill_per_s=config.prefill_tok_s)
+        self.chunks = ChunkChoice(config)
+        self.probe = StepProbe(self._kv, runner, config.n_batch, self.chunks.longest_s)
         self._threads = ThreadChoice(config.n_threads, adapts=config.adapts_threads)
         self._n_threads, self._chunk_share = config.n_threads, 1.0  # threads of the last step
-        self._n_admissions = 0
-        self._n_steps = 0
-        self._n_preempted = 0
+        self._n_admissions = self._n_steps = self._n_preempted = 0
         self._next_share_s = 0.0
         self._time_slice = TimeSlice()
         self._token_gaps = TokenGaps()
@@ -293,9 +294,7 @@ class Engine:
         """The plan of the next step, with free cells for its tokens. May preempt the newest sequence."""
         while True:
             lanes = lanes_of(self._running, self._runner.max_outputs, self._clock())
-            n_decode = sum(lane.is_decoding for lane in lanes)
-            budget_s = self._config.step_budget_ms / 1e3 * self._chunk_share
-            limit = self._pace.chunk_limit(budget_s, n_decode, self._config.n_batch)
+            limit = self.chunks.limit(lanes, self._running, self._chunk_share)
             plan = plan_step(lanes, self._config.n_batch, limit)
             if self._kv.make_room(plan.n_tokens):
                 return plan
@@ -351,7 +350,7 @@ class Engine:
         if is_decode:
             self._threads.observe(len(plan.decode), self._n_threads, took)
         if is_decode or has_prompts:  # a few forced tokens say nothing about the speed of prefill
-            self._pace.observe(len(plan.decode), plan.n_prefill, took)
+            self.chunks.observe(plan, rows, took)
         self._advance(work, rows, logits)
         self._token_gaps.end_step(len(plan.decode), self._clock())
         self.estimate.count(plan.n_tokens)

@@ -106,6 +106,11 @@ class KVCache:
     def n_idle(self) -> int:
         return len(self._idle)
 
+    @property
+    def has_free_id(self) -> bool:
+        """Whether a new sequence needs the id of no idle prefix."""
+        return bool(self._free_ids)
+
     def n_evictable(self) -> int:
         """Cells that evicting every idle prefix would free."""
         seen: dict[int, int] = {}

@@ -12,6 +12,7 @@ import msgspec
 import psutil
 import pytest
 
+from edgeagent.device.step_cost_store import StepCostStore
 from edgeagent.engine.client import EngineClient, Generation
 from edgeagent.errors import (
     ContextLengthExceeded,
@@ -21,6 +22,7 @@ from edgeagent.errors import (
     QueueFull,
     TemplateFailed,
 )
+from edgeagent.pool.step_cost_keeper import StepCostKeeper
 from edgeagent.types.answer import TokenChunk
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
@@ -119,6 +121,20 @@ async def test_a_template_given_by_hand_is_used(stories):
     )
     chat = spec(prompts=[Prompt(messages=[{"role": "user", "content": "Once upon a time"}])])
     text, _ = await collect(client.generate(chat))
+    assert text.startswith(" there was")
+    await client.close()
+
+
+async def test_an_idle_worker_measures_its_steps_which_are_kept_for_the_next_load(stories, tmp_path):
+    options = {"n_ctx": 1024, "n_batch": 128, "measures_steps": True}
+    client = await EngineClient.start(config(stories, **options), timeout_s=60)
+    store = StepCostStore(tmp_path, "device")
+    StepCostKeeper(store).expect("stories", client)
+    async with asyncio.timeout(60):
+        while (costs := store.load(client.config)) is None:
+            await asyncio.sleep(0.05)
+    assert {1, 8, 64, 128} <= costs.step_s.keys() and all(s > 0 for s in costs.step_s.values())
+    text, _ = await collect(client.generate(spec()))
     assert text.startswith(" there was")
     await client.close()
 

@@ -1,0 +1,89 @@
+"""How many prompt tokens the next step takes: by the measured cost curve, or by a rate until there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from edgeagent.engine.batching.scheduler import MIN_CHUNK, Lane, Pace, StepPlan
+from edgeagent.engine.batching.step_cost import StepCost, StepLoad, pick_chunk
+from edgeagent.engine.batching.step_runner import Row
+from edgeagent.types.engine_config import EngineConfig
+from edgeagent.types.step_costs import StepCosts
+
+# While nobody waits for the next token of an answer, only new requests wait for a chunk.
+ALONE = 4
+
+
+class Running(Protocol):
+    """What is asked of a running sequence."""
+
+    @property
+    def is_decoding(self) -> bool: ...
+
+    @property
+    def n_past(self) -> int: ...
+
+
+class ChunkChoice:
+    """Engine thread only."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._n_batch = config.n_batch
+        self._budget_s = config.step_budget_ms / 1e3
+        self._pace = Pace(prefill_per_s=config.prefill_tok_s)
+        self._cost: StepCost | None = None
+        if config.step_costs is not None:
+            self.take(config.step_costs)
+
+    @property
+    def is_measured(self) -> bool:
+        return self._cost is not None
+
+    @property
+    def longest_s(self) -> float:
+        """The longest step that is ever chosen."""
+        return ALONE * self._budget_s
+
+    def take(self, costs: StepCosts) -> None:
+        """Choose by this curve from now on."""
+        self._cost = StepCost(costs)
+
+    def limit(self, lanes: Sequence[Lane], running: Collection[Running], share: float) -> int:
+        """The most prompt tokens of the next step. `share`: of the time that a chunk may take otherwise."""
+        n_decode = sum(lane.is_decoding for lane in lanes)
+        budget_s = self._budget_s * share
+        cost = self._cost
+        if cost is None:
+            return self._pace.chunk_limit(budget_s, n_decode, self._n_batch)
+        if n_decode == len(lanes):
+            return MIN_CHUNK
+        n_pending = sum(lane.n_pending for lane in lanes if not lane.is_decoding)
+        depths = [seq.n_past for seq in running if not seq.is_decoding]
+        cells = sum(seq.n_past for seq in running if seq.is_decoding)
+        depth = sum(depths) / max(1, len(depths))
+        return pick_chunk(
+            lambda n: (
+                cost.predict(StepLoad(n_decode, n, cells, depth + n / 2)) if n or n_decode else 0.0
+            ),
+            [n - n_decode for n in cost.sizes],
+            n_pending,
+            self._n_batch - n_decode,
+            budget_s if n_decode else ALONE * budget_s,
+            MIN_CHUNK,
+        )
+
+    def observe(self, plan: StepPlan, rows: Sequence[Row], took_s: float) -> None:
+        """A step of these rows, those of decoding sequences first, took this long."""
+        n_decode, n_prefill = len(plan.decode), plan.n_prefill
+        cells = sum(row.first_pos for row in rows[:n_decode])
+        prompts = rows[n_decode:]
+        visits = sum(len(row.tokens) * (row.first_pos + len(row.tokens) / 2) for row in prompts)
+        self.learn(StepLoad(n_decode, n_prefill, cells, visits / max(1, n_prefill)), took_s)
+
+    def learn(self, load: StepLoad, took_s: float) -> None:
+        """A step of this load took this long."""
+        if self._cost is None:
+            self._pace.observe(load.n_decode, load.n_prefill, took_s)
+        else:
+            self._cost.observe(load, took_s)

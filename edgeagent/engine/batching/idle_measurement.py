@@ -1,0 +1,87 @@
+"""An engine that measures the costs of its steps once, while it has nothing to do."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from edgeagent.engine.batching.engine import Engine
+from edgeagent.types.engine_config import EngineHealth
+from edgeagent.types.step_costs import StepCosts
+from edgeagent.types.worker_config import ComputeLimits
+
+logger = logging.getLogger(__name__)
+
+QUIET_S = 1.0
+
+
+class IdleMeasurement:
+    """What the worker's loop steps in place of the engine, until the costs are known and `tell` has got them.
+
+    Engine thread only, apart from `interrupt`. It measures after a pause without work, and only with the
+    limits of a device that nothing else uses.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        n_threads: int,
+        tell: Callable[[StepCosts], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._probe = engine.probe
+        self._n_threads = n_threads
+        self._tell = tell
+        self._clock = clock
+        self._worked_s = clock()
+        self._is_undisturbed = True
+        self._is_done = False
+
+    def interrupt(self) -> None:
+        """A request has arrived: end the step that is measured. Any thread."""
+        if self._probe.is_running:
+            self._probe.runner.abort()
+
+    @property
+    def is_idle(self) -> bool:
+        return self._engine.is_idle and not self._is_due()
+
+    def step(self) -> bool:
+        if not self._engine.is_idle or not self._is_due():
+            has_worked = self._engine.step()
+            if has_worked:
+                self._worked_s = self._clock()
+            return has_worked
+        self._probe.runner.set_threads(self._n_threads)
+        self._probe.step()
+        if self._probe.is_over:
+            self._finish()
+        return True
+
+    def limit(self, limits: ComputeLimits) -> None:
+        self._engine.limit(limits)
+        self._is_undisturbed = limits.n_threads >= self._n_threads and not limits.n_cores_taken
+        self._is_undisturbed &= limits.chunk_share >= 1
+
+    def health(self, rss_bytes: int) -> EngineHealth:
+        return self._engine.health(rss_bytes)
+
+    def _is_due(self) -> bool:
+        return (
+            not self._is_done
+            and self._is_undisturbed
+            and self._clock() - self._worked_s >= QUIET_S
+            and self._probe.can_run()
+        )
+
+    def _finish(self) -> None:
+        self._is_done = True
+        costs = self._probe.result()
+        if costs is None:
+            logger.info("step_costs_unknown reason=time")
+            return
+        self._engine.chunks.take(costs)
+        self._tell(costs)
+        logger.info("step_costs_measured n_sizes=%s", len(costs.step_s))

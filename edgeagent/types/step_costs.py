@@ -1,0 +1,19 @@
+"""How long the steps of a model take on a device, by their number of tokens."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class StepCosts(msgspec.Struct, frozen=True, kw_only=True):
+    """`step_s`: seconds of a step by its number of tokens, over a nearly empty cache. `cell_s` are added for
+    each cell that each token attends to in steps below `TILE` tokens, `tiled_cell_s` from there on."""
+
+    step_s: dict[int, float]
+    cell_s: float = 0.0
+    tiled_cell_s: float = 0.0
+
+
+# From this many tokens in a step on, llama.cpp computes attention in tiles of as many queries, below it one
+# query at a time: the cost of a step can fall there (`ggml_fa_tile_config::Q` in ggml-cpu).
+TILE = 64

@@ -1,0 +1,106 @@
+"""Cost curves and the chunks that they lead to, by table: no weights, no clock."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeagent.engine.batching.scheduler import MIN_CHUNK
+from edgeagent.engine.batching.step_cost import STRETCH, StepCost, StepLoad, pick_chunk
+from edgeagent.types.step_costs import TILE, StepCosts
+
+# SmolLM2-135M Q4_0 on two threads of one Xeon core: 64 tokens cost less than 48.
+CLIFF = {
+    1: 0.017, 2: 0.020, 4: 0.029, 8: 0.047, 16: 0.068, 32: 0.128, 48: 0.197, 63: 0.240, 64: 0.123,
+    112: 0.219, 128: 0.250, 256: 0.490, 512: 1.0,
+}  # fmt: skip
+# The same model in Q4_1 on two cores of a Zen 4: no cliff.
+SMOOTH = {1: 0.012, 8: 0.044, 16: 0.065, 32: 0.106, 64: 0.229, 128: 0.419, 256: 0.829, 512: 1.62}
+
+
+def chosen(curve: dict[int, float], n_decode: int, n_pending: int, bound_s: float) -> int:
+    cost = StepCost(StepCosts(step_s=curve))
+    return pick_chunk(
+        lambda n: cost.predict(StepLoad(n_decode, n)) if n_decode + n else 0.0,
+        [n - n_decode for n in cost.sizes],
+        n_pending,
+        512 - n_decode,
+        bound_s,
+        MIN_CHUNK,
+    )
+
+
+@pytest.mark.parametrize(
+    ("curve", "n_decode", "n_pending", "bound_s", "expected"),
+    [
+        (CLIFF, 0, 10, 0.6, 10),  # less than the least chunk: all
+        (CLIFF, 0, 64, 0.6, 64),
+        (CLIFF, 0, 1000, 0.15, 64),  # 48 would fit as well, at three times the cost of a token
+        (CLIFF, 7, 1000, 0.15, 57),  # the tokens of answers count
+        (CLIFF, 7, 1000, 0.1, 57),  # worth a step that is a little too long
+        (CLIFF, 7, 1000, 0.6, 57),  # tokens of answers cost next to nothing beside a chunk
+        (CLIFF, 0, 128, 0.6, 128),
+        (CLIFF, 0, 112, 0.2, 96),  # and 16 later: 64 would leave 48
+        (CLIFF, 7, 1000, 0.01, MIN_CHUNK),  # nothing fits: somebody has to go on
+        (SMOOTH, 7, 1000, 0.15, 25),
+        (SMOOTH, 0, 300, 0.6, 172),
+        (SMOOTH, 0, 300, 60.0, 300),
+    ],
+)
+def test_a_chunk_lies_on_the_good_side_of_a_cliff(curve, n_decode, n_pending, bound_s, expected):
+    assert chosen(curve, n_decode, n_pending, bound_s) == expected
+
+
+@given(
+    n_decode=st.integers(0, 16), n_pending=st.integers(1, 4000), bound_s=st.floats(0.001, 3),
+    curve=st.sampled_from([CLIFF, SMOOTH]),
+)  # fmt: skip
+def test_a_chunk_fits_into_batch_and_bound(n_decode, n_pending, bound_s, curve):
+    n = chosen(curve, n_decode, n_pending, bound_s)
+    assert 1 <= n <= min(n_pending, 512 - n_decode)
+    cost = StepCost(StepCosts(step_s=curve))
+    assert n <= MIN_CHUNK or cost.predict(StepLoad(n_decode, n)) <= STRETCH * bound_s
+
+
+def test_nothing_is_interpolated_across_the_size_of_a_tile():
+    curve = {8: 0.05, 32: 0.13, 48: 0.20, TILE: 0.12, 128: 0.25}
+    cost = StepCost(StepCosts(step_s=curve))
+    assert cost.predict(StepLoad(0, TILE - 1)) == pytest.approx(0.20 * 63 / 48)
+    assert cost.predict(StepLoad(0, 96)) == pytest.approx((0.12 + 0.25) / 2)
+    assert cost.predict(StepLoad(0, 40)) == pytest.approx(0.165)
+    assert cost.predict(StepLoad(0, 256)) == pytest.approx(
+        0.5
+    )  # beyond the curve: the rate of its end
+
+
+def test_cells_that_are_attended_to_cost_more_outside_of_tiles():
+    costs = StepCosts(step_s={8: 0.05, 64: 0.12}, cell_s=4e-6, tiled_cell_s=1e-6)
+    cost = StepCost(costs)
+    assert cost.predict(StepLoad(8, 0, 4000)) == pytest.approx(0.05 + 4000 * 4e-6)
+    assert cost.predict(StepLoad(0, 64, 0, 500)) == pytest.approx(0.12 + 64 * 500 * 1e-6)
+    # In a tile with tokens of answers, every token meets the cells of every answer.
+    mixed = cost.predict(StepLoad(4, 60, 2000, 0))
+    assert mixed == pytest.approx(0.12 + 64 * 2000 * 1e-6)
+
+
+def test_own_steps_correct_the_curve_where_they_fell_and_one_slow_step_does_not():
+    cost = StepCost(StepCosts(step_s=SMOOTH))
+    cost.observe(StepLoad(0, 64), 20.0)
+    assert cost.predict(StepLoad(0, 64)) < 1.5 * SMOOTH[64]
+    for _ in range(40):
+        cost.observe(StepLoad(0, 64), 0.115)
+    assert cost.predict(StepLoad(0, 64)) == pytest.approx(0.115, rel=0.05)
+    for _ in range(40):
+        cost.observe(StepLoad(8, 0), 0.088)
+    assert cost.predict(StepLoad(8, 0)) == pytest.approx(0.088, rel=0.05)
+    assert cost.predict(StepLoad(0, 64)) == pytest.approx(0.115, rel=0.05), (
+        "decoding says nothing of prompts"
+    )
+
+
+def test_a_device_that_slows_down_gets_smaller_chunks_of_every_size():
+    cost = StepCost(StepCosts(step_s=SMOOTH))
+    for _ in range(40):
+        cost.observe(StepLoad(0, 32), 2 * SMOOTH[32])
+    assert cost.predict(StepLoad(0, 256)) > 1.4 * SMOOTH[256]

@@ -1,0 +1,102 @@
+"""Measuring the costs of steps while idle, on a model without weights and a clock of the test."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeagent.engine.batching.engine import Engine
+from edgeagent.engine.batching.idle_measurement import QUIET_S, IdleMeasurement
+from edgeagent.engine.batching.kv_cache import KVCache
+from edgeagent.engine.batching.step_probe import N_TIMES, SIZES, StepProbe
+from edgeagent.types.engine_config import EngineConfig
+from edgeagent.types.step_costs import StepCosts
+from edgeagent.types.worker_config import ComputeLimits
+from tests.engine.fakes import FakeRunner
+
+PER_TOKEN_S, PER_CELL_S = 0.001, 2e-6
+
+
+class Device:
+    """A runner on which every token costs a millisecond, and each cell that it attends to two us."""
+
+    def __init__(self, n_cells: int = 4096) -> None:
+        self.now_s = 0.0
+        self.runner = FakeRunner(n_cells)
+        self.runner.max_outputs = 8
+        self.runner.before_step = self._spend
+
+    def _spend(self, rows) -> None:
+        for row in rows:
+            self.now_s += len(row.tokens) * (PER_TOKEN_S + row.first_pos * PER_CELL_S)
+
+
+def test_the_grid_is_what_the_steps_took_and_leaves_nothing_in_the_cache():
+    device = Device()
+    kv = KVCache(4096, 4, device.runner)
+    probe = StepProbe(kv, device.runner, 256, 10.0, lambda: device.now_s)
+    while not probe.is_over:
+        probe.step()
+    costs = probe.result()
+    assert costs is not None
+    assert costs.step_s == pytest.approx({n: n * PER_TOKEN_S for n in SIZES if n <= 256})
+    assert (costs.cell_s, costs.tiled_cell_s) == pytest.approx((PER_CELL_S, PER_CELL_S))
+    assert kv.n_used == 0 and not any(device.runner.held.values())
+
+
+def test_sizes_that_no_step_may_have_are_left_out():
+    device = Device()
+    kv = KVCache(4096, 4, device.runner)
+    probe = StepProbe(kv, device.runner, 512, 0.15, lambda: device.now_s)
+    while not probe.is_over:
+        probe.step()
+    costs = probe.result()
+    assert costs is not None and max(costs.step_s) == 128
+
+
+def test_a_step_that_a_request_ended_is_measured_again():
+    device = Device()
+    kv = KVCache(4096, 4, device.runner)
+    probe = StepProbe(kv, device.runner, 64, 10.0, lambda: device.now_s)
+    spend = device.runner.before_step
+    device.runner.before_step = lambda rows: (spend(rows), device.runner.abort())
+    probe.step()
+    assert not probe.is_running and kv.n_used == 0
+    device.runner.before_step = spend
+    while not probe.is_over:
+        probe.step()
+    n_runs = len([rows for rows in device.runner.steps if len(rows[0].tokens) == SIZES[0]])
+    assert n_runs >= N_TIMES + 1
+    assert probe.result() is not None
+
+
+def idle_engine(device: Device, told: list[StepCosts]) -> tuple[Engine, IdleMeasurement]:
+    config = EngineConfig(model_id="m", path="", n_threads=2, n_ctx=4096, n_batch=256, n_seq=4)
+    engine = Engine(
+        config, device.runner, 4096, emit=lambda chunks: None,
+        refuse=lambda request_id, error: None, forget=lambda request_id: None,
+    )  # fmt: skip
+    engine.probe.clock = lambda: device.now_s
+    return engine, IdleMeasurement(engine, 2, told.append, clock=lambda: device.now_s)
+
+
+def test_an_idle_engine_measures_once_after_a_pause_and_plans_by_it():
+    device, told = Device(), []
+    engine, measuring = idle_engine(device, told)
+    assert measuring.is_idle and not measuring.step()
+    device.now_s += QUIET_S
+    assert not measuring.is_idle
+    while not measuring.is_idle:
+        assert measuring.step()
+    assert len(told) == 1 and engine.chunks.is_measured
+    device.now_s += 60
+    assert measuring.is_idle and not measuring.step()
+
+
+def test_nothing_is_measured_beside_other_programs():
+    device, told = Device(), []
+    _, measuring = idle_engine(device, told)
+    measuring.limit(ComputeLimits(n_threads=2, n_cores_taken=1))
+    device.now_s += QUIET_S
+    assert measuring.is_idle
+    measuring.limit(ComputeLimits(n_threads=2))
+    assert not measuring.is_idle

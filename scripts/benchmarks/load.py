@@ -18,6 +18,8 @@ import httpx
 
 from scripts.benchmarks.workloads import WORKLOADS, Dialogue, shape
 
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+
 
 class RequestFailed(SystemExit):
     """A request got no whole answer. Ends the program where nobody counts failures."""
@@ -32,11 +34,13 @@ class Exchange(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.arrived: list[tuple[float, bytes]] = []
+        self._tail = b""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def data_received(self, data: bytes) -> None:
         self.arrived.append((time.perf_counter(), data))
-        if data.endswith(b"0\r\n\r\n") and not self.done.done():  # the last chunk
+        self._tail = (self._tail + data)[-len(LAST_CHUNK) :]
+        if self._tail == LAST_CHUNK and not self.done.done():
             self.done.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:

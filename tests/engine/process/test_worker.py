@@ -125,7 +125,9 @@ async def test_a_template_given_by_hand_is_used(stories):
     await client.close()
 
 
-async def test_an_idle_worker_measures_its_steps_which_are_kept_for_the_next_load(stories, tmp_path):
+async def test_an_idle_worker_measures_its_steps_which_are_kept_for_the_next_load(
+    stories, tmp_path
+):
     options = {"n_ctx": 1024, "n_batch": 128, "measures_steps": True}
     client = await EngineClient.start(config(stories, **options), timeout_s=60)
     store = StepCostStore(tmp_path, "device")

@@ -27,7 +27,7 @@ from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.step_costs import StepCosts
 
 # SmolLM2-135M. xeon: two threads of one core (2026-11-27). zen4: 2 cores (2026-11-29).
-DEVICES = {
+DEVICES: dict[str, dict[int, float]] = {
     "xeon q4_1": {1: 18, 2: 23, 4: 37, 8: 62, 16: 106, 32: 220, 48: 318, 64: 260, 112: 447, 150: 678},
     "xeon q4_0": {1: 17, 2: 20, 4: 29, 8: 47, 16: 68, 32: 128, 48: 197, 64: 123, 112: 219, 150: 286},
     "xeon q8_0": {1: 19, 2: 25, 4: 35, 8: 55, 16: 79, 32: 146, 48: 211, 64: 143, 112: 243, 150: 322},
@@ -86,8 +86,11 @@ def policies(costs: StepCosts, config: EngineConfig) -> dict[str, ChunkChoice | 
     found: dict[str, ChunkChoice | int] = {
         "measured curve": ChunkChoice(measured),
         "rate": ChunkChoice(config),
+        "all at once": config.n_batch,
+        "64 tokens": 64,
+        "16 tokens": 16,
     }
-    return found | {"all at once": config.n_batch, "64 tokens": 64, "16 tokens": 16}
+    return found
 
 
 def replay(

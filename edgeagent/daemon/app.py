@@ -127,21 +127,18 @@ class Daemon:
         measuring = DeviceBenchmark(configuration.device, settings.state_dir)
         self.models = InstalledModels.of(configuration.resolved)
         self._placer = ModelPlacer.of(configuration, self.models, self._note_altered)
+        default = settings.models.default
+        told = TemplateLearner(self.models).learn, StepCostKeeper(measuring.step_costs).expect
         self.pool = Pool(
             settings.pool,
             settings.worker,
             n_cores=n_cores,
-            stays=frozenset(
-                {settings.models.default, self.models.default_id() or settings.models.default}
-            ),
+            stays=frozenset({default, self.models.default_id() or default}),
             check=self.models.find,
             place=self._placer.place,
             log_level=settings.log_level,
             preloaded=preload.take if preload is not None else None,
-            loaded=[
-                TemplateLearner(self.models).learn,
-                StepCostKeeper(measuring.step_costs).expect,
-            ],
+            loaded=told,
         )
         self._governor = Governor(self.pool, settings.governor, n_cores)
         self.pool.at_work = self._governor.wake
@@ -389,15 +386,14 @@ class Daemon:
         for sock in sockets:
             server.send_at_once(sock)
             server.bound_buffers(sock)
-        http = server.server(
+        await server.server(
             self.app,
             self.settings.http,
             max_message_bytes=self.settings.speech.live.max_message_bytes,
             at_start=self._report_ready,
             at_stop=self._manager.stopping,
             at_end=self.background.close,
-        )
-        await http.serve(sockets=sockets)
+        ).serve(sockets=sockets)
 
     def _report_ready(self) -> None:
         self._manager.ready("Ready")

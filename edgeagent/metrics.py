@@ -92,6 +92,8 @@ class ModelGauges:
     n_deaths: int
     unloads: Mapping[str, int]
     n_threads: int = 0  # of the last step
+    n_drafted: int = 0
+    n_accepted: int = 0
 
 
 @dataclass(frozen=True)
@@ -322,6 +324,8 @@ class _GaugeCollector(Collector):
         models = self._gauges.models
         for name, help_text, counts in (
             ("num_preemptions", "Sequences put back", [m.n_preempted for m in models]),
+            ("spec_decode_num_draft_tokens", "Drafted", [m.n_drafted for m in models]),
+            ("spec_decode_num_accepted_tokens", "Then drawn", [m.n_accepted for m in models]),
             ("model_loads", "Models loaded", [m.n_loads for m in models]),
             ("worker_deaths", "Workers that ended unexpectedly", [m.n_deaths for m in models]),
         ):

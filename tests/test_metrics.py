@@ -27,7 +27,7 @@ MONITORING = ROOT / "systemd" / "monitoring"
 MODEL = ModelGauges(
     model_id="a", is_loaded=True, n_running=2, n_waiting=1, rss_bytes=1000, kv_used=0.25,
     n_preempted=3, token_gaps=Histogram((1,) * (len(TOKEN_GAP_BOUNDS_S) + 1), 7.5), n_loads=2,
-    n_deaths=1, unloads={"memory": 1}, n_threads=2,
+    n_deaths=1, unloads={"memory": 1}, n_threads=2, n_drafted=9, n_accepted=7,
 )  # fmt: skip
 GAUGES = Gauges(
     version="1.2.3",
@@ -120,6 +120,8 @@ def test_the_state_of_models_device_and_store_is_shown(text: bytes):
     assert shown["edgeagent:num_requests_running{model_name=a}"] == 2
     assert shown["edgeagent:num_requests_waiting{model_name=a}"] == 1
     assert shown["edgeagent:kv_cache_usage_perc{model_name=a}"] == 0.25
+    assert shown["edgeagent:spec_decode_num_draft_tokens_total{model_name=a}"] == 9
+    assert shown["edgeagent:spec_decode_num_accepted_tokens_total{model_name=a}"] == 7
     assert shown["edgeagent:model_unloads_total{model_name=a,reason=memory}"] == 1
     assert shown["edgeagent:worker_deaths_total{model_name=a}"] == 1
     assert shown["edgeagent:device_temperature_celsius{zone=zone0:cpu}"] == 61.5

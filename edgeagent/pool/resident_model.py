@@ -38,6 +38,8 @@ class Resident:
     unloads: Counter[UnloadCause] = field(default_factory=Counter)
     past_gaps: Histogram = field(default_factory=Histogram)  # of workers that have ended
     n_past_preempted: int = 0
+    n_past_drafted: int = 0
+    n_past_accepted: int = 0
 
     def let_go(self) -> WorkerClient | None:
         """The client of a worker that ends, which is no longer used. What it has counted is kept."""
@@ -45,6 +47,8 @@ class Resident:
         if client is not None and isinstance(client.health, EngineHealth):
             self.past_gaps = self.past_gaps.plus(client.health.token_gaps)
             self.n_past_preempted += client.health.n_preempted
+            self.n_past_drafted += client.health.n_drafted
+            self.n_past_accepted += client.health.n_accepted
         return client
 
     @property

@@ -102,8 +102,11 @@ def model_gauges(resident: Resident) -> ModelGauges:
     client = resident.client if resident.state == "loaded" else None
     health = client.health if client is not None else None
     n_preempted, token_gaps, kv_used = resident.n_past_preempted, resident.past_gaps, None
+    n_drafted, n_accepted = resident.n_past_drafted, resident.n_past_accepted
     if isinstance(health, EngineHealth):
         n_preempted += health.n_preempted
+        n_drafted += health.n_drafted
+        n_accepted += health.n_accepted
         token_gaps = token_gaps.plus(health.token_gaps)
         kv_used = health.n_cells_used / health.n_cells if health.n_cells else None
     return ModelGauges(
@@ -114,6 +117,8 @@ def model_gauges(resident: Resident) -> ModelGauges:
         rss_bytes=health.rss_bytes if health is not None else 0,
         kv_used=kv_used,
         n_preempted=n_preempted,
+        n_drafted=n_drafted,
+        n_accepted=n_accepted,
         token_gaps=token_gaps,
         n_loads=resident.n_loads,
         n_deaths=resident.n_deaths,

@@ -31,6 +31,10 @@ class EngineSettings(SettingsTable):
         default=False,
         description="give the same text whatever else runs in the batch; about a tenth slower",
     )
+    speculation: Literal["auto", "off"] = Field(
+        default="auto",
+        description="compute tokens ahead that are copied from the prompt, where that is faster",
+    )
     step_budget_ms: float = Field(
         default=150.0,
         ge=5,

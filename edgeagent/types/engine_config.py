@@ -41,12 +41,15 @@ class EngineFacts(WorkerFacts, frozen=True, kw_only=True):
 
 class EngineHealth(WorkerHealth, frozen=True, kw_only=True):
     """The last heartbeat of an engine worker: cells of the KV cache in use, cached prefixes, preemptions,
-    and the seconds between two tokens of an answer since its start."""
+    and the seconds between two tokens of an answer since its start. `n_drafted` tokens were computed before
+    they were drawn; `n_accepted` of them were drawn then."""
 
     n_cells_used: int = 0
     n_cells: int = 0
     n_idle_prefixes: int = 0
     n_preempted: int = 0
+    n_drafted: int = 0
+    n_accepted: int = 0
     token_gaps: Histogram = Histogram()
 
 
@@ -62,8 +65,9 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     `step_costs` are those measured for this model on this device, `prefill_tok_s` a rate where they were
     not; with `measures_steps` the worker measures them while it is idle. `reproducible` stores values in
     bf16: see `engine.llama.BF16`. `adapts_threads`: use fewer threads than allowed where that is measured
-    to be faster. `identity` is the state of the file that was found good, None for any. For the tasks
-    "embed" and "rerank" `n_ctx` is the longest text and `n_seq` the most texts of one step.
+    to be faster. `speculation` "auto": compute likely tokens ahead where that is measured to pay; not where
+    texts are `reproducible`. `identity` is the state of the file that was found good, None for any. For the
+    tasks "embed" and "rerank" `n_ctx` is the longest text and `n_seq` the most texts of one step.
     """
 
     identity: FileIdentity | None = None
@@ -89,3 +93,4 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     prefill_tok_s: float | None = None
     step_costs: StepCosts | None = None
     measures_steps: bool = False
+    speculation: Literal["auto", "off"] = "off"

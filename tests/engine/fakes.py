@@ -54,6 +54,9 @@ class FakeRunner:
         self.n_packed = 0
         self._is_aborted = False
 
+    def next_token(self, tokens: list[int]) -> int:
+        return next_token(tokens)
+
     def run(self, rows: list[Row]) -> np.ndarray[Any, Any]:
         self.steps.append(rows)
         assert sum(row.n_outputs for row in rows) <= self.max_outputs, "llama.cpp would abort"
@@ -69,7 +72,7 @@ class FakeRunner:
             if self._is_aborted:
                 raise StepAborted  # with some rows written, as llama.cpp may leave them
             tokens = [token for _, token in held]
-            outputs += [next_token(tokens[: n_before + i + 1]) for i in range(row.n_outputs)]
+            outputs += [self.next_token(tokens[: n_before + i + 1]) for i in range(row.n_outputs)]
         n_used = len({cell for held in self.held.values() for cell, _ in held})
         assert n_used <= self.n_cells, "the cache is never overfilled"
         logits = np.full((len(outputs), N_VOCAB), -10.0, np.float32)

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from edgeagent.engine.batching.backlog import Backlog
 from edgeagent.engine.batching.chunk_buffer import ChunkBuffer, Emit
@@ -34,12 +33,12 @@ from edgeagent.engine.batching.scheduler_views import (
     yielding_to,
 )
 from edgeagent.engine.batching.sequence import Request, Sequence
+from edgeagent.engine.batching.speculation import Speculation
+from edgeagent.engine.batching.step_outcome import StepOutcome
 from edgeagent.engine.batching.step_probe import StepProbe
-from edgeagent.engine.batching.step_runner import Row, Runner, StepAborted
-from edgeagent.engine.batching.threads import ThreadChoice
-from edgeagent.engine.batching.time_slices import TimeSlice
+from edgeagent.engine.batching.step_runner import Runner, StepAborted
+from edgeagent.engine.batching.threads import ThreadChoice, step_size
 from edgeagent.engine.batching.wait_estimate import WaitEstimate
-from edgeagent.engine.output.decoder import Draw
 from edgeagent.engine.output.output_parser import NOTHING, Pieces
 from edgeagent.errors import EdgeAgentError, EngineFailed
 from edgeagent.types.answer import PromptFacts
@@ -78,6 +77,7 @@ class Engine:
         forget: Callable[[int], None],
         prepared: Callable[[int, PromptFacts], None] = lambda request_id, facts: None,
         clock: Callable[[], float] = time.monotonic,
+        speculation: Speculation | None = None,
     ) -> None:
         self._config = config
         self._runner = runner
@@ -99,8 +99,12 @@ class Engine:
         self._n_threads, self._chunk_share = config.n_threads, 1.0  # threads of the last step
         self._n_admissions = self._n_steps = self._n_preempted = 0
         self._next_share_s = 0.0
-        self._time_slice = TimeSlice()
         self._token_gaps = TokenGaps()
+        if speculation is None:
+            is_on = config.speculation == "auto" and not config.reproducible
+            speculation = Speculation(is_on and runner.can_trim)
+        self._speculation = speculation
+        self._outcome = StepOutcome(self._kv, runner, self._chunk_buffer, speculation, self._end)
         self.prefilling: frozenset[Request] = frozenset()
 
     @property
@@ -119,6 +123,8 @@ class Engine:
             token_gaps=self._token_gaps.histogram,
             rss_bytes=rss_bytes,
             n_threads=self._n_threads,
+            n_drafted=self._speculation.n_drafted,
+            n_accepted=self._speculation.n_accepted,
         )
 
     # --- arriving and leaving
@@ -278,17 +284,18 @@ class Engine:
         now = self._clock()
         self._sweep(now)
         self._admit(now)
-        self._time_slice.begin()
         unfinished = [seq for seq in self._running if seq.decoder.is_drawing]
-        for seq in unfinished:
-            draw = seq.decoder.resume(self._time_slice)
-            if draw is not None:
-                self._deliver(seq, draw, now)
+        self._outcome.resume(unfinished, now)
         plan = self._plan()
         if plan.n_tokens:
             self._run(plan)
         self._chunk_buffer.flush(len(self._running) + len(self._waiting))
         return plan.n_tokens > 0 or bool(unfinished)
+
+    @property
+    def _budget_s(self) -> float:
+        """How much longer prompts, or drafts, may make a step."""
+        return self._config.step_budget_ms / 1e3 * self._chunk_share
 
     def _plan(self) -> StepPlan:
         """The plan of the next step, with free cells for its tokens. May preempt the newest sequence."""
@@ -320,12 +327,20 @@ class Engine:
         by_key = {seq.admission: seq for seq in self._running}
         work = [(by_key[key], 1) for key in plan.decode]
         work += [(by_key[key], n) for key, n in plan.prefill]
-        rows = [row_of(seq, n) for seq, n in work]
+        drafts = self._speculation.drafts(
+            work,
+            n_most=min(self._config.n_batch - plan.n_tokens, self._runner.max_outputs - len(work)),
+            limit_s=self._budget_s,
+            make_room=self._kv.make_room,
+        )
+        rows = [row_of(seq, n, draft) for (seq, n), draft in zip(work, drafts, strict=True)]
         is_decode = not plan.prefill
         has_prompts = any(not by_key[key].is_answering for key, _ in plan.prefill)
+        n_tokens = sum(len(row.tokens) for row in rows)
+        size = n_tokens if n_tokens == len(plan.decode) else step_size(n_tokens)
         # Prefill is limited by arithmetic and gains from every thread; only decoding needs a choice.
         if is_decode:
-            self._n_threads = self._threads.pick(len(plan.decode))
+            self._n_threads = self._threads.pick(size)
         else:
             most = self._threads.granted
             self._n_threads = most if has_prompts else self._threads.usual(len(work))
@@ -336,7 +351,7 @@ class Engine:
         try:
             logits = self._runner.run(rows)
         except StepAborted:
-            self._undo(work)
+            self._outcome.undo(work)
             return
         except EngineFailed as exc:
             now = self._clock()
@@ -348,51 +363,14 @@ class Engine:
         took = time.perf_counter() - started
         self._n_steps += 1
         if is_decode:
-            self._threads.observe(len(plan.decode), self._n_threads, took)
-        if is_decode or has_prompts:  # a few forced tokens say nothing about the speed of prefill
+            self._threads.observe(size, self._n_threads, took)
+            self._speculation.costs.observe(n_tokens, took)
+        # A few forced or drafted tokens say nothing about the speed of prefill.
+        if has_prompts or n_tokens == len(plan.decode):
             self.chunks.observe(plan, rows, took)
-        self._advance(work, rows, logits)
+        n_accepted = self._outcome.advance(work, rows, logits, self._clock())
         self._token_gaps.end_step(len(plan.decode), self._clock())
-        self.estimate.count(plan.n_tokens)
+        self.estimate.count(plan.n_tokens + n_accepted)
         if len(plan.decode) > 1 and not self._config.reproducible:  # packing reorders cells
             self._kv.expire(len(plan.decode))
             self._kv.pack(len(plan.decode))
-
-    def _undo(self, work: list[tuple[Sequence, int]]) -> None:
-        """Drop the cells of an aborted step. State that cannot be trimmed is computed again."""
-        for seq, _ in work:
-            assert seq.seq_id is not None
-            if not self._runner.can_trim:
-                seq.n_past = 0
-                self._kv.restart(seq.seq_id)
-            self._runner.trim(seq.seq_id, seq.n_past)
-
-    def _advance(
-        self, work: list[tuple[Sequence, int]], rows: list[Row], logits: np.ndarray[Any, Any]
-    ) -> None:
-        """Count the cells of the step, and draw for each sequence whose tokens have all been computed."""
-        now = self._clock()
-        end = 0
-        for (seq, n), row in zip(work, rows, strict=True):
-            assert seq.seq_id is not None
-            self._kv.append(seq.seq_id, n)
-            end += row.n_outputs
-            if seq.scores is not None and row.n_outputs == n:
-                seq.scores.take(seq.n_past, logits[end - n : end], self._runner)
-            seq.n_past += n
-            seq.ran_s = now
-            if seq.n_pending == 0:
-                if seq.first_token_s is None:
-                    seq.first_token_s = now
-                    self._chunk_buffer.hurry()
-                draw = seq.decoder.next(logits[end - 1], self._runner, self._time_slice)
-                if draw is not None:
-                    self._deliver(seq, draw, now)
-
-    def _deliver(self, seq: Sequence, draw: Draw, now: float) -> None:
-        """Send the pieces of a draw, and end the answer if the draw does."""
-        pieces, finish, error = draw
-        if finish is not None:
-            self._end(seq, now, finish=finish, pieces=pieces, error=error)
-        elif any(pieces):
-            self._chunk_buffer.put(seq.request.request_id, pieces.chunk(seq.index))

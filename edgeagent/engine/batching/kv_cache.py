@@ -241,9 +241,9 @@ class KVCache:
                 first_pos += segment.n_tokens
         return list(runs.values())
 
-    def restart(self, seq_id: int) -> None:
-        """Drop all cells of a running sequence, which keeps its id."""
-        self._truncate(seq_id, 0)
+    def cut(self, seq_id: int, n: int) -> None:
+        """Drop the cells of a running sequence behind its first `n` tokens."""
+        self._truncate(seq_id, n)
 
     def forget(self, scope: str | None = None) -> int:
         """Drop the idle prefixes of a scope (None: all). Returns how many were dropped."""

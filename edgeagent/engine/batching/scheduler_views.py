@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
@@ -49,14 +50,11 @@ def lanes_of(running: Collection[Sequence], max_outputs: int, now: float) -> lis
     ]
 
 
-def row_of(seq: Sequence, n: int) -> Row:
-    """The next `n` pending tokens of a running sequence, as one row of a step."""
-    return Row(
-        seq.seq_id or 0,
-        seq.tokens[seq.n_past : seq.n_past + n],
-        seq.n_past,
-        n if seq.is_scored else int(n == seq.n_pending),
-    )
+def row_of(seq: Sequence, n: int, draft: array[int]) -> Row:
+    """The next `n` pending tokens of a running sequence, as one row of a step, and tokens that may follow."""
+    n_outputs = n if seq.is_scored else int(n == seq.n_pending)
+    tokens = seq.tokens[seq.n_past : seq.n_past + n] + draft
+    return Row(seq.seq_id or 0, tokens, seq.n_past, n_outputs + len(draft))
 
 
 def take_next(

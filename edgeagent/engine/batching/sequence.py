@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from edgeagent.engine.batching.acceptance import Acceptance
 from edgeagent.engine.output.decoder import Decoder
 from edgeagent.engine.output.prompt_scores import PromptScores
 from edgeagent.engine.structured.constraint import Grammar
@@ -56,7 +57,7 @@ class Sequence:
     cache; a structured answer may have several outside, which its grammar forced. `scores` are those of
     the prompt, shared by all answers to it, where the client wants them. One that `is_protected` was
     admitted before a request of a higher class, because it had waited for so long, and does not give way to
-    one. `ran_s` is the end of its last step.
+    one. `ran_s` is the end of its last step. `acceptance` says how often drafts of its tokens were right.
     """
 
     request: Request
@@ -73,6 +74,7 @@ class Sequence:
     admission: int = 0
     is_protected: bool = False
     ran_s: float = 0.0
+    acceptance: Acceptance = field(default_factory=Acceptance)
 
     def __post_init__(self) -> None:
         self.tokens = self.decoder.tokens

@@ -142,6 +142,11 @@ class ThreadChoice:
             _watch(lane, took_s)
 
 
+def step_size(n_tokens: int) -> int:
+    """The size under which steps with drafted tokens are measured: the next power of two."""
+    return 1 << (n_tokens - 1).bit_length()
+
+
 def _is_hopeless(lane: BatchSizeTimes, took_s: float) -> bool:
     """Whether one step is so slow that the trial can end."""
     current = lane.typical(lane.best)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgeagent.engine.batching.engine import Engine
 from edgeagent.engine.batching.scheduler import MIN_WORTH_WAITING
 from edgeagent.engine.batching.sequence import Request, Sequence
+from edgeagent.engine.batching.speculation import Speculation
 from edgeagent.engine.llama.sampler import Sampler
 from edgeagent.engine.output.decoder import Decoder
 from edgeagent.engine.output.logprobs import Logprobs
@@ -33,10 +34,17 @@ from tests.engine.fakes import N_VOCAB, FakeRunner, next_token, reference
 class Harness:
     """An engine, a clock that stands still, and what came out."""
 
-    def __init__(self, n_cells: int = 256, *, can_trim: bool = True, **config: Any) -> None:
+    def __init__(
+        self,
+        n_cells: int = 256,
+        *,
+        can_trim: bool = True,
+        drafting: Speculation | None = None,
+        **config: Any,
+    ) -> None:
         options = {"n_seq": 4, "n_prefixes": 6, "n_batch": 32, "n_ctx": n_cells}
         self.config = EngineConfig(model_id="fake", path="", **(options | config))
-        self.runner = FakeRunner(n_cells, can_trim=can_trim)
+        self.runner = self.make_runner(n_cells, can_trim=can_trim)
         self.runner.max_outputs = min(
             self.config.n_batch, self.config.n_seq + 2
         )  # as llama.py has it
@@ -46,6 +54,7 @@ class Harness:
         self.refused: dict[int, Exception] = {}
         self.forgotten: list[int] = []
         self.scored: dict[tuple[int, int], list[TokenLogprob]] = {}
+        self.logprobs: dict[tuple[int, int], list[TokenLogprob]] = defaultdict(list)
         self.engine = Engine(
             self.config,
             self.runner,
@@ -54,13 +63,18 @@ class Harness:
             refuse=lambda request_id, error: self.refused.__setitem__(request_id, error),
             forget=self.forgotten.append,
             clock=lambda: self.now,
+            speculation=drafting,
         )
+
+    def make_runner(self, n_cells: int, *, can_trim: bool) -> FakeRunner:
+        return FakeRunner(n_cells, can_trim=can_trim)
 
     def _emit(self, chunks: list[tuple[int, TokenChunk]]) -> None:
         for request_id, chunk in chunks:
             key = (request_id, chunk.index)
             assert key not in self.ends, "nothing comes after the end"
             self.texts[key] += chunk.text
+            self.logprobs[key] += chunk.logprobs
             if chunk.scored:
                 assert key not in self.scored, "they come once"
                 self.scored[key] = chunk.scored

@@ -1,0 +1,123 @@
+"""Speculative decoding: tokens that are likely to follow are computed in the same step as the last one.
+
+Each answer draws its own token from the logits at every position, exactly as it would have step by step, and
+goes on while the tokens drawn are the drafted ones. So nothing but the time depends on the drafts: grammar,
+penalties, random numbers and log-probabilities see the tokens of the answer only, one after another. The
+cells of the other drafted tokens are dropped.
+
+Drafts come from the prompt and the answer itself (`prompt_lookup`). How many are computed is decided in each
+step (`draft_lengths`), from what steps cost (`verify_costs`) and how often drafts were right (`acceptance`).
+A model of its own for drafts would be one more `Drafter`.
+Source: Leviathan et al. 2023, arXiv:2211.17192.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edgeagent.engine.batching.acceptance import GUESSES, Acceptance, chances
+from edgeagent.engine.batching.draft_lengths import choose_lengths
+from edgeagent.engine.batching.prompt_lookup import Draft, find_draft
+from edgeagent.engine.batching.sequence import Sequence
+from edgeagent.engine.batching.verify_costs import VerifyCosts
+
+# Finds at most so many tokens that may follow a text.
+Drafter = Callable[["array[int]", int], Draft | None]
+
+LONGEST_DRAFT = 32
+# Of all answers together, which a new answer begins with; as `acceptance.FADING`.
+SLOW_FADING = 0.995
+NO_TOKENS: array[int] = array("i")
+
+
+@dataclass
+class Speculation:
+    """What is drafted for the answers of one engine. Engine thread only.
+
+    `n_drafted` tokens were computed before they were drawn, and `n_accepted` of them were drawn then.
+    """
+
+    is_on: bool
+    drafter: Drafter = find_draft
+    costs: VerifyCosts = field(default_factory=VerifyCosts)
+    n_drafted: int = 0
+    n_accepted: int = 0
+    _overall: Acceptance = field(default_factory=lambda: Acceptance(SLOW_FADING))
+    # The drafts of the answers of this step, computed or not, by admission number.
+    _found: dict[int, Draft] = field(default_factory=dict)
+
+    def drafts(
+        self,
+        work: list[tuple[Sequence, int]],
+        *,
+        n_most: int,
+        limit_s: float,
+        make_room: Callable[[int], bool],
+    ) -> list[array[int]]:
+        """What is computed behind the tokens of a step: for each of its sequences, which take the next n
+        pending tokens, the drafted tokens. At most `n_most` in all, which take `limit_s` at most; none if
+        there are not cells for all tokens of the step (`make_room`)."""
+        self._found.clear()
+        nothing = [NO_TOKENS] * len(work)
+        if not self.is_on or not all(seq.is_answering for seq, _ in work):
+            return nothing
+        for seq, n in work:
+            n_room = min(LONGEST_DRAFT, seq.decoder.max_new - seq.n_generated - 1)
+            if n == seq.n_pending and n_room > 0 and _may_be_drafted(seq):
+                draft = self.drafter(seq.tokens, n_room)
+                if draft is not None:
+                    self._found[seq.admission] = draft
+        if not self._found or not self.costs.is_known:
+            return nothing
+        prior = self._overall.rates(GUESSES)
+        expected = [
+            chances(seq.acceptance.rates(prior), draft.n_matched, len(draft.tokens))
+            if (draft := self._found.get(seq.admission)) is not None
+            else ()
+            for seq, _ in work
+        ]
+        n_base = sum(n for _, n in work)
+        lengths = choose_lengths(
+            expected, n_base, self.costs.seconds, n_most=n_most, limit_s=limit_s
+        )
+        if not any(lengths) or not make_room(n_base + sum(lengths)):
+            return nothing
+        return [
+            self._found[seq.admission].tokens[:length] if length else NO_TOKENS
+            for (seq, _), length in zip(work, lengths, strict=True)
+        ]
+
+    def verified(self, seq: Sequence, n_drafted: int, n_accepted: int) -> None:
+        """Learn from a draw: `n_accepted` of `n_drafted` tokens were drawn, and now `seq` has tokens that are
+        not in the cache, if it goes on."""
+        self.n_drafted += n_drafted
+        self.n_accepted += n_accepted
+        draft = self._found.get(seq.admission)
+        if draft is None:
+            return
+        for i in range(n_accepted):
+            self._add(seq, draft.n_matched + i, is_hit=True)
+        if n_accepted < len(draft.tokens) and seq.n_pending:
+            is_hit = seq.tokens[seq.n_past] == draft.tokens[n_accepted]
+            self._add(seq, draft.n_matched + n_accepted, is_hit=is_hit)
+
+    def _add(self, seq: Sequence, n_matched: int, *, is_hit: bool) -> None:
+        seq.acceptance.add(n_matched, is_hit=is_hit)
+        self._overall.add(n_matched, is_hit=is_hit)
+
+
+def _may_be_drafted(seq: Sequence) -> bool:
+    """A `seed` asks for the same text again: how many tokens a step computes changes the last bits of the
+    logits, and how many that are depends on time."""
+    return not seq.is_scored and seq.request.spec.sampling.seed is None
+
+
+def agreement(tokens: array[int], n_past: int, draft: array[int], n_done: int) -> int:
+    """How many tokens of an answer from `n_past` on are those drafted from `n_done` on."""
+    n = 0
+    limit = min(len(tokens) - n_past, len(draft) - n_done)
+    while n < limit and tokens[n_past + n] == draft[n_done + n]:
+        n += 1
+    return n

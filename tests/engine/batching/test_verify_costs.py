@@ -1,0 +1,63 @@
+"""What steps cost by their number of tokens."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeagent.engine.batching.verify_costs import (
+    GROWTH,
+    KEPT_STEPS,
+    NEW_WEIGHT,
+    OUTLIER,
+    WEIGHT,
+    VerifyCosts,
+)
+
+
+def measured(**times: float) -> VerifyCosts:
+    """What was observed often enough: `n4=0.02` is a step of 4 tokens in 20 ms."""
+    costs = VerifyCosts()
+    for _ in range(40):
+        for name, took_s in times.items():
+            costs.observe(int(name[1:]), took_s)
+    return costs
+
+
+def test_sizes_between_two_that_were_measured_lie_on_the_line():
+    assert not VerifyCosts().is_known
+    costs = measured(n4=0.020, n8=0.040)
+    assert costs.is_known
+    assert costs.seconds(4) == pytest.approx(0.020, rel=1e-3)
+    assert costs.seconds(5) == pytest.approx(0.025, rel=1e-3)
+    assert costs.seconds(8) == pytest.approx(0.040, rel=1e-3)
+
+
+def test_sizes_beyond_those_measured_are_guessed_to_grow_less_than_their_tokens():
+    costs = measured(n2=0.010)
+    assert costs.seconds(8) == pytest.approx(0.010 * 4**GROWTH, rel=1e-3)
+    assert costs.seconds(1) == pytest.approx(0.010 * 0.5**GROWTH)
+
+
+def test_a_size_follows_what_it_costs_now():
+    costs = measured(n1=0.010)
+    for _ in range(20):
+        costs.observe(1, 0.030)
+    assert costs.seconds(1) == pytest.approx(0.030, rel=0.01)
+
+
+@pytest.mark.parametrize(("took_s", "factor"), [(9.0, OUTLIER), (0.0, 1 / OUTLIER)])
+def test_one_step_that_was_held_up_counts_little(took_s, factor):
+    costs = measured(n1=0.010, n4=0.020)
+    costs.observe(4, took_s)
+    assert costs.seconds(4) == pytest.approx(0.020 * (1 + WEIGHT * (factor - 1)), rel=1e-3)
+    guess = costs.seconds(8)
+    costs.observe(8, took_s)
+    assert costs.seconds(8) == pytest.approx(guess * (1 + NEW_WEIGHT * (factor - 1)), rel=1e-3)
+
+
+def test_an_old_measurement_is_forgotten_and_the_last_one_never():
+    costs = measured(n8=0.090)
+    for _ in range(KEPT_STEPS + 64):
+        costs.observe(1, 0.010)
+    assert costs.seconds(8) == pytest.approx(0.010 * 8**GROWTH)
+    assert costs.seconds(1) == pytest.approx(0.010, rel=1e-3)

@@ -11,6 +11,7 @@ NAMES = {
     "compare": "another version of edgeagent against this one: rates, memory, start",
     "peers": "llama-server of the same llama.cpp beside this: eight workloads, memory",
     "simulate": "recorded arrivals against the cost curves of devices, by policy of chunks",
+    "copying": "answers that copy their prompt, and others, with and without speculation",
     "routing": "an assistant model before a chat model: what it keeps, what that costs, what separates texts",
     "embed": "embeddings over HTTP against a bare llama.cpp loop",
     "speech": "words, times and speakers of recordings beside plain faster-whisper; noises; the served path",

@@ -22,7 +22,7 @@ from tests.conftest import CACHE
 
 SIDES = ("auto", "off")
 COUNTERS = ("spec_decode_num_draft_tokens_total", "spec_decode_num_accepted_tokens_total")
-REQUESTS = 2
+REQUESTS = {1: 5, 8: 2}  # of each client, by the number of clients
 MAX_TOKENS = {"copy": 128, "chat": 96, "json": 200}
 
 
@@ -64,7 +64,7 @@ def measured(args: argparse.Namespace) -> dict[tuple[str, int], list[dict[str, f
 
 def _rates(url: str, workload: str, clients: int, n_round: int) -> dict[str, float]:
     got: dict[str, Any] = load(
-        url, workload=workload, clients=clients, requests=REQUESTS,
+        url, workload=workload, clients=clients, requests=REQUESTS.get(clients, 2),
         max_tokens=MAX_TOKENS[workload], salt=100 * n_round,
     )  # fmt: skip
     return {"tok_s": got["out_tok_s"], "gap": got["itl_p95_s"] or 0.0, "ttft": got["ttft_p95_s"]}

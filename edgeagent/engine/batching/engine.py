@@ -43,6 +43,7 @@ from edgeagent.engine.output.output_parser import NOTHING, Pieces
 from edgeagent.errors import EdgeAgentError, EngineFailed
 from edgeagent.types.answer import PromptFacts
 from edgeagent.types.engine_config import EngineConfig, EngineHealth
+from edgeagent.types.step_costs import StepCosts
 from edgeagent.types.worker_config import ComputeLimits
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,8 @@ class Engine:
             is_on = config.speculation == "auto" and not config.reproducible
             speculation = Speculation(is_on and runner.can_trim)
         self._speculation = speculation
+        if config.step_costs is not None:
+            speculation.take_costs(config.step_costs)
         self._outcome = StepOutcome(self._kv, runner, self._chunk_buffer, speculation, self._end)
         self.prefilling: frozenset[Request] = frozenset()
 
@@ -153,6 +156,11 @@ class Engine:
         """Compute within these limits from the next step on."""
         self._threads.limit(limits.n_threads, limits.n_cores_taken)
         self._chunk_share = limits.chunk_share
+
+    def take_costs(self, costs: StepCosts) -> None:
+        """Decide by these times of steps from now on."""
+        self.chunks.take(costs)
+        self._speculation.take_costs(costs)
 
     def forget_prefixes(self, scope: str | None) -> None:
         """Drop idle prefixes of one scope, or all."""

@@ -82,6 +82,6 @@ class IdleMeasurement:
         if costs is None:
             logger.info("step_costs_unknown reason=time")
             return
-        self._engine.chunks.take(costs)
+        self._engine.take_costs(costs)
         self._tell(costs)
         logger.info("step_costs_measured n_sizes=%s", len(costs.step_s))

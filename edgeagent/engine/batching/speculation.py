@@ -22,6 +22,7 @@ from edgeagent.engine.batching.draft_lengths import choose_lengths
 from edgeagent.engine.batching.prompt_lookup import Draft, find_draft
 from edgeagent.engine.batching.sequence import Sequence
 from edgeagent.engine.batching.verify_costs import VerifyCosts
+from edgeagent.types.step_costs import MOST_WITH_LOGITS, StepCosts
 
 # Finds at most so many tokens that may follow a text.
 Drafter = Callable[["array[int]", int], Draft | None]
@@ -47,6 +48,11 @@ class Speculation:
     _overall: Acceptance = field(default_factory=lambda: Acceptance(SLOW_FADING))
     # The drafts of the answers of this step, computed or not, by admission number.
     _found: dict[int, Draft] = field(default_factory=dict)
+
+    def take_costs(self, costs: StepCosts) -> None:
+        """Begin with the times of steps that were measured while nothing else ran, as far as each of their
+        tokens had logits."""
+        self.costs.take({n: s for n, s in costs.step_s.items() if n <= MOST_WITH_LOGITS})
 
     def drafts(
         self,

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from edgeagent.engine.batching.kv_cache import KVCache, Match
 from edgeagent.engine.batching.step_runner import Row, Runner, StepAborted
 from edgeagent.errors import EngineFailed
-from edgeagent.types.step_costs import TILE, StepCosts
+from edgeagent.types.step_costs import MOST_WITH_LOGITS, TILE, StepCosts
 
-# Numbers of tokens, the most useful first. Up to DECODE_SIZES each token has logits, as in decode steps.
+# Numbers of tokens, the most useful first. Up to MOST_WITH_LOGITS each token has logits, as in decode steps.
 SIZES = (8, 1, TILE, 16, TILE - 1, 4, 2, 128, 32, 256, 48, 96, 192, 384, 512)
-DECODE_SIZES = 8
 DEPTH = 384
 N_TIMES = 3
 LIMIT_S = 12.0
@@ -35,7 +34,7 @@ class _Probe:
 
     @property
     def n_outputs(self) -> int:
-        return self.n_tokens if self.n_tokens <= DECODE_SIZES else 1
+        return self.n_tokens if self.n_tokens <= MOST_WITH_LOGITS else 1
 
 
 @dataclass
@@ -54,7 +53,7 @@ class StepProbe:
 
     def __post_init__(self) -> None:
         sizes = [n for n in SIZES if n <= self.n_batch]
-        deep = [_Probe(n, DEPTH) for n in (DECODE_SIZES, TILE) if n <= self.n_batch]
+        deep = [_Probe(n, DEPTH) for n in (MOST_WITH_LOGITS, TILE) if n <= self.n_batch]
         self._todo = [*map(_Probe, sizes), *deep] * N_TIMES
 
     @property
@@ -103,7 +102,7 @@ class StepProbe:
             return None
         return StepCosts(
             step_s=step_s,
-            cell_s=self._cell_s(step_s, DECODE_SIZES),
+            cell_s=self._cell_s(step_s, MOST_WITH_LOGITS),
             tiled_cell_s=self._cell_s(step_s, TILE),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.engine.batching.verify_costs import (
-    GROWTH,
+    FIXED,
     KEPT_STEPS,
     NEW_WEIGHT,
     OUTLIER,
@@ -32,10 +32,17 @@ def test_sizes_between_two_that_were_measured_lie_on_the_line():
     assert costs.seconds(8) == pytest.approx(0.040, rel=1e-3)
 
 
-def test_sizes_beyond_those_measured_are_guessed_to_grow_less_than_their_tokens():
+def test_beyond_the_only_size_that_was_measured_the_cost_of_weights_is_guessed():
     costs = measured(n2=0.010)
-    assert costs.seconds(8) == pytest.approx(0.010 * 4**GROWTH, rel=1e-3)
-    assert costs.seconds(1) == pytest.approx(0.010 * 0.5**GROWTH)
+    assert costs.seconds(8) == pytest.approx(0.010 * (8 + FIXED) / (2 + FIXED), rel=1e-3)
+    assert costs.seconds(1) == pytest.approx(0.010 * (1 + FIXED) / (2 + FIXED), rel=1e-3)
+
+
+def test_beyond_the_largest_size_times_grow_as_they_did_up_to_it():
+    costs = measured(n1=0.010, n4=0.012, n8=0.031)
+    assert costs.seconds(16) == pytest.approx(0.031 + 8 * 0.003, rel=1e-3)
+    falling = measured(n1=0.010, n4=0.009)
+    assert falling.seconds(8) == pytest.approx(0.009, rel=1e-3)
 
 
 def test_a_size_follows_what_it_costs_now():
@@ -59,5 +66,19 @@ def test_an_old_measurement_is_forgotten_and_the_last_one_never():
     costs = measured(n8=0.090)
     for _ in range(KEPT_STEPS + 64):
         costs.observe(1, 0.010)
-    assert costs.seconds(8) == pytest.approx(0.010 * 8**GROWTH)
+    assert costs.seconds(8) == pytest.approx(0.010 * (8 + FIXED) / (1 + FIXED))
     assert costs.seconds(1) == pytest.approx(0.010, rel=1e-3)
+
+
+def test_times_that_were_measured_before_count_until_steps_of_their_size_run():
+    costs = VerifyCosts()
+    costs.take({1: 0.010, 8: 0.030})
+    assert (costs.seconds(1), costs.seconds(8)) == (0.010, 0.030)
+    for _ in range(20):
+        costs.observe(1, 0.020)
+    costs.take({1: 0.010, 8: 0.032})
+    assert costs.seconds(1) == pytest.approx(0.020, rel=0.02)
+    assert costs.seconds(8) == 0.032
+    for _ in range(KEPT_STEPS + 64):
+        costs.observe(4, 0.015)
+    assert costs.seconds(1) == 0.010

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from edgeagent.engine.batching.engine import Engine
 from edgeagent.engine.batching.sequence import Request, Sequence
+from edgeagent.engine.batching.speculation import Speculation
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.llama.sampler_chain import Candidates
 from edgeagent.engine.prompt.request_preparation import Intake
@@ -55,10 +57,14 @@ class ScriptRunner(FakeRunner):
     def run(self, rows: list[Any]) -> np.ndarray[Any, Any]:
         n_outputs = len(super().run(rows))
         logits = np.full((n_outputs, self.n_vocab), -10.0, np.float32)
-        for i, row in enumerate(row for row in rows if row.n_outputs):
-            said = "".join(self._name(token) for _, token in self.held[row.seq_id])
-            for token, score in self._wanted(said.split(ASSISTANT)[-1]).items():
-                logits[i, token] = score
+        i = 0
+        for row in rows:
+            tokens = [token for _, token in self.held[row.seq_id]]
+            for n_behind in reversed(range(row.n_outputs)):
+                said = "".join(map(self._name, tokens[: len(tokens) - n_behind]))
+                for token, score in self._wanted(said.split(ASSISTANT)[-1]).items():
+                    logits[i, token] = score
+                i += 1
         return logits
 
     def _name(self, token: int) -> str:
@@ -124,12 +130,13 @@ class Told:
 class Stage:
     """Intake and engine over a scripted model, with one chat template. `close()` ends its processes."""
 
-    def __init__(self, llama: Llama, template: str) -> None:
+    def __init__(self, llama: Llama, template: str, speculation: Speculation | None = None) -> None:
         self.config = EngineConfig(model_id="scripted", path="", n_seq=4, n_ctx=N_CELLS)
         self.runner = ScriptRunner(llama)
         self.refused: dict[int, Exception] = {}
         self.told: dict[tuple[int, int], Told] = defaultdict(Told)
         self.prompts: dict[int, str] = {}
+        self.tokens = array("i")  # of the last request, prompt and first answer
         self._llama = llama
         self._ready: list[list[Sequence]] = []
         self._n_requests = 0
@@ -140,6 +147,7 @@ class Stage:
             emit=self._emit,
             refuse=self.refused.__setitem__,
             forget=lambda request_id: None,
+            speculation=speculation,
         )
         self.intake = Intake(
             self.config,
@@ -179,6 +187,7 @@ class Stage:
         if request.request_id in self.refused:
             raise self.refused[request.request_id]
         sequences = self._ready.pop()
+        self.tokens = sequences[0].tokens
         prompt = sequences[0].tokens[: sequences[0].n_prompt]
         self.prompts[request.request_id] = "".join(map(self._llama.text_of, prompt))
         self.engine.submit(sequences)

@@ -1,0 +1,139 @@
+"""Answers with grammars, calls and reasoning are the same with drafts, right and wrong ones, as without."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+
+from edgeagent.engine.batching.prompt_lookup import Draft
+from edgeagent.engine.batching.speculation import Speculation
+from edgeagent.engine.llama.model import Llama
+from edgeagent.types.engine_config import EngineConfig
+from edgeagent.types.generation import Form
+from edgeagent.types.tools import Tool, ToolUse
+from tests.engine.batching.test_speculation import FreeSteps
+from tests.engine.scripted import Stage, Told
+
+TURNS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{{ '<|im_start|>assistant\\n' }}"
+)
+HERMES = (
+    "{% for t in tools or [] %}{{ t | tojson }}\n{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}"
+    '<tool_call>\n{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments | tojson }}}'
+    "\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}{{ '<|im_start|>assistant\\n' }}"
+)
+THINKING = HERMES + "{{ '<think>\\n' if enable_thinking is not defined else '' }}"
+ORDER = {
+    "type": "object",
+    "properties": {
+        "customer": {"type": "string", "maxLength": 40},
+        "items": {"type": "array", "items": {"type": "string", "maxLength": 20}, "maxItems": 5},
+        "urgent": {"type": "boolean"},
+        "channel": {"enum": ["telephone", "electronic_mail"]},
+    },
+    "required": ["customer", "items", "urgent", "channel"],
+    "additionalProperties": False,
+}
+LAMP = Tool(
+    name="lamp",
+    parameters={
+        "type": "object",
+        "properties": {"on": {"type": "boolean"}, "room": {"type": "string", "maxLength": 12}},
+        "required": ["on"],
+    },
+)
+FORM = Form(kind="json_schema", text=json.dumps(ORDER), is_strict=True)
+WHOLE = (
+    '{"customer": "Ellen Marsh of 14 Harbour Street", "items": ["paper filters", "brass valve"], '
+    '"urgent": false, "channel": "telephone"}'
+)
+CALL = '<tool_call>\n{"name": "lamp", "arguments": {"on": true, "room": "kitchen"}}\n</tool_call>'
+TOOLS = ToolUse(tools=[LAMP])
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "text": (TURNS, "Two boxes of paper filters, one brass valve and a lid.", {}),
+    "text to a stop string": (TURNS, "Two boxes of paper filters, and a lid.", {"stop": ["filt"]}),
+    "logprobs": (TURNS, "Two boxes of filters, one valve.", {"logprobs": 2}),
+    "schema with logprobs": (TURNS, WHOLE, {"form": FORM, "logprobs": 1}),
+    "schema that is closed": (TURNS, WHOLE, {"form": FORM, "max_new": 24}),
+    "script that leaves the schema": (TURNS, WHOLE.replace("false", '"no"'), {"form": FORM}),
+    "call behind text": (HERMES, f"Let me see.\n\n{CALL}", {"tools": TOOLS}),
+    "two calls": (HERMES, f"{CALL}\n{CALL.replace('kitchen', 'hall')}", {"tools": TOOLS}),
+    "call cut": (HERMES, CALL, {"tools": TOOLS, "max_new": 16}),
+    "reasoning, then a schema": (THINKING, f"I see.\n</think>\n\n{WHOLE}", {"form": FORM}),
+}
+
+
+class Oracle:
+    """Drafts what a whole answer goes on with, but for one token in `rarity`."""
+
+    def __init__(self) -> None:
+        self.whole = array("i")
+        self.rarity = 5
+
+    def __call__(self, text: array[int], n_max: int) -> Draft | None:
+        n = len(text)
+        if self.whole[:n] != text:
+            return None
+        said = [
+            token if zlib.crc32(b"%d" % i) % self.rarity else 7
+            for i, token in enumerate(self.whole[n : n + n_max], n)
+        ]
+        return Draft(array("i", said), 9) if said else None
+
+
+@pytest.fixture(scope="module")
+def llama(shallow: Any) -> Iterator[Llama]:
+    loaded = Llama(EngineConfig(model_id="shallow", path=str(shallow), n_ctx=4096, n_seq=1))
+    yield loaded
+    loaded.close()
+
+
+@pytest.fixture(scope="module")
+def stages(llama: Llama) -> Iterator[dict[str, tuple[Stage, Stage, Speculation]]]:
+    """For each template one that drafts nothing, and one that drafts."""
+    made = {}
+    for template in (TURNS, HERMES, THINKING):
+        speculation = Speculation(True, drafter=Oracle(), costs=FreeSteps())
+        drafting = Stage(llama, template, speculation)
+        drafting.runner.max_outputs = 24
+        made[template] = (Stage(llama, template), drafting, speculation)
+    yield made
+    for plain, drafting, _ in made.values():
+        plain.close()
+        drafting.close()
+
+
+def facts(told: Told) -> dict[str, Any]:
+    assert told.usage is not None
+    return {
+        "text": told.text, "reasoning": told.reasoning, "calls": told.calls, "finish": told.finish,
+        "error": told.error, "n": told.usage.n_generated, "n_reasoning": told.usage.n_reasoning,
+        "logprobs": told.logprobs,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_answer_is_what_it_is_without_drafts(stages, name):
+    template, script, options = CASES[name]
+    plain, drafting, speculation = stages[template]
+    wanted = facts(plain.ask(script, **options))
+    oracle, before = speculation.drafter, (speculation.n_drafted, speculation.n_accepted)
+    assert isinstance(oracle, Oracle)
+    n_steps = len(drafting.runner.steps)
+    oracle.whole = plain.tokens[:]
+    assert facts(drafting.ask(script, **options)) == wanted
+    assert drafting.tokens == plain.tokens
+    assert wanted["error"] is None
+    n_drafted, n_accepted = speculation.n_drafted - before[0], speculation.n_accepted - before[1]
+    assert n_drafted > n_accepted > 0
+    assert len(drafting.runner.steps) - n_steps <= wanted["n"] - n_accepted + 1
+    if "form" in options and wanted["finish"] == "stop":
+        jsonschema.validate(json.loads(wanted["text"]), ORDER)

@@ -201,6 +201,7 @@ def _setup(
         kv_type=kv_type,
         use_mmap=mapped,
         repacked=target.repacked,
+        is_drafting=True,
     )
 
 

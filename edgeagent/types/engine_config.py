@@ -13,6 +13,10 @@ from edgeagent.types.worker_config import WorkerConfig, WorkerFacts, WorkerHealt
 Task = Literal["generate", "embed", "rerank", "transcribe"]
 
 
+# Logits that a step can have at least beside one for each sequence, where tokens are drafted.
+DRAFT_OUTPUTS = 12
+
+
 class EngineFacts(WorkerFacts, frozen=True, kw_only=True):
     """What an engine worker reports once its model is loaded. Sizes in bytes.
 
@@ -94,3 +98,8 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     step_costs: StepCosts | None = None
     measures_steps: bool = False
     speculation: Literal["auto", "off"] = "off"
+
+    @property
+    def is_drafting(self) -> bool:
+        """Whether tokens may be computed before they are drawn."""
+        return self.speculation == "auto" and not self.reproducible

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeagent.catalog.sizing.model_shape import ModelShape
-from edgeagent.types.engine_config import EngineConfig, Task
+from edgeagent.types.engine_config import DRAFT_OUTPUTS, EngineConfig, Task
 
 KvType = Literal["f16", "q8_0", "q4_0"]
 
@@ -55,6 +55,7 @@ class WorkerSetup:
     use_mmap: bool = True
     repacked: frozenset[str] = frozenset()
     task: Task = "generate"
+    is_drafting: bool = False
 
     @classmethod
     def of(cls, config: EngineConfig, repacked: frozenset[str]) -> WorkerSetup:
@@ -69,6 +70,7 @@ class WorkerSetup:
             use_mmap=config.use_mmap,
             repacked=repacked,
             task=config.task,
+            is_drafting=config.is_drafting,
         )
 
     @property
@@ -87,7 +89,9 @@ class WorkerSetup:
         fills them."""
         if self.task != "generate":
             return self.n_step
-        return min(self.n_batch, self.n_seq + self.n_prefixes + 1)  # one spare id for moving cells
+        n_ids = self.n_seq + self.n_prefixes + 1  # one spare id for moving cells
+        n_drafting = self.n_seq + DRAFT_OUTPUTS if self.is_drafting else 0
+        return min(self.n_batch, max(n_ids, n_drafting))
 
 
 @dataclass(frozen=True, slots=True)

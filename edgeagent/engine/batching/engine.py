@@ -101,9 +101,7 @@ class Engine:
         self._n_admissions = self._n_steps = self._n_preempted = 0
         self._next_share_s = 0.0
         self._token_gaps = TokenGaps()
-        if speculation is None:
-            is_on = config.speculation == "auto" and not config.reproducible
-            speculation = Speculation(is_on and runner.can_trim)
+        speculation = speculation or Speculation(config.is_drafting and runner.can_trim)
         self._speculation = speculation
         if config.step_costs is not None:
             speculation.take_costs(config.step_costs)

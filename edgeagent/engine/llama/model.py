@@ -16,7 +16,7 @@ import numpy as np
 from edgeagent.engine.llama import bindings
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.errors import EngineFailed, ModelUnusable
-from edgeagent.types.engine_config import EngineConfig
+from edgeagent.types.engine_config import DRAFT_OUTPUTS, EngineConfig
 
 KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
 # With keys and values of one float type, llama.cpp divides the attention of a step with one token
@@ -82,8 +82,12 @@ class Llama:
         self.spare_id = config.n_seq + (config.n_prefixes if self.can_trim else 0)
         params.n_seq_max = self.spare_id + self.can_trim
         params.n_batch = params.n_ubatch = config.n_batch
-        # Logits are asked for once per sequence; a prompt that is scored takes what is left, piece by piece.
-        params.n_outputs_max = self.max_outputs = min(config.n_batch, params.n_seq_max)
+        # Logits are asked for once per sequence; drafted tokens, and a prompt that is scored piece by piece,
+        # take what is left.
+        n_outputs = params.n_seq_max
+        if config.is_drafting and self.can_trim:
+            n_outputs = max(n_outputs, config.n_seq + DRAFT_OUTPUTS)
+        params.n_outputs_max = self.max_outputs = min(config.n_batch, n_outputs)
         params.n_threads = params.n_threads_batch = config.n_threads
         params.type_k = params.type_v = KV_TYPES[config.kv_type]
         if config.reproducible and config.kv_type == "f16":

@@ -130,6 +130,20 @@ def test_more_of_anything_never_takes_less_and_the_sum_is_its_parts(
 
 
 @pytest.mark.parametrize(
+    ("n_seq", "n_prefixes", "is_drafting", "n_outputs"),
+    [(8, 24, True, 33), (8, 24, False, 33), (1, 4, True, 13), (1, 4, False, 6), (30, 24, True, 48)],
+)
+def test_drafted_tokens_have_logits_beside_those_of_the_sequences(
+    n_seq: int, n_prefixes: int, is_drafting: bool, n_outputs: int
+) -> None:
+    """As `Llama` asks for them, within a step."""
+    setup = WorkerSetup(
+        n_seq=n_seq, n_prefixes=n_prefixes, n_batch=48, is_drafting=is_drafting, n_ctx=4096
+    )
+    assert setup.n_outputs == n_outputs
+
+
+@pytest.mark.parametrize(
     ("architecture", "features", "has", "lacks"),
     [
         ("x86_64", ("avx2",), "Q4_K", "Q8_0"),

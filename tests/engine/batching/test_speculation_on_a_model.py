@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from edgeagent.catalog.sizing.memory import WorkerSetup
 from edgeagent.engine.batching.engine import Engine
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.speculation import Speculation
@@ -126,3 +127,19 @@ def test_an_answer_that_is_cancelled_with_drafts_gives_back_its_cells(llama):
     told.finish()
     assert again.n_generated == 20
     assert isinstance(again.tokens, array)
+
+
+def test_one_slot_has_logits_for_drafts(stories):
+    """As many as `catalog.sizing` counts."""
+    config = EngineConfig(
+        model_id="s", path=str(stories), n_ctx=256, n_seq=1, n_prefixes=0, speculation="auto"
+    )
+    llama = Llama(config)
+    try:
+        n = llama.max_outputs
+        assert n == WorkerSetup.of(config, frozenset()).n_outputs > 10
+        llama.batch.clear()
+        llama.batch.add(0, array("i", range(3, 3 + n)), 0, n_outputs=n)
+        assert llama.decode().shape == (n, llama.n_vocab)
+    finally:
+        llama.close()

@@ -11,6 +11,8 @@ BOUNDS = (3, 5, 9)
 GUESSES = (0.3, 0.5, 0.7, 0.85)
 # The newest trials count most: those of an answer fade after about 1 / (1 - FADING) of them.
 FADING = 0.95
+# Tokens that are less likely than this are not drafted on any device.
+LEAST = 0.05
 # A new answer begins with what is known of others, which counts as so many trials of its own.
 PRIOR_TRIALS = 2.0
 
@@ -46,10 +48,12 @@ class Acceptance:
 
 
 def chances(rates: tuple[float, ...], n_matched: int, n: int) -> list[float]:
-    """How likely each of `n` drafted tokens is taken, which needs those before it. Every token that is taken
-    makes the match longer."""
+    """How likely each of `n` drafted tokens is taken, which needs those before it, as far as that is worth
+    a thought. Every token that is taken makes the match longer."""
     found, chance = [], 1.0
     for i in range(n):
         chance *= rates[kind_of(n_matched + i)]
+        if chance < LEAST:
+            break
         found.append(chance)
     return found

@@ -37,3 +37,8 @@ def test_each_token_needs_those_before_it_and_makes_the_match_longer():
     assert chances((0.5, 0.6, 0.7, 0.8), 2, 4) == pytest.approx(
         [0.5, 0.5 * 0.6, 0.5 * 0.6 * 0.6, 0.5 * 0.6 * 0.6 * 0.7]
     )
+
+
+def test_tokens_that_are_hardly_ever_taken_are_left_out():
+    assert chances((0.3, 0.1, 0.7, 0.8), 2, 9) == pytest.approx([0.3])
+    assert chances((0.01, 1.0, 1.0, 1.0), 2, 9) == []

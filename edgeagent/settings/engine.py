@@ -39,8 +39,8 @@ class EngineSettings(SettingsTable):
         default=150.0,
         ge=5,
         le=10_000,
-        description="longest time that one chunk of a prompt may delay running answers; twice as long "
-        "where its tokens take much less time then",
+        description="longest time that a chunk of a prompt, or drafts, may delay running answers; chunks "
+        "twice as long where their tokens take much less time then",
     )
     stream_interval_ms: float = Field(
         default=20.0,

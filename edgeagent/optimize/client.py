@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from edgeagent.errors import EdgeAgentError
 from edgeagent.optimize.protocol import (
+    ActivationSums,
+    AlterWeights,
     ChunkScores,
+    CollectImportance,
+    Errors,
+    RenderChat,
+    RoundingErrors,
     RunTimes,
     ScoreChunk,
     ScoringConfig,
     ScoringFacts,
+    SetImportance,
     TimeRun,
     TokenizeText,
     decode_to_command,
@@ -51,6 +58,36 @@ class ScoringClient(WorkerClient):
         request_id = self._new_id()
         reply: RunTimes = await self._ask(request_id, TimeRun(request_id, n_prompt, n_decode))
         return reply
+
+    async def importance(self, tokens: bytes) -> ActivationSums:
+        """The activations of a chunk of tokens; see `CollectImportance`."""
+        request_id = self._new_id()
+        reply: ActivationSums = await self._ask(request_id, CollectImportance(request_id, tokens))
+        return reply
+
+    async def set_importance(self, columns: dict[str, bytes]) -> None:
+        """The weights of columns that later requests count errors by."""
+        request_id = self._new_id()
+        await self._ask(request_id, SetImportance(request_id, columns))
+
+    async def alter(self, types: Mapping[str, str]) -> None:
+        """Round these matrices to types, all others to what the file has."""
+        request_id = self._new_id()
+        await self._ask(request_id, AlterWeights(request_id, dict(types)))
+
+    async def rounding_errors(self, name: str, types: Sequence[str], stride: int = 1) -> Errors:
+        """How far a matrix is from its roundings; see `RoundingErrors`."""
+        request_id = self._new_id()
+        message = RoundingErrors(request_id, name, tuple(types), stride)
+        reply: Errors = await self._ask(request_id, message)
+        return reply
+
+    async def chat_text(self, messages: Sequence[tuple[str, str]]) -> str:
+        """Messages (role, content) as the model's chat template writes them."""
+        request_id = self._new_id()
+        reply = await self._ask(request_id, RenderChat(request_id, tuple(messages)))
+        text: str = reply.text
+        return text
 
     def _receive_own(self, message: Any) -> None:
         raise EdgeAgentError(f"A scoring worker sent {type(message).__name__}.")

@@ -102,7 +102,7 @@ async def evaluate(
     for path in options.texts:
         read_text(path)
     paths = list(dict.fromkeys([*([reference] if reference else []), *models]))
-    found = {path: _of_file(path) for path in paths}
+    found = {path: model_file(path) for path in paths}
     for _ in range(options.n_runs):
         for path in paths:
             run = await time_model(path, options)
@@ -115,7 +115,8 @@ async def evaluate(
     return [found[path] for path in paths]
 
 
-def _of_file(path: Path) -> ModelFigures:
+def model_file(path: Path) -> ModelFigures:
+    """Size and bits of a file, before anything is measured."""
     header = read_header(path)
     bits = tensor_bits(header)
     n_params = sum(bits.n_params.values())

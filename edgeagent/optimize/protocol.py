@@ -27,13 +27,15 @@ class ScoringConfig(EngineConfig, frozen=True, kw_only=True):
     """How to load one model for scoring: one sequence of `n_ctx` tokens.
 
     Without `is_scoring` the worker only times, and its memory is that of serving: logits of half a chunk
-    would take 50 MB more with 49,152 tokens.
+    would take 50 MB more with 49,152 tokens. With `is_open` its weights lie in memory of their own and may be
+    altered, and the activations of its matrices may be read.
     """
 
     n_ctx: int = 512
     n_seq: int = 1
     n_prefixes: int = 0
     is_scoring: bool = True
+    is_open: bool = False
 
 
 class ScoringFacts(WorkerFacts, frozen=True, kw_only=True):
@@ -82,6 +84,46 @@ class TimeRun(msgspec.Struct, frozen=True, tag="time_run"):
     n_decode: int
 
 
+class CollectImportance(msgspec.Struct, frozen=True, tag="collect_importance"):
+    """Decode a chunk of tokens and return how large the activations of each matrix were. Needs `is_open`."""
+
+    request_id: int
+    tokens: bytes
+
+
+class SetImportance(msgspec.Struct, frozen=True, tag="set_importance"):
+    """The weights of the columns of each matrix, float32, for `AlterWeights` and `RoundingErrors`."""
+
+    request_id: int
+    columns: dict[str, bytes]
+
+
+class AlterWeights(msgspec.Struct, frozen=True, tag="alter_weights"):
+    """Round these matrices to tensor types ("ZERO": to zeros), and give all others what the file has.
+
+    Needs `is_open`.
+    """
+
+    request_id: int
+    types: dict[str, str]
+
+
+class RoundingErrors(msgspec.Struct, frozen=True, tag="rounding_errors"):
+    """How far a matrix is from its rounding to each of some types, by every `stride`-th row."""
+
+    request_id: int
+    name: str
+    types: tuple[str, ...]
+    stride: int = 1
+
+
+class RenderChat(msgspec.Struct, frozen=True, tag="render_chat"):
+    """Write messages (role, content) out by the chat template of the model."""
+
+    request_id: int
+    messages: tuple[tuple[str, str], ...]
+
+
 # --- from the worker
 
 
@@ -113,14 +155,49 @@ class RunTimes(msgspec.Struct, frozen=True, tag="run_times"):
     rss_bytes: int
 
 
-ToWorker = Load[ScoringConfig] | TokenizeText | ScoreChunk | TimeRun | Cancel | SetLimits | Shutdown
-ToCommand = (
-    Ready[ScoringFacts]
-    | LoadFailure
-    | Result[Tokens | ChunkScores | RunTimes]
-    | Refusal
-    | Heartbeat[WorkerHealth]
+class ActivationSums(msgspec.Struct, frozen=True, tag="activation_sums"):
+    """For each matrix: the sums of its squared activations by column, float32, and over how many rows."""
+
+    columns: dict[str, bytes]
+    n_rows: dict[str, int]
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """The request was carried out."""
+
+
+class Errors(msgspec.Struct, frozen=True, tag="errors"):
+    """For each type: the sum of squared errors, weighted by the columns' importance, and the same sum
+    of the squared weights, to compare with. `grid`: the error of the type on normal random numbers, relative
+    to their squares."""
+
+    errors: tuple[float, ...]
+    grids: tuple[float, ...]
+    power: float
+
+
+class ChatText(msgspec.Struct, frozen=True, tag="chat_text"):
+    """Messages as the model's template writes them."""
+
+    text: str
+
+
+ToWorker = (
+    Load[ScoringConfig]
+    | TokenizeText
+    | ScoreChunk
+    | TimeRun
+    | CollectImportance
+    | SetImportance
+    | AlterWeights
+    | RoundingErrors
+    | RenderChat
+    | Cancel
+    | SetLimits
+    | Shutdown
 )
+Reply = Tokens | ChunkScores | RunTimes | ActivationSums | Done | Errors | ChatText
+ToCommand = Ready[ScoringFacts] | LoadFailure | Result[Reply] | Refusal | Heartbeat[WorkerHealth]
 
 decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
 decode_to_command = msgspec.msgpack.Decoder(ToCommand).decode

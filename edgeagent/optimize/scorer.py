@@ -7,16 +7,20 @@ first token of a chunk becomes BOS where the vocabulary asks for one.
 
 from __future__ import annotations
 
+import ctypes
 import time
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from edgeagent.engine.llama.bindings import lib
 from edgeagent.engine.llama.model import Llama
-from edgeagent.errors import InvalidParameter
+from edgeagent.errors import EngineFailed, InvalidParameter
 from edgeagent.optimize.kept_tokens import KeptTokens, SentTokens
-from edgeagent.optimize.protocol import ChunkScores, RunTimes, ScoringConfig
+from edgeagent.optimize.open_weights import OpenWeights
+from edgeagent.optimize.protocol import ActivationSums, ChunkScores, RunTimes, ScoringConfig
 from edgeagent.worker import confinement
 
 # Rows of logits that are normalised at once: 64 rows of 49,152 tokens take 13 MB.
@@ -29,12 +33,17 @@ def n_scored(n_tokens: int) -> int:
 
 
 class Scorer(Llama):
-    """One sequence with logits after every token. Main thread only, `tokens_of` on any."""
+    """One sequence with logits after every token. Main thread only."""
+
+    weights: OpenWeights | None = None
 
     def _context_params(self, config: Any) -> Any:
         params = super()._context_params(config)
         if config.is_scoring:
             params.n_outputs_max = min(config.n_batch, config.n_ctx // 2 + 1)
+        if config.is_open:
+            self.weights = OpenWeights()
+            params.cb_eval = self.weights.watch.callback
         return params
 
     def score(self, tokens: np.ndarray[Any, Any], kept: KeptTokens | SentTokens) -> ChunkScores:
@@ -66,6 +75,38 @@ class Scorer(Llama):
         self.batch.output[self.batch.struct.n_tokens - 1] = 1
         self.batch.n_outputs = 1
         self.decode()
+
+    def activations(self, tokens: np.ndarray[Any, Any]) -> ActivationSums:
+        """The squared activations of every matrix over a chunk. Raises: InvalidParameter."""
+        with self.opened().collecting() as sums:
+            self.score(tokens, KeptTokens(0, 0, 0))
+        return sums.result()
+
+    def opened(self) -> OpenWeights:
+        """The weights, which may be read and altered. Raises: InvalidParameter, EngineFailed."""
+        if self.weights is None:
+            raise InvalidParameter("The weights of this worker are closed: load it with is_open.")
+        if self.weights.watch.failure is not None:
+            raise EngineFailed(str(self.weights.watch.failure))
+        return self.weights
+
+    def chat_text(self, messages: Sequence[tuple[str, str]]) -> str:
+        """Messages by the model's chat template, which llama.cpp must know. Raises: InvalidParameter."""
+        template = lib.llama_model_chat_template(self._model, None)
+        rows = (lib.llama_chat_message * len(messages))()
+        for row, (role, content) in zip(rows, messages, strict=True):
+            row.role, row.content = role.encode(), content.encode("utf-8", "surrogatepass")
+        size = 0
+        for _ in range(2):
+            buffer = ctypes.create_string_buffer(size + 1)
+            size = int(
+                lib.llama_chat_apply_template(template, rows, len(rows), False, buffer, size)
+            )
+            if not template or size < 0:
+                raise InvalidParameter(
+                    "This model has no chat template that llama.cpp knows: write the chats out as text."
+                )
+        return buffer.raw[:size].decode("utf-8", "replace")
 
     def time_run(self, n_prompt: int, n_decode: int) -> RunTimes:
         """Time a prompt of tokens spread over the vocabulary, and the tokens after it."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from edgeagent.errors import InvalidParameter
 from edgeagent.optimize.client import ScoringClient
 
@@ -15,10 +17,11 @@ _TOKEN_BYTES = 4
 
 @dataclass(frozen=True)
 class Chunk:
-    """`n_ctx` tokens of one file, int32 [n_ctx]."""
+    """`n_ctx` tokens of one file, int32 [n_ctx]. `chars_per_token` of the whole file."""
 
     tokens: bytes
     file: str
+    chars_per_token: float = 4.0
 
 
 def read_text(path: Path) -> str:
@@ -54,15 +57,19 @@ async def chunks_of(
 ) -> list[Chunk]:
     """The texts as chunks of exactly `n_ctx` tokens, file by file; what is left of a file is dropped.
 
+    A file `.jsonl` has one chat a line, which the model's template writes out.
+
     `max_chunks` of all files together, taken from each file's beginning in turn. Raises: InvalidParameter
     for a file with less than one chunk.
     """
     by_file: list[list[Chunk]] = []
     for path in paths:
-        tokens = await client.tokens(read_text(path), special=special)
+        text, is_marked = await whole_text(client, path)
+        tokens = await client.tokens(text, special=special or is_marked)
         step = n_ctx * _TOKEN_BYTES
+        density = _TOKEN_BYTES * len(text) / max(1, len(tokens))
         found = [
-            Chunk(tokens[at : at + step], path.name)
+            Chunk(tokens[at : at + step], path.name, density)
             for at in range(0, len(tokens) - step + 1, step)
         ]
         if not found:
@@ -73,6 +80,41 @@ async def chunks_of(
         by_file.append(found)
     ordered = [file[i] for i in range(max(map(len, by_file))) for file in by_file if i < len(file)]
     return ordered if max_chunks is None else ordered[:max_chunks]
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str
+
+
+class _Chat(msgspec.Struct):
+    messages: list[_Message]
+
+
+async def whole_text(client: ScoringClient, path: Path) -> tuple[str, bool]:
+    """The text of a file, chats written out, and whether it has the marks of a chat template."""
+    if path.suffix == ".jsonl":
+        return await chats_of(client, path), True
+    return read_text(path), False
+
+
+async def chats_of(client: ScoringClient, path: Path) -> str:
+    """The chats of a file, one `{"messages": [{"role": ..., "content": ...}]}` a line, as one text.
+
+    Raises: InvalidParameter.
+    """
+    parts = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if line.strip():
+            try:
+                chat = msgspec.json.decode(line, type=_Chat)
+            except msgspec.MsgspecError as exc:
+                raise InvalidParameter(
+                    f"Line {number} of {path} is not a chat ({exc}): write "
+                    '{"messages": [{"role": "user", "content": "..."}]}.'
+                ) from exc
+            parts.append(await client.chat_text([(m.role, m.content) for m in chat.messages]))
+    return "".join(parts)
 
 
 async def check_same_vocabulary(

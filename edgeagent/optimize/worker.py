@@ -17,11 +17,17 @@ from edgeagent.catalog.gguf.model_facts_reader import inspect
 from edgeagent.errors import EdgeAgentError, InvalidParameter
 from edgeagent.optimize.kept_tokens import KeptTokens, SentTokens
 from edgeagent.optimize.protocol import (
-    ChunkScores,
-    RunTimes,
+    AlterWeights,
+    ChatText,
+    CollectImportance,
+    Done,
+    RenderChat,
+    Reply,
+    RoundingErrors,
     ScoreChunk,
     ScoringConfig,
     ScoringFacts,
+    SetImportance,
     TimeRun,
     TokenizeText,
     Tokens,
@@ -83,10 +89,11 @@ class ScoringWorker:
             self._channel.refuse(message.request_id, exc)
         return True
 
-    def _answer(self, message: Any) -> Tokens | ChunkScores | RunTimes:
+    def _answer(self, message: Any) -> Reply:
+        scorer = self._scorer
         match message:
             case TokenizeText(_, text, special):
-                ids = self._scorer.tokens_of(text, add_special=True, parse_special=special)
+                ids = scorer.tokens_of(text, add_special=True, parse_special=special)
                 return Tokens(ids.tobytes())
             case ScoreChunk(_, tokens, n_top, n_tail, seed, ids):
                 chunk = np.frombuffer(tokens, np.int32)
@@ -95,9 +102,21 @@ class ScoringWorker:
                     if ids
                     else KeptTokens(n_top, n_tail, seed)
                 )
-                return self._scorer.score(chunk, kept)
+                return scorer.score(chunk, kept)
             case TimeRun(_, n_prompt, n_decode):
-                return self._scorer.time_run(n_prompt, n_decode)
+                return scorer.time_run(n_prompt, n_decode)
+            case CollectImportance(_, tokens):
+                return scorer.activations(np.frombuffer(tokens, np.int32))
+            case SetImportance(_, columns):
+                scorer.opened().set_importance(columns)
+                return Done()
+            case AlterWeights(_, types):
+                scorer.opened().alter(types)
+                return Done()
+            case RoundingErrors(_, name, types, stride):
+                return scorer.opened().errors(name, types, stride)
+            case RenderChat(_, messages):
+                return ChatText(scorer.chat_text(messages))
         raise EdgeAgentError(f"A scoring worker does not know {type(message).__name__}.")
 
     def _sent(self, ids: bytes, n_tokens: int) -> np.ndarray[Any, Any]:

@@ -104,7 +104,7 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The header of a GGUF file. Offsets and sizes in bytes."""
+    """The header of a GGUF file. Offsets and sizes in bytes; `end` is behind the last tensor's entry."""
 
     path: Path
     version: int
@@ -113,6 +113,7 @@ class Header:
     alignment: int
     data_offset: int
     file_bytes: int
+    end: int
 
 
 def read_header(path: Path | str, limits: HeaderLimits | None = None) -> Header:
@@ -151,10 +152,11 @@ class _Reader(ByteCursor):
         metadata = self._metadata(n_keys)
         alignment = self._alignment(metadata)
         tensors = self._tensors(n_tensors)
-        data_offset = -(-self.at // alignment) * alignment
+        end = self.at
+        data_offset = -(-end // alignment) * alignment
         self._check_extents(tensors, alignment, data_offset)
         return Header(
-            self.path, version, metadata, tensors, alignment, data_offset, self.file_bytes
+            self.path, version, metadata, tensors, alignment, data_offset, self.file_bytes, end
         )
 
     def _metadata(self, n_keys: int) -> dict[str, Value]:

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from edgeagent.catalog.gguf.ggml_types import FILE_TYPES, GGML_TYPES
+from edgeagent.catalog.gguf.ggml_types import FILE_TYPES
 from edgeagent.engine.llama import bindings
 from edgeagent.engine.llama.bindings import lib
+from edgeagent.engine.llama.ggml import TYPE_NUMBERS
 from edgeagent.errors import EngineFailed
 
 FILE_TYPE_NUMBERS = {name: number for number, name in FILE_TYPES.items()}
-TENSOR_TYPE_NUMBERS = {kind.name: number for number, kind in GGML_TYPES.items()}
 
 # A line of the dry run: "[  3/ 272] blk.0.attn_k.weight - [576, 192, 1, 1], type = f16, size = 0.21 MiB
 # -> 0.11 MiB (q8_0)"; the arrow is missing where the type stays.
@@ -95,7 +95,7 @@ def _overrides(tensors: Mapping[str, str], kept: list[Any]) -> Any:
     rows = (lib.llama_model_tensor_override * (len(tensors) + 1))()
     for row, (name, kind) in zip(rows, tensors.items(), strict=False):
         row.pattern = f"^{re.escape(name)}$".replace("\\_", "_").encode()
-        row.type = TENSOR_TYPE_NUMBERS[kind]
+        row.type = TYPE_NUMBERS[kind]
     rows[len(tensors)].pattern = None
     kept.append(rows)
     return rows

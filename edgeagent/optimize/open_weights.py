@@ -1,0 +1,145 @@
+"""The weights of a loaded model: how large their activations are, and what rounding does to them.
+
+A matrix that is rounded to a type and back stays F16 in memory: its predictions are nearly those of a file
+with that type, without writing one. (Products of quantized weights round the activations, too, which adds
+little.) Worker side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from edgeagent.engine.llama.ggml import (
+    TYPE_NUMBERS,
+    Product,
+    Watch,
+    Weight,
+    read_weight,
+    rounded,
+    write_weight,
+)
+from edgeagent.errors import InvalidParameter
+from edgeagent.optimize.protocol import ActivationSums, Errors
+
+Array = np.ndarray[Any, Any]
+READABLE = ("F16", "F32")
+ZERO = "ZERO"  # in place of a type: a matrix of zeros
+
+
+class OpenWeights:
+    """The matrices of one model that was loaded without mapping. Main thread of the worker only."""
+
+    def __init__(self) -> None:
+        self.watch = Watch()
+        self._importance: dict[str, Array] = {}
+        self._originals: dict[str, Array] = {}
+        self._types: dict[str, str] = {}
+
+    @contextmanager
+    def collecting(self) -> Iterator[Sums]:
+        """Sum up the squared activations of the matrices of all decodes in the block."""
+        sums = Sums()
+        self.watch.wants, self.watch.take = _is_matrix, sums.add
+        try:
+            yield sums
+        finally:
+            self.watch.wants = lambda name: False
+
+    def set_importance(self, columns: Mapping[str, bytes]) -> None:
+        self._importance = {name: np.frombuffer(data, np.float32) for name, data in columns.items()}
+
+    def alter(self, types: Mapping[str, str]) -> None:
+        """Round these matrices, and give all others what the file has. Raises: InvalidParameter."""
+        for name in self._types.keys() - types.keys():
+            write_weight(self._found(name), self._originals[name])
+            del self._types[name]
+        for name, kind in types.items():
+            if self._types.get(name) == kind:
+                continue
+            weight = self._found(name)
+            original = self._originals.setdefault(name, _kept(weight))
+            if kind == ZERO:
+                made = np.zeros_like(original)
+            else:
+                made = rounded(original.astype(np.float32), kind, self._importance_of(weight))
+            write_weight(weight, made)
+            self._types[name] = kind
+
+    def errors(self, name: str, types: Sequence[str], stride: int) -> Errors:
+        """How far a matrix is from its rounding to each type. Raises: InvalidParameter, EngineFailed."""
+        weight = self._found(name)
+        values = self._originals.get(name)
+        rows = (read_weight(weight) if values is None else values.astype(np.float32))[
+            :: max(1, stride)
+        ]
+        columns = self._importance_of(weight)
+        counted = np.ones(rows.shape[1], np.float32) if columns is None else columns
+        share = weight.shape[1] * weight.shape[2] / len(rows)
+        return Errors(
+            tuple(
+                share * float(((rows - rounded(rows, kind, columns)) ** 2 @ counted).sum())
+                for kind in types
+            ),
+            tuple(_grid_error(kind) for kind in types),
+            share * float((rows**2 @ counted).sum()),
+        )
+
+    def _found(self, name: str) -> Weight:
+        weight = self.watch.weights.get(name)
+        if weight is None or weight.type.name not in READABLE:
+            kind = "unknown" if weight is None else weight.type.name
+            raise InvalidParameter(
+                f"Tensor {name!r} ({kind}) cannot be altered: it must be F16 or F32 and take part in the "
+                "model."
+            )
+        return weight
+
+    def _importance_of(self, weight: Weight) -> Array | None:
+        columns = self._importance.get(weight.name)
+        return columns if columns is not None and len(columns) == weight.shape[0] else None
+
+
+class Sums:
+    """Squared activations by column, float64, and over how many rows."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Array] = {}
+        self._rows: dict[str, int] = {}
+
+    def add(self, product: Product) -> None:
+        name = product.weight.name
+        found = np.einsum("ij,ij->j", product.rows, product.rows, dtype=np.float64)
+        self._sums[name] = self._sums[name] + found if name in self._sums else found
+        self._rows[name] = self._rows.get(name, 0) + len(product.rows)
+
+    def result(self) -> ActivationSums:
+        return ActivationSums(
+            {name: values.astype(np.float32).tobytes() for name, values in self._sums.items()},
+            dict(self._rows),
+        )
+
+
+def _kept(weight: Weight) -> Array:
+    """The values of a matrix as the file has them: float16 or float32."""
+    return read_weight(weight).astype(np.float16 if weight.type.name == "F16" else np.float32)
+
+
+def _is_matrix(name: str) -> bool:
+    return name.endswith(".weight") and name.startswith(("blk.", "output.", "token_embd."))
+
+
+@cache
+def _grid_error(kind: str) -> float:
+    """The relative squared error of a type on normal random numbers."""
+    if kind not in TYPE_NUMBERS:
+        raise InvalidParameter(
+            f"There is no tensor type {kind!r}: use one of {', '.join(TYPE_NUMBERS)}."
+        )
+    sample = np.random.default_rng(0).standard_normal((64, 512)).astype(np.float32)
+    columns = np.ones(512, np.float32)
+    return float(((sample - rounded(sample, kind, columns)) ** 2).sum() / (sample**2).sum())

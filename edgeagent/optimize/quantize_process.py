@@ -1,0 +1,52 @@
+"""Child process that quantizes one file: a `QuantizeJob` on standard input, a `QuantizeResult` as output.
+
+It writes files, so it is not confined; the header of its source was read in a confined process before.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from edgeagent.catalog.gguf.header import read_header
+from edgeagent.engine.llama.bindings import build
+from edgeagent.engine.llama.quantization import Quantization, planned_types, quantize
+from edgeagent.errors import EdgeAgentError
+from edgeagent.optimize.imatrix_file import read_imatrix
+from edgeagent.optimize.quantize import (
+    QuantizeJob,
+    QuantizeResult,
+    check_space,
+    predicted_bytes,
+)
+
+
+def run(job: QuantizeJob) -> QuantizeResult:
+    source = Path(job.source)
+    columns = read_imatrix(Path(job.importance)).columns() if job.importance else {}
+    hows = [
+        Quantization(r.file_type, r.tensors, columns, r.dropped_layers, job.n_threads)
+        for r in job.recipes
+    ]
+    types = [planned_types(source, how) for how in hows]
+    if job.target is not None:
+        target = Path(job.target)
+        size = predicted_bytes(read_header(source), types[0], job.recipes[0].dropped_layers)
+        check_space(target.parent, size)
+        quantize(source, target, hows[0])
+    return QuantizeResult(types=types, llama_cpp=build())
+
+
+def main() -> None:
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=QuantizeJob)
+    try:
+        found = run(job)
+    except EdgeAgentError as exc:
+        found = QuantizeResult(error=exc.message)
+    sys.stdout.buffer.write(msgspec.json.encode(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""A recipe: everything that makes a quantized file from its source, to the byte. Kept as TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from edgeagent.catalog.gguf.ggml_types import FILE_TYPES, GGML_TYPES
+from edgeagent.catalog.toml_text import to_toml
+from edgeagent.durable import replace_text
+from edgeagent.errors import InvalidParameter
+
+_TENSOR_TYPES = {kind.name for kind in GGML_TYPES.values()}
+
+
+class SourceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file that is quantized. Without a digest any file will do."""
+
+    name: str = ""
+    sha256: str | None = None
+
+
+class QuantizationTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The mixture of types, layers that are left out, and the digest of the importance matrix, if any."""
+
+    file_type: str
+    dropped_layers: tuple[int, ...] = ()
+    importance_sha256: str | None = None
+
+
+class MadeByTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The llama.cpp that made the file; another one may give other bytes."""
+
+    llama_cpp: str = ""
+
+
+class _Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    quantization: QuantizationTable
+    source: SourceTable = SourceTable()
+    made_by: MadeByTable = MadeByTable()
+    tensors: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`tensors`: types of single tensors, by their names in the result, before those of `file_type`."""
+
+    file_type: str
+    tensors: dict[str, str] = field(default_factory=dict)
+    dropped_layers: tuple[int, ...] = ()
+    source_name: str = ""
+    source_sha256: str | None = None
+    importance_sha256: str | None = None
+    llama_cpp: str = ""
+
+    def check(self) -> None:
+        """Raises: InvalidParameter for a type that does not exist."""
+        if self.file_type not in FILE_TYPES.values():
+            raise InvalidParameter(
+                f"There is no quantization {self.file_type!r}: use one of "
+                f"{', '.join(FILE_TYPES.values())}."
+            )
+        for name, kind in self.tensors.items():
+            if kind not in _TENSOR_TYPES:
+                raise InvalidParameter(
+                    f"Tensor {name!r} has the type {kind!r}: use one of {', '.join(sorted(_TENSOR_TYPES))}."
+                )
+        if list(self.dropped_layers) != sorted(set(self.dropped_layers)):
+            raise InvalidParameter(
+                f"The dropped layers {list(self.dropped_layers)} are not in ascending order: sort them."
+            )
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    tables = _Tables(
+        QuantizationTable(recipe.file_type, recipe.dropped_layers, recipe.importance_sha256),
+        SourceTable(recipe.source_name, recipe.source_sha256),
+        MadeByTable(recipe.llama_cpp),
+        recipe.tensors,
+    )
+    replace_text(path, to_toml(msgspec.to_builtins(tables)))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Raises: InvalidParameter."""
+    try:
+        tables = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _Tables)
+    except (OSError, ValueError, msgspec.ValidationError) as exc:
+        raise InvalidParameter(
+            f"The recipe {path} cannot be read ({exc}): see `edgeagent quantize --help`."
+        ) from exc
+    found = Recipe(
+        tables.quantization.file_type, tables.tensors, tables.quantization.dropped_layers,
+        tables.source.name, tables.source.sha256, tables.quantization.importance_sha256,
+        tables.made_by.llama_cpp,
+    )  # fmt: skip
+    found.check()
+    return found

@@ -24,6 +24,7 @@ NAMES = {
     "json": "answers held to a JSON schema against free ones, and what a mask costs",
     "responses": "a dialogue that goes on after a restart, against computing it anew",
     "memory": "estimated against measured memory of workers",
+    "mixed": "mixed precision against llama.cpp's mixtures of the same size: KL divergence on held-out text",
     "speed": "predicted against measured decode and prefill rates",
     "turns": "bytes written per conversation turn, and how long a stored write takes",
     "store": "acknowledged writes per second beside what the disk can sync",
@@ -32,7 +33,12 @@ NAMES = {
 }
 
 # A module named json would hide the library's.
-MODULES = {"json": "structured", "speech-memory": "speech_memory", "speech-models": "speech_models"}
+MODULES = {
+    "json": "structured",
+    "speech-memory": "speech_memory",
+    "speech-models": "speech_models",
+    "mixed": "mixed_precision",
+}
 
 
 def main() -> None:

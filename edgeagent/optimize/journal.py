@@ -1,0 +1,53 @@
+"""Measurements that a long search has made, so that it goes on after it was ended at any point."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from edgeagent.errors import InvalidParameter
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One measurement: what was measured, and its values."""
+
+    key: str
+    values: dict[str, float]
+
+
+class Journal:
+    """Values by key, appended to a file and flushed to the disk one by one. One process only.
+
+    `about` names everything that the values depend on. Raises: InvalidParameter where the file has those of
+    something else.
+    """
+
+    def __init__(self, path: Path, about: str) -> None:
+        self._path = path
+        self._known: dict[str, dict[str, float]] = {}
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        if lines and not lines[-1].endswith(b"\n"):  # cut off by a kill
+            lines.pop()
+        entries = [msgspec.json.decode(line, type=Entry) for line in lines]
+        if entries and entries[0].key != about:
+            raise InvalidParameter(
+                f"{path} has the measurements of another search: choose another directory, or remove it."
+            )
+        self._known = {entry.key: entry.values for entry in entries}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"".join(lines))
+        if not entries:
+            self.add(about, {})
+
+    def get(self, key: str) -> dict[str, float] | None:
+        return self._known.get(key)
+
+    def add(self, key: str, values: dict[str, float]) -> None:
+        """Keep a measurement. It is on the disk when this returns."""
+        with self._path.open("ab") as file:
+            file.write(msgspec.json.encode(Entry(key, values)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._known[key] = values

@@ -1,0 +1,179 @@
+"""What each tensor costs in KL divergence when only it is rounded, for every type that it may get.
+
+A group of tensors (one kind of matrix in some neighbouring layers) is rounded to a coarse type, the probe,
+and the divergence from the unrounded model is measured. The divergence grows with the square of the error, so
+it is divided among the tensors of the group by their errors, and carried over to the other types by theirs.
+The errors are weighted by an importance matrix where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeagent.catalog.gguf.ggml_types import GGML_TYPES
+from edgeagent.catalog.gguf.header import Header
+from edgeagent.optimize.allocation import Option
+from edgeagent.optimize.client import ScoringClient
+from edgeagent.optimize.divergence import chunk_divergence
+from edgeagent.optimize.evaluate import Reference, Tell
+from edgeagent.optimize.journal import Journal
+from edgeagent.optimize.protocol import Errors
+from edgeagent.optimize.quantize import tensor_bytes
+
+# Types worth choosing from, for rows of multiples of 256 and of 32. The coarsest of each is the probe.
+SUPER_BLOCK_KINDS = ("Q2_K", "IQ3_S", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
+BLOCK_KINDS = ("Q4_0", "IQ4_NL", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
+PROBE = "Q4_0"
+# Errors are estimated by every so many-th row of a large matrix.
+MOST_ROWS = 512
+# A type whose error is this much below that of ordinary weights: the source was rounded to it before.
+ROUNDED_BEFORE = 1 / 30
+_TYPES = {kind.name: kind for kind in GGML_TYPES.values()}
+
+
+@dataclass(frozen=True)
+class TensorGroup:
+    """Tensors that are probed together."""
+
+    name: str
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TensorCosts:
+    """The options of one tensor. `lossless`: types left out because the source was rounded to them before."""
+
+    name: str
+    options: tuple[Option, ...]
+    lossless: tuple[str, ...]
+
+
+def quantizable(header: Header) -> list[str]:
+    """The matrices that llama.cpp quantizes, as `tensor_allows_quantization` of llama-quant.cpp says, and
+    whose rows are whole blocks."""
+    return [
+        t.name for t in header.tensors
+        if len(t.shape) >= 2 and t.shape[1] > 1 and t.shape[0] % 32 == 0 and t.name.endswith(".weight")
+        and not any(part in t.name for part in ("_norm.", "ffn_gate_inp", "ssm_conv1d", "position_embd"))
+    ]  # fmt: skip
+
+
+def groups_of(header: Header, n_layers_together: int) -> list[TensorGroup]:
+    """One group for each kind of matrix and some neighbouring layers, and one for each other matrix."""
+    groups: dict[str, list[str]] = {}
+    for name in quantizable(header):
+        head, _, rest = name.partition(".")
+        layer, _, kind = rest.partition(".")
+        band = f"{kind} {int(layer) // n_layers_together:02d}" if head == "blk" else name
+        groups.setdefault(band, []).append(name)
+    return [TensorGroup(name, tuple(tensors)) for name, tensors in sorted(groups.items())]
+
+
+def kinds_for(n_columns: int, allowed: Sequence[str] | None = None) -> list[str]:
+    """The types that a matrix with rows of `n_columns` may get."""
+    kinds = [*BLOCK_KINDS, *(SUPER_BLOCK_KINDS if n_columns % 256 == 0 else ())]
+    return [
+        k for k in dict.fromkeys(kinds)
+        if n_columns % _TYPES[k].block == 0 and (allowed is None or k in allowed)
+    ]  # fmt: skip
+
+
+async def mean_divergence(client: ScoringClient, reference: Reference) -> float:
+    """The mean divergence of a loaded model as it is now altered."""
+    parts = []
+    for chunk in reference.chunks:
+        scores = await client.score(chunk.tokens, ids=chunk.ids.tobytes())
+        parts.append(chunk_divergence(chunk, scores).kld)
+    return float(np.concatenate(parts).mean())
+
+
+async def measure_costs(
+    client: ScoringClient,
+    header: Header,
+    reference: Reference,
+    groups: Sequence[TensorGroup],
+    journal: Journal,
+    tell: Tell = lambda what, n, total: None,
+) -> list[TensorCosts]:
+    """Probe every group and estimate the cost of each type of its tensors."""
+    shapes = {tensor.name: tensor.shape for tensor in header.tensors}
+    costs: list[TensorCosts] = []
+    for group in groups:
+        key = f"probe {group.name}"
+        values = journal.get(key)
+        if values is None:
+            await client.alter(dict.fromkeys(group.tensors, PROBE))
+            values = {"kld": await mean_divergence(client, reference)}
+            journal.add(key, values)
+        found = {name: await _errors(client, name, shapes[name], journal) for name in group.tensors}
+        costs += _costs(found, shapes, values["kld"])
+        tell("sensitivity", 1, len(groups))
+    await client.alter({})
+    return costs
+
+
+async def _errors(
+    client: ScoringClient, name: str, shape: tuple[int, ...], journal: Journal
+) -> dict[str, Errors]:
+    """The errors of each type of one tensor, under the name of the type."""
+    kinds = list(dict.fromkeys((PROBE, *kinds_for(shape[0]))))
+    values = journal.get(f"errors {name}")
+    if values is None:
+        stride = max(1, shape[1] // MOST_ROWS)
+        told = await client.rounding_errors(name, kinds, stride)
+        values = {"power": told.power}
+        for kind, error, grid in zip(kinds, told.errors, told.grids, strict=True):
+            values |= {kind: error, f"{kind} grid": grid}
+        journal.add(f"errors {name}", values)
+    return {
+        kind: Errors((values[kind],), (values[f"{kind} grid"],), values["power"]) for kind in kinds
+    }
+
+
+def _costs(
+    found: Mapping[str, Mapping[str, Errors]],
+    shapes: Mapping[str, tuple[int, ...]],
+    kld: float,
+) -> list[TensorCosts]:
+    """Divide the divergence of a group among its tensors and types, in proportion to their errors."""
+    total = sum(errors[PROBE].errors[0] for errors in found.values())
+    rate = max(kld, 0.0) / total if total > 0 else 0.0
+    costs = []
+    for name, errors in found.items():
+        n = 1
+        for length in shapes[name]:
+            n *= length
+        lossless = tuple(kind for kind, e in errors.items() if is_lossless(kind, e))
+        options = tuple(
+            Option(kind, tensor_bytes(n, kind), rate * _error(kind, e))
+            for kind, e in errors.items()
+            if kind not in lossless
+        )
+        costs.append(TensorCosts(name, options, lossless))
+    return costs
+
+
+def is_lossless(kind: str, errors: Errors) -> bool:
+    """Whether the source was rounded to this type before: a gain from it would be no gain for the model.
+
+    Types of 8 bits and more are not left out, since they lose nothing to speak of anyway.
+    """
+    return not _is_fine(kind) and _was_rounded(errors)
+
+
+def _was_rounded(errors: Errors) -> bool:
+    return errors.errors[0] < ROUNDED_BEFORE * errors.grids[0] * errors.power
+
+
+def _is_fine(kind: str) -> bool:
+    return 8 * _TYPES[kind].n_bytes / _TYPES[kind].block >= 8
+
+
+def _error(kind: str, errors: Errors) -> float:
+    """The error of a type; of one that the source was rounded to before, that of ordinary weights."""
+    if _is_fine(kind) and _was_rounded(errors):
+        return errors.grids[0] * errors.power
+    return errors.errors[0]

@@ -1,0 +1,167 @@
+"""Mixed precision against llama.cpp's mixtures of the same size, on text that was used for nothing else.
+
+    scripts/bench mixed model-F16.gguf --dir work --text wiki.txt --text chats.jsonl --tune more.txt \
+        --held-out other.txt --presets Q4_K_M,Q4_0
+
+The importance matrix comes from --text, sensitivities from --tune; the preset is made without and with that
+matrix. The work in --dir goes on where it was ended: with --limit S it ends itself after so many seconds
+(exit status 3), for machines that others want to use in between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+from edgeagent.catalog.gguf.header import read_header
+from edgeagent.optimize.client import scoring_worker
+from edgeagent.optimize.evaluate import EvaluationOptions, compared, model_file, reference_of
+from edgeagent.optimize.imatrix import collect, open_config
+from edgeagent.optimize.imatrix_file import read_imatrix
+from edgeagent.optimize.journal import Journal
+from edgeagent.optimize.mixed_precision import best_allocation
+from edgeagent.optimize.quantize import planned, predicted_bytes, quantize
+from edgeagent.optimize.recipe import Recipe, write_recipe
+from edgeagent.optimize.search import fixed_bytes
+from edgeagent.optimize.sensitivity import PROBE, groups_of, measure_costs
+from edgeagent.optimize.texts import chunks_of
+from scripts.benchmarks import machine
+
+
+class TimeIsUp(Exception):
+    """The limit was reached; what was measured is in the journal."""
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench mixed",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--text", type=Path, action="append", required=True)
+    parser.add_argument("--tune", type=Path, action="append", required=True)
+    parser.add_argument("--held-out", type=Path, action="append", required=True)
+    parser.add_argument("--presets", default="Q4_K_M")
+    parser.add_argument("--ctx", type=int, default=512)
+    parser.add_argument("--text-chunks", type=int, default=24)
+    parser.add_argument("--tune-chunks", type=int, default=2)
+    parser.add_argument("--held-out-chunks", type=int, default=8)
+    parser.add_argument("--layers-together", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--special", action="store_true")
+    parser.add_argument("--limit", type=float, default=float("inf"))
+    return parser.parse_args()
+
+
+class Bench:
+    """The steps, each of which goes on where it was."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self._given = given
+        self._dir: Path = given.dir
+        self._dir.mkdir(parents=True, exist_ok=True)
+        self._importance = self._dir / "imatrix.gguf"
+        self._started = time.monotonic()
+        about = f"{self._dir.name} {given.tune_chunks} {given.layers_together} {given.ctx} {PROBE}"
+        self._journal = Journal(self._dir / "journal.jsonl", about)
+
+    def tell(self, what: str, n: int, total: int) -> None:
+        print(f"{what} +{n} of {total}, {time.monotonic() - self._started:.0f} s", file=sys.stderr)
+        if time.monotonic() - self._started > self._given.limit:
+            raise TimeIsUp
+
+    async def run(self) -> None:
+        given = self._given
+        await collect(
+            given.model, given.text, self._importance, n_ctx=given.ctx, max_chunks=given.text_chunks,
+            n_threads=given.threads, special=given.special, tell=self.tell,
+        )  # fmt: skip
+        files = await self.files()
+        for text in given.held_out:
+            await self.compare(text, files)
+
+    async def files(self) -> list[Path]:
+        """The presets without and with importance, and mixed precision of their sizes."""
+        given, header = self._given, read_header(self._given.model)
+        columns = {n: c.tobytes() for n, c in read_imatrix(self._importance).columns().items()}
+        fixed, found = fixed_bytes(given.model, header), []
+        async with scoring_worker(open_config(given.model, given.ctx, given.threads)) as client:
+            await client.set_importance(columns)
+            chunks = await chunks_of(
+                client, given.tune, given.ctx, given.tune_chunks, special=given.special
+            )
+            reference = await reference_of(client, chunks)
+            groups = groups_of(header, given.layers_together)
+            costs = await measure_costs(client, header, reference, groups, self._journal, self.tell)
+            lossless = sorted({kind for one in costs for kind in one.lossless})
+            print(f"types that the source was rounded to before: {', '.join(lossless) or 'none'}")
+            for preset in given.presets.split(","):
+                (types,) = planned(given.model, [Recipe(preset)])
+                size = predicted_bytes(header, types)
+                best = await best_allocation(
+                    client, reference, groups, costs, size - fixed, self._journal,
+                    n_rounds=given.rounds, tell=self.tell,
+                )  # fmt: skip
+                assert best is not None
+                kinds = list(best.allocation.kinds.values())
+                counts = ", ".join(f"{kinds.count(k)} {k}" for k in sorted(set(kinds)))
+                print(f"{preset}: {size} bytes; mixed: {counts}; tuning KLD {best.kld:.5f}")
+                for name, recipe, matrix in (
+                    (preset, Recipe(preset), None),
+                    (f"{preset}-imatrix", Recipe(preset), self._importance),
+                    (f"mixed-{preset}", Recipe("Q8_0", best.allocation.kinds), self._importance),
+                ):
+                    path = self._dir / f"{name}.gguf"
+                    made = quantize(
+                        given.model, path, recipe, importance=matrix, n_threads=given.threads
+                    )
+                    write_recipe(made, path.with_suffix(".recipe.toml"))
+                    found.append(path)
+        return found
+
+    async def compare(self, text: Path, files: list[Path]) -> None:
+        given = self._given
+        options = EvaluationOptions(
+            texts=(text,), n_ctx=given.ctx, max_chunks=given.held_out_chunks, n_threads=given.threads,
+            special=given.special,
+        )  # fmt: skip
+        async with scoring_worker(options.config(given.model, is_scoring=True)) as client:
+            reference = await reference_of(client, await options.chunks_of(client))
+        print(f"\n{text.name}: {len(reference.nll)} tokens scored")
+        print(
+            "| file | bytes | mean KLD | 99% | same top | perplexity |\n|---|---|---|---|---|---|"
+        )
+        for path in files:
+            key = f"held-out {text.name} {path.name} {path.stat().st_size} {given.held_out_chunks}"
+            values = self._journal.get(key)
+            if values is None:
+                async with scoring_worker(options.config(path, is_scoring=True)) as client:
+                    found = await compared(client, model_file(path), reference)
+                d, p = found.divergence, found.perplexity
+                assert d is not None and p is not None
+                values = {
+                    "kld": d.mean, "error": d.error, "p99": d.p99, "top": d.same_top, "ppl": p.value,
+                }  # fmt: skip
+                self._journal.add(key, values)
+            print(
+                f"| {path.stem} | {path.stat().st_size} | {values['kld']:.5f} ± {values['error']:.5f} | "
+                f"{values['p99']:.4f} | {values['top']:.1%} | {values['ppl']:.4g} |",
+                flush=True,
+            )
+            self.tell(text.name, 1, len(files))
+
+
+def main() -> None:
+    given = parsed()
+    print(machine.describe())
+    try:
+        asyncio.run(Bench(given).run())
+    except TimeIsUp:
+        print("The time is up; the same command goes on.", file=sys.stderr)
+        sys.exit(3)

@@ -1,0 +1,172 @@
+"""Sensitivity, allocation and search on a tiny model in real workers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from edgeagent.catalog.catalog_file import parse_catalog
+from edgeagent.catalog.gguf.header import read_header
+from edgeagent.cli.optimize import rates_of
+from edgeagent.errors import InvalidParameter
+from edgeagent.optimize import search as searching
+from edgeagent.optimize.client import scoring_worker
+from edgeagent.optimize.evaluate import reference_of
+from edgeagent.optimize.imatrix import open_config
+from edgeagent.optimize.journal import Journal
+from edgeagent.optimize.protocol import Errors
+from edgeagent.optimize.recipe import Recipe, read_recipe
+from edgeagent.optimize.search import Candidate, SearchOptions, mixed_sizes, promising
+from edgeagent.optimize.sensitivity import (
+    groups_of,
+    is_lossless,
+    kinds_for,
+    mean_divergence,
+    quantizable,
+)
+from edgeagent.optimize.targets import Targets
+from edgeagent.optimize.texts import chunks_of
+from tests.commands import run_here
+
+pytestmark = pytest.mark.process
+
+ROOT = Path(__file__).resolve().parents[2]
+TALES = ROOT / "tests/data/tales260K.gguf"
+LICENSE = ROOT / "LICENSE"
+
+
+def test_groups_hold_every_matrix_once():
+    header = read_header(TALES)
+    for together in (1, 2, 100):
+        names = [name for group in groups_of(header, together) for name in group.tensors]
+        assert sorted(names) == sorted(quantizable(header)) and len(set(names)) == len(names)
+    assert not [name for name in quantizable(header) if "norm" in name]
+
+
+@pytest.mark.parametrize(
+    ("n_columns", "has", "has_not"),
+    [(576, "Q5_0", "Q4_K"), (1536, "Q6_K", "F16"), (64, "IQ4_NL", "Q3_K"), (172, None, "Q4_0")],
+)
+def test_the_types_of_a_matrix_fit_its_rows(n_columns, has, has_not):
+    kinds = kinds_for(n_columns)
+    assert (has is None or has in kinds) and has_not not in kinds
+
+
+def test_a_type_that_the_source_was_rounded_to_is_found():
+    assert is_lossless("Q4_1", Errors((1e-6,), (0.004,), 1.0))
+    assert not is_lossless("Q4_0", Errors((0.004,), (0.006,), 1.0))
+    assert not is_lossless("Q8_0", Errors((0.0,), (3e-5,), 1.0))  # too fine to matter
+
+
+def test_altered_weights_predict_worse_and_are_given_back():
+    async def measured():
+        async with scoring_worker(open_config(TALES, 64, 1)) as client:
+            chunks = await chunks_of(client, [LICENSE], 64, 4)
+            reference = await reference_of(client, chunks)
+            found = []
+            for types in ({}, {"blk.0.attn_v.weight": "Q4_0"}, {"blk.0.attn_v.weight": "Q8_0"}, {}):
+                await client.alter(types)
+                found.append(await mean_divergence(client, reference))
+            with pytest.raises(InvalidParameter, match="cannot be altered"):
+                await client.alter({"blk.9.attn_v.weight": "Q4_0"})
+            return found
+
+    plain, coarse, fine, again = asyncio.run(measured())
+    assert plain == again == 0 and coarse > 10 * fine > 0
+
+
+def test_a_journal_goes_on_after_a_line_that_was_cut_off(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    Journal(path, "search a").add("one", {"kld": 0.25})
+    with path.open("ab") as file:
+        file.write(b'{"key": "two", "val')
+    journal = Journal(path, "search a")
+    assert journal.get("one") == {"kld": 0.25} and journal.get("two") is None
+    journal.add("two", {"kld": 0.5})
+    assert Journal(path, "search a").get("two") == {"kld": 0.5}
+    with pytest.raises(InvalidParameter, match="another search"):
+        Journal(path, "search b")
+
+
+def test_mixed_sizes_are_within_the_bound_and_promising_candidates_too():
+    assert max(mixed_sizes(Targets(max_bytes=1000), [])) == 1000
+    one = Candidate("one", Recipe("Q8_0"), 500)
+    two = Candidate("two", Recipe("Q4_0"), 300)
+    three = Candidate("three", Recipe("Q2_K"), 200)
+    assert promising([two, one, three], Targets()) == [one, two, three]
+    assert promising([one, three, two], Targets(max_bytes=400)) == [one, two, three]
+    assert promising([one, two, three], Targets(max_bytes=100)) == [one, three]
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_after(n, stage):
+    def tell(what, n_more, total):
+        nonlocal n
+        if what == stage:
+            n -= 1
+            if n < 0:
+                raise Interrupted
+
+    return tell
+
+
+OPTIONS = (
+    "--text", LICENSE, "--held-out", LICENSE, "--ctx", 64, "--calibration-chunks", 8, "--tuning-chunks", 2,
+    "--held-out-chunks", 2, "--layers-together", 5, "--profile", "pi5-8gb", "--threads", 1,
+    "--max-size", "300kB",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, quantized_here):
+    """The directory of a finished search by the command, among three candidates, and what it printed."""
+    out = tmp_path_factory.mktemp("found")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(searching, "UNIFORM", ("Q8_0", "Q4_0"))
+        patch.setattr(searching, "SHARES_OF_BOUND", (1.0,))
+        done = run_here("optimize", TALES, "--out", out, *OPTIONS, "--max-kld", "2")
+        assert done.returncode == 0, done.stderr
+        yield out, done.stdout
+
+
+def test_the_command_leaves_a_file_a_recipe_a_report_and_a_catalog_entry(found):
+    out, told = found
+    assert "mixed-" in told and "meets the targets" in told
+    (entry,) = parse_catalog((out / "catalog.toml").read_text(), "catalog").values()
+    path = Path(entry.variants[0].sources[0].path)
+    assert path.stat().st_size == entry.variants[0].size_bytes <= 300_000
+    recipe = read_recipe(path.with_suffix(".recipe.toml"))
+    kinds = {tensor.name: tensor.type.name for tensor in read_header(path).tensors}
+    assert all(kinds[name] == kind for name, kind in recipe.tensors.items())
+    assert len(set(recipe.tensors.values())) > 1
+    page, text = ((out / name).read_text() for name in ("report.html", "report.md"))
+    assert "<svg" in page and "src=" not in page and "predicted for pi5-8gb" in text
+    assert "| candidate | size MB |" in text
+
+
+def test_an_interrupted_search_ends_with_the_same_file(found, tmp_path):
+    out, _ = found
+    wanted = SearchOptions(
+        (LICENSE,), (LICENSE,), Targets(max_bytes=300_000), n_ctx=64, calibration_chunks=8, tuning_chunks=2,
+        held_out_chunks=2, layers_together=5, rates=rates_of("pi5-8gb"),
+    )  # fmt: skip
+    with pytest.raises(Interrupted):
+        asyncio.run(searching.search(TALES, tmp_path, wanted, interrupt_after(5, "sensitivity")))
+    again = asyncio.run(searching.search(TALES, tmp_path, wanted))
+    assert again.chosen is not None and again.chosen.name.startswith("mixed-")
+    name = f"tales260K-{again.chosen.name}"
+    assert (tmp_path / f"{name}.gguf").read_bytes() == (out / f"{name}.gguf").read_bytes()
+    assert read_recipe(tmp_path / f"{name}.recipe.toml") == read_recipe(out / f"{name}.recipe.toml")
+    assert again.chosen.n_bytes == again.predicted[again.chosen.name]
+
+
+def test_targets_that_exclude_each_other_are_said(found):
+    out, _ = found
+    unmet = run_here("optimize", TALES, "--out", out, *OPTIONS, "--max-kld", "0.001")
+    assert unmet.returncode == 3
+    assert "--max-size 0.3 MB and --max-kld 0.001 exclude each other" in unmet.stdout

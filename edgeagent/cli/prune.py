@@ -1,0 +1,96 @@
+"""`edgeagent prune`: leave out tokens that a domain never uses, and layers that are missed least."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from edgeagent.catalog.gguf.inspection import inspect_apart
+from edgeagent.cli.shared.progress import timed_progress
+from edgeagent.cli.shared.sizes import megabytes
+from edgeagent.device.probe import probe
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+INPUT = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+
+@click.group()
+def prune() -> None:
+    """Leave parts of a model out: tokens that a domain never uses, or whole layers."""
+
+
+@prune.command()
+@click.argument("source", type=INPUT)
+@click.argument("target", type=FILE)
+@click.option("--text", "texts", type=INPUT, multiple=True, required=True, metavar="FILE",
+              help="The domain: UTF-8 text, or chats as JSON lines; may be repeated.")  # fmt: skip
+@click.option(
+    "--special", is_flag=True, help="The texts have names of special tokens, such as <|im_start|>."
+)
+def vocabulary(source: Path, target: Path, texts: tuple[Path, ...], special: bool) -> None:
+    """Write SOURCE as TARGET with the tokens of the texts, all bytes and all special tokens.
+
+    \b
+        edgeagent prune vocabulary model.gguf smaller.gguf --text english.txt --text chats.jsonl
+
+    Texts of the domain are split as before, others into smaller pieces. The logits of kept tokens do not
+    change. Any quantization will do.
+    """
+    inspect_apart(source)
+    from edgeagent.optimize.pruning import prune_vocabulary
+
+    found, n_before = asyncio.run(prune_vocabulary(source, target, texts, special=special))
+    before, after = source.stat().st_size, target.stat().st_size
+    click.echo(
+        f"{target}: {len(found.ids)} of {n_before} tokens, {megabytes(after)} instead of {megabytes(before)}."
+    )
+
+
+@prune.command()
+@click.argument("source", type=INPUT)
+@click.argument("target", type=FILE)
+@click.option("--text", "texts", type=INPUT, multiple=True, required=True, metavar="FILE",
+              help="What the layers are missed on: UTF-8 text, or chats as JSON lines.")  # fmt: skip
+@click.option(
+    "--n", "n_dropped", type=click.IntRange(1), required=True, help="How many layers to leave out."
+)
+@click.option("--max-kld", type=click.FloatRange(0, min_open=True), metavar="NATS",
+              help="Stop before the mean KL divergence passes this.")  # fmt: skip
+@click.option("--ctx", "n_ctx", type=click.IntRange(16, 1 << 20), default=512, show_default=True,
+              help="Tokens of a chunk of text.")  # fmt: skip
+@click.option("--chunks", type=click.IntRange(1), default=4, show_default=True,
+              help="At most so many chunks of all texts together.")  # fmt: skip
+@click.option(
+    "--special", is_flag=True, help="The texts have names of special tokens, such as <|im_start|>."
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 256), help="Threads. Default: one per performance core."
+)
+def layers(
+    source: Path, target: Path, texts: tuple[Path, ...], n_dropped: int, max_kld: float | None, n_ctx: int,
+    chunks: int, special: bool, threads: int | None,
+) -> None:  # fmt: skip
+    """Write SOURCE (F16) as TARGET without the layers that are missed least.
+
+    \b
+        edgeagent prune layers model-F16.gguf smaller-F16.gguf --text wiki.txt --n 3
+
+    After each layer that is left out, the divergence without every other one is measured again. Beside
+    TARGET, its recipe says which layers are gone.
+    """
+    inspect_apart(source)
+    from edgeagent.optimize.pruning import prune_layers
+
+    n_threads = threads or max(1, probe().capacity.n_performance_cores)
+    with timed_progress() as tell:
+        dropped = asyncio.run(
+            prune_layers(
+                source, target, texts, n_dropped, max_kld=max_kld, n_ctx=n_ctx, max_chunks=chunks,
+                special=special, n_threads=n_threads, tell=tell,
+            )
+        )  # fmt: skip
+    for one in dropped:
+        click.echo(f"Layer {one.layer} left out: mean KL divergence {one.kld:.4g}.")
+    click.echo(f"{target}: {megabytes(target.stat().st_size)}.")

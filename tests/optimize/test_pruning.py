@@ -1,0 +1,166 @@
+"""Vocabularies and layers that are cut: texts round-trip, logits stay, files load."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from array import array
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeagent.catalog.gguf.header import read_header
+from edgeagent.engine.llama.model import Llama
+from edgeagent.optimize.recipe import read_recipe
+from edgeagent.optimize.vocabulary import NORMAL, Vocabulary, parts_of, pruned
+from edgeagent.types.engine_config import EngineConfig
+from tests.commands import run_here
+
+pytestmark = pytest.mark.process
+
+ROOT = Path(__file__).resolve().parents[2]
+ASSISTANT = ROOT / "models/edge-assistant-s/edge-assistant-s.Q8_0.gguf"
+TALES = ROOT / "tests/data/tales260K.gguf"
+TEXT = ROOT / "LICENSE"
+
+MERGES = [("t", "h"), ("th", "e"), ("i", "n"), ("in", "g"), ("the", "i"), ("thei", "r")]
+TOKENS = ["<end>", "t", "h", "e", "i", "n", "g", "r", *("".join(pair) for pair in MERGES)]
+WORDS = st.text("theingr", max_size=12)
+SMALL = Vocabulary(TOKENS, [3] + [NORMAL] * (len(TOKENS) - 1), MERGES)
+
+
+def split(text, tokens, merges):
+    """Byte-pair encoding by the book."""
+    ranks, symbols = {pair: rank for rank, pair in enumerate(merges)}, list(text)
+    while True:
+        pairs = [(ranks[p], i) for i, p in enumerate(itertools.pairwise(symbols)) if p in ranks]
+        if not pairs:
+            return symbols
+        rank, _ = min(pairs)
+        merged, i = [], 0
+        while i < len(symbols):
+            if tuple(symbols[i : i + 2]) == merges[rank]:
+                merged.append("".join(merges[rank]))
+                i += 2
+            else:
+                merged.append(symbols[i])
+                i += 1
+        symbols = merged
+
+
+def test_every_token_on_the_way_to_a_token_is_found():
+    ranks = {pair: rank for rank, pair in enumerate(MERGES)}
+    assert parts_of("their", ranks) == {*"their", "th", "the", "thei", "their"}
+    assert parts_of("tn", ranks) == {"t", "n"}
+
+
+def test_single_bytes_and_special_tokens_are_always_kept():
+    found = pruned(SMALL, [TOKENS.index("the")])
+    kept = [TOKENS[i] for i in found.ids]
+    assert kept == ["<end>", "t", "h", "e", "i", "n", "g", "r", "th", "the"]
+    assert [MERGES[i] for i in found.merges] == [("t", "h"), ("th", "e")]
+
+
+@settings(max_examples=80)
+@given(st.lists(WORDS.filter(bool), min_size=1, max_size=4), WORDS)
+def test_texts_of_the_domain_are_split_as_before_and_others_stay_whole(texts, other):
+    used = {TOKENS.index(token) for text in texts for token in split(text, TOKENS, MERGES)}
+    found = pruned(SMALL, used)
+    merges = [MERGES[i] for i in found.merges]
+    for text in texts:
+        assert split(text, TOKENS, merges) == split(text, TOKENS, MERGES)
+    assert "".join(split(other, TOKENS, merges)) == other
+    assert set(split(other, TOKENS, merges)) <= {TOKENS[i] for i in found.ids}
+
+
+def loaded(path):
+    return Llama(
+        EngineConfig(model_id="m", path=str(path), n_ctx=64, n_seq=1, n_prefixes=0, n_threads=1)
+    )
+
+
+def logits_of(llama, tokens):
+    llama.clear()
+    llama.batch.clear()
+    llama.batch.add(0, array("i", tokens), 0, n_outputs=1)
+    return llama.decode()[0].copy()
+
+
+def test_a_smaller_vocabulary_splits_texts_alike_and_gives_the_same_logits(tmp_path):
+    path = tmp_path / "small.gguf"
+    done = run_here("prune", "vocabulary", ASSISTANT, path, "--text", TEXT)
+    assert done.returncode == 0, done.stderr
+    assert path.stat().st_size < 0.85 * ASSISTANT.stat().st_size
+    before, after = loaded(ASSISTANT), loaded(path)
+    try:
+        assert (
+            after.n_vocab < before.n_vocab
+            and f"{after.n_vocab} of {before.n_vocab} tokens" in done.stdout
+        )
+        text = TEXT.read_text()
+        old = list(before.tokens_of(text, add_special=False, parse_special=False))
+        new = list(after.tokens_of(text, add_special=False, parse_special=False))
+        assert after.detokenize(new) == text == before.detokenize(old)
+        pieces = [before.text_of(token) for token in old]
+        assert [after.text_of(token) for token in new] == pieces
+        other = "¿Dónde está mi tarjeta? 我的卡在哪里 zyxwv"
+        strange = list(after.tokens_of(other, add_special=False, parse_special=False))
+        assert after.detokenize(strange) == other
+        assert before.text_of(before.eos) == after.text_of(after.eos)
+        old_ids = dict(zip(new, old, strict=True))
+        kept = sorted(old_ids)
+        for start in (0, 300, 900):
+            one = logits_of(before, old[start : start + 32])
+            two = logits_of(after, new[start : start + 32])
+            assert np.array_equal(one[[old_ids[i] for i in kept]], two[kept])
+    finally:
+        before.close()
+        after.close()
+
+
+def test_a_vocabulary_without_merges_is_refused(tmp_path):
+    done = run_here("prune", "vocabulary", TALES, tmp_path / "out.gguf", "--text", TEXT)
+    assert done.returncode == 2 and "only byte-pair vocabularies" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_layers_that_are_missed_least_are_left_out(tmp_path):
+    path = tmp_path / "shallow.gguf"
+    arguments = ("--text", TEXT, "--ctx", 64, "--chunks", 4, "--threads", 1)
+    done = run_here("prune", "layers", TALES, path, *arguments, "--n", 2)
+    assert done.returncode == 0, done.stderr
+    n_layers = read_header(TALES).metadata["llama.block_count"]
+    assert read_header(path).metadata["llama.block_count"] == n_layers - 2
+    dropped = read_recipe(tmp_path / "shallow.gguf.recipe.toml").dropped_layers
+    assert len(dropped) == 2 and all(f"Layer {layer} left out" in done.stdout for layer in dropped)
+    # What was measured with silent layers is what the file without them does.
+    told = float(done.stdout.splitlines()[1].rpartition(" ")[2].rstrip("."))
+    measured = run_here(
+        "evaluate",
+        path,
+        "--against",
+        TALES,
+        *arguments,
+        "--runs",
+        0,
+        "--json",
+        tmp_path / "out.json",
+    )
+    assert measured.returncode == 0
+    found = json.loads((tmp_path / "out.json").read_text())["models"][1]["kl_divergence"]["mean"]
+    assert found == pytest.approx(told, rel=0.02)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "out.json",
+        "shallow.gguf",
+        "shallow.gguf.recipe.toml",
+    ]
+
+
+def test_layers_that_cannot_be_left_out_are_said(tmp_path):
+    texts = ("--text", TEXT, "--ctx", 64, "--chunks", 1, "--n", 1, "--max-kld", 1e-9)
+    done = run_here("prune", "layers", TALES, tmp_path / "out.gguf", *texts)
+    assert done.returncode == 2 and "No layer can be left out" in done.stderr
+    assert not (tmp_path / "out.gguf").exists()

@@ -60,6 +60,8 @@ class TokenTotals:
     n_cached: int
     n_generated: int
     n_reasoning: int
+    n_predicted: int
+    n_mispredicted: int
 
 
 class Answer:
@@ -299,6 +301,8 @@ class Answer:
             n_cached=sum(usage.n_cached for usage in firsts),
             n_generated=sum(usage.n_generated for usage in self.usages.values()),
             n_reasoning=sum(usage.n_reasoning for usage in self.usages.values()),
+            n_predicted=sum(usage.n_predicted for usage in self.usages.values()),
+            n_mispredicted=sum(usage.n_mispredicted for usage in self.usages.values()),
         )
 
     @property

@@ -81,8 +81,7 @@ class ChatInput:
     `sampling` puts the client's values over those of the model. `tools` gives the tools of the request; its
     argument says whether the model has tools of its own. `metadata` may have `domain`, `escalate` and
     `calls` for assistant models, and `privacy` for routes. `has_tools`: the client offers tools. With
-    `shows_trace` the answer has the whole decision about the model. `notes` tell the client what was left
-    out.
+    `shows_trace` the answer has the whole decision about the model. `notes` say what was left out.
     """
 
     model: str | None
@@ -99,6 +98,7 @@ class ChatInput:
     logprobs: int | None = None
     scores_prompt: bool = False
     tells_tokens: bool = False
+    prediction: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     has_tools: bool = False
     shows_trace: bool = False
@@ -121,6 +121,7 @@ class ChatInput:
             scores_prompt=self.scores_prompt,
             priority=self.priority,
             tells_tokens=self.tells_tokens,
+            prediction=self.prediction,
         )
 
 
@@ -215,9 +216,7 @@ class ChatService:
     ) -> Decision:
         """The model of a request. One that a route has chosen is loaded; where that fails, the route chooses
         again without it, and avoids it for a while. Those that `failed` are not chosen.
-
-        Raises: what `Pool.lease` raises where no other model can answer; DeadlineExceeded.
-        """
+        Raises: what `Pool.lease` raises where no other model can answer; DeadlineExceeded."""
         decision = self._choose(origin, chat, failed)
         while decision.route is not None:
             failure = await self._failure_to_load(origin, decision)

@@ -13,7 +13,8 @@ FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "error"]
 
 class Usage(msgspec.Struct, frozen=True, array_like=True):
     """Token counts and times of one answer. `n_prompt` includes `n_cached` tokens from the KV cache,
-    `n_generated` includes `n_reasoning` tokens of a reasoning section."""
+    `n_generated` includes `n_reasoning` tokens of a reasoning section, and `n_predicted` that the client's
+    prediction had right; `n_mispredicted` of it were computed in vain."""
 
     n_prompt: int
     n_cached: int
@@ -22,6 +23,8 @@ class Usage(msgspec.Struct, frozen=True, array_like=True):
     ttft_ms: float
     total_ms: float
     n_reasoning: int = 0
+    n_predicted: int = 0
+    n_mispredicted: int = 0
 
 
 class PromptFacts(msgspec.Struct, frozen=True, array_like=True):

@@ -32,7 +32,8 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     calls, and all other fields are ignored. With `clamps` a `max_tokens` that does not fit into the
     context is lowered. With `tells_tokens` the last chunk of an answer has the ids of the prompt's and
     the answer's tokens. A request that has not begun after `timeout_s` fails with deadline_exceeded.
-    One that `is_retry` was refused before and comes back when it was told.
+    One that `is_retry` was refused before and comes back when it was told. `prediction` is text that the
+    answer probably repeats; only its speed depends on that.
     """
 
     prompts: list[Prompt]
@@ -52,6 +53,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     tells_tokens: bool = False
     timeout_s: float | None = None
     is_retry: bool = False
+    prediction: str = ""
 
     @property
     def n_answers(self) -> int:

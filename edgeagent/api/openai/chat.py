@@ -248,6 +248,7 @@ def chat_input(body: ChatRequest, caller: Caller, settings: Settings) -> ChatInp
         logprobs=body.n_logprobs,
         metadata=body.metadata or {},
         has_tools=bool(body.tools),
+        prediction=body.prediction.content if body.prediction is not None else "",
         shows_trace=bool(body.route_trace),
         notes=body.tool_offer().notes,
     )

@@ -18,8 +18,8 @@ def usage_of(answer: Answer) -> dict[str, Any]:
         "completion_tokens_details": {
             "reasoning_tokens": totals.n_reasoning,
             "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
+            "accepted_prediction_tokens": totals.n_predicted,
+            "rejected_prediction_tokens": totals.n_mispredicted,
         },
     }
 

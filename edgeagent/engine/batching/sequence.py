@@ -58,6 +58,8 @@ class Sequence:
     the prompt, shared by all answers to it, where the client wants them. One that `is_protected` was
     admitted before a request of a higher class, because it had waited for so long, and does not give way to
     one. `ran_s` is the end of its last step. `acceptance` says how often drafts of its tokens were right.
+    `prediction` has tokens that the client expects, behind the last ones of the prompt; `n_predicted` and
+    `n_mispredicted` of them were drafted rightly and wrongly.
     """
 
     request: Request
@@ -74,6 +76,9 @@ class Sequence:
     admission: int = 0
     is_protected: bool = False
     ran_s: float = 0.0
+    prediction: array[int] = field(default_factory=lambda: array("i"))
+    n_predicted: int = 0
+    n_mispredicted: int = 0
     acceptance: Acceptance = field(default_factory=Acceptance)
 
     def __post_init__(self) -> None:
@@ -121,4 +126,6 @@ class Sequence:
             ttft_ms=1e3 * ((self.first_token_s or now_s) - arrived),
             total_ms=1e3 * (now_s - arrived),
             n_reasoning=self.decoder.n_reasoning,
+            n_predicted=self.n_predicted,
+            n_mispredicted=self.n_mispredicted,
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 
 import msgspec
 
+from edgeagent.engine.batching.prompt_lookup import SHORTEST_MATCH
 from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.intents.intent_decoder import IntentDecoder
 from edgeagent.engine.intents.intent_scoring import CallTokens, IntentChoice, IntentOffer
@@ -27,6 +29,9 @@ from edgeagent.types.answer import PromptFacts
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import IntentQuestion
+
+# More characters of a prediction are not tokenized.
+CHARS_PER_TOKEN = 8
 
 
 class SequenceBuilder:
@@ -77,8 +82,19 @@ class SequenceBuilder:
         for index in range(spec.n_answers):
             number = index // spec.n
             decoder = self._decoder(request, prompts[number], limits[number], index, scores[number])
-            sequences.append(Sequence(request, index, decoder, scores[number]))
+            sequence = Sequence(request, index, decoder, scores[number])
+            sequence.prediction = self._prediction(spec, prompts[number])
+            sequences.append(sequence)
         return sequences
+
+    def _prediction(self, spec: GenerateSpec, prompt: RenderedPrompt) -> array[int]:
+        """What the client expects, behind the last tokens of the prompt, where an answer begins with it. No
+        more than a context holds is of use."""
+        if not spec.prediction:
+            return array("i")
+        text = spec.prediction[: CHARS_PER_TOKEN * self._llama.n_ctx]
+        tokens = self._llama.tokens_of(text, add_special=False, parse_special=False)
+        return prompt.tokens[-SHORTEST_MATCH:] + tokens[: self._llama.n_ctx]
 
     def _intent_sequences(self, request: Request, question: IntentQuestion) -> list[Sequence]:
         """Answers that choose among intents. They end by themselves: a bound only shortens them."""

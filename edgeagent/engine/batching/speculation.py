@@ -19,18 +19,17 @@ from dataclasses import dataclass, field
 
 from edgeagent.engine.batching.acceptance import GUESSES, Acceptance, chances
 from edgeagent.engine.batching.draft_lengths import choose_lengths
-from edgeagent.engine.batching.prompt_lookup import Draft, find_draft
+from edgeagent.engine.batching.prompt_lookup import NO_TOKENS, Draft, find_draft
 from edgeagent.engine.batching.sequence import Sequence
 from edgeagent.engine.batching.verify_costs import VerifyCosts
 from edgeagent.types.step_costs import MOST_WITH_LOGITS, StepCosts
 
-# Finds at most so many tokens that may follow a text.
-Drafter = Callable[["array[int]", int], Draft | None]
+# Finds at most so many tokens that may follow a text, with what the client expects of it.
+Drafter = Callable[["array[int]", int, "array[int]"], Draft | None]
 
 LONGEST_DRAFT = 32
 # Of all answers together, which a new answer begins with; as `acceptance.FADING`.
 SLOW_FADING = 0.995
-NO_TOKENS: array[int] = array("i")
 
 
 @dataclass
@@ -72,7 +71,7 @@ class Speculation:
         for seq, n in work:
             n_room = min(LONGEST_DRAFT, seq.decoder.max_new - seq.n_generated - 1)
             if n == seq.n_pending and n_room > 0 and _may_be_drafted(seq):
-                draft = self.drafter(seq.tokens, n_room)
+                draft = self.drafter(seq.tokens, n_room, seq.prediction)
                 if draft is not None:
                     self._found[seq.admission] = draft
         if not self._found or not self.costs.is_known:
@@ -103,6 +102,9 @@ class Speculation:
         draft = self._found.get(seq.admission)
         if draft is None:
             return
+        if draft.is_predicted:
+            seq.n_predicted += n_accepted
+            seq.n_mispredicted += n_drafted - n_accepted
         for i in range(n_accepted):
             self._add(seq, draft.n_matched + i, is_hit=True)
         if n_accepted < len(draft.tokens) and seq.n_pending:

@@ -173,6 +173,30 @@ def test_logit_bias_can_force_a_token(shallow_client):
     assert len(set(answer)) == 1 and len(answer) == 4
 
 
+@pytest.mark.parametrize("parts", [False, True], ids=["text", "parts"])
+def test_a_prediction_changes_the_time_of_an_answer_only(shallow_client, parts):
+    forced = {"logit_bias": {"28": 100}, "max_tokens": 24}
+    text = said_by_shallow(shallow_client, **forced).choices[0].message.content
+    content = [{"type": "text", "text": part} for part in (text[:5], text[5:])] if parts else text
+    answer = said_by_shallow(
+        shallow_client, **forced, prediction={"type": "content", "content": content}
+    )
+    assert answer.choices[0].message.content == text
+    details = answer.usage.completion_tokens_details
+    assert 0 <= details.accepted_prediction_tokens < 24
+    assert details.rejected_prediction_tokens >= 0
+    assert answer.usage.completion_tokens == 24
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [{"type": "text", "content": "x"}, {"type": "content"}, {"type": "content", "content": 7}, "x"],
+)
+def test_a_prediction_that_is_none_is_a_400(client, prediction):
+    with pytest.raises(openai.BadRequestError, match="prediction"):
+        create(client, extra_body={"prediction": prediction})
+
+
 def test_a_biased_token_outside_the_vocabulary_is_a_400_with_the_bound(shallow_client):
     with pytest.raises(openai.BadRequestError, match=r"999999.*49151") as caught:
         said_by_shallow(shallow_client, logit_bias={"999999": 1})

@@ -41,6 +41,25 @@ def test_a_draft_of_no_tokens_is_none():
     assert find_draft(array("i", [1, 2, 1, 2]), 0) is None
 
 
+@pytest.mark.parametrize(
+    ("prediction", "text", "draft", "n_matched", "is_predicted"),
+    [
+        ([8, 9, 1, 2, 3], [5, 8, 9, 1], [2, 3], 3, True),  # no further than it goes
+        ([8, 9, 1, 2, 3, 4], [5, 8, 9], [1, 2, 3], 2, True),
+        ([1, 2, 7], [1, 2, 3, 1, 2], [3, 1, 2], 2, False),  # of equal matches the latest
+        ([5, 1, 2, 7], [1, 2, 3, 5, 1, 2], [7], 3, True),
+        ([1, 2, 3], [6, 7, 8, 6, 7], [8, 6, 7], 2, False),
+    ],
+)
+def test_what_the_client_expects_is_a_source_too(prediction, text, draft, n_matched, is_predicted):
+    found = find_draft(array("i", text), 3, array("i", prediction))
+    assert found == Draft(array("i", draft), n_matched, is_predicted=is_predicted)
+
+
+def test_a_prediction_that_is_over_has_no_draft():
+    assert find_draft(array("i", [5, 2, 3]), 3, array("i", [1, 2, 3])) is None
+
+
 @given(st.lists(st.integers(0, 3), max_size=40), st.integers(1, 12))
 def test_the_match_is_the_longest_and_the_draft_follows_it(text: list[int], n_max: int):
     tokens = array("i", text)

@@ -259,7 +259,7 @@ def test_drafts_that_are_never_right_are_soon_not_computed_any_more():
         def seconds(self, n_tokens: int) -> float:
             return 1e-3 * (1.0 + 0.3 * (n_tokens - 1))
 
-    wrong = lambda text, n_max: Draft(array("i", [96] * n_max), 9)  # noqa: E731
+    wrong = lambda text, n_max, prediction: Draft(array("i", [96] * n_max), 9)  # noqa: E731
     harness = CopyingHarness()
     harness.speculation.costs, harness.speculation.drafter = Linear(), wrong
     harness.submit(1, PROMPT, max_new=100, ignore_eos=True)
@@ -303,3 +303,25 @@ def test_an_answer_that_begins_to_copy_later_is_drafted_then():
 )
 def test_tokens_agree_up_to_the_first_that_differs(tokens, n_past, draft, n_done, agreed):
     assert agreement(array("i", tokens), n_past, array("i", draft), n_done) == agreed
+
+
+def test_what_a_client_expects_is_drafted_from_the_first_token_on():
+    """The model's own words, but for two: nothing of the prompt is in them."""
+    harness = CopyingHarness()
+    harness.runner.next_token = lambda tokens: 1 + next_token(tokens) % 96  # type: ignore[method-assign]
+    plain = CopyingHarness(is_on=False)
+    plain.runner.next_token = harness.runner.next_token  # type: ignore[method-assign]
+    plain.submit(1, PROMPT, max_new=30)
+    plain.finish()
+    expected = plain.tokens(1)
+    said = [*expected[:12], 99, *expected[13:20], 99, *expected[21:]]
+    harness.submit(1, PROMPT, max_new=30)
+    (sequence,) = harness.engine._waiting
+    sequence.prediction = array("i", [*PROMPT[-2:], *said])
+    harness.finish()
+    usage = harness.ends[1, 0].usage
+    assert harness.tokens(1) == expected
+    assert len(harness.runner.steps) < 12
+    assert 12 < usage.n_predicted <= harness.speculation.n_accepted
+    assert usage.n_mispredicted > 0
+    assert plain.ends[1, 0].usage.n_predicted == plain.ends[1, 0].usage.n_mispredicted == 0

@@ -78,7 +78,7 @@ class Oracle:
         self.whole = array("i")
         self.rarity = 5
 
-    def __call__(self, text: array[int], n_max: int) -> Draft | None:
+    def __call__(self, text: array[int], n_max: int, prediction: array[int]) -> Draft | None:
         n = len(text)
         if self.whole[:n] != text:
             return None

@@ -41,6 +41,7 @@ from edgeagent.types.tools import ToolUse
 
 MAX_TEMPLATE_VARIABLES = 16
 MAX_TEMPLATE_BYTES = 16 << 10
+MAX_PREDICTION_CHARS = 1 << 20
 # Variables of a template that we set ourselves.
 RESERVED = frozenset({
     "messages", "tools", "add_generation_prompt", "bos_token", "eos_token", "continue_final_message",
@@ -106,6 +107,18 @@ def _part_text(part: Any) -> str:
     return str(part["text"])
 
 
+class Prediction(BodyModel):
+    """Text that the answer probably has in common with, such as the file that it edits."""
+
+    type: Literal["content"]
+    content: str = Field(max_length=MAX_PREDICTION_CHARS)
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _join_parts(cls, content: Any) -> Any:
+        return "".join(map(_part_text, content)) if isinstance(content, list) else content
+
+
 class ChatRequest(GenerationRequest):
     """OpenAI's chat request. Fields that are accepted and ignored are marked."""
 
@@ -116,7 +129,6 @@ class ChatRequest(GenerationRequest):
         "modalities": (["text"],),
         "audio": (),
         "web_search_options": (),
-        "prediction": (),
     }
 
     instead: ClassVar[dict[str, str]] = {
@@ -135,6 +147,11 @@ class ChatRequest(GenerationRequest):
     )
     top_logprobs: int | None = Field(
         None, ge=0, le=20, description="the number of most probable alternatives to each token"
+    )
+    prediction: Prediction | None = Field(
+        None,
+        description="text that the answer probably repeats: its tokens are tried ahead, which is faster "
+        "where they are right; the answer does not depend on it",
     )
     metadata: Metadata | None = Field(
         None,

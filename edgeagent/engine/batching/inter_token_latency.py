@@ -10,8 +10,8 @@ from edgeagent.types.histogram import TOKEN_GAP_BOUNDS_S, Histogram
 class TokenGaps:
     """Counts gaps since the start of the worker. Engine thread only.
 
-    Every decoding sequence has one token in each step, so that the time from the end of one step to the end
-    of the next is the gap of all of them.
+    Every decoding sequence has a token in each step, so that the time from the end of one step to the end of
+    the next is the gap of all of them. Drafted tokens come without a gap and are not counted.
     """
 
     def __init__(self) -> None:

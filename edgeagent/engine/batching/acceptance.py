@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 # Matches of 2, of 3 and 4, of 5 to 8, and of more tokens.
 BOUNDS = (3, 5, 9)
-# First guesses; what happens replaces them soon.
+# First guesses of each answer; what happens replaces them soon. A draft that fails costs more than one that
+# is not tried, so they are no higher where other answers have copied.
 GUESSES = (0.3, 0.5, 0.7, 0.85)
 # The newest trials count most: those of an answer fade after about 1 / (1 - FADING) of them.
 FADING = 0.95
 # Tokens that are less likely than this are not drafted on any device.
 LEAST = 0.05
-# A new answer begins with what is known of others, which counts as so many trials of its own.
+# What the first guess counts as.
 PRIOR_TRIALS = 2.0
 
 

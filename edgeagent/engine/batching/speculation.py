@@ -28,7 +28,7 @@ from edgeagent.types.step_costs import MOST_WITH_LOGITS, StepCosts
 Drafter = Callable[["array[int]", int, "array[int]"], Draft | None]
 
 LONGEST_DRAFT = 32
-# Of all answers together, which a new answer begins with; as `acceptance.FADING`.
+# Of all answers together; as `acceptance.FADING`.
 SLOW_FADING = 0.995
 
 
@@ -76,7 +76,8 @@ class Speculation:
                     self._found[seq.admission] = draft
         if not self._found or not self.costs.is_known:
             return nothing
-        prior = self._overall.rates(GUESSES)
+        # Answers after many that copied are no more likely to copy; after many that did not, less.
+        prior = tuple(map(min, GUESSES, self._overall.rates()))
         expected = [
             chances(seq.acceptance.rates(prior), draft.n_matched, len(draft.tokens))
             if (draft := self._found.get(seq.admission)) is not None

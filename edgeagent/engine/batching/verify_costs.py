@@ -5,11 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass, field
 
-# A step of n tokens costs about n + FIXED units: the weights are read once, for as much as so many tokens.
-# Used until two sizes were measured; then it is the line through the smallest and the largest.
-# Measured were 4.3 times the time of one token for 8 of them, and 8 for 16 (135M Q4_1, 2 cores of a Zen 4
-# server); 2.8 for 8 (the same in Q4_0 on one Xeon core).
+# A step of n tokens costs n + F units: reading the weights costs as much as computing F tokens. F is at least
+# FIXED: measured were 4.3 times the time of one token for 8 of them, and 8 for 16 (135M Q4_1, 2 cores of a
+# Zen 4 server), and 2.8 for 8 (the same in Q4_0 on one Xeon core). A guess that is too high is never tried.
 FIXED = 1.0
+LARGEST_FIXED = 64.0
 # What was measured this many steps ago is forgotten, so that one bad measurement does not last.
 KEPT_STEPS = 512
 WEIGHT = 0.25
@@ -69,11 +69,17 @@ class VerifyCosts:
         assert self._sizes, "observe comes first"
         first, last = self._sizes[0], self._sizes[-1]
         nearest = first if n_tokens < first else last
-        guess = self._times[nearest] * (n_tokens + FIXED) / (nearest + FIXED)
-        if first == last or n_tokens < first:
-            return guess
-        slope = max(0.0, (self._times[last] - self._times[first]) / (last - first))
-        return self._times[last] + slope * (n_tokens - last)
+        fixed = self._fixed(first, last)
+        return self._times[nearest] * (n_tokens + fixed) / (nearest + fixed)
+
+    def _fixed(self, first: int, last: int) -> float:
+        """How many tokens the weights cost, by the smallest and the largest size that were measured."""
+        if first == last:
+            return FIXED
+        ratio = self._times[last] / self._times[first]
+        if ratio <= 1:
+            return LARGEST_FIXED
+        return min(LARGEST_FIXED, max(FIXED, (last - first * ratio) / (ratio - 1)))
 
     def _forget(self) -> None:
         """Drop what was measured long ago, except the last size."""

@@ -7,6 +7,7 @@ import pytest
 from edgeagent.engine.batching.verify_costs import (
     FIXED,
     KEPT_STEPS,
+    LARGEST_FIXED,
     NEW_WEIGHT,
     OUTLIER,
     WEIGHT,
@@ -38,11 +39,23 @@ def test_beyond_the_only_size_that_was_measured_the_cost_of_weights_is_guessed()
     assert costs.seconds(1) == pytest.approx(0.010 * (1 + FIXED) / (2 + FIXED), rel=1e-3)
 
 
-def test_beyond_the_largest_size_times_grow_as_they_did_up_to_it():
-    costs = measured(n1=0.010, n4=0.012, n8=0.031)
-    assert costs.seconds(16) == pytest.approx(0.031 + 8 * 0.003, rel=1e-3)
-    falling = measured(n1=0.010, n4=0.009)
-    assert falling.seconds(8) == pytest.approx(0.009, rel=1e-3)
+@pytest.mark.parametrize(
+    ("times", "n", "expected"),
+    [
+        ({"n1": 0.010, "n2": 0.011}, 8, 0.011 * (8 + 9) / (2 + 9)),  # bound by memory
+        ({"n1": 0.010, "n4": 0.009}, 8, 0.009 * (8 + LARGEST_FIXED) / (4 + LARGEST_FIXED)),
+        (
+            {"n1": 0.010, "n2": 0.019},
+            8,
+            0.019 * (8 + FIXED) / (2 + FIXED),
+        ),  # an outlier, or arithmetic
+        ({"n1": 0.010, "n8": 0.043}, 16, 0.043 * (16 + 1.12) / (8 + 1.12)),
+    ],
+)
+def test_beyond_the_largest_size_the_cost_of_weights_is_that_of_the_sizes_measured(
+    times, n, expected
+):
+    assert measured(**times).seconds(n) == pytest.approx(expected, rel=5e-3)
 
 
 def test_a_size_follows_what_it_costs_now():

@@ -30,6 +30,8 @@ from edgeagent.speech.remote_recording import RemoteRecording
 
 RATE_HZ = 16_000
 BLOCK_S = 10.0
+# Samples that are converted at once: decoders give 10 to 60 ms, and a call for each costs more than decoding.
+CONVERTED_AT_ONCE = RATE_HZ
 # What a header may promise more than there is before a file counts as cut: padding, estimates of bit rates.
 CUT_SLACK_S, CUT_SLACK_PART = 1.0, 0.02
 # Containers whose header says how long the recording is; the others' durations are guesses of FFmpeg's.
@@ -161,7 +163,7 @@ def _promised_s(container: Any, stream: Any) -> float | None:
 
 
 def _resampled(container: Any, stream: Any) -> Iterator[Samples]:
-    resampler = av.AudioResampler(format="fltp", rate=RATE_HZ)
+    resampler = av.AudioResampler(format="fltp", rate=RATE_HZ, frame_size=CONVERTED_AT_ONCE)
     n_channels = stream.channels
     for frame in container.decode(stream):
         if frame.layout.nb_channels != n_channels:

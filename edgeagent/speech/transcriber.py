@@ -1,13 +1,14 @@
 """A recording to segments, window by window. Worker side, one thread.
 
-The recording is decoded twice: first as a whole, so that a file that is damaged, cut or too long is refused
-before a word of it is given out; then window after window, of which one is in memory at a time.
+The recording is decoded as a whole first, so that a file that is damaged, cut or too long is refused before a
+word of it is given out. What was decoded of a short one is kept for the hearing; a longer one is decoded again,
+window after window, of which one is in memory at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -21,13 +22,18 @@ from edgeagent.speech.whisper import Session, Whisper
 from edgeagent.speech.windows import Window, WindowMaker, whole
 
 
+# Samples of all channels that are kept of a recording: a minute of two channels, 8 MB.
+MAX_KEPT_SAMPLES = 2 * 65 * RATE_HZ
+
+
 @dataclass(frozen=True)
 class Survey:
-    """What is known of a recording before it is heard."""
+    """What is known of a recording before it is heard. `kept` are its blocks where it is short."""
 
     duration_s: float
     n_channels: int
     do_channels_differ: bool
+    kept: tuple[Samples, ...] | None = field(default=None, compare=False, repr=False)
 
 
 def surveying(data: Source, bounds: AudioBounds | None = None) -> Iterator[Survey | None]:
@@ -37,12 +43,18 @@ def surveying(data: Source, bounds: AudioBounds | None = None) -> Iterator[Surve
     """
     looked = channels.ChannelSurvey()
     n_samples = n_channels = 0
+    kept: list[Samples] | None = []
     for block in blocks(data, bounds):
         n_channels = len(block)
         n_samples += block.shape[1]
         looked.feed(block)
+        if n_samples * n_channels > MAX_KEPT_SAMPLES:
+            kept = None
+        if kept is not None:
+            kept.append(block)
         yield None
-    yield Survey(n_samples / RATE_HZ, n_channels, looked.do_differ)
+    held = tuple(kept) if kept is not None else None
+    yield Survey(n_samples / RATE_HZ, n_channels, looked.do_differ, held)
 
 
 def survey(data: Source, bounds: AudioBounds | None = None) -> Survey:
@@ -103,7 +115,8 @@ class Transcriber:
         if done is not None:
             session.resume(done.language, done.context)
         until_s = done.until_s if done is not None else 0.0
-        for window in _windows(blocks(data, bounds), options):
+        decoded = blocks(data, bounds) if known.kept is None else iter(known.kept)
+        for window in _windows(decoded, options):
             if window is None or window.end_s <= until_s:
                 yield None
                 continue

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from edgeagent.errors import InvalidParameter, ModelUnusable
+from edgeagent.speech import transcriber as transcribing
+from edgeagent.speech.audio import blocks
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.segments import Segment, text_of
-from edgeagent.speech.transcriber import Survey, Transcriber, survey
+from edgeagent.speech.transcriber import Survey, Transcriber, _windows, survey
 from edgeagent.speech.whisper import Session, Whisper
 from edgeagent.speech.windows import whole
 from scripts.benchmarks.noises import noise
@@ -124,6 +126,22 @@ def test_a_model_that_is_none_is_refused(tmp_path):
 def test_a_survey_knows_length_and_channels():
     found = survey(RECORDING)
     assert found == Survey(pytest.approx(dialogue().shape[1] / 16_000), 2, True)
+
+
+def test_a_short_recording_is_decoded_once_and_a_long_one_is_not_kept(monkeypatch, transcriber):
+    kept = survey(RECORDING)
+    assert kept.kept is not None
+    monkeypatch.setattr(transcribing, "MAX_KEPT_SAMPLES", 1)
+    long = survey(RECORDING)
+    assert long.kept is None
+    windows = [
+        list(_windows(found, SpeechOptions())) for found in (iter(kept.kept), blocks(RECORDING))
+    ]
+    first, again = ([w for w in found if w is not None] for found in windows)
+    assert [w.pieces for w in first] == [w.pieces for w in again]
+    assert all(np.array_equal(a.channels, b.channels) for a, b in zip(first, again, strict=True))
+    monkeypatch.setattr(transcribing, "blocks", None)  # nothing decodes it again
+    assert list(transcriber.transcribe(RECORDING, SpeechOptions(), kept))
 
 
 class Listener:

@@ -1,9 +1,10 @@
 """The pool of workers: leases, starts on demand, evictions, restarts.
 
 A model is loaded with its first request and leased for as long as a request runs. Before a load,
-`memory.decide` chooses which models are unloaded for it; one model loads at a time. A worker that dies is
-started again at once, after repeated deaths without an answer with growing delays, and then not at all for
-a while (`worker.breaker`). Cores are divided among the models that have leases (`cores.share_cores`).
+`memory.decide` chooses which models are unloaded for it. One model loads at a time; a model that waits for
+memory in use holds no other up. A worker that dies is started again at once, after repeated deaths without an
+answer with growing delays, and then not at all for a while (`worker.breaker`). Cores are divided among the
+models that have leases (`cores.share_cores`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TypeVar
 
 from edgeagent import errors
 from edgeagent.pool.cores import CoreShares
-from edgeagent.pool.memory import LoadedModel, Placement, decide, in_words
+from edgeagent.pool.memory import LoadDecision, LoadedModel, Placement, decide, in_words
 from edgeagent.pool.resident_model import Resident, UnloadCause
 from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.worker import WorkerSettings
@@ -227,16 +228,10 @@ class Pool:
     async def _bring_up(self, resident: Resident, delay_s: float) -> WorkerClient:
         try:
             await asyncio.sleep(delay_s)
-            async with self._turn_to_load(resident.model_id):
-                resident.placement = await self._place(resident.model_id)
-                await self._make_room(resident.placement)
-                client = await resident.placement.kind.start(
-                    resident.placement.config,
-                    timeout_s=self._worker.load_timeout_s,
-                    on_death=lambda client, status: self._on_death(resident, client),
-                    log_level=self.log_level,
-                    process=await self._take_preloaded(resident.placement.config),
-                )
+            deadline_s = time.monotonic() + self._worker.load_timeout_s
+            while (client := await self._load(resident)) is None:
+                # Others may load meanwhile: there may be room for them.
+                await self._wait_for_room(resident.placement, deadline_s)
         except errors.EdgeAgentError as exc:
             resident.failure = exc.message
             raise
@@ -256,6 +251,20 @@ class Pool:
         for tell in self._loaded:
             tell(resident.model_id, client)
         return client
+
+    async def _load(self, resident: Resident) -> WorkerClient | None:
+        """Load a model into what memory is free or can be freed; None while busy models hold it."""
+        async with self._turn_to_load(resident.model_id):
+            resident.placement = await self._place(resident.model_id)
+            if not await self._make_room(resident.placement):
+                return None
+            return await resident.placement.kind.start(
+                resident.placement.config,
+                timeout_s=self._worker.load_timeout_s,
+                on_death=lambda client, status: self._on_death(resident, client),
+                log_level=self.log_level,
+                process=await self._take_preloaded(resident.placement.config),
+            )
 
     async def _take_preloaded(self, config: WorkerConfig) -> WorkerProcess | None:
         """The process that was launched before there was a pool; for the first model that is loaded only."""
@@ -288,45 +297,43 @@ class Pool:
             if resident.state == "loaded" and resident.model_id != besides
         ]
 
-    async def _make_room(self, need: Placement) -> None:
-        """Evict models until there is room, or wait for busy models to become idle.
+    def _decision(self, need: Placement) -> tuple[LoadDecision, str]:
+        """What a load takes now, and its numbers in words."""
+        held, budget = self._held(besides=need.config.model_id), self.settings.ram_budget_bytes
+        return decide(need.need_bytes, budget, held), in_words(need, budget or 0, held)
 
-        Raises: InsufficientMemory when the model can never be loaded; Unavailable when no model became
-        idle in time.
+    async def _make_room(self, need: Placement) -> bool:
+        """Evict models until there is room. False: models that are in use would have to go.
+
+        Raises: InsufficientMemory when the model can never be loaded.
         """
-        budget = self.settings.ram_budget_bytes
-        deadline = time.monotonic() + self._worker.load_timeout_s
-        while True:
-            held = self._held(besides=need.config.model_id)
-            decision = decide(need.need_bytes, budget, held)
-            if decision.verdict == "never":
-                pinned = f" with {', '.join(decision.blockers)} pinned" if decision.blockers else ""
-                raise errors.InsufficientMemory(
-                    f"{in_words(need, budget or 0, held)}{pinned}: choose a smaller model or quantization, "
-                    "lower engine.n_ctx, use a quantized engine.kv_type, or raise pool.ram_budget_bytes."
-                )
-            if decision.verdict == "load":
-                for model_id in decision.evict:
-                    wanted = f"memory wanted by {need.config.model_id}"
-                    await self.unload(model_id, "memory", wanted)
-                return
-            await self._wait_for_change(need, held, decision.blockers, deadline)
+        decision, numbers = self._decision(need)
+        if decision.verdict == "never":
+            pinned = f" with {', '.join(decision.blockers)} pinned" if decision.blockers else ""
+            raise errors.InsufficientMemory(
+                f"{numbers}{pinned}: choose a smaller model or quantization, lower "
+                "engine.n_ctx, use a quantized engine.kv_type, or raise pool.ram_budget_bytes."
+            )
+        for model_id in decision.evict:
+            await self.unload(model_id, "memory", f"memory wanted by {need.config.model_id}")
+        return decision.verdict == "load"
 
-    async def _wait_for_change(
-        self, need: Placement, held: list[LoadedModel], blockers: list[str], deadline: float
-    ) -> None:
-        for model_id in blockers:
-            self._residents[model_id].ask_to_give_way()
-        try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())), self._changed:
-                await self._changed.wait()
-        except TimeoutError:
-            budget = self.settings.ram_budget_bytes or 0
-            raise errors.Unavailable(
-                f"{in_words(need, budget, held)}, and {', '.join(blockers)} would have to go but is in "
-                "use: try again later, unload it, or raise pool.ram_budget_bytes.",
-                retry_after_s=10.0,
-            ) from None
+    async def _wait_for_room(self, need: Placement | None, deadline_s: float) -> None:
+        """Wait until a load may be tried again. Raises: Unavailable when no model became idle in time."""
+        assert need is not None, "it was placed before"
+        while (found := self._decision(need))[0].verdict == "wait":
+            decision, numbers = found
+            for model_id in decision.blockers:
+                self._residents[model_id].ask_to_give_way()
+            try:
+                async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())), self._changed:
+                    await self._changed.wait()
+            except TimeoutError:
+                raise errors.Unavailable(
+                    f"{numbers}, and {', '.join(decision.blockers)} would have to go but is in use: try "
+                    "again later, unload it, or raise pool.ram_budget_bytes.",
+                    retry_after_s=10.0,
+                ) from None
 
     async def _notify(self) -> None:
         async with self._changed:
@@ -370,8 +377,7 @@ class Pool:
         while True:
             interval_s = WATCH_INTERVAL_S if self.is_busy else IDLE_WATCH_INTERVAL_S
             await asyncio.sleep(interval_s)
-            now = time.monotonic()
-            self._watched_s = now
+            self._watched_s = now = time.monotonic()
             slept, last = now - last, now
             if slept > 5 * interval_s:
                 continue  # this process itself did not run: heartbeats wait in the socket

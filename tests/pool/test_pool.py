@@ -195,6 +195,24 @@ async def test_a_busy_model_is_waited_for_and_the_wait_is_bounded():
                 await ask(pool, "model-a")
 
 
+async def test_a_model_that_waits_for_memory_holds_no_other_up():
+    sizes = {"model-a": 100_000_000, "model-b": 100_000_000, "model-c": 5_000_000}
+    asked: list[str] = []
+
+    async def place(model_id: str) -> Placement:
+        asked.append(model_id)
+        config = CounterConfig(model_id=model_id, path="counter", n_threads=2)
+        return Placement(CounterClient, config, sizes[model_id], "all told")
+
+    async with pool_of(place=place, budget_bytes=150_000_000, load_timeout_s=60) as pool:
+        async with pool.lease("model-a", CounterClient):
+            waiting = asyncio.create_task(ask(pool, "model-b"))
+            while "model-b" not in asked:
+                await asyncio.sleep(0.01)
+            assert await ask(pool, "model-c") and not waiting.done()
+        assert await waiting
+
+
 async def test_a_lease_that_gives_way_is_told_when_its_memory_is_wanted():
     async with pool_of(need_bytes=100_000_000, budget_bytes=110_000_000) as pool:
         wanted = asyncio.Event()

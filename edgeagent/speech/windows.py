@@ -20,6 +20,8 @@ WINDOW_S = 28.0
 PAUSE_S = 2.0
 # A window is closed within this last part of it.
 LATE = 0.6
+# How loud each channel is, in a mix: by 10 ms, smoothed over 150 ms, so that weights change more slowly than sound.
+MIX_FRAME, MIX_SMOOTH = RATE_HZ // 100, 15
 # Words so near to speech are part of it.
 NEAR_S = 0.15
 
@@ -190,10 +192,26 @@ class WindowMaker:
 
 
 def mixed(channels: Samples) -> Samples:
-    """All channels as one: float32 [n_samples]."""
-    return (
-        channels[0] if len(channels) == 1 else np.asarray(channels.mean(axis=0), dtype=np.float32)
-    )
+    """All channels as one: float32 [n_samples].
+
+    Each moment is the mean of the channels, weighted by how loud they are then: a mean without weights adds
+    the noise of whoever is silent to the voice of whoever speaks. Equal channels give the plain mean.
+    """
+    n_frames = channels.shape[1] // MIX_FRAME
+    if len(channels) == 1:
+        return channels[0]
+    if not n_frames:
+        return np.asarray(channels.mean(axis=0), dtype=np.float32)
+    frames = channels[:, : n_frames * MIX_FRAME].reshape(len(channels), n_frames, MIX_FRAME)
+    levels = np.sqrt(np.mean(frames * frames, axis=2))
+    smooth = np.full(min(MIX_SMOOTH, n_frames), 1 / MIX_SMOOTH)
+    levels = np.stack([np.convolve(level, smooth, mode="same") for level in levels]) + 1e-5
+    weights = levels / levels.sum(axis=0)
+    centres, at = MIX_FRAME * (np.arange(n_frames) + 0.5), np.arange(channels.shape[1])
+    mix = np.zeros(channels.shape[1], dtype=np.float32)
+    for channel, weight in zip(channels, weights, strict=True):
+        mix += (np.interp(at, centres, weight) * channel).astype(np.float32)
+    return mix
 
 
 def whole(channels: Samples, at: int) -> Window:

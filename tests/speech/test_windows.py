@@ -16,7 +16,7 @@ from edgeagent.speech.vad import (
     StretchFinder,
     VadOptions,
 )
-from edgeagent.speech.windows import WINDOW_S, Piece, Window, WindowMaker
+from edgeagent.speech.windows import WINDOW_S, Piece, Window, WindowMaker, mixed
 from tests.speech.recordings import TURNS, dialogue
 
 
@@ -147,3 +147,34 @@ def test_times_are_led_back_within_the_piece_that_holds_their_middle():
     assert window.original_s(0.9, 1.3) == pytest.approx((10.0, 10.3))
     assert window.original_s(0.6, 1.2) == pytest.approx((1.6, 2.0))
     assert window.sample_at(10.5) == 24_000
+
+
+def test_the_noise_of_a_silent_channel_is_not_mixed_in():
+    """Two speakers in turn, each channel with a noise of its own."""
+    rng = np.random.default_rng(5)
+    n = 2 * RATE_HZ
+    tone = np.sin(np.arange(n) * 2 * np.pi * 300 / RATE_HZ)
+    first = np.arange(n) < n // 2
+    voices = 0.3 * np.stack([np.where(first, tone, 0), np.where(first, 0, tone)])
+    noise = rng.normal(0, 0.01, (2, n))
+    mix = mixed((voices + noise).astype(np.float32))
+    inside = np.r_[RATE_HZ // 4 : n // 2 - RATE_HZ // 4, n // 2 + RATE_HZ // 4 : n - RATE_HZ // 4]
+    clean, found = voices.sum(axis=0)[inside], mix[inside]
+    scale = found @ clean / (clean @ clean)
+    left = np.std(found / scale - clean)
+    mean = (voices + noise).mean(axis=0)[inside] * 2 - clean
+    assert left < 0.8 * np.std(mean)
+    assert scale > 0.9  # and the voice is not halved
+
+
+@given(st.integers(0, 3 * 160 + 7), st.integers(2, 4))
+def test_equal_channels_give_their_mean(n: int, n_channels: int):
+    sound = np.random.default_rng(n).normal(0, 0.2, n).astype(np.float32)
+    mix = mixed(np.stack([sound] * n_channels))
+    assert mix.shape == (n,) and mix.dtype == np.float32
+    assert np.allclose(mix, sound, atol=1e-6)
+
+
+def test_a_mix_is_never_louder_than_its_loudest_channel():
+    sound = np.random.default_rng(1).uniform(-1, 1, (3, 5000)).astype(np.float32)
+    assert np.all(np.abs(mixed(sound)) <= np.abs(sound).max(axis=0) + 1e-6)

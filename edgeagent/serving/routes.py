@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +34,8 @@ from edgeagent.settings.routing import RoutingSettings
 from edgeagent.store.database import Database
 from edgeagent.store.requests import RequestRow
 from edgeagent.types.prompt import Prompt
+
+logger = logging.getLogger(__name__)
 
 # Heat and power are read at most this often.
 DEVICE_AGE_S = 5.0
@@ -70,6 +74,7 @@ class Routes:
         self.usage = ModelUsage()
         self._device = RouteState({})
         self._device_read_s = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
 
     def has(self, name: str | None) -> bool:
         """Whether a name is a route. The name of an installed model never is."""
@@ -87,7 +92,7 @@ class Routes:
     def state(self, key_id: str = "") -> RouteState:
         """This device now, for a key."""
         if self.router.uses_device and time.monotonic() - self._device_read_s > DEVICE_AGE_S:
-            self._read_device()
+            self._refresh_device()
         default = self._models.default_id()
         now = time.localtime()
         models = self._model_states()
@@ -137,11 +142,30 @@ class Routes:
                 )
         return found
 
-    def _read_device(self) -> None:
+    def _refresh_device(self) -> None:
+        """Read heat and power beside the event loop, since drivers may be slow: this request still sees the
+        values before. The first time, and where there is no event loop, they are read at once."""
+        is_first, self._device_read_s = self._device_read_s == float("-inf"), time.monotonic()
+        try:
+            loop = None if is_first else asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is None:
+            self._device = self._read_device()
+        elif self._reading is None or self._reading.done():
+            self._reading = loop.create_task(self._read_beside(), name="route-device")
+
+    async def _read_beside(self) -> None:
+        try:
+            self._device = await asyncio.to_thread(self._read_device)
+        except Exception:  # whatever a driver shows: routes go on by the values before
+            logger.exception("route_device_reading_failed")
+
+    def _read_device(self) -> RouteState:
+        """Any thread."""
         power, thermal = read_power(self._tree), read_thermal(self._tree)
         throttling = thermal.throttling
-        self._device_read_s = time.monotonic()
-        self._device = RouteState(
+        return RouteState(
             {},
             is_on_battery=power.source == "battery" if power.source is not None else None,
             battery_percent=power.battery_percent,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from edgeagent.catalog.assistant_intents import Assistant
 from edgeagent.errors import EngineBroken, EngineDied, InsufficientMemory, InvalidParameter
 from edgeagent.routing.feature_record import unpacked
 from edgeagent.routing.text_features import features
+from edgeagent.serving import routes as serving_routes
 from edgeagent.serving.chat import ChatInput, ChatService
 from edgeagent.serving.routes import Routes, route_request
 from edgeagent.settings.routing import RoutingSettings
@@ -271,6 +274,32 @@ def test_the_state_has_loaded_models_queues_heat_and_power(tmp_path: Path):
     assert (state.is_on_battery, state.battery_percent, state.hottest_c) == (True, 17, 71.5)
     plain = Routes(RoutingSettings(), MODELS, list, tmp_path)  # type: ignore[arg-type]
     assert plain.state().hottest_c is None, "nothing is read that no rule needs"
+
+
+async def test_the_device_is_read_beside_the_event_loop(tmp_path: Path, monkeypatch):
+    """Drivers may be slow: a request does not wait for them, and the next ones see what they said."""
+    zone = tmp_path / "sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "type").write_text("cpu")
+    (zone / "temp").write_text("40000")
+    monkeypatch.setattr(serving_routes, "DEVICE_AGE_S", 0.0)
+    loop_thread, threads = threading.get_ident(), []
+    read_thermal = serving_routes.read_thermal
+
+    def read(tree):
+        threads.append(threading.get_ident())
+        return read_thermal(tree)
+
+    monkeypatch.setattr(serving_routes, "read_thermal", read)
+    rules = [{"id": "hot", "match": {"min_temp_c": 70}, "route_to": "small"}]
+    routes = Routes(RoutingSettings(rules=rules), MODELS, list, tmp_path)  # type: ignore[arg-type]
+    assert routes.state().hottest_c == 40 and threads == [loop_thread]
+    (zone / "temp").write_text("75000")
+    assert routes.state().hottest_c == 40
+    async with asyncio.timeout(30):
+        while routes.state().hottest_c != 75:
+            await asyncio.sleep(0.01)
+    assert loop_thread not in threads[1:]
 
 
 async def test_the_log_has_what_the_route_chose_and_what_answered():

@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 MAX_WAITING = 1024
 # How long the end of the daemon waits for spans that have not been sent.
 CLOSE_S = 2.0
-MAX_HEADERS_BYTES = 16 << 10
+# Of a file with headers or certificates.
+MAX_FILE_CHARS = 1 << 20
 _OPERATIONS = {
     "/v1/completions": "text_completion",
     "/v1/infill": "text_completion",
@@ -255,10 +256,13 @@ def _read(path: Path, setting: str) -> str:
     """Raises: StartFailed."""
     try:
         with path.open(encoding="utf-8") as file:
-            return file.read(MAX_HEADERS_BYTES << 6)
+            text = file.read(MAX_FILE_CHARS + 1)
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
         raise StartFailed(f"{setting}: cannot read {path}: {reason}.") from exc
+    if len(text) > MAX_FILE_CHARS:
+        raise StartFailed(f"{setting}: {path} has more than {MAX_FILE_CHARS} characters.")
+    return text
 
 
 def _ns(ms: float) -> int:

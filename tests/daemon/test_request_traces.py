@@ -319,11 +319,13 @@ def test_a_file_that_is_not_there_ends_the_start_in_one_line(tmp_path: Path):
     [
         ({"endpoint": "http://127.0.0.1:1/", "headers_file": "headers"}, "line 1: write `name: value`"),
         ({"endpoint": "https://127.0.0.1:1/", "ca_file": "none"}, "traces.ca_file: cannot read"),
+        ({"endpoint": "http://127.0.0.1:1/", "headers_file": "large"}, "more than 1048576 characters"),
         ({"endpoint": "http://10.0.0.9/"}, "offline = true refuses that"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_said(settings: dict[str, str], said: str, tmp_path: Path):
     (tmp_path / "headers").write_text("Authorization Bearer 123\n")
+    (tmp_path / "large").write_text("x: 1\n" * 300_000)
     files = {name: tmp_path / path for name, path in settings.items() if name != "endpoint"}
     with pytest.raises(StartFailed, match=said):
         RequestTraces(TracesSettings.model_validate(settings | files), is_offline=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from edgeagent.api.http.body_base import BodyModel
+from edgeagent.routing.decision import Reason
 
 
 class ConfidenceBody(BodyModel):
@@ -55,17 +56,7 @@ class ExtensionBody(BodyModel):
     """Extension: what edgeagent adds to an answer. `route` is the reason for the model, `notes` tell what
     was not done as requested, `schema_notes` what of a schema is not enforced without `strict`."""
 
-    route: Literal[
-        "named",
-        "default",
-        "escalated",
-        "rule",
-        "learned",
-        "preferred",
-        "fallback",
-        "explored",
-        "budget",
-    ]
+    route: Reason
     routing: RoutingBody | None = Field(None, description="the decision, with `route_trace`")
     confidence: ConfidenceBody | None = None
     call: dict[str, Any] | None = Field(None, description="the call that the text describes")

@@ -1,8 +1,8 @@
 """A recording to segments, window by window. Worker side, one thread.
 
-The recording is decoded as a whole first, so that a file that is damaged, cut or too long is refused before a
-word of it is given out. What was decoded of a short one is kept for the hearing; a longer one is decoded again,
-window after window, of which one is in memory at a time.
+The recording is decoded as a whole first, so that a file that is damaged, cut or too long is refused before
+a word of it is given out. What was decoded of a short one is kept for the hearing; a longer one is decoded
+again, window after window, of which one is in memory at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from edgeagent.speech.segments import Checkpoint, Segment
 from edgeagent.speech.vad import VadOptions
 from edgeagent.speech.whisper import Session, Whisper
 from edgeagent.speech.windows import Window, WindowMaker, whole
-
 
 # Samples of all channels that are kept of a recording: a minute of two channels, 8 MB.
 MAX_KEPT_SAMPLES = 2 * 65 * RATE_HZ

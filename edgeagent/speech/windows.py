@@ -20,7 +20,7 @@ WINDOW_S = 28.0
 PAUSE_S = 2.0
 # A window is closed within this last part of it.
 LATE = 0.6
-# How loud each channel is, in a mix: by 10 ms, smoothed over 150 ms, so that weights change more slowly than sound.
+# How loud each channel is, in a mix: by 10 ms, smoothed over 150 ms.
 MIX_FRAME, MIX_SMOOTH = RATE_HZ // 100, 15
 # Words so near to speech are part of it.
 NEAR_S = 0.15

@@ -230,7 +230,6 @@ class Pool:
             await asyncio.sleep(delay_s)
             deadline_s = time.monotonic() + self._worker.load_timeout_s
             while (client := await self._load(resident)) is None:
-                # Others may load meanwhile: there may be room for them.
                 await self._wait_for_room(resident.placement, deadline_s)
         except errors.EdgeAgentError as exc:
             resident.failure = exc.message
@@ -246,14 +245,15 @@ class Pool:
             client.pid,
             client.facts.load_ms,
             resident.n_bytes,
-            resident.placement.need_bytes,
+            resident.placement.need_bytes if resident.placement is not None else None,
         )
         for tell in self._loaded:
             tell(resident.model_id, client)
         return client
 
     async def _load(self, resident: Resident) -> WorkerClient | None:
-        """Load a model into what memory is free or can be freed; None while busy models hold it."""
+        """Load a model into what memory is free or can be freed; None while busy models hold it, and
+        others may load meanwhile."""
         async with self._turn_to_load(resident.model_id):
             resident.placement = await self._place(resident.model_id)
             if not await self._make_room(resident.placement):

@@ -199,7 +199,8 @@ def mixed(channels: Samples) -> Samples:
     """
     n_frames = channels.shape[1] // MIX_FRAME
     if len(channels) == 1:
-        return channels[0]
+        only: Samples = channels[0]
+        return only
     if not n_frames:
         return np.asarray(channels.mean(axis=0), dtype=np.float32)
     frames = channels[:, : n_frames * MIX_FRAME].reshape(len(channels), n_frames, MIX_FRAME)
@@ -208,7 +209,7 @@ def mixed(channels: Samples) -> Samples:
     levels = np.stack([np.convolve(level, smooth, mode="same") for level in levels]) + 1e-5
     weights = levels / levels.sum(axis=0)
     centres, at = MIX_FRAME * (np.arange(n_frames) + 0.5), np.arange(channels.shape[1])
-    mix = np.zeros(channels.shape[1], dtype=np.float32)
+    mix: Samples = np.zeros(channels.shape[1], dtype=np.float32)
     for channel, weight in zip(channels, weights, strict=True):
         mix += (np.interp(at, centres, weight) * channel).astype(np.float32)
     return mix

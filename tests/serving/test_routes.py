@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from edgeagent.catalog.assistant_intents import Assistant
+from edgeagent.device.thermal import read_thermal
 from edgeagent.errors import EngineBroken, EngineDied, InsufficientMemory, InvalidParameter
 from edgeagent.routing.feature_record import unpacked
 from edgeagent.routing.text_features import features
@@ -284,7 +285,6 @@ async def test_the_device_is_read_beside_the_event_loop(tmp_path: Path, monkeypa
     (zone / "temp").write_text("40000")
     monkeypatch.setattr(serving_routes, "DEVICE_AGE_S", 0.0)
     loop_thread, threads = threading.get_ident(), []
-    read_thermal = serving_routes.read_thermal
 
     def read(tree):
         threads.append(threading.get_ident())

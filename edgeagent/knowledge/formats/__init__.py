@@ -1,0 +1,1 @@
+"""Readers of document formats. Worker side: the daemon imports none of them."""

@@ -14,6 +14,7 @@ from edgeagent.settings.device import DeviceSettings
 from edgeagent.settings.engine import EngineSettings
 from edgeagent.settings.governor import GovernorSettings
 from edgeagent.settings.http import HttpSettings
+from edgeagent.settings.knowledge import KnowledgeSettings
 from edgeagent.settings.models import ModelsSettings
 from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.routing import RoutingSettings
@@ -39,6 +40,7 @@ class Settings(SettingsTable):
     http: HttpSettings = HttpSettings()
     api: ApiSettings = ApiSettings()
     batch: BatchSettings = BatchSettings()
+    knowledge: KnowledgeSettings = KnowledgeSettings()
     models: ModelsSettings = ModelsSettings()
     routing: RoutingSettings = RoutingSettings()
     pool: PoolSettings = PoolSettings()

@@ -48,6 +48,12 @@ class RetentionSettings(SettingsTable):
     batches_days: float = Field(
         default=30.0, ge=0, le=36_500, description="files of batches and their answers; 0: for ever"
     )
+    knowledge_days: float = Field(
+        default=0.0,
+        ge=0,
+        le=36_500,
+        description="vector stores, counted from their last use, and documents in none; 0: for ever",
+    )
     feedback_days: float = Field(
         default=365.0, ge=0, le=36_500, description="feedback; 0: for ever"
     )

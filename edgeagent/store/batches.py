@@ -134,21 +134,21 @@ def _add_file(
 
 
 # A file of answers is shown once its batch has ended, if there is anything in it.
-_SHOWN = f"""owner = :owner and (purpose = 'batch' or (n_bytes > 0 and not exists (
+SHOWN = f"""owner = :owner and (purpose = 'batch' or (n_bytes > 0 and not exists (
     select 1 from batch b where batch_file.id in (b.output_file_id, b.error_file_id)
     and b.status in ({", ".join(f"'{status}'" for status in OPEN)}))))"""
 
 
 def file(db: StoreConnection, owner: str, file_id: str) -> dict[str, Any] | None:
     rows = fetch(
-        db, f"select * from batch_file where id = :id and {_SHOWN}", {"id": file_id, "owner": owner}
+        db, f"select * from batch_file where id = :id and {SHOWN}", {"id": file_id, "owner": owner}
     )
     return rows[0] if rows else None
 
 
 def files(db: StoreConnection, owner: str, page: Page, purpose: str | None = None) -> RowPage:
     """The owner's files by age."""
-    where = _SHOWN if purpose is None else f"{_SHOWN} and purpose = :purpose"
+    where = SHOWN if purpose is None else f"{SHOWN} and purpose = :purpose"
     values = {"owner": owner, "purpose": purpose}
     return paged(db, "batch_file", where, values, page, order="created_ms")
 

@@ -24,8 +24,14 @@ from edgeagent.store.connection import StoreConnection
 from edgeagent.store.journal import Journal, JournalContents, JournalEntry
 from edgeagent.store.sql import marks
 
-Table = Literal["response", "conversation", "item", "transcript", "batch_file"]
-TABLES: tuple[Table, ...] = ("response", "conversation", "item", "transcript", "batch_file")
+Table = Literal[
+    "response", "conversation", "item", "transcript", "batch_file", "document", "vector_store",
+    "vector_store_file",
+]  # fmt: skip
+TABLES: tuple[Table, ...] = (
+    "response", "conversation", "item", "transcript", "batch_file", "document", "vector_store",
+    "vector_store_file",
+)  # fmt: skip
 BATCH = row_deletion.BATCH
 
 

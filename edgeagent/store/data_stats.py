@@ -30,6 +30,8 @@ _CLASSES = {
         from recording""",
     "batches": """select count(*), sum(n_bytes), min(created_ms), max(created_ms), 0
         from batch_file""",
+    "knowledge": """select count(*), sum(n_bytes), min(created_ms), max(created_ms), sum(is_held)
+        from document""",
     "feedback": """select count(*), (select sum(octet_length(body)) from feedback_content),
         min(created_ms), max(created_ms), 0 from feedback""",
     "requests": "select count(*), 0, min(created_ms), max(created_ms), 0 from request",

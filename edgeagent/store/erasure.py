@@ -51,6 +51,10 @@ _TEXTS = {
     "batch_file": "select name from batch_file where id = ?",
     "batch": "select metadata, errors from batch where id = ?",
     "audio_job": "select name, metadata, options from audio_job where id = ?",
+    "chunk": "select headings, body, answer from chunk where rowid = ?",
+    "document": "select name from document where id = ?",
+    "vector_store": "select name, description, metadata from vector_store where id = ?",
+    "vector_store_file": "select attributes from vector_store_file where id = ?",
 }
 
 # Clears every place outside the database; returns the names of those that were cleared.

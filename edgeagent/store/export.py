@@ -20,6 +20,7 @@ from edgeagent.store.row_deletion import key_of
 from edgeagent.store.sql import Connection
 
 PAGE_ROWS = 200
+PART_ROWS = 16  # of documents, of 64 KiB
 FORMAT = 1
 # Columns with JSON text, exported as JSON.
 _JSON = {
@@ -33,6 +34,7 @@ _JSON = {
     "error",
     "errors",
     "chances",
+    "attributes",
 }
 # Content is in a table of its own; null if retention has deleted it.
 _CONTENT = {
@@ -47,7 +49,8 @@ _CONTENT = {
 _KEY_COLUMNS = "id, name, owner, scopes, limits, tools, created_ms, expires_ms, revoked_ms"
 SECTIONS = (
     "conversation", "response", "item", "transcript", "segment", "audio_job", "feedback", "request",
-    "decision", "batch_file", "batch_line", "batch", "key",
+    "decision", "batch_file", "batch_line", "batch", "vector_store", "vector_store_file", "document",
+    "document_part", "chunk", "key",
 )  # fmt: skip
 
 
@@ -67,6 +70,7 @@ def page(
     """The rows after `start`: a section and the key of its last row (None: from the section's beginning).
     A page has rows of one section and may be empty."""
     section, after = start or (SECTIONS[0], None)
+    limit = min(limit, PART_ROWS) if section == "document_part" else limit
     where, key = _where(section, selector), key_of(section)
     behind = "" if after is None else f"and {section}.{key} > :after"
     cursor = conn.execute(

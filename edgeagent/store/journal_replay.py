@@ -23,11 +23,19 @@ from edgeagent.store.journal import Journal, JournalContents, JournalEntry
 from edgeagent.store.ownership import HELD, TABLES, Selector
 from edgeagent.store.sql import Connection, marks
 
+_OWNERLESS = ("segment", "batch_line", "chunk", "document_part")
 _FOUND_IN = {
-    "owner": [(table, "owner") for table in TABLES if table not in ("segment", "batch_line")],
+    "owner": [(table, "owner") for table in TABLES if table not in _OWNERLESS],
     "subject": [
         (table, "subject")
-        for table in ("conversation", "response", "transcript", "batch_line", "batch")
+        for table in (
+            "conversation",
+            "response",
+            "transcript",
+            "batch_line",
+            "batch",
+            "vector_store",
+        )
     ],
     "conversation": [("conversation", "id"), ("batch_line", "conversation")],
 }

@@ -46,6 +46,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(8, "batch_holds", schema.seventh),
     Migration(9, "routes", schema.eighth),
     Migration(10, "decisions", schema.ninth),
+    Migration(11, "knowledge", schema.tenth),
 )
 
 

@@ -39,14 +39,27 @@ HELD = {
         where l.file_id = batch_file.id and l.is_held)""",
     "batch": """exists (select 1 from batch_line l where l.is_held
         and l.file_id in (batch.input_file_id, batch.output_file_id, batch.error_file_id))""",
+    "vector_store": "is_held",
+    "vector_store_file": """exists (select 1 from vector_store s
+        where s.n = vector_store_file.store_n and s.is_held)""",
+    "chunk": """exists (select 1 from vector_store_file f join vector_store s on s.n = f.store_n
+        where f.n = chunk.file_n and s.is_held)""",
+    "document": """(is_held or exists (select 1 from vector_store_file f
+        join vector_store s on s.n = f.store_n where f.document_id = document.id and s.is_held))""",
+    "document_part": """exists (select 1 from document d where d.id = document_part.document_id
+        and (d.is_held or exists (select 1 from vector_store_file f
+            join vector_store s on s.n = f.store_n where f.document_id = d.id and s.is_held)))""",
 }
 HELD["feedback"] = HELD["feedback"].format(item=HELD["item"])
 # In deletion order: tables that refer to others first, also in the conditions below.
 TABLES = (
     "batch_line", "batch_file", "batch", "feedback", "decision", "item", "segment", "audio_job", "transcript",
-    "response", "conversation", "request",
+    "response", "conversation", "request", "chunk", "document_part", "document", "vector_store_file",
+    "vector_store",
 )  # fmt: skip
-HOLDABLE = ("conversation", "response", "transcript", "batch_line")
+HOLDABLE = (
+    "conversation", "response", "transcript", "batch_line", "document", "vector_store",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,11 @@ class Selector:
             "batch_line": self._batch_lines,
             "batch_file": self._batch_files,
             "batch": self._batches,
+            "chunk": self._chunks,
+            "document_part": self._document_parts,
+            "document": self._documents,
+            "vector_store_file": self._store_files,
+            "vector_store": self._stores,
         }[table]()
 
     @property
@@ -198,6 +216,25 @@ class Selector:
         if self.owner is not None:
             terms.append("file_id in (select id from batch_file where owner = :owner)")
         return f"({' and '.join(terms)} or {of_files})"
+
+    def _stores(self) -> str:
+        # A vector store is about the subject of its metadata, and so are the documents in it.
+        return self._transcripts()
+
+    def _store_files(self) -> str:
+        return f"store_n in (select n from vector_store where {self._stores()})"
+
+    def _chunks(self) -> str:
+        return f"file_n in (select n from vector_store_file where {self._store_files()})"
+
+    def _documents(self) -> str:
+        if self.is_whole_owner:
+            return "owner = :owner"
+        of_stores = f"select document_id from vector_store_file where {self._store_files()}"
+        return " and ".join([*self._owned(), f"id in ({of_stores})"])
+
+    def _document_parts(self) -> str:
+        return f"document_id in (select id from document where {self._documents()})"
 
 
 def counts(conn: Connection, selector: Selector) -> dict[str, int]:

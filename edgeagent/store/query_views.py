@@ -61,6 +61,11 @@ READABLE = (
     ReadableTable("batch", "batches of requests: endpoint, status, progress"),
     ReadableTable("batch_file", "their files: name, size"),
     ReadableTable("batch_line", "requests and answers in them, by line"),
+    ReadableTable("vector_store", "knowledge bases: name, metadata, last use"),
+    ReadableTable("document", "files as they were sent: name, digest, size"),
+    ReadableTable("document_part", "their bytes, part by part"),
+    ReadableTable("vector_store_file", "documents in knowledge bases: status, attributes"),
+    ReadableTable("chunk", "the pieces of documents that are found and cited"),
     ReadableTable("feedback", "ratings of answers"),
     ReadableTable("feedback_content", "comments beside them",
              parent="feedback_rowid in (select rowid from feedback)"),
@@ -71,11 +76,11 @@ READABLE = (
     ReadableTable("measurement", "what `edgeagent doctor --measure` found"),
 )  # fmt: skip
 # Internal tables: sealed heads, numbers of erasures, cached prefixes, recordings and their keys, search
-# indexes (which repeat content), migrations.
+# indexes and vectors (which repeat content), migrations.
 HIDDEN = frozenset(
     {
         "checkpoint", "erasure", "prefix", "recording", "properties", "migrations", "item_fts",
-        "segment_fts",
+        "segment_fts", "chunk_fts", "chunk_bits", "chunk_vector",
     }
 )  # fmt: skip
 _ALLOWED_CODES = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE})

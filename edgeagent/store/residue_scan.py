@@ -163,7 +163,7 @@ def kept_in(conn: Connection, probe: bytes) -> str | None:
 
 def _text_columns(conn: Connection) -> list[tuple[str, list[str]]]:
     """Every table except those of the search index, which store words in another form."""
-    found = [("sqlite_schema", ["sql"])]
+    found = [("sqlite_schema", ["sql"]), ("document_part", ["body"])]
     sql = "select name from pragma_table_list where schema = 'main' and type = 'table'"
     for (table,) in conn.execute(sql).fetchall():
         columns = conn.execute(

@@ -9,7 +9,7 @@ Classes: `content` is the text of items and responses, without their rows; `resp
 and conversations with everything in them, counted from a conversation's last change; `transcripts` include
 their segments and jobs; `recordings` are the stored audio of jobs; `requests` (with the decisions of
 routes), `feedback` and `audit` are rows on their own; `batches` are files of requests, their answers and the
-batches that have ended.
+batches that have ended; `knowledge` are vector stores, counted from their last use, and documents in none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ INTERVAL_S = 3600.0
 SWEPT = "swept"  # a checkpoint: when the last sweep finished, UTC milliseconds
 AUDIT_BATCH = 10_000  # each cut of the chain costs a row
 CLASSES = (
-    "content", "recordings", "transcripts", "responses", "batches", "feedback", "requests", "audit",
+    "content", "recordings", "transcripts", "responses", "batches", "knowledge", "feedback", "requests",
+    "audit",
 )  # fmt: skip
 _DATED = {
     "conversation": ("created_ms", "updated_ms"),
@@ -49,6 +50,9 @@ _DATED = {
     "decision": ("created_ms",),
     "batch_file": ("created_ms",),
     "batch": ("created_ms",),
+    "document": ("created_ms",),
+    "vector_store_file": ("created_ms",),
+    "vector_store": ("created_ms", "used_ms"),
 }
 _WITH_CONTENT = (
     "conversation",
@@ -58,6 +62,8 @@ _WITH_CONTENT = (
     "recording",
     "batch_file",
     "batch",
+    "document",
+    "vector_store",
 )
 
 _OLD_CONVERSATIONS = (
@@ -75,6 +81,11 @@ _OLD_FILES = f"""select id from batch_file where created_ms < :before and not {H
     where batch_file.id in (b.input_file_id, b.output_file_id, b.error_file_id)
     and b.status in ({_OPEN_BATCH}))"""
 _OLD_TRANSCRIPTS = "select id from transcript where created_ms < :before and not is_held"
+
+_OLD_STORES = "select n from vector_store where used_ms < :before and not is_held"
+_OLD_STORE_FILES = f"select n from vector_store_file where store_n in ({_OLD_STORES})"
+_OLD_DOCUMENTS = f"""select id from document where created_ms < :before and not {HELD["document"]}
+    and not exists (select 1 from vector_store_file f where f.document_id = document.id)"""
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,13 @@ STEPS: Mapping[str, tuple[DeletionStep, ...]] = {
         DeletionStep("batch_line", f"file_id in ({_OLD_FILES})"),
         DeletionStep("batch_file", f"id in ({_OLD_FILES})"),
         DeletionStep("batch", _OLD_BATCHES),
+    ),
+    "knowledge": (
+        DeletionStep("chunk", f"file_n in ({_OLD_STORE_FILES})"),
+        DeletionStep("vector_store_file", f"n in ({_OLD_STORE_FILES})"),
+        DeletionStep("vector_store", f"n in ({_OLD_STORES})"),
+        DeletionStep("document_part", f"document_id in ({_OLD_DOCUMENTS})"),
+        DeletionStep("document", f"id in ({_OLD_DOCUMENTS})"),
     ),
     "feedback": (DeletionStep("feedback", f"created_ms < :before and not {HELD['feedback']}"),),
     "requests": (

@@ -25,15 +25,20 @@ T = TypeVar("T")
 
 BATCH = 100  # rows per transaction: about 15 ms, so that other writes hardly wait
 RESIDUE = "residue"
-SEARCHES = ("item_fts", "segment_fts")
+SEARCHES = ("item_fts", "segment_fts", "chunk_fts")
 _MERGE_PAGES = 64
-_SEARCH_OF = {"item": "item_fts", "segment": "segment_fts"}
+_SEARCH_OF = {"item": "item_fts", "segment": "segment_fts", "chunk": "chunk_fts"}
 _CONTENT_OF = {
     "item": ("item_content", "item_rowid"),
     "segment": ("segment_content", "segment_rowid"),
     "feedback": ("feedback_content", "feedback_rowid"),
     "response": ("response_content", "response_id"),
 }
+
+
+_BY_ROWID = {
+    "item", "segment", "feedback", "request", "decision", "batch_line", "chunk", "document_part",
+}  # fmt: skip
 
 
 class Store(Protocol):
@@ -47,11 +52,7 @@ class Store(Protocol):
 
 
 def key_of(table: str) -> str:
-    return (
-        "rowid"
-        if table in ("item", "segment", "feedback", "request", "decision", "batch_line")
-        else "id"
-    )
+    return "rowid" if table in _BY_ROWID else "id"
 
 
 def delete(conn: Connection, table: str, ids: Sequence[Any]) -> Counter[str]:

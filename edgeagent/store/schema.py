@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeagent.store import audio_job_schema, batch_schema, route_schema, row_deletion
+from edgeagent.store import (
+    audio_job_schema,
+    batch_schema,
+    knowledge_schema,
+    route_schema,
+    row_deletion,
+)
 from edgeagent.store.connection import StoreConnection, complete_statement
 from edgeagent.store.sql import scalar
 
@@ -345,6 +351,11 @@ def eighth(db: StoreConnection) -> None:
 def ninth(db: StoreConnection) -> None:
     """Decisions of routes, corrections and labels of answers."""
     _run(db, route_schema.DECISIONS)
+
+
+def tenth(db: StoreConnection) -> None:
+    """Documents, vector stores and their chunks."""
+    _run(db, knowledge_schema.TABLES)
 
 
 def _run(db: StoreConnection, script: str) -> None:

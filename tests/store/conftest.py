@@ -21,6 +21,7 @@ from edgeagent.store.schema import (
     second,
     seventh,
     sixth,
+    tenth,
     third,
 )
 from edgeagent.store.store_key import Secret
@@ -80,5 +81,6 @@ def conn(tmp_path: Path) -> Iterator[Any]:
     seventh(db)
     eighth(db)
     ninth(db)
+    tenth(db)
     yield db
     db.close()

@@ -122,6 +122,8 @@ def n_rows(db: Any) -> dict[str, int]:
         "conversation", "response", "response_content", "item", "item_content", "item_fts",
         "transcript", "segment", "segment_content", "segment_fts", "audio_job", "recording", "feedback",
         "feedback_content", "request", "decision", "batch", "batch_file", "batch_line",
+        "document", "document_part", "vector_store", "vector_store_file", "chunk", "chunk_bits",
+        "chunk_vector", "chunk_fts",
     )  # fmt: skip
     there = {row[0] for row in db.execute("select name from sqlite_master").fetchall()}
     found = {

@@ -279,6 +279,7 @@ def test_batches_of_an_earlier_version_get_their_subjects(tmp_path):
         schema.seventh(db)
         schema.eighth(db)
         schema.ninth(db)
+        schema.tenth(db)
         assert deleted(db, Selector(subject="mr-17")) == {"batch_line": 2}
         assert deleted(db, Selector(conversation="conv_c")) == {"batch_line": 2}
         found = deleted(db, Selector(subject="mr-20"))

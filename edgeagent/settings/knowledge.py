@@ -1,0 +1,56 @@
+"""`[knowledge]`: documents, vector stores and the answers from them."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from edgeagent.settings.settings_table import SettingsTable
+
+
+class KnowledgeSettings(SettingsTable):
+    max_file_bytes: int = Field(
+        default=16 << 20, ge=1024, le=128 << 20, description="size limit of a document"
+    )
+    max_files: int = Field(
+        default=20_000, ge=1, le=1_000_000, description="documents of one owner, and in one store"
+    )
+    max_owner_bytes: int = Field(
+        default=1 << 30, ge=1024, le=1 << 40, description="bytes in the documents of one owner"
+    )
+    max_stores: int = Field(default=200, ge=1, le=10_000, description="vector stores of one owner")
+    max_chunks: int = Field(
+        default=50_000, ge=1, le=1_000_000, description="chunks of one document"
+    )
+    chunk_tokens: int = Field(
+        default=200,
+        ge=50,
+        le=4096,
+        description="largest chunk, in estimated tokens; embedding models read 256 and more of a text",
+    )
+    overlap_tokens: int = Field(
+        default=40, ge=0, le=2048, description="what a chunk repeats of the one before it"
+    )
+    parse_timeout_s: float = Field(
+        default=60.0, ge=1, le=3600, description="time limit for parsing one document"
+    )
+    embedding_model: str | None = Field(
+        default=None,
+        description="model of the vectors of new stores; default: the installed embedding model",
+    )
+    reranks: bool = Field(
+        default=True, description="rank the best chunks by an installed cross-encoder"
+    )
+    least_evidence: float = Field(
+        default=0.35,
+        ge=0,
+        le=1,
+        description="evidence below which an answer from documents says that it found nothing; 0: always "
+        "answer",
+    )
+    verbatim_similarity: float = Field(
+        default=0.88,
+        ge=0,
+        le=1.01,
+        description="similarity of a question to a stored one from which on the stored answer is given "
+        "unchanged; above 1: never",
+    )

@@ -38,6 +38,8 @@ from edgeagent.api.openai import (
     stored_chats,
     tokenize,
     transcripts,
+    vector_store_files,
+    vector_stores,
 )
 
 ROUTES = [
@@ -73,6 +75,8 @@ ROUTES = [
     *conversations.HANDLERS,
     *files.HANDLERS,
     *batches.HANDLERS,
+    *vector_stores.HANDLERS,
+    *vector_store_files.HANDLERS,
     *data.HANDLERS,
 ]
 document_errors(ROUTES)

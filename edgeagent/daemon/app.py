@@ -59,6 +59,7 @@ from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.key_admin import KeyAdmin
+from edgeagent.serving.knowledge.base import KnowledgeBase
 from edgeagent.serving.live_transcription import LiveTranscriptions
 from edgeagent.serving.model_cards import ModelCards
 from edgeagent.serving.model_choice import ModelChooser, assistant_options
@@ -183,7 +184,7 @@ class Daemon:
         uploads = {
             "/v1/audio/transcriptions": settings.speech.max_upload_bytes,
             "/v1/audio/translations": settings.speech.max_upload_bytes,
-            "/v1/files": settings.batch.max_file_bytes,
+            "/v1/files": max(settings.batch.max_file_bytes, settings.knowledge.max_file_bytes),
         }
         self._bodies = Bodies(settings.http, max(uploads.values()))
         self._uploads = Uploads(uploads, parts=["/v1/audio/jobs/*/recording"])
@@ -194,10 +195,13 @@ class Daemon:
             settings.batch.n_parallel,
             settings.batch.max_owner_bytes,
         )
+        self.knowledge = KnowledgeBase(
+            self.archive, engines, self.chooser, settings.knowledge, settings.log_level
+        )
         ErasureParticipants(
             self.background, self.conversations, self.database is not None, self.lifecycle, self._requests,
             self.pool, self.keyring, self.prefix_store, self.audio_job_runner, settings.state_dir,
-            self.remembered, self.batch_runner, self.live_transcriptions,
+            self.remembered, self.batch_runner, self.live_transcriptions, self.knowledge,
         ).register(self.hub)  # fmt: skip
         self.transcriptions = TranscriptionService(engines, self.chooser, quota)
         self.keys = KeyAdmin(
@@ -253,6 +257,7 @@ class Daemon:
             "chats": self.chats,
             "conversations": conversations,
             "keys": self.keys,
+            "knowledge": self.knowledge,
             "live_transcriptions": self.live_transcriptions,
             "models": ModelAdmin(self.pool, self.models, self.chooser),
             "monitoring": self.monitoring,
@@ -263,8 +268,11 @@ class Daemon:
             "settings": self.settings,
             "stored_chats": StoredChats(archive),
             "stored_data": StoredData(self.lifecycle),
-            "turns": TurnService(self.chats, archive, conversations, self.prefix_store, background),
-        }
+            "turns": TurnService(
+                self.chats, archive, conversations, self.prefix_store, background,
+                self.knowledge,
+            ),
+        }  # fmt: skip
         return application(parts, on_startup=[self._start], on_shutdown=[self.close])
 
     async def _start(self) -> None:
@@ -274,7 +282,8 @@ class Daemon:
         await self.pool.open()
         await self.lifecycle.sweep_overdue()
         self.lifecycle.start()
-        await self._fail_open()
+        if self.database is not None:
+            await self.conversations.fail_open()
         self.prefix_store.start()
         self.audio_job_runner.start()
         await self.chooser.routes.recall(self.database)
@@ -283,6 +292,7 @@ class Daemon:
         if self.wyoming is not None:
             await self.wyoming.start()
         await self.batch_runner.start()
+        await self.knowledge.start()
         if self.settings.models.preload:
             self._preloading = asyncio.create_task(self._preload(), name="preload")
         else:
@@ -325,6 +335,7 @@ class Daemon:
         if self.wyoming is not None:
             await self.wyoming.close()
         await self.batch_runner.close()
+        await self.knowledge.close()
         await self.background.close()
         await self.audio_job_runner.close()
         await self.prefix_store.close()
@@ -345,18 +356,6 @@ class Daemon:
         """Write down what is still in memory."""
         if self._requests is not None:
             await self._requests.flush()
-
-    async def _fail_open(self) -> None:
-        """Responses that an earlier daemon was stopped in are not in progress any more."""
-        if self.database is None:
-            return
-        try:
-            n_failed = await self.conversations.fail_open()
-        except EdgeAgentError as exc:  # they are shown as failed all the same
-            logger.warning("responses_not_marked code=%s", exc.code)
-        else:
-            if n_failed:
-                logger.info("responses_interrupted n=%d", n_failed)
 
     def _note_altered(self, model_id: str) -> None:
         """Audit that a model's file is not the approved one. That it is refused does not hang on this."""

@@ -13,6 +13,7 @@ from edgeagent.serving.audio_job_runner import AudioJobRunner
 from edgeagent.serving.background_responses import BackgroundResponses
 from edgeagent.serving.batch_runner import BatchRunner
 from edgeagent.serving.conversations import Conversations
+from edgeagent.serving.knowledge.base import KnowledgeBase
 from edgeagent.serving.live_transcription import LiveTranscriptions
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.remembered_answers import RememberedAnswers
@@ -40,11 +41,13 @@ class ErasureParticipants:
     remembered: RememberedAnswers
     batch_runner: BatchRunner
     live: LiveTranscriptions
+    knowledge: KnowledgeBase
 
     def register(self, hub: ErasureHub) -> None:
         for name, holds, forget in (
             ("background answers", "running answers and their events", self._runs),
             ("batches", "requests of batches that are being done", self._batches),
+            ("documents", "documents that are being indexed", self.knowledge.forget),
             ("remembered answers", "answers to requests with an Idempotency-Key", self._answers),
             ("recordings", "audio of transcription jobs, on disk", self.audio_job_runner.forget),
             ("live sessions", "speech that is being transcribed", self.live.forget),

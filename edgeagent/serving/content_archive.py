@@ -24,6 +24,7 @@ from edgeagent.store import (
     items,
     requests,
     responses,
+    row_queries,
 )
 from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.database import Database
@@ -154,12 +155,20 @@ class Archive:
             self._request_log.forget_decisions(target.owner)
         done = await asyncio.to_thread(client_deletion.delete, database, target)
         if done is None:
-            raise LegalHold(
-                f"{target.id} is on legal hold and cannot be deleted: have it released first."
-            )
+            raise on_hold(target.id)
         if not done:
             raise absent(target.id)
         await self.forget(DeletedContent("delete", target.owner, conversation=target.conversation))
+
+    async def check_removable(self, target: DeletionTarget) -> None:
+        """Raises: NotFound for what this owner does not have; LegalHold for what must stay."""
+        can_go = await self.database.read_async(
+            lambda db: row_queries.is_removable(db, target.table, target.where, target.values)
+        )
+        if can_go is None:
+            raise on_hold(target.id)
+        if not can_go:
+            raise absent(target.id)
 
     async def items(self, owner: str, parent: Parent, parent_id: str, page: Page) -> RowPage:
         return await self.database.read_async(
@@ -209,6 +218,10 @@ class Archive:
         return await self.database.read_async(
             lambda db: full_text_search.find_items(db, owner, text, limit=limit)
         )
+
+
+def on_hold(what: str) -> LegalHold:
+    return LegalHold(f"{what} is on legal hold and cannot be deleted: have it released first.")
 
 
 def absent(what: str) -> NotFound:

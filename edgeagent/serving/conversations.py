@@ -11,13 +11,14 @@ What is stored goes through `Archive.write`; what is deleted is also deleted out
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 import msgspec
 
-from edgeagent.errors import Conflict, ConversationLocked, Erased, NotFound
+from edgeagent.errors import Conflict, ConversationLocked, EdgeAgentError, Erased, NotFound
 from edgeagent.serving.content_archive import Archive, absent
 from edgeagent.serving.items import REFERENCE, Body, stored_item
 from edgeagent.serving.turn_privacy import PRIVACY, strictest, with_privacy
@@ -30,6 +31,8 @@ from edgeagent.store.row_queries import subject_of
 from edgeagent.store.sql import now_ms
 from edgeagent.types.ids import RESPONSE_PREFIX, new_id
 from edgeagent.types.list_pages import Page, RowPage
+
+logger = logging.getLogger(__name__)
 
 WHY_INTERRUPTED = "The daemon was stopped before this response had ended: send the request again."
 INTERRUPTED = {
@@ -57,11 +60,18 @@ class Conversations:
         self._archive = archive
         self._held: set[str] = set()
 
-    async def fail_open(self) -> int:
-        """Mark responses that an earlier daemon did not finish as failed. Raises what the store raises."""
-        return await self._archive.database.write_async(
-            lambda db: responses.fail_open(db, INTERRUPTED)
-        )
+    async def fail_open(self) -> None:
+        """Mark responses that an earlier daemon did not finish as failed. Where the store fails, they are
+        shown as failed all the same."""
+        try:
+            n_failed = await self._archive.database.write_async(
+                lambda db: responses.fail_open(db, INTERRUPTED)
+            )
+        except EdgeAgentError as exc:
+            logger.warning("responses_not_marked code=%s", exc.code)
+        else:
+            if n_failed:
+                logger.info("responses_interrupted n=%d", n_failed)
 
     # ---- history
 

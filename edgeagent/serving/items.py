@@ -100,6 +100,7 @@ def stored_item(body: Body, *, is_input: bool) -> Item:
         "function_call_output": lambda: text_of(body["output"]),
         "custom_tool_call": lambda: f"{body['name']} {body['input']}",
         "custom_tool_call_output": lambda: text_of(body["output"]),
+        "file_search_call": lambda: "\n".join(body["queries"]),
         "reasoning": lambda: text_of(body["content"]) + text_of(body["summary"]),
     }[body["type"]]()
     return Item(

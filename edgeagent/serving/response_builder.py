@@ -11,7 +11,7 @@ Every event has the next `sequence_number`. One builder for each response.
 from __future__ import annotations
 
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -45,17 +45,39 @@ class ResponseEvent(NamedTuple):
     data: bytes
 
 
+class SearchRecord(Protocol):
+    """What was found in documents for the answer (serving/knowledge/file_search.py)."""
+
+    def item(self, status: str) -> Body:
+        """The item of the search."""
+        ...
+
+    def annotations(self, text: str) -> list[Body]:
+        """The citations of a message."""
+        ...
+
+    def told(self) -> Body:
+        """What the answer is based on."""
+        ...
+
+
 class ResponseBuilder:
     """`response` is the response object; its status and output are kept up to date.
 
-    Event loop's thread only. `offer` has the tools of the request.
+    Event loop's thread only. `offer` has the tools of the request, `search` what was found in documents.
     """
 
     def __init__(
-        self, response: Body, *, wants_logprobs: bool, offer: ToolOffer | None = None
+        self,
+        response: Body,
+        *,
+        wants_logprobs: bool,
+        offer: ToolOffer | None = None,
+        search: SearchRecord | None = None,
     ) -> None:
         self.response = response
         self._offer = offer or ToolOffer()
+        self._search = search
         self._input: CustomInput | None = None  # of an unfinished call of a custom tool
         self._wants_logprobs = wants_logprobs
         self._output: list[Body] = []
@@ -87,7 +109,7 @@ class ResponseBuilder:
             return []
         self._is_in_progress = True
         self.response["status"] = "in_progress"
-        return [self._event("response.in_progress", response=self.response)]
+        return [self._event("response.in_progress", response=self.response), *self._tell_search()]
 
     def add(self, chunks: list[TokenChunk]) -> list[ResponseEvent]:
         """Add chunks to the output. Gives their events, after those of the beginning."""
@@ -103,7 +125,8 @@ class ResponseBuilder:
             for delta in chunk.calls:
                 out += self._grow_call(delta)
             if chunk.finish is not None:
-                if not self._output and chunk.finish in ("stop", "length"):
+                is_silent = all(item["type"] == "file_search_call" for item in self._output)
+                if is_silent and chunk.finish in ("stop", "length"):
                     out += self._grow("message", "")
                 out += self._close("incomplete" if chunk.finish == "length" else "completed")
         return out
@@ -126,6 +149,9 @@ class ResponseBuilder:
         self.response["usage"] = response_usage(answer)
         self.response["output"] = self._output
         self.response |= answer_extension(answer)
+        if self._search is not None:
+            own = self.response.get("edgeagent") or {"route": answer.decision.reason}
+            self.response["edgeagent"] = own | {"knowledge": self._search.told()}
 
     def fail(self, error: EdgeAgentError) -> list[ResponseEvent]:
         """The last events of an answer that has failed."""
@@ -144,6 +170,23 @@ class ResponseBuilder:
         return self.response | {"output": self._output}
 
     # ---- items
+
+    def _tell_search(self) -> list[ResponseEvent]:
+        """The item of a search in documents, which was done before the answer."""
+        if self._search is None:
+            return []
+        item = self._search.item("completed")
+        index = len(self._output)
+        self._output.append(item)
+        place = {"item_id": item["id"], "output_index": index}
+        begun = self._search.item("in_progress")
+        return [
+            self._event("response.output_item.added", output_index=index, item=begun),
+            self._event("response.file_search_call.in_progress", **place),
+            self._event("response.file_search_call.searching", **place),
+            self._event("response.file_search_call.completed", **place),
+            self._event("response.output_item.done", output_index=index, item=item),
+        ]
 
     def _grow(
         self, kind: str, text: str, logprobs: list[TokenLogprob] | None = None
@@ -245,14 +288,24 @@ class ResponseBuilder:
         position = {"item_id": item["id"], "output_index": index, "content_index": 0}
         if item["type"] == "message":
             part = output_text(text, self._logprobs)
+            cited = self._search.annotations(text) if self._search is not None else []
+            part["annotations"] = cited
+            added = [
+                self._event(
+                    "response.output_text.annotation.added",
+                    **position, annotation_index=n, annotation=annotation,
+                )
+                for n, annotation in enumerate(cited)
+            ]  # fmt: skip
             done = self._event(
                 "response.output_text.done", **position, text=text, logprobs=self._logprobs
             )
         else:
             part = {"type": "reasoning_text", "text": text}
+            added = []
             done = self._event("response.reasoning_text.done", **position, text=text)
         item["content"] = [part]
-        return [done, self._event("response.content_part.done", **position, part=part)]
+        return [*added, done, self._event("response.content_part.done", **position, part=part)]
 
     def _position(self) -> Body:
         assert self._open is not None

@@ -5,6 +5,7 @@
 3. hold the conversation: one response of it at a time
 4. read what was said before, and look up items that the input names
 5. make messages and the prompt of them
+   search the documents that the request names (serving/knowledge/file_search.py)
 6. choose the model and make its request (serving/chat.py, steps 1 to 4)
 7. begin the response object
 8. the answer: give the engine what it computed of the dialogue before, then lease, request, chunks
@@ -20,35 +21,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, Interrupted, InvalidParameter
-from edgeagent.routing.decision import Decision
-from edgeagent.routing.upstreams.outgoing_request import given
 from edgeagent.serving.answer import Answer
 from edgeagent.serving.background_responses import BackgroundResponse, BackgroundResponses
-from edgeagent.serving.chat import ChatInput, ChatService
+from edgeagent.serving.chat import ChatInput, ChatRequest, ChatService
 from edgeagent.serving.client_errors import client_error
 from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.conversations import WHY_INTERRUPTED, Conversations
 from edgeagent.serving.item_messages import messages_of
-from edgeagent.serving.items import Body, is_object, stored_item
+from edgeagent.serving.items import Body, stored_item
+from edgeagent.serving.knowledge.base import KnowledgeBase
 from edgeagent.serving.prefix_store import PrefixStore, ThreadPosition
 from edgeagent.serving.request_log import AnswerLinks
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.response_builder import ResponseBuilder, ResponseEvent
+from edgeagent.serving.response_object import check_calls, response_object
 from edgeagent.serving.tool_offer import ToolOffer
-from edgeagent.serving.turn_privacy import PRIVACY, stored_metadata, with_privacy
+from edgeagent.serving.turn_privacy import PRIVACY, with_privacy
 from edgeagent.store.history import History
 from edgeagent.store.responses import StoredResponse
 from edgeagent.store.row_queries import subject_of
-from edgeagent.types.ids import new_id
+from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.prompt import Prompt
-from edgeagent.types.sampling import Sampling
+
+if TYPE_CHECKING:
+    from edgeagent.serving.knowledge.file_search import Consultation
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ class TurnInput:
     """The wishes of a client for a response.
 
     `chat` is all but the prompt. `is_stored` None: where this daemon stores anything. `shown` are the
-    fields of the response object that repeat the request.
+    fields of the response object that repeat the request. `shows_results`: those of a file search.
     """
 
     chat: ChatInput
@@ -96,6 +98,7 @@ class TurnInput:
     is_stored: bool | None = None
     is_background: bool = False
     wants_logprobs: bool = False
+    shows_results: bool = False
     offer: ToolOffer = field(default_factory=ToolOffer)
 
 
@@ -160,12 +163,14 @@ class TurnService:
         conversations: Conversations,
         prefix_store: PrefixStore,
         background: BackgroundResponses,
+        knowledge: KnowledgeBase,
     ) -> None:
         self._chats = chats
         self._archive = archive
         self._conversations = conversations
         self._prefix_store = prefix_store
         self._background = background
+        self._knowledge = knowledge
 
     # ---- 1 to 7
 
@@ -189,14 +194,20 @@ class TurnService:
         release = await self._hold(origin.owner, turn.dialogue.conversation_id)  # 3
         try:
             dialogue = await self.dialogue(origin.owner, turn.dialogue)  # 4, 5
+            dialogue, found = await self._consulted(origin.owner, turn, dialogue)
             metadata = with_privacy(turn.chat.metadata, dialogue.privacy)
             chat = replace(turn.chat, prompts=[dialogue.prompt], metadata=metadata)
-            request = await self._chats.request(origin, chat)  # 6
+            text = found.text if found is not None else None
+            request = (
+                await self._chats.request(origin, chat)  # 6
+                if text is None
+                else self._unasked(origin, chat)
+            )
             response = response_object(
                 turn, metadata, request.decision, request.spec.sampling, is_stored
             )  # 7
             builder = ResponseBuilder(
-                response, wants_logprobs=turn.wants_logprobs, offer=turn.offer
+                response, wants_logprobs=turn.wants_logprobs, offer=turn.offer, search=found
             )
             position = ThreadPosition(
                 owner=origin.owner,
@@ -211,7 +222,11 @@ class TurnService:
                 if dialogue.history is not None:
                     await self._prefix_store.recall(client, position)
 
-            answer = self._chats.answer_to(origin, request, prepare=recall, notes=chat.notes)
+            answer = (
+                self._chats.answer_to(origin, request, prepare=recall, notes=chat.notes)
+                if text is None
+                else self._knowledge.consultant.fixed(origin, request, text, chat.notes)
+            )
             history = dialogue.history
             answer.record.links = AnswerLinks(
                 response["id"], turn.dialogue.conversation_id, history.subject if history else None
@@ -230,6 +245,28 @@ class TurnService:
             conversation_id=turn.dialogue.conversation_id,
             release=release,
         )
+
+    async def _consulted(
+        self, owner: str, turn: TurnInput, dialogue: Dialogue
+    ) -> tuple[Dialogue, Consultation | None]:
+        """The dialogue with what the documents tell about its question. Raises as `Consultant.consult`."""
+        tool = turn.offer.file_search
+        if tool is None:
+            return dialogue, None
+        found = await self._knowledge.consultant.consult(
+            owner, tool, dialogue.prompt, shows_results=turn.shows_results,
+            may_fix=turn.chat.form is None,
+        )  # fmt: skip
+        if found is None or not found.passages or found.text is not None:
+            return dialogue, found
+        privacy = [*dialogue.privacy, *await self._knowledge.consultant.privacy(owner, tool)]
+        prompt = found.with_passages(dialogue.prompt)
+        return dialogue._replace(prompt=prompt, privacy=privacy), found
+
+    def _unasked(self, origin: RequestOrigin, chat: ChatInput) -> ChatRequest:
+        """The request of an answer that is known: no model is asked, or loaded."""
+        decision = self._chats.chooser.for_text(chat.model, origin, metadata=chat.metadata)
+        return ChatRequest(decision, GenerateSpec(prompts=chat.prompts))
 
     async def _hold(self, owner: str, conversation_id: str | None) -> Callable[[], None]:
         if conversation_id is None:
@@ -349,52 +386,3 @@ class TurnService:
         except EdgeAgentError as exc:
             logger.warning("response_not_kept id=%s code=%s", turn.id, exc.code)
         running.publish(events)
-
-
-def response_object(
-    turn: TurnInput,
-    metadata: Mapping[str, str],
-    decision: Decision,
-    sampling: Sampling,
-    is_stored: bool,
-) -> Body:
-    """The response object before anything has been answered."""
-    return turn.shown | {
-        "id": new_id("resp"),
-        "object": "response",
-        "created_at": int(time.time()),
-        "completed_at": None,
-        "status": "queued" if turn.is_background else "in_progress",
-        "background": turn.is_background,
-        "error": None,
-        "incomplete_details": None,
-        "model": decision.model_id,
-        "output": [],
-        "presence_penalty": given(sampling.presence_penalty),
-        "frequency_penalty": given(sampling.frequency_penalty),
-        "service_tier": "default",
-        "store": is_stored,
-        "temperature": given(sampling.temperature),
-        "top_p": given(sampling.top_p),
-        "usage": None,
-        "metadata": stored_metadata(metadata, decision),
-    }
-
-
-def check_calls(items: Sequence[Body]) -> None:
-    """Raises: InvalidParameter for a result without its call, or a call with incomplete arguments."""
-    kinds = ("function_call", "custom_tool_call")
-    called = {item["call_id"] for item in items if item["type"] in kinds}
-    for item in items:
-        if item["type"] == "function_call" and not is_object(item["arguments"]):
-            raise InvalidParameter(
-                f"The call {item['call_id'][:80]!r} of an earlier response was cut off within its arguments: "
-                "continue what came before it, and raise max_output_tokens.",
-                param="previous_response_id",
-            )
-        if item["type"].endswith("_call_output") and item["call_id"] not in called:
-            raise InvalidParameter(
-                f"No call with call_id {item['call_id'][:80]!r} stands before its output: send "
-                "the call too, or continue the response that made it.",
-                param="input",
-            )

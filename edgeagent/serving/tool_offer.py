@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from edgeagent.errors import InvalidParameter, UnsupportedParameter
+from edgeagent.serving.knowledge.file_search_tool import FileSearch
 from edgeagent.types.tools import Tool
 
 INPUT = "input"
@@ -27,7 +28,7 @@ CUSTOM_SCHEMA: dict[str, Any] = {
 }
 # Tools that run on OpenAI's servers or are known to its models only. Versions append a date to the name.
 HOSTED = re.compile(
-    r"(web_search|file_search|code_interpreter|image_generation|mcp|computer|local_shell|shell"
+    r"(web_search|code_interpreter|image_generation|mcp|computer|local_shell|shell"
     r"|apply_patch|tool_search|programmatic_tool_calling)(_\w+)?"
 )
 
@@ -50,8 +51,9 @@ def full_name(namespace: str | None, name: str) -> str:
 class ToolOffer:
     """The tools of one request as the model sees them.
 
-    `customs` names the custom tools; `places` maps names of the model to those of the client for tools of
-    namespaces; `notes` say what was left out.
+    `file_search` is done before the answer, without a call of the model. `customs` names the custom tools;
+    `places` maps names of the model to those of the client for tools of namespaces; `notes` say what was
+    left out.
     """
 
     tools: list[Tool] = field(default_factory=list)
@@ -59,6 +61,7 @@ class ToolOffer:
     places: dict[str, ToolName] = field(default_factory=dict)
     hosted: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    file_search: FileSearch | None = None
 
     def add(self, tool: Tool, namespace: str | None = None) -> None:
         """Add a function."""

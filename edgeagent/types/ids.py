@@ -14,6 +14,7 @@ ITEM_PREFIXES = {
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
     "reasoning": "rs",
+    "file_search_call": "fs",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -13,7 +14,7 @@ from litestar.routes import HTTPRoute
 from edgeagent.daemon.app import Daemon
 from edgeagent.device.configuration import configure
 from tests.commands import run_here
-from tests.conftest import TALES_CHAT, DaemonProcess, serving
+from tests.conftest import TALES_CHAT, DaemonProcess, serving, wait_for
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning"
@@ -57,16 +58,27 @@ class Holder:
         return {
             "completion_id": self.store(), "response_id": response,
             "conversation_id": conversation, "item_id": items[0]["id"],
-            "file_id": self._file(1), "batch_id": self._batch(),
+            "file_id": self._file(1), "batch_id": self._batch(), **self._knowledge(),
         }  # fmt: skip
+
+    def _knowledge(self) -> dict[str, str]:
+        """A vector store with a document, which came in a batch."""
+        document = self._sent("assistants", "a.txt", "The ferry leaves at nine.")
+        store = self._made("/v1/vector_stores", {"name": "a"})["id"]
+        path = f"/v1/vector_stores/{store}/file_batches"
+        batch = self._made(path, {"file_ids": [document]})["id"]
+        return {"store_id": store, "document_id": document, "files_batch_id": batch}
 
     def _file(self, n_lines: int) -> str:
         ask = ASK | {"model": TALES_CHAT, "max_tokens": 2000, "ignore_eos": True, "store": False}
         line = {"method": "POST", "url": "/v1/chat/completions", "body": ask}
         lines = [json.dumps(line | {"custom_id": str(n)}) for n in range(n_lines)]
+        return self._sent("batch", "a.jsonl", "\n".join(lines))
+
+    def _sent(self, purpose: str, name: str, text: str) -> str:
         sent = httpx.post(
-            f"{self._url}/v1/files", data={"purpose": "batch"}, timeout=60,
-            files={"file": ("a.jsonl", "\n".join(lines))},
+            f"{self._url}/v1/files", data={"purpose": purpose}, timeout=60,
+            files={"file": (name, text)},
             headers={"Authorization": f"Bearer {self.secret}"},
         )  # fmt: skip
         assert sent.status_code == 200, sent.text
@@ -117,6 +129,20 @@ CALLS: dict[tuple[str, str], object] = {
     ("GET", "/v1/files/{file_id:str}"): None,
     ("GET", "/v1/files/{file_id:str}/content"): None,
     ("DELETE", "/v1/files/{file_id:str}"): None,
+    ("GET", "/v1/vector_stores/{store_id:str}"): None,
+    ("POST", "/v1/vector_stores/{store_id:str}"): {"name": "x"},
+    ("POST", "/v1/vector_stores/{store_id:str}/search"): {"query": "ferry"},
+    ("GET", "/v1/vector_stores/{store_id:str}/file_batches/{files_batch_id:str}"): None,
+    ("GET", "/v1/vector_stores/{store_id:str}/file_batches/{files_batch_id:str}/files"): None,
+    ("POST", "/v1/vector_stores/{store_id:str}/file_batches/{files_batch_id:str}/cancel"): None,
+    ("GET", "/v1/vector_stores/{store_id:str}/files"): None,
+    ("POST", "/v1/vector_stores/{store_id:str}/files"): {"file_id": "{document_id:str}"},
+    ("POST", "/v1/vector_stores/{store_id:str}/file_batches"): {"file_ids": ["{document_id:str}"]},
+    ("GET", "/v1/vector_stores/{store_id:str}/files/{document_id:str}"): None,
+    ("POST", "/v1/vector_stores/{store_id:str}/files/{document_id:str}"): {"attributes": {}},
+    ("GET", "/v1/vector_stores/{store_id:str}/files/{document_id:str}/content"): None,
+    ("DELETE", "/v1/vector_stores/{store_id:str}/files/{document_id:str}"): None,
+    ("DELETE", "/v1/vector_stores/{store_id:str}"): None,
 }
 # Tried in api/openai/test_transcripts.py and test_audio_jobs.py, where there is a speech model.
 ELSEWHERE = {
@@ -158,6 +184,10 @@ def filled(path: str, ids: dict[str, str]) -> str:
     return path
 
 
+def in_body(body: object, ids: dict[str, str]) -> object:
+    return json.loads(filled(json.dumps(body), ids))
+
+
 @pytest.mark.parametrize(("method", "path"), list(CALLS))
 def test_what_is_another_s_is_a_404(
     holders: tuple[Holder, Holder], mine: dict[str, str], method: str, path: str
@@ -166,13 +196,14 @@ def test_what_is_another_s_is_a_404(
     # Deleting comes after reading, in the order of the matrix: each id is there until then.
     missing = {name: value.rpartition(value[-24:])[0] + NAUGHT for name, value in mine.items()}
     body = CALLS[method, path]
-    answers = [other.call(method, filled(path, ids), body) for ids in (mine, missing)]
+    answers = [other.call(method, filled(path, ids), in_body(body, ids)) for ids in (mine, missing)]
     assert [answer.status_code for answer in answers] == [404, 404]
     told = [answer.json()["error"]["message"] for answer in answers]
     for name, value in mine.items():
         told = [text.replace(value, "").replace(missing[name], "") for text in told]
     assert told[0] == told[1], "no oracle"
-    assert owner.call(method, filled(path, mine), body).status_code == 200, "nothing happened to it"
+    done = owner.call(method, filled(path, mine), in_body(body, mine))
+    assert done.status_code == 200, "nothing happened to it"
 
 
 def test_another_s_ids_in_a_body_are_not_there_either(holders: tuple[Holder, Holder]):
@@ -184,6 +215,7 @@ def test_another_s_ids_in_a_body_are_not_there_either(holders: tuple[Holder, Hol
         ({"previous_response_id": "response_id"}, 400),
         ({"conversation": "conversation_id"}, 404),
         ({"input": [{"type": "item_reference", "id": "item_id"}]}, 404),
+        ({"tools": [{"type": "file_search", "vector_store_ids": ["store_id"]}]}, 404),
     ):
         told = []
         for known in (ids, missing):
@@ -217,3 +249,24 @@ def test_lists_usage_search_and_feedback_are_each_owner_s_own(holders: tuple[Hol
         assert page == [], "a cursor of another's shows nothing"
     used = other.call("GET", "/v1/usage").json()["data"]
     assert sum(day["n_requests"] for day in used) < 10, "the other's requests are not counted"
+
+
+def is_indexed(holder: Holder, path: str) -> bool:
+    return bool(holder.call("GET", path).json()["status"] == "completed")
+
+
+def test_documents_of_two_keys_with_the_same_words_stay_apart(holders: tuple[Holder, Holder]):
+    stores = [holder._knowledge() for holder in holders]
+    pairs = ((holders[0], stores[0], stores[1]), (holders[1], stores[1], stores[0]))
+    for holder, own, foreign in pairs:
+        path = f"/v1/vector_stores/{own['store_id']}"
+        wait_for(partial(is_indexed, holder, path))
+        for method in ("words", "hybrid"):
+            body = {"query": "When does the ferry leave?", "search_method": method}
+            found = holder.call("POST", f"{path}/search", body).json()["data"]
+            assert {row["file_id"] for row in found} == {own["document_id"]}
+        files = {row["id"] for row in holder.call("GET", "/v1/files?limit=100").json()["data"]}
+        assert own["document_id"] in files and foreign["document_id"] not in files
+        listed = holder.call("GET", "/v1/vector_stores?limit=100").json()["data"]
+        ids = {row["id"] for row in listed}
+        assert own["store_id"] in ids and foreign["store_id"] not in ids

@@ -250,6 +250,23 @@ async def has_batches(house: House) -> bool:
     return bool(house.daemon.batch_runner._tasks or files.json()["data"])
 
 
+async def fill_documents(house: House) -> None:
+    """A document that is being parsed."""
+    headers = {"authorization": f"Bearer {house.secrets['ann']}"}
+    sent = await house.client.post(
+        "/v1/files", data={"purpose": "assistants"}, headers=headers,
+        files={"file": ("a.txt", "The ferry leaves at nine. " * 200)},
+    )  # fmt: skip
+    assert sent.status_code == 200, sent.text
+    await house.made("/v1/vector_stores", {"name": "a", "file_ids": [sent.json()["id"]]})
+    await until(lambda: house.daemon.knowledge.indexer._turn is not None)
+
+
+async def has_documents(house: House) -> bool:
+    files = await house.call("GET", "/v1/files?purpose=assistants")
+    return bool(house.daemon.knowledge.indexer._turn or files.json()["data"])
+
+
 async def fill_remembered(house: House) -> None:
     headers = {"authorization": f"Bearer {house.secrets['ann']}", "idempotency-key": "k"}
     body = ASK | {"messages": [{"role": "user", "content": LONG}], "max_tokens": 1}
@@ -271,6 +288,7 @@ PLACES: dict[str, tuple[Step, Step]] = {
     "live sessions": (fill_sessions, has_sessions),
     "exports": (fill_exports, has_exports),
     "remembered answers": (fill_remembered, has_remembered),
+    "documents": (fill_documents, has_documents),
     "batches": (fill_batches, has_batches),
     # Looks that ask a model come last, and the requests that they make are looked for before.
     "request log": (fill_requests, has_requests),
@@ -314,9 +332,19 @@ async def expire(house: House) -> None:
             db.execute(f"update {table} set created_ms = ?", (BUILD_MS - 400 * 86_400_000,))
 
     await daemon.database.write_async(age)
+    told, forget = asyncio.Event(), daemon.hub.forget
+
+    async def forget_and_tell(gone: DeletedContent) -> list[str]:
+        done = await forget(gone)
+        told.set()
+        return done
+
+    daemon.hub.forget = forget_and_tell
     daemon.lifecycle._first_sweep_s = 0.0
     daemon.lifecycle.start()
-    await until(lambda: not daemon.background.ids("ann"))
+    async with asyncio.timeout(60):
+        await told.wait()
+    assert not daemon.background.ids("ann")
 
 
 STORED = {"background answers", "kept prefixes", "cached prefixes"}

@@ -22,9 +22,11 @@ from edgeagent.serving.chat import ChatInput, ChatService
 from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.conversations import Conversations
 from edgeagent.serving.items import shown_message, shown_output
+from edgeagent.serving.knowledge.base import KnowledgeBase
 from edgeagent.serving.prefix_store import PrefixStore
 from edgeagent.serving.stored_responses import StoredResponses
 from edgeagent.serving.stored_turn import DialogueInput, Turn, TurnInput, TurnService
+from edgeagent.settings.knowledge import KnowledgeSettings
 from edgeagent.settings.store import StoreSettings
 from edgeagent.types.answer import CallDelta, TokenChunk
 from tests.serving.fakes import ORIGIN, USAGE, FakeEngines, FakeModels, chooser, said
@@ -44,7 +46,10 @@ class House:
         self.background = BackgroundResponses()
         chats = ChatService(self.engines, chooser(FakeModels({"generate": ["small"]})))  # type: ignore[arg-type]
         prefixes = PrefixStore(None, StoreSettings(), lambda model_id: model_id)
-        self.turns = TurnService(chats, self.archive, self.conversations, prefixes, self.background)
+        knowledge = KnowledgeBase(self.archive, self.engines, chats.chooser, KnowledgeSettings())  # type: ignore[arg-type]
+        self.turns = TurnService(
+            chats, self.archive, self.conversations, prefixes, self.background, knowledge
+        )
         self.responses = StoredResponses(self.archive, self.conversations, self.background)
 
     async def whole(self, turn: TurnInput) -> Turn:

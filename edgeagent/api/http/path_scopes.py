@@ -60,6 +60,7 @@ RULES = (
     Rule("GET", "/v1/usage", "any key"),
     Rule("POST", "/v1/feedback", "any key"),
     Rule("*", "/v1/files", "chat"),
+    Rule("*", "/v1/vector_stores", "chat"),
     Rule("*", "/v1/batches", "chat"),  # also the scope of its endpoint
     Rule("GET", "/v1/search", "chat"),
     Rule("*", "/admin/keys", "admin"),

@@ -1,4 +1,4 @@
-"""`/v1/files`: files of requests for batches, and of their answers."""
+"""`/v1/files`: files of requests for batches and of their answers, and documents of knowledge bases."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
 from edgeagent.api.openai.schemas.stored_chats import DeletionBody, StoredList
 from edgeagent.api.openai.stored_chats import After, Limit, Order, as_list
 from edgeagent.serving.batches import BatchFiles
+from edgeagent.serving.knowledge.base import KnowledgeBase
 from edgeagent.types.list_pages import PAGE, Page
 
 _TAGS = ["batches"]
@@ -35,8 +36,11 @@ def shown(row: dict[str, Any]) -> FileBody:
     "/v1/files",
     operation_class=body_operation(FileForm, "multipart/form-data"),
     operation_id="create_file",
-    summary="Send a file of requests for a batch",
-    description="A form with `purpose=batch` and `file`: one JSON object a line.",
+    summary="Send a file of requests for a batch, or a document",
+    description=(
+        "A form with `purpose` and `file`: with `batch`, one JSON object a line; with `assistants` or "
+        "`user_data` a document in Markdown, text, HTML, PDF, Word or CSV."
+    ),
     tags=_TAGS,
     status_code=200,
     responses={
@@ -45,9 +49,14 @@ def shown(row: dict[str, Any]) -> FileBody:
         429: response_doc(ErrorBody, description="The owner has too many files"),
     },
 )
-async def create_file(request: ApiRequest, batch_files: BatchFiles) -> FileBody:
-    _, name, data = await read_upload(request, FileForm)
-    return shown(await batch_files.add(caller_of(request).owner, name, data))
+async def create_file(
+    request: ApiRequest, batch_files: BatchFiles, knowledge: KnowledgeBase
+) -> FileBody:
+    fields, name, data = await read_upload(request, FileForm)
+    owner = caller_of(request).owner
+    if fields.purpose != "batch":
+        return shown(await knowledge.documents.add(owner, name, fields.purpose, data))
+    return shown(await batch_files.add(owner, name, data))
 
 
 async def read_upload(request: ApiRequest, model: type[FileForm]) -> tuple[FileForm, str, bytes]:
@@ -61,31 +70,43 @@ async def read_upload(request: ApiRequest, model: type[FileForm]) -> tuple[FileF
 @get("/v1/files", operation_id="list_files", summary="List files", tags=_TAGS)
 async def list_files(
     request: ApiRequest,
-    batch_files: BatchFiles,
+    knowledge: KnowledgeBase,
     after: After = None,
     limit: Limit = PAGE,
     order: Order = "desc",
     purpose: str | None = None,
 ) -> StoredList:
     page = Page(after, limit, order == "desc")
-    found = await batch_files.listed(caller_of(request).owner, page, purpose)
+    found = await knowledge.documents.all_files(caller_of(request).owner, page, purpose)
     return as_list([shown(row).model_dump() for row in found.rows], found.has_more)
 
 
 @get("/v1/files/{file_id:str}", operation_id="get_file", summary="Show a file", tags=_TAGS)
-async def get_file(request: ApiRequest, batch_files: BatchFiles, file_id: str) -> FileBody:
-    return shown(await batch_files.get(caller_of(request).owner, file_id))
+async def get_file(
+    request: ApiRequest, batch_files: BatchFiles, knowledge: KnowledgeBase, file_id: str
+) -> FileBody:
+    owner = caller_of(request).owner
+    found = await knowledge.documents.find(owner, file_id)
+    return shown(found or await batch_files.get(owner, file_id))
 
 
 @get(
     "/v1/files/{file_id:str}/content",
     operation_id="get_file_content",
-    summary="The lines of a file",
+    summary="The content of a file",
     tags=_TAGS,
     media_type="application/jsonl",
 )
-async def get_file_content(request: ApiRequest, batch_files: BatchFiles, file_id: str) -> Stream:
-    pieces = await batch_files.content(caller_of(request).owner, file_id)
+async def get_file_content(
+    request: ApiRequest, batch_files: BatchFiles, knowledge: KnowledgeBase, file_id: str
+) -> Stream:
+    owner = caller_of(request).owner
+    if await knowledge.documents.find(owner, file_id) is not None:
+        # Never shown by a browser as what its sender says it is.
+        return Stream(
+            await knowledge.documents.content(owner, file_id), media_type="application/octet-stream"
+        )
+    pieces = await batch_files.content(owner, file_id)
     return Stream(pieces, media_type="application/jsonl")
 
 
@@ -96,8 +117,14 @@ async def get_file_content(request: ApiRequest, batch_files: BatchFiles, file_id
     tags=_TAGS,
     status_code=200,
 )
-async def delete_file(request: ApiRequest, batch_files: BatchFiles, file_id: str) -> DeletionBody:
-    await batch_files.delete(caller_of(request).owner, file_id)
+async def delete_file(
+    request: ApiRequest, batch_files: BatchFiles, knowledge: KnowledgeBase, file_id: str
+) -> DeletionBody:
+    owner = caller_of(request).owner
+    if await knowledge.documents.find(owner, file_id) is not None:
+        await knowledge.documents.delete(owner, file_id)
+    else:
+        await batch_files.delete(owner, file_id)
     return DeletionBody(id=file_id, object="file")
 
 

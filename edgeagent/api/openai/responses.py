@@ -144,6 +144,7 @@ def turn_input(body: ResponseRequest, caller: Caller, settings: Settings) -> Tur
         is_stored=body.store,
         is_background=bool(body.background),
         wants_logprobs=body.n_logprobs is not None,
+        shows_results=body.shows_results,
         offer=offer,
     )
 

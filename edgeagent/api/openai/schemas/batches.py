@@ -14,10 +14,12 @@ from edgeagent.api.openai.schemas.stored_chats import Metadata
 class FileForm(RequestModel):
     """The fields of an upload, beside the file."""
 
-    purpose: Literal["batch"] = Field(description="`batch` is the only purpose here")
+    purpose: Literal["batch", "assistants", "user_data"] = Field(
+        description="`batch`: requests; `assistants` and `user_data`: a document for vector stores"
+    )
     expires_after: Annotated[
         dict[str, Any] | None,
-        IgnoredField("store.retention.batches_days says how long files are kept"),
+        IgnoredField("store.retention says how long files are kept"),
     ] = None
 
 

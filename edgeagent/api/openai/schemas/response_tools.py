@@ -15,9 +15,12 @@ from pydantic import (
 )
 
 from edgeagent.api.http.body_base import BodyModel
-from edgeagent.api.http.field_support import STRICT, IgnoredField
+from edgeagent.api.http.field_support import STRICT, ExtensionField, IgnoredField
 from edgeagent.api.http.tool_calls import MAX_TOOLS
 from edgeagent.api.openai.schemas.tools import ToolName
+from edgeagent.api.openai.schemas.vector_stores import RankingOptions
+from edgeagent.errors import InvalidParameter
+from edgeagent.serving.knowledge.file_search_tool import FileSearch
 from edgeagent.serving.tool_offer import HOSTED, ToolOffer, refuse_hosted_choice, require_hosted
 from edgeagent.types.tools import Tool
 
@@ -114,6 +117,48 @@ class NamespaceTool(BodyModel):
         return own | {"tools": [tool.shown() for tool in self.tools]}
 
 
+class FileSearchTool(BodyModel):
+    """A search in vector stores for the last question, which is done before the answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["file_search"]
+    vector_store_ids: list[Annotated[str, StringConstraints(min_length=1, max_length=100)]] = Field(
+        min_length=1, max_length=16
+    )
+    max_num_results: int | None = Field(None, ge=1, le=50)
+    filters: dict[str, Any] | None = None
+    ranking_options: RankingOptions | None = None
+    on_thin_evidence: Annotated[
+        Literal["decline", "answer"] | None,
+        ExtensionField("`answer`: the model answers even where the documents tell nothing"),
+    ] = None
+    nothing_found: Annotated[
+        str | None, ExtensionField("what is said where the documents tell nothing")
+    ] = Field(None, min_length=1, max_length=2000)
+
+    def offer(self, offer: ToolOffer) -> None:
+        if offer.file_search is not None:
+            raise InvalidParameter(
+                "Two tools of type `file_search` are offered: name all stores in one.",
+                param="tools",
+            )
+        ranking = self.ranking_options
+        offer.file_search = FileSearch(
+            store_ids=self.vector_store_ids,
+            n_results=self.max_num_results or 10,
+            least_score=(ranking.score_threshold if ranking else None) or 0.0,
+            filters=self.filters,
+            reranks=ranking is None or ranking.ranker != "none",
+            method=ranking.method if ranking else "hybrid",
+            declines=self.on_thin_evidence != "answer",
+            nothing_found=self.nothing_found,
+        )
+
+    def shown(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True)
+
+
 class HostedTool(BodyModel):
     """A tool that runs at OpenAI or is known only to its models: left out, and a note says so."""
 
@@ -130,7 +175,7 @@ class HostedTool(BodyModel):
 
 def _kind(value: Any) -> str | None:
     kind = _type(value)
-    if kind is None or kind in ("function", "custom", "namespace"):
+    if kind is None or kind in ("function", "custom", "namespace", "file_search"):
         return _inner_kind(value)
     require_hosted(kind)
     return "tag-hosted"
@@ -140,6 +185,7 @@ ResponseTool = Annotated[
     Annotated[FunctionTool, Tag("tag-function")]
     | Annotated[CustomTool, Tag("tag-custom")]
     | Annotated[NamespaceTool, Tag("tag-namespace")]
+    | Annotated[FileSearchTool, Tag("tag-file_search")]
     | Annotated[HostedTool, Tag("tag-hosted")],
     Discriminator(
         _kind,
@@ -168,6 +214,14 @@ class NamedTool(BodyModel):
     namespace: str | None = Field(None, max_length=64)
 
 
+class FileSearchChoice(BodyModel):
+    """The documents are searched, which is done in any case; no function is called."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["file_search"]
+
+
 class AllowedTool(BodyModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -189,6 +243,8 @@ class AllowedTools(BodyModel):
         """The model's names for them. Raises: InvalidParameter where a call is required and none of them
         runs here."""
         named = [tool for tool in self.tools if tool.name and not HOSTED.fullmatch(tool.type)]
+        if any(tool.type == "file_search" for tool in self.tools) and not named:
+            return []
         if not named and self.mode == "required":
             raise refuse_hosted_choice(self.tools[0].type)
         return [offer.wanted(tool.name or "", tool.namespace) for tool in named]
@@ -199,6 +255,8 @@ def _choice(value: Any) -> Any:
         kind = value.get("type")
         if kind == "allowed_tools":
             return AllowedTools.model_validate(value)
+        if kind == "file_search":
+            return FileSearchChoice.model_validate(value)
         if isinstance(kind, str) and kind not in ("function", "custom"):
             raise refuse_hosted_choice(kind)
         return NamedTool.model_validate(value)
@@ -208,5 +266,6 @@ def _choice(value: Any) -> Any:
 
 
 Choice = Annotated[
-    Literal["none", "auto", "required"] | NamedTool | AllowedTools, BeforeValidator(_choice)
+    Literal["none", "auto", "required"] | NamedTool | AllowedTools | FileSearchChoice,
+    BeforeValidator(_choice),
 ]

@@ -20,6 +20,7 @@ from edgeagent.api.openai.schemas.response_format import ANY_OBJECT, schema_form
 from edgeagent.api.openai.schemas.response_tools import (
     AllowedTools,
     Choice,
+    FileSearchChoice,
     NamedTool,
     Tools,
     tool_offer_of,
@@ -34,6 +35,7 @@ from edgeagent.types.tools import ToolUse
 
 MAX_ITEMS = 4096
 LOGPROBS = "message.output_text.logprobs"
+FILE_RESULTS = "file_search_call.results"
 # Other values concern OpenAI's hosted tools and images, which do not exist here.
 Includable = Literal[
     "message.output_text.logprobs",
@@ -176,10 +178,14 @@ class ResponseInput(RequestModel):
         only: list[str] | None = None
         if isinstance(chosen, NamedTool):
             name = offer.wanted(chosen.name, chosen.namespace)
+        elif isinstance(chosen, FileSearchChoice):
+            mode = "none"
         elif isinstance(chosen, AllowedTools):
             mode, only = chosen.mode, chosen.names(offer)
         else:
             mode = chosen or "auto"
+        if mode == "required" and offer.file_search is not None and not offer.tools:
+            mode = "auto"  # the search, which is done in any case, is the call
         if not has_own:
             offer.check_choice(is_required=mode == "required")
         if only == []:
@@ -196,7 +202,10 @@ class ResponseInput(RequestModel):
 
     def tool_offer(self) -> ToolOffer:
         """The tools as the model sees them, and notes about those that were left out."""
-        return tool_offer_of(self.tools)
+        offer = tool_offer_of(self.tools)
+        if self.tool_choice == "none":
+            offer.file_search = None
+        return offer
 
     def variables(self) -> dict[str, Any]:
         """The variables about reasoning for the model's template."""
@@ -224,7 +233,9 @@ class ResponseRequest(GenerationRequest, ResponseInput):
     max_output_tokens: int | None = Field(None, ge=1, le=1 << 20)
     top_logprobs: int | None = Field(None, ge=0, le=20)
     include: list[Includable] | None = Field(
-        None, max_length=32, description="values other than logprobs have no effect"
+        None,
+        max_length=32,
+        description="values other than logprobs and `file_search_call.results` have no effect",
     )
     metadata: Metadata | None = Field(
         None,
@@ -248,6 +259,11 @@ class ResponseRequest(GenerationRequest, ResponseInput):
     client_metadata: Annotated[dict[str, Any] | None, IgnoredField("Codex identifies itself")] = (
         None
     )
+
+    @property
+    def shows_results(self) -> bool:
+        """Whether the results of a file search are shown."""
+        return FILE_RESULTS in (self.include or [])
 
     @property
     def n_logprobs(self) -> int | None:

@@ -1,0 +1,1 @@
+"""Knowledge bases as their owners use them: documents, vector stores, search, answers that cite."""

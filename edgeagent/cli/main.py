@@ -19,6 +19,7 @@ COMMANDS = {
     "models": "edgeagent.cli.models",
     "bundle": "edgeagent.cli.bundle",
     "keys": "edgeagent.cli.keys",
+    "knowledge": "edgeagent.cli.knowledge",
     "data": "edgeagent.cli.data",
     "audit": "edgeagent.cli.audit",
     "evaluate": "edgeagent.cli.evaluate",

@@ -29,6 +29,7 @@ NAMES = {
     "turns": "bytes written per conversation turn, and how long a stored write takes",
     "store": "acknowledged writes per second beside what the disk can sync",
     "lifecycle": "how long writes wait beside a sweep and an erasure, and what searching takes",
+    "knowledge": "questions of two FAQs in a knowledge base: what is found, how fast, cited, declined",
     "recommendations": "what is recommended for each profile",
 }
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from edgeagent.store.common_words import COMMON_WORDS
+from edgeagent.types.common_words import COMMON_WORDS
 
 _WORD = re.compile(r"\w+(?:['’]\w+)?")
 _IDEOGRAPHS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")

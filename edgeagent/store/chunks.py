@@ -19,10 +19,10 @@ import msgspec
 
 from edgeagent.errors import StorageFailed
 from edgeagent.store.attribute_filter import AttributeFilter
-from edgeagent.store.common_words import COMMON_WORDS
 from edgeagent.store.connection import SqliteError, StoreConnection
 from edgeagent.store.row_queries import fetch
 from edgeagent.store.sql import marks, scalar
+from edgeagent.types.common_words import COMMON_WORDS
 
 N_NEAR = 200
 MAX_WORDS = 24

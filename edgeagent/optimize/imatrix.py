@@ -54,6 +54,7 @@ async def collect(
     if matrix.is_complete:
         return matrix
     names = [path.name for path in texts]
+    target.parent.mkdir(parents=True, exist_ok=True)
     async with scoring_worker(open_config(model, n_ctx, n_threads)) as client:
         chunks = await chunks_of(client, texts, n_ctx, max_chunks, special=special)
         _check_language(chunks, client)

@@ -80,13 +80,13 @@ class OpenWeights:
         columns = self._importance_of(weight)
         counted = np.ones(rows.shape[1], np.float32) if columns is None else columns
         share = weight.shape[1] * weight.shape[2] / len(rows)
+        squares = [(rows - rounded(rows, kind, columns)) ** 2 for kind in types]
+        power = rows**2
         return Errors(
-            tuple(
-                share * float(((rows - rounded(rows, kind, columns)) ** 2 @ counted).sum())
-                for kind in types
-            ),
+            tuple(share * float((one @ counted).sum()) for one in squares),
+            tuple(float(one.sum() / max(1e-30, power.sum())) for one in squares),
             tuple(_grid_error(kind) for kind in types),
-            share * float((rows**2 @ counted).sum()),
+            share * float((power @ counted).sum()),
         )
 
     def _found(self, name: str) -> Weight:

@@ -167,11 +167,12 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
 
 class Errors(msgspec.Struct, frozen=True, tag="errors"):
-    """For each type: the sum of squared errors, weighted by the columns' importance, and the same sum
-    of the squared weights, to compare with. `grid`: the error of the type on normal random numbers, relative
-    to their squares."""
+    """For each type: the sum of squared errors, weighted by the columns' importance; the plain squared error
+    relative to the squared weights; and the same of the type on normal random numbers (`grids`). `power`: the
+    weighted sum of the squared weights."""
 
     errors: tuple[float, ...]
+    relative: tuple[float, ...]
     grids: tuple[float, ...]
     power: float
 

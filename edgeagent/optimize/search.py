@@ -47,7 +47,13 @@ from edgeagent.optimize.quantize import (
     tensor_bytes,
 )
 from edgeagent.optimize.recipe import Recipe, write_recipe
-from edgeagent.optimize.sensitivity import TensorCosts, groups_of, measure_costs, quantizable
+from edgeagent.optimize.sensitivity import (
+    TensorCosts,
+    groups_of,
+    kinds_for,
+    measure_costs,
+    quantizable,
+)
 from edgeagent.optimize.targets import Measured, Targets, choose
 from edgeagent.optimize.texts import chunks_of
 
@@ -112,21 +118,19 @@ async def search(
     journal = Journal(work / "journal.jsonl", about(source, options))
     reference, notes = _reference(source, work, options.n_threads)
     header = read_header(reference)
-    importance = work / "imatrix.gguf"
-    await collect(
-        reference, options.calibration, importance, n_ctx=options.n_ctx,
-        max_chunks=options.calibration_chunks, n_threads=options.n_threads, special=options.special,
-        tell=tell,
-    )  # fmt: skip
-    uniform = uniform_candidates(reference, header, importance)
-    mixed, costs = await _mixed(reference, header, importance, uniform, options, journal, tell)
-    lossless = _lossless(costs)
+    wanted, importance, lossless = await _candidates(
+        reference, header, work, options, journal, tell
+    )
+    if importance is None:
+        smallest = min(one.n_bytes for one in wanted)
+        notes.append(
+            f"No file of this model is within the bound; the smallest has {smallest} bytes."
+        )
     notes += [
         f"{n} tensors of the source were rounded to {kind} before: {kind} was left out for them, because it "
         "would lose nothing against this reference, but would against the original weights."
         for kind, n in lossless.items()
     ]  # fmt: skip
-    wanted = promising([*mixed, *uniform], options.targets)
     known = await _measure(reference, wanted, importance, work, options, journal, tell, started)
     if len(known) < len(wanted):
         notes.append(
@@ -143,6 +147,26 @@ async def search(
         )  # fmt: skip
         write_recipe(made, out / f"{source.stem}-{chosen.name}.recipe.toml")
     return result
+
+
+async def _candidates(
+    reference: Path, header: Header, work: Path, options: SearchOptions, journal: Journal, tell: Tell
+) -> tuple[list[Candidate], Path | None, dict[str, int]]:  # fmt: skip
+    """What is worth measuring, the importance matrix, and how many tensors each lossless type was left out
+    for. Without a matrix where no file is within the bound on size: nothing is worth probing then."""
+    bound = options.targets.max_bytes
+    uniform = uniform_candidates(reference, header, None)
+    if bound is not None and bound < smallest_bytes(reference, header, uniform):
+        return promising(uniform, options.targets), None, {}
+    importance = work / "imatrix.gguf"
+    await collect(
+        reference, options.calibration, importance, n_ctx=options.n_ctx,
+        max_chunks=options.calibration_chunks, n_threads=options.n_threads, special=options.special,
+        tell=tell,
+    )  # fmt: skip
+    uniform = uniform_candidates(reference, header, importance)
+    mixed, costs = await _mixed(reference, header, importance, uniform, options, journal, tell)
+    return promising([*mixed, *uniform], options.targets), importance, _lossless(costs)
 
 
 def about(source: Path, options: SearchOptions) -> str:
@@ -170,7 +194,7 @@ def _reference(source: Path, work: Path, n_threads: int) -> tuple[Path, list[str
     return path, [note] if coarse else []
 
 
-def uniform_candidates(reference: Path, header: Header, importance: Path) -> list[Candidate]:
+def uniform_candidates(reference: Path, header: Header, importance: Path | None) -> list[Candidate]:
     """One for each mixture that gives a file of its own."""
     found: dict[tuple[str, ...], Candidate] = {}
     recipes = [Recipe(file_type) for file_type in UNIFORM]
@@ -212,7 +236,7 @@ async def _mixed(
             if best is not None:
                 n_bytes = fixed + best.allocation.n_bytes
                 found[n_bytes] = Candidate(
-                    f"mixed-{n_bytes / 1e6:.1f}MB", Recipe("Q8_0", best.allocation.kinds), n_bytes
+                    f"mixed-{n_bytes / 1e6:.4g}MB", Recipe("Q8_0", best.allocation.kinds), n_bytes
                 )
     return list(found.values()), costs
 
@@ -224,6 +248,19 @@ def fixed_bytes(reference: Path, header: Header) -> int:
     (types,) = planned(reference, [recipe])
     shapes = {tensor.name: tensor.n_elements for tensor in header.tensors}
     return predicted_bytes(header, types) - sum(tensor_bytes(shapes[n], "Q8_0") for n in able)
+
+
+def smallest_bytes(reference: Path, header: Header, uniform: Sequence[Candidate]) -> int:
+    """The size of the smallest file that a search can make."""
+    tensors = {tensor.name: tensor for tensor in header.tensors}
+    mixed = fixed_bytes(reference, header) + sum(
+        min(
+            tensor_bytes(tensors[name].n_elements, kind)
+            for kind in kinds_for(tensors[name].shape[0])
+        )
+        for name in quantizable(header)
+    )
+    return min(mixed, *(one.n_bytes for one in uniform))
 
 
 def mixed_sizes(targets: Targets, uniform: Sequence[Candidate]) -> list[int]:
@@ -245,7 +282,7 @@ def promising(candidates: Sequence[Candidate], targets: Targets) -> list[Candida
 
 
 async def _measure(
-    reference: Path, wanted: Sequence[Candidate], importance: Path, work: Path, options: SearchOptions,
+    reference: Path, wanted: Sequence[Candidate], importance: Path | None, work: Path, options: SearchOptions,
     journal: Journal, tell: Tell, started: float,
 ) -> list[Measured]:  # fmt: skip
     """Make and measure the candidates, as far as the time goes."""
@@ -256,7 +293,7 @@ async def _measure(
     known: Reference | None = None
     measured: list[Measured] = []
     for candidate in wanted:
-        key = f"candidate {recipe_key(candidate.recipe)}"
+        key = f"candidate {recipe_key(candidate.recipe)}{' plain' if importance is None else ''}"
         values = journal.get(key)
         if values is None:
             is_late = options.limit_s is not None and time.monotonic() - started > options.limit_s

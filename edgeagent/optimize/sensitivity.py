@@ -125,11 +125,19 @@ async def _errors(
         stride = max(1, shape[1] // MOST_ROWS)
         told = await client.rounding_errors(name, kinds, stride)
         values = {"power": told.power}
-        for kind, error, grid in zip(kinds, told.errors, told.grids, strict=True):
-            values |= {kind: error, f"{kind} grid": grid}
+        for kind, error, relative, grid in zip(
+            kinds, told.errors, told.relative, told.grids, strict=True
+        ):
+            values |= {kind: error, f"{kind} relative": relative, f"{kind} grid": grid}
         journal.add(f"errors {name}", values)
     return {
-        kind: Errors((values[kind],), (values[f"{kind} grid"],), values["power"]) for kind in kinds
+        kind: Errors(
+            (values[kind],),
+            (values[f"{kind} relative"],),
+            (values[f"{kind} grid"],),
+            values["power"],
+        )
+        for kind in kinds
     }
 
 
@@ -165,7 +173,7 @@ def is_lossless(kind: str, errors: Errors) -> bool:
 
 
 def _was_rounded(errors: Errors) -> bool:
-    return errors.errors[0] < ROUNDED_BEFORE * errors.grids[0] * errors.power
+    return errors.relative[0] < ROUNDED_BEFORE * errors.grids[0]
 
 
 def _is_fine(kind: str) -> bool:

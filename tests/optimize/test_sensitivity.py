@@ -55,9 +55,11 @@ def test_the_types_of_a_matrix_fit_its_rows(n_columns, has, has_not):
 
 
 def test_a_type_that_the_source_was_rounded_to_is_found():
-    assert is_lossless("Q4_1", Errors((1e-6,), (0.004,), 1.0))
-    assert not is_lossless("Q4_0", Errors((0.004,), (0.006,), 1.0))
-    assert not is_lossless("Q8_0", Errors((0.0,), (3e-5,), 1.0))  # too fine to matter
+    assert is_lossless("Q4_1", Errors((1e-6,), (1e-6,), (0.004,), 1.0))
+    assert not is_lossless("Q4_0", Errors((0.004,), (0.004,), (0.006,), 1.0))
+    # A few heavy columns that are rounded well say nothing about the others.
+    assert not is_lossless("Q4_0", Errors((1e-6,), (0.005,), (0.006,), 1.0))
+    assert not is_lossless("Q8_0", Errors((0.0,), (0.0,), (3e-5,), 1.0))  # too fine to matter
 
 
 def test_altered_weights_predict_worse_and_are_given_back():
@@ -170,3 +172,12 @@ def test_targets_that_exclude_each_other_are_said(found):
     unmet = run_here("optimize", TALES, "--out", out, *OPTIONS, "--max-kld", "0.001")
     assert unmet.returncode == 3
     assert "--max-size 0.3 MB and --max-kld 0.001 exclude each other" in unmet.stdout
+
+
+def test_a_size_below_that_of_every_file_is_said_before_anything_is_probed(found, tmp_path):
+    arguments = [option if option != "300kB" else "100kB" for option in OPTIONS]
+    unmet = run_here("optimize", TALES, "--out", tmp_path, *arguments)
+    assert unmet.returncode == 3
+    assert "--max-size 0.1 MB is out of reach: the best candidate, Q4_0" in unmet.stdout
+    assert "No file of this model is within the bound; the smallest has" in unmet.stdout
+    assert "probe" not in (tmp_path / "work/journal.jsonl").read_text()

@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.gguf.header import read_header
 from edgeagent.optimize.client import scoring_worker
 from edgeagent.optimize.evaluate import EvaluationOptions, compared, model_file, reference_of
@@ -138,7 +139,7 @@ class Bench:
             "| file | bytes | mean KLD | 99% | same top | perplexity |\n|---|---|---|---|---|---|"
         )
         for path in files:
-            key = f"held-out {text.name} {path.name} {path.stat().st_size} {given.held_out_chunks}"
+            key = f"held-out {text.name} {sha256_of(path)} {given.held_out_chunks}"
             values = self._journal.get(key)
             if values is None:
                 async with scoring_worker(options.config(path, is_scoring=True)) as client:

@@ -94,6 +94,7 @@ class KVCache:
     _chains: dict[int, list[Segment]] = field(default_factory=dict)
     _idle: dict[int, IdlePrefix] = field(default_factory=dict)  # oldest use first
     _free_ids: list[int] = field(default_factory=list)
+    _continued: set[int] = field(default_factory=set)  # sequences that began as an idle prefix
 
     def __post_init__(self) -> None:
         self._free_ids = list(range(self.n_ids - 1, -1, -1))
@@ -145,6 +146,7 @@ class KVCache:
             del self._idle[source]
             if len(idle.tokens) <= match.n:
                 self._truncate(source, match.n)
+                self._continued.add(source)
                 return source
             self._idle[source] = idle  # used just now: the last to be evicted
             idle.used_at = self.clock
@@ -185,17 +187,23 @@ class KVCache:
     def rest(
         self, seq_id: int, tokens: Tokens[int], scope: str, request_id: int | None = None
     ) -> None:
-        """Keep an ended sequence as an idle prefix of `tokens`, all of them in the cache."""
+        """Keep an ended sequence as an idle prefix of `tokens`, all of them in the cache.
+
+        One that continued an idle prefix counts as used again: a dialogue that went on will go on.
+        """
         self._truncate(seq_id, len(tokens))
         if len(tokens) == 0:
             self.release(seq_id)
             return
-        self._idle[seq_id] = IdlePrefix(seq_id, tokens, scope, request_id, self.clock)
+        n_hits = int(seq_id in self._continued)
+        self._continued.discard(seq_id)
+        self._idle[seq_id] = IdlePrefix(seq_id, tokens, scope, request_id, self.clock, n_hits)
 
     def release(self, seq_id: int) -> None:
         """Drop a sequence, its id, and the cells that no other sequence holds."""
         self._truncate(seq_id, 0)
         self._idle.pop(seq_id, None)
+        self._continued.discard(seq_id)
         del self._chains[seq_id]
         self._free_ids.append(seq_id)
 

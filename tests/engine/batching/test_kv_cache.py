@@ -213,6 +213,21 @@ def test_a_prefix_nobody_came_back_to_goes_when_it_has_cost_its_credit(cells):
     assert cache.length(sharer) == 5, "what a running sequence shares stays"
 
 
+def test_a_dialogue_that_went_on_stays_longer_than_one_that_did_not(cells):
+    cache = KVCache(60, 6, cells)
+    first = _ended(cache, cells, [1] * 10)
+    _ended(cache, cells, [2] * 10)
+    assert cache.acquire(Match(first, 10)) == first
+    cells.write(first, 2)
+    cache.append(first, 2)
+    cache.rest(first, array("i", [1] * 12), "")
+    cache.expire(CREDIT_UNUSED_TOKENS + 1)
+    assert cache.best_idle(array("i", [1] * 12), "").n == 12
+    assert cache.best_idle(array("i", [2] * 10), "").n == 0
+    cache.expire(CREDIT_TOKENS)
+    assert cache.n_idle == 0
+
+
 def test_holes_are_closed_once_they_have_cost_as_much_as_closing_them(cells):
     cache = KVCache(N_CELLS, N_IDS, cells)
     first = _ended(cache, cells, list(range(20)))

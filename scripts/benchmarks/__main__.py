@@ -10,6 +10,7 @@ NAMES = {
     "engine": "the served path against a bare llama.cpp loop, prefixes, memory, start",
     "compare": "another version of edgeagent against this one: rates, memory, start",
     "peers": "llama-server of the same llama.cpp beside this: eight workloads, memory",
+    "steps": "what steps were expected to cost, against what they took",
     "simulate": "recorded arrivals against the cost curves of devices, by policy of chunks",
     "copying": "answers that copy their prompt, and others, with and without speculation",
     "routing": "an assistant model before a chat model: what it keeps, what that costs, what separates texts",

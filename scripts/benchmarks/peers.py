@@ -43,7 +43,7 @@ from edgeagent.catalog.model_library import Library
 from scripts.benchmarks import machine
 from scripts.benchmarks.engine import MODEL, load
 from scripts.benchmarks.peers_report import chart, markdown, replace_section
-from scripts.benchmarks.served import Served, serving
+from scripts.benchmarks.served import serving_measured
 from tests.conftest import CACHE
 
 LIMIT_S = 60.0  # until a server must be ready
@@ -95,22 +95,6 @@ def llama_server(binary: Path, model: Path, args: argparse.Namespace) -> Iterato
             process.wait(timeout=20)
 
 
-@contextlib.contextmanager
-def _knowing_costs(
-    args: argparse.Namespace, settings: dict[str, Any], state: str
-) -> Iterator[Served]:
-    """A daemon that knows what steps cost here, as after its first idle seconds, and measures no more."""
-    with serving(args.models_dir, **settings, state_dir=state, measure_when_idle=True) as first:
-        first.wait_until_ready()
-        begun = time.monotonic()
-        while "step_costs_measured" not in first.log.read_text():
-            if time.monotonic() - begun > LIMIT_S:
-                raise SystemExit(f"No step costs after {LIMIT_S:.0f} s: other processes use cores.")
-            time.sleep(0.1)
-    with serving(args.models_dir, **settings, state_dir=state) as served:
-        yield served
-
-
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     begun = time.monotonic()
     while time.monotonic() - begun < LIMIT_S:
@@ -137,7 +121,7 @@ def measured(args: argparse.Namespace) -> list[dict[str, Any]]:
     found = []
     with (
         tempfile.TemporaryDirectory() as state,
-        _knowing_costs(args, settings, state) as ours,
+        serving_measured(args.models_dir, state, **settings) as ours,
         llama_server(args.llama_server, model.path, args) as (their_url, their_pid),
     ):
         ours.wait_until_ready()

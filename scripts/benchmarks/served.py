@@ -21,6 +21,8 @@ import psutil
 from edgeagent.settings.old_names import OLD_NAMES
 from tests.conftest import SHIPPED, approve_dropped
 
+MEASURING_S = 60.0
+
 
 @dataclass
 class Served:
@@ -97,3 +99,19 @@ def serving(models_dir: Path, *options: str, **settings: object) -> Iterator[Ser
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=20)
+
+
+@contextmanager
+def serving_measured(
+    models_dir: Path, state_dir: str, *options: str, **settings: object
+) -> Iterator[Served]:
+    """A daemon that knows what steps cost here, as after its first idle seconds, and measures no more."""
+    with serving(models_dir, **settings, state_dir=state_dir, measure_when_idle=True) as first:
+        first.wait_until_ready()
+        begun = time.monotonic()
+        while "step_costs_measured" not in first.log.read_text():
+            if time.monotonic() - begun > MEASURING_S:
+                raise SystemExit(f"No step costs after {MEASURING_S:.0f} s: others use cores.")
+            time.sleep(0.1)
+    with serving(models_dir, *options, **settings, state_dir=state_dir) as served:
+        yield served

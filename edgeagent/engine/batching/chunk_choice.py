@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
@@ -10,6 +11,8 @@ from edgeagent.engine.batching.step_cost import StepCost, StepLoad, pick_chunk
 from edgeagent.engine.batching.step_runner import Row
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.step_costs import StepCosts
+
+logger = logging.getLogger(__name__)
 
 # While nobody waits for the next token of an answer, only new requests wait for a chunk.
 ALONE = 4
@@ -85,5 +88,12 @@ class ChunkChoice:
         """A step of this load took this long."""
         if self._cost is None:
             self._pace.observe(load.n_decode, load.n_prefill, took_s)
-        else:
-            self._cost.observe(load, took_s)
+            return
+        if logger.isEnabledFor(logging.DEBUG):
+            predicted_ms = 1e3 * self._cost.predict(load)
+            logger.debug(
+                "step n_decode=%d n_prefill=%d decode_cells=%d prompt_depth=%d predicted_ms=%.2f "
+                "took_ms=%.2f",
+                *load, predicted_ms, 1e3 * took_s,
+            )  # fmt: skip
+        self._cost.observe(load, took_s)

@@ -40,6 +40,7 @@ class EngineClient(WorkerClient):
     """A running engine worker: a model that generates text, makes embeddings or ranks documents."""
 
     module = "edgeagent.engine.worker"
+    switches_waits = True
     decode = staticmethod(protocol.decode_to_daemon)
 
     config: EngineConfig

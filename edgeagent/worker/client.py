@@ -44,6 +44,8 @@ class WorkerClient(asyncio.Protocol, ABC):
 
     # The module of the worker process: `python -m MODULE FD LOG_LEVEL DAEMON_PID`.
     module: ClassVar[str]
+    # Whether its threads wait for each other in another way beside other programs, and may wait long alone.
+    switches_waits: ClassVar[bool] = False
 
     config: WorkerConfig
     facts: WorkerFacts
@@ -90,7 +92,9 @@ class WorkerClient(asyncio.Protocol, ABC):
         cls, config: WorkerConfig, log_level: str, *, is_silent: bool = False
     ) -> WorkerProcess:
         """Start the process of a worker without waiting for it, for `start` to take over. Any thread."""
-        return launch(cls.module, config, log_level, is_silent=is_silent)
+        return launch(
+            cls.module, config, log_level, is_silent=is_silent, waits_long=cls.switches_waits
+        )
 
     @classmethod
     async def start(

@@ -31,11 +31,17 @@ class WorkerProcess:
 
 
 def launch(
-    module: str, config: WorkerConfig, log_level: str, *, is_silent: bool = False
+    module: str,
+    config: WorkerConfig,
+    log_level: str,
+    *,
+    is_silent: bool = False,
+    waits_long: bool = False,
 ) -> WorkerProcess:
     """Start `python -m MODULE FD LOG_LEVEL DAEMON_PID` and send it `Load(config)`. Does not wait for it.
 
-    May be called on any thread. With `is_silent` the standard error of the process is discarded.
+    May be called on any thread. With `is_silent` the standard error of the process is discarded;
+    `waits_long` is that of `spawn.start`.
     """
     ours, theirs = socket.socketpair()
     with theirs:
@@ -45,6 +51,7 @@ def launch(
             log_level,
             str(os.getpid()),
             pass_fds=[theirs.fileno()],
+            waits_long=waits_long,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if is_silent else None,
         )

@@ -26,9 +26,16 @@ def command(module: str, *arguments: str) -> list[str]:
 
 
 def start(
-    module: str, *arguments: str, pass_fds: Iterable[int] = (), **options: Any
+    module: str,
+    *arguments: str,
+    pass_fds: Iterable[int] = (),
+    waits_long: bool = False,
+    **options: Any,
 ) -> subprocess.Popen[Any]:
-    """Start a worker process. Paths among `arguments` must be absolute. `options` are Popen's."""
+    """Start a worker process. Paths among `arguments` must be absolute. `options` are Popen's, `waits_long`
+    is that of `environment.worker_environment`."""
+    if waits_long:
+        options["env"] = worker_environment(waits_long=True, **_search_path())
     return subprocess.Popen(command(module, *arguments), **_options(pass_fds, options))
 
 

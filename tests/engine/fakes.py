@@ -116,6 +116,9 @@ class FakeRunner:
     def set_threads(self, n_threads: int) -> None:
         assert n_threads >= 1
 
+    def wait_briefly(self, is_contended: bool) -> None:
+        self.waits_briefly = is_contended
+
     def arm(self) -> None:
         self._is_aborted = False
 

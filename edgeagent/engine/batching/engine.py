@@ -153,6 +153,7 @@ class Engine:
     def limit(self, limits: ComputeLimits) -> None:
         """Compute within these limits from the next step on."""
         self._threads.limit(limits.n_threads, limits.n_cores_taken)
+        self._runner.wait_briefly(limits.n_cores_taken > 0)
         self._chunk_share = limits.chunk_share
 
     def take_costs(self, costs: StepCosts) -> None:

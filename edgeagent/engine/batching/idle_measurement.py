@@ -50,6 +50,7 @@ class IdleMeasurement:
 
     def step(self) -> bool:
         if not self._engine.is_idle or not self._is_due():
+            self._probe.close()
             has_worked = self._engine.step()
             if has_worked:
                 self._worked_s = self._clock()
@@ -73,7 +74,7 @@ class IdleMeasurement:
             not self._is_done
             and self._is_undisturbed
             and self._clock() - self._worked_s >= QUIET_S
-            and self._probe.can_run()
+            and (self._probe.is_begun or self._probe.can_run())
         )
 
     def _finish(self) -> None:

@@ -6,6 +6,7 @@ decide most come first: when the time is up, the result has those that were meas
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from array import array
@@ -19,22 +20,11 @@ from edgeagent.types.step_costs import MOST_WITH_LOGITS, TILE, StepCosts
 
 # Numbers of tokens, the most useful first. Up to MOST_WITH_LOGITS each token has logits, as in decode steps.
 SIZES = (8, 1, TILE, 16, TILE - 1, 4, 2, 128, 32, 256, 48, 96, 192, 384, 512)
-DEPTH = 384
 N_TIMES = 3
-LIMIT_S = 12.0
+# A prompt of this many tokens in chunks of TILE, and small steps behind it, show what the cells cost.
+DEPTH = 10 * TILE
+LIMIT_S = 15.0
 NEEDED = {1, 8, 16, TILE}
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """A step of `n_tokens` of one sequence behind `depth` cached ones."""
-
-    n_tokens: int
-    depth: int = 0
-
-    @property
-    def n_outputs(self) -> int:
-        return self.n_tokens if self.n_tokens <= MOST_WITH_LOGITS else 1
 
 
 @dataclass
@@ -47,82 +37,115 @@ class StepProbe:
     longest_s: float  # steps that take longer are of no use to the scheduler
     clock: Callable[[], float] = time.perf_counter
     is_running: bool = False
-    _times: dict[_Probe, list[float]] = field(default_factory=dict)
+    _times: dict[int, list[float]] = field(default_factory=dict)
+    _deep: list[tuple[int, float]] = field(
+        default_factory=list
+    )  # chunks of TILE behind so many cells
+    _deep_small: list[float] = field(default_factory=list)
     _spent_s: float = 0.0
-    _todo: list[_Probe] = field(default_factory=list)
+    _todo: list[int] = field(default_factory=list)
+    _seq_id: int | None = None  # of the long prompt, while it is in the cache
 
     def __post_init__(self) -> None:
-        sizes = [n for n in SIZES if n <= self.n_batch]
-        deep = [_Probe(n, DEPTH) for n in (MOST_WITH_LOGITS, TILE) if n <= self.n_batch]
-        self._todo = [*map(_Probe, sizes), *deep] * N_TIMES
+        self._todo = [n for n in SIZES if n <= self.n_batch] * N_TIMES
 
     @property
     def is_over(self) -> bool:
-        return not self._todo or self._spent_s > LIMIT_S
+        return self._spent_s > LIMIT_S or not (self._todo or self._is_depth_left)
+
+    @property
+    def _is_depth_left(self) -> bool:
+        return self.n_batch >= TILE and len(self._deep_small) < N_TIMES
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the long prompt is in the cache, which the next steps continue."""
+        return self._seq_id is not None
 
     def can_run(self) -> bool:
         """Whether there are cells and an id, so that nothing cached has to go."""
         return self.kv.has_free_id and self.kv.n_free >= self.n_batch + DEPTH
 
     def step(self) -> None:
-        """Measure the next size. An aborted one is measured again."""
-        probe = self._todo[0]
-        if self._is_too_long(probe.n_tokens + probe.depth // 8):
-            self._todo.pop(0)
-            return
-        seq_id = self.kv.acquire(Match(None, 0))
-        assert seq_id is not None, "`can_run` has been asked"
+        """Measure one step more. An aborted one is measured again."""
+        begun = self.clock()
         self.is_running = True
         self.runner.arm()
-        begun = self.clock()
         try:
-            done = 0
-            while done < probe.depth:
-                n = min(TILE, probe.depth - done)
-                self._run(seq_id, done, n, 1)
-                done += n
-            started = self.clock()
-            self._run(seq_id, done, probe.n_tokens, probe.n_outputs)
-            self._times.setdefault(probe, []).append(self.clock() - started)
-            self._todo.pop(0)
+            if self._todo:
+                self._measure_size(self._todo[0])
+                self._todo.pop(0)
+            else:
+                self._measure_depth()
         except StepAborted:
-            pass
-        except EngineFailed:  # what the model cannot do is not measured
-            self._todo.pop(0)
+            self.close()
+        except EngineFailed:  # requests will be told of it
+            self.close()
+            self._spent_s = math.inf
         finally:
             self.is_running = False
-            self.runner.trim(seq_id, 0)
-            self.kv.release(seq_id)
             self._spent_s += self.clock() - begun
+        if self.is_over:
+            self.close()
+
+    def close(self) -> None:
+        """Leave nothing in the cache. The long prompt begins anew, if it is not complete."""
+        if self._seq_id is not None:
+            self.runner.trim(self._seq_id, 0)
+            self.kv.release(self._seq_id)
+            self._seq_id = None
 
     def result(self) -> StepCosts | None:
-        """The medians; None where too little was measured."""
-        step_s = {p.n_tokens: self._median(p) for p in self._times if not p.depth}
+        """Medians of the sizes, and how the costs rose with depth; None where too little was measured."""
+        step_s = {n: statistics.median(times) for n, times in self._times.items()}
         if not step_s.keys() >= {n for n in NEEDED if n <= self.n_batch}:
             return None
-        return StepCosts(
-            step_s=step_s,
-            cell_s=self._cell_s(step_s, MOST_WITH_LOGITS),
-            tiled_cell_s=self._cell_s(step_s, TILE),
-        )
+        tiled_cell_s = cell_s = 0.0
+        if len(self._deep) > 2:
+            depths, times = zip(*self._deep, strict=True)
+            slope = statistics.linear_regression(depths, times).slope
+            tiled_cell_s = max(0.0, slope) / TILE
+        if self._deep_small:
+            added_s = statistics.median(self._deep_small) - step_s[MOST_WITH_LOGITS]
+            cell_s = max(0.0, added_s) / (MOST_WITH_LOGITS * DEPTH)
+        return StepCosts(step_s=step_s, cell_s=cell_s, tiled_cell_s=tiled_cell_s)
 
-    def _run(self, seq_id: int, first_pos: int, n: int, n_outputs: int) -> None:
+    def _measure_size(self, n: int) -> None:
+        if self._is_too_long(n):
+            return
+        seq_id = self._seq_id = self._acquire()
+        took_s = self._run(seq_id, 0, n, n if n <= MOST_WITH_LOGITS else 1)
+        self._times.setdefault(n, []).append(took_s)
+        self.close()
+
+    def _measure_depth(self) -> None:
+        """One chunk more of the long prompt, or a small step behind it."""
+        if self._seq_id is None:
+            self._seq_id = self._acquire()
+            self._deep.clear()
+        depth = len(self._deep) * TILE
+        if depth < DEPTH:
+            took_s = self._run(self._seq_id, depth, TILE, 1)
+            self.kv.append(self._seq_id, TILE)
+            self._deep.append((depth, took_s))
+            return
+        self._deep_small.append(self._run(self._seq_id, depth, MOST_WITH_LOGITS, MOST_WITH_LOGITS))
+        self.runner.trim(self._seq_id, depth)
+
+    def _acquire(self) -> int:
+        seq_id = self.kv.acquire(Match(None, 0))
+        assert seq_id is not None, "`can_run` has been asked"
+        return seq_id
+
+    def _run(self, seq_id: int, first_pos: int, n: int, n_outputs: int) -> float:
+        """The seconds of a step."""
         tokens = array("i", [(7919 * (first_pos + i) + 13) % self.runner.n_vocab for i in range(n)])
-        self.runner.run([Row(seq_id, tokens, first_pos, min(n_outputs, self.runner.max_outputs))])
+        row = Row(seq_id, tokens, first_pos, min(n_outputs, self.runner.max_outputs))
+        started = self.clock()
+        self.runner.run([row])
+        return self.clock() - started
 
     def _is_too_long(self, n_tokens: int) -> bool:
         """Whether a step of this size would take longer than any that the scheduler picks."""
-        known = [p for p in self._times if p.n_tokens >= 16]
-        if not known:
-            return False
-        rate_s = min(self._median(p) / p.n_tokens for p in known)
-        return n_tokens > TILE and rate_s * n_tokens > self.longest_s
-
-    def _cell_s(self, step_s: dict[int, float], n: int) -> float:
-        probe = _Probe(n, DEPTH)
-        if probe not in self._times or n not in step_s:
-            return 0.0
-        return max(0.0, self._median(probe) - step_s[n]) / (n * DEPTH)
-
-    def _median(self, probe: _Probe) -> float:
-        return statistics.median(self._times[probe])
+        known = [statistics.median(times) / n for n, times in self._times.items() if n >= 16]
+        return bool(known) and n_tokens > TILE and min(known) * n_tokens > self.longest_s

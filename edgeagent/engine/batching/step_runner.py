@@ -65,6 +65,8 @@ class Runner(Protocol):
 
     def set_threads(self, n_threads: int) -> None: ...
 
+    def wait_briefly(self, is_contended: bool) -> None: ...
+
     def arm(self) -> None: ...
 
     def abort(self) -> None: ...
@@ -88,6 +90,7 @@ class LlamaRunner:
         self.trim = llama.trim
         self.n_movable = kv_packing.n_movable(llama)
         self.set_threads = llama.set_threads
+        self.wait_briefly = llama.wait_briefly
         self.arm = llama.arm
         self.abort = llama.abort
 

@@ -48,6 +48,8 @@ class TextEncoder(Protocol):
 
     def set_threads(self, n_threads: int) -> None: ...
 
+    def wait_briefly(self, is_contended: bool) -> None: ...
+
     def arm(self) -> None: ...
 
 
@@ -134,6 +136,7 @@ class Embedder:
     def limit(self, limits: ComputeLimits) -> None:
         """Compute within these limits from the next step on."""
         self._threads.limit(limits.n_threads, limits.n_cores_taken)
+        self._encoder.wait_briefly(limits.n_cores_taken > 0)
         self._chunk_share = limits.chunk_share
 
     def submit(self, request: EmbeddingRequest) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeagent.engine.llama import bindings
+from edgeagent.engine.llama.barrier_waits import BarrierWaits
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.errors import EngineFailed, ModelUnusable
 from edgeagent.types.engine_config import DRAFT_OUTPUTS, EngineConfig
@@ -41,6 +42,8 @@ class Llama:
         bindings.start()
         self._kv_type = config.kv_type
         self._n_threads = config.n_threads
+        self._waits = BarrierWaits()
+        self.wait_briefly = self._waits.shorten
         self._model = self._load_model(config)
         self.context: Any = None
         try:
@@ -326,6 +329,7 @@ class Llama:
         lib.llama_set_n_threads(self.context, n_threads, n_threads)
 
     def close(self) -> None:
+        self._waits.close()
         if self.context:
             lib.llama_free(self.context)
             self.context = None

@@ -69,6 +69,22 @@ def test_a_step_that_a_request_ended_is_measured_again():
     assert probe.result() is not None
 
 
+def test_a_long_prompt_that_a_request_ended_begins_anew():
+    device = Device()
+    kv = KVCache(4096, 4, device.runner)
+    probe = StepProbe(kv, device.runner, 64, 10.0, lambda: device.now_s)
+    while not probe.is_begun:
+        probe.step()
+    probe.step()
+    probe.close()
+    assert kv.n_used == 0 and not any(device.runner.held.values())
+    while not probe.is_over:
+        probe.step()
+    costs = probe.result()
+    assert costs is not None and costs.tiled_cell_s == pytest.approx(PER_CELL_S)
+    assert kv.n_used == 0
+
+
 def idle_engine(device: Device, told: list[StepCosts]) -> tuple[Engine, IdleMeasurement]:
     config = EngineConfig(model_id="m", path="", n_threads=2, n_ctx=4096, n_batch=256, n_seq=4)
     engine = Engine(

@@ -34,6 +34,9 @@ class FakeEncoder:
             raise error
         return np.array([[text[0], len(text), 1] for text in texts], np.float32)
 
+    def wait_briefly(self, is_contended: bool) -> None:
+        pass
+
     def set_threads(self, n_threads: int) -> None:
         assert n_threads >= 1
 

@@ -24,10 +24,10 @@ _FOR_WORKERS_PREFIXES = ("LC_", "OMP_", "GOMP_", "KMP_", "GGML_", "MALLOC_", "GL
 # Source: libgomp, env.c and config/linux/wait.h
 _SPINS = {"x86_64": 6_000}
 _SPINS_WITHOUT_PAUSE = 20_000
-# The same, 5 ms, for workers whose threads sleep at once beside other programs (`engine/llama/barrier_waits`)
+# The same, 1.4 ms, for workers whose threads sleep at once beside other programs (see engine/llama)
 # where no two processors share a core: there a thread that looks takes nothing from others. With 300,000,
 # 30,000 and 6,000 one client has 104, 99 and 85 tokens/s, and 8 have 174, 167 and 156 (zen4, 2026-11-29).
-_SPINS_LONG = {"x86_64": 100_000}
+_SPINS_LONG = {"x86_64": 30_000}
 _SMT = Path("/sys/devices/system/cpu/smt/active")
 _WAITING_VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 

@@ -108,7 +108,7 @@ def child_environment(**extra: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != API_KEY} | extra
 
 
-def worker_environment(*, waits_long: bool = False, **extra: str) -> dict[str, str]:
+def worker_environment(waits_long: bool = False, /, **extra: str) -> dict[str, str]:
     """The environment of a worker process: known variables, overridden by `extra`.
 
     Everything else is left out: API keys, tokens of model hubs, credentials of a service manager. BLAS

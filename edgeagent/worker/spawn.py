@@ -35,7 +35,7 @@ def start(
     """Start a worker process. Paths among `arguments` must be absolute. `options` are Popen's, `waits_long`
     is that of `environment.worker_environment`."""
     if waits_long:
-        options["env"] = worker_environment(waits_long=True, **_search_path())
+        options["env"] = worker_environment(True, **_search_path())
     return subprocess.Popen(command(module, *arguments), **_options(pass_fds, options))
 
 

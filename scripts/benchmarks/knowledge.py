@@ -219,7 +219,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     asked = entries(root)
     settings = {"preload": False, "n_threads": args.threads}
     with serving(args.models_dir, **settings) as daemon:
-        daemon.wait_until_ready()
         process = psutil.Process(daemon.process.pid)
         before_mb = process.memory_info().rss / 1e6
         client = Client(daemon.url)

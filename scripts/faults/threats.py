@@ -36,6 +36,7 @@ HARNESSES = {
     "gguf_mutants": Harness("gguf_mutants.py", (STORIES,), (STORIES,)),
     "store_kills": Harness("store_kills.py", ("--kills", "20"), ("--kills", "1000")),
     "daemon_kills": Harness("daemon_kills.py", ("--kills", "5"), ("--kills", "500")),
+    "knowledge_kills": Harness("knowledge_kills.py", ("--kills", "2"), ("--kills", "20")),
     "power_cuts": Harness("power_cuts.py", ("--cuts", "100"), ("--cuts", "2500")),
     "wal_race": Harness("wal_race.py", ("--seconds", "5"), ("--seconds", "60")),
     "entry_kills": Harness("entry_kills.py", ("--kills", "5"), ("--kills", "100")),
@@ -83,7 +84,7 @@ THREATS = (
         4,
         "acknowledged write lost",
         ("store/test_killed.py", "store/test_power.py"),
-        ("store_kills", "daemon_kills", "power_cuts", "speech_jobs"),
+        ("store_kills", "daemon_kills", "power_cuts", "speech_jobs", "knowledge_kills"),
     ),
     Threat(
         5,

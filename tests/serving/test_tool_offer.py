@@ -34,7 +34,7 @@ CRM = {"type": "namespace", "name": "crm", "description": "", "tools": [
 ]}  # fmt: skip
 HOSTED = [
     {"type": "web_search"}, {"type": "web_search_preview_2025_03_11", "search_context_size": "low"},
-    {"type": "file_search", "vector_store_ids": ["x"]}, {"type": "mcp", "server_label": "a"},
+    {"type": "mcp", "server_label": "a"},
     {"type": "image_generation", "quality": "low"}, {"type": "local_shell"}, {"type": "shell"},
     {"type": "code_interpreter", "container": {"type": "auto"}}, {"type": "computer_use_preview"},
     {"type": "apply_patch"}, {"type": "tool_search"}, {"type": "programmatic_tool_calling"},
@@ -67,6 +67,9 @@ def test_a_model_sees_functions_and_notes_say_what_was_left_out():
     assert offer.customs == {"apply_patch", "crm__query"}
     assert offer.place("crm__query") == ("crm", "query") and offer.place("now") == (None, "now")
     assert len(offer.notes) == len(HOSTED) + 1, "a grammar is not enforced"
+    search = asked(tools=[NOW, {"type": "file_search", "vector_store_ids": ["vs_1"]}]).tool_offer()
+    assert [tool.name for tool in search.tools] == ["now"] and not search.notes
+    assert search.file_search is not None, "the daemon searches, not the model"
     assert full_name("mcp__files__", "read") == "mcp__files__read"
 
 

@@ -19,6 +19,7 @@ BODILESS = {
     "change_model",
     "cancel_response",
     "cancel_batch",
+    "cancel_vector_store_file_batch",
     "cancel_audio_job",
     "append_to_audio_job",
 } | {

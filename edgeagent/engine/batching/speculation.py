@@ -74,7 +74,14 @@ class Speculation:
                 draft = self.drafter(seq.tokens, n_room, seq.prediction)
                 if draft is not None:
                     self._found[seq.admission] = draft
-        if not self._found or not self.costs.is_known:
+        n_base = sum(n for _, n in work)
+        # While every step has drafts, nothing tells what one without them costs: it is run now and then.
+        is_decode = n_base == len(work)
+        if (
+            not self._found
+            or not self.costs.is_known
+            or (is_decode and not self.costs.is_fresh(n_base))
+        ):
             return nothing
         # Answers after many that copied are no more likely to copy; after many that did not, less.
         prior = tuple(map(min, GUESSES, self._overall.rates()))
@@ -84,7 +91,6 @@ class Speculation:
             else ()
             for seq, _ in work
         ]
-        n_base = sum(n for _, n in work)
         lengths = choose_lengths(
             expected, n_base, self.costs.seconds, n_most=n_most, limit_s=limit_s
         )

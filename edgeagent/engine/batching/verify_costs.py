@@ -13,7 +13,10 @@ LARGEST_FIXED = 64.0
 # What was measured this many steps ago is forgotten, so that one bad measurement does not last.
 KEPT_STEPS = 512
 WEIGHT = 0.25
-NEW_WEIGHT = 0.6  # of the first measurement of a size, against what was expected
+NEW_WEIGHT = (
+    0.6  # of the first measurement of a size, or of one after long, against what was expected
+)
+FRESH_STEPS = 24
 OUTLIER = 2.0  # times longer, or shorter, than expected is counted as this much
 
 
@@ -36,17 +39,21 @@ class VerifyCosts:
     def observe(self, n_tokens: int, took_s: float) -> None:
         """A step of `n_tokens` has taken `took_s`. One that other work has held up counts little."""
         self._n_steps += 1
-        is_new = n_tokens not in self._times
+        is_new, is_fresh = n_tokens not in self._times, self.is_fresh(n_tokens)
         if self._sizes:
             expected = self.seconds(n_tokens)
             bounded = min(max(took_s, expected / OUTLIER), expected * OUTLIER)
-            took_s = expected + (NEW_WEIGHT if is_new else WEIGHT) * (bounded - expected)
+            took_s = expected + (WEIGHT if is_fresh else NEW_WEIGHT) * (bounded - expected)
         self._times[n_tokens] = took_s
         self._seen[n_tokens] = self._n_steps
         if is_new:
             self._sizes = sorted(self._times)
         if self._n_steps % 64 == 0:
             self._forget()
+
+    def is_fresh(self, n_tokens: int) -> bool:
+        """Whether a step of this size has run just now."""
+        return self._n_steps - self._seen.get(n_tokens, -FRESH_STEPS) <= FRESH_STEPS
 
     @property
     def is_known(self) -> bool:

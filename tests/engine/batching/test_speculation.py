@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgeagent.engine.batching.prompt_lookup import Draft, find_draft
 from edgeagent.engine.batching.speculation import Speculation, agreement
 from edgeagent.engine.batching.step_runner import Row
-from edgeagent.engine.batching.verify_costs import VerifyCosts
+from edgeagent.engine.batching.verify_costs import FRESH_STEPS, VerifyCosts
 from edgeagent.types.sampling import Sampling
 from tests.conftest import n_examples
 from tests.engine.batching.test_engine import Harness
@@ -30,6 +30,9 @@ class FreeSteps(VerifyCosts):
 
     def seconds(self, n_tokens: int) -> float:
         return 1e-3
+
+    def is_fresh(self, n_tokens: int) -> bool:
+        return True
 
 
 def copied(tokens: list[int]) -> int:
@@ -269,6 +272,24 @@ def test_drafts_that_are_never_right_are_soon_not_computed_any_more():
     assert len(tried) < 8
     assert max(tried) < 12
     assert harness.speculation.n_accepted == 0
+
+
+def test_steps_without_drafts_are_measured_now_and_then():
+    """As many as one in `FRESH_STEPS`, where a step of one token is thought to be dear."""
+
+    class Believed(VerifyCosts):
+        def seconds(self, n_tokens: int) -> float:
+            return 1e-3
+
+    harness = CopyingHarness()
+    harness.speculation.costs = Believed()
+    harness.runner.next_token = lambda tokens: 1 + len(tokens) % 4  # type: ignore[method-assign]
+    harness.runner.max_outputs = 3
+    harness.submit(1, PROMPT, max_new=200, ignore_eos=True)
+    harness.finish()
+    sizes = [row.n_outputs for rows in harness.runner.steps[12:] for row in rows]
+    assert max(sizes) == 3
+    assert 2 <= sizes.count(1) <= 2 + len(sizes) / FRESH_STEPS
 
 
 def test_an_answer_that_begins_to_copy_later_is_drafted_then():

@@ -6,6 +6,7 @@ import pytest
 
 from edgeagent.engine.batching.verify_costs import (
     FIXED,
+    FRESH_STEPS,
     KEPT_STEPS,
     LARGEST_FIXED,
     NEW_WEIGHT,
@@ -95,3 +96,14 @@ def test_times_that_were_measured_before_count_until_steps_of_their_size_run():
     for _ in range(KEPT_STEPS + 64):
         costs.observe(4, 0.015)
     assert costs.seconds(1) == 0.010
+
+
+def test_a_size_that_has_not_run_for_long_is_learned_anew():
+    costs = measured(n1=0.010, n4=0.020)
+    assert costs.is_fresh(1) and costs.is_fresh(4) and not costs.is_fresh(2)
+    for _ in range(FRESH_STEPS + 1):
+        costs.observe(4, 0.020)
+    assert not costs.is_fresh(1)
+    costs.observe(1, 0.015)
+    assert costs.seconds(1) == pytest.approx(0.010 + NEW_WEIGHT * 0.005, rel=1e-3)
+    assert costs.is_fresh(1)

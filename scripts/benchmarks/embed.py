@@ -53,7 +53,7 @@ def raw(model: Path, batches: list[list[str]], n_threads: int, seconds: float) -
     done = subprocess.run(
         [*command, str(n_threads), str(seconds)],
         input=json.dumps(batches), capture_output=True, text=True, check=False,
-        env=os.environ | worker_environment(),  # threads wait as those of workers do
+        env=os.environ | worker_environment(True),  # threads wait as those of workers do
     )  # fmt: skip
     if done.returncode != 0:
         raise SystemExit(done.stderr[-2000:])

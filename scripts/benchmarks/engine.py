@@ -38,7 +38,7 @@ MAX_REPEATS = 12
 
 
 def _json(command: list[str]) -> dict[str, Any]:
-    environment = os.environ | worker_environment()  # threads wait as those of workers do
+    environment = os.environ | worker_environment(True)  # threads wait as those of workers do
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         raise SystemExit(done.stderr[-2000:] or done.stdout)

@@ -22,6 +22,7 @@ PAUSE_S = 2.0
 LATE = 0.6
 # How loud each channel is, in a mix: by 10 ms, smoothed over 150 ms.
 MIX_FRAME, MIX_SMOOTH = RATE_HZ // 100, 15
+_RAMP = ((np.arange(MIX_FRAME) + 0.5) / MIX_FRAME).astype(np.float32)
 # Words so near to speech are part of it.
 NEAR_S = 0.15
 
@@ -203,15 +204,19 @@ def mixed(channels: Samples) -> Samples:
         return only
     if not n_frames:
         return np.asarray(channels.mean(axis=0), dtype=np.float32)
-    frames = channels[:, : n_frames * MIX_FRAME].reshape(len(channels), n_frames, MIX_FRAME)
-    levels = np.sqrt(np.mean(frames * frames, axis=2))
+    end = n_frames * MIX_FRAME
+    frames = channels[:, :end].reshape(len(channels), n_frames, MIX_FRAME)
+    levels = np.sqrt(np.einsum("cfs,cfs->cf", frames, frames) / MIX_FRAME)
     smooth = np.full(min(MIX_SMOOTH, n_frames), 1 / MIX_SMOOTH)
     levels = np.stack([np.convolve(level, smooth, mode="same") for level in levels]) + 1e-5
-    weights = levels / levels.sum(axis=0)
-    centres, at = MIX_FRAME * (np.arange(n_frames) + 0.5), np.arange(channels.shape[1])
-    mix: Samples = np.zeros(channels.shape[1], dtype=np.float32)
-    for channel, weight in zip(channels, weights, strict=True):
-        mix += (np.interp(at, centres, weight) * channel).astype(np.float32)
+    weights = (levels / levels.sum(axis=0)).astype(np.float32)
+    # Weights change evenly from the edge of a frame to the next.
+    edges = np.pad(weights, ((0, 0), (1, 1)), mode="edge")
+    edges = (edges[:, :-1] + edges[:, 1:]) / 2
+    first, last = edges[:, :-1, None], edges[:, 1:, None]
+    mix = np.empty(channels.shape[1], dtype=np.float32)
+    mix[:end] = ((first + (last - first) * _RAMP) * frames).sum(axis=0).reshape(-1)
+    mix[end:] = edges[:, -1] @ channels[:, end:]
     return mix
 
 

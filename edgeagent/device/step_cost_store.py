@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,7 @@ class StepCostStore:
     def __init__(self, directory: Path, device_key: str) -> None:
         self._path = directory / FILE_NAME
         self._device_key = device_key
+        self._saving = threading.Lock()  # two models may report at once
 
     def load(self, config: EngineConfig) -> StepCosts | None:
         """The costs of a model loaded like this; None if there are none or the file is damaged."""
@@ -37,9 +39,10 @@ class StepCostStore:
     def save(self, config: EngineConfig, costs: StepCosts) -> None:
         """Store atomically. Raises: OSError if the directory cannot be written."""
         key = self._key(config)
-        kept = {k: v for k, v in self._read().items() if k != key} | {key: costs}
-        newest = dict(list(kept.items())[-_MAX_KEPT:])
-        replace_bytes(self._path, msgspec.json.format(msgspec.json.encode(newest), indent=1))
+        with self._saving:
+            kept = {k: v for k, v in self._read().items() if k != key} | {key: costs}
+            newest = dict(list(kept.items())[-_MAX_KEPT:])
+            replace_bytes(self._path, msgspec.json.format(msgspec.json.encode(newest), indent=1))
 
     def _key(self, config: EngineConfig) -> str:
         facts = [

@@ -30,7 +30,7 @@ from edgeagent.api.openai.vector_stores import shown_counts
 from edgeagent.serving.knowledge.base import KnowledgeBase
 from edgeagent.serving.knowledge.wishes import FileWish
 from edgeagent.types.ids import new_id
-from edgeagent.types.list_pages import PAGE, Page
+from edgeagent.types.list_pages import PAGE, Page, RowPage
 
 _TAGS = ["vector stores"]
 Status = Literal["in_progress", "completed", "failed", "cancelled"]
@@ -112,7 +112,7 @@ async def list_files(
 ) -> StoredList:
     page = Page(after, limit, order == "desc")
     found = await knowledge.stores.files(caller_of(request).owner, store_id, page, status=filter)
-    return as_list([shown_file(row).model_dump() for row in found.rows], found.has_more)
+    return _shown(found)
 
 
 @get(
@@ -257,6 +257,10 @@ async def list_batch_files(
     found = await knowledge.stores.files(
         owner, store_id, page, status=filter, batch_id=files_batch_id
     )
+    return _shown(found)
+
+
+def _shown(found: RowPage) -> StoredList:
     return as_list([shown_file(row).model_dump() for row in found.rows], found.has_more)
 
 

@@ -11,6 +11,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
@@ -49,32 +50,26 @@ def byte_progress() -> Iterator[digest.Progress]:
 def row_progress() -> Iterator[Callable[[str, int, int | None], None]]:
     """A bar for each stage: `tell(stage, n_more, total)`; `total` is None while it is not known."""
     columns = (TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn())
-    tasks: dict[str, TaskID] = {}
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-
-    def tell(stage: str, n_more: int, total: int | None = None) -> None:
-        if stage not in tasks:
-            bar.start()
-            tasks[stage] = bar.add_task(stage, total=total)
-        bar.update(tasks[stage], advance=n_more)
-
-    try:
+    with _counting(*columns) as tell:
         yield tell
-    finally:
-        if tasks:  # a bar without a stage would leave an empty line
-            bar.stop()
 
 
 @contextmanager
-def timed_progress() -> Iterator[Callable[[str, int, int], None]]:
+def timed_progress() -> Iterator[Callable[[str, int, int | None], None]]:
     """A bar for each stage, with the time left: `tell(stage, n_more, total)`."""
     columns = (
         TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
     )  # fmt: skip
+    with _counting(*columns) as tell:
+        yield tell
+
+
+@contextmanager
+def _counting(*columns: ProgressColumn) -> Iterator[Callable[[str, int, int | None], None]]:
     tasks: dict[str, TaskID] = {}
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
 
-    def tell(stage: str, n_more: int, total: int) -> None:
+    def tell(stage: str, n_more: int, total: int | None = None) -> None:
         if stage not in tasks:
             bar.start()
             tasks[stage] = bar.add_task(stage, total=total)
@@ -83,5 +78,5 @@ def timed_progress() -> Iterator[Callable[[str, int, int], None]]:
     try:
         yield tell
     finally:
-        if tasks:
+        if tasks:  # a bar without a stage would leave an empty line
             bar.stop()

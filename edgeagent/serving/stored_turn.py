@@ -198,6 +198,8 @@ class TurnService:
             metadata = with_privacy(turn.chat.metadata, dialogue.privacy)
             chat = replace(turn.chat, prompts=[dialogue.prompt], metadata=metadata)
             text = found.text if found is not None else None
+            if found is not None and found.handover == "router":
+                chat = replace(chat, model=self._knowledge.consultant.handover_model)
             request = (
                 await self._chats.request(origin, chat)  # 6
                 if text is None

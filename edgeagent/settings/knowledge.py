@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from edgeagent.settings.settings_table import SettingsTable
@@ -41,11 +43,24 @@ class KnowledgeSettings(SettingsTable):
         default=True, description="rank the best chunks by an installed cross-encoder"
     )
     least_evidence: float = Field(
-        default=0.35,
+        default=0.43,
         ge=0,
         le=1,
         description="evidence below which an answer from documents says that it found nothing; 0: always "
         "answer",
+    )
+    on_thin_evidence: Literal["decline", "answer", "router", "human"] = Field(
+        default="decline",
+        description="where the documents tell nothing: say so; let the model answer; ask "
+        "`thin_evidence_model`; or say that a person has to be asked. A request may choose another",
+    )
+    thin_evidence_model: str = Field(
+        default="auto", description='model or route that is asked with "router"'
+    )
+    human_contact: str = Field(
+        default="Please ask a person.",
+        max_length=500,
+        description='what an answer says at its end with "human": whom to ask, and how',
     )
     verbatim_similarity: float = Field(
         default=0.88,

@@ -10,6 +10,7 @@ has no numpy.
 
 from __future__ import annotations
 
+import math
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,7 @@ from edgeagent.types.common_words import COMMON_WORDS
 
 N_NEAR = 200
 MAX_WORDS = 24
+MAX_MATCHES = 4000  # chunks of all words of a search together
 CACHE_KIB = 8192  # of a connection that searches
 
 
@@ -164,21 +166,68 @@ def by_words(
     db: StoreConnection, store_n: Sequence[int], text: str, limit: int,
     only: AttributeFilter | None = None,
 ) -> list[ChunkHit]:  # fmt: skip
-    """Chunks with some of the words, by bm25; rare words count more."""
-    query = matching(text)
-    if query is None:
+    """Chunks with some of the words, by bm25; words that are rare in these stores count more.
+
+    FTS5 counts how rare a word is over all stores, those of other owners too. So each word is looked for on
+    its own, and its share is weighed again by its counts here. Common words are left out where rarer ones
+    were found: a search reads about `MAX_MATCHES` entries.
+    """
+    words = query_words(text)
+    if not words:
         return []
     scopes = " OR ".join(_scope(n) for n in store_n)
-    behind, values = "", {}
-    if only is not None:
-        behind = f"and rowid in (select c.rowid from chunk c where c.file_n in ({_files(store_n, only)}))"
-        values = only.values
+    numbers = ", ".join(map(str, store_n))
+    counted = "select coalesce(sum(n_chunks), 0) from vector_store_file"
+    n_here = scalar(db, f"{counted} where store_n in ({numbers})")
+    n_all = scalar(db, counted)
+    values: dict[str, Any] = dict(only.values) if only is not None else {}
+    behind = (
+        f"and rowid in (select c.rowid from chunk c where c.file_n in ({_files(store_n, only)}))"
+        if only
+        else ""
+    )
+    parts: list[str] = []
+    for word, n in _rarest(db, scopes, words):
+        n_word = _n_matches(db, f"plain : {word}")
+        number = len(parts)
+        values[f"weight{number}"] = _rarity(n_here, n) / _rarity(n_all, n_word)
+        values[f"query{number}"] = f"scope : ({scopes}) AND plain : {word}"
+        parts.append(
+            f"select rowid, bm25(chunk_fts, 0.0, 1.0) * :weight{number} as value from chunk_fts "
+            f"where chunk_fts match :query{number} {behind}"
+        )
+    if not parts:
+        return []
     found = db.execute(
-        "select rowid, bm25(chunk_fts, 0.0, 1.0) as value from chunk_fts where chunk_fts match :query "
-        f"{behind} order by value limit :limit",
-        values | {"query": f"scope : ({scopes}) AND plain : ({query})", "limit": limit},
+        # Materialized, because bm25 cannot be used inside an aggregate.
+        f"with hits as materialized ({' union all '.join(parts)}) "
+        "select rowid, sum(value) as value from hits group by rowid order by value, rowid limit :limit",
+        values | {"limit": limit},
     ).fetchall()
     return [ChunkHit(*row) for row in found]
+
+
+def _rarest(db: StoreConnection, scopes: str, words: Sequence[str]) -> list[tuple[str, int]]:
+    """The words that these stores have with the number of their chunks, rarest first, until there are enough
+    of them."""
+    counts = [(_n_matches(db, f"scope : ({scopes}) AND plain : {word}"), word) for word in words]
+    chosen: list[tuple[str, int]] = []
+    total = 0
+    for n, word in sorted(pair for pair in counts if pair[0]):
+        total += n
+        if chosen and total > MAX_MATCHES:
+            break
+        chosen.append((word, n))
+    return chosen
+
+
+def _n_matches(db: StoreConnection, query: str) -> int:
+    return int(scalar(db, "select count(*) from chunk_fts where chunk_fts match ?", (query,)))
+
+
+def _rarity(n_all: int, n: int) -> float:
+    """The inverse document frequency of FTS5's bm25."""
+    return max(math.log(max(n_all - n + 0.5, 0.5) / (n + 0.5)), 1e-6)
 
 
 def by_vector(
@@ -201,6 +250,22 @@ def by_vector(
             "bits": vector.bits, "scaled": vector.scaled, "near": max(N_NEAR, 4 * limit), "limit": limit,
         },
     ).fetchall()  # fmt: skip
+    return [ChunkHit(*row) for row in found]
+
+
+def similarities(
+    db: StoreConnection, store_n: Sequence[int], vector: StoredVector, chunks: Sequence[int]
+) -> list[ChunkHit]:
+    """The cosines of these chunks, as far as they are in the stores and have such a vector."""
+    if not chunks:
+        return []
+    can_search_vectors(db)
+    found = db.execute(
+        "select v.chunk, 1 - vec_distance_cosine(vec_int8(v.vector), vec_int8(:scaled)) from chunk_vector v "
+        f"join chunk_bits b on b.store_n in ({', '.join(map(str, store_n))}) and b.chunk = v.chunk "
+        "where v.chunk in (select value from json_each(:chunks)) and length(v.vector) = length(:scaled)",
+        {"scaled": vector.scaled, "chunks": msgspec.json.encode(list(chunks)).decode()},
+    ).fetchall()
     return [ChunkHit(*row) for row in found]
 
 
@@ -242,13 +307,13 @@ def of_file(
     return [tuple(row) for row in found]
 
 
-def matching(text: str) -> str | None:
-    """An FTS5 query for some of the words, each quoted, so that it has no operators. None without words."""
+def query_words(text: str) -> list[str]:
+    """The words to look for, each quoted for FTS5, so that it has no operators. Common ones only where there
+    are no others."""
     cleaned = "".join(c if c.isalnum() or c == "_" else " " for c in text[:4000])
-    words = list(dict.fromkeys(cleaned.split()))
-    rare = [word for word in words if word.lower() not in COMMON_WORDS]
-    chosen = (rare or words)[:MAX_WORDS]
-    return " OR ".join(f'"{word}"' for word in chosen) or None
+    words = list(dict.fromkeys(cleaned.lower().split()))
+    rare = [word for word in words if word not in COMMON_WORDS]
+    return [f'"{word}"' for word in (rare or words)[:MAX_WORDS]]
 
 
 def _scope(store_n: int) -> str:

@@ -31,6 +31,7 @@ NAMES = {
     "store": "acknowledged writes per second beside what the disk can sync",
     "lifecycle": "how long writes wait beside a sweep and an erasure, and what searching takes",
     "knowledge": "questions of two FAQs in a knowledge base: what is found, how fast, cited, declined",
+    "knowledge-calibration": "weights and thresholds of knowledge bases, chosen on half of the questions",
     "recommendations": "what is recommended for each profile",
 }
 
@@ -40,6 +41,7 @@ MODULES = {
     "speech-memory": "speech_memory",
     "speech-models": "speech_models",
     "mixed": "mixed_precision",
+    "knowledge-calibration": "knowledge_calibration",
 }
 
 
@@ -47,7 +49,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
         print("Usage: scripts/bench NAME [--help]\n")
         for name, what in NAMES.items():
-            print(f"  {name:<16} {what}")
+            print(f"  {name:<22} {what}")
         sys.exit(0 if sys.argv[1:] in ([], ["--help"], ["-h"]) else 2)
     name = sys.argv.pop(1)
     importlib.import_module(f"scripts.benchmarks.{MODULES.get(name, name)}").main()

@@ -62,8 +62,9 @@ def serving(models_dir: Path, *options: str, **settings: object) -> Iterator[Ser
                 for name, value in settings.items()
             )
         )
-        # The tests set the variable for all that they start, and a variable wins over a file.
-        environment = os.environ | {SHIPPED: str(settings["shipped_models_dir"])}
+        # The tests set variables for all that they start, and a variable wins over a file.
+        others = {k: v for k, v in os.environ.items() if not k.startswith("EDGEAGENT_")}
+        environment = others | {SHIPPED: str(settings["shipped_models_dir"])}
         log = Path(state, "log")
         command = [
             sys.executable,

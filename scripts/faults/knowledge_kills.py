@@ -1,6 +1,6 @@
 """kill -9 of the daemon while it indexes documents, files and stores being deleted meanwhile. Prints counts.
 
-    .venv/bin/python scripts/faults/knowledge_kills.py [--kills N] [--files N] [--models-dir DIR]
+    .venv/bin/python scripts/faults/knowledge_kills.py [--kills N] [--files N] [--paragraphs N]
 
 Tiny files and one large one are sent, and put into two vector stores. The daemon is killed again and again
 while it indexes. One store is deleted before the last kills. At the end the other store must have every
@@ -38,10 +38,10 @@ def document(n: int) -> bytes:
     return f"# Note {n}\n\nThe harbour number {n} is deep, and boat {n} lies there.\n".encode()
 
 
-def large() -> bytes:
+def large(n_paragraphs: int) -> bytes:
     draw = random.Random(1)
     words = [f"word{n}" for n in range(2000)]
-    lines = (" ".join(draw.choices(words, k=60)) + ".\n\n" for _ in range(2500))
+    lines = (" ".join(draw.choices(words, k=60)) + ".\n\n" for _ in range(n_paragraphs))
     return "".join(lines).encode()
 
 
@@ -85,10 +85,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--files", type=int, default=2000)
+    parser.add_argument("--paragraphs", type=int, default=2500, help="of the large document")
     parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    files = [(f"{n}.md", document(n)) for n in range(args.files)] + [("large.txt", large())]
+    files = [(f"{n}.md", document(n)) for n in range(args.files)] + [
+        ("large.txt", large(args.paragraphs))
+    ]
     n_chunks = sum(len(parse(n, data, ChunkSizes(), ParserLimits())) for n, data in files)
     draw = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:

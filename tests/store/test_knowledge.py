@@ -93,6 +93,33 @@ def test_words_and_vectors_find_chunks_of_their_stores_only(conn):
     assert not {hit.chunk for hit in foreign} & {hit.chunk for hit in hits + near}
 
 
+def test_the_order_by_words_does_not_depend_on_other_owners(conn):
+    mine = add_store(conn)
+    before = chunks.by_words(conn, [mine], "ferry dogs travel bicycles", 10)
+    other = add_store(conn, 2, owner="bob")
+    add_document(conn, 7, owner="bob")
+    file = NewStoreFile(id="vsf_bob7", document_id="file-bob7", sizes=(200, 0), attributes={})
+    assert vector_stores.add_files(conn, "bob", other, [file], 10, now_ms=NOW) == []
+    (opened,) = vector_stores.open_files(conn, models=[], last_owner=None, besides=[])
+    # Words that are rare here are common there, in chunks of the same length.
+    new = [NewChunk(text="Dogs travel bicycles on deck.", headings="", page=None, answer=None)] * 60
+    assert chunks.add(conn, opened.n, 0, new)
+    after = chunks.by_words(conn, [mine], "ferry dogs travel bicycles", 10)
+    assert [hit.chunk for hit in after] == [hit.chunk for hit in before]
+    assert [hit.value for hit in after] == pytest.approx([hit.value for hit in before], rel=0.1)
+
+
+def test_similarities_are_those_of_the_stores_chunks_only(conn):
+    mine, other = add_store(conn), add_store(conn, 2, owner="bob")
+    wanted = stored_vector(vector(1))
+    all_hits = {h.chunk: h.value for h in chunks.by_vector(conn, [mine, other], wanted, 10)}
+    own = [hit.chunk for hit in chunks.by_vector(conn, [mine], wanted, 10)]
+    assert len(all_hits) == 6 and len(own) == 3
+    found = chunks.similarities(conn, [mine], wanted, [*all_hits, 999])
+    assert {hit.chunk: hit.value for hit in found} == {one: all_hits[one] for one in own}
+    assert chunks.similarities(conn, [mine], wanted, []) == []
+
+
 @pytest.mark.parametrize(
     "text",
     ['"', "a* OR b*", "scope : s2", "NEAR(a b, 2)", "plain:x", "%_' --", "(", "^ferry", "{plain scope}: x",

@@ -2,7 +2,8 @@
 
 1. the question: the last message of the user, with the one before where it is short ("and on Sundays?")
 2. the same question in a CSV of questions and answers, or one that is near enough: its answer, word for word
-3. thin evidence: an answer that says so, in place of an invented one
+3. thin evidence: an answer that says so in place of an invented one, or a hand-over: to a larger model, or to
+   a person
 4. else the passages are put before the question, and the model answers from them
 5. each sentence of the answer cites the passage that holds its words, or is marked as unsupported
 
@@ -51,6 +52,7 @@ RULES = (
 NOTHING_FOUND = "I did not find anything about this in the documents, so I cannot answer it."
 
 Basis = Literal["passages", "verbatim", "nothing"]
+Handover = Literal["router", "human"]
 
 
 class Consultation:
@@ -58,13 +60,14 @@ class Consultation:
 
     def __init__(
         self, query: str, passages: Sequence[Passage], basis: Basis, evidence: float, *,
-        text: str | None, shows_results: bool,
+        text: str | None, shows_results: bool, handover: Handover | None = None,
     ) -> None:  # fmt: skip
         self.query = query
         self.passages = passages
         self.basis = basis
         self.evidence = evidence
         self.text = text  # the whole answer, where no model is asked
+        self.handover = handover
         self.item_id = new_id("fs")
         self._shows_results = shows_results
         self._words = [words_of(passage.content) for passage in passages]
@@ -103,12 +106,13 @@ class Consultation:
         return found
 
     def told(self) -> Body:
-        """What an answer is based on, for its `edgeagent` object. `unsupported`: places in its message whose
-        words no passage has."""
+        """What an answer is based on, for its `edgeagent` object. `handover`: to whom the question was handed
+        over, or has to be. `unsupported`: places in its message whose words no passage has."""
         return {
             "basis": self.basis,
             "evidence": round(self.evidence, 4),
             "n_passages": len(self.passages),
+            "handover": self.handover,
             "unsupported": self._unsupported,
         }
 
@@ -171,15 +175,25 @@ class Consultant:
         if may_fix and (near := self._near_question(query, found)) is not None:
             return _verbatim(query, near, evidence, shows_results)
         is_thin = not found or evidence < self._settings.least_evidence
-        if is_thin and tool.declines and may_fix:  # 3
-            return Consultation(
-                query, found, "nothing", evidence, text=tool.nothing_found or NOTHING_FOUND,
-                shows_results=shows_results,
-            )  # fmt: skip
+        then = (tool.on_thin_evidence or self._settings.on_thin_evidence) if is_thin else "answer"
+        text: str | None = None
+        if may_fix and then in ("decline", "human"):  # 3
+            text = tool.nothing_found or NOTHING_FOUND
+            if then == "human":
+                text = f"{text} {self._settings.human_contact}".rstrip()
+        basis: Basis = "passages" if found and text is None else "nothing"
+        handover: Handover | None = "human" if then == "human" else None
+        if then == "router":
+            handover = "router"
         return Consultation(  # 4
-            query, found, "passages" if found else "nothing", evidence, text=None,
-            shows_results=shows_results,
+            query, found, basis, evidence, text=text, shows_results=shows_results,
+            handover=handover,
         )  # fmt: skip
+
+    @property
+    def handover_model(self) -> str:
+        """The model or route that is asked where the documents tell nothing."""
+        return self._settings.thin_evidence_model
 
     def fixed(
         self, origin: RequestOrigin, request: ChatRequest, text: str, notes: Sequence[str]

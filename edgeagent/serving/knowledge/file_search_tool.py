@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
+OnThinEvidence = Literal["decline", "answer", "router", "human"]
+
 
 class FileSearch(msgspec.Struct, frozen=True, kw_only=True):
-    """The tool as a request offers it. `declines`: thin evidence is told in place of an answer."""
+    """The tool as a request offers it. `on_thin_evidence`: what happens where the documents tell nothing;
+    None: as the settings say."""
 
     store_ids: list[str]
     n_results: int = 10
@@ -16,5 +19,5 @@ class FileSearch(msgspec.Struct, frozen=True, kw_only=True):
     filters: dict[str, Any] | None = None
     reranks: bool = True
     method: str = "hybrid"
-    declines: bool = True
+    on_thin_evidence: OnThinEvidence | None = None
     nothing_found: str | None = None

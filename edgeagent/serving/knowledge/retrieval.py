@@ -13,7 +13,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -29,7 +28,7 @@ from edgeagent.serving.model_choice import ModelChooser
 from edgeagent.settings.knowledge import KnowledgeSettings
 from edgeagent.store import chunks, vector_stores
 from edgeagent.store.attribute_filter import AttributeFilter
-from edgeagent.store.chunks import ChunkHit, stored_vector
+from edgeagent.store.chunks import ChunkHit, StoredVector, stored_vector
 from edgeagent.store.sql import now_ms
 from edgeagent.types.unary_requests import EmbedSpec, RerankSpec, Scores, Vectors
 
@@ -39,6 +38,8 @@ MAX_STORES = 16
 MAX_RESULTS = 50
 CANDIDATES = 50  # of each list
 RERANKED = 20
+# Of the evidence. Words tell less: a question about something else shares some, too.
+SIMILARITY_WEIGHT = 0.8
 USED_INTERVAL_MS = 3_600_000  # how exactly the last use of a store is kept: spares flash
 
 
@@ -62,13 +63,12 @@ class Retrieval:
         query = wish.query.strip()
         if not query:
             return []
-        by_words: list[ChunkHit] = []
-        if wish.method != "vectors":
-            by_words = await self._archive.database.read_async(  # 2
-                lambda db: chunks.by_words(db, numbers, query, CANDIDATES, only)
-            )
-        by_vector = await self._by_vector(stores, query, only) if wish.method != "words" else []
-        order = fused([hit.chunk for hit in by_words], [hit.chunk for hit in by_vector])  # 3
+        by_words, vectors = await asyncio.gather(  # 2: words while the model makes the vector
+            self._by_words(numbers, query, only) if wish.method != "vectors" else _nothing(),
+            self._vectors_of(stores, query) if wish.method != "words" else _nothing(),
+        )
+        by_vector = await self._by_vector(vectors, only, [hit.chunk for hit in by_words])
+        order = fused([hit.chunk for hit in by_words], {h.chunk: h.value for h in by_vector})  # 3
         passages = await self._passages(
             owner, order[: max(RERANKED, wish.n_results)], query, by_vector
         )
@@ -123,9 +123,17 @@ class Retrieval:
                     lambda db: vector_stores.touch(db, old, now_ms=at)
                 )
 
-    async def _by_vector(
-        self, stores: list[dict[str, Any]], query: str, only: AttributeFilter | None
+    async def _by_words(
+        self, numbers: list[int], query: str, only: AttributeFilter | None
     ) -> list[ChunkHit]:
+        return await self._archive.database.read_async(
+            lambda db: chunks.by_words(db, numbers, query, CANDIDATES, only)
+        )
+
+    async def _vectors_of(
+        self, stores: list[dict[str, Any]], query: str
+    ) -> list[tuple[list[int], StoredVector]]:
+        """The question as a vector of each model that stores have, with the numbers of these stores."""
         models: dict[str, list[int]] = {}
         for store in stores:
             if store["model"] is not None:
@@ -133,7 +141,7 @@ class Retrieval:
         if not models:
             return []
         installed = await self._chooser.with_task("embed")
-        found: list[ChunkHit] = []
+        found = []
         for model, numbers in models.items():
             if model not in installed:
                 continue
@@ -143,13 +151,30 @@ class Retrieval:
             except EdgeAgentError as exc:  # words are found all the same
                 logger.warning("search_without_vectors model=%s code=%s", model, exc.code)
                 continue
-            vector = stored_vector(made.data)
-            found += await self._archive.database.read_async(
-                partial(
-                    chunks.by_vector, store_n=numbers, vector=vector, limit=CANDIDATES, only=only
-                )
-            )
-        return sorted(found, key=lambda hit: -hit.value)[:CANDIDATES]
+            found.append((numbers, stored_vector(made.data)))
+        return found
+
+    async def _by_vector(
+        self,
+        vectors: list[tuple[list[int], StoredVector]],
+        only: AttributeFilter | None,
+        besides: list[int],
+    ) -> list[ChunkHit]:
+        """The nearest chunks, and the similarity of those in `besides`."""
+        if not vectors:
+            return []
+
+        def read(db: Any) -> list[ChunkHit]:
+            near: list[ChunkHit] = []
+            others: list[ChunkHit] = []
+            for numbers, vector in vectors:
+                near += chunks.by_vector(db, numbers, vector, CANDIDATES, only)
+                others += chunks.similarities(db, numbers, vector, besides)
+            near = sorted(near, key=lambda hit: -hit.value)[:CANDIDATES]
+            known = {hit.chunk for hit in near}
+            return [*near, *(hit for hit in others if hit.chunk not in known)]
+
+        return await self._archive.database.read_async(read)
 
     async def _passages(
         self, owner: str, order: list[int], query: str, by_vector: list[ChunkHit]
@@ -181,12 +206,17 @@ class Retrieval:
         return [*sorted(ranked, key=lambda p: -p.score), *rest]
 
 
+async def _nothing() -> list[Any]:
+    return []
+
+
 def evidence_of(similarity: float | None, covered: float) -> float:
-    """What a passage tells about a question, 0..1: half by the nearness of the vectors, half by the share of
+    """What a passage tells about a question, 0..1: by the nearness of the vectors, and less by the share of
     the question's words that it has; without vectors by the words alone."""
     if similarity is None:
         return covered
-    return 0.5 * max(0.0, min(1.0, similarity)) + 0.5 * covered
+    nearness = max(0.0, min(1.0, similarity))
+    return SIMILARITY_WEIGHT * nearness + (1 - SIMILARITY_WEIGHT) * covered
 
 
 def _described(query: str, found: list[tuple[dict[str, Any], float | None]]) -> list[Passage]:

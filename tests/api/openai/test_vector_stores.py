@@ -243,6 +243,23 @@ def test_thin_evidence_is_told(strict: openai.OpenAI, store: str) -> None:
         strict, store, question, tool={"on_thin_evidence": "answer"}, max_output_tokens=16
     )
     assert answered.usage.output_tokens > 0
+    assert answered.model_extra["edgeagent"]["knowledge"]["handover"] is None
+
+
+def test_thin_evidence_is_handed_over(strict: openai.OpenAI, store: str) -> None:
+    indexed(strict, store)
+    question = "Who painted the ceiling of the Sistine Chapel?"
+    human = asked(strict, store, question, tool={"on_thin_evidence": "human"})
+    assert "did not find" in human.output_text and "ask a person" in human.output_text
+    told = human.model_extra["edgeagent"]["knowledge"]
+    assert (told["basis"], told["handover"]) == ("nothing", "human")
+    routed = asked(
+        strict, store, question, tool={"on_thin_evidence": "router"}, max_output_tokens=8
+    )
+    assert routed.model_extra["edgeagent"]["knowledge"]["handover"] == "router"
+    assert routed.usage.output_tokens > 0 and "did not find" not in routed.output_text
+    known = asked(strict, store, "May I bring my bicycle?", tool={"on_thin_evidence": "human"})
+    assert known.model_extra["edgeagent"]["knowledge"]["handover"] is None
 
 
 def test_an_answer_from_passages_cites_them(strict: openai.OpenAI, store: str) -> None:

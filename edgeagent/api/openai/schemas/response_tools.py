@@ -20,7 +20,7 @@ from edgeagent.api.http.tool_calls import MAX_TOOLS
 from edgeagent.api.openai.schemas.tools import ToolName
 from edgeagent.api.openai.schemas.vector_stores import RankingOptions
 from edgeagent.errors import InvalidParameter
-from edgeagent.serving.knowledge.file_search_tool import FileSearch
+from edgeagent.serving.knowledge.file_search_tool import FileSearch, OnThinEvidence
 from edgeagent.serving.tool_offer import HOSTED, ToolOffer, refuse_hosted_choice, require_hosted
 from edgeagent.types.tools import Tool
 
@@ -130,8 +130,11 @@ class FileSearchTool(BodyModel):
     filters: dict[str, Any] | None = None
     ranking_options: RankingOptions | None = None
     on_thin_evidence: Annotated[
-        Literal["decline", "answer"] | None,
-        ExtensionField("`answer`: the model answers even where the documents tell nothing"),
+        OnThinEvidence | None,
+        ExtensionField(
+            "where the documents tell nothing: `decline` says so, `answer` lets the model answer, `router` "
+            "asks a larger model, `human` says that a person has to be asked"
+        ),
     ] = None
     nothing_found: Annotated[
         str | None, ExtensionField("what is said where the documents tell nothing")
@@ -151,7 +154,7 @@ class FileSearchTool(BodyModel):
             filters=self.filters,
             reranks=ranking is None or ranking.ranker != "none",
             method=ranking.method if ranking else "hybrid",
-            declines=self.on_thin_evidence != "answer",
+            on_thin_evidence=self.on_thin_evidence,
             nothing_found=self.nothing_found,
         )
 

@@ -17,8 +17,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edgeagent.cli.shared.terminal import show_table
-from edgeagent.environment import keep_kernels
 from edgeagent.errors import ForgeFailed
+from edgeagent.worker.process_environment import keep_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,9 +20,9 @@ from edgeagent.daemon.notify import ServiceManager
 from edgeagent.daemon.preload import Preload
 from edgeagent.daemon.sockets import addresses, bind, inherited_sockets, listen, shown
 from edgeagent.device.configuration import Configuration
-from edgeagent.environment import notify_socket, watchdog_s
 from edgeagent.errors import StartFailed
 from edgeagent.settings import Settings
+from edgeagent.settings.environment import listen_fds, notify_socket, watchdog_s
 from edgeagent.types.loopback import is_loopback
 from edgeagent.worker import log_format
 from edgeagent.worker.heap import map_large_blocks, use_one_arena, without_collections
@@ -60,7 +60,7 @@ def serve(config: Path | None, bootstrap_key_file: Path | None, **flags: Any) ->
     # Taken before the store is opened or a model loaded, kept until this process ends.
     instance = InstanceLock(settings.state_dir, must_hold=settings.store.enabled)
     # Bind first: a used address is an error before a model is loaded.
-    inherited = inherited_sockets()
+    inherited = inherited_sockets(listen_fds(os.getpid()))
     try:
         sockets = inherited or [bind(settings.http.host, settings.http.port)]
     except StartFailed:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 
-from edgeagent.environment import listen_fds
 from edgeagent.errors import StartFailed
 
 FIRST_INHERITED_FD = 3
@@ -33,13 +31,13 @@ def listen(sock: socket.socket) -> None:
         raise _refused(host, port, exc) from exc
 
 
-def inherited_sockets() -> list[socket.socket]:
-    """Listening sockets that systemd opened for this process (sd_listen_fds(3)); none without it.
+def inherited_sockets(n_fds: int) -> list[socket.socket]:
+    """The listening sockets that systemd opened for this process: its first `n_fds` (sd_listen_fds(3)).
 
     Raises: StartFailed for a descriptor that is no listening stream socket.
     """
     sockets = []
-    for fd in range(FIRST_INHERITED_FD, FIRST_INHERITED_FD + listen_fds(os.getpid())):
+    for fd in range(FIRST_INHERITED_FD, FIRST_INHERITED_FD + n_fds):
         try:
             sock = socket.socket(fileno=fd)
         except OSError as exc:

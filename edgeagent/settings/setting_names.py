@@ -9,7 +9,7 @@ from typing import get_origin
 
 from pydantic.fields import FieldInfo
 
-from edgeagent.environment import ENV_PREFIX
+from edgeagent.settings.environment import ENV_PREFIX
 from edgeagent.settings.old_names import OLD_NAMES
 from edgeagent.settings.settings import Settings
 from edgeagent.settings.settings_table import SettingsTable

@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from edgeagent.environment import default_key_file, default_state_dir
 from edgeagent.settings.api import ApiSettings
 from edgeagent.settings.batch import BatchSettings
 from edgeagent.settings.device import DeviceSettings
 from edgeagent.settings.engine import EngineSettings
+from edgeagent.settings.environment import default_key_file, default_state_dir
 from edgeagent.settings.governor import GovernorSettings
 from edgeagent.settings.http import HttpSettings
 from edgeagent.settings.knowledge import KnowledgeSettings

@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgeagent.environment import API_KEY, ENV_PREFIX, variables
 from edgeagent.errors import SettingsError
+from edgeagent.settings.environment import API_KEY, ENV_PREFIX, variables
 from edgeagent.settings.old_names import OLD_NAMES
 from edgeagent.settings.setting_names import (
     FIELDS,

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from edgeagent.environment import credential
+from edgeagent.settings.environment import credential
 from edgeagent.settings.route_rules import RouteName, Texts
 from edgeagent.settings.settings_table import ModelName, SettingsTable
 

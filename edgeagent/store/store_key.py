@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from edgeagent.durable import open_regular, replace_text, sync_folder
-from edgeagent.environment import credential
 from edgeagent.errors import KeyUnusable
 from edgeagent.settings import Settings
+from edgeagent.settings.environment import credential
 from edgeagent.store.database_files import StoreFiles
 
 KEY_BYTES = 32

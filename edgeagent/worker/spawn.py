@@ -2,7 +2,7 @@
 
 A child runs `python -P -m MODULE` in the directory `/`, so that no file in the current directory (a USB
 stick with models) can be imported as a module. It gets the environment variables that it needs and no secrets
-(`environment.worker_environment`), no standard input, and only the descriptors that are named.
+(`process_environment.worker_environment`), no standard input, and only the descriptors that are named.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from edgeagent.environment import child_environment, python_path, worker_environment
+from edgeagent.worker.process_environment import child_environment, python_path, worker_environment
 
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[2])
 
@@ -33,7 +33,7 @@ def start(
     **options: Any,
 ) -> subprocess.Popen[Any]:
     """Start a worker process. Paths among `arguments` must be absolute. `options` are Popen's, `waits_long`
-    is that of `environment.worker_environment`."""
+    is that of `process_environment.worker_environment`."""
     if waits_long:
         options["env"] = worker_environment(True, **_search_path())
     return subprocess.Popen(command(module, *arguments), **_options(pass_fds, options))

@@ -26,7 +26,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edgeagent.catalog.model_library import Library
-from edgeagent.environment import worker_environment
+from edgeagent.worker.process_environment import worker_environment
 from scripts.benchmarks import machine
 from scripts.benchmarks.served import Served, serving
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeagent.cli.main import main
-from edgeagent.environment import ENV_PREFIX
+from edgeagent.settings.environment import ENV_PREFIX
 from tests.conftest import ROOT
 
 MODEL = ROOT / "models" / "edge-assistant-s" / "edge-assistant-s.Q8_0.gguf"

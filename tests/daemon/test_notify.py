@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent import environment
 from edgeagent.daemon.notify import ServiceManager
+from edgeagent.settings import environment
 
 
 def bound(address: str) -> socket.socket:

@@ -104,7 +104,7 @@ def test_a_service_manager_hears_of_the_start_the_life_and_the_end(tmp_path: Pat
 
 
 def test_a_user_without_a_home_directory_gets_the_directories_of_the_system(monkeypatch):
-    from edgeagent import environment
+    from edgeagent.settings import environment
 
     monkeypatch.setattr(os, "geteuid", lambda: 64548)
     for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):

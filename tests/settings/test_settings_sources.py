@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.environment import listen_fds
 from edgeagent.errors import SettingsError
 from edgeagent.settings import resolve
+from edgeagent.settings.environment import listen_fds
 from edgeagent.settings.setting_names import FIELDS
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeagent.environment import worker_environment
+from edgeagent.settings.environment import API_KEY
+from edgeagent.worker import spawn
+from edgeagent.worker.process_environment import worker_environment
 from tests.conftest import clean_environment
 
 # What children and commands import early, and what a stick may be called by.
@@ -66,6 +68,15 @@ def test_workers_are_told_what_they_need_and_no_secret(monkeypatch):
     }  # fmt: skip
 
 
+def test_a_daemon_that_a_command_starts_gets_its_settings_and_not_the_key_of_the_client(
+    monkeypatch,
+):
+    monkeypatch.setenv(API_KEY, "ea_secret")
+    monkeypatch.setenv("EDGEAGENT_STATE_DIR", "/srv/state")
+    told = spawn.environment_of_ours()
+    assert API_KEY not in told and told["EDGEAGENT_STATE_DIR"] == "/srv/state"
+
+
 def test_threads_of_workers_give_up_their_core_soon_unless_a_variable_says_how_they_wait(
     monkeypatch,
 ):
@@ -82,7 +93,7 @@ def test_threads_of_workers_give_up_their_core_soon_unless_a_variable_says_how_t
 def test_a_relative_search_path_is_made_absolute_and_never_means_the_current_directory(
     monkeypatch, tmp_path: Path
 ):
-    from edgeagent.environment import python_path
+    from edgeagent.worker.process_environment import python_path
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", ":lib:/opt/x:")

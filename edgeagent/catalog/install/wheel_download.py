@@ -16,8 +16,8 @@ from typing import IO
 
 from edgeagent.catalog.catalog_file import PyPI
 from edgeagent.catalog.digest import CHUNK_BYTES, Progress, write_hashed
-from edgeagent.environment import child_environment
 from edgeagent.errors import InstallFailed
+from edgeagent.worker.process_environment import child_environment
 
 PIP_POLL_S = 0.5
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from edgeagent.environment import variables, worker_environment
+from edgeagent.settings.environment import variables
 from edgeagent.worker.non_dumpable import is_private
+from edgeagent.worker.process_environment import worker_environment
 from edgeagent.worker.sandbox_probe import SandboxEvidence
 
 

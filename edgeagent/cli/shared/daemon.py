@@ -12,9 +12,9 @@ from typing import Any
 import click
 import httpx
 
-from edgeagent.environment import client_api_key
 from edgeagent.errors import BodyTooLarge, EdgeAgentError, StartFailed
 from edgeagent.settings import Settings
+from edgeagent.settings.environment import client_api_key
 from edgeagent.worker.spawn import command, environment_of_ours
 
 START_TIMEOUT_S = 120.0

@@ -5,7 +5,7 @@ generates 104 tokens/s for one client where threads look for long, and 85 where 
 Beside other programs it is the other way round: with 8 clients 22 and 47 tokens/s, since the last thread of a
 barrier may have no core.
 
-libgomp reads the count once, at its start (`environment.worker_environment`). But it looks only 100 times as
+libgomp reads the count once, at its start (`worker_environment`). But it looks only 100 times as
 long as it manages more threads than there are processors. So a thread with a team of its own, which sleeps,
 switches it over. Source: libgomp, config/linux/wait.h (`do_spin`) and team.c (`gomp_managed_threads`).
 """

@@ -1,3 +1,5 @@
 """edgeagent: an application server for small language models on edge devices."""
 
-__version__ = "0.2.0"
+from edgeagent.types.version import VERSION
+
+__version__ = VERSION

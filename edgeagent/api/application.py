@@ -11,7 +11,6 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 from pydantic import BaseModel
 
-from edgeagent import __version__
 from edgeagent.api.admin import data, keys
 from edgeagent.api.anthropic import messages
 from edgeagent.api.http import errors, health, metrics
@@ -41,6 +40,7 @@ from edgeagent.api.openai import (
     vector_store_files,
     vector_stores,
 )
+from edgeagent.types.version import VERSION
 
 ROUTES = [
     chat.chat,
@@ -99,7 +99,7 @@ def application(
         on_shutdown=list(on_shutdown),
         openapi_config=OpenAPIConfig(
             title="edgeagent",
-            version=__version__,
+            version=VERSION,
             description="OpenAI-compatible API of small language models on this device.",
             render_plugins=[DocsPlugin(document), document],
             components=Components(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeagent import __version__
 from edgeagent.cli.shared.options import settings_options
 from edgeagent.cli.shared.progress import row_progress
 from edgeagent.cli.shared.read_only_store import ReadableStore, reading
@@ -21,6 +20,7 @@ from edgeagent.cli.shared.store import selected, selector_options
 from edgeagent.durable import sync_file, sync_folder
 from edgeagent.errors import InvalidParameter
 from edgeagent.store.sql import now_ms
+from edgeagent.types.version import VERSION
 
 if TYPE_CHECKING:
     from sqlite_utils import Database as SqliteUtils
@@ -112,7 +112,7 @@ def _about(store: ReadableStore, n_rows: int) -> Row:
     assert store.who is not None
     return {
         "what": store.scope, **dict.fromkeys(("owner", "conversation", "subject")),
-        **store.who.values(), "n_rows": n_rows, "copied_ms": now_ms(), "made_by": f"edgeagent {__version__}",
+        **store.who.values(), "n_rows": n_rows, "copied_ms": now_ms(), "made_by": f"edgeagent {VERSION}",
     }  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from edgeagent import __version__
 from edgeagent.catalog.sizing.speed import error_of
 from edgeagent.cli.shared.configured_library import library_of, model_to_install
 from edgeagent.cli.shared.confinement import confinement_problems, confinement_table
@@ -33,6 +32,7 @@ from edgeagent.errors import EdgeAgentError
 from edgeagent.settings.setting_names import FIELDS, value_of
 from edgeagent.store.database_files import StoreFiles
 from edgeagent.store.recovery import earlier
+from edgeagent.types.version import VERSION
 from edgeagent.worker.sandbox_probe import gather
 
 LIBRARIES = (
@@ -65,9 +65,7 @@ def doctor(
         return 0
     # Without a terminal nothing is cut: paths are long, and scripts read this output.
     console = PlainConsole(width=None if os.isatty(1) else 500)
-    console.print(
-        f"edgeagent {__version__}, Python {platform.python_version()}, {platform.platform()}"
-    )
+    console.print(f"edgeagent {VERSION}, Python {platform.python_version()}, {platform.platform()}")
     console.print(_device_table(found))
     console.print(_settings_table(found))
     console.print(_libraries_table())
@@ -218,7 +216,7 @@ def _as_json(
 ) -> dict[str, Any]:
     settings = found.settings
     return {
-        "version": __version__,
+        "version": VERSION,
         "device": msgspec.to_builtins(found.device),
         "profile": {
             "name": found.profile.name,

@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from edgeagent import __version__
 from edgeagent.errors import EdgeAgentError
+from edgeagent.types.version import VERSION
 from edgeagent.worker.non_dumpable import keep_private
 
 COMMANDS = {
@@ -50,7 +50,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="edgeagent")
+@click.version_option(VERSION, prog_name="edgeagent")
 def cli() -> None:
     """Application server for small language models on edge devices.
 

@@ -28,7 +28,6 @@ from edgeagent.api.http.read_audit import ReadAudit
 from edgeagent.api.http.route_paths import Paths
 from edgeagent.api.http.uploads import Uploads
 from edgeagent.catalog.installed import InstalledModels
-from edgeagent.daemon.bootstrap_key import bootstrap
 from edgeagent.daemon.erasure_participants import ErasureParticipants
 from edgeagent.daemon.governor import Governor
 from edgeagent.daemon.idle_benchmark import IdleBenchmark
@@ -40,7 +39,6 @@ from edgeagent.daemon.request_traces import RequestTraces
 from edgeagent.daemon.wyoming import wyoming_server
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
-from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError
 from edgeagent.pool import Pool
 from edgeagent.pool.placement import ModelPlacer
@@ -77,6 +75,7 @@ from edgeagent.serving.transcript_archive import TranscriptArchive
 from edgeagent.serving.transcription import TranscriptionService
 from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.settings import Settings
+from edgeagent.store.bootstrap_key import bootstrap
 from edgeagent.store.data_lifecycle import DataLifecycle
 from edgeagent.store.database import open_store
 from edgeagent.store.database_files import StoreFiles
@@ -314,9 +313,9 @@ class Daemon:
                 folder = self.settings.effective_models_dir
                 logger.warning("no_model models_dir=%s hint='edgeagent models install'", folder)
             model_id = self.chooser.for_text(None).model_id
-            async with self.pool.lease(model_id, EngineClient):
-                logger.info("ready model=%s", model_id)
-                self._manager.status(f"Ready, model {model_id} is loaded")
+            await self.pool.load(model_id)
+            logger.info("ready model=%s", model_id)
+            self._manager.status(f"Ready, model {model_id} is loaded")
         return_free_pages()
 
     def _default_path(self) -> Path | None:

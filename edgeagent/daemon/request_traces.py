@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from edgeagent import __version__
 from edgeagent.errors import StartFailed
 from edgeagent.settings.traces import TracesSettings
 from edgeagent.store.requests import RequestRow
 from edgeagent.types.loopback import is_loopback
+from edgeagent.types.version import VERSION
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -67,7 +67,7 @@ class RequestTraces:
         if settings.ca_file is not None:
             _read(settings.ca_file, "traces.ca_file")
         self._provider: TracerProvider | None = _provider(settings, headers)
-        self._tracer = self._provider.get_tracer("edgeagent", __version__)
+        self._tracer = self._provider.get_tracer("edgeagent", VERSION)
         logger.info("traces endpoint=%s sample_ratio=%s", settings.endpoint, settings.sample_ratio)
 
     def add(self, row: RequestRow) -> None:
@@ -196,7 +196,7 @@ def _provider(settings: TracesSettings, headers: dict[str, str]) -> TracerProvid
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `_Reported` says it once
     provider = TracerProvider(
         sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)),
-        resource=Resource.create({"service.name": "edgeagent", "service.version": __version__}),
+        resource=Resource.create({"service.name": "edgeagent", "service.version": VERSION}),
         shutdown_on_exit=False,
     )
     provider.add_span_processor(

@@ -16,13 +16,13 @@ from typing import Any
 import msgspec
 
 from edgeagent.errors import InvalidParameter
-from edgeagent.metrics import JOB
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.audio_job import JobNews, options_of
 from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.authentication import key_gone
 from edgeagent.serving.content_archive import Archive
 from edgeagent.serving.engines import Engines
+from edgeagent.serving.metrics import JOB
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.transcript_archive import stored

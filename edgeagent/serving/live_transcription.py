@@ -23,13 +23,13 @@ from edgeagent.errors import (
     QueueFull,
     RateLimited,
 )
-from edgeagent.metrics import LIVE
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.audio_quota import AudioQuota
 from edgeagent.serving.authentication import key_gone
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.live_events import Completed, LiveEvent, Refused
 from edgeagent.serving.live_items import LiveItems
+from edgeagent.serving.metrics import LIVE
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.settings.speech import LiveSettings

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from edgeagent import __version__
 from edgeagent.device.power import read_power
 from edgeagent.device.system_files import SystemFiles
 from edgeagent.device.thermal import THROTTLE_CAUSES, read_thermal
 from edgeagent.errors import DeadlineExceeded, EdgeAgentError, InsufficientMemory, Unavailable
-from edgeagent.metrics import (
+from edgeagent.pool import Pool
+from edgeagent.pool.resident_model import Resident
+from edgeagent.serving.metrics import (
     CONTENT_TYPE,
     DeviceGauges,
     Gauges,
@@ -19,8 +20,6 @@ from edgeagent.metrics import (
     RequestCounts,
     UpstreamGauges,
 )
-from edgeagent.pool import Pool
-from edgeagent.pool.resident_model import Resident
 from edgeagent.serving.upstreams.upstream import Upstream
 from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.settings import Settings
@@ -28,6 +27,7 @@ from edgeagent.store.database_files import StoreFiles, beside
 from edgeagent.store.requests import RequestRow
 from edgeagent.types.engine_config import EngineHealth
 from edgeagent.types.throttle import Reason
+from edgeagent.types.version import VERSION
 
 
 class Monitoring:
@@ -86,7 +86,7 @@ class Monitoring:
         tree = SystemFiles(self._root)
         return self._metrics.text(
             Gauges(
-                version=__version__,
+                version=VERSION,
                 models=models,
                 memory_budget_bytes=self._settings.pool.ram_budget_bytes,
                 device=device_gauges(tree),

@@ -180,7 +180,7 @@ THREATS = (
     Threat(31, "retention at the wrong time", ("store/test_retention.py", "store/test_clock.py")),
     Threat(32, "audit edited or cut", ("store/test_audit.py",), ("audit_cases",)),
     Threat(33, "content in logs", ("api/test_logged.py",)),
-    Threat(34, "content in metrics", ("test_metrics.py", "api/http/test_metrics.py")),
+    Threat(34, "content in metrics", ("serving/test_metrics.py", "api/http/test_metrics.py")),
     Threat(35, "timing of keys", ("store/test_keys.py", "store/test_key_cache.py")),
     Threat(
         36,

@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
-from edgeagent import metrics
 from edgeagent.cli.shared import top_figures
 from edgeagent.cli.shared.top_figures import Sample, figures
 from edgeagent.cli.shared.top_screen import COLUMNS, Daemon, Top, cells, device_line, refused_line
 from edgeagent.errors import EdgeAgentError, StartFailed
-from edgeagent.metrics import Metrics
+from edgeagent.serving import metrics
+from edgeagent.serving.metrics import Metrics
 from tests.commands import run_here
-from tests.test_metrics import ANSWER, GAUGES
+from tests.serving.test_metrics import ANSWER, GAUGES
 
 
 def texts() -> tuple[str, str]:

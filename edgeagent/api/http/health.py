@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from litestar import Response, get
 
-from edgeagent import __version__
 from edgeagent.api.http.response_doc import response_doc
 from edgeagent.api.openai.schemas.models import HealthBody, ReadyBody
 from edgeagent.serving.client_errors import public
 from edgeagent.serving.models import ModelAdmin
+from edgeagent.types.version import VERSION
 
 
 @get(
@@ -19,7 +19,7 @@ from edgeagent.serving.models import ModelAdmin
     sync_to_thread=False,
 )
 def health() -> HealthBody:
-    return HealthBody(version=__version__)
+    return HealthBody(version=VERSION)
 
 
 @get(

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from edgeagent import __version__
 from edgeagent.api.http.dialects import openai_error
 from edgeagent.api.http.errors import status_of
 from edgeagent.api.http.response_sender import EVENT_STREAM
@@ -22,6 +21,7 @@ from edgeagent.serving.answer import Answer
 from edgeagent.serving.answer_extensions import answer_extension
 from edgeagent.serving.logprobs import Speller
 from edgeagent.types.answer import PromptFacts, TokenChunk, TokenLogprob
+from edgeagent.types.version import VERSION
 
 DONE = b"data: [DONE]\n\n"
 
@@ -99,7 +99,7 @@ class AnswerWriter:
 @cache
 def fingerprint(model: str) -> str:
     """OpenAI's `system_fingerprint`: changes with the model and with the version of edgeagent."""
-    return f"fp_{hashlib.sha256(f'{__version__} {model}'.encode()).hexdigest()[:10]}"
+    return f"fp_{hashlib.sha256(f'{VERSION} {model}'.encode()).hexdigest()[:10]}"
 
 
 def totals(answer: Answer) -> dict[str, Any]:

@@ -11,13 +11,13 @@ from typing import Any
 
 from litestar import Request, get
 
-from edgeagent import __version__
 from edgeagent.api.http.field_support import REFUSED, SUPPORT
 from edgeagent.api.openai.schemas.parameter_support import (
     ConformanceReport,
     EndpointConformance,
     ParameterConformance,
 )
+from edgeagent.types.version import VERSION
 
 
 @get(
@@ -38,7 +38,7 @@ def show_conformance(request: Request[Any, Any, Any]) -> ConformanceReport:
 def report(document: dict[str, Any]) -> ConformanceReport:
     """The report on an OpenAPI document."""
     return ConformanceReport(
-        version=__version__,
+        version=VERSION,
         data=[
             EndpointConformance(
                 method=method.upper(),

@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from edgeagent import __version__
 from edgeagent.errors import BadRequest
+from edgeagent.types.version import VERSION
 
 MAX_LINE_BYTES = 8 << 10
 MAX_DATA_BYTES = 64 << 10
@@ -62,7 +62,7 @@ async def read_event(reader: asyncio.StreamReader) -> WyomingEvent | None:
 
 def encoded(kind: str, data: dict[str, Any] | None = None) -> bytes:
     """An event without payload, as it is sent."""
-    head: dict[str, Any] = {"type": kind, "version": __version__}
+    head: dict[str, Any] = {"type": kind, "version": VERSION}
     body = msgspec.json.encode(data) if data else b""
     if body:
         head["data_length"] = len(body)

@@ -16,7 +16,6 @@ import socket
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-from edgeagent import __version__
 from edgeagent.api.http.errors import translate
 from edgeagent.api.wyoming.client_options import live_options, speech_options
 from edgeagent.api.wyoming.framing import MAX_LINE_BYTES, WyomingEvent, encoded, read_event
@@ -30,6 +29,7 @@ from edgeagent.settings.speech import WyomingSettings
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.types.caller import LOCAL
 from edgeagent.types.ids import new_id
+from edgeagent.types.version import VERSION
 
 logger = logging.getLogger(__name__)
 
@@ -243,7 +243,7 @@ class WyomingConnection:
         ]  # fmt: skip
         program = {
             "name": "edgeagent", "attribution": made, "installed": True,
-            "description": "Whisper on this device", "version": __version__, "models": models,
+            "description": "Whisper on this device", "version": VERSION, "models": models,
             "supports_transcript_streaming": True,
         }  # fmt: skip
         return {"asr": [program]}

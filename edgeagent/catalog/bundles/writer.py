@@ -18,7 +18,6 @@ from typing import BinaryIO
 
 import msgspec
 
-from edgeagent import __version__
 from edgeagent.catalog.bundles import minisign
 from edgeagent.catalog.bundles.manifest import (
     CATALOG,
@@ -44,6 +43,7 @@ from edgeagent.catalog.model_ids import folder_name
 from edgeagent.catalog.model_library import Library
 from edgeagent.catalog.toml_text import to_toml
 from edgeagent.errors import BundleRefused, InstallFailed
+from edgeagent.types.version import VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _manifest(contents: BundleContents, pieces: Iterable[_PartSource]) -> Bundle
         name=contents.name,
         version=contents.version,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        made_by=f"edgeagent {__version__}",
+        made_by=f"edgeagent {VERSION}",
         profile=contents.profile[0] if contents.profile else None,
         models=tuple(contents.models),
         parts=tuple(piece.part for piece in pieces),

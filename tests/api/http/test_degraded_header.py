@@ -11,7 +11,7 @@ import pytest
 from edgeagent.daemon.app import Daemon
 from edgeagent.device.configuration import configure
 from edgeagent.types.throttle import Throttle
-from tests.test_metrics import samples
+from tests.serving.test_metrics import samples
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.commands import run_here
 from tests.conftest import TALES_CHAT, DaemonProcess, serving, wait_for
-from tests.test_metrics import samples
+from tests.serving.test_metrics import samples
 
 CANARY = "zanzibar-canary"
 CHAT = {

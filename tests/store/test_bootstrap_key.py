@@ -6,8 +6,8 @@ import stat
 
 import pytest
 
-from edgeagent.daemon.bootstrap_key import bootstrap
 from edgeagent.errors import StartFailed
+from edgeagent.store.bootstrap_key import bootstrap
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgeagent.metrics import (
+from edgeagent.serving.metrics import (
     PREFIX,
     DeviceGauges,
     Gauges,
@@ -21,7 +21,7 @@ from edgeagent.metrics import (
 )
 from edgeagent.types.histogram import TOKEN_GAP_BOUNDS_S, Histogram
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "systemd" / "monitoring"
 
 MODEL = ModelGauges(

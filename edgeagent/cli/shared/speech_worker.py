@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from edgeagent.cli.shared.configured_library import catalog_of, integrity_of, library_of
 from edgeagent.device.configuration import Configuration
 from edgeagent.errors import ModelNotFound
-from edgeagent.pool.speech_placement import speech_placement
 from edgeagent.speech.protocol import SpeechConfig
 
 LOAD_TIMEOUT_S = 180.0
@@ -33,7 +30,10 @@ def speech_config(here: Configuration, model: str | None) -> SpeechConfig:
             f"{wanted} is not installed: run `edgeagent models install {model or 'whisper-tiny.en'}`."
         )
     integrity_of(here).verified(chosen[0])
-    n_threads = settings.engine.n_threads or here.device.capacity.n_threads_max
-    config = speech_placement(chosen[0], settings, n_threads).config
-    assert isinstance(config, SpeechConfig)
-    return msgspec.structs.replace(config, max_bytes=MAX_BYTES)
+    return SpeechConfig(
+        model_id=chosen[0].id,
+        path=str(chosen[0].path.parent),
+        n_threads=settings.engine.n_threads or here.device.capacity.n_threads_max,
+        max_bytes=MAX_BYTES,
+        max_seconds=settings.speech.max_audio_s,
+    )

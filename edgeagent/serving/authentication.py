@@ -9,6 +9,7 @@ from edgeagent.errors import KeyNotFound, Unauthorized
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.keys import looks_like_one
 from edgeagent.types.caller import LOCAL, Caller
+from edgeagent.worker.log_format import escaped
 
 
 def key_gone() -> Unauthorized:
@@ -49,8 +50,9 @@ class Authenticator:
         await asyncio.wrap_future(self._keyring.note(caller, action, what))
 
     async def note_break_glass(self, caller: Caller, request: str) -> None:
-        """Audit the use of a sealed key, before anything is answered. Raises what the store raises."""
-        await asyncio.wrap_future(self._keyring.note_break_glass(caller, request))
+        """Audit the use of a sealed key, before anything is answered. `request` is what the client sent: it
+        is escaped. Raises what the store raises."""
+        await asyncio.wrap_future(self._keyring.note_break_glass(caller, escaped(request)))
 
     async def note_read(self, caller: Caller, what: str) -> None:
         """Audit a read of stored data whose owner has several keys. Raises what the store raises."""

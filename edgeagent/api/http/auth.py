@@ -28,7 +28,6 @@ from edgeagent.api.http.uploads import Uploads
 from edgeagent.errors import EdgeAgentError, InsufficientScope, Unauthorized
 from edgeagent.serving.authentication import Authenticator
 from edgeagent.types.caller import Caller
-from edgeagent.worker.log_format import escaped
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +158,7 @@ class Authentication:
             logger.warning("unauthorized peer=%s", peer)
             raise
         if caller.is_break_glass:
-            what = escaped(f"{scope['method']} {scope['path'][:200]}")
+            what = f"{scope['method']} {scope['path'][:200]}"
             logger.warning("break_glass_used key=%s request='%s'", caller.key_id, what)
             # Written before the answer: a use that cannot be audited is refused.
             await self._authenticator.note_break_glass(caller, what)

@@ -23,10 +23,10 @@ from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.integrity import Integrity
 from edgeagent.catalog.model_library import Library, shipped_models_dir
-from edgeagent.catalog.model_summary import ModelSummary
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.settings import ResolvedSettings, Settings
 from edgeagent.types.engine_config import Task
+from edgeagent.types.model_summary import ModelSummary
 from edgeagent.types.sampling import Sampling
 from edgeagent.types.template import TemplateFacts
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.installed import InstalledModels
-from edgeagent.catalog.model_summary import ModelSummary
 from edgeagent.engine.client import EngineClient
 from edgeagent.pool import Pool
 from edgeagent.serving.model_choice import ModelChooser
+from edgeagent.types.model_summary import ModelSummary
 from edgeagent.types.sampling import Sampling
 
 
@@ -23,6 +22,16 @@ class LoadedCard:
     n_bytes: int
     n_ctx: int
     unload_s: float | None
+
+
+@dataclass(frozen=True)
+class ShownModel:
+    """One model in detail. `header` has fields of its file's header, under the names that they have there."""
+
+    card: ModelSummary
+    header: dict[str, str | int | float | None]
+    has_chat_template: bool
+    sampling: Sampling
 
 
 class ModelCards:
@@ -61,12 +70,10 @@ class ModelCards:
             unload_s = time.time() + max(0.0, self._idle_unload_s - idle_s)
         return LoadedCard(card, resident.n_bytes, client.facts.n_ctx_slot, unload_s)
 
-    async def shown(self, name: str) -> tuple[ModelSummary, ModelFacts, Sampling]:
-        """One model's card, the facts of its file, and its sampling values.
-
-        Raises: ModelNotFound; GGUFRefused for a file that is not GGUF.
-        """
+    async def shown(self, name: str) -> ShownModel:
+        """One model in detail. Raises: ModelNotFound; GGUFRefused for a file that is not GGUF."""
         model = self._models.find(self._chooser.for_any_task(name).model_id)
         await self._models.examine()
-        card = await self._models.card(model)
-        return card, await self._models.facts(model), self._models.sampling(model.id)
+        card, facts = await self._models.card(model), await self._models.facts(model)
+        sampling = self._models.sampling(model.id)
+        return ShownModel(card, facts.header(), facts.has_chat_template, sampling)

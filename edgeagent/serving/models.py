@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
+from edgeagent.catalog.aliases import is_pattern
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.installed import InstalledModels
 from edgeagent.engine.client import EngineClient
@@ -34,6 +35,11 @@ class ModelStatus:
     aliases: tuple[str, ...] = ()
     template: TemplateFacts | None = None
     is_assistant: bool = False
+
+    @property
+    def plain_aliases(self) -> list[str]:
+        """The aliases that are names, not patterns."""
+        return [alias for alias in self.aliases if not is_pattern(alias)]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 from litestar.types import ASGIApp
 
-from edgeagent import __version__
 from edgeagent.api.http.body import body_operation, read_body
 from edgeagent.api.http.caller import ApiRequest, origin_of
 from edgeagent.api.http.one_shot_response import OneShotResponse
@@ -38,15 +37,15 @@ from edgeagent.api.ollama.model_schemas import (
     VersionBody,
 )
 from edgeagent.api.openai.schemas.models import template_body
-from edgeagent.catalog.gguf.model_facts import ModelFacts
-from edgeagent.catalog.model_summary import ModelSummary
 from edgeagent.errors import BadRequest
 from edgeagent.routing.model_tasks import capabilities
-from edgeagent.serving.model_cards import LoadedCard, ModelCards
+from edgeagent.serving.model_cards import LoadedCard, ModelCards, ShownModel
 from edgeagent.serving.models import ModelAdmin
 from edgeagent.serving.one_shot_request import OneShotService
+from edgeagent.types.model_summary import ModelSummary
 from edgeagent.types.sampling import Sampling
 from edgeagent.types.unary_requests import EmbedSpec, Vectors
+from edgeagent.types.version import VERSION
 
 # Clients refuse servers that are older than they need.
 API_VERSION = "0.12.0"
@@ -83,14 +82,15 @@ async def ps(cards: ModelCards) -> LoadedList:
 )
 async def show(request: ApiRequest, models: ModelAdmin, cards: ModelCards) -> ModelDetails:
     body = await read_body(request, ShowRequest)
-    card, facts, sampling = await cards.shown(plain_name(body.wanted))
+    shown = await cards.shown(plain_name(body.wanted))
+    card = shown.card
     return ModelDetails(
         modelfile=f"FROM {card.id}",
-        parameters=_parameters(sampling),
+        parameters=_parameters(shown.sampling),
         license=card.licence,
         details=_details(card),
-        model_info=_info(facts),
-        capabilities=_capabilities(card, facts, models),
+        model_info=shown.header,
+        capabilities=_capabilities(shown, models),
         edgeagent=TemplateDetails(chat_template=template_body(card.template)),
         modified_at=_time(card.modified_s),
     )
@@ -149,7 +149,7 @@ async def embeddings(request: ApiRequest, models: ModelAdmin, one_shots: OneShot
 @get("/api/version", operation_id="ollama_version", summary="The version of Ollama's API",
      tags=_TAGS, sync_to_thread=False)  # fmt: skip
 def version() -> VersionBody:
-    return VersionBody(version=API_VERSION, edgeagent=__version__)
+    return VersionBody(version=API_VERSION, edgeagent=VERSION)
 
 
 _WHO = "edgeagent is running"
@@ -212,10 +212,11 @@ def _refusal(method: HttpMethod, path: str, command: str) -> HTTPRouteHandler:
     return refuse
 
 
-def _capabilities(card: ModelSummary, facts: ModelFacts, models: ModelAdmin) -> list[str]:
+def _capabilities(shown: ShownModel, models: ModelAdmin) -> list[str]:
+    card = shown.card
     is_assistant = card.task == "generate" and models.is_assistant(card.id)
     found = capabilities(
-        card.task, card.template, is_assistant=is_assistant, has_template=facts.has_chat_template
+        card.task, card.template, is_assistant=is_assistant, has_template=shown.has_chat_template
     )
     return found or []
 
@@ -280,23 +281,6 @@ def _time(unix_s: float) -> str:
 def _parameters(sampling: Sampling) -> str:
     names = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
     return "\n".join(f"{name:<30} {getattr(sampling, name):g}" for name in names)
-
-
-def _info(facts: ModelFacts) -> dict[str, str | int | float | None]:
-    """Fields of the file's header, under the names that they have there."""
-    name = facts.architecture
-    return {
-        "general.architecture": name,
-        "general.parameter_count": facts.n_params,
-        "general.name": facts.name,
-        f"{name}.block_count": facts.n_layers,
-        f"{name}.context_length": facts.n_ctx_train,
-        f"{name}.embedding_length": facts.n_embd,
-        f"{name}.attention.head_count": max(facts.n_head, default=0),
-        f"{name}.attention.head_count_kv": max(facts.n_head_kv, default=0),
-        f"{name}.vocab_size": facts.n_vocab,
-        "tokenizer.ggml.model": facts.tokenizer,
-    }
 
 
 HANDLERS = [

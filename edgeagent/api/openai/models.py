@@ -17,7 +17,6 @@ from edgeagent.api.openai.schemas.models import (
     template_body,
 )
 from edgeagent.api.openai.schemas.shared_request_fields import ErrorBody
-from edgeagent.catalog.aliases import is_pattern
 from edgeagent.errors import NotFound
 from edgeagent.routing.model_tasks import capabilities
 from edgeagent.serving.models import ModelAdmin, ModelStatus
@@ -86,9 +85,7 @@ def _for_anthropic(body: ModelBody) -> AnthropicModel:
 async def list_models(request: ApiRequest, models: ModelAdmin) -> ModelList | AnthropicModelList:
     found = await models.listing()
     bodies = [_body(model) for model in found]
-    bodies += [
-        _body(model, alias) for model in found for alias in model.aliases if not is_pattern(alias)
-    ]
+    bodies += [_body(model, alias) for model in found for alias in model.plain_aliases]
     bodies += map(_route_body, models.routes(origin_of(request)))
     bodies += map(_upstream_body, models.upstream_models(origin_of(request)))
     if ANTHROPIC_VERSION not in request.headers:

@@ -62,3 +62,19 @@ class ModelFacts:
         if self.pooling is None or self.pooling == "none":
             return "generate"
         return "rerank" if self.pooling == "rank" else "embed"
+
+    def header(self) -> dict[str, str | int | float | None]:
+        """Fields of the file's header, under the names that they have there."""
+        name = self.architecture
+        return {
+            "general.architecture": name,
+            "general.parameter_count": self.n_params,
+            "general.name": self.name,
+            f"{name}.block_count": self.n_layers,
+            f"{name}.context_length": self.n_ctx_train,
+            f"{name}.embedding_length": self.n_embd,
+            f"{name}.attention.head_count": max(self.n_head, default=0),
+            f"{name}.attention.head_count_kv": max(self.n_head_kv, default=0),
+            f"{name}.vocab_size": self.n_vocab,
+            "tokenizer.ggml.model": self.tokenizer,
+        }

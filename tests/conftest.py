@@ -65,6 +65,9 @@ os.environ[SHIPPED] = str(Path(_KEYS.name, "shipped"))
 # Commands that name no state directory leave the system's alone.
 STATE = "EDGEAGENT_STATE_DIR"
 os.environ[STATE] = str(Path(_KEYS.name, "state"))
+# Hundreds of daemons measure neither the device nor their models' steps, except where a test asks for it.
+MEASURES = "EDGEAGENT_DEVICE__MEASURE_WHEN_IDLE"
+os.environ[MEASURES] = "false"
 
 http_clients.adapt()
 

@@ -46,7 +46,7 @@ class EngineSettings(SettingsTable):
         default=20.0,
         ge=0,
         le=1000,
-        description="shortest time between two chunks of a stream, longer under load; 0: every token",
+        description="about the time between two chunks of a stream, longer under load; 0: every token",
     )
     default_max_tokens: int = Field(
         default=1024, ge=1, le=1 << 20, description="max_tokens of a request that gives none"

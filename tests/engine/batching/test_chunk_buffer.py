@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from edgeagent.engine.batching import chunk_buffer
@@ -38,7 +40,7 @@ def frames_of(
     return len(sent) - before
 
 
-@pytest.mark.parametrize(("n_answers", "n_frames"), [(1, 12), (4, 12), (8, 6), (16, 4)])
+@pytest.mark.parametrize(("n_answers", "n_frames"), [(1, 12), (4, 12), (8, 12), (16, 6), (32, 2)])
 def test_pieces_come_more_seldom_the_more_answers_there_are(
     clock: Clock, n_answers: int, n_frames: int
 ):
@@ -48,6 +50,17 @@ def test_pieces_come_more_seldom_the_more_answers_there_are(
     box.flush(n_answers)
     assert frames_of(box, sent, clock, n_answers, 12) == n_frames
     assert all(len(chunks) == n_answers for chunks in sent[1:])  # one for each, with all its text
+
+
+def test_a_step_that_ends_just_before_the_interval_does_not_double_the_gap(clock: Clock):
+    sent_s: list[float] = []
+    box = ChunkBuffer(lambda chunks: sent_s.append(clock.now_s), 0.040)
+    for step_s in [0.038, 0.039, 0.041, 0.038, 0.012, 0.012, 0.012, 0.012, 0.150]:
+        clock.now_s += step_s
+        box.put(0, TokenChunk(0, "x"))
+        box.flush(1)
+    gaps = [round(b - a, 3) for a, b in itertools.pairwise(sent_s)]
+    assert gaps == [0.039, 0.041, 0.038, 0.036, 0.162]
 
 
 def test_first_and_last_pieces_wait_for_nothing(clock: Clock):

@@ -21,10 +21,13 @@ from edgeagent.types.step_costs import MOST_WITH_LOGITS, TILE, StepCosts
 # Numbers of tokens, the most useful first. Up to MOST_WITH_LOGITS each token has logits, as in decode steps.
 SIZES = (8, 1, TILE, 16, TILE - 1, 4, 2, 128, 32, 256, 48, 96, 192, 384, 512)
 N_TIMES = 3
-# A prompt of this many tokens in chunks of TILE, and small steps behind it, show what the cells cost.
+# A prompt of this many tokens in chunks of TILE, and steps below a tile behind it, show what the cells cost.
+# These are as large as such steps can be, because that differs most: behind 1,024 cells a step of 8 tokens
+# takes 1.6 times as long, and one of 63 twice as long (SmolLM2-135M, one thread of a Zen 4).
 DEPTH = 10 * TILE
+BELOW_TILE = TILE - 1
 LIMIT_S = 15.0
-NEEDED = {1, 8, 16, TILE}
+NEEDED = {1, 8, 16, BELOW_TILE, TILE}
 
 
 @dataclass
@@ -41,7 +44,7 @@ class StepProbe:
     _deep: list[tuple[int, float]] = field(
         default_factory=list
     )  # chunks of TILE behind so many cells
-    _deep_small: list[float] = field(default_factory=list)
+    _deep_below: list[float] = field(default_factory=list)  # steps of BELOW_TILE behind DEPTH cells
     _spent_s: float = 0.0
     _todo: list[int] = field(default_factory=list)
     _seq_id: int | None = None  # of the long prompt, while it is in the cache
@@ -55,7 +58,7 @@ class StepProbe:
 
     @property
     def _is_depth_left(self) -> bool:
-        return self.n_batch >= TILE and len(self._deep_small) < N_TIMES
+        return self.n_batch >= TILE and len(self._deep_below) < N_TIMES
 
     @property
     def is_begun(self) -> bool:
@@ -105,9 +108,9 @@ class StepProbe:
             depths, times = zip(*self._deep, strict=True)
             slope = statistics.linear_regression(depths, times).slope
             tiled_cell_s = max(0.0, slope) / TILE
-        if self._deep_small:
-            added_s = statistics.median(self._deep_small) - step_s[MOST_WITH_LOGITS]
-            cell_s = max(0.0, added_s) / (MOST_WITH_LOGITS * DEPTH)
+        if self._deep_below:
+            added_s = statistics.median(self._deep_below) - step_s[BELOW_TILE]
+            cell_s = max(0.0, added_s) / (BELOW_TILE * DEPTH)
         return StepCosts(step_s=step_s, cell_s=cell_s, tiled_cell_s=tiled_cell_s)
 
     def _measure_size(self, n: int) -> None:
@@ -119,7 +122,7 @@ class StepProbe:
         self.close()
 
     def _measure_depth(self) -> None:
-        """One chunk more of the long prompt, or a small step behind it."""
+        """One chunk more of the long prompt, or a step below a tile behind it."""
         if self._seq_id is None:
             self._seq_id = self._acquire()
             self._deep.clear()
@@ -129,7 +132,7 @@ class StepProbe:
             self.kv.append(self._seq_id, TILE)
             self._deep.append((depth, took_s))
             return
-        self._deep_small.append(self._run(self._seq_id, depth, MOST_WITH_LOGITS, MOST_WITH_LOGITS))
+        self._deep_below.append(self._run(self._seq_id, depth, BELOW_TILE, 1))
         self.runner.trim(self._seq_id, depth)
 
     def _acquire(self) -> int:

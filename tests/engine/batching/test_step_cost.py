@@ -52,6 +52,30 @@ def test_a_chunk_lies_on_the_good_side_of_a_cliff(curve, n_decode, n_pending, bo
     assert chosen(curve, n_decode, n_pending, bound_s) == expected
 
 
+@pytest.mark.parametrize(
+    ("n_decode", "bound_s", "expected"),
+    [
+        (0, 0.6, 128),
+        (1, 0.15, 63),  # with the token of an answer a tile: a step that is longer, but worth it
+        (1, 0.1, MIN_CHUNK),  # not at any length
+        (4, 0.15, 60),
+        (7, 0.15, MIN_CHUNK),
+    ],
+)
+def test_far_into_a_prompt_a_chunk_fills_a_tile(n_decode: int, bound_s: float, expected: int):
+    # What cells cost on the Zen 4 with two threads: outside of tiles three times as much.
+    cost = StepCost(StepCosts(step_s=SMOOTH, cell_s=2.7e-6, tiled_cell_s=0.95e-6))
+    n = pick_chunk(
+        lambda n: cost.predict(StepLoad(n_decode, n, 20.0 * n_decode, 1000 + n / 2)) if n_decode + n else 0.0,
+        [n - n_decode for n in cost.sizes],
+        5000,
+        512 - n_decode,
+        bound_s,
+        MIN_CHUNK,
+    )  # fmt: skip
+    assert n == expected
+
+
 @given(
     n_decode=st.integers(0, 16), n_pending=st.integers(1, 4000), bound_s=st.floats(0.001, 3),
     curve=st.sampled_from([CLIFF, SMOOTH]),

@@ -14,6 +14,7 @@ import sys
 import time
 
 from edgeagent.engine import protocol
+from edgeagent.engine.batching.arrival_pause import ArrivalPause
 from edgeagent.engine.batching.engine import Engine
 from edgeagent.engine.batching.idle_measurement import IdleMeasurement
 from edgeagent.engine.batching.sequence import Request, Sequence
@@ -91,6 +92,7 @@ class GenerationWorker:
             prepared=self._tell_facts,
             too_many=self._queue_full,
         )
+        self._pause = ArrivalPause(lambda: self._intake.is_preparing)
         self._tokenizer = TokenizerThread(config, self._llama, channel)
         self._facts = self._describe(self._intake.has_template, template, started_s)
 
@@ -125,7 +127,10 @@ class GenerationWorker:
         """Serve until the daemon goes or ends this process. Raises whatever the engine could not handle."""
         pulses = [*self._intake.pulses, self._tokenizer.pulse]
         stepper = self._measuring or self._engine
-        self._loop.run(self._facts, stepper, self._handle, self._rss_bytes, pulses)
+        self._loop.run(self._facts, stepper, self._handle, self._rss_bytes, pulses, self._pause_s)
+
+    def _pause_s(self) -> float:
+        return self._pause.seconds(may_wait=self._engine.has_only_prompts)
 
     def _rss_bytes(self) -> int:
         return confinement.rss_bytes() + self._intake.rss_bytes()

@@ -62,11 +62,13 @@ class Loop:
         handle: Callable[[Any], None],
         rss_bytes: Callable[[], int],
         pulses: Iterable[Pulse] = (),
+        pause_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """Report `facts` and serve until the daemon goes or ends this process.
 
         `handle` gets requests and `Cancel` on the receiver thread. The heartbeat reports the longest
-        silence of the other threads, by their `pulses`. Raises whatever `stepper` raises.
+        silence of the other threads, by their `pulses`. `pause_s` says how long the next step may wait for
+        another job. Raises whatever `stepper` raises.
         """
         threading.Thread(
             target=self._receive, args=(stepper, handle), name="receiver", daemon=True
@@ -78,6 +80,8 @@ class Loop:
         last_beat_s, interval_s = 0.0, HEARTBEAT_S
         while True:
             self._drain(interval_s if stepper.is_idle else 0.0)
+            while wait_s := pause_s():
+                self._drain(wait_s)
             stepper.step()
             now = time.monotonic()
             if not stepper.is_idle:

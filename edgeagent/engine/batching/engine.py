@@ -112,6 +112,11 @@ class Engine:
     def is_idle(self) -> bool:
         return not self._running and not self._waiting
 
+    @property
+    def has_only_prompts(self) -> bool:
+        """Whether there is work, and no client waits for the next token of an answer."""
+        return not self.is_idle and not any(seq.is_answering for seq in self._running)
+
     def health(self, rss_bytes: int) -> EngineHealth:
         return EngineHealth(
             n_steps=self._n_steps,

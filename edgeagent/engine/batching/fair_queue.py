@@ -23,6 +23,11 @@ class FairQueue(Generic[T]):
         self._condition = threading.Condition()
         self._is_closed = False
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether `get` would wait. Another thread may put an item right after."""
+        return self._n == 0
+
     def put(self, key: str, item: T) -> tuple[bool, T | None]:
         """Whether the item was queued, and which other item lost its place to it."""
         with self._condition:

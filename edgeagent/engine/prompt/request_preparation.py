@@ -74,6 +74,7 @@ class Intake:
             too_many=too_many,
         )
         self.pulses = (self._pulse, *self._grammars.pulses)
+        self._is_at_work = False
         self._queue: FairQueue[Request] = FairQueue(config.queue_limit + config.n_seq)
         self._thread = threading.Thread(target=self._loop, name="intake", daemon=True)
         self._thread.start()
@@ -84,6 +85,11 @@ class Intake:
         if lost is not None:
             self._refuse(lost.request_id, self._too_many(lost.spec))
         return has_place
+
+    @property
+    def is_preparing(self) -> bool:
+        """Whether sequences may be submitted soon. Any thread."""
+        return self._is_at_work or not self._queue.is_empty
 
     @property
     def has_template(self) -> bool:
@@ -101,6 +107,7 @@ class Intake:
         except EdgeAgentError as exc:
             logger.warning("template_unknown model=%s %s", self._config.model_id, exc.message)
         while (request := self._queue.get()) is not None:
+            self._is_at_work = True
             try:
                 with self._pulse.job():
                     self._do(request)
@@ -111,6 +118,7 @@ class Intake:
                     request.request_id,
                     EngineFailed(f"Preparing the prompt failed: {type(exc).__name__}."),
                 )
+            self._is_at_work = False
 
     def _do(self, request: Request) -> None:
         now = time.monotonic()
@@ -127,6 +135,7 @@ class Intake:
             sequences = self._builder.build(request)
             assert request.facts is not None
             self._prepared(request.request_id, request.facts)
+            self._is_at_work = False  # before the engine looks, which would wait for what has come
             self._submit(sequences)
 
     def _has_grammar(self, request: Request) -> bool:

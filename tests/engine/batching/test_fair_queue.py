@@ -25,7 +25,9 @@ def test_keys_take_turns(put, got):
     queue: FairQueue[str] = FairQueue(16)
     for key in put:
         assert queue.put(key, key) == (True, None)
+    assert queue.is_empty == (not put)
     assert "".join(str(queue.get()) for _ in put) == got
+    assert queue.is_empty
 
 
 @given(

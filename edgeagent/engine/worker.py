@@ -21,6 +21,7 @@ from edgeagent.engine.batching.sequence import Request, Sequence
 from edgeagent.engine.batching.step_runner import LlamaRunner
 from edgeagent.engine.embedding.rerank_worker import RerankWorker
 from edgeagent.engine.embedding.worker import EmbeddingWorker
+from edgeagent.engine.llama import zero_pages
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.process import helper_process
 from edgeagent.engine.process.model_file import ModelFile
@@ -65,6 +66,10 @@ class GenerationWorker:
         self._requests: dict[int, Request] = {}
         self._loop = Loop(channel)
         self._llama = Llama(config)
+        # Before the first step, which starts threads.
+        given_back = (
+            zero_pages.give_back(confinement.private_mappings()) if config.cells_on_demand else 0
+        )
         self._llama.warm_up()
         template = config.chat_template or self._llama.chat_template()
         self._runner = LlamaRunner(self._llama, config)
@@ -77,6 +82,7 @@ class GenerationWorker:
             forget=self._forget,
             prepared=self._tell_facts,
         )
+        self._engine.untouched_bytes = min(given_back, self._llama.kv_bytes())
         self._measuring = (
             IdleMeasurement(self._engine, config.n_threads, self._tell_costs)
             if config.measures_steps and config.step_costs is None

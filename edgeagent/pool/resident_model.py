@@ -59,11 +59,13 @@ class Resident:
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the worker uses by its last heartbeat; before the first one, the estimate."""
+        """Memory that the worker uses, or may use any time, by its last heartbeat; before the first one, the
+        estimate."""
         if self.state == "unloaded" or self.placement is None:
             return 0
-        measured = self.client.health.rss_bytes if self.client is not None else 0
-        return measured or self.placement.need_bytes
+        if self.client is None or not (health := self.client.health).rss_bytes:
+            return self.placement.need_bytes
+        return health.rss_bytes + health.reserved_bytes
 
     def broken(self, settings: WorkerSettings, now_s: float) -> EngineBroken | None:
         """The error for requests while the breaker is open; None while it is closed."""

@@ -35,6 +35,10 @@ class EngineSettings(SettingsTable):
         default="auto",
         description="compute tokens ahead that are copied from the prompt, where that is faster",
     )
+    cells_on_demand: bool = Field(
+        default=True,
+        description="take memory for KV cells once they are used; false: for all of them at load",
+    )
     step_budget_ms: float = Field(
         default=150.0,
         ge=5,

@@ -70,8 +70,9 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     not; with `measures_steps` the worker measures them while it is idle. `reproducible` stores values in
     bf16: see `engine.llama.BF16`. `adapts_threads`: use fewer threads than allowed where that is measured
     to be faster. `speculation` "auto": compute likely tokens ahead where that is measured to pay; not where
-    texts are `reproducible`. `identity` is the state of the file that was found good, None for any. For the
-    tasks "embed" and "rerank" `n_ctx` is the longest text and `n_seq` the most texts of one step.
+    texts are `reproducible`. `cells_on_demand`: take memory for KV cells once they are used. `identity` is
+    the state of the file that was found good, None for any. For the tasks "embed" and "rerank" `n_ctx` is
+    the longest text and `n_seq` the most texts of one step.
     """
 
     identity: FileIdentity | None = None
@@ -98,6 +99,7 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     step_costs: StepCosts | None = None
     measures_steps: bool = False
     speculation: Literal["auto", "off"] = "off"
+    cells_on_demand: bool = False
 
     @property
     def is_drafting(self) -> bool:

@@ -35,10 +35,11 @@ class ComputeLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The last heartbeat of a worker: steps done, requests, resident memory, threads of the last step (0:
-    unknown)."""
+    unknown). `reserved_bytes` more may become resident at any time: what it set aside and has not used."""
 
     n_steps: int = 0
     n_running: int = 0
     n_waiting: int = 0
     rss_bytes: int = 0
+    reserved_bytes: int = 0
     n_threads: int = 0

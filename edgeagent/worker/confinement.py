@@ -47,8 +47,9 @@ _LOOKED_UP = (
     "/sys/devices/system/cpu", "/sys/devices/system/node",
 )  # fmt: skip
 
-# Kept open, because a confined process cannot open it again. Each read returns current numbers.
+# Kept open, because a confined process cannot open them again. Each read returns what is current.
 _own_statm: int | None = None
+_own_maps: int | None = None
 
 
 class SandboxLayers(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +83,7 @@ def enter(
     `may_import=False` excludes. With `may_fork` it may fork processes, without executing programs, and end
     them. If `parent`, the process that it shall die with, has ended already, this process ends here.
     """
-    global _own_statm
+    global _own_statm, _own_maps
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if parent is not None and os.getppid() != parent:
@@ -90,7 +91,7 @@ def enter(
     if oom_score_adj is not None:
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(oom_score_adj))
-    _own_statm = _opened_statm()
+    _own_statm, _own_maps = _opened("statm"), _opened("maps")
     time.tzset()  # reads the time zone
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if address_space_bytes is not None:
@@ -174,10 +175,26 @@ def _n_threads() -> int:
     return 1
 
 
-def _opened_statm() -> int | None:
+def _opened(name: str) -> int | None:
     with contextlib.suppress(OSError):
-        return os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(f"/proc/self/{name}", os.O_RDONLY | os.O_CLOEXEC)
     return None
+
+
+def private_mappings() -> list[tuple[int, int]]:
+    """The addresses, first and end, of the memory that this process has for itself alone: no file, no heap,
+    no stack of the first thread. Empty before `enter`, and where the kernel does not tell."""
+    found: list[tuple[int, int]] = []
+    if _own_maps is None:
+        return found
+    with contextlib.suppress(OSError), os.fdopen(os.dup(_own_maps), "rb") as maps:
+        maps.seek(0)
+        for line in maps:
+            addresses, rights, _, _, inode, *name = line.split(None, 5)
+            if rights == b"rw-p" and inode == b"0" and not name:
+                start, end = addresses.split(b"-")
+                found.append((int(start, 16), int(end, 16)))
+    return found
 
 
 def rss_bytes(pid: int | None = None) -> int:

@@ -32,8 +32,9 @@ from scripts.benchmarks.served import Served, serving
 
 MODEL = "smollm2-135m-instruct"
 N_CTX = 4096
-# What the bare loop has too; a profile may choose otherwise.
-SETTINGS = {"n_ctx": N_CTX, "n_seq": 8}
+# What the bare loop has too; a profile may choose otherwise. What a worker holds beside weights and cells is
+# told by what it takes with all of its cells.
+SETTINGS = {"n_ctx": N_CTX, "n_seq": 8, "engine.cells_on_demand": False}
 MAX_REPEATS = 12
 
 

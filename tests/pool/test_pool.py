@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -160,6 +161,9 @@ async def test_the_least_recently_used_model_goes_when_memory_is_wanted():
         clients = [resident.client for resident in pool.residents()]
         while not all(client.health.rss_bytes for client in clients):
             await asyncio.sleep(0.05)
+        first = next(iter(pool.residents()))
+        first.client.health = msgspec.structs.replace(first.client.health, reserved_bytes=7)
+        assert first.n_bytes == first.client.health.rss_bytes + 7
         # Measured sizes have replaced the estimates: this is room for the third beside one of them.
         a, b = (resident.n_bytes for resident in pool.residents())
         budget = a + b // 2 + 100_000_000

@@ -107,6 +107,7 @@ class Engine:
             speculation.take_costs(config.step_costs)
         self._outcome = StepOutcome(self._kv, runner, self._chunk_buffer, speculation, self._end)
         self.prefilling: frozenset[Request] = frozenset()
+        self.untouched_bytes = 0  # of the memory of all cells, when none had been used
 
     @property
     def is_idle(self) -> bool:
@@ -128,6 +129,7 @@ class Engine:
             n_preempted=self._n_preempted,
             token_gaps=self._token_gaps.histogram,
             rss_bytes=rss_bytes,
+            reserved_bytes=int(self.untouched_bytes * self._kv.share_never_used),
             n_threads=self._n_threads,
             n_drafted=self._speculation.n_drafted,
             n_accepted=self._speculation.n_accepted,

@@ -88,6 +88,7 @@ class KVCache:
     n_ids: int
     memory: KVMemory
     n_used: int = 0
+    n_most_used: int = 0  # at any time so far
     clock: int = 0
     n_holes: int = 0  # cells freed since the last packing, less those used again since
     _rent: int = 0  # cost of the holes: the sum over generated tokens of the holes at that time
@@ -102,6 +103,11 @@ class KVCache:
     @property
     def n_free(self) -> int:
         return self.n_cells - self.n_used
+
+    @property
+    def share_never_used(self) -> float:
+        """The part of all cells that no token has been in. llama.cpp takes the first free ones."""
+        return 1 - self.n_most_used / self.n_cells
 
     @property
     def n_idle(self) -> int:
@@ -182,6 +188,7 @@ class KVCache:
         else:
             chain.append(Segment(n, {seq_id}))
         self.n_used += n
+        self.n_most_used = max(self.n_most_used, self.n_used)
         self.n_holes = max(0, self.n_holes - n)
 
     def rest(

@@ -144,6 +144,28 @@ async def test_an_idle_worker_measures_its_steps_which_are_kept_for_the_next_loa
     await client.close()
 
 
+async def test_cells_take_memory_once_they_are_used_and_are_reserved_until_then(engine, stories):
+    wide = await EngineClient.start(
+        config(stories, n_ctx=1 << 17, cells_on_demand=True), timeout_s=60
+    )
+    try:
+        kv_bytes = wide.facts.kv_bytes
+        rss = [psutil.Process(client.pid).memory_info().rss for client in (engine, wide)]
+        assert rss[1] - rss[0] < kv_bytes / 2
+        async with asyncio.timeout(60):
+            while not wide.health.reserved_bytes:
+                await asyncio.sleep(0.02)
+        before = wide.health.reserved_bytes
+        assert 0.9 * kv_bytes < before <= kv_bytes
+        _, last = await collect(wide.generate(spec(max_tokens=100)))
+        assert last.error is None
+        async with asyncio.timeout(60):
+            while wide.health.reserved_bytes >= before:
+                await asyncio.sleep(0.02)
+    finally:
+        await wide.close()
+
+
 async def test_what_can_never_fit_is_refused_with_the_numbers(engine):
     with pytest.raises(
         ContextLengthExceeded,

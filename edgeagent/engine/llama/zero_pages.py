@@ -1,0 +1,64 @@
+"""Gives memory back that holds nothing but zeros.
+
+llama.cpp fills the KV cache with zeros when it makes a context, and so takes memory for every cell, although
+few are in use most of the time: SmolLM2-135M with 16,384 cells takes 377 MB for them, and 104 for its
+weights. A private page of zeros that is given back reads as zeros again, and takes memory again when
+something is written to it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+# Smaller mappings hold no cache, and maybe the stack of a thread.
+LEAST_BYTES = 16 << 20
+# Looked at together: this much has a small table of pages, and fits into no cache in any case.
+BLOCK_BYTES = 16 << 20
+_DONTNEED = 4  # MADV_DONTNEED, the same on every architecture
+
+Range = tuple[int, int]  # addresses from the first on, to before the second
+
+
+def give_back(mappings: Iterable[Range]) -> int:
+    """Give back the pages of zeros of these private anonymous mappings; the bytes that were given back.
+
+    Nothing else may write to them meanwhile: call it before threads start. 377 MB take 50 ms.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    n_bytes = 0
+    for start, end in mappings:
+        if end - start < LEAST_BYTES:
+            continue
+        for block in range(start, end, BLOCK_BYTES):
+            for first, last in _zero_runs(libc, block, min(end, block + BLOCK_BYTES)):
+                length = ctypes.c_size_t(last - first)
+                if libc.madvise(ctypes.c_void_p(first), length, _DONTNEED) == 0:
+                    n_bytes += last - first
+    return n_bytes
+
+
+def _zero_runs(libc: ctypes.CDLL, start: int, end: int) -> Iterator[Range]:
+    """The runs of pages that are in memory and hold zeros."""
+    n_pages = (end - start) // mmap.PAGESIZE
+    table = (ctypes.c_ubyte * n_pages)()
+    if libc.mincore(ctypes.c_void_p(start), ctypes.c_size_t(end - start), table) != 0:
+        return
+    is_resident = (np.ctypeslib.as_array(table) & 1).astype(np.bool_)
+    for first, last in _runs(is_resident):  # reading others would put them into the page table
+        n = last - first
+        words = (ctypes.c_uint64 * (n * mmap.PAGESIZE // 8)).from_address(
+            start + first * mmap.PAGESIZE
+        )
+        is_zero = np.ctypeslib.as_array(words).reshape(n, -1).max(axis=1) == 0
+        for a, b in _runs(is_zero):
+            yield start + (first + a) * mmap.PAGESIZE, start + (first + b) * mmap.PAGESIZE
+
+
+def _runs(flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Iterator[Range]:
+    """Where flags in a row are true: from the first on, to before the second."""
+    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

@@ -1,0 +1,64 @@
+"""Memory that holds zeros is given back, and nothing else is."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Iterator
+
+import pytest
+
+from edgeagent.engine.llama import zero_pages
+
+PAGE = mmap.PAGESIZE
+N_PAGES = (zero_pages.LEAST_BYTES + zero_pages.BLOCK_BYTES) // PAGE + 5
+
+
+@pytest.fixture
+def memory() -> Iterator[mmap.mmap]:
+    made = mmap.mmap(-1, N_PAGES * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    yield made
+    made.close()
+
+
+def range_of(memory: mmap.mmap) -> tuple[int, int]:
+    first = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    return first, first + len(memory)
+
+
+def n_resident(memory: mmap.mmap) -> int:
+    first, end = range_of(memory)
+    table = (ctypes.c_ubyte * N_PAGES)()
+    assert (
+        ctypes.CDLL(None).mincore(ctypes.c_void_p(first), ctypes.c_size_t(end - first), table) == 0
+    )
+    return sum(flag & 1 for flag in table)
+
+
+def test_pages_of_zeros_are_given_back_and_what_is_written_stays(memory: mmap.mmap):
+    first, end = range_of(memory)
+    ctypes.memset(first, 0, end - first)
+    written = {0: 1, PAGE - 1: 2, 7 * PAGE + 13: 3, len(memory) - 1: 4}
+    for place, value in written.items():
+        memory[place] = value
+    n_kept = len({place // PAGE for place in written})
+    assert zero_pages.give_back([range_of(memory)]) == (N_PAGES - n_kept) * PAGE
+    assert n_resident(memory) == n_kept
+    assert all(memory[place] == value for place, value in written.items())
+    assert memory[3 * PAGE] == 0
+    memory[3 * PAGE] = 5
+    assert memory[3 * PAGE : 3 * PAGE + 2] == b"\5\0"
+    assert n_resident(memory) == n_kept + 1
+
+
+def test_pages_that_were_never_used_are_not_even_read(memory: mmap.mmap):
+    memory[5 * PAGE] = 1
+    assert zero_pages.give_back([range_of(memory)]) == 0
+    assert n_resident(memory) == 1
+
+
+def test_small_mappings_are_left_alone(memory: mmap.mmap):
+    first, end = range_of(memory)
+    ctypes.memset(first, 0, end - first)
+    assert zero_pages.give_back([(first, first + zero_pages.LEAST_BYTES - PAGE)]) == 0
+    assert n_resident(memory) == N_PAGES

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 # several megabytes each way, which with hundreds of connections is more memory than an edge device has, and
 # which no process is charged for. This much still fills 5 MB/s at a round trip of 50 ms.
 SOCKET_BUFFER_BYTES = 128 << 10
+N_TURNS_TO_BEGIN = 3  # of the event loop, from the acceptance of a connection to its protocol
 LAST_WORDS_S = 2.0  # to send errors in, after the grace period
 # The second one has the query of a request.
 NOISE = ("Invalid HTTP request", '%s - "WebSocket', "Invalid UTF-8 sequence")
@@ -133,11 +134,22 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more requests, let answers finish for a while, then end them with an error."""
         self._at_stop()
+        await self._stop_accepting()
         end = asyncio.create_task(self._end(), name="shutdown")
         try:
             await super().shutdown(sockets)
         finally:
             end.cancel()
+
+    async def _stop_accepting(self) -> None:
+        """Accept no more connections, and let those begin that were accepted: asyncio resets the ones without
+        a transport when their server is closed."""
+        loop = asyncio.get_running_loop()
+        for listening in self.servers:
+            for sock in listening.sockets:
+                loop.remove_reader(sock.fileno())
+        for _ in range(N_TURNS_TO_BEGIN):
+            await asyncio.sleep(0)
 
     async def _end(self) -> None:
         await asyncio.sleep(self._grace_s)

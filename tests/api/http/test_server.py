@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -317,6 +318,60 @@ async def test_a_signal_ends_the_wait_at_once():
     asyncio.get_running_loop().call_soon(served.handle_exit, signal.SIGTERM, None)
     async with asyncio.timeout(60):
         await loop
+
+
+@pytest.mark.parametrize("n_turns", range(6))
+async def test_a_stop_resets_no_connection_that_was_accepted(n_turns: int):
+    """Clients connect and ask, and the server stops some turns of the event loop later: it answers all that
+    it has accepted. The others stay in the queue of the socket, for the next daemon."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while scope["type"] == "lifespan":
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def nothing() -> None:
+        """At the end."""
+
+    served = server(
+        app, HttpSettings(), at_start=lambda: None, at_stop=lambda: None, at_end=nothing
+    )
+    with bind("127.0.0.1", 0) as listening, contextlib.ExitStack() as stack:
+        listen(listening)
+        if not served.config.loaded:
+            served.config.load()
+        served.lifespan = served.config.lifespan_class(served.config)
+        await served.startup([listening.dup()])
+        clients = [
+            stack.enter_context(socket.create_connection(listening.getsockname())) for _ in range(8)
+        ]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        await served.shutdown([])
+        listening.settimeout(0)
+        n_queued = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                listening.accept()[0].close()
+                n_queued += 1
+        replies = await asyncio.gather(
+            *(asyncio.to_thread(reply_or_nothing, client) for client in clients)
+        )
+    assert sum(reply.startswith(b"HTTP/1.1 204") for reply in replies) == len(clients) - n_queued
+    assert n_turns < 2 or not n_queued
+
+
+def reply_or_nothing(client: socket.socket) -> bytes:
+    client.settimeout(30)
+    with contextlib.suppress(OSError):
+        return client.recv(PIECE)
+    return b""
 
 
 def test_the_date_of_a_response_is_that_of_its_time():

@@ -19,7 +19,7 @@ NAMES = {
     "speech-memory": "memory of transcription over many requests, and over files of an hour",
     "speech-models": "real-time factor and memory of larger Whisper models; batches beside single windows",
     "live": "live transcription in real time: delay of final words, errors beside the batch, four at once",
-    "recovery": "kill -9 of the worker in mid-stream, again and again",
+    "recovery": "kill -9 and SIGSTOP of the worker in mid-stream, again and again",
     "governor": "the governor against fixed thread counts, alone and beside busy processes",
     "pool": "three models in turn within a memory budget, then two at once on the cores",
     "json": "answers held to a JSON schema against free ones, and what a mask costs",

@@ -22,6 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,18 +48,37 @@ RIGHT = 0.3
 
 @dataclass
 class Outcome:
-    """What became of the requests under overload. `told`: seconds that refused ones were told, and after how
-    many they were let in."""
+    """What became of the requests under overload. `told`: seconds that refused ones were told, after how many
+    they were let in, and how often they were refused before."""
 
     n_in_time: int = 0
     n_late: int = 0
     n_refused: dict[int, int] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
-    told: list[tuple[float, float]] = field(default_factory=list)
+    told: list[tuple[float, float, int]] = field(default_factory=list)
 
     @property
     def n_right(self) -> int:
-        return sum(abs(let_in - told) <= RIGHT * told for told, let_in in self.told)
+        return sum(is_right(told, let_in) for told, let_in, _ in self.told)
+
+    def by_told(self) -> list[str]:
+        """For each range of the times told: how many were right, and how often those were refused that were
+        not."""
+        lines = []
+        for low, high in ((1, 1), (2, 3), (4, 7), (8, 120)):
+            found = [one for one in self.told if low <= one[0] <= high]
+            wrong = [one for one in found if not is_right(*one[:2])]
+            if found:
+                n = Counter(n_refused for *_, n_refused in wrong)
+                right = share(len(found) - len(wrong), len(found))
+                lines.append(
+                    f"{low} to {high} s: {right} of {len(found)}; wrong ones by refusals: {dict(n)}"
+                )
+        return lines
+
+
+def is_right(told_s: float, let_in_s: float) -> bool:
+    return abs(let_in_s - told_s) <= RIGHT * told_s
 
 
 def body(model: str, n: int, n_tokens: int) -> dict[str, Any]:
@@ -141,10 +161,10 @@ async def one_client(
             n_retries += 1
             await asyncio.sleep(float(wait))
             continue
-        n_retries = 0
         if refused is not None:  # it was let in, whatever became of it then
-            outcome.told.append((refused[1], began - refused[0]))
+            outcome.told.append((refused[1], began - refused[0], n_retries))
             refused = None
+        n_retries = 0
         if reply.status_code == 504:
             outcome.n_refused[504] = outcome.n_refused.get(504, 0) + 1
         elif reply.status_code == 200 and took_s <= TIMEOUT_S + ANSWER_S:
@@ -207,6 +227,7 @@ async def run(daemon: DaemonProcess, model: str, seconds: float, factor: int) ->
     for row in rows:
         table.add_row(*row)
     Console(width=100).print(table)
+    print("Retry-After right, by what was told:", *outcome.by_told(), sep="\n  ")
     return 1 if outcome.others or outcome.n_late else 0
 
 

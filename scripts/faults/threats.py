@@ -58,6 +58,11 @@ HARNESSES = {
     ),
     "worker_reach": Harness("worker_reach.py", needs=("root",)),
     "proxies": Harness("proxies.py", needs=("proxies",)),
+    "upgrades": Harness(
+        "upgrades.py",
+        ("--reloads", "5", "--upgrades", "2"),
+        ("--reloads", "200", "--upgrades", "50"),
+    ),
     "service": Harness(
         "service.py",
         ("--kills", "1", "--restarts", "1"),
@@ -231,7 +236,7 @@ THREATS = (
         49,
         "hang",
         ("api/test_worker_death.py", "worker/test_heartbeat.py", "daemon/test_notify.py"),
-        ("service",),
+        ("service", "upgrades"),
     ),
     Threat(
         50,

@@ -48,8 +48,12 @@ class Exchange(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def one(url: httpx.URL, body: dict[str, Any]) -> dict[str, Any]:
-    """Send a request; when its tokens came, in seconds of the monotonic clock."""
+async def one(
+    url: httpx.URL, body: dict[str, Any], leave_after_s: float | None = None
+) -> dict[str, Any]:
+    """Send a request; when its tokens came, in seconds of the monotonic clock.
+
+    `leave_after_s`: the client reads that long and leaves; an answer that is not whole has no usage."""
     payload = json.dumps(body).encode()
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n"
@@ -60,15 +64,20 @@ async def one(url: httpx.URL, body: dict[str, Any]) -> dict[str, Any]:
     transport, exchange = await loop.create_connection(Exchange, url.host, url.port)
     transport.write(head.encode() + payload)
     try:
-        async with asyncio.timeout(300):
-            await exchange.done
+        if leave_after_s is not None:
+            await asyncio.wait([exchange.done], timeout=leave_after_s)
+        else:
+            async with asyncio.timeout(300):
+                await exchange.done
     finally:
         transport.close()
-    return {"sent": sent} | answer_of(exchange.arrived)
+    is_whole = leave_after_s is None
+    return {"sent": sent} | answer_of(exchange.arrived, is_whole=is_whole)
 
 
-def answer_of(arrived: list[tuple[float, bytes]]) -> dict[str, Any]:
-    """The stamps of the pieces, and the usage at the end."""
+def answer_of(arrived: list[tuple[float, bytes]], *, is_whole: bool = True) -> dict[str, Any]:
+    """The stamps of the pieces, and the usage at the end. Raises: RequestFailed for an error, an answer
+    without text, and one that `is_whole` and has no usage."""
     if not arrived or not arrived[0][1].startswith(b"HTTP/1.1 200"):
         raise RequestFailed(b"".join(data for _, data in arrived)[:600].decode("utf-8", "replace"))
     stamps: list[float] = []
@@ -88,10 +97,10 @@ def answer_of(arrived: list[tuple[float, bytes]]) -> dict[str, Any]:
             if event["choices"] and (piece := event["choices"][0]["delta"].get("content")):
                 stamps.append(stamp)
                 text.append(piece)
-    if not stamps or not usage:
+    if not stamps or (is_whole and not usage):
         raise RequestFailed("The answer has no text, or ended before its usage.")
-    text_whole = "".join(text)
-    return {"stamps": stamps, "n": usage["completion_tokens"], "usage": usage, "text": text_whole}
+    n = usage.get("completion_tokens", len(stamps))
+    return {"stamps": stamps, "n": n, "usage": usage, "text": "".join(text)}
 
 
 async def client(url: httpx.URL, args: argparse.Namespace, k: int) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.faults.campaign import Result, missing, read_report, table
+from scripts.faults.campaign import Result, keep_results, missing, read_report, read_results, table
 from scripts.faults.threats import HARNESSES, THREATS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,6 +59,14 @@ def test_the_table_sums_what_was_counted_and_names_what_did_not_run():
     n = 3 * len(threat.tests)
     assert line.endswith(f"| {n} | {len(threat.tests)} |") and "not run: needs root" in line
     assert table([threat], {})[-1].endswith("|  |  |")
+
+
+def test_what_was_counted_is_kept_for_the_next_piece(tmp_path: Path):
+    file = tmp_path / "results.json"
+    counted = {"a/test_x.py": Result(2, 1, 2.0), "proxies": Result(reason="needs proxies")}
+    assert not read_results(None) and not read_results(file)
+    keep_results(file, counted)
+    assert read_results(file) == counted
 
 
 def test_what_a_machine_lacks_is_named(monkeypatch):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import signal
 import statistics
 import sys
@@ -111,6 +112,7 @@ def main() -> None:
     ):
         served.wait_until_ready()
         faults = ["kill"] * args.kills + ["stop"] * args.stops
+        random.Random(len(recoveries)).shuffle(faults)
         for fault in track(faults, console=Console(stderr=True)):
             signalled_s, has_error = faulted_stream(served, http, fault)
             recovery_s = first_token(http) - signalled_s

@@ -1,8 +1,10 @@
 """Every threat with its tests and harnesses, run and counted: `scripts/faults/all`.
 
-    scripts/faults/all [--list] [--long] [--rows N ...] [--no-tests] [--no-harnesses] [--output FILE]
-
-A short run takes a while on two cores, a long one hours. Each test file and harness runs once, whatever the
+    scripts/faults/all [--list] [--long] [--rows N ...] [--no-tests] [--no-harnesses] [--results FILE]
+                       [--output FILE]
+A short run takes a while on two cores, a long one hours. `--results` keeps what was counted in a file; the
+table is of all that it holds: a campaign in pieces. Each test file and harness runs once, whatever the
+table is of all that it holds: a campaign in pieces. Each test file and harness runs once, whatever the
 number of threats that it is for. Prints a table of the threats, which `--output` writes as Markdown, and what
 could not run here. The exit status is 1 if something failed.
 """
@@ -10,6 +12,7 @@ could not run here. The exit status is 1 if something failed.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -18,7 +21,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -41,9 +44,10 @@ class Result:
 
 def missing(needs: Iterable[str]) -> str:
     """What this machine lacks of what a harness needs; empty if nothing."""
-    checks: dict[str, Callable[[], bool]] = {
+    checks: dict[str, Callable[[], object]] = {
         "root": lambda: os.geteuid() == 0,
         "containers": lambda: all(map(shutil.which, ("mmdebstrap", "systemd-nspawn"))),
+        "disks": lambda: shutil.which("mkfs.ext4") and Path("/dev/loop-control").exists(),
         "proxies": lambda: all(map(shutil.which, ("caddy", "nginx"))),
         "models": lambda: (ROOT / ".cache" / "models").is_dir(),
     }
@@ -114,6 +118,18 @@ def table(threats: Sequence[Threat], results: dict[str, Result]) -> list[str]:
     return lines
 
 
+def read_results(path: Path | None) -> dict[str, Result]:
+    """What earlier runs have counted."""
+    if path is None or not path.exists():
+        return {}
+    return {name: Result(**fields) for name, fields in json.loads(path.read_text()).items()}
+
+
+def keep_results(path: Path | None, results: dict[str, Result]) -> None:
+    if path is not None:
+        path.write_text(json.dumps({name: asdict(result) for name, result in results.items()}))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/faults/all",
@@ -125,10 +141,11 @@ def main() -> int:
     parser.add_argument("--rows", type=int, nargs="+", metavar="N", help="these threats only")
     parser.add_argument("--no-tests", action="store_true")
     parser.add_argument("--no-harnesses", action="store_true")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="keep what was counted here")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the table here, too")
     args = parser.parse_args()
     threats = [threat for threat in THREATS if args.rows is None or threat.number in args.rows]
-    results: dict[str, Result] = {}
+    results = read_results(args.results)
     if not args.list:
         files = list(dict.fromkeys(file for threat in threats for file in threat.tests))
         names = list(dict.fromkeys(name for threat in threats for name in threat.harnesses))
@@ -137,6 +154,8 @@ def main() -> int:
         for name in [] if args.no_harnesses else names:
             print(f"\n=== {name}", flush=True)
             results[name] = run_harness(HARNESSES[name], is_long=args.long)
+            keep_results(args.results, results)
+        keep_results(args.results, results)
     lines = table(threats, results)
     print("\n" + "\n".join(lines))
     if args.output is not None:

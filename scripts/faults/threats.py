@@ -22,7 +22,8 @@ class Threat:
 @dataclass(frozen=True)
 class Harness:
     """A script of this folder with the arguments of a short and of a long run. `needs` what a machine may
-    lack: "root", "containers" (mmdebstrap and systemd-nspawn), "proxies" (Caddy and nginx), "models"."""
+    lack: "root", "disks" (mkfs.ext4, loop devices), "containers" (mmdebstrap and systemd-nspawn), "proxies"
+    (Caddy and nginx), "models"."""
 
     script: str
     short: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ HARNESSES = {
     "upstreams": Harness(
         "upstreams.py", ("--private", "500", "--rounds", "3", "--seconds", "3", "--kills", "1"), ()
     ),
+    "disks": Harness("disks.py", ("--faults", "full"), ("--rounds", "5"), ("root", "disks")),
     "worker_reach": Harness("worker_reach.py", needs=("root",)),
     "proxies": Harness("proxies.py", needs=("proxies",)),
     "upgrades": Harness(
@@ -72,7 +74,12 @@ HARNESSES = {
 }
 
 THREATS = (
-    Threat(1, "native crash of an engine", ("api/test_worker_death.py", "worker/test_breaker.py")),
+    Threat(
+        1,
+        "native crash of an engine",
+        ("api/test_worker_death.py", "worker/test_breaker.py"),
+        open="time to the next first token: scripts/bench recovery",
+    ),
     Threat(
         2,
         "hostile grammar or schema",
@@ -104,13 +111,17 @@ THREATS = (
     Threat(
         10,
         "slow and unfinished connections",
-        ("api/http/test_connection_limits.py", "api/http/test_body_rate.py"),
+        (
+            "api/http/test_connection.py",
+            "api/http/test_connection_limits.py",
+            "api/http/test_body_rate.py",
+        ),
         ("connections",),
     ),
     Threat(
         11,
         "recording that unpacks to hours",
-        ("speech/test_audio.py", "api/openai/test_audio.py"),
+        ("speech/test_audio.py", "api/openai/test_audio.py", "api/openai/test_realtime.py"),
         ("audio",),
     ),
     Threat(12, "attack on audio decoders", ("speech/test_audio.py",), ("audio",)),
@@ -136,12 +147,21 @@ THREATS = (
     Threat(
         18,
         "overload",
-        ("engine/batching/test_wait_estimate.py", "api/http/test_deadline.py"),
+        (
+            "engine/batching/test_engine.py",
+            "engine/batching/test_wait_estimate.py",
+            "api/http/test_deadline.py",
+            "api/http/test_idempotency.py",
+            "api/openai/test_batches.py",
+        ),
         ("overload",),
     ),
     Threat(19, "client leaves, generation goes on", ("api/test_disconnect.py",)),
     Threat(
-        20, "client that reads slowly", ("api/http/test_connection_limits.py",), ("connections",)
+        20,
+        "client that reads slowly",
+        ("api/http/test_connection_limits.py", "api/http/test_websocket.py"),
+        ("connections",),
     ),
     Threat(21, "code in a chat template", ("engine/prompt/test_template_process.py",)),
     Threat(
@@ -178,6 +198,9 @@ THREATS = (
         (
             "store/test_erasure.py",
             "store/test_residue_scan.py",
+            "store/test_erasure_hub.py",
+            "store/test_erasure_epochs.py",
+            "store/test_relabel.py",
             "daemon/test_erasure_participants.py",
         ),
         ("entry_kills",),
@@ -190,11 +213,18 @@ THREATS = (
     Threat(
         36,
         "secrets in the memory of a worker",
-        ("worker/test_confinement.py", "worker/test_spawn.py"),
+        ("worker/test_confinement.py", "worker/test_seccomp.py", "worker/test_spawn.py"),
         ("worker_reach",),
     ),
     Threat(
-        37, "injected text calls a tool", ("api/http/test_tool_calls.py", "api/test_literal.py")
+        37,
+        "injected text calls a tool, or speaks as another role",
+        (
+            "api/http/test_tool_calls.py",
+            "api/test_literal.py",
+            "engine/prompt/test_special_token_guard.py",
+            "engine/prompt/test_rendered_prompt.py",
+        ),
     ),
     Threat(
         38,
@@ -218,7 +248,7 @@ THREATS = (
         ("engine/structured/test_schema_bounds.py",),
         ("schemas",),
     ),
-    Threat(44, "disk full", ("store/test_disk_full.py",)),
+    Threat(44, "disk full or gone", ("store/test_disk_full.py",), ("disks",)),
     Threat(
         45,
         "wear of the card",
@@ -235,18 +265,33 @@ THREATS = (
     Threat(
         49,
         "hang",
-        ("api/test_worker_death.py", "worker/test_heartbeat.py", "daemon/test_notify.py"),
+        (
+            "api/test_worker_death.py",
+            "worker/test_heartbeat.py",
+            "daemon/test_notify.py",
+            "engine/prompt/test_template_process.py",
+        ),
         ("service", "upgrades"),
     ),
     Threat(
         50,
         "heat",
-        ("daemon/test_governor.py", "daemon/test_governor_decision.py", "device/test_thermal.py"),
+        (
+            "daemon/test_governor.py",
+            "daemon/test_governor_decision.py",
+            "device/test_thermal.py",
+            "device/test_contention.py",
+            "api/http/test_degraded_header.py",
+        ),
     ),
     Threat(
         51,
         "corrupt database at the start",
-        ("store/test_recovery.py", "store/test_rollback_detection.py"),
+        (
+            "store/test_recovery.py",
+            "store/test_rollback_detection.py",
+            "store/test_client_deletion.py",
+        ),
     ),
     Threat(52, "bad backup", ("store/test_backup.py", "store/test_restore_killed.py")),
     Threat(53, "shell in the way of a recording", ("speech/test_audio.py",), ("audio",)),

@@ -65,6 +65,9 @@ STATUS = {
     "upstream_timeout": 504,
     "insufficient_memory": 507,
     "storage_full": 507,
+    # The device needs somebody: no fault of the request, and no retry helps.
+    "storage_failed": 503,
+    "store_damaged": 503,
 }
 
 

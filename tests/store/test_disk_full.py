@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from edgeagent.api.http.errors import status_of
 from edgeagent.errors import StorageFull
 from edgeagent.store import conversations, erasure
+from edgeagent.store.connection import from_os
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.disk_reserve import DiskReserve
 from edgeagent.store.erasure import ErasureRequest, ErasureScope
@@ -192,3 +195,8 @@ def test_the_ballast_is_given_in_pieces_and_taken_where_there_is_room(tmp_path):
     assert [disk_reserve.release(1 << 19) for _ in range(3)] == [True, True, False]
     disk_reserve.refill()
     assert (tmp_path / "ballast").stat().st_size == 1 << 20
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENODEV])
+def test_a_disk_that_fails_is_no_fault_of_the_request(number: int, tmp_path: Path):
+    assert status_of(from_os(OSError(number, os.strerror(number)), tmp_path / "store")) == 503

@@ -62,13 +62,18 @@ def faulted_stream(served: Served, http: httpx.Client, fault: str) -> tuple[floa
 
 
 def first_token(http: httpx.Client) -> float:
-    """When the first token of a new request came; asked again while the engine is being started."""
+    """When the first token of a new request came; asked again while the engine is being started.
+
+    The answer is read to its end: a worker that dies again and again without a whole answer is left alone for
+    a while (`worker.breaker_deaths`)."""
     while True:
+        came_s = None
         with http.stream("POST", "/v1/chat/completions", json=BODY | {"max_tokens": 2}) as response:
-            if response.status_code == 200:
-                for line in response.iter_lines():
-                    if '"content":"' in line and '"content":""' not in line:
-                        return time.perf_counter()  # leaving the block ends the short rest
+            for line in response.iter_lines():
+                if came_s is None and '"content":"' in line and '"content":""' not in line:
+                    came_s = time.perf_counter()
+        if response.status_code == 200 and came_s is not None:
+            return came_s
 
 
 def summary(recoveries: Sequence[Recovery]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from edgeagent.errors import EdgeAgentError
@@ -71,10 +71,14 @@ class SpeechClient(WorkerClient):
         stream = Transcription(self._new_id(), self.cancel)
         request = protocol.Transcribe(stream.request_id, options, len(recording), priority)
         self._open(stream, request)
-        for at in range(0, len(recording), protocol.PART_BYTES):
-            part = recording[at : at + protocol.PART_BYTES]
-            self._send(protocol.Audio(stream.request_id, part))
+        self._send_in_turn(self._parts(stream.request_id, recording))
         return stream
+
+    def _parts(self, request_id: int, recording: bytes) -> Iterator[protocol.Audio]:
+        """The parts of a recording, as long as its request is open."""
+        for at in range(0, len(recording), protocol.PART_BYTES):
+            if request_id in self._streams:
+                yield protocol.Audio(request_id, recording[at : at + protocol.PART_BYTES])
 
     def listen(self, options: LiveOptions) -> LiveStream:
         """Open a live session. Raises: EngineDied when the worker has ended."""

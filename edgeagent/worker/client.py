@@ -14,7 +14,8 @@ import signal
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, Self
 
 import msgspec
@@ -65,6 +66,9 @@ class WorkerClient(asyncio.Protocol, ABC):
         # Cancelled streams whose last reply has not arrived yet.
         self._cancelled: dict[int, ReplyStream[Any]] = {}
         self._results: dict[int, asyncio.Future[Any]] = {}
+        # Messages that wait until the worker has read those before.
+        self._later: deque[Iterator[msgspec.Struct]] = deque()
+        self._is_full = False
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
         self.limits = ComputeLimits(n_threads=config.n_threads)
@@ -234,6 +238,13 @@ class WorkerClient(asyncio.Protocol, ABC):
 
     # --- asyncio.Protocol
 
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        self._send_later()
+
     def data_received(self, data: bytes) -> None:
         try:
             for body in self._splitter.feed(data):
@@ -297,6 +308,7 @@ class WorkerClient(asyncio.Protocol, ABC):
         for stream in streams:
             stream.fail(self._death())
         results, self._results = self._results, {}
+        self._later.clear()
         for result in results.values():
             _fail(result, self._death())
         if is_unexpected:
@@ -324,6 +336,19 @@ class WorkerClient(asyncio.Protocol, ABC):
     def _send(self, message: msgspec.Struct) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frames.encode(message))
+
+    def _send_in_turn(self, messages: Iterable[msgspec.Struct]) -> None:
+        """Send messages one after another as the worker reads them, so that no copy of all of them waits.
+        Others go between them."""
+        self._later.append(iter(messages))
+        self._send_later()
+
+    def _send_later(self) -> None:
+        while self._later and not self._is_full and self.is_alive:
+            if (message := next(self._later[0], None)) is not None:
+                self._send(message)
+            else:
+                self._later.popleft()
 
 
 def _fail(result: asyncio.Future[Any], error: errors.EdgeAgentError) -> None:

@@ -35,6 +35,7 @@ from edgeagent.speech.protocol import (
 from edgeagent.speech.segments import Checkpoint, text_of
 from tests.conftest import N_THREADS
 from tests.speech.recordings import DIALOGUE, TURNS, dialogue, tone, wav_of, words_of
+from tests.worker.test_client import Transport
 
 pytestmark = pytest.mark.process
 RECORDING = DIALOGUE.read_bytes()
@@ -120,6 +121,22 @@ async def test_a_cancelled_recording_ends_and_the_next_is_heard(worker):
     found, error = await replies(worker.transcribe(wav_of(tone(1)), SpeechOptions()))
     assert error is None
     assert isinstance(found[-1], Finished)
+
+
+async def test_a_recording_is_sent_as_it_is_read_and_no_further_once_it_is_cancelled(whisper_dir):
+    client = SpeechClient(config(whisper_dir))
+    transport = Transport(client)
+    kept = client.transcribe(b"x" * 3 * PART_BYTES, SpeechOptions())
+    cancelled = client.transcribe(b"x" * 3 * PART_BYTES, SpeechOptions())
+    assert sum(map(len, transport.written)) < 1000  # the two requests
+    for _ in range(2):
+        client.resume_writing()
+    assert 2 * PART_BYTES < sum(map(len, transport.written)) < 2 * PART_BYTES + 2000
+    cancelled.cancel()
+    for _ in range(9):
+        client.resume_writing()
+    assert kept.request_id != cancelled.request_id
+    assert sum(map(len, transport.written)) < 3 * PART_BYTES + 3000
 
 
 async def test_what_is_urgent_is_heard_between_the_windows_of_what_is_not(worker):

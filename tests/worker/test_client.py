@@ -11,8 +11,9 @@ import pytest
 from edgeagent.errors import EngineDied, InvalidParameter, ModelUnusable
 from edgeagent.types.worker_config import ComputeLimits
 from edgeagent.worker import client as worker_client
+from edgeagent.worker import frames
 from edgeagent.worker.client import WorkerClient
-from tests.worker.counter import CounterClient, CounterConfig
+from tests.worker.counter import CounterClient, CounterConfig, Square
 
 CONFIG = CounterConfig(model_id="counter", path="counter")
 # It dies at 13; counts of this length never end by themselves before it.
@@ -149,6 +150,36 @@ async def test_a_stream_that_nobody_reads_is_cancelled(counter, monkeypatch):
     with pytest.raises(Exception, match="was not read"):
         async for _ in numbers:
             pass
+
+
+class Transport:
+    """Takes what is written and says that it is full."""
+
+    def __init__(self, client: WorkerClient) -> None:
+        self.written: list[bytes] = []
+        self._client = client
+        client._transport = self  # type: ignore[assignment]
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+        self._client.pause_writing()
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_long_messages_wait_until_those_before_are_read_and_others_go_between():
+    client = CounterClient(CONFIG)
+    transport = Transport(client)
+    squares = [Square(i, i) for i in range(3)]
+    client._send_in_turn(squares[:2])
+    client._send_in_turn(squares[2:])
+    assert transport.written == [frames.encode(squares[0])]
+    client._send(Square(9, 9))
+    for _ in range(3):
+        client.resume_writing()
+    wanted = [squares[0], Square(9, 9), *squares[1:]]
+    assert transport.written == [frames.encode(square) for square in wanted]
 
 
 async def test_closing_ends_the_process():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -54,12 +54,23 @@ async def _read(request: Request[Any, Any, Any], body: Body | None, model: type[
 async def beside(body: Body, decode: Callable[[bytes, str, int], T]) -> T:
     """What `decode` makes of a body, its encoding and its bound: on a thread if that may take a while.
     Raises what it raises."""
-    data = body.take()
-    if len(data) <= MUCH_BYTES and body.encoding == encodings.IDENTITY:
-        return decode(data, body.encoding, body.max_bytes)
-    return await asyncio.get_running_loop().run_in_executor(
-        _beside, decode, data, body.encoding, body.max_bytes
+    n_bytes, data = body.n_received, body.take()
+    return await _where_it_fits(body, n_bytes, partial(decode, data, body.encoding, body.max_bytes))
+
+
+async def pieces_beside(body: Body, decode: Callable[[Iterable[bytes]], T]) -> T:
+    """The same for a `decode` that reads the decoded body piece by piece, so that it is held once. Raises
+    BodyTooLarge and BadRequest as well, for a compressed body."""
+    n_bytes, pieces = body.n_received, body.take_pieces()
+    return await _where_it_fits(
+        body, n_bytes, lambda: decode(encodings.pieces(pieces, body.encoding, body.max_bytes))
     )
+
+
+async def _where_it_fits(body: Body, n_bytes: int, work: Callable[[], T]) -> T:
+    if n_bytes <= MUCH_BYTES and body.encoding == encodings.IDENTITY:
+        return work()
+    return await asyncio.get_running_loop().run_in_executor(_beside, work)
 
 
 def read(data: bytes | bytearray, encoding: str, max_bytes: int, model: type[Model]) -> Model:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from litestar.types import HTTPReceiveMessage, HTTPRequestEvent, Receive
@@ -64,6 +64,13 @@ class Body:
             return bytes(self._start)
         *full, last = self._blocks
         return b"".join([self._start, *full, memoryview(last)[: self._n_in_last]])
+
+    def take_pieces(self) -> Iterator[bytes]:
+        """The bytes received, piece by piece; each gives its memory back when the next is asked for. They
+        are no longer kept here, but still count. The pieces may be taken on another thread."""
+        start, blocks, n_in_last = self._start, self._blocks, self._n_in_last
+        self._clear()
+        return _pieces(start, blocks, n_in_last)
 
     def add(self, piece: bytes) -> None:
         """Raises: BodyTooLarge, RateLimited, Unavailable."""
@@ -120,6 +127,16 @@ class Body:
             return message
 
         return cast(Receive, received)
+
+
+def _pieces(start: bytearray, blocks: list[mmap.mmap], n_in_last: int) -> Iterator[bytes]:
+    if start:
+        yield bytes(start)
+    blocks.reverse()
+    while blocks:
+        with blocks.pop() as block:
+            piece = block[: BLOCK_BYTES if blocks else n_in_last]
+        yield piece
 
 
 class Bodies:

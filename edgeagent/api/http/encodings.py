@@ -55,6 +55,13 @@ def decoded(data: bytes | bytearray, encoding: str, max_bytes: int) -> bytes | b
         raise BadRequest(f"The body is not valid {encoding}: compress it again.") from exc
 
 
+def pieces(given: Iterable[bytes], encoding: str, max_bytes: int) -> Iterable[bytes]:
+    """The decoded body piece by piece; of a compressed one there is one piece. Raises as `decoded`."""
+    if encoding == IDENTITY:
+        return given
+    return (bytes(decoded(b"".join(given), encoding, max_bytes)),)
+
+
 def _window(data: bytes | bytearray, encoding: str) -> int:
     if encoding == "gzip":
         return _GZIP

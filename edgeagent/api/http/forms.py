@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 from litestar import Request
 from multipart import MultipartError, PushMultipartParser
 
-from edgeagent.api.http import encodings
-from edgeagent.api.http.body import beside
+from edgeagent.api.http.body import pieces_beside
 from edgeagent.api.http.request_context import context_of
 from edgeagent.errors import BadRequest, InvalidParameter
 
@@ -46,18 +47,15 @@ async def read_form(request: Request[Any, Any, Any], lists: frozenset[str]) -> F
     body = context_of(request.scope).body
     assert body is not None, "api/http/auth.py reads every body"
     content_type = request.headers.get("content-type", "")
-
-    def decode(data: bytes, encoding: str, max_bytes: int) -> Form:
-        return parsed(bytes(encodings.decoded(data, encoding, max_bytes)), content_type, lists)
-
-    return await beside(body, decode)
+    return await pieces_beside(body, lambda pieces: parsed(pieces, content_type, lists))
 
 
-def parsed(data: bytes, content_type: str, lists: frozenset[str]) -> Form:
-    """Raises: BadRequest for what is no form, InvalidParameter for a field that comes twice."""
+def parsed(pieces: Iterable[bytes], content_type: str, lists: frozenset[str]) -> Form:
+    """The form in a body. Raises: BadRequest for what is no form, InvalidParameter for a field that comes
+    twice."""
     form = Form()
     try:
-        for name, filename, value in _segments(data, _boundary(content_type)):
+        for name, filename, value in _segments(pieces, _boundary(content_type)):
             if filename is not None:
                 if name in form.files:
                     raise InvalidParameter(
@@ -78,22 +76,19 @@ def _boundary(content_type: str) -> str:
     return match[1] or match[2]
 
 
-def _segments(data: bytes, boundary: str) -> list[tuple[str, str | None, bytes]]:
+def _segments(pieces: Iterable[bytes], boundary: str) -> Iterator[tuple[str, str | None, bytes]]:
     """Name, name of the file if it is one, and content of each part."""
-    found: list[tuple[str, str | None, bytes]] = []
-    with PushMultipartParser(
-        boundary, content_length=len(data), max_segment_count=MAX_FIELDS
-    ) as parser:
+    with PushMultipartParser(boundary, max_segment_count=MAX_FIELDS) as parser:
         name, filename = "", None
-        pieces: list[bytes] = []
-        for event in parser.parse(data):
+        # What was written to a BytesIO can be had as bytes without a copy.
+        content = BytesIO()
+        for event in (event for piece in pieces for event in parser.parse(piece)):
             if event is None:
-                found.append((name, filename, pieces[0] if len(pieces) == 1 else b"".join(pieces)))
+                yield name, filename, content.getvalue()
             elif isinstance(event, bytes | bytearray):
-                pieces.append(bytes(event))
+                content.write(event)
             else:
-                name, filename, pieces = event.name, event.filename, []
-    return found
+                name, filename, content = event.name, event.filename, BytesIO()
 
 
 def _text(name: str, value: bytes) -> str:

@@ -179,7 +179,8 @@ async def test_a_body_that_a_route_does_not_take_is_handed_on_once():
     body.close()
 
 
-async def test_bodies_of_every_size_are_what_was_sent():
+@pytest.mark.parametrize("is_by_piece", [False, True])
+async def test_bodies_of_every_size_are_what_was_sent(is_by_piece):
     sizes = (0, 1, SMALL_BYTES - 1, SMALL_BYTES, SMALL_BYTES + 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 7)
     for n_bytes in sizes:
         for step in (1000, SMALL_BYTES, MB):
@@ -191,6 +192,9 @@ async def test_bodies_of_every_size_are_what_was_sent():
                 messages.put_nowait({"type": "http.request", "body": part, "more_body": more})
             body = await all_.read(messages.get, "key")
             assert body.received == data
-            assert body.take() == data and body.take() == b""
+            if is_by_piece:
+                assert b"".join(body.take_pieces()) == data and not list(body.take_pieces())
+            else:
+                assert body.take() == data and body.take() == b""
             body.close()
             assert all_.n_bytes == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import threading
+import tracemalloc
 from typing import Any
 
 import httpx
@@ -29,7 +31,7 @@ def form(fields: list[tuple[str, str]], files: dict[str, bytes] | None = None) -
     ]
     parts += [(name, ("a.wav", data)) for name, data in (files or {}).items()]
     request = httpx.Request("POST", "http://h/", files=parts)
-    return parsed(request.read(), request.headers["content-type"], LISTS)
+    return parsed([request.read()], request.headers["content-type"], LISTS)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,34 @@ def test_fields_that_contradict_themselves_are_refused(fields):
 )
 def test_what_is_no_form_is_a_bad_request(body, kind):
     with pytest.raises(BadRequest):
-        parsed(body, kind, LISTS)
+        parsed([body], kind, LISTS)
+
+
+@pytest.mark.parametrize("n", [1, 7, 1000])
+def test_a_form_may_be_cut_anywhere(n):
+    files = {"file": bytes(range(256)) * 8 + b"\r\n--", "other": b""}
+    request = httpx.Request(
+        "POST", "http://h/", data={"model": "m"}, files={k: (k, v) for k, v in files.items()}
+    )
+    body = request.read()
+    cut = (body[i : i + n] for i in range(0, len(body), n))
+    found = parsed(cut, request.headers["content-type"], LISTS)
+    assert (found.fields, found.files) == ({"model": "m"}, files)
+
+
+def test_a_large_file_is_held_once_while_its_form_is_parsed():
+    n_pieces, piece = 64, b"x" * (256 << 10)
+    head = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
+    pieces = itertools.chain([head], itertools.repeat(piece, n_pieces), [b"\r\n--b--\r\n"])
+    tracemalloc.start()
+    try:
+        found = parsed(pieces, "multipart/form-data; boundary=b", LISTS)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    size = n_pieces * len(piece)
+    assert len(found.file("f")) == size
+    assert most < 1.5 * size
 
 
 @pytest.mark.parametrize(

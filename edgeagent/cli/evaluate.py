@@ -116,6 +116,7 @@ def _write(
 
 def _show(found: Sequence[ModelFigures]) -> None:
     from edgeagent.optimize.figures import METRICS, best_by_metric
+    from edgeagent.optimize.quietness import is_quiet
 
     metrics = [m for m in METRICS if any(m.value(one) is not None for one in found)]
     table = Table("model", *(m.title for m in metrics), "types", box=None, pad_edge=False)
@@ -124,6 +125,13 @@ def _show(found: Sequence[ModelFigures]) -> None:
         cells = ["" if v is None else m.shown(v) for m, v in zip(metrics, values, strict=True)]
         table.add_row(one.name, *cells, one.bits.described())
     show_table(table)
+    loads = [run.others_cores for one in found for run in one.runs]
+    busy = [load for load in loads if load is not None and not is_quiet(load)]
+    if busy:
+        click.echo(
+            f"Note: other programs used up to {max(busy):.1f} cores during {len(busy)} of {len(loads)} timed "
+            "runs: measure speeds again on a quiet machine."
+        )
     best = best_by_metric(found)
     if best:
         titles = {m.name: m.title for m in metrics}

@@ -15,7 +15,8 @@ from edgeagent.catalog.sizing.speed import Rates
 from edgeagent.cli.shared.progress import timed_progress
 from edgeagent.cli.shared.sizes import Size
 from edgeagent.cli.shared.terminal import show_table
-from edgeagent.device.probe import probe
+from edgeagent.device.microbenchmarks import measure
+from edgeagent.device.probe import Device, probe
 from edgeagent.device.profile import reference_device
 from edgeagent.device.profile_files import load
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 INPUT = click.Path(path_type=Path, dir_okay=False, exists=True)
 UNMET = 3
+MEASURE_LIMIT_S = 4.0
 
 
 @click.command()
@@ -77,15 +79,18 @@ def optimize(
     interrupted search goes on where it was, with the same result. Where the targets cannot be met, the report
     says which one is to blame, and the exit status is 3.
     """
+    from edgeagent.optimize.quantize import check_source
     from edgeagent.optimize.search import SearchOptions, search
     from edgeagent.optimize.targets import Targets
 
     device = probe()
     targets = Targets(max_size, min_decode, max_kld)
     rates = rates_of(profile) if profile else None
+    n_threads = threads or max(1, device.capacity.n_performance_cores)
+    check_source(model)
     options = SearchOptions(
         calibration=texts, held_out=held_out, targets=targets, rates=rates, n_ctx=n_ctx,
-        n_threads=threads or max(1, device.capacity.n_performance_cores),
+        own_rates=None if rates else own_rates(device, n_threads), n_threads=n_threads,
         calibration_chunks=calibration_chunks, tuning_chunks=tuning_chunks, held_out_chunks=held_out_chunks,
         layers_together=layers_together, special=special, limit_s=limit_s,
     )  # fmt: skip
@@ -113,15 +118,28 @@ def rates_of(name: str) -> Rates:
     return Rates(machine.memory_gb_per_s * 1e9, machine.gemm_gflop_per_s)
 
 
+def own_rates(device: Device, n_threads: int) -> Rates | None:
+    """The rates of this machine with so many threads, measured now; None where that brings no result."""
+    found = measure(device, limit_s=MEASURE_LIMIT_S)
+    memory = {rate.n_threads: rate.value for rate in found.memory_gb_per_s}
+    gflops = {rate.n_threads: rate.value for rate in found.gemm_gflop_per_s}
+    gb_per_s = memory.get(n_threads, found.best_memory_gb_per_s)
+    gflop_per_s = gflops.get(n_threads, found.best_gemm_gflop_per_s)
+    return Rates(gb_per_s * 1e9, gflop_per_s) if gb_per_s and gflop_per_s else None
+
+
 def _leave(found: SearchResult, targets: Targets, about: list[str], out: Path) -> None:
     from edgeagent.catalog.gguf.header import read_header
-    from edgeagent.optimize.report import rows_of, verdict, write_catalog_entry, write_report
+    from edgeagent.optimize.report import (
+        COLUMNS,
+        rows_of,
+        verdict,
+        write_catalog_entry,
+        write_report,
+    )
 
     write_report(found, targets, about, out)
-    table = Table(
-        "candidate", "size MB", "mean KLD", "same top", "perplexity", "decode tok/s", "",
-        box=None, pad_edge=False,
-    )  # fmt: skip
+    table = Table(*COLUMNS, box=None, pad_edge=False)
     for row in rows_of(found, targets):
         table.add_row(*row)
     show_table(table)

@@ -29,6 +29,7 @@ from edgeagent.optimize.divergence import (
 )
 from edgeagent.optimize.figures import ModelFigures, RunFigures
 from edgeagent.optimize.protocol import ScoringConfig
+from edgeagent.optimize.quietness import LoadWatch
 from edgeagent.optimize.tensor_bits import tensor_bits
 from edgeagent.optimize.texts import Chunk, check_same_vocabulary, chunks_of, read_text
 
@@ -125,11 +126,13 @@ def model_file(path: Path) -> ModelFigures:
 
 async def time_model(path: Path, options: EvaluationOptions) -> RunFigures:
     """Load a model in a fresh process and time it once."""
+    watch = LoadWatch()
     async with scoring_worker(options.config(path, is_scoring=False)) as client:
         started = time.perf_counter()
         await client.time_run(TTFT_TOKENS, 0)
         ttft_s = time.perf_counter() - started
         times = await client.time_run(PREFILL_TOKENS, DECODE_TOKENS)
+        others_cores = watch.others_cores()
     decode_s = sorted(times.decode_s)[len(times.decode_s) // 2]
     return RunFigures(
         load_ms=client.facts.load_ms,
@@ -137,6 +140,7 @@ async def time_model(path: Path, options: EvaluationOptions) -> RunFigures:
         prefill_tok_s=PREFILL_TOKENS / times.prefill_s,
         decode_tok_s=1 / decode_s,
         ttft_ms=1e3 * ttft_s,
+        others_cores=others_cores,
     )
 
 

@@ -15,13 +15,15 @@ from edgeagent.optimize.tensor_bits import TensorBits
 @dataclass(frozen=True)
 class RunFigures:
     """One run in a process of its own. `ttft_ms`: from the request to the logits of the first token, with a
-    short prompt. `rss_bytes` after the run, the mapped weights included."""
+    short prompt. `rss_bytes` after the run, the mapped weights included. `others_cores`: cores that other
+    programs used meanwhile; None where that is not known."""
 
     load_ms: float
     rss_bytes: int
     prefill_tok_s: float
     decode_tok_s: float
     ttft_ms: float
+    others_cores: float | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from edgeagent.optimize.search import SearchResult
 from edgeagent.optimize.targets import Measured, Targets, blame, bounds, misses, nearest, pareto
 
 _WIDTH, _HEIGHT, _MARGIN = 640, 400, 60
-_COLUMNS = ("candidate", "size MB", "mean KLD", "same top", "perplexity", "decode tok/s", "")
+COLUMNS = (
+    "candidate", "size MB", "mean KLD", "same top", "perplexity", "decode tok/s", "predicted", "",
+)  # fmt: skip
 
 
 def verdict(result: SearchResult, targets: Targets) -> str:
@@ -37,10 +39,13 @@ def rows_of(result: SearchResult, targets: Targets) -> list[tuple[str, ...]]:
         marks = ["chosen"] if result.chosen == one else []
         marks += ["Pareto"] if one.name in front else []
         marks += [f"misses {option}" for option in misses(targets, one)]
+        marks += [f"timed beside {one.others_cores:.1f} busy cores"] if one.others_cores else []
+        predicted = "" if one.predicted_tok_s is None else f"{one.predicted_tok_s:.1f}"
         rows.append(
             (
                 one.name, f"{one.n_bytes / 1e6:.1f}", f"{one.kld:.5f}", f"{one.same_top:.1%}",
-                f"{one.perplexity:.4g}", f"{one.decode_tok_s:.1f}", ", ".join(marks),
+                f"{one.perplexity:.4g}", f"{one.decode_tok_s:.1f}", predicted,
+                ", ".join(marks),
             )
         )  # fmt: skip
     return rows
@@ -52,7 +57,7 @@ def write_report(result: SearchResult, targets: Targets, about: Sequence[str], o
     wanted = ", ".join(f"{bound.option} {bound.told}" for bound in bounds(targets)) or "none"
     facts = [verdict(result, targets), f"Targets: {wanted}.", *about, *result.notes]
     lines = [f"# {title}", "", *(f"- {fact}" for fact in facts), ""]
-    lines += [_md_row(_COLUMNS), _md_row(["---"] * len(_COLUMNS)), *map(_md_row, rows), ""]
+    lines += [_md_row(COLUMNS), _md_row(["---"] * len(COLUMNS)), *map(_md_row, rows), ""]
     replace_text(out / "report.md", "\n".join(lines))
     replace_text(out / "report.html", _page(title, facts, rows, result))
 
@@ -79,7 +84,7 @@ def _page(
             plot(result, "size, MB", lambda one: one.n_bytes / 1e6),
             plot(result, "decode, tok/s", lambda one: one.decode_tok_s),
             "<table>"
-            + row(_COLUMNS, "th")
+            + row(COLUMNS, "th")
             + "".join(row(cells, "td") for cells in rows)
             + "</table>",
             "</html>\n",

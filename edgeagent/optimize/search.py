@@ -16,25 +16,17 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.gguf.header import Header, read_header
-from edgeagent.catalog.gguf.inspection import inspect_apart
-from edgeagent.catalog.sizing.model_shape import from_facts
-from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s
+from edgeagent.catalog.sizing.speed import Rates
 from edgeagent.errors import InvalidParameter
+from edgeagent.optimize.candidates import Bench, Candidate, measured_candidates
 from edgeagent.optimize.client import scoring_worker
-from edgeagent.optimize.evaluate import (
-    EvaluationOptions,
-    Reference,
-    Tell,
-    compared,
-    model_file,
-    reference_of,
-    time_model,
-)
+from edgeagent.optimize.decode_rates import MAX_RUNS, TOLERANCE, n_within
+from edgeagent.optimize.evaluate import EvaluationOptions, Tell, reference_of
 from edgeagent.optimize.imatrix import collect, open_config
 from edgeagent.optimize.imatrix_file import read_imatrix
 from edgeagent.optimize.journal import Journal
@@ -55,26 +47,26 @@ from edgeagent.optimize.sensitivity import (
     quantizable,
 )
 from edgeagent.optimize.targets import Measured, Targets, choose
-from edgeagent.optimize.texts import chunks_of
+from edgeagent.optimize.texts import chunks_of, read_text
+from edgeagent.optimize.work_folder import work_folder
 
 # Finest first. Several of them are the same file where rows are no multiples of 256.
 UNIFORM = ("Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_K_S", "IQ4_NL", "Q4_0", "Q3_K_M", "Q2_K")
 # Mixed candidates below the largest size that is allowed.
 SHARES_OF_BOUND = (1.0, 0.92, 0.84)
-# A decode rate on this device is the median of so many processes.
-TIMED_RUNS = 3
 _FINE = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
 class SearchOptions:
     """What is searched with. `rates`: of another device, whose decode rate is predicted; None: this one's,
-    which is measured."""
+    which is measured, and predicted by `own_rates` where they are known."""
 
     calibration: tuple[Path, ...]
     held_out: tuple[Path, ...]
     targets: Targets
     rates: Rates | None = None
+    own_rates: Rates | None = None
     n_ctx: int = 512
     n_threads: int = 1
     calibration_chunks: int = 32
@@ -98,23 +90,21 @@ class SearchResult:
     notes: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A file that could be made: its recipe and its exact size."""
-
-    name: str
-    recipe: Recipe
-    n_bytes: int
-
-
 async def search(
     source: Path, out: Path, options: SearchOptions, tell: Tell = lambda what, n, total: None
 ) -> SearchResult:
     """Search, and leave the chosen file, its recipe and the work in `out`. Raises: InvalidParameter, ..."""
     check_source(source)
-    started = time.monotonic()
-    work = out / "work"
-    work.mkdir(parents=True, exist_ok=True)
+    for path in (*options.calibration, *options.held_out):
+        read_text(path)
+    deadline_s = None if options.limit_s is None else time.monotonic() + options.limit_s
+    with work_folder(out) as work:
+        return await _search(source, out, work, options, deadline_s, tell)
+
+
+async def _search(
+    source: Path, out: Path, work: Path, options: SearchOptions, deadline_s: float | None, tell: Tell
+) -> SearchResult:  # fmt: skip
     journal = Journal(work / "journal.jsonl", about(source, options))
     reference, notes = _reference(source, work, options.n_threads)
     header = read_header(reference)
@@ -131,11 +121,17 @@ async def search(
         "would lose nothing against this reference, but would against the original weights."
         for kind, n in lossless.items()
     ]  # fmt: skip
-    known = await _measure(reference, wanted, importance, work, options, journal, tell, started)
+    evaluation = EvaluationOptions(
+        texts=options.held_out, n_ctx=options.n_ctx, max_chunks=options.held_out_chunks,
+        n_threads=options.n_threads, special=options.special,
+    )  # fmt: skip
+    bench = Bench(reference, importance, work, evaluation, options.rates, options.own_rates)
+    known = await measured_candidates(bench, wanted, journal, deadline_s, tell)
     if len(known) < len(wanted):
         notes.append(
             f"The time was up after {len(known)} of {len(wanted)} candidates; the same command goes on."
         )
+    notes += _notes_on_speed(known)
     chosen = choose(options.targets, known)
     predicted = {one.name: one.n_bytes for one in wanted}
     result = SearchResult(source, reference, known, chosen, predicted, lossless, notes)
@@ -147,6 +143,26 @@ async def search(
         )  # fmt: skip
         write_recipe(made, out / f"{source.stem}-{chosen.name}.recipe.toml")
     return result
+
+
+def _notes_on_speed(measured: Sequence[Measured]) -> list[str]:
+    """What is to be said about how decode rates were timed and predicted."""
+    notes = []
+    busy = [one for one in measured if one.others_cores > 0]
+    if busy:
+        most = max(one.others_cores for one in busy)
+        notes.append(
+            f"The machine was not quiet: {len(busy)} of {len(measured)} candidates found no quiet moment in "
+            f"{MAX_RUNS} runs (other programs used up to {most:.1f} cores). Their decode rates are those of "
+            "the best run; measure again on a quiet machine."
+        )
+    n_good, n = n_within([o.predicted_tok_s for o in measured], [o.decode_tok_s for o in measured])
+    if n:
+        notes.append(
+            f"The predicted decode rate was within {TOLERANCE:.0%} of the timed one for {n_good} of {n} "
+            "candidates."
+        )
+    return notes
 
 
 async def _candidates(
@@ -279,78 +295,6 @@ def promising(candidates: Sequence[Candidate], targets: Targets) -> list[Candida
         one for one in ordered if targets.max_bytes is None or one.n_bytes <= targets.max_bytes
     ]
     return list(dict.fromkeys([ordered[0], *(within or ordered[-1:])]))
-
-
-async def _measure(
-    reference: Path, wanted: Sequence[Candidate], importance: Path | None, work: Path, options: SearchOptions,
-    journal: Journal, tell: Tell, started: float,
-) -> list[Measured]:  # fmt: skip
-    """Make and measure the candidates, as far as the time goes."""
-    evaluation = EvaluationOptions(
-        texts=options.held_out, n_ctx=options.n_ctx, max_chunks=options.held_out_chunks, n_runs=TIMED_RUNS,
-        n_threads=options.n_threads, special=options.special,
-    )  # fmt: skip
-    known: Reference | None = None
-    measured: list[Measured] = []
-    for candidate in wanted:
-        key = f"candidate {recipe_key(candidate.recipe)}{' plain' if importance is None else ''}"
-        values = journal.get(key)
-        if values is None:
-            is_late = options.limit_s is not None and time.monotonic() - started > options.limit_s
-            if is_late and measured:
-                break
-            if known is None:
-                async with scoring_worker(evaluation.config(reference, is_scoring=True)) as client:
-                    known = await reference_of(client, await evaluation.chunks_of(client))
-            path = work / "candidate.gguf"
-            quantize(
-                reference,
-                path,
-                candidate.recipe,
-                importance=importance,
-                n_threads=options.n_threads,
-            )
-            values = await _values(path, known, evaluation, options.rates)
-            path.unlink()
-            journal.add(key, values)
-        measured.append(_measured(candidate, values))
-        tell("candidates", 1, len(wanted))
-    return measured
-
-
-async def _values(
-    path: Path, reference: Reference, evaluation: EvaluationOptions, rates: Rates | None
-) -> dict[str, float]:
-    async with scoring_worker(evaluation.config(path, is_scoring=True)) as client:
-        found = await compared(client, model_file(path), reference)
-    if rates is not None:
-        decode = decode_tokens_per_s(from_facts(inspect_apart(path)), rates)
-    else:
-        runs = [await time_model(path, evaluation) for _ in range(evaluation.n_runs)]
-        spread = replace(found, runs=tuple(runs)).spread("decode_tok_s")
-        assert spread is not None
-        decode = spread.median
-    assert found.divergence is not None and found.perplexity is not None
-    return {
-        "n_bytes": float(found.size_bytes),
-        "kld": found.divergence.mean,
-        "same_top": found.divergence.same_top,
-        "perplexity": found.perplexity.value,
-        "decode_tok_s": decode,
-    }
-
-
-def _measured(candidate: Candidate, values: dict[str, float]) -> Measured:
-    return Measured(
-        candidate.name, int(values["n_bytes"]), values["kld"], values["same_top"], values["perplexity"],
-        values["decode_tok_s"],
-    )  # fmt: skip
-
-
-def recipe_key(recipe: Recipe) -> str:
-    """A digest of what a recipe makes."""
-    text = f"{recipe.file_type} {sorted(recipe.tensors.items())} {recipe.dropped_layers}"
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _lossless(costs: Sequence[TensorCosts]) -> dict[str, int]:

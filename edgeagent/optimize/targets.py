@@ -24,7 +24,11 @@ class Targets:
 
 @dataclass(frozen=True)
 class Measured:
-    """One candidate that was made and measured. `decode_tok_s` may be a prediction for another device."""
+    """One candidate that was made and measured. `decode_tok_s` may be a prediction for another device.
+
+    `others_cores`: 0 for a rate timed on a quiet machine, else what other programs used. `predicted_tok_s`:
+    the rate that was expected on this device before it was timed.
+    """
 
     name: str
     n_bytes: int
@@ -32,6 +36,8 @@ class Measured:
     same_top: float
     perplexity: float
     decode_tok_s: float
+    others_cores: float = 0.0
+    predicted_tok_s: float | None = None
 
 
 @dataclass(frozen=True)

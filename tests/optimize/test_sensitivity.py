@@ -12,13 +12,14 @@ from edgeagent.catalog.gguf.header import read_header
 from edgeagent.cli.optimize import rates_of
 from edgeagent.errors import InvalidParameter
 from edgeagent.optimize import search as searching
+from edgeagent.optimize.candidates import Candidate
 from edgeagent.optimize.client import scoring_worker
 from edgeagent.optimize.evaluate import reference_of
 from edgeagent.optimize.imatrix import open_config
 from edgeagent.optimize.journal import Journal
 from edgeagent.optimize.protocol import Errors
 from edgeagent.optimize.recipe import Recipe, read_recipe
-from edgeagent.optimize.search import Candidate, SearchOptions, mixed_sizes, promising
+from edgeagent.optimize.search import SearchOptions, mixed_sizes, promising
 from edgeagent.optimize.sensitivity import (
     groups_of,
     is_lossless,
@@ -181,3 +182,13 @@ def test_a_size_below_that_of_every_file_is_said_before_anything_is_probed(found
     assert "--max-size 0.1 MB is out of reach: the best candidate, Q4_0" in unmet.stdout
     assert "No file of this model is within the bound; the smallest has" in unmet.stdout
     assert "probe" not in (tmp_path / "work/journal.jsonl").read_text()
+
+
+def test_a_model_that_llama_cpp_does_not_know_leaves_nothing_behind(tmp_path, quantized_apart):
+    model = tmp_path / "unknown.gguf"
+    model.write_bytes(
+        TALES.read_bytes().replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lamas")
+    )
+    done = run_here("optimize", model, "--out", tmp_path / "new/out", *OPTIONS)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["unknown.gguf"]

@@ -1,0 +1,163 @@
+"""Candidates of a search: files that could be made, and how each is made and measured by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeagent.catalog.gguf.inspection import inspect_apart
+from edgeagent.catalog.sizing.model_shape import from_facts
+from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s
+from edgeagent.errors import EngineDied
+from edgeagent.optimize.client import scoring_worker
+from edgeagent.optimize.decode_rates import formula_tok_s, predictions, timed_decode
+from edgeagent.optimize.evaluate import (
+    EvaluationOptions,
+    Reference,
+    Tell,
+    compared,
+    model_file,
+    reference_of,
+)
+from edgeagent.optimize.journal import Journal
+from edgeagent.optimize.quantize import quantize
+from edgeagent.optimize.recipe import Recipe
+from edgeagent.optimize.targets import Measured
+
+logger = logging.getLogger(__name__)
+
+# A worker that dies costs the repeat of its candidate; one whose workers die every time ends the search.
+MAX_TRIES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A file that could be made: its recipe and its exact size."""
+
+    name: str
+    recipe: Recipe
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How candidates are measured. `rates`: of another device, whose decode rate is predicted; None: this
+    one's is timed, and predicted by `own_rates` where they are known."""
+
+    reference: Path
+    importance: Path | None
+    folder: Path
+    evaluation: EvaluationOptions
+    rates: Rates | None = None
+    own_rates: Rates | None = None
+
+    def key(self, candidate: Candidate) -> str:
+        plain = " plain" if self.importance is None else ""
+        return f"candidate {recipe_key(candidate.recipe)}{plain}"
+
+    async def known(self) -> Reference:
+        """The predictions of the reference on the held-out texts."""
+        async with scoring_worker(
+            self.evaluation.config(self.reference, is_scoring=True)
+        ) as client:
+            return await reference_of(client, await self.evaluation.chunks_of(client))
+
+    async def measure(self, candidate: Candidate, known: Reference) -> dict[str, float]:
+        """Make a candidate's file, measure it, and remove it."""
+        path = self.folder / f"candidate-{recipe_key(candidate.recipe)[:12]}.gguf"
+        try:
+            quantize(
+                self.reference, path, candidate.recipe, importance=self.importance,
+                n_threads=self.evaluation.n_threads,
+            )  # fmt: skip
+            return await self._values(path, known)
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def _values(self, path: Path, known: Reference) -> dict[str, float]:
+        async with scoring_worker(self.evaluation.config(path, is_scoring=True)) as client:
+            found = await compared(client, model_file(path), known)
+        assert found.divergence is not None and found.perplexity is not None
+        values = {
+            "n_bytes": float(found.size_bytes),
+            "kld": found.divergence.mean,
+            "same_top": found.divergence.same_top,
+            "perplexity": found.perplexity.value,
+        }
+        if self.rates is not None:
+            shape = from_facts(inspect_apart(path))
+            return values | {"decode_tok_s": decode_tokens_per_s(shape, self.rates)}
+        rate = await timed_decode(path, self.evaluation)
+        values |= {"decode_tok_s": rate.tok_s, "others_cores": rate.others_cores}
+        if self.own_rates is not None:
+            values["formula_tok_s"] = formula_tok_s(path, self.own_rates)
+        return values
+
+
+async def measured_candidates(
+    bench: Bench, wanted: Sequence[Candidate], journal: Journal, deadline_s: float | None, tell: Tell
+) -> list[Measured]:  # fmt: skip
+    """Measure the candidates that the journal does not have, as far as the time goes; the order stays."""
+    found: dict[str, dict[str, float]] = {}
+    for one in wanted:
+        values = journal.get(bench.key(one))
+        if values is not None:
+            found[one.name] = values
+            tell("candidates", 1, len(wanted))
+    left = [one for one in wanted if one.name not in found]
+    async for one, values in _one_by_one(bench, left, deadline_s, has_some=bool(found)):
+        journal.add(bench.key(one), values)
+        found[one.name] = values
+        tell("candidates", 1, len(wanted))
+    done = [one for one in wanted if one.name in found]
+    return _with_predictions(done, [found[one.name] for one in done])
+
+
+async def _one_by_one(
+    bench: Bench, left: Sequence[Candidate], deadline_s: float | None, *, has_some: bool
+) -> AsyncIterator[tuple[Candidate, dict[str, float]]]:
+    """Measure one after another on this machine; none begins after the deadline, but for the first."""
+    known: Reference | None = None
+    for one in left:
+        if has_some and deadline_s is not None and time.monotonic() > deadline_s:
+            return
+        known = known or await bench.known()
+        yield one, await _repeated(bench, one, known)
+        has_some = True
+
+
+async def _repeated(bench: Bench, one: Candidate, known: Reference) -> dict[str, float]:
+    """Measure again where the worker died. Raises: EngineDied where it dies every time."""
+    for attempt in range(1, MAX_TRIES + 1):
+        try:
+            return await bench.measure(one, known)
+        except EngineDied:
+            if attempt == MAX_TRIES:
+                raise
+            logger.warning("candidate_repeated name=%s attempt=%d", one.name, attempt)
+    raise AssertionError("the loop returns or raises")
+
+
+def _with_predictions(
+    done: Sequence[Candidate], values: Sequence[dict[str, float]]
+) -> list[Measured]:
+    predicted = predictions(
+        [one.get("formula_tok_s") for one in values], [one["decode_tok_s"] for one in values]
+    )
+    return [
+        Measured(
+            one.name, int(v["n_bytes"]), v["kld"], v["same_top"], v["perplexity"], v["decode_tok_s"],
+            v.get("others_cores", 0.0), rate,
+        )
+        for one, v, rate in zip(done, values, predicted, strict=True)
+    ]  # fmt: skip
+
+
+def recipe_key(recipe: Recipe) -> str:
+    """A digest of what a recipe makes."""
+    text = f"{recipe.file_type} {sorted(recipe.tensors.items())} {recipe.dropped_layers}"
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,76 @@
+"""Decode rates of candidates on this device: timed while others are quiet, and predicted beforehand."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeagent.catalog.gguf.inspection import inspect_apart
+from edgeagent.catalog.sizing.model_shape import from_facts
+from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s
+from edgeagent.optimize.evaluate import (
+    DECODE_TOKENS,
+    PREFILL_TOKENS,
+    EvaluationOptions,
+    time_model,
+)
+from edgeagent.optimize.figures import RunFigures
+from edgeagent.optimize.quietness import is_quiet
+
+# A rate is the median of so many quiet runs, each in a process of its own; at most so many are made for it.
+QUIET_RUNS, MAX_RUNS = 3, 6
+TOLERANCE = 0.2
+
+
+@dataclass(frozen=True)
+class DecodeRate:
+    """Tokens per second. `others_cores`: 0 where the runs that count were quiet; else what other programs
+    used during the best of them."""
+
+    tok_s: float
+    others_cores: float
+
+
+def decode_rate(runs: Sequence[RunFigures]) -> DecodeRate:
+    """The median of the quiet runs; where there is none, the best run, which others slowed least."""
+    quiet = [run.decode_tok_s for run in runs if is_quiet(run.others_cores)]
+    if quiet:
+        return DecodeRate(statistics.median(quiet), 0.0)
+    best = max(runs, key=lambda run: run.decode_tok_s)
+    return DecodeRate(best.decode_tok_s, best.others_cores or 0.0)
+
+
+async def timed_decode(path: Path, evaluation: EvaluationOptions) -> DecodeRate:
+    """Time a model until enough runs were quiet, or often enough."""
+    runs: list[RunFigures] = []
+    while len(runs) < MAX_RUNS and sum(is_quiet(r.others_cores) for r in runs) < QUIET_RUNS:
+        runs.append(await time_model(path, evaluation))
+    return decode_rate(runs)
+
+
+def formula_tok_s(path: Path, rates: Rates) -> float:
+    """What the formulas of `catalog/sizing` say for a file, at the depth that is timed."""
+    depth = PREFILL_TOKENS + DECODE_TOKENS // 2
+    return decode_tokens_per_s(from_facts(inspect_apart(path)), rates, depth=depth)
+
+
+def predictions(formulas: Sequence[float | None], timed: Sequence[float]) -> list[float | None]:
+    """The rate of each candidate expected before it was timed: its formula, times the median ratio of timed
+    to formula among those before it. That of the first one is the formula alone."""
+    found: list[float | None] = []
+    ratios: list[float] = []
+    for formula, rate in zip(formulas, timed, strict=True):
+        if not formula:
+            found.append(None)
+            continue
+        found.append(formula * (statistics.median(ratios) if ratios else 1.0))
+        ratios.append(rate / formula)
+    return found
+
+
+def n_within(predicted: Sequence[float | None], timed: Sequence[float]) -> tuple[int, int]:
+    """How many predictions are within `TOLERANCE` of what was timed, and how many there are."""
+    pairs = [(p, t) for p, t in zip(predicted, timed, strict=True) if p is not None]
+    return sum(abs(p / t - 1) <= TOLERANCE for p, t in pairs), len(pairs)

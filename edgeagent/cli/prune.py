@@ -18,7 +18,7 @@ INPUT = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 @click.group()
 def prune() -> None:
-    """Leave parts of a model out: tokens that a domain never uses, or whole layers."""
+    """Leave parts of a model out: tokens that a domain never uses, whole layers, heads and channels."""
 
 
 @prune.command()
@@ -94,3 +94,62 @@ def layers(
     for one in dropped:
         click.echo(f"Layer {one.layer} left out: mean KL divergence {one.kld:.4g}.")
     click.echo(f"{target}: {megabytes(target.stat().st_size)}.")
+
+
+@prune.command()
+@click.argument("source", type=INPUT)
+@click.argument("target", type=FILE)
+@click.option("--text", "texts", type=INPUT, multiple=True, required=True, metavar="FILE",
+              help="What heads and channels are missed on: UTF-8 text, or chats as JSON lines.")  # fmt: skip
+@click.option("--share", type=click.FloatRange(0, 0.9, min_open=True), required=True,
+              help="Share of the parameters of the layers to leave out, such as 0.1.")  # fmt: skip
+@click.option("--steps", "n_steps", type=click.IntRange(1, 100), default=4, show_default=True,
+              help="Steps; activations are measured again before each.")  # fmt: skip
+@click.option("--max-kld", type=click.FloatRange(0, min_open=True), metavar="NATS",
+              help="Stop before the mean KL divergence passes this.")  # fmt: skip
+@click.option("--ctx", "n_ctx", type=click.IntRange(16, 1 << 20), default=512, show_default=True,
+              help="Tokens of a chunk of text.")  # fmt: skip
+@click.option("--chunks", type=click.IntRange(1), default=4, show_default=True,
+              help="At most so many chunks of all texts together.")  # fmt: skip
+@click.option(
+    "--special", is_flag=True, help="The texts have names of special tokens, such as <|im_start|>."
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 256), help="Threads. Default: one per performance core."
+)
+def width(
+    source: Path, target: Path, texts: tuple[Path, ...], share: float, n_steps: int, max_kld: float | None,
+    n_ctx: int, chunks: int, special: bool, threads: int | None,
+) -> None:  # fmt: skip
+    """Write SOURCE (F16) as TARGET with fewer attention heads and feed-forward channels in each layer.
+
+    \b
+        edgeagent prune width model-F16.gguf narrow-F16.gguf --text wiki.txt --share 0.1
+
+    Heads and channels go by their activations on the texts, in steps; each step takes what costs the least
+    divergence per parameter, and --max-kld ends them. All layers stay equally wide, as llama.cpp needs it.
+    TARGET is loaded and measured before it takes its place; TARGET.width.json says what went.
+    """
+    inspect_apart(source)
+    from edgeagent.optimize.narrowing import narrow
+
+    n_threads = threads or max(1, probe().capacity.n_performance_cores)
+    with timed_progress() as tell:
+        found = asyncio.run(
+            narrow(
+                source, target, texts, share, n_steps=n_steps, max_kld=max_kld, n_ctx=n_ctx,
+                max_chunks=chunks, special=special, n_threads=n_threads, tell=tell,
+            )
+        )  # fmt: skip
+    for step in found.steps:
+        click.echo(
+            f"Without {step.what}: {step.share:.1%} of the layers' parameters gone, mean KL divergence "
+            f"{step.kld:.4g}."
+        )
+    if not found.is_whole:
+        click.echo(f"Stopped before {share:.0%}: the next step would pass --max-kld {max_kld:g}.")
+    shape = found.shape
+    click.echo(
+        f"{target}: {megabytes(target.stat().st_size)}; {shape.n_heads} heads, {shape.n_kv_heads} with "
+        f"keys of their own, {shape.n_ff} channels; mean KL divergence of the file {found.kld:.4g}."
+    )

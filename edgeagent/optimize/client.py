@@ -70,10 +70,13 @@ class ScoringClient(WorkerClient):
         request_id = self._new_id()
         await self._ask(request_id, SetImportance(request_id, columns))
 
-    async def alter(self, types: Mapping[str, str]) -> None:
-        """Round these matrices to types, all others to what the file has."""
+    async def alter(
+        self, types: Mapping[str, str], zero_columns: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Round these matrices to types, set columns (int32) to zeros, all others to what the file has."""
         request_id = self._new_id()
-        await self._ask(request_id, AlterWeights(request_id, dict(types)))
+        message = AlterWeights(request_id, dict(types), dict(zero_columns or {}))
+        await self._ask(request_id, message)
 
     async def rounding_errors(self, name: str, types: Sequence[str], stride: int = 1) -> Errors:
         """How far a matrix is from its roundings; see `RoundingErrors`."""

@@ -38,7 +38,7 @@ class OpenWeights:
         self.watch = Watch()
         self._importance: dict[str, Array] = {}
         self._originals: dict[str, Array] = {}
-        self._types: dict[str, str] = {}
+        self._altered: dict[str, tuple[str, bytes]] = {}
 
     @contextmanager
     def collecting(self) -> Iterator[Sums]:
@@ -53,22 +53,39 @@ class OpenWeights:
     def set_importance(self, columns: Mapping[str, bytes]) -> None:
         self._importance = {name: np.frombuffer(data, np.float32) for name, data in columns.items()}
 
-    def alter(self, types: Mapping[str, str]) -> None:
-        """Round these matrices, and give all others what the file has. Raises: InvalidParameter."""
-        for name in self._types.keys() - types.keys():
+    def alter(self, types: Mapping[str, str], zero_columns: Mapping[str, bytes]) -> None:
+        """Round these matrices, set columns to zeros, and give all others what the file has.
+
+        Raises: InvalidParameter.
+        """
+        wanted = {
+            name: (types.get(name, ""), zero_columns.get(name, b""))
+            for name in types.keys() | zero_columns.keys()
+        }
+        for name in self._altered.keys() - wanted.keys():
             write_weight(self._found(name), self._originals[name])
-            del self._types[name]
-        for name, kind in types.items():
-            if self._types.get(name) == kind:
-                continue
-            weight = self._found(name)
-            original = self._originals.setdefault(name, _kept(weight))
-            if kind == ZERO:
-                made = np.zeros_like(original)
-            else:
-                made = rounded(original.astype(np.float32), kind, self._importance_of(weight))
-            write_weight(weight, made)
-            self._types[name] = kind
+            del self._altered[name]
+        for name, how in wanted.items():
+            if self._altered.get(name) != how:
+                weight = self._found(name)
+                original = self._originals.setdefault(name, _kept(weight))
+                write_weight(weight, self._made(weight, original, *how))
+                self._altered[name] = how
+
+    def _made(self, weight: Weight, original: Array, kind: str, columns: bytes) -> Array:
+        if kind == ZERO:
+            made = np.zeros_like(original)
+        elif kind:
+            made = rounded(original.astype(np.float32), kind, self._importance_of(weight))
+        else:
+            made = original.copy()
+        zeros = np.frombuffer(columns, np.int32)
+        if len(zeros) and not 0 <= int(zeros.min()) <= int(zeros.max()) < made.shape[-1]:
+            raise InvalidParameter(
+                f"Tensor {weight.name!r} has {made.shape[-1]} columns: name columns below that."
+            )
+        made[..., zeros] = 0
+        return made
 
     def errors(self, name: str, types: Sequence[str], stride: int) -> Errors:
         """How far a matrix is from its rounding to each type. Raises: InvalidParameter, EngineFailed."""

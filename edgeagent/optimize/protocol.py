@@ -101,11 +101,12 @@ class SetImportance(msgspec.Struct, frozen=True, tag="set_importance"):
 class AlterWeights(msgspec.Struct, frozen=True, tag="alter_weights"):
     """Round these matrices to tensor types ("ZERO": to zeros), and give all others what the file has.
 
-    Needs `is_open`.
+    `zero_columns`: columns of matrices, int32, that are set to zeros. Needs `is_open`.
     """
 
     request_id: int
     types: dict[str, str]
+    zero_columns: dict[str, bytes] = {}
 
 
 class RoundingErrors(msgspec.Struct, frozen=True, tag="rounding_errors"):

@@ -16,7 +16,7 @@ from edgeagent.optimize.imatrix import open_config
 from edgeagent.optimize.journal import Journal
 from edgeagent.optimize.layers import DroppedLayer, least_missed
 from edgeagent.optimize.protocol import ScoringConfig
-from edgeagent.optimize.quantize import check_space, quantize
+from edgeagent.optimize.quantize import quantize
 from edgeagent.optimize.recipe import Recipe, write_recipe
 from edgeagent.optimize.texts import chunks_of, whole_text
 from edgeagent.optimize.vocabulary import PrunedVocabulary, write_pruned
@@ -37,13 +37,7 @@ async def prune_vocabulary(
             tokens = await client.tokens(text, special=special or is_marked)
             used |= set(np.unique(np.frombuffer(tokens, np.int32)).tolist())
         n_before = client.facts.n_vocab
-    return _written(source, target, used), n_before
-
-
-def _written(source: Path, target: Path, used: set[int]) -> PrunedVocabulary:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    check_space(target.parent, source.stat().st_size)
-    return write_pruned(source, target, used)
+    return write_pruned(source, target, used), n_before
 
 
 async def prune_layers(

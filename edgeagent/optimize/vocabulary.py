@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgeagent.errors import InvalidParameter
+from edgeagent.optimize.surgery import open_file, rewrite
 
 # llama.h: enum llama_token_type.
 NORMAL = 1
@@ -85,51 +86,32 @@ def parts_of(token: str, ranks: Mapping[tuple[str, str], int]) -> set[str]:
 
 def write_pruned(source: Path, target: Path, used: Iterable[int]) -> PrunedVocabulary:
     """Write `source` with the vocabulary that `used` needs. Raises: InvalidParameter."""
-    try:
-        from gguf import GGUFReader, GGUFValueType, GGUFWriter
-    except ImportError as exc:
-        raise InvalidParameter(
-            "Writing model files needs the package gguf: `pip install 'edgeagent[optimize]'`."
-        ) from exc
-    reader = GGUFReader(source)
+    reader = open_file(source)
     vocabulary = _vocabulary(reader, source)
     found = pruned(vocabulary, used)
     new_ids = {old: new for new, old in enumerate(found.ids)}
-    partial = target.with_name(f".{target.name}.partial")
-    writer = GGUFWriter(partial, reader.fields["general.architecture"].contents())
-    try:
-        for name, field in reader.fields.items():
-            if name.startswith("GGUF.") or name == "general.architecture":
-                continue
-            value = field.contents()
-            if name in _PER_TOKEN:
-                value = [value[i] for i in found.ids]
-            elif name == _MERGES:
-                value = [value[i] for i in found.merges]
-            elif name.endswith("_token_id"):
-                value = new_ids.get(value, value)
-            elif name.endswith(".vocab_size"):
-                value = len(found.ids)
-            is_array = field.types[0] == GGUFValueType.ARRAY
-            writer.add_key_value(name, value, field.types[0], field.types[-1] if is_array else None)
-        rows = np.array(found.ids)
-        for tensor in reader.tensors:
-            data = tensor.data
-            if tensor.name in _ROWS:
-                data = np.ascontiguousarray(data[rows])
-            elif data.shape[0] == len(vocabulary.tokens):
-                raise InvalidParameter(
-                    f"Tensor {tensor.name!r} of {source} has a row for each token, and it is not known how "
-                    "to cut it: this architecture cannot be pruned."
-                )
-            writer.add_tensor(tensor.name, data, raw_dtype=tensor.tensor_type)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    rows = np.array(found.ids)
+
+    def value_of(name: str, value: Any) -> Any:
+        if name in _PER_TOKEN:
+            return [value[i] for i in found.ids]
+        if name == _MERGES:
+            return [value[i] for i in found.merges]
+        if name.endswith("_token_id"):
+            return new_ids.get(value, value)
+        return len(found.ids) if name.endswith(".vocab_size") else value
+
+    def data_of(tensor: Any) -> np.ndarray[Any, Any]:
+        if tensor.name in _ROWS:
+            return np.ascontiguousarray(tensor.data[rows])
+        if tensor.data.shape[0] == len(vocabulary.tokens):
+            raise InvalidParameter(
+                f"Tensor {tensor.name!r} of {source} has a row for each token, and it is not known how to "
+                "cut it: this architecture cannot be pruned."
+            )
+        return tensor.data  # type: ignore[no-any-return]
+
+    rewrite(reader, target, value_of=value_of, data_of=data_of)
     return found
 
 

@@ -16,6 +16,7 @@ from edgeagent.catalog.gguf.header import read_header
 from edgeagent.engine.llama.model import Llama
 from edgeagent.optimize.recipe import read_recipe
 from edgeagent.optimize.vocabulary import NORMAL, Vocabulary, parts_of, pruned
+from edgeagent.optimize.width import LayerShape, Scores, Width, steps, whole
 from edgeagent.types.engine_config import EngineConfig
 from tests.commands import run_here
 
@@ -164,3 +165,69 @@ def test_layers_that_cannot_be_left_out_are_said(tmp_path):
     done = run_here("prune", "layers", TALES, tmp_path / "out.gguf", *texts)
     assert done.returncode == 2 and "No layer can be left out" in done.stderr
     assert not (tmp_path / "out.gguf").exists()
+
+
+SHAPE = LayerShape(
+    n_layers=2, n_embd=8, n_heads=4, n_kv_heads=2, head_dim=2, n_ff=64, n_ff_matrices=3
+)
+
+
+def scores(heads=((1, 2, 3, 4), (4, 3, 2, 1))):
+    channels = np.stack([np.arange(64.0), np.arange(64.0)[::-1]])
+    return Scores(np.array(heads, np.float64), channels)
+
+
+def test_each_layer_loses_its_own_least_important_channels_and_heads():
+    found = {step.what: step.width for step in steps(SHAPE, whole(SHAPE), scores(), 1600)}
+    channels = found.pop("32 channels of each layer").channels
+    assert channels == (tuple(range(32, 64)), tuple(range(32)))
+    assert found["a head of each group"].heads == ((1, 3), (0, 2))
+    group = found["a group of heads of each layer"]
+    assert group.groups == ((1,), (0,)) and group.heads == ((2, 3), (0, 1))
+
+
+def test_heads_are_not_offered_where_they_are_more_than_twice_of_what_is_wanted():
+    assert [step.what for step in steps(SHAPE, whole(SHAPE), scores(), 60)] == [
+        "32 channels of each layer"
+    ]
+
+
+def test_rows_and_columns_of_what_stays_are_those_of_the_heads():
+    width = Width(((1,), (0,)), ((2, 3), (0, 1)), ((0, 5), (1, 2)))
+    assert list(width.rows("blk.0.attn_q.weight", SHAPE)) == [4, 5, 6, 7]
+    assert list(width.rows("blk.0.attn_k.weight", SHAPE)) == [2, 3]
+    assert list(width.columns("blk.1.attn_output.weight", SHAPE)) == [0, 1, 2, 3]
+    assert list(width.columns("blk.1.ffn_down.weight", SHAPE)) == [1, 2]
+    assert width.rows("blk.0.attn_norm.weight", SHAPE) is None is width.rows("output.weight", SHAPE)
+    assert list(width.dropped_columns(SHAPE)["blk.0.attn_output.weight"]) == [0, 1, 2, 3]
+
+
+def test_a_narrower_file_does_what_was_measured_in_memory(tmp_path):
+    path = tmp_path / "narrow.gguf"
+    done = run_here(
+        "prune", "width", TALES, path, "--text", TEXT, "--ctx", 64, "--chunks", 2, "--share", 0.3,
+        "--steps", 2, "--threads", 1,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "narrow.gguf.width.json").read_text())
+    header = read_header(path)
+    before, after = told["before"], told["after"]
+    assert header.metadata["llama.feed_forward_length"] == after["n_ff"]
+    assert header.metadata["llama.attention.head_count"] == after["n_heads"]
+    assert (after["n_ff"], after["n_heads"]) != (before["n_ff"], before["n_heads"])
+    assert told["kl_divergence"] == pytest.approx(told["steps"][-1]["kld"], rel=0.02)
+    assert 0.25 < told["steps"][-1]["share"] < 0.35 and path.stat().st_size < TALES.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("source", "extra", "reason"),
+    [
+        (TALES, ("--max-kld", 1e-9), "Nothing can be left out"),
+        (ASSISTANT, (), "columns can be cut of F16 and F32 only"),
+    ],
+)
+def test_what_cannot_be_made_narrower_leaves_no_file(source, extra, reason, tmp_path):
+    texts = ("--text", TEXT, "--ctx", 64, "--chunks", 1, "--share", 0.2, "--steps", 2)
+    done = run_here("prune", "width", source, tmp_path / "out.gguf", *texts, *extra)
+    assert done.returncode == 2 and reason in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -61,11 +61,11 @@ HOMES = {
         "forge/export.py",
         "forge/pretrained_weights.py",
         "optimize/imatrix_file.py",
-        "optimize/vocabulary.py",
+        "optimize/surgery.py",
     },
     "tokenizers": {"forge/tokenizer.py", "forge/encoder.py", "forge/pretrained_weights.py"},
     "llguidance": {"engine/structured/grammar.py"},
-    "jsonschema_rs": {"engine/structured/answer_checks.py"},
+    "jsonschema_rs": {"optimize/task_scores.py", "engine/structured/answer_checks.py"},
 }
 
 

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from edgeagent.catalog.gguf.header import read_header
+from edgeagent.device.energy import EnergyMeter
+from edgeagent.device.system_files import SystemFiles
 from edgeagent.errors import InvalidParameter
 from edgeagent.optimize.client import ScoringClient, scoring_worker
 from edgeagent.optimize.divergence import (
@@ -126,12 +128,14 @@ def model_file(path: Path) -> ModelFigures:
 
 async def time_model(path: Path, options: EvaluationOptions) -> RunFigures:
     """Load a model in a fresh process and time it once."""
-    watch = LoadWatch()
+    watch, meter = LoadWatch(), EnergyMeter(SystemFiles(Path("/")))
     async with scoring_worker(options.config(path, is_scoring=False)) as client:
         started = time.perf_counter()
         await client.time_run(TTFT_TOKENS, 0)
         ttft_s = time.perf_counter() - started
+        meter.start()
         times = await client.time_run(PREFILL_TOKENS, DECODE_TOKENS)
+        used = meter.stop()
         others_cores = watch.others_cores()
     decode_s = sorted(times.decode_s)[len(times.decode_s) // 2]
     return RunFigures(
@@ -141,6 +145,8 @@ async def time_model(path: Path, options: EvaluationOptions) -> RunFigures:
         decode_tok_s=1 / decode_s,
         ttft_ms=1e3 * ttft_s,
         others_cores=others_cores,
+        request_s=times.prefill_s + sum(times.decode_s),
+        energy_j=used.joules if used is not None else None,
     )
 
 

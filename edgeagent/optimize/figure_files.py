@@ -23,9 +23,11 @@ def write_json(models: Sequence[ModelFigures], about: dict[str, Any], path: Path
 
 def write_csv(models: Sequence[ModelFigures], path: Path) -> None:
     """One line per model: medians of the runs, with the lowest and the highest of each."""
-    spreads = ("load_ms", "rss_bytes", "prefill_tok_s", "decode_tok_s", "ttft_ms")
+    spreads = ("load_ms", "rss_bytes", "prefill_tok_s", "decode_tok_s", "ttft_ms", "energy_j")
+    suites = list(dict.fromkeys(suite.suite for model in models for suite in model.suites))
     columns = ["name", *(m.name for m in METRICS), "types"]
     columns += [f"{name}_{end}" for name in spreads for end in ("low", "high")]
+    columns += [f"{suite}_{what}" for suite in suites for what in ("accuracy", "latency_ms")]
     rows = io.StringIO()
     out = csv.DictWriter(rows, columns, lineterminator="\n")
     out.writeheader()
@@ -35,12 +37,17 @@ def write_csv(models: Sequence[ModelFigures], path: Path) -> None:
         for name in spreads:
             if (found := model.spread(name)) is not None:
                 row |= {f"{name}_low": found.low, f"{name}_high": found.high}
+        for suite in model.suites:
+            row |= {
+                f"{suite.suite}_accuracy": suite.accuracy,
+                f"{suite.suite}_latency_ms": suite.latency_ms.median,
+            }
         out.writerow(row)
     _write(path, rows.getvalue())
 
 
 def draw(models: Sequence[ModelFigures], path: Path) -> None:
-    """A PNG: divergence (or perplexity) by size, and decode rate by size.
+    """A PNG: divergence (or perplexity), decode rate and solved tasks by size.
 
     Raises: InvalidParameter where matplotlib is not installed, nothing was measured, or the file cannot be
     written.
@@ -52,7 +59,7 @@ def draw(models: Sequence[ModelFigures], path: Path) -> None:
             "Figures need matplotlib, which is not installed: `pip install 'edgeagent[plot]'`."
         ) from exc
     has_kld = any(m.divergence for m in models)
-    wanted = ["kld_mean" if has_kld else "perplexity", "decode_tok_s"]
+    wanted = ["kld_mean" if has_kld else "perplexity", "decode_tok_s", "accuracy"]
     metrics = [m for m in METRICS if m.name in wanted and any(m.value(one) for one in models)]
     if not metrics:
         raise InvalidParameter(
@@ -83,6 +90,7 @@ def draw(models: Sequence[ModelFigures], path: Path) -> None:
 _LABELS = {
     "kld_mean": "mean KL divergence to the reference, nats",
     "perplexity": "perplexity",
+    "accuracy": "tasks solved, share",
     "decode_tok_s": "decode, tokens/s",
 }
 
@@ -93,7 +101,7 @@ def _error(model: ModelFigures, name: str) -> list[list[float]] | float | None:
         return model.divergence.error if model.divergence else None
     if name == "perplexity":
         return model.perplexity.error if model.perplexity else None
-    found = model.spread(name)
+    found = model.spread(name) if name != "accuracy" else None
     if found is None:
         return None
     return [[found.median - found.low], [found.high - found.median]]

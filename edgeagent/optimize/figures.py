@@ -16,7 +16,8 @@ from edgeagent.optimize.tensor_bits import TensorBits
 class RunFigures:
     """One run in a process of its own. `ttft_ms`: from the request to the logits of the first token, with a
     short prompt. `rss_bytes` after the run, the mapped weights included. `others_cores`: cores that other
-    programs used meanwhile; None where that is not known."""
+    programs used meanwhile; None where that is not known. `request_s` and `energy_j` of a whole prompt with
+    its answer; None: nothing measures energy here."""
 
     load_ms: float
     rss_bytes: int
@@ -24,6 +25,8 @@ class RunFigures:
     decode_tok_s: float
     ttft_ms: float
     others_cores: float | None = None
+    request_s: float | None = None
+    energy_j: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,28 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class SuiteFigures:
+    """One suite of tasks with one model. `accuracy`: the mean score, 0 to 1, with its standard error.
+
+    Latencies of whole answers in milliseconds, over all runs. `rouge_1`, `rouge_2`: of summaries, if any.
+    """
+
+    suite: str
+    n_tasks: int
+    n_runs: int
+    accuracy: float
+    error: float
+    latency_ms: Spread
+    rouge_1: float | None = None
+    rouge_2: float | None = None
+
+
+@dataclass(frozen=True)
 class ModelFigures:
-    """Everything measured of one file. None: not measured (no text, no reference)."""
+    """Everything measured of one file. None: not measured (no text, no reference).
+
+    `cost_per_1000` requests and `efficiency` follow from the others (`efficiency`).
+    """
 
     name: str
     path: Path
@@ -51,10 +74,19 @@ class ModelFigures:
     runs: tuple[RunFigures, ...]
     perplexity: Perplexity | None = None
     divergence: Divergence | None = None
+    suites: tuple[SuiteFigures, ...] = ()
+    cost_per_1000: float | None = None
+    efficiency: float | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """The mean over the suites."""
+        return statistics.mean(s.accuracy for s in self.suites) if self.suites else None
 
     def spread(self, name: str) -> Spread | None:
-        """The spread of one figure of the runs; None without runs."""
-        return Spread.of([getattr(run, name) for run in self.runs]) if self.runs else None
+        """The spread of one figure of the runs; None where it was not measured in all of them."""
+        values = [getattr(run, name) for run in self.runs]
+        return Spread.of(values) if values and None not in values else None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: every run, and the medians."""
@@ -68,6 +100,8 @@ class ModelFigures:
             "params_by_type": self.bits.n_params,
             "perplexity": asdict(self.perplexity) if self.perplexity else None,
             "kl_divergence": asdict(self.divergence) if self.divergence else None,
+            "suites": [asdict(suite) for suite in self.suites],
+            "energy": "measured" if self.spread("energy_j") else "unmeasured",
             "medians": {m.name: m.value(self) for m in METRICS},
             "runs": [asdict(run) for run in self.runs],
         }
@@ -114,6 +148,10 @@ METRICS: tuple[Metric, ...] = (
     Metric("kld_p90", "KLD 90%", True, _of_divergence("p90"), lambda x: f"{x:.4f}"),
     Metric("kld_p99", "KLD 99%", True, _of_divergence("p99"), lambda x: f"{x:.4f}"),
     Metric("kld_p999", "KLD 99.9%", True, _of_divergence("p999"), lambda x: f"{x:.3f}"),
+    Metric("accuracy", "tasks", False, lambda f: f.accuracy, lambda x: f"{x:.1%}"),
+    Metric("energy_j", "energy", True, _of_runs("energy_j"), lambda x: f"{x:.2f} J/request"),
+    Metric("cost_per_1000", "1,000 requests", True, lambda f: f.cost_per_1000, lambda x: f"{x:.4g}"),
+    Metric("efficiency", "efficiency", False, lambda f: f.efficiency, lambda x: f"{x:.3f}"),
     Metric("same_top", "same top", False, _of_divergence("same_top"), lambda x: f"{x:.1%}"),
 )  # fmt: skip
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "audit": "edgeagent.cli.audit",
     "evaluate": "edgeagent.cli.evaluate",
     "optimize": "edgeagent.cli.optimize",
+    "tune": "edgeagent.cli.tune",
     "prune": "edgeagent.cli.prune",
     "imatrix": "edgeagent.cli.imatrix",
     "quantize": "edgeagent.cli.quantize",

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgeagent.device.engine_flags_store import EngineFlagsStore
 from edgeagent.device.measurement_store import MeasurementStore, fingerprint
 from edgeagent.device.microbenchmarks import Measurement, measure, thread_counts
 from edgeagent.device.probe import Device
@@ -61,6 +62,7 @@ class DeviceBenchmark:
         self._store = MeasurementStore(state_dir)
         self._key = fingerprint(device, _versions())
         self.step_costs = StepCostStore(state_dir, self._key)
+        self.engine_flags = EngineFlagsStore(state_dir, self._key)
 
     def kept(self) -> Measurement | None:
         """The stored measurement, if it is still valid."""

@@ -64,12 +64,14 @@ class EvaluationOptions:
     kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
     flash_attention: Literal["auto", "on", "off"] = "auto"
     repack: bool = True
+    n_batch: int = 512
 
     def config(self, path: Path, *, is_scoring: bool) -> ScoringConfig:
         return ScoringConfig(
             model_id=path.name,
             path=str(path),
             n_threads=self.n_threads,
+            n_batch=self.n_batch,
             n_ctx=self.n_ctx if is_scoring else PREFILL_TOKENS + DECODE_TOKENS,
             kv_type=self.kv_type,
             flash_attention=self.flash_attention,

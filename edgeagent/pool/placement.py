@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -23,7 +24,9 @@ from edgeagent.errors import ModelAltered
 from edgeagent.pool.memory import Placement
 from edgeagent.pool.speech_placement import speech_placement
 from edgeagent.settings import Settings
+from edgeagent.settings.settings_sources import ResolvedSettings
 from edgeagent.types.engine_config import EngineConfig, Task
+from edgeagent.types.engine_flags import EngineFlags
 
 # Texts of one step of an embedding model: more than fit into a step, however short they are.
 TEXTS_PER_STEP = 64
@@ -33,11 +36,31 @@ LOGITS_BYTES = 256 << 20
 PREFIXES_PER_SEQ = 4
 
 
+def own_settings(resolved: ResolvedSettings) -> frozenset[str]:
+    """The names of the settings that somebody gave: neither defaults nor those of a profile."""
+    return frozenset(
+        name for name, origin in resolved.origins.items()
+        if origin != "default" and not origin.startswith("profile ")
+    )  # fmt: skip
+
+
+def with_flags(
+    config: EngineConfig, flags: EngineFlags | None, own: frozenset[str]
+) -> EngineConfig:
+    """`config` with the measured flags, except for those that somebody has set."""
+    if flags is None:
+        return config
+    measured = msgspec.structs.asdict(flags)
+    kept = {name: value for name, value in measured.items() if f"engine.{name}" not in own}
+    return msgspec.structs.replace(config, **kept)
+
+
 class ModelPlacer:
     """Makes the configuration of a worker for each model. Event loop's thread only.
 
     `n_threads` is what one engine may use; `repacked` names the tensor types that llama.cpp rearranges
     here; `measured` gives what is known of this device's speed, `step_costs` what steps of a model cost.
+    `flags_of` gives what a model file runs fastest with here, which counts except for `own_settings`.
     `on_altered` is called with the id of a model whose file is not the approved one.
     """
 
@@ -50,6 +73,8 @@ class ModelPlacer:
         repacked: frozenset[str] = frozenset(),
         measured: Callable[[], Measurement | None] = lambda: None,
         step_costs: StepCostStore | None = None,
+        flags_of: Callable[[Path], EngineFlags | None] = lambda path: None,
+        own_settings: frozenset[str] = frozenset(),
         on_altered: Callable[[str], None] = lambda model_id: None,
     ) -> None:
         self._settings = settings
@@ -58,6 +83,8 @@ class ModelPlacer:
         self._repacked = repacked
         self._measured = measured
         self._step_costs = step_costs
+        self._flags_of = flags_of
+        self._own_settings = own_settings
         self._on_altered = on_altered
 
     @classmethod
@@ -77,6 +104,8 @@ class ModelPlacer:
             repacked=repacked_types(device.system.architecture or "", device.cpu.features),
             measured=benchmark.kept,
             step_costs=benchmark.step_costs,
+            flags_of=benchmark.engine_flags.load,
+            own_settings=own_settings(configuration.resolved),
             on_altered=on_altered,
         )
 
@@ -98,9 +127,11 @@ class ModelPlacer:
             raise
         self._models.keep_task(model, facts)
         text = template.text if template is not None else None
+        flags = await asyncio.to_thread(self._flags_of, model.path)
         config = msgspec.structs.replace(
-            self._config(model, facts), identity=identity, chat_template=text
-        )
+            with_flags(self._config(model, facts), flags, self._own_settings),
+            identity=identity, chat_template=text,
+        )  # fmt: skip
         if (task := self._models.task(model)) != "generate":
             config = self._for_whole_texts(config, facts, task)
         elif self._step_costs is not None:

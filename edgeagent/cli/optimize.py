@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +22,10 @@ from edgeagent.device.microbenchmarks import measure
 from edgeagent.device.probe import Device, probe
 from edgeagent.device.profile import reference_device
 from edgeagent.device.profile_files import load
+from edgeagent.errors import InvalidParameter
 
 if TYPE_CHECKING:
+    from edgeagent.optimize.candidates import Workers
     from edgeagent.optimize.search import SearchResult
     from edgeagent.optimize.targets import Targets
 
@@ -59,6 +64,12 @@ MEASURE_LIMIT_S = 4.0
 )
 @click.option("--limit", "limit_s", type=click.FloatRange(1), metavar="S",
               help="Begin no candidate after so many seconds; the same command goes on.")  # fmt: skip
+@click.option("--workers", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+              help="Measure candidates one after another here, or over a Ray cluster whose nodes have the "
+              "same files under the same paths.")  # fmt: skip
+@click.option("--ray-address", metavar="ADDRESS",
+              help="The cluster, such as auto for the running one. Default: two workers on this "
+              "machine, which disturb each other's timing.")  # fmt: skip
 @click.option(
     "--threads", type=click.IntRange(1, 256), help="Threads. Default: one per performance core."
 )
@@ -66,7 +77,7 @@ def optimize(
     model: Path, texts: tuple[Path, ...], held_out: tuple[Path, ...], out: Path, max_size: int | None,
     min_decode: float | None, max_kld: float | None, profile: str | None, n_ctx: int,
     calibration_chunks: int, tuning_chunks: int, held_out_chunks: int, layers_together: int, special: bool,
-    limit_s: float | None, threads: int | None,
+    limit_s: float | None, workers: str, ray_address: str | None, threads: int | None,
 ) -> None:  # fmt: skip
     """Find the smallest loss of quality for MODEL (F16, or the finest file there is) within targets.
 
@@ -94,8 +105,8 @@ def optimize(
         calibration_chunks=calibration_chunks, tuning_chunks=tuning_chunks, held_out_chunks=held_out_chunks,
         layers_together=layers_together, special=special, limit_s=limit_s,
     )  # fmt: skip
-    with timed_progress() as tell:
-        found = asyncio.run(search(model, out, options, tell))
+    with timed_progress() as tell, chosen_workers(workers, ray_address) as over:
+        found = asyncio.run(search(model, out, options, tell, over))
     where = (
         f"predicted for {profile}"
         if profile
@@ -116,6 +127,20 @@ def rates_of(name: str) -> Rates:
     """The published rates of the typical machine of a profile. Raises: SettingsError."""
     machine = reference_device(load(name))
     return Rates(machine.memory_gb_per_s * 1e9, machine.gemm_gflop_per_s)
+
+
+@contextmanager
+def chosen_workers(workers: str, address: str | None) -> Iterator[Workers | None]:
+    """What measures the candidates; None: this process, one after another. Raises: InvalidParameter."""
+    if workers == "local":
+        if address is not None:
+            raise InvalidParameter("--ray-address is that of --workers ray: give both, or none.")
+        yield None
+        return
+    from edgeagent.optimize.ray_workers import cluster, over_ray
+
+    with cluster(address) as ray:
+        yield partial(over_ray, ray)
 
 
 def own_rates(device: Device, n_threads: int) -> Rates | None:

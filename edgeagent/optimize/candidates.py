@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,10 +98,25 @@ class Bench:
         return values
 
 
+# Gives the values of candidates as they come: of a machine, or of many.
+Workers = Callable[
+    [Bench, Sequence[Candidate], Reference, float | None],
+    AsyncIterator[tuple[Candidate, dict[str, float]]],
+]
+
+
 async def measured_candidates(
-    bench: Bench, wanted: Sequence[Candidate], journal: Journal, deadline_s: float | None, tell: Tell
-) -> list[Measured]:  # fmt: skip
-    """Measure the candidates that the journal does not have, as far as the time goes; the order stays."""
+    bench: Bench,
+    wanted: Sequence[Candidate],
+    journal: Journal,
+    deadline_s: float | None,
+    tell: Tell,
+    workers: Workers | None = None,
+) -> list[Measured]:
+    """Measure the candidates that the journal does not have, as far as the time goes; the order stays.
+
+    Without `workers` they are measured one after another on this machine.
+    """
     found: dict[str, dict[str, float]] = {}
     for one in wanted:
         values = journal.get(bench.key(one))
@@ -109,25 +124,29 @@ async def measured_candidates(
             found[one.name] = values
             tell("candidates", 1, len(wanted))
     left = [one for one in wanted if one.name not in found]
-    async for one, values in _one_by_one(bench, left, deadline_s, has_some=bool(found)):
-        journal.add(bench.key(one), values)
-        found[one.name] = values
-        tell("candidates", 1, len(wanted))
+    # One is measured whatever the time is, so that there is something to report.
+    n_sure = 1 if deadline_s is not None and not found else 0
+    is_late = deadline_s is not None and time.monotonic() > deadline_s
+    known = await bench.known() if left and (n_sure or not is_late) else None
+    for part, until_s in ((left[:n_sure], None), (left[n_sure:], deadline_s)):
+        if known is None or not part:
+            continue
+        async for one, values in (workers or one_by_one)(bench, part, known, until_s):
+            journal.add(bench.key(one), values)
+            found[one.name] = values
+            tell("candidates", 1, len(wanted))
     done = [one for one in wanted if one.name in found]
     return _with_predictions(done, [found[one.name] for one in done])
 
 
-async def _one_by_one(
-    bench: Bench, left: Sequence[Candidate], deadline_s: float | None, *, has_some: bool
+async def one_by_one(
+    bench: Bench, left: Sequence[Candidate], known: Reference, deadline_s: float | None
 ) -> AsyncIterator[tuple[Candidate, dict[str, float]]]:
-    """Measure one after another on this machine; none begins after the deadline, but for the first."""
-    known: Reference | None = None
+    """Measure one after another on this machine; none begins after the deadline."""
     for one in left:
-        if has_some and deadline_s is not None and time.monotonic() > deadline_s:
+        if deadline_s is not None and time.monotonic() > deadline_s:
             return
-        known = known or await bench.known()
         yield one, await _repeated(bench, one, known)
-        has_some = True
 
 
 async def _repeated(bench: Bench, one: Candidate, known: Reference) -> dict[str, float]:

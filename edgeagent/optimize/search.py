@@ -23,7 +23,7 @@ from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.gguf.header import Header, read_header
 from edgeagent.catalog.sizing.speed import Rates
 from edgeagent.errors import InvalidParameter
-from edgeagent.optimize.candidates import Bench, Candidate, measured_candidates
+from edgeagent.optimize.candidates import Bench, Candidate, Workers, measured_candidates
 from edgeagent.optimize.client import scoring_worker
 from edgeagent.optimize.decode_rates import MAX_RUNS, TOLERANCE, n_within
 from edgeagent.optimize.evaluate import EvaluationOptions, Tell, reference_of
@@ -91,19 +91,22 @@ class SearchResult:
 
 
 async def search(
-    source: Path, out: Path, options: SearchOptions, tell: Tell = lambda what, n, total: None
-) -> SearchResult:
-    """Search, and leave the chosen file, its recipe and the work in `out`. Raises: InvalidParameter, ..."""
+    source: Path, out: Path, options: SearchOptions, tell: Tell = lambda what, n, total: None,
+    workers: Workers | None = None,
+) -> SearchResult:  # fmt: skip
+    """Search, and leave the chosen file, its recipe and the work in `out`. Without `workers` candidates are
+    measured one after another on this machine. Raises: InvalidParameter, ..."""
     check_source(source)
     for path in (*options.calibration, *options.held_out):
         read_text(path)
     deadline_s = None if options.limit_s is None else time.monotonic() + options.limit_s
     with work_folder(out) as work:
-        return await _search(source, out, work, options, deadline_s, tell)
+        return await _search(source, out, work, options, deadline_s, tell, workers)
 
 
 async def _search(
-    source: Path, out: Path, work: Path, options: SearchOptions, deadline_s: float | None, tell: Tell
+    source: Path, out: Path, work: Path, options: SearchOptions, deadline_s: float | None, tell: Tell,
+    workers: Workers | None,
 ) -> SearchResult:  # fmt: skip
     journal = Journal(work / "journal.jsonl", about(source, options))
     reference, notes = _reference(source, work, options.n_threads)
@@ -126,7 +129,7 @@ async def _search(
         n_threads=options.n_threads, special=options.special,
     )  # fmt: skip
     bench = Bench(reference, importance, work, evaluation, options.rates, options.own_rates)
-    known = await measured_candidates(bench, wanted, journal, deadline_s, tell)
+    known = await measured_candidates(bench, wanted, journal, deadline_s, tell, workers)
     if len(known) < len(wanted):
         notes.append(
             f"The time was up after {len(known)} of {len(wanted)} candidates; the same command goes on."

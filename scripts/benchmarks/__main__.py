@@ -26,6 +26,7 @@ NAMES = {
     "responses": "a dialogue that goes on after a restart, against computing it anew",
     "memory": "estimated against measured memory of workers",
     "mixed": "mixed precision against llama.cpp's mixtures of the same size: KL divergence on held-out text",
+    "tpe": "optuna's TPE against the greedy allocation of mixed precision, on as many measurements",
     "speed": "predicted against measured decode and prefill rates",
     "turns": "bytes written per conversation turn, and how long a stored write takes",
     "store": "acknowledged writes per second beside what the disk can sync",

@@ -153,3 +153,28 @@ def width(
         f"{target}: {megabytes(target.stat().st_size)}; {shape.n_heads} heads, {shape.n_kv_heads} with "
         f"keys of their own, {shape.n_ff} channels; mean KL divergence of the file {found.kld:.4g}."
     )
+
+
+@prune.command()
+@click.argument("source", type=INPUT)
+@click.argument("target", type=FILE)
+@click.option("--share", type=click.FloatRange(0, 1, min_open=True, max_open=True), required=True,
+              help="Share of the weights of each row of the layers to set to zero.")  # fmt: skip
+@click.option("--imatrix", type=INPUT, metavar="FILE",
+              help="Weigh columns by their activations (`edgeagent imatrix`).")  # fmt: skip
+def magnitude(source: Path, target: Path, share: float, imatrix: Path | None) -> None:
+    """Set the smallest weights of SOURCE (F16) to zero, for study: TARGET is neither smaller nor faster.
+
+    \b
+        edgeagent prune magnitude model-F16.gguf sparse-F16.gguf --share 0.3 --imatrix model.imatrix.gguf
+        edgeagent evaluate sparse-F16.gguf --against model-F16.gguf --text wiki.txt
+    """
+    inspect_apart(source)
+    from edgeagent.optimize.magnitude import zero_smallest
+
+    n_zero, n_all = zero_smallest(source, target, share, imatrix)
+    click.echo(
+        f"{target}: {n_zero / n_all:.1%} of {n_all} weights are zero. The file has "
+        f"{megabytes(target.stat().st_size)} as before, and dense kernels save nothing: they multiply zeros, "
+        "too."
+    )

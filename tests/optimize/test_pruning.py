@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from edgeagent.catalog.gguf.header import read_header
 from edgeagent.engine.llama.model import Llama
+from edgeagent.optimize.magnitude import without_smallest
 from edgeagent.optimize.recipe import read_recipe
 from edgeagent.optimize.vocabulary import NORMAL, Vocabulary, parts_of, pruned
 from edgeagent.optimize.width import LayerShape, Scores, Width, steps, whole
@@ -231,3 +232,21 @@ def test_what_cannot_be_made_narrower_leaves_no_file(source, extra, reason, tmp_
     done = run_here("prune", "width", source, tmp_path / "out.gguf", *texts, *extra)
     assert done.returncode == 2 and reason in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_smallest_weights_of_each_row_are_set_to_zero_and_activations_count():
+    rows = np.array([[1, -4, 2, 3], [8, 5, -6, 7]], np.float16)
+    assert without_smallest(rows, 0.5).tolist() == [[0, -4, 0, 3], [8, 0, 0, 7]]
+    heavy = np.array([100, 1, 1, 1], np.float32)
+    assert without_smallest(rows, 0.5, heavy).tolist() == [[1, -4, 0, 0], [8, 0, 0, 7]]
+    assert without_smallest(rows, 0.1).tolist() == rows.tolist()
+
+
+def test_a_sparse_file_is_as_large_as_before_and_that_is_said(tmp_path):
+    path = tmp_path / "sparse.gguf"
+    done = run_here("prune", "magnitude", TALES, path, "--share", 0.25)
+    assert done.returncode == 0, done.stderr
+    assert "25.0% of" in done.stdout and "dense kernels save nothing" in done.stdout
+    assert path.stat().st_size == pytest.approx(TALES.stat().st_size, rel=0.001)
+    refused = run_here("prune", "magnitude", ASSISTANT, tmp_path / "no.gguf", "--share", 0.25)
+    assert refused.returncode == 2 and "in F16 and F32 files only" in refused.stderr

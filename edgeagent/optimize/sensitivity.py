@@ -99,8 +99,13 @@ async def measure_costs(
     groups: Sequence[TensorGroup],
     journal: Journal,
     tell: Tell = lambda what, n, total: None,
+    *,
+    keeps_lossless: bool = False,
 ) -> list[TensorCosts]:
-    """Probe every group and estimate the cost of each type of its tensors."""
+    """Probe every group and estimate the cost of each type of its tensors.
+
+    `keeps_lossless`: offer types that the source was rounded to before, too, as llama.cpp's mixtures do.
+    """
     shapes = {tensor.name: tensor.shape for tensor in header.tensors}
     costs: list[TensorCosts] = []
     for group in groups:
@@ -111,7 +116,7 @@ async def measure_costs(
             values = {"kld": await mean_divergence(client, reference)}
             journal.add(key, values)
         found = {name: await _errors(client, name, shapes[name], journal) for name in group.tensors}
-        costs += _costs(found, shapes, values["kld"])
+        costs += _costs(found, shapes, values["kld"], keeps_lossless)
         tell("sensitivity", 1, len(groups))
     await client.alter({})
     return costs
@@ -147,6 +152,7 @@ def _costs(
     found: Mapping[str, Mapping[str, Errors]],
     shapes: Mapping[str, tuple[int, ...]],
     kld: float,
+    keeps_lossless: bool,
 ) -> list[TensorCosts]:
     """Divide the divergence of a group among its tensors and types, in proportion to their errors."""
     total = sum(errors[PROBE].errors[0] for errors in found.values())
@@ -160,7 +166,7 @@ def _costs(
         options = tuple(
             Option(kind, tensor_bytes(n, kind), rate * _error(kind, e))
             for kind, e in errors.items()
-            if kind not in lossless
+            if keeps_lossless or kind not in lossless
         )
         costs.append(TensorCosts(name, options, lossless))
     return costs

@@ -26,6 +26,7 @@ NAMES = {
     "responses": "a dialogue that goes on after a restart, against computing it anew",
     "memory": "estimated against measured memory of workers",
     "mixed": "mixed precision against llama.cpp's mixtures of the same size: KL divergence on held-out text",
+    "decode-rates": "decode rates of files of one model, predicted and timed",
     "tpe": "optuna's TPE against the greedy allocation of mixed precision, on as many measurements",
     "speed": "predicted against measured decode and prefill rates",
     "turns": "bytes written per conversation turn, and how long a stored write takes",
@@ -42,6 +43,7 @@ MODULES = {
     "speech-memory": "speech_memory",
     "speech-models": "speech_models",
     "mixed": "mixed_precision",
+    "decode-rates": "decode_rates",
     "knowledge-calibration": "knowledge_calibration",
 }
 

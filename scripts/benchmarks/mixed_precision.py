@@ -4,8 +4,10 @@
         --held-out other.txt --presets Q4_K_M,Q4_0
 
 The importance matrix comes from --text, sensitivities from --tune; the preset is made without and with that
-matrix. The work in --dir goes on where it was ended: with --limit S it ends itself after so many seconds
-(exit status 3), for machines that others want to use in between.
+matrix. --any-type also makes files of all types, those that the source was rounded to before included, which
+the mixtures use as well; --png draws the divergence by size. The work in --dir goes on where it was ended:
+with --limit S it ends itself after so many seconds (exit status 3), for machines that others want to use in
+between.
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--layers-together", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--any-type", action="store_true")
+    parser.add_argument("--png", type=Path)
     parser.add_argument("--special", action="store_true")
     parser.add_argument("--limit", type=float, default=float("inf"))
     return parser.parse_args()
@@ -102,22 +106,30 @@ class Bench:
             costs = await measure_costs(client, header, reference, groups, self._journal, self.tell)
             lossless = sorted({kind for one in costs for kind in one.lossless})
             print(f"types that the source was rounded to before: {', '.join(lossless) or 'none'}")
+            kinds_of = {"mixed": costs}
+            if given.any_type and lossless:
+                kinds_of["mixed-any"] = await measure_costs(
+                    client, header, reference, groups, self._journal, keeps_lossless=True
+                )
             for preset in given.presets.split(","):
                 (types,) = planned(given.model, [Recipe(preset)])
                 size = predicted_bytes(header, types)
-                best = await best_allocation(
-                    client, reference, groups, costs, size - fixed, self._journal,
-                    n_rounds=given.rounds, tell=self.tell,
-                )  # fmt: skip
-                assert best is not None
-                kinds = list(best.allocation.kinds.values())
-                counts = ", ".join(f"{kinds.count(k)} {k}" for k in sorted(set(kinds)))
-                print(f"{preset}: {size} bytes; mixed: {counts}; tuning KLD {best.kld:.5f}")
-                for name, recipe, matrix in (
+                wanted: list[tuple[str, Recipe, Path | None]] = [
                     (preset, Recipe(preset), None),
                     (f"{preset}-imatrix", Recipe(preset), self._importance),
-                    (f"mixed-{preset}", Recipe("Q8_0", best.allocation.kinds), self._importance),
-                ):
+                ]
+                for name, offered in kinds_of.items():
+                    best = await best_allocation(
+                        client, reference, groups, offered, size - fixed, self._journal,
+                        n_rounds=given.rounds, tell=self.tell,
+                    )  # fmt: skip
+                    assert best is not None
+                    kinds = list(best.allocation.kinds.values())
+                    counts = ", ".join(f"{kinds.count(k)} {k}" for k in sorted(set(kinds)))
+                    print(f"{preset}: {size} bytes; {name}: {counts}; tuning KLD {best.kld:.5f}")
+                    recipe = Recipe("Q8_0", best.allocation.kinds)
+                    wanted.append((f"{name}-{preset}", recipe, self._importance))
+                for name, recipe, matrix in wanted:
                     path = self._dir / f"{name}.gguf"
                     made = quantize(
                         given.model, path, recipe, importance=matrix, n_threads=given.threads
@@ -138,6 +150,7 @@ class Bench:
         print(
             "| file | bytes | mean KLD | 99% | same top | perplexity |\n|---|---|---|---|---|---|"
         )
+        points: dict[str, list[tuple[float, float, float]]] = {}
         for path in files:
             key = f"held-out {text.name} {sha256_of(path)} {given.held_out_chunks}"
             values = self._journal.get(key)
@@ -155,7 +168,28 @@ class Bench:
                 f"{values['p99']:.4f} | {values['top']:.1%} | {values['ppl']:.4g} |",
                 flush=True,
             )
+            series = path.stem.rpartition("-")[0] or "preset"
+            name = "preset with matrix" if path.stem.endswith("-imatrix") else series
+            size = path.stat().st_size / 1e6
+            points.setdefault(name, []).append((size, values["kld"], values["error"]))
             self.tell(text.name, 1, len(files))
+        if given.png is not None:
+            draw(points, f"{given.model.stem}, {text.name}", given.png)
+
+
+def draw(points: dict[str, list[tuple[float, float, float]]], title: str, path: Path) -> None:
+    """Divergence by size, a line for each way of choosing types."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, found in points.items():
+        x, y, error = zip(*sorted(found), strict=True)
+        axes.errorbar(x, y, yerr=error, marker="o", capsize=3, label=name)
+    axes.set(xlabel="file, MB", ylabel="mean KL divergence to F16, nats", title=title, yscale="log")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:

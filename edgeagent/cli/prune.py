@@ -147,7 +147,12 @@ def width(
             f"{step.kld:.4g}."
         )
     if not found.is_whole:
-        click.echo(f"Stopped before {share:.0%}: the next step would pass --max-kld {max_kld:g}.")
+        bound = (
+            "nothing more can be cut"
+            if max_kld is None
+            else f"more would pass --max-kld {max_kld:g}"
+        )
+        click.echo(f"Stopped before {share:.0%}: {bound}.")
     shape = found.shape
     click.echo(
         f"{target}: {megabytes(target.stat().st_size)}; {shape.n_heads} heads, {shape.n_kv_heads} with "

@@ -104,7 +104,7 @@ async def narrow(
 
     # The file is measured by a worker, which needs an event loop of its own.
     await asyncio.to_thread(cut, reader, target, shape, width, check)
-    is_whole = found[-1].share >= share - 1 / n_steps * share / 2
+    is_whole = found[-1].share >= share - share / n_steps / 2  # grains are coarse
     narrowed = Narrowed(tuple(found), width, width.shape(shape), kld, is_whole)
     _write_report(narrowed, shape, target)
     return narrowed

@@ -42,7 +42,8 @@ class ScriptedServer:
     """`behaviour` names what it does with the next requests: one of the methods `_do_...`, or a status.
 
     `n_connections` counts what was accepted, `bodies` has the requests, `n_answered` counts whole answers by
-    the last message of the request. `delay_s` is a pause before each piece.
+    the last message of the request. `delay_s` is a pause before each piece. A server that `keeps` its
+    connections ends each one when the second request has come, without an answer to it.
     """
 
     def __init__(self, behaviour: str = "answer", tls: ssl.SSLContext | None = None) -> None:
@@ -56,6 +57,9 @@ class ScriptedServer:
         self.bodies: list[dict[str, Any]] = []
         self.n_answered: dict[str, int] = {}
         self.pieces: list[bytes] | None = None  # in place of the usual ones
+        self.error: dict[str, Any] | None = None  # of a status, in place of the usual one
+        self.keeps = False
+        self.n_dropped = 0
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -102,21 +106,34 @@ class ScriptedServer:
                     await self._act(body, writer)
                 finally:
                     self.n_now -= 1
+                if self.keeps:
+                    await reader.readuntil(b"\r\n\r\n")
+                    self.n_dropped += 1
         self._writers.discard(writer)
         writer.close()
 
     async def _act(self, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         if self.behaviour.isdigit():
-            error = {"error": {"message": "no\x1b[31m", "code": "context_length_exceeded"}}
-            data = json.dumps(error).encode()
+            error = {"message": "no\x1b[31m", "code": "context_length_exceeded"}
+            data = json.dumps({"error": self.error or error}).encode()
             head = f"HTTP/1.1 {self.behaviour} X\r\ncontent-length: {len(data)}\r\n"
             head += f"retry-after: {self.retry_after}\r\nlocation: http://127.0.0.1:1/v1\r\n\r\n"
             writer.write(head.encode() + data)
             await writer.drain()
             return
         async for data in getattr(self, f"_do_{self.behaviour}")(body):
-            writer.write(data)
+            writer.write(self._kept(data) if self.keeps else data)
             await writer.drain()
+        if self.keeps:
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
+
+    @staticmethod
+    def _kept(data: bytes) -> bytes:
+        """A part of an answer whose end is not the end of its connection."""
+        if data.startswith(STREAM):
+            return data.replace(b"connection: close", b"transfer-encoding: chunked")
+        return b"%x\r\n%s\r\n" % (len(data), data)
 
     async def _do_answer(self, body: dict[str, Any]) -> AsyncIterator[bytes]:
         if "messages" in body:

@@ -292,6 +292,13 @@ def test_the_models_of_upstreams_are_listed_for_keys_that_may_use_them(scene):
     (big,) = [model for model in listed if model["id"] == BIG]
     assert big["is_upstream"] and big["owned_by"] == "upstream"
     assert "closed-big" not in {model["id"] for model in listed}
+    tags = httpx.get(f"{scene.daemon.url}/api/tags").json()["models"]
+    (big,) = [model for model in tags if model["name"] == f"{BIG}:latest"]
+    assert big["size"] == 0 and big["digest"] == ""
+    assert "closed-big:latest" not in {model["name"] for model in tags}
+    shown = post(scene, "/api/show", model=f"{BIG}:latest")
+    assert shown.status_code == 200 and "completion" in shown.json()["capabilities"]
+    assert post(scene, "/api/show", model="closed-big").status_code == 404
 
 
 def test_the_audit_says_what_left_for_whom(scene):

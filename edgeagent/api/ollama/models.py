@@ -42,7 +42,7 @@ from edgeagent.routing.model_tasks import capabilities
 from edgeagent.serving.model_cards import LoadedCard, ModelCards, ShownModel
 from edgeagent.serving.models import ModelAdmin
 from edgeagent.serving.one_shot_request import OneShotService
-from edgeagent.types.model_summary import ModelSummary
+from edgeagent.types.model_summary import ModelSummary, upstream_summary
 from edgeagent.types.sampling import Sampling
 from edgeagent.types.unary_requests import EmbedSpec, Vectors
 from edgeagent.types.version import VERSION
@@ -59,10 +59,17 @@ _ERRORS = {
 }
 
 
-@get("/api/tags", operation_id="ollama_tags", summary="List the installed models, in Ollama's format",
-     tags=_TAGS)  # fmt: skip
-async def tags(cards: ModelCards) -> TagList:
-    return TagList(models=[_tagged(card) for card in await cards.all()])
+@get(
+    "/api/tags",
+    operation_id="ollama_tags",
+    summary="List the installed models, in Ollama's format",
+    description="The models that answer elsewhere follow, as far as the key may use them; `size` is 0.",
+    tags=_TAGS,
+)
+async def tags(request: ApiRequest, models: ModelAdmin, cards: ModelCards) -> TagList:
+    found = await cards.all()
+    found += map(upstream_summary, models.upstream_models(origin_of(request)))
+    return TagList(models=[_tagged(card) for card in found])
 
 
 @get("/api/ps", operation_id="ollama_ps", summary="List the loaded models, in Ollama's format",
@@ -82,7 +89,10 @@ async def ps(cards: ModelCards) -> LoadedList:
 )
 async def show(request: ApiRequest, models: ModelAdmin, cards: ModelCards) -> ModelDetails:
     body = await read_body(request, ShowRequest)
-    shown = await cards.shown(plain_name(body.wanted))
+    name = plain_name(body.wanted)
+    if name in models.upstream_models(origin_of(request)):
+        return _shown_elsewhere(name)
+    shown = await cards.shown(name)
     card = shown.card
     return ModelDetails(
         modelfile=f"FROM {card.id}",
@@ -210,6 +220,20 @@ def _refusal(method: HttpMethod, path: str, command: str) -> HTTPRouteHandler:
         )
 
     return refuse
+
+
+def _shown_elsewhere(name: str) -> ModelDetails:
+    """A model of an upstream: what it can do is known, what it is made of is not."""
+    card = upstream_summary(name)
+    return ModelDetails(
+        modelfile=f"FROM {card.id}",
+        parameters="",
+        license="",
+        details=_details(card),
+        model_info={},
+        capabilities=["completion", "tools"],
+        modified_at=_time(card.modified_s),
+    )
 
 
 def _capabilities(shown: ShownModel, models: ModelAdmin) -> list[str]:

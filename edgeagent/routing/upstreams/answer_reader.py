@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from edgeagent.routing.upstreams.faults import Fault
+from edgeagent.routing.upstreams.token_counts import Count, TokenCounts, UsageReport
 from edgeagent.types.answer import (
     CallDelta,
     FinishReason,
@@ -24,10 +25,10 @@ from edgeagent.types.answer import (
 from edgeagent.types.generation import GenerateSpec
 
 DONE = b"[DONE]"
+# llama-server begins the answer to several prompts with it.
+NOTHING = b"null"
 MAX_CALLS = 128
 MAX_CHOICES = 1024  # of one event; more than any request asks for
-# No request has more tokens; a count charges the limits of a key.
-_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
 _FINISHES: dict[str, FinishReason] = {
     "length": "length",
     "tool_calls": "tool_calls",
@@ -73,31 +74,16 @@ class _Logprobs(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    index: _Count = 0
+    index: Count = 0
     delta: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
 
 
-class _PromptDetails(msgspec.Struct):
-    cached_tokens: _Count | None = None
-
-
-class _CompletionDetails(msgspec.Struct):
-    reasoning_tokens: _Count | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: _Count = 0
-    completion_tokens: _Count | None = 0
-    prompt_tokens_details: _PromptDetails | None = None
-    completion_tokens_details: _CompletionDetails | None = None
-
-
 class _Event(msgspec.Struct):
     choices: Annotated[list[_Choice], msgspec.Meta(max_length=MAX_CHOICES)] = []
-    usage: _Usage | None = None
+    usage: UsageReport | None = None
     error: Any = None
 
 
@@ -108,7 +94,6 @@ _decode = msgspec.json.Decoder(_Event).decode
 class _Part:
     """One answer: its pieces so far, and the arguments of its calls."""
 
-    n_pieces: int = 0
     arguments: dict[int, list[str]] = field(default_factory=dict)
     finish: FinishReason | None = None
 
@@ -123,17 +108,15 @@ class AnswerReader:
         self._names = {tool.name for tool in spec.tools.tools} if spec.tools is not None else set()
         self._wants_logprobs = spec.logprobs is not None
         self._parts = [_Part() for _ in range(spec.n_answers)]
-        self._usage: _Usage | None = None
+        self._counts = TokenCounts(len(spec.prompts), spec.n, n_prompt)
         self._sent_s = sent_s
         self._queue_ms = queue_ms
-        self._n_prompts, self._n_each = len(spec.prompts), spec.n
-        self._n_prompt = n_prompt
         self._first_s: float | None = None
         self.is_over = False
 
     def read(self, data: bytes) -> list[TokenChunk]:
         """The chunks of one event. Raises: Fault."""
-        if self.is_over:
+        if self.is_over or data == NOTHING:
             return []
         if data == DONE:
             return self._end()
@@ -143,8 +126,10 @@ class AnswerReader:
             raise Fault("nonsense", "its answer is not in OpenAI's format") from None
         if event.error is not None:
             raise Fault("failed", "it has failed within its answer")
-        self._usage = event.usage or self._usage
-        return [chunk for choice in event.choices if (chunk := self._chunk(choice)) is not None]
+        chunks = [chunk for choice in event.choices if (chunk := self._chunk(choice)) is not None]
+        if event.usage is not None:
+            self._counts.report(event.usage)
+        return chunks
 
     def _chunk(self, choice: _Choice) -> TokenChunk | None:
         if choice.index >= len(self._parts):
@@ -163,9 +148,12 @@ class AnswerReader:
         )
         if choice.finish_reason is not None:
             part.finish = self._finish(part, choice.finish_reason)
+            self._counts.end(choice.index)
         if not (chunk.text or chunk.reasoning or chunk.calls or chunk.logprobs):
             return None
-        part.n_pieces += 1
+        n_chars = len(chunk.text) + len(chunk.reasoning)
+        n_chars += sum(len(call.arguments) + len(call.name or "") for call in chunk.calls)
+        self._counts.add(choice.index, n_chars, len(chunk.logprobs))
         self._first_s = self._first_s or time.monotonic()
         return chunk
 
@@ -236,36 +224,21 @@ class AnswerReader:
 
     @property
     def n_generated(self) -> int:
-        """Tokens of all parts, by the counts of the upstream; without them a token for each piece."""
-        counted = self._usage.completion_tokens if self._usage is not None else None
-        return counted or sum(part.n_pieces for part in self._parts)
+        """Tokens of all parts, by the counts of the upstream, else by an estimate."""
+        return self._counts.n_generated
 
     def _usage_of(self, index: int) -> Usage:
-        """The counts of one part: an upstream counts them together, they are divided by their pieces, and
-        those of the prompts evenly."""
-        usage = self._usage or _Usage()
+        """The counts of one part."""
         now_s = time.monotonic()
-        pieces = [part.n_pieces for part in self._parts]
-        before, until, total = sum(pieces[:index]), sum(pieces[: index + 1]), max(1, sum(pieces))
-        n_generated = self.n_generated * until // total - self.n_generated * before // total
-        prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-        n_cached = (prompt.cached_tokens if prompt is not None else None) or 0
-        n_reasoning = (completion.reasoning_tokens if completion is not None else None) or 0
-        first_s = self._first_s or now_s
-        n_prompt = usage.prompt_tokens or self._n_prompt
-        at = index // self._n_each
-
-        def share(n: int) -> int:
-            return n * (at + 1) // self._n_prompts - n * at // self._n_prompts
-
+        counts, first_s = self._counts.of(index), self._first_s or now_s
         return Usage(
-            n_prompt=share(n_prompt),
-            n_cached=min(share(n_cached), share(n_prompt)),
-            n_generated=n_generated,
+            n_prompt=counts.n_prompt,
+            n_cached=counts.n_cached,
+            n_generated=counts.n_generated,
             queue_ms=self._queue_ms,
             ttft_ms=self._queue_ms + 1e3 * (first_s - self._sent_s),
             total_ms=self._queue_ms + 1e3 * (now_s - self._sent_s),
-            n_reasoning=min(n_reasoning, n_generated),
+            n_reasoning=counts.n_reasoning,
         )
 
 

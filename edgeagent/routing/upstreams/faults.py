@@ -12,6 +12,7 @@
 | failed | 500, 502, 504: it may be computing still | "silent" | yes |
 | silent | no byte in time: it may be computing still | "silent" | yes |
 | nonsense | 200, and no answer in OpenAI's format | "silent" | yes |
+| unfinished | pieces came, and the answer was longer than `max_answer_s` | never | no |
 | miscalled | the model calls a tool that was not offered, or without valid arguments | "silent" | no |
 
 What one request can bring about does not count: it would close the upstream for all keys.
@@ -22,6 +23,7 @@ so that the client can never get two answers; "silent" accepts that two engines 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from edgeagent.errors import (
@@ -36,7 +38,7 @@ from edgeagent.settings.upstreams import Repeats
 
 FaultKind = Literal[
     "unreachable", "busy", "rejected", "denied", "absent", "invalid", "broken", "failed", "silent",
-    "nonsense", "miscalled",
+    "nonsense", "miscalled", "unfinished",
 ]  # fmt: skip
 # What a fault counts against: the upstream, one of its models, or nothing.
 Blame = Literal["upstream", "model", "nothing"]
@@ -60,7 +62,11 @@ _BLAMES: dict[FaultKind, Blame] = {
     "absent": "model",
     "invalid": "nothing",
     "miscalled": "nothing",
+    "unfinished": "nothing",
 }
+TOO_LONG = "context_length_exceeded"
+# How engines other than OpenAI's say it: llama-server by the type of the error, vLLM by its text.
+_TOO_LONG_TYPE, _TOO_LONG_TEXT = "exceed_context_size_error", "maximum context length"
 # What a Retry-After of an upstream may be, in seconds.
 MIN_COOL_S, MAX_COOL_S = 0.1, 600.0
 
@@ -76,6 +82,14 @@ class Fault(Exception):
         self.text = text
         self.retry_after_s = retry_after_s
         self.code = code
+
+
+def error_code(error: Mapping[str, object]) -> str:
+    """The code of an `error` object, in OpenAI's terms where we know how the engine says it."""
+    code, kind, text = error.get("code"), error.get("type"), error.get("message")
+    if kind == _TOO_LONG_TYPE or (isinstance(text, str) and _TOO_LONG_TEXT in text):
+        return TOO_LONG
+    return code if isinstance(code, str) else ""
 
 
 def may_repeat(kind: FaultKind, repeats: Repeats, *, has_begun: bool) -> bool:
@@ -117,11 +131,11 @@ def error_of(fault: Fault, model_id: str, *, is_repeatable: bool) -> EdgeAgentEr
     """What the client is told. An error that `is_repeatable` lets a route ask its next model."""
     if fault.kind == "invalid":
         text = f"Model {model_id} answers elsewhere and refuses the request: {fault.text}"
-        is_long = fault.code == "context_length_exceeded"
+        is_long = fault.code == TOO_LONG
         return ContextLengthExceeded(text) if is_long else InvalidParameter(text)
     text = f"Model {model_id} answers elsewhere, and cannot now: {fault.text}"
-    if is_repeatable or _LEAST[fault.kind] == "refused":
+    if is_repeatable or _LEAST.get(fault.kind) == "refused":
         text += ": try again, or name another model."
         return UpstreamUnavailable(text, retry_after_s=fault.retry_after_s or 5.0)
     text += ": the request was not repeated, since it may have been computed (`repeats`)."
-    return UpstreamTimeout(text) if fault.kind == "silent" else UpstreamFailed(text)
+    return UpstreamTimeout(text) if fault.kind in ("silent", "unfinished") else UpstreamFailed(text)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgeagent.errors import SettingsError
-from edgeagent.routing.upstreams.faults import Fault, kind_of_status, retry_after
+from edgeagent.routing.upstreams.faults import Fault, error_code, kind_of_status, retry_after
 from edgeagent.settings.upstreams import UpstreamSettings
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ MAX_ERROR_BYTES = 16 << 10
 ERROR_S = 2.0  # what the text of an error may take
 MAX_TEXT = 300
 MAX_KEY_BYTES = 4096
+# Connections that are kept for the next request, and for how long: less than engines keep them.
+MAX_IDLE, IDLE_S = 4, 4
 
 
 class Connection:
@@ -65,7 +67,7 @@ class Connection:
             follow_redirects=False,
             timeout=httpx.Timeout(settings.timeout_s, connect=settings.connect_timeout_s),
             limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=4, keepalive_expiry=4
+                max_connections=None, max_keepalive_connections=MAX_IDLE, keepalive_expiry=IDLE_S
             ),
         )
 
@@ -109,16 +111,32 @@ class Connection:
         if content is not None:
             headers = {"content-type": "application/json", "x-edgeagent-hops": str(n_hops)}
         with _faults(self._settings, has_answered=False):
-            request = client.build_request(
-                method, self._settings.url + path, content=content, headers=headers
-            )
-            response = await client.send(request, stream=True)
+            url = self._settings.url + path
+            request = client.build_request(method, url, content=content, headers=headers)
+            response = await self._send(client, request)
         try:
             await self._check_head(response, is_check=content is None)
             yield response
         finally:
             # A response that was not read to its end closes its connection, which cancels it there.
             await response.aclose()
+
+    async def _send(self, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+        """Send a request. A connection that was kept open may have been closed by the upstream at this
+        moment, without an answer: the request is then sent again over another one, unless `repeats` forbids
+        it. Raises what httpx raises.
+        """
+        import httpx
+
+        for _ in range(MAX_IDLE):
+            path = ConnectionPath()
+            request.extensions["trace"] = path.note
+            try:
+                return await client.send(request, stream=True)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                if path.is_new or self._settings.repeats == "refused":
+                    raise
+        return await client.send(request, stream=True)
 
     async def _check_head(self, response: httpx.Response, *, is_check: bool) -> None:
         """Raises: Fault for a status other than 200, and for an encoding that was not asked for."""
@@ -149,7 +167,7 @@ class Connection:
                     if len(found) > MAX_ERROR_BYTES:
                         return "", ""
             error = msgspec.json.decode(found)["error"]
-            code, text = error.get("code"), error.get("message")
+            code, text = error_code(error), error.get("message")
         except (
             Fault,
             TimeoutError,
@@ -160,15 +178,22 @@ class Connection:
             AttributeError,
         ):
             return "", ""
-        return (
-            code if isinstance(code, str) else "",
-            printable(text) if isinstance(text, str) else "",
-        )
+        return code, printable(text) if isinstance(text, str) else ""
 
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
+
+
+class ConnectionPath:
+    """Whether a request has opened a connection of its own, by the events of httpcore."""
+
+    def __init__(self) -> None:
+        self.is_new = False
+
+    async def note(self, event: str, info: Any) -> None:
+        self.is_new |= event.startswith("connection.connect_tcp")
 
 
 class _faults:  # noqa: N801  used as a function

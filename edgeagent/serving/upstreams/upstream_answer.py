@@ -21,7 +21,7 @@ from edgeagent.errors import DeadlineExceeded, EdgeAgentError, UnsupportedParame
 from edgeagent.routing.upstreams.answer_reader import AnswerReader
 from edgeagent.routing.upstreams.balance import choose
 from edgeagent.routing.upstreams.event_lines import EventLines
-from edgeagent.routing.upstreams.faults import Fault, error_of, may_repeat
+from edgeagent.routing.upstreams.faults import Fault, FaultKind, error_of, may_repeat
 from edgeagent.routing.upstreams.outgoing_request import OutgoingRequest, outgoing_request
 from edgeagent.routing.upstreams.upstream_access import Sender
 from edgeagent.serving.upstreams.upstream import Upstream
@@ -235,7 +235,8 @@ class UpstreamGeneration(ReplyStream[TokenChunk]):
                         return await _read_to_end(pieces)
                 self._put(reader.finished_without_done())
         except TimeoutError:
-            raise Fault("silent", f"its answer had not ended after {limit_s:g} s") from None
+            kind: FaultKind = "unfinished" if reader.has_shown else "silent"
+            raise Fault(kind, f"its answer had not ended after {limit_s:g} s") from None
 
     def _put(self, chunks: Sequence[TokenChunk]) -> None:
         """Raises: Fault where nobody reads."""

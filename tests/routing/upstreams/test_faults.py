@@ -8,6 +8,7 @@ from edgeagent.errors import UpstreamFailed, UpstreamTimeout, UpstreamUnavailabl
 from edgeagent.routing.upstreams.faults import (
     Fault,
     blamed,
+    error_code,
     error_of,
     kind_of_status,
     may_repeat,
@@ -27,6 +28,7 @@ FAULTS = {
     "silent": (False, False, True, "upstream"),
     "nonsense": (False, False, True, "upstream"),
     "miscalled": (False, False, True, "nothing"),
+    "unfinished": (False, False, False, "nothing"),
 }
 
 
@@ -59,9 +61,31 @@ def test_a_retry_after_is_within_bounds(value, seconds):
     assert retry_after(value) == seconds
 
 
+CODES = [
+    ({"code": "context_length_exceeded", "message": "x"}, "context_length_exceeded"),
+    # llama-server
+    ({"code": 400, "message": "request (5031 tokens) exceeds the available context size (2048 tokens), try "
+      "increasing it", "type": "exceed_context_size_error", "n_prompt_tokens": 5031, "n_ctx": 2048},
+     "context_length_exceeded"),
+    # vLLM
+    ({"code": 400, "message": "This model's maximum context length is 2048 tokens. You asked for 9",
+      "type": "BadRequestError", "param": None}, "context_length_exceeded"),
+    ({"code": 400, "message": "cannot resolve $ref", "type": "invalid_request_error"}, ""),
+    ({"code": None, "message": ["maximum context length"]}, ""),
+    ({}, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "code"), CODES)
+def test_a_prompt_that_is_too_long_is_known_by_the_words_of_each_engine(error, code):
+    assert error_code(error) == code
+
+
 def test_the_error_says_whether_a_repeat_is_safe():
     silent = Fault("silent", "nothing came for 60 s")
     assert isinstance(error_of(silent, "big", is_repeatable=False), UpstreamTimeout)
     assert isinstance(error_of(silent, "big", is_repeatable=True), UpstreamUnavailable)
+    unfinished = error_of(Fault("unfinished", "x"), "big", is_repeatable=False)
+    assert isinstance(unfinished, UpstreamTimeout)
     nonsense = error_of(Fault("nonsense", "x"), "big", is_repeatable=False)
     assert type(nonsense) is UpstreamFailed and "not repeated" in nonsense.message

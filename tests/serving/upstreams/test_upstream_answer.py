@@ -219,6 +219,54 @@ async def test_a_stream_of_comments_ends_with_the_limit_of_an_answer():
             await answer(upstreams)
 
 
+async def test_an_answer_that_is_longer_than_its_limit_does_not_close_the_upstream():
+    server = ScriptedServer()
+    server.pieces = [piece({"content": "x"})] * 1000
+    server.delay_s = 0.05
+    async with serving(server, max_answer_s=0.2, breaker_failures=1) as upstreams:
+        with pytest.raises(UpstreamTimeout, match=r"had not ended after 0\.2 s"):
+            await answer(upstreams)
+        (upstream,) = upstreams.all()
+        assert not upstream.is_open and upstream.n_by_outcome["unfinished"] == 1
+
+
+async def test_a_kept_connection_that_the_upstream_closes_costs_no_request():
+    for repeats, n_answered in (("broken", 3), ("refused", 1)):
+        server = ScriptedServer()
+        server.keeps = True
+        async with serving(server, repeats=repeats) as upstreams:
+            for n in range(3):
+                if n < n_answered:
+                    assert text_of(await answer(upstreams, spec(f"q{n}"))) == TEXT
+                else:
+                    with pytest.raises(UpstreamFailed, match="before it answered"):
+                        await answer(upstreams, spec(f"q{n}"))
+                    break
+        assert server.n_dropped == (2 if repeats == "broken" else 1)
+        assert server.n_answered == {f"q{n}": 1 for n in range(n_answered)}
+
+
+async def test_several_prompts_of_llama_server_begin_with_null_and_count_each_on_its_own():
+    server = ScriptedServer()
+
+    def text(index: int, text: str, finish: str | None = None, **more: Any) -> bytes:
+        choice = {"text": text, "index": index, "logprobs": None, "finish_reason": finish}
+        return event(choices=[choice], **more)
+
+    server.pieces = [
+        b"data: null\n\n", text(1, " g"), text(0, ")"), text(1, " h"),
+        text(1, "", "length", usage={"completion_tokens": 2, "prompt_tokens": 4}),
+        text(0, "", "length", usage={"completion_tokens": 1, "prompt_tokens": 2}),
+        b"data: [DONE]\n\n",
+    ]  # fmt: skip
+    prompts = [Prompt(text="a b"), Prompt(text="c d e f")]
+    async with serving(server) as upstreams:
+        chunks = await answer(upstreams, GenerateSpec(prompts=prompts, sampling=BLANK))
+    ends = {chunk.index: chunk.usage for chunk in chunks if chunk.finish is not None}
+    assert [ends[n].n_generated for n in (0, 1)] == [1, 2]
+    assert sum(ends[n].n_prompt for n in (0, 1)) == 6
+
+
 # Its pieces, and the tokens of the prompt that count: 400 characters, or what it says.
 UNCOUNTED = [
     ([piece({"content": "x"}, "stop"), b"data: [DONE]\n\n"], 100),
@@ -310,7 +358,7 @@ async def test_names_of_special_tokens_and_control_characters_stay_text():
     server.pieces = [piece({"content": text}), piece({}, "stop"), b"data: [DONE]\n\n"]
     async with serving(server) as upstreams:
         chunks = await answer(upstreams)
-    assert text_of(chunks) == text and chunks[-1].usage.n_generated == 1
+    assert text_of(chunks) == text and chunks[-1].usage.n_generated == 5  # its 17 characters
 
 
 async def test_the_breaker_opens_after_failures_and_closes_after_a_health_check():
@@ -507,5 +555,17 @@ async def test_a_request_that_the_upstream_refuses_is_the_clients_to_change():
     server = ScriptedServer("422")
     async with serving(server) as upstreams:
         with pytest.raises((InvalidParameter, ContextLengthExceeded), match="refuses the request"):
+            await answer(upstreams)
+        assert not upstreams.all()[0].is_open
+
+
+async def test_a_prompt_that_is_too_long_for_a_llama_server_is_told_as_such():
+    server = ScriptedServer("400")
+    server.error = {
+        "code": 400, "message": "request (5031 tokens) exceeds the available context size (2048 tokens), "
+        "try increasing it", "type": "exceed_context_size_error", "n_prompt_tokens": 5031, "n_ctx": 2048,
+    }  # fmt: skip
+    async with serving(server, breaker_failures=1) as upstreams:
+        with pytest.raises(ContextLengthExceeded, match="5031 tokens"):
             await answer(upstreams)
         assert not upstreams.all()[0].is_open

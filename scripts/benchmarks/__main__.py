@@ -14,6 +14,7 @@ NAMES = {
     "simulate": "recorded arrivals against the cost curves of devices, by policy of chunks",
     "copying": "answers that copy their prompt, and others, with and without speculation",
     "routing": "an assistant model before a chat model: what it keeps, what that costs, what separates texts",
+    "scope": "texts out of scope against right calls that are lost, by signal: probability, neighbours",
     "embed": "embeddings over HTTP against a bare llama.cpp loop",
     "speech": "words, times and speakers of recordings beside plain faster-whisper; noises; the served path",
     "speech-memory": "memory of transcription over many requests, and over files of an hour",

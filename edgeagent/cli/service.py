@@ -194,6 +194,8 @@ def _require_systemd(root: Path | None, *, dry_run: bool) -> None:
             "systemd does not run this system: start `edgeagent serve` by whatever does, or prepare a system "
             "image with --root DIR."
         )
+    if root is not None and not root.is_dir():
+        raise ServiceFailed(f"{root} is not a directory: give that of a system image with --root.")
     if not dry_run:
         _require_root()
 

@@ -32,6 +32,7 @@ from edgeagent.settings.settings import Settings
 
 MAX_SHOWN = 200  # characters of a wrong value
 SYSTEM_CONFIG = Path("/etc/edgeagent/edgeagent.toml")
+MAX_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,14 @@ def _layers(
 
 def _from_file(path: Path) -> _Layer:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
+            raise SettingsError(
+                f"Configuration {path} has more than {MAX_CONFIG_BYTES >> 20} MiB: give a TOML file of "
+                "settings with --config."
+            )
+        values = tomllib.loads(data.decode("utf-8"))
     except (OSError, UnicodeDecodeError) as exc:
         raise SettingsError(
             f"Configuration {path} cannot be read: {exc}. Give a readable file with --config."

@@ -66,6 +66,12 @@ def test_without_systemd_there_is_a_way_out(monkeypatch, tmp_path: Path):
         assert "edgeagent serve" in done.exception.message
 
 
+def test_a_device_is_no_system_image():
+    for command in ("install", "uninstall"):
+        done = run(command, "--root", "/dev/null", "--dry-run")
+        assert isinstance(done.exception, ServiceFailed) and "--root" in done.exception.message
+
+
 @pytest.mark.parametrize(
     "command",
     ["edgeagent", "/opt/a b/edgeagent", "/opt/%i/edgeagent", "/opt/$HOME/edgeagent", "/a;b"],

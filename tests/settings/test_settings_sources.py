@@ -142,3 +142,8 @@ def test_inherited_sockets_are_for_the_process_they_name(monkeypatch, pid, fds, 
     monkeypatch.setenv("LISTEN_PID", pid)
     monkeypatch.setenv("LISTEN_FDS", fds)
     assert listen_fds(7) == count
+
+
+def test_a_file_without_end_is_no_configuration():
+    with pytest.raises(SettingsError, match=r"/dev/zero has more than 1 MiB"):
+        resolve(config=Path("/dev/zero"))

@@ -24,14 +24,20 @@ def test_a_socket_from_systemd_is_served(tmp_path: Path):
     with (
         socket.create_server(("127.0.0.1", 0)) as sock,
         socket.create_server(("::1", 0), family=socket.AF_INET6) as second,
+        socket.create_server(str(tmp_path / "api.sock"), family=socket.AF_UNIX) as third,
     ):
-        process = managed.start([sock, second], tmp_path)
+        process = managed.start([sock, second, third], tmp_path)
         port, other = sock.getsockname()[1], second.getsockname()[1]
         try:
             # The connection waits in the socket's queue until the daemon is up.
             reply = httpx.get(f"http://127.0.0.1:{port}/health", timeout=30)
             assert reply.json()["status"] == "ok"
             assert httpx.get(f"http://[::1]:{other}/health").status_code == 200
+            local = httpx.HTTPTransport(uds=str(tmp_path / "api.sock"))
+            with httpx.Client(transport=local, base_url="http://localhost") as client:
+                assert (
+                    client.get("/health").status_code == client.get("/v1/models").status_code == 200
+                )
         finally:
             process.send_signal(signal.SIGTERM)
             out, _ = process.communicate(timeout=60)

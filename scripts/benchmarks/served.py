@@ -107,12 +107,14 @@ def serving_measured(
     models_dir: Path, state_dir: str, *options: str, **settings: object
 ) -> Iterator[Served]:
     """A daemon that knows what steps cost here, as after its first idle seconds, and measures no more."""
-    with serving(models_dir, **settings, state_dir=state_dir, measure_when_idle=True) as first:
-        first.wait_until_ready()
-        begun = time.monotonic()
-        while "step_costs_measured" not in first.log.read_text():
-            if time.monotonic() - begun > MEASURING_S:
-                raise SystemExit(f"No step costs after {MEASURING_S:.0f} s: others use cores.")
-            time.sleep(0.1)
-    with serving(models_dir, *options, **settings, state_dir=state_dir) as served:
-        yield served
+    with tempfile.TemporaryDirectory() as keys:  # one key for both daemons, which have one store
+        settings = {"store_key_file": str(Path(keys, "store.key"))} | settings
+        with serving(models_dir, **settings, state_dir=state_dir, measure_when_idle=True) as first:
+            first.wait_until_ready()
+            begun = time.monotonic()
+            while "step_costs_measured" not in first.log.read_text():
+                if time.monotonic() - begun > MEASURING_S:
+                    raise SystemExit(f"No step costs after {MEASURING_S:.0f} s: others use cores.")
+                time.sleep(0.1)
+        with serving(models_dir, *options, **settings, state_dir=state_dir) as served:
+            yield served

@@ -66,10 +66,11 @@ class Speculation:
         there are not cells for all tokens of the step (`make_room`)."""
         self._found.clear()
         nothing = [NO_TOKENS] * len(work)
-        if not self.is_on or not all(seq.is_answering for seq, _ in work):
+        if not self.is_on or n_most < 1 or not all(seq.is_answering for seq, _ in work):
             return nothing
+        longest = min(LONGEST_DRAFT, n_most)
         for seq, n in work:
-            n_room = min(LONGEST_DRAFT, seq.decoder.max_new - seq.n_generated - 1)
+            n_room = min(longest, seq.decoder.max_new - seq.n_generated - 1)
             if n == seq.n_pending and n_room > 0 and _may_be_drafted(seq):
                 draft = self.drafter(seq.tokens, n_room, seq.prediction)
                 if draft is not None:

@@ -133,8 +133,9 @@ class Connection:
             request.extensions["trace"] = path.note
             try:
                 return await client.send(request, stream=True)
-            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                if path.is_new or self._settings.repeats == "refused":
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as exc:
+                is_reply = isinstance(exc, httpx.RemoteProtocolError) and not _is_end(exc)
+                if is_reply or path.is_new or self._settings.repeats == "refused":
                     raise
         return await client.send(request, stream=True)
 
@@ -221,13 +222,18 @@ class _faults:  # noqa: N801  used as a function
             raise Fault("unreachable", _why_unreachable(exc)) from None
         if isinstance(exc, httpx.TimeoutException):
             raise Fault("silent", f"nothing came for {self._settings.timeout_s:g} s") from None
-        if isinstance(exc, httpx.RemoteProtocolError) and "disconnected" not in str(exc):
+        if isinstance(exc, httpx.RemoteProtocolError) and not _is_end(exc):
             is_cut = "incomplete" in str(exc) or "without closing" in str(exc)
             if not is_cut:
                 raise Fault("nonsense", "what it sends is not HTTP") from None
         if isinstance(exc, httpx.HTTPError | httpx.StreamError):
             where = "within its answer" if self._has_answered else "before it answered"
             raise Fault("broken", f"it has ended the connection {where}") from None
+
+
+def _is_end(exc: BaseException) -> bool:
+    """Whether a connection ended before a byte of the answer, as httpcore words it."""
+    return "disconnected" in str(exc)
 
 
 def _why_unreachable(exc: BaseException) -> str:

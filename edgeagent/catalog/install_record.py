@@ -35,7 +35,8 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
     another model. `template_file` is a template installed in its place, one of the files in `extra`;
     `template` describes the features of the template in use, None if nobody tried it. `thresholds` are
     those of an assistant model, by domain (`catalog.assistant_intents`). `unmanaged` marks a bare file
-    that a user dropped in: nothing about it is known or verified.
+    that a user dropped in: nothing about it is known or verified. A LoRA adapter names the model that it
+    changes in `base`.
     """
 
     id: str
@@ -51,6 +52,7 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
     extra: dict[str, str] = {}
     thresholds: dict[str, float] = {}
     template: TemplateFacts | None = None
+    base: str | None = None
     unmanaged: bool = False
     folder: Path = Path()
 

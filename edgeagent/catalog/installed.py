@@ -22,6 +22,7 @@ from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.gguf.model_facts import ModelFacts
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.integrity import Integrity
+from edgeagent.catalog.model_ids import is_id
 from edgeagent.catalog.model_library import Library, shipped_models_dir
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.settings import ResolvedSettings, Settings
@@ -63,6 +64,7 @@ class InstalledModels:
         self.integrity = Integrity(library, approvals, named)
         self._listing: dict[str, InstalledModel] = {}
         self._waiting: dict[str, InstalledModel] = {}
+        self._adapters: dict[str, InstalledModel] = {}
         self._listed_s = float("-inf")
         self._tasks: dict[tuple[Path, int], Task] = {}  # of models that the catalog does not know
         self._templates: dict[tuple[Path, int, str | None], TemplateFacts] = {}
@@ -90,18 +92,41 @@ class InstalledModels:
             self._listed_s = now
             self._assistants = {}
             try:
-                found = self._library.installed()
+                found, adapters = self._library.installed(), self._library.adapters()
             except EdgeAgentError as exc:
                 logger.error("models_dir_unreadable %s", exc.message)
-                found = []
+                found, adapters = [], []
             found = [model for model in found if self._is_for_workers(model)]
-            self._listing, self._waiting = self._sorted_out(found)
+            served, waiting = self._sorted_out([*found, *adapters])
+            self._waiting = waiting
+            self._listing = {one: m for one, m in served.items() if m.base is None}
+            self._adapters = {one: m for one, m in served.items() if m.base in self._listing}
         return list(self._listing.values())
 
     def has(self, model_id: str) -> bool:
         """Whether the model may be served here."""
         self.installed()
         return model_id in self._listing
+
+    def adapters(self) -> list[InstalledModel]:
+        """The LoRA adapters of installed models that may be served, by id."""
+        self.installed()
+        return list(self._adapters.values())
+
+    def adapters_of(self, model_id: str) -> list[InstalledModel]:
+        """The LoRA adapters of one model that may be served."""
+        return [adapter for adapter in self.adapters() if adapter.base == model_id]
+
+    def adapter(self, name: str) -> InstalledModel | None:
+        """The LoRA adapter of this id; one that was just installed is found, too."""
+        self.installed()
+        found = self._adapters.get(name)
+        is_new = found is None and name not in self._listing and is_id(name)
+        if is_new and self._library.folder(name).is_dir():
+            self._listed_s = float("-inf")
+            self.installed()
+            found = self._adapters.get(name)
+        return found if found is not None and found.path.exists() else None
 
     def _sorted_out(
         self, found: list[InstalledModel]
@@ -245,6 +270,8 @@ class InstalledModels:
     def named(self, name: str) -> str:
         """The model that a request names: what an alias stands for, unless an installed one is called so."""
         if name in self._listing or name in {model.id for model in self.installed()}:
+            return name
+        if name in self._adapters:
             return name
         return self._aliases.target(name) or name
 

@@ -52,7 +52,7 @@ class Integrity:
         Raises: InstallFailed.
         """
         if self._approvals.is_new:
-            self._approvals.adopt(self._library.installed())
+            self._approvals.adopt([*self._library.installed(), *self._library.adapters()])
 
     def standing(self, model: InstalledModel) -> Standing:
         """Whether a model may be served. Raises: InstallFailed."""

@@ -64,10 +64,18 @@ class Library:
         return self.models_dir / folder_name(model_id)
 
     def installed(self) -> list[InstalledModel]:
-        """Every usable model, sorted by id. Unreadable folders are skipped.
+        """Every usable model, sorted by id, without adapters. Unreadable folders are skipped.
 
         Raises: InstallFailed if the models directory exists and cannot be listed.
         """
+        return [model for model in self._everything() if model.base is None]
+
+    def adapters(self, base: str | None = None) -> list[InstalledModel]:
+        """The LoRA adapters of one model or of all, sorted by id. Raises as `installed`."""
+        found = [one for one in self._everything() if one.base is not None]
+        return [one for one in found if base in (None, one.base)]
+
+    def _everything(self) -> list[InstalledModel]:
         found: dict[str, InstalledModel] = {}
         for root in (self.shipped_dir, self.models_dir):
             for path in _listed(root):
@@ -78,12 +86,12 @@ class Library:
         return [found[model_id] for model_id in sorted(found)]
 
     def resolve(self, model_id: str) -> InstalledModel:
-        """The installed model called `model_id`.
+        """The installed model or adapter called `model_id`.
 
         Raises: ModelNotFound naming the nearest installed id and the command that installs it.
         """
         check_id(model_id)
-        models = {model.id: model for model in self.installed()}
+        models = {model.id: model for model in self._everything()}
         if model_id in models:
             return models[model_id]
         near = nearest(model_id, models)
@@ -113,7 +121,17 @@ class Library:
                     f"{name!r} of model {model_id!r} has sha256 {found}, {how} is {expected}:"
                     f" 'edgeagent models install {model_id}' fetches it again"
                 )
+        if model.base is not None:
+            self.verify_adapter(model)
+            return None
         return inspect(model.path) if model.path.suffix == ".gguf" else None
+
+    def verify_adapter(self, adapter: InstalledModel) -> None:
+        """Check the header of an adapter against its model. Raises: GGUFRefused, ModelNotFound."""
+        from edgeagent.catalog.gguf.adapter_header import inspect_adapter
+
+        assert adapter.base is not None
+        inspect_adapter(adapter.path, self.resolve(adapter.base).path)
 
     def _digests(self, model: InstalledModel) -> list[tuple[str, str, str]]:
         """File, expected digest and the origin of that digest: the approval if there is one, else the
@@ -140,6 +158,12 @@ class Library:
             raise InstallFailed(
                 f"Model {model_id!r} is shipped with edgeagent in {self.shipped_dir}, which is"
                 " read-only: it cannot be removed"
+            )
+        adapters = [one.id for one in self.adapters() if one.base == model_id]
+        if adapters:
+            raise InstallFailed(
+                f"Model {model_id!r} has adapters ({', '.join(adapters)}): remove them first, with 'edgeagent"
+                " models adapter remove'"
             )
         if self.approvals is not None:
             self.approvals.forget(model_id)

@@ -15,6 +15,7 @@ from edgeagent.catalog.chat_template import installed_template
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.integrity import Integrity
+from edgeagent.cli.models_adapter import adapter
 from edgeagent.cli.models_install import install
 from edgeagent.cli.models_recommend import recommend
 from edgeagent.cli.shared.chat_template_report import as_json, template_table, warning_of
@@ -47,6 +48,7 @@ def models() -> None:
 
 models.add_command(recommend)
 models.add_command(install)
+models.add_command(adapter)
 
 
 @models.command("list")
@@ -149,7 +151,10 @@ def approve(config: Path | None, model: str, yes: bool, **flags: Any) -> None:
     assert library.approvals is not None
     integrity.adopt()
     sha256, _ = integrity.measured(found)
-    facts = inspect_apart(found.path) if found.path.suffix == ".gguf" else None
+    is_model = found.path.suffix == ".gguf" and found.base is None
+    facts = inspect_apart(found.path) if is_model else None
+    if found.base is not None:
+        library.verify_adapter(found)
     template = facts.template_sha256 if facts is not None else None
     before = library.approvals.get(model)
     _show_digest("sha256", sha256, before.sha256 if before is not None else None)

@@ -13,6 +13,8 @@ import os
 import sys
 import time
 
+import msgspec
+
 from edgeagent.engine import protocol
 from edgeagent.engine.batching.arrival_pause import ArrivalPause
 from edgeagent.engine.batching.engine import Engine
@@ -24,6 +26,7 @@ from edgeagent.engine.embedding.worker import EmbeddingWorker
 from edgeagent.engine.llama import zero_pages
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.process import helper_process
+from edgeagent.engine.process.adapter_files import AdapterFiles
 from edgeagent.engine.process.model_file import ModelFile
 from edgeagent.engine.process.tokenizer_thread import TokenizerThread
 from edgeagent.engine.prompt.prompt_fitting import slot_tokens
@@ -122,6 +125,7 @@ class GenerationWorker:
             bos_token=self._name_of(self._llama.bos),
             eos_token=self._name_of(self._llama.eos),
             chat_template=template,
+            adapters=tuple(sorted(self._llama.adapters.ids)),
         )
 
     def _name_of(self, token: int | None) -> str:
@@ -254,8 +258,10 @@ def load(
     if config.task == "generate":
         helper_process.begin()
     file = ModelFile(config)
-    confinement.enter(read=[file.path], parent=daemon_pid)
-    worker = WORKERS[config.task](channel, file.inspected(), started_s)
+    adapters = AdapterFiles(config)
+    confinement.enter(read=[file.path, *adapters.paths], parent=daemon_pid)
+    inspected = msgspec.structs.replace(file.inspected(), adapters=adapters.inspected())
+    worker = WORKERS[config.task](channel, inspected, started_s)
     file.check()
     return worker
 

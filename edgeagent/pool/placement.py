@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,13 +21,15 @@ from edgeagent.device.configuration import Configuration
 from edgeagent.device.microbenchmarks import Measurement
 from edgeagent.device.step_cost_store import StepCostStore
 from edgeagent.engine.client import EngineClient
-from edgeagent.errors import ModelAltered
+from edgeagent.errors import EdgeAgentError, ModelAltered
 from edgeagent.pool.memory import Placement
 from edgeagent.pool.speech_placement import speech_placement
 from edgeagent.settings import Settings
 from edgeagent.settings.settings_sources import ResolvedSettings
-from edgeagent.types.engine_config import EngineConfig, Task
+from edgeagent.types.engine_config import AdapterFile, EngineConfig, Task
 from edgeagent.types.engine_flags import EngineFlags
+
+logger = logging.getLogger(__name__)
 
 # Texts of one step of an embedding model: more than fit into a step, however short they are.
 TEXTS_PER_STEP = 64
@@ -132,14 +135,36 @@ class ModelPlacer:
             with_flags(self._config(model, facts), flags, self._own_settings),
             identity=identity, chat_template=text,
         )  # fmt: skip
-        if (task := self._models.task(model)) != "generate":
+        n_adapter_bytes = 0
+        if (task := self._models.task(model)) == "generate":
+            adapters = self._models.adapters_of(model_id)
+            files = await asyncio.to_thread(self._adapter_files, adapters)
+            config = msgspec.structs.replace(config, adapters=files)
+            n_adapter_bytes = sum(one.size_bytes for one in adapters)
+        if task != "generate":
             config = self._for_whole_texts(config, facts, task)
         elif self._step_costs is not None:
             costs = await asyncio.to_thread(self._step_costs.load, config)
             measures = self._settings.device.measure_when_idle
             config = msgspec.structs.replace(config, step_costs=costs, measures_steps=measures)
         memory = worker_memory(from_facts(facts), WorkerSetup.of(config, self._repacked))
-        return Placement(EngineClient, config, memory.total_bytes, memory.explain())
+        need_bytes, words = memory.total_bytes + n_adapter_bytes, memory.explain()
+        if n_adapter_bytes:
+            words += f", adapters {n_adapter_bytes / 1e6:.0f} MB"
+        return Placement(EngineClient, config, need_bytes, words)
+
+    def _adapter_files(self, adapters: Sequence[InstalledModel]) -> tuple[AdapterFile, ...]:
+        """The files of a model's adapters, checked as the model's own. One that is not the approved one is
+        left out: the model is served without it. Blocks while files are hashed."""
+        found = []
+        for adapter in adapters:
+            try:
+                identity = self._models.integrity.verified(adapter)
+            except EdgeAgentError as exc:
+                logger.error("adapter_left_out adapter=%s %s", adapter.id, exc.message)
+                continue
+            found.append(AdapterFile(adapter.id, str(adapter.path), identity))
+        return tuple(found)
 
     def _config(self, model: InstalledModel, facts: ModelFacts) -> EngineConfig:
         engine = self._settings.engine

@@ -68,8 +68,8 @@ class Decision:
     fastest or the best model, "budget" that the chosen model was too expensive ([routing.budgets]), and
     "fallback" that the wanted model could not answer. `larger` are the models of the route that may take
     over, nearest first; `too_expensive` are those that may not. `choice` is what the route chose, whichever
-    model answers in the end. `privacy` as of the request. With `shows_trace` the client gets the whole
-    decision.
+    model answers in the end. `privacy` as of the request. `adapter`: the LoRA adapter of the model. With
+    `shows_trace` the client gets the whole decision.
     """
 
     model_id: str
@@ -82,8 +82,14 @@ class Decision:
     larger: tuple[str, ...] = ()
     choice: Choice | None = None
     privacy: Privacy = "local"
+    adapter: str | None = None
     too_expensive: frozenset[str] = frozenset()
     shows_trace: bool = False
+
+    @property
+    def name(self) -> str:
+        """What answers, as a client names it: the adapter, else the model."""
+        return self.adapter or self.model_id
 
     @property
     def header(self) -> str | None:

@@ -23,7 +23,13 @@ from dataclasses import dataclass
 import msgspec
 
 from edgeagent.engine.client import EngineClient, Generation
-from edgeagent.errors import EdgeAgentError, EngineDied, UpstreamUnavailable, by_code
+from edgeagent.errors import (
+    EdgeAgentError,
+    EngineDied,
+    InvalidParameter,
+    UpstreamUnavailable,
+    by_code,
+)
 from edgeagent.routing.decision import Decision
 from edgeagent.serving.call_sentences import CallDescriber
 from edgeagent.serving.deadline import before, left_s
@@ -41,6 +47,7 @@ from edgeagent.types.answer import (
 )
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import Confidence
+from edgeagent.types.unary_requests import DetokenizeSpec
 
 logger = logging.getLogger(__name__)
 
@@ -312,3 +319,17 @@ class Answer:
         totals = self.totals
         n_cut_off = sum(n for index, n in self._n_chunks.items() if index not in self.usages)
         return totals.n_prompt + totals.n_generated + n_cut_off
+
+
+async def read_prompts(client: EngineClient, answer: Answer) -> None:
+    """Turn the prompts into text. Token ids that the model does not have are the engine's to refuse."""
+    texts: list[str] = []
+    for prompt in answer.spec.prompts:
+        if prompt.tokens is None:
+            texts.append(prompt.text or "")
+            continue
+        try:
+            texts.append(await client.ask(DetokenizeSpec(tokens=prompt.tokens)))
+        except InvalidParameter:
+            return
+    answer.prompt_texts = texts

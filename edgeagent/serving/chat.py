@@ -22,7 +22,6 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from edgeagent.engine.client import EngineClient
 from edgeagent.errors import (
     ContextLengthExceeded,
     EdgeAgentError,
@@ -42,7 +41,7 @@ from edgeagent.errors import (
 from edgeagent.routing.cascade import N_ALTERNATIVES, Trial, needs_trial, should_escalate, trial_of
 from edgeagent.routing.decision import Decision
 from edgeagent.routing.intents import AssistantPreferences, UnsuitedRequest
-from edgeagent.serving.answer import Answer, Preparation, Redirection
+from edgeagent.serving.answer import Answer, Preparation, Redirection, read_prompts
 from edgeagent.serving.deadline import before
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.model_choice import ModelChooser
@@ -53,7 +52,6 @@ from edgeagent.types.intents import Confidence
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling
 from edgeagent.types.tools import ToolUse
-from edgeagent.types.unary_requests import DetokenizeSpec
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +79,8 @@ class ChatInput:
     `sampling` puts the client's values over those of the model. `tools` gives the tools of the request; its
     argument says whether the model has tools of its own. `metadata` may have `domain`, `escalate` and
     `calls` for assistant models, and `privacy` for routes. `has_tools`: the client offers tools. With
-    `shows_trace` the answer has the whole decision about the model. `notes` say what was left out.
+    `shows_trace` the answer has the whole decision about the model. `notes` say what was left out. `lora`: a
+    LoRA adapter of the model, where it is named apart from it.
     """
 
     model: str | None
@@ -103,8 +102,11 @@ class ChatInput:
     has_tools: bool = False
     shows_trace: bool = False
     notes: Sequence[str] = ()
+    lora: str | None = None
 
-    def spec(self, scope: str, defaults: Sampling, *, has_own: bool) -> GenerateSpec:
+    def spec(
+        self, scope: str, defaults: Sampling, *, has_own: bool, adapter: str | None = None
+    ) -> GenerateSpec:
         """The engine's request. Raises what `tools` raises."""
         return GenerateSpec(
             prompts=self.prompts,
@@ -122,6 +124,7 @@ class ChatInput:
             priority=self.priority,
             tells_tokens=self.tells_tokens,
             prediction=self.prediction,
+            adapter=adapter,
         )
 
 
@@ -234,7 +237,7 @@ class ChatService:
     ) -> Decision:
         """The model that the client names, or that its route chooses."""
         decision = self.chooser.for_text(
-            chat.model,
+            self.chooser.with_adapter(chat.model, chat.lora),
             origin,
             chat.prompts,
             metadata=chat.metadata,
@@ -317,7 +320,8 @@ class ChatService:
 
     def _spec(self, origin: RequestOrigin, decision: Decision, chat: ChatInput) -> GenerateSpec:
         has_own = self.chooser.assistant(decision) is not None
-        return chat.spec(origin.key_id, self.chooser.sampling(decision), has_own=has_own)
+        defaults = self.chooser.sampling(decision)
+        return chat.spec(origin.key_id, defaults, has_own=has_own, adapter=decision.adapter)
 
     def _suited(
         self,
@@ -361,30 +365,18 @@ class ChatService:
         if echoes and self.chooser.is_elsewhere(request.decision.model_id):
             answer.prompt_texts = [prompt.text or "" for prompt in text.prompts]
         elif echoes:
-            answer.prepare_with(lambda client: _read_prompts(client, answer))
+            answer.prepare_with(lambda client: read_prompts(client, answer))
         return answer
 
     def _plain_request(
         self, origin: RequestOrigin, text: ChatInput, failed: frozenset[str] = frozenset()
     ) -> ChatRequest:
-        decision = self.chooser.for_plain_text(text.model, origin, text.prompts, failed)  # 1
+        name = self.chooser.with_adapter(text.model, text.lora)
+        decision = self.chooser.for_plain_text(name, origin, text.prompts, failed)  # 1
         decision = replace(decision, shows_trace=text.shows_trace)
-        spec = text.spec(origin.key_id, self.chooser.sampling(decision), has_own=False)  # 2
+        defaults = self.chooser.sampling(decision)
+        spec = text.spec(origin.key_id, defaults, has_own=False, adapter=decision.adapter)  # 2
         return ChatRequest(decision, spec)
-
-
-async def _read_prompts(client: EngineClient, answer: Answer) -> None:
-    """Turn the prompts into text. Token ids that the model does not have are the engine's to refuse."""
-    texts: list[str] = []
-    for prompt in answer.spec.prompts:
-        if prompt.tokens is None:
-            texts.append(prompt.text or "")
-            continue
-        try:
-            texts.append(await client.ask(DetokenizeSpec(tokens=prompt.tokens)))
-        except InvalidParameter:
-            return
-    answer.prompt_texts = texts
 
 
 def flag(metadata: Mapping[str, str], name: str) -> bool | None:

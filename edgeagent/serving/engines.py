@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
 from edgeagent.engine.client import EngineClient
+from edgeagent.errors import Unavailable
 from edgeagent.pool import Pool
 from edgeagent.routing.decision import Decision
 from edgeagent.routing.upstreams.upstream_access import Sender
@@ -17,6 +18,8 @@ from edgeagent.serving.upstreams.upstream_answer import UpstreamClient, unsuppor
 from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.store.requests import RequestRow
 from edgeagent.worker.client import WorkerClient
+
+RELOAD_RETRY_S = 2.0
 
 Client = TypeVar("Client", bound=WorkerClient)
 
@@ -60,11 +63,32 @@ class Engines:
         """
         model_id = decision.model_id
         if not self._is_elsewhere(model_id):
+            if decision.adapter is not None:
+                return self._lease_with(model_id, decision.adapter)
             return self._pool.lease(model_id, EngineClient)
         sender = Sender(
             origin.key_id, origin.owner, decision.privacy, origin.request_id, origin.n_hops
         )
         return self._upstreams.lease(model_id, sender)
+
+    @asynccontextmanager
+    async def _lease_with(self, model_id: str, adapter: str) -> AsyncIterator[EngineClient]:
+        """An engine that has this LoRA adapter: one that was installed after the model was loaded comes with
+        the next load, which is now if nothing else uses the model. Raises as `Pool.lease`."""
+        async with self._pool.lease(model_id, EngineClient) as client:
+            if _is_configured(client, adapter):
+                yield client
+                return
+            resident = self._pool.resident(model_id)
+            if resident is not None and resident.n_leases > 1:
+                raise Unavailable(
+                    f"Adapter {adapter!r} was installed after {model_id!r} was loaded, and other requests "
+                    f"use the model: try again, or `edgeagent models unload {model_id}`.",
+                    retry_after_s=RELOAD_RETRY_S,
+                )
+        await self._pool.unload(model_id, "request", f"adapter {adapter} is new")
+        async with self._pool.lease(model_id, EngineClient) as client:
+            yield client
 
     def _is_elsewhere(self, model_id: str) -> bool:
         return bool(self._upstreams.of(model_id)) and not self._is_installed(model_id)
@@ -94,3 +118,8 @@ class Engines:
             row.n_generated, row.queue_ms or 0, row.ttft_ms or 0, row.total_ms,
         )  # fmt: skip
         self._add_row(row)
+
+
+def _is_configured(client: EngineClient, adapter: str) -> bool:
+    """Whether the adapter was there when the worker was started; if it did not load then, it never will."""
+    return any(file.id == adapter for file in client.config.adapters)

@@ -13,6 +13,8 @@ import msgspec
 
 from edgeagent.catalog.assistant_intents import Assistant
 from edgeagent.catalog.installed import InstalledModels
+from edgeagent.catalog.model_ids import is_id
+from edgeagent.errors import InvalidParameter, ModelNotFound
 from edgeagent.pool.resident_model import Resident
 from edgeagent.routing import router
 from edgeagent.routing.cascade import Trial
@@ -91,6 +93,9 @@ class ModelChooser:
         Raises: InvalidParameter, Unavailable (routing/router.py); Forbidden for a route of other keys.
         """
         resolved = self.resolve(name)
+        if resolved is not None and (adapter := self._models.adapter(resolved)) is not None:
+            assert adapter.base is not None
+            return replace(router.text_model(adapter.base, self._names()), adapter=adapter.id)
         if resolved is not None and self.is_elsewhere(resolved):
             return self._elsewhere(resolved, origin, metadata or {})
         if resolved is None or not self.routes.has(resolved):
@@ -100,6 +105,29 @@ class ModelChooser:
             has_schema=has_schema, is_plain=is_plain, failed=failed,
         )  # fmt: skip
         return self.routes.decide(request)
+
+    def with_adapter(self, name: str | None, lora: str | None) -> str | None:
+        """The name to ask for, where a request names a model and, apart from it, a LoRA adapter.
+
+        Raises: ModelNotFound for an unknown adapter; InvalidParameter for one of another model.
+        """
+        if lora is None:
+            return name
+        adapter = self._models.adapter(lora) if is_id(lora) else None
+        if adapter is None:
+            known = [one.id for one in self._models.adapters()]
+            raise ModelNotFound(
+                f"There is no LoRA adapter {lora[:80]!r}: {', '.join(known) or 'none'} "
+                "can be used; `edgeagent models adapter add` installs one.",
+                param="lora",
+            )
+        if self.resolve(name) not in (None, adapter.base, adapter.id):
+            raise InvalidParameter(
+                f"The LoRA adapter {adapter.id!r} is one of {adapter.base!r}, and the request names another "
+                f"model: name {adapter.base!r}, or none.",
+                param="lora",
+            )
+        return adapter.id
 
     def is_elsewhere(self, model_id: str) -> bool:
         """Whether upstreams answer for this name. A model that is installed here keeps its name."""

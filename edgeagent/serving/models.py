@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgeagent.catalog.aliases import is_pattern
 from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.catalog.installed import InstalledModels
+from edgeagent.catalog.model_ids import is_id
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, ModelNotFound
 from edgeagent.pool import Pool
@@ -22,7 +23,7 @@ from edgeagent.types.throttle import Reason
 @dataclass(frozen=True)
 class ModelStatus:
     """One installed model and whether it is loaded. `created` in Unix seconds; `template` tells what its
-    chat template can show, None until that is known."""
+    chat template can show, None until that is known. A LoRA adapter names its model in `base`."""
 
     id: str
     created: int
@@ -35,6 +36,7 @@ class ModelStatus:
     aliases: tuple[str, ...] = ()
     template: TemplateFacts | None = None
     is_assistant: bool = False
+    base: str | None = None
 
     @property
     def plain_aliases(self) -> list[str]:
@@ -75,15 +77,25 @@ class ModelAdmin:
     def models(self) -> list[ModelStatus]:
         """The installed models. A file that has been removed since the last listing is left out."""
         default = self._models.default_id()
-        return [
-            self._status(model, default, created)
+        found = {
+            model.id: self._status(model, default, created)
             for model in self._models.installed()
             if (created := _modified_s(model)) is not None
-        ]
+        }
+        adapters = [
+            replace(
+                found[adapter.base], id=adapter.id, created=created, size_bytes=adapter.size_bytes,
+                is_default=False, aliases=(), base=adapter.base,
+            )
+            for adapter in self._models.adapters()
+            if adapter.base in found and (created := _modified_s(adapter)) is not None
+        ]  # fmt: skip
+        return [*found.values(), *adapters]
 
     def model(self, name: str) -> ModelStatus:
         """One installed model, by id, alias or `default`. Raises: ModelNotFound."""
-        model_id = self._chooser.model_id(name)
+        adapter = self._models.adapter(name) if is_id(name) else None
+        model_id = adapter.id if adapter is not None else self._chooser.model_id(name)
         for model in self.models():
             if model.id == model_id:
                 return model
@@ -101,7 +113,7 @@ class ModelAdmin:
     async def unload(self, name: str) -> ModelStatus:
         """End a model's worker. Raises: ModelNotFound."""
         found = self.model(name)
-        await self._pool.unload(found.id, "request")
+        await self._pool.unload(found.base or found.id, "request")
         return self.model(name)
 
     def is_assistant(self, model_id: str) -> bool:

@@ -143,9 +143,7 @@ class ResponseBuilder:
         self.response["incomplete_details"] = {"reason": "max_output_tokens"} if is_cut else None
         if not is_cut and self.response.get("completed_at") is None:  # stored and sent alike
             self.response["completed_at"] = int(time.time())
-        self.response["model"] = (
-            answer.decision.model_id
-        )  # a route may have chosen another one since
+        self.response["model"] = answer.decision.name  # a route may have chosen another one since
         self.response["usage"] = response_usage(answer)
         self.response["output"] = self._output
         self.response |= answer_extension(answer)

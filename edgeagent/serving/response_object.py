@@ -35,7 +35,7 @@ def response_object(
         "background": turn.is_background,
         "error": None,
         "incomplete_details": None,
-        "model": decision.model_id,
+        "model": decision.name,
         "output": [],
         "presence_penalty": given(sampling.presence_penalty),
         "frequency_penalty": given(sampling.frequency_penalty),

@@ -143,7 +143,7 @@ class Turn:
             conversation_id=self.conversation_id,
             previous_id=self.position.previous_id,
             thread=self.position.thread,
-            model=self.answer.decision.model_id,
+            model=self.answer.decision.name,
             status=response["status"],
             body={key: value for key, value in response.items() if key != "output"},
             items=[
@@ -221,7 +221,8 @@ class TurnService:
             )
 
             async def recall(client: EngineClient) -> None:  # 8
-                if dialogue.history is not None:
+                is_base = request.decision.adapter is None  # what is kept was computed without
+                if dialogue.history is not None and is_base:
                     await self._prefix_store.recall(client, position)
 
             answer = (

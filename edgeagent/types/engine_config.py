@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from edgeagent.types.histogram import Histogram
 from edgeagent.types.step_costs import StepCosts
 from edgeagent.types.worker_config import WorkerConfig, WorkerFacts, WorkerHealth
@@ -21,7 +23,8 @@ class EngineFacts(WorkerFacts, frozen=True, kw_only=True):
     """What an engine worker reports once its model is loaded. Sizes in bytes.
 
     `bos_token`, `eos_token` and `chat_template` are texts of the vocabulary and of the file.
-    `state_kind`: what the state of cached tokens depends on beside the model; None: it cannot be had.
+    `adapters` are those that were loaded. `state_kind`: what the state of cached tokens depends on beside
+    the model; None: it cannot be had.
     """
 
     description: str
@@ -41,6 +44,7 @@ class EngineFacts(WorkerFacts, frozen=True, kw_only=True):
     bos_token: str = ""
     eos_token: str = ""
     chat_template: str | None = None
+    adapters: tuple[str, ...] = ()
 
 
 class EngineHealth(WorkerHealth, frozen=True, kw_only=True):
@@ -61,6 +65,16 @@ class EngineHealth(WorkerHealth, frozen=True, kw_only=True):
 FileIdentity = tuple[int, int, int, int, int]
 
 
+class AdapterFile(msgspec.Struct, frozen=True):
+    """A LoRA adapter of a model: its id, its file, and the state of the file that was found good. One with a
+    `problem` is not loaded."""
+
+    id: str
+    path: str
+    identity: FileIdentity | None = None
+    problem: str = ""
+
+
 class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     """How to load one model into an engine worker.
 
@@ -71,11 +85,13 @@ class EngineConfig(WorkerConfig, frozen=True, kw_only=True):
     bf16: see `engine.llama.BF16`. `adapts_threads`: use fewer threads than allowed where that is measured
     to be faster. `speculation` "auto": compute likely tokens ahead where that is measured to pay; not where
     texts are `reproducible`. `cells_on_demand`: take memory for KV cells once they are used. `identity` is
-    the state of the file that was found good, None for any. For the tasks "embed" and "rerank" `n_ctx` is
-    the longest text and `n_seq` the most texts of one step.
+    the state of the file that was found good, None for any. `adapters` are loaded with the model, and each
+    request may name one. For the tasks "embed" and "rerank" `n_ctx` is the longest text and `n_seq` the most
+    texts of one step.
     """
 
     identity: FileIdentity | None = None
+    adapters: tuple[AdapterFile, ...] = ()
     task: Task = "generate"
     n_ctx: int = 4096
     n_seq: int = 8

@@ -32,8 +32,9 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     calls, and all other fields are ignored. With `clamps` a `max_tokens` that does not fit into the
     context is lowered. With `tells_tokens` the last chunk of an answer has the ids of the prompt's and
     the answer's tokens. A request that has not begun after `timeout_s` fails with deadline_exceeded.
-    One that `is_retry` was refused before and comes back when it was told. `prediction` is text that the
-    answer probably repeats; only its speed depends on that.
+    `adapter` is the id of one of the model's LoRA adapters. One that `is_retry` was refused before and
+    comes back when it was told. `prediction` is text that the answer probably repeats; only its speed
+    depends on that.
     """
 
     prompts: list[Prompt]
@@ -54,6 +55,7 @@ class GenerateSpec(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     is_retry: bool = False
     prediction: str = ""
+    adapter: str | None = None
 
     @property
     def n_answers(self) -> int:

@@ -6,6 +6,7 @@ import importlib
 import sys
 
 NAMES = {
+    "adapters": "LoRA adapters that change with each request, against each alone; the model untouched",
     "assistant": "one assistant request beside the same asked of a chat model; figures through the API",
     "engine": "the served path against a bare llama.cpp loop, prefixes, memory, start",
     "compare": "another version of edgeagent against this one: rates, memory, start",

@@ -23,11 +23,16 @@ def next_token(tokens: list[int]) -> int:
     return zlib.crc32(array("i", tokens).tobytes()) % N_VOCAB
 
 
-def reference(prompt: list[int], max_new: int) -> list[int]:
+def salt(adapter: str | None) -> int:
+    """What an adapter adds to the tokens that are computed with it."""
+    return 0 if adapter is None else N_VOCAB * (1 + zlib.crc32(adapter.encode()) % 1000)
+
+
+def reference(prompt: list[int], max_new: int, adapter: str | None = None) -> list[int]:
     """What the fake model continues `prompt` with, computed alone."""
     tokens = list(prompt)
     while len(tokens) - len(prompt) < max_new:
-        token = next_token(tokens)
+        token = next_token([one + salt(adapter) for one in tokens])
         if token == END:
             break
         tokens.append(token)
@@ -52,6 +57,7 @@ class FakeRunner:
         self.cell_bytes = 4
         self.refuses_state = False
         self.n_packed = 0
+        self.adapter: str | None = None
         self._is_aborted = False
 
     def next_token(self, tokens: list[int]) -> int:
@@ -66,7 +72,7 @@ class FakeRunner:
             held = self.held.setdefault(row.seq_id, [])
             assert len(held) == row.first_pos, "a row continues its sequence"
             for token in row.tokens:
-                held.append((self._n_written, token))
+                held.append((self._n_written, token + salt(self.adapter)))
                 self._n_written += 1
             n_before = len(held) - row.n_outputs
             if self._is_aborted:
@@ -118,6 +124,9 @@ class FakeRunner:
 
     def wait_briefly(self, is_contended: bool) -> None:
         self.waits_briefly = is_contended
+
+    def use_adapter(self, adapter: str | None) -> None:
+        self.adapter = adapter
 
     def arm(self) -> None:
         self._is_aborted = False

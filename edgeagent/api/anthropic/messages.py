@@ -88,7 +88,7 @@ class MessageWriter:
         self._stop: str | None = None
 
     def decided(self, decision: Decision) -> None:
-        self._model = decision.model_id
+        self._model = decision.name
 
     # --- streamed
 
@@ -257,7 +257,7 @@ async def messages(request: ApiRequest, chats: ChatService, settings: Settings) 
     answer = await chats.answer(origin_of(request), chat)
     return AnswerResponse(
         answer,
-        MessageWriter(answer.decision.model_id, shows_thinking=body.shows_thinking),
+        MessageWriter(answer.decision.name, shows_thinking=body.shows_thinking),
         is_stream=bool(body.stream),
         ping_interval_s=settings.http.ping_interval_s,
         write_timeout_s=settings.http.write_timeout_s,

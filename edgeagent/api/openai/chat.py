@@ -44,7 +44,7 @@ class ChatWriter(AnswerWriter):
         self, decision: Decision, *, wants_usage: bool, offer: ToolOffer | None = None
     ) -> None:
         super().__init__(
-            "chatcmpl", "chat.completion.chunk", decision.model_id, wants_usage=wants_usage
+            "chatcmpl", "chat.completion.chunk", decision.name, wants_usage=wants_usage
         )
         self._decision = decision
         self._offer = offer or ToolOffer()
@@ -249,6 +249,7 @@ def chat_input(body: ChatRequest, caller: Caller, settings: Settings) -> ChatInp
         metadata=body.metadata or {},
         has_tools=bool(body.tools),
         prediction=body.prediction.content if body.prediction is not None else "",
+        lora=body.lora,
         shows_trace=bool(body.route_trace),
         notes=body.tool_offer().notes,
     )
@@ -273,7 +274,7 @@ async def count_chat_tokens(request: ApiRequest, one_shots: OneShotService) -> A
     body = await read_body(request, ChatRequest)
     decision = one_shots.chooser.for_text(body.model, origin_of(request), [body.prompt()])
     tools = body.tool_use(caller_of(request))
-    head = {"object": "chat.completion.input_tokens", "model": decision.model_id}
+    head = {"object": "chat.completion.input_tokens", "model": decision.name}
     return OneShotResponse(
         one_shots.count(origin_of(request), decision, body.prompt(), tools),
         lambda n_tokens: _encode(head | {"input_tokens": n_tokens}),

@@ -51,7 +51,7 @@ class AnswerWriter:
         self.calls = CallCollector()
 
     def decided(self, decision: Decision) -> None:
-        model = decision.model_id
+        model = decision.name
         self.head |= {"model": model, "system_fingerprint": fingerprint(model)}
 
     def collect(self, chunks: list[TokenChunk]) -> None:

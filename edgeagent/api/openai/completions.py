@@ -33,7 +33,7 @@ class CompletionWriter(AnswerWriter):
     the answer has its prompts as text, each is put before its answers."""
 
     def __init__(self, answer: Answer, *, n: int, wants_usage: bool, wants_logprobs: bool) -> None:
-        model_id = answer.decision.model_id
+        model_id = answer.decision.name
         super().__init__("cmpl", "text_completion", model_id, wants_usage=wants_usage)
         self._answer = answer
         self._n = n
@@ -171,4 +171,5 @@ def completion_input(body: CompletionRequest, caller: Caller, settings: Settings
         priority=bounded_priority(caller, body.priority),
         logprobs=0 if body.n_made > (body.n or 1) and body.logprobs is None else body.logprobs,
         scores_prompt=body.scores_prompt,
+        lora=body.lora,
     )

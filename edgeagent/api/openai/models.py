@@ -37,6 +37,7 @@ def _body(model: ModelStatus, alias: str | None = None) -> ModelBody:
         task=model.task,
         aliases=[] if alias else list(model.aliases),
         alias_of=model.id if alias else None,
+        parent=model.base,
         capabilities=capabilities(
             model.task, model.template, is_assistant=model.is_assistant, has_template=None
         ),
@@ -76,8 +77,8 @@ def _for_anthropic(body: ModelBody) -> AnthropicModel:
     summary="List the installed models",
     description=(
         "`task` tells whether a model generates text, makes embeddings or ranks. Plain aliases are "
-        "listed too, and the routes (`is_route`) and the models elsewhere (`is_upstream`) that the key may "
-        "use. "
+        "listed too, LoRA adapters (`parent` is their model), the routes (`is_route`) and the models "
+        "elsewhere (`is_upstream`) that the key may use. "
         "With the header `anthropic-version`, in Anthropic's format."
     ),
     tags=["models"],

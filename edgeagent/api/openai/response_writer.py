@@ -24,7 +24,7 @@ class ResponseWriter:
         self._is_stream = is_stream
 
     def decided(self, decision: Decision) -> None:
-        self._builder.response["model"] = decision.model_id
+        self._builder.response["model"] = decision.name
 
     def opening(self, facts: PromptFacts | None) -> bytes:
         return event_bytes(self._builder.begin() + self._builder.progress())

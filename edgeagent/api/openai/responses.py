@@ -138,6 +138,7 @@ def turn_input(body: ResponseRequest, caller: Caller, settings: Settings) -> Tur
             has_tools=bool(body.tools),
             shows_trace=bool(body.route_trace),
             notes=[*offer.notes, *notes_on(body.items)],
+            lora=body.lora,
         ),
         dialogue=dialogue_input(body),
         shown=shown_fields(body),

@@ -19,7 +19,7 @@ import io
 import math
 import struct
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeagent.catalog.gguf.byte_cursor import ByteCursor, open_regular
@@ -42,6 +42,10 @@ _SCALARS: dict[int, tuple[str, struct.Struct]] = {
     10: ("u64", struct.Struct("<Q")),
     11: ("i64", struct.Struct("<q")),
     12: ("f64", struct.Struct("<d")),
+}
+_KINDS = {number: name for number, (name, _) in _SCALARS.items()} | {
+    _STRING: "string",
+    _ARRAY: "array",
 }
 
 
@@ -104,7 +108,8 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The header of a GGUF file. Offsets and sizes in bytes; `end` is behind the last tensor's entry."""
+    """The header of a GGUF file. Offsets and sizes in bytes; `end` is behind the last tensor's entry. `kinds`
+    are the stored types of the metadata, by key."""
 
     path: Path
     version: int
@@ -114,6 +119,7 @@ class Header:
     data_offset: int
     file_bytes: int
     end: int
+    kinds: dict[str, str] = field(default_factory=dict)
 
 
 def read_header(path: Path | str, limits: HeaderLimits | None = None) -> Header:
@@ -138,6 +144,7 @@ class _Reader(ByteCursor):
     def __init__(self, path: Path, file: io.FileIO, limits: HeaderLimits) -> None:
         super().__init__(path, file, limits.max_header_bytes)
         self.limits = limits
+        self.kinds: dict[str, str] = {}
 
     def header(self) -> Header:
         if self.take(4, "the magic") != b"GGUF":
@@ -156,8 +163,9 @@ class _Reader(ByteCursor):
         data_offset = -(-end // alignment) * alignment
         self._check_extents(tensors, alignment, data_offset)
         return Header(
-            self.path, version, metadata, tensors, alignment, data_offset, self.file_bytes, end
-        )
+            self.path, version, metadata, tensors, alignment, data_offset, self.file_bytes, end,
+            self.kinds,
+        )  # fmt: skip
 
     def _metadata(self, n_keys: int) -> dict[str, Value]:
         metadata: dict[str, Value] = {}
@@ -172,6 +180,7 @@ class _Reader(ByteCursor):
 
     def _value(self, key: str) -> Value:
         kind = int(self.unpack(struct.Struct("<I"), f"the type of key {key!r}"))
+        self.kinds[key] = _KINDS.get(kind, "")
         if kind == _ARRAY:
             return self._array(key)
         return self._scalar(kind, f"key {key!r}")

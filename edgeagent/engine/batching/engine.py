@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from edgeagent.engine.batching.adapter_turns import AdapterTurns
 from edgeagent.engine.batching.backlog import Backlog
 from edgeagent.engine.batching.chunk_buffer import ChunkBuffer, Emit
 from edgeagent.engine.batching.chunk_choice import ChunkChoice
@@ -101,6 +102,7 @@ class Engine:
         self._n_admissions = self._n_steps = self._n_preempted = 0
         self._next_share_s = 0.0
         self._token_gaps = TokenGaps()
+        self._turns = AdapterTurns()
         speculation = speculation or Speculation(config.is_drafting and runner.can_trim)
         self._speculation = speculation
         if config.step_costs is not None:
@@ -202,7 +204,7 @@ class Engine:
             is_kept = self._runner.can_trim and error is None and not seq.request.is_forgotten
             if is_kept:
                 done, scope = seq.tokens[: seq.n_past], seq.request.spec.scope
-                self._kv.rest(seq.seq_id, done, scope, seq.request.request_id)
+                self._kv.rest(seq.seq_id, done, scope, seq.request.request_id, seq.adapter)
             else:
                 self._kv.release(seq.seq_id)
             seq.seq_id = None
@@ -315,6 +317,7 @@ class Engine:
         """The plan of the next step, with free cells for its tokens. May preempt the newest sequence."""
         while True:
             lanes = lanes_of(self._running, self._runner.max_outputs, self._clock())
+            lanes = self._turns.lanes_of_turn(lanes)
             limit = self.chunks.limit(lanes, self._running, self._chunk_share)
             plan = plan_step(lanes, self._config.n_batch, limit)
             if self._kv.make_room(plan.n_tokens):
@@ -328,7 +331,8 @@ class Engine:
         assert seq.seq_id is not None
         self._running.remove(seq)
         if keeps_cells:
-            self._kv.rest(seq.seq_id, seq.tokens[: seq.n_past], seq.request.spec.scope)
+            done, scope = seq.tokens[: seq.n_past], seq.request.spec.scope
+            self._kv.rest(seq.seq_id, done, scope, adapter=seq.adapter)
         else:
             self._kv.release(seq.seq_id)
         seq.seq_id = None
@@ -358,11 +362,13 @@ class Engine:
         else:
             most = self._threads.granted
             self._n_threads = most if has_prompts else self._threads.usual(len(work))
+        adapter = work[0][0].adapter  # of all of them
         self._runner.set_threads(self._n_threads)
         self._runner.arm()
         self.prefilling = frozenset(by_key[key].request for key, _ in plan.prefill)
         started = time.perf_counter()
         try:
+            self._runner.use_adapter(adapter)
             logits = self._runner.run(rows)
         except StepAborted:
             self._outcome.undo(work)
@@ -376,6 +382,7 @@ class Engine:
             self.prefilling = frozenset()
         took = time.perf_counter() - started
         self._n_steps += 1
+        self._turns.took(adapter)
         if is_decode:
             self._threads.observe(size, self._n_threads, took)
             self._speculation.costs.observe(n_tokens, took)

@@ -59,12 +59,13 @@ class Segment:
 
 @dataclass(eq=False)
 class IdlePrefix:
-    """An ended sequence whose `tokens` are all in the cache."""
+    """An ended sequence whose `tokens` are all in the cache, computed with the LoRA adapter `adapter`."""
 
     seq_id: int
     tokens: Tokens[int]
     scope: str
     request_id: int | None = None  # the request that it belonged to
+    adapter: str | None = None
     used_at: int = 0  # `KVCache.clock` at the last use
     n_hits: int = 0
 
@@ -127,11 +128,13 @@ class KVCache:
                     seen[id(segment)] = segment.n_tokens
         return sum(seen.values())
 
-    def best_idle(self, tokens: Tokens[int], scope: str) -> Match:
-        """The idle prefix of this scope that shares the most tokens with `tokens`."""
+    def best_idle(self, tokens: Tokens[int], scope: str, adapter: str | None = None) -> Match:
+        """The idle prefix of this scope and adapter that shares the most tokens with `tokens`."""
         best = Match(None, 0)
         for idle in self._idle.values():
-            if idle.scope == scope and (n := common_prefix(idle.tokens, tokens)) > best.n:
+            if (idle.scope, idle.adapter) != (scope, adapter):
+                continue
+            if (n := common_prefix(idle.tokens, tokens)) > best.n:
                 best = Match(idle.seq_id, n)
         return best
 
@@ -192,8 +195,9 @@ class KVCache:
         self.n_holes = max(0, self.n_holes - n)
 
     def rest(
-        self, seq_id: int, tokens: Tokens[int], scope: str, request_id: int | None = None
-    ) -> None:
+        self, seq_id: int, tokens: Tokens[int], scope: str, request_id: int | None = None,
+        adapter: str | None = None,
+    ) -> None:  # fmt: skip
         """Keep an ended sequence as an idle prefix of `tokens`, all of them in the cache.
 
         One that continued an idle prefix counts as used again: a dialogue that went on will go on.
@@ -204,7 +208,9 @@ class KVCache:
             return
         n_hits = int(seq_id in self._continued)
         self._continued.discard(seq_id)
-        self._idle[seq_id] = IdlePrefix(seq_id, tokens, scope, request_id, self.clock, n_hits)
+        self._idle[seq_id] = IdlePrefix(
+            seq_id, tokens, scope, request_id, adapter, self.clock, n_hits
+        )
 
     def release(self, seq_id: int) -> None:
         """Drop a sequence, its id, and the cells that no other sequence holds."""

@@ -44,8 +44,8 @@ class KVTransfer:
     def _held(self, request_id: int) -> Cells:
         """The tokens of an ended request that are cached, and the bytes of a cell."""
         idle = self._kv.idle_of(request_id)
-        if idle is None or not self._runner.cell_bytes:
-            return NOTHING
+        if idle is None or not self._runner.cell_bytes or idle.adapter is not None:
+            return NOTHING  # what was computed with an adapter is not kept beyond the context
         return Cells(n=self._runner.cell_bytes, tokens=idle.tokens.tobytes())
 
     def _lift(self, request_id: int, first: int, last: int) -> Cells:

@@ -22,7 +22,7 @@ class SharedPrefix(NamedTuple):
 def find_shared_prefix(
     seq: Sequence, running: Iterable[Sequence], kv: KVCache, *, can_trim: bool
 ) -> SharedPrefix:
-    """What `seq` can share with idle and running sequences of its scope.
+    """What `seq` can share with idle and running sequences of its scope and its LoRA adapter.
 
     Without `can_trim` the model's state cannot be cut to a prefix, and nothing is shared.
     """
@@ -33,11 +33,13 @@ def find_shared_prefix(
         return SharedPrefix(nothing)
     bound = len(seq.tokens) - 1  # the last token must be computed, for its logits
     scope = seq.request.spec.scope
-    idle = kv.best_idle(seq.tokens, scope)
+    idle = kv.best_idle(seq.tokens, scope, seq.adapter)
     best, is_idle = Match(idle.seq_id, min(idle.n, bound)), True
     later, leader_past = 0, 0
     for other in running:
         if other.request.spec.scope != scope or other.request.is_forgotten:
+            continue
+        if other.adapter != seq.adapter:
             continue
         common = min(common_prefix(other.tokens, seq.tokens), bound)
         if min(common, other.n_past) > best.n:

@@ -15,12 +15,14 @@ MIN_WORTH_WAITING = 8
 class Lane:
     """A running sequence as the scheduler sees it. `key` identifies it; `n_pending` tokens are not in the
     cache yet, of a decoding sequence only the newest. `is_answering`: its first token was drawn, so that a
-    client waits for more; several tokens are pending if its grammar forced them."""
+    client waits for more; several tokens are pending if its grammar forced them. `adapter`: the LoRA adapter
+    that it is computed with."""
 
     key: int
     n_pending: int
     is_decoding: bool
     is_answering: bool = False
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def lanes_of(running: Collection[Sequence], max_outputs: int, now: float) -> lis
             min(seq.n_pending, bound) if seq.is_scored else seq.n_pending,
             seq.is_decoding,
             seq.is_answering,
+            seq.adapter,
         )
         for seq in running
         if seq.n_pending

@@ -86,6 +86,11 @@ class Sequence:
         self.n_prompt = self.decoder.n_prompt
 
     @property
+    def adapter(self) -> str | None:
+        """The LoRA adapter that it is computed with."""
+        return self.request.spec.adapter
+
+    @property
     def is_scored(self) -> bool:
         """Whether logits after each of its next tokens are needed, not after the last one only."""
         return self.scores is not None and not self.scores.is_whole

@@ -24,7 +24,7 @@ from edgeagent.engine.structured.constraint import Constraint
 from edgeagent.engine.structured.json_completion import JsonCompletion
 from edgeagent.engine.structured.output_spec import OutputSpec
 from edgeagent.engine.structured.structured_decoder import StructuredDecoder
-from edgeagent.errors import InvalidParameter
+from edgeagent.errors import InvalidParameter, ModelUnusable
 from edgeagent.types.answer import PromptFacts
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.generation import GenerateSpec
@@ -41,6 +41,7 @@ class SequenceBuilder:
         self, config: EngineConfig, llama: Llama, prompts: PromptBuilder, fitter: PromptFitter
     ) -> None:
         self._llama = llama
+        self._model_id = config.model_id
         self._prompts = prompts
         self._fitter = fitter
         self._calls = CallTokens(llama, prompts, config.model_id)
@@ -60,6 +61,12 @@ class SequenceBuilder:
         spec = request.spec
         if spec.intent_question is not None:
             return self._intent_sequences(request, spec.intent_question)
+        adapters = self._llama.adapters
+        if spec.adapter is not None and spec.adapter not in adapters.ids:
+            why = adapters.problems.get(spec.adapter, "its file is not the approved one")
+            raise ModelUnusable(
+                f"Adapter {spec.adapter!r} is not loaded with {self._model_id}: {why}"
+            )
         for token in spec.sampling.logit_bias:
             if not 0 <= token < self._llama.n_vocab:
                 raise InvalidParameter(

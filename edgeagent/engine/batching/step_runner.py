@@ -67,6 +67,10 @@ class Runner(Protocol):
 
     def wait_briefly(self, is_contended: bool) -> None: ...
 
+    def use_adapter(self, adapter: str | None) -> None:
+        """Compute with this LoRA adapter from the next step on. Raises: EngineFailed."""
+        ...
+
     def arm(self) -> None: ...
 
     def abort(self) -> None: ...
@@ -93,6 +97,9 @@ class LlamaRunner:
         self.wait_briefly = llama.wait_briefly
         self.arm = llama.arm
         self.abort = llama.abort
+
+    def use_adapter(self, adapter: str | None) -> None:
+        self._llama.adapters.use(self._llama.context, adapter)
 
     def pack(self, runs: list[CellRun]) -> None:
         kv_packing.pack(self._llama, runs)

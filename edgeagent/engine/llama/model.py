@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeagent.engine.llama import bindings
+from edgeagent.engine.llama.adapters import Adapters
 from edgeagent.engine.llama.barrier_waits import BarrierWaits
 from edgeagent.engine.llama.bindings import lib
 from edgeagent.errors import EngineFailed, ModelUnusable
@@ -54,6 +55,7 @@ class Llama:
                 self._model
             )
             self.can_trim = not recurrent
+            self.adapters = Adapters(self._model, config.adapters)
             self.context = self._create_context(config)
         except BaseException:
             self.close()

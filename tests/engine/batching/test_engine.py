@@ -28,7 +28,7 @@ from edgeagent.types.priority import BATCH
 from edgeagent.types.prompt import Prompt
 from edgeagent.types.sampling import Sampling
 from tests.conftest import n_examples
-from tests.engine.fakes import N_VOCAB, FakeRunner, next_token, reference
+from tests.engine.fakes import N_VOCAB, FakeRunner, next_token, reference, salt
 
 
 class Harness:
@@ -146,6 +146,7 @@ prompts = st.lists(
         st.integers(1, 30),
         st.integers(1, 3),
         st.booleans(),
+        st.sampled_from([None, None, "formal", "short"]),
     ).map(lambda t: (t[0] + t[1], *t[2:])),
     min_size=1,
     max_size=12,
@@ -170,26 +171,28 @@ def test_sharing_preemption_and_aborts_never_change_a_text(
             harness.runner.abort()
 
     harness.runner.before_step = maybe_abort
-    for request_id, (prompt, max_new, n, is_scored) in enumerate(work):
-        harness.submit(request_id, prompt, max_new, n=n, is_scored=is_scored)
+    for request_id, (prompt, max_new, n, is_scored, adapter) in enumerate(work):
+        harness.submit(request_id, prompt, max_new, n=n, is_scored=is_scored, adapter=adapter)
         if request_id % 3 == 2:
             harness.engine.step()
     harness.finish()
-    for request_id, (prompt, max_new, n, is_scored) in enumerate(work):
+    for request_id, (prompt, max_new, n, is_scored, adapter) in enumerate(work):
         for index in range(n):
-            assert harness.tokens(request_id, index) == reference(prompt, max_new)
+            assert harness.tokens(request_id, index) == reference(prompt, max_new, adapter)
             if is_scored:
-                assert_scored(harness.scored[request_id, index], prompt, harness.runner)
-    assert len(harness.scored) == sum(n for _, _, n, is_scored in work if is_scored)
+                assert_scored(harness.scored[request_id, index], prompt, harness.runner, adapter)
+    assert len(harness.scored) == sum(n for _, _, n, is_scored, _ in work if is_scored)
     assert sorted(harness.forgotten) == list(range(len(work)))
 
 
-def assert_scored(told: list[TokenLogprob], prompt: list[int], runner: FakeRunner) -> None:
+def assert_scored(
+    told: list[TokenLogprob], prompt: list[int], runner: FakeRunner, adapter: str | None = None
+) -> None:
     """Each token after those before it: the model is sure of one, and of that it is wrong or right."""
     assert [one.piece for one in told] == [runner.piece(token) for token in prompt]
     assert told[0].logprob is None and not told[0].top
     for number in range(1, len(prompt)):
-        sure = next_token(prompt[:number])
+        sure = next_token([token + salt(adapter) for token in prompt[:number]])
         assert told[number].logprob == pytest.approx(0 if prompt[number] == sure else -20, abs=1e-4)
         assert [top.piece for top in told[number].top] == [runner.piece(sure)]
 

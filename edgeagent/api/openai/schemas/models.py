@@ -63,6 +63,10 @@ class ModelBody(BodyModel):
     is_route: bool = Field(
         default=False, description="a name such as `auto`, for which each request gets a model"
     )
+    parent: str | None = Field(
+        default=None,
+        description="the model that a LoRA adapter changes; such an entry is an adapter",
+    )
     is_upstream: bool = Field(
         False, description="answered by an engine elsewhere (`[[routing.upstreams]]`)"
     )

@@ -74,6 +74,12 @@ class GenerationRequest(RequestModel):
         bool | None,
         ExtensionField("the answer has the decision about its model: `edgeagent.routing`"),
     ] = None
+    lora: Annotated[
+        str | None,
+        ExtensionField(
+            "a LoRA adapter of the model, which may also be named as `model`; `/v1/models` lists them"
+        ),
+    ] = Field(None, min_length=1, max_length=200)
     ignore_eos: Annotated[
         bool, ExtensionField("for measurements: continue after the end of the answer")
     ] = False

@@ -1,0 +1,163 @@
+"""`scripts/bench adapters`: LoRA adapters that change from request to request on one loaded model.
+
+Random adapters are written and installed by `edgeagent models adapter add`. Each prompt is asked of the model
+and of each adapter alone; then clients ask all of it at once, in an order that changes the adapter with each
+request. Compared are the probabilities of the likeliest tokens, as far as both answers go the same way, and
+the texts. The model itself is asked before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from scripts.benchmarks import machine
+from scripts.benchmarks.served import serving
+from tests.data_adapters import write_adapter
+
+PROMPTS = (
+    "Write one sentence about the sea.",
+    "How do I boil an egg?",
+    "Name three colours.",
+    "What is a ferry?",
+    "Tell me about rain.",
+)
+TOP = 5
+
+
+class Answer(NamedTuple):
+    text: str
+    tokens: list[str]
+    tops: list[dict[str, float]]
+
+
+def ask(url: str, model: str, prompt: str, n_tokens: int) -> Answer:
+    body = {
+        "model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0,
+        "max_tokens": n_tokens, "logprobs": True, "top_logprobs": TOP,
+    }  # fmt: skip
+    reply = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=300)
+    if reply.status_code != 200:
+        raise SystemExit(reply.text)
+    choice = reply.json()["choices"][0]
+    rows = choice["logprobs"]["content"]
+    tops = [{top["token"]: top["logprob"] for top in row["top_logprobs"]} for row in rows]
+    return Answer(choice["message"]["content"], [row["token"] for row in rows], tops)
+
+
+def distance(a: Answer, b: Answer) -> float:
+    """The largest difference of a log-probability, up to the first token that differs."""
+    largest = 0.0
+    for at, (first, second) in enumerate(zip(a.tops, b.tops, strict=False)):
+        if a.tokens[:at] != b.tokens[:at]:
+            break
+        shared = sorted(first.keys() & second.keys(), key=lambda token: -first[token])[:2]
+        largest = max([largest, *(abs(first[token] - second[token]) for token in shared)])
+    return largest
+
+
+def prepared(args: argparse.Namespace, folder: Path, state: Path) -> tuple[Path, list[str]]:
+    """A models directory with the model and its adapters."""
+    models = folder / "models"
+    shutil.copytree(args.models_dir / args.model, models / args.model)
+    base = next((models / args.model).glob("*.gguf"))
+    names = []
+    for number in range(1, args.adapters + 1):
+        file = folder / f"adapter-{number}.gguf"
+        write_adapter(file, base, number, rank=args.rank, alpha=args.alpha)
+        command = [
+            sys.executable,
+            "-m",
+            "edgeagent",
+            "models",
+            "adapter",
+            "add",
+            args.model,
+            str(file),
+        ]
+        where = ["--models-dir", str(models), "--state-dir", str(state)]
+        subprocess.run([*command, *where], check=True, stdout=subprocess.DEVNULL)
+        names.append(file.stem)
+    return models, names
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as state:
+        models, adapters = prepared(args, Path(folder), Path(state))
+        names = [args.model, *adapters]
+        settings = {"preload": False, "n_threads": args.threads, "state_dir": state}
+        with serving(models, **settings) as daemon:
+            alone = {(m, p): ask(daemon.url, m, p, args.tokens) for m in names for p in PROMPTS}
+            work = [
+                (names[n % len(names)], PROMPTS[n % len(PROMPTS)]) for n in range(args.requests)
+            ]
+            random.Random(1).shuffle(work)
+            n_swaps = sum(a[0] != b[0] for a, b in itertools.pairwise(work))
+            started = time.perf_counter()
+            with ThreadPoolExecutor(args.clients) as threads:
+                got = list(
+                    threads.map(lambda one: ask(daemon.url, one[0], one[1], args.tokens), work)
+                )
+            took_s = time.perf_counter() - started
+            with ThreadPoolExecutor(args.clients) as threads:
+                started = time.perf_counter()
+                same = list(threads.map(
+                    lambda one: ask(daemon.url, args.model, one[1], args.tokens), work
+                ))  # fmt: skip
+            base_s = time.perf_counter() - started
+            after = [ask(daemon.url, args.model, p, args.tokens) for p in PROMPTS]
+        between = [
+            distance(alone[a, p], alone[b, p])
+            for p in PROMPTS
+            for a in names
+            for b in names
+            if a < b
+        ]
+        found = [distance(alone[one], answer) for one, answer in zip(work, got, strict=True)]
+        base = [distance(alone[args.model, p], one) for p, one in zip(PROMPTS, after, strict=True)]
+        texts = sum(alone[one].text == answer.text for one, answer in zip(work, got, strict=True))
+        return {
+            "requests, clients": f"{len(work)}, {args.clients}",
+            "changes of the adapter from a request to the next": n_swaps,
+            "least difference between two adapters alone": f"{min(between):.3f}",
+            "largest difference to the same adapter alone": f"{max(found):.4f}",
+            "texts equal to those alone": f"{texts} of {len(work)}",
+            "the model itself, before and after": f"{max(base):.4f}",
+            "tokens/s with all adapters": f"{sum(len(a.tokens) for a in got) / took_s:.1f}",
+            "tokens/s with the model alone": f"{sum(len(a.tokens) for a in same) / base_s:.1f}",
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench adapters", description=__doc__)
+    parser.add_argument("--models-dir", type=Path, default=Path(".cache/models"))
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--adapters", type=int, default=3)
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--alpha", type=float, default=4.0)
+    parser.add_argument("--requests", type=int, default=60)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    table = Table("figure", machine.describe())
+    for name, value in measure(args).items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

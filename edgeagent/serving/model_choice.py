@@ -185,6 +185,8 @@ class ModelChooser:
         model_id = self.resolve(name)
         if self.routes.has(model_id):
             model_id = self.for_text(name).model_id
+        if model_id is not None and (adapter := self._models.adapter(model_id)) is not None:
+            model_id = adapter.base
         if model_id is not None:
             self._models.find(model_id)
         return router.any_model(model_id, self._names())

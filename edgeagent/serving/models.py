@@ -107,7 +107,8 @@ class ModelAdmin:
 
     async def load(self, name: str) -> ModelStatus:
         """Load a model before its first request. Raises what `Pool.lease` raises."""
-        await self._pool.load(self._chooser.model_id(name))
+        found = self.model(name)
+        await self._pool.load(found.base or found.id)
         return self.model(name)
 
     async def unload(self, name: str) -> ModelStatus:

@@ -98,7 +98,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as state:
         models, adapters = prepared(args, Path(folder), Path(state))
         names = [args.model, *adapters]
-        settings = {"preload": False, "n_threads": args.threads, "state_dir": state}
+        settings = {
+            "preload": False, "n_threads": args.threads, "state_dir": state,
+            "reproducible": args.reproducible,
+        }  # fmt: skip
         with serving(models, **settings) as daemon:
             alone = {(m, p): ask(daemon.url, m, p, args.tokens) for m in names for p in PROMPTS}
             work = [
@@ -152,6 +155,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--reproducible", action=argparse.BooleanOptionalAction, default=True,
+        help="values in bf16, so that a text does not depend on what is computed beside it",
+    )  # fmt: skip
     args = parser.parse_args()
     table = Table("figure", machine.describe())
     for name, value in measure(args).items():

@@ -163,6 +163,7 @@ def test_an_altered_adapter_is_not_served_and_the_model_is(
     assert run(state, models, "remove", "altered", "--yes").exit_code == 0
 
 
+@pytest.mark.usefixtures("daemon")
 def test_bad_files_are_refused_at_once(state: Path, models: Path, files: Path) -> None:
     cases = {
         str(files / "nan.gguf"): "no numbers",

@@ -162,6 +162,7 @@ class ModelPlacer:
                 identity = self._models.integrity.verified(adapter)
             except EdgeAgentError as exc:
                 logger.error("adapter_left_out adapter=%s %s", adapter.id, exc.message)
+                found.append(AdapterFile(adapter.id, str(adapter.path), problem=exc.message))
                 continue
             found.append(AdapterFile(adapter.id, str(adapter.path), identity))
         return tuple(found)

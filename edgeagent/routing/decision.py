@@ -68,8 +68,8 @@ class Decision:
     fastest or the best model, "budget" that the chosen model was too expensive ([routing.budgets]), and
     "fallback" that the wanted model could not answer. `larger` are the models of the route that may take
     over, nearest first; `too_expensive` are those that may not. `choice` is what the route chose, whichever
-    model answers in the end. `privacy` as of the request. `adapter`: the LoRA adapter of the model. With
-    `shows_trace` the client gets the whole decision.
+    model answers in the end. `privacy` as of the request. `adapter`: the LoRA adapter of the model, and its
+    file. With `shows_trace` the client gets the whole decision.
     """
 
     model_id: str
@@ -83,6 +83,7 @@ class Decision:
     choice: Choice | None = None
     privacy: Privacy = "local"
     adapter: str | None = None
+    adapter_path: str | None = None
     too_expensive: frozenset[str] = frozenset()
     shows_trace: bool = False
 

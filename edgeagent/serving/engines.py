@@ -64,7 +64,7 @@ class Engines:
         model_id = decision.model_id
         if not self._is_elsewhere(model_id):
             if decision.adapter is not None:
-                return self._lease_with(model_id, decision.adapter)
+                return self._lease_with(model_id, decision.adapter, decision.adapter_path)
             return self._pool.lease(model_id, EngineClient)
         sender = Sender(
             origin.key_id, origin.owner, decision.privacy, origin.request_id, origin.n_hops
@@ -72,11 +72,13 @@ class Engines:
         return self._upstreams.lease(model_id, sender)
 
     @asynccontextmanager
-    async def _lease_with(self, model_id: str, adapter: str) -> AsyncIterator[EngineClient]:
+    async def _lease_with(
+        self, model_id: str, adapter: str, path: str | None
+    ) -> AsyncIterator[EngineClient]:
         """An engine that has this LoRA adapter: one that was installed after the model was loaded comes with
         the next load, which is now if nothing else uses the model. Raises as `Pool.lease`."""
         async with self._pool.lease(model_id, EngineClient) as client:
-            if _is_configured(client, adapter):
+            if _is_configured(client, adapter, path):
                 yield client
                 return
             resident = self._pool.resident(model_id)
@@ -120,6 +122,7 @@ class Engines:
         self._add_row(row)
 
 
-def _is_configured(client: EngineClient, adapter: str) -> bool:
-    """Whether the adapter was there when the worker was started; if it did not load then, it never will."""
-    return any(file.id == adapter for file in client.config.adapters)
+def _is_configured(client: EngineClient, adapter: str, path: str | None) -> bool:
+    """Whether the adapter was there, with this file, when the worker was started; if it did not load then, it
+    never will."""
+    return any((file.id, file.path) == (adapter, path) for file in client.config.adapters)

@@ -95,7 +95,8 @@ class ModelChooser:
         resolved = self.resolve(name)
         if resolved is not None and (adapter := self._models.adapter(resolved)) is not None:
             assert adapter.base is not None
-            return replace(router.text_model(adapter.base, self._names()), adapter=adapter.id)
+            base = router.text_model(adapter.base, self._names())
+            return replace(base, adapter=adapter.id, adapter_path=str(adapter.path))
         if resolved is not None and self.is_elsewhere(resolved):
             return self._elsewhere(resolved, origin, metadata or {})
         if resolved is None or not self.routes.has(resolved):

@@ -144,6 +144,12 @@ def test_one_that_is_added_later_comes_with_the_next_load_and_goes_when_removed(
     assert distance(chances(daemon, "late"), before) > 0.05
     assert distance(chances(daemon, TALES_CHAT), before) < 0.02
     assert "late" in run(state, models, "list").output
+    # Another file under the same id is another adapter.
+    late = chances(daemon, "late")
+    done = run(state, models, "add", TALES_CHAT, str(files / "tone-1.gguf"), "--as", "late")
+    assert done.exit_code == 0, done.output
+    assert distance(chances(daemon, "late"), late) > 0.05
+    assert distance(chances(daemon, "late"), chances(daemon, "tone-1")) < 0.02
     assert run(state, models, "remove", "late", "--yes").exit_code == 0
     reply = httpx.post(f"{daemon.url}/v1/completions", json={"prompt": "a", "model": "late"})
     assert reply.status_code == 404

@@ -34,6 +34,7 @@ HOMES = {
     "multipart": {"api/http/forms.py"},
     "sqlite_vec": {"store/chunks.py"},
     "pypdf": {"knowledge/formats/pdf.py"},
+    "yaml": {"cli/shared/bot_dialogues.py"},
     "markdown_it": {"knowledge/formats/markdown.py"},
     "prometheus_client": {"serving/metrics.py", "cli/shared/top_figures.py"},
     "textual": {"cli/shared/top_screen.py"},

@@ -47,7 +47,7 @@ def add(name: str, files: tuple[Path, ...], **flags: Any) -> None:
     chosen = [found for path in files for found in local_files(path)]
     with _client(**flags) as client:
         store = client.store_named(name) or client.create(name)
-        _put(client, store, chosen, removes=False)
+        put_files(client, store, chosen, removes=False)
 
 
 @knowledge.command()
@@ -59,7 +59,7 @@ def sync(directory: Path, name: str | None, **flags: Any) -> None:
     with _client(**flags) as client:
         wanted = name or directory.resolve().name
         store = client.store_named(wanted) or client.create(wanted)
-        _put(client, store, local_files(directory), removes=True)
+        put_files(client, store, local_files(directory), removes=True)
 
 
 @knowledge.command("list")
@@ -141,10 +141,12 @@ def _path(row: dict[str, Any]) -> str:
     return str(row["attributes"].get("path") or "")
 
 
-def _put(
-    client: KnowledgeClient, store: dict[str, Any], chosen: list[LocalFile], *, removes: bool
-) -> None:
-    """Send what is new or has changed, and wait until it is indexed."""
+def put_files(
+    client: KnowledgeClient, store: dict[str, Any], chosen: list[LocalFile], *, removes: bool,
+    tells: Callable[[str], None] = click.echo,
+) -> None:  # fmt: skip
+    """Send what is new or has changed, and wait until it is indexed. Ends the command with status 1 where a
+    file is refused."""
     if not chosen:
         raise EdgeAgentError("There are no files to add: name files, or a directory with some.")
     held = {_path(row): row for row in client.files(store)}
@@ -167,7 +169,7 @@ def _put(
     ids = {document_id for document_id, _ in sent}
     failed = [row for row in client.files(store) if row["id"] in ids and row["status"] == "failed"]
     refused += [(_path(row), row["last_error"]["message"]) for row in failed]
-    click.echo(
+    tells(
         f"{store['id']}: {len(new) - len(refused)} added or replaced, {len(gone)} removed, "
         f"{len(chosen) - len(new)} unchanged, {len(refused)} refused."
     )

@@ -20,6 +20,7 @@ COMMANDS = {
     "bundle": "edgeagent.cli.bundle",
     "keys": "edgeagent.cli.keys",
     "knowledge": "edgeagent.cli.knowledge",
+    "bot": "edgeagent.cli.bot",
     "data": "edgeagent.cli.data",
     "audit": "edgeagent.cli.audit",
     "evaluate": "edgeagent.cli.evaluate",

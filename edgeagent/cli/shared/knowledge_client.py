@@ -78,10 +78,10 @@ class KnowledgeClient:
         return found
 
     def create(self, name: str) -> dict[str, Any]:
-        return self._asked("POST", "/v1/vector_stores", json={"name": name})
+        return self.asked("POST", "/v1/vector_stores", json={"name": name})
 
     def delete_store(self, store_id: str) -> None:
-        self._asked("DELETE", f"/v1/vector_stores/{store_id}")
+        self.asked("DELETE", f"/v1/vector_stores/{store_id}")
 
     def files(self, store: dict[str, Any]) -> list[dict[str, Any]]:
         return self._listed(f"/v1/vector_stores/{store['id']}/files")
@@ -89,14 +89,14 @@ class KnowledgeClient:
     def upload(self, file: LocalFile) -> str:
         """The id of the document."""
         with file.path.open("rb") as data:
-            made = self._asked(
+            made = self.asked(
                 "POST", "/v1/files", data={"purpose": "assistants"},
                 files={"file": (file.path.name, data)},
             )  # fmt: skip
         return str(made["id"])
 
     def delete_document(self, document_id: str) -> None:
-        self._asked("DELETE", f"/v1/files/{document_id}")
+        self.asked("DELETE", f"/v1/files/{document_id}")
 
     def attach(self, store_id: str, sent: Sequence[tuple[str, LocalFile]]) -> None:
         for start in range(0, len(sent), ATTACHED_AT_ONCE):
@@ -104,13 +104,13 @@ class KnowledgeClient:
                 {"file_id": one, "attributes": {"path": file.name, "sha256": file.digest}}
                 for one, file in sent[start : start + ATTACHED_AT_ONCE]
             ]
-            self._asked("POST", f"/v1/vector_stores/{store_id}/file_batches", json={"files": files})
+            self.asked("POST", f"/v1/vector_stores/{store_id}/file_batches", json={"files": files})
 
     def wait_until_indexed(self, store_id: str, tell: Callable[[int, int], object]) -> None:
         """`tell` gets how many more files are done, and how many there are."""
         n_told = 0
         while True:
-            counts = self._asked("GET", f"/v1/vector_stores/{store_id}")["file_counts"]
+            counts = self.asked("GET", f"/v1/vector_stores/{store_id}")["file_counts"]
             n_done = counts["total"] - counts["in_progress"]
             tell(n_done - n_told, counts["total"])
             n_told = n_done
@@ -119,7 +119,7 @@ class KnowledgeClient:
             time.sleep(POLL_S)
 
     def search(self, store_id: str, query: str, n_results: int) -> list[dict[str, Any]]:
-        found = self._asked(
+        found = self.asked(
             "POST", f"/v1/vector_stores/{store_id}/search",
             json={"query": query, "max_num_results": n_results},
         )  # fmt: skip
@@ -129,13 +129,14 @@ class KnowledgeClient:
         rows: list[dict[str, Any]] = []
         params: dict[str, Any] = {"limit": 100}
         while True:
-            page = self._asked("GET", path, params=params)
+            page = self.asked("GET", path, params=params)
             rows += page["data"]
             if not page["has_more"]:
                 return rows
             params["after"] = page["last_id"]
 
-    def _asked(self, method: str, path: str, **given: Any) -> dict[str, Any]:
+    def asked(self, method: str, path: str, **given: Any) -> dict[str, Any]:
+        """The body of the daemon's answer."""
         try:
             reply = self._http.request(method, path, **given)
         except httpx.TransportError as exc:

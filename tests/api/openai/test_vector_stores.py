@@ -12,7 +12,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from click.testing import CliRunner
 
+from edgeagent.cli.main import cli
 from tests.api.wire import error_of
 from tests.conftest import MINILM, SMOLLM, DaemonProcess, serving, wait_for
 from tests.knowledge.documents import pdf, zip_bomb
@@ -260,6 +262,34 @@ def test_thin_evidence_is_handed_over(strict: openai.OpenAI, store: str) -> None
     assert routed.usage.output_tokens > 0 and "did not find" not in routed.output_text
     known = asked(strict, store, "May I bring my bicycle?", tool={"on_thin_evidence": "human"})
     assert known.model_extra["edgeagent"]["knowledge"]["handover"] is None
+
+
+def test_a_bot_in_one_file_passes_its_dialogues(daemon: DaemonProcess, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "faq.csv").write_bytes(FAQ)
+    (tmp_path / "docs" / "ferries.md").write_bytes(FERRY)
+    (tmp_path / "bot.toml").write_text(
+        "name = 'Skerry'\n[knowledge]\nbases = ['bot']\ndocuments = ['docs']\n"
+        "[handover]\nphrases = ['a person']\ntext = 'Call us.'\n"
+    )
+    good = (
+        "- name: known\n  turns:\n"
+        "    - {say: may I bring my bicycle, cites: [faq.csv], contains: two euros, basis: verbatim}\n"
+        "    - {say: Who painted the Sistine Chapel?, handover: human, contains: call us}\n"
+        "    - {say: Give me a person!, handover: human, basis: handover}\n"
+    )
+    (tmp_path / "good.yaml").write_text(good)
+    (tmp_path / "bad.yaml").write_text(good.replace("two euros", "nine euros"))
+    where = ["--port", daemon.url.rpartition(":")[2]]
+    for tests, status, said in (("good", 0, "3 of 3"), ("bad", 1, "2 of 3")):
+        arguments = ["bot", "test", str(tmp_path / "bot.toml"), str(tmp_path / f"{tests}.yaml")]
+        done = CliRunner().invoke(cli, [*arguments, *where])
+        assert done.exit_code == status and f"{said} turns passed" in done.output, done.output
+    lines = '{"conversation": "1", "text": "Is there a cafe on board?"}\nnonsense\n'
+    done = CliRunner().invoke(cli, ["bot", "run", str(tmp_path / "bot.toml"), *where], input=lines)
+    answer, error = map(json.loads, done.stdout.strip().splitlines())
+    assert (answer["text"], answer["basis"], answer["conversation"]) == ("No.", "verbatim", "1")
+    assert "not a message" in error["error"] and done.exit_code == 0
 
 
 def test_an_answer_from_passages_cites_them(strict: openai.OpenAI, store: str) -> None:

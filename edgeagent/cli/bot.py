@@ -1,0 +1,185 @@
+"""`edgeagent bot`: a bot that is one file, on the running daemon."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from edgeagent.cli.knowledge import daemon_options, put_files
+from edgeagent.cli.shared.bot_client import BotClient, documents_of
+from edgeagent.cli.shared.bot_dialogues import differences, read_dialogues
+from edgeagent.cli.shared.bot_file import BotFile, read_bot
+from edgeagent.cli.shared.bot_turn import BotAnswer, BotDialogue
+from edgeagent.cli.shared.options import configured
+from edgeagent.cli.shared.printable import printable
+from edgeagent.errors import EdgeAgentError, InvalidParameter
+
+MAX_LINE = 20_000
+
+bot_file = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+
+
+@click.group()
+def bot() -> None:
+    """A service bot in one file: persona, intents, documents, hand-over, opening hours.
+
+    \b
+    name = "Skerry Ferries"
+    persona = "You are the assistant of Skerry Ferries. Be brief and friendly."
+    [knowledge]
+    bases = ["ferries"]
+    documents = ["docs"]                  # files and folders beside this file
+    [handover]
+    on_thin_evidence = "human"            # or "router", "decline"
+    phrases = ["speak to a person"]
+    text = "Please call us: 01234 567."
+    closed_text = "We are closed. Please write to help@example.org."
+    [hours]
+    timezone = "Europe/London"
+    days = { mon = "08:00-17:00", tue = "08:00-17:00", sat = "closed" }
+
+    `[domain]` (model, domain, answers, tools) names a model that knows intents, `[thresholds]` how sure it
+    must be, `languages` those of the answers. A daemon must run: `edgeagent serve`.
+    """
+
+
+@bot.command()
+@bot_file
+@daemon_options
+def chat(file: Path, config: Path | None, **flags: Any) -> None:
+    """Talk to the bot in FILE in the terminal. Ctrl-D leaves."""
+    made = read_bot(file)
+    with BotClient(configured(config, **flags).settings) as client:
+        dialogue = _prepared(made, client)
+        if made.greeting:
+            click.echo(made.greeting)
+        while True:
+            try:
+                line = input("> ").strip()
+            except (EOFError, KeyboardInterrupt):
+                click.echo()
+                return
+            if line:
+                _show(dialogue.say(line))
+
+
+@bot.command()
+@bot_file
+@daemon_options
+def run(file: Path, config: Path | None, **flags: Any) -> None:
+    """Answer messages as JSON lines, for a program that connects the bot in FILE to a channel.
+
+    A line of standard input is {"conversation": ID, "text": TEXT}; a line of standard output is the answer:
+    text, basis, intent, slots, citations, handover, and the conversation. A line that cannot be answered
+    gives {"error": ...}. Each conversation has its own memory; the 1,000 latest are kept.
+    """
+    made = read_bot(file)
+    with BotClient(configured(config, **flags).settings) as client:
+        stores = _stores(made, client)
+        dialogues: dict[str, BotDialogue] = {}
+        for line in iter(lambda: sys.stdin.readline(MAX_LINE + 1), ""):
+            click.echo(_answered(line, made, stores, client, dialogues))
+
+
+@bot.command()
+@bot_file
+@click.argument("tests", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@daemon_options
+def test(file: Path, tests: Path, config: Path | None, **flags: Any) -> None:
+    """Hold the test dialogues in TESTS (YAML) with the bot in FILE. The status is 1 where one fails.
+
+    \b
+    - name: a dog on the ferry
+      turns:
+        - say: May I bring my dog?
+          cites: [animals.md]
+          contains: lead
+        - say: I want to talk to a person
+          handover: human
+
+    `intent`, `slots` and `basis` are compared, too.
+    """
+    made, dialogues = read_bot(file), read_dialogues(tests)
+    n_failed = 0
+    with BotClient(configured(config, **flags).settings) as client:
+        stores = _stores(made, client)
+        for dialogue in dialogues:
+            conversation = BotDialogue(made, stores, client)
+            for turn in dialogue.turns:
+                answer = conversation.say(turn.say)
+                wrong = differences(turn, answer)
+                n_failed += bool(wrong)
+                mark = "failed" if wrong else "passed"
+                click.echo(f"{mark}  {printable(dialogue.name)}: {printable(turn.say)}")
+                for one in wrong:
+                    click.echo(f"        {printable(one)}; it said: {printable(answer.text[:200])}")
+    n_turns = sum(len(dialogue.turns) for dialogue in dialogues)
+    click.echo(f"{n_turns - n_failed} of {n_turns} turns passed.")
+    if n_failed:
+        raise SystemExit(1)
+
+
+def _prepared(made: BotFile, client: BotClient) -> BotDialogue:
+    return BotDialogue(made, _stores(made, client), client)
+
+
+def _stores(made: BotFile, client: BotClient) -> list[str]:
+    """The bot's knowledge bases, with its documents as they are now."""
+    documents = documents_of(made)
+    if documents:
+        name = made.knowledge.bases[0]
+        store = client.store_named(name) or client.create(name)
+        put_files(
+            client, store, documents, removes=True, tells=lambda text: click.echo(text, err=True)
+        )
+    return client.stores_of(made)
+
+
+class _Message(msgspec.Struct, forbid_unknown_fields=True):
+    text: str
+    conversation: str = ""
+
+
+def _answered(
+    line: str,
+    made: BotFile,
+    stores: list[str],
+    client: BotClient,
+    dialogues: dict[str, BotDialogue],
+) -> str:
+    """The line of the answer."""
+    try:
+        if len(line) > MAX_LINE:
+            raise InvalidParameter(
+                f"A line has more than {MAX_LINE} characters: send less.", param="text"
+            )
+        message = msgspec.json.decode(line, type=_Message)
+        dialogue = dialogues.pop(message.conversation, None) or BotDialogue(made, stores, client)
+        dialogues[message.conversation] = dialogue
+        for oldest in list(dialogues)[:-1000]:
+            del dialogues[oldest]
+        answer = dialogue.say(message.text)
+    except (msgspec.MsgspecError, EdgeAgentError) as exc:
+        told = (
+            exc.message
+            if isinstance(exc, EdgeAgentError)
+            else f"The line is not a message ({exc})."
+        )
+        return msgspec.json.encode({"error": told}).decode()
+    own = {"conversation": message.conversation}
+    return msgspec.json.encode(own | msgspec.to_builtins(answer)).decode()
+
+
+def _show(answer: BotAnswer) -> None:
+    if answer.basis == "call":
+        click.echo(f"(call) {printable(answer.intent or '')} {printable(str(answer.slots))}")
+        return
+    click.echo(printable(answer.text))
+    notes = [f"from {', '.join(answer.citations)}"] if answer.citations else []
+    notes += [f"hand-over: {answer.handover}"] if answer.handover else []
+    if notes:
+        click.echo(f"    ({printable('; '.join(notes))})")

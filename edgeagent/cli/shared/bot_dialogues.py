@@ -1,0 +1,81 @@
+"""Test dialogues of a bot, as YAML: what is said, and what must come back.
+
+    - name: a dog on the ferry
+      turns:
+        - say: May I bring my dog?
+          cites: [animals.md]          # among the files that are cited
+          contains: lead               # in the text, whatever its case
+        - say: I want to talk to a person
+          handover: human              # or router, or none
+
+`intent`, `slots` and `basis` (verbatim, passages, nothing, intent, call, handover, model) are compared, too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from edgeagent.cli.shared.bot_turn import Basis, BotAnswer
+from edgeagent.errors import InvalidParameter
+
+MAX_BYTES = 1 << 20
+
+
+class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A message, and what its answer must be, as far as it is said."""
+
+    say: str
+    intent: str | None = None
+    slots: dict[str, Any] | None = None
+    cites: list[str] = []
+    contains: str | None = None
+    basis: Basis | None = None
+    handover: Literal["human", "router", "none"] | None = None
+
+
+class Dialogue(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    turns: list[Turn]
+
+
+def read_dialogues(path: Path) -> list[Dialogue]:
+    """Raises: InvalidParameter, with what is wrong and where."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InvalidParameter(
+                f"{path.name} has more than {MAX_BYTES} bytes: divide it.", param="bot"
+            )
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = msgspec.convert(tree, list[Dialogue])
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as exc:
+        why = " ".join(str(exc).split())
+        raise InvalidParameter(f"{path.name} has no test dialogues ({why}).", param="bot") from exc
+    if not any(dialogue.turns for dialogue in found):
+        raise InvalidParameter(f"{path.name} has no turns to test: write some.", param="bot")
+    return found
+
+
+def differences(turn: Turn, answer: BotAnswer) -> list[str]:
+    """What is not as expected, each in a few words."""
+    found = []
+    for name, wanted, got in (
+        ("intent", turn.intent, answer.intent),
+        ("basis", turn.basis, answer.basis),
+    ):
+        if wanted is not None and wanted != got:
+            found.append(f"{name} is {got}, not {wanted}")
+    if turn.handover is not None and turn.handover != (answer.handover or "none"):
+        found.append(f"handover is {answer.handover or 'none'}, not {turn.handover}")
+    for slot, value in (turn.slots or {}).items():
+        if answer.slots.get(slot) != value:
+            found.append(f"slot {slot} is {answer.slots.get(slot)!r}, not {value!r}")
+    for name in turn.cites:
+        if name not in answer.citations:
+            found.append(f"{name} is not cited ({', '.join(answer.citations) or 'nothing is'})")
+    if turn.contains is not None and turn.contains.casefold() not in answer.text.casefold():
+        found.append(f"the text does not have {turn.contains!r}")
+    return found

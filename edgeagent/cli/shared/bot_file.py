@@ -1,0 +1,144 @@
+"""`bot.toml`: all that a bot is, in one file. Read and checked here; nothing is asked of a daemon."""
+
+from __future__ import annotations
+
+import tomllib
+from datetime import datetime, time
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+from edgeagent.errors import InvalidParameter
+
+MAX_BYTES = 256 << 10
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+CLOSED = "closed"
+
+
+class Knowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Knowledge bases by name. The files in `documents` (relative to the file of the bot) are put into the
+    first of them by `edgeagent bot run` and `test`."""
+
+    bases: list[str] = []
+    documents: list[str] = []
+    max_passages: int = 4
+
+
+class Domain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The model that knows the bot's intents. `answers` are the texts for intents; an intent without one is
+    given to the caller as a call. `tools` are the intents that it may choose; empty: all."""
+
+    model: str
+    domain: str | None = None
+    answers: dict[str, str] = {}
+    tools: list[str] = []
+
+
+class Handover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When and how a question goes to somebody else. `phrases`: whoever says one asks for a person."""
+
+    on_thin_evidence: Literal["decline", "human", "router"] = "human"
+    phrases: list[str] = []
+    text: str = "I cannot answer this. Please ask a person."
+    closed_text: str = ""
+
+
+class Thresholds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Below `intent` the domain model's choice does not count."""
+
+    intent: float = 0.5
+
+
+class Hours(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When people are there, for hand-overs: days (mon to sun) with `HH:MM-HH:MM`, or `closed`."""
+
+    timezone: str = "UTC"
+    days: dict[str, str] = {}
+
+    def is_open(self, now: datetime) -> bool:
+        """Always, where no days are named."""
+        if not self.days:
+            return True
+        local = now.astimezone(ZoneInfo(self.timezone))
+        hours = self.days.get(DAYS[local.weekday()], CLOSED)
+        if hours == CLOSED:
+            return False
+        begin, end = map(time.fromisoformat, hours.split("-"))
+        return begin <= local.time() < end
+
+
+class BotFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A bot. `languages` are those that it answers in, the first one by default."""
+
+    name: str
+    persona: str = ""
+    model: str = "default"
+    languages: list[str] = msgspec.field(default_factory=lambda: ["en"])
+    max_tokens: int = 160
+    greeting: str = ""
+    knowledge: Knowledge = Knowledge()
+    domain: Domain | None = None
+    handover: Handover = Handover()
+    thresholds: Thresholds = Thresholds()
+    hours: Hours = Hours()
+    folder: Path = Path()
+
+
+def read_bot(path: Path) -> BotFile:
+    """Raises: InvalidParameter, with what is wrong and where."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise _wrong(path, f"has more than {MAX_BYTES} bytes")
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = msgspec.convert({k: v for k, v in tree.items() if k != "folder"}, BotFile)
+    except OSError as exc:
+        raise _wrong(path, f"cannot be read ({exc.strerror})") from exc
+    except (ValueError, RecursionError) as exc:  # TOML's and msgspec's errors are ValueErrors
+        raise _wrong(path, f"is not the file of a bot ({exc})") from exc
+    bot = msgspec.structs.replace(found, folder=path.resolve().parent)
+    _check(path, bot)
+    return bot
+
+
+def _check(path: Path, bot: BotFile) -> None:
+    if bot.knowledge.documents and not bot.knowledge.bases:
+        raise _wrong(path, "has knowledge.documents and no knowledge.bases to put them into")
+    if not 1 <= bot.knowledge.max_passages <= 20:
+        raise _wrong(
+            path, f"has knowledge.max_passages {bot.knowledge.max_passages}, 1 to 20 are possible"
+        )
+    if not 0 <= bot.thresholds.intent <= 1:
+        raise _wrong(path, f"has thresholds.intent {bot.thresholds.intent}, 0 to 1 is possible")
+    if not bot.languages:
+        raise _wrong(path, "names no language")
+    if not 1 <= bot.max_tokens <= 4096:
+        raise _wrong(path, f"has max_tokens {bot.max_tokens}, 1 to 4096 are possible")
+    for name in bot.knowledge.documents:
+        if not (bot.folder / name).exists():
+            raise _wrong(path, f"names the document {name!r}, which does not exist")
+    try:
+        ZoneInfo(bot.hours.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+        raise _wrong(path, f"has the unknown hours.timezone {bot.hours.timezone!r}") from exc
+    for day, hours in bot.hours.days.items():
+        if day not in DAYS or not _is_span(hours):
+            raise _wrong(
+                path,
+                f'has {day} = {hours!r} in hours.days: write mon to sun = "08:00-17:30", or "closed"',
+            )
+
+
+def _is_span(hours: str) -> bool:
+    if hours == CLOSED:
+        return True
+    try:
+        begin, end = map(time.fromisoformat, hours.split("-"))
+    except ValueError:
+        return False
+    return begin < end
+
+
+def _wrong(path: Path, what: str) -> InvalidParameter:
+    return InvalidParameter(f"{path.name} {what}: correct it.", param="bot")

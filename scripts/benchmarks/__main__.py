@@ -36,6 +36,7 @@ NAMES = {
     "lifecycle": "how long writes wait beside a sweep and an erasure, and what searching takes",
     "knowledge": "questions of two FAQs in a knowledge base: what is found, how fast, cited, declined",
     "knowledge-calibration": "weights and thresholds of knowledge bases, chosen on half of the questions",
+    "knowledge-search": "how long searches take in a knowledge base of 10,000 chunks",
     "recommendations": "what is recommended for each profile",
 }
 
@@ -47,6 +48,7 @@ MODULES = {
     "mixed": "mixed_precision",
     "decode-rates": "decode_rates",
     "knowledge-calibration": "knowledge_calibration",
+    "knowledge-search": "knowledge_search",
 }
 
 

@@ -275,8 +275,8 @@ def test_a_bot_in_one_file_passes_its_dialogues(daemon: DaemonProcess, tmp_path:
     good = (
         "- name: known\n  turns:\n"
         "    - {say: may I bring my bicycle, cites: [faq.csv], contains: two euros, basis: verbatim}\n"
-        "    - {say: Who painted the Sistine Chapel?, handover: human, contains: call us}\n"
-        "    - {say: Give me a person!, handover: human, basis: handover}\n"
+        "    - {say: 'Who painted the Sistine Chapel?', handover: human, contains: call us}\n"
+        "    - {say: 'Give me a person!', handover: human, basis: handover}\n"
     )
     (tmp_path / "good.yaml").write_text(good)
     (tmp_path / "bad.yaml").write_text(good.replace("two euros", "nine euros"))

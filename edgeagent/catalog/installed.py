@@ -121,8 +121,10 @@ class InstalledModels:
         """The LoRA adapter of this id; one that was just installed is found, too."""
         self.installed()
         found = self._adapters.get(name)
-        is_new = found is None and name not in self._listing and is_id(name)
-        if is_new and self._library.folder(name).is_dir():
+        is_unknown = found is None and name not in self._listing and is_id(name)
+        is_new = is_unknown and self._library.folder(name).is_dir()
+        # One that was just installed anew has its file under another name.
+        if is_new or (found is not None and not found.path.exists()):
             self._listed_s = float("-inf")
             self.installed()
             found = self._adapters.get(name)

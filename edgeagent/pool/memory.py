@@ -49,6 +49,16 @@ class LoadDecision:
     blockers: list[str] = field(default_factory=list)
 
 
+# A worker that has outgrown what its model needs by this much is started anew once it is idle. Needs are
+# estimated within 3% (scripts/bench memory): the rest has leaked, or lies in fragments of the heap.
+GROWTH_SHARE, GROWTH_BYTES = 0.5, 64 << 20
+
+
+def has_outgrown(n_bytes: int, need_bytes: int) -> bool:
+    """Whether a worker holds so much more than was expected that it should be started anew. Pure."""
+    return n_bytes > need_bytes * (1 + GROWTH_SHARE) + GROWTH_BYTES
+
+
 def decide(need_bytes: int, budget_bytes: int | None, held: Sequence[LoadedModel]) -> LoadDecision:
     """Decide whether a model that needs `need_bytes` may be loaded. Without a budget every model may."""
     if budget_bytes is None:

@@ -372,7 +372,7 @@ class Pool:
 
     async def _watch(self) -> None:
         """Kill workers without a heartbeat, which then are started again, and unload models that have been
-        idle for too long."""
+        idle for too long or have grown."""
         last = time.monotonic()
         while True:
             interval_s = WATCH_INTERVAL_S if self.is_busy else IDLE_WATCH_INTERVAL_S
@@ -393,8 +393,8 @@ class Pool:
         if silent_s > self._worker.hang_timeout_s + IDLE_HEARTBEAT_S:
             client.kill(f"silent for {silent_s:.0f} s")
             return
-        idle_s = now - resident.last_used_s
-        may_go = resident.model_id not in (*self._stays, *self.settings.pinned_models)
-        wait_s = self.settings.idle_unload_s or None
-        if wait_s is not None and may_go and resident.n_leases == 0 and idle_s > wait_s:
-            await self.unload(resident.model_id, "idle", f"idle for {idle_s:.0f} s")
+        stays = resident.model_id in (*self._stays, *self.settings.pinned_models)
+        if (reason := resident.end_reason(now, self.settings, stays=stays)) is not None:
+            await self.unload(resident.model_id, *reason)
+            if stays:
+                self._start(resident)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
 from edgeagent.errors import EngineBroken
-from edgeagent.pool.memory import LoadedModel, Placement
+from edgeagent.pool.memory import LoadedModel, Placement, has_outgrown
+from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.worker import WorkerSettings
 from edgeagent.types.engine_config import EngineHealth
 from edgeagent.types.histogram import Histogram
 from edgeagent.worker.breaker import Breaker
 from edgeagent.worker.client import WorkerClient
 
-# Why a worker is ended: another model needs its memory, nobody used it, a client said so, the daemon stops.
-UnloadCause = Literal["memory", "idle", "request", "shutdown"]
+# Why a worker is ended: another model needs its memory, nobody used it, it has grown, a client said so, the
+# daemon stops.
+UnloadCause = Literal["memory", "idle", "growth", "request", "shutdown"]
+GROWTH_IDLE_S = 30.0  # before a worker that has grown is started anew
 
 
 @dataclass(eq=False)
@@ -32,6 +36,7 @@ class Resident:
     n_leases: int = 0
     give_ways: list[asyncio.Event] = field(default_factory=list)  # of the leases that have one
     last_used_s: float = field(default_factory=time.monotonic)
+    ended_s: float = -math.inf  # when the last worker ended
     n_deaths: int = 0
     failure: str | None = None  # why the last start failed
     n_loads: int = 0
@@ -44,6 +49,7 @@ class Resident:
     def let_go(self) -> WorkerClient | None:
         """The client of a worker that ends, which is no longer used. What it has counted is kept."""
         client, self.client = self.client, None
+        self.ended_s = time.monotonic()
         if client is not None and isinstance(client.health, EngineHealth):
             self.past_gaps = self.past_gaps.plus(client.health.token_gaps)
             self.n_past_preempted += client.health.n_preempted
@@ -66,6 +72,24 @@ class Resident:
         if self.client is None or not (health := self.client.health).rss_bytes:
             return self.placement.need_bytes
         return health.rss_bytes + health.reserved_bytes
+
+    def end_reason(
+        self, now_s: float, settings: PoolSettings, *, stays: bool
+    ) -> tuple[UnloadCause, str] | None:
+        """Why the worker should end now, and the numbers; None: it goes on.
+
+        A model that `stays` is not ended for being idle. One that has grown is ended only if it was used, so
+        that a wrong estimate does not start it again and again."""
+        idle_s = now_s - self.last_used_s
+        if self.n_leases or self.placement is None:
+            return None
+        if settings.idle_unload_s and not stays and idle_s > settings.idle_unload_s:
+            return "idle", f"idle for {idle_s:.0f} s"
+        n_bytes, need_bytes = self.n_bytes, self.placement.need_bytes
+        is_used = self.last_used_s > self.ended_s
+        if is_used and idle_s > GROWTH_IDLE_S and has_outgrown(n_bytes, need_bytes):
+            return "growth", f"{n_bytes >> 20} MiB instead of {need_bytes >> 20}"
+        return None
 
     def broken(self, settings: WorkerSettings, now_s: float) -> EngineBroken | None:
         """The error for requests while the breaker is open; None while it is closed."""

@@ -260,7 +260,7 @@ THREATS = (
         "clock jumps, no clock at all",
         ("store/test_clock.py", "store/test_key_expiry_clock.py"),
     ),
-    Threat(47, "growing memory", ("worker/test_heap.py",), ("soak",)),
+    Threat(47, "growing memory", ("worker/test_heap.py", "pool/test_pool.py"), ("soak",)),
     Threat(48, "out of memory", ("worker/test_enter.py",)),
     Threat(
         49,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -21,9 +23,11 @@ from edgeagent.errors import (
 from edgeagent.pool import Placement, Pool
 from edgeagent.pool.cores import share_cores
 from edgeagent.pool.memory import LoadedModel, decide
+from edgeagent.pool.resident_model import Resident
 from edgeagent.settings.pool import PoolSettings
 from edgeagent.settings.worker import WorkerSettings
 from edgeagent.types.engine_config import EngineConfig
+from edgeagent.worker.breaker import Breaker
 from tests.conftest import wait_for
 from tests.worker.counter import CounterClient, CounterConfig
 
@@ -268,6 +272,47 @@ async def test_an_idle_model_is_unloaded_after_its_time_and_the_default_stays():
             while pool.resident("model-b").state != "unloaded":
                 await asyncio.sleep(0.05)
         assert pool.resident("model-a").state == "loaded"
+
+
+def test_a_worker_that_has_grown_is_ended_once_it_is_idle():
+    need, fine, grown = 200 << 20, 350 << 20, 400 << 20
+    config = CounterConfig(model_id="a", path="counter", n_threads=1)
+    health: Any = SimpleNamespace(rss_bytes=grown, reserved_bytes=0)
+    client: Any = SimpleNamespace(is_alive=True, health=health)
+    resident = Resident(
+        "a", Breaker(5, 60), client, placement=Placement(CounterClient, config, need, "")
+    )
+    resident.last_used_s, idle, never = 100.0, 131.0, PoolSettings(idle_unload_s=0)
+    for stays in (True, False):
+        assert resident.end_reason(idle, never, stays=stays) == ("growth", "400 MiB instead of 200")
+    assert resident.end_reason(120.0, never, stays=True) is None, "used a moment ago"
+    resident.n_leases = 1
+    assert resident.end_reason(idle, never, stays=True) is None
+    resident.n_leases, resident.ended_s = 0, 101.0
+    assert resident.end_reason(idle, never, stays=True) is None, (
+        "not used since it was started anew"
+    )
+    resident.ended_s, health.rss_bytes = 0.0, fine
+    assert resident.end_reason(idle, never, stays=True) is None
+    assert resident.end_reason(1001.0, PoolSettings(idle_unload_s=900), stays=True) is None
+    assert resident.end_reason(1001.0, PoolSettings(idle_unload_s=900), stays=False) == (
+        "idle",
+        "idle for 901 s",
+    )
+
+
+async def test_a_default_model_that_has_grown_is_started_anew(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("edgeagent.pool.memory.GROWTH_BYTES", 0)
+    monkeypatch.setattr("edgeagent.pool.resident_model.GROWTH_IDLE_S", 0.0)
+    async with pool_of(need_bytes=1, stays=frozenset({"counter"})) as pool:
+        await ask(pool, "counter")
+        (resident,) = pool.residents()
+        first = resident.client
+        async with asyncio.timeout(60):
+            while resident.n_loads < 2 or resident.state != "loaded":
+                await asyncio.sleep(0.05)
+        assert resident.unloads["growth"] == 1 and resident.client is not first
+        assert await ask(pool, "counter")
 
 
 async def test_requests_that_arrive_while_a_model_loads_share_the_one_load():

@@ -92,9 +92,9 @@ async def narrow(
         work = _Narrowing(client, reader, shape, chunks, reference, tell)
         found, width = await work.run(share, n_steps, max_kld)
     if not found:
+        bound = "" if max_kld is None else f" within a mean KL divergence of {max_kld:g}"
         raise InvalidParameter(
-            f"Nothing can be left out within a mean KL divergence of {max_kld}: raise --max-kld, or take "
-            "more --steps."
+            f"Nothing can be left out{bound}: raise --max-kld or --share, or change --steps."
         )
     kld = 0.0
 

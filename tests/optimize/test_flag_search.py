@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from edgeagent.catalog.installed import InstalledModels
+from edgeagent.device.benchmark import DeviceBenchmark
+from edgeagent.device.configuration import configure
 from edgeagent.device.engine_flags_store import EngineFlagsStore
 from edgeagent.optimize import flag_search
 from edgeagent.optimize.flag_search import Trial, better, choices, fastest_flags
-from edgeagent.pool.placement import with_flags
+from edgeagent.pool.placement import ModelPlacer, with_flags
 from edgeagent.types.engine_config import EngineConfig
 from edgeagent.types.engine_flags import EngineFlags
 from tests.commands import run_here
+from tests.conftest import approve_dropped
 
 TALES = Path(__file__).resolve().parents[2] / "tests/data/tales260K.gguf"
 
@@ -96,3 +100,18 @@ def test_the_command_keeps_what_it_measured(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert "Kept for the next load of tales" in done.stdout
     assert (tmp_path / "state/engine_flags.json").exists()
+
+
+def test_the_next_load_of_a_model_uses_the_flags_of_its_file(tmp_path):
+    models, state = tmp_path / "models", tmp_path / "state"
+    models.mkdir()
+    path = Path(shutil.copy(TALES, models / "tales.gguf"))
+    approve_dropped(models, state)
+    (tmp_path / "own.toml").write_text("[engine]\nn_threads = 3\n")
+    where = {"models_dir": models, "state_dir": state}
+    here = configure(flags=where, config=tmp_path / "own.toml")
+    benchmark = DeviceBenchmark(here.device, here.settings.state_dir)
+    benchmark.engine_flags.save(path, EngineFlags(n_threads=1, n_batch=96, repack=False))
+    placer = ModelPlacer.of(here, InstalledModels.of(here.resolved))
+    config = asyncio.run(placer.place("tales")).config
+    assert (config.n_threads, config.n_batch, config.repack) == (3, 96, False)

@@ -110,7 +110,9 @@ def layers(
 @click.option("--ctx", "n_ctx", type=click.IntRange(16, 1 << 20), default=512, show_default=True,
               help="Tokens of a chunk of text.")  # fmt: skip
 @click.option("--chunks", type=click.IntRange(1), default=4, show_default=True,
-              help="At most so many chunks of all texts together.")  # fmt: skip
+              help="Chunks that divergences are measured on.")  # fmt: skip
+@click.option("--statistics-chunks", type=click.IntRange(1), default=32, show_default=True,
+              help="Chunks after those that activations are measured on.")  # fmt: skip
 @click.option(
     "--special", is_flag=True, help="The texts have names of special tokens, such as <|im_start|>."
 )
@@ -119,7 +121,7 @@ def layers(
 )
 def width(
     source: Path, target: Path, texts: tuple[Path, ...], share: float, n_steps: int, max_kld: float | None,
-    n_ctx: int, chunks: int, special: bool, threads: int | None,
+    n_ctx: int, chunks: int, statistics_chunks: int, special: bool, threads: int | None,
 ) -> None:  # fmt: skip
     """Write SOURCE (F16) as TARGET with fewer attention heads and feed-forward channels in each layer.
 
@@ -138,7 +140,8 @@ def width(
         found = asyncio.run(
             narrow(
                 source, target, texts, share, n_steps=n_steps, max_kld=max_kld, n_ctx=n_ctx,
-                max_chunks=chunks, special=special, n_threads=n_threads, tell=tell,
+                max_chunks=chunks, statistics_chunks=statistics_chunks, special=special,
+                n_threads=n_threads, tell=tell,
             )
         )  # fmt: skip
     for step in found.steps:

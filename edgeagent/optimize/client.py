@@ -59,10 +59,11 @@ class ScoringClient(WorkerClient):
         reply: RunTimes = await self._ask(request_id, TimeRun(request_id, n_prompt, n_decode))
         return reply
 
-    async def importance(self, tokens: bytes) -> ActivationSums:
-        """The activations of a chunk of tokens; see `CollectImportance`."""
+    async def importance(self, tokens: bytes, endings: Sequence[str] = ()) -> ActivationSums:
+        """How large the activations of each matrix were over a chunk; see `CollectImportance`."""
         request_id = self._new_id()
-        reply: ActivationSums = await self._ask(request_id, CollectImportance(request_id, tokens))
+        message = CollectImportance(request_id, tokens, tuple(endings))
+        reply: ActivationSums = await self._ask(request_id, message)
         return reply
 
     async def set_importance(self, columns: dict[str, bytes]) -> None:

@@ -1,6 +1,7 @@
 """Makes a model narrower, step by step: fewer attention heads and feed-forward channels in each layer.
 
-    1. statistics   the activations behind heads and channels, with all that is gone already silent
+    1. statistics   the activations behind heads and channels, with all that is gone already silent, over text
+                    of their own: channels that are rare in a few hundred tokens are needed elsewhere
     2. ways on      channels, a head of each group, a whole group (`width.steps`)
     3. measurement  each way is silenced in memory and its divergence measured
     4. gate         the one of least divergence per parameter goes, unless the divergence passes the bound
@@ -74,6 +75,7 @@ async def narrow(
     max_kld: float | None = None,
     n_ctx: int = 512,
     max_chunks: int = 4,
+    statistics_chunks: int = 32,
     special: bool = False,
     n_threads: int = 1,
     tell: Tell = lambda what, n, total: None,
@@ -87,9 +89,16 @@ async def narrow(
     _check_types(source)
     reader = open_file(source)
     async with scoring_worker(open_config(source, n_ctx, n_threads)) as client:
-        chunks = await chunks_of(client, texts, n_ctx, max_chunks, special=special)
-        reference = await reference_of(client, chunks)
-        work = _Narrowing(client, reader, shape, chunks, reference, tell)
+        total = max_chunks + statistics_chunks
+        chunks = await chunks_of(client, texts, n_ctx, total, special=special)
+        if len(chunks) < 2:
+            raise InvalidParameter(
+                f"The texts have one chunk of {n_ctx} tokens: activations and divergence need one each, so "
+                "take longer texts, or lower --ctx."
+            )
+        n_measured = min(max_chunks, len(chunks) // 2)
+        reference = await reference_of(client, chunks[:n_measured])
+        work = _Narrowing(client, reader, shape, chunks[n_measured:], reference, tell)
         found, width = await work.run(share, n_steps, max_kld)
     if not found:
         bound = "" if max_kld is None else f" within a mean KL divergence of {max_kld:g}"
@@ -191,7 +200,9 @@ class _Narrowing:
         await self._silence(now)
         sums: dict[str, Array] = {name: np.zeros_like(p) for name, p in self._powers.items()}
         for chunk in self._chunks:
-            found = await self._client.importance(chunk.tokens)
+            found = await self._client.importance(
+                chunk.tokens, (ATTENTION_OUTPUT, FEED_FORWARD_OUTPUT)
+            )
             for name in sums:
                 values = np.frombuffer(found.columns[name], np.float32)
                 sums[name] += values / max(1, found.n_rows[name])

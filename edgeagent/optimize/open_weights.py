@@ -41,10 +41,12 @@ class OpenWeights:
         self._altered: dict[str, tuple[str, bytes]] = {}
 
     @contextmanager
-    def collecting(self) -> Iterator[Sums]:
-        """Sum up the squared activations of the matrices of all decodes in the block."""
+    def collecting(self, endings: tuple[str, ...] = ()) -> Iterator[Sums]:
+        """Sum up the squared activations of the matrices of all decodes in the block, or of those whose names
+        have one of these endings."""
         sums = Sums()
-        self.watch.wants, self.watch.take = _is_matrix, sums.add
+        wants = (lambda name: name.endswith(endings)) if endings else _is_matrix
+        self.watch.wants, self.watch.take = wants, sums.add
         try:
             yield sums
         finally:

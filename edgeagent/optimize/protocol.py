@@ -85,10 +85,14 @@ class TimeRun(msgspec.Struct, frozen=True, tag="time_run"):
 
 
 class CollectImportance(msgspec.Struct, frozen=True, tag="collect_importance"):
-    """Decode a chunk of tokens and return how large the activations of each matrix were. Needs `is_open`."""
+    """Decode a chunk of tokens and return how large the activations of each matrix were. Needs `is_open`.
+
+    `endings`: only of matrices whose names end like this; empty: of all.
+    """
 
     request_id: int
     tokens: bytes
+    endings: tuple[str, ...] = ()
 
 
 class SetImportance(msgspec.Struct, frozen=True, tag="set_importance"):

@@ -76,9 +76,11 @@ class Scorer(Llama):
         self.batch.n_outputs = 1
         self.decode()
 
-    def activations(self, tokens: np.ndarray[Any, Any]) -> ActivationSums:
-        """The squared activations of every matrix over a chunk. Raises: InvalidParameter."""
-        with self.opened().collecting() as sums:
+    def activations(
+        self, tokens: np.ndarray[Any, Any], endings: tuple[str, ...] = ()
+    ) -> ActivationSums:
+        """The squared activations of the matrices over a chunk. Raises: InvalidParameter."""
+        with self.opened().collecting(endings) as sums:
             self.score(tokens, KeptTokens(0, 0, 0))
         return sums.result()
 

@@ -105,8 +105,8 @@ class ScoringWorker:
                 return scorer.score(chunk, kept)
             case TimeRun(_, n_prompt, n_decode):
                 return scorer.time_run(n_prompt, n_decode)
-            case CollectImportance(_, tokens):
-                return scorer.activations(np.frombuffer(tokens, np.int32))
+            case CollectImportance(_, tokens, endings):
+                return scorer.activations(np.frombuffer(tokens, np.int32), endings)
             case SetImportance(_, columns):
                 scorer.opened().set_importance(columns)
                 return Done()

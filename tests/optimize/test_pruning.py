@@ -207,7 +207,7 @@ def test_a_narrower_file_does_what_was_measured_in_memory(tmp_path):
     path = tmp_path / "narrow.gguf"
     done = run_here(
         "prune", "width", TALES, path, "--text", TEXT, "--ctx", 64, "--chunks", 2, "--share", 0.3,
-        "--steps", 2, "--threads", 1,
+        "--statistics-chunks", 8, "--steps", 2, "--threads", 1,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads((tmp_path / "narrow.gguf.width.json").read_text())
@@ -228,7 +228,20 @@ def test_a_narrower_file_does_what_was_measured_in_memory(tmp_path):
     ],
 )
 def test_what_cannot_be_made_narrower_leaves_no_file(source, extra, reason, tmp_path):
-    texts = ("--text", TEXT, "--ctx", 64, "--chunks", 1, "--share", 0.2, "--steps", 2)
+    texts = (
+        "--text",
+        TEXT,
+        "--ctx",
+        64,
+        "--chunks",
+        1,
+        "--share",
+        0.2,
+        "--steps",
+        2,
+        "--statistics-chunks",
+        2,
+    )
     done = run_here("prune", "width", source, tmp_path / "out.gguf", *texts, *extra)
     assert done.returncode == 2 and reason in done.stderr
     assert not list(tmp_path.iterdir())

@@ -114,4 +114,5 @@ def test_the_next_load_of_a_model_uses_the_flags_of_its_file(tmp_path):
     benchmark.engine_flags.save(path, EngineFlags(n_threads=1, n_batch=96, repack=False))
     placer = ModelPlacer.of(here, InstalledModels.of(here.resolved))
     config = asyncio.run(placer.place("tales")).config
+    assert isinstance(config, EngineConfig)
     assert (config.n_threads, config.n_batch, config.repack) == (3, 96, False)

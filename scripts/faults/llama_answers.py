@@ -5,7 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from scripts.faults.llama_pair import CHAT, N_CTX, N_SLOTS, Checks, Json, Pair, events, question
+from scripts.faults.llama_pair import (
+    CHAT,
+    N_CTX,
+    N_SLOTS,
+    UNCHECKED,
+    Checks,
+    Json,
+    Pair,
+    events,
+    question,
+)
 
 WEATHER = {
     "type": "function",
@@ -97,7 +107,7 @@ def check_answers(pair: Pair, checks: Checks) -> None:
     def required_tool() -> str:
         mine, own = pair.both(tools=[WEATHER], tool_choice="required", max_tokens=200)
         if "tool_calls" not in own["choices"][0]["message"]:
-            return "not with this template: llama-server makes no call itself"
+            return f"{UNCHECKED} with this model and template llama-server makes no call itself"
         return _call_of(mine)
 
     def streamed_tool() -> str:
@@ -115,7 +125,7 @@ def check_answers(pair: Pair, checks: Checks) -> None:
                         arguments += call["function"].get("arguments") or ""
                         ids |= {call["id"]} if call.get("id") else set()
         if not name and "tool_calls" not in pair.own(**fields)["choices"][0]["message"]:
-            return "not with this template: llama-server makes no call itself"
+            return f"{UNCHECKED} with this model and template llama-server makes no call itself"
         assert name == "get_weather" and finish == "tool_calls" and len(ids) == 1, (name, finish)
         assert "city" in json.loads(arguments), arguments
         return f"{name}({arguments[:40]})"

@@ -22,6 +22,7 @@ HOST = "127.0.0.1"
 N_CTX, N_SLOTS = 4096, 2  # of llama-server, which divides its context among its slots
 API_KEY = "sk-upstream"
 CHAT = "/v1/chat/completions"
+UNCHECKED = "not checked:"  # begins the remark of a check that could not be made
 Json = dict[str, Any]
 
 
@@ -93,7 +94,8 @@ class Checks:
     def table(self) -> Table:
         table = Table("check", "holds", "remark")
         for name, is_right, remark in self.rows:
-            table.add_row(name, "yes" if is_right else "[red]no[/red]", remark)
+            held = "yes" if is_right else "[red]no[/red]"
+            table.add_row(name, "-" if remark.startswith(UNCHECKED) else held, remark)
         return table
 
 

@@ -183,7 +183,11 @@ class GenerationWorker:
     # --- intake thread
 
     def _submit(self, sequences: list[Sequence]) -> None:
-        self._loop.post(lambda: self._engine.submit(sequences))
+        def submit() -> None:
+            self._pause.arrive()
+            self._engine.submit(sequences)
+
+        self._loop.post(submit)
 
     def _tell(self, request_id: int, value: int | TemplateFacts) -> None:
         self._forget(request_id)

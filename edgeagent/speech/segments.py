@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 
@@ -61,6 +63,43 @@ class Segment(Part, frozen=True, kw_only=True):
         if not self.words:
             return None
         return sum(word.confidence for word in self.words) / len(self.words)
+
+
+# Marks at the end of a sentence.
+SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")
+# A piece of a sentence with at most so many words is no segment of its own, if it follows within so long.
+STUB_WORDS, STUB_PAUSE_S = 2, 0.05
+
+
+def without_stubs(segments: Iterable[Segment]) -> list[Segment]:
+    """The segments of one hearing, stubs of a sentence joined with the rest of it.
+
+    Whisper now and then ends a segment before the last word of a sentence.
+    """
+    found: list[Segment] = []
+    for segment in segments:
+        if found and _is_one_sentence(found[-1], segment):
+            found[-1] = msgspec.structs.replace(
+                found[-1],
+                end_s=segment.end_s,
+                text=found[-1].text + segment.text,
+                words=found[-1].words + segment.words,
+                tokens=found[-1].tokens + segment.tokens,
+            )
+        else:
+            found.append(segment)
+    return found
+
+
+def _is_one_sentence(before: Segment, after: Segment) -> bool:
+    return (
+        # of one pass of the model
+        (before.avg_logprob, before.temperature) == (after.avg_logprob, after.temperature)
+        and before.speaker == after.speaker
+        and 0 < min(len(before.words), len(after.words)) <= STUB_WORDS
+        and after.start_s - before.end_s <= STUB_PAUSE_S
+        and not before.text.rstrip().endswith(SENTENCE_ENDS)
+    )
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -16,7 +16,7 @@ from edgeagent.errors import InvalidParameter
 from edgeagent.speech import channels
 from edgeagent.speech.audio import RATE_HZ, AudioBounds, Samples, Source, blocks
 from edgeagent.speech.options import SpeechOptions
-from edgeagent.speech.segments import Checkpoint, Segment
+from edgeagent.speech.segments import Checkpoint, Segment, without_stubs
 from edgeagent.speech.vad import VadOptions
 from edgeagent.speech.whisper import Session, Whisper
 from edgeagent.speech.windows import Window, WindowMaker, whole
@@ -153,9 +153,10 @@ def _of_window(
 ) -> Iterator[Segment]:
     names = options.speaker_names
     if not by_channel:
-        yield from session.hear(window)
+        yield from without_stubs(session.hear(window))
     elif channels.do_overlap(window):
         heard = [list(session.hear(window, channel)) for channel in window.channels]
         yield from channels.interleaved(heard, names)
     else:
-        yield from channels.attributed(list(session.hear(window)), window, names)
+        told = channels.attributed(list(session.hear(window)), window, names)
+        yield from without_stubs(told)

@@ -28,7 +28,7 @@ MOST_ROOM_IMPORTS = 101
 # Each outside library has one home.
 HOMES = {
     "llama_cpp": {"engine/llama/bindings.py"},
-    "faster_whisper": {"speech/vad.py", "speech/whisper.py"},
+    "faster_whisper": {"speech/short_encoder.py", "speech/vad.py", "speech/whisper.py"},
     "av": {"speech/audio.py", "speech/pcm.py"},
     "onnxruntime": {"speech/vad.py"},
     "multipart": {"api/http/forms.py"},

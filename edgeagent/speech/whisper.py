@@ -7,6 +7,7 @@ What is done here rather than left to the library:
                `multilingual` switch changes the language token alone, which translates
     prompt     vocabulary, prompt and the text before share half the context: its hotwords and previous text
                have half each and overflow it together
+    zeros      behind a window are not encoded, up to a margin (`short_encoder.py`)
     the end    of a window is not heard once more when its speech is over: that takes longer than the speech,
                and gives words that nobody said
     batches    are not used: its batched pipeline drops the text before and the temperature fallback, and made
@@ -25,7 +26,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from faster_whisper import WhisperModel
 
 from edgeagent.errors import InvalidParameter, ModelUnusable
 from edgeagent.speech.hallucination_filter import believed, without_loops
@@ -33,6 +33,7 @@ from edgeagent.speech.local_agreement import n_covered, units_of
 from edgeagent.speech.options import SpeechOptions
 from edgeagent.speech.prompt import MAX_TEMPERATURE, Prompt
 from edgeagent.speech.segments import Segment, TokenScore, Word
+from edgeagent.speech.short_encoder import ShortEncoderModel
 from edgeagent.speech.vad import RATE_HZ
 from edgeagent.speech.windows import Samples, Window
 from edgeagent.speech.word_times import Timed, refined, sound_of
@@ -80,7 +81,7 @@ class Whisper:
     def __init__(self, folder: Path, *, n_threads: int, compute_type: str = "int8") -> None:
         """Raises: ModelUnusable."""
         try:
-            self._model = WhisperModel(
+            self._model = ShortEncoderModel(
                 str(folder),
                 device="cpu",
                 compute_type=compute_type,
@@ -128,7 +129,11 @@ class Session:
     """One recording, window after window: keeps its language and the text before."""
 
     def __init__(
-        self, model: WhisperModel, options: SpeechOptions, prompt: Prompt, languages: Sequence[str]
+        self,
+        model: ShortEncoderModel,
+        options: SpeechOptions,
+        prompt: Prompt,
+        languages: Sequence[str],
     ) -> None:
         self._model = model
         self.options = options
@@ -289,7 +294,7 @@ class Session:
         n_frames = min(extractor.nb_max_frames, round(100 * seconds)) // 2 * 2
         features = extractor(samples)[..., :n_frames]
         n_heard = features.shape[-1]
-        encoded = self._model.encode(np.pad(features, ((0, 0), (0, n_frames - n_heard))))
+        encoded = self._model.encode_all(np.pad(features, ((0, 0), (0, n_frames - n_heard))))
         if not self._is_fixed and (self.language is None or beam_size > 1):
             (scores,) = model.detect_language(encoded)
             self.language = self._language_of((token[2:-2], p) for token, p in scores)

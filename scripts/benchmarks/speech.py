@@ -3,11 +3,13 @@
     --clinic DIR      recordings with an index.json of their turns (doctor left, patient right)
     --sentence DIR    test.wav with the times of its words in test_data.json
     --noise-s 50      seconds of each noise at each of three levels; 0 leaves noises out
-    --served          the same recordings through a daemon
+    --served          the same recordings through a daemon as well
+    --visits N        the first recordings alone
 
 Plain faster-whisper hears the mix with its own voice detection, beam 5 and words; both in this process, with
-as many threads, file by file in turn. Word error rates are over all words of all files, in lower case and
-without punctuation (jiwer).
+as many threads, file by file in turn, after a first file that is not counted. Word error rates are over all
+words of all files, in lower case and without punctuation (jiwer). Processor time is that of this process, the
+daemon and its workers, and holds beside other programs as well.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import os
 import re
 import statistics
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,11 +44,12 @@ from edgeagent.speech.transcriber import Transcriber, survey
 from edgeagent.speech.whisper import Whisper
 from scripts.benchmarks import machine
 from scripts.benchmarks.noises import LEVELS_DB, NOISES, noise, wav
-from scripts.benchmarks.served import serving
+from scripts.benchmarks.served import Served, serving
 
 MODEL = "whisper-tiny.en"
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "audio"
 NEAR_S = 0.2
+PLAIN, SERVED = "plain faster-whisper, mixed", "ours, served"
 SIDES = {"doctor": "A", "patient": "B"}
 console = Console()
 
@@ -61,6 +66,7 @@ class Tally:
     said: list[str] = field(default_factory=list)
     heard: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    cpu_s: float = 0.0
     bounds: list[float] = field(default_factory=list)
     n_right: int = 0
     n_words: int = 0
@@ -113,40 +119,63 @@ def hear_plainly(model: WhisperModel, path: Path) -> list[Segment]:
     ]  # fmt: skip
 
 
-def measure_clinic(folder: Path, model_dir: Path, n_threads: int) -> dict[str, Tally]:
+def measure_clinic(
+    folder: Path, model_dir: Path, n_threads: int, n_visits: int | None, daemon: Served | None
+) -> tuple[dict[str, Tally], float]:
+    """Each way to hear the first visits, file by file in turn; and how many seconds of audio these are."""
     bare = WhisperModel(str(model_dir), device="cpu", compute_type="int8", cpu_threads=n_threads)
     transcriber = Transcriber(Whisper(model_dir, n_threads=n_threads))
-    ways = {
-        "plain faster-whisper, mixed": lambda path: hear_plainly(bare, path),
+    ways: dict[str, Callable[[Path], list[Segment]]] = {
+        PLAIN: lambda path: hear_plainly(bare, path),
         "ours, mixed": lambda path: hear(transcriber, path.read_bytes()),
         "ours, speakers by channel": lambda path: hear(
             transcriber, path.read_bytes(), speakers="channel"
         ),
     }
+    visits = json.loads((folder / "index.json").read_text())[:n_visits]
+    paths = [next(folder.glob(f"{visit['file']}.*")) for visit in visits]
+    if daemon is not None:
+        http = httpx.Client(base_url=daemon.url, timeout=600)
+        ways[SERVED] = lambda path: hear_served(http, path)
+    for way in ways.values():
+        way(paths[0])  # loads what is loaded at the first use
     tallies = {name: Tally() for name in ways}
-    for visit in json.loads((folder / "index.json").read_text()):
-        path = next(p for p in folder.glob(f"{visit['file']}.*"))
+    for visit, path in zip(visits, paths, strict=True):
         for name, way in ways.items():
-            tally, started = tallies[name], time.perf_counter()
+            tally, started, cpu_s = tallies[name], time.perf_counter(), _cpu_s(daemon)
             segments = way(path)
             tally.seconds += time.perf_counter() - started
+            tally.cpu_s += _cpu_s(daemon) - cpu_s
             tally.said.append(plain(" ".join(turn["text"] for turn in visit["turns"])))
             tally.heard.append(plain(text_of(segments)))
             tally.add(visit["turns"], segments)
         console.print(
             f"  {path.name}: " + ", ".join(f"{t.error_rate:.1%}" for t in tallies.values())
         )
-    return tallies
+    return tallies, sum(visit["seconds"] for visit in visits)
+
+
+def _cpu_s(daemon: Served | None) -> float:
+    """Processor seconds of this process, the daemon and its workers."""
+    processes = [psutil.Process()]
+    if daemon is not None:
+        served = psutil.Process(daemon.process.pid)
+        processes += [served, *served.children(recursive=True)]
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def show_clinic(tallies: dict[str, Tally], audio_s: float) -> None:
-    table = Table("", "word error rate", "turns within 200 ms", "right speaker", "real-time factor")
+    table = Table(
+        "", "word error rate", "turns within 200 ms", "right speaker", "real-time factor", "of plain's",
+        "CPU of plain's",
+    )  # fmt: skip
     for name, tally in tallies.items():
         near = np.mean([b <= NEAR_S for b in tally.bounds])
         right = f"{tally.n_right / tally.n_words:.1%}" if tally.n_right else "-"
         table.add_row(
-            name, f"{tally.error_rate:.2%}", f"{near:.1%}", right, f"{tally.seconds / audio_s:.3f}"
-        )
+            name, f"{tally.error_rate:.2%}", f"{near:.1%}", right, f"{tally.seconds / audio_s:.3f}",
+            f"{tally.seconds / tallies[PLAIN].seconds:.3f}", f"{tally.cpu_s / tallies[PLAIN].cpu_s:.3f}",
+        )  # fmt: skip
     console.print(table)
 
 
@@ -190,35 +219,18 @@ def _is_within(word: Word, turn: dict[str, Any]) -> bool:
     return turn["start"] - 0.3 < word.middle_s < turn["end"] + 0.3
 
 
-def measure_served(folder: Path, models_dir: Path, model_dir: Path, n_threads: int) -> None:
-    """The same recordings through a daemon and in this process, in turn; memory of the worker."""
-    transcriber = Transcriber(Whisper(model_dir, n_threads=n_threads))
-    ratios, peak = [], 0
-    with serving(models_dir, preload=False, n_threads=n_threads) as daemon:
-        paths = sorted(p for p in folder.iterdir() if p.suffix not in (".json", ".md"))
-        with httpx.Client(base_url=daemon.url, timeout=600) as http:
-            _post(http, paths[0])  # loads the model
-            for path in paths:
-                started = time.perf_counter()
-                _post(http, path)
-                served_s = time.perf_counter() - started
-                (worker,) = daemon.children("edgeagent.speech.worker")
-                peak = max(peak, _peak_bytes(worker))
-                started = time.perf_counter()
-                hear(transcriber, path.read_bytes())
-                ratios.append(served_s / (time.perf_counter() - started))
-    console.print(
-        f"served: {statistics.median(ratios):.3f} times the time of a call in process (median of "
-        f"{len(ratios)}); worker at most {peak / 1e6:.0f} MB"
-    )
-
-
-def _post(http: httpx.Client, path: Path) -> None:
-    form = {"model": MODEL, "response_format": "verbose_json"}
+def hear_served(http: httpx.Client, path: Path) -> list[Segment]:
+    form = {
+        "model": MODEL, "response_format": "verbose_json",
+        "timestamp_granularities[]": ["word", "segment"],
+    }  # fmt: skip
     answer = http.post(
         "/v1/audio/transcriptions", files={"file": (path.name, path.read_bytes())}, data=form
     )
-    answer.raise_for_status()
+    found = answer.raise_for_status().json()
+    words = tuple(Word(text=w["word"], start_s=w["start"], end_s=w["end"]) for w in found["words"])
+    whole = Segment(start_s=0.0, end_s=found["duration"], text=found["text"], words=words)
+    return [whole]
 
 
 def _peak_bytes(process: psutil.Process) -> int:
@@ -235,6 +247,7 @@ def main() -> None:
     parser.add_argument("--clinic", type=Path, default=SHARED / "clinic")
     parser.add_argument("--sentence", type=Path, default=SHARED / "leopard")
     parser.add_argument("--noise-s", type=float, default=50.0)
+    parser.add_argument("--visits", type=int, default=None)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--served", action="store_true")
     args = parser.parse_args()
@@ -242,12 +255,17 @@ def main() -> None:
     model_dir = next((args.models_dir / MODEL).rglob("model.bin")).parent
     console.print(f"{machine.describe()}, {MODEL}, int8, {args.threads} thread(s)")
     if args.clinic.is_dir():
-        visits = json.loads((args.clinic / "index.json").read_text())
-        tallies = measure_clinic(args.clinic, model_dir, args.threads)
-        show_clinic(tallies, sum(visit["seconds"] for visit in visits))
+        with ExitStack() as stack:
+            daemon = None
+            if args.served:
+                daemon = stack.enter_context(
+                    serving(args.models_dir, preload=False, n_threads=args.threads)
+                )
+            show_clinic(*measure_clinic(args.clinic, model_dir, args.threads, args.visits, daemon))
+            if daemon is not None:
+                (worker,) = daemon.children("edgeagent.speech.worker")
+                console.print(f"worker at most {_peak_bytes(worker) / 1e6:.0f} MB")
         if args.noise_s:
             measure_noises(args.clinic, model_dir, args.noise_s)
-        if args.served:
-            measure_served(args.clinic, args.models_dir, model_dir, args.threads)
     if args.sentence.is_dir():
         measure_sentence(args.sentence, model_dir)

@@ -145,7 +145,11 @@ import edgeagent.cli.main, edgeagent.cli.serve, edgeagent.daemon.app
 from edgeagent.api.http.litestar_app import Application
 Application([])
 unwanted = {"sqlite_utils", "click_default_group", "dateutil", "tabulate", "pip", "attr", "pydantic.v1"}
-unwanted |= {"httpx", "httpcore"}
+unwanted |= {"httpx", "httpcore", "difflib", "numpy"}
+unwanted |= {"edgeagent." + name for name in (
+    "api.wyoming.server", "device.microbenchmarks", "serving.upstreams.connection",
+    "serving.upstreams.upstream_answer", "routing.upstreams.answer_reader",
+)}
 print(unwanted & set(sys.modules) or "")
 """
     done = subprocess.run(

@@ -7,7 +7,6 @@ contain a double underscore, and no two ids share a folder.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -59,6 +58,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     name = name.lower()[:MAX_ID_LENGTH]
     known = list(known)
     known = [candidate for candidate in known if name and candidate.startswith(name)] or known
+
+    import difflib  # takes 0.2 MB, for names that are wrong
 
     def likeness(candidate: str) -> float:
         whole = difflib.SequenceMatcher(None, name, candidate).ratio()

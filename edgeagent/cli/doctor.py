@@ -27,7 +27,7 @@ from edgeagent.cli.shared.printable import printable
 from edgeagent.cli.shared.terminal import PlainConsole
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
-from edgeagent.device.microbenchmarks import Measurement
+from edgeagent.device.measurement import Measurement
 from edgeagent.errors import EdgeAgentError
 from edgeagent.settings.setting_names import FIELDS, value_of
 from edgeagent.store.database_files import StoreFiles

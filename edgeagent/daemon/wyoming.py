@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from edgeagent.api.wyoming.server import WyomingServer
+from typing import TYPE_CHECKING
+
 from edgeagent.daemon.sockets import bind
 from edgeagent.errors import StartFailed
 from edgeagent.serving.live_transcription import LiveTranscriptions
 from edgeagent.serving.transcription import TranscriptionService
 from edgeagent.settings.speech import WyomingSettings
 from edgeagent.types.loopback import is_loopback
+
+if TYPE_CHECKING:
+    from edgeagent.api.wyoming.server import WyomingServer
 
 
 def wyoming_server(
@@ -33,4 +37,6 @@ def wyoming_server(
             f"({exc.__cause__ or exc.message}): choose another, or turn it off. The systemd service has "
             "no network by itself: see systemd/README.md."
         ) from exc
+    from edgeagent.api.wyoming.server import WyomingServer
+
     return WyomingServer(sock, settings, live, transcriptions)

@@ -19,8 +19,8 @@ from pathlib import Path
 import msgspec
 
 from edgeagent.device.engine_flags_store import EngineFlagsStore
+from edgeagent.device.measurement import Measurement
 from edgeagent.device.measurement_store import MeasurementStore, fingerprint
-from edgeagent.device.microbenchmarks import Measurement, measure, thread_counts
 from edgeagent.device.probe import Device
 from edgeagent.device.step_cost_store import StepCostStore
 from edgeagent.types.measurement import ModelMeasurement
@@ -75,6 +75,9 @@ class DeviceBenchmark:
 
         `progress` gets the current part and the share that is done. A stopped measurement is not stored.
         """
+        # A daemon measures once, on a thread, and most never do.
+        from edgeagent.device.microbenchmarks import measure
+
         stop = stop or StopSignal()
         machine = measure(
             self._device,
@@ -93,6 +96,8 @@ class DeviceBenchmark:
         return measurement
 
     def _model(self, path: Path, progress: Progress, stop: StopSignal) -> ModelMeasurement | None:
+        from edgeagent.device.microbenchmarks import thread_counts
+
         counts = ",".join(map(str, thread_counts(self._device)))
         begun = time.monotonic()
         with spawn.start(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeagent.device.microbenchmarks import Measurement
+from edgeagent.device.measurement import Measurement
 from edgeagent.device.probe import Device
 
 logger = logging.getLogger(__name__)

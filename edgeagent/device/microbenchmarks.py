@@ -21,8 +21,8 @@ from pathlib import Path
 
 import msgspec
 
+from edgeagent.device.measurement import MeasuredRate, Measurement
 from edgeagent.device.probe import Device
-from edgeagent.types.measurement import ModelMeasurement
 from edgeagent.worker import spawn
 
 Progress = Callable[[str, float], None]
@@ -35,42 +35,6 @@ _LLC_UNKNOWN_BYTES = 8 * _MIB
 _BUFFER_MAX_BYTES = 512 * _MIB
 _BUFFER_MIN_BYTES = 32 * _MIB
 _GEMM_SIZE = 768  # 3 matrices of 2.25 MiB: beyond L2, and 0.1 s a product on the slowest board
-
-
-class MeasuredRate(msgspec.Struct, frozen=True):
-    """One value at one thread count."""
-
-    n_threads: int
-    value: float
-
-
-class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """The measured rates of this machine, each the best of several passes, in 10^9 per second.
-
-    `memory_gb_per_s`: reading a buffer far larger than the caches. `gemm_gflop_per_s`: float32 matrix
-    products with numpy's BLAS. `disk_read_mb_per_s` (10^6): sequential, cache dropped. `model`: the speed
-    of a real model, if there was one. `notes`: what is missing because the time ran out or the child
-    failed.
-    """
-
-    measured_utc_ms: int
-    wall_s: float
-    buffer_bytes: int
-    memory_gb_per_s: tuple[MeasuredRate, ...] = ()
-    gemm_gflop_per_s: tuple[MeasuredRate, ...] = ()
-    disk_read_mb_per_s: float | None = None
-    model: ModelMeasurement | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def best_memory_gb_per_s(self) -> float | None:
-        """The highest bandwidth at any thread count."""
-        return max((rate.value for rate in self.memory_gb_per_s), default=None)
-
-    @property
-    def best_gemm_gflop_per_s(self) -> float | None:
-        """The highest rate at any thread count."""
-        return max((rate.value for rate in self.gemm_gflop_per_s), default=None)
 
 
 class OutputLine(msgspec.Struct, frozen=True, omit_defaults=True):

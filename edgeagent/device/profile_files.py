@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import tomllib
 import typing
@@ -165,6 +164,8 @@ def _check_keys(table: Mapping[str, object], struct: type, place: str, prefix: s
     for key, value in table.items():
         if key not in hints:
             known = {name: name for name in hints} | ({} if prefix else OLD_NAMES)
+            import difflib  # takes 0.2 MB, for names that are wrong
+
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
             hint = repr(known[near[0]]) if near else f"one of {', '.join(sorted(hints))}"
             raise SettingsError(
@@ -224,5 +225,7 @@ def _check_sense(profile: Profile, place: str) -> None:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str | None:
+    import difflib
+
     found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return repr(found[0]) if found else None

@@ -18,7 +18,7 @@ from edgeagent.catalog.sizing.model_shape import from_facts
 from edgeagent.catalog.sizing.repack import repacked_types
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.configuration import Configuration
-from edgeagent.device.microbenchmarks import Measurement
+from edgeagent.device.measurement import Measurement
 from edgeagent.device.step_cost_store import StepCostStore
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, ModelAltered

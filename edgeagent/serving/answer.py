@@ -19,6 +19,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -36,7 +37,7 @@ from edgeagent.serving.deadline import before, left_s
 from edgeagent.serving.engines import Engines
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
-from edgeagent.serving.upstreams.upstream_answer import UpstreamClient, UpstreamGeneration
+from edgeagent.serving.upstreams.upstream_client import UpstreamClient
 from edgeagent.types.answer import (
     CallText,
     FinishReason,
@@ -48,6 +49,9 @@ from edgeagent.types.answer import (
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.types.intents import Confidence
 from edgeagent.types.unary_requests import DetokenizeSpec
+
+if TYPE_CHECKING:
+    from edgeagent.serving.upstreams.upstream_answer import UpstreamGeneration
 
 logger = logging.getLogger(__name__)
 
@@ -272,7 +276,7 @@ class Answer:
                 ):
                     for chunk in chunks:
                         self._count_end(chunk)
-        if isinstance(generation, UpstreamGeneration):
+        if not isinstance(generation, Generation):
             for chunk in generation.last_counts():
                 self._count_end(chunk)
 
@@ -282,9 +286,7 @@ class Answer:
     def engine_request(self) -> tuple[EngineClient, int] | None:
         """The engine of this device that answers and its number for the request; None before `begin`."""
         generation = self._generation
-        if generation is None or isinstance(generation, UpstreamGeneration):
-            return None
-        return generation.origin
+        return generation.origin if isinstance(generation, Generation) else None
 
     @property
     def prompt_facts(self) -> PromptFacts | None:

@@ -14,7 +14,7 @@ from edgeagent.pool import Pool
 from edgeagent.routing.decision import Decision
 from edgeagent.routing.upstreams.upstream_access import Sender
 from edgeagent.serving.request_origin import RequestOrigin
-from edgeagent.serving.upstreams.upstream_answer import UpstreamClient, unsupported
+from edgeagent.serving.upstreams.upstream_client import UpstreamClient, unsupported
 from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.store.requests import RequestRow
 from edgeagent.worker.client import WorkerClient

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import get_origin
 
@@ -56,11 +55,15 @@ def nearest(name: str) -> str | None:
     """The setting whose present or old name, or its part within the table, is most like `name`."""
     spelled: dict[str, str] = {new.rpartition(".")[2]: new for new in reversed(FIELDS)}
     spelled |= OLD_NAMES | {new: new for new in FIELDS} | {table: f"[{table}]" for table in TABLES}
+    import difflib  # takes 0.2 MB, for names that are wrong
+
     match = difflib.get_close_matches(name, list(spelled), n=1, cutoff=0.5)
     return spelled[match[0]] if match else None
 
 
 def nearest_variable(name: str) -> str | None:
+    import difflib
+
     match = difflib.get_close_matches(name, list(VARIABLES), n=1, cutoff=0.5)
     return variable(VARIABLES[match[0]]) if match else None
 

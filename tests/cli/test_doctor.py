@@ -9,7 +9,7 @@ import pytest
 
 from edgeagent.cli.shared.measured_rates import model_to_measure, predictions, rates_measured
 from edgeagent.cli.shared.options import configured
-from edgeagent.device.microbenchmarks import MeasuredRate, Measurement
+from edgeagent.device.measurement import MeasuredRate, Measurement
 from edgeagent.types.measurement import ModelMeasurement, PrefillDecode
 from tests.conftest import MINILM, SMOLLM
 

@@ -18,7 +18,7 @@ from edgeagent.cli.shared.sizes import Size
 from edgeagent.device.benchmark import DeviceBenchmark
 from edgeagent.device.budget import budget
 from edgeagent.device.configuration import configure
-from edgeagent.device.microbenchmarks import MeasuredRate, Measurement
+from edgeagent.device.measurement import MeasuredRate, Measurement
 from edgeagent.device.probe import probe
 from edgeagent.device.profile import reference_device
 from edgeagent.device.profile_files import load, load_all

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgeagent.device.measurement import MeasuredRate, Measurement
 from edgeagent.device.measurement_store import MeasurementStore, fingerprint
-from edgeagent.device.microbenchmarks import MeasuredRate, Measurement
 from edgeagent.device.probe import Device, probe
 from tests.device.recorded import write
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edgeagent.device.measurement import Measurement
 from edgeagent.device.microbenchmarks import (
-    Measurement,
     buffer_bytes,
     measure,
     read_rate,

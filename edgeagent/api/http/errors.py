@@ -3,7 +3,6 @@ codes."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from functools import lru_cache
@@ -152,6 +151,8 @@ def _from_validation(exc: pydantic.ValidationError) -> EdgeAgentError:
         names.append(shortened(str(last)))
     param = ".".join(names) or None
     if is_unknown:
+        import difflib  # takes 0.2 MB, for names that are wrong
+
         match = difflib.get_close_matches(names[-1], _fields(exc.title), n=1, cutoff=0.6)
         hint = f" did you mean `{match[0]}`?" if match else " leave it out."
         return InvalidParameter(f"Unknown parameter `{param or ''}`:{hint}", param=param)

@@ -10,7 +10,7 @@ from edgeagent.catalog.sizing.model_shape import ModelShape, from_facts
 from edgeagent.catalog.sizing.speed import Rates, decode_tokens_per_s, paced, prefill_tokens_per_s
 from edgeagent.cli.shared.configured_library import catalog_of, library_of
 from edgeagent.device.configuration import Configuration
-from edgeagent.device.microbenchmarks import Measurement
+from edgeagent.device.measurement import Measurement
 from edgeagent.errors import EdgeAgentError
 from edgeagent.types.measurement import MEASURED_DEPTH, MEASURED_STEPS, ModelMeasurement
 

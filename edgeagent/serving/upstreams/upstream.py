@@ -7,13 +7,16 @@ import logging
 import time
 from collections import Counter
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from edgeagent.routing.upstreams.balance import Speed, UpstreamState, measured
 from edgeagent.routing.upstreams.faults import Fault, blamed
 from edgeagent.routing.upstreams.upstream_access import Access
 from edgeagent.routing.upstreams.upstream_breaker import UpstreamBreaker
-from edgeagent.serving.upstreams.connection import Connection
 from edgeagent.settings.upstreams import UpstreamSettings
+
+if TYPE_CHECKING:
+    from edgeagent.serving.upstreams.connection import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ class Upstream:
     @cached_property
     def connection(self) -> Connection:
         """Opened with the first request. Raises: SettingsError for its key or its CA."""
+        from edgeagent.serving.upstreams.connection import Connection
+
         return Connection(self.settings)
 
     def state(self, model_id: str) -> UpstreamState:

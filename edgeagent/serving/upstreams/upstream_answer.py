@@ -14,45 +14,27 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from edgeagent.errors import DeadlineExceeded, EdgeAgentError, UnsupportedParameter, UpstreamFailed
+from edgeagent.errors import DeadlineExceeded, EdgeAgentError, UpstreamFailed
 from edgeagent.routing.upstreams.answer_reader import AnswerReader
 from edgeagent.routing.upstreams.balance import choose
 from edgeagent.routing.upstreams.event_lines import EventLines
 from edgeagent.routing.upstreams.faults import Fault, FaultKind, error_of, may_repeat
 from edgeagent.routing.upstreams.outgoing_request import OutgoingRequest, outgoing_request
-from edgeagent.routing.upstreams.upstream_access import Sender
 from edgeagent.serving.upstreams.upstream import Upstream
 from edgeagent.types.answer import PromptFacts, TokenChunk
 from edgeagent.types.generation import GenerateSpec
 from edgeagent.worker.reply_stream import ReplyStream
 
 if TYPE_CHECKING:
-    from edgeagent.serving.upstreams.upstreams import Upstreams
+    from edgeagent.serving.upstreams.upstream_client import UpstreamClient
 
 logger = logging.getLogger(__name__)
 
 # How long a body may go on behind the end of its answer.
 END_S = 0.25
 TURN_S = 0.001
-
-
-class UpstreamClient:
-    """Answers one request elsewhere. `admitted` are the upstreams that may be sent it."""
-
-    def __init__(
-        self, model_id: str, sender: Sender, admitted: Sequence[Upstream], upstreams: Upstreams
-    ) -> None:
-        self.config = SimpleNamespace(model_id=model_id)
-        self.sender = sender
-        self.admitted = admitted
-        self.upstreams = upstreams
-
-    def generate(self, spec: GenerateSpec) -> UpstreamGeneration:
-        """Send a request. Raises: UnsupportedParameter for one that OpenAI's format cannot say."""
-        return UpstreamGeneration(self, spec)
 
 
 class UpstreamGeneration(ReplyStream[TokenChunk]):
@@ -263,12 +245,3 @@ async def _read_to_end(pieces: AsyncIterator[bytes]) -> None:
     with suppress(TimeoutError, Fault):
         async with asyncio.timeout(END_S):
             await anext(pieces, None)
-
-
-def unsupported(model_id: str) -> UnsupportedParameter:
-    """The error for what only an engine on this device can do."""
-    return UnsupportedParameter(
-        f"Model {model_id!r} answers elsewhere: it generates text, and nothing else is asked of it. Name a "
-        "model on this device.",
-        param="model",
-    )

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from edgeagent.errors import Forbidden, SettingsError, UpstreamUnavailable
 from edgeagent.routing.upstreams.upstream_access import Access, Sender, circle
 from edgeagent.serving.upstreams.upstream import Upstream
-from edgeagent.serving.upstreams.upstream_answer import UpstreamClient
+from edgeagent.serving.upstreams.upstream_client import UpstreamClient
 from edgeagent.serving.upstreams.waiting_line import WaitingLine
 from edgeagent.settings.upstreams import UpstreamSettings
 
@@ -44,9 +44,11 @@ class Upstreams:
         self.line = WaitingLine()
 
     def check(self) -> None:
-        """Read the keys and certificates of all. Raises: SettingsError."""
+        """Read the keys and certificates of all, and import what sends requests. Raises: SettingsError."""
         for upstream in self._by_name.values():
             _ = upstream.connection
+        if self._by_name:
+            import edgeagent.serving.upstreams.upstream_answer  # noqa: F401
 
     def all(self) -> list[Upstream]:
         return list(self._by_name.values())

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 INPUT = click.Path(path_type=Path, dir_okay=False, exists=True)
 UNMET = 3
-MEASURE_LIMIT_S = 4.0
+MEASURE_LIMIT_S = 6.0
 
 
 @click.command()

@@ -21,7 +21,7 @@ from edgeagent.settings.setting_names import VARIABLES
 from edgeagent.settings.settings_sources import SYSTEM_CONFIG
 from scripts.packaging.configuration import HERE, SCRIPTS, SETTINGS, nfpm_configuration
 from scripts.packaging.container import read_image
-from scripts.packaging.tree import PLACE, remaining_paths
+from scripts.packaging.tree import PLACE, has_kernels, remaining_paths
 
 
 @pytest.fixture(scope="module", params=["amd64", "arm64"])
@@ -83,6 +83,11 @@ def test_data_goes_at_a_purge_only():
     for text in (before, (HERE / "prerm").read_text(), (HERE / "postinst").read_text()):
         code = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
         assert "/var/lib" not in code and "/etc/edgeagent" not in code
+
+
+def test_an_engine_without_kernels_is_not_packed():
+    assert has_kernels("CPU : SSE3 = 1 | AVX2 = 1 | LLAMAFILE = 1 | OPENMP = 1 | ")
+    assert not has_kernels("\n")
 
 
 def test_a_script_that_names_the_directory_of_the_build_is_found(tmp_path: Path):

@@ -11,8 +11,10 @@ from pathlib import Path
 from scripts.packaging.configuration import ROOT
 
 PLACE = Path("/opt/edgeagent")
-# For every processor of the architecture, and the fastest kernels that the one it runs on has.
-PORTABLE = "-DGGML_NATIVE=OFF -DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON"
+# For processors with AVX2, and for 64-bit ARM. llama-cpp-python leaves kernels that are modules of their own
+# (GGML_BACKEND_DL with GGML_CPU_ALL_VARIANTS) out of its wheel, and then no model can be loaded.
+PORTABLE = "-DGGML_NATIVE=OFF"
+SYSTEM_INFO = "import llama_cpp; print(llama_cpp.llama_print_system_info().decode())"
 
 
 def build_tree(stage: Path, python: Path, extras: str, *, is_native: bool) -> None:
@@ -33,7 +35,19 @@ def build_tree(stage: Path, python: Path, extras: str, *, is_native: bool) -> No
         environment["CMAKE_ARGS"] = f"{environment.get('CMAKE_ARGS', '')} {PORTABLE}".strip()
         _run(*pip, "--no-cache-dir", "llama-cpp-python", env=environment)
     _run(*pip, wanted, env=environment)
+    told = subprocess.run(
+        [place / "bin" / "python", "-c", SYSTEM_INFO], capture_output=True, text=True, check=True
+    )
+    if not has_kernels(told.stdout):
+        raise SystemExit(
+            "The llama.cpp that was built has no kernels for a processor: see CMAKE_ARGS."
+        )
     _move_to_its_place(place)
+
+
+def has_kernels(system_info: str) -> bool:
+    """Whether llama.cpp names a processor's kernels, as in "CPU : SSE3 = 1 | AVX = 1"."""
+    return "CPU :" in system_info
 
 
 def _run(*arguments: str, env: dict[str, str] | None = None) -> None:

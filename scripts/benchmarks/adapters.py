@@ -1,9 +1,13 @@
 """`scripts/bench adapters`: LoRA adapters that change from request to request on one loaded model.
 
-Random adapters are written and installed by `edgeagent models adapter add`. Each prompt is asked of the model
-and of each adapter alone; then clients ask all of it at once, in an order that changes the adapter with each
-request. Compared are the probabilities of the likeliest tokens, as far as both answers go the same way, and
-the texts. The model itself is asked before and after.
+Random adapters are written and installed by `edgeagent models adapter add`. First, one context changes
+among them without a daemon, and the logits of a prompt are compared with those of the first time. Then each
+prompt is asked of the model and of each adapter alone, and clients ask all of it at once, in an order that
+changes the adapter with each request. Compared are the probability of the likeliest token, as far as both
+answers go the same way, and the texts. The model itself is asked before and after.
+
+With quantized weights the answers of a daemon depend a little on where their cells lie and on what is
+computed beside them, with and without adapters.
 """
 
 from __future__ import annotations
@@ -22,9 +26,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from edgeagent.engine.llama.model import Llama
+from edgeagent.types.engine_config import AdapterFile, EngineConfig
 from scripts.benchmarks import machine
 from scripts.benchmarks.served import serving
 from tests.data_adapters import write_adapter
@@ -101,10 +108,50 @@ def prepared(args: argparse.Namespace, folder: Path, state: Path) -> tuple[Path,
     return models, names
 
 
+def swapped(
+    args: argparse.Namespace, models: Path, adapters: list[str]
+) -> tuple[int, float, float]:
+    """One context without a daemon: how often the adapter was changed, the largest difference of a logit to
+    the first time with the same adapter, and the least to the model without one. The cells are dropped
+    between."""
+    base = next((models / args.model).glob("*.gguf"))
+    files = tuple(AdapterFile(n, str(next((models / n).glob("*.gguf")))) for n in adapters)
+    config = EngineConfig(
+        model_id=args.model, path=str(base), n_ctx=512, n_seq=1, n_prefixes=0, n_batch=128,
+        n_threads=args.threads, reproducible=args.reproducible, adapters=files,
+    )  # fmt: skip
+    llama = Llama(config)
+    tokens = llama.tokenize(PROMPTS[-1], add_special=True)
+    first: dict[str | None, np.ndarray[Any, Any]] = {}
+    largest, n_changes = 0.0, 0
+    draw = random.Random(1)
+    for _ in range(60):
+        adapter = draw.choice([None, *adapters])
+        n_changes += adapter != llama.adapters.current
+        llama.adapters.use(llama.context, adapter)
+        llama.clear()
+        llama.batch.clear()
+        llama.batch.add(0, tokens, 0, n_outputs=1)
+        logits = np.array(llama.decode()[0])
+        known = first.setdefault(adapter, logits)
+        largest = max(largest, float(np.abs(known - logits).max()))
+    least = min(float(np.abs(first[None] - first[one]).max()) for one in adapters)
+    llama.close()
+    return n_changes, largest, least
+
+
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as state:
         models, adapters = prepared(args, Path(folder), Path(state))
         names = [args.model, *adapters]
+        n_changes, largest, least = swapped(args, models, adapters)
+        own: dict[str, Any] = {
+            "one context: changes of the adapter": n_changes,
+            "one context: largest difference of a logit to the same adapter": f"{largest:.4f}",
+            "one context: least difference to the model": f"{least:.4f}",
+        }
+        if args.requests == 0:
+            return own
         settings = {
             "preload": False, "n_threads": args.threads, "state_dir": state,
             "reproducible": args.reproducible,
@@ -139,7 +186,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         found = [distance(alone[one], answer) for one, answer in zip(work, got, strict=True)]
         base = [distance(alone[args.model, p], one) for p, one in zip(PROMPTS, after, strict=True)]
         texts = sum(alone[one].text == answer.text for one, answer in zip(work, got, strict=True))
-        return {
+        return own | {
             "requests, clients": f"{len(work)}, {args.clients}",
             "changes of the adapter from a request to the next": n_swaps,
             "difference between two adapters alone, least": f"{min(between):.4f}",

@@ -23,7 +23,8 @@ from edgeagent.serving.terminal_history import forget_history
 from edgeagent.settings import Settings
 from edgeagent.store import audit_anchor, erasure, ownership, prefix_files, residue_scan
 from edgeagent.store.database import Database
-from edgeagent.store.erasure import ErasureReceipt, ErasureScope
+from edgeagent.store.erasure import ErasureReceipt
+from edgeagent.store.erasure_request import ErasureRequest, ErasureScope
 from edgeagent.store.ownership import Selector
 
 
@@ -51,7 +52,7 @@ def erase(
         counts = here.database.read(partial(ownership.counts, selector=selector))
         if told := ", ".join(f"{n} of {table}" for table, n in counts.items() if n):
             confirm(f"{selector.named()} has {told}. Erase for good?", yes=yes)
-        request = erasure.ErasureRequest(selector, actor(), except_held, backups)
+        request = ErasureRequest(selector, actor(), except_held, backups)
         places = places_of(here.settings, here.database)
         size = residue_scan.total_bytes(
             places.state_dir, here.database.files.folder, places.leave_out

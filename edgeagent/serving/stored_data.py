@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeagent.errors import InsufficientScope
-from edgeagent.store import audit_anchor, erasure
+from edgeagent.store import audit_anchor
 from edgeagent.store.data_lifecycle import DataLifecycle
+from edgeagent.store.erasure_request import ErasureRequest
 from edgeagent.store.ownership import Selector
 from edgeagent.types.caller import Caller
 
@@ -88,7 +89,7 @@ class StoredData:
         # An erasure takes the whole store; the owner of a part of it must not keep the store busy.
         with nullcontext() if is_admin else alone:
             receipt = await self._lifecycle.erase(
-                erasure.ErasureRequest(selector, caller.key_id, except_held, drop_backups)
+                ErasureRequest(selector, caller.key_id, except_held, drop_backups)
             )
         if is_admin:
             return _without_folders(receipt.shown())

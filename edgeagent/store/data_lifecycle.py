@@ -18,18 +18,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeagent.errors import EdgeAgentError, Erased, ErasureRunning, NotFound, StoreOff
 from edgeagent.settings import Settings
-from edgeagent.store import audit, audit_anchor, erasure, export
+from edgeagent.store import audit, audit_anchor, export
 from edgeagent.store.clock import Clock, DeviceClock
 from edgeagent.store.database import Database
-from edgeagent.store.erasure import ErasureReceipt, ErasureRequest, ErasureScope
 from edgeagent.store.erasure_hub import DeletedContent, ErasureHub
+from edgeagent.store.erasure_request import ErasureRequest, ErasureScope
 from edgeagent.store.ownership import Selector
 from edgeagent.store.retention import Sweeper
 from edgeagent.store.sql import now_ms
+
+if TYPE_CHECKING:
+    from edgeagent.store.erasure import ErasureReceipt
 
 logger = logging.getLogger(__name__)
 
@@ -194,6 +197,8 @@ class DataLifecycle:
 
         def work() -> ErasureReceipt:
             try:
+                from edgeagent.store import erasure  # on this thread: most daemons erase nothing
+
                 return erasure.erase(
                     database, self._key, request, self._places,
                     keep_backups=self._settings.store.n_backups,
@@ -221,6 +226,8 @@ class DataLifecycle:
         database = self._database
 
         def begin(conn: Any) -> None:
+            from edgeagent.store import erasure
+
             if not erasure.n_rows(conn, selector):
                 raise NotFound(f"Nothing is stored for {selector.named()}: check the spelling.")
             what = erasure.label(self._key, selector)

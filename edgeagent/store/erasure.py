@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -30,6 +30,7 @@ from edgeagent.errors import LegalHold, NotFound
 from edgeagent.store import audit, erasure_epochs, ownership, residue_scan, row_deletion
 from edgeagent.store.backup import Backup
 from edgeagent.store.database import Database
+from edgeagent.store.erasure_request import ErasureRequest, ErasureScope
 from edgeagent.store.journal_replay import recorded
 from edgeagent.store.ownership import HELD, TABLES, Selector
 from edgeagent.store.residue_scan import Probes, ScanResult
@@ -56,33 +57,6 @@ _TEXTS = {
     "vector_store": "select name, description, metadata from vector_store where id = ?",
     "vector_store_file": "select attributes from vector_store_file where id = ?",
 }
-
-# Clears every place outside the database; returns the names of those that were cleared.
-Forget = Callable[[Selector], Sequence[str]]
-
-
-def _no_places(_selector: Selector) -> Sequence[str]:
-    return ()
-
-
-@dataclass(frozen=True)
-class ErasureRequest:
-    """`except_held`: erase the rest if some is under legal hold. `drop_backups`: make a new backup, then
-    delete the older ones and quarantined files."""
-
-    selector: Selector
-    actor: str
-    except_held: bool = False
-    drop_backups: bool = False
-
-
-@dataclass(frozen=True)
-class ErasureScope:
-    """Where to search, and how to clear other places. `leave_out`: folders without client data."""
-
-    state_dir: Path
-    leave_out: Sequence[Path] = ()
-    forget: Forget = _no_places
 
 
 @dataclass

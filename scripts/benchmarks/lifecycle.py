@@ -24,6 +24,7 @@ from rich.table import Table
 from edgeagent.store import audit, erasure, retention
 from edgeagent.store.clock import ClockReading, DeviceClock
 from edgeagent.store.database import Database, StoreOptions
+from edgeagent.store.erasure_request import ErasureRequest, ErasureScope
 from edgeagent.store.ownership import Selector
 from edgeagent.store.sql import now_ms
 from edgeagent.store.store_key import Secret
@@ -115,8 +116,8 @@ def main() -> None:
             sweeper = retention.Sweeper(store, KEY, {"responses": 100}, SureClock())
             swept, *rest = beside(store, sweeper.sweep)
             table.add_row(*row("sweep", swept.deleted.total(), *rest))
-            asked = erasure.ErasureRequest(Selector(owner="ann"), "bench")
-            erase = partial(erasure.erase, store, KEY, asked, erasure.ErasureScope(folder))
+            asked = ErasureRequest(Selector(owner="ann"), "bench")
+            erase = partial(erasure.erase, store, KEY, asked, ErasureScope(folder))
             receipt, *rest = beside(store, erase)
             table.add_row(*row("erasure", receipt.erased.total(), *rest))
             added, verified = audit_rates(store)

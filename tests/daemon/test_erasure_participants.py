@@ -30,6 +30,7 @@ from edgeagent.store import erasure, row_deletion
 from edgeagent.store.clock import BUILD_MS
 from edgeagent.store.database_pages import decrypted
 from edgeagent.store.erasure_hub import DeletedContent
+from edgeagent.store.erasure_request import ErasureRequest, ErasureScope
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.ownership import Selector
 from tests.conftest import TALES_CHAT, approve_dropped
@@ -305,8 +306,8 @@ async def erase_elsewhere(house: House) -> None:
     """As the command line does it."""
     database = house.daemon.database
     assert database is not None
-    request = erasure.ErasureRequest(Selector(owner="ann"), "cli:test")
-    places = erasure.ErasureScope(house.daemon.settings.state_dir)
+    request = ErasureRequest(Selector(owner="ann"), "cli:test")
+    places = ErasureScope(house.daemon.settings.state_dir)
     await asyncio.to_thread(erasure.erase, database, b"k" * 32, request, places)
     database.files.erased.touch()
     await until(lambda: not house.daemon.background.ids("ann"))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgeagent.store import conversations, erasure
 from edgeagent.store.database import Database, StoreOptions
-from edgeagent.store.erasure import ErasureRequest, ErasureScope
+from edgeagent.store.erasure_request import ErasureRequest, ErasureScope
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.ownership import Selector

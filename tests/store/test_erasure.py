@@ -13,7 +13,7 @@ from edgeagent.store.clock import BUILD_MS, DeviceClock
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.database_files import beside
 from edgeagent.store.database_pages import decrypted
-from edgeagent.store.erasure import ErasureRequest, ErasureScope
+from edgeagent.store.erasure_request import ErasureRequest, ErasureScope
 from edgeagent.store.ownership import Selector
 from edgeagent.store.retention import Sweeper
 from tests.store.rows import conversation, feedback, item, n_rows, request, transcript

@@ -12,7 +12,7 @@ from edgeagent.settings import resolve
 from edgeagent.store import audit, client_deletion, conversations, erasure
 from edgeagent.store.client_deletion import DeletionTarget
 from edgeagent.store.database import open_store
-from edgeagent.store.erasure import ErasureRequest, ErasureScope
+from edgeagent.store.erasure_request import ErasureRequest, ErasureScope
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.ownership import Selector

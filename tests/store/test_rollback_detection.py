@@ -18,7 +18,7 @@ from edgeagent.errors import EdgeAgentError, StoreLocked
 from edgeagent.store import conversations, erasure, recovery
 from edgeagent.store import journal as journals
 from edgeagent.store.database import Database, StoreOptions
-from edgeagent.store.erasure import ErasureRequest, ErasureScope
+from edgeagent.store.erasure_request import ErasureRequest, ErasureScope
 from edgeagent.store.key_record import KeySpec
 from edgeagent.store.keyring import Keyring
 from edgeagent.store.ownership import Selector

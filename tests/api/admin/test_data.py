@@ -18,10 +18,11 @@ from edgeagent.api.http.request_context import context_of
 from edgeagent.errors import ErasureRunning, NotFound
 from edgeagent.serving.stored_data import StoredData
 from edgeagent.settings import Settings
-from edgeagent.store import audit, audit_anchor, erasure
+from edgeagent.store import audit, audit_anchor
 from edgeagent.store.data_lifecycle import DataLifecycle
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.erasure_hub import ErasureHub
+from edgeagent.store.erasure_request import ErasureRequest
 from edgeagent.store.ownership import Selector
 from edgeagent.store.store_key import Secret
 from edgeagent.types.caller import ALL_SCOPES, Caller
@@ -181,16 +182,14 @@ async def test_an_owner_waits_for_one_erasure_at_a_time(settings, store):
 
     hub.register("slow", "something", forget)
     lifecycle = DataLifecycle(store, settings, hub=hub)
-    ann = erasure.ErasureRequest(Selector(owner="ann"), "key_ann")
+    ann = ErasureRequest(Selector(owner="ann"), "key_ann")
     first = asyncio.create_task(lifecycle.erase(ann))
     await asyncio.sleep(0)
     with pytest.raises(ErasureRunning) as refused:
         await lifecycle.erase(ann)
     status, headers, _ = errors.encoded(refused.value)
     assert status == 409 and dict(headers)[b"retry-after"] == b"5"
-    other = asyncio.create_task(
-        lifecycle.erase(erasure.ErasureRequest(Selector(owner="bob"), "key_bob"))
-    )
+    other = asyncio.create_task(lifecycle.erase(ErasureRequest(Selector(owner="bob"), "key_bob")))
     may_end.set()
     assert (await first).is_gone and (await other).is_gone
     with pytest.raises(NotFound):

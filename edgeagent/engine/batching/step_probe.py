@@ -75,6 +75,7 @@ class StepProbe:
         self.is_running = True
         self.runner.arm()
         try:
+            self.runner.use_adapter(None)  # the last request may have had one, which costs time
             if self._todo:
                 self._measure_size(self._todo[0])
                 self._todo.pop(0)

@@ -43,6 +43,15 @@ def test_the_grid_is_what_the_steps_took_and_leaves_nothing_in_the_cache():
     assert kv.n_used == 0 and not any(device.runner.held.values())
 
 
+def test_costs_are_those_of_the_model_without_the_adapter_of_the_last_request():
+    device = Device()
+    adapters = set()
+    device.runner.before_step = lambda rows: adapters.add(device.runner.adapter)
+    device.runner.use_adapter("tone")
+    StepProbe(KVCache(4096, 4, device.runner), device.runner, 64, 10.0).step()
+    assert adapters == {None}
+
+
 def test_sizes_that_no_step_may_have_are_left_out():
     device = Device()
     kv = KVCache(4096, 4, device.runner)

@@ -56,17 +56,17 @@ class SequenceBuilder:
     def build(self, request: Request) -> list[Sequence]:
         """One sequence for each answer of a request whose grammar is compiled. Sets `request.facts`.
 
-        Raises: ContextLengthExceeded, TemplateFailed, InvalidParameter.
+        Raises: ContextLengthExceeded, TemplateFailed, InvalidParameter, ModelUnusable.
         """
         spec = request.spec
-        if spec.intent_question is not None:
-            return self._intent_sequences(request, spec.intent_question)
         adapters = self._llama.adapters
         if spec.adapter is not None and spec.adapter not in adapters.ids:
             why = adapters.problems.get(spec.adapter, "its file is not the approved one")
             raise ModelUnusable(
                 f"Adapter {spec.adapter!r} is not loaded with {self._model_id}: {why}"
             )
+        if spec.intent_question is not None:
+            return self._intent_sequences(request, spec.intent_question)
         for token in spec.sampling.logit_bias:
             if not 0 <= token < self._llama.n_vocab:
                 raise InvalidParameter(

@@ -199,7 +199,8 @@ class TurnService:
             chat = replace(turn.chat, prompts=[dialogue.prompt], metadata=metadata)
             text = found.text if found is not None else None
             if found is not None and found.handover == "router":
-                chat = replace(chat, model=self._knowledge.consultant.handover_model)
+                # The adapter is one of the model that the client named.
+                chat = replace(chat, model=self._knowledge.consultant.handover_model, lora=None)
             request = (
                 await self._chats.request(origin, chat)  # 6
                 if text is None

@@ -108,6 +108,22 @@ def test_the_field_lora_names_an_adapter_too(daemon: DaemonProcess) -> None:
         assert got.model == "tone-2"
 
 
+def test_a_hand_over_to_another_model_goes_without_the_adapter(daemon: DaemonProcess) -> None:
+    with daemon.client() as client:
+        store = client.vector_stores.create(name="empty").id
+        tool: Any = {
+            "type": "file_search",
+            "vector_store_ids": [store],
+            "on_thin_evidence": "router",
+        }
+        got = client.responses.create(
+            model=TALES_CHAT, input="A cat", max_output_tokens=3, tools=[tool],
+            extra_body={"lora": "tone-2"},
+        )  # fmt: skip
+        assert got.model_extra["edgeagent"]["knowledge"]["handover"] == "router"
+        assert got.model == TALES_CHAT
+
+
 @pytest.mark.parametrize(
     ("body", "status", "part"),
     [

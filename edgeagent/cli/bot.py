@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 import msgspec
@@ -14,11 +15,12 @@ from edgeagent.cli.shared.bot_client import BotClient, documents_of
 from edgeagent.cli.shared.bot_dialogues import differences, read_dialogues
 from edgeagent.cli.shared.bot_file import BotFile, read_bot
 from edgeagent.cli.shared.bot_turn import BotAnswer, BotDialogue
+from edgeagent.cli.shared.knowledge_client import PATH_CHARS
 from edgeagent.cli.shared.options import configured
 from edgeagent.cli.shared.printable import printable
 from edgeagent.errors import EdgeAgentError, InvalidParameter
 
-MAX_LINE = 20_000
+MAX_LINE = 64 << 10  # bytes
 
 bot_file = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 
@@ -81,7 +83,7 @@ def run(file: Path, config: Path | None, **flags: Any) -> None:
     with BotClient(configured(config, **flags).settings) as client:
         stores = _stores(made, client)
         dialogues: dict[str, BotDialogue] = {}
-        for line in iter(lambda: sys.stdin.readline(MAX_LINE + 1), ""):
+        for line in lines_of(sys.stdin.buffer):
             click.echo(_answered(line, made, stores, client, dialogues))
 
 
@@ -128,14 +130,15 @@ def _prepared(made: BotFile, client: BotClient) -> BotDialogue:
 
 
 def _stores(made: BotFile, client: BotClient) -> list[str]:
-    """The bot's knowledge bases, with its documents as they are now."""
+    """The bot's knowledge bases, with its documents as they are now; those of others stay."""
     documents = documents_of(made)
     if documents:
         name = made.knowledge.bases[0]
         store = client.store_named(name) or client.create(name)
         put_files(
-            client, store, documents, removes=True, tells=lambda text: click.echo(text, err=True)
-        )
+            client, store, documents, removes=True, bot=made.name[:PATH_CHARS],
+            tells=lambda text: click.echo(text, err=True),
+        )  # fmt: skip
     return client.stores_of(made)
 
 
@@ -144,8 +147,17 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True):
     conversation: str = ""
 
 
+def lines_of(stream: BinaryIO) -> Iterator[bytes]:
+    """The lines; of one with more than `MAX_LINE` bytes, the beginning."""
+    while line := stream.readline(MAX_LINE + 1):
+        rest = line
+        while len(rest) > MAX_LINE and not rest.endswith(b"\n"):
+            rest = stream.readline(MAX_LINE + 1)
+        yield line
+
+
 def _answered(
-    line: str,
+    line: bytes,
     made: BotFile,
     stores: list[str],
     client: BotClient,
@@ -155,7 +167,7 @@ def _answered(
     try:
         if len(line) > MAX_LINE:
             raise InvalidParameter(
-                f"A line has more than {MAX_LINE} characters: send less.", param="text"
+                f"A line has more than {MAX_LINE} bytes: send less.", param="text"
             )
         message = msgspec.json.decode(line, type=_Message)
         dialogue = dialogues.pop(message.conversation, None) or BotDialogue(made, stores, client)
@@ -163,7 +175,7 @@ def _answered(
         for oldest in list(dialogues)[:-1000]:
             del dialogues[oldest]
         answer = dialogue.say(message.text)
-    except (msgspec.MsgspecError, EdgeAgentError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, EdgeAgentError) as exc:
         told = (
             exc.message
             if isinstance(exc, EdgeAgentError)

@@ -143,15 +143,16 @@ def _path(row: dict[str, Any]) -> str:
 
 def put_files(
     client: KnowledgeClient, store: dict[str, Any], chosen: list[LocalFile], *, removes: bool,
-    tells: Callable[[str], None] = click.echo,
+    bot: str | None = None, tells: Callable[[str], None] = click.echo,
 ) -> None:  # fmt: skip
-    """Send what is new or has changed, and wait until it is indexed. Ends the command with status 1 where a
-    file is refused."""
+    """Send what is new or has changed, and wait until it is indexed. With `removes` others go; those of this
+    `bot` only, where it is named. Ends the command with status 1 where a file is refused."""
     if not chosen:
         raise EdgeAgentError("There are no files to add: name files, or a directory with some.")
     held = {_path(row): row for row in client.files(store)}
     new = [file for file in chosen if not _is_same(file, held.get(file.name))]
-    gone = set(held) - {file.name for file in chosen} if removes else set()
+    own = {name for name, row in held.items() if bot in (None, row["attributes"].get("bot"))}
+    gone = own - {file.name for file in chosen} if removes else set()
     replaced = [held[file.name]["id"] for file in new if file.name in held]
     refused: list[tuple[str, str]] = []
     with timed_progress() as tell:
@@ -162,7 +163,7 @@ def put_files(
                 sent.append((client.upload(file), file))
             except EdgeAgentError as exc:
                 refused.append((file.name, exc.message))
-        client.attach(store["id"], sent)
+        client.attach(store["id"], sent, bot)
         for document_id in [*replaced, *(held[name]["id"] for name in gone)]:
             client.delete_document(document_id)
         client.wait_until_indexed(store["id"], lambda n, total: tell("index", n, total))

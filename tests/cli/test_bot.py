@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from edgeagent.cli.bot import MAX_LINE
+from edgeagent.cli.knowledge import put_files
+from edgeagent.cli.main import cli
+from edgeagent.cli.shared.bot_client import BotClient, documents_of
 from edgeagent.cli.shared.bot_dialogues import Turn, differences, read_dialogues
 from edgeagent.cli.shared.bot_file import BotFile, Domain, Handover, Hours, Knowledge, read_bot
 from edgeagent.cli.shared.bot_turn import BotAnswer, BotDialogue
-from edgeagent.errors import InvalidParameter
+from edgeagent.cli.shared.daemon import refusal_of
+from edgeagent.cli.shared.knowledge_client import KnowledgeClient, LocalFile
+from edgeagent.errors import InvalidParameter, PreviousNotFound
 
 BOT = BotFile(
     name="Ferries",
@@ -32,17 +41,21 @@ class FakeDaemon:
     ) -> None:
         self.call, self.told = call, told
         self.bodies: list[dict[str, Any]] = []
+        self.forgets, self.stores = False, True
 
     def intent(self, bot: BotFile, text: str) -> tuple[str, dict[str, Any], float] | None:
         return self.call
 
     def response(self, body: dict[str, Any]) -> dict[str, Any]:
+        if self.forgets and "previous_response_id" in body:
+            raise PreviousNotFound("It is gone: leave it out.")
         self.bodies.append(body)
         notes = [{"type": "file_citation", "filename": "a.md", "index": 3}] * 2
         part = {"type": "output_text", "text": "Yes.", "annotations": notes}
         output = [{"type": "file_search_call"}, {"type": "message", "content": [part]}]
         return {
             "id": f"resp_{len(self.bodies)}",
+            "store": self.stores,
             "output": output,
             "edgeagent": {"knowledge": self.told},
         }
@@ -65,10 +78,22 @@ def test_an_answer_from_documents_cites_them_and_continues_the_dialogue() -> Non
     assert second["previous_response_id"] == "resp_1" and "en, de" in first["instructions"]
 
 
+@pytest.mark.parametrize("stores", [True, False])
+def test_a_dialogue_goes_on_where_the_daemon_keeps_nothing_of_it(stores: bool) -> None:
+    made, daemon = dialogue()
+    daemon.forgets, daemon.stores = stores, stores
+    assert [made.say("May I?").text, made.say("And a dog?").text] == ["Yes.", "Yes."]
+    assert not any("previous_response_id" in body for body in daemon.bodies)
+    body = b'{"error": {"message": "gone", "code": "previous_response_not_found"}}'
+    assert isinstance(refusal_of(400, body), PreviousNotFound)
+
+
 @pytest.mark.parametrize(
     ("call", "basis", "text"),
     [
         (("greet", {"who": "Ann"}, 0.9), "intent", "Hello Ann!"),
+        (("greet", {"who": "{n}", "n": 2}, 0.9), "intent", "Hello {n}!"),
+        (("greet", {}, 0.9), "intent", "Hello {who}!"),
         (("book", {"n": 2}, 0.9), "call", ""),
         (("greet", {"who": "Ann"}, 0.4), "passages", "Yes."),  # not sure enough
         (("sing", {}, 0.9), "passages", "Yes."),  # not one of the bot's
@@ -111,6 +136,10 @@ def test_a_hand_over_depends_on_the_opening_hours(now: datetime, text: str) -> N
         ("name = 'x'\n[hours]\ntimezone = '../../etc/passwd'", "timezone"),
         ("name = 'x'\n[hours.days]\nmon = '17:00-08:00'", "mon"),
         ("name = 'x'\n[hours.days]\nmonday = '08:00-17:00'", "monday"),
+        ("name = 'x'\n[hours.days]\nmon = '08:00Z-17:00'", "mon"),
+        ("name = 'x'\n[hours.days]\nmon = '08:00Z-17:00Z'", "mon"),
+        ("name = 'x'\n[knowledge]\nbases = ['a']\ndocuments = ['../..']", "not beside it"),
+        ("name = 'x'\n[knowledge]\nbases = ['a']\ndocuments = ['/etc']", "not beside it"),
         ("name = 'x'\n[knowledge]\ndocuments = ['none.md']", "bases"),
         ("name = 'x'\n[knowledge]\nbases = ['a']\ndocuments = ['none.md']", "none.md"),
         ("name = 'x'\n[thresholds]\nintent = 2.0", "intent"),
@@ -159,3 +188,60 @@ def test_an_answer_is_compared_with_what_is_expected(
     answer = BotAnswer(text="Yes.", basis="passages", citations=["a.md"])
     found = differences(msgspec.convert({"say": "x"} | turn, Turn), answer)
     assert len(found) == len(wrong) and all(w in f for w, f in zip(wrong, found, strict=True))
+
+
+class FakeStore(KnowledgeClient):
+    """The documents of a store by id, without a daemon."""
+
+    def __init__(self, paths: dict[str, str | None]) -> None:
+        self.rows = {
+            path: {"id": path, "status": "completed", "attributes": {"path": path, "bot": bot}}
+            for path, bot in paths.items()
+        }
+
+    def files(self, store: dict[str, Any]) -> list[dict[str, Any]]:
+        return list(self.rows.values())
+
+    def upload(self, file: LocalFile) -> str:
+        return file.name
+
+    def attach(
+        self, store_id: str, sent: Sequence[tuple[str, LocalFile]], bot: str | None = None
+    ) -> None:
+        for one, file in sent:
+            told = {"path": file.name, "sha256": file.digest, "bot": bot}
+            self.rows[one] = {"id": one, "status": "completed", "attributes": told}
+
+    def delete_document(self, document_id: str) -> None:
+        del self.rows[document_id]
+
+    def wait_until_indexed(self, store_id: str, tell: Callable[[int, int], object]) -> None:
+        tell(0, 0)
+
+
+def test_a_bot_replaces_its_own_documents_and_keeps_those_of_others(tmp_path: Path) -> None:
+    for name in ("docs/a.md", "faq/a.md"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(name)
+    knowledge = Knowledge(bases=["b"], documents=["docs", "faq", "docs/a.md"])
+    documents = documents_of(msgspec.structs.replace(BOT, knowledge=knowledge, folder=tmp_path))
+    assert [file.name for file in documents] == ["docs/a.md", "faq/a.md"]
+    store = FakeStore({"old.md": "Ferries", "manual.md": None, "other.md": "Trains"})
+    put_files(store, {"id": "vs"}, documents, removes=True, bot="Ferries")
+    assert sorted(store.rows) == ["docs/a.md", "faq/a.md", "manual.md", "other.md"]
+    put_files(store, {"id": "vs"}, documents, removes=True)
+    assert sorted(store.rows) == ["docs/a.md", "faq/a.md"]
+
+
+def test_each_line_has_one_answer_however_long_or_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bot.toml").write_text("name = 'Ferries'")
+    answer = {"id": "r", "store": False, "output": []}
+    monkeypatch.setattr(BotClient, "response", lambda self, body: answer)
+    good = b'{"conversation": "a", "text": "Hello"}\n'
+    sent = good + b'{"text": "\xff"}\n' + b"x" * (3 * MAX_LINE) + b"\n" + good
+    done = CliRunner().invoke(cli, ["bot", "run", str(tmp_path / "bot.toml")], input=sent)
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert ["error" in row for row in rows] == [False, True, True, False]

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from os.path import relpath
 from typing import Any
 
 from edgeagent.cli.shared.bot_file import BotFile
-from edgeagent.cli.shared.knowledge_client import KnowledgeClient, LocalFile, local_files
+from edgeagent.cli.shared.knowledge_client import (
+    PATH_CHARS,
+    KnowledgeClient,
+    LocalFile,
+    local_files,
+)
 
 
 class BotClient(KnowledgeClient):
@@ -45,5 +51,11 @@ class BotClient(KnowledgeClient):
 
 
 def documents_of(bot: BotFile) -> list[LocalFile]:
-    """The files that belong into the bot's knowledge base. Raises: OSError."""
-    return [file for name in bot.knowledge.documents for file in local_files(bot.folder / name)]
+    """The files that belong into the bot's knowledge base, each once, by its path from the file of the bot.
+    Raises: OSError."""
+    found = {}
+    for name in bot.knowledge.documents:
+        for file in local_files(bot.folder / name):
+            inside = relpath(file.path, bot.folder)[-PATH_CHARS:]
+            found[inside] = LocalFile(file.path, inside)
+    return list(found.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from datetime import datetime, time
+from os.path import normpath
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -116,6 +117,8 @@ def _check(path: Path, bot: BotFile) -> None:
     if not 1 <= bot.max_tokens <= 4096:
         raise _wrong(path, f"has max_tokens {bot.max_tokens}, 1 to 4096 are possible")
     for name in bot.knowledge.documents:
+        if not Path(normpath(bot.folder / name)).is_relative_to(bot.folder):
+            raise _wrong(path, f"names the document {name!r}, which is not beside it")
         if not (bot.folder / name).exists():
             raise _wrong(path, f"names the document {name!r}, which does not exist")
     try:
@@ -136,6 +139,8 @@ def _is_span(hours: str) -> bool:
     try:
         begin, end = map(time.fromisoformat, hours.split("-"))
     except ValueError:
+        return False
+    if begin.tzinfo or end.tzinfo:  # `timezone` says of where they are
         return False
     return begin < end
 

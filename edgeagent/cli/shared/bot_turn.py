@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
@@ -18,6 +19,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from edgeagent.cli.shared.bot_file import BotFile
+from edgeagent.errors import PreviousNotFound
 from edgeagent.knowledge.questions import question_key
 
 Basis = Literal["handover", "intent", "call", "passages", "verbatim", "nothing", "model"]
@@ -72,8 +74,6 @@ class BotDialogue:
             "model": self._bot.model, "input": text, "instructions": instructions(self._bot),
             "max_output_tokens": self._bot.max_tokens,
         }  # fmt: skip
-        if self._previous is not None:
-            body["previous_response_id"] = self._previous
         if self._stores:  # 3
             body["tools"] = [
                 {
@@ -82,12 +82,21 @@ class BotDialogue:
                     "on_thin_evidence": self._bot.handover.on_thin_evidence,
                 }
             ]  # fmt: skip
-        response = self._daemon.response(body)
-        self._previous = response["id"]
+        response = self._continued(body)
+        self._previous = response["id"] if response["store"] else None
         answer = of_response(response)
         if answer.handover == "human" and answer.basis == "nothing":
             return msgspec.structs.replace(answer, text=self._handover_text())
         return answer
+
+    def _continued(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The response to a message, which begins anew where the daemon has dropped what was said before."""
+        if self._previous is None:
+            return self._daemon.response(body)
+        try:
+            return self._daemon.response(body | {"previous_response_id": self._previous})
+        except PreviousNotFound:
+            return self._daemon.response(body)
 
     def _handover_text(self) -> str:
         handover = self._bot.handover
@@ -117,9 +126,12 @@ def of_intent(
 
 def _filled(text: str, slots: dict[str, Any]) -> str:
     """The text with its `{slot}`s; those that are unknown stay as they are."""
-    for name, value in slots.items():
-        text = text.replace(f"{{{name}}}", value if isinstance(value, str) else json.dumps(value))
-    return text
+    shown = {
+        f"{{{name}}}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in slots.items()
+    }
+    # In one pass: the value of a slot, which the user wrote, may look like another slot.
+    return re.sub("|".join(map(re.escape, shown)), lambda m: shown[m[0]], text) if shown else text
 
 
 def of_response(response: dict[str, Any]) -> BotAnswer:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 import httpx
 
-from edgeagent.errors import BodyTooLarge, EdgeAgentError, StartFailed
+from edgeagent.errors import BodyTooLarge, EdgeAgentError, PreviousNotFound, StartFailed
 from edgeagent.settings import Settings
 from edgeagent.settings.environment import client_api_key
 from edgeagent.worker.spawn import command, environment_of_ours
@@ -128,9 +128,13 @@ def _wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:
 
 def refusal_of(status: int, body: bytes) -> EdgeAgentError:
     """The daemon's error answer."""
+    code = None
     try:
-        message = str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+        error = json.loads(body)["error"]
+        message, code = str(error["message"]), error.get("code")
+    except (ValueError, KeyError, TypeError, AttributeError):
         message = f"the daemon answered {status}"
-    kind = BodyTooLarge if status == 413 else EdgeAgentError
+    kind: type[EdgeAgentError] = BodyTooLarge if status == 413 else EdgeAgentError
+    if code == PreviousNotFound.code:
+        kind = PreviousNotFound
     return kind(explained(status, message))

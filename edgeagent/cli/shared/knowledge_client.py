@@ -98,10 +98,14 @@ class KnowledgeClient:
     def delete_document(self, document_id: str) -> None:
         self.asked("DELETE", f"/v1/files/{document_id}")
 
-    def attach(self, store_id: str, sent: Sequence[tuple[str, LocalFile]]) -> None:
+    def attach(
+        self, store_id: str, sent: Sequence[tuple[str, LocalFile]], bot: str | None = None
+    ) -> None:
+        """Put uploaded documents into a store, as those of a `bot` where it is named."""
+        own = {} if bot is None else {"bot": bot}
         for start in range(0, len(sent), ATTACHED_AT_ONCE):
             files = [
-                {"file_id": one, "attributes": {"path": file.name, "sha256": file.digest}}
+                {"file_id": one, "attributes": {"path": file.name, "sha256": file.digest} | own}
                 for one, file in sent[start : start + ATTACHED_AT_ONCE]
             ]
             self.asked("POST", f"/v1/vector_stores/{store_id}/file_batches", json={"files": files})

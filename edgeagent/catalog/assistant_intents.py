@@ -26,10 +26,12 @@ ALL = "all"
 
 
 class SlottedTool(Struct, frozen=True):
-    """An intent with slots; `description` is a few words long."""
+    """An intent with slots, or with a description (a few words) or an `answer` of its own, which a client
+    without tools gets instead of the call in words."""
 
-    slots: tuple[str, ...]
+    slots: tuple[str, ...] = ()
     description: str = ""
+    answer: str = ""
 
 
 class Assistant(Struct, frozen=True, kw_only=True):
@@ -49,13 +51,17 @@ class Assistant(Struct, frozen=True, kw_only=True):
     def slots(self, intent: str) -> tuple[str, ...]:
         return self.tools[intent].slots if intent in self.tools else ()
 
+    def answer(self, intent: str) -> str:
+        return self.tools[intent].answer if intent in self.tools else ""
+
     def threshold(self, domain: str | None) -> float:
         return self.thresholds.get(domain or ALL, THRESHOLD)
 
     def tool(self, intent: str) -> Tool:
         """An intent in the form of clients' `tools`."""
         slots = {slot: {"type": "string"} for slot in self.slots(intent)}
-        said = self.tools[intent].description if intent in self.tools else described(intent)
+        own = self.tools[intent].description if intent in self.tools else ""
+        said = own or described(intent)
         parameters: dict[str, Any] = {
             "type": "object", "properties": slots, "additionalProperties": False,
         }  # fmt: skip

@@ -34,9 +34,11 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
     `template_sha256` pins the chat template in the file: the same weights with another template are
     another model. `template_file` is a template installed in its place, one of the files in `extra`;
     `template` describes the features of the template in use, None if nobody tried it. `thresholds` are
-    those of an assistant model, by domain (`catalog.assistant_intents`). `unmanaged` marks a bare file
-    that a user dropped in: nothing about it is known or verified. A LoRA adapter names the model that it
-    changes in `base`.
+    those of an assistant model, by domain (`catalog.assistant_intents`). A model of one's own that is an
+    assistant has its intents in the file `tools`, one of those in `extra`, and names its `larger` model;
+    others are in the catalog, which a running daemon does not read again. `unmanaged` marks a bare file
+    that a user dropped in: nothing about it is known or verified. A LoRA adapter
+    names the model that it changes in `base`.
     """
 
     id: str
@@ -50,6 +52,8 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
     template_file: str | None = None
     state: str = "good"
     extra: dict[str, str] = {}
+    tools: str | None = None
+    larger: str | None = None
     thresholds: dict[str, float] = {}
     template: TemplateFacts | None = None
     base: str | None = None
@@ -79,7 +83,7 @@ class InstalledModel(Struct, frozen=True, kw_only=True):
 
     @property
     def beside(self) -> dict[str, str]:
-        """Digests of the model's other files, by name; only speech models have any."""
+        """Digests of the model's other files, by name, without its chat template."""
         return {name: sha for name, sha in self.extra.items() if name != self.template_file}
 
     @property
@@ -141,7 +145,8 @@ def _is_whole(model: InstalledModel) -> bool:
     plain = all(_FILE.fullmatch(name) for name in files)
     if not (is_id(model.id) and model.state == "good" and plain):
         return False
-    if model.template_file is not None and model.template_file not in model.extra:
+    named = (model.template_file, model.tools)
+    if any(name is not None and name not in model.extra for name in named):
         return False
     # A link may lead out of the folder; a different size means that the file was truncated or replaced.
     present = all(

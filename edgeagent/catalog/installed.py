@@ -235,7 +235,8 @@ class InstalledModels:
 
     def larger(self, model_id: str) -> str | None:
         """The model that takes over what this one cannot answer, where it is installed."""
-        larger = self._larger(model_id)
+        own = self._listing.get(model_id)
+        larger = self._larger(model_id) or (own.larger if own is not None else None)
         return larger if larger in self.with_task("generate") else None
 
     def assistant(self, model_id: str) -> Assistant | None:
@@ -243,7 +244,9 @@ class InstalledModels:
 
         Raises: ModelNotFound, SettingsError.
         """
-        tools = self._catalog.entry(model_id).tools if model_id in self._catalog else None
+        if model_id not in self._catalog:
+            return self._own_assistant(model_id)
+        tools = self._catalog.entry(model_id).tools
         if tools is None:
             return None
         model = self.find(model_id)
@@ -253,6 +256,20 @@ class InstalledModels:
             thresholds = model.thresholds or self._catalog.entry(model_id).thresholds
             self._assistants[model_id] = msgspec.structs.replace(
                 read_assistant(path), thresholds=thresholds
+            )
+        return self._assistants[model_id]
+
+    def _own_assistant(self, model_id: str) -> Assistant | None:
+        """The intents of a model that is in no catalog, by its record. They say what keys may call, so the
+        file must be the one that was installed. Raises: ModelAltered, SettingsError."""
+        self.installed()
+        model = self._listing.get(model_id)
+        if model is None or model.tools is None:
+            return None
+        if model_id not in self._assistants:
+            self.integrity.verify_beside(model, model.tools)
+            self._assistants[model_id] = msgspec.structs.replace(
+                read_assistant(model.folder / model.tools), thresholds=model.thresholds
             )
         return self._assistants[model_id]
 
@@ -315,8 +332,10 @@ class InstalledModels:
         return f"{model.path} {found.st_size} {found.st_mtime_ns}"
 
     def is_assistant(self, model: InstalledModel) -> bool:
-        """Whether the catalog gives the model intents to choose among."""
-        return model.id in self._catalog and self._catalog.entry(model.id).tools is not None
+        """Whether the catalog, or the model's own record, gives it intents to choose among."""
+        if model.id not in self._catalog:
+            return model.tools is not None
+        return self._catalog.entry(model.id).tools is not None
 
 
 def named_models(resolved: ResolvedSettings) -> frozenset[str]:

@@ -85,13 +85,15 @@ class Integrity:
     def verified_beside(self, model: InstalledModel) -> dict[str, FileIdentity]:
         """The identities of the model's other files by name, after checking that they are the approved
         ones. Blocks while they are hashed. Raises: ModelAltered, ModelUnusable."""
+        return {name: self.verify_beside(model, name) for name in model.beside}
+
+    def verify_beside(self, model: InstalledModel, name: str) -> FileIdentity:
+        """The same for one of the model's other files. Raises: ModelAltered, ModelUnusable."""
         approval = None if self._is_shipped(model) else self._approvals.get(model.id)
         approved = model.beside if approval is None else approval.beside
-        found = {}
-        for name in model.beside:
-            sha256, found[name] = self.measured(model, name)
-            self._compare(model, sha256, approved.get(name, "none"), name)
-        return found
+        sha256, identity = self.measured(model, name)
+        self._compare(model, sha256, approved.get(name, "none"), name)
+        return identity
 
     @staticmethod
     def _compare(

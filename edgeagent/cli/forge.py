@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from edgeagent.cli.forge_new import new
 from edgeagent.cli.shared.terminal import show_table
 from edgeagent.errors import ForgeFailed
 from edgeagent.worker.process_environment import keep_kernels
@@ -59,16 +60,24 @@ def forge_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def forge() -> None:
-    """Train small domain models and export them as GGUF (needs `pip install edgeagent[forge]`).
+    """Teach a model your own intents, or train assistants from public data sets.
 
     \b
-    Train a teacher, train a model with its help, and export that model:
+    Your own intents, from examples (needs `pip install edgeagent[intents]`, no torch):
+        edgeagent forge new my-bot --from intents.csv
+
+    \b
+    An assistant like the shipped ones (needs `pip install edgeagent[forge]`): train a
+    teacher, train a model with its help, and export that model:
         edgeagent forge train sentence-teacher --data data --runs runs
         edgeagent forge distill edge-assistant-s --data data --runs runs
         edgeagent forge export edge-assistant-s --data data --runs runs --out models
 
     Ctrl-C interrupts a training; the same command resumes it.
     """
+
+
+forge.add_command(new)
 
 
 @forge.command()

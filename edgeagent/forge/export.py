@@ -26,7 +26,7 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
     f"{USER}{{{{ ns.text }}}}{ASSISTANT}"
 )
-_PARTS = {
+PARTS = {
     "attn_norm": "attn_norm",
     "attn.q": "attn_q",
     "attn.k": "attn_k",
@@ -116,7 +116,7 @@ def _add_tensors(writer: gguf.GGUFWriter, decoder: Decoder) -> None:
     writer.add_tensor("token_embd.weight", _f16(decoder.token_embd.weight))
     for number, block in enumerate(decoder.blocks):
         assert isinstance(block, Block)
-        for ours, theirs in _PARTS.items():
+        for ours, theirs in PARTS.items():
             weight = block.get_submodule(ours).weight
             value = _f32(weight) if weight.dim() == 1 else _f16(weight)
             writer.add_tensor(f"blk.{number}.{theirs}.weight", value)

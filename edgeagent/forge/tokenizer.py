@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.datasets import Corpus, Item
-from edgeagent.types.intents import LAST_SLOT, NO_SLOTS, intent_text, slot_text
+from edgeagent.types.intents import LAST_SLOT, NO_SLOTS, call_texts, intent_text, slot_text
 
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
 CONTROL = (USER, ASSISTANT, END)
@@ -143,18 +143,6 @@ class AssistantTokenizer:
         by_id = sorted(model["vocab"].items(), key=lambda pair: pair[1])
         merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
         return [token for token, _ in by_id], merges
-
-
-def call_texts(intents: Iterable[str], slot_names: dict[str, tuple[str, ...]]) -> list[str]:
-    """Every token that is part of a call, intents first, in order."""
-    slots = sorted({name for names in slot_names.values() for name in names})
-    return [
-        *(intent_text(name, name in slot_names) for name in intents),
-        *(slot_text(name, is_first=True) for name in slots),
-        *(slot_text(name, is_first=False) for name in slots),
-        NO_SLOTS,
-        LAST_SLOT,
-    ]
 
 
 def first_values(item: Item) -> list[tuple[str, str]]:

@@ -40,11 +40,11 @@ Client = TypeVar("Client", bound=WorkerClient)
 class Pool:
     """All workers of the daemon, of whatever kind. Event loop's thread only; `close()` may be called twice.
 
-    `check` raises ModelNotFound for an unknown model. `place` returns how a model would be loaded and what it
+    `check` raises ModelNotFound for an unknown model; where it returns the installed one, a worker of another
+    file of that model is replaced once it is idle. `place` returns how a model would be loaded and what it
     needs, or raises why it cannot be. `preloaded` returns the process that loads this already, if there is
-    one. Those in `loaded` are told of each model that was loaded. Models in `stays` are never unloaded for
-    idleness, pinned ones not for memory either. `settings`, `log_level` and `at_work`, which is called at
-    each lease, may be replaced at any time.
+    one. Those in `loaded` are told of each load. Models in `stays` are never unloaded for idleness, pinned
+    ones not for memory either. `settings`, `log_level` and `at_work` (called at each lease) may be replaced.
     """
 
     def __init__(
@@ -177,13 +177,17 @@ class Pool:
     # --- starting
 
     def _resident(self, model_id: str) -> Resident:
-        self._check(model_id)  # raises for an unknown model
+        found = self._check(model_id)  # raises for an unknown model
         if model_id not in self._residents:
             breaker = Breaker(self._worker.breaker_deaths, self._worker.breaker_window_s)
             self._residents[model_id] = Resident(model_id, breaker)
-        return self._residents[model_id]
+        resident = self._residents[model_id]
+        resident.notice(found)
+        return resident
 
     async def _client(self, resident: Resident) -> WorkerClient:
+        if resident.is_outdated and resident.n_leases == 1:
+            await self.unload(resident.model_id, "replaced")
         if resident.client is not None and resident.client.is_alive:
             return resident.client
         start = self._start(resident)
@@ -240,13 +244,9 @@ class Pool:
         resident.n_loads += 1
         resident.failure = None
         logger.info(
-            "loaded model=%s pid=%s load_ms=%.0f n_bytes=%s need_bytes=%s",
-            resident.model_id,
-            client.pid,
-            client.facts.load_ms,
-            resident.n_bytes,
-            resident.placement.need_bytes if resident.placement is not None else None,
-        )
+            "loaded model=%s pid=%s load_ms=%.0f n_bytes=%s need_bytes=%s", resident.model_id, client.pid,
+            client.facts.load_ms, resident.n_bytes, resident.placement and resident.placement.need_bytes,
+        )  # fmt: skip
         for tell in self._loaded:
             tell(resident.model_id, client)
         return client

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edgeagent.catalog.install_record import InstalledModel
 from edgeagent.errors import EngineBroken
 from edgeagent.pool.memory import LoadedModel, Placement, has_outgrown
 from edgeagent.settings.pool import PoolSettings
@@ -19,8 +20,8 @@ from edgeagent.worker.breaker import Breaker
 from edgeagent.worker.client import WorkerClient
 
 # Why a worker is ended: another model needs its memory, nobody used it, it has grown, a client said so, the
-# daemon stops.
-UnloadCause = Literal["memory", "idle", "growth", "request", "shutdown"]
+# daemon stops, another file was installed in its place.
+UnloadCause = Literal["memory", "idle", "growth", "request", "shutdown", "replaced"]
 GROWTH_IDLE_S = 30.0  # before a worker that has grown is started anew
 
 
@@ -34,6 +35,7 @@ class Resident:
     starting: asyncio.Task[WorkerClient] | None = None
     placement: Placement | None = None
     n_leases: int = 0
+    is_outdated: bool = False
     give_ways: list[asyncio.Event] = field(default_factory=list)  # of the leases that have one
     last_used_s: float = field(default_factory=time.monotonic)
     ended_s: float = -math.inf  # when the last worker ended
@@ -45,6 +47,14 @@ class Resident:
     n_past_preempted: int = 0
     n_past_drafted: int = 0
     n_past_accepted: int = 0
+
+    def notice(self, found: object) -> None:
+        """Compare the file that is loaded with that of the model as it is installed now."""
+        loaded = self.client.config.path if self.client is not None else None
+        if loaded is None or not isinstance(found, InstalledModel):
+            self.is_outdated = False
+        else:  # a speech model is loaded by its folder
+            self.is_outdated = loaded not in (str(found.path), str(found.path.parent))
 
     def let_go(self) -> WorkerClient | None:
         """The client of a worker that ends, which is no longer used. What it has counted is kept."""

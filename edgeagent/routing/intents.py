@@ -257,7 +257,9 @@ def _reply(messages: list[dict[str, Any]]) -> str | None:
 
 def _whole(name: str, assistant: Assistant) -> Candidate:
     slots = assistant.slots(name)
-    return Candidate(name, bool(slots), [Slot(slot) for slot in slots])
+    return Candidate(
+        name, bool(slots), [Slot(slot) for slot in slots], answer=assistant.answer(name)
+    )
 
 
 def _restricted(

@@ -105,7 +105,8 @@ class Answer:
         self.on_death: Callable[[str], None] = lambda model_id: None
         self.schema_notes: dict[SchemaNote, None] = {}  # each once, in order of arrival
         question = spec.intent_question
-        self._describer = CallDescriber(question is not None and question.tells)
+        answers = {c.name: c.answer for c in question.candidates if c.answer} if question else {}
+        self._describer = CallDescriber(question is not None and question.tells, answers)
         self._notes = tuple(notes)
         self._n_chunks: dict[int, int] = {}
         self._engines = engines

@@ -6,18 +6,24 @@ PlayMusic {"artist":"miles davis"}  ->  This asks for PlayMusic, with artist "mi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from edgeagent.types.answer import CallDelta, CallText, TokenChunk
 
+NO_ANSWERS: Mapping[str, str] = MappingProxyType({})
+
 
 class CallDescriber:
-    """Replaces the calls of one request's answers by sentences, if `is_used`. One for each request."""
+    """Replaces the calls of one request's answers by sentences, if `is_used`. One for each request.
 
-    def __init__(self, is_used: bool = True) -> None:
+    `answers` by the name of the call are said as they are."""
+
+    def __init__(self, is_used: bool = True, answers: Mapping[str, str] = NO_ANSWERS) -> None:
         self._is_used = is_used
+        self._answers = answers
         self._names: dict[int, dict[int, str]] = {}
         self._pieces: dict[tuple[int, int], list[str]] = {}
 
@@ -43,7 +49,8 @@ class CallDescriber:
         before = f"{chunk.text}\n" if chunk.text else ""
         return msgspec.structs.replace(
             chunk,
-            text=before + " ".join(sentence(call) for call in calls),
+            text=before
+            + " ".join(self._answers.get(call.name) or sentence(call) for call in calls),
             calls=[],
             finish="stop" if chunk.finish == "tool_calls" else chunk.finish,
             told=calls[0],

@@ -10,6 +10,7 @@ call are tokens, too; only values are ordinary text. The forge trains models in 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -28,6 +29,18 @@ def intent_text(name: str, has_slots: bool) -> str:
 
 def slot_text(name: str, *, is_first: bool) -> str:
     return f'"{name}":"' if is_first else f'","{name}":"'
+
+
+def call_texts(intents: Iterable[str], slot_names: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Every token that is part of a call, intents first, in order."""
+    slots = sorted({name for names in slot_names.values() for name in names})
+    return [
+        *(intent_text(name, name in slot_names) for name in intents),
+        *(slot_text(name, is_first=True) for name in slots),
+        *(slot_text(name, is_first=False) for name in slots),
+        NO_SLOTS,
+        LAST_SLOT,
+    ]
 
 
 class Slot(msgspec.Struct, frozen=True, array_like=True):
@@ -49,7 +62,8 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
     """An intent that may be chosen. `has_slots` tells how the model was trained, `slots` which ones may
     be filled.
 
-    `call` is made instead of the intent's own call. An intent that `is_foil` takes part in the probabilities;
+    `call` is made instead of the intent's own call. `answer` is what a client without tools is told in
+    place of the call in words. An intent that `is_foil` takes part in the probabilities;
     if it is the most probable one, no intent is chosen.
     """
 
@@ -58,6 +72,7 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
     slots: list[Slot] = []
     call: WholeCall | None = None
     is_foil: bool = False
+    answer: str = ""
 
 
 class IntentQuestion(msgspec.Struct, frozen=True, kw_only=True):

@@ -80,3 +80,13 @@ def keep_kernels() -> None:
     than using them.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+
+
+def keep_arithmetic_single() -> None:
+    """Let numpy multiply on one thread. Call before it is imported.
+
+    Its matrices are small in a training without torch: beside other programs two threads that wait for each
+    other took 20 times as long as one (zen4, load 20, 2026-11-29).
+    """
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")

@@ -14,6 +14,7 @@ NAMES = {
     "steps": "what steps were expected to cost, against what they took",
     "simulate": "recorded arrivals against the cost curves of devices, by policy of chunks",
     "copying": "answers that copy their prompt, and others, with and without speculation",
+    "intents": "own intents by `forge new`: accuracy and minutes beside a classifier on MiniLM",
     "routing": "an assistant model before a chat model: what it keeps, what that costs, what separates texts",
     "scope": "texts out of scope against right calls that are lost, by signal: probability, neighbours",
     "embed": "embeddings over HTTP against a bare llama.cpp loop",

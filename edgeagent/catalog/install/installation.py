@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -156,10 +157,22 @@ class Installation:
             template_file=prefix + staged.template_file if staged.template_file else None,
             extra={prefix + file.name: file.sha256 for file in files[1:]},
             template=staged.template,
+            **self._assistant(prefix),
             folder=self._folder,
         )
         self._record(model)
         return model
+
+    def _assistant(self, prefix: str) -> dict[str, Any]:
+        """What the record of an assistant says whose intents are one of its own files."""
+        entry = self._entry
+        if entry.tools not in self._variant.extra_files:
+            return {}
+        return {
+            "tools": f"{prefix}{entry.tools}",
+            "thresholds": dict(entry.thresholds),
+            "larger": entry.larger,
+        }
 
     def _replace_template(self, model: InstalledModel) -> InstalledModel:
         """Give the installed model another chat template: write its file, then the record that names it."""

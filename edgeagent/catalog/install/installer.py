@@ -197,6 +197,22 @@ def _stated(ask: Callable[[], Stated]) -> Stated:
         raise InstallFailed(error.message) from error
 
 
+def install_entry(
+    entry: Entry,
+    library: Library,
+    *,
+    trial: Trial | None = None,
+    progress: Progress = no_progress,
+) -> InstalledModel:
+    """Install the first variant of an entry that is in no catalog, from its own sources.
+
+    An assistant whose `tools` are one of its `extra_files` is served by a running daemon at once. Raises:
+    InstallFailed.
+    """
+    variant = entry.variants[0]
+    return Installation(library, entry, variant, variant.sources, trial, progress).run()
+
+
 def unknown_entry(model_id: str, name: str, variant: Variant) -> Entry:
     """A catalog entry for a model that is in no catalog."""
     return Entry(

@@ -1,0 +1,206 @@
+"""Makes a domain model: reads nothing and installs nothing; from a checked domain to files in a workspace."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edgeagent.catalog.assistant_intents import ALL
+from edgeagent.catalog.catalog_file import Entry, LocalPath, Variant
+from edgeagent.catalog.digest import sha256_of
+from edgeagent.catalog.toml_text import to_toml
+from edgeagent.durable import replace_text
+from edgeagent.errors import ForgeFailed
+from edgeagent.forge.domain.call_rows import calls_of, first_rows
+from edgeagent.forge.domain.card import card
+from edgeagent.forge.domain.checks import Finding, confused_pairs, nearest_pairs
+from edgeagent.forge.domain.example import Domain
+from edgeagent.forge.domain.head_training import LabelledTexts, Tell, states_of, train_head
+from edgeagent.forge.domain.intent_file import intent_file
+from edgeagent.forge.domain.served_evaluation import ServedFigures, served_figures
+from edgeagent.forge.domain.softmax_head import Ids
+from edgeagent.forge.domain.trunk import Floats, Trunk
+from edgeagent.forge.domain.workspace import Method, Workspace
+
+# Examples that are asked of the made file, to see that it computes what was trained.
+N_SERVED = 200
+MOST_DIFFERENT = 0.03
+
+
+@dataclass(frozen=True)
+class DomainFigures:
+    """`accuracy`, `lost`, `recall`: of texts that the model had not seen (cross-validation), as in
+    `thresholds.Calibration`; `served` are those of the made file on examples that it has seen."""
+
+    method: str
+    n_intents: int
+    n_examples: int
+    accuracy: float
+    threshold: float
+    lost: float
+    recall: float | None
+    slot_f1: float | None
+    calls: float | None
+    texts_per_s: float
+    seconds: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made, and what was noticed about the examples."""
+
+    figures: DomainFigures
+    entry: Entry
+    findings: list[Finding]
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to make a model. With `teacher`, a sentence encoder's file, and `minutes` for all of it."""
+
+    seed: int
+    method: Method
+    minutes: float = 10.0
+    teacher: Path | None = None
+    larger: str | None = None
+
+
+def build(
+    domain: Domain, trunk: Trunk, workspace: Workspace, options: BuildOptions, tell: Tell
+) -> Made:
+    """Train, write the files, and check them as served. Raises: ForgeFailed."""
+    return asyncio.run(_build(domain, trunk, workspace, options, tell))
+
+
+async def _build(
+    domain: Domain, trunk: Trunk, workspace: Workspace, options: BuildOptions, tell: Tell
+) -> Made:
+    started = time.monotonic()
+    texts = LabelledTexts.of(domain)
+    states = await states_of(trunk, texts.texts, workspace, tell)
+    head = train_head(texts, states, options.seed, tell)
+    inside = _inside(domain)
+    n_intents = len(domain.intents)
+    calibration, findings = head.calibration, confusions(head.classes, head.logits, head.labels)
+    if options.method == "torch":
+        # Imported here: without torch the rest still works.
+        from edgeagent.forge.domain.torch_training import train_with_torch
+
+        left_s = 60 * options.minutes - (time.monotonic() - started)
+        trained = await train_with_torch(
+            domain, trunk, workspace, texts, states, head, options, left_s, tell
+        )
+        write_model(trunk, domain, workspace, trained.rows, trained.weights)
+        calibration, findings = trained.calibration, trained.findings
+        wanted = trained.logits[inside, :n_intents].argmax(1)
+    else:
+        write_model(trunk, domain, workspace, first_rows(trunk, domain, head.rows))
+        wanted = (states[inside] @ head.rows[:n_intents].T).argmax(1)
+    served = await check_served(domain, workspace, [domain.intents[n] for n in wanted], tell)
+    figures = DomainFigures(
+        options.method, n_intents, len(domain.examples), calibration.accuracy,
+        round_down(calibration.threshold), calibration.lost, calibration.recall,
+        served.slot_f1, served.calls, served.texts_per_s, time.monotonic() - started,
+        workspace.gguf.stat().st_size,
+    )  # fmt: skip
+    findings = [*nearest_pairs(domain.inside, states[inside]), *findings]
+    entry = write_about(domain, trunk, workspace, figures, options.larger)
+    return Made(figures, entry, findings)
+
+
+def _inside(domain: Domain) -> list[int]:
+    inner = set(map(id, domain.inside))
+    return [n for n, example in enumerate(domain.examples) if id(example) in inner]
+
+
+def confusions(classes: Sequence[str], logits: Floats, labels: Ids) -> list[Finding]:
+    """The intents that are confused most, of texts that were not learnt from."""
+    n = len(classes) - 1
+    mine = labels < n
+    chosen = logits[mine, :n].argmax(1)
+    return confused_pairs([classes[i] for i in labels[mine]], [classes[i] for i in chosen])
+
+
+def write_model(
+    trunk: Trunk,
+    domain: Domain,
+    workspace: Workspace,
+    rows: Floats,
+    weights: Mapping[str, Floats] | None = None,
+) -> None:
+    trunk.write(
+        workspace.gguf, calls_of(domain), rows, name=workspace.name,
+        description=f"{len(domain.intents)} intents, made by edgeagent forge new", weights=weights,
+    )  # fmt: skip
+    replace_text(workspace.intents, intent_file(domain, workspace.name))
+
+
+async def check_served(
+    domain: Domain, workspace: Workspace, wanted: Sequence[str], tell: Tell
+) -> ServedFigures:
+    """Ask the made file for the intents of some examples; `wanted` are what the training chose for all.
+
+    Raises: ForgeFailed where it does not compute what was trained.
+    """
+    step = max(1, len(domain.inside) // N_SERVED)
+    examples, chosen = domain.inside[::step], wanted[::step]
+    figures, found = await served_figures(
+        workspace.gguf, examples, domain.intents, domain.slot_names,
+        lambda n: tell("checking", n, len(examples)),
+    )  # fmt: skip
+    n_different = sum(one.intent != name for one, name in zip(found, chosen, strict=True))
+    if n_different > max(1, MOST_DIFFERENT * len(examples)):
+        raise ForgeFailed(
+            f"{workspace.gguf} differs from what was trained in {n_different} of {len(examples)} answers: "
+            "check the versions of gguf and llama-cpp-python, then run the command again."
+        )
+    return figures
+
+
+def round_down(value: float) -> float:
+    return int(value * 1e4) / 1e4
+
+
+def write_about(
+    domain: Domain, trunk: Trunk, workspace: Workspace, figures: DomainFigures, larger: str | None
+) -> Entry:
+    """Write figures, card and catalog entry; returns the entry, by which the model is installed."""
+    replace_text(workspace.model / "figures.json", json.dumps(asdict(figures), indent=1) + "\n")
+    replace_text(workspace.card, card(workspace.name, domain, figures))
+    files = (workspace.intents, workspace.card)
+    value = {workspace.name: figures.threshold, ALL: figures.threshold}
+    n_params = sum(int(np.prod(trunk.dense_shape(name))) for name in trunk.tensors)
+    variant = Variant(
+        quant="Q8_0", file=workspace.gguf.name, size_bytes=workspace.gguf.stat().st_size,
+        sha256=sha256_of(workspace.gguf), sources=(LocalPath(path=str(workspace.gguf)),),
+        extra_files=tuple(path.name for path in files),
+        extra_sha256={path.name: sha256_of(path) for path in files},
+    )  # fmt: skip
+    entry = Entry(
+        id=workspace.name, name=workspace.name, family="llama", n_params=n_params, task="assistant",
+        licence="own", variants=(variant,), domains=(workspace.name,), n_ctx_min=128,
+        notes=f"{figures.n_intents} intents of one's own.", larger=larger,
+        tools=workspace.intents.name, thresholds=value,
+    )  # fmt: skip
+    replace_text(workspace.model / "catalog.toml", to_toml(_tree(entry)))
+    return entry
+
+
+def _tree(entry: Entry) -> dict[str, Any]:
+    body = msgspec.to_builtins(entry)
+    del body["id"]
+    plain = {key: value for key, value in body.items() if value not in (None, {}, [], "")}
+    for variant in plain["variants"]:
+        for key in [key for key, value in variant.items() if value in (None, {}, [], "")]:
+            del variant[key]
+    plain.pop("sampling", None)
+    return {"models": {entry.id: plain}}

@@ -1,0 +1,132 @@
+"""The examples of a domain: texts by intent, each with the place that it was read from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edgeagent.errors import ForgeFailed
+from edgeagent.forge.datasets import OUT_OF_SCOPE, Slot
+
+MAX_TEXT = 500  # characters of one text
+MAX_EXAMPLES = 50_000
+MAX_INTENTS = 500
+MAX_SLOTS = 100  # names of slots
+# Other names that files use for texts without an intent.
+_OUTSIDE = frozenset(
+    {OUT_OF_SCOPE, "out_of_scope", "out-of-scope", "outofscope", "nlu_fallback", "none"}
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A line of a file, counted from 1."""
+
+    path: Path
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text and its intent (`OUT_OF_SCOPE` for none); `slots` in the order of the text."""
+
+    text: str
+    intent: str
+    place: Place
+    slots: tuple[Slot, ...] = ()
+
+
+@dataclass
+class Domain:
+    """What was read. `answers`: a fixed text for an intent. `tools`: the schema of an intent's arguments,
+    and its description as "description"."""
+
+    examples: list[Example] = field(default_factory=list)
+    answers: dict[str, str] = field(default_factory=dict)
+    tools: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def intents(self) -> tuple[str, ...]:
+        """The names of intents, sorted, without out-of-scope."""
+        return tuple(sorted({e.intent for e in self.examples} - {OUT_OF_SCOPE}))
+
+    @property
+    def inside(self) -> list[Example]:
+        return [e for e in self.examples if e.intent != OUT_OF_SCOPE]
+
+    @property
+    def outside(self) -> list[Example]:
+        return [e for e in self.examples if e.intent == OUT_OF_SCOPE]
+
+    @property
+    def slot_names(self) -> dict[str, tuple[str, ...]]:
+        """The slots of each intent that has any, sorted."""
+        found: dict[str, set[str]] = {}
+        for example in self.examples:
+            for slot in example.slots:
+                found.setdefault(example.intent, set()).add(slot.name)
+        return {intent: tuple(sorted(names)) for intent, names in sorted(found.items())}
+
+    def without_slots(self) -> Domain:
+        """The same texts, with no slots to fill."""
+        examples = [replace(example, slots=()) for example in self.examples]
+        return Domain(examples, self.answers, self.tools)
+
+    def add(self, text: str, intent: str, place: Place, slots: Iterable[Slot] = ()) -> None:
+        """Raises: ForgeFailed with the place, for a text that is empty or too long."""
+        left = len(text) - len(text.lstrip())
+        text = text.strip()
+        if not text:
+            raise ForgeFailed(f"{place}: the text is empty: remove the line, or write a text.")
+        if len(text) > MAX_TEXT:
+            raise ForgeFailed(
+                f"{place}: the text has {len(text)} characters, and {MAX_TEXT} is the most: shorten it, or "
+                "split it."
+            )
+        moved = tuple(Slot(s.name, s.value, s.start - left, s.end - left) for s in slots)
+        if len(self.examples) >= MAX_EXAMPLES:
+            raise ForgeFailed(
+                f"{place}: there are more than {MAX_EXAMPLES} examples: leave some out."
+            )
+        name = intent_name(intent, place)
+        if name == OUT_OF_SCOPE:
+            moved = ()
+        self.examples.append(Example(text, name, place, moved))
+
+    def merge(self, other: Domain) -> None:
+        self.examples += other.examples
+        self.answers |= other.answers
+        self.tools |= other.tools
+
+
+def intent_name(text: str, place: Place) -> str:
+    """The name of an intent: that of a tool. Spaces, dots and slashes become underscores.
+
+    Raises: ForgeFailed for other characters.
+    """
+    name = re.sub(r"[\s./]+", "_", text.strip())
+    if name.lower() in _OUTSIDE:
+        return OUT_OF_SCOPE
+    if not _NAME.fullmatch(name):
+        raise ForgeFailed(
+            f"{place}: {text[:80]!r} is not the name of an intent: use letters, digits, '_' and '-', at most "
+            "64, beginning with a letter or digit."
+        )
+    return name
+
+
+def slot_name(text: str, place: Place) -> str:
+    """Raises: ForgeFailed for a name that cannot be one of a tool's arguments."""
+    name = text.strip()
+    if not _NAME.fullmatch(name):
+        raise ForgeFailed(
+            f"{place}: {text[:80]!r} is not the name of a slot: use letters, digits, '_' and '-', at most 64."
+        )
+    return name

@@ -1,0 +1,109 @@
+"""Trains a domain model without torch: new rows for its intents, on the shipped assistant's states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeagent.forge.datasets import OUT_OF_SCOPE
+from edgeagent.forge.domain import softmax_head
+from edgeagent.forge.domain.background import ENOUGH, background, far_from
+from edgeagent.forge.domain.example import Domain
+from edgeagent.forge.domain.features import encoder, prompt_states
+from edgeagent.forge.domain.softmax_head import Ids
+from edgeagent.forge.domain.thresholds import Calibration, calibrate
+from edgeagent.forge.domain.trunk import Floats, Trunk
+from edgeagent.forge.domain.workspace import Workspace
+
+# A stage, how much more of it is done, and how much there is in all.
+Tell = Callable[[str, int, int | None], None]
+N_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Head:
+    """`classes` by number, out-of-scope last; `rows` float32 [n_classes, n_embd] are their tokens'.
+
+    It has learnt from the texts `kept`. `logits` are those of each of them by a head that was trained
+    without it, `labels` their classes; `calibration` is of these.
+    """
+
+    classes: tuple[str, ...]
+    rows: Floats
+    penalty: float
+    kept: Ids
+    logits: Floats
+    labels: Ids
+    calibration: Calibration
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """All texts that the head learns from, and their classes: the examples first, then everyday texts."""
+
+    texts: list[str]
+    labels: Ids
+    classes: tuple[str, ...]
+    n_examples: int
+
+    @classmethod
+    def of(cls, domain: Domain) -> LabelledTexts:
+        classes = (*domain.intents, OUT_OF_SCOPE)
+        number = {name: i for i, name in enumerate(classes)}
+        known = {e.text.casefold() for e in domain.examples}
+        added = [t for t in background() if t not in known] if len(domain.outside) < ENOUGH else []
+        labels = [number[e.intent] for e in domain.examples] + [len(classes) - 1] * len(added)
+        texts = [e.text for e in domain.examples] + added
+        return cls(texts, np.array(labels), classes, len(domain.examples))
+
+
+def write_encoder(trunk: Trunk, workspace: Workspace) -> Path:
+    """The trunk as a file that gives hidden states; its vocabulary has one call token."""
+    path = workspace.work / "encoder.gguf"
+    if not path.is_file():
+        trunk.write(
+            path, ["}}"], np.zeros((1, trunk.n_embd), np.float32), name="encoder",
+            description="last hidden states", is_encoder=True,
+        )  # fmt: skip
+    return path
+
+
+async def states_of(trunk: Trunk, texts: Sequence[str], workspace: Workspace, tell: Tell) -> Floats:
+    """The states of texts, computed in parts that are kept."""
+    found: list[Floats] = []
+    size = 512
+    todo = [n for n in range(0, len(texts), size) if workspace.load(f"states-{n}") is None]
+    if todo:
+        async with encoder(write_encoder(trunk, workspace)) as client:
+            for start in todo:
+                part = texts[start : start + size]
+                made = await prompt_states(
+                    client, trunk.norm, part, lambda n: tell("reading texts", n, len(texts))
+                )
+                workspace.save(f"states-{start}", made)
+    for start in range(0, len(texts), size):
+        part_states = workspace.load(f"states-{start}")
+        assert part_states is not None
+        found.append(part_states)
+    return np.concatenate(found)
+
+
+def train_head(texts: LabelledTexts, states: Floats, seed: int, tell: Tell) -> Head:
+    """Cross-validates the penalty, calibrates with the held-out logits, and trains on all texts."""
+    n, n_classes = texts.n_examples, len(texts.classes)
+    kept = np.arange(n)
+    if len(states) > n:
+        kept = np.concatenate([kept, np.array(far_from(states[:n], states[n:]), np.int64) + n])
+    x, y = states[kept], texts.labels[kept]
+    n_folds = int(min(N_FOLDS, max(2, np.bincount(y).max())))
+    total = n_folds * len(softmax_head.PENALTIES) + 1
+    held = softmax_head.cross_validate(
+        x, y, n_classes, seed=seed, n_folds=n_folds, tell=lambda n: tell("training", n, total)
+    )
+    rows = softmax_head.train(x, y, n_classes, penalty=held.penalty)
+    tell("training", 1, total)
+    found = calibrate(held.logits, y, n_classes - 1)
+    return Head(texts.classes, rows, held.penalty, kept, held.logits, y, found)

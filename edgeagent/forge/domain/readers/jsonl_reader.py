@@ -1,0 +1,124 @@
+"""Reads JSON lines, one object each:
+
+    {"text": "book a table for two", "intent": "book", "slots": {"party_size": "two"}}
+    {"intent": "book", "answer": "Done.", "description": "Book a table", "parameters": {...}}
+    {"text": "book for two", "intent": "book", "spans": [["party_size", 9, 12]]}
+    {"text": "what is love", "intent": "oos"}
+
+Slots may also be marked in the text; `spans` have name, start and end of each, in characters. An object
+without a text describes its intent: a fixed `answer`, and `description` and `parameters` as in a tool.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from edgeagent.errors import ForgeFailed
+from edgeagent.forge.datasets import Slot
+from edgeagent.forge.domain.example import Domain, Place, intent_name, slot_name
+from edgeagent.forge.domain.readers.inline_slots import unmarked
+from edgeagent.forge.domain.readers.text_lines import read_text
+
+_KNOWN = {"text", "intent", "slots", "spans", "answer", "description", "parameters", "examples"}
+
+
+def read_jsonl(path: Path) -> Domain:
+    """Raises: ForgeFailed."""
+    domain = Domain()
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        place = Place(path, number)
+        try:
+            body = json.loads(line)
+        except (ValueError, RecursionError) as exc:
+            raise ForgeFailed(
+                f"{place}: not JSON ({str(exc)[:100]}): write one object per line."
+            ) from exc
+        _add(domain, body, place)
+    return domain
+
+
+def _add(domain: Domain, body: Any, place: Place) -> None:
+    if not isinstance(body, dict):
+        raise ForgeFailed(
+            f'{place}: the line is not an object: write {{"text": ..., "intent": ...}}.'
+        )
+    if strange := sorted(body.keys() - _KNOWN):
+        raise ForgeFailed(
+            f"{place}: {strange[0][:80]!r} is not known: use {', '.join(sorted(_KNOWN))}."
+        )
+    intent = body.get("intent")
+    if not isinstance(intent, str):
+        raise ForgeFailed(f"{place}: 'intent' is missing: add the name of the intent.")
+    name = intent_name(intent, place)
+    texts = body.get("examples", [])
+    if not isinstance(texts, list):
+        raise ForgeFailed(f"{place}: 'examples' is not a list: write a list of texts.")
+    for text in [*([body["text"]] if "text" in body else []), *texts]:
+        if not isinstance(text, str):
+            raise ForgeFailed(f"{place}: a text is not a string: write it in quotes.")
+        if "spans" in body:
+            domain.add(text, name, place, _spans(body["spans"], text, place))
+            continue
+        plain, marked = unmarked(text, place)
+        slots = _slots(body.get("slots"), plain, place) if "text" in body else []
+        domain.add(plain, name, place, marked or slots)
+    _describe(domain, name, body, place)
+
+
+def _spans(spans: Any, text: str, place: Place) -> list[Slot]:
+    found, at = [], 0
+    for span in spans if isinstance(spans, list) else [None]:
+        match span:
+            case [str(name), int(start), int(end)] if at <= start < end <= len(text):
+                found.append(Slot(slot_name(name, place), text[start:end], start, end))
+                at = end
+            case _:
+                raise ForgeFailed(
+                    f"{place}: 'spans' is not a list of [name, start, end] in the order of the text: "
+                    "correct it."
+                )
+    return found
+
+
+def _slots(values: Any, text: str, place: Place) -> list[Slot]:
+    if values is None:
+        return []
+    if not isinstance(values, dict) or not all(isinstance(v, str) for v in values.values()):
+        raise ForgeFailed(
+            f'{place}: \'slots\' is not an object of texts: write {{"NAME": "VALUE"}}.'
+        )
+    found = []
+    for name, value in values.items():
+        start = text.lower().find(value.lower())
+        if start < 0 or not value.strip():
+            raise ForgeFailed(
+                f"{place}: the slot {name[:64]!r} is {value[:80]!r}, which is not in the text: values are "
+                "copied from the text; write it as it stands there."
+            )
+        end = start + len(value)
+        found.append(Slot(slot_name(name, place), text[start:end], start, end))
+    found.sort(key=lambda slot: slot.start)
+    for one, other in itertools.pairwise(found):
+        if other.start < one.end:
+            raise ForgeFailed(
+                f"{place}: the slots {one.name!r} and {other.name!r} overlap: mark them in the text."
+            )
+    return found
+
+
+def _describe(domain: Domain, intent: str, body: dict[str, Any], place: Place) -> None:
+    for key, kind, said in (
+        ("answer", str, "a text"), ("description", str, "a text"), ("parameters", dict, "an object"),
+    ):  # fmt: skip
+        if key in body and not isinstance(body[key], kind):
+            raise ForgeFailed(f"{place}: {key!r} is not {said}: correct it.")
+    if body.get("answer", "").strip():
+        domain.answers[intent] = body["answer"].strip()
+    told = {key: body[key] for key in ("description", "parameters") if key in body}
+    if told:
+        domain.tools[intent] = domain.tools.get(intent, {}) | told

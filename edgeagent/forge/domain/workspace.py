@@ -1,0 +1,131 @@
+"""The folder of one domain model: its data, unfinished work, the made files and their versions.
+
+<state>/forge/<name>/
+  examples.jsonl       the examples that were read, with answers and tools
+  plan.json            how it is trained; another plan begins anew
+  work/                what was computed so far
+  model/               NAME.Q8_0.gguf, NAME.json (intents), README.md (card), catalog.toml, figures.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from edgeagent.catalog.model_ids import is_id
+from edgeagent.durable import replace_text
+from edgeagent.errors import ForgeFailed
+from edgeagent.forge.domain.example import Domain
+from edgeagent.forge.domain.trunk import Floats
+
+Method = Literal["head", "torch"]
+_MAX_NAME = 64
+
+
+def check_name(name: str) -> str:
+    """Raises: ForgeFailed for a name that cannot be an id without an owner."""
+    if "/" in name or len(name) > _MAX_NAME or not is_id(name):
+        raise ForgeFailed(
+            f"{name[:120]!r} is not the name of a model: use lower-case letters, digits, '.', '_' and '-', "
+            f"at most {_MAX_NAME} characters, beginning with a letter or digit."
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides the result: the data, the base model, the teacher's, by their digests, and the seed."""
+
+    seed: int
+    method: Method
+    data: str
+    base: str
+    teacher: str
+    minutes: float
+
+
+class Workspace:
+    """Files of one model. One process at a time."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder / check_name(name), name
+        self.work, self.model = self.folder / "work", self.folder / "model"
+
+    @property
+    def gguf(self) -> Path:
+        return self.model / f"{self.name}.Q8_0.gguf"
+
+    @property
+    def intents(self) -> Path:
+        return self.model / f"{self.name}.json"
+
+    @property
+    def card(self) -> Path:
+        return self.model / "README.md"
+
+    @property
+    def is_there(self) -> bool:
+        return (self.folder / "plan.json").is_file()
+
+    def begin(self, plan: Plan, domain: Domain) -> bool:
+        """Take up this plan; False if work on the same plan goes on. Raises: ForgeFailed."""
+        told = json.dumps(asdict(plan), indent=1)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path = self.folder / "plan.json"
+            is_same = path.is_file() and path.read_text(encoding="utf-8") == told
+            if not is_same:
+                shutil.rmtree(self.work, ignore_errors=True)
+                replace_text(self.folder / "examples.jsonl", to_lines(domain))
+                replace_text(path, told)
+            self.work.mkdir(exist_ok=True)
+            self.model.mkdir(exist_ok=True)
+        except OSError as exc:
+            raise ForgeFailed(
+                f"{self.folder} cannot be written ({exc.strerror}): check the disk and --state-dir."
+            ) from exc
+        return not is_same
+
+    def finish(self) -> None:
+        """Remove unfinished work."""
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def load(self, name: str) -> Floats | None:
+        """An array of the work, None if there is none that is whole."""
+        try:
+            found = np.load(self.work / f"{name}.npy", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return np.asarray(found, np.float32)
+
+    def save(self, name: str, array: Floats) -> None:
+        partial = self.work / f".{name}.partial"
+        with partial.open("wb") as file:
+            np.save(file, array)
+        partial.replace(self.work / f"{name}.npy")
+
+
+def digest_of(domain: Domain) -> str:
+    return hashlib.sha256(to_lines(domain).encode()).hexdigest()
+
+
+def to_lines(domain: Domain) -> str:
+    """A domain as JSON lines, which `readers.jsonl_reader` reads; slots are marked by their places."""
+    lines: list[dict[str, Any]] = []
+    for intent in sorted({*domain.answers, *domain.tools}):
+        told = dict(domain.tools.get(intent, {}))
+        if intent in domain.answers:
+            told["answer"] = domain.answers[intent]
+        lines.append({"intent": intent} | told)
+    for example in domain.examples:
+        marks = [[s.name, s.start, s.end] for s in example.slots]
+        lines.append(
+            {"text": example.text, "intent": example.intent} | ({"spans": marks} if marks else {})
+        )
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -1,0 +1,114 @@
+"""`edgeagent forge new`: from a file of examples to an answer of a running daemon."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.commands import run_here
+from tests.conftest import DaemonProcess, serving
+
+TEXTS = {
+    "departure": ("when does the ferry leave", "what time is the next boat", "departure times please"),
+    "luggage": ("how many bags may i take", "is my suitcase too heavy", "what luggage is allowed"),
+    "refund": ("i want my money back", "refund my ticket", "can i get a refund"),
+}  # fmt: skip
+ASIDES = ("{}", "{} today", "hello, {}", "{} for my family")
+
+
+def examples(folder: Path) -> Path:
+    lines = [
+        json.dumps({"text": form.format(text), "intent": intent})
+        for intent, texts in TEXTS.items() for text in texts for form in ASIDES
+    ]  # fmt: skip
+    lines.append(json.dumps({"intent": "refund", "answer": "Refunds take five days."}))
+    path = folder / "ferry.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    shipped_assistant: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DaemonProcess]:
+    models, state = tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("state")
+    with serving(models, state, shipped_models_dir=str(shipped_assistant), preload=False) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def forge(daemon: DaemonProcess, shipped_assistant: Path):
+    def run(*arguments: object):
+        where = ("--state-dir", daemon.state_dir, "--models-dir", models_dir(daemon))
+        env = {"EDGEAGENT_MODELS__BUNDLED_DIR": str(shipped_assistant)}
+        return run_here("forge", *arguments, *where, env=env)
+
+    return run
+
+
+def models_dir(daemon: DaemonProcess) -> Path:
+    return daemon.state_dir.parent / "models0"
+
+
+@pytest.mark.process
+def test_a_running_daemon_answers_with_a_model_that_was_just_made(daemon, forge, tmp_path: Path):
+    done = forge("new", "ferry", "--from", examples(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert 'Served as "model": "ferry"' in done.stdout
+    with daemon.client() as client:
+        assert "ferry" in {model.id for model in client.models.list()}
+        for intent, texts in TEXTS.items():
+            answer = client.chat.completions.create(
+                model="ferry", messages=[{"role": "user", "content": texts[0]}]
+            )
+            (call,) = answer.choices[0].message.tool_calls
+            assert call.function.name == intent
+        told = client.chat.completions.create(
+            model="ferry", messages=[{"role": "user", "content": "refund my ticket"}],
+            metadata={"calls": "false"},
+        )  # fmt: skip
+        assert told.choices[0].message.content == "Refunds take five days."
+    folder = models_dir(daemon) / "ferry"
+    assert {path.name for path in folder.iterdir()} == {
+        "ferry.Q8_0.gguf", "ferry.json", "README.md", "installed.toml",
+    }  # fmt: skip
+    assert "12 | - |" in (folder / "README.md").read_text()
+    assert not (daemon.state_dir / "forge" / "ferry" / "work").exists()
+
+    # Made again from other examples, it replaces itself, and its intents may not be edited by hand.
+    more = examples(tmp_path)
+    more.write_text(more.read_text().replace('"luggage"', '"baggage"'))
+    assert forge("new", "ferry", "--from", more).returncode == 0
+    intents = next(path for path in folder.rglob("ferry.json"))
+    assert "baggage" in intents.read_text()
+    with daemon.client(max_retries=0) as client:
+        answer = client.chat.completions.create(
+            model="ferry", messages=[{"role": "user", "content": TEXTS["luggage"][0]}]
+        )
+        assert answer.choices[0].message.tool_calls[0].function.name == "baggage"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("../ferry", "is not the name of a model"),
+        ("a/b", "is not the name of a model"),
+        ("edge-assistant-s", "is a model of the catalog"),
+    ],
+)
+def test_names_of_other_models_are_refused(forge, tmp_path: Path, name: str, said: str):
+    done = forge("new", name, "--from", examples(tmp_path))
+    assert done.returncode == 2
+    assert said in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_errors_in_examples_stop_before_training(forge, tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("text,intent\nhello,greet\nHello!,leave\nbye,leave\n")
+    done = forge("new", "shop", "--from", path)
+    assert done.returncode == 2
+    assert f"error: {path}:3: 'Hello!' is 'leave' here and 'greet' at {path}:2" in done.stderr
+    assert "correct them, then run the command again" in done.stderr.splitlines()[-1]

@@ -17,6 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edgeagent.cli.forge_new import new
+from edgeagent.cli.forge_update import rollback, update
 from edgeagent.cli.shared.terminal import show_table
 from edgeagent.errors import ForgeFailed
 from edgeagent.worker.process_environment import keep_kernels
@@ -77,7 +78,8 @@ def forge() -> None:
     """
 
 
-forge.add_command(new)
+for command in (new, update, rollback):
+    forge.add_command(command)
 
 
 @forge.command()

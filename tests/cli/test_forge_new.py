@@ -78,7 +78,7 @@ def test_a_running_daemon_answers_with_a_model_that_was_just_made(daemon, forge,
     assert "12 | - |" in (folder / "README.md").read_text()
     assert not (daemon.state_dir / "forge" / "ferry" / "work").exists()
 
-    # Made again from other examples, it replaces itself, and its intents may not be edited by hand.
+    # Made again from other examples, it replaces itself.
     more = examples(tmp_path)
     more.write_text(more.read_text().replace('"luggage"', '"baggage"'))
     assert forge("new", "ferry", "--from", more).returncode == 0
@@ -89,6 +89,36 @@ def test_a_running_daemon_answers_with_a_model_that_was_just_made(daemon, forge,
             model="ferry", messages=[{"role": "user", "content": TEXTS["luggage"][0]}]
         )
         assert answer.choices[0].message.tool_calls[0].function.name == "baggage"
+
+
+@pytest.mark.process
+def test_an_update_learns_corrections_and_can_be_taken_back(daemon, forge, tmp_path: Path):
+    assert forge("new", "boat", "--from", examples(tmp_path)).returncode == 0
+    assert "has no version before 1" in forge("rollback", "boat").stderr
+    more = tmp_path / "more.csv"
+    texts = [
+        "may my dog come along",
+        "are pets allowed",
+        "do you take cats",
+        "is there room for a dog",
+        "pets",
+    ]
+    more.write_text("text,intent\n" + "".join(f"{text},pets\n" for text in texts))
+    done = forge("update", "boat", "--from", more, "--accept")
+    assert done.returncode == 0, done.stderr
+    assert "of 36 texts that it knew are lost" in done.stderr
+
+    def intent_of(text: str) -> str:
+        with daemon.client() as client:
+            answer = client.chat.completions.create(
+                model="boat", messages=[{"role": "user", "content": text}]
+            )
+        return answer.model_extra["edgeagent"]["confidence"]["intent"]
+
+    assert intent_of("may my dog come along") == "pets"
+    assert forge("rollback", "boat").stdout == "boat is version 1 again.\n"
+    assert intent_of("may my dog come along") != "pets"
+    assert "was not made here" in forge("update", "ship", "--from", more).stderr
 
 
 @pytest.mark.parametrize(

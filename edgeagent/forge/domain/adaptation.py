@@ -202,7 +202,7 @@ def adapt(
     )  # fmt: skip
     trainer = Trainer(decoder, task, plan, folder, is_quiet=True)
     trainer.resume()
-    return bool(trainer.run(until=until, save_every_s=20))
+    return bool(trainer.run(until=until, save_every_s=60))
 
 
 def epochs_within(task: DomainTask, seconds: float) -> int:

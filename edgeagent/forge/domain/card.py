@@ -41,7 +41,7 @@ def card(name: str, domain: Domain, figures: DomainFigures) -> str:
 | accuracy of the intent, on texts it had not seen | {figures.accuracy:.1%} |
 | threshold: a less probable intent is rejected | {figures.threshold:.3f} |
 | right choices that this loses | {figures.lost:.1%} |
-| texts of no intent that it recognises | {recall} |
+| everyday texts, and yours, of no intent that it recognises | {recall} |
 {slot_lines}| texts per second, as served here | {figures.texts_per_s:.0f} |
 | seconds of training | {figures.seconds:.0f} |
 | size | {figures.size_bytes / 1e6:.1f} MB |

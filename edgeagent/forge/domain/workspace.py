@@ -16,16 +16,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
+from edgeagent.catalog.catalog_file import Entry, parse_catalog
 from edgeagent.catalog.model_ids import is_id
 from edgeagent.durable import replace_text
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.domain.example import Domain
+from edgeagent.forge.domain.readers.jsonl_reader import read_jsonl
 from edgeagent.forge.domain.trunk import Floats
 
 Method = Literal["head", "torch"]
 _MAX_NAME = 64
+N_KEPT = 3  # versions
 
 
 def check_name(name: str) -> str:
@@ -55,7 +59,22 @@ class Workspace:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder / check_name(name), name
-        self.work, self.model = self.folder / "work", self.folder / "model"
+        self.work = self.folder / "work"
+
+    @property
+    def model(self) -> Path:
+        """The folder of the version that is being made, else of the last one."""
+        numbers = self._numbers()
+        is_open = self.work.is_dir()
+        return self._version(max(numbers, default=0) + is_open)
+
+    def _version(self, number: int) -> Path:
+        return self.folder / "versions" / str(number)
+
+    def _numbers(self) -> list[int]:
+        """The numbers of finished versions, ascending."""
+        found = (self.folder / "versions").glob("*/done")
+        return sorted(int(path.parent.name) for path in found if path.parent.name.isdigit())
 
     @property
     def gguf(self) -> Path:
@@ -74,27 +93,85 @@ class Workspace:
         return (self.folder / "plan.json").is_file()
 
     def begin(self, plan: Plan, domain: Domain) -> bool:
-        """Take up this plan; False if work on the same plan goes on. Raises: ForgeFailed."""
+        """Take up this plan; False if unfinished work on it goes on. Raises: ForgeFailed."""
         told = json.dumps(asdict(plan), indent=1)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             path = self.folder / "plan.json"
             is_same = path.is_file() and path.read_text(encoding="utf-8") == told
+            goes_on = is_same and self.work.is_dir()
             if not is_same:
                 shutil.rmtree(self.work, ignore_errors=True)
-                replace_text(self.folder / "examples.jsonl", to_lines(domain))
                 replace_text(path, told)
             self.work.mkdir(exist_ok=True)
-            self.model.mkdir(exist_ok=True)
+            self.model.mkdir(parents=True, exist_ok=True)
+            replace_text(self.model / "examples.jsonl", to_lines(domain))
         except OSError as exc:
             raise ForgeFailed(
                 f"{self.folder} cannot be written ({exc.strerror}): check the disk and --state-dir."
             ) from exc
-        return not is_same
+        return not goes_on
 
-    def finish(self) -> None:
-        """Remove unfinished work."""
-        shutil.rmtree(self.work, ignore_errors=True)
+    def finish(self, sha256: str) -> None:
+        """A version is installed: this is the current one. Older ones than the last three are removed."""
+        if self.work.is_dir():
+            (self.model / "done").touch()
+            shutil.rmtree(self.work, ignore_errors=True)
+        replace_text(self.folder / "current", sha256)
+        for number in self._numbers()[:-N_KEPT]:
+            shutil.rmtree(self._version(number), ignore_errors=True)
+
+    def discard(self) -> None:
+        """Give up the version that is being made."""
+        if self.work.is_dir():
+            shutil.rmtree(self.model, ignore_errors=True)
+            shutil.rmtree(self.work, ignore_errors=True)
+
+    def plan(self) -> Plan:
+        """The last plan. Raises: ForgeFailed."""
+        path = self.folder / "plan.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Plan)
+        except (OSError, msgspec.MsgspecError) as exc:
+            raise ForgeFailed(f"{path} cannot be read ({exc}): run `forge new` again.") from exc
+
+    def examples(self) -> Domain:
+        """The examples of the current version. Raises: ForgeFailed."""
+        return read_jsonl(self._version(self._current()) / "examples.jsonl")
+
+    def _entries(self) -> list[tuple[int, Entry]]:
+        """The finished versions with their catalog entries, ascending."""
+        found = []
+        for number in self._numbers():
+            path = self._version(number) / "catalog.toml"
+            found.append(
+                (number, parse_catalog(path.read_text(encoding="utf-8"), str(path))[self.name])
+            )
+        return found
+
+    def version_of(self, sha256: str) -> int | None:
+        found = [n for n, entry in self._entries() if entry.variants[0].sha256 == sha256]
+        return max(found, default=None)
+
+    def _current(self) -> int:
+        """Raises: ForgeFailed where no version is finished."""
+        path = self.folder / "current"
+        sha256 = path.read_text(encoding="utf-8") if path.is_file() else ""
+        number = self.version_of(sha256)
+        if number is None:
+            raise ForgeFailed(f"{self.name} is not finished: run `edgeagent forge new` again.")
+        return number
+
+    def current_gguf(self) -> Path:
+        return self._version(self._current()) / self.gguf.name
+
+    def previous(self) -> Entry:
+        """The version before the current one. Raises: ForgeFailed if there is none."""
+        current = self._current()
+        before = [entry for number, entry in self._entries() if number < current]
+        if not before:
+            raise ForgeFailed(f"{self.name} has no version before {current}: there is no way back.")
+        return before[-1]
 
     def load(self, name: str) -> Floats | None:
         """An array of the work, None if there is none that is whole."""

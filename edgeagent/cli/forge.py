@@ -17,6 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edgeagent.cli.forge_new import new
+from edgeagent.cli.forge_review import review
 from edgeagent.cli.forge_update import rollback, update
 from edgeagent.cli.shared.terminal import show_table
 from edgeagent.errors import ForgeFailed
@@ -78,7 +79,7 @@ def forge() -> None:
     """
 
 
-for command in (new, update, rollback):
+for command in (new, review, update, rollback):
     forge.add_command(command)
 
 

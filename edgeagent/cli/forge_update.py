@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,16 +12,12 @@ from edgeagent.cli.shared.domain_model import (
     MakingOptions,
     checked,
     describe,
+    made_here,
     make,
     serve,
-    workspace_of,
 )
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.errors import ForgeFailed
-from edgeagent.settings import Settings
-
-if TYPE_CHECKING:
-    from edgeagent.forge.domain.workspace import Workspace
 
 # The share of known texts that an update may lose.
 MOST_LOST = 0.005
@@ -44,7 +40,7 @@ def update(name: str, source: Path, accept: bool, config: Path | None, **flags: 
     old version stays, unless you give --accept. `edgeagent forge rollback NAME` brings it back.
     """
     settings = configured(config, **flags).settings
-    workspace = _made(settings, name)
+    workspace = made_here(settings, name)
     from edgeagent.forge.domain.merging import merged, regressions
     from edgeagent.forge.domain.readers.source import read_domain
 
@@ -70,18 +66,8 @@ def update(name: str, source: Path, accept: bool, config: Path | None, **flags: 
 def rollback(name: str, config: Path | None, **flags: Any) -> None:
     """Serve the version of NAME before the current one. The last three versions are kept."""
     settings = configured(config, **flags).settings
-    workspace = _made(settings, name)
+    workspace = made_here(settings, name)
     entry = workspace.previous()
     workspace.discard()
     done = serve(settings, workspace, entry)
     click.echo(f"{name} is version {workspace.version_of(done.sha256 or '')} again.")
-
-
-def _made(settings: Settings, name: str) -> Workspace:
-    """Raises: ForgeFailed for a model that was not made here."""
-    workspace = workspace_of(settings, name)
-    if not workspace.is_there:
-        raise ForgeFailed(
-            f"{name!r} was not made here: `edgeagent forge new {name} --from FILE` makes it."
-        )
-    return workspace

@@ -49,6 +49,16 @@ def workspace_of(settings: Settings, name: str) -> Workspace:
     return workspace
 
 
+def made_here(settings: Settings, name: str) -> Workspace:
+    """Raises: ForgeFailed for a model that was not made here."""
+    workspace = workspace_of(settings, name)
+    if not workspace.is_there:
+        raise ForgeFailed(
+            f"{name!r} was not made here: `edgeagent forge new {name} --from FILE` makes it."
+        )
+    return workspace
+
+
 def checked(domain: Domain, source: Path) -> Domain:
     """The domain without duplicates, after telling what is wrong with it. Raises: ForgeFailed for errors."""
     from edgeagent.forge.domain.checks import check, without_duplicates

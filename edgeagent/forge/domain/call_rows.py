@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -37,7 +37,6 @@ def first_rows(trunk: Trunk, domain: Domain, heads: Floats) -> Floats:
     return rows
 
 
-def _mean(calls: Mapping[str, Floats], is_wanted: object) -> Floats | None:
-    assert callable(is_wanted)
+def _mean(calls: Mapping[str, Floats], is_wanted: Callable[[str], bool]) -> Floats | None:
     found = [row for text, row in calls.items() if is_wanted(text)]
     return np.asarray(np.mean(found, axis=0), np.float32) if found else None

@@ -82,7 +82,8 @@ def hidden_states(unit: Floats, norm: Floats) -> Floats:
 
     Before the scale `norm` is applied, every state has the length sqrt(n_embd).
     """
-    return unit * (np.sqrt(len(norm)) / np.linalg.norm(unit / norm, axis=1, keepdims=True))
+    lengths = np.linalg.norm(unit / norm, axis=1, keepdims=True)
+    return np.asarray(unit * (np.sqrt(len(norm)) / lengths), np.float32)
 
 
 async def prompt_states(

@@ -60,9 +60,9 @@ class LabelledTexts:
         return cls(texts, np.array(labels), classes, len(domain.examples))
 
 
-def write_encoder(trunk: Trunk, workspace: Workspace) -> Path:
+def write_encoder(trunk: Trunk, folder: Path) -> Path:
     """The trunk as a file that gives hidden states; its vocabulary has one call token."""
-    path = workspace.work / "encoder.gguf"
+    path = folder / "encoder.gguf"
     if not path.is_file():
         trunk.write(
             path, ["}}"], np.zeros((1, trunk.n_embd), np.float32), name="encoder",
@@ -77,7 +77,7 @@ async def states_of(trunk: Trunk, texts: Sequence[str], workspace: Workspace, te
     size = 512
     todo = [n for n in range(0, len(texts), size) if workspace.load(f"states-{n}") is None]
     if todo:
-        async with encoder(write_encoder(trunk, workspace)) as client:
+        async with encoder(write_encoder(trunk, workspace.work)) as client:
             for start in todo:
                 part = texts[start : start + size]
                 made = await prompt_states(

@@ -24,10 +24,12 @@ _OPEN = 16
 
 @dataclass(frozen=True)
 class Choice:
-    """The most probable intent of a text, its probability, and the slots that were filled."""
+    """The most probable intent of a text, its probability and its lead over the second, and the slots that
+    were filled."""
 
     intent: str
     probability: float
+    margin: float
     slots: Mapping[str, str]
 
 
@@ -69,7 +71,7 @@ async def choices(
         )  # fmt: skip
         async with gate:
             found, arguments = "", ""
-            probability = 0.0
+            probability = margin = 0.0
             async for chunk in client.generate(GenerateSpec(
                 prompts=[Prompt(messages=[{"role": "user", "content": text}])], intent_question=question,
             )):  # fmt: skip
@@ -78,9 +80,9 @@ async def choices(
                 for call in chunk.calls:
                     found, arguments = call.name or found, arguments + call.arguments
                 if chunk.confidence is not None:
-                    probability = chunk.confidence.probability
+                    probability, margin = chunk.confidence.probability, chunk.confidence.margin
             tell(1)
-            return Choice(found, probability, json.loads(arguments or "{}"))
+            return Choice(found, probability, margin, json.loads(arguments or "{}"))
 
     try:
         return await asyncio.gather(*map(one, texts))

@@ -68,7 +68,7 @@ async def train_with_torch(
     """Train within `left_s` seconds. Raises: ForgeFailed where that is too short."""
     started = time.monotonic()
     torch.set_num_threads(max(1, min(cores(), os.cpu_count() or 1)))
-    encoder_path = write_encoder(trunk, workspace)
+    encoder_path = write_encoder(trunk, workspace.work)
     variants = varied(domain, texts, options.seed)
     lessons = await prepare(domain, variants, encoder_path, options.teacher, tell)
     run = _Runs(domain, trunk, workspace, texts, states, head, lessons, options.seed, tell)
@@ -160,4 +160,5 @@ class _Runs:
             raise ForgeFailed(
                 "The training did not end in time: run the command again, which goes on, or give --minutes."
             )
-        return task.decoder.eval()
+        task.decoder.eval()
+        return task.decoder

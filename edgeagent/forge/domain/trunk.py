@@ -148,9 +148,9 @@ class Trunk:
         stored, kind = tensors[EMBEDDING]
         new = quantize(np.ascontiguousarray(rows, np.float32), kind)
         tensors[EMBEDDING] = (np.concatenate([stored[:n], new, stored[n:]]), kind)
-        for tensor, value in (weights or {}).items():
+        for tensor, weight in (weights or {}).items():
             kind = tensors[tensor][1]
-            tensors[tensor] = (quantize(np.ascontiguousarray(value, np.float32), kind), kind)
+            tensors[tensor] = (quantize(np.ascontiguousarray(weight, np.float32), kind), kind)
         partial = target.with_name(f".{target.name}.partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,8 @@ HOMES = {
     "multipart": {"api/http/forms.py"},
     "sqlite_vec": {"store/chunks.py"},
     "pypdf": {"knowledge/formats/pdf.py"},
-    "yaml": {"cli/shared/bot_dialogues.py"},
+    "yaml": {"cli/shared/bot_dialogues.py", "forge/domain/readers/yaml_document.py"},
+    "hassil": {"forge/domain/readers/home_assistant_reader.py"},
     "markdown_it": {"knowledge/formats/markdown.py"},
     "prometheus_client": {"serving/metrics.py", "cli/shared/top_figures.py"},
     "textual": {"cli/shared/top_screen.py"},
@@ -60,6 +61,7 @@ HOMES = {
     "h11": {"api/http/connection.py"},
     "gguf": {
         "catalog/install/convert.py",
+        "forge/domain/trunk.py",
         "forge/export.py",
         "forge/pretrained_weights.py",
         "optimize/imatrix_file.py",

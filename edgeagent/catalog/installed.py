@@ -263,8 +263,11 @@ class InstalledModels:
         """The intents of a model that is in no catalog, by its record. They say what keys may call, so the
         file must be the one that was installed. Raises: ModelAltered, SettingsError."""
         self.installed()
-        model = self._listing.get(model_id)
-        if model is None or model.tools is None:
+        listed = self._listing.get(model_id)
+        if listed is None or listed.tools is None:
+            return None
+        model = self.find(model_id)  # lists anew where another version was just installed
+        if model.tools is None:
             return None
         if model_id not in self._assistants:
             self.integrity.verify_beside(model, model.tools)

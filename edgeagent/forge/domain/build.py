@@ -17,7 +17,6 @@ from edgeagent.catalog.assistant_intents import ALL
 from edgeagent.catalog.catalog_file import Entry, LocalPath, Variant
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.toml_text import to_toml
-from edgeagent.durable import replace_text
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.domain.call_rows import calls_of, first_rows
 from edgeagent.forge.domain.card import card
@@ -28,7 +27,7 @@ from edgeagent.forge.domain.intent_file import intent_file
 from edgeagent.forge.domain.served_evaluation import ServedFigures, served_figures
 from edgeagent.forge.domain.softmax_head import Ids
 from edgeagent.forge.domain.trunk import Floats, Trunk
-from edgeagent.forge.domain.workspace import Method, Workspace
+from edgeagent.forge.domain.workspace import Method, Workspace, write_text
 
 # Examples that are asked of the made file, to see that it computes what was trained.
 N_SERVED = 200
@@ -141,7 +140,7 @@ def write_model(
         workspace.gguf, calls_of(domain), rows, name=workspace.name,
         description=f"{len(domain.intents)} intents, made by edgeagent forge new", weights=weights,
     )  # fmt: skip
-    replace_text(workspace.intents, intent_file(domain, workspace.name))
+    write_text(workspace.intents, intent_file(domain, workspace.name))
 
 
 async def check_served(
@@ -174,8 +173,8 @@ def write_about(
     domain: Domain, trunk: Trunk, workspace: Workspace, figures: DomainFigures, larger: str | None
 ) -> Entry:
     """Write figures, card and catalog entry; returns the entry, by which the model is installed."""
-    replace_text(workspace.model / "figures.json", json.dumps(asdict(figures), indent=1) + "\n")
-    replace_text(workspace.card, card(workspace.name, domain, figures))
+    write_text(workspace.model / "figures.json", json.dumps(asdict(figures), indent=1) + "\n")
+    write_text(workspace.card, card(workspace.name, domain, figures))
     files = (workspace.intents, workspace.card)
     value = {workspace.name: figures.threshold, ALL: figures.threshold}
     n_params = sum(int(np.prod(trunk.dense_shape(name))) for name in trunk.tensors)
@@ -191,7 +190,7 @@ def write_about(
         notes=f"{figures.n_intents} intents of one's own.", larger=larger,
         tools=workspace.intents.name, thresholds=value,
     )  # fmt: skip
-    replace_text(workspace.model / "catalog.toml", to_toml(_tree(entry)))
+    write_text(workspace.model / "catalog.toml", to_toml(_tree(entry)))
     return entry
 
 

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     from edgeagent.forge.domain.build import BuildOptions
 
 N_FOLDS = 5
-_SLACK_S = 20.0  # for loading, writing and checking
+# Of the time that is given: for loading, writing and checking, and what a machine that became busy gets
+# beside it before the training is given up.
+_SLACK, _GRACE, _LEAST_GRACE_S = 0.2, 0.5, 120.0
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,9 @@ async def train_with_torch(
     run = _Runs(domain, trunk, workspace, texts, states, head, lessons, options.seed, tell)
     held = head.kept[softmax_head.folds(texts.labels[head.kept], N_FOLDS, options.seed)[0]]
     known = np.setdiff1d(head.kept, held)
-    deadline = started + left_s - _SLACK_S
+    deadline = started + (1 - _SLACK) * left_s
     run.choose_epochs(known, max(1.0, deadline - time.monotonic()))
-    # A machine that became busy gets half as much time again before the training is given up.
-    deadline += 0.5 * left_s
+    deadline += max(_GRACE * left_s, _LEAST_GRACE_S)
     first = run.train("held-out", known, deadline)
     n_classes = len(texts.classes)
     found = logits_of(first, lessons, held, n_classes)

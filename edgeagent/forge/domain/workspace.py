@@ -21,7 +21,6 @@ import numpy as np
 
 from edgeagent.catalog.catalog_file import Entry, parse_catalog
 from edgeagent.catalog.model_ids import is_id
-from edgeagent.durable import replace_text
 from edgeagent.errors import ForgeFailed
 from edgeagent.forge.domain.example import Domain
 from edgeagent.forge.domain.readers.jsonl_reader import read_jsonl
@@ -102,10 +101,10 @@ class Workspace:
             goes_on = is_same and self.work.is_dir()
             if not is_same:
                 shutil.rmtree(self.work, ignore_errors=True)
-                replace_text(path, told)
+                write_text(path, told)
             self.work.mkdir(exist_ok=True)
             self.model.mkdir(parents=True, exist_ok=True)
-            replace_text(self.model / "examples.jsonl", to_lines(domain))
+            write_text(self.model / "examples.jsonl", to_lines(domain))
         except OSError as exc:
             raise ForgeFailed(
                 f"{self.folder} cannot be written ({exc.strerror}): check the disk and --state-dir."
@@ -117,7 +116,7 @@ class Workspace:
         if self.work.is_dir():
             (self.model / "done").touch()
             shutil.rmtree(self.work, ignore_errors=True)
-        replace_text(self.folder / "current", sha256)
+        write_text(self.folder / "current", sha256)
         for number in self._numbers()[:-N_KEPT]:
             shutil.rmtree(self._version(number), ignore_errors=True)
 
@@ -186,6 +185,13 @@ class Workspace:
         with partial.open("wb") as file:
             np.save(file, array)
         partial.replace(self.work / f"{name}.npy")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file by one rename."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def digest_of(domain: Domain) -> str:

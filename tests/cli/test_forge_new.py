@@ -59,13 +59,13 @@ def test_a_running_daemon_answers_with_a_model_that_was_just_made(daemon, forge,
     assert done.returncode == 0, done.stderr
     assert 'Served as "model": "ferry"' in done.stdout
     with daemon.client() as client:
-        assert "ferry" in {model.id for model in client.models.list()}
         for intent, texts in TEXTS.items():
             answer = client.chat.completions.create(
                 model="ferry", messages=[{"role": "user", "content": texts[0]}]
             )
             (call,) = answer.choices[0].message.tool_calls
             assert call.function.name == intent
+        assert "ferry" in {model.id for model in client.models.list()}
         told = client.chat.completions.create(
             model="ferry", messages=[{"role": "user", "content": "refund my ticket"}],
             metadata={"calls": "false"},

@@ -88,7 +88,8 @@ class Engines:
                     f"use the model: try again, or `edgeagent models unload {model_id}`.",
                     retry_after_s=RELOAD_RETRY_S,
                 )
-        await self._pool.unload(model_id, "request", f"adapter {adapter} is new")
+            # While nobody else can have a lease: unloading would end what they do.
+            await self._pool.unload(model_id, "request", f"adapter {adapter} is new")
         async with self._pool.lease(model_id, EngineClient) as client:
             yield client
 

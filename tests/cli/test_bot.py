@@ -21,7 +21,7 @@ from edgeagent.cli.shared.bot_file import BotFile, Domain, Handover, Hours, Know
 from edgeagent.cli.shared.bot_turn import BotAnswer, BotDialogue
 from edgeagent.cli.shared.daemon import refusal_of
 from edgeagent.cli.shared.knowledge_client import KnowledgeClient, LocalFile
-from edgeagent.errors import InvalidParameter, PreviousNotFound
+from edgeagent.errors import EdgeAgentError, InvalidParameter, PreviousNotFound
 
 BOT = BotFile(
     name="Ferries",
@@ -188,6 +188,17 @@ def test_an_answer_is_compared_with_what_is_expected(
     answer = BotAnswer(text="Yes.", basis="passages", citations=["a.md"])
     found = differences(msgspec.convert({"say": "x"} | turn, Turn), answer)
     assert len(found) == len(wrong) and all(w in f for w, f in zip(wrong, found, strict=True))
+
+
+@pytest.mark.parametrize("arguments", ['{"n": ', "[1]", "null"])
+def test_arguments_that_are_no_object_are_an_error(
+    arguments: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = {"function": {"name": "book", "arguments": arguments}}
+    got = {"choices": [{"message": {"tool_calls": [call]}}]}
+    monkeypatch.setattr(BotClient, "asked", lambda self, *_path, **_given: got)
+    with pytest.raises(EdgeAgentError, match="no JSON object"):
+        BotClient.__new__(BotClient).intent(BOT, "Two, please")
 
 
 class FakeStore(KnowledgeClient):

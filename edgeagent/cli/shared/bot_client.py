@@ -13,6 +13,7 @@ from edgeagent.cli.shared.knowledge_client import (
     LocalFile,
     local_files,
 )
+from edgeagent.errors import EdgeAgentError
 
 
 class BotClient(KnowledgeClient):
@@ -23,7 +24,8 @@ class BotClient(KnowledgeClient):
         return [str(self.required(name)["id"]) for name in bot.knowledge.bases]
 
     def intent(self, bot: BotFile, text: str) -> tuple[str, dict[str, Any], float] | None:
-        """The call that the domain model makes of a text, and how sure it is."""
+        """The call that the domain model makes of a text, and how sure it is. Raises: EdgeAgentError, for
+        arguments that are no object, too."""
         assert bot.domain is not None
         metadata = {"calls": "true", "escalate": "false"}
         if bot.domain.domain is not None:
@@ -40,11 +42,14 @@ class BotClient(KnowledgeClient):
             return None
         call = calls[0]["function"]
         told = (got.get("edgeagent") or {}).get("confidence") or {}
-        return (
-            call["name"],
-            dict(json.loads(call["arguments"])),
-            float(told.get("probability", 1.0)),
-        )
+        try:
+            slots = dict(json.loads(call["arguments"]))
+        except (ValueError, TypeError) as exc:
+            raise EdgeAgentError(
+                f"The arguments of the call {call['name']!r} are no JSON object: name a domain model that "
+                "knows intents."
+            ) from exc
+        return call["name"], slots, float(told.get("probability", 1.0))
 
     def response(self, body: dict[str, Any]) -> dict[str, Any]:
         return self.asked("POST", "/v1/responses", json=body)

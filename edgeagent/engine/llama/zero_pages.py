@@ -18,6 +18,9 @@ import numpy as np
 LEAST_BYTES = 16 << 20
 # Looked at together: this much has a small table of pages, and fits into no cache in any case.
 BLOCK_BYTES = 16 << 20
+# Left at both ends of a run of zeros: Python's next arena of small objects (1 MiB) may lie beside the
+# cache, in the same mapping and as part of a huge page, and get an object while its zeros are given back.
+EDGE_BYTES = 2 << 20
 _DONTNEED = 4  # MADV_DONTNEED, the same on every architecture
 
 Range = tuple[int, int]  # addresses from the first on, to before the second
@@ -33,12 +36,29 @@ def give_back(mappings: Iterable[Range]) -> int:
     for start, end in mappings:
         if end - start < LEAST_BYTES:
             continue
-        for block in range(start, end, BLOCK_BYTES):
-            for first, last in _zero_runs(libc, block, min(end, block + BLOCK_BYTES)):
-                length = ctypes.c_size_t(last - first)
-                if libc.madvise(ctypes.c_void_p(first), length, _DONTNEED) == 0:
-                    n_bytes += last - first
+        found = [
+            run
+            for block in range(start, end, BLOCK_BYTES)
+            for run in _zero_runs(libc, block, min(end, block + BLOCK_BYTES))
+        ]
+        for first, last in _joined(found):
+            n_inner = last - first - 2 * EDGE_BYTES
+            if n_inner <= 0:
+                continue
+            inner = ctypes.c_void_p(first + EDGE_BYTES)
+            if libc.madvise(inner, ctypes.c_size_t(n_inner), _DONTNEED) == 0:
+                n_bytes += n_inner
     return n_bytes
+
+
+def _joined(runs: Iterable[Range]) -> list[Range]:
+    """Runs in the order of their addresses, those that touch as one."""
+    joined: list[Range] = []
+    for first, end in runs:
+        if joined and joined[-1][1] == first:
+            first = joined.pop()[0]
+        joined.append((first, end))
+    return joined
 
 
 def _zero_runs(libc: ctypes.CDLL, start: int, end: int) -> Iterator[Range]:

@@ -11,6 +11,7 @@ import pytest
 from edgeagent.engine.llama import zero_pages
 
 PAGE = mmap.PAGESIZE
+EDGE = zero_pages.EDGE_BYTES // PAGE
 N_PAGES = (zero_pages.LEAST_BYTES + zero_pages.BLOCK_BYTES) // PAGE + 5
 
 
@@ -38,17 +39,28 @@ def n_resident(memory: mmap.mmap) -> int:
 def test_pages_of_zeros_are_given_back_and_what_is_written_stays(memory: mmap.mmap):
     first, end = range_of(memory)
     ctypes.memset(first, 0, end - first)
-    written = {0: 1, PAGE - 1: 2, 7 * PAGE + 13: 3, len(memory) - 1: 4}
+    middle = N_PAGES // 2 * PAGE
+    written = {0: 1, PAGE - 1: 2, middle + 13: 3, len(memory) - 1: 4}
     for place, value in written.items():
         memory[place] = value
-    n_kept = len({place // PAGE for place in written})
+    # The pages that were written, and the ends of both runs of zeros between them.
+    n_kept = len({place // PAGE for place in written}) + 4 * EDGE
     assert zero_pages.give_back([range_of(memory)]) == (N_PAGES - n_kept) * PAGE
     assert n_resident(memory) == n_kept
     assert all(memory[place] == value for place, value in written.items())
-    assert memory[3 * PAGE] == 0
-    memory[3 * PAGE] = 5
-    assert memory[3 * PAGE : 3 * PAGE + 2] == b"\5\0"
+    given = middle - (EDGE + 3) * PAGE
+    assert memory[given] == 0
+    memory[given] = 5
+    assert memory[given : given + 2] == b"\5\0"
     assert n_resident(memory) == n_kept + 1
+
+
+def test_short_runs_of_zeros_stay_where_they_may_be_memory_for_small_objects(memory: mmap.mmap):
+    first, end = range_of(memory)
+    ctypes.memset(first, 1, end - first)
+    ctypes.memset(first + 9 * PAGE, 0, 2 * zero_pages.EDGE_BYTES)
+    assert zero_pages.give_back([range_of(memory)]) == 0
+    assert n_resident(memory) == N_PAGES
 
 
 def test_pages_that_were_never_used_are_not_even_read(memory: mmap.mmap):

@@ -95,7 +95,9 @@ class Resident:
             return None
         if settings.idle_unload_s and not stays and idle_s > settings.idle_unload_s:
             return "idle", f"idle for {idle_s:.0f} s"
-        n_bytes, need_bytes = self.n_bytes, self.placement.need_bytes
+        # What is set aside counts as needed, and not as grown: it is an estimate.
+        n_bytes = self.client.health.rss_bytes if self.client is not None else 0
+        need_bytes = self.placement.need_bytes
         is_used = self.last_used_s > self.ended_s
         if is_used and idle_s > GROWTH_IDLE_S and has_outgrown(n_bytes, need_bytes):
             return "growth", f"{n_bytes >> 20} MiB instead of {need_bytes >> 20}"

@@ -400,7 +400,7 @@ def approve_dropped(models_dir: Path, state_dir: Path) -> None:
 def clean_environment() -> dict[str, str]:
     """Ours without its settings; stores made by tests keep their key away from the system's."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("EDGEAGENT_")}
-    return kept | {name: os.environ[name] for name in (KEY_FILE, SHIPPED, STATE)}
+    return kept | {name: os.environ[name] for name in (KEY_FILE, SHIPPED, STATE, MEASURES)}
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 60) -> None:

@@ -24,6 +24,11 @@ def edgeagent(*arguments: object) -> str:
     return done.stdout
 
 
+def audited(daemon: DaemonProcess, action: str) -> list[str]:
+    rows = httpx.get(f"{daemon.url}/admin/audit").json()["data"]
+    return [row["object"] for row in rows if row["action"] == action]
+
+
 def spoil(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -56,8 +61,10 @@ def test_a_dropped_file_is_served_once_it_is_approved_and_an_altered_one_no_more
         # Nobody's text is in the log, and the administrator finds it in the audit.
         (refused,) = [x for x in daemon.log.read_text().splitlines() if "model_refused" in x]
         assert "model=dropped " in refused and " reason=altered " in refused
-        rows = httpx.get(f"{daemon.url}/admin/audit").json()["data"]
-        assert [r["object"] for r in rows if r["action"] == "model.altered"] == ["model:dropped"]
+        wait_for(
+            lambda: audited(daemon, "model.altered")
+        )  # it is refused without waiting for the disk
+        assert audited(daemon, "model.altered") == ["model:dropped"]
         assert complete(daemon, "mine")[0] == 200
 
 

@@ -263,7 +263,7 @@ def load(
         helper_process.begin()
     file = ModelFile(config)
     adapters = AdapterFiles(config)
-    confinement.enter(read=[file.path, *adapters.paths], parent=daemon_pid)
+    confinement.enter(read=[file.path, *adapters.paths], parent=daemon_pid, asks_mappings=True)
     inspected = msgspec.structs.replace(file.inspected(), adapters=adapters.inspected())
     worker = WORKERS[config.task](channel, inspected, started_s)
     file.check()

@@ -76,12 +76,14 @@ def enter(
     oom_score_adj: int | None = 500,
     address_space_bytes: int | None = None,
     parent: int | None = None,
+    asks_mappings: bool = False,
 ) -> SandboxLayers:
     """Confine this process permanently. Call it before threads start: Landlock applies per thread.
 
     `read` lists files and directories that it may still read, besides the libraries of Python and C, which
     `may_import=False` excludes. With `may_fork` it may fork processes, without executing programs, and end
-    them. If `parent`, the process that it shall die with, has ended already, this process ends here.
+    them. If `parent`, the process that it shall die with, has ended already, this process ends here. With
+    `asks_mappings` it may call `private_mappings` once.
     """
     global _own_statm, _own_maps
     libc = ctypes.CDLL(None, use_errno=True)
@@ -91,7 +93,8 @@ def enter(
     if oom_score_adj is not None:
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(oom_score_adj))
-    _own_statm, _own_maps = _opened("statm"), _opened("maps")
+    _own_statm = _opened("statm")
+    _own_maps = _opened("maps") if asks_mappings else None
     time.tzset()  # reads the time zone
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if address_space_bytes is not None:
@@ -183,12 +186,14 @@ def _opened(name: str) -> int | None:
 
 def private_mappings() -> list[tuple[int, int]]:
     """The addresses, first and end, of the memory that this process has for itself alone: no file, no heap,
-    no stack of the first thread. Empty before `enter`, and where the kernel does not tell."""
+    no stack of the first thread. Empty where `enter` was not told so, the second time, and where the kernel
+    does not tell."""
+    global _own_maps
     found: list[tuple[int, int]] = []
     if _own_maps is None:
         return found
-    with contextlib.suppress(OSError), os.fdopen(os.dup(_own_maps), "rb") as maps:
-        maps.seek(0)
+    descriptor, _own_maps = _own_maps, None
+    with contextlib.suppress(OSError), os.fdopen(descriptor, "rb") as maps:
         for line in maps:
             addresses, rights, _, _, inode, *name = line.split(None, 5)
             if rights == b"rw-p" and inode == b"0" and not name:

@@ -19,6 +19,10 @@ OTHERS = {
     "mutations.py",
     "service_trial.py",
     "upstream_server.py",
+    # With a llama-server of the user's own.
+    "llama_server.py",
+    "llama_pair.py",
+    "llama_answers.py",
 }
 OURS = {"campaign.py", "threats.py"}
 

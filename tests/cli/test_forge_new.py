@@ -34,7 +34,9 @@ def examples(folder: Path) -> Path:
 def daemon(
     shipped_assistant: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DaemonProcess]:
-    models, state = tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("state")
+    base = tmp_path_factory.mktemp("own-intents")
+    models, state = base / "models", base / "state"
+    models.mkdir()
     with serving(models, state, shipped_models_dir=str(shipped_assistant), preload=False) as daemon:
         yield daemon
 
@@ -50,7 +52,7 @@ def forge(daemon: DaemonProcess, shipped_assistant: Path):
 
 
 def models_dir(daemon: DaemonProcess) -> Path:
-    return daemon.state_dir.parent / "models0"
+    return daemon.state_dir.parent / "models"
 
 
 @pytest.mark.process

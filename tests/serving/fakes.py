@@ -66,6 +66,9 @@ class FakeGeneration:
             for chunk in chunks:
                 yield chunk
 
+    def last_counts(self) -> list[TokenChunk]:
+        return []
+
     def cancel(self) -> None:
         self.is_cancelled = True
 
@@ -155,6 +158,9 @@ class FakeModels:
 
     def has(self, model_id: str) -> bool:
         return any(model.id == model_id for model in self.installed())
+
+    def adapter(self, name: str) -> None:
+        return None
 
     def task(self, model: Any) -> Task:
         return model.task

@@ -16,7 +16,13 @@ _FOR_WORKERS = frozenset({
     "PYTHONFAULTHANDLER", "PYTHONHASHSEED", "PYTHONHOME", "PYTHONMALLOC", "PYTHONNOUSERSITE",
     "PYTHONUSERBASE", "PYTHONUTF8", "TZ", "VIRTUAL_ENV",
 })  # fmt: skip
-_FOR_WORKERS_PREFIXES = ("LC_", "OMP_", "GOMP_", "KMP_", "GGML_", "MALLOC_", "GLIBC_TUNABLES")
+_FOR_WORKERS_PREFIXES = (
+    "LC_", "OMP_", "GOMP_", "KMP_", "GGML_", "ONEDNN_", "MALLOC_", "GLIBC_TUNABLES",
+)  # fmt: skip
+# oneDNN, which computes for Whisper, keeps the code that it generates for each shape of matrices, 1,024 of
+# them by default. The encoder's length follows what was said: that grew by 180 MB in 110 windows (zen4,
+# 2026-11-30), and with 16 shapes by 24, in the same time.
+_MOST_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
 # How often a thread of libgomp looks before it sleeps at a barrier: a quarter of a millisecond. The default
 # is 300,000 times (14 ms on x86-64); beside other programs it is lost at each barrier whose last thread
 # has no core: 16 tokens of a prompt took 2 to 9 s on two threads beside a busy process. Measured with 8
@@ -46,7 +52,7 @@ def worker_environment(waits_long: bool = False, /, **extra: str) -> dict[str, s
     Everything else is left out: API keys, tokens of model hubs, credentials of a service manager. BLAS
     computes on the calling thread, because threads started before the confinement would escape it. Threads
     that wait for each other give up their core soon, unless a variable says how they wait; with `waits_long`
-    not so soon, where that is faster alone.
+    not so soon, where that is faster alone. Code for shapes of matrices is kept for few of them.
     """
     kept = {
         name: value
@@ -56,7 +62,7 @@ def worker_environment(waits_long: bool = False, /, **extra: str) -> dict[str, s
     if not any(name in kept for name in _WAITING_VARIABLES):
         spins = _SPINS_LONG if waits_long and not _shares_cores() else _SPINS
         kept["GOMP_SPINCOUNT"] = str(spins.get(platform.machine(), _SPINS_WITHOUT_PAUSE))
-    return kept | {"OPENBLAS_NUM_THREADS": "1"} | extra
+    return _MOST_SHAPES | kept | {"OPENBLAS_NUM_THREADS": "1"} | extra
 
 
 def _shares_cores() -> bool:

@@ -98,3 +98,11 @@ def test_a_relative_search_path_is_made_absolute_and_never_means_the_current_dir
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", ":lib:/opt/x:")
     assert python_path() == [str(tmp_path / "lib"), "/opt/x"]
+
+
+def test_code_for_shapes_of_matrices_is_kept_for_few_unless_somebody_says_how_many(monkeypatch):
+    name = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
+    monkeypatch.delenv(name, raising=False)
+    assert 1 <= int(worker_environment()[name]) <= 64
+    monkeypatch.setenv(name, "7")
+    assert worker_environment()[name] == "7"

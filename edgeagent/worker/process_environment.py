@@ -21,8 +21,8 @@ _FOR_WORKERS_PREFIXES = (
 )  # fmt: skip
 # oneDNN, which computes for Whisper, keeps the code that it generates for each shape of matrices, 1,024 of
 # them by default. The encoder's length follows what was said: that grew by 180 MB in 110 windows (zen4,
-# 2026-11-30), and with 16 shapes by 24, in the same time.
-_MOST_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "16"}
+# 2026-11-30), and with 8 shapes by 10, in the same time.
+_MOST_SHAPES = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "8"}
 # How often a thread of libgomp looks before it sleeps at a barrier: a quarter of a millisecond. The default
 # is 300,000 times (14 ms on x86-64); beside other programs it is lost at each barrier whose last thread
 # has no core: 16 tokens of a prompt took 2 to 9 s on two threads beside a busy process. Measured with 8

@@ -71,7 +71,8 @@ def test_each_run_has_its_own_speed_and_memory(measured):
     for model in measured[1]["models"]:
         assert len(model["runs"]) == 2
         for run in model["runs"]:
-            assert run.pop("others_cores") is not None
+            others_cores = run.pop("others_cores")  # None where a run was too short to tell
+            assert others_cores is None or others_cores >= 0
             energy_j = run.pop("energy_j")  # None where nothing measures it
             assert energy_j is None or energy_j > 0
             assert all(value > 0 for value in run.values())

@@ -21,7 +21,7 @@ import httpx
 from edgeagent.catalog.digest import sha256_of
 from edgeagent.catalog.model_library import Library
 from edgeagent.errors import StartFailed
-from edgeagent.worker.spawn import command, environment_of_ours
+from edgeagent.worker.spawn import command, end, environment_of_ours
 
 START_TIMEOUT_S = 300.0
 REQUEST_TIMEOUT_S = 600.0
@@ -70,12 +70,7 @@ def served(model: Path, n_threads: int) -> Iterator[httpx.Client]:
                 _wait(client, process, log, model)
                 yield client
         finally:
-            process.terminate()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
             if process.stdout is not None:
                 process.stdout.close()
 

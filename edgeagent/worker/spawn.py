@@ -39,6 +39,16 @@ def start(
     return subprocess.Popen(command(module, *arguments), **_options(pass_fds, options))
 
 
+def end(process: subprocess.Popen[Any], timeout_s: float = 20.0) -> None:
+    """Tell a child to end, and kill it where it has not within `timeout_s`."""
+    process.terminate()
+    try:
+        process.wait(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def run(module: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[Any]:
     """Run a worker process to its end. As `start`; `options` are those of `subprocess.run`."""
     return subprocess.run(command(module, *arguments), check=False, **_options((), options))

@@ -15,7 +15,7 @@ import httpx
 from edgeagent.errors import BodyTooLarge, EdgeAgentError, PreviousNotFound, StartFailed
 from edgeagent.settings import Settings
 from edgeagent.settings.environment import client_api_key
-from edgeagent.worker.spawn import command, environment_of_ours
+from edgeagent.worker.spawn import command, end, environment_of_ours
 
 START_TIMEOUT_S = 120.0
 
@@ -96,12 +96,7 @@ def running_daemon(settings: Settings, arguments: list[str]) -> Iterator[str]:
         _wait_until_up(url, process)
         yield url
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def _wait_until_up(url: str, process: subprocess.Popen[bytes]) -> None:

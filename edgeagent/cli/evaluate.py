@@ -13,6 +13,7 @@ from rich.table import Table
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.cli.shared.progress import timed_progress
 from edgeagent.cli.shared.terminal import show_table
+from edgeagent.cli.shared.text_options import special_option, threads_option
 from edgeagent.device.probe import probe
 from edgeagent.errors import InvalidParameter
 
@@ -36,9 +37,7 @@ MODEL = click.Path(path_type=Path, dir_okay=False, exists=True)
               help="Tokens of a chunk of text; the second half of each is scored.")  # fmt: skip
 @click.option("--chunks", type=click.IntRange(1), default=40, show_default=True,
               help="At most so many chunks of all texts together.")  # fmt: skip
-@click.option(
-    "--special", is_flag=True, help="The texts have names of special tokens, such as <|im_start|>."
-)
+@special_option
 @click.option("--runs", type=click.IntRange(0, 100), default=3, show_default=True,
               help="Timed runs of each model, each in a fresh process; 0 measures no speed.")  # fmt: skip
 @click.option("--suite", "suite_files", type=MODEL, multiple=True, metavar="FILE",
@@ -49,9 +48,7 @@ MODEL = click.Path(path_type=Path, dir_okay=False, exists=True)
               help="Price of an hour of the device without energy, in the same currency.")  # fmt: skip
 @click.option("--weights", metavar="NAME=N,...",
               help="Weights of the efficiency score: quality, decode, ttft, memory, energy.")  # fmt: skip
-@click.option(
-    "--threads", type=click.IntRange(1, 256), help="Threads. Default: one per performance core."
-)
+@threads_option
 @click.option("--kv-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True,
               help="Type of the KV cache.")  # fmt: skip
 @click.option("--flash-attention", type=click.Choice(["auto", "on", "off"]), default="auto",

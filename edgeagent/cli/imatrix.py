@@ -9,6 +9,7 @@ import click
 
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.cli.shared.progress import timed_progress
+from edgeagent.cli.shared.text_options import context_option, special_option, threads_option
 from edgeagent.device.probe import probe
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -22,17 +23,12 @@ INPUT = click.Path(path_type=Path, dir_okay=False, exists=True)
 @click.option(
     "--out", type=FILE, required=True, metavar="FILE", help="The matrix to write or to go on with."
 )
-@click.option("--ctx", "n_ctx", type=click.IntRange(16, 1 << 20), default=512, show_default=True,
-              help="Tokens of a chunk of text.")  # fmt: skip
+@context_option
 @click.option(
     "--chunks", type=click.IntRange(1), help="At most so many chunks, from all texts in turn."
 )
-@click.option(
-    "--special", is_flag=True, help="The texts have names of special tokens, such as <|im_start|>."
-)
-@click.option(
-    "--threads", type=click.IntRange(1, 256), help="Threads. Default: one per performance core."
-)
+@special_option
+@threads_option
 def imatrix(
     model: Path, texts: tuple[Path, ...], out: Path, n_ctx: int, chunks: int | None, special: bool,
     threads: int | None,

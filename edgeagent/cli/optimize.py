@@ -18,6 +18,7 @@ from edgeagent.catalog.sizing.speed import Rates
 from edgeagent.cli.shared.progress import timed_progress
 from edgeagent.cli.shared.sizes import Size
 from edgeagent.cli.shared.terminal import show_table
+from edgeagent.cli.shared.text_options import context_option, special_option, threads_option
 from edgeagent.device.microbenchmarks import measure
 from edgeagent.device.probe import Device, probe
 from edgeagent.device.profile import reference_device
@@ -52,16 +53,13 @@ MEASURE_LIMIT_S = 6.0
 @click.option("--profile", metavar="NAME",
               help="Predict decode rates for the machine of this profile. Default: measure "
               "them here.")  # fmt: skip
-@click.option("--ctx", "n_ctx", type=click.IntRange(16, 1 << 20), default=512, show_default=True,
-              help="Tokens of a chunk of text.")  # fmt: skip
+@context_option
 @click.option("--calibration-chunks", type=click.IntRange(1), default=32, show_default=True)
 @click.option("--tuning-chunks", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--held-out-chunks", type=click.IntRange(1), default=16, show_default=True)
 @click.option("--layers-together", type=click.IntRange(1), default=3, show_default=True,
               help="Neighbouring layers whose tensors of one kind are probed together.")  # fmt: skip
-@click.option(
-    "--special", is_flag=True, help="The texts have names of special tokens, such as <|im_start|>."
-)
+@special_option
 @click.option("--limit", "limit_s", type=click.FloatRange(1), metavar="S",
               help="Begin no candidate after so many seconds; the same command goes on.")  # fmt: skip
 @click.option("--workers", type=click.Choice(["local", "ray"]), default="local", show_default=True,
@@ -70,9 +68,7 @@ MEASURE_LIMIT_S = 6.0
 @click.option("--ray-address", metavar="ADDRESS",
               help="The cluster, such as auto for the running one. Default: two workers on this "
               "machine, which disturb each other's timing.")  # fmt: skip
-@click.option(
-    "--threads", type=click.IntRange(1, 256), help="Threads. Default: one per performance core."
-)
+@threads_option
 def optimize(
     model: Path, texts: tuple[Path, ...], held_out: tuple[Path, ...], out: Path, max_size: int | None,
     min_decode: float | None, max_kld: float | None, profile: str | None, n_ctx: int,

@@ -10,6 +10,7 @@ import click
 from edgeagent.catalog.gguf.inspection import inspect_apart
 from edgeagent.cli.shared.progress import timed_progress
 from edgeagent.cli.shared.sizes import megabytes
+from edgeagent.cli.shared.text_options import context_option, special_option, threads_option
 from edgeagent.device.probe import probe
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -26,9 +27,7 @@ def prune() -> None:
 @click.argument("target", type=FILE)
 @click.option("--text", "texts", type=INPUT, multiple=True, required=True, metavar="FILE",
               help="The domain: UTF-8 text, or chats as JSON lines; may be repeated.")  # fmt: skip
-@click.option(
-    "--special", is_flag=True, help="The texts have names of special tokens, such as <|im_start|>."
-)
+@special_option
 def vocabulary(source: Path, target: Path, texts: tuple[Path, ...], special: bool) -> None:
     """Write SOURCE as TARGET with the tokens of the texts, all bytes and all special tokens.
 
@@ -58,16 +57,11 @@ def vocabulary(source: Path, target: Path, texts: tuple[Path, ...], special: boo
 )
 @click.option("--max-kld", type=click.FloatRange(0, min_open=True), metavar="NATS",
               help="Stop before the mean KL divergence passes this.")  # fmt: skip
-@click.option("--ctx", "n_ctx", type=click.IntRange(16, 1 << 20), default=512, show_default=True,
-              help="Tokens of a chunk of text.")  # fmt: skip
+@context_option
 @click.option("--chunks", type=click.IntRange(1), default=4, show_default=True,
               help="At most so many chunks of all texts together.")  # fmt: skip
-@click.option(
-    "--special", is_flag=True, help="The texts have names of special tokens, such as <|im_start|>."
-)
-@click.option(
-    "--threads", type=click.IntRange(1, 256), help="Threads. Default: one per performance core."
-)
+@special_option
+@threads_option
 def layers(
     source: Path, target: Path, texts: tuple[Path, ...], n_dropped: int, max_kld: float | None, n_ctx: int,
     chunks: int, special: bool, threads: int | None,
@@ -107,18 +101,13 @@ def layers(
               help="Steps; activations are measured again before each.")  # fmt: skip
 @click.option("--max-kld", type=click.FloatRange(0, min_open=True), metavar="NATS",
               help="Stop before the mean KL divergence passes this.")  # fmt: skip
-@click.option("--ctx", "n_ctx", type=click.IntRange(16, 1 << 20), default=512, show_default=True,
-              help="Tokens of a chunk of text.")  # fmt: skip
+@context_option
 @click.option("--chunks", type=click.IntRange(1), default=4, show_default=True,
               help="Chunks that divergences are measured on.")  # fmt: skip
 @click.option("--statistics-chunks", type=click.IntRange(1), default=32, show_default=True,
               help="Chunks after those that activations are measured on.")  # fmt: skip
-@click.option(
-    "--special", is_flag=True, help="The texts have names of special tokens, such as <|im_start|>."
-)
-@click.option(
-    "--threads", type=click.IntRange(1, 256), help="Threads. Default: one per performance core."
-)
+@special_option
+@threads_option
 def width(
     source: Path, target: Path, texts: tuple[Path, ...], share: float, n_steps: int, max_kld: float | None,
     n_ctx: int, chunks: int, statistics_chunks: int, special: bool, threads: int | None,

@@ -14,6 +14,7 @@ from edgeagent.cli.shared.configured_library import library_of
 from edgeagent.cli.shared.options import configured, settings_options
 from edgeagent.cli.shared.progress import timed_progress
 from edgeagent.cli.shared.terminal import show_table
+from edgeagent.cli.shared.text_options import context_option
 from edgeagent.device.benchmark import DeviceBenchmark
 
 INPUT = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -25,8 +26,7 @@ INPUT = click.Path(path_type=Path, dir_okay=False, exists=True)
               help="UTF-8 text to measure what a coarser KV cache loses; without, it stays f16.")  # fmt: skip
 @click.option("--max-kld", type=click.FloatRange(0, min_open=True), default=0.01, show_default=True,
               metavar="NATS", help="Largest mean KL divergence that a coarser cache may make.")  # fmt: skip
-@click.option("--ctx", "n_ctx", type=click.IntRange(16, 1 << 20), default=512, show_default=True,
-              help="Tokens of a chunk of text.")  # fmt: skip
+@context_option
 @click.option("--chunks", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--max-threads", type=click.IntRange(1, 256),
               help="Most threads to try. Default: one per usable core.")  # fmt: skip

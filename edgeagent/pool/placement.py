@@ -136,17 +136,17 @@ class ModelPlacer:
             identity=identity, chat_template=text,
         )  # fmt: skip
         n_adapter_bytes = 0
-        if (task := self._models.task(model)) == "generate":
+        if (task := self._models.task(model)) != "generate":
+            config = self._for_whole_texts(config, facts, task)
+        else:
             adapters = self._models.adapters_of(model_id)
             files = await asyncio.to_thread(self._adapter_files, adapters)
             config = msgspec.structs.replace(config, adapters=files)
             n_adapter_bytes = sum(one.size_bytes for one in adapters)
-        if task != "generate":
-            config = self._for_whole_texts(config, facts, task)
-        elif self._step_costs is not None:
-            costs = await asyncio.to_thread(self._step_costs.load, config)
-            measures = self._settings.device.measure_when_idle
-            config = msgspec.structs.replace(config, step_costs=costs, measures_steps=measures)
+            if self._step_costs is not None:
+                costs = await asyncio.to_thread(self._step_costs.load, config)
+                measures = self._settings.device.measure_when_idle
+                config = msgspec.structs.replace(config, step_costs=costs, measures_steps=measures)
         memory = worker_memory(from_facts(facts), WorkerSetup.of(config, self._repacked))
         need_bytes, words = memory.total_bytes + n_adapter_bytes, memory.explain()
         if n_adapter_bytes:

@@ -86,7 +86,8 @@ def stats_(config: Path | None, **flags: Any) -> None:
     click.echo(f"backups {files.n_backups} ({megabytes(files.backup_bytes)}){newest}")
     if files.n_prefixes:
         click.echo(
-            f"KV cache of conversations: {files.n_prefixes} files ({megabytes(files.prefix_bytes)})"
+            f"KV cache of conversations and system prompts: {files.n_prefixes} files "
+            f"({megabytes(files.prefix_bytes)})"
         )
     if files.recording_bytes:
         click.echo(f"audio of transcription jobs: {megabytes(files.recording_bytes)}")

@@ -158,13 +158,14 @@ class Daemon:
         )
         self.conversations = Conversations(self.archive)
         self.background = BackgroundResponses()
-        self.prefix_store = PrefixStore(self.database, settings.store, self.models.identity)
         self._traces = (
             RequestTraces(settings.traces, is_offline=settings.offline)
             if settings.traces.endpoint
             else None
         )
-        engines = Engines(self.pool, self._note, self.upstreams, self.models.has)
+        self.prefix_store = PrefixStore(self.database, settings.store, self.models.identity)
+        warm = self.prefix_store.warm
+        engines = Engines(self.pool, self._note, self.upstreams, self.models.has, warm)
         options = assistant_options(settings.routing)
         self.chooser = ModelChooser(self.models, options, self.pool.residents, self.upstreams)
         self.chats = ChatService(engines, self.chooser)

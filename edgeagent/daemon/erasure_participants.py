@@ -54,7 +54,7 @@ class ErasureParticipants:
             ("exports", "pages of running exports", self._exports),
             ("request log", "rows not written yet", self._requests),
             ("cached prefixes", "prompts, answers and schemas in workers", self._cells),
-            ("kept prefixes", "KV cache of conversations, on disk", self._files),
+            ("kept prefixes", "KV cache of conversations and system prompts, on disk", self._files),
             ("terminal history", "lines typed into `edgeagent chat`", self._history),
         ):
             hub.register(name, holds, forget)
@@ -99,8 +99,11 @@ class ErasureParticipants:
 
     async def _files(self, gone: DeletedContent) -> None:
         if gone.owner is not None and gone.cause != "erase":
+            if gone.cause == "delete":  # what expires has an age of its own
+                await self.prefix_store.warm.forget(gone.owner)
             self.prefix_store.forget(gone.owner)
         else:
+            await self.prefix_store.warm.forget(gone.owner if gone.is_whole_owner else None)
             await self.prefix_store.erased()
 
     async def _history(self, gone: DeletedContent) -> None:

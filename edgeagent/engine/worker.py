@@ -48,6 +48,7 @@ from edgeagent.types.unary_requests import (
     CountSpec,
     DetokenizeSpec,
     EmbedSpec,
+    PromptHeadSpec,
     RerankSpec,
     TemplateSpec,
     TokenizeSpec,
@@ -189,7 +190,7 @@ class GenerationWorker:
 
         self._loop.post(submit)
 
-    def _tell(self, request_id: int, value: int | TemplateFacts) -> None:
+    def _tell(self, request_id: int, value: int | list[int] | TemplateFacts) -> None:
         self._forget(request_id)
         self._channel.send(protocol.Result(request_id, value))
 
@@ -214,6 +215,8 @@ class GenerationWorker:
                 self._take(Request(request_id, nothing, time.monotonic(), is_about_template=True))
             case protocol.Ask(request_id, CountSpec(request=spec)):
                 self._take(Request(request_id, spec, time.monotonic(), is_counted=True))
+            case protocol.Ask(request_id, PromptHeadSpec(request=spec)):
+                self._take(Request(request_id, spec, time.monotonic(), is_about_head=True))
             case protocol.Ask(request_id, EmbedSpec() | RerankSpec()):
                 self._refuse(
                     request_id,

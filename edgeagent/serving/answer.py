@@ -38,6 +38,7 @@ from edgeagent.serving.engines import Engines
 from edgeagent.serving.request_log import RequestRecord
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.upstreams.upstream_client import UpstreamClient
+from edgeagent.serving.warm_prefixes import Watch
 from edgeagent.types.answer import (
     CallText,
     FinishReason,
@@ -117,6 +118,7 @@ class Answer:
         self._refusal: UpstreamUnavailable | None = None
         self._redirecting: asyncio.Task[bool] | None = None
         self._failed: frozenset[str] = frozenset()
+        self._watch: Watch | None = None
         self._is_released = False
         self._is_logged = False
         self._may_repeat = True
@@ -135,8 +137,11 @@ class Answer:
         async with before(deadline_s):
             lease = self._engines.lease_for(self.record.origin, self.decision)
             client = await self._stack.enter_async_context(lease)  # 6
-            if self._prepare is not None and not isinstance(client, UpstreamClient):
-                await self._prepare(client)
+            if not isinstance(client, UpstreamClient):
+                if self._prepare is not None:
+                    await self._prepare(client)
+                if (warm := self._engines.warm) is not None:
+                    self._watch = await warm.recall(client, self.record.origin.owner, self.spec)
         self.spec = msgspec.structs.replace(
             self.spec, timeout_s=left_s(deadline_s), is_retry=self.record.origin.is_retry
         )
@@ -155,8 +160,15 @@ class Answer:
             self._count(chunk)
         if chunks and len(self.finishes) == self.spec.n_answers:
             self.record.status = 200
+            self._note_head()
             self._engines.record_answer(self.decision.model_id)
         return chunks
+
+    def _note_head(self) -> None:
+        """Tell that the system prompt and tools of this answer were used."""
+        warm, request = self._engines.warm, self.engine_request
+        if warm is not None and self._watch is not None and request is not None:
+            warm.note(*request, self._watch, self.spec, self.usages[0])
 
     async def _take(self) -> list[TokenChunk]:
         """Chunks from the engine. A worker that dies before the first chunk is asked once more after its

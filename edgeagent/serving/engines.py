@@ -16,6 +16,7 @@ from edgeagent.routing.upstreams.upstream_access import Sender
 from edgeagent.serving.request_origin import RequestOrigin
 from edgeagent.serving.upstreams.upstream_client import UpstreamClient, unsupported
 from edgeagent.serving.upstreams.upstreams import Upstreams
+from edgeagent.serving.warm_prefixes import WarmPrefixes
 from edgeagent.store.requests import RequestRow
 from edgeagent.worker.client import WorkerClient
 
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 class Engines:
     """Everything that serving a request changes outside of it. Event loop's thread only.
 
-    A model that `is_installed` here is never asked for elsewhere.
+    A model that `is_installed` here is never asked for elsewhere. `warm`: system prompts on disk, if any are.
     """
 
     def __init__(
@@ -38,7 +39,9 @@ class Engines:
         add_row: Callable[[RequestRow], None] = lambda row: None,
         upstreams: Upstreams | None = None,
         is_installed: Callable[[str], bool] = lambda model_id: False,
+        warm: WarmPrefixes | None = None,
     ) -> None:
+        self.warm = warm
         self._pool = pool
         self._is_installed = is_installed
         self._upstreams = upstreams or Upstreams()

@@ -4,50 +4,38 @@
     recall      before the next answer: send the engine the pieces that it does not have
     forget      after a deletion: triggers of the store delete rows, this module deletes files
 
-The state of each token is written once. Keys never leave the daemon: the engine exchanges plain pieces.
+The state of each token is written once (`prefix_transfer.py`). What is kept of system prompts that belong
+to no conversation is `warm`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from edgeagent.engine.client import EngineClient
 from edgeagent.errors import EdgeAgentError, StoreDamaged
+from edgeagent.serving.prefix_transfer import LEAST_NEW, PrefixTransfer
+from edgeagent.serving.warm_prefixes import WarmPrefixes
 from edgeagent.settings.store import StoreSettings
-from edgeagent.store import prefix_files, prefixes
+from edgeagent.store import prefixes
 from edgeagent.store.database import Database
 from edgeagent.store.prefixes import PrefixChain, PrefixPiece
 from edgeagent.store.sql import now_ms
 from edgeagent.types.answer import Usage
-from edgeagent.types.kv_state import (
-    CachedLengthSpec,
-    CachedTokensSpec,
-    Cells,
-    LoadCellsSpec,
-    ReadCellsSpec,
-)
+from edgeagent.types.kv_state import CachedLengthSpec, CachedTokensSpec
 
 logger = logging.getLogger(__name__)
 
-RECORD_BYTES = 2 << 20  # bytes that the engine sends between two of its steps
-WINDOW = 3  # records on their way to the engine at once
-LEAST_NEW = 48  # fewer tokens are not worth a write or a read
 MAX_WAITING = 16  # answers that wait to be remembered; further ones are not
 TIDY_INTERVAL_S = 3600.0
-FIRST_READ_BYTES_S = 50e6  # of an SD card, until it is measured
-FIRST_PREFILL_S = 1000.0
 
 
 @dataclass(frozen=True)
@@ -75,22 +63,17 @@ class PrefixStore:
     def __init__(
         self, database: Database | None, settings: StoreSettings, identity: Callable[[str], str]
     ) -> None:
-        self._database = database if settings.prefixes.max_bytes else None
-        self._settings = settings
-        self._least = min(LEAST_NEW, settings.prefixes.min_tokens)
-        self._identity = identity
-        self._folder = database.files.prefixes if database is not None else Path()
+        self._transfer = PrefixTransfer(database, settings, identity)
+        self._database = self._transfer.database
+        self._settings = settings.prefixes
+        self._least = min(LEAST_NEW, self._settings.min_tokens)
+        self.warm = WarmPrefixes(self._transfer)
         self._epochs: Counter[str] = Counter()
         self._n_erased = 0
         self._waiting: deque[tuple[EngineClient, int, ThreadPosition]] = deque()
-        self._writing: set[str] = set()
-        self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._worker: asyncio.Task[None] | None = None
         self._is_closing = False
-        self._read_bytes_s = FIRST_READ_BYTES_S
-        self._prefill_s: dict[str, float] = {}
-        self.n_bytes_written = 0
 
     def epoch(self, owner: str) -> int:
         """The number of deletions of this owner's data. Read it before a history is read."""
@@ -109,11 +92,13 @@ class PrefixStore:
             if chain is None:
                 return 0
             n_cached = (
-                await self._ask(client, CachedLengthSpec(position.scope, chain.tokens.tobytes()))
+                await self._transfer.ask(
+                    client, CachedLengthSpec(position.scope, chain.tokens.tobytes())
+                )
             ).n
-            if not self._is_worth(client, chain, n_cached):
+            if not self._transfer.is_worth(client, chain, n_cached):
                 return 0
-            n_now, n_bytes = await self._put_back(client, position.scope, chain, n_cached)
+            n_now, n_bytes = await self._transfer.send(client, position.scope, chain, n_cached)
         except (StoreDamaged, OSError) as exc:
             logger.warning(
                 "prefix_unusable thread=%s reason=%s", position.thread, type(exc).__name__
@@ -124,7 +109,6 @@ class PrefixStore:
             logger.info("prefix_not_recalled code=%s", exc.code)
             return 0
         took_s = time.monotonic() - started
-        self._read_bytes_s = n_bytes / max(took_s, 1e-3)
         self._later(self._touch(position.thread))
         logger.info(
             "prefix_recalled thread=%s n_tokens=%s n_bytes=%s took_ms=%.0f",
@@ -132,10 +116,12 @@ class PrefixStore:
         )  # fmt: skip
         return n_now - n_cached
 
-    async def _chain(self, client: EngineClient, position: ThreadPosition) -> PrefixChain | None:
+    async def _chain(
+        self, client: EngineClient, position: ThreadPosition
+    ) -> PrefixChain[PrefixPiece] | None:
         """The pieces up to the previous response; without one, the newest chain of the conversation."""
         assert self._database is not None
-        fits = self._fits(client)
+        fits = self._transfer.fits(client)
         rows = await self._database.read_async(
             lambda db: prefixes.of_thread(db, position.owner, position.scope, position.thread, fits)
         )
@@ -144,42 +130,6 @@ class PrefixStore:
             if chain.pieces[-1].response_id == position.previous_id:
                 return chain
         return found[-1] if found else None
-
-    def _is_worth(self, client: EngineClient, chain: PrefixChain, n_cached: int) -> bool:
-        """Whether reading takes less time than computing the missing tokens, by the rates measured so far."""
-        n_missing = len(chain.tokens) - n_cached
-        size = sum(piece.n_bytes for piece in chain.pieces)
-        n_bytes = size * n_missing / max(1, len(chain.tokens))
-        prefill_s = self._prefill_s.get(client.config.model_id, FIRST_PREFILL_S)
-        return n_missing >= self._least and n_bytes / self._read_bytes_s < n_missing / prefill_s
-
-    async def _put_back(
-        self, client: EngineClient, scope: str, chain: PrefixChain, n_cached: int
-    ) -> tuple[int, int]:
-        """Send record after record, a few ahead of the engine. Gives the tokens that the engine then has,
-        and the bytes sent."""
-        n_now, n_bytes = n_cached, 0
-        sent: deque[asyncio.Task[Cells]] = deque()
-        try:
-            for record in await asyncio.to_thread(
-                prefix_files.records, self._folder, chain, n_cached
-            ):
-                if len(sent) == WINDOW:
-                    n_now = (await sent.popleft()).n
-                    if n_now <= n_cached:
-                        break  # the engine has no room
-                data = await asyncio.to_thread(record.read)
-                n_bytes += len(data)
-                spec = LoadCellsSpec(
-                    scope=scope, tokens=record.tokens.tobytes(), first=record.first, data=data
-                )
-                sent.append(asyncio.create_task(self._ask(client, spec), name="prefix-record"))
-            while sent:
-                n_now = (await sent.popleft()).n
-        finally:
-            for task in sent:
-                task.cancel()
-        return n_now, n_bytes
 
     # ---- out of the engine
 
@@ -207,34 +157,33 @@ class PrefixStore:
 
     async def _keep(self, client: EngineClient, request_id: int, position: ThreadPosition) -> None:
         assert self._database is not None
-        held = await self._ask(client, CachedTokensSpec(request_id))
+        held = await self._transfer.ask(client, CachedTokensSpec(request_id))
         tokens = prefixes.ids(held.tokens)
-        if len(tokens) < self._settings.prefixes.min_tokens:
+        if len(tokens) < self._settings.min_tokens:
             return
-        fits = self._fits(client)
+        fits = self._transfer.fits(client)
         rows = await self._database.read_async(
             lambda db: prefixes.of_thread(db, position.owner, position.scope, position.thread, fits)
         )
         base, first = prefixes.best(prefixes.chains(rows), tokens)
         n_bytes = (len(tokens) - first) * held.n
         is_long = len(rows) >= prefixes.MOST_PIECES
-        if len(tokens) - first < self._least or is_long or not await self._has_room(n_bytes):
+        if (
+            len(tokens) - first < self._least
+            or is_long
+            or not await self._transfer.has_room(n_bytes)
+        ):
             return
         piece = PrefixPiece(
             id=prefixes.new_name(), owner=position.owner, scope=position.scope, thread=position.thread,
             response_id=position.response_id, fits=fits, base_id=base.id if base else None, first=first,
             tokens=tokens[first:].tobytes(), key=prefixes.new_key(), n_bytes=0, used_ms=now_ms(),
         )  # fmt: skip
-        with self._lock:
-            self._writing.add(piece.id)
-        try:
+        with self._transfer.writing(piece.id):
             is_kept = await self._write(client, request_id, piece, len(tokens), held.n)
             if is_kept and self.epoch(position.owner) != position.epoch:
                 # Something was deleted since the history was read, and the state may depend on it.
                 await self._database.write_async(lambda db: prefixes.forget(db, [piece.id]))
-        finally:
-            with self._lock:
-                self._writing.discard(piece.id)
         await asyncio.to_thread(self.tidy)
 
     async def _write(
@@ -248,18 +197,11 @@ class PrefixStore:
         """Write the records of a piece, then its row. False: the answer has been deleted, or has left the
         cache."""
         assert self._database is not None
-        step = max(1, RECORD_BYTES // cell_bytes)
-        n_bytes = 0
-        for number, first in enumerate(range(piece.first, n_tokens, step)):
-            last = min(first + step, n_tokens)
-            lifted = await self._ask(client, ReadCellsSpec(request_id, first, last))
-            if not lifted.data:
-                return False
-            n_bytes += await asyncio.to_thread(
-                prefix_files.append, self._folder, piece, number, first, last, lifted.data
-            )
+        n_bytes = await self._transfer.fetch(client, request_id, piece, n_tokens, cell_bytes)
+        if n_bytes is None:
+            return False
         whole = msgspec.structs.replace(piece, n_bytes=n_bytes)
-        most = self._settings.prefixes.max_bytes
+        most = self._settings.max_bytes
 
         def keep(db: Any) -> bool:
             is_kept = prefixes.insert(db, whole)
@@ -268,19 +210,11 @@ class PrefixStore:
             return is_kept
 
         is_kept = await self._database.write_async(keep)
-        self.n_bytes_written += n_bytes
         logger.info(
             "prefix_kept thread=%s first=%s n_tokens=%s n_bytes=%s",
             piece.thread, piece.first, n_tokens, n_bytes,
         )  # fmt: skip
         return is_kept
-
-    async def _has_room(self, n_bytes: int) -> bool:
-        """Whether a write leaves the reserve of the disk free and stays within the limit."""
-        if n_bytes > self._settings.prefixes.max_bytes:
-            return False
-        usage = await asyncio.to_thread(shutil.disk_usage, self._folder.parent)
-        return usage.free - n_bytes > self._settings.reserve_bytes
 
     # ---- forgetting
 
@@ -298,11 +232,7 @@ class PrefixStore:
 
     def tidy(self) -> int:
         """Delete files without rows. Blocks; any thread."""
-        if self._database is None:
-            return 0
-        with self._lock:
-            spare = frozenset(self._writing)
-        return prefix_files.tidy(self._folder, self._database, spare)
+        return self._transfer.tidy()
 
     async def keep_tidy(self) -> None:
         """Delete the files of what retention has deleted, once an hour."""
@@ -314,6 +244,7 @@ class PrefixStore:
             await asyncio.sleep(TIDY_INTERVAL_S)
 
     def start(self) -> None:
+        self.warm.start()
         if self._database is not None:
             self._later(self.keep_tidy())
 
@@ -321,6 +252,7 @@ class PrefixStore:
         """Finish the piece that is being written, and start no other."""
         self._is_closing = True
         self._waiting.clear()
+        await self.warm.close()
         if self._worker is not None:
             await asyncio.wait({self._worker}, timeout=5.0)
             self._worker.cancel()
@@ -333,21 +265,7 @@ class PrefixStore:
 
     def observe(self, model_id: str, usage: Usage) -> None:
         """Learn how fast a model prefills."""
-        n_new = usage.n_prompt - usage.n_cached
-        took_s = (usage.ttft_ms - usage.queue_ms) / 1e3
-        if n_new >= LEAST_NEW and took_s > 0:
-            self._prefill_s[model_id] = n_new / took_s
-
-    def _fits(self, client: EngineClient) -> str:
-        """A digest of what must be equal for an engine to take a state: the file, its settings and the
-        library."""
-        what = f"{self._identity(client.config.model_id)} {client.facts.state_kind}"
-        return sha256(what.encode()).hexdigest()
-
-    async def _ask(self, client: EngineClient, question: Any) -> Cells:
-        answer = await client.ask(question)
-        assert isinstance(answer, Cells)
-        return answer
+        self._transfer.observe(model_id, usage)
 
     async def _drop(self, thread: str) -> None:
         assert self._database is not None

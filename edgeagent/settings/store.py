@@ -15,14 +15,40 @@ class PrefixSettings(SettingsTable):
         default=512 << 20,
         ge=0,
         le=1 << 44,
-        description="disk space for the KV cache of stored responses, which lets them continue at once "
-        "after a restart; 0: not kept",
+        description="disk space for the KV cache of stored responses, and of system prompts, which lets them "
+        "continue at once after a restart; 0: not kept",
     )
     min_tokens: int = Field(
         default=256,
         ge=1,
         le=1 << 20,
-        description="shorter conversations are computed again instead",
+        description="shorter conversations and system prompts are computed again instead",
+    )
+
+    system_prompts: bool = Field(
+        default=True,
+        description="keep what was computed of system prompts and tools that return, of chats that are not "
+        "stored, too; only the API key that sent them gets it back",
+    )
+    min_uses: int = Field(
+        default=3,
+        ge=1,
+        le=1_000_000,
+        description="requests with the same system prompt and tools after which these are written",
+    )
+    min_age_s: float = Field(
+        default=300.0,
+        ge=0,
+        le=86_400 * 365,
+        description="seconds between the first of these requests and the last; a prompt that tells the time "
+        "of day never gets so old",
+    )
+    min_saving_ms: float = Field(
+        default=100.0,
+        ge=0,
+        le=3_600_000,
+        description="time that reading a system prompt must save against computing it, by the rates measured "
+        "so far; 0: keep and read it in any case",
     )
 
 

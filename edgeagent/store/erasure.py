@@ -27,8 +27,16 @@ from pathlib import Path
 from typing import Any
 
 from edgeagent.errors import LegalHold, NotFound
-from edgeagent.store import audit, erasure_epochs, ownership, residue_scan, row_deletion
+from edgeagent.store import (
+    audit,
+    erasure_epochs,
+    ownership,
+    residue_scan,
+    row_deletion,
+    warm_prefixes,
+)
 from edgeagent.store.backup import Backup
+from edgeagent.store.connection import StoreConnection
 from edgeagent.store.database import Database
 from edgeagent.store.erasure_request import ErasureRequest, ErasureScope
 from edgeagent.store.journal_replay import recorded
@@ -183,7 +191,7 @@ def _begin(
 
 
 def _number(
-    conn: Connection, *, store: Database, key: bytes, request: ErasureRequest
+    conn: StoreConnection, *, store: Database, key: bytes, request: ErasureRequest
 ) -> dict[str, int] | None:
     """Rows under legal hold by table; None if nothing is stored. Raises: LegalHold."""
     is_there = any(ownership.counts(conn, request.selector).values())
@@ -195,6 +203,11 @@ def _number(
             "the hold with `edgeagent data release`, or erase the rest with --except-held."
         )
     erasure_epochs.advance(conn, store.journal.pseudonym, request.selector)
+    # A system prompt may be about anybody; what was computed of it can be computed again.
+    is_owner = request.selector.values().keys() == {"owner"}
+    if warm_prefixes.forget_owner(conn, request.selector.owner if is_owner else None):
+        row_deletion.mark(conn)
+        is_there |= is_owner
     if not is_there:
         return None
     row_deletion.prepare(conn)

@@ -17,7 +17,14 @@ from dataclasses import dataclass
 import msgspec
 
 from edgeagent.errors import EdgeAgentError
-from edgeagent.store import audit, client_deletion, journal_progress, ownership, row_deletion
+from edgeagent.store import (
+    audit,
+    client_deletion,
+    journal_progress,
+    ownership,
+    row_deletion,
+    warm_prefixes,
+)
 from edgeagent.store.connection import SqliteError, StoreConnection
 from edgeagent.store.journal import Journal, JournalContents, JournalEntry
 from edgeagent.store.ownership import HELD, TABLES, Selector
@@ -99,6 +106,10 @@ def replay(
     behind = known.place.n if known is not None else 0
     others = set(known.done) if known is not None else set()
     left = [entry for entry in contents.entries if entry.n > behind and entry.n not in others]
+    if any(entry.kind in ("erase", "delete") for entry in left):
+        with db.atomic():  # which of them it was that the text was about, no entry says
+            warm_prefixes.forget_owner(db, None)
+            row_deletion.mark(db)
     meant = client_deletion.present(
         db, journal, (entry for entry in left if entry.kind == "delete")
     )

@@ -47,6 +47,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(9, "routes", schema.eighth),
     Migration(10, "decisions", schema.ninth),
     Migration(11, "knowledge", schema.tenth),
+    Migration(12, "warm_prefixes", schema.eleventh),
 )
 
 

@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edgeagent.errors import StoreDamaged
-from edgeagent.store.prefixes import PrefixChain, PrefixPiece, ids, known
+from edgeagent.store.prefixes import PrefixChain, SealedState, State, ids, known
 
 HEAD = struct.Struct(">III")
 TAG_BYTES = 16
@@ -29,7 +29,7 @@ class PrefixRecord:
     """The KV state of `tokens`, the first at position `first`, and its place on disk."""
 
     path: Path
-    piece: PrefixPiece
+    piece: SealedState
     number: int
     at: int
     first: int
@@ -50,7 +50,7 @@ class PrefixRecord:
 
 
 def append(
-    folder: Path, piece: PrefixPiece, number: int, first: int, last: int, data: bytes
+    folder: Path, piece: SealedState, number: int, first: int, last: int, data: bytes
 ) -> int:
     """Encrypt a record and append it to the file. Each number is used once. Returns the bytes written.
 
@@ -63,7 +63,12 @@ def append(
         return file.write(head + sealed)
 
 
-def records(folder: Path, chain: PrefixChain, n_cached: int) -> list[PrefixRecord]:
+def remove(folder: Path, piece: SealedState) -> None:
+    """Delete a file that was not finished. Raises: OSError."""
+    (folder / piece.id).unlink(missing_ok=True)
+
+
+def records(folder: Path, chain: PrefixChain[State], n_cached: int) -> list[PrefixRecord]:
     """The records on disk after the first `n_cached` tokens, in order. Raises: StoreDamaged, OSError."""
     found = []
     tokens = array("i")

@@ -1,5 +1,7 @@
 """Computed prefixes of dialogues: which pieces of each are stored, and how they follow each other.
 
+Those of system prompts, which belong to no dialogue, are in `warm_prefixes.py`; both share files and limit.
+
 A piece holds the KV state of some tokens of a thread; with a `base`, those after the first `first` tokens
 there. Its file is in `prefix_files.py`. All of this is a cache: a piece that does not fit, is torn or is
 gone is computed again. Functions run inside `Database.write` or `read`.
@@ -10,12 +12,13 @@ from __future__ import annotations
 import itertools
 import secrets
 from array import array
+from typing import Generic, TypeVar
 
 import msgspec
 
 from edgeagent.store.connection import StoreConnection
 from edgeagent.store.row_queries import fetch
-from edgeagent.store.sql import marks, scalar
+from edgeagent.store.sql import marks
 from edgeagent.types.ids import new_id
 
 MOST_PIECES = 512  # of one thread; later ones are not stored
@@ -25,27 +28,39 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class PrefixPiece(msgspec.Struct, frozen=True, kw_only=True):
-    """One row. `tokens`: int32, the first at position `first`."""
+class SealedState(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of some tokens, in a file named `id` that only `key` opens.
+
+    `tokens`: int32, the first at position `first`. `scope`: the API key whose requests may read it. `fits`: a
+    digest of model file, settings of the KV cache and build of llama.cpp.
+    """
 
     id: str
     owner: str
     scope: str
-    thread: str
-    response_id: str
     fits: str
-    base_id: str | None
-    first: int
+    first: int = 0
     tokens: bytes
     key: bytes
     n_bytes: int
     used_ms: int
 
 
-class PrefixChain(msgspec.Struct, frozen=True):
+class PrefixPiece(SealedState, frozen=True, kw_only=True):
+    """A part of a thread's state, and the answer after which it was stored."""
+
+    thread: str
+    response_id: str
+    base_id: str | None
+
+
+State = TypeVar("State", bound=SealedState)
+
+
+class PrefixChain(msgspec.Struct, Generic[State], frozen=True):
     """Consecutive pieces, and all their tokens."""
 
-    pieces: list[PrefixPiece]
+    pieces: list[State]
     tokens: array[int]
 
     def ends(self) -> list[int]:
@@ -75,9 +90,9 @@ def of_thread(
     return [PrefixPiece(**row) for row in rows]
 
 
-def chains(pieces: list[PrefixPiece]) -> dict[str, PrefixChain]:
+def chains(pieces: list[PrefixPiece]) -> dict[str, PrefixChain[PrefixPiece]]:
     """The chain that ends with each piece, by piece id, in the order of the pieces. Pure."""
-    found: dict[str, PrefixChain] = {}
+    found: dict[str, PrefixChain[PrefixPiece]] = {}
     for piece in pieces:
         own = ids(piece.tokens)
         if piece.base_id is None:
@@ -87,7 +102,9 @@ def chains(pieces: list[PrefixPiece]) -> dict[str, PrefixChain]:
     return found
 
 
-def best(found: dict[str, PrefixChain], tokens: array[int]) -> tuple[PrefixPiece | None, int]:
+def best(
+    found: dict[str, PrefixChain[PrefixPiece]], tokens: array[int]
+) -> tuple[PrefixPiece | None, int]:
     """The piece up to which most of `tokens` is stored, and how many tokens that is. Pure."""
     piece, n_most = None, 0
     for chain in found.values():
@@ -128,23 +145,44 @@ def forget(db: StoreConnection, piece_ids: list[str]) -> None:
     db.execute(f"delete from prefix where id in ({marks(len(piece_ids))})", piece_ids)
 
 
+# All that shares the limit: threads, and prefixes of system prompts, each as one thing that goes whole.
+_KEPT = """
+    select owner, thread as name, 1 as is_thread, sum(n_bytes) as n_bytes, max(used_ms) as used_ms
+        from prefix group by owner, thread
+    union all select owner, id, 0, n_bytes, used_ms from warm_prefix
+"""
+
+
 def shrink(db: StoreConnection, most_bytes: int) -> int:
-    """Delete the least recently used threads until the total size is within the limit. Returns how many."""
+    """Delete what was not used for longest until the total size is within the limit. Returns how many.
+
+    It is taken from the owner who has most, so that nobody can displace what others keep within an equal
+    share.
+    """
     n_gone = 0
-    while int(scalar(db, "select coalesce(sum(n_bytes), 0) from prefix")) > most_bytes:
-        oldest = scalar(
-            db, "select thread from prefix group by thread order by max(used_ms) limit 1"
-        )
-        forget_thread(db, oldest)
+    while totals(db)[1] > most_bytes:
+        name, is_thread = db.execute(
+            f"select name, is_thread from ({_KEPT}) where owner = (select owner from ({_KEPT}) "
+            "group by owner order by sum(n_bytes) desc, owner limit 1) order by used_ms limit 1"
+        ).fetchone()
+        if is_thread:
+            forget_thread(db, name)
+        else:
+            db.execute("delete from warm_prefix where id = ?", (name,))
         n_gone += 1
     return n_gone
 
 
 def known(db: StoreConnection) -> set[str]:
-    return {row[0] for row in db.execute("select id from prefix").fetchall()}
+    """The names of all files that have a row."""
+    found = db.execute("select id from prefix union all select id from warm_prefix")
+    return {row[0] for row in found.fetchall()}
 
 
 def totals(db: StoreConnection) -> tuple[int, int]:
-    """The number of stored pieces, and their bytes."""
-    row = db.execute("select count(*), coalesce(sum(n_bytes), 0) from prefix").fetchone()
+    """The number of stored files, and their bytes."""
+    row = db.execute(
+        "select count(*), coalesce(sum(n_bytes), 0) from "
+        "(select n_bytes from prefix union all select n_bytes from warm_prefix)"
+    ).fetchone()
     return int(row[0]), int(row[1])

@@ -79,7 +79,7 @@ READABLE = (
 # indexes and vectors (which repeat content), migrations.
 HIDDEN = frozenset(
     {
-        "checkpoint", "erasure", "prefix", "recording", "properties", "migrations", "item_fts",
+        "checkpoint", "erasure", "prefix", "warm_prefix", "recording", "properties", "migrations", "item_fts",
         "segment_fts", "chunk_fts", "chunk_bits", "chunk_vector",
     }
 )  # fmt: skip

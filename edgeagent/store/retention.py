@@ -5,7 +5,8 @@
     for each class with an age: delete what is older and not under legal hold, in short transactions
     clean up the remains of deleted rows (store/row_deletion.py)
 
-Classes: `content` is the text of items and responses, without their rows; `responses` are stored responses
+Classes: `content` is the text of items and responses, without their rows, and what was computed of system
+prompts, counted from its last use; `responses` are stored responses
 and conversations with everything in them, counted from a conversation's last change; `transcripts` include
 their segments and jobs; `recordings` are the stored audio of jobs; `requests` (with the decisions of
 routes), `feedback` and `audit` are rows on their own; `batches` are files of requests, their answers and the
@@ -53,6 +54,7 @@ _DATED = {
     "document": ("created_ms",),
     "vector_store_file": ("created_ms",),
     "vector_store": ("created_ms", "used_ms"),
+    "warm_prefix": ("made_ms", "used_ms"),
 }
 _WITH_CONTENT = (
     "conversation",
@@ -111,6 +113,7 @@ STEPS: Mapping[str, tuple[DeletionStep, ...]] = {
             (select 1 from response_content where response_id = response.id)""",
             is_content=True,
         ),
+        DeletionStep("warm_prefix", "used_ms < :before"),
     ),
     "recordings": (
         DeletionStep(

@@ -16,6 +16,7 @@ from edgeagent.store import (
     knowledge_schema,
     route_schema,
     row_deletion,
+    warm_prefixes,
 )
 from edgeagent.store.connection import StoreConnection, complete_statement
 from edgeagent.store.sql import scalar
@@ -356,6 +357,11 @@ def ninth(db: StoreConnection) -> None:
 def tenth(db: StoreConnection) -> None:
     """Documents, vector stores and their chunks."""
     _run(db, knowledge_schema.TABLES)
+
+
+def eleventh(db: StoreConnection) -> None:
+    """What models have computed of system prompts and tools."""
+    _run(db, warm_prefixes.TABLES)
 
 
 def _run(db: StoreConnection, script: str) -> None:

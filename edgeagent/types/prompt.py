@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -29,3 +30,10 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     parse_special: bool = False
     may_drop: bool = False
     opens_answer: bool = True
+
+    @property
+    def system_messages(self) -> list[dict[str, Any]]:
+        """The messages before the first turn."""
+        return list(
+            takewhile(lambda m: m.get("role") in ("system", "developer"), self.messages or [])
+        )

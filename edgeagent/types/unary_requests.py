@@ -48,6 +48,13 @@ class CountSpec(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
     request: GenerateSpec
 
 
+class PromptHeadSpec(msgspec.Struct, frozen=True, kw_only=True, tag="prompt_head"):
+    """Asks for the tokens that every prompt with the system messages, tools and variables of this request
+    begins with, whatever its turns say."""
+
+    request: GenerateSpec
+
+
 class TemplateSpec(msgspec.Struct, frozen=True, tag="template"):
     """What the model's chat template supports."""
 
@@ -58,6 +65,7 @@ Question = (
     | TokenizeSpec
     | DetokenizeSpec
     | CountSpec
+    | PromptHeadSpec
     | TemplateSpec
     | StateQuestion
 )

@@ -135,7 +135,7 @@ THREATS = (
     Threat(
         15,
         "prefix cache tells of other keys",
-        ("api/test_prefixes.py", "engine/batching/test_kv_cache.py"),
+        ("api/test_prefixes.py", "api/test_warm_prefixes.py", "engine/batching/test_kv_cache.py"),
     ),
     Threat(
         16,

@@ -68,7 +68,7 @@ def test_a_chain_goes_on_after_a_kill_from_what_was_computed_before(
         ask(client, "And my dogs?", again)
         assert daemon.log.read_text().count("prefix_recalled") == 1
         stats = run_here("data", "stats", "--state-dir", state)
-        assert "KV cache of conversations: " in stats.stdout
+        assert "KV cache of conversations and system prompts: " in stats.stdout
         client.responses.delete(second.id)
         wait_for(lambda: files(state) == [])
 

@@ -100,6 +100,7 @@ class FakeEngines:
         self.rows: list[RequestRow] = []
         self.answered: list[str] = []
         self.n_leased = 0
+        self.warm = None
 
     @asynccontextmanager
     async def lease(self, model_id: str) -> AsyncIterator[FakeClient]:

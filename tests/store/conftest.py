@@ -12,18 +12,6 @@ import pytest
 from edgeagent.store.connection import connect, set_wal
 from edgeagent.store.database import Database, StoreOptions
 from edgeagent.store.migrations import MIGRATIONS, Migration
-from edgeagent.store.schema import (
-    eighth,
-    fifth,
-    first,
-    fourth,
-    ninth,
-    second,
-    seventh,
-    sixth,
-    tenth,
-    third,
-)
 from edgeagent.store.store_key import Secret
 
 
@@ -72,15 +60,7 @@ def conn(tmp_path: Path) -> Iterator[Any]:
     """A connection to a file with the tables of the store, for what needs no threads."""
     db = connect(tmp_path / "rows.db", os.urandom(32), role="writer")
     set_wal(db, "FULL")
-    first(db)
-    second(db)
-    third(db)
-    fourth(db)
-    fifth(db)
-    sixth(db)
-    seventh(db)
-    eighth(db)
-    ninth(db)
-    tenth(db)
+    for step in MIGRATIONS[1:]:  # without the properties
+        step.apply(db)
     yield db
     db.close()

@@ -20,7 +20,8 @@ from edgeagent.types.priority import rank
 class Request:
     """What a client asked for. `is_cancelled` is set by the receiver thread and read by the engine, as
     is `is_forgotten`: nothing of the request stays cached. With `is_counted` its prompts are only made and
-    counted. One that `is_about_template` has no prompts: it asks what the template can show."""
+    counted; one that `is_about_head` asks for the tokens before the first turn. One that `is_about_template`
+    has no prompts: it asks what the template can show."""
 
     request_id: int
     spec: GenerateSpec
@@ -30,6 +31,7 @@ class Request:
     output: OutputSpec | None = None  # what its answers must look like, if that is restricted
     grammar: Grammar | None = None  # the grammar of `output`, once it is compiled
     is_counted: bool = False
+    is_about_head: bool = False
     is_about_template: bool = False
     facts: PromptFacts | None = None  # once its prompts are made
 

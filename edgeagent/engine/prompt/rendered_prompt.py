@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from edgeagent.engine.batching.kv_cache import common_prefix
 from edgeagent.engine.llama.model import Llama
 from edgeagent.engine.process.tokenizer_thread import check_ids
 from edgeagent.engine.prompt import built_in_templates
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # Stands for any text of a user.
 QUESTION = "edgeagent-question"
+# Two turns that begin with different tokens.
+FIRST_TURNS = ({"role": "user", "content": "Hello"}, {"role": "user", "content": "7"})
 
 
 def token_of(llama: Llama, name: str) -> int | None:
@@ -159,6 +162,18 @@ class PromptBuilder:
         text = self._render(hidden, hidden_tools(tools, guard)) + hidden.prefill
         is_reasoning = self.reasoning is not None and self.reasoning.is_opened_by(text)
         return RenderedPrompt(self._finished(self._texts.rendered(text, guard)), is_reasoning)
+
+    def head(self, prompt: Prompt, tools: ToolUse | None) -> array[int]:
+        """The tokens before the first turn: what prompts with two different first turns share. Raises as
+        `build`."""
+        before = msgspec.structs.replace(prompt, prefill="", before=[])
+        one, other = (
+            self.build(
+                msgspec.structs.replace(before, messages=[*prompt.system_messages, turn]), tools
+            )
+            for turn in FIRST_TURNS
+        )
+        return one.tokens[: common_prefix(one.tokens, other.tokens)]
 
     def _continued(self, prompt: Prompt, tools: ToolUse | None) -> RenderedPrompt:
         """A prompt after the tokens of earlier turns. An earlier answer that was cut off is ended."""

@@ -44,7 +44,7 @@ class Intake:
         *,
         submit: Callable[[list[Sequence]], None],
         refuse: Callable[[int, Exception], None],
-        tell: Callable[[int, int | TemplateFacts], None],
+        tell: Callable[[int, int | list[int] | TemplateFacts], None],
         too_many: Callable[[GenerateSpec], QueueFull],
         prepared: Callable[[int, PromptFacts], None] = lambda request_id, facts: None,
     ) -> None:
@@ -129,6 +129,9 @@ class Intake:
             spec = request.spec
             n_tokens = sum(len(prompt.tokens) for prompt, _ in self._fitter.fit_all(spec))
             self._tell(request.request_id, n_tokens)
+        elif request.is_about_head:
+            head = self._prompts.head(request.spec.prompts[0], request.spec.tools)
+            self._tell(request.request_id, head.tolist())
         elif request.is_about_template:
             self._tell(request.request_id, self._prompts.facts())
         elif self._has_grammar(request):

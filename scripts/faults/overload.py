@@ -1,6 +1,6 @@
 """Fifty times more clients than places, and a batch beside somebody who waits.
 
-    scripts/faults/overload.py [--seconds N] [--factor N] [--model smollm2-135m-instruct]
+    scripts/faults/overload.py [--seconds N] [--factor N] [--parts PART ...] [--model smollm2-135m-instruct]
 
 1. one client alone: the time to the first token
 2. the same client beside a batch that fills every slot; how far the batch got meanwhile
@@ -10,7 +10,8 @@ Of the third part it counts the answers in time, those that came late, the hones
 Retry-After, or 504) and everything else; and of the refused that came back, how many were told a time that
 was right within 30%: what they were told, against when they were let in. The exit status is 1 if anything
 was neither in time nor an honest refusal. Loopback only. Without `--model` the tiny model of the tests
-answers, whose tokens cost next to nothing: then HTTP is the bottleneck.
+answers, whose tokens cost next to nothing: then HTTP is the bottleneck. `--seconds` is for the third part;
+the first two take three quarters of it. `--parts` runs the first two (batch) or the third (overload) alone.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ ANSWER_S = 60.0
 N_ALONE = 20
 N_TOKENS = 32  # of an answer under overload
 RIGHT = 0.3
+PARTS = ("batch", "overload")
 
 
 @dataclass
@@ -191,25 +193,45 @@ def p95(values: list[float]) -> float:
     return statistics.quantiles(values, n=20)[-1]
 
 
-async def run(daemon: DaemonProcess, model: str, seconds: float, factor: int) -> int:
+async def run(daemon: DaemonProcess, model: str, given: argparse.Namespace) -> int:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     timeout = httpx.Timeout(TIMEOUT_S + ANSWER_S, pool=None)
+    table, outcome = Table("what", "figure"), Outcome()
     async with httpx.AsyncClient(
         base_url=daemon.url, limits=limits, timeout=timeout, trust_env=False
     ) as client:
         await ttft_s(client, body(model, 0, 8))
-        alone = await ttfts(client, model, seconds / 4)
-        beside, counts = await beside_batch(client, model, seconds / 2)
-        outcome = await overload(client, model, factor * N_SEQ, seconds)
-    n_refused = sum(outcome.n_refused.values())
-    n_all = outcome.n_in_time + outcome.n_late + n_refused + len(outcome.others)
-    table = Table("what", "figure")
-    rows = [
+        if "batch" in given.parts:
+            alone = await ttfts(client, model, given.seconds / 4)
+            beside, counts = await beside_batch(client, model, given.seconds / 2)
+            for row in batch_rows(alone, beside, counts):
+                table.add_row(*row)
+        if "overload" in given.parts:
+            n_clients = given.factor * N_SEQ
+            outcome = await overload(client, model, n_clients, given.seconds)
+            for row in overload_rows(outcome, n_clients, given.seconds):
+                table.add_row(*row)
+    Console(width=100).print(table)
+    print("Retry-After right, by what was told:", *outcome.by_told(), sep="\n  ")
+    return 1 if outcome.others or outcome.n_late else 0
+
+
+def batch_rows(
+    alone: list[float], beside: list[float], counts: dict[str, int]
+) -> list[tuple[str, str]]:
+    return [
         ("p95 TTFT alone", f"{1e3 * p95(alone):.0f} ms of {len(alone)}"),
         ("p95 TTFT beside a batch", f"{1e3 * p95(beside):.0f} ms of {len(beside)}"),
         ("beside over alone", f"{p95(beside) / p95(alone):.2f} (aim: 1.5)"),
         ("batch meanwhile", f"{counts['completed']} of {counts['total']} requests"),
-        ("clients", f"{factor * N_SEQ} for {N_SEQ} slots, {seconds:g} s"),
+    ]
+
+
+def overload_rows(outcome: Outcome, n_clients: int, seconds: float) -> list[tuple[str, str]]:
+    n_refused = sum(outcome.n_refused.values())
+    n_all = outcome.n_in_time + outcome.n_late + n_refused + len(outcome.others)
+    return [
+        ("clients", f"{n_clients} for {N_SEQ} slots, {seconds:g} s"),
         ("requests", str(n_all)),
         ("answered in time", f"{outcome.n_in_time} ({share(outcome.n_in_time, n_all)})"),
         ("answered late", f"{outcome.n_late} ({share(outcome.n_late, n_all)})"),
@@ -224,11 +246,6 @@ async def run(daemon: DaemonProcess, model: str, seconds: float, factor: int) ->
             f"({share(outcome.n_right, len(outcome.told))}; aim: 90%)",
         ),
     ]
-    for row in rows:
-        table.add_row(*row)
-    Console(width=100).print(table)
-    print("Retry-After right, by what was told:", *outcome.by_told(), sep="\n  ")
-    return 1 if outcome.others or outcome.n_late else 0
 
 
 def share(n: int, of: int) -> str:
@@ -239,6 +256,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--factor", type=int, default=50, help="clients for each slot")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--model", help="one that the tests have installed; default: the tiny one")
     given = parser.parse_args()
     settings: dict[str, Any] = {"n_seq": N_SEQ, "queue_limit": QUEUE_LIMIT, "n_ctx": 4096}
@@ -251,7 +269,7 @@ def main() -> int:
             models_dir.mkdir()
             write_stories(models_dir / f"{TALES_CHAT}.gguf", FAMILIES["qwen2.5"].template, 8192)
         with serving(models_dir, Path(folder, "state"), is_forked=False, **settings) as daemon:
-            return asyncio.run(run(daemon, model, given.seconds, given.factor))
+            return asyncio.run(run(daemon, model, given))
 
 
 if __name__ == "__main__":

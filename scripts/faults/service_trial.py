@@ -86,8 +86,8 @@ def begin() -> str:
     call("systemctl", "start", "edgeagent-maintenance.service")
     row("maintenance: audit verified, backup made", 1, int(not list(BACKUPS.glob("*.db"))))
     doctor = call(EDGEAGENT, "service", "run", "--", "doctor", check=False)
-    tried = next((line for line in doctor.splitlines() if "tried as" in line), doctor[-300:])
-    row("doctor in the sandbox", 1, int("in order" not in doctor), " ".join(tried.split()))
+    tried = next((line for line in doctor.splitlines() if "tested as" in line), doctor[-300:])
+    row("doctor in the sandbox", 1, int("No problems found" not in doctor), " ".join(tried.split()))
     return key
 
 

@@ -26,7 +26,7 @@ needs_analyze = pytest.mark.skipif(
 MOST_EXPOSED = {
     "edgeagent.service": 0.5,
     "edgeagent-maintenance.service": 0.5,
-    "edgeagent-key.service": 1.5,
+    "edgeagent-key.service": 1.0,
 }
 
 

@@ -37,7 +37,7 @@ HOMES = {
     "yaml": {"cli/shared/bot_dialogues.py", "forge/domain/readers/yaml_document.py"},
     "hassil": {"forge/domain/readers/home_assistant_reader.py"},
     "markdown_it": {"knowledge/formats/markdown.py"},
-    "prometheus_client": {"serving/metrics.py", "cli/shared/top_figures.py"},
+    "prometheus_client": {"serving/metrics.py", "serving/gauges.py", "cli/shared/top_figures.py"},
     "textual": {"cli/shared/top_screen.py"},
     "opentelemetry": {"daemon/request_traces.py"},
     "huggingface_hub": {"catalog/install/huggingface.py"},

@@ -65,6 +65,7 @@ ROUTES = [
     health.health,
     health.ready,
     metrics.metrics,
+    metrics.recent_requests,
     parameter_support.show_conformance,
     *messages.HANDLERS,
     *ollama.HANDLERS,

@@ -20,7 +20,7 @@ from edgeagent.errors import StartFailed
               show_default=True, metavar="SECONDS", help="Time between two looks.")  # fmt: skip
 @settings_options
 def top(config: Path | None, interval_s: float, **flags: Any) -> None:
-    """Show what the running daemon does, live: models, memory, queues, rates, heat, refusals.
+    """Show what the running daemon does, live: models, memory, queues, rates, heat, refusals, last requests.
 
     Where there are keys, EDGEAGENT_API_KEY needs the scope `metrics`. `q` ends it.
     """

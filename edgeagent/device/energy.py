@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgeagent.device.system_files import SystemFiles
 
@@ -30,6 +30,27 @@ class Joules:
     source: str
 
 
+@dataclass(frozen=True)
+class EnergyReading:
+    """One look at what measures energy. `joules`: what the processor packages have used since some time in
+    the past, by RAPL's counters, which begin again at 0 when they run over. `watts`: what is used now, by
+    `source` ("ina", "battery")."""
+
+    joules: float | None = None
+    watts: dict[str, float] = field(default_factory=dict)
+
+
+def read_energy(tree: SystemFiles) -> EnergyReading:
+    """What can be read now; empty where nothing measures energy."""
+    meter = EnergyMeter(tree)
+    counters = meter.counters()
+    sensors, battery = meter.sensor_watts(), meter.battery_watts()
+    return EnergyReading(
+        sum(counters.values()) / 1e6 if counters else None,
+        {name: w for name, w in (("ina", sensors), ("battery", battery)) if w is not None},
+    )
+
+
 class EnergyMeter:
     """Measures from `start` to `stop`; one measurement at a time. A sampled source takes a thread."""
 
@@ -44,17 +65,17 @@ class EnergyMeter:
         self.source = self._find()
 
     def _find(self) -> str | None:
-        if self._counters():
+        if self.counters():
             return "rapl"
-        if self._sensor_watts() is not None:
+        if self.sensor_watts() is not None:
             return "ina"
-        return "battery" if self._battery_watts() is not None else None
+        return "battery" if self.battery_watts() is not None else None
 
     def start(self) -> None:
         self._started_s = time.monotonic()
         self._joules = 0.0
         if self.source == "rapl":
-            self._before = self._counters()
+            self._before = self.counters()
         elif self.source is not None:
             self._stop.clear()
             self._thread = threading.Thread(target=self._sample, name="energy", daemon=True)
@@ -64,7 +85,7 @@ class EnergyMeter:
         """The energy since `start`; None where nothing measures it, or a source went away."""
         seconds = time.monotonic() - self._started_s
         if self.source == "rapl":
-            after = self._counters()
+            after = self.counters()
             if after.keys() != self._before.keys():
                 return None
             used = sum(self._since(name, after[name]) for name in after)
@@ -83,12 +104,13 @@ class EnergyMeter:
             used += self._tree.number(f"{_RAPL}/{name}/max_energy_range_uj") or 0
         return max(0, used)
 
-    def _counters(self) -> dict[str, int]:
+    def counters(self) -> dict[str, int]:
+        """Microjoules of each processor package, by RAPL; empty where it cannot be read."""
         found = {name: self._tree.number(f"{_RAPL}/{name}/energy_uj") for name in self._domains}
         return {name: value for name, value in found.items() if value is not None}
 
     def _watts(self) -> float | None:
-        return self._sensor_watts() if self.source == "ina" else self._battery_watts()
+        return self.sensor_watts() if self.source == "ina" else self.battery_watts()
 
     def _sample(self) -> None:
         then, watts = self._started_s, self._watts() or 0.0
@@ -101,7 +123,7 @@ class EnergyMeter:
             then, watts = now, after
         self._sampled_s = then - self._started_s
 
-    def _sensor_watts(self) -> float | None:
+    def sensor_watts(self) -> float | None:
         """The sum over the rails of all INA sensors: power1_input, or voltage times current."""
         total, is_known = 0.0, False
         for name in self._tree.names(_HWMON, "hwmon*"):
@@ -119,7 +141,7 @@ class EnergyMeter:
                     total, is_known = total + millivolts * milliamps / 1e6, True
         return total if is_known else None
 
-    def _battery_watts(self) -> float | None:
+    def battery_watts(self) -> float | None:
         """What the batteries of the system give; None while none is discharged."""
         total, is_known = 0.0, False
         for name in self._tree.names(_SUPPLIES):

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from pathlib import Path
 
+from edgeagent.device.energy import read_energy
 from edgeagent.device.power import read_power
 from edgeagent.device.system_files import SystemFiles
 from edgeagent.device.thermal import THROTTLE_CAUSES, read_thermal
 from edgeagent.errors import DeadlineExceeded, EdgeAgentError, InsufficientMemory, Unavailable
 from edgeagent.pool import Pool
 from edgeagent.pool.resident_model import Resident
-from edgeagent.serving.metrics import (
-    CONTENT_TYPE,
-    DeviceGauges,
-    Gauges,
-    Metrics,
-    ModelGauges,
-    RequestCounts,
-    UpstreamGauges,
-)
+from edgeagent.serving.gauges import DeviceGauges, Gauges, ModelGauges, UpstreamGauges
+from edgeagent.serving.metrics import CONTENT_TYPE, Metrics, RequestCounts
+from edgeagent.serving.recent_requests import N_RECENT, RecentRequest, recent_request
 from edgeagent.serving.upstreams.upstream import Upstream
 from edgeagent.serving.upstreams.upstreams import Upstreams
 from edgeagent.settings import Settings
@@ -43,9 +39,15 @@ class Monitoring:
         self._upstreams = upstreams
         self._settings = settings
         self._root = root
+        self._recent: deque[RecentRequest] = deque(maxlen=N_RECENT)
+
+    def recent(self) -> list[RecentRequest]:
+        """The last requests to models, the newest first."""
+        return list(reversed(self._recent))
 
     def end_request(self, row: RequestRow) -> None:
         """Count a request to a model that has ended."""
+        self._recent.append(recent_request(row))
         self._metrics.end_request(
             RequestCounts(
                 model=row.model,
@@ -145,6 +147,7 @@ def device_gauges(tree: SystemFiles) -> DeviceGauges:
         throttled=frozenset(thermal.throttling.now),
         causes=THROTTLE_CAUSES if thermal.throttling.is_known else (),
         is_on_battery=power.source == "battery" if power.source is not None else None,
+        energy=read_energy(tree),
     )
 
 

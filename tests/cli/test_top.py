@@ -9,10 +9,20 @@ import pytest
 
 from edgeagent.cli.shared import top_figures
 from edgeagent.cli.shared.top_figures import Sample, figures
-from edgeagent.cli.shared.top_screen import COLUMNS, Daemon, Top, cells, device_line, refused_line
+from edgeagent.cli.shared.top_screen import (
+    COLUMNS,
+    REQUEST_COLUMNS,
+    Daemon,
+    Top,
+    cells,
+    device_line,
+    refused_line,
+    request_cells,
+)
 from edgeagent.errors import EdgeAgentError, StartFailed
-from edgeagent.serving import metrics
+from edgeagent.serving import gauges
 from edgeagent.serving.metrics import Metrics
+from edgeagent.serving.recent_requests import RecentRequest
 from tests.commands import run_here
 from tests.serving.test_metrics import ANSWER, GAUGES
 
@@ -44,7 +54,7 @@ def test_rates_and_means_are_those_between_two_samples():
 
 
 def test_the_names_are_those_of_the_metrics():
-    assert (top_figures.PREFIX, top_figures.MODEL) == (metrics.PREFIX, metrics.MODEL)
+    assert (top_figures.PREFIX, top_figures.MODEL) == (gauges.PREFIX, gauges.MODEL)
 
 
 def test_counters_that_began_anew_are_not_negative():
@@ -61,6 +71,26 @@ def test_lines_and_cells_show_what_there_is():
     assert refused_line(found) == "refused for now: queue_full 0.5/s"
     shown = dict(zip(COLUMNS, cells(found.models[0]), strict=True))
     assert shown["first token"] == "200 ms" and shown["KV"] == "25%" and shown["between"] == ""
+
+
+# As /metrics/requests has it.
+REQUEST: dict[str, Any] = {
+    "created_ms": 1_800_000_000_000, "endpoint": "/v1/chat/completions", "model": "a", "route": "domain",
+    "route_name": "auto", "status": 200, "finish": "stop", "n_prompt": 10, "n_cached": 4, "n_generated": 3,
+    "queue_ms": None, "ttft_ms": 200.4, "total_ms": 1500.0, "audio_s": None,
+}  # fmt: skip
+
+
+def test_the_row_of_a_request_shows_counts_and_times():
+    shown = dict(zip(REQUEST_COLUMNS, request_cells(REQUEST), strict=True))
+    assert shown["why"] == "auto: domain" and shown["status"] == "200 stop"
+    assert (
+        shown["queue"] == "" and shown["first token"] == "200 ms" and shown["total"] == "1,500 ms"
+    )
+    unnamed = REQUEST | {"route_name": None, "finish": None, "status": 503}
+    shown = dict(zip(REQUEST_COLUMNS, request_cells(unnamed), strict=True))
+    assert shown["why"] == "domain" and shown["status"] == "503"
+    assert REQUEST.keys() == set(RecentRequest.__struct_fields__)
 
 
 def played(*replies: Any) -> Daemon:
@@ -89,9 +119,12 @@ async def test_refusals_have_a_way_out():
 
 async def test_the_screen_shows_the_models_and_goes_on_when_the_daemon_is_gone():
     before, after = texts()
+    listed = {"object": "list", "data": [dict(REQUEST)]}
     daemon = played(
         httpx.Response(200, text=before),
+        httpx.Response(404, json={}),  # an older daemon, which does not tell them
         httpx.Response(200, text=after),
+        httpx.Response(200, json=listed),
         httpx.ConnectError("gone"),
     )
     app = Top(daemon, interval_s=3600)
@@ -101,6 +134,8 @@ async def test_the_screen_shows_the_models_and_goes_on_when_the_daemon_is_gone()
         table: Any = app.query_one("#models")
         assert table.row_count == 1 and table.get_row_at(0)[0] == "a"
         assert "queue_full" in str(app.query_one("#refused").render())
+        requests: Any = app.query_one("#requests")
+        assert requests.row_count == 1 and "auto: domain" in requests.get_row_at(0)
         await app.refresh_figures()
         await pilot.pause()
         assert "No daemon answers" in str(app.query_one("#device").render())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeagent.device import energy
-from edgeagent.device.energy import EnergyMeter
+from edgeagent.device.energy import EnergyMeter, EnergyReading, read_energy
 from edgeagent.device.system_files import SystemFiles
 
 RAPL = "sys/class/powercap/intel-rapl:0"
@@ -41,6 +41,14 @@ def test_rapl_counters_of_packages_add_up_and_may_run_over(tmp_path):
     used = found.stop()
     assert used is not None and used.source == "rapl"
     assert used.joules == pytest.approx((2_000_000 + 200) / 1e6)
+
+
+def test_one_look_tells_joules_so_far_and_watts_of_now(tmp_path):
+    tree = SystemFiles(tmp_path)
+    assert read_energy(tree) == EnergyReading(None, {})
+    write(tmp_path, **{f"{RAPL}/energy_uj": 2_500_000, f"{RAPL}:0/energy_uj": 77})
+    write(tmp_path, **{f"{INA}0/name": "ina226", f"{INA}0/power1_input": 4_500_000})
+    assert read_energy(tree) == EnergyReading(2.5, {"ina": 4.5})
 
 
 def test_a_counter_that_nobody_may_read_is_no_counter(tmp_path):

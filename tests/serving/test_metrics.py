@@ -10,15 +10,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgeagent.serving.metrics import (
-    PREFIX,
-    DeviceGauges,
-    Gauges,
-    Metrics,
-    ModelGauges,
-    RequestCounts,
-    UpstreamGauges,
-)
+from edgeagent.device.energy import EnergyReading
+from edgeagent.serving.gauges import PREFIX, DeviceGauges, Gauges, ModelGauges, UpstreamGauges
+from edgeagent.serving.metrics import Metrics, RequestCounts
 from edgeagent.types.histogram import TOKEN_GAP_BOUNDS_S, Histogram
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,11 +27,14 @@ GAUGES = Gauges(
     version="1.2.3",
     models=(MODEL,),
     memory_budget_bytes=5000,
-    device=DeviceGauges({"zone0:cpu": 61.5}, frozenset({"throttled"}), ("throttled",), False),
+    device=DeviceGauges(
+        {"zone0:cpu": 61.5}, frozenset({"throttled"}), ("throttled",), False,
+        EnergyReading(7.5, {"ina": 4.5}),
+    ),
     store_bytes={"database": 4096},
     degraded=frozenset({"heat"}),
     upstreams=(UpstreamGauges("basement", 2, True, {"answered": 7, "silent": 1}),),
-)
+)  # fmt: skip
 ANSWER = RequestCounts(
     model="a", route="named", status=200, finish="stop,length", n_prompt=10, n_cached=4,
     n_generated=3, queue_s=0.01, ttft_s=0.2, tpot_s=0.03, total_s=0.5, audio_s=None,
@@ -127,6 +124,8 @@ def test_the_state_of_models_device_and_store_is_shown(text: bytes):
     assert shown["edgeagent:device_temperature_celsius{zone=zone0:cpu}"] == 61.5
     assert shown["edgeagent:device_throttled{cause=throttled}"] == 1
     assert shown["edgeagent:threads{model_name=a}"] == 2
+    assert shown["edgeagent:device_energy_joules_total"] == 7.5
+    assert shown["edgeagent:device_power_watts{source=ina}"] == 4.5
     assert shown["edgeagent:degraded{reason=heat}"] == 1
     assert shown["edgeagent:degraded{reason=contention}"] == 0
     assert shown["edgeagent:store_size_bytes{file=database}"] == 4096

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
-# As edgeagent/serving/metrics.py names them, for whoever reads them over HTTP.
+# As edgeagent/serving/gauges.py names them, for whoever reads them over HTTP.
 PREFIX = "edgeagent:"
 MODEL = "model_name"
 # By name, then by labels in the order of their names: ((name, value), ...).

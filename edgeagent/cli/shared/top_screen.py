@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import httpx
 from textual.app import App, ComposeResult
@@ -19,8 +20,13 @@ COLUMNS = (
 )  # fmt: skip
 
 
+REQUEST_COLUMNS = (
+    "ended", "path", "model", "why", "status", "prompt", "cached", "answer", "queue", "first token", "total",
+)  # fmt: skip
+
+
 class Daemon:
-    """The metrics of a running daemon."""
+    """The metrics of a running daemon, and its last requests."""
 
     def __init__(self, url: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.url = url
@@ -30,22 +36,34 @@ class Daemon:
 
     async def sample(self) -> Sample:
         """Raises: StartFailed where no daemon answers, EdgeAgentError with its message if it refuses."""
+        reply = await self._get("/metrics")
+        if reply.status_code != 200:
+            raise refusal_of(reply.status_code, reply.content)
+        return Sample.parsed(reply.text, time.monotonic())
+
+    async def requests(self) -> list[dict[str, Any]]:
+        """The last requests by counts and times, the newest first; none of a daemon that does not tell.
+
+        Raises: as `sample`."""
+        reply = await self._get("/metrics/requests")
+        if reply.status_code != 200:
+            return []
+        return list(reply.json()["data"])
+
+    async def _get(self, path: str) -> httpx.Response:
         try:
-            reply = await self._client.get("/metrics")
+            return await self._client.get(path)
         except httpx.TransportError as exc:
             raise StartFailed(
                 f"No daemon answers at {self.url}: start one with `edgeagent serve`, or give its --port."
             ) from exc
-        if reply.status_code != 200:
-            raise refusal_of(reply.status_code, reply.content)
-        return Sample.parsed(reply.text, time.monotonic())
 
     async def close(self) -> None:
         await self._client.aclose()
 
 
 class Top(App[None]):
-    """The screen: a line about the device, a table of models, a line of what was refused."""
+    """The screen: a line about the device, the models, a line of what was refused, the last requests."""
 
     BINDINGS: ClassVar = [("q", "quit", "Quit")]
     CSS = "DataTable { height: 1fr; } Static { height: auto; padding: 0 1; }"
@@ -60,10 +78,12 @@ class Top(App[None]):
         yield Static("", id="device", markup=False)
         yield DataTable(id="models", cursor_type="none")
         yield Static("", id="refused", markup=False)
+        yield DataTable(id="requests", cursor_type="none")
         yield Footer()
 
     async def on_mount(self) -> None:
-        self.query_one(DataTable).add_columns(*COLUMNS)
+        self.query_one("#models", DataTable).add_columns(*COLUMNS)
+        self.query_one("#requests", DataTable).add_columns(*REQUEST_COLUMNS)
         await self.refresh_figures()
         self.set_interval(self._interval_s, self.refresh_figures)
 
@@ -73,20 +93,24 @@ class Top(App[None]):
     async def refresh_figures(self) -> None:
         """Ask once more, and show what has happened since."""
         try:
-            now = await self._daemon.sample()
+            now, requests = await self._daemon.sample(), await self._daemon.requests()
         except EdgeAgentError as exc:
             self.query_one("#device", Static).update(exc.message)
             return
-        self._show(figures(self._before or now, now))
+        self._show(figures(self._before or now, now), requests)
         self._before = now
 
-    def _show(self, found: TopFigures) -> None:
+    def _show(self, found: TopFigures, requests: list[dict[str, Any]]) -> None:
         self.query_one("#device", Static).update(device_line(found))
         self.query_one("#refused", Static).update(refused_line(found))
-        table = self.query_one(DataTable)
+        table = self.query_one("#models", DataTable)
         table.clear()
         for model in found.models:
             table.add_row(*cells(model))
+        table = self.query_one("#requests", DataTable)
+        table.clear()
+        for request in requests:
+            table.add_row(*request_cells(request))
 
 
 def device_line(found: TopFigures) -> str:
@@ -133,6 +157,29 @@ def cells(model: ModelFigures) -> tuple[str, ...]:
         _ms(model.token_gap_s),
         _ms(model.queue_s),
         str(model.n_deaths or ""),
+    )
+
+
+def request_cells(request: Mapping[str, Any]) -> tuple[str, ...]:
+    """The row of a request, in the order of REQUEST_COLUMNS."""
+
+    def ms(name: str) -> str:
+        value = request[name]
+        return "" if value is None else f"{value:,.0f} ms"
+
+    name = request["route_name"]
+    return (
+        time.strftime("%H:%M:%S", time.localtime(request["created_ms"] / 1e3)),
+        request["endpoint"],
+        request["model"],
+        f"{name}: {request['route']}" if name else request["route"],
+        f"{request['status']} {request['finish'] or ''}".strip(),
+        str(request["n_prompt"]),
+        str(request["n_cached"]),
+        str(request["n_generated"]),
+        ms("queue_ms"),
+        ms("ttft_ms"),
+        ms("total_ms"),
     )
 
 

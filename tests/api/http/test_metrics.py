@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -49,6 +50,22 @@ def test_an_answer_is_counted(daemon: DaemonProcess):
     # 8 tokens have 7 gaps. The worker reports them with its next heartbeat.
     gaps = f"edgeagent:inter_token_latency_seconds_count{{model_name={TALES_CHAT}}}"
     wait_for(lambda: shown(daemon).get(gaps) == 14)
+
+
+def test_the_last_requests_are_told_by_counts_and_times(daemon: DaemonProcess):
+    def told() -> list[dict[str, Any]]:
+        reply = httpx.get(f"{daemon.url}/metrics/requests")
+        assert reply.status_code == 200 and CANARY not in reply.text
+        return list(reply.json()["data"])
+
+    n_before = len(told())
+    reply = httpx.post(f"{daemon.url}/v1/chat/completions", json=CHAT | {"max_tokens": 3})
+    assert reply.status_code == 200
+    wait_for(lambda: len(told()) == n_before + 1)
+    newest = told()[0]
+    assert newest["model"] == TALES_CHAT and newest["endpoint"] == "/v1/chat/completions"
+    assert newest["status"] == 200 and newest["n_generated"] == 3 and newest["total_ms"] > 0
+    assert not {"owner", "key_id", "id"} & newest.keys()
 
 
 def test_counts_outlive_their_worker(daemon: DaemonProcess):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,8 @@ from edgeagent.settings.setting_names import VARIABLES
 from edgeagent.settings.settings_sources import SYSTEM_CONFIG
 from scripts.packaging.configuration import HERE, SCRIPTS, SETTINGS, nfpm_configuration
 from scripts.packaging.container import read_image
+from scripts.packaging.engine_wheel import engine_version, engine_wheel, wheel_key
+from scripts.packaging.target import TARGETS, foreign_files
 from scripts.packaging.tree import PLACE, has_kernels, remaining_paths
 
 
@@ -90,12 +94,52 @@ def test_an_engine_without_kernels_is_not_packed():
     assert not has_kernels("\n")
 
 
+def test_a_wheel_that_was_compiled_is_kept_for_the_same_version_flags_and_processor(
+    monkeypatch, tmp_path: Path
+):
+    monkeypatch.setattr("scripts.packaging.engine_wheel.KEPT", tmp_path)
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_LTO=ON")
+    arm = TARGETS["arm64"]
+    arguments = " ".join(["-DGGML_NATIVE=OFF", *arm.cmake_arguments, "-DGGML_LTO=ON"])
+    kept = tmp_path / wheel_key(engine_version(), arm, arguments) / "llama_cpp_python-1-a-b-c.whl"
+    kept.parent.mkdir()
+    kept.touch()
+    assert engine_wheel(arm, is_foreign=True) == kept
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CMAKE_ARGS")
+    with pytest.raises(SystemExit, match="apt install g\\+\\+-aarch64-linux-gnu"):
+        engine_wheel(arm, is_foreign=True)
+
+
+def test_a_library_for_another_processor_is_found(tmp_path: Path):
+    this = next(target for target in TARGETS.values() if target.processor == platform.machine())
+    (other,) = set(TARGETS.values()) - {this}
+    library = tmp_path / "site-packages" / "library.so"
+    library.parent.mkdir()
+    library.write_bytes(Path("/bin/true").read_bytes())
+    (tmp_path / "site-packages" / "text.py").write_text("pass\n")
+    (tmp_path / "link").symlink_to("/bin/true")
+    assert [*foreign_files(tmp_path, this)] == []
+    assert [*foreign_files(tmp_path, other)] == [library]
+
+
+def test_wheels_for_the_c_library_of_the_package_are_taken_and_no_newer_ones(config: dict):
+    (needed,) = [text for text in config["depends"] if text.startswith("libc6")]
+    newest = re.findall(r"\d+\.(\d+)", needed)[0]
+    target = TARGETS[config["arch"]]
+    platforms = " ".join(target.platforms)
+    assert f"manylinux_2_{newest}_{target.processor}" in platforms
+    assert f"manylinux_2_{int(newest) + 1}_" not in platforms
+
+
 def test_a_script_that_names_the_directory_of_the_build_is_found(tmp_path: Path):
     place = tmp_path / "opt/edgeagent"
     (place / "bin").mkdir(parents=True)
     (place / "bin/good").write_text("#!/opt/edgeagent/bin/python\n")
+    (place / "bin/python").symlink_to(sys.executable)
     (place / "bin/bad").write_text(f"#!{place}/bin/python\n")
-    assert remaining_paths(place) == [place / "bin/bad"]
+    (place / "bin/worse").write_text(f"#!{sys.executable}\n")
+    assert set(remaining_paths(place)) == {place / "bin/bad", place / "bin/worse"}
 
 
 def test_a_container_has_a_user_volumes_for_data_and_key_and_a_health_check():

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripts.faults.campaign import Result, keep_results, missing, read_report, read_results, table
+from scripts.faults.campaign import (
+    Result,
+    keep_results,
+    left,
+    missing,
+    read_report,
+    read_results,
+    table,
+)
 from scripts.faults.threats import HARNESSES, THREATS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,6 +79,11 @@ def test_what_was_counted_is_kept_for_the_next_piece(tmp_path: Path):
     assert not read_results(None) and not read_results(file)
     keep_results(file, counted)
     assert read_results(file) == counted
+
+
+def test_a_campaign_that_goes_on_runs_what_has_not_run():
+    results = {"done": Result(3, 1), "lacking": Result(reason="needs root")}
+    assert left(["done", "lacking", "new"], results) == ["lacking", "new"]
 
 
 def test_what_a_machine_lacks_is_named(monkeypatch):

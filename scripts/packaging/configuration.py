@@ -13,7 +13,6 @@ UNIT_DIR = "/usr/lib/systemd/system"
 SETTINGS = "/etc/edgeagent/edgeagent.toml"
 SCRIPTS = ("postinst", "prerm", "postrm")
 NFPM_SCRIPTS = {"postinst": "postinstall", "prerm": "preremove", "postrm": "postremove"}
-ARCHITECTURES = ("amd64", "arm64")
 
 
 def nfpm_configuration(

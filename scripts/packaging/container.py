@@ -53,10 +53,12 @@ def read_image(text: str) -> Image:
     return image
 
 
-def run_read_only(root: Path, image: Image) -> list[tuple[str, bool, str]]:
+def run_read_only(
+    root: Path, image: Image, patience_s: float = 120.0
+) -> list[tuple[str, bool, str]]:
     """Start the command in a root that is mounted read-only: (what, whether it held, what was said) each.
 
-    Needs root. The root must hold the package, and /proc and /dev."""
+    Needs root. The root must hold the package, and /proc and /dev. `patience_s`: until the daemon is up."""
     user, _, group = image.user.partition(":")
     for volume in image.volumes:
         path = root / volume.lstrip("/")
@@ -81,21 +83,21 @@ def run_read_only(root: Path, image: Image) -> list[tuple[str, bool, str]]:
 
     def said(command: list[str]) -> tuple[int, str]:
         process = start(command)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=patience_s)
         return process.returncode, output.strip()[-200:]
 
     found = []
     status, output = said(["touch", "/usr/written"])
     found.append(("the root cannot be written", status != 0, output))
     daemon = start(image.command)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + patience_s
     while (answer := said(image.health))[0] != 0 and time.monotonic() < deadline:
         if daemon.poll() is not None:
             break
         time.sleep(0.5)
     found.append(("the health check succeeds", answer[0] == 0, answer[1]))
     daemon.terminate()
-    output, _ = daemon.communicate(timeout=60)
+    output, _ = daemon.communicate(timeout=patience_s)
     found.append(("it ends when it is told", daemon.returncode in (0, -15, 143), output[-300:]))
     found.append(("the health check fails then", said(image.health)[0] != 0, ""))
     key = root / image.environment["EDGEAGENT_STORE__KEY_FILE"].lstrip("/")
@@ -103,10 +105,10 @@ def run_read_only(root: Path, image: Image) -> list[tuple[str, bool, str]]:
     return found
 
 
-def print_trial(root: Path) -> int:
+def print_trial(root: Path, patience_s: float) -> int:
     """The number of things that did not hold, each printed."""
     n_failed = 0
-    for name, is_good, told in run_read_only(root, read_image(FILE.read_text())):
+    for name, is_good, told in run_read_only(root, read_image(FILE.read_text()), patience_s):
         n_failed += not is_good
         print(f"{'ok' if is_good else 'FAILED':<7}{name:<34}", flush=True)
         if not is_good:

@@ -131,7 +131,7 @@ def uninstall(purge: bool, root: Path | None, dry_run: bool, yes: bool) -> None:
 @service.command()
 def status() -> None:
     """Show whether the units are installed and running."""
-    _require_systemd(None, dry_run=True)
+    _require_systemd(None, dry_run=True, has_root=False)
     for name in UNITS:
         facts = _shown(name)
         if facts.get("LoadState") != "loaded":
@@ -176,7 +176,7 @@ def run(arguments: tuple[str, ...]) -> None:
 
     For example: edgeagent service run -- keys create --name ward-3
     """
-    _require_systemd(None, dry_run=False)
+    _require_systemd(None, dry_run=False, has_root=False)
     properties = [
         "User=edgeagent", "DynamicUser=yes", "StateDirectory=edgeagent", "StateDirectoryMode=0700",
         "UMask=0077", "ProtectSystem=strict", "ProtectHome=yes", "NoNewPrivileges=yes",
@@ -188,11 +188,12 @@ def run(arguments: tuple[str, ...]) -> None:
     raise SystemExit(subprocess.call([*command, "--", str(this_command()), *arguments]))
 
 
-def _require_systemd(root: Path | None, *, dry_run: bool) -> None:
+def _require_systemd(root: Path | None, *, dry_run: bool, has_root: bool = True) -> None:
+    """`has_root`: whether the command has the option --root."""
     if root is None and (not RUNS_SYSTEMD.is_dir() or shutil.which("systemctl") is None):
+        way = ", or prepare a system image with --root DIR" if has_root else ""
         raise ServiceFailed(
-            "systemd does not run this system: start `edgeagent serve` by whatever does, or prepare a system "
-            "image with --root DIR."
+            f"systemd does not run this system: start `edgeagent serve` by whatever does{way}."
         )
     if root is not None and not root.is_dir():
         raise ServiceFailed(f"{root} is not a directory: give that of a system image with --root.")

@@ -30,7 +30,7 @@ from edgeagent.types.throttle import Throttle
 
 logger = logging.getLogger(__name__)
 
-FIRST_S = 0.25  # after work has begun
+SOON_S = 0.25  # after work has begun, and while others begin or cease to use cores
 WORKING_S = 0.75
 COOLING_S = 5.0
 _PROCESSOR_ZONES = ("cpu", "soc", "x86_pkg", "core", "package", "cluster")
@@ -55,6 +55,7 @@ class Governor:
         self._cpus = sorted(os.sched_getaffinity(0))
         self._state = GovernorState()
         self._last: tuple[float, CpuTimes] | None = None
+        self._is_changing = False
         self._n_thermal_events: int | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -75,11 +76,11 @@ class Governor:
     async def _watch(self) -> None:
         self._last = None
         await self.sample()  # the first reading of times says nothing yet
-        await asyncio.sleep(FIRST_S)
+        await asyncio.sleep(SOON_S)
         while True:
             throttle = await self.sample()
             if self._pool.is_busy:
-                await asyncio.sleep(WORKING_S)
+                await asyncio.sleep(SOON_S if self._is_changing else WORKING_S)
             elif throttle.reasons:
                 await asyncio.sleep(COOLING_S)
             else:
@@ -94,7 +95,7 @@ class Governor:
             logger.exception("governor_reading_failed")
             return self._pool.cores.throttle
         decision = decide(readings, self._state, self._settings, self._n_cores)
-        self._state = decision.state
+        self._state, self._is_changing = decision.state, decision.is_changing
         before, throttle = self._pool.cores.throttle, decision.throttle
         if throttle != before:
             self._pool.cores.hold_back(throttle)

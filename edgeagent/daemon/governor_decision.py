@@ -66,8 +66,12 @@ class GovernorState:
 
 @dataclass(frozen=True)
 class Decision:
+    """`is_changing`: others use more or fewer cores than engines were told, maybe for a moment only: look
+    again soon."""
+
     throttle: Throttle
     state: GovernorState
+    is_changing: bool = False
 
 
 def decide(
@@ -95,7 +99,13 @@ def decide(
         n_cores_taken=state.n_cores_taken,
         reasons=tuple(reasons),
     )
-    return Decision(throttle, state)
+    taken = readings.cores_taken
+    is_changing = (
+        readings.is_working
+        and taken is not None
+        and abs(min(taken, n_cores) - state.n_cores_taken) >= TAKEN_HYSTERESIS
+    )
+    return Decision(throttle, state, is_changing)
 
 
 def _heat(

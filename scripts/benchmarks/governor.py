@@ -155,15 +155,21 @@ async def rates(
         await rate(daemons[GOVERNED], max_tokens)  # it notices what is beside it
         await first_token_s(daemons[GOVERNED], prompt)
         for _ in range(rounds):
-            quiet = machine.Quiet()
+            quiet, n_changes = machine.Quiet(), n_decisions(daemons[GOVERNED])
             names = list(daemons)
             random.Random(time.time_ns()).shuffle(names)
             found = {name: await rate(daemons[name], max_tokens) for name in names}
             first_s = [await first_token_s(daemons[GOVERNED], prompt) for _ in range(3)]
             rows.append({
                 "n_busy": n_busy, "rates": found, "first_s": first_s, "others": quiet.others(),
+                "n_changes": n_decisions(daemons[GOVERNED]) - n_changes,
             })  # fmt: skip
     return rows
+
+
+def n_decisions(served: Served) -> int:
+    """How often the governor has decided otherwise than before."""
+    return served.log.read_text().count(" governor reasons=")
 
 
 async def measure(daemons: dict[str, Served], args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -201,7 +207,8 @@ def summary(rows: list[dict[str, Any]]) -> list[str]:
         ratios = [row["rates"][GOVERNED] / row["rates"][best] for row in found]
         lines.append(
             f"  over the best fixed ({best}): {statistics.median(ratios):.2f} ({min(ratios):.2f} to "
-            f"{max(ratios):.2f}, {len(ratios)} rounds); medians {medians[GOVERNED] / medians[best]:.2f}"
+            f"{max(ratios):.2f}, {len(ratios)} rounds); medians {medians[GOVERNED] / medians[best]:.2f}; "
+            f"other decisions meanwhile: {sum(row.get('n_changes', 0) for row in found)}"
         )
         first = [value for row in found for value in row["first_s"]]
         lines.append(

@@ -83,7 +83,7 @@ async def test_programs_beside_us_and_heat_reach_the_pool_and_go_again(tree: Tre
 
 
 async def test_it_watches_while_there_is_work_and_ends_with_it(tree: Tree, monkeypatch):
-    for name in ("FIRST_S", "WORKING_S", "COOLING_S"):
+    for name in ("SOON_S", "WORKING_S", "COOLING_S"):
         monkeypatch.setattr(f"edgeagent.daemon.governor.{name}", 0.001)
     pool = IdlePool()
     governs = governor(tree, pool)

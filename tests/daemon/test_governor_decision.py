@@ -75,6 +75,31 @@ def test_the_first_decision(readings: Readings, expected: Throttle):
     assert decided(readings).throttle == expected
 
 
+@pytest.mark.parametrize(
+    ("before", "readings", "is_changing"),
+    [
+        (0, Readings(0), False),
+        (0, Readings(0, cores_taken=0.3), False),
+        (0, Readings(0, cores_taken=1.0), True),
+        (1, Readings(0, cores_taken=1.0), False),
+        (1, Readings(0, cores_taken=0.2), True),
+        (4, Readings(0, cores_taken=9.0), False),  # there are no more cores to take
+        (0, Readings(0, is_working=False, cores_taken=3.0), False),
+    ],
+)
+def test_it_looks_again_soon_while_others_begin_or_cease(
+    before: int, readings: Readings, is_changing: bool
+):
+    """A mean that has not followed yet: the reading differs from what the engines were told."""
+    state = GovernorState(n_cores_taken=before, mean_taken=float(before))
+    decision = decided(readings, state)
+    assert decision.is_changing == is_changing
+    if is_changing:
+        assert decision.throttle.n_cores_taken == before
+        soon = decided(replace(readings, at_s=0.25), decision.state)
+        assert soon.throttle.n_cores_taken != before and not soon.is_changing
+
+
 def test_a_taken_core_is_believed_gone_only_when_the_use_has_clearly_dropped():
     state = decided(Readings(0, cores_taken=1.0)).state
     uses = (

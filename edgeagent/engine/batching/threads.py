@@ -8,8 +8,8 @@ decoding: most steps use the best count, and a few steps now and then use anothe
     (190M Q4_0, 2 cores of a Zen 4 server)
 
 The caller measures the times. Medians are compared, because anything can delay a single step. While other
-programs use cores, delays are the rule: means of more steps are compared then. All counts are tried as soon
-as others begin to use cores.
+programs use cores, delays are the rule: means of more steps are compared then. As soon as others begin to
+use cores, as many threads are used as cores are left, and all counts are tried.
 """
 
 from __future__ import annotations
@@ -85,16 +85,21 @@ class ThreadChoice:
     granted: int
     first_probe: int = PROBE_EVERY
     adapts: bool = True
-    _is_contended: bool = False
+    _n_cores_taken: int = 0  # when others began to use cores
     _lanes: dict[int, BatchSizeTimes] = field(default_factory=dict)  # by number of sequences
 
     def limit(self, n_threads: int, n_cores_taken: int = 0) -> None:
         """Use at most this many threads from now on. What was measured is out of date when that changes, or
         when other programs begin or cease to use cores."""
-        is_contended = n_cores_taken > 0
-        if (n_threads, is_contended) != (self.granted, self._is_contended):
-            self.granted, self._is_contended = n_threads, is_contended
+        if (n_threads, n_cores_taken > 0) != (self.granted, self._n_cores_taken > 0):
+            self.granted, self._n_cores_taken = n_threads, n_cores_taken
             self._lanes.clear()
+
+    @property
+    def first(self) -> int:
+        """The count to begin with: a thread for each core that is left. One that shares its core with
+        another program lets all others wait."""
+        return max(1, self.granted - self._n_cores_taken)
 
     def counts(self) -> list[int]:
         """The counts to try: all threads, one less, half, one."""
@@ -118,15 +123,16 @@ class ThreadChoice:
         return lane.probe
 
     def _new_lane(self) -> BatchSizeTimes:
-        first = self.first_probe
-        if self._is_contended:
-            first = min(first, CONTENDED_FIRST_PROBE)
-        return BatchSizeTimes(self.granted, self._is_contended, interval=first)
+        is_contended = self._n_cores_taken > 0
+        interval = (
+            min(self.first_probe, CONTENDED_FIRST_PROBE) if is_contended else self.first_probe
+        )
+        return BatchSizeTimes(self.first, is_contended, interval=interval)
 
     def usual(self, n_seq: int) -> int:
         """The best count for decode steps with `n_seq` sequences, for a step that is not measured."""
         lane = self._lanes.get(n_seq)
-        return self.granted if lane is None else lane.best
+        return self.first if lane is None else lane.best
 
     def observe(self, n_seq: int, n_threads: int, took_s: float) -> None:
         """Record how long a decode step took."""
@@ -174,7 +180,7 @@ def _judge(lane: BatchSizeTimes) -> None:
     else:
         seldom = CONTENDED_PROBE_SELDOM if lane.is_contended else PROBE_SELDOM
         is_clear = lane.is_contended and (probed is None or _is_losing(lane))
-        lane.interval = min(seldom, (8 if is_clear else 2) * lane.interval)
+        lane.interval = seldom if is_clear else min(seldom, 2 * lane.interval)
         lane.usual_s = current
     lane.probe = None
 

@@ -15,25 +15,42 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Option:
-    """One type of a tensor: the bytes it takes, and what it costs in quality."""
+    """One type of a tensor: the bytes it takes, and what it costs in quality. `is_plain`: rounded without the
+    importance matrix."""
 
     kind: str
     n_bytes: int
     cost: float
+    is_plain: bool = False
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """The type of each tensor, with the sums of bytes and costs."""
+    """What each tensor gets."""
 
-    kinds: dict[str, str]
-    n_bytes: int
-    cost: float
+    chosen: dict[str, Option]
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        return {name: option.kind for name, option in self.chosen.items()}
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """The tensors that are rounded without the importance matrix."""
+        return tuple(sorted(name for name, option in self.chosen.items() if option.is_plain))
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(option.n_bytes for option in self.chosen.values())
+
+    @property
+    def cost(self) -> float:
+        return sum(option.cost for option in self.chosen.values())
 
 
 def hull(options: Sequence[Option]) -> list[Option]:
     """The options of a tensor that are best for some price of a byte: fewest bytes first, cost falling."""
-    ordered = sorted(options, key=lambda o: (o.n_bytes, o.cost, o.kind))
+    ordered = sorted(options, key=lambda o: (o.n_bytes, o.cost, o.kind, o.is_plain))
     kept: list[Option] = []
     for option in ordered:
         if kept and option.cost >= kept[-1].cost:
@@ -69,11 +86,7 @@ def allocate(tensors: Mapping[str, Sequence[Option]], max_bytes: int) -> Allocat
             _push(steps, name, options, i + 1)
     chosen = {name: hulls[name][i] for name, i in at.items()}
     _fill(chosen, tensors, left)
-    return Allocation(
-        {name: option.kind for name, option in chosen.items()},
-        sum(option.n_bytes for option in chosen.values()),
-        sum(option.cost for option in chosen.values()),
-    )
+    return Allocation(chosen)
 
 
 def _fill(chosen: dict[str, Option], tensors: Mapping[str, Sequence[Option]], left: int) -> None:

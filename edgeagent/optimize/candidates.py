@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeagent.catalog.gguf.inspection import inspect_apart
@@ -36,11 +36,13 @@ MAX_TRIES = 3
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A file that could be made: its recipe and its exact size."""
+    """A file that could be made: its recipe, its exact size, and the types of all tensors where they come
+    from a mixture of llama.cpp."""
 
     name: str
     recipe: Recipe
     n_bytes: int
+    types: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -178,5 +180,5 @@ def _with_predictions(
 
 def recipe_key(recipe: Recipe) -> str:
     """A digest of what a recipe makes."""
-    text = f"{recipe.file_type} {sorted(recipe.tensors.items())} {recipe.dropped_layers}"
+    text = f"{recipe.file_type} {sorted(recipe.tensors.items())} {recipe.dropped_layers} {recipe.plain}"
     return hashlib.sha256(text.encode()).hexdigest()

@@ -72,11 +72,15 @@ class ScoringClient(WorkerClient):
         await self._ask(request_id, SetImportance(request_id, columns))
 
     async def alter(
-        self, types: Mapping[str, str], zero_columns: Mapping[str, bytes] | None = None
+        self,
+        types: Mapping[str, str],
+        zero_columns: Mapping[str, bytes] | None = None,
+        plain: Sequence[str] = (),
     ) -> None:
-        """Round these matrices to types, set columns (int32) to zeros, all others to what the file has."""
+        """Round these matrices to types (`plain`: without importance), set columns (int32) to zeros, all
+        others to what the file has."""
         request_id = self._new_id()
-        message = AlterWeights(request_id, dict(types), dict(zero_columns or {}))
+        message = AlterWeights(request_id, dict(types), dict(zero_columns or {}), tuple(plain))
         await self._ask(request_id, message)
 
     async def rounding_errors(self, name: str, types: Sequence[str], stride: int = 1) -> Errors:

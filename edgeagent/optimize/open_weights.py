@@ -38,7 +38,7 @@ class OpenWeights:
         self.watch = Watch()
         self._importance: dict[str, Array] = {}
         self._originals: dict[str, Array] = {}
-        self._altered: dict[str, tuple[str, bytes]] = {}
+        self._altered: dict[str, tuple[str, bool, bytes]] = {}
 
     @contextmanager
     def collecting(self, endings: tuple[str, ...] = ()) -> Iterator[Sums]:
@@ -55,13 +55,17 @@ class OpenWeights:
     def set_importance(self, columns: Mapping[str, bytes]) -> None:
         self._importance = {name: np.frombuffer(data, np.float32) for name, data in columns.items()}
 
-    def alter(self, types: Mapping[str, str], zero_columns: Mapping[str, bytes]) -> None:
-        """Round these matrices, set columns to zeros, and give all others what the file has.
+    def alter(
+        self, types: Mapping[str, str], zero_columns: Mapping[str, bytes], plain: Sequence[str]
+    ) -> None:
+        """Round these matrices, those of `plain` without importance, set columns to zeros, and give all
+        others what the file has.
 
         Raises: InvalidParameter.
         """
+        without = frozenset(plain)
         wanted = {
-            name: (types.get(name, ""), zero_columns.get(name, b""))
+            name: (types.get(name, ""), name in without, zero_columns.get(name, b""))
             for name in types.keys() | zero_columns.keys()
         }
         for name in self._altered.keys() - wanted.keys():
@@ -74,11 +78,14 @@ class OpenWeights:
                 write_weight(weight, self._made(weight, original, *how))
                 self._altered[name] = how
 
-    def _made(self, weight: Weight, original: Array, kind: str, columns: bytes) -> Array:
+    def _made(
+        self, weight: Weight, original: Array, kind: str, is_plain: bool, columns: bytes
+    ) -> Array:
         if kind == ZERO:
             made = np.zeros_like(original)
         elif kind:
-            made = rounded(original.astype(np.float32), kind, self._importance_of(weight))
+            importance = None if is_plain else self._importance_of(weight)
+            made = rounded(original.astype(np.float32), kind, importance)
         else:
             made = original.copy()
         zeros = np.frombuffer(columns, np.int32)
@@ -99,13 +106,19 @@ class OpenWeights:
         columns = self._importance_of(weight)
         counted = np.ones(rows.shape[1], np.float32) if columns is None else columns
         share = weight.shape[1] * weight.shape[2] / len(rows)
-        squares = [(rows - rounded(rows, kind, columns)) ** 2 for kind in types]
-        power = rows**2
+        power = max(1e-30, float((rows**2).sum()))
+
+        def found(kind: str, importance: Array | None) -> tuple[float, float]:
+            squares = (rows - rounded(rows, kind, importance)) ** 2
+            return share * float((squares @ counted).sum()), float(squares.sum()) / power
+
+        weighted = [found(kind, columns) for kind in types]
+        plain = weighted if columns is None else [found(kind, None) for kind in types]
         return Errors(
-            tuple(share * float((one @ counted).sum()) for one in squares),
-            tuple(float(one.sum() / max(1e-30, power.sum())) for one in squares),
+            tuple(error for error, _ in weighted),
+            tuple(error for error, _ in plain),
+            tuple(min(a, b) for (_, a), (_, b) in zip(weighted, plain, strict=True)),
             tuple(_grid_error(kind) for kind in types),
-            share * float((power @ counted).sum()),
         )
 
     def _found(self, name: str) -> Weight:

@@ -105,12 +105,14 @@ class SetImportance(msgspec.Struct, frozen=True, tag="set_importance"):
 class AlterWeights(msgspec.Struct, frozen=True, tag="alter_weights"):
     """Round these matrices to tensor types ("ZERO": to zeros), and give all others what the file has.
 
-    `zero_columns`: columns of matrices, int32, that are set to zeros. Needs `is_open`.
+    `zero_columns`: columns of matrices, int32, that are set to zeros. `plain`: matrices that are rounded
+    without the importance of their columns. Needs `is_open`.
     """
 
     request_id: int
     types: dict[str, str]
     zero_columns: dict[str, bytes] = {}
+    plain: tuple[str, ...] = ()
 
 
 class RoundingErrors(msgspec.Struct, frozen=True, tag="rounding_errors"):
@@ -172,14 +174,15 @@ class Done(msgspec.Struct, frozen=True, tag="done"):
 
 
 class Errors(msgspec.Struct, frozen=True, tag="errors"):
-    """For each type: the sum of squared errors, weighted by the columns' importance; the plain squared error
-    relative to the squared weights; and the same of the type on normal random numbers (`grids`). `power`: the
-    weighted sum of the squared weights."""
+    """For each type: the sum of squared errors, weighted by the columns' importance, when the matrix is
+    rounded with that importance (`errors`) and without it (`plain`); the unweighted squared error relative to
+    the squared weights, of the better of the two; and the same of the type on normal random numbers
+    (`grids`)."""
 
     errors: tuple[float, ...]
+    plain: tuple[float, ...]
     relative: tuple[float, ...]
     grids: tuple[float, ...]
-    power: float
 
 
 class ChatText(msgspec.Struct, frozen=True, tag="chat_text"):

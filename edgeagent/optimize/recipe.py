@@ -24,11 +24,13 @@ class SourceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class QuantizationTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The mixture of types, layers that are left out, and the digest of the importance matrix, if any."""
+    """The mixture of types, layers that are left out, the digest of the importance matrix, if any, and the
+    tensors that are rounded without it."""
 
     file_type: str
     dropped_layers: tuple[int, ...] = ()
     importance_sha256: str | None = None
+    without_importance: tuple[str, ...] = ()
 
 
 class MadeByTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,7 +48,8 @@ class _Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Recipe:
-    """`tensors`: types of single tensors, by their names in the result, before those of `file_type`."""
+    """`tensors`: types of single tensors, by their names in the result, before those of `file_type`. `plain`:
+    the tensors that are rounded without the importance matrix, by the same names."""
 
     file_type: str
     tensors: dict[str, str] = field(default_factory=dict)
@@ -55,6 +58,7 @@ class Recipe:
     source_sha256: str | None = None
     importance_sha256: str | None = None
     llama_cpp: str = ""
+    plain: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raises: InvalidParameter for a type that does not exist."""
@@ -76,7 +80,9 @@ class Recipe:
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     tables = _Tables(
-        QuantizationTable(recipe.file_type, recipe.dropped_layers, recipe.importance_sha256),
+        QuantizationTable(
+            recipe.file_type, recipe.dropped_layers, recipe.importance_sha256, recipe.plain
+        ),
         SourceTable(recipe.source_name, recipe.source_sha256),
         MadeByTable(recipe.llama_cpp),
         recipe.tensors,
@@ -95,7 +101,7 @@ def read_recipe(path: Path) -> Recipe:
     found = Recipe(
         tables.quantization.file_type, tables.tensors, tables.quantization.dropped_layers,
         tables.source.name, tables.source.sha256, tables.quantization.importance_sha256,
-        tables.made_by.llama_cpp,
+        tables.made_by.llama_cpp, tables.quantization.without_importance,
     )  # fmt: skip
     found.check()
     return found

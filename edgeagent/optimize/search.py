@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +52,9 @@ from edgeagent.optimize.texts import chunks_of, read_text
 from edgeagent.optimize.work_folder import work_folder
 
 # Finest first. Several of them are the same file where rows are no multiples of 256.
-UNIFORM = ("Q8_0", "Q6_K", "Q5_K_M", "Q5_0", "Q4_K_M", "Q4_K_S", "IQ4_NL", "Q4_0", "Q3_K_M", "Q2_K")
+UNIFORM = (
+    "Q8_0", "Q6_K", "Q5_1", "Q5_K_M", "Q5_0", "Q4_1", "Q4_K_M", "Q4_K_S", "IQ4_NL", "Q4_0", "Q3_K_M", "Q2_K",
+)  # fmt: skip
 # Mixed candidates below the largest size that is allowed.
 SHARES_OF_BOUND = (1.0, 0.92, 0.84)
 _FINE = ("F32", "F16", "BF16")
@@ -86,7 +89,6 @@ class SearchResult:
     measured: list[Measured]
     chosen: Measured | None
     predicted: dict[str, int]
-    lossless: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -111,18 +113,16 @@ async def _search(
     journal = Journal(work / "journal.jsonl", about(source, options))
     reference, notes = _reference(source, work, options.n_threads)
     header = read_header(reference)
-    wanted, importance, lossless = await _candidates(
-        reference, header, work, options, journal, tell
-    )
+    wanted, importance, on_grid = await _candidates(reference, header, work, options, journal, tell)
     if importance is None:
         smallest = min(one.n_bytes for one in wanted)
         notes.append(
             f"No file of this model is within the bound; the smallest has {smallest} bytes."
         )
     notes += [
-        f"{n} tensors of the source were rounded to {kind} before: {kind} was left out for them, because it "
-        "would lose nothing against this reference, but would against the original weights."
-        for kind, n in lossless.items()
+        f"{n} tensors of the source were rounded to {kind} before: types that hold its grid keep them as "
+        "they are. What that rounding had lost cannot be measured here."
+        for kind, n in on_grid.items()
     ]  # fmt: skip
     evaluation = EvaluationOptions(
         texts=options.held_out, n_ctx=options.n_ctx, max_chunks=options.held_out_chunks,
@@ -137,7 +137,7 @@ async def _search(
     notes += _notes_on_speed(known)
     chosen = choose(options.targets, known)
     predicted = {one.name: one.n_bytes for one in wanted}
-    result = SearchResult(source, reference, known, chosen, predicted, lossless, notes)
+    result = SearchResult(source, reference, known, chosen, predicted, notes)
     if chosen is not None:
         recipe = next(one.recipe for one in wanted if one.name == chosen.name)
         made = quantize(
@@ -171,8 +171,8 @@ def _notes_on_speed(measured: Sequence[Measured]) -> list[str]:
 async def _candidates(
     reference: Path, header: Header, work: Path, options: SearchOptions, journal: Journal, tell: Tell
 ) -> tuple[list[Candidate], Path | None, dict[str, int]]:  # fmt: skip
-    """What is worth measuring, the importance matrix, and how many tensors each lossless type was left out
-    for. Without a matrix where no file is within the bound on size: nothing is worth probing then."""
+    """What is worth measuring, the importance matrix, and how many tensors lie on the grid of each type.
+    Without a matrix where no file is within the bound on size: nothing is worth probing then."""
     bound = options.targets.max_bytes
     uniform = uniform_candidates(reference, header, None)
     if bound is not None and bound < smallest_bytes(reference, header, uniform):
@@ -185,7 +185,7 @@ async def _candidates(
     )  # fmt: skip
     uniform = uniform_candidates(reference, header, importance)
     mixed, costs = await _mixed(reference, header, importance, uniform, options, journal, tell)
-    return promising([*mixed, *uniform], options.targets), importance, _lossless(costs)
+    return promising([*mixed, *uniform], options.targets), importance, _on_grid(costs)
 
 
 def about(source: Path, options: SearchOptions) -> str:
@@ -220,7 +220,7 @@ def uniform_candidates(reference: Path, header: Header, importance: Path | None)
     for recipe, types in zip(recipes, planned(reference, recipes, importance), strict=True):
         key = tuple(sorted(f"{name} {kind}" for name, kind in types.items()))
         size = predicted_bytes(header, types)
-        found.setdefault(key, Candidate(recipe.file_type, recipe, size))
+        found.setdefault(key, Candidate(recipe.file_type, recipe, size, types))
     return list(found.values())
 
 
@@ -250,13 +250,13 @@ async def _mixed(
         costs = await measure_costs(client, header, tuning, groups, journal, tell)
         for size in mixed_sizes(options.targets, uniform):
             best = await best_allocation(
-                client, tuning, groups, costs, size - fixed, journal, tell=tell
-            )
+                client, tuning, groups, costs, size - fixed, journal,
+                mixtures=[one.types for one in uniform], tell=tell,
+            )  # fmt: skip
             if best is not None:
                 n_bytes = fixed + best.allocation.n_bytes
-                found[n_bytes] = Candidate(
-                    f"mixed-{n_bytes / 1e6:.4g}MB", Recipe("Q8_0", best.allocation.kinds), n_bytes
-                )
+                recipe = Recipe("Q8_0", best.allocation.kinds, plain=best.allocation.plain)
+                found[n_bytes] = Candidate(f"mixed-{n_bytes / 1e6:.4g}MB", recipe, n_bytes)
     return list(found.values()), costs
 
 
@@ -300,9 +300,6 @@ def promising(candidates: Sequence[Candidate], targets: Targets) -> list[Candida
     return list(dict.fromkeys([ordered[0], *(within or ordered[-1:])]))
 
 
-def _lossless(costs: Sequence[TensorCosts]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for one in costs:
-        for kind in one.lossless:
-            counts[kind] = counts.get(kind, 0) + 1
+def _on_grid(costs: Sequence[TensorCosts]) -> dict[str, int]:
+    counts = Counter(one.grid for one in costs if one.grid is not None)
     return dict(sorted(counts.items()))

@@ -3,7 +3,9 @@
 A group of tensors (one kind of matrix in some neighbouring layers) is rounded to a coarse type, the probe,
 and the divergence from the unrounded model is measured. The divergence grows with the square of the error, so
 it is divided among the tensors of the group by their errors, and carried over to the other types by theirs.
-The errors are weighted by an importance matrix where there is one.
+The errors are weighted by an importance matrix where there is one. Each type has two options then: rounded
+with that matrix, and without it. Weights that lie on the grid of a type already (those of a dequantized file)
+have no error there, often only in one of the two ways.
 """
 
 from __future__ import annotations
@@ -29,10 +31,9 @@ BLOCK_KINDS = ("Q4_0", "IQ4_NL", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 PROBE = "Q4_0"
 # Errors are estimated by every so many-th row of a large matrix.
 MOST_ROWS = 512
-# A type whose error is below this share of that of ordinary weights: the source was rounded to it before, or
-# to one with nearly the same grid. Weights that were rounded to Q4_1 lose 0.05 of the ordinary with Q4_K, and
-# 0.8 with Q5_0 (SmolLM2-135M).
-ROUNDED_BEFORE = 0.3
+# A type whose error is below this share of that of ordinary weights: the source lies on its grid. Weights
+# that were rounded to Q4_1 lose 0.05 of the ordinary with Q4_K, and 0.8 with Q5_0 (SmolLM2-135M).
+ON_GRID = 0.01
 _TYPES = {kind.name: kind for kind in GGML_TYPES.values()}
 
 
@@ -46,11 +47,11 @@ class TensorGroup:
 
 @dataclass(frozen=True)
 class TensorCosts:
-    """The options of one tensor. `lossless`: types left out because the source was rounded to them before."""
+    """The options of one tensor. `grid`: the smallest type whose grid the source lies on, if any."""
 
     name: str
     options: tuple[Option, ...]
-    lossless: tuple[str, ...]
+    grid: str | None
 
 
 def quantizable(header: Header) -> list[str]:
@@ -99,13 +100,8 @@ async def measure_costs(
     groups: Sequence[TensorGroup],
     journal: Journal,
     tell: Tell = lambda what, n, total: None,
-    *,
-    keeps_lossless: bool = False,
 ) -> list[TensorCosts]:
-    """Probe every group and estimate the cost of each type of its tensors.
-
-    `keeps_lossless`: offer types that the source was rounded to before, too, as llama.cpp's mixtures do.
-    """
+    """Probe every group and estimate the cost of each type of its tensors."""
     shapes = {tensor.name: tensor.shape for tensor in header.tensors}
     costs: list[TensorCosts] = []
     for group in groups:
@@ -116,7 +112,7 @@ async def measure_costs(
             values = {"kld": await mean_divergence(client, reference)}
             journal.add(key, values)
         found = {name: await _errors(client, name, shapes[name], journal) for name in group.tensors}
-        costs += _costs(found, shapes, values["kld"], keeps_lossless)
+        costs += _costs(found, shapes, values["kld"])
         tell("sensitivity", 1, len(groups))
     await client.alter({})
     return costs
@@ -131,28 +127,21 @@ async def _errors(
     if values is None:
         stride = max(1, shape[1] // MOST_ROWS)
         told = await client.rounding_errors(name, kinds, stride)
-        values = {"power": told.power}
-        for kind, error, relative, grid in zip(
-            kinds, told.errors, told.relative, told.grids, strict=True
+        values = {}
+        for kind, error, plain, relative, grid in zip(
+            kinds, told.errors, told.plain, told.relative, told.grids, strict=True
         ):
-            values |= {kind: error, f"{kind} relative": relative, f"{kind} grid": grid}
+            values |= {kind: error, f"{kind} plain": plain}
+            values |= {f"{kind} relative": relative, f"{kind} grid": grid}
         journal.add(f"errors {name}", values)
-    return {
-        kind: Errors(
-            (values[kind],),
-            (values[f"{kind} relative"],),
-            (values[f"{kind} grid"],),
-            values["power"],
-        )
-        for kind in kinds
-    }
+    parts = ("", " plain", " relative", " grid")
+    return {kind: Errors(*((values[f"{kind}{part}"],) for part in parts)) for kind in kinds}
 
 
 def _costs(
     found: Mapping[str, Mapping[str, Errors]],
     shapes: Mapping[str, tuple[int, ...]],
     kld: float,
-    keeps_lossless: bool,
 ) -> list[TensorCosts]:
     """Divide the divergence of a group among its tensors and types, in proportion to their errors."""
     total = sum(errors[PROBE].errors[0] for errors in found.values())
@@ -162,34 +151,18 @@ def _costs(
         n = 1
         for length in shapes[name]:
             n *= length
-        lossless = tuple(kind for kind, e in errors.items() if is_lossless(kind, e))
         options = tuple(
-            Option(kind, tensor_bytes(n, kind), rate * _error(kind, e))
+            Option(kind, tensor_bytes(n, kind), rate * error, is_plain)
             for kind, e in errors.items()
-            if keeps_lossless or kind not in lossless
+            for is_plain, error in ((False, e.errors[0]), (True, e.plain[0]))
         )
-        costs.append(TensorCosts(name, options, lossless))
+        costs.append(TensorCosts(name, options, grid_of(errors)))
     return costs
 
 
-def is_lossless(kind: str, errors: Errors) -> bool:
-    """Whether the source was rounded to this type before: a gain from it would be no gain for the model.
-
-    Types of 8 bits and more are not left out, since they lose nothing to speak of anyway.
-    """
-    return not _is_fine(kind) and _was_rounded(errors)
-
-
-def _was_rounded(errors: Errors) -> bool:
-    return errors.relative[0] < ROUNDED_BEFORE * errors.grids[0]
-
-
-def _is_fine(kind: str) -> bool:
-    return 8 * _TYPES[kind].n_bytes / _TYPES[kind].block >= 8
-
-
-def _error(kind: str, errors: Errors) -> float:
-    """The error of a type; of one that the source was rounded to before, that of ordinary weights."""
-    if _is_fine(kind) and _was_rounded(errors):
-        return errors.grids[0] * errors.power
-    return errors.errors[0]
+def grid_of(errors: Mapping[str, Errors]) -> str | None:
+    """The smallest type whose grid a tensor lies on already: the source was rounded to it before."""
+    on_grid = [kind for kind, e in errors.items() if e.relative[0] < ON_GRID * e.grids[0]]
+    return min(
+        on_grid, key=lambda kind: (_TYPES[kind].n_bytes / _TYPES[kind].block, kind), default=None
+    )

@@ -110,8 +110,8 @@ class ScoringWorker:
             case SetImportance(_, columns):
                 scorer.opened().set_importance(columns)
                 return Done()
-            case AlterWeights(_, types, zero_columns):
-                scorer.opened().alter(types, zero_columns)
+            case AlterWeights(_, types, zero_columns, plain):
+                scorer.opened().alter(types, zero_columns, plain)
                 return Done()
             case RoundingErrors(_, name, types, stride):
                 return scorer.opened().errors(name, types, stride)

@@ -31,6 +31,7 @@ NAMES = {
     "warm-prefixes": "the first chat after a restart, its system prompt read from disk against computed",
     "memory": "estimated against measured memory of workers",
     "mixed": "mixed precision against llama.cpp's mixtures of the same size: KL divergence on held-out text",
+    "dithered": "a model whose weights lie on no grid, made of a quantized one, for `mixed`",
     "decode-rates": "decode rates of files of one model, predicted and timed",
     "tpe": "optuna's TPE against the greedy allocation of mixed precision, on as many measurements",
     "speed": "predicted against measured decode and prefill rates",

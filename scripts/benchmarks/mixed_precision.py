@@ -4,10 +4,9 @@
         --held-out other.txt --presets Q4_K_M,Q4_0
 
 The importance matrix comes from --text, sensitivities from --tune; the preset is made without and with that
-matrix. --any-type also makes files of all types, those that the source was rounded to before included, which
-the mixtures use as well; --png draws the divergence by size. The work in --dir goes on where it was ended:
-with --limit S it ends itself after so many seconds (exit status 3), for machines that others want to use in
-between.
+matrix, and with --without-matrix mixed precision is, too; --png draws the divergence by size. The work in
+--dir goes on where it was ended: with --limit S it ends itself after so many seconds (exit status 3), for
+machines that others want to use in between.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import argparse
 import asyncio
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from edgeagent.catalog.digest import sha256_of
@@ -25,13 +25,13 @@ from edgeagent.optimize.evaluate import EvaluationOptions, compared, model_file,
 from edgeagent.optimize.imatrix import collect, open_config
 from edgeagent.optimize.imatrix_file import read_imatrix
 from edgeagent.optimize.journal import Journal
-from edgeagent.optimize.mixed_precision import best_allocation
+from edgeagent.optimize.mixed_precision import MOST_ROUNDS, best_allocation
 from edgeagent.optimize.quantize import planned, predicted_bytes, quantize
-from edgeagent.optimize.recipe import Recipe, write_recipe
+from edgeagent.optimize.recipe import Recipe, read_recipe, write_recipe
 from edgeagent.optimize.search import fixed_bytes
 from edgeagent.optimize.sensitivity import PROBE, groups_of, measure_costs
 from edgeagent.optimize.texts import chunks_of
-from scripts.benchmarks import machine
+from scripts.benchmarks import machine, precision_options
 
 
 class TimeIsUp(Exception):
@@ -39,29 +39,13 @@ class TimeIsUp(Exception):
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench mixed",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--dir", type=Path, required=True)
-    parser.add_argument("--text", type=Path, action="append", required=True)
-    parser.add_argument("--tune", type=Path, action="append", required=True)
-    parser.add_argument("--held-out", type=Path, action="append", required=True)
-    parser.add_argument("--presets", default="Q4_K_M")
-    parser.add_argument("--ctx", type=int, default=512)
-    parser.add_argument("--text-chunks", type=int, default=24)
-    parser.add_argument("--tune-chunks", type=int, default=2)
-    parser.add_argument("--held-out-chunks", type=int, default=8)
-    parser.add_argument("--layers-together", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--any-type", action="store_true")
-    parser.add_argument("--png", type=Path)
-    parser.add_argument("--special", action="store_true")
-    parser.add_argument("--limit", type=float, default=float("inf"))
-    return parser.parse_args()
+    found = precision_options.parser("mixed", __doc__, ctx=512, chunks=(24, 2, 8), together=3)
+    found.add_argument("--presets", default="Q4_K_M")
+    found.add_argument("--rounds", type=int, default=MOST_ROUNDS, help="of refinement, at most")
+    found.add_argument("--without-matrix", action="store_true")
+    found.add_argument("--png", type=Path)
+    found.add_argument("--limit", type=float, default=float("inf"), metavar="S")
+    return found.parse_args()
 
 
 class Bench:
@@ -73,8 +57,10 @@ class Bench:
         self._dir.mkdir(parents=True, exist_ok=True)
         self._importance = self._dir / "imatrix.gguf"
         self._started = time.monotonic()
-        about = f"{self._dir.name} {given.tune_chunks} {given.layers_together} {given.ctx} {PROBE}"
-        self._journal = Journal(self._dir / "journal.jsonl", about)
+        self._about = (
+            f"{self._dir.name} {given.tune_chunks} {given.layers_together} {given.ctx} {PROBE}"
+        )
+        self._journal = Journal(self._dir / "journal.jsonl", self._about)
 
     def tell(self, what: str, n: int, total: int) -> None:
         print(f"{what} +{n} of {total}, {time.monotonic() - self._started:.0f} s", file=sys.stderr)
@@ -93,50 +79,60 @@ class Bench:
 
     async def files(self) -> list[Path]:
         """The presets without and with importance, and mixed precision of their sizes."""
+        given, found = self._given, []
+        for preset in given.presets.split(","):
+            for name, matrix in ((preset, None), (f"{preset}-imatrix", self._importance)):
+                found.append(self._made(name, Recipe(preset), matrix))
+        found += await self._mixed("mixed", self._importance, self._journal)
+        if given.without_matrix:
+            journal = Journal(self._dir / "journal-plain.jsonl", self._about)
+            found += await self._mixed("mixed-plain", None, journal)
+        return found
+
+    def _made(self, name: str, recipe: Recipe, matrix: Path | None) -> Path:
+        path = self._dir / f"{name}.gguf"
+        if path.exists() and path.with_suffix(".recipe.toml").exists():
+            there = read_recipe(path.with_suffix(".recipe.toml"))
+            if (there.tensors, there.plain) == (recipe.tensors, recipe.plain):
+                return path
+        made = quantize(
+            self._given.model, path, recipe, importance=matrix, n_threads=self._given.threads
+        )
+        write_recipe(made, path.with_suffix(".recipe.toml"))
+        return path
+
+    async def _mixed(self, name: str, matrix: Path | None, journal: Journal) -> list[Path]:
         given, header = self._given, read_header(self._given.model)
-        columns = {n: c.tobytes() for n, c in read_imatrix(self._importance).columns().items()}
-        fixed, found = fixed_bytes(given.model, header), []
+        fixed = fixed_bytes(given.model, header)
+        columns = read_imatrix(matrix).columns() if matrix is not None else {}
+        wanted = []
         async with scoring_worker(open_config(given.model, given.ctx, given.threads)) as client:
-            await client.set_importance(columns)
+            await client.set_importance({n: c.tobytes() for n, c in columns.items()})
             chunks = await chunks_of(
                 client, given.tune, given.ctx, given.tune_chunks, special=given.special
             )
             reference = await reference_of(client, chunks)
             groups = groups_of(header, given.layers_together)
-            costs = await measure_costs(client, header, reference, groups, self._journal, self.tell)
-            lossless = sorted({kind for one in costs for kind in one.lossless})
-            print(f"types that the source was rounded to before: {', '.join(lossless) or 'none'}")
-            kinds_of = {"mixed": costs}
-            if given.any_type and lossless:
-                kinds_of["mixed-any"] = await measure_costs(
-                    client, header, reference, groups, self._journal, keeps_lossless=True
-                )
+            costs = await measure_costs(client, header, reference, groups, journal, self.tell)
+            grids = Counter(one.grid for one in costs if one.grid is not None)
+            print(f"on the grid of a type already: {dict(grids) or 'none'}")
             for preset in given.presets.split(","):
-                (types,) = planned(given.model, [Recipe(preset)])
-                size = predicted_bytes(header, types)
-                wanted: list[tuple[str, Recipe, Path | None]] = [
-                    (preset, Recipe(preset), None),
-                    (f"{preset}-imatrix", Recipe(preset), self._importance),
-                ]
-                for name, offered in kinds_of.items():
-                    best = await best_allocation(
-                        client, reference, groups, offered, size - fixed, self._journal,
-                        n_rounds=given.rounds, tell=self.tell,
-                    )  # fmt: skip
-                    assert best is not None
-                    kinds = list(best.allocation.kinds.values())
-                    counts = ", ".join(f"{kinds.count(k)} {k}" for k in sorted(set(kinds)))
-                    print(f"{preset}: {size} bytes; {name}: {counts}; tuning KLD {best.kld:.5f}")
-                    recipe = Recipe("Q8_0", best.allocation.kinds)
-                    wanted.append((f"{name}-{preset}", recipe, self._importance))
-                for name, recipe, matrix in wanted:
-                    path = self._dir / f"{name}.gguf"
-                    made = quantize(
-                        given.model, path, recipe, importance=matrix, n_threads=given.threads
-                    )
-                    write_recipe(made, path.with_suffix(".recipe.toml"))
-                    found.append(path)
-        return found
+                mixtures = planned(given.model, [Recipe(preset)], matrix)
+                size = predicted_bytes(header, mixtures[0])
+                best = await best_allocation(
+                    client, reference, groups, costs, size - fixed, journal, mixtures=mixtures,
+                    n_rounds=given.rounds, tell=self.tell,
+                )  # fmt: skip
+                assert best is not None
+                kinds = Counter(best.allocation.kinds.values())
+                counts = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+                print(
+                    f"{preset}: {size} bytes; {name}: {counts}; {len(best.allocation.plain)} without the "
+                    f"matrix; tuning KLD {best.kld:.5f}"
+                )
+                recipe = Recipe("Q8_0", best.allocation.kinds, plain=best.allocation.plain)
+                wanted.append((f"{name}-{preset}", recipe))
+        return [self._made(stem, recipe, matrix) for stem, recipe in wanted]
 
     async def compare(self, text: Path, files: list[Path]) -> None:
         given = self._given

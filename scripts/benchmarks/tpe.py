@@ -16,10 +16,9 @@ import asyncio
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from edgeagent.catalog.gguf.header import read_header
-from edgeagent.optimize.allocation import Option, allocate
+from edgeagent.optimize.allocation import Allocation, Option, allocate
 from edgeagent.optimize.client import ScoringClient, scoring_worker
 from edgeagent.optimize.evaluate import Reference, reference_of
 from edgeagent.optimize.imatrix import collect, open_config
@@ -38,32 +37,16 @@ from edgeagent.optimize.sensitivity import (
     measure_costs,
 )
 from edgeagent.optimize.texts import chunks_of
-from scripts.benchmarks import machine
+from scripts.benchmarks import machine, precision_options
 
 SEEDS = (1, 2)
 WIDTH = 4.0  # weights from exp(-4) to exp(4)
 
 
 def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="scripts/bench tpe",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--dir", type=Path, required=True)
-    parser.add_argument("--text", type=Path, action="append", required=True)
-    parser.add_argument("--tune", type=Path, action="append", required=True)
-    parser.add_argument("--held-out", type=Path, action="append", required=True)
-    parser.add_argument("--preset", default="Q4_K_M")
-    parser.add_argument("--ctx", type=int, default=128)
-    parser.add_argument("--text-chunks", type=int, default=64)
-    parser.add_argument("--tune-chunks", type=int, default=8)
-    parser.add_argument("--held-out-chunks", type=int, default=32)
-    parser.add_argument("--layers-together", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--special", action="store_true")
-    return parser.parse_args()
+    found = precision_options.parser("tpe", __doc__, ctx=128, chunks=(64, 8, 32), together=1)
+    found.add_argument("--preset", default="Q4_K_M")
+    return found.parse_args()
 
 
 class Trials:
@@ -72,11 +55,11 @@ class Trials:
     def __init__(self, client: ScoringClient, tuning: Reference, journal: Journal) -> None:
         self._client, self._tuning, self._journal = client, tuning, journal
 
-    async def kld(self, kinds: Mapping[str, str]) -> float:
-        key = f"trial {sorted(kinds.items())}"
+    async def kld(self, allocation: Allocation) -> float:
+        key = f"trial {sorted(allocation.kinds.items())} {allocation.plain}"
         values = self._journal.get(key)
         if values is None:
-            await self._client.alter(kinds)
+            await self._client.alter(allocation.kinds, plain=allocation.plain)
             values = {"kld": await mean_divergence(self._client, self._tuning)}
             self._journal.add(key, values)
         return values["kld"]
@@ -89,24 +72,29 @@ def weighted(
     by_name = {one.name: one for one in costs}
     found = {}
     for group in groups:
-        total = sum(o.cost for n in group.tensors for o in by_name[n].options if o.kind == PROBE)
+        total = sum(probed(by_name[n]) for n in group.tensors)
         for name in group.tensors:
             scale = weights[group.name] / total if total else 0.0
             found[name] = [replace(o, cost=o.cost * scale) for o in by_name[name].options]
     return found
 
 
+def probed(one: TensorCosts) -> float:
+    """What a tensor costs in the type of the probe."""
+    return next(o.cost for o in one.options if o.kind == PROBE and not o.is_plain)
+
+
 async def search(
     trials: Trials, costs: list[TensorCosts], groups: list[TensorGroup], max_bytes: int, n_trials: int,
     seed: int, start: Mapping[str, float] | None,
-) -> tuple[float, dict[str, str]]:  # fmt: skip
+) -> tuple[float, Allocation]:  # fmt: skip
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True))
     if start is not None:
         study.enqueue_trial(dict(start))
-    best: tuple[float, dict[str, str]] = (math.inf, {})
+    best = (math.inf, Allocation({}))
     for _ in range(n_trials):
         trial = study.ask()
         logs = {g.name: trial.suggest_float(g.name, -WIDTH, WIDTH) for g in groups}
@@ -114,9 +102,9 @@ async def search(
             weighted(costs, groups, {n: math.exp(x) for n, x in logs.items()}), max_bytes
         )
         assert found is not None
-        kld = await trials.kld(found.kinds)
+        kld = await trials.kld(found)
         study.tell(trial, kld)
-        best = min(best, (kld, dict(found.kinds)), key=lambda one: one[0])
+        best = min(best, (kld, found), key=lambda one: one[0])
     return best
 
 
@@ -154,14 +142,9 @@ async def run(given: argparse.Namespace) -> None:
         greedy = await best_allocation(client, tuning, groups, costs, max_bytes, journal, tell=tell)
         assert greedy is not None
         n_measured += 2  # the two allocations
-        rows = [("greedy", n_measured, greedy.kld, greedy.allocation.kinds)]
+        rows = [("greedy", n_measured, greedy.kld, greedy.allocation)]
         trials = Trials(client, tuning, journal)
-        probe = {
-            g.name: sum(
-                o.cost for c in costs if c.name in g.tensors for o in c.options if o.kind == PROBE
-            )
-            for g in groups
-        }
+        probe = {g.name: sum(probed(one) for one in costs if one.name in g.tensors) for g in groups}
         middle = sum(math.log(max(x, 1e-9)) for x in probe.values()) / len(probe)
         start = {
             name: min(WIDTH, max(-WIDTH, math.log(max(x, 1e-9)) - middle))
@@ -169,13 +152,13 @@ async def run(given: argparse.Namespace) -> None:
         }
         for seed in SEEDS:
             for name, begin in (("cold", None), ("warm", start)):
-                kld, kinds = await search(trials, costs, groups, max_bytes, n_measured, seed, begin)
+                kld, best = await search(trials, costs, groups, max_bytes, n_measured, seed, begin)
                 n = n_measured if begin is None else n_measured + len(groups)
-                rows.append((f"TPE {name}, seed {seed}", n, kld, kinds))
+                rows.append((f"TPE {name}, seed {seed}", n, kld, best))
         print(f"{given.preset} of {given.model.name}, {len(groups)} groups")
         print("| search | measurements | tuning KLD | held-out KLD |\n|---|---|---|---|")
-        for name, n, kld, kinds in rows:
-            await client.alter(kinds)
+        for name, n, kld, best in rows:
+            await client.alter(best.kinds, plain=best.plain)
             other = await mean_divergence(client, held_out)
             print(f"| {name} | {n} | {kld:.5f} | {other:.5f} |", flush=True)
 

@@ -13,6 +13,7 @@ from edgeagent.engine.llama.ggml import rounded
 from edgeagent.optimize.imatrix_file import ImportanceMatrix, read_imatrix, write_imatrix
 from edgeagent.optimize.quantize import planned, predicted_bytes, quantize
 from edgeagent.optimize.recipe import Recipe, read_recipe, write_recipe
+from edgeagent.optimize.surgery import open_file
 from tests.commands import run_here
 
 pytestmark = pytest.mark.process
@@ -89,8 +90,18 @@ def test_a_recipe_makes_the_same_file_again(importance, tmp_path):
 def test_importance_changes_the_weights_of_a_file(importance, tmp_path):
     quantize(TALES, tmp_path / "plain.gguf", Recipe("Q4_0"), n_threads=1)
     quantize(TALES, tmp_path / "matrix.gguf", Recipe("Q4_0"), importance=importance, n_threads=1)
-    plain, matrix = ((tmp_path / name).read_bytes() for name in ("plain.gguf", "matrix.gguf"))
-    assert len(plain) == len(matrix) and plain != matrix
+    names = tuple(f"blk.{i}.ffn_up.weight" for i in range(3))
+    without = Recipe("Q4_0", plain=names[1:])
+    made = quantize(TALES, tmp_path / "one.gguf", without, importance=importance, n_threads=1)
+    write_recipe(made, tmp_path / "one.toml")
+    assert read_recipe(tmp_path / "one.toml").plain == names[1:]
+    plain, matrix, one = (
+        {t.name: t.data.tobytes() for t in open_file(tmp_path / f"{name}.gguf").tensors}
+        for name in ("plain", "matrix", "one")
+    )
+    assert one[names[0]] == matrix[names[0]] != plain[names[0]]
+    assert all(one[name] == plain[name] for name in names[1:])
+    assert all(matrix[name] != plain[name] for name in names)
 
 
 def test_a_matrix_has_the_activations_of_every_layer_and_goes_on_where_it_was(importance, tmp_path):

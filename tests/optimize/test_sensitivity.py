@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgeagent.catalog.catalog_file import parse_catalog
@@ -12,19 +13,24 @@ from edgeagent.catalog.gguf.header import read_header
 from edgeagent.cli.optimize import rates_of
 from edgeagent.errors import InvalidParameter
 from edgeagent.optimize import search as searching
+from edgeagent.optimize.allocation import Option
 from edgeagent.optimize.candidates import Candidate
 from edgeagent.optimize.client import scoring_worker
 from edgeagent.optimize.evaluate import reference_of
 from edgeagent.optimize.imatrix import open_config
 from edgeagent.optimize.journal import Journal
+from edgeagent.optimize.mixed_precision import best_allocation, seeds_of
 from edgeagent.optimize.protocol import Errors
+from edgeagent.optimize.quantize import quantize
 from edgeagent.optimize.recipe import Recipe, read_recipe
 from edgeagent.optimize.search import SearchOptions, mixed_sizes, promising
 from edgeagent.optimize.sensitivity import (
+    TensorGroup,
+    grid_of,
     groups_of,
-    is_lossless,
     kinds_for,
     mean_divergence,
+    measure_costs,
     quantizable,
 )
 from edgeagent.optimize.targets import Targets
@@ -55,12 +61,64 @@ def test_the_types_of_a_matrix_fit_its_rows(n_columns, has, has_not):
     assert (has is None or has in kinds) and has_not not in kinds
 
 
-def test_a_type_that_the_source_was_rounded_to_is_found():
-    assert is_lossless("Q4_1", Errors((1e-6,), (1e-6,), (0.004,), 1.0))
-    assert not is_lossless("Q4_0", Errors((0.004,), (0.004,), (0.006,), 1.0))
+def test_the_smallest_type_whose_grid_a_tensor_lies_on_is_found():
+    fine, coarse = (
+        Errors((0.0,), (0.0,), (1e-7,), (0.001,)),
+        Errors((0.1,), (0.1,), (0.004,), (0.006,)),
+    )
+    assert grid_of({"Q4_0": coarse, "Q4_1": fine, "Q5_1": fine, "Q8_0": fine}) == "Q4_1"
+    assert grid_of({"Q4_0": coarse, "Q5_0": coarse}) is None
     # A few heavy columns that are rounded well say nothing about the others.
-    assert not is_lossless("Q4_0", Errors((1e-6,), (0.005,), (0.006,), 1.0))
-    assert not is_lossless("Q8_0", Errors((0.0,), (0.0,), (3e-5,), 1.0))  # too fine to matter
+    assert grid_of({"Q4_0": Errors((1e-6,), (1e-6,), (0.005,), (0.006,))}) is None
+
+
+def test_a_dequantized_source_costs_nothing_in_its_own_type(tmp_path):
+    quantize(TALES, tmp_path / "q.gguf", Recipe("Q5_0"), n_threads=1)
+    quantize(tmp_path / "q.gguf", tmp_path / "f.gguf", Recipe("F16"), n_threads=1)
+    header = read_header(tmp_path / "f.gguf")
+    shape = {tensor.name: tensor.shape for tensor in header.tensors}
+    name = "blk.1.ffn_up.weight"
+    group = TensorGroup("ffn_up", (name,))
+
+    async def measured():
+        async with scoring_worker(open_config(tmp_path / "f.gguf", 64, 1)) as client:
+            columns = np.linspace(0.1, 9, shape[name][0], dtype=np.float32)
+            await client.set_importance({name: columns.tobytes()})
+            reference = await reference_of(client, await chunks_of(client, [LICENSE], 64, 2))
+            journal = Journal(tmp_path / "journal.jsonl", "search")
+            (costs,) = await measure_costs(client, header, reference, [group], journal)
+            mixtures = [{name: "Q4_0"}, {name: "Q5_0"}, {name: "Q8_0"}, {name: "F16"}]
+            size = next(o.n_bytes for o in costs.options if o.kind == "Q5_0")
+            best = await best_allocation(
+                client, reference, [group], [costs], size, journal, mixtures=mixtures
+            )
+            return costs, best
+
+    costs, best = asyncio.run(measured())
+    cost = {(o.kind, o.is_plain): o.cost for o in costs.options}
+    assert costs.grid == "Q5_0" and cost["Q5_0", True] < 1e-3 * cost["Q5_1", True]
+    assert cost["Q4_0", False] < cost["Q4_0", True]  # elsewhere the matrix helps
+    assert best is not None and best.allocation.kinds == {name: "Q5_0"} and best.kld < 1e-6
+
+
+def test_the_largest_mixtures_that_fit_are_beginnings_with_and_without_the_matrix():
+    options = {
+        name: [
+            Option(k, n, 1.0, is_plain)
+            for k, n in (("Q4_0", 4), ("Q5_0", 5), ("Q8_0", 8)) for is_plain in (False, True)
+        ]
+        for name in "ab"
+    }  # fmt: skip
+    mixtures = [
+        {"a": "Q8_0", "b": "Q8_0", "norm": "F32"},
+        {"a": "Q4_0", "b": "Q4_0"},
+        {"a": "Q4_0", "b": "Q5_0"},
+        {"a": "Q5_0", "b": "Q5_0"},
+        {"a": "Q5_0", "b": "F16"},
+    ]
+    found = seeds_of(mixtures, options, 12)
+    assert [one.n_bytes for one in found] == [10, 10, 9, 9]
+    assert [one.plain for one in found] == [(), ("a", "b"), (), ("a", "b")]
 
 
 def test_altered_weights_predict_worse_and_are_given_back():
